@@ -1,0 +1,22 @@
+"""neuroconv: the neuron as a small convolutional network, built, counted, trained and compared."""
+
+from neuroconv.flops import profile
+from neuroconv.neurons import Granule, GranuleConv2d, Purkinje, convert
+from neuroconv.training import train
+from neuroconv.zoo import create_model, list_models, match_parameters, register_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Granule",
+    "GranuleConv2d",
+    "Purkinje",
+    "__version__",
+    "convert",
+    "create_model",
+    "list_models",
+    "match_parameters",
+    "profile",
+    "register_model",
+    "train",
+]

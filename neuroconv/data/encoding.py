@@ -1,0 +1,150 @@
+"""From an image to frames, and the random numbers for it.
+
+Shape legend: B batch, C channels, T time steps, H height, W width.
+
+Every random number of a sample is a hash of the sample's seed and of its own position, and the
+sample's seed is a hash of (seed, epoch, index). So a sample's frames are the same in whatever
+batch, order, worker or resumed run it is drawn, and a batch of draws is one array operation.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuroconv.data.errors import check_choice
+
+ENCODINGS = ("repeat", "poisson", "saccade", "none")
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: SplitMix64's step
+
+
+def encode(
+    images_BCHW: Tensor,
+    encoding: str,
+    time_steps: int,
+    sample_seeds: Sequence[int] | NDArray[np.uint64],
+    path_seed: int = 0,
+) -> Tensor:
+    """Turn still images into frames.
+
+    - `repeat`: every frame is the image.
+    - `poisson`: rate-coded. A pixel of intensity p is 1 with probability p and else 0,
+      independently in each frame: the Poisson process in steps so short that a pixel fires at most
+      once. The mean over frames tends to the image.
+    - `saccade`: small eye movements, one a frame. The first frame is the image; each further one is
+      the image moved by whole pixels along `saccade_path`, the same path for all images; what
+      moves in at the border is 0. A fixed path is what lets a temporal filter read the moving
+      image as space; under a path drawn anew for each image it could only average.
+    - `none`: the images as they are, without a time axis. Models of still images.
+
+    Args:
+        images_BCHW: float (B, C, H, W), in [0, 1] for `poisson`.
+        time_steps: the number of frames T; unused by `none`.
+        sample_seeds: one integer in 0..2^64-1 for each image, see `sample_seeds`; of `poisson`.
+        path_seed: draws the order of the saccade's movements.
+
+    Returns:
+        frames (B, C, T, H, W), of the images' dtype and device; for `none` (B, C, H, W).
+
+    Raises:
+        ValueError: unknown encoding, wrong shape, T < 1, a number of seeds other than B, or
+            intensities outside of [0, 1] under `poisson`.
+        TypeError: images that are not floating point.
+    """
+    check_choice("encoding", encoding, ENCODINGS)
+    if images_BCHW.ndim != 4:
+        raise ValueError(f"images have shape {tuple(images_BCHW.shape)}, expected (B, C, H, W)")
+    if not images_BCHW.is_floating_point():
+        raise TypeError(f"images are {images_BCHW.dtype}, expected floating point in [0, 1]")
+    if time_steps < 1:
+        raise ValueError(f"time_steps={time_steps}, expected an integer of at least 1")
+    if len(sample_seeds) != len(images_BCHW):
+        raise ValueError(f"{len(sample_seeds)} sample seeds for {len(images_BCHW)} images")
+    seeds_B = np.asarray(sample_seeds, dtype=np.uint64)
+    if encoding == "none":
+        return images_BCHW
+    if encoding == "poisson":
+        return _poisson(images_BCHW, time_steps, seeds_B)
+    if encoding == "saccade":
+        return _saccade(images_BCHW, time_steps, path_seed)
+    return images_BCHW.unsqueeze(2).repeat(1, 1, time_steps, 1, 1)
+
+
+def saccade_step(height: int, width: int) -> int:
+    """Pixels of one eye movement: 1 for a shorter side up to 16, 2 up to 64, beyond side // 32."""
+    side = min(height, width)
+    return 1 if side <= 16 else 2 if side <= 64 else side // 32
+
+
+def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]:
+    """Where each frame lies, (down, right) in pixels from the image.
+
+    The first frame rests; the next ones visit the points of a grid of that step around it, the
+    nearest ring of four first, then the next, each ring in an order drawn from the seed.
+    """
+    reach = math.isqrt(time_steps) + 1
+    rings: dict[int, list[tuple[int, int]]] = {}
+    for down, right in itertools.product(range(-reach, reach + 1), repeat=2):
+        rings.setdefault(down * down + right * right, []).append((down * step, right * step))
+    rng = np.random.default_rng(seed)
+    path = [
+        ring[place] for _, ring in sorted(rings.items()) for place in rng.permutation(len(ring))
+    ]
+    return path[:time_steps]
+
+
+def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.uint64]:
+    """One 64-bit seed per index, a function of (seed, epoch, index) and nothing else."""
+    seeds = np.zeros(len(indices), dtype=np.uint64)
+    for word in (seed, epoch, indices):
+        seeds = _mix((seeds ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
+    return seeds
+
+
+def uniforms(seeds_B: NDArray[np.uint64], count: int) -> Tensor:
+    """`count` numbers for each seed, float32 (B, count), uniform on the 2^24 steps of [0, 1).
+
+    SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): the k-th output is a hash
+    of seed + k x constant, so that all of them are computed at once. Each gives two numbers.
+    """
+    steps = np.arange(1, (count + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
+    bits = _mix(seeds_B[:, None] + steps).view(np.uint32)[:, :count] >> np.uint32(8)
+    return torch.from_numpy(bits.astype(np.float32)) * 2.0**-24
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's one-to-one scrambling of 64 bits; works in place on its (fresh) argument."""
+    bits ^= bits >> np.uint64(30)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
+
+
+def _poisson(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) -> Tensor:
+    low, high = images_BCHW.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"intensities {low:.3g}..{high:.3g}: poisson takes images in [0, 1]")
+    B, C, H, W = images_BCHW.shape
+    draws = uniforms(seeds_B, C * time_steps * H * W).to(images_BCHW.device)
+    spikes = draws.view(B, C, time_steps, H, W) < images_BCHW.unsqueeze(2)
+    return spikes.to(images_BCHW.dtype)
+
+
+def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:
+    height, width = images_BCHW.shape[-2:]
+    path = saccade_path(time_steps, saccade_step(height, width), path_seed)
+    m = max(abs(pixels) for move in path for pixels in move)
+    padded = torch.nn.functional.pad(images_BCHW, (m, m, m, m))
+    # Moving the image down is cutting it out of the padded one higher up.
+    frames = [
+        padded[:, :, m - down : m - down + height, m - right : m - right + width]
+        for down, right in path
+    ]
+    return torch.stack(frames, dim=2)

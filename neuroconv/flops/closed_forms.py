@@ -1,0 +1,210 @@
+"""The closed form: each module's cost from sizes alone.
+
+The model runs once under hooks, so that every module's real input and output shapes are known. A
+module with a method `closed_form` (see `neuroconv.layers.cost`) states its own cost, children
+included; for the layers of torch.nn the formulas are here.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
+from neuroconv.flops.stand_in import as_inputs, explained, stand_in
+from neuroconv.layers.cost import Cost
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of one module's call: the module's path and its cost.
+
+    For a plain convolution or linear layer the neurons are its output elements per sample (a unit
+    at a position), the synapses its connections: one multiply-add of one sample is one connection.
+    """
+
+    module: str
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The closed form's counts, and the rows they are the sum of."""
+
+    counts: Counts
+    rows: tuple[StageRow, ...]
+
+
+Formula = Callable[[Any, torch.Size, torch.Size], dict[str, int]]
+
+
+def _convolution(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    if m.transposed:  # each input element is spread through the filter
+        return {"convolution": prod(x) * (m.out_channels // m.groups) * prod(m.kernel_size)}
+    return {"convolution": prod(y) * (m.in_channels // m.groups) * prod(m.kernel_size)}
+
+
+def _linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    return {"matmul": prod(y) * m.in_features}
+
+
+def _batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    own_statistics = m.training or not m.track_running_stats
+    return {"normalisation": prod(x) * (4 + m.affine if own_statistics else 2)}
+
+
+def _own_norm(base: int) -> Formula:
+    def formula(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+        return {"normalisation": prod(x) * (base + (m.weight is not None))}
+
+    return formula
+
+
+def _window_pool(axes: int) -> Formula:
+    def formula(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+        window = m.kernel_size
+        return {"pooling": prod(y) * (window**axes if isinstance(window, int) else prod(window))}
+
+    return formula
+
+
+def _adaptive_pool(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    return {"pooling": prod(x)}
+
+
+def _pointwise(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    return {"pointwise": prod(y)}
+
+
+def _softmax(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    return {"normalisation": 5 * prod(x)}
+
+
+def _free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    return {}
+
+
+_FORMULAS: dict[type[nn.Module], Formula] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _convolution),
+    nn.Linear: _linear,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _batch_norm),
+    **dict.fromkeys((nn.LayerNorm, nn.GroupNorm), _own_norm(4)),
+    nn.RMSNorm: _own_norm(3),
+    **dict.fromkeys((nn.MaxPool1d, nn.AvgPool1d), _window_pool(1)),
+    **dict.fromkeys((nn.MaxPool2d, nn.AvgPool2d), _window_pool(2)),
+    **dict.fromkeys((nn.MaxPool3d, nn.AvgPool3d), _window_pool(3)),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive_pool),
+    **dict.fromkeys((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d), _adaptive_pool),
+    **dict.fromkeys((nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool),
+    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU), _pointwise),
+    **dict.fromkeys((nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus), _pointwise),
+    **dict.fromkeys((nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish), _pointwise),
+    **dict.fromkeys((nn.Softmax, nn.LogSoftmax), _softmax),
+    **dict.fromkeys((nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.Embedding), _free),
+    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _free),
+    # Dropout is the identity in eval, the mode in which a closed form is taken.
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), _free),
+    nn.AlphaDropout: _free,
+}
+
+
+def _formula(module: nn.Module) -> Formula | None:
+    """The formula of the class whose `forward` the module runs: an override has none."""
+    kind = type(module)
+    known = (base for base in kind.__mro__ if base in _FORMULAS and base.forward is kind.forward)
+    base = next(known, None)
+    return None if base is None else _FORMULAS[base]
+
+
+def _shapes(values: Any) -> list[torch.Size]:
+    return [leaf.shape for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def count_closed_form(
+    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "meta"
+) -> ClosedForm:
+    """State the cost of one run in eval mode, from each module's sizes.
+
+    A module that states its own cost hides its children. One that executed with no formula, and is
+    a leaf or holds parameters itself, is listed in `counts.uncounted` as "path (Type)".
+
+    Args:
+        model: any module; it is left untouched.
+        inputs: what it is called with, the batch first.
+        device: where the shapes are found: "meta", "cpu" or "cuda".
+    """
+    items = as_inputs(inputs)
+    batch = items[0].shape[0]
+    rows: list[StageRow] = []
+    flops: Counter[str] = Counter()
+    unstated: Counter[str] = Counter()
+    stating: list[nn.Module] = []  # the module, if any, whose own statement covers what runs now
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not stating and hasattr(module, "closed_form"):
+            stating.append(module)
+
+    def leave(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        given = _shapes((args, kwargs))
+        if stating and stating[-1] is module:
+            stating.pop()
+            stated: tuple[Cost, ...] = module.closed_form(*given)  # type: ignore[operator]
+            for cost in stated:
+                rows.append(StageRow(path, cost))
+                flops["pointwise"] += cost.pointwise
+            return
+        if stating:
+            return
+        formula = _formula(module)
+        if formula is None:
+            if not any(True for _ in module.children()) or module._parameters:
+                unstated[f"{path or 'model'} ({type(module).__name__})"] += 1
+            return
+        produced = _shapes(result)[0]
+        for family, amount in formula(module, given[0], produced).items():
+            if family in CONTRACTIONS:
+                stage = "convolution" if family == "convolution" else "linear"
+                cost = Cost(
+                    stage,
+                    {family: amount},
+                    neurons=prod(produced) // batch,
+                    synapses=amount // batch,
+                )
+                rows.append(StageRow(path, cost))
+            else:
+                flops[family] += amount
+
+    handles = []
+    try:
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(
+                module.register_forward_hook(
+                    lambda m, args, kwargs, result, path=path: leave(path, m, args, kwargs, result),
+                    with_kwargs=True,
+                )
+            )
+        with stand_in(model, items, device) as placed, explained(device), torch.no_grad():
+            model(*placed)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    macs: Counter[str] = Counter()
+    for row in rows:
+        macs.update(row.cost.macs)
+    counts = Counts(
+        counter="closed_form",
+        device=device,
+        macs={family: macs[family] for family in CONTRACTIONS if macs[family]},
+        flops={family: flops[family] for family in OTHERS if flops[family]},
+        uncounted=dict(unstated),
+    )
+    return ClosedForm(counts, tuple(rows))

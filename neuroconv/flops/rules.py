@@ -1,0 +1,86 @@
+"""One convention for every counter.
+
+One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
+
+| family        | unit | rule |
+|---------------|------|------|
+| convolution   | MAC  | weights x output positions x batch, padding zeros counted; a transposed |
+|               |      | convolution: weights x input positions x batch |
+| matmul        | MAC  | m n k for each matrix product (linear, mm, bmm, mv, dot, einsum ...); |
+|               |      | attention is two of them, and a mask saves nothing |
+| fft           | MAC  | cost model 1.25 n log2 n for one real transform of n points, 2.5 n log2 n |
+|               |      | for a complex one (n: product of the padded lengths), rounded, times the |
+|               |      | number of transforms |
+| pointwise     | FLOP | one per output element; complex: add 2, multiply 6 (by a real 2), other 2 |
+| reduction     | FLOP | one per input element (sum, mean, maximum, norm ...) |
+| normalisation | FLOP | running statistics 2 per element; own statistics 4, or 5 with a weight; |
+|               |      | RMS norm 3 or 4; softmax 5 |
+| pooling       | FLOP | window size per output element; adaptive: one per input element |
+
+The first three are *contractions*: every counter has a rule for each, and they must agree on them
+to the last digit. The rest is counted too, but not compared: one library call may be one operator
+for one counter and four for another (an average over a whole image is a pool or a mean).
+
+Biases ride on a contraction and are not counted. Views, copies, allocation, indexing, and integer
+or Boolean arithmetic cost nothing. What runs and has no rule is listed as uncounted.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CONTRACTIONS = ("convolution", "matmul", "fft")
+OTHERS = ("pointwise", "reduction", "normalisation", "pooling")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one counter saw in one run of a model, for the whole batch.
+
+    Attributes:
+        counter: "closed_form", "exact" or "fvcore".
+        device: where it ran: "meta", "cpu" or "cuda".
+        macs: MAC by contraction family; a family that did not run is absent.
+        flops: FLOP by the other families.
+        operators: MAC by operator, contractions only.
+        modules: MAC by module path ("" is the model), contractions only, children included.
+        uncounted: what ran without a rule, with its number of calls. For the closed form these are
+            modules, for the others operators.
+    """
+
+    counter: str
+    device: str
+    macs: Mapping[str, int]
+    flops: Mapping[str, int]
+    operators: Mapping[str, int] = field(default_factory=dict)
+    modules: Mapping[str, int] = field(default_factory=dict)
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def mac(self) -> int:
+        """MAC of all contractions."""
+        return sum(self.macs.values())
+
+    @property
+    def flop(self) -> int:
+        """FLOP of everything: two per MAC, and the other families."""
+        return 2 * self.mac + sum(self.flops.values())
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text, as a set of operators' names."""
+    return frozenset(text.split())
+
+
+def fft_transform_macs(points: int, *, real: bool) -> int:
+    """MAC of one transform of `points` points by the cost model of the table above."""
+    if points < 2:
+        return 0
+    return round((1.25 if real else 2.5) * points * math.log2(points))
+
+
+def complex_weight(operator: str, complex_output: bool, complex_inputs: int) -> int:
+    """FLOP per output element of a pointwise operator, by the table above."""
+    if not complex_output:
+        return 1
+    return 6 if operator == "mul" and complex_inputs == 2 else 2

@@ -1,0 +1,99 @@
+"""Profiles as rich tables."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.table import Table
+
+from neuroconv.flops.profile import Profile
+
+Convention = Literal["mac", "flop"]
+
+
+def _factor(convention: Convention) -> int:
+    if convention not in ("mac", "flop"):
+        raise ValueError(f"convention={convention!r}; expected 'mac' or 'flop' (1 MAC is 2 FLOP)")
+    return 1 if convention == "mac" else 2
+
+
+def _number(value: float | None, factor: int = 1) -> str:
+    if value is None:
+        return "-"
+    value = value * factor
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _agreement(profile: Profile) -> str:
+    if profile.agree is None:
+        return "one counter only"
+    if not profile.agree:
+        return "NO: " + "; ".join(profile.disagreements)
+    return f"yes, on {', '.join(profile.shared)}"
+
+
+def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -> Table:
+    """One column for each profile; dendrites by dendritic neuron, all stages by neuron."""
+    factor, unit = _factor(convention), convention.upper()
+    table = Table(caption=f"{unit}; 1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP")
+    table.add_column("")
+    for profile in profiles:
+        table.add_column(profile.name, justify="right", overflow="fold")
+    rows: list[tuple[str, list[str]]] = [
+        ("trained parameters", [_number(p.parameters) for p in profiles]),
+        ("neurons", [_number(p.neurons) for p in profiles]),
+        ("synapses", [_number(p.synapses) for p in profiles]),
+        *(
+            (
+                f"dendrites, {column}: {unit} a neuron",
+                [_number(p.dendritic_mac_per_neuron(column), factor) for p in profiles],
+            )
+            for column in ("essay", "direct", "executed")
+        ),
+        (f"all stages: {unit} a neuron", [_number(p.mac_per_neuron, factor) for p in profiles]),
+        (
+            f"all stages: {unit} a neuron and step",
+            [_number(p.mac_per_neuron_step, factor) for p in profiles],
+        ),
+        ("MFLOP a sample", [f"{p.flop_per_sample / 1e6:,.3f}" for p in profiles]),
+        *(
+            (
+                f"{counter} on {_devices(profiles, counter)}: {unit} a batch",
+                [
+                    _number(p.counts[counter].mac, factor) if counter in p.counts else "skipped"
+                    for p in profiles
+                ],
+            )
+            for counter in ("closed_form", "exact", "fvcore")
+            if any(counter in p.counts or counter in p.skipped for p in profiles)
+        ),
+        ("counters agree to the last digit", [_agreement(p) for p in profiles]),
+    ]
+    for label, cells in rows:
+        table.add_row(label, *cells)
+    return table
+
+
+def _devices(profiles: Sequence[Profile], counter: str) -> str:
+    devices = sorted({p.counts[counter].device for p in profiles if counter in p.counts})
+    return "/".join(devices) or "no device"
+
+
+def stage_table(profile: Profile, convention: Convention = "mac") -> Table:
+    """One row for each stage, per sample; the share is of the executed multiply-adds."""
+    factor, unit = _factor(convention), convention.upper()
+    table = Table(title=f"{profile.name}: {unit} a sample, stage by stage")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("module", overflow="fold")
+    for column in ("neurons", "essay", "direct", "executed", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in profile.to_dict()["stages"]:
+        table.add_row(
+            row["stage"],
+            row["module"] or "-",
+            _number(row["neurons_per_sample"]),
+            _number(row["essay_mac_per_sample"], factor),
+            _number(row["direct_mac_per_sample"], factor),
+            _number(row["executed_mac_per_sample"], factor),
+            f"{row['share_of_executed']:.1%}",
+        )
+    return table

@@ -1,0 +1,331 @@
+"""The dendritic convolution: one spatiotemporal filter for each neuron, by three backends.
+
+Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites;
+K_T, K_P, K_D the filter's time steps, branches and dendrites.
+
+All modes are cross-correlations and causal in time: history before the window is zero, and the
+filter's last time tap meets the present. Time always keeps its T steps.
+
+    same           P x D out; pads (k - 1) // 2 before and the rest after. Dendrites are mixed.
+    valid          (P - K_P + 1) x (D - K_D + 1) out; full overlaps only. Dendrites are mixed.
+    per_dendrite   (P - K_P + 1) x D out; each dendrite's column meets its own taps (K_D = D).
+
+Backends compute the same numbers and differ in cost:
+
+    direct   torch's conv3d with one group for each neuron; the reference
+    fft      a real 2-D FFT over sites and dendrites, the time taps summed in the frequency domain
+    matmul   the filter unrolled to a banded matrix, one batched product; for sheets of few points
+    auto     the cheapest of the three by the rule in `choose_backend`
+"""
+
+import functools
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from neuroconv.layers.cost import fft_macs
+
+Mode = Literal["same", "valid", "per_dendrite"]
+Backend = Literal["auto", "direct", "fft", "matmul"]
+MODES: tuple[str, ...] = get_args(Mode)
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+# A sheet of at most this many points is worth unrolling to a matrix: 4,096 MACs an output point
+# would be wasted on the zeros of a larger one.
+_MATMUL_POINTS = 256
+# Measured on two CPU cores, a grouped conv3d executes about this many times the MACs per second
+# that an FFT of the same sheet does; below the ratio the direct convolution is the faster one.
+_DIRECT_SPEED = 8
+
+
+def dendritic_conv(
+    sheet: Tensor, filters: Tensor, mode: Mode = "same", backend: Backend = "auto"
+) -> Tensor:
+    """Filters every neuron's dendritic sheet with the neuron's own filter.
+
+    Args:
+        sheet: synaptic potentials, (B, N, T, P, D).
+        filters: one filter for each neuron, (N, K_T, K_P, K_D).
+        mode: "same", "valid" or "per_dendrite"; see the module's docstring.
+        backend: "auto", "direct", "fft" or "matmul".
+
+    Returns:
+        The dendritic potential, (B, N, T, P', D') with P' and D' as the mode says.
+
+    Raises:
+        ValueError: a wrong number of axes, disagreeing sizes, a filter larger than its sheet where
+            the mode needs full overlaps, or an unknown mode or backend.
+    """
+    if sheet.dim() != 5:
+        raise ValueError(
+            f"sheet has shape {tuple(sheet.shape)}; expected five axes "
+            "(batch, neurons, time_steps, sites, dendrites)"
+        )
+    if filters.dim() != 4:
+        raise ValueError(
+            f"filters have shape {tuple(filters.shape)}; expected four axes "
+            "(neurons, time_steps, branches, dendrites)"
+        )
+    if sheet.shape[1] != filters.shape[0]:
+        raise ValueError(
+            f"the sheet holds {sheet.shape[1]} neurons and there are {filters.shape[0]} filters; "
+            "expected one filter for each neuron"
+        )
+    sites, dendrites = sheet.shape[3:]
+    output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
+    if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
+        columns = dendritic_conv(
+            sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1),
+            filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1),
+            "valid",
+            backend,
+        )
+        return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
+    _, k_time, branches, across = filters.shape
+    window = (sheet.shape[2], sites, dendrites)
+    chosen = choose_backend(window, (k_time, branches, across), mode, backend)
+    if chosen == "fft":
+        return _fft_conv(sheet, filters, mode)
+    if chosen == "matmul":
+        return _matmul_conv(sheet, filters, mode)
+    return _direct_conv(sheet, filters, mode)
+
+
+def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
+    """Sites and dendrites (P', D') that come out of a (P, D) sheet under (K_P, K_D) taps.
+
+    Raises:
+        ValueError: an unknown mode, or taps that do not fit into the sheet.
+    """
+    (sites, dendrites), (branches, across) = sheet, taps
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
+    if mode == "same":
+        return sites, dendrites
+    if mode == "per_dendrite" and across != dendrites:
+        raise ValueError(
+            f"the filter spans {across} dendrites and the sheet has {dendrites}; mode "
+            "'per_dendrite' needs taps for each: "
+            f"filter_shape=({branches}, {dendrites}, time_steps)"
+        )
+    if branches > sites or across > dendrites:
+        raise ValueError(
+            f"a filter of {branches} branches x {across} dendrites does not fit into a sheet of "
+            f"{sites} sites x {dendrites} dendrites; mode {mode!r} takes full overlaps only: "
+            "make the filter smaller or use mode='same'"
+        )
+    return sites - branches + 1, dendrites if mode == "per_dendrite" else dendrites - across + 1
+
+
+def choose_backend(
+    sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode, backend: Backend = "auto"
+) -> Backend:
+    """The backend that `dendritic_conv` runs for a (T, P, D) sheet and (K_T, K_P, K_D) taps."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    if backend != "auto":
+        return backend
+    sheet, taps, mode, _ = _columns(sheet, taps, mode)
+    time_steps, sites, dendrites = sheet
+    if time_steps * sites * dendrites <= _MATMUL_POINTS:
+        return "matmul"
+    direct = conv_macs(1, 1, sheet, taps, mode, "direct")["convolution"]
+    return (
+        "fft"
+        if direct > _DIRECT_SPEED * conv_macs(1, 1, sheet, taps, mode, "fft")["fft"]
+        else "direct"
+    )
+
+
+def conv_macs(
+    batch: int,
+    neurons: int,
+    sheet: tuple[int, int, int],
+    taps: tuple[int, int, int],
+    mode: Mode,
+    backend: Backend,
+) -> dict[str, int]:
+    """Multiply-adds of one forward pass by operator family, from sizes alone.
+
+    The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
+    once forward and once back for each time step, and every filter once for each time tap; its
+    spectral products are counted by `fft_products`.
+    """
+    backend = choose_backend(sheet, taps, mode, backend)
+    (time_steps, sites, dendrites), (k_time, branches, across), mode, columns = _columns(
+        sheet, taps, mode
+    )
+    cells = neurons * columns
+    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    if backend == "direct":
+        points = time_steps * rows * cols
+        return {"convolution": batch * cells * points * k_time * branches * across}
+    if backend == "matmul":
+        return {"matmul": batch * cells * time_steps**2 * sites * dendrites * rows * cols}
+    size = _fft_size((sites, dendrites), (branches, across), mode)
+    transforms = cells * (2 * batch * time_steps + k_time)
+    return {"fft": transforms * fft_macs(size[0] * size[1])}
+
+
+def fft_products(
+    batch: int, neurons: int, sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
+) -> int:
+    """FLOPs of the spectral products of an FFT convolution: 8 for each complex multiply-add."""
+    (time_steps, sites, dendrites), (k_time, branches, across), mode, columns = _columns(
+        sheet, taps, mode
+    )
+    size = _fft_size((sites, dendrites), (branches, across), mode)
+    pairs = sum(min(step + 1, k_time) for step in range(time_steps))
+    return 8 * batch * neurons * columns * pairs * size[0] * (size[1] // 2 + 1)
+
+
+def _columns(
+    sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
+) -> tuple[tuple[int, int, int], tuple[int, int, int], Mode, int]:
+    """Rewrites "per_dendrite" as the "valid" problem of `columns` one-dendrite neurons."""
+    if mode != "per_dendrite":
+        return sheet, taps, mode, 1
+    return (*sheet[:2], 1), (*taps[:2], 1), "valid", sheet[2]
+
+
+def _padding(taps: int, mode: Mode) -> tuple[int, int]:
+    """Zeros before and after an axis: for an even filter the longer side is after."""
+    return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
+
+
+def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+    neurons, k_time, branches, across = filters.shape
+    padded = F.pad(sheet, (*_padding(across, mode), *_padding(branches, mode), k_time - 1, 0))
+    return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
+
+
+def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+    batch, neurons, time_steps, sites, dendrites = sheet.shape
+    _, k_time, branches, across = filters.shape
+    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    band = _band_index((time_steps, sites, dendrites), (k_time, branches, across), mode)
+    # One extra tap of zero stands for every pair of points that the filter does not join.
+    taps = F.pad(filters.flatten(1), (0, 1))
+    points = time_steps * sites * dendrites
+    matrices = taps.index_select(1, band.to(taps.device)).view(neurons, points, -1)
+    potentials = torch.bmm(sheet.transpose(0, 1).reshape(neurons, batch, points), matrices)
+    return potentials.view(neurons, batch, time_steps, rows, cols).transpose(0, 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _band_index(sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode) -> Tensor:
+    """For each (input point, output point) the filter tap that joins them, else the zero tap."""
+    grids = []
+    for axis, (points, k) in enumerate(zip(sheet, taps, strict=True)):
+        before, after = (k - 1, 0) if axis == 0 else _padding(k, mode)
+        out = points + before + after - k + 1
+        tap = torch.arange(points)[:, None] + before - torch.arange(out)[None, :]
+        grids.append(torch.where((tap >= 0) & (tap < k), tap, -1))
+    time, site, dendrite = grids
+    time, site, dendrite = (
+        time[:, None, None, :, None, None],
+        site[None, :, None, None, :, None],
+        dendrite[None, None, :, None, None, :],
+    )
+    flat = (time * taps[1] + site) * taps[2] + dendrite
+    joined = (time >= 0) & (site >= 0) & (dendrite >= 0)
+    return torch.where(joined, flat, taps[0] * taps[1] * taps[2]).flatten()
+
+
+def _fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
+    """Transform lengths: the sheet and its longer padding, rounded up to small prime factors.
+
+    A circular correlation of this length is free of wrap-around where it is read, because the
+    zeros after the sheet serve both of its ends.
+    """
+    rows, cols = (n + max(_padding(k, mode)) for n, k in zip(sheet, taps, strict=True))
+    return int(next_fast_len(rows)), int(next_fast_len(cols, real=True))
+
+
+def _fft_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+    needs_grad = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
+    if needs_grad and not torch.jit.is_tracing():  # a tracer cannot look into a Function
+        result: Tensor = _FFTConv.apply(sheet, filters, mode)
+        return result
+    return _fft_forward(sheet, filters, mode)[0]
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Half-precision inputs are transformed in float32: the FFT takes no bfloat16."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _filter_spectra(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) -> Tensor:
+    padded = F.pad(filters, (0, size[1] - filters.shape[3], 0, size[0] - filters.shape[2]))
+    shifted = torch.roll(padded, (-before[0], -before[1]), dims=(2, 3))
+    return torch.fft.rfft2(shifted)
+
+
+def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> tuple[Tensor, Tensor, Tensor]:
+    """The potential, and the spectra (B, N, T, ., .) and (N, K_T, ., .) that made it."""
+    taps = (filters.shape[2], filters.shape[3])
+    sites, dendrites = sheet.shape[3:]
+    size = _fft_size((sites, dendrites), taps, mode)
+    rows, cols = output_size((sites, dendrites), taps, mode)
+    before = (_padding(taps[0], mode)[0], _padding(taps[1], mode)[0])
+    inputs = torch.fft.rfft2(_real(sheet), s=size)
+    kernels = _filter_spectra(_real(filters), size, before)
+    conjugates = kernels.conj().resolve_conj()
+    k_time, last = filters.shape[1], filters.shape[1] - 1
+    steps = []
+    for now in range(sheet.shape[2]):
+        # Tap `last` meets the present step, tap `last - lag` the step `lag` before it.
+        lags = range(min(now + 1, k_time))
+        steps.append(sum(inputs[:, :, now - lag] * conjugates[:, last - lag] for lag in lags))
+    potential = torch.fft.irfft2(torch.stack(steps, dim=2), s=size)[..., :rows, :cols]
+    return potential.to(sheet.dtype), inputs, kernels
+
+
+class _FFTConv(torch.autograd.Function):
+    """The FFT convolution with its backward written out: spectra are reused, never recomputed."""
+
+    @staticmethod
+    def forward(ctx: Any, sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+        potential, inputs, kernels = _fft_forward(sheet, filters, mode)
+        ctx.save_for_backward(inputs, kernels)
+        ctx.mode, ctx.dtypes = mode, (sheet.dtype, filters.dtype)
+        ctx.sheet, ctx.taps = tuple(sheet.shape[3:]), tuple(filters.shape[2:])
+        return potential
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        inputs, kernels = ctx.saved_tensors
+        size = _fft_size(ctx.sheet, ctx.taps, ctx.mode)
+        grads = torch.fft.rfft2(_real(grad), s=size)
+        time_steps, k_time = inputs.shape[2], kernels.shape[1]
+        last = k_time - 1
+        grad_sheet = grad_filters = None
+        if ctx.needs_input_grad[0]:
+            steps = []
+            for then in range(time_steps):  # the step `then` reaches up to k_time later ones
+                lags = range(min(time_steps - then, k_time))
+                steps.append(sum(grads[:, :, then + lag] * kernels[:, last - lag] for lag in lags))
+            sheet = torch.fft.irfft2(torch.stack(steps, dim=2), s=size)
+            grad_sheet = sheet[..., : ctx.sheet[0], : ctx.sheet[1]].to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            conjugates = grads.conj().resolve_conj()
+            spectra = []
+            for tap in range(k_time):
+                lag = last - tap
+                pairs = range(lag, time_steps)
+                spectra.append(
+                    sum((inputs[:, :, now - lag] * conjugates[:, :, now]).sum(0) for now in pairs)
+                    if lag < time_steps
+                    else torch.zeros_like(kernels[:, tap])
+                )
+            # The forward pass shifted the filter by its padding; the gradient is shifted back.
+            before = (_padding(ctx.taps[0], ctx.mode)[0], _padding(ctx.taps[1], ctx.mode)[0])
+            shifted = torch.fft.irfft2(torch.stack(spectra, dim=1), s=size)
+            filters = torch.roll(shifted, before, dims=(2, 3))
+            grad_filters = filters[..., : ctx.taps[0], : ctx.taps[1]].to(ctx.dtypes[1])
+        return grad_sheet, grad_filters, None

@@ -1,0 +1,170 @@
+"""Dendrites: the spatiotemporal filter, the dendritic rate, and the summation at the soma's door.
+
+Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.layers.checks import check_choice, check_positive
+from neuroconv.layers.conv import (
+    Backend,
+    Mode,
+    choose_backend,
+    conv_macs,
+    dendritic_conv,
+    fft_products,
+    output_size,
+)
+from neuroconv.layers.cost import Cost
+
+
+class DendriticConv(nn.Module):
+    """Charge spreads along the branches and lingers: one spatiotemporal filter for each neuron.
+
+    Args:
+        neurons: number of neurons N.
+        sheet_shape: (sites P, dendrites D) of the sheet that comes in.
+        filter_shape: (branches, dendrites, time_steps), in the essay's order. This layer turns it
+            into torch's time-first order, and nothing else does.
+        mode: "same", "valid" or "per_dendrite"; see `neuroconv.layers.conv`.
+        backend: "auto", "direct", "fft" or "matmul".
+        bias: a trainable resting potential for each dendrite that comes out.
+
+    Shape:
+        sheet (B, N, T, P, D) -> potential (B, N, T, P', D')
+
+    Raises:
+        ValueError: a size that is not positive, a filter that does not fit into the sheet, or an
+            unknown mode or backend.
+    """
+
+    def __init__(
+        self,
+        neurons: int,
+        sheet_shape: tuple[int, int],
+        filter_shape: tuple[int, int, int],
+        mode: Mode = "same",
+        backend: Backend = "auto",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        check_positive(neurons=neurons, sheet_shape=sheet_shape, filter_shape=filter_shape)
+        if len(filter_shape) != 3:
+            raise ValueError(
+                f"filter_shape={filter_shape!r}; expected (branches, dendrites, time_steps)"
+            )
+        branches, across, time_steps = filter_shape
+        self.neurons, self.mode, self.backend = neurons, mode, backend
+        self.sheet_shape = (sheet_shape[0], sheet_shape[1])
+        self.filter_shape = (branches, across, time_steps)
+        self.out_shape = output_size(self.sheet_shape, (branches, across), mode)
+        choose_backend((1, *self.sheet_shape), (time_steps, branches, across), mode, backend)
+        self.weight = nn.Parameter(torch.empty(neurons, time_steps, branches, across))
+        self.bias = nn.Parameter(torch.empty(neurons, self.out_shape[1])) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He's initialisation over the taps that one output reads; the bias starts at zero."""
+        branches, across, time_steps = self.filter_shape
+        fan_in = branches * time_steps * (1 if self.mode == "per_dendrite" else across)
+        nn.init.normal_(self.weight, std=math.sqrt(2 / fan_in))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, sheet: Tensor) -> Tensor:
+        if sheet.dim() != 5 or tuple(sheet.shape[3:]) != self.sheet_shape:
+            raise ValueError(
+                f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
+                f"time_steps, {self.sheet_shape[0]} sites, {self.sheet_shape[1]} dendrites)"
+            )
+        potential = dendritic_conv(sheet, self.weight, self.mode, self.backend)
+        if self.bias is not None:
+            potential = potential + self.bias[:, None, None, :]
+        return potential
+
+    def closed_form(self, sheet: torch.Size, synapses: int | None = None) -> tuple[Cost, ...]:
+        """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site)."""
+        batch, time_steps = sheet[0], sheet[2]
+        sites, dendrites = self.sheet_shape
+        branches, across, k_time = self.filter_shape
+        window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
+        backend = choose_backend(window, taps, self.mode, self.backend)
+        spectral = (
+            fft_products(batch, self.neurons, window, taps, self.mode) if backend == "fft" else 0
+        )
+        synapses = sites * dendrites if synapses is None else synapses
+        cost = Cost(
+            "dendrites",
+            conv_macs(batch, self.neurons, window, taps, self.mode, backend),
+            pointwise=spectral,
+            neurons=self.neurons,
+            essay=batch * self.neurons * synapses * time_steps * math.prod(taps),
+            direct=sum(conv_macs(batch, self.neurons, window, taps, self.mode, "direct").values()),
+        )
+        return (cost,)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.neurons}, sheet_shape={self.sheet_shape}, filter_shape={self.filter_shape}, "
+            f"mode={self.mode!r}, backend={self.backend!r}, bias={self.bias is not None}"
+        )
+
+
+class DendriticRate(nn.Module):
+    """Rectifies, then reduces over the sites: one number for each dendrite and time step.
+
+    Too negative a potential makes no spike; else the rate is proportional to it. Without this
+    stage a neuron is linear up to its soma and collapses into a single dot product: `linear=True`
+    is that control.
+
+    Args:
+        reduction: over sites, "mean", "sum" or "max".
+        linear: leave the rectifier out.
+
+    Shape:
+        potential (B, N, T, P, D) -> rate (B, N, T, D)
+    """
+
+    def __init__(
+        self, reduction: Literal["mean", "sum", "max"] = "mean", linear: bool = False
+    ) -> None:
+        super().__init__()
+        check_choice("reduction", reduction, ("mean", "sum", "max"))
+        self.reduction, self.linear = reduction, linear
+
+    def forward(self, potential: Tensor) -> Tensor:
+        rate = potential if self.linear else potential.relu()
+        if rate.shape[3] == 1:
+            return rate.squeeze(3)
+        if self.reduction == "max":
+            return rate.amax(3)
+        return rate.sum(3) if self.reduction == "sum" else rate.mean(3)
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}, linear={self.linear}"
+
+
+class DendriticSummation(nn.Module):
+    """Linear summation of the dendrites' rates, the law of the Purkinje cell.
+
+    Args:
+        scale: a constant factor. Populations pass 1 / dendrites, so that a cell of a thousand
+            dendrites works in the same range as one of four; later weights absorb it.
+
+    Shape:
+        rate (B, N, T, D) -> current (B, N, T)
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, rate: Tensor) -> Tensor:
+        return rate.sum(-1) * self.scale
+
+    def extra_repr(self) -> str:
+        return f"linear, scale={self.scale:.6g}"

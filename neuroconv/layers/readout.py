@@ -1,0 +1,18 @@
+"""The read-out: what a classifier takes from a window."""
+
+from torch import Tensor, nn
+
+
+class LastStep(nn.Module):
+    """Takes the last time step, the only one that has seen the whole window.
+
+    Shape:
+        (B, N, T, ...) -> (B, N, ...)
+    """
+
+    def forward(self, activity: Tensor) -> Tensor:
+        if activity.dim() < 3:
+            raise ValueError(
+                f"activity has shape {tuple(activity.shape)}; expected (batch, neurons, time_steps)"
+            )
+        return activity[:, :, -1]

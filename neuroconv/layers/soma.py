@@ -1,0 +1,82 @@
+"""The soma: a further temporal filter, 1 x 1 x 5, the same for all neurons.
+
+Shapes: B batch, N neurons, T time steps, K the filter's time steps.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroconv.layers.checks import check_positive
+from neuroconv.layers.cost import Cost
+
+
+class SomaFilter(nn.Module):
+    """Causal temporal filter over the summed dendritic current.
+
+    Args:
+        time_steps: taps K of the filter; the last one meets the present.
+        neurons: None for one filter that the whole population shares (the essay's), else one
+            filter for each of so many neurons.
+
+    Shape:
+        current (B, N, T) -> potential (B, N, T). With a shared filter further axes may follow, as
+        in the image layers' (B, N, T, H, W).
+
+    Raises:
+        ValueError: a size that is not positive; at the call, other axes than these.
+    """
+
+    def __init__(self, time_steps: int = 5, neurons: int | None = None) -> None:
+        super().__init__()
+        check_positive(time_steps=time_steps, neurons=1 if neurons is None else neurons)
+        self.time_steps, self.neurons = time_steps, neurons
+        self.weight = nn.Parameter(
+            torch.empty(time_steps) if neurons is None else torch.empty(neurons, time_steps)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Passes the present on and has no memory yet: what lingers is learned."""
+        nn.init.zeros_(self.weight)
+        with torch.no_grad():
+            self.weight[..., -1] = 1.0
+
+    def forward(self, current: Tensor) -> Tensor:
+        if current.dim() < 3 or (self.neurons is not None and current.dim() != 3):
+            raise ValueError(
+                f"current has shape {tuple(current.shape)}; expected (batch, neurons, time_steps)"
+            )
+        if self.neurons is not None:
+            padded = F.pad(current, (self.time_steps - 1, 0))
+            return F.conv1d(padded, self.weight.unsqueeze(1), groups=self.neurons)
+        matrix = causal_matrix(self.weight, current.shape[2])
+        if current.dim() == 3:
+            return F.linear(current, matrix)
+        # Time next to the batch is how the image layers keep their maps: no copy is made here.
+        steps_first = current.transpose(1, 2)
+        mixed = F.conv1d(steps_first.flatten(2), matrix.unsqueeze(-1))
+        return mixed.view_as(steps_first).transpose(1, 2)
+
+    def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
+        """A shared filter runs as a T x T matrix over the window: T inputs for each output."""
+        if self.neurons is not None:
+            return (Cost("soma", {"convolution": current.numel() * self.time_steps}),)
+        family = "matmul" if len(current) == 3 else "convolution"
+        return (Cost("soma", {family: current.numel() * current[2]}),)
+
+    def extra_repr(self) -> str:
+        return f"time_steps={self.time_steps}, neurons={self.neurons}"
+
+
+def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
+    """The (T, T) matrix whose row t holds the taps that step t applies to steps 0 ... t.
+
+    Shape: taps (K, ...) -> matrix (T, T, ...), the row the later step.
+    """
+    now = torch.arange(time_steps, device=taps.device)
+    tap = taps.shape[0] - 1 - (now[:, None] - now[None, :])
+    reached = (tap >= 0) & (tap < taps.shape[0])
+    padded = torch.cat([taps, torch.zeros_like(taps[:1])])  # the last row: no tap reaches
+    index = torch.where(reached, tap, taps.shape[0])
+    return padded.index_select(0, index.flatten()).unflatten(0, (time_steps, time_steps))

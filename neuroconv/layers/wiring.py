@@ -1,0 +1,109 @@
+"""Wiring: which axon each synapse listens to.
+
+A wiring is an integer tensor (neurons, synapses) of axon indices, drawn from a seed with a
+generator of its own, so that it depends on nothing else. Synapses are ordered site by site along
+all dendrites: synapse s sits at site s // dendrites of dendrite s % dendrites.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def sparse_wiring(
+    in_features: int, neurons: int, synapses: int, dendrites: int, *, claw: bool, seed: int
+) -> Tensor:
+    """Draws axons at random, each as often as any other in one neuron (to within one synapse).
+
+    Args:
+        in_features: number of axons to choose from.
+        neurons, synapses, dendrites: sizes; `synapses` of one neuron.
+        claw: all sites of a dendrite share one axon, as a granule cell's dendrite grips one mossy
+            fibre; else each synapse has an axon of its own.
+        seed: the wiring is a function of it.
+
+    Returns:
+        (neurons, synapses) indices below `in_features`.
+    """
+    contacts = dendrites if claw else synapses
+    if _on_meta():
+        return torch.empty(neurons, synapses, dtype=torch.int64)
+    rng = np.random.default_rng(seed)
+    rounds = -(-contacts // in_features)
+    axons = np.empty((neurons, contacts), dtype=np.int64)
+    for neuron in range(neurons):
+        order = np.concatenate([rng.permutation(in_features) for _ in range(rounds)])
+        axons[neuron] = order[:contacts]
+    return _synapses(axons, synapses, claw)
+
+
+def receptive_field_wiring(
+    image_shape: tuple[int, int, int],
+    neurons: int,
+    synapses: int,
+    sheet_shape: tuple[int, int],
+    *,
+    patch: tuple[int, int] | None,
+    claw: bool,
+    seed: int,
+) -> Tensor:
+    """Gives every neuron a patch of one channel of an image; patches lie at random places.
+
+    Args:
+        image_shape: (channels, height, width) of the image whose flattened pixels are the axons.
+        neurons, synapses: sizes; `synapses` of one neuron.
+        sheet_shape: (sites, dendrites).
+        patch: (height, width) of the patch. Default: the sheet's own shape, so that dendrite d is
+            column d of the patch and site p its row p.
+        claw: each dendrite listens to one pixel of the patch, no two to the same where the patch
+            has enough; needs no relation between patch and sheet.
+        seed: the wiring is a function of it.
+
+    Raises:
+        ValueError: a patch larger than the image, or one that differs from the sheet without claw.
+    """
+    channels, height, width = image_shape
+    rows, cols = patch or sheet_shape
+    if rows > height or cols > width:
+        raise ValueError(
+            f"a receptive field of {rows} x {cols} pixels does not fit into an image of "
+            f"{height} x {width}; make the patch smaller"
+        )
+    if not claw and (rows, cols) != tuple(sheet_shape):
+        raise ValueError(
+            f"patch {(rows, cols)} differs from the sheet {tuple(sheet_shape)}; without claw a "
+            "patch has one pixel for each site: leave patch out or set claw=True"
+        )
+    if _on_meta():
+        return torch.empty(neurons, synapses, dtype=torch.int64)
+    rng = np.random.default_rng(seed)
+    corner = np.stack(
+        [rng.integers(0, n, neurons) for n in (channels, height - rows + 1, width - cols + 1)], 1
+    )
+    pixels = rows * cols
+    if claw:
+        rounds = -(-sheet_shape[1] // pixels)
+        inside = np.stack(
+            [
+                np.concatenate([rng.permutation(pixels) for _ in range(rounds)])[: sheet_shape[1]]
+                for _ in range(neurons)
+            ]
+        )
+    else:
+        inside = np.broadcast_to(np.arange(pixels), (neurons, pixels))
+    row = corner[:, 1:2] + inside // cols
+    col = corner[:, 2:3] + inside % cols
+    return _synapses((corner[:, :1] * height + row) * width + col, synapses, claw)
+
+
+def _synapses(axons: np.ndarray, synapses: int, claw: bool) -> Tensor:
+    """From contacts to synapses: with a claw, synapse s has the axon of dendrite s % D."""
+    if claw:
+        axons = axons[:, np.arange(synapses) % axons.shape[1]]
+    return torch.from_numpy(np.ascontiguousarray(axons[:, :synapses])).to(
+        torch.get_default_device()
+    )
+
+
+def _on_meta() -> bool:
+    return torch.get_default_device().type == "meta"

@@ -1,0 +1,298 @@
+"""Granule cells as an image layer, under nn.Conv2d's contract.
+
+Shapes: B batch, C channels in, U units (channels out), T time steps, K_T the filter's time steps,
+K_H x K_W the patch: its columns are the K_W dendrites, its rows the K_H branches of each.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
+from neuroconv.layers.cost import Cost
+from neuroconv.layers.poisson import PoissonDropout
+from neuroconv.layers.soma import SomaFilter, causal_matrix
+from neuroconv.layers.wiring import sparse_wiring
+
+ImageWiring = Literal["dense", "claw"]
+
+
+class GranuleConv2d(nn.Module):
+    """nn.Conv2d whose every unit is a granule cell.
+
+    The columns of a unit's patch are its dendrites. Each dendrite filters its own column in space
+    and time and is rectified; the soma sums the dendrites, filters the sum in time, and is
+    rectified again. Without the dendritic rectifier the unit would be a Conv3d.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as
+            nn.Conv2d's. Integers or pairs; padding may be "same" (stride 1, the longer side after)
+            or "valid". `bias` gives each dendrite and each soma a resting potential.
+        time_steps: filter length K_T in time. 1 is a unit for still images.
+        wiring: "dense": every dendrite reads all channels of its group, as a convolution does.
+            "claw": every dendrite reads one channel, drawn from `seed`, so that a unit of a 3x4
+            patch and five steps has the granule cell's 3 x 4 x 5 = 60 taps whatever the channels.
+        norm: where potentials are batch-normalised, which replaces the bias there: "none", at the
+            "dendrites", at the "soma", or at "both".
+        mean_wait: Poisson dropout's mean waiting periods; off by default, as image layers go.
+        seed: of the claw wiring.
+
+    Shape:
+        (B, C, H, W) -> (B, U, H', W') with time_steps=1, H' and W' as nn.Conv2d's;
+        (B, C, T, H, W) -> (B, U, T, H', W'). Still images (B, C, H, W) in a layer of more time
+        steps are taken as constant over its window.
+
+    Raises:
+        ValueError: sizes that are not positive, channels that groups do not divide, or a patch
+            larger than the padded image.
+    """
+
+    channels: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = (3, 4),
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | Literal["same", "valid"] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        time_steps: int = 5,
+        wiring: ImageWiring = "dense",
+        norm: Norm = "none",
+        mean_wait: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = pair("kernel_size", kernel_size)
+        self.stride = pair("stride", stride)
+        self.dilation = pair("dilation", dilation)
+        check_positive(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=groups,
+            time_steps=time_steps,
+        )
+        check_choice("wiring", wiring, ("dense", "claw"))
+        check_choice("norm", norm, NORMS)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups={groups} does not divide in_channels={in_channels} and "
+                f"out_channels={out_channels}"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.time_steps, self.wiring = time_steps, wiring
+        self.padding = _padding(padding, self.kernel_size, self.stride, self.dilation)
+        height, width = self.kernel_size
+        heard = 1 if wiring == "claw" else in_channels // groups
+        self.weight = nn.Parameter(torch.empty(out_channels, heard, time_steps, height, width))
+        self.register_buffer("channels", self._channels(heard, seed), persistent=False)
+        at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
+        self.dendritic_norms = (
+            nn.ModuleList(nn.BatchNorm2d(out_channels) for _ in range(width))
+            if at_dendrites
+            else None
+        )
+        self.dendritic_bias = (
+            nn.Parameter(torch.empty(width, out_channels)) if bias and not at_dendrites else None
+        )
+        self.soma = SomaFilter(time_steps) if time_steps > 1 else nn.Identity()
+        self.soma_norm = nn.BatchNorm3d(out_channels) if at_soma else None
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias and not at_soma else None
+        self.dropout = PoissonDropout(mean_wait)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He's initialisation over one dendrite's taps; biases start at zero."""
+        fan_in = self.weight[0, ..., 0].numel()
+        nn.init.normal_(self.weight, std=math.sqrt(2 / fan_in))
+        for bias in (self.dendritic_bias, self.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def _channels(self, heard: int, seed: int) -> Tensor | None:
+        """The channels that each unit's dendrites read, (U, heard, K_W); None for all of them."""
+        units, width = self.out_channels, self.kernel_size[1]
+        in_group = self.in_channels // self.groups
+        if heard == self.in_channels or (self._natural_groups and self.wiring == "dense"):
+            return None
+        if self.wiring == "claw":
+            local = sparse_wiring(in_group, units, width, width, claw=False, seed=seed)[:, None]
+        else:
+            local = torch.arange(in_group)[None, :, None].expand(units, -1, width)
+        first = torch.arange(units) // (units // self.groups) * in_group
+        return local + first[:, None, None]
+
+    @property
+    def _natural_groups(self) -> bool:
+        """Without folded time steps groups run as convolution groups."""
+        return self.time_steps == 1
+
+    def kernel(self) -> Tensor:
+        """The filters as a Conv3d would hold them, (U, C, K_T, K_H, K_W), zero off the wiring."""
+        if self.channels is None:
+            return self.weight
+        return wired_kernel(self.weight, self.channels, self.in_channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        still = image.dim() == 4
+        if image.dim() not in (4, 5) or image.shape[1] != self.in_channels:
+            raise ValueError(
+                f"image has shape {tuple(image.shape)}; expected (batch, {self.in_channels} "
+                "channels, height, width) or (batch, channels, time_steps, height, width)"
+            )
+        if still:
+            image = image.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
+        if self.time_steps == 1:  # steps do not meet: each is an image of its own
+            batch, steps = image.shape[0], image.shape[2]
+            maps = image.transpose(1, 2).flatten(0, 1)
+            rate = self._fire(maps, 1).unflatten(0, (batch, steps)).transpose(1, 2)
+        else:
+            # Time folds into the channels of a 2-D convolution: several times faster than conv3d.
+            steps = image.shape[2]
+            maps = image.transpose(1, 2).flatten(1, 2)
+            rate = self._fire(maps, steps).unflatten(1, (steps, -1)).transpose(1, 2)
+        potential = self.soma(rate)
+        if self.soma_norm is not None:
+            potential = self.soma_norm(potential)
+        if self.bias is not None:
+            potential = potential + self.bias[:, None, None, None]
+        rate = self.dropout(potential.relu())
+        return rate.squeeze(2) if still and self.time_steps == 1 else rate
+
+    def _fire(self, maps: Tensor, steps: int) -> Tensor:
+        """The summed rates of all dendrites: (B, T * C, H, W) -> (B, T * U, H', W')."""
+        top, bottom, left, right = self.padding
+        padded = F.pad(maps, (left, right, top, bottom))
+        columns_out = self.output_size(maps.shape[2], maps.shape[3])[1]
+        reach = self.stride[1] * (columns_out - 1) + 1
+        kernel = self.kernel()
+        groups = self.groups if self._natural_groups and self.channels is None else 1
+        total: Tensor | None = None
+        for dendrite in range(self.kernel_size[1]):
+            start = dendrite * self.dilation[1]
+            bias = None
+            if self.dendritic_bias is not None:
+                bias = self.dendritic_bias[dendrite].repeat(steps)
+            potential = F.conv2d(
+                padded[..., start : start + reach],
+                _fold_time(kernel[..., dendrite], steps),
+                bias,
+                stride=self.stride,
+                dilation=(self.dilation[0], 1),
+                groups=groups,
+            )
+            if self.dendritic_norms is not None:
+                flat = potential.unflatten(1, (steps, -1)).flatten(0, 1)
+                potential = self.dendritic_norms[dendrite](flat).view_as(potential)
+            rate = potential.relu()
+            total = rate if total is None else total + rate
+        assert total is not None
+        return total
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H', W') for an image of (H, W), by nn.Conv2d's rule.
+
+        Raises:
+            ValueError: the patch does not fit into the padded image.
+        """
+        top, bottom, left, right = self.padding
+        sizes = []
+        for size, pad, k, stride, dilation in zip(
+            (height, width),
+            (top + bottom, left + right),
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            strict=True,
+        ):
+            room = size + pad - dilation * (k - 1) - 1
+            if room < 0:
+                raise ValueError(
+                    f"a patch of {self.kernel_size} with dilation {self.dilation} does not fit "
+                    f"into an image of {height} x {width} with padding {self.padding}; enlarge "
+                    "the image or the padding"
+                )
+            sizes.append(room // stride + 1)
+        return sizes[0], sizes[1]
+
+    def closed_form(self, image: torch.Size) -> tuple[Cost, ...]:
+        """Args: image (B, C, H, W) or (B, C, T, H, W)."""
+        batch, (height, width) = image[0], self.output_size(image[-2], image[-1])
+        steps = image[2] if len(image) == 5 else self.time_steps
+        units, heard, k_time, rows, columns = self.weight.shape
+        neurons = units * height * width
+        synapses = heard * rows * columns
+        taps = synapses * k_time
+        folded = 1 if self.time_steps == 1 else steps
+        read = self.in_channels if self.channels is not None else heard
+        outputs = batch * neurons * steps
+        rows_out = [
+            Cost("synapses", synapses=neurons * synapses),
+            Cost(
+                "dendrites",
+                {"convolution": outputs * columns * read * rows * folded},
+                neurons=neurons,
+                essay=outputs * synapses * taps,
+                direct=outputs * taps,
+            ),
+        ]
+        if isinstance(self.soma, SomaFilter):
+            rows_out += self.soma.closed_form(torch.Size((batch, units, steps, height, width)))
+        return tuple(rows_out)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, groups={self.groups}, "
+            f"time_steps={self.time_steps}, wiring={self.wiring!r}"
+        )
+
+
+def wired_kernel(weight: Tensor, channels: Tensor, in_channels: int) -> Tensor:
+    """Spreads (U, heard, K_T, K_H, K_W) filters over all channels: zero where nothing is heard."""
+    units, _, *taps = weight.shape
+    kernel = weight.new_zeros(units, in_channels, *taps)
+    index = channels[:, :, None, None, :].expand_as(weight)
+    return kernel.scatter(1, index, weight)
+
+
+def _fold_time(taps: Tensor, steps: int) -> Tensor:
+    """One dendrite's taps (U, C, K_T, K_H) as the weight (T * U, T * C, K_H, 1) of a conv2d.
+
+    Output step t of a unit reads the input steps up to t, each by the tap of its lag.
+    """
+    if taps.shape[2] == 1 and steps == 1:
+        return taps.transpose(2, 3)
+    causal = causal_matrix(taps.permute(2, 0, 1, 3), steps)  # (T out, T in, U, C, K_H)
+    return causal.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1).unsqueeze(-1)
+
+
+def _padding(
+    padding: int | tuple[int, int] | str,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, int, int, int]:
+    """Zeros (top, bottom, left, right)."""
+    if isinstance(padding, str):
+        check_choice("padding", padding, ("same", "valid"))
+        if padding == "valid":
+            return (0, 0, 0, 0)
+        if stride != (1, 1):
+            raise ValueError(f"padding='same' needs stride 1; got stride={stride}")
+        spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return (spans[0] // 2, spans[0] - spans[0] // 2, spans[1] // 2, spans[1] - spans[1] // 2)
+    vertical, horizontal = pair("padding", padding)
+    if vertical < 0 or horizontal < 0:
+        raise ValueError(f"padding={padding!r}; expected zeros to add, 0 or more")
+    return (vertical, vertical, horizontal, horizontal)

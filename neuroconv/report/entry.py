@@ -1,0 +1,145 @@
+"""One row of a comparison as plain data, and what may be said of the rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DendriteCost:
+    """Multiply-adds of the dendrites, for one dendritic neuron and one image.
+
+    Attributes:
+        essay: synapses x time steps x taps.
+        direct: a direct convolution of the sheet, padding zeros counted.
+        executed: the algorithm that ran.
+    """
+
+    essay: float
+    direct: float
+    executed: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a comparison.
+
+    Attributes:
+        label: its name in tables and plots.
+        name: its name in the zoo.
+        parameters: numbers that are trained.
+        neurons: per image, a unit at a position counted as one.
+        mac_per_neuron: multiply-adds for one image over neurons; None without neurons.
+        mflop_per_image: 1e6 FLOP for one image, one frame window; a multiply-add is two FLOP.
+        counters: the counters that ran, by name.
+        counter_remarks: what is wrong with the counts: counters that differ, or did not run.
+        dendrites: None for a model without dendrites.
+        accuracies: on the test set, in [0, 1], by seed; the same seeds in every entry.
+        mean, half_width: of `accuracies`, with its 95 % interval; None from a single seed.
+        difference, difference_half_width: of accuracy to the first entry, paired by seed; None for
+            the first.
+        seconds_per_epoch: of training, mean over seeds.
+        histories: for each seed, its epochs' records with the keys epoch, train_loss, val_loss,
+            train_accuracy and val_accuracy.
+        filters: (title, weights) of the dendritic filters after training, to be drawn by
+            `neuroconv.report.dendritic_filters`.
+    """
+
+    label: str
+    name: str
+    parameters: int
+    neurons: int
+    mac_per_neuron: float | None
+    mflop_per_image: float
+    counters: tuple[str, ...]
+    counter_remarks: tuple[str, ...]
+    dendrites: DendriteCost | None
+    accuracies: Mapping[int, float]
+    mean: float
+    half_width: float | None
+    difference: float | None
+    difference_half_width: float | None
+    seconds_per_epoch: float
+    histories: Sequence[Sequence[Mapping[str, Any]]]
+    filters: Sequence[tuple[str, NDArray[Any]]] = ()
+
+
+def finding(entries: Sequence[Entry]) -> str:
+    """One sentence: the best model in the mean, at what cost, and whether the seeds tell it apart.
+
+    The best is held against the first entry; if it is the first, against the runner-up.
+    """
+    first, *others = entries
+    if not others:
+        return f"{first.label} reaches {_percent(first.mean)}; it was compared with nothing."
+    best = max(entries, key=lambda entry: entry.mean)
+    rival = max(others, key=lambda entry: entry.mean) if best is first else first
+    own = rival if best is first else best  # the entry that holds the paired difference
+    assert own.difference is not None  # every entry but the first has one
+    cost = _cost(best, rival)
+    if best.mean == rival.mean:
+        sentence = (
+            f"{best.label} and {rival.label} tie in the mean at {_percent(best.mean)} over "
+            f"{_seeds(best)}, the former at {cost} of the latter"
+        )
+    else:
+        without = "" if best.dendrites else ", which has no dendrites,"
+        sentence = (
+            f"{best.label}{without} is best in the mean with {_percent(best.mean)} over "
+            f"{_seeds(best)}, {abs(own.difference) * 100:.2f} points above {rival.label} at "
+            f"{cost} of it"
+        )
+    if own.difference_half_width is None:
+        return f"{sentence}; one seed gives no interval, so this separates nothing."
+    middle, half = abs(own.difference), own.difference_half_width
+    interval = f"{(middle - half) * 100:+.2f} to {(middle + half) * 100:+.2f} points"
+    if middle - half > 0:
+        return f"{sentence}; the paired 95 % interval, {interval}, excludes zero."
+    return (
+        f"{sentence}; the paired 95 % interval, {interval}, includes zero: {_seeds(best)} do not "
+        "tell the two apart."
+    )
+
+
+def against_linear(entries: Sequence[Entry], linear_accuracy: float) -> str:
+    """One sentence: which models are above a linear classifier in the mean, and which are not."""
+    above = [entry.label for entry in entries if entry.mean > linear_accuracy]
+    below = [entry.label for entry in entries if entry.mean <= linear_accuracy]
+    score = f"the linear classifier ({_percent(linear_accuracy)})"
+    if not below:
+        return f"{'All are' if len(above) > 1 else above[0] + ' is'} above {score} in the mean."
+    if not above:
+        return f"{'None is' if len(below) > 1 else below[0] + ' is not'} above {score} in the mean."
+    return f"Above {score} in the mean: {', '.join(above)}; not above it: {', '.join(below)}."
+
+
+def counting(entries: Sequence[Entry]) -> list[str]:
+    """Whether the costs were counted by three counters that agree; a sentence for each that not."""
+    flawed = [entry for entry in entries if entry.counter_remarks or len(entry.counters) < 3]
+    lines = [
+        f"{entry.label}: counted by {len(entry.counters)} of 3 counters "
+        f"({', '.join(entry.counters)}). {' '.join(entry.counter_remarks)}".rstrip()
+        for entry in flawed
+    ]
+    if len(flawed) < len(entries):
+        which = "Every other model" if flawed else "Every model"
+        lines.append(
+            f"{which} was counted by three counters (the layers' closed form, torch's operators, "
+            "fvcore), and they agree on all multiply-adds to the last digit."
+        )
+    return lines
+
+
+def _percent(accuracy: float) -> str:
+    return f"{accuracy * 100:.2f} %"
+
+
+def _seeds(entry: Entry) -> str:
+    return f"{len(entry.accuracies)} seed{'s' if len(entry.accuracies) > 1 else ''}"
+
+
+def _cost(best: Entry, rival: Entry) -> str:
+    ratio = best.mflop_per_image / rival.mflop_per_image
+    return f"{ratio:.2g} times the FLOPs" if ratio < 99.5 else f"{ratio:,.0f} times the FLOPs"

@@ -1,0 +1,198 @@
+"""Plots of plain data, as matplotlib figures without pyplot's state."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.transforms import Bbox
+
+from neuroconv.report.entry import Entry
+
+# Okabe and Ito's colours that stand out on white and on black, and for the colour-blind.
+COLOURS = ("#0079BF", "#D55E00", "#009E73", "#CC79A7", "#C98A00", "#56B4E9", "#8C8C8C")
+INK = "#1c1d21"  # `svg` lets the page choose the colour of what is drawn in it
+ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+
+
+def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw loss and accuracy against the epoch, validation solid and training dashed.
+
+    Args:
+        histories: by label, one record per epoch with the keys epoch, train_loss, val_loss,
+            train_accuracy and val_accuracy (accuracies in [0, 1]).
+        path: the picture; its ending chooses the format.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for number, (label, history) in enumerate(histories.items()):
+            epochs = [record["epoch"] for record in history]
+            for part, style in (("val", "o-"), ("train", ".--")):
+                axes.plot(
+                    epochs,
+                    [record[f"{part}_{quantity}"] for record in history],
+                    style,
+                    color=f"C{number % 10}",
+                    markersize=4,
+                    label=f"{label}, {'validation' if part == 'val' else 'training'}",
+                )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("cross entropy (nats)" if quantity == "loss" else quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def learning_curves(entries: Sequence[Entry]) -> Figure:
+    """Validation loss and accuracy against the epoch: each seed thin, the mean over seeds bold."""
+    figure = Figure(figsize=(8.4, 3.5), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for number, entry in enumerate(entries):
+            colour = COLOURS[number % len(COLOURS)]
+            curves = [[record[f"val_{quantity}"] for record in run] for run in entry.histories]
+            for run, curve in zip(entry.histories, curves, strict=True):
+                epochs = [record["epoch"] for record in run]
+                axes.plot(epochs, curve, color=colour, linewidth=0.6, alpha=0.5)
+            shared = min(map(len, curves))  # epochs that every seed has
+            mean = np.mean([curve[:shared] for curve in curves], axis=0)
+            marker = "o" if shared == 1 else None
+            axes.plot(
+                epochs[:shared], mean, marker, linestyle="-", color=colour, linewidth=2.2,
+                label=entry.label,
+            )  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(axes)
+    left, right = figure.axes
+    left.set_ylabel("validation accuracy")
+    _accuracy_axis(left, (v for run in _records(entries) for v in (run["val_accuracy"],)))
+    right.set_ylabel("validation loss (nats, log scale)")
+    right.set_yscale("log")
+    right.yaxis.set_minor_formatter(NullFormatter())
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside upper center", frameon=False,
+        ncols=min(4, len(entries)), fontsize=9,
+    )  # fmt: skip
+    return figure
+
+
+def accuracy_against_flops(
+    entries: Sequence[Entry], *, linear_accuracy: float | None, chance: float
+) -> Figure:
+    """Test accuracy against MFLOP per image, with 95 % intervals over seeds.
+
+    Both axes are stretched: cost is logarithmic, and accuracy is drawn on the logit scale, which
+    gives 98 to 99 % the room that 50 to 67 % has.
+    """
+    figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    costs = [entry.mflop_per_image for entry in entries]
+    axes.set_xlim(min(costs) / 2.5, max(costs) * 2.5)
+    spans = [(e.mean - (e.half_width or 0), e.mean + (e.half_width or 0)) for e in entries]
+    lines = {"chance": chance}
+    if linear_accuracy is not None:
+        lines["linear classifier on the pixels"] = linear_accuracy
+    low, high = _accuracy_axis(axes, [*lines.values(), *(v for span in spans for v in span)])
+    for number, (entry, span) in enumerate(zip(entries, spans, strict=True)):
+        mean, bottom, top = np.clip([entry.mean, *span], low, high)
+        axes.errorbar(
+            entry.mflop_per_image, mean, [[mean - bottom], [top - mean]], fmt="o", capsize=4,
+            color=COLOURS[number % len(COLOURS)], markersize=7, elinewidth=1.6,
+        )  # fmt: skip
+    for name, accuracy in lines.items():
+        axes.axhline(accuracy, color=INK, linewidth=1, linestyle="--", alpha=0.6)
+        axes.annotate(
+            f"{name}, {accuracy:.1%}", (0, accuracy), xycoords=("axes fraction", "data"),
+            xytext=(4, 3), textcoords="offset points", fontsize=8.5, color=INK,
+        )  # fmt: skip
+    axes.set_xlabel("MFLOP per image (log scale)")
+    axes.set_ylabel("test accuracy (logit scale)")
+    _plain(axes)
+    _label_points(axes, entries, np.clip(spans, low, high))
+    return figure
+
+
+def _label_points(axes: Axes, entries: Sequence[Entry], spans: Any) -> None:
+    """Write each model's name beside its point, at the first place where nothing else is."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    # Where things are now is where they stay: another layout would move labels and points apart.
+    figure.set_layout_engine("none")
+    taken = [text.get_window_extent() for text in axes.texts]
+    for entry, (bottom, top) in zip(entries, spans, strict=True):
+        x, low = axes.transData.transform((entry.mflop_per_image, bottom))
+        high = axes.transData.transform((entry.mflop_per_image, top))[1]
+        taken.append(Bbox([[x - 7, low - 2], [x + 7, high + 2]]))
+    for line in axes.lines:
+        if line.get_linestyle() == "--":
+            y = axes.transData.transform((entries[0].mflop_per_image, float(line.get_ydata()[0])))[
+                1
+            ]  # type: ignore[index, arg-type]
+            taken.append(Bbox([[axes.bbox.x0, y - 1], [axes.bbox.x1, y + 1]]))
+    for number, entry in enumerate(entries):
+        point = (entry.mflop_per_image, float(np.clip(entry.mean, *axes.get_ylim())))
+        text = axes.annotate(
+            entry.label, point, xytext=(0, 0), textcoords="offset points", fontsize=9.5,
+            color=COLOURS[number % len(COLOURS)], fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+        for offset, side in _places():
+            text.set_position(offset)
+            text.set_horizontalalignment(side)
+            text.set_verticalalignment("center")
+            box = text.get_window_extent()
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            inside = inside and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        if abs(text.get_position()[1]) > 20:  # far from its point: join them
+            axes.annotate(
+                "", point, xytext=text.get_position(), textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.8},
+            )  # fmt: skip
+        taken.append(box)
+
+
+def _places() -> list[tuple[tuple[float, float], str]]:
+    """Offsets in points from a point, nearest first, and the side of the label that is there."""
+    heights = [0.0] + [sign * 7.0 * step for step in range(1, 26) for sign in (1, -1)]
+    return [
+        ((sign * 9.0, height), side)
+        for height in heights
+        for sign, side in ((1, "left"), (-1, "right"))
+    ]
+
+
+def _accuracy_axis(axes: Axes, accuracies: Iterable[float]) -> tuple[float, float]:
+    """A logit scale that holds the accuracies; those beyond 0.9995 are drawn there."""
+    values = list(accuracies)
+    low = max(0.02, min(values) * 0.75)
+    high = min(0.9995, 1 - (1 - min(max(values), 1.0)) * 0.6)
+    axes.set_yscale("logit", nonpositive="clip")
+    axes.set_ylim(low, max(high, low + 0.01))
+    axes.yaxis.set_major_locator(FixedLocator(ACCURACY_TICKS))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:g} %")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(FixedLocator([]))
+    return axes.get_ylim()
+
+
+def _records(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
+    return [record for entry in entries for run in entry.histories for record in run]
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(alpha=0.25, linewidth=0.6, color=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)

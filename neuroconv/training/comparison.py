@@ -1,0 +1,131 @@
+"""Comparisons: several models from several seeds, on the same data and with the same budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t as student_t
+
+from neuroconv.training.config import Config, ConfigError, load_config
+from neuroconv.training.runs import (
+    CONFIG,
+    RunResult,
+    load_run,
+    new_folder,
+    resolve,
+    resume,
+    start,
+)
+from neuroconv.zoo import match_parameters
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half width of its 95 % interval, which takes two values or more."""
+
+    mean: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model of a comparison over all seeds.
+
+    Attributes:
+        label: its name in tables and plots.
+        name: its name in the zoo.
+        model: the keywords of `create_model` that build it.
+        parameters: numbers that are trained.
+        runs: one for each seed.
+        accuracy: on the test set, over seeds.
+        difference: of test accuracy to the comparison's first model, paired by seed; None for that.
+        seconds_per_epoch: mean over seeds.
+    """
+
+    label: str
+    name: str
+    model: dict[str, Any]
+    parameters: int
+    runs: tuple[RunResult, ...]
+    accuracy: Estimate
+    difference: Estimate | None
+    seconds_per_epoch: float
+
+
+def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
+    """Train [model] and every opponent from every seed, on the same data and with the same budget.
+
+    An opponent's table may hold, beside the keywords of `create_model`: `label`; `match =
+    "parameters"`, which sets its free width for as many parameters as the first model has; and an
+    `encoding` and `time_steps` of its own.
+
+    Runs that the output folder already holds, of equal configuration, are not trained again:
+    finished ones are read, others resumed. Delete a run's folder to train it anew.
+    """
+    labels = [table.get("label", table["name"]) for table in (config.model, *config.opponents)]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two models are called {label!r}: give each its own `label`")
+    results = [_result(labels[0], replace(config, opponents=()), None, progress)]
+    for label, table in zip(labels[1:], config.opponents, strict=True):
+        entrant = _entrant(config, table, results[0].parameters)
+        results.append(_result(label, entrant, results[0], progress))
+    return results
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % interval by Student's t; one value has no interval."""
+    if not values:
+        raise ValueError("no values: expected one or more")
+    if len(values) == 1:
+        return Estimate(values[0], None)
+    quantile = float(student_t.ppf(0.975, len(values) - 1))
+    return Estimate(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
+
+
+def _entrant(config: Config, table: dict[str, Any], parameters: int) -> Config:
+    """An opponent's own configuration: what its table says of the data goes there."""
+    own = {key: table[key] for key in ("encoding", "time_steps") if key in table}
+    model = {k: v for k, v in table.items() if k not in ("label", "match", *own)}
+    entrant = replace(config, model=model, data=replace(config.data, **own), opponents=())
+    if "match" not in table:
+        return entrant
+    keywords = dict(resolve(entrant, config.train.seeds[0])[0].model)  # with the image's shape
+    name = keywords.pop("name")
+    matched = match_parameters(name, parameters, **keywords)
+    return replace(entrant, model={"name": name, **keywords, **matched})
+
+
+def _result(label: str, config: Config, first: ModelResult | None, progress: bool) -> ModelResult:
+    runs = tuple(_run_once(config, seed, progress) for seed in config.train.seeds)
+    accuracies = [each.test_accuracy for each in runs]
+    difference = None
+    if first is not None:
+        pairs = zip(accuracies, first.runs, strict=True)
+        difference = mean_interval([own - other.test_accuracy for own, other in pairs])
+    return ModelResult(
+        label=label,
+        name=config.model["name"],
+        model=load_run(runs[0].run_dir).model,
+        parameters=runs[0].parameters,
+        runs=runs,
+        accuracy=mean_interval(accuracies),
+        difference=difference,
+        seconds_per_epoch=fmean(each.seconds_per_epoch for each in runs),
+    )
+
+
+def _run_once(config: Config, seed: int, progress: bool) -> RunResult:
+    """The run of this configuration and seed: read, resumed or, if there is none, trained."""
+    config, splits = resolve(config, seed)
+    output = config.train.output
+    for folder in sorted(Path(output).glob(f"{config.model['name']}-*-seed{seed}*")):
+        try:
+            saved = load_config(folder / CONFIG)
+        except ConfigError:
+            continue  # not a run
+        if replace(saved, train=replace(saved.train, output=output)) == config:
+            return resume(folder, progress=progress)
+    return start(config, splits, new_folder(config), progress)

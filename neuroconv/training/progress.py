@@ -1,0 +1,65 @@
+"""What a training run shows: a bar on a terminal, one line an epoch anywhere else."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingBar:
+    """Epoch, loss, accuracy, images per second and time left, on standard error.
+
+    Args:
+        title: what is trained.
+        epochs: epochs of the run.
+        steps: steps of the run.
+        done: steps done before (of a resumed run).
+        shown: False for silence.
+    """
+
+    def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
+        self._console = Console(stderr=True, quiet=not shown, highlight=False)
+        self._title, self._epochs = title, epochs
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            disable=not (shown and self._console.is_terminal),
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=steps, completed=done, numbers="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def step(self, epoch: int, loss: float, accuracy: float, rate: float) -> None:
+        """Show one step: the epoch's mean loss and accuracy so far, and its images per second."""
+        numbers = (
+            f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {accuracy:.1%}  {rate:,.0f} images/s"
+        )
+        self._progress.update(self._task, advance=1, numbers=numbers)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Print a finished epoch's line, from its line of metrics.jsonl."""
+        left = (self._epochs - record["epoch"]) * record["seconds"]
+        self._console.print(
+            f"{self._title}  epoch {record['epoch']}/{self._epochs}"
+            f"  loss {record['train_loss']:.3f}  accuracy {record['train_accuracy']:.1%}"
+            f"  validation {record['val_loss']:.3f} {record['val_accuracy']:.1%}"
+            f"  {record['images_per_second']:,.0f} images/s  {left:,.0f} s left",
+            markup=False,
+            soft_wrap=True,
+        )

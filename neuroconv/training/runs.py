@@ -1,0 +1,314 @@
+"""Runs: a folder for each model and seed, from which everything can be rebuilt."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from neuroconv.data import DataSplits, load_data
+from neuroconv.report.plots import plot_curves
+from neuroconv.training.checkpoint import file_sum, load_weights, write_text
+from neuroconv.training.config import Config, ConfigError, load_config, save_config
+from neuroconv.training.loop import (
+    BEST,
+    CHECKPOINT,
+    LAST,
+    METRICS,
+    Score,
+    choose_device,
+    evaluate_model,
+    train,
+)
+from neuroconv.zoo import count_parameters, create_model
+
+CONFIG, RESULT, ENVIRONMENT, CURVES = (
+    "config.toml",
+    "result.json",
+    "environment.json",
+    "curves.png",
+)
+
+
+class RunError(ValueError):
+    """A folder that is not a run, or not one that can do what is asked."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run, as result.json holds it.
+
+    Attributes:
+        run_dir: its folder.
+        name: the zoo's name of the model.
+        seed: of the weights, the order of images, the frames and the dropout.
+        parameters: numbers that are trained.
+        best_epoch: chosen by validation; val_* and test_* belong to its weights.
+        steps: optimiser steps taken.
+        seconds_per_epoch: mean over epochs, without validation.
+        peak_memory_mib: on CUDA the most that was allocated, else the process's largest resident
+            size up to the end of the run.
+        history: the epochs of metrics.jsonl.
+    """
+
+    run_dir: Path
+    name: str
+    seed: int
+    parameters: int
+    best_epoch: int
+    val_loss: float
+    val_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    test_images: int
+    steps: int
+    seconds_per_epoch: float
+    peak_memory_mib: float
+    history: list[dict[str, Any]]
+
+
+def run(
+    config: Config, *, seed: int, run_dir: str | Path | None = None, progress: bool = True
+) -> RunResult:
+    """Train the configuration's [model] from one seed into a new run folder.
+
+    The default folder is OUTPUT/NAME-TIME-seedSEED. The opponents play no part.
+
+    Raises:
+        ConfigError: a model, data set or setting that does not fit the others.
+        RunError: if `run_dir` is there and not empty.
+    """
+    config, splits = resolve(config, seed)
+    folder = Path(run_dir) if run_dir is not None else new_folder(config)
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(
+            f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
+        )
+    return start(config, splits, folder, progress)
+
+
+def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
+    """Continue a run from its last checkpoint; a finished one is read and returned as it is."""
+    folder = Path(run_dir)
+    config = load_run(folder)
+    if (folder / RESULT).exists():
+        return read_result(folder)
+    config, splits = resolve(config, config.train.seeds[0])
+    return _finish(config, splits, folder, progress)
+
+
+def evaluate(run_dir: str | Path, split: str = "test") -> Score:
+    """Rebuild a finished run's model from its folder and score its best weights anew.
+
+    Args:
+        run_dir: the run's folder.
+        split: "val" or "test".
+
+    Raises:
+        RunError: not a run, or not finished.
+        CheckpointError: if the weights do not have the sum that was recorded.
+    """
+    folder = Path(run_dir)
+    config = load_run(folder)
+    if split not in ("val", "test"):
+        raise RunError(f'split = {split!r}: expected "val" or "test"')
+    sums = _read_json(folder, RESULT)["sha256"]
+    config, splits = resolve(config, config.train.seeds[0])
+    model = _build(config)
+    load_weights(model, folder / BEST, sha256=sums[BEST])
+    return evaluate_model(
+        model,
+        splits.test if split == "test" else splits.val,
+        batch_size=config.train.batch_size,
+        device=config.train.device,
+        precision=config.train.precision,
+        workers=config.data.workers,
+    )
+
+
+def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
+    """A new run for each of the configuration's seeds; `mean_interval` sums up their accuracies."""
+    return [run(config, seed=seed, progress=progress) for seed in config.train.seeds]
+
+
+def read_result(run_dir: str | Path) -> RunResult:
+    """Read a finished run's folder."""
+    folder = Path(run_dir)
+    values = _read_json(folder, RESULT)
+    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+    history = [record for record in map(json.loads, lines) if "epoch" in record]
+    del values["sha256"]
+    return RunResult(run_dir=folder, history=history, **values)
+
+
+def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
+    """The configuration of one run, complete enough to rebuild it, and its data."""
+    data = config.data
+    if data.root is not None:
+        data = replace(data, root=str(Path(data.root).expanduser().resolve()))
+    keywords = {key: value for key, value in asdict(data).items() if key not in ("name", "workers")}
+    splits = load_data(data.name, **keywords, seed=seed)
+    known = {
+        "image_shape": tuple(splits.image_shape),
+        "num_classes": len(splits.class_names),
+        "time_steps": splits.time_steps,
+    }
+    for key, value in known.items():
+        if config.model.get(key, value) != value:
+            raise ConfigError(
+                f"[model] {key} = {config.model[key]!r}: the data set {data.name!r}, as [data] has "
+                f"it, gives {value!r}: leave the key out, or correct [data]"
+            )
+    return Config({**config.model, **known}, data, replace(config.train, seeds=(seed,))), splits
+
+
+def _build(config: Config) -> nn.Module:
+    """The model, its first weights a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.train.seeds[0])
+        try:
+            model: nn.Module = create_model(**config.model)
+        except TypeError as error:
+            raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
+    return model
+
+
+def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
+    """Make the folder of a resolved configuration, and train in it."""
+    _build(config)  # a mistake in the model or the device leaves no folder behind
+    environment = _environment(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / ENVIRONMENT, environment)
+    save_config(config, folder / CONFIG)
+    return _finish(config, splits, folder, progress)
+
+
+def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
+    """Train, from the folder's checkpoint if it has one, and write the result."""
+    model = _build(config)
+    settings = asdict(config.train)
+    (settings["seed"],) = settings.pop("seeds")
+    del settings["output"]
+    device = choose_device(config.train.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    trained = train(
+        model,
+        splits.train,
+        splits.val,
+        test_data=splits.test,
+        workers=config.data.workers,
+        run_dir=folder,
+        resume=True,
+        progress=progress,
+        **settings,
+    )
+    assert trained.test is not None  # test data was given
+    name = config.model["name"]
+    result = RunResult(
+        run_dir=folder,
+        name=name,
+        seed=config.train.seeds[0],
+        parameters=count_parameters(model),
+        best_epoch=trained.best_epoch,
+        val_loss=trained.val.loss,
+        val_accuracy=trained.val.accuracy,
+        test_loss=trained.test.loss,
+        test_accuracy=trained.test.accuracy,
+        test_images=trained.test.images,
+        steps=trained.steps,
+        seconds_per_epoch=fmean(record["seconds"] for record in trained.history),
+        peak_memory_mib=_peak_memory_mib(device),
+        history=trained.history,
+    )
+    plot_curves({f"{name}, seed {result.seed}": trained.history}, folder / CURVES)
+    values = {k: v for k, v in asdict(result).items() if k not in ("run_dir", "history")}
+    sums = {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)}
+    _write_json(folder / RESULT, {**values, "sha256": sums})
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # the result takes its place
+    return result
+
+
+def new_folder(config: Config) -> Path:
+    """A name for a run's folder that is not taken: OUTPUT/NAME-TIME-seedSEED."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path(config.train.output) / f"{config.model['name']}-{stamp}-seed{config.train.seeds[0]}"
+    folder, number = base, 1
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def load_run(folder: Path) -> Config:
+    """A run's own configuration; RunError if the folder has none."""
+    if not (folder / CONFIG).is_file():
+        raise RunError(
+            f"{folder} is not a run (no {CONFIG}): expected a folder that `neuroconv train` made"
+        )
+    return load_config(folder / CONFIG)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not finished: `neuroconv resume {folder}`") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{folder / name}: damaged ({error})") from None
+    return values
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _environment(config: Config) -> dict[str, Any]:
+    device = choose_device(config.train.device)
+    on_cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("neuroconv-zoo", "torch", "numpy")},
+        "device": torch.cuda.get_device_name(device) if on_cuda else str(device),
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The source tree's commit, with -dirty if it is changed; None for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

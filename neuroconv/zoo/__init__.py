@@ -1,0 +1,40 @@
+"""The zoo: whole networks from images to logits, by name."""
+
+from neuroconv.zoo.baselines import StillNet, lenet5, linear, mlp, plain_cnn, resnet18
+from neuroconv.zoo.cerebellum import (
+    Cerebellum,
+    cerebellum_base,
+    cerebellum_small,
+    cerebellum_tiny,
+)
+from neuroconv.zoo.granule_convnet import (
+    Conv3dUnit,
+    FrameNet,
+    granule_convnet,
+    granule_convnet_conv3d,
+)
+from neuroconv.zoo.match import count_parameters, match_parameters
+from neuroconv.zoo.registry import create_model, get_builder, list_models, register_model
+
+__all__ = [
+    "Cerebellum",
+    "Conv3dUnit",
+    "FrameNet",
+    "StillNet",
+    "cerebellum_base",
+    "cerebellum_small",
+    "cerebellum_tiny",
+    "count_parameters",
+    "create_model",
+    "get_builder",
+    "granule_convnet",
+    "granule_convnet_conv3d",
+    "lenet5",
+    "linear",
+    "list_models",
+    "match_parameters",
+    "mlp",
+    "plain_cnn",
+    "register_model",
+    "resnet18",
+]

@@ -1,0 +1,159 @@
+"""The opponents: standard networks under the zoo's contract.
+
+They see still images (B, C, H, W). With time_steps > 1 they see a window of frames (B, C, T, H, W)
+as C x T channels, so that they have the same pixels as the neuron they are compared with; a still
+image is then repeated.
+"""
+
+from collections.abc import Sequence
+
+import torchvision
+from torch import Tensor, nn
+
+from neuroconv.layers.checks import check_positive
+from neuroconv.zoo.registry import register_model
+
+
+class StillNet(nn.Module):
+    """A network of 2-D layers whose frames are channels.
+
+    Shape:
+        (B, C, H, W) or (B, C, T, H, W) -> logits (B, classes)
+
+    Raises:
+        ValueError: other axes, or another number of frames than time_steps.
+    """
+
+    def __init__(self, network: nn.Module, time_steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.time_steps = time_steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dim() == 4:
+            images = images.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
+        if images.dim() != 5 or images.shape[2] != self.time_steps:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; expected (batch, channels, height, "
+                f"width) or (batch, channels, {self.time_steps} time_steps, height, width)"
+            )
+        return self.network(images.flatten(1, 2))
+
+
+def _channels(image_shape: tuple[int, int, int], num_classes: int, time_steps: int) -> int:
+    check_positive(image_shape=image_shape, num_classes=num_classes, time_steps=time_steps)
+    return image_shape[0] * time_steps
+
+
+@register_model
+def linear(
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int = 10,
+    time_steps: int = 1,
+) -> StillNet:
+    """A linear classifier on the pixels."""
+    pixels = _channels(image_shape, num_classes, time_steps) * image_shape[1] * image_shape[2]
+    return StillNet(nn.Sequential(nn.Flatten(), nn.Linear(pixels, num_classes)), time_steps)
+
+
+@register_model
+def mlp(
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int = 10,
+    time_steps: int = 1,
+    width: int = 128,
+) -> StillNet:
+    """A perceptron with one hidden layer of `width` rectified units."""
+    check_positive(width=width)
+    pixels = _channels(image_shape, num_classes, time_steps) * image_shape[1] * image_shape[2]
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, width), nn.ReLU(), nn.Linear(width, num_classes)
+    )
+    return StillNet(network, time_steps)
+
+
+@register_model
+def lenet5(
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int = 10,
+    time_steps: int = 1,
+) -> StillNet:
+    """LeNet-5 with rectifiers and max pooling: 61,706 parameters on 28x28 grey images.
+
+    Layer sizes from LeCun et al., "Gradient-Based Learning Applied to Document Recognition",
+    Proc. IEEE 86(11), 1998, figure 2 (doi:10.1109/5.726791); the first layer is padded by 2, as
+    for its 32x32 inputs. Images of other sizes are pooled to its 5x5 map before the dense layers.
+    """
+    channels = _channels(image_shape, num_classes, time_steps)
+    network = nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+        # Padding keeps the smallest images legal; from 14 pixels on it is the original layer.
+        nn.Conv2d(6, 16, 5, padding=0 if min(image_shape[1:]) >= 14 else 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(5),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, num_classes),
+    )
+    return StillNet(network, time_steps)
+
+
+@register_model
+def resnet18(
+    *,
+    image_shape: tuple[int, int, int] = (3, 224, 224),
+    num_classes: int = 1000,
+    time_steps: int = 1,
+) -> StillNet:
+    """torchvision's ResNet-18, its first layer widened or narrowed to the channels."""
+    channels = _channels(image_shape, num_classes, time_steps)
+    network = torchvision.models.resnet18(num_classes=num_classes)
+    if channels != 3:
+        network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    return StillNet(network, time_steps)
+
+
+@register_model
+def plain_cnn(
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int = 10,
+    time_steps: int = 1,
+    width: int = 16,
+    strides: Sequence[int] = (2, 2, 1),
+    pool: int = 2,
+) -> StillNet:
+    """A plain CNN of free width: 3x3 convolutions, batch norm, ReLU; the matcher's free opponent.
+
+    Args:
+        image_shape, num_classes, time_steps: the task.
+        width: channels of the later layers; the first has half as many, rounded up.
+        strides: one for each layer.
+        pool: the classifier sees maps averaged over pool x pool regions.
+    """
+    check_positive(width=width, strides=strides, pool=pool)
+    channels = _channels(image_shape, num_classes, time_steps)
+    layers: list[nn.Module] = []
+    for depth, stride in enumerate(strides):
+        out = (width + 1) // 2 if depth == 0 else width
+        layers += [
+            nn.Conv2d(channels, out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+        ]
+        channels = out
+    layers += [
+        nn.AdaptiveAvgPool2d(pool),
+        nn.Flatten(),
+        nn.Linear(channels * pool * pool, num_classes),
+    ]
+    return StillNet(nn.Sequential(*layers), time_steps)

@@ -1,0 +1,188 @@
+"""A convolutional network whose units are granule cells, and its control.
+
+Shapes: B batch, C channels, T time steps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroconv.layers import Cost, LastStep
+from neuroconv.layers.checks import check_positive
+from neuroconv.neurons import GranuleConv2d
+from neuroconv.neurons.image import ImageWiring, wired_kernel
+from neuroconv.zoo.registry import register_model
+
+
+class Conv3dUnit(nn.Module):
+    """The control of `GranuleConv2d`: a plain Conv3d, batch norm and ReLU on the same wiring.
+
+    It has the granule layer's taps, one for one. What it lacks is the dendrite: columns are summed
+    before they are rectified, and no soma filters the sum.
+
+    Shape:
+        (B, C, T, H, W) -> (B, U, T, H', W'), causal in time
+    """
+
+    def __init__(self, granule: GranuleConv2d) -> None:
+        super().__init__()
+        self.in_channels, self.stride, self.padding = (
+            granule.in_channels,
+            granule.stride,
+            granule.padding,
+        )
+        self.weight = nn.Parameter(torch.empty_like(granule.weight))
+        self.register_buffer("channels", granule.channels, persistent=False)
+        self.norm = nn.BatchNorm3d(granule.out_channels)
+        fan_in = self.weight[0].numel()
+        nn.init.normal_(self.weight, std=(2 / fan_in) ** 0.5)
+
+    channels: Tensor | None
+
+    def kernel(self) -> Tensor:
+        if self.channels is None:
+            return self.weight
+        return wired_kernel(self.weight, self.channels, self.in_channels)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        top, bottom, left, right = self.padding
+        padded = F.pad(frames, (left, right, top, bottom, self.weight.shape[2] - 1, 0))
+        return self.norm(F.conv3d(padded, self.kernel(), stride=(1, *self.stride))).relu()
+
+    def closed_form(self, frames: torch.Size) -> tuple[Cost, ...]:
+        batch, _, steps, height, width = frames
+        top, bottom, left, right = self.padding
+        units, heard, k_time, rows, columns = self.weight.shape
+        out_height = (height + top + bottom - rows) // self.stride[0] + 1
+        out_width = (width + left + right - columns) // self.stride[1] + 1
+        neurons = units * out_height * out_width
+        read = heard if self.channels is None else self.in_channels
+        taps = k_time * rows * columns
+        return (
+            Cost("synapses", synapses=neurons * heard * rows * columns),
+            Cost(
+                "convolution",
+                {"convolution": batch * steps * neurons * read * taps},
+                neurons=neurons,
+            ),
+        )
+
+
+class FrameNet(nn.Module):
+    """Units over frames, a read-out of the last step: what the granule network and its control are.
+
+    Shape:
+        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)
+    """
+
+    def __init__(
+        self, units: Sequence[nn.Module], channels: int, pool: int, num_classes: int, steps: int
+    ) -> None:
+        super().__init__()
+        self.time_steps = steps
+        self.units = nn.Sequential(*units)
+        self.last_step = LastStep()
+        self.pool = nn.AdaptiveAvgPool2d(pool)
+        self.classifier = nn.Linear(channels * pool * pool, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dim() not in (4, 5):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; expected (batch, channels, height, "
+                "width) or (batch, channels, time_steps, height, width)"
+            )
+        if images.dim() == 4:
+            images = images.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
+        maps = self.last_step(self.units(images))
+        return self.classifier(self.pool(maps).flatten(1))
+
+
+def _granule_layers(
+    image_shape: tuple[int, int, int],
+    time_steps: int,
+    widths: Sequence[int],
+    strides: Sequence[int],
+    kernel_size: tuple[int, int],
+    wiring: ImageWiring,
+    mean_wait: float,
+    seed: int,
+) -> list[GranuleConv2d]:
+    check_positive(image_shape=image_shape, time_steps=time_steps, widths=widths, strides=strides)
+    if len(widths) != len(strides):
+        raise ValueError(
+            f"widths={list(widths)} and strides={list(strides)} differ in length; expected one "
+            "stride for each layer"
+        )
+    channels = [image_shape[0], *widths]
+    return [
+        GranuleConv2d(
+            channels[layer],
+            channels[layer + 1],
+            (kernel_size[0], kernel_size[1]),
+            strides[layer],
+            padding=(kernel_size[0] // 2, kernel_size[1] // 2),
+            time_steps=time_steps,
+            wiring=wiring,
+            norm="both",
+            mean_wait=mean_wait,
+            seed=seed + layer,
+        )
+        for layer in range(len(widths))
+    ]
+
+
+@register_model
+def granule_convnet(
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int = 10,
+    time_steps: int = 5,
+    widths: Sequence[int] = (8, 24, 15),
+    strides: Sequence[int] = (2, 2, 1),
+    kernel_size: tuple[int, int] = (3, 4),
+    wiring: ImageWiring = "claw",
+    pool: int = 2,
+    mean_wait: float = 0.0,
+    seed: int = 0,
+) -> FrameNet:
+    """A convolutional network of granule cells: four dendrites, columns of a 3x4 patch, 5 frames.
+
+    Args:
+        image_shape, num_classes, time_steps: the task.
+        widths, strides: units and stride of each layer.
+        kernel_size: (branches, dendrites) of a unit.
+        wiring: "claw" (each dendrite reads one channel: 60 taps a unit) or "dense".
+        pool: the read-out sees the last step averaged over pool x pool regions.
+        mean_wait: Poisson dropout; off by default, as image layers go.
+        seed: of the claw wiring.
+    """
+    layers = _granule_layers(
+        image_shape, time_steps, widths, strides, kernel_size, wiring, mean_wait, seed
+    )
+    return FrameNet(layers, widths[-1], pool, num_classes, time_steps)
+
+
+@register_model
+def granule_convnet_conv3d(
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int = 10,
+    time_steps: int = 5,
+    widths: Sequence[int] = (8, 24, 15),
+    strides: Sequence[int] = (2, 2, 1),
+    kernel_size: tuple[int, int] = (3, 4),
+    wiring: ImageWiring = "claw",
+    pool: int = 2,
+    seed: int = 0,
+) -> FrameNet:
+    """The control of `granule_convnet`: for each granule layer a plain Conv3d, norm and ReLU.
+
+    Taps, wiring and read-out are the same, one for one; see `Conv3dUnit`. Arguments as there.
+    """
+    layers = _granule_layers(
+        image_shape, time_steps, widths, strides, kernel_size, wiring, 0.0, seed
+    )
+    units = [Conv3dUnit(layer) for layer in layers]
+    return FrameNet(units, widths[-1], pool, num_classes, time_steps)

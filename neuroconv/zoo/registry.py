@@ -1,0 +1,71 @@
+"""The zoo's registry: one dict from names to builders.
+
+A builder takes keywords alone, among them image_shape, num_classes and time_steps, and returns a
+network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_classes).
+"""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+Builder = Callable[..., nn.Module]
+_REGISTRY: dict[str, Builder] = {}
+
+
+def register_model(builder: Builder) -> Builder:
+    """Adds a builder under its own name; usable as a decorator.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    name = builder.__name__
+    if name in _REGISTRY:
+        raise ValueError(f"a model {name!r} is registered already; give the builder another name")
+    _REGISTRY[name] = builder
+    return builder
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names in the zoo that match a wildcard pattern, such as "granule*", sorted."""
+    return sorted(fnmatch.filter(_REGISTRY, pattern))
+
+
+def get_builder(name: str) -> Builder:
+    """The builder of a name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the nearest ones.
+    """
+    if name not in _REGISTRY:
+        near = difflib.get_close_matches(name, _REGISTRY, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown model {name!r}; {hint}the zoo has {', '.join(list_models())}")
+    return _REGISTRY[name]
+
+
+def create_model(name: str, **keywords: Any) -> nn.Module:
+    """Builds a network of the zoo.
+
+    Args:
+        name: a name of `list_models()`.
+        **keywords: the builder's own, see its docstring. All take image_shape (C, H, W),
+            num_classes and time_steps.
+
+    Raises:
+        ValueError: an unknown name, or a value that the builder refuses.
+        TypeError: a keyword that the builder does not have; the message lists those it has.
+    """
+    builder = get_builder(name)
+    known = inspect.signature(builder).parameters
+    for keyword in keywords:
+        if keyword not in known:
+            near = difflib.get_close_matches(keyword, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise TypeError(
+                f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(known)}"
+            )
+    return builder(**keywords)

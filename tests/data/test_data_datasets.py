@@ -1,0 +1,431 @@
+import gzip
+import hashlib
+import pickle
+import shutil
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import CIFAR10
+
+from neuroconv.data import DataError, Frames, load_data
+from neuroconv.data.stills import ImageTensors, hold_out
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test downloads, and none writes to the user's cache."""
+
+    def fail(*args: Any, **keywords: Any) -> None:
+        raise URLError("no network in tests")
+
+    for module in ("mnist", "cifar", "imagenette"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", fail)
+    monkeypatch.setenv("NEUROCONV_CACHE", str(tmp_path / "cache"))
+
+
+def labels_of(frames: Frames) -> NDArray[np.int64]:
+    return frames.dataset.targets  # type: ignore[attr-defined]
+
+
+def paths_of(frames: Frames) -> list[str]:
+    return frames.dataset.paths  # type: ignore[attr-defined]
+
+
+def images_of(frames: Frames) -> Tensor:
+    return torch.stack([frames[i][0] for i in range(len(frames))])
+
+
+# --- how splits are made
+
+
+def test_hold_out_is_a_stratified_partition() -> None:
+    targets = np.repeat(np.arange(4), [400, 300, 200, 100])
+    everything = ImageTensors(torch.arange(1000).view(-1, 1, 1, 1), targets)
+    rest, held = hold_out(everything, 100)
+    numbers = [set(part.images.flatten().tolist()) for part in (rest, held)]  # type: ignore[union-attr]
+    assert not numbers[0] & numbers[1]
+    assert numbers[0] | numbers[1] == set(range(1000))
+    assert np.bincount(held.targets).tolist() == [40, 30, 20, 10]
+
+
+def test_hold_out_of_too_few_images_is_an_error() -> None:
+    few = ImageTensors(torch.zeros(3, 1, 2, 2), np.array([0, 0, 1]))
+    with pytest.raises(DataError, match="hold out 2 of 3 images in 2 classes"):
+        hold_out(few, 2)
+
+
+# --- digits
+
+
+def test_digits_are_split_as_documented() -> None:
+    data = load_data("digits")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [1257, 180, 360]
+    assert data.image_shape == (1, 8, 8)
+    assert data.class_names == tuple("0123456789")
+    assert data.time_steps == 5
+    frames, label = data.train[0]
+    assert frames.shape == (1, 5, 8, 8)
+    assert isinstance(label, int)
+    pixels = images_of(data.train)
+    assert pixels.min() == 0
+    assert pixels.max() == 1
+    for part in (data.train, data.val, data.test):
+        shares = np.bincount(labels_of(part), minlength=10) / len(part)
+        assert np.abs(shares - 0.1).max() < 0.01
+
+
+def test_digits_of_the_three_parts_are_disjoint_and_fixed() -> None:
+    whole = load_data("digits", encoding="none")
+    parts = [images_of(part) for part in (whole.train, whole.val, whole.test)]
+    images = [image.numpy().tobytes() for image in torch.cat(parts)]
+    assert len(set(images)) == 1797  # no two of the digits are equal, so the parts share none
+    other = load_data("digits", encoding="none", seed=7, augment="flip")
+    assert np.array_equal(labels_of(other.train), labels_of(whole.train))
+    assert torch.equal(images_of(other.test), images_of(whole.test))
+    # Recorded, so that a new version of scikit-learn that splits in another way is noticed.
+    assert labels_of(whole.test)[:12].tolist() == [1, 4, 8, 6, 5, 9, 9, 1, 3, 2, 2, 2]
+    assert labels_of(whole.val)[:12].tolist() == [5, 7, 1, 1, 3, 4, 6, 9, 0, 3, 7, 8]
+
+
+def test_still_images_have_no_time_axis() -> None:
+    data = load_data("digits", encoding="none", time_steps=5)
+    assert data.train[0][0].shape == (1, 8, 8)
+    assert data.time_steps == 1
+
+
+def test_image_size_applies_to_any_data_set() -> None:
+    data = load_data("digits", image_size=(6, 12))
+    assert data.image_shape == (1, 6, 12)
+    assert data.val[0][0].shape == (1, 5, 6, 12)
+
+
+def test_train_limit_keeps_a_fixed_stratified_part() -> None:
+    limited = load_data("digits", train_limit=100)
+    assert len(limited.train) == 100
+    assert np.bincount(labels_of(limited.train)).tolist() == [10] * 10
+    again = load_data("digits", train_limit=100, seed=9)
+    assert torch.equal(again.train[17][0], limited.train[17][0])
+    assert len(limited.val) == 180
+    assert len(load_data("digits", train_limit=1257).train) == 1257
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("digit", {}, "unknown data set 'digit': did you mean 'digits'.*imagenette, folder"),
+        ("digits", {"encoding": "poison"}, "unknown encoding 'poison': did you mean 'poisson'"),
+        ("digits", {"augment": "flop"}, "unknown augment 'flop': did you mean 'flip'"),
+        ("digits", {"time_steps": 0}, "time_steps=0, expected"),
+        ("digits", {"train_limit": 3}, "train_limit=3, expected 10 .* to 1257"),
+        ("digits", {"train_limit": 1258}, "train_limit=1258, expected 10 .* to 1257"),
+        ("digits", {"image_size": 0}, "image_size=0, expected pixels"),
+        ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\], expected pixels"),
+        ("digits", {"classes": ["1"]}, "only the data set 'folder' takes classes"),
+    ],
+)
+def test_bad_settings_are_named(name: str, keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_data(name, **keywords)
+
+
+# --- MNIST
+
+
+def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">{values.ndim + 1}I", 0x800 + values.ndim, *values.shape)
+    path.write_bytes(header + values.tobytes())
+
+
+def write_mnist(folder: Path, count: int = 30, side: int = 28, labels: int = 30) -> None:
+    for part in ("train", "t10k"):
+        write_idx(folder / f"{part}-images-idx3-ubyte", np.zeros((count, side, side), np.uint8))
+        write_idx(folder / f"{part}-labels-idx1-ubyte", np.arange(labels, dtype=np.uint8) % 10)
+
+
+def test_real_mnist_is_unpacked_checked_and_split(data_root: Path, tmp_path: Path) -> None:
+    data = load_data("mnist", root=data_root, encoding="saccade")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [55_000, 5_000, 10_000]
+    assert data.image_shape == (1, 28, 28)
+    assert data.train.dataset.images.dtype == torch.uint8  # type: ignore[attr-defined]
+    frames, labels = next(iter(DataLoader(data.test, batch_size=8)))
+    assert frames.shape == (8, 1, 5, 28, 28)
+    assert (frames.min(), frames.max()) == (0, 1)
+    assert labels.tolist() == [7, 2, 1, 0, 4, 1, 4, 9]  # how the official test set begins
+    shares = [np.bincount(labels_of(part)) / len(part) for part in (data.train, data.val)]
+    assert np.abs(shares[0] - shares[1]).max() < 1e-3
+    pixels = data.train.dataset.images, data.val.dataset.images  # type: ignore[attr-defined]
+    assert sum(int(x.sum()) for x in pixels) == 1_567_298_545  # all 60,000, each once
+    # What was unpacked is the layout of torchvision, which is taken as it is.
+    (unpacked,) = (tmp_path / "cache").iterdir()
+    raw = unpacked / "MNIST" / "raw"
+    digest = hashlib.md5((raw / "train-images-idx3-ubyte").read_bytes()).hexdigest()
+    assert digest == "6bbc9ace898e44ae57da46a324031adb"
+    again = load_data("mnist", root=unpacked, encoding="saccade")
+    assert torch.equal(again.test[5][0], data.test[5][0])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "mnist", "."])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"labels": 20}, "30 images with 20 labels"),
+        ({"side": 32}, r"\(32, 32\) pixels, expected \(28, 28\)"),
+    ],
+)
+def test_inconsistent_mnist_is_refused(
+    tmp_path: Path, place: str, files: dict[str, int], message: str
+) -> None:
+    write_mnist(tmp_path / place, **files)
+    with pytest.raises(DataError, match=message) as caught:
+        load_data("mnist", root=tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_label_of_200_is_refused_even_once_the_cache_is_filled(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    with pytest.raises(DataError, match="hold out 5000 of 30 images"):  # right files, but few
+        load_data("mnist", root=tmp_path)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.full(30, 200, np.uint8))
+    with pytest.raises(DataError, match=r"labels up to 200, expected 0\.\.9"):
+        load_data("mnist", root=tmp_path)
+
+
+def test_broken_mnist_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path / "short")
+    path = tmp_path / "short" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"short: a file is broken .* get it again"):
+        load_data("mnist", root=tmp_path / "short")
+
+    write_mnist(tmp_path / "gz")
+    path = tmp_path / "gz" / "train-images-idx3-ubyte"
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    for broken in (packed[:-20], b"not gzip", packed[:12] + b"\xff" * 20):
+        Path(f"{path}.gz").write_bytes(broken)
+        with pytest.raises(DataError, match=f"cannot unpack MNIST from {tmp_path}/gz"):
+            load_data("mnist", root=tmp_path / "gz")
+    assert list((tmp_path / "cache").glob("*/MNIST/raw/train-images-idx3-ubyte.gz")) == []
+
+    write_mnist(tmp_path / "good")
+    monkeypatch.setenv("NEUROCONV_CACHE", str(path.with_name("t10k-labels-idx1-ubyte") / "below"))
+    with pytest.raises(DataError, match="set NEUROCONV_CACHE to a folder that can be written"):
+        load_data("mnist", root=tmp_path / "good")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mnist", "train-images-idx3-ubyte"),
+        ("cifar10", "cifar-10-batches-py"),
+        ("imagenette", "imagenette2-160"),
+    ],
+)
+def test_absent_data_that_cannot_be_downloaded(tmp_path: Path, name: str, expected: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_data(name, root=tmp_path / "data")
+    for words in (f"in {tmp_path}/data", expected, "--data.root DIR", "no network in tests"):
+        assert words in str(caught.value)
+
+
+def test_the_root_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROCONV_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match=f"{tmp_path}/elsewhere"):
+        load_data("folder")
+
+
+# --- CIFAR-10 and Imagenette, in files of the official layout
+
+
+def test_cifar10_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    sums = {}
+    names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
+    contents: dict[str, Any] = {"batches.meta": {"label_names": [f"name {i}" for i in range(10)]}}
+    for name in names:
+        colours = np.tile(np.repeat(np.array([10, 20, 30], np.uint8), 1024), (1200, 1))
+        contents[name] = {"data": colours, "labels": [i % 10 for i in range(1200)]}
+    for name, content in contents.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [[name, sums[name]] for name in names[5:]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    data = load_data("cifar10", root=tmp_path, encoding="none", augment="crop_flip")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [1000, 5000, 1200]
+    assert data.class_names[3] == "name 3"
+    assert data.image_shape == (3, 32, 32)
+    assert np.bincount(labels_of(data.val)).tolist() == [500] * 10
+    for part in (data.train, data.val):
+        image, _ = part[7]
+        assert (image.mean(dim=(1, 2)) * 255).round().tolist() == [10, 20, 30]
+        assert image.std(dim=(1, 2)).max() < 1e-6
+
+
+def test_imagenette_layout_at_any_size(tmp_path: Path) -> None:
+    names = ["n01440764", "n02102040", "n02979186", "n03000684", "n03028079"]
+    names += ["n03394916", "n03417042", "n03425413", "n03445777", "n03888257"]
+    for part, count in (("train", 10), ("val", 2)):
+        for label, name in enumerate(names):
+            folder = tmp_path / "imagenette2-320" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (50, 40), (label * 20, 0, i)).save(folder / f"{i}.JPEG")
+    data = load_data("imagenette", root=tmp_path, encoding="none")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [90, 10, 20]
+    assert data.class_names[:2] == ("tench", "English springer")
+    assert data.image_shape == (3, 64, 64)
+    assert data.test[2][1] == 1
+    assert abs(data.test[2][0][0].mean() * 255 - 20) < 3
+
+
+# --- image folders
+
+
+@pytest.fixture(scope="module")
+def photographs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10's cats, dogs and frogs (50 and 20 of each) and all of the ImageNet sample."""
+    folder = tmp_path_factory.mktemp("photographs")
+    with tarfile.open(data_root / "cifar10_sample.tar") as archive:
+        for name in ("cat", "dog", "frog"):
+            for part, count in (("train", 50), ("val", 20)):
+                for i in range(count):
+                    member = f"cifar10_sample/{part}/{name}/{i:04d}.jpg"
+                    archive.extract(member, folder, filter="data")
+    with tarfile.open(data_root / "imagenet_sample.tar") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_a_folder_without_test_holds_validation_out_of_train(photographs: Path) -> None:
+    data = load_data("folder", root=photographs / "cifar10_sample", image_size=32)
+    assert data.class_names == ("cat", "dog", "frog")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [135, 15, 60]
+    assert {Path(path).parts[-3] for path in paths_of(data.test)} == {"val"}
+    assert {Path(path).parts[-3] for path in paths_of(data.val)} == {"train"}
+    assert not set(paths_of(data.train)) & set(paths_of(data.val))
+    assert np.bincount(labels_of(data.val)).tolist() == [5, 5, 5]
+    for part in (data.train, data.val, data.test):
+        named = [data.class_names.index(Path(path).parts[-2]) for path in paths_of(part)]
+        assert labels_of(part).tolist() == named
+    image = data.test[0][0][:, 0]
+    with Image.open(paths_of(data.test)[0]) as file:
+        pixels = torch.from_numpy(np.array(file)).permute(2, 0, 1)
+    torch.testing.assert_close(image, pixels / 255)  # 32 x 32 as they are
+
+
+def test_a_folder_test_is_the_test_set(photographs: Path, tmp_path: Path) -> None:
+    shutil.copytree(photographs / "cifar10_sample", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "val", tmp_path / "test")
+    (tmp_path / "test" / "cat" / "0000.jpg").unlink()
+    data = load_data("folder", root=tmp_path)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [150, 60, 59]
+
+
+def test_classes_choose_and_order_the_labels(photographs: Path) -> None:
+    data = load_data("folder", root=photographs / "cifar10_sample", classes=["frog", "cat"])
+    assert data.class_names == ("frog", "cat")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [90, 10, 40]
+    for path, label in zip(paths_of(data.test), labels_of(data.test), strict=True):
+        assert Path(path).parts[-2] == data.class_names[label]
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop_flip", "resized_crop_flip"])
+def test_photographs_of_any_shape_become_frames(photographs: Path, augment: str) -> None:
+    root = photographs / "imagenet_sample"
+    data = load_data("folder", root=root, image_size=(48, 64), encoding="saccade", augment=augment)
+    assert data.class_names == ("animal", "artifact_or_scene")
+    assert len(data.train) + len(data.val) == 786
+    assert len(data.test) == 214
+    for part in (data.train, data.test):
+        frames, _ = next(iter(DataLoader(part, batch_size=16)))
+        assert frames.shape == (16, 3, 5, 48, 64)
+        assert 0 <= frames.min() < frames.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["cat", "dgo"], "unknown class of .*train 'dgo': did you mean 'dog'.*: cat, dog, frog"),
+        (["cat", "cat"], "expected one or more names, each once"),
+        ([], "expected one or more names, each once"),
+    ],
+)
+def test_bad_classes_are_named(photographs: Path, classes: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_data("folder", root=photographs / "cifar10_sample", classes=classes)
+
+
+def make_folder(root: Path) -> None:
+    for part, count in (("train", 10), ("val", 3)):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                noise = np.random.default_rng(i).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(root / part / name / f"{i}.jpg")
+
+
+def test_broken_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path}/none/train is not a folder: .*--data.root"):
+        load_data("folder", root=tmp_path / "none")
+    make_folder(tmp_path)
+    (tmp_path / "train" / ".thumbnails").mkdir()
+    (tmp_path / "train" / "readme.txt").touch()
+    assert load_data("folder", root=tmp_path).class_names == ("a", "b")
+
+    (tmp_path / "val" / "c").mkdir()
+    with pytest.raises(DataError, match=r"val has the classes \['c'\], which .*train has not"):
+        load_data("folder", root=tmp_path)
+    assert load_data("folder", root=tmp_path, classes=["b", "a"]).class_names == ("b", "a")
+
+    (tmp_path / "train" / "c").mkdir()
+    with pytest.raises(DataError, match=f"{tmp_path}/train: .*no valid file for the classes c"):
+        load_data("folder", root=tmp_path)
+
+    shutil.rmtree(tmp_path / "val")
+    (tmp_path / "val").mkdir()
+    with pytest.raises(DataError, match=f"{tmp_path}/val has no class folders: expected ROOT"):
+        load_data("folder", root=tmp_path)
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    path = tmp_path / "val" / "b" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    data = load_data("folder", root=tmp_path)
+    with pytest.raises(DataError, match=f"{path}: not a whole image .*replace it or remove it"):
+        list(DataLoader(data.test, batch_size=2))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "val" / "a" / "1.jpg").write_bytes(content)
+    data = load_data("folder", root=tmp_path)
+    with pytest.raises(DataError, match=f"{tmp_path}/val/a/1.jpg: not a whole image"):
+        data.test[1]
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    Image.new("L", (20, 20), 51).save(tmp_path / "val" / "a" / "0.png")
+    Image.new("RGBA", (20, 20), (51, 51, 51, 9)).save(tmp_path / "val" / "a" / "00.png")
+    data = load_data("folder", root=tmp_path, encoding="none")
+    for path in ("0.png", "00.png"):
+        index = [Path(p).name for p in paths_of(data.test)].index(path)
+        torch.testing.assert_close(data.test[index][0], torch.full((3, 64, 64), 0.2))

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from neuroconv.data import ENCODINGS, encode, saccade_path, saccade_step, sample_seeds
+from neuroconv.data.encoding import uniforms
+
+
+def shifted(image: Tensor, down: int, right: int) -> Tensor:
+    """One image (C, H, W) moved by whole pixels, pixel by pixel; zeros move in."""
+    moved = torch.zeros_like(image)
+    _, height, width = image.shape
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - down < height and 0 <= x - right < width:
+                moved[:, y, x] = image[:, y - down, x - right]
+    return moved
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_frames_have_the_stated_shape_and_dtype(encoding: str, dtype: torch.dtype) -> None:
+    frames = encode(torch.rand(3, 2, 7, 9, dtype=dtype), encoding, 4, sample_seeds(0, 0, range(3)))
+    assert frames.shape == ((3, 2, 7, 9) if encoding == "none" else (3, 2, 4, 7, 9))
+    assert frames.dtype == dtype
+    assert frames.is_contiguous()
+
+
+def test_repeat_and_none_keep_the_image() -> None:
+    images = torch.rand(2, 3, 5, 6)
+    seeds = sample_seeds(0, 0, range(2))
+    assert torch.equal(encode(images, "none", 5, seeds), images)
+    for frame in encode(images, "repeat", 5, seeds).unbind(2):
+        assert torch.equal(frame, images)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_sample_does_not_depend_on_its_batch(encoding: str) -> None:
+    images = torch.rand(6, 2, 5, 5)
+    seeds = sample_seeds(3, 1, range(6))
+    together = encode(images, encoding, 3, seeds)
+    for chosen in ([4], [5, 0, 2]):
+        assert torch.equal(encode(images[chosen], encoding, 3, seeds[chosen]), together[chosen])
+
+
+def test_poisson_events_have_the_pixels_rate_and_no_memory() -> None:
+    rates = torch.tensor([0.0, 0.05, 0.5, 0.9, 1.0])
+    samples, steps = 200, 100
+    images = rates.expand(samples, 1, 1, 5)
+    events = encode(images, "poisson", steps, sample_seeds(0, 0, range(samples)))
+    assert set(events.unique().tolist()) == {0.0, 1.0}
+    assert events[..., 0].sum() == 0
+    assert events[..., 4].min() == 1
+    n = samples * steps
+    deviation = (events.mean(dim=(0, 1, 2, 3)) - rates)[1:4] / (rates * (1 - rates) / n).sqrt()[1:4]
+    assert deviation.abs().max() < 4.5  # standard deviations
+    fair = events[:, 0, :, 0, 2]
+    for a, b in [(fair[:, 1:], fair[:, :-1]), (fair[1:], fair[:-1])]:  # over time, over samples
+        assert abs(np.corrcoef(a.flatten(), b.flatten())[0, 1]) < 4.5 / n**0.5
+
+
+@pytest.mark.parametrize(("side", "steps"), [(6, 5), (20, 5), (20, 1), (9, 14)])
+def test_saccade_moves_every_image_along_one_path(side: int, steps: int) -> None:
+    images = torch.rand(4, 3, side, side + 1)
+    for seed in (0, 7):
+        frames = encode(images, "saccade", steps, sample_seeds(1, 2, range(4)), seed)
+        path = saccade_path(steps, saccade_step(side, side + 1), seed)
+        assert frames.shape == (4, 3, steps, side, side + 1)
+        for b in range(4):
+            for t, (down, right) in enumerate(path):
+                assert torch.equal(frames[b, :, t], shifted(images[b], down, right))
+
+
+def test_saccade_path_rests_first_and_visits_the_nearest_points_once() -> None:
+    for seed in range(20):
+        path = saccade_path(5, 2, seed)
+        assert path[0] == (0, 0)
+        assert sorted(path[1:]) == [(-2, 0), (0, -2), (0, 2), (2, 0)]
+        longer = saccade_path(30, 1, seed)
+        radii = [down**2 + right**2 for down, right in longer]
+        assert len(set(longer)) == 30
+        assert radii == sorted(radii)
+    assert len({tuple(saccade_path(5, 2, seed)) for seed in range(200)}) == 24  # all orders of four
+
+
+def test_saccade_step_grows_with_the_shorter_side() -> None:
+    sides = [8, 16, 17, 28, 64, 96, 224]
+    assert [saccade_step(side, 300) for side in sides] == [1, 1, 2, 2, 2, 3, 7]
+    assert saccade_step(300, 8) == 1
+
+
+def test_uniforms_are_the_published_splitmix64_stream() -> None:
+    # The first outputs of SplitMix64 from state 0, each read as two halves of 24 bits.
+    stream = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    halves = [half >> 8 for word in stream for half in (word & 0xFFFFFFFF, word >> 32)]
+    drawn = uniforms(np.zeros(1, dtype=np.uint64), 5)
+    assert (drawn[0].double() * 2**24).tolist() == halves[:5]
+
+
+def test_uniforms_are_uniform_within_and_over_samples() -> None:
+    drawn = uniforms(sample_seeds(0, 0, range(300)), 300).numpy()
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    assert stats.kstest(drawn.ravel(), "uniform").pvalue > 1e-4
+    assert stats.kstest(drawn[:, 0], "uniform").pvalue > 1e-4
+
+
+def test_sample_seeds_differ_wherever_seed_epoch_or_index_do() -> None:
+    seeds = [sample_seeds(s, e, range(50)) for s in (-1, 0, 1, 2**40) for e in range(20)]
+    assert len(np.unique(np.concatenate(seeds))) == 4 * 20 * 50
+    assert sample_seeds(1, 2, [7, 3]).tolist() == sample_seeds(1, 2, range(8))[[7, 3]].tolist()
+
+
+def splitmix64(state: int) -> int:
+    """One output of the generator in Python's integers, from its published description."""
+    z = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+@pytest.mark.parametrize(("seed", "epoch", "index"), [(0, 0, 0), (1, 2, 3), (2**63, 90, 59_999)])
+def test_sample_seeds_never_change(seed: int, epoch: int, index: int) -> None:
+    """A run that is resumed under a later version must meet the frames it would have met."""
+    expected = splitmix64(splitmix64(splitmix64(seed) ^ epoch) ^ index)
+    assert sample_seeds(seed, epoch, [index]).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("images", "encoding", "steps", "seeds", "error", "message"),
+    [
+        (torch.rand(2, 3, 4), "repeat", 5, [0, 1], ValueError, r"\(2, 3, 4\), expected \(B, C"),
+        (torch.ones(1, 1, 2, 2).byte(), "repeat", 5, [0], TypeError, "torch.uint8, expected float"),
+        (torch.rand(1, 1, 2, 2), "repeat", 0, [0], ValueError, "time_steps=0, expected"),
+        (torch.rand(2, 1, 2, 2), "repeat", 5, [0], ValueError, "1 sample seeds for 2 images"),
+        (torch.full((1, 1, 2, 2), 1.5), "poisson", 5, [0], ValueError, r"1.5.*images in \[0, 1\]"),
+        (torch.full((1, 1, 2, 2), -0.5), "poisson", 5, [0], ValueError, r"-0.5.*in \[0, 1\]"),
+        (torch.full((1, 1, 2, 2), np.nan), "poisson", 5, [0], ValueError, r"nan.*in \[0, 1\]"),
+        (torch.rand(1, 1, 2, 2), "posson", 5, [0], ValueError, "'posson': did you mean 'poisson'"),
+        (torch.rand(1, 1, 2, 2), "xyz", 5, [0], ValueError, "of: repeat, poisson, saccade, none"),
+    ],
+)
+def test_bad_input_is_named(
+    images: Tensor, encoding: str, steps: int, seeds: list[int], error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        encode(images, encoding, steps, seeds)
