@@ -1,20 +1,35 @@
 """Choices and checks of constructor arguments that layers share."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Norm = Literal["none", "dendrites", "soma", "both"]
 NORMS: tuple[str, ...] = get_args(Norm)
 
 
-def check_positive(**sizes: int | Sequence[int]) -> None:
-    """Raises ValueError for the first size that is not a positive integer, quoting its name."""
+def check_positive(**sizes: Any) -> None:
+    """Raises ValueError for the first size, or sequence of sizes, that is not positive integers."""
     for name, size in sizes.items():
-        values = (size,) if isinstance(size, int) else tuple(size)
-        if not values or any(
-            not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in values
-        ):
+        values = size if isinstance(size, Sequence) and not isinstance(size, str) else (size,)
+        if not values or any(type(v) is not int or v < 1 for v in values):  # True is no size
             raise ValueError(f"{name}={size!r}; expected positive integers")
+
+
+def check_sizes(name: str, sizes: Any, axes: Sequence[str]) -> tuple[int, ...]:
+    """The sizes as a tuple, one positive integer for each axis; else a ValueError."""
+    if not isinstance(sizes, Sequence) or len(sizes) != len(axes):
+        raise ValueError(f"{name}={sizes!r}; expected ({', '.join(axes)})")
+    check_positive(**{name: sizes})
+    return tuple(sizes)
+
+
+def check_task(image_shape: Any, num_classes: int, time_steps: int) -> tuple[int, int, int]:
+    """Checks what every network is built for, and returns (channels, height, width)."""
+    channels, height, width = check_sizes(
+        "image_shape", image_shape, ("channels", "height", "width")
+    )
+    check_positive(num_classes=num_classes, time_steps=time_steps)
+    return channels, height, width
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -23,13 +38,17 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown; expected one of {', '.join(choices)}")
 
 
-def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+def pair(name: str, value: Any) -> tuple[int, int]:
     """An int for both axes, or two ints.
 
     Raises:
         ValueError: neither of the two.
     """
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2:
+    values = (value, value) if type(value) is int else value
+    if (
+        not isinstance(values, Sequence)
+        or len(values) != 2
+        or any(type(each) is not int for each in values)
+    ):
         raise ValueError(f"{name}={value!r}; expected an int or a pair of ints")
     return values[0], values[1]

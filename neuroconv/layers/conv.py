@@ -18,15 +18,17 @@ Backends compute the same numbers and differ in cost:
     auto     the cheapest of the three by the rule in `choose_backend`
 """
 
-import functools
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neuroconv.layers.checks import check_choice
 from neuroconv.layers.cost import fft_macs
 
 Mode = Literal["same", "valid", "per_dendrite"]
@@ -75,8 +77,9 @@ def dendritic_conv(
             f"the sheet holds {sheet.shape[1]} neurons and there are {filters.shape[0]} filters; "
             "expected one filter for each neuron"
         )
-    sites, dendrites = sheet.shape[3:]
-    output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
+    time_steps, sites, dendrites = _sizes(sheet)[2:]
+    _, k_time, branches, across = _sizes(filters)
+    output_size((sites, dendrites), (branches, across), mode)
     if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
         columns = dendritic_conv(
             sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1),
@@ -85,8 +88,7 @@ def dendritic_conv(
             backend,
         )
         return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
-    _, k_time, branches, across = filters.shape
-    window = (sheet.shape[2], sites, dendrites)
+    window = (time_steps, sites, dendrites)
     chosen = choose_backend(window, (k_time, branches, across), mode, backend)
     if chosen == "fft":
         return _fft_conv(sheet, filters, mode)
@@ -102,8 +104,7 @@ def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tu
         ValueError: an unknown mode, or taps that do not fit into the sheet.
     """
     (sites, dendrites), (branches, across) = sheet, taps
-    if mode not in MODES:
-        raise ValueError(f"mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
+    check_choice("mode", mode, MODES)
     if mode == "same":
         return sites, dendrites
     if mode == "per_dendrite" and across != dendrites:
@@ -125,8 +126,7 @@ def choose_backend(
     sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode, backend: Backend = "auto"
 ) -> Backend:
     """The backend that `dendritic_conv` runs for a (T, P, D) sheet and (K_T, K_P, K_D) taps."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    check_choice("backend", backend, BACKENDS)
     if backend != "auto":
         return backend
     sheet, taps, mode, _ = _columns(sheet, taps, mode)
@@ -192,58 +192,77 @@ def _columns(
     return (*sheet[:2], 1), (*taps[:2], 1), "valid", sheet[2]
 
 
+def _sizes(tensor: Tensor) -> list[int]:
+    """A tensor's shape in plain integers, which it does not hold while a tracer records."""
+    return [int(size) for size in tensor.shape]
+
+
 def _padding(taps: int, mode: Mode) -> tuple[int, int]:
     """Zeros before and after an axis: for an even filter the longer side is after."""
     return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
 
 
 def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
-    neurons, k_time, branches, across = filters.shape
+    neurons, k_time, branches, across = _sizes(filters)
     padded = F.pad(sheet, (*_padding(across, mode), *_padding(branches, mode), k_time - 1, 0))
     return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
 
 
 def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
-    batch, neurons, time_steps, sites, dendrites = sheet.shape
-    _, k_time, branches, across = filters.shape
+    _, neurons, time_steps, sites, dendrites = _sizes(sheet)
+    _, k_time, branches, across = _sizes(filters)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
     band = _band_index((time_steps, sites, dendrites), (k_time, branches, across), mode)
     # One extra tap of zero stands for every pair of points that the filter does not join.
     taps = F.pad(filters.flatten(1), (0, 1))
-    points = time_steps * sites * dendrites
-    matrices = taps.index_select(1, band.to(taps.device)).view(neurons, points, -1)
-    potentials = torch.bmm(sheet.transpose(0, 1).reshape(neurons, batch, points), matrices)
-    return potentials.view(neurons, batch, time_steps, rows, cols).transpose(0, 1)
+    matrices = taps.index_select(1, torch.from_numpy(band).to(taps.device))
+    # Points in the order that synapses leave them in, batch innermost: nothing is copied here.
+    points = sheet.permute(1, 4, 3, 2, 0).flatten(1, 3)
+    potentials = torch.bmm(matrices.view(neurons, -1, points.shape[1]), points)
+    return potentials.unflatten(1, (cols, rows, time_steps)).permute(4, 0, 3, 2, 1)
 
 
-@functools.lru_cache(maxsize=64)
-def _band_index(sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode) -> Tensor:
-    """For each (input point, output point) the filter tap that joins them, else the zero tap."""
+def _band_index(
+    sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
+) -> NDArray[np.int64]:
+    """For each (output point, input point) the filter tap that joins them, else the zero tap.
+
+    Points are numbered dendrite by dendrite, site by site, step by step.
+    """
     grids = []
     for axis, (points, k) in enumerate(zip(sheet, taps, strict=True)):
         before, after = (k - 1, 0) if axis == 0 else _padding(k, mode)
         out = points + before + after - k + 1
-        tap = torch.arange(points)[:, None] + before - torch.arange(out)[None, :]
-        grids.append(torch.where((tap >= 0) & (tap < k), tap, -1))
-    time, site, dendrite = grids
-    time, site, dendrite = (
-        time[:, None, None, :, None, None],
-        site[None, :, None, None, :, None],
-        dendrite[None, None, :, None, None, :],
-    )
+        tap = np.arange(points)[None, :] + before - np.arange(out)[:, None]
+        grids.append(np.where((tap >= 0) & (tap < k), tap, -1))
+    time = grids[0][None, None, :, None, None, :]
+    site = grids[1][None, :, None, None, :, None]
+    dendrite = grids[2][:, None, None, :, None, None]
     flat = (time * taps[1] + site) * taps[2] + dendrite
     joined = (time >= 0) & (site >= 0) & (dendrite >= 0)
-    return torch.where(joined, flat, taps[0] * taps[1] * taps[2]).flatten()
+    return np.where(joined, flat, taps[0] * taps[1] * taps[2]).ravel()
 
 
 def _fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
     """Transform lengths: the sheet and its longer padding, rounded up to small prime factors.
 
     A circular correlation of this length is free of wrap-around where it is read, because the
-    zeros after the sheet serve both of its ends.
+    zeros after the sheet serve both of its ends. The filter has to fit in as well.
     """
-    rows, cols = (n + max(_padding(k, mode)) for n, k in zip(sheet, taps, strict=True))
-    return int(next_fast_len(rows)), int(next_fast_len(cols, real=True))
+    rows, cols = (max(n + max(_padding(k, mode)), k) for n, k in zip(sheet, taps, strict=True))
+    return _fast_length(rows), _fast_length(cols)
+
+
+def _fast_length(points: int) -> int:
+    """The smallest length from `points` on whose prime factors are 2, 3 and 5."""
+    while True:
+        rest = points
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return points
+        points += 1
 
 
 def _fft_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
@@ -251,7 +270,7 @@ def _fft_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     if needs_grad and not torch.jit.is_tracing():  # a tracer cannot look into a Function
         result: Tensor = _FFTConv.apply(sheet, filters, mode)
         return result
-    return _fft_forward(sheet, filters, mode)[0]
+    return _fft_forward(sheet, filters, mode)
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -259,73 +278,106 @@ def _real(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def _chunk(sheet: Tensor, size: tuple[int, int]) -> int:
+    """Samples to transform at once: their spectra stay in a CPU's cache, or in a GPU's memory."""
+    points = 1 << (28 if sheet.is_cuda else 20)
+    return max(1, points // (sheet.shape[1] * sheet.shape[2] * size[0] * (size[1] // 2 + 1)))
+
+
 def _filter_spectra(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) -> Tensor:
     padded = F.pad(filters, (0, size[1] - filters.shape[3], 0, size[0] - filters.shape[2]))
-    shifted = torch.roll(padded, (-before[0], -before[1]), dims=(2, 3))
-    return torch.fft.rfft2(shifted)
+    return torch.fft.rfft2(torch.roll(padded, (-before[0], -before[1]), dims=(2, 3)))
 
 
-def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> tuple[Tensor, Tensor, Tensor]:
-    """The potential, and the spectra (B, N, T, ., .) and (N, K_T, ., .) that made it."""
-    taps = (filters.shape[2], filters.shape[3])
-    sites, dendrites = sheet.shape[3:]
-    size = _fft_size((sites, dendrites), taps, mode)
-    rows, cols = output_size((sites, dendrites), taps, mode)
-    before = (_padding(taps[0], mode)[0], _padding(taps[1], mode)[0])
-    inputs = torch.fft.rfft2(_real(sheet), s=size)
-    kernels = _filter_spectra(_real(filters), size, before)
-    conjugates = kernels.conj().resolve_conj()
-    k_time, last = filters.shape[1], filters.shape[1] - 1
-    steps = []
-    for now in range(sheet.shape[2]):
-        # Tap `last` meets the present step, tap `last - lag` the step `lag` before it.
-        lags = range(min(now + 1, k_time))
-        steps.append(sum(inputs[:, :, now - lag] * conjugates[:, last - lag] for lag in lags))
-    potential = torch.fft.irfft2(torch.stack(steps, dim=2), s=size)[..., :rows, :cols]
-    return potential.to(sheet.dtype), inputs, kernels
+def _conjugate(spectrum: Tensor) -> Tensor:
+    return spectrum.conj().resolve_conj()
+
+
+def _sum_products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum of complex products, without a temporary for each."""
+    (first, second), *rest = pairs
+    total = first * second
+    for left, right in rest:
+        total = total.addcmul_(left, right)
+    return total
+
+
+def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+    time_steps, sites, dendrites = _sizes(sheet)[2:]
+    _, k_time, branches, across = _sizes(filters)
+    size = _fft_size((sites, dendrites), (branches, across), mode)
+    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    before = (_padding(branches, mode)[0], _padding(across, mode)[0])
+    kernels = _conjugate(_filter_spectra(_real(filters), size, before))
+    potentials = []
+    for part in _real(sheet).contiguous().split(_chunk(sheet, size)):
+        inputs = torch.fft.rfft2(part, s=size)
+        # The last tap meets the present step, the one before it the step before, and so on.
+        spectra = [
+            _sum_products(
+                [
+                    (inputs[:, :, now - lag], kernels[:, k_time - 1 - lag])
+                    for lag in range(min(now + 1, k_time))
+                ]
+            )
+            for now in range(time_steps)
+        ]
+        potentials.append(torch.fft.irfft2(torch.stack(spectra, 2), s=size)[..., :rows, :cols])
+    return torch.cat(potentials).to(sheet.dtype)
 
 
 class _FFTConv(torch.autograd.Function):
-    """The FFT convolution with its backward written out: spectra are reused, never recomputed."""
+    """The FFT convolution with its backward written out.
+
+    Both passes go through the batch in chunks. The input's spectra are computed again in the
+    backward pass: they are larger than the sheet itself, and memory is what a full Purkinje
+    population runs out of first.
+    """
 
     @staticmethod
     def forward(ctx: Any, sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
-        potential, inputs, kernels = _fft_forward(sheet, filters, mode)
-        ctx.save_for_backward(inputs, kernels)
-        ctx.mode, ctx.dtypes = mode, (sheet.dtype, filters.dtype)
-        ctx.sheet, ctx.taps = tuple(sheet.shape[3:]), tuple(filters.shape[2:])
-        return potential
+        ctx.save_for_backward(sheet, filters)
+        ctx.mode = mode
+        return _fft_forward(sheet, filters, mode)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        inputs, kernels = ctx.saved_tensors
-        size = _fft_size(ctx.sheet, ctx.taps, ctx.mode)
-        grads = torch.fft.rfft2(_real(grad), s=size)
-        time_steps, k_time = inputs.shape[2], kernels.shape[1]
-        last = k_time - 1
-        grad_sheet = grad_filters = None
-        if ctx.needs_input_grad[0]:
-            steps = []
-            for then in range(time_steps):  # the step `then` reaches up to k_time later ones
-                lags = range(min(time_steps - then, k_time))
-                steps.append(sum(grads[:, :, then + lag] * kernels[:, last - lag] for lag in lags))
-            sheet = torch.fft.irfft2(torch.stack(steps, dim=2), s=size)
-            grad_sheet = sheet[..., : ctx.sheet[0], : ctx.sheet[1]].to(ctx.dtypes[0])
+        sheet, filters = ctx.saved_tensors
+        time_steps, sites, dendrites = _sizes(sheet)[2:]
+        _, k_time, branches, across = _sizes(filters)
+        size = _fft_size((sites, dendrites), (branches, across), ctx.mode)
+        before = (_padding(branches, ctx.mode)[0], _padding(across, ctx.mode)[0])
+        kernels = _filter_spectra(_real(filters), size, before)
+        total = torch.zeros_like(kernels)
+        grad_sheets = []
+        chunk = _chunk(sheet, size)
+        parts = zip(_real(sheet).contiguous().split(chunk), _real(grad).split(chunk), strict=True)
+        for part, grad_part in parts:
+            grads = torch.fft.rfft2(grad_part, s=size)
+            if ctx.needs_input_grad[0]:
+                spectra = [  # the step `then` reaches up to k_time later ones
+                    _sum_products(
+                        [
+                            (grads[:, :, then + lag], kernels[:, k_time - 1 - lag])
+                            for lag in range(min(time_steps - then, k_time))
+                        ]
+                    )
+                    for then in range(time_steps)
+                ]
+                back = torch.fft.irfft2(torch.stack(spectra, 2), s=size)
+                grad_sheets.append(back[..., :sites, :dendrites])
+            if ctx.needs_input_grad[1]:
+                inputs, conjugates = torch.fft.rfft2(part, s=size), _conjugate(grads)
+                for lag in range(min(time_steps, k_time)):
+                    pairs = [
+                        (inputs[:, :, now - lag], conjugates[:, :, now])
+                        for now in range(lag, time_steps)
+                    ]
+                    total[:, k_time - 1 - lag] += _sum_products(pairs).sum(0)
+        grad_filters = None
         if ctx.needs_input_grad[1]:
-            conjugates = grads.conj().resolve_conj()
-            spectra = []
-            for tap in range(k_time):
-                lag = last - tap
-                pairs = range(lag, time_steps)
-                spectra.append(
-                    sum((inputs[:, :, now - lag] * conjugates[:, :, now]).sum(0) for now in pairs)
-                    if lag < time_steps
-                    else torch.zeros_like(kernels[:, tap])
-                )
             # The forward pass shifted the filter by its padding; the gradient is shifted back.
-            before = (_padding(ctx.taps[0], ctx.mode)[0], _padding(ctx.taps[1], ctx.mode)[0])
-            shifted = torch.fft.irfft2(torch.stack(spectra, dim=1), s=size)
-            filters = torch.roll(shifted, before, dims=(2, 3))
-            grad_filters = filters[..., : ctx.taps[0], : ctx.taps[1]].to(ctx.dtypes[1])
-        return grad_sheet, grad_filters, None
+            shifted = torch.roll(torch.fft.irfft2(total, s=size), before, dims=(2, 3))
+            grad_filters = shifted[..., :branches, :across].to(filters.dtype)
+        return torch.cat(grad_sheets).to(sheet.dtype) if grad_sheets else None, grad_filters, None

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_choice, check_positive
+from neuroconv.layers.checks import check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import (
     Backend,
     Mode,
@@ -52,14 +52,13 @@ class DendriticConv(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        check_positive(neurons=neurons, sheet_shape=sheet_shape, filter_shape=filter_shape)
-        if len(filter_shape) != 3:
-            raise ValueError(
-                f"filter_shape={filter_shape!r}; expected (branches, dendrites, time_steps)"
-            )
-        branches, across, time_steps = filter_shape
+        check_positive(neurons=neurons)
+        sites, dendrites = check_sizes("sheet_shape", sheet_shape, ("sites", "dendrites"))
+        branches, across, time_steps = check_sizes(
+            "filter_shape", filter_shape, ("branches", "dendrites", "time_steps")
+        )
         self.neurons, self.mode, self.backend = neurons, mode, backend
-        self.sheet_shape = (sheet_shape[0], sheet_shape[1])
+        self.sheet_shape = (sites, dendrites)
         self.filter_shape = (branches, across, time_steps)
         self.out_shape = output_size(self.sheet_shape, (branches, across), mode)
         choose_backend((1, *self.sheet_shape), (time_steps, branches, across), mode, backend)

@@ -36,13 +36,16 @@ class PoissonDropout(nn.Module):
         rate (B, N), (B, N, T) or (B, N, T, ...) -> the same
 
     Raises:
-        ValueError: a mean_wait that is negative or not finite, or an unknown mode.
+        ValueError: a mean_wait outside of 0 to 50, or an unknown mode.
     """
 
     def __init__(self, mean_wait: float = 0.5, mode: DropoutMode = "wait") -> None:
         super().__init__()
-        if not 0 <= mean_wait < math.inf:
-            raise ValueError(f"mean_wait={mean_wait!r}; expected a number of steps, 0 or more")
+        if not 0 <= mean_wait <= 50:
+            raise ValueError(
+                f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to 50 (a neuron "
+                "that waits longer hardly ever fires)"
+            )
         check_choice("mode", mode, ("wait", "independent"))
         self.mean_wait, self.mode = mean_wait, mode
 
@@ -75,10 +78,9 @@ class PoissonDropout(nn.Module):
 
     def firing_probability(self, time_steps: int) -> list[float]:
         """Probability of firing at each of the first steps of a window that starts with a draw."""
-        poisson = [
-            math.exp(-self.mean_wait) * self.mean_wait**k / math.factorial(k)
-            for k in range(time_steps)
-        ]
+        poisson = [math.exp(-self.mean_wait)]
+        for k in range(1, time_steps):
+            poisson.append(poisson[-1] * self.mean_wait / k)
         if self.mode == "independent":
             return [poisson[0]] * time_steps
         fires: list[float] = []

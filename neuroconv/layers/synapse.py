@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_positive
+from neuroconv.layers.checks import check_positive, check_sizes
 from neuroconv.layers.cost import Cost
 
 
@@ -21,31 +21,36 @@ class _Synapses(nn.Module):
         self, in_features: int, neurons: int, sheet_shape: tuple[int, int], synapses: int | None
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features, neurons=neurons, sheet_shape=sheet_shape)
-        places = sheet_shape[0] * sheet_shape[1]
-        self.in_features, self.neurons, self.sheet_shape = in_features, neurons, tuple(sheet_shape)
+        check_positive(in_features=in_features, neurons=neurons)
+        sites, dendrites = check_sizes("sheet_shape", sheet_shape, ("sites", "dendrites"))
+        self.sheet_shape = (sites, dendrites)
+        places = sites * dendrites
+        self.in_features, self.neurons = in_features, neurons
         self.synapses = places if synapses is None else synapses
         if not 1 <= self.synapses <= places:
             raise ValueError(
                 f"synapses={synapses}; expected 1 to {places}, the places of a sheet of "
-                f"{sheet_shape[0]} sites x {sheet_shape[1]} dendrites"
+                f"{sites} sites x {dendrites} dendrites"
             )
 
     def check(self, activity: Tensor) -> None:
-        if activity.dim() != 3 or activity.shape[1] != self.in_features:
+        if activity.dim() != 3 or activity.shape[1] != self.in_features or not activity.shape[2]:
             raise ValueError(
                 f"activity has shape {tuple(activity.shape)}; expected "
                 f"(batch, {self.in_features} axons, time_steps)"
             )
 
     def on_sheet(self, potential: Tensor) -> Tensor:
-        """Lays (N, S, ...) potentials on (N, P, D, ...); sites without a synapse stay at zero."""
-        places = self.sheet_shape[0] * self.sheet_shape[1]
-        if places > self.synapses:
-            potential = F.pad(
-                potential, (0, 0) * (potential.dim() - 2) + (0, places - self.synapses)
-            )
-        return potential.unflatten(1, self.sheet_shape)
+        """Lays (N, S, T, B) potentials on (B, N, T, P, D); places without a synapse stay at zero.
+
+        The result is a view that keeps dendrites, sites and steps together and the batch innermost,
+        which is how the matrix product of `dendritic_conv` reads it.
+        """
+        sites, dendrites = self.sheet_shape
+        empty = sites * dendrites - self.synapses
+        if empty:
+            potential = F.pad(potential, (0, 0, 0, 0, 0, empty))
+        return potential.unflatten(1, (dendrites, sites)).permute(4, 0, 3, 2, 1)
 
     def extra_repr(self) -> str:
         return (
@@ -72,6 +77,20 @@ class SparseSynapses(_Synapses):
     wiring: Tensor
 
     def __init__(self, wiring: Tensor, in_features: int, sheet_shape: tuple[int, int]) -> None:
+        if wiring.dim() != 2 or wiring.is_floating_point():
+            raise ValueError(
+                f"wiring is {wiring.dtype} of shape {tuple(wiring.shape)}; expected integers "
+                "(neurons, synapses)"
+            )
+        if (
+            not wiring.is_meta
+            and wiring.numel()
+            and not 0 <= wiring.min() <= wiring.max() < in_features
+        ):
+            raise ValueError(
+                f"wiring names axons {int(wiring.min())} to {int(wiring.max())}; expected 0 to "
+                f"{in_features - 1}, for in_features={in_features}"
+            )
         super().__init__(in_features, wiring.shape[0], sheet_shape, wiring.shape[1])
         self.register_buffer("wiring", wiring)
         self.weight = nn.Parameter(torch.empty(wiring.shape))
@@ -85,10 +104,9 @@ class SparseSynapses(_Synapses):
         self.check(activity)
         batch, axons, time_steps = activity.shape
         # One row for each axon: rows are copied whole, several times faster than single numbers.
-        rows = activity.transpose(0, 1).reshape(axons, batch * time_steps)
+        rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch)
         released = rows.index_select(0, self.wiring.flatten()) * self.weight.view(-1, 1)
-        potential = released.view(self.neurons, self.synapses, batch, time_steps)
-        return self.on_sheet(potential).permute(3, 0, 4, 1, 2)
+        return self.on_sheet(released.view(self.neurons, self.synapses, time_steps, batch))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
         """One product for each synapse and step; nothing is summed, so no multiply-add."""
@@ -129,8 +147,8 @@ class DenseSynapses(_Synapses):
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
         potential = F.linear(activity.transpose(1, 2), self.weight)  # (B, T, N * S)
-        potential = potential.unflatten(2, (self.neurons, self.synapses)).permute(2, 3, 0, 1)
-        return self.on_sheet(potential).permute(3, 0, 4, 1, 2)
+        split = potential.unflatten(2, (self.neurons, self.synapses))
+        return self.on_sheet(split.permute(2, 3, 1, 0))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
         """One multiply-add for each weight and step. A synapse counts once for each axon."""

@@ -1,23 +1,31 @@
 """Wiring: which axon each synapse listens to.
 
 A wiring is an integer tensor (neurons, synapses) of axon indices, drawn from a seed with a
-generator of its own, so that it depends on nothing else. Synapses are ordered site by site along
-all dendrites: synapse s sits at site s // dendrites of dendrite s % dendrites.
+generator of its own, so that it depends on nothing else. Synapses are ordered dendrite by dendrite:
+synapse s sits on dendrite s // sites, at site s % sites.
 """
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 def sparse_wiring(
-    in_features: int, neurons: int, synapses: int, dendrites: int, *, claw: bool, seed: int
+    in_features: int,
+    neurons: int,
+    synapses: int,
+    sheet_shape: tuple[int, int],
+    *,
+    claw: bool,
+    seed: int,
 ) -> Tensor:
     """Draws axons at random, each as often as any other in one neuron (to within one synapse).
 
     Args:
         in_features: number of axons to choose from.
-        neurons, synapses, dendrites: sizes; `synapses` of one neuron.
+        neurons, synapses: sizes; `synapses` of one neuron.
+        sheet_shape: (sites, dendrites).
         claw: all sites of a dendrite share one axon, as a granule cell's dendrite grips one mossy
             fibre; else each synapse has an axon of its own.
         seed: the wiring is a function of it.
@@ -25,16 +33,17 @@ def sparse_wiring(
     Returns:
         (neurons, synapses) indices below `in_features`.
     """
+    sites, dendrites = sheet_shape
     contacts = dendrites if claw else synapses
     if _on_meta():
         return torch.empty(neurons, synapses, dtype=torch.int64)
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     rounds = -(-contacts // in_features)
     axons = np.empty((neurons, contacts), dtype=np.int64)
     for neuron in range(neurons):
         order = np.concatenate([rng.permutation(in_features) for _ in range(rounds)])
         axons[neuron] = order[:contacts]
-    return _synapses(axons, synapses, claw)
+    return _synapses(axons, synapses, sites if claw else 1)
 
 
 def receptive_field_wiring(
@@ -76,7 +85,7 @@ def receptive_field_wiring(
         )
     if _on_meta():
         return torch.empty(neurons, synapses, dtype=torch.int64)
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     corner = np.stack(
         [rng.integers(0, n, neurons) for n in (channels, height - rows + 1, width - cols + 1)], 1
     )
@@ -90,19 +99,24 @@ def receptive_field_wiring(
             ]
         )
     else:
-        inside = np.broadcast_to(np.arange(pixels), (neurons, pixels))
+        columns_first = np.arange(pixels).reshape(rows, cols).T.ravel()
+        inside = np.broadcast_to(columns_first, (neurons, pixels))
     row = corner[:, 1:2] + inside // cols
     col = corner[:, 2:3] + inside % cols
-    return _synapses((corner[:, :1] * height + row) * width + col, synapses, claw)
+    axons = (corner[:, :1] * height + row) * width + col
+    return _synapses(axons, synapses, sheet_shape[0] if claw else 1)
 
 
-def _synapses(axons: np.ndarray, synapses: int, claw: bool) -> Tensor:
-    """From contacts to synapses: with a claw, synapse s has the axon of dendrite s % D."""
-    if claw:
-        axons = axons[:, np.arange(synapses) % axons.shape[1]]
-    return torch.from_numpy(np.ascontiguousarray(axons[:, :synapses])).to(
-        torch.get_default_device()
-    )
+def _synapses(axons: NDArray[np.int64], synapses: int, share: int) -> Tensor:
+    """From contacts to synapses: each contact's axon serves `share` synapses in a row."""
+    wired = np.repeat(axons, share, axis=1)[:, :synapses]
+    return torch.from_numpy(np.ascontiguousarray(wired)).to(torch.get_default_device())
+
+
+def _generator(seed: int) -> np.random.Generator:
+    if seed < 0:
+        raise ValueError(f"seed={seed}; expected an integer of at least 0")
+    return np.random.default_rng(seed)
 
 
 def _on_meta() -> bool:

@@ -48,11 +48,14 @@ def convert(
     converted = copy.deepcopy(model)
     chosen = select or (lambda _, conv: conv.kernel_size[1] > 1)
     rows = []
-    for name, layer in list(converted.named_modules()):
-        if type(layer) is not nn.Conv2d or not chosen(name, layer):
+    units: dict[int, GranuleConv2d] = {}  # a layer used in two places becomes one unit in both
+    for name, layer in list(converted.named_modules(remove_duplicate=False)):
+        if type(layer) is not nn.Conv2d or not (id(layer) in units or chosen(name, layer)):
             continue
-        unit = _granule(name, layer, copy_weights)
-        rows.append(Conversion(name, _count(layer), _count(unit)))
+        if id(layer) not in units:
+            units[id(layer)] = _granule(name, layer, copy_weights)
+            rows.append(Conversion(name, _count(layer), _count(units[id(layer)])))
+        unit = units[id(layer)]
         if not name:
             converted = unit
             break
@@ -86,6 +89,7 @@ def _granule(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleConv2d:
             time_steps=1,
         )
     unit = unit.to(conv.weight.dtype).train(conv.training)
+    unit.requires_grad_(conv.weight.requires_grad)
     if copy_weights:
         with torch.no_grad():
             unit.weight.copy_(conv.weight.unsqueeze(2))

@@ -43,7 +43,7 @@ class GranuleConv2d(nn.Module):
     Shape:
         (B, C, H, W) -> (B, U, H', W') with time_steps=1, H' and W' as nn.Conv2d's;
         (B, C, T, H, W) -> (B, U, T, H', W'). Still images (B, C, H, W) in a layer of more time
-        steps are taken as constant over its window.
+        steps are taken as constant over its window. Unlike nn.Conv2d it takes no unbatched image.
 
     Raises:
         ValueError: sizes that are not positive, channels that groups do not divide, or a patch
@@ -126,7 +126,7 @@ class GranuleConv2d(nn.Module):
         if heard == self.in_channels or (self._natural_groups and self.wiring == "dense"):
             return None
         if self.wiring == "claw":
-            local = sparse_wiring(in_group, units, width, width, claw=False, seed=seed)[:, None]
+            local = sparse_wiring(in_group, units, width, (1, width), claw=True, seed=seed)[:, None]
         else:
             local = torch.arange(in_group)[None, :, None].expand(units, -1, width)
         first = torch.arange(units) // (units // self.groups) * in_group
@@ -138,14 +138,17 @@ class GranuleConv2d(nn.Module):
         return self.time_steps == 1
 
     def kernel(self) -> Tensor:
-        """The filters as a Conv3d would hold them, (U, C, K_T, K_H, K_W), zero off the wiring."""
+        """The filters as a Conv3d of the same groups would hold them, zero off the wiring.
+
+        (U, C, K_T, K_H, K_W); with time_steps=1 and dense wiring (U, C / groups, 1, K_H, K_W).
+        """
         if self.channels is None:
             return self.weight
         return wired_kernel(self.weight, self.channels, self.in_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         still = image.dim() == 4
-        if image.dim() not in (4, 5) or image.shape[1] != self.in_channels:
+        if image.dim() not in (4, 5) or image.shape[1] != self.in_channels or 0 in image.shape[2:]:
             raise ValueError(
                 f"image has shape {tuple(image.shape)}; expected (batch, {self.in_channels} "
                 "channels, height, width) or (batch, channels, time_steps, height, width)"

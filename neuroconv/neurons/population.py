@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive
+from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import Backend, Mode
 from neuroconv.layers.cost import Cost
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate, DendriticSummation
@@ -95,9 +95,11 @@ class Population(nn.Module):
         preset = self.physiology
         if synapses is None and sheet_shape is None:
             synapses = preset.synapses
-        rows, dendrites = sheet_shape or preset.sheet_shape
+        rows, dendrites = check_sizes(
+            "sheet_shape", sheet_shape or preset.sheet_shape, ("sites", "dendrites")
+        )
         filter_shape = filter_shape or preset.filter_shape
-        check_positive(sheet_shape=(rows, dendrites), filter_shape=filter_shape)
+        check_sizes("filter_shape", filter_shape, ("branches", "dendrites", "time_steps"))
         self.in_features, self.out_features = in_features, out_features
         self.time_steps = filter_shape[-1]
 
@@ -191,7 +193,7 @@ def _synapses(
     if wiring == "dense":
         return DenseSynapses(in_features, neurons, sheet_shape, synapses)
     if image_shape is None:
-        axons = sparse_wiring(in_features, neurons, synapses, sheet_shape[1], claw=claw, seed=seed)
+        axons = sparse_wiring(in_features, neurons, synapses, sheet_shape, claw=claw, seed=seed)
         return SparseSynapses(axons, in_features, sheet_shape)
     pixels = image_shape[0] * image_shape[1] * image_shape[2]
     if pixels != in_features:

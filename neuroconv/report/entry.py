@@ -82,14 +82,14 @@ def finding(entries: Sequence[Entry]) -> str:
     if best.mean == rival.mean:
         sentence = (
             f"{best.label} and {rival.label} tie in the mean at {_percent(best.mean)} over "
-            f"{_seeds(best)}, the former at {cost} of the latter"
+            f"{_seeds(best)}, the former for {cost} times the latter's FLOPs"
         )
     else:
         without = "" if best.dendrites else ", which has no dendrites,"
         sentence = (
             f"{best.label}{without} is best in the mean with {_percent(best.mean)} over "
-            f"{_seeds(best)}, {abs(own.difference) * 100:.2f} points above {rival.label} at "
-            f"{cost} of it"
+            f"{_seeds(best)}, {abs(own.difference) * 100:.2f} points above {rival.label} for "
+            f"{cost} times its FLOPs"
         )
     if own.difference_half_width is None:
         return f"{sentence}; one seed gives no interval, so this separates nothing."
@@ -142,4 +142,4 @@ def _seeds(entry: Entry) -> str:
 
 def _cost(best: Entry, rival: Entry) -> str:
     ratio = best.mflop_per_image / rival.mflop_per_image
-    return f"{ratio:.2g} times the FLOPs" if ratio < 99.5 else f"{ratio:,.0f} times the FLOPs"
+    return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"

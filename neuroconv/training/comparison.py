@@ -57,9 +57,9 @@ class ModelResult:
 def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     """Train [model] and every opponent from every seed, on the same data and with the same budget.
 
-    An opponent's table may hold, beside the keywords of `create_model`: `label`; `match =
-    "parameters"`, which sets its free width for as many parameters as the first model has; and an
-    `encoding` and `time_steps` of its own.
+    [model] may hold a `label` beside the keywords of `create_model`. So may an opponent's table,
+    and further `match = "parameters"`, which sets its free width for as many parameters as the
+    first model has, and an `encoding` and `time_steps` of its own.
 
     Runs that the output folder already holds, of equal configuration, are not trained again:
     finished ones are read, others resumed. Delete a run's folder to train it anew.
@@ -68,7 +68,8 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
-    results = [_result(labels[0], replace(config, opponents=()), None, progress)]
+    first = {key: value for key, value in config.model.items() if key != "label"}
+    results = [_result(labels[0], replace(config, model=first, opponents=()), None, progress)]
     for label, table in zip(labels[1:], config.opponents, strict=True):
         entrant = _entrant(config, table, results[0].parameters)
         results.append(_result(label, entrant, results[0], progress))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_positive
+from neuroconv.layers.checks import check_positive, check_task
 from neuroconv.zoo.registry import register_model
 
 
@@ -41,8 +41,7 @@ class StillNet(nn.Module):
 
 
 def _channels(image_shape: tuple[int, int, int], num_classes: int, time_steps: int) -> int:
-    check_positive(image_shape=image_shape, num_classes=num_classes, time_steps=time_steps)
-    return image_shape[0] * time_steps
+    return check_task(image_shape, num_classes, time_steps)[0] * time_steps
 
 
 @register_model

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, T time steps, N neurons.
 from torch import Tensor, nn
 
 from neuroconv.layers import LastStep
-from neuroconv.layers.checks import check_positive
+from neuroconv.layers.checks import check_positive, check_sizes, check_task, pair
 from neuroconv.layers.conv import Mode
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.zoo.registry import register_model
@@ -63,10 +63,11 @@ def _cerebellum(
     freeze_purkinje_filters: bool,
     seed: int,
 ) -> Cerebellum:
-    check_positive(
-        image_shape=image_shape, num_classes=num_classes, time_steps=time_steps, nuclei=nuclei
-    )
-    channels, height, width = image_shape
+    channels, height, width = check_task(image_shape, num_classes, time_steps)
+    patch_height, patch_width = pair("patch", patch)
+    check_positive(nuclei=nuclei, patch=(patch_height, patch_width))
+    check_sizes("purkinje_sheet", purkinje_sheet, ("sites", "dendrites"))
+    check_sizes("purkinje_filter", purkinje_filter, ("branches", "dendrites"))
     granule = Granule(
         channels * height * width,
         granule_cells,
@@ -74,7 +75,7 @@ def _cerebellum(
         mode=granule_mode,
         wiring="receptive_field",
         image_shape=(channels, height, width),
-        patch=(min(patch[0], height), min(patch[1], width)),
+        patch=(min(patch_height, height), min(patch_width, width)),
         norm="soma",
         mean_wait=mean_wait,
         linear_dendrites=linear_dendrites,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.layers import Cost, LastStep
-from neuroconv.layers.checks import check_positive
+from neuroconv.layers.checks import check_positive, check_task
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import ImageWiring, wired_kernel
 from neuroconv.zoo.registry import register_model
@@ -28,6 +28,11 @@ class Conv3dUnit(nn.Module):
 
     def __init__(self, granule: GranuleConv2d) -> None:
         super().__init__()
+        if granule.dilation != (1, 1) or granule.groups != 1:
+            raise ValueError(
+                f"the granule layer has dilation={granule.dilation} and groups={granule.groups}; "
+                "the control stands in for layers without either"
+            )
         self.in_channels, self.stride, self.padding = (
             granule.in_channels,
             granule.stride,
@@ -101,21 +106,23 @@ class FrameNet(nn.Module):
 
 def _granule_layers(
     image_shape: tuple[int, int, int],
+    num_classes: int,
     time_steps: int,
     widths: Sequence[int],
     strides: Sequence[int],
     kernel_size: tuple[int, int],
     wiring: ImageWiring,
+    pool: int,
     mean_wait: float,
     seed: int,
 ) -> list[GranuleConv2d]:
-    check_positive(image_shape=image_shape, time_steps=time_steps, widths=widths, strides=strides)
+    channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
+    check_positive(widths=widths, strides=strides, pool=pool)
     if len(widths) != len(strides):
         raise ValueError(
             f"widths={list(widths)} and strides={list(strides)} differ in length; expected one "
             "stride for each layer"
         )
-    channels = [image_shape[0], *widths]
     return [
         GranuleConv2d(
             channels[layer],
@@ -159,8 +166,9 @@ def granule_convnet(
         seed: of the claw wiring.
     """
     layers = _granule_layers(
-        image_shape, time_steps, widths, strides, kernel_size, wiring, mean_wait, seed
-    )
+        image_shape, num_classes, time_steps, widths, strides, kernel_size, wiring, pool,
+        mean_wait, seed,
+    )  # fmt: skip
     return FrameNet(layers, widths[-1], pool, num_classes, time_steps)
 
 
@@ -182,7 +190,7 @@ def granule_convnet_conv3d(
     Taps, wiring and read-out are the same, one for one; see `Conv3dUnit`. Arguments as there.
     """
     layers = _granule_layers(
-        image_shape, time_steps, widths, strides, kernel_size, wiring, 0.0, seed
+        image_shape, num_classes, time_steps, widths, strides, kernel_size, wiring, pool, 0.0, seed
     )
     units = [Conv3dUnit(layer) for layer in layers]
     return FrameNet(units, widths[-1], pool, num_classes, time_steps)

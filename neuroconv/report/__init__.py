@@ -1,0 +1,21 @@
+"""Plots and the HTML page, of plain data."""
+
+from neuroconv.report.entry import DendriteCost, Entry, against_linear, counting, finding
+from neuroconv.report.filters import dendritic_filters
+from neuroconv.report.page import write_report
+from neuroconv.report.plots import accuracy_against_flops, learning_curves, plot_curves
+from neuroconv.report.svg import inline_svg
+
+__all__ = [
+    "DendriteCost",
+    "Entry",
+    "accuracy_against_flops",
+    "against_linear",
+    "counting",
+    "dendritic_filters",
+    "finding",
+    "inline_svg",
+    "learning_curves",
+    "plot_curves",
+    "write_report",
+]

@@ -1,0 +1,129 @@
+"""Dendrites: the convolution as a layer, the dendritic rate, and the summation."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from neuroconv.layers import DendriticConv, DendriticRate, DendriticSummation, dendritic_conv
+from neuroconv.layers.conv import Backend, Mode
+
+
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
+def test_gradcheck_conv(mode: Mode, backend: Backend) -> None:
+    layer = DendriticConv(2, (3, 3), (2, 3, 2), mode, backend).double()
+    assert layer.bias is not None
+    torch.nn.init.normal_(layer.bias)
+    sheet = torch.randn(2, 2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        parameters = {"weight": weight, "bias": bias}
+        return torch.func.functional_call(layer, parameters, (x,))
+
+    assert torch.autograd.gradcheck(run, (sheet, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize(
+    ("mode", "filter_shape", "out_shape"),
+    [
+        ("same", (3, 2, 5), (6, 4)),
+        ("valid", (3, 2, 5), (4, 3)),
+        ("per_dendrite", (3, 4, 5), (4, 4)),
+    ],
+)
+def test_the_essays_order_is_turned_once(
+    mode: Mode, filter_shape: tuple[int, int, int], out_shape: tuple[int, int]
+) -> None:
+    branches, across, time_steps = filter_shape
+    layer = DendriticConv(2, (6, 4), filter_shape, mode)
+    assert layer.weight.shape == (2, time_steps, branches, across)
+    assert layer.bias is not None
+    assert layer.bias.shape == (2, out_shape[1])
+    torch.nn.init.normal_(layer.bias)
+    sheet = torch.randn(3, 2, 7, 6, 4)
+    potential = layer(sheet)
+    assert potential.shape == (3, 2, 7, *out_shape)
+    plain = dendritic_conv(sheet, layer.weight, mode)
+    for n in range(2):
+        for d in range(out_shape[1]):
+            torch.testing.assert_close(
+                potential[:, n, :, :, d], plain[:, n, :, :, d] + layer.bias[n, d]
+            )
+
+
+def test_initialisation_is_hes_over_the_taps_of_an_output() -> None:
+    for mode, taps in (("same", 3 * 10 * 5), ("per_dendrite", 3 * 5)):
+        layer = DendriticConv(200, (6, 10), (3, 10, 5), mode)  # type: ignore[arg-type]
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / taps), rel=0.02)
+        assert layer.bias is not None
+        assert not layer.bias.any()
+    assert DendriticConv(2, (3, 4), (2, 2, 2), bias=False).bias is None
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
+def test_rate_equals_its_definition(reduction: Any, linear: bool) -> None:
+    potential = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
+    rate = DendriticRate(reduction, linear)(potential)
+    assert rate.shape == (2, 3, 4, 6)
+    for b, n, t, d in [(0, 0, 0, 0), (1, 2, 3, 5), (0, 1, 2, 4), (1, 0, 1, 3)]:
+        sites = [potential[b, n, t, p, d].item() for p in range(5)]
+        sites = sites if linear else [max(0.0, site) for site in sites]
+        wanted = {"mean": sum(sites) / 5, "sum": sum(sites), "max": max(sites)}[reduction]
+        assert rate[b, n, t, d].item() == pytest.approx(wanted, abs=1e-14)
+    assert linear or (rate >= 0).all()
+    one_site = DendriticRate(reduction, linear)(potential[:, :, :, :1])
+    first = potential[:, :, :, 0]
+    assert torch.equal(one_site, first if linear else first.clamp(min=0))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
+def test_gradcheck_rate_away_from_kinks(reduction: Any) -> None:
+    # A permutation of distinct values, none near zero: neither the rectifier nor the maximum turns.
+    values = (torch.randperm(2 * 2 * 3 * 4 * 2).double() - 47.5) / 10
+    potential = values.view(2, 2, 3, 4, 2).requires_grad_()
+    assert torch.autograd.gradcheck(DendriticRate(reduction), potential)
+    assert torch.autograd.gradcheck(DendriticRate(reduction, linear=True), potential)
+
+
+def test_summation_is_linear_and_scaled() -> None:
+    rate = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    current = DendriticSummation(scale=0.2)(rate)
+    assert current.shape == (2, 3, 4)
+    assert current[1, 2, 3].item() == pytest.approx(sum(rate[1, 2, 3].tolist()) / 5)
+    assert torch.autograd.gradcheck(DendriticSummation(0.2), rate)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, (4, 4), (3, 4, 5)), "neurons=0; expected positive integers"),
+        ((2, (4, 0), (3, 4, 5)), r"sheet_shape=\(4, 0\); expected positive"),
+        ((2, (4, 4), (3, 0, 5)), r"filter_shape=\(3, 0, 5\); expected positive"),
+        ((2, (4, 4), (3, -1, 5)), r"filter_shape=\(3, -1, 5\); expected positive"),
+        ((2, (4, 4), (3, 4)), r"\(3, 4\); expected \(branches, dendrites, time_steps\)"),
+        ((2, (4, 4), (5, 4, 5), "valid"), "5 branches x 4 dendrites does not fit .*mode='same'"),
+        ((2, (4, 4), (3, 3, 5), "per_dendrite"), r"filter_shape=\(3, 4, time_steps\)"),
+        ((2, (4, 4), (3, 4, 5), "full"), "'full'.*expected one of same, valid"),
+        ((2, (4, 4), (3, 4, 5), "same", "gpu"), "'gpu'.*expected one of auto, direct"),
+        ((2, (4,), (3, 4, 5)), r"sheet_shape=\(4,\)"),
+        ((2, (4, 4, 9), (3, 4, 5)), r"sheet_shape=\(4, 4, 9\)"),
+    ],
+)  # fmt: skip
+def test_constructor_errors(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DendriticConv(*arguments)
+
+
+def test_call_and_choice_errors() -> None:
+    layer = DendriticConv(2, (4, 4), (3, 4, 5))
+    for shape in [(1, 2, 5, 4), (1, 2, 5, 4, 3), (1, 2, 5, 3, 4)]:
+        with pytest.raises(ValueError, match=r"2 neurons, time_steps, 4 sites, 4 dendrites\)"):
+            layer(torch.zeros(shape))
+    with pytest.raises(ValueError, match="holds 3 neurons and there are 2 filters"):
+        layer(torch.zeros(1, 3, 5, 4, 4))
+    with pytest.raises(ValueError, match="reduction='median' is unknown; expected one of mean"):
+        DendriticRate("median")  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""The soma's temporal filter against a scalar loop, and the read-out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuroconv.layers import LastStep, SomaFilter
+from neuroconv.layers.soma import causal_matrix
+
+
+def scalar_soma(current: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The last of a neuron's K taps meets the present; nothing came before the window."""
+    out = np.zeros_like(current)
+    k = taps.shape[-1]
+    for b, n, t in np.ndindex(*current.shape):
+        for lag in range(min(k, t + 1)):
+            tap = taps[k - 1 - lag] if taps.ndim == 1 else taps[n, k - 1 - lag]
+            out[b, n, t] += tap * current[b, n, t - lag]
+    return out
+
+
+def soma(time_steps: int, neurons: int | None) -> SomaFilter:
+    layer = SomaFilter(time_steps, neurons).double()
+    torch.nn.init.normal_(layer.weight)
+    return layer
+
+
+@pytest.mark.parametrize("neurons", [None, 3])
+@pytest.mark.parametrize(("window", "taps"), [(5, 5), (2, 5), (7, 3), (1, 1), (4, 1), (1, 4)])
+def test_equals_the_scalar_loop(window: int, taps: int, neurons: int | None) -> None:
+    layer = soma(taps, neurons)
+    current = torch.randn(2, 3, window, dtype=torch.float64)
+    wanted = scalar_soma(current.numpy(), layer.weight.detach().numpy())
+    np.testing.assert_allclose(layer(current).detach().numpy(), wanted, rtol=0, atol=1e-12)
+    single = layer.float()(current.float())
+    np.testing.assert_allclose(single.detach().numpy(), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("neurons", [None, 3])
+@pytest.mark.parametrize(("window", "taps"), [(5, 3), (2, 4)])
+def test_gradcheck(window: int, taps: int, neurons: int | None) -> None:
+    layer = soma(taps, neurons)
+    current = torch.randn(2, 3, window, dtype=torch.float64, requires_grad=True)
+
+    def run(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradcheck(run, (current, layer.weight))
+    if neurons is None:
+        image = torch.randn(1, 2, window, 2, 3, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(run, (image, layer.weight))
+
+
+@pytest.mark.parametrize("trailing", [(4, 6), (5,), (2, 3, 2)])
+def test_image_form_equals_each_pixel_on_its_own(trailing: tuple[int, ...]) -> None:
+    layer = soma(4, None)
+    maps = torch.randn(2, 3, 5, *trailing, dtype=torch.float64)
+    result = layer(maps)
+    assert result.shape == maps.shape
+    for place in np.ndindex(*trailing):
+        torch.testing.assert_close(
+            result[(slice(None), slice(None), slice(None), *place)],
+            layer(maps[(slice(None), slice(None), slice(None), *place)]),
+            rtol=0,
+            atol=1e-12,
+        )
+
+
+def test_starts_as_the_identity_with_the_essays_five_taps() -> None:
+    current = torch.randn(2, 3, 6)
+    for layer in (SomaFilter(), SomaFilter(neurons=3)):
+        assert layer.weight.shape[-1] == 5
+        assert torch.equal(layer(current), current)
+    assert sum(p.numel() for p in SomaFilter(5).parameters()) == 5
+    assert sum(p.numel() for p in SomaFilter(5, 7).parameters()) == 35
+
+
+def test_causal_matrix_is_lower_triangular_and_banded() -> None:
+    taps = torch.tensor([3.0, 2.0, 1.0])
+    wanted = [[1, 0, 0, 0], [2, 1, 0, 0], [3, 2, 1, 0], [0, 3, 2, 1]]
+    assert causal_matrix(taps, 4).tolist() == wanted
+    assert causal_matrix(torch.randn(3, 2, 5), 4).shape == (4, 4, 2, 5)
+
+
+def test_closed_form_counts_the_matrix_that_runs() -> None:
+    (cost,) = SomaFilter(5).closed_form(torch.Size((2, 3, 7)))
+    assert cost.macs == {"matmul": 2 * 3 * 7 * 7}  # seven inputs for each of seven outputs
+    (cost,) = SomaFilter(5).closed_form(torch.Size((2, 3, 7, 4, 4)))
+    assert cost.macs == {"convolution": 2 * 3 * 16 * 7 * 7}
+    (cost,) = SomaFilter(5, neurons=3).closed_form(torch.Size((2, 3, 7)))
+    assert cost.macs == {"convolution": 2 * 3 * 7 * 5}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"time_steps": 0}, "time_steps=0; expected positive"),
+        ({"neurons": 0}, "neurons=0; expected positive"),
+        ({"time_steps": -2}, "time_steps=-2; expected positive"),
+    ],
+)
+def test_constructor_errors(keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SomaFilter(**keywords)
+
+
+def test_call_errors() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3\); expected \(batch, neurons, time_steps\)"):
+        SomaFilter()(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"\(2, 3, 5, 4, 4\); expected \(batch, neurons, time"):
+        SomaFilter(neurons=3)(torch.zeros(2, 3, 5, 4, 4))
+
+
+def test_last_step() -> None:
+    activity = torch.randn(2, 3, 5, 4)
+    assert torch.equal(LastStep()(activity), activity[:, :, 4])
+    assert LastStep()(activity[..., 0]).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"\(2, 3\); expected \(batch, neurons, time_steps\)"):
+        LastStep()(torch.zeros(2, 3))

@@ -1,0 +1,196 @@
+import json
+import re
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from scipy.stats import t as student_t
+
+import neuroconv.compare
+from neuroconv.compare import compare_and_report, demo
+from neuroconv.data import load_data
+from neuroconv.report import Entry
+from neuroconv.training import Config, DataConfig, TrainConfig, linear_baseline
+from neuroconv.zoo import count_parameters, create_model
+
+
+def small(output: Path) -> Config:
+    return Config(
+        model={"name": "granule_convnet", "widths": (2, 3), "strides": (2, 1)},
+        data=DataConfig(name="digits", train_limit=200),
+        train=TrainConfig(
+            epochs=1, learning_rate=1e-2, batch_size=20, seeds=(0, 1), max_steps=2,
+            output=str(output), device="cpu",
+        ),
+        opponents=(
+            {"name": "cerebellum_tiny", "granule_cells": 20, "purkinje_cells": 2},
+            {"name": "plain_cnn", "label": "CNN, still image", "match": "parameters",
+             "encoding": "none"},
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(scope="module")
+def reported(folder: Path) -> tuple[list[Entry], str]:
+    """The entries, and what was printed."""
+    printed = StringIO()
+    with redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        entries = compare_and_report(
+            small(folder / "runs"), output=folder / "report.html", title="Two", progress=False
+        )
+    return entries, printed.getvalue()
+
+
+def test_entries_are_counted_and_paired_by_seed(reported: tuple[list[Entry], str]) -> None:
+    granule, cerebellum, cnn = reported[0]
+    assert [e.label for e in reported[0]] == [
+        "granule_convnet", "cerebellum_tiny", "CNN, still image"
+    ]  # fmt: skip
+    for entry in reported[0]:
+        assert entry.counters == ("closed_form", "exact", "fvcore")
+        assert entry.counter_remarks == ()
+        assert list(entry.accuracies) == [0, 1]
+        values = np.array(list(entry.accuracies.values()))
+        assert entry.mean == pytest.approx(values.mean())
+        half = student_t.ppf(0.975, 1) * values.std(ddof=1) / 2**0.5
+        assert entry.half_width == pytest.approx(half)
+        differences = values - np.array(list(granule.accuracies.values()))
+        if entry is not granule:
+            assert entry.difference == pytest.approx(differences.mean())
+    assert granule.difference is None
+    model = create_model("granule_convnet", image_shape=(1, 8, 8), widths=(2, 3), strides=(2, 1))
+    assert granule.parameters == count_parameters(model)
+    assert 0.5 * granule.parameters < cnn.parameters <= granule.parameters
+    assert cnn.dendrites is None
+    assert cnn.filters == []
+    assert granule.dendrites is not None
+    # 12 synapses (a claw of 3 x 4), five steps, 60 taps; a direct convolution: 60 taps, five steps.
+    assert (granule.dendrites.essay, granule.dendrites.direct) == (12 * 5 * 60, 60 * 5)
+    assert [title for title, _ in cerebellum.filters] == [
+        "granule (3 × 4 × 5)", "purkinje (5 × 50 × 5)"
+    ]  # fmt: skip
+
+
+def test_filters_are_those_of_the_first_seeds_best_weights(
+    reported: tuple[list[Entry], str], folder: Path
+) -> None:
+    (run,) = (folder / "runs").glob("granule_convnet-*-seed0")
+    weights = load_file(run / "best.safetensors")
+    drawn = [array for _, array in reported[0][0].filters]
+    assert len(drawn) == 2
+    for number, array in enumerate(drawn):
+        assert np.array_equal(array, weights[f"units.{number}.weight"])
+
+
+def test_the_file_of_numbers_holds_the_table(
+    reported: tuple[list[Entry], str], folder: Path
+) -> None:
+    entries, printed = reported
+    numbers = json.loads((folder / "comparison.json").read_text())
+    assert numbers["differences_are_to"] == "granule_convnet"
+    assert [model["label"] for model in numbers["models"]] == [e.label for e in entries]
+    for model, entry in zip(numbers["models"], entries, strict=True):
+        by_seed = {int(k): v for k, v in model["test_accuracy_fraction_by_seed"].items()}
+        assert by_seed == entry.accuracies
+        row = next(line for line in printed.splitlines() if line.startswith(entry.label))
+        cells = row.removeprefix(entry.label).replace(" ± ", "±").split()
+        difference = "–"
+        if model["difference_fraction_mean"] is not None:
+            difference = (
+                f"{100 * model['difference_fraction_mean']:+.2f}±"
+                f"{100 * model['difference_fraction_95_half_width']:.2f}"
+            )
+        assert cells == [
+            f"{model['parameters_trained']:,}",
+            f"{model['neurons_per_image']:,}",
+            f"{model['mac_per_neuron']:,.1f}",
+            f"{model['mflop_per_image']:,.3f}",
+            f"{100 * model['test_accuracy_fraction_mean']:.2f}±"
+            f"{100 * model['test_accuracy_fraction_95_half_width']:.2f}",
+            difference,
+        ]
+        for run in model["run_folders"]:
+            assert (Path(run) / "result.json").is_file()
+    page = (folder / "report.html").read_text()
+    for entry in entries:
+        assert f"{entry.mean * 100:.2f} ± {(entry.half_width or 0) * 100:.2f} %" in page
+    assert numbers["finding"] in re.sub(r"\s+", " ", printed)
+
+
+def test_linear_classifier_and_chance_are_of_the_test_set(
+    reported: tuple[list[Entry], str], folder: Path
+) -> None:
+    numbers = json.loads((folder / "comparison.json").read_text())
+    stills = load_data("digits", encoding="none", train_limit=200)
+    assert numbers["linear_test_accuracy_fraction"] == linear_baseline(stills)
+    labels = [stills.test[index][1] for index in range(len(stills.test))]
+    most = max(labels.count(label) for label in set(labels))
+    assert numbers["chance_test_accuracy_fraction"] == most / len(labels)
+    assert str(folder / "report.html") in reported[1]
+    assert str(folder / "comparison.json") in reported[1]
+
+
+def test_what_was_not_equal_is_said(reported: tuple[list[Entry], str], folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "Not equal is what they see of an image." in page
+    assert "CNN, still image: 1 still image" in page
+    assert "2 steps of batches of 20" in page
+    assert "200 training, 180 validation and 360 test images" in page
+
+
+def test_counters_that_differ_are_said_in_the_table(
+    reported: tuple[list[Entry], str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = neuroconv.compare.profile
+
+    def one_off(*arguments: object, **keywords: object) -> object:
+        counted = real(*arguments, **keywords)  # type: ignore[arg-type]
+        exact = counted.counts["exact"]
+        wrong = replace(exact, macs={**exact.macs, "convolution": 1})
+        return replace(counted, counts={**counted.counts, "exact": wrong})
+
+    monkeypatch.setattr(neuroconv.compare, "profile", one_off)
+    alone = replace(small(folder / "runs"), opponents=())  # its runs are there already
+    monkeypatch.setenv("COLUMNS", "200")
+    (entry,) = compare_and_report(
+        alone, output=folder / "again.html", numbers=folder / "again", title="Again",
+        linear=False, progress=False,
+    )  # fmt: skip
+    assert "They differ: convolution:" in entry.counter_remarks[0]
+    assert "They differ: convolution:" in capsys.readouterr().out
+    assert "They differ: convolution:" in (folder / "again.html").read_text()
+    numbers = json.loads((folder / "again" / "comparison.json").read_text())
+    assert numbers["linear_test_accuracy_fraction"] is None
+
+
+def test_the_demo_trains_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Config] = []
+
+    def record(config: Config, **keywords: object) -> list[Entry]:
+        asked.append(config)
+        Path(config.train.output).mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(neuroconv.compare, "compare_and_report", record)
+    for _ in range(2):
+        demo(output=tmp_path / "demo", report=tmp_path / "report.html", seeds=[4])
+    first, second = (config.train.output for config in asked)
+    assert first != second
+    assert Path(first).parent == tmp_path / "demo"
+    assert asked[0].train.seeds == (4,)
+    names = [asked[0].model["name"], *(table["name"] for table in asked[0].opponents)]
+    assert names == ["granule_convnet", "cerebellum_tiny", "granule_convnet_conv3d", "plain_cnn"]
+    assert asked[0].opponents[2]["match"] == "parameters"

@@ -1,0 +1,99 @@
+"""The direction of imports, read from the source of every file."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import neuroconv
+
+ROOT = Path(neuroconv.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# What the files of a part may import of the project, themselves included.
+ALLOWED: dict[str, set[str]] = {
+    "layers": {"layers"},
+    "neurons": {"layers", "neurons"},
+    "zoo": {"layers", "neurons", "zoo"},
+    "flops": {"layers", "flops"},
+    "data": {"data"},
+}
+FORBIDDEN: dict[str, set[str]] = {
+    "report": {"training", "cli"},
+    "training": {"cli"},
+}
+
+
+def imported(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Full names that a module's source imports, inside functions too; relative ones resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                base = ".".join([*package[: len(package) - node.level + 1], *base.split(".")])
+            yield from (f"{base.rstrip('.')}.{alias.name}" for alias in node.names)
+
+
+def parts(source: str, module: str, is_package: bool = False) -> set[str]:
+    """First-level parts of neuroconv that a source imports; "" is the package itself."""
+    found = set()
+    for name in imported(source, module, is_package):
+        if name.split(".")[0] == "neuroconv":
+            second = name.split(".")[1] if "." in name else ""
+            known = (ROOT / second).is_dir() or (ROOT / f"{second}.py").is_file()
+            found.add(second if second and known else "")
+    return found
+
+
+def violations(source: str, module: str, is_package: bool = False) -> set[str]:
+    part = module.split(".")[1] if "." in module else ""
+    used = parts(source, module, is_package)
+    if part in ALLOWED:
+        return used - ALLOWED[part]
+    return used & FORBIDDEN.get(part, set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    names = path.relative_to(ROOT.parent).with_suffix("").parts
+    is_package = names[-1] == "__init__"
+    module = ".".join(names[:-1] if is_package else names)
+    wrong = violations(path.read_text(), module, is_package)
+    assert not wrong, f"{module} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "wrong"),
+    [
+        ("import neuroconv.training", "neuroconv.layers.soma", {"training"}),
+        ("from neuroconv import training", "neuroconv.zoo.match", {"training"}),
+        ("from neuroconv import create_model", "neuroconv.zoo.match", {""}),
+        ("from ..neurons import Granule", "neuroconv.layers.soma", {"neurons"}),
+        ("from .. import zoo", "neuroconv.flops.exact", {"zoo"}),
+        ("def f():\n    from neuroconv.zoo import mlp", "neuroconv.data.folder", {"zoo"}),
+        ("from neuroconv.training.loop import train", "neuroconv.report.plots", {"training"}),
+        ("from neuroconv.cli import main", "neuroconv.training.loop", {"cli"}),
+        ("from neuroconv.layers import Cost", "neuroconv.flops.exact", set()),
+        ("from .cost import Cost", "neuroconv.layers.soma", set()),
+        ("import neurons, torch", "neuroconv.layers.soma", set()),
+    ],
+)
+def test_the_check_sees_a_violation(source: str, module: str, wrong: set[str]) -> None:
+    assert violations(source, module) == wrong
+
+
+def test_every_part_is_there_and_has_files() -> None:
+    found = {path.relative_to(ROOT).parts[0] for path in FILES if path.parent != ROOT}
+    assert set(ALLOWED) | set(FORBIDDEN) <= found
+
+
+@pytest.mark.parametrize("part", ["", ".layers", ".neurons", ".zoo"])
+def test_public_names_exist_once(part: str) -> None:
+    module = importlib.import_module(f"neuroconv{part}")
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)

@@ -1,0 +1,383 @@
+"""Every entry of the zoo: forward, backward, save and load, cost, bfloat16, compile."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from neuroconv.flops import profile
+from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
+from neuroconv.zoo import (
+    Cerebellum,
+    Conv3dUnit,
+    FrameNet,
+    StillNet,
+    count_parameters,
+    create_model,
+    get_builder,
+    list_models,
+)
+
+NAMES = list_models()
+NEURONS = [name for name in NAMES if name.startswith(("cerebellum", "granule"))]
+Shape = tuple[int, int, int]
+
+# Trained floats of every entry with its default keywords, and how they come about.
+PARAMETERS = {
+    # 2,000 granule cells: 15 synapses, 60 taps, 4 resting potentials, 2 of the norm; 5 soma taps.
+    # 8 Purkinje cells: 100,000 synapses, 50,000 taps, 1,000 resting potentials, 2; 5 soma taps.
+    # 12 nuclei of 8 cells, 10 classes of 12 nuclei.
+    "cerebellum_base": 2_000 * 81 + 5 + 8 * 151_002 + 5 + 12 * 9 + 10 * 13,
+    "cerebellum_small": 1_000 * 81 + 5 + 32 * (1_000 + 5_000 + 100 + 2) + 5 + 12 * 33 + 10 * 13,
+    "cerebellum_tiny": 256 * 81 + 5 + 16 * (250 + 1_250 + 50 + 2) + 5 + 12 * 17 + 10 * 13,
+    # 8, 24 and 15 units: 60 taps, four dendritic norms and one at the soma; 5 soma taps a layer.
+    "granule_convnet": 47 * (60 + 8 + 2) + 3 * 5 + 10 * (15 * 4 + 1),
+    "granule_convnet_conv3d": 47 * (60 + 2) + 10 * (15 * 4 + 1),
+    "lenet5": 6 * 26 + 16 * 151 + 120 * 401 + 84 * 121 + 10 * 85,
+    "linear": 10 * 785,
+    "mlp": 128 * 785 + 10 * 129,
+    "plain_cnn": 8 * 9 + 16 * 72 + 16 * 144 + 2 * 40 + 10 * 65,
+    "resnet18": 11_689_512,  # torchvision's own figure
+}
+
+
+def build(name: str, *, image_shape: Shape = (1, 8, 8), **keywords: Any) -> nn.Module:
+    """A network of the zoo; of the full Purkinje cell one is enough."""
+    if name == "cerebellum_base":
+        keywords = {"purkinje_cells": 1, "granule_cells": 200} | keywords
+    return create_model(name, image_shape=image_shape, **keywords)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declared_parameters(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    assert count_parameters(model) == PARAMETERS[name]
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_every_entry_declares_its_parameters_and_the_convnet_keeps_its_bar() -> None:
+    assert sorted(PARAMETERS) == NAMES
+    assert PARAMETERS["granule_convnet"] <= 4_000
+    assert PARAMETERS["lenet5"] == 61_706
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "num_classes", "time_steps"),
+    [((1, 9, 11), 2, 1), ((3, 16, 16), 7, 3), ((1, 28, 28), 10, 5), ((2, 8, 5), 3, 2)],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_still_images_frames_and_gradients(
+    name: str, image_shape: Shape, num_classes: int, time_steps: int
+) -> None:
+    model = build(
+        name, image_shape=image_shape, num_classes=num_classes, time_steps=time_steps
+    ).train()
+    channels, height, width = image_shape
+    frames = torch.rand(3, channels, time_steps, height, width)
+    logits = model(frames)
+    assert logits.shape == (3, num_classes)
+    assert logits.isfinite().all()
+    F.cross_entropy(logits, torch.arange(3) % num_classes).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+    model.eval()
+    with torch.no_grad():
+        image = frames[:, :, 0]
+        still = model(image)
+        assert still.shape == (3, num_classes)
+        repeated = image.unsqueeze(2).repeat(1, 1, time_steps, 1, 1)
+        torch.testing.assert_close(still, model(repeated))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_do_not_meet_in_evaluation(name: str) -> None:
+    model = build(name, image_shape=(1, 12, 12), time_steps=3).eval()
+    frames = torch.rand(3, 1, 3, 12, 12)
+    with torch.no_grad():
+        together = model(frames)
+        alone = torch.cat([model(frames[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_save_and_load(name: str, tmp_path: Path) -> None:
+    first = build(name, image_shape=(1, 12, 12), time_steps=3)
+    with torch.no_grad():
+        first.train()(torch.rand(4, 1, 3, 12, 12))  # statistics move
+    torch.manual_seed(1)
+    second = build(name, image_shape=(1, 12, 12), time_steps=3)
+    save_file(first.state_dict(), tmp_path / "weights.safetensors")
+    second.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    frames = torch.rand(2, 1, 3, 12, 12)
+    with torch.no_grad():
+        assert torch.equal(first.eval()(frames), second.eval()(frames))
+
+
+FAMILIES = {
+    "cerebellum_base": {"matmul", "fft"},
+    "cerebellum_small": {"matmul"},
+    "cerebellum_tiny": {"matmul"},
+    "granule_convnet": {"convolution", "matmul"},
+    "granule_convnet_conv3d": {"convolution", "matmul"},
+    "lenet5": {"convolution", "matmul"},
+    "linear": {"matmul"},
+    "mlp": {"matmul"},
+    "plain_cnn": {"convolution", "matmul"},
+    "resnet18": {"convolution", "matmul"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_counters_agree_to_the_last_digit(name: str) -> None:
+    keywords = {} if name in ("linear", "resnet18") else {"time_steps": 3}
+    model = build(name, image_shape=(1, 12, 12), **keywords)
+    frames = torch.zeros(1, 1, keywords.get("time_steps", 1), 12, 12)
+    result = profile(model, frames, name=name)
+    assert result.skipped == {}
+    assert set(result.counts) == {"closed_form", "exact", "fvcore"}
+    assert result.disagreements == ()
+    assert result.agree is True
+    assert set(result.shared) == FAMILIES[name]
+    assert result.unstated == ()
+    assert result.parameters == count_parameters(model)
+    assert (result.dendritic_neurons > 0) == (name in NEURONS and name != "granule_convnet_conv3d")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_near_float32(name: str) -> None:
+    """A rounding of 2**-9 a stage, a dozen stages: 5 % of the largest logit at most."""
+    model = build(name, image_shape=(1, 12, 12)).eval()
+    images = torch.rand(4, 1, 12, 12)
+    with torch.no_grad():
+        exact = model(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            near = model(images)
+    assert (near.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_a_bfloat16_step_has_finite_gradients(name: str) -> None:
+    model = build(name, time_steps=2).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = F.cross_entropy(model(torch.rand(4, 1, 2, 8, 8)), torch.arange(4))
+    loss.backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cerebellum_tiny", "granule_convnet"])
+def test_compile(name: str) -> None:
+    model = build(name, time_steps=2).eval()
+    frames = torch.rand(2, 1, 2, 8, 8)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(compiled(frames), model(frames))
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_meta_builds_and_runs_the_defaults(name: str) -> None:
+    shape = inspect.signature(get_builder(name)).parameters["image_shape"].default
+    with torch.device("meta"):
+        model = create_model(name).eval()
+        assert model(torch.empty(1, *shape)).shape == (1, 10)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_the_wiring_is_the_seeds_and_the_weights_torchs(name: str) -> None:
+    def wirings(seed: int) -> list[torch.Tensor]:
+        model = build(name, image_shape=(3, 9, 9), seed=seed)
+        kept = ("wiring", "channels")
+        return [b for key, b in model.named_buffers() if key.rpartition(".")[2] in kept]
+
+    first, again, other = wirings(0), wirings(0), wirings(1)
+    assert first
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+# --- what each network is
+
+
+def test_cerebellum_is_the_chain() -> None:
+    with torch.device("meta"):
+        base = create_model("cerebellum_base")
+    assert isinstance(base, Cerebellum)
+    assert isinstance(base.granule, Granule)
+    assert isinstance(base.purkinje, Purkinje)
+    assert base.granule.dendrites.filter_shape == (3, 4, 5)
+    assert base.granule.synapses.synapses == 15
+    assert base.purkinje.dendrites.filter_shape == (10, 1000, 5)
+    assert base.purkinje.dendrites.sheet_shape == (100, 1000)
+    assert base.purkinje.dendrites.mode == "same"
+    assert (base.granule.dropout.mean_wait, base.purkinje.dropout.mean_wait) == (0.5, 0.0)
+
+
+def test_cerebellum_reads_the_pixels_in_order() -> None:
+    model = create_model("cerebellum_tiny", image_shape=(2, 3, 4), time_steps=2)
+    seen: list[torch.Tensor] = []
+    model.get_submodule("granule").register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    frames = torch.rand(1, 2, 2, 3, 4)
+    model(frames)
+    for channel, step, row, column in [(0, 0, 0, 0), (1, 0, 2, 3), (0, 1, 1, 2), (1, 1, 0, 3)]:
+        axon = (channel * 3 + row) * 4 + column
+        assert seen[0][0, axon, step] == frames[0, channel, step, row, column]
+
+
+def test_frozen_filters_and_linear_dendrites_are_controls() -> None:
+    model = create_model("cerebellum_tiny", freeze_purkinje_filters=True)
+    frozen = [key for key, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["purkinje.dendrites.weight"]
+    whole = create_model("cerebellum_tiny")
+    assert count_parameters(whole) - count_parameters(model) == 16 * 5 * 50 * 5
+    linear = create_model("cerebellum_tiny", linear_dendrites=True)
+    assert count_parameters(linear) == count_parameters(whole)
+    linear.load_state_dict(whole.state_dict())
+    images = torch.rand(2, 1, 8, 8)
+    assert not torch.allclose(linear.eval()(images), whole.eval()(images))
+
+
+@pytest.mark.parametrize("wiring", ["claw", "dense"])
+def test_control_has_the_taps_and_the_wiring_one_for_one(wiring: str) -> None:
+    keywords = {"image_shape": (3, 14, 14), "wiring": wiring, "time_steps": 3}
+    granule = create_model("granule_convnet", **keywords)
+    control = create_model("granule_convnet_conv3d", **keywords)
+    assert isinstance(granule, FrameNet)
+    assert isinstance(control, FrameNet)
+    for cell, unit in zip(granule.units, control.units, strict=True):
+        assert isinstance(cell, GranuleConv2d)
+        assert isinstance(unit, Conv3dUnit)
+        assert unit.weight.shape == cell.weight.shape
+        if cell.channels is not None:
+            assert unit.channels is not None
+            assert torch.equal(unit.channels, cell.channels)
+    seen: list[Any] = []
+    for model in (granule, control):
+        model.last_step.register_forward_pre_hook(lambda m, args: seen.append(args[0].shape))
+        model(torch.rand(2, 3, 3, 14, 14))
+    assert seen[0] == seen[1]
+
+
+def test_control_unit_is_a_causal_conv3d_norm_and_relu() -> None:
+    cell = GranuleConv2d(4, 6, (3, 4), 2, (1, 2), time_steps=3, wiring="claw", norm="both")
+    unit = Conv3dUnit(cell).double().eval()
+    nn.init.normal_(unit.norm.running_mean)  # type: ignore[arg-type]
+    frames = torch.randn(2, 4, 5, 9, 10, dtype=torch.float64)
+    padded = F.pad(frames, (2, 2, 1, 1, 2, 0))
+    conv = F.conv3d(padded, unit.kernel(), stride=(1, 2, 2))
+    mean, var = unit.norm.running_mean, unit.norm.running_var
+    assert mean is not None
+    assert var is not None
+    wanted = (conv - mean[:, None, None, None]) / torch.sqrt(var + 1e-5)[:, None, None, None]
+    torch.testing.assert_close(unit(frames), wanted.relu())
+    changed = frames.clone()
+    changed[:, :, 3] += 1
+    assert torch.equal(unit(frames)[:, :, :3], unit(changed)[:, :, :3])
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"dilation": 2}, {"groups": 2, "time_steps": 1}, {"groups": 2, "time_steps": 3}],
+    ids=str,
+)
+def test_control_of_any_granule_layer_keeps_its_shape_or_refuses(keywords: Any) -> None:
+    cell = GranuleConv2d(4, 4, 3, **keywords)
+    frames = torch.rand(1, 4, 3, 9, 9)
+    try:
+        unit = Conv3dUnit(cell)
+    except ValueError as refusal:
+        assert next(iter(keywords)) in str(refusal)  # noqa: PT017
+    else:
+        assert unit(frames).shape == cell(frames).shape
+
+
+def test_baselines_see_frames_as_channels() -> None:
+    model = create_model("linear", image_shape=(2, 3, 3), num_classes=4, time_steps=5)
+    assert isinstance(model, StillNet)
+    assert count_parameters(model) == 4 * (2 * 5 * 9 + 1)
+    with pytest.raises(ValueError, match=r"expected .*\(batch, channels, 5 time_steps, height"):
+        model(torch.zeros(1, 2, 4, 3, 3))
+
+
+def test_lenet5_is_the_paper_s_on_28_pixels() -> None:
+    result = profile(create_model("lenet5"), torch.zeros(1, 1, 28, 28), counters=("exact",))
+    assert result.counts["exact"].mac == 416_520
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 1, 1, 1, 8, 8)])
+def test_wrong_axes(name: str, shape: tuple[int, ...]) -> None:
+    model = build(name, time_steps=1)
+    message = r"images have shape \(.*expected \(batch, channels, height, width\) or \(batch, ch"
+    with pytest.raises(ValueError, match=message):
+        model(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"image_shape": (1, 0, 8)}, r"image_shape=\(1, 0, 8\); expected positive"),
+        ({"image_shape": (8, 8)}, r"image_shape=\(8, 8\).*expected .*channels, height, width"),
+        ({"num_classes": 0}, "num_classes=0; expected positive"),
+        ({"time_steps": 0}, "time_steps=0; expected positive"),
+        ({"time_steps": -1}, "time_steps=-1; expected positive"),
+    ],
+)
+def test_bad_tasks(name: str, keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("granule_convnet", {"widths": (8, 24)}, r"widths=\[8, 24\] and strides=\[2, 2, 1\] diff"),
+        ("granule_convnet", {"widths": (8, 0, 4)}, r"widths=\(8, 0, 4\); expected positive"),
+        ("granule_convnet", {"widths": (), "strides": ()}, r"widths=\(\); expected positive"),
+        ("granule_convnet", {"kernel_size": (0, 4)}, r"kernel_size=\(0, 4\); expected positive"),
+        ("granule_convnet", {"wiring": "sparse"}, "wiring='sparse' is unknown; expected one of"),
+        ("granule_convnet", {"pool": 0}, "pool=0; expected positive"),
+        ("granule_convnet_conv3d", {"pool": 0}, "pool=0; expected positive"),
+        ("plain_cnn", {"width": 0}, "width=0; expected positive"),
+        ("plain_cnn", {"strides": (2, 0)}, r"strides=\(2, 0\); expected positive"),
+        ("plain_cnn", {"pool": 0}, "pool=0; expected positive"),
+        ("mlp", {"width": -1}, "width=-1; expected positive"),
+        ("cerebellum_tiny", {"granule_cells": 0}, "expected positive"),
+        ("cerebellum_tiny", {"nuclei": 0}, "nuclei=0; expected positive"),
+        ("cerebellum_tiny", {"purkinje_filter": (6, 50)}, "6 branches x 50 dendrites does not fit"),
+        ("cerebellum_tiny", {"purkinje_mode": "full"}, "'full' is unknown; expected one of same"),
+        ("cerebellum_tiny", {"patch": (0, 3)}, r"patch=\(0, 3\)"),
+        ("cerebellum_tiny", {"mean_wait": -0.5}, "mean_wait=-0.5; expected"),
+    ],
+)
+def test_bad_keywords(name: str, keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **keywords)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_equals_cpu_and_trains_a_step_in_bfloat16(name: str) -> None:
+    model = build(name, image_shape=(1, 12, 12), time_steps=3).eval()
+    frames = torch.rand(4, 1, 3, 12, 12)
+    with torch.no_grad():
+        wanted = model(frames)
+        result = model.cuda()(frames.cuda()).cpu()
+    assert (result - wanted).abs().max() < 1e-2 * wanted.abs().max()  # TF32 is allowed
+    model.train()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = F.cross_entropy(model(frames.cuda()), torch.arange(4, device="cuda"))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

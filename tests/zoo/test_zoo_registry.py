@@ -1,0 +1,129 @@
+"""The registry and the matcher of equal size."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from neuroconv.zoo import (
+    count_parameters,
+    create_model,
+    get_builder,
+    list_models,
+    match_parameters,
+    register_model,
+)
+from neuroconv.zoo import registry as registry_module
+
+
+def test_names_are_sorted_and_matched_by_wildcards() -> None:
+    names = list_models()
+    assert names == sorted(names)
+    assert {"cerebellum_base", "cerebellum_small", "cerebellum_tiny", "granule_convnet"} <= {*names}
+    assert {"lenet5", "linear", "mlp", "plain_cnn", "resnet18"} <= {*names}
+    assert list_models("granule*") == ["granule_convnet", "granule_convnet_conv3d"]
+    assert list_models("cerebellum_????") == ["cerebellum_base", "cerebellum_tiny"]
+    assert list_models("linear") == ["linear"]
+    assert list_models("nothing*") == []
+
+
+def test_registered_models_are_built_and_duplicates_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
+
+    @register_model
+    def my_net(*, image_shape: Any = (1, 2, 2), num_classes: int = 3, time_steps: int = 1) -> Any:
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, num_classes))
+
+    assert "my_net" in list_models("my*")
+    assert get_builder("my_net") is my_net
+    assert create_model("my_net", num_classes=5)(torch.rand(2, 1, 2, 2)).shape == (2, 5)
+    with pytest.raises(ValueError, match="'my_net' is registered already; give the builder anoth"):
+        register_model(my_net)
+
+    def mlp() -> nn.Module:
+        return nn.Linear(1, 1)
+
+    with pytest.raises(ValueError, match="'mlp' is registered already"):
+        register_model(mlp)
+    assert get_builder("mlp") is not mlp
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("granule_convet", "unknown model 'granule_convet'; did you mean granule_convnet"),
+        ("resnet50", "did you mean resnet18"),
+        ("cerebelum_tiny", "did you mean cerebellum_tiny"),
+        ("zzz", "unknown model 'zzz'; the zoo has cerebellum_base, .*, resnet18"),
+        ("", "unknown model ''; the zoo has"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
+    for call in (create_model, get_builder):
+        with pytest.raises(ValueError, match=message):
+            call(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("mlp", {"widht": 3}, "'mlp' has no keyword 'widht'; did you mean width.* it takes image"),
+        ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean kernel_size"),
+        ("linear", {"qqq": 1}, "no keyword 'qqq'; it takes image_shape, num_classes, time_steps"),
+        ("cerebellum_tiny", {"purkinje_cell": 3}, "did you mean purkinje_cells"),
+    ],
+)
+def test_misspelt_keywords_are_type_errors(name: str, keywords: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        create_model(name, **keywords)
+
+
+@pytest.mark.parametrize("target", [500, 3_915, 4_000, 61_706, 1_000_000])
+@pytest.mark.parametrize("time_steps", [1, 5])
+def test_match_reaches_the_target_and_no_more(target: int, time_steps: int) -> None:
+    keywords = {"image_shape": (1, 28, 28), "num_classes": 10, "time_steps": time_steps}
+    matched = match_parameters("plain_cnn", target, **keywords)
+    width = matched.pop("width")
+    assert matched == keywords
+    sizes = [
+        count_parameters(create_model("plain_cnn", **keywords, width=w)) for w in (width, width + 1)
+    ]
+    assert sizes[0] <= target < sizes[1]
+
+
+def test_match_at_the_edges() -> None:
+    exact = count_parameters(create_model("mlp", width=1))
+    assert match_parameters("mlp", exact)["width"] == 1
+    for width in (2, 3, 8, 17):
+        size = count_parameters(create_model("mlp", width=width))
+        assert match_parameters("mlp", size)["width"] == width
+        assert match_parameters("mlp", size - 1)["width"] == width - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "error", "message"),
+    [
+        ("lenet5", 1_000, ValueError, "'lenet5' has no keyword 'width' .*try 'plain_cnn'"),
+        ("plain_cnn", 0, ValueError, "target_parameters=0; expected a positive"),
+        ("plain_cnn", -5, ValueError, "target_parameters=-5; expected a positive"),
+        ("mlp", 100, ValueError, "805 parameters at width 1, more than the 100 to match"),
+        ("plane_cnn", 100, ValueError, "did you mean plain_cnn"),
+    ],
+)
+def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        match_parameters(name, target)
+
+
+def test_match_misspelt_keyword() -> None:
+    with pytest.raises(TypeError, match="no keyword 'num_clases'; did you mean num_classes"):
+        match_parameters("mlp", 1_000, num_clases=10)
+
+
+def test_frozen_parameters_do_not_count() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    model[0].weight.requires_grad_(False)
+    assert count_parameters(model) == 4 + 8
