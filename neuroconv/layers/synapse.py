@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_positive, check_sizes
+from neuroconv.layers.checks import check_positive, check_room, check_sizes
 from neuroconv.layers.cost import Cost
 
 
@@ -27,11 +27,7 @@ class _Synapses(nn.Module):
         places = sites * dendrites
         self.in_features, self.neurons = in_features, neurons
         self.synapses = places if synapses is None else synapses
-        if not 1 <= self.synapses <= places:
-            raise ValueError(
-                f"synapses={synapses}; expected 1 to {places}, the places of a sheet of "
-                f"{sites} sites x {dendrites} dendrites"
-            )
+        check_room(self.synapses, self.sheet_shape)
 
     def check(self, activity: Tensor) -> None:
         if activity.dim() != 3 or activity.shape[1] != self.in_features or not activity.shape[2]:

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuroconv.layers.checks import check_room
+
 
 def sparse_wiring(
     in_features: int,
@@ -34,6 +36,7 @@ def sparse_wiring(
         (neurons, synapses) indices below `in_features`.
     """
     sites, dendrites = sheet_shape
+    check_room(synapses, sheet_shape)
     contacts = dendrites if claw else synapses
     if _on_meta():
         return torch.empty(neurons, synapses, dtype=torch.int64)
@@ -73,6 +76,7 @@ def receptive_field_wiring(
     """
     channels, height, width = image_shape
     rows, cols = patch or sheet_shape
+    check_room(synapses, sheet_shape)
     if rows > height or cols > width:
         raise ValueError(
             f"a receptive field of {rows} x {cols} pixels does not fit into an image of "

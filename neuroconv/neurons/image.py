@@ -106,7 +106,7 @@ class GranuleConv2d(nn.Module):
             nn.Parameter(torch.empty(width, out_channels)) if bias and not at_dendrites else None
         )
         self.soma = SomaFilter(time_steps) if time_steps > 1 else nn.Identity()
-        self.soma_norm = nn.BatchNorm3d(out_channels) if at_soma else None
+        self.soma_norm = nn.BatchNorm2d(out_channels) if at_soma else None
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias and not at_soma else None
         self.dropout = PoissonDropout(mean_wait)
         self.reset_parameters()
@@ -166,7 +166,9 @@ class GranuleConv2d(nn.Module):
             rate = self._fire(maps, steps).unflatten(1, (steps, -1)).transpose(1, 2)
         potential = self.soma(rate)
         if self.soma_norm is not None:
-            potential = self.soma_norm(potential)
+            steps_first = potential.transpose(1, 2)
+            normal = self.soma_norm(steps_first.flatten(0, 1))
+            potential = normal.view_as(steps_first).transpose(1, 2)
         if self.bias is not None:
             potential = potential + self.bias[:, None, None, None]
         rate = self.dropout(potential.relu())
