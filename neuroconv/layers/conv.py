@@ -254,10 +254,10 @@ def _fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tupl
 
 
 def _fast_length(points: int) -> int:
-    """The smallest length from `points` on whose prime factors are 2, 3 and 5."""
+    """The smallest length from `points` on whose prime factors are 2, 3, 5 and 7."""
     while True:
         rest = points
-        for prime in (2, 3, 5):
+        for prime in (2, 3, 5, 7):
             while rest % prime == 0:
                 rest //= prime
         if rest == 1:

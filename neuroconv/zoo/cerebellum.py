@@ -174,7 +174,7 @@ def cerebellum_base(
     num_classes: int = 10,
     time_steps: int = 5,
     granule_cells: int = 2000,
-    purkinje_cells: int = 8,
+    purkinje_cells: int = 4,
     nuclei: int = 12,
     patch: tuple[int, int] = (3, 3),
     granule_mode: Mode = "same",

@@ -458,10 +458,10 @@ def test_the_essays_numbers() -> None:
         layer = DendriticConv(1, (100, 1000), (10, 1000, 5))
     (purkinje,) = layer.closed_form(torch.Size((1, 1, 5, 100, 1000)))
     assert (purkinje.essay, purkinje.direct) == (25_000_000_000, 25_000_000_000)
-    # 105 x 1,500 points hold the sheet and the longer half of the filter; 108 is 2 x 2 x 3 x 3 x 3.
+    # 105 x 1,500 points hold the sheet and the longer half of the filter, and factor well.
     transforms = 5 + 5 + 5
-    assert purkinje.macs == {"fft": transforms * round(1.25 * 162_000 * np.log2(162_000))}
-    assert purkinje.pointwise == 8 * (1 + 2 + 3 + 4 + 5) * 108 * 751
+    assert purkinje.macs == {"fft": transforms * round(1.25 * 157_500 * np.log2(157_500))}
+    assert purkinje.pointwise == 8 * (1 + 2 + 3 + 4 + 5) * 105 * 751
 
 
 def test_closed_form_scales_with_batch_neurons_and_steps() -> None:
