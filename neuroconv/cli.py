@@ -1,11 +1,14 @@
 """The command line: one subcommand, one call."""
 
 import difflib
+import functools
 import inspect
 import json
+import operator
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +16,16 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from rich.text import Text
+from torch import Tensor, nn
+from tyro.constructors import PrimitiveConstructorSpec
 
 from neuroconv.flops import COUNTERS, Profile, profile, stage_table, summary_table
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.training import (
+    DataConfig,
     RunResult,
+    TrainConfig,
     evaluate,
     load_config,
     mean_interval,
@@ -29,13 +36,50 @@ from neuroconv.zoo import count_parameters, create_model, get_builder, list_mode
 
 CELLS: dict[str, type[Granule] | type[Purkinje]] = {"granule": Granule, "purkinje": Purkinje}
 _AXONS = 1_000  # that a cell is profiled with; sparse wiring costs the same for any number
+_REAL_PARAMETERS = 20_000_000  # above it, a model is counted without being given memory
+
+
+def _image_shape_option() -> PrimitiveConstructorSpec[tuple[int, int, int] | None]:
+    """`--image-shape CxHxW`, in the notation of `neuroconv list`."""
+
+    def read(words: list[str]) -> tuple[int, int, int]:
+        sizes = words[0].split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+            raise ValueError(
+                f"{words[0]!r}: expected channels x height x width in pixels, such as 3x224x224"
+            )
+        channels, height, width = map(int, sizes)
+        return channels, height, width
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="CxHxW",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: ["x".join(map(str, value or ()))],
+    )
+
+
+# What tyro shows of an option: its metavar, and no "(default: None)".
+_File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+_Page = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+_Config = Annotated[
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG", help_behavior_hint="")
+]
+_Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
+_ImageShape = Annotated[
+    tuple[int, int, int] | None, _image_shape_option(), tyro.conf.arg(help_behavior_hint="")
+]
 
 
 @dataclass(frozen=True)
 class List:
-    """Lists the zoo's models with their parameters, and the cells that `profile` takes."""
+    """Lists the zoo's models with their parameters, and the cells that `profile` takes.
 
-    pattern: Annotated[str, tyro.conf.Positional] = "*"
+    Example: neuroconv list 'granule*'
+    """
+
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
     """a wildcard, such as 'granule*'"""
 
 
@@ -43,31 +87,39 @@ class List:
 class ProfileCommand:
     """Counts what models and cells cost: essay, direct and executed multiply-adds.
 
-    A cell (granule, purkinje) is one neuron of the essay's size. The closed form and the exact
-    counter run on --device; fvcore runs the model, on the CPU or on CUDA.
+    A cell (granule, purkinje) is one neuron of the essay's size.
+
+    Example: neuroconv profile granule purkinje --json cells.json
+
+    Example: neuroconv profile resnet18 --image-shape 3x64x64 --convention flop
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """zoo names and cells, such as: granule purkinje granule_convnet"""
+    names: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="NAME...", help_behavior_hint=""),
+    ]
+    """models of `neuroconv list`, and cells"""
     counter: Literal["all", "closed_form", "exact", "fvcore"] = "all"
-    """which counters to run; all of them must agree"""
+    """what counts; counters that run must agree"""
     device: Literal["meta", "cpu", "cuda"] = "meta"
-    """where the closed form and the exact counter run; fvcore takes the CPU for meta"""
+    """where the closed form and the exact counter run; meta takes no memory, and leaves fvcore,
+    which has to run the model, to the CPU and to models of up to 20 million parameters"""
     convention: Literal["mac", "flop"] = "mac"
     """what the tables show; 1 MAC = 2 FLOP"""
     neurons: int = 1
-    """neurons in a cell's population"""
+    """of a cell: neurons in the population"""
     mode: Literal["same", "valid", "per_dendrite"] = "same"
-    """how a cell's filter meets its sheet"""
+    """of a cell: how the filter meets the sheet"""
     backend: Literal["auto", "direct", "fft", "matmul"] = "auto"
-    """the dendritic convolution of a cell"""
-    image_shape: tuple[int, int, int] | None = None
-    """channels height width of a zoo model's image (default: the model's own)"""
+    """of a cell: the dendritic convolution's algorithm"""
+    image_shape: _ImageShape = None
+    """of a zoo model: its image, such as 3x224x224 (default: the model's own)"""
     batch: int = 1
     """samples in the run that is counted"""
     stages: bool = True
     """also print a table of the stages"""
-    json: Path | None = None
+    json: _File = None
     """write everything that the tables show, and more, to this file"""
 
 
@@ -75,14 +127,19 @@ class ProfileCommand:
 class Train:
     """Trains the model of a TOML file, once for each of its seeds.
 
-    Any key of [model], [data] and [train] can be given as --section.key VALUE, for example:
-    neuroconv train configs/mnist_granule.toml --data.root DIR --train.seeds "[0]"
+    An option --TABLE.KEY VALUE overrides a key of the file's tables [model], [data], [train].
+    A value is written as in the file; an array needs quotes. Each run leaves a folder of
+    configuration, metrics, weights and curves in --train.output (default: runs).
+
+    Example: neuroconv train configs/digits_granule.toml
+
+    Example: neuroconv train configs/mnist_granule.toml --data.root DIR --train.seeds "[0]"
     """
 
-    config: Annotated[Path, tyro.conf.Positional]
+    config: _Config
     """a TOML file, such as configs/digits_granule.toml"""
-    json: Path | None = None
-    """write the results to this file"""
+    json: _File = None
+    """write the results of all seeds to this file"""
 
 
 @dataclass(frozen=True)
@@ -90,29 +147,37 @@ class Compare:
     """Trains the model of a TOML file and its [[opponents]], and writes a table and report.html.
 
     Overrides as for `train`. Finished runs of the same configuration are not trained again.
+
+    Example: neuroconv compare configs/mnist_granule.toml --data.root DIR --report mnist/report.html
     """
 
-    config: Annotated[Path, tyro.conf.Positional]
+    config: _Config
     """a TOML file with [[opponents]]"""
-    report: Path = Path("report.html")
-    """where the page goes; comparison.json is written beside it"""
+    report: _Page = Path("report.html")
+    """the page; comparison.json and comparison.toml are written beside it"""
     linear: bool = True
     """also fit a linear classifier on the still images' pixels"""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Continues an interrupted run from its last finished epoch, to the bit."""
+    """Continues an interrupted run from its last finished epoch, to the bit.
 
-    run: Annotated[Path, tyro.conf.Positional]
+    Example: neuroconv resume runs/granule_convnet-20250131-120000-seed0
+    """
+
+    run: _Run
     """a run folder that `neuroconv train` made"""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Rebuilds a finished run's model from its folder and scores its best weights anew."""
+    """Rebuilds a finished run's model from its folder and scores its best weights anew.
 
-    run: Annotated[Path, tyro.conf.Positional]
+    Example: neuroconv evaluate runs/granule_convnet-20250131-120000-seed0 --split val
+    """
+
+    run: _Run
     """a run folder that `neuroconv train` made"""
     split: Literal["val", "test"] = "test"
     """the images to score it on"""
@@ -120,26 +185,31 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Match:
-    """Finds the width that gives an opponent as many parameters as a model has, but no more."""
+    """Finds the width that gives an opponent as many parameters as a model has, but no more.
 
-    name: Annotated[str, tyro.conf.Positional]
+    Example: neuroconv match granule_convnet --opponent mlp
+    """
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
     """the model to match"""
-    opponent: str = "plain_cnn"
+    opponent: Annotated[str, tyro.conf.arg(metavar="NAME")] = "plain_cnn"
     """a zoo model with a free width"""
-    image_shape: tuple[int, int, int] | None = None
-    """channels height width (default: the model's own)"""
+    image_shape: _ImageShape = None
+    """the image, such as 3x32x32 (default: the model's own)"""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The main job on embedded data: trains, counts and compares in under three minutes."""
+    """The main job on embedded data: trains, counts and compares in under three minutes.
 
-    report: Path = Path("report.html")
+    Example: neuroconv demo
+    """
+
+    report: _Page = Path("report.html")
     """where the page goes"""
 
 
-Command = List | ProfileCommand | Train | Compare | Resume | Evaluate | Match | Demo
-_COMMANDS: dict[str, Callable[..., Any]] = {
+_COMMANDS: dict[str, Any] = {
     "list": List,
     "profile": ProfileCommand,
     "train": Train,
@@ -158,11 +228,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _dispatch(words, console)
     except (ValueError, TypeError, FloatingPointError, OSError, RuntimeError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        message = Text.assemble(("error: ", "bold red"), _explain(error))
+        Console(stderr=True).print(message, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        Console(stderr=True).print(_escape(str(stop) or "interrupted"), soft_wrap=True)
+        _say(Console(stderr=True), str(stop) or "interrupted")
         sys.exit(130)
+
+
+def _explain(error: Exception) -> str:
+    """The error's own words; of the system's, which name no fix, what to do."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}: "
+            "expected a path that is there, or can be made, and that you may use"
+        )
+    return str(error)
+
+
+def _say(console: Console, text: str) -> None:
+    """Print as it is: a path keeps its brackets, and stays on one line."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _dispatch(words: list[str], console: Console) -> None:
@@ -172,15 +258,20 @@ def _dispatch(words: list[str], console: Console) -> None:
         raise ValueError(
             f"unknown command {words[0]!r}; {hint}expected one of {', '.join(_COMMANDS)}"
         )
-    # Overrides (--section.key VALUE) belong to the configuration file, not to tyro.
+    # Overrides (--table.key VALUE) belong to the configuration file, not to tyro.
     takes_overrides = bool(words) and words[0] in ("train", "compare")
     own, overrides = _split_overrides(words) if takes_overrides else (words, [])
-    command = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS,
+    command, unknown = tyro.cli(
+        _command_line(),
         prog="neuroconv",
-        description="The neuron as a small convolutional network: build, count, train, compare.",
+        description="A biological neuron as a small trainable convolutional network: build it, "
+        "count it, train it, compare it.\n\nStart with `neuroconv demo`; it needs no data. "
+        "`neuroconv COMMAND --help` shows a command's options.",
         args=own,
+        return_unknown_args=True,
     )
+    if unknown:
+        raise ValueError(_unknown_words(words[0], unknown, takes_overrides))
     handlers: dict[type, Callable[..., None]] = {
         List: _list,
         ProfileCommand: _profile,
@@ -197,19 +288,54 @@ def _dispatch(words: list[str], console: Console) -> None:
         handlers[type(command)](command, console)
 
 
+def _command_line() -> Any:
+    """The union of all commands under their names, as tyro takes it."""
+    named = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _COMMANDS.items()]
+    return functools.reduce(operator.or_, named)
+
+
 def _split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """Separates `--section.key VALUE` and `--section.key=VALUE` from the command's own words."""
+    """Separates `--table.key VALUE` and `--table.key=VALUE` from the command's own words."""
     own: list[str] = []
     overrides: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word.startswith("--") and "." in word.partition("=")[0]:
-            overrides.append(word)
-            if "=" not in word:
-                overrides += [value for value in [next(rest, None)] if value is not None]
-        else:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not (word.startswith("--") and "." in word.partition("=")[0]):
             own.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word and rest and not rest[0].startswith("--"):
+            overrides.append(rest.pop(0))
     return own, overrides
+
+
+def _unknown_words(command: str, words: Sequence[str], takes_overrides: bool) -> str:
+    """What is said of words that the command has no use for."""
+    message = f"{' '.join(words)!r}: nothing that `neuroconv {command}` takes"
+    key = words[0].partition("=")[0].removeprefix("--").replace("-", "_")
+    for table, config in (("data", DataConfig), ("train", TrainConfig)):
+        if takes_overrides and key in {each.name for each in fields(config)}:
+            return f"{message}; did you mean --{table}.{key} VALUE?"
+    return f"{message}; `neuroconv {command} --help` lists what it does take"
+
+
+def _prepare(path: Path | None, option: str) -> None:
+    """Makes the folder of an output file, and refuses the file, before the work and not after."""
+    if path is None:
+        return
+    problem = "it is a folder" if path.is_dir() else ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"its folder: {error.strerror}"
+    if not problem and not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "permission denied"
+    if problem:
+        raise ValueError(
+            f"{option} {path}: cannot be written ({problem}): expected the name of a file in a "
+            "folder that you may write to"
+        )
 
 
 def _list(command: List, console: Console) -> None:
@@ -226,7 +352,7 @@ def _list(command: List, console: Console) -> None:
         summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
         table.add_row(name, f"{size:,}", "x".join(map(str, _image_shape(name))), summary)
     console.print(table)
-    console.print(f"cells for `neuroconv profile`: {', '.join(CELLS)}")
+    _say(console, f"cells for `neuroconv profile`: {', '.join(CELLS)}")
 
 
 def _image_shape(name: str) -> tuple[int, int, int]:
@@ -237,6 +363,10 @@ def _image_shape(name: str) -> tuple[int, int, int]:
 def _profile(command: ProfileCommand, console: Console) -> None:
     if not command.names:
         raise ValueError("no name given; expected names such as: granule purkinje granule_convnet")
+    for option, value in (("--neurons", command.neurons), ("--batch", command.batch)):
+        if value < 1:
+            raise ValueError(f"{option} {value}: expected an integer of at least 1")
+    _prepare(command.json, "--json")
     counters = COUNTERS if command.counter == "all" else (command.counter,)
     profiles = [_profile_one(name, command, counters) for name in command.names]
     side_by_side = max(1, (console.width - 40) // 18)
@@ -248,30 +378,22 @@ def _profile(command: ProfileCommand, console: Console) -> None:
             console.print(stage_table(each, command.convention))
     for each in profiles:
         for counter, reason in each.skipped.items():
-            console.print(f"{each.name}: {counter} was skipped: {reason}")
+            _say(console, f"{each.name}: {counter} was skipped: {reason}")
         if each.unstated:
-            console.print(f"{each.name}: no closed form for {', '.join(each.unstated)}")
+            _say(console, f"{each.name}: no closed form for {', '.join(each.unstated)}")
     if command.json is not None:
         command.json.write_text(json.dumps([each.to_dict() for each in profiles], indent=2) + "\n")
-        console.print(f"written to {command.json}")
+        _say(console, f"written to {command.json}")
     if any(each.agree is False for each in profiles):
         raise RuntimeError("the counters disagree; see the table's last column")
 
 
 def _profile_one(name: str, command: ProfileCommand, counters: Sequence[str]) -> Profile:
-    model: nn.Module
-    if name in CELLS:
-        cell = CELLS[name]
-        model = cell(_AXONS, command.neurons, mode=command.mode, backend=command.backend)
-        steps = cell.physiology.filter_shape[-1]
-        inputs = torch.zeros(command.batch, _AXONS, steps)
-    else:
-        try:
-            shape = command.image_shape or _image_shape(name)
-        except ValueError as error:
-            raise ValueError(f"{error}; or a cell: {', '.join(CELLS)}") from None
-        model = create_model(name, image_shape=shape)
-        inputs = torch.zeros(command.batch, *shape)
+    with torch.device("meta"):
+        model, inputs = _build(name, command)
+    # Only a run needs memory: fvcore's on the CPU, or one that --device asks for.
+    if command.device != "meta" or count_parameters(model) <= _REAL_PARAMETERS:
+        model, inputs = _build(name, command)
     return profile(
         model,
         inputs,
@@ -282,8 +404,24 @@ def _profile_one(name: str, command: ProfileCommand, counters: Sequence[str]) ->
     )
 
 
+def _build(name: str, command: ProfileCommand) -> tuple[nn.Module, Tensor]:
+    """The model or cell of that name, and inputs that it takes."""
+    if name in CELLS:
+        cell = CELLS[name]
+        population = cell(_AXONS, command.neurons, mode=command.mode, backend=command.backend)
+        steps = cell.physiology.filter_shape[-1]
+        return population, torch.zeros(command.batch, _AXONS, steps)
+    try:
+        shape = command.image_shape or _image_shape(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; or a cell: {', '.join(CELLS)}") from None
+    return create_model(name, image_shape=shape), torch.zeros(command.batch, *shape)
+
+
 def _train(command: Train, overrides: Sequence[str], console: Console) -> None:
-    _print_runs(train_seeds(load_config(command.config, overrides)), command.json, console)
+    config = load_config(command.config, overrides)
+    _prepare(command.json, "--json")
+    _print_runs(train_seeds(config), command.json, console)
 
 
 def _resume(command: Resume, console: Console) -> None:
@@ -291,12 +429,13 @@ def _resume(command: Resume, console: Console) -> None:
 
 
 def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) -> None:
-    table = Table("run", "seed", "parameters", "best epoch", "validation", "test", "s/epoch")
+    table = Table("model", "seed", "parameters", "best epoch", "validation", "test", "s/epoch")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     for each in runs:
         table.add_row(
-            str(each.run_dir),
+            each.name,
             str(each.seed),
             f"{each.parameters:,}",
             str(each.best_epoch),
@@ -305,16 +444,23 @@ def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) 
             f"{each.seconds_per_epoch:.1f}",
         )
     console.print(table)
+    for each in runs:
+        _say(console, f"run: {each.run_dir}")
     mean = mean_interval([each.test_accuracy for each in runs])
     if mean.half_width is not None:
-        console.print(
+        _say(
+            console,
             f"test accuracy {mean.mean:.2%} ± {mean.half_width:.2%} "
-            f"(mean over {len(runs)} seeds, 95 % interval)"
+            f"(mean over {len(runs)} seeds, 95 % interval)",
         )
     if path is not None:
-        rows = [_plain(asdict(each)) for each in runs]
-        path.write_text(json.dumps({"runs": rows, "test_accuracy": asdict(mean)}, indent=2) + "\n")
-        console.print(f"written to {path}")
+        numbers = {
+            "runs": [_plain(asdict(each)) for each in runs],
+            "test_accuracy_fraction_mean": mean.mean,
+            "test_accuracy_fraction_95_half_width": mean.half_width,
+        }
+        path.write_text(json.dumps(numbers, indent=2) + "\n")
+        _say(console, f"written to {path}")
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -323,9 +469,10 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluate(command: Evaluate, console: Console) -> None:
     score = evaluate(command.run, command.split)
-    console.print(
+    _say(
+        console,
         f"{command.split}: accuracy {score.accuracy:.2%}, cross entropy {score.loss:.4f} nats, "
-        f"{score.images:,} images"
+        f"{score.images:,} images",
     )
 
 
@@ -336,14 +483,15 @@ def _match(command: Match, console: Console) -> None:
     keywords = match_parameters(command.opponent, target, image_shape=shape)
     with torch.device("meta"):
         matched = count_parameters(create_model(command.opponent, **keywords))
-    console.print(f"{command.name}: {target:,} parameters")
-    console.print(f"{command.opponent} with width={keywords['width']}: {matched:,} parameters")
+    _say(console, f"{command.name}: {target:,} parameters")
+    _say(console, f"{command.opponent} with width={keywords['width']}: {matched:,} parameters")
 
 
 def _compare(command: Compare, overrides: Sequence[str], console: Console) -> None:
     from neuroconv.compare import compare_and_report  # draws plots: not loaded for `list`
 
     config = load_config(command.config, overrides)
+    _prepare(command.report, "--report")
     compare_and_report(
         config, output=command.report, title=command.config.stem, linear=command.linear
     )
@@ -352,8 +500,5 @@ def _compare(command: Compare, overrides: Sequence[str], console: Console) -> No
 def _demo(command: Demo, console: Console) -> None:
     from neuroconv.compare import demo
 
+    _prepare(command.report, "--report")
     demo(report=command.report)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -301,7 +301,11 @@ def _summary(config: Config, entries: Sequence[Entry]) -> str:
 def _held_equal(config: Config, results: Sequence[ModelResult]) -> list[str]:
     train, splits = config.train, _stills(config.data)
     sizes = [len(split) for split in (splits.train, splits.val, splits.test)]
-    budget = f"{train.epochs} epochs" if train.max_steps is None else f"{train.max_steps} steps"
+    budget = (
+        f"{train.epochs} epoch{'s' * (train.epochs > 1)}"
+        if train.max_steps is None
+        else f"{train.max_steps} steps"
+    )
     parameters = [result.parameters for result in results]
     encodings = {}
     for result in results:

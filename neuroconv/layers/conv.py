@@ -212,20 +212,22 @@ def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     _, neurons, time_steps, sites, dendrites = _sizes(sheet)
     _, k_time, branches, across = _sizes(filters)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
-    band = _band_index((time_steps, sites, dendrites), (k_time, branches, across), mode)
-    # One extra tap of zero stands for every pair of points that the filter does not join.
-    taps = F.pad(filters.flatten(1), (0, 1))
-    matrices = taps.index_select(1, torch.from_numpy(band).to(taps.device))
+    place, tap = _band((time_steps, sites, dendrites), (k_time, branches, across), mode)
     # Points in the order that synapses leave them in, batch innermost: nothing is copied here.
     points = sheet.permute(1, 4, 3, 2, 0).flatten(1, 3)
+    entries = rows * cols * time_steps * points.shape[1]
+    taps = filters.flatten(1).index_select(1, torch.from_numpy(tap).to(filters.device))
+    matrices = filters.new_zeros(neurons, entries).index_copy(
+        1, torch.from_numpy(place).to(filters.device), taps
+    )
     potentials = torch.bmm(matrices.view(neurons, -1, points.shape[1]), points)
     return potentials.unflatten(1, (cols, rows, time_steps)).permute(4, 0, 3, 2, 1)
 
 
-def _band_index(
+def _band(
     sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
-) -> NDArray[np.int64]:
-    """For each (output point, input point) the filter tap that joins them, else the zero tap.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the (output point, input point) matrix is not zero, and which tap stands there.
 
     Points are numbered dendrite by dendrite, site by site, step by step.
     """
@@ -238,9 +240,9 @@ def _band_index(
     time = grids[0][None, None, :, None, None, :]
     site = grids[1][None, :, None, None, :, None]
     dendrite = grids[2][:, None, None, :, None, None]
-    flat = (time * taps[1] + site) * taps[2] + dendrite
-    joined = (time >= 0) & (site >= 0) & (dendrite >= 0)
-    return np.where(joined, flat, taps[0] * taps[1] * taps[2]).ravel()
+    tap = ((time * taps[1] + site) * taps[2] + dendrite).ravel()
+    joined = ((time >= 0) & (site >= 0) & (dendrite >= 0)).ravel()
+    return np.flatnonzero(joined), tap[joined]
 
 
 def _fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
@@ -280,7 +282,7 @@ def _real(tensor: Tensor) -> Tensor:
 
 def _chunk(sheet: Tensor, size: tuple[int, int]) -> int:
     """Samples to transform at once: their spectra stay in a CPU's cache, or in a GPU's memory."""
-    points = 1 << (28 if sheet.is_cuda else 20)
+    points = 1 << (26 if sheet.is_cuda else 20)
     return max(1, points // (sheet.shape[1] * sheet.shape[2] * size[0] * (size[1] // 2 + 1)))
 
 

@@ -100,7 +100,9 @@ class SparseSynapses(_Synapses):
         self.check(activity)
         batch, axons, time_steps = activity.shape
         # One row for each axon: rows are copied whole, several times faster than single numbers.
-        rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch)
+        # They are in the weights' precision: an axon's gradient sums over all that listen to it,
+        # and in bfloat16, which autocast may bring, that sum would be off by several percent.
+        rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(self.weight.dtype)
         released = rows.index_select(0, self.wiring.flatten()) * self.weight.view(-1, 1)
         return self.on_sheet(released.view(self.neurons, self.synapses, time_steps, batch))
 

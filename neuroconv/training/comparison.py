@@ -6,12 +6,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
 from scipy.stats import t as student_t
 
 from neuroconv.training.config import Config, ConfigError, load_config
 from neuroconv.training.runs import (
     CONFIG,
     RunResult,
+    build,
+    count_parameters,
     load_run,
     new_folder,
     resolve,
@@ -69,10 +72,14 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
         if labels.count(label) > 1:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
     first = {key: value for key, value in config.model.items() if key != "label"}
-    results = [_result(labels[0], replace(config, model=first, opponents=()), None, progress)]
-    for label, table in zip(labels[1:], config.opponents, strict=True):
-        entrant = _entrant(config, table, results[0].parameters)
-        results.append(_result(label, entrant, results[0], progress))
+    entrants = [replace(config, model=first, opponents=())]
+    parameters = _parameters(entrants[0])
+    for table in config.opponents:
+        entrants.append(_entrant(config, table, parameters))
+        _parameters(entrants[-1])  # an opponent's mistake is found before anything is trained
+    results: list[ModelResult] = []
+    for label, entrant in zip(labels, entrants, strict=True):
+        results.append(_result(label, entrant, results[0] if results else None, progress))
     return results
 
 
@@ -84,6 +91,13 @@ def mean_interval(values: Sequence[float]) -> Estimate:
         return Estimate(values[0], None)
     quantile = float(student_t.ppf(0.975, len(values) - 1))
     return Estimate(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
+
+
+def _parameters(config: Config) -> int:
+    """Trained numbers of a configuration's model, which is built without memory."""
+    resolved, _ = resolve(config, config.train.seeds[0])
+    with torch.device("meta"):
+        return count_parameters(build(resolved))
 
 
 def _entrant(config: Config, table: dict[str, Any], parameters: int) -> Config:

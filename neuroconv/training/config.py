@@ -67,7 +67,8 @@ class TrainConfig:
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient; `inf` for no clipping.
         label_smoothing: of the training loss; validation and test use the plain cross entropy.
-        precision: of the forward pass; "auto" is bfloat16 on CUDA and float32 elsewhere.
+        precision: of the forward pass; "auto" is bfloat16 on CUDA and float32 elsewhere. By torch's
+            default, float32 convolutions on CUDA run in TF32.
         device: "auto" (CUDA if there is one, else the CPU) or a name that torch knows.
         seeds: one run for each.
         output: the folder in which run folders are made.

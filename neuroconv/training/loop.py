@@ -137,7 +137,7 @@ def train(
     title = folder.name if folder else type(model).__name__
     bar = TrainingBar(title, epochs=epochs, steps=last_step, done=state.step, shown=progress)
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bar:
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), bar:
             while state.step < last_step:
                 epoch = len(state.history)
                 batches = epoch_batches(train_data, size, batch_size, seed, epoch)
@@ -154,7 +154,9 @@ def train(
     except KeyboardInterrupt:
         way_on = f"; continue with: neuroconv resume {folder}" if folder else ""
         done = len(state.history)
-        raise KeyboardInterrupt(f"interrupted with {done} epochs finished{way_on}") from None
+        raise KeyboardInterrupt(
+            f"interrupted with {done} epoch{'' if done == 1 else 's'} finished{way_on}"
+        ) from None
     model.eval()
     if folder is not None:
         save_weights(model, folder / BEST)

@@ -123,7 +123,7 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
         raise RunError(f'split = {split!r}: expected "val" or "test"')
     sums = _read_json(folder, RESULT)["sha256"]
     config, splits = resolve(config, config.train.seeds[0])
-    model = _build(config)
+    model = build(config)
     load_weights(model, folder / BEST, sha256=sums[BEST])
     return evaluate_model(
         model,
@@ -171,7 +171,7 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
     return Config({**config.model, **known}, data, replace(config.train, seeds=(seed,))), splits
 
 
-def _build(config: Config) -> nn.Module:
+def build(config: Config) -> nn.Module:
     """The model, its first weights a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
@@ -184,7 +184,7 @@ def _build(config: Config) -> nn.Module:
 
 def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
     """Make the folder of a resolved configuration, and train in it."""
-    _build(config)  # a mistake in the model or the device leaves no folder behind
+    build(config)  # a mistake in the model or the device leaves no folder behind
     environment = _environment(config)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / ENVIRONMENT, environment)
@@ -194,7 +194,7 @@ def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> R
 
 def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
     """Train, from the folder's checkpoint if it has one, and write the result."""
-    model = _build(config)
+    model = build(config)
     settings = asdict(config.train)
     (settings["seed"],) = settings.pop("seeds")
     del settings["output"]

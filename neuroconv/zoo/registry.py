@@ -7,10 +7,12 @@ network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_cla
 import difflib
 import fnmatch
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 Builder = Callable[..., nn.Module]
 _REGISTRY: dict[str, Builder] = {}
@@ -68,4 +70,20 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
             raise TypeError(
                 f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(known)}"
             )
+    hints = typing.get_type_hints(builder)
+    for keyword, value in keywords.items():
+        _check_type(name, keyword, value, hints.get(keyword, Any))
     return builder(**keywords)
+
+
+def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:
+    """Holds a value against the builder's annotation; a list will do for a tuple."""
+    try:
+        check_type(
+            tuple(value) if isinstance(value, list) else value,
+            hint,
+            collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+        )
+    except TypeCheckError:
+        form = inspect.formatannotation(hint).replace("collections.abc.", "")
+        raise ValueError(f"model {name!r}: {keyword}={value!r}; expected {form}") from None

@@ -1,0 +1,466 @@
+"""The command line as a user meets it: words in; text, files and an exit status out."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroconv.cli import main
+from neuroconv.training import RunResult, load_config, read_result
+from neuroconv.zoo import count_parameters, create_model, list_models
+
+PROJECT = Path(__file__).resolve().parent.parent
+DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
+COMMANDS = ["list", "profile", "train", "compare", "resume", "evaluate", "match", "demo"]
+ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
+SMALL = """
+[model]
+name = "granule_convnet"
+widths = [2, 3]
+strides = [2, 1]
+
+[data]
+name = "digits"
+train_limit = 60
+
+[train]
+epochs = 2
+batch_size = 20
+learning_rate = 1e-2
+device = "cpu"
+
+[[opponents]]
+name = "plain_cnn"
+match = "parameters"
+encoding = "none"
+"""
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def status_of(*words: str | Path | int) -> int:
+    """The exit status of a command."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Runs a command in an empty folder and on a wide screen: (status, output, errors)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path | int) -> tuple[int, str, str]:
+        status = status_of(*words)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+# --- list, match, profile
+
+
+def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
+    status, out, err = call("list")
+    assert (status, err) == (0, "")
+    rows = {line.split()[1]: line.split()[3] for line in out.splitlines() if line.startswith("│")}
+    assert sorted(rows) == list_models()
+    for name in ("granule_convnet", "lenet5"):
+        assert rows[name] == f"{count_parameters(create_model(name)):,}"
+    assert "granule, purkinje" in out.splitlines()[-1]
+
+
+def test_list_takes_a_wildcard(call: Call) -> None:
+    _, out, _ = call("list", "cerebellum*")
+    assert {name for name in list_models() if re.search(rf"\b{name}\b", out)} == {
+        "cerebellum_base", "cerebellum_small", "cerebellum_tiny"
+    }  # fmt: skip
+
+
+def test_python_m_runs_the_same_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "neuroconv", "list", "granule*"],
+        capture_output=True, text=True, timeout=120, check=True, cwd=PROJECT,
+    )  # fmt: skip
+    assert "granule_convnet_conv3d" in done.stdout
+    assert "lenet5" not in done.stdout
+
+
+def numbers_in(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The keys that lead to each number of a JSON document."""
+    if isinstance(value, dict):
+        return [way for key, item in value.items() for way in numbers_in(item, (*path, key))]
+    if isinstance(value, list):
+        return [way for item in value for way in numbers_in(item, path)]
+    return [path] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def test_profile_of_the_essays_cells(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "cells.json"
+    status, out, _ = call("profile", "granule", "purkinje", "--json", file)
+    assert status == 0
+    granule, purkinje = json.loads(file.read_text())
+    assert granule["dendrites_essay_mac_per_neuron"] == 4_500
+    assert granule["dendrites_direct_mac_per_neuron"] == 4_800
+    assert purkinje["dendrites_essay_mac_per_neuron"] == 25_000_000_000
+    assert purkinje["dendrites_direct_mac_per_neuron"] == 25_000_000_000
+    assert (granule["synapses_per_sample"], purkinje["synapses_per_sample"]) == (15, 100_000)
+    for cell in (granule, purkinje):
+        assert set(cell["counters"]) == {"closed_form", "exact", "fvcore"}
+        assert cell["counters_agree"] is True
+        assert cell["counters_shared_families"]
+        assert cell["counters_disagreements"] == []
+    # What the file holds is what the table shows.
+    (essay,) = (line for line in out.splitlines() if "dendrites, essay" in line)
+    assert essay.replace("│", " ").split()[-2:] == ["4,500", "25,000,000,000"]
+    assert out.splitlines()[-1] == f"written to {file}"
+
+
+def test_every_number_of_a_profile_has_its_unit(call: Call, tmp_path: Path) -> None:
+    call("profile", "cerebellum_tiny", "--json", tmp_path / "p.json", "--no-stages")
+    units = {
+        "mac", "flop", "samples", "steps", "parameters", "elements", "neurons", "synapses",
+        "calls", "share",
+    }  # fmt: skip
+    ways = numbers_in(json.loads((tmp_path / "p.json").read_text()))
+    assert len(ways) > 50
+    for way in ways:
+        assert units & set("_".join(way).split("_")), way
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_counters_agree_on_every_zoo_entry(call: Call, tmp_path: Path, name: str) -> None:
+    shape = ["--image-shape", "3x32x32"] if name == "resnet18" else []  # 224 pixels take seconds
+    status, _, err = call("profile", name, *shape, "--no-stages", "--json", tmp_path / "p.json")
+    assert (status, err) == (0, "")
+    (counted,) = json.loads((tmp_path / "p.json").read_text())
+    assert set(counted["counters"]) == {"closed_form", "exact", "fvcore"}
+    assert counted["counters_agree"] is True
+    assert counted["modules_unstated"] == []
+
+
+def test_profile_takes_the_shape_that_list_shows(call: Call, tmp_path: Path) -> None:
+    for shape in ("1x28x28", "3x16x20"):
+        call("profile", "linear", "--image-shape", shape, "--json", tmp_path / f"{shape}.json")
+    mac = [
+        json.loads((tmp_path / f"{shape}.json").read_text())[0]["mac_per_sample"]
+        for shape in ("1x28x28", "3x16x20")
+    ]
+    assert mac == [10 * 28 * 28, 10 * 3 * 16 * 20]
+
+
+def test_convention_flop_doubles_the_mac(call: Call) -> None:
+    shown = []
+    for convention in ("mac", "flop"):
+        _, out, _ = call("profile", "granule", "--no-stages", "--convention", convention)
+        (line,) = (line for line in out.splitlines() if "dendrites, direct" in line)
+        shown.append(line.replace("│", " ").split()[-1])
+    assert shown == ["4,800", "9,600"]
+
+
+def test_a_whole_population_is_counted_without_its_memory(call: Call, tmp_path: Path) -> None:
+    """The essay's 100 million Purkinje cells would take 60 TB of parameters."""
+    status, out, _ = call(
+        "profile", "purkinje", "--neurons", 100_000_000, "--json", tmp_path / "p.json"
+    )
+    assert status == 0
+    (counted,) = json.loads((tmp_path / "p.json").read_text())
+    assert counted["neurons_per_sample"] == 100_000_000
+    assert counted["dendrites_essay_mac_per_neuron"] == 25_000_000_000
+    assert counted["counters_agree"] is True
+    assert list(counted["counters"]) == ["closed_form", "exact"]
+    assert "fvcore was skipped" in out
+
+
+def test_match_prints_the_width(call: Call) -> None:
+    status, out, _ = call("match", "granule_convnet", "--opponent", "mlp")
+    assert status == 0
+    target, matched = (int(number.replace(",", "")) for number in re.findall(r"[\d,]{4,}", out))
+    (width,) = re.findall(r"width=(\d+)", out)
+    shape = (1, 28, 28)  # granule_convnet's own
+    assert target == count_parameters(create_model("granule_convnet", image_shape=shape))
+    sizes = [
+        count_parameters(create_model("mlp", width=int(width) + more, image_shape=shape))
+        for more in (0, 1)
+    ]
+    assert sizes[0] == matched <= target < sizes[1]
+
+
+# --- train, evaluate, resume, compare
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, str, Path]:
+    """A run of one step, what was printed, and the file of results."""
+    folder = tmp_path_factory.mktemp("trained")
+    file = folder / "results.json"
+    out = StringIO()
+    with redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        words = ["--train.output", str(folder / "[runs]"), "--json", str(file)]
+        assert status_of("train", DIGITS, *ONE_STEP, *words) == 0
+    (run,) = (folder / "[runs]").iterdir()
+    return read_result(run), out.getvalue(), file
+
+
+def test_train_overrides_the_file_and_says_where_the_run_is(
+    trained: tuple[RunResult, str, Path],
+) -> None:
+    result, out, _ = trained
+    assert result.steps == 1
+    assert f"run: {result.run_dir}" in out.splitlines()  # whole, even on a narrow screen
+    assert f"{result.test_accuracy:.2%}" in out
+    config = load_config(result.run_dir / "config.toml")
+    assert config.train.seeds == (0,)
+    assert config.train.batch_size == load_config(DIGITS).train.batch_size
+
+
+def test_train_writes_its_results(trained: tuple[RunResult, str, Path]) -> None:
+    result, _, file = trained
+    numbers = json.loads(file.read_text())
+    (run,) = numbers["runs"]
+    assert run["run_dir"] == str(result.run_dir)
+    assert run["test_accuracy"] == numbers["test_accuracy_fraction_mean"] == result.test_accuracy
+    assert numbers["test_accuracy_fraction_95_half_width"] is None  # of one seed
+
+
+def test_evaluate_repeats_the_runs_scores(call: Call, trained: tuple[RunResult, str, Path]) -> None:
+    result = trained[0]
+    status, out, _ = call("evaluate", result.run_dir)
+    assert status == 0
+    assert out == (
+        f"test: accuracy {result.test_accuracy:.2%}, cross entropy {result.test_loss:.4f} nats, "
+        "360 images\n"
+    )
+    _, out, _ = call("evaluate", result.run_dir, "--split", "val")
+    assert out.startswith(f"val: accuracy {result.val_accuracy:.2%}")
+    assert out.endswith("180 images\n")
+
+
+def test_resume_of_a_finished_run_reads_it(
+    call: Call, trained: tuple[RunResult, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("nothing should be trained here")
+
+    monkeypatch.setattr("neuroconv.training.runs.train", fail)
+    status, out, _ = call("resume", trained[0].run_dir)
+    assert status == 0
+    assert f"{trained[0].test_accuracy:.2%}" in out
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+
+    def interrupt(bar: Any, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("neuroconv.training.loop.TrainingBar.epoch", interrupt)
+        status, _, err = call("train", "small.toml")
+    assert status == 130
+    assert "Traceback" not in err
+    (way_on,) = re.findall(r"interrupted with 1 epochs? finished; continue with: (.*)\n", err)
+    program, *words = shlex.split(way_on)
+    assert program == "neuroconv"
+    status, out, _ = call(*words)
+    assert status == 0
+    finished = read_result(words[-1])
+    assert [record["epoch"] for record in finished.history] == [1, 2]
+    assert f"{finished.test_accuracy:.2%}" in out
+
+
+def test_compare_writes_the_page_and_its_numbers(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+    status, out, _ = call(
+        "compare", "small.toml", *ONE_STEP, "--report", "made/here/page.html", "--no-linear"
+    )
+    assert status == 0
+    folder = tmp_path / "made" / "here"
+    numbers = json.loads((folder / "comparison.json").read_text())
+    granule, cnn = numbers["models"]
+    assert 0 < cnn["parameters_trained"] <= granule["parameters_trained"]
+    assert f"{granule['parameters_trained']:,}" in out
+    assert "<html" in (folder / "page.html").read_text()
+    assert str(folder / "page.html") in out
+    again = load_config(folder / "comparison.toml")
+    assert (again.train.max_steps, len(again.opponents)) == (1, 1)
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example_that_holds(call: Call, command: str) -> None:
+    status, out, err = call(command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: neuroconv {command} ")
+    assert "None" not in out
+    examples = re.findall(r"^Example: (neuroconv .*)$", out, flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        _, own, *words = shlex.split(example)
+        assert own == command
+        for word in words:
+            if word.startswith("--") and "." not in word:
+                assert f"{word} " in out
+            if word.endswith(".toml"):
+                assert (PROJECT / word).is_file()
+
+
+def test_help_lists_all_commands(call: Call) -> None:
+    status, out, _ = call("--help")
+    assert status == 0
+    assert [command for command in COMMANDS if f"• {command} " in out] == COMMANDS
+    assert "neuroconv COMMAND --help" in out
+
+
+# --- mistakes: status 2 and one message, which names the value, the expected form and the fix
+
+
+def refused(call: Call, *words: str) -> str:
+    """The one message of a command that does nothing else; its lines are joined."""
+    status, out, err = call(*words)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    if err.startswith("error: "):
+        assert err.count("\n") == 1
+    else:  # tyro's, in a box
+        assert err.count("For full helptext") == 1
+    return " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["Expected one of", *COMMANDS]),
+        (["trian", DIGITS], ["'trian'", "did you mean 'train'", "expected one of", *COMMANDS]),
+        (["list", "zzz*"], ["'zzz*'", *list_models()]),
+        (["list", "gra*", "lenet5"], ["'lenet5'", "neuroconv list --help"]),
+        (["match", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
+        (["match", "lenet5", "--opponent", "resnet18"], ["'resnet18'", "'width'", "plain_cnn"]),
+        (["resume"], ["RUN", "a run folder"]),
+        (["resume", "nowhere"], ["nowhere is not a run", "config.toml", "`neuroconv train` made"]),
+        (["resume", "."], [". is not a run", "expected a folder"]),
+        (["evaluate", "nowhere"], ["nowhere is not a run", "expected a folder"]),
+        (["evaluate", ".", "--split", "train"], ["'train'", "--split", "'val', 'test'"]),
+        (["demo", "--report", "."], ["--report .", "it is a folder", "the name of a file"]),
+    ],
+)
+def test_mistakes(call: Call, words: list[str], said: list[str]) -> None:
+    message = refused(call, *words)
+    for each in said:
+        assert each in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["no name", "expected names such as: granule purkinje"]),
+        (["granul"], ["'granul'", "did you mean granule_convnet", "or a cell: granule, purkinje"]),
+        (["linear", "--image-shape", "1", "28"], ["--image-shape", "'1'", "3x224x224"]),
+        (["linear", "--image-shape", "1x28"], ["'1x28'", "channels x height x width", "3x224x224"]),
+        (["linear", "--image-shape", "1x0x28"], ["'1x0x28'", "channels x height x width"]),
+        (["linear", "--image-shape", "1x-2x28"], ["'1x-2x28'", "channels x height x width"]),
+        (["granule", "--neurons", "0"], ["--neurons 0", "an integer of at least 1"]),
+        (["granule", "--neurons", "few"], ["--neurons", "'few'", "INT"]),
+        (["linear", "--batch", "-1"], ["--batch -1", "an integer of at least 1"]),
+        (["granule", "--counter", "mine"], ["'mine'", "--counter", "'fvcore'"]),
+        (["granule", "--jsn", "x"], ["'--jsn x'", "neuroconv profile --help"]),
+        (["granule", "--json", "file/x.json"], ["--json file/x.json", "the name of a file in a"]),
+    ],
+)
+def test_mistakes_in_profile(call: Call, tmp_path: Path, words: list[str], said: list[str]) -> None:
+    (tmp_path / "file").touch()  # so that no folder can have its name
+    message = refused(call, "profile", *words)
+    for each in said:
+        assert each in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model.name", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
+        (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean widths", "strides"]),
+        (["--train.epoch", "3"], ["epoch = 3", "did you mean 'epochs'", "batch_size"]),
+        (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer, at least 1"]),
+        (["--train.epochs=0"], ["epochs = 0", "expected an integer, at least 1"]),
+        (["--train.epochs"], ["--train.epochs has no value", "--train.epochs VALUE"]),
+        (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
+        (["--trian.epochs", "3"], ["'trian'", "did you mean 'train'", "model, data, train"]),
+        (["--epochs", "3"], ["'--epochs 3'", "did you mean --train.epochs VALUE?"]),
+        (["--image-size=8"], ["did you mean --data.image_size VALUE?"]),
+        (["--nonsense"], ["'--nonsense'", "neuroconv train --help"]),
+        (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
+        (["--train.output", "file/runs"], ["file", "expected a path"]),
+        (["--json", "file/x.json"], ["--json file/x.json", "expected the name of a file"]),
+        (["--data.name", "digit"], ["'digit'", "did you mean 'digits'", "imagenette"]),
+        (["--data.encoding", "morse"], ["'morse'", "repeat, poisson, saccade, none"]),
+        (["--data.train_limit", "3"], ["train_limit=3", "10 (one image for each class) to 1257"]),
+        (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
+        (
+            ["--data.name", "folder", "--data.root", "nowhere"],
+            ["nowhere", "is not a folder", "ROOT/{train,val}/CLASS/*.jpg", "--data.root ROOT"],
+        ),
+        (
+            ["--data.name", "folder", "--data.root", "empty"],
+            ["empty/train", "no valid file for the classes cat, dog", ".jpg", "Put images there"],
+        ),
+        (
+            [
+                "--model.name=cerebellum_tiny",
+                "--model.purkinje_mode=valid",
+                "--model.purkinje_filter=[30, 50]",
+            ],
+            ["30 branches x 50 dendrites", "5 sites x 50", "make the filter smaller or use mode"],
+        ),
+        (["--model.kernel_size", "[0, 4]"], ["kernel_size=(0, 4)", "expected positive integers"]),
+    ],
+)
+def test_mistakes_in_train(call: Call, tmp_path: Path, words: list[str], said: list[str]) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (tmp_path / "empty" / folder).mkdir(parents=True)
+    message = refused(call, "train", DIGITS, *words)
+    for each in said:
+        assert each in message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, ["config.toml: cannot be read", "expected a TOML file"]),
+        (SMALL + "x = = 1\n", ["config.toml: not valid TOML", "line 21"]),
+        (SMALL.replace("[train]", "[trian]"), ["[trian]", "did you mean 'train'"]),
+        (SMALL.replace("batch_size", "batchsize"), ["batchsize = 20", "mean 'batch_size'"]),
+        (SMALL.replace("= 20", '= "20"'), ["batch_size = '20'", "an integer, at least 1"]),
+        (SMALL.replace("epochs = 2\n", ""), ["[train] has no epochs", "an integer, at least 1"]),
+        (SMALL.replace("match = ", "match = 1 #"), ["match = 1", 'expected "parameters"']),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_mistakes_in_the_file(
+    call: Call, tmp_path: Path, command: str, text: str | None, said: list[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "config.toml").write_text(text)
+    message = refused(call, command, "config.toml")
+    for each in said:
+        assert each in message

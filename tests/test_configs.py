@@ -1,0 +1,148 @@
+"""Every file in configs/, and the demo's, is trained for one step: its model and its opponents.
+
+It is what `neuroconv compare` does, but for the data: four images of each split, so that evaluation
+takes no time. For the digits and MNIST they are real; folders of photographs are generated in the
+layout that the data set expects.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils.data import Dataset, Subset
+
+from neuroconv.data import DataSplits, load_data
+from neuroconv.training import Config, compare, load_config
+from neuroconv.zoo import count_parameters, create_model
+
+PROJECT = Path(__file__).resolve().parent.parent
+CONFIGS = [*sorted((PROJECT / "configs").glob("*.toml")), PROJECT / "neuroconv" / "demo.toml"]
+FEW = 4
+IMAGENETTE = (
+    "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
+    "n03394916", "n03417042", "n03425413", "n03445777", "n03888257",
+)  # fmt: skip
+
+
+class Few(Subset[Any]):
+    """The first images of a split, which still follows the epochs."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+
+
+def few(data: Dataset[Any]) -> Any:
+    return Few(data, range(FEW))
+
+
+def load_few(name: str, **keywords: Any) -> DataSplits:
+    splits = load_data(name, **keywords)
+    return replace(splits, train=few(splits.train), val=few(splits.val), test=few(splits.test))
+
+
+def write_images(root: Path, classes: tuple[str, ...]) -> Path:
+    """ROOT/{train,val}/CLASS/*.JPEG with noise in them, neither square nor of one size."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 20), ("val", 2)):
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (40 + number, 52, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.JPEG")
+    return root
+
+
+Root = Callable[[str, tuple[str, ...] | None], str | None]
+
+
+@pytest.fixture(scope="session")
+def root_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """The folder to give as data.root for a data set, filled with a few images if need be."""
+
+    def root(name: str, classes: tuple[str, ...] | None) -> str | None:
+        if name == "digits":
+            return None
+        if name == "mnist":
+            return str(request.getfixturevalue("data_root") / "mnist")
+        folder = tmp_path_factory.mktemp(name)
+        if name == "imagenette":
+            write_images(folder / "imagenette2-160", IMAGENETTE)
+        elif name == "folder":
+            write_images(folder, classes or ("cat", "dog"))
+        else:
+            pytest.fail(f"no data set {name!r} is at hand here: let this fixture make a small one")
+        return str(folder)
+
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small_data(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("NEUROCONV_CACHE", str(cache))
+    monkeypatch.setattr("neuroconv.training.runs.load_data", load_few)
+
+
+def one_step(path: Path, output: Path, root_of: Root) -> Config:
+    """The file's configuration with one seed, one step and a batch of the few images."""
+    config = load_config(
+        path,
+        [
+            "--train.max_steps=1",
+            "--train.seeds=[0]",
+            f"--train.batch_size={FEW}",
+            "--train.device=cpu",
+            f"--train.output={output}",
+            "--data.workers=0",
+        ],
+    )
+    root = root_of(config.data.name, config.data.classes)
+    return replace(config, data=replace(config.data, root=root))
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_step_of_every_config(path: Path, tmp_path: Path, root_of: Root) -> None:
+    config = one_step(path, tmp_path, root_of)
+    results = compare(config, progress=False)
+    tables = (config.model, *config.opponents)
+    assert [result.name for result in results] == [table["name"] for table in tables]
+    assert len({result.label for result in results}) == len(tables)
+    for table, result in zip(tables, results, strict=True):
+        (run,) = result.runs
+        assert run.steps == 1
+        assert run.test_images == FEW
+        assert math.isfinite(run.val_loss)
+        assert math.isfinite(run.test_loss)
+        resolved = load_config(run.run_dir / "config.toml")
+        own = {key: table[key] for key in ("encoding", "time_steps") if key in table}
+        assert resolved.data == replace(config.data, **own)
+        meant = {k: v for k, v in table.items() if k not in ("label", "match", *own)}
+        assert meant.items() <= resolved.model.items()
+        torch.manual_seed(0)  # the run's seed, which alone decides the first weights
+        model = create_model(**resolved.model)
+        assert result.parameters == count_parameters(model)
+        last = load_file(run.run_dir / "last.safetensors")
+        for name, parameter in model.named_parameters():
+            assert last[name].isfinite().all()
+            # The step has moved all that is to be trained, and nothing else.
+            assert torch.equal(last[name], parameter) is not parameter.requires_grad, name
+        if table.get("match") == "parameters":
+            wider = {**resolved.model, "width": resolved.model["width"] + 1}
+            assert result.parameters <= results[0].parameters
+            assert count_parameters(create_model(**wider)) > results[0].parameters
+
+
+def test_there_are_configs() -> None:
+    assert len(CONFIGS) > 5

@@ -1,0 +1,84 @@
+"""The experiments' own script, in small on the CPU, and the index of their folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+
+def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Exit status, report and printed lines."""
+    file = tmp_path / "result.json"
+    command = [sys.executable, str(EXPERIMENTS / "gpu" / "run.py"), "--json", str(file)]
+    done = subprocess.run(
+        [*command, "--quick", *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert file.exists(), done.stderr
+    return done.returncode, json.loads(file.read_text()), done.stdout
+
+
+def test_checks_pass_and_times_are_taken(tmp_path: Path) -> None:
+    only = ("backends", "full_neuron", "conv3d_bfloat16", "synapse_gradient", "peaks", "purkinje")
+    status, report, _ = run(tmp_path, "--device", "cpu", "--only", *only)
+    assert status == 0, report["failed"]
+    assert set(report) == {"environment", "settings", "sections", "failed", "seconds"}
+    assert {"python", "packages", "device", "threads"} <= set(report["environment"])
+    assert tuple(report["sections"]) == only
+    assert all(section["state"] == "complete" for section in report["sections"].values())
+    rows = {name: section["rows"] for name, section in report["sections"].items()}
+    assert len(rows["backends"]) == 3 * 3 * 4 * 3  # modes, backends, precisions, results
+    for name in only[:4]:
+        for row in rows[name]:
+            assert {"check", "error_over_largest", "tolerance", "ok"} <= set(row)
+            assert row["ok"] is (row["error_over_largest"] <= row["tolerance"]) is True
+    assert [row["peak"].split()[-1] for row in rows["peaks"][:3]] == ["bf16", "tf32", "fp32"]
+    for row in rows["purkinje"]:
+        assert {"task", "batch", "variants", "direct_fp32_over_fft_fp32"} <= set(row)
+        fft, direct = (row["variants"][name] for name in ("fft_fp32", "direct_fp32"))
+        assert fft["median_ms"] > 0
+        assert fft["repeats"] >= 3
+        ratio = direct["median_ms"] / fft["median_ms"]
+        assert row["direct_fp32_over_fft_fp32"] == pytest.approx(ratio)
+    assert rows["purkinje"][0]["variants"]["fft_fp32"]["share_of_peak"] > 0
+
+
+def test_a_section_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    status, report, printed = run(
+        tmp_path, "--device", "cpu", "--data", str(absent), "--only", "mnist", "capacity"
+    )
+    assert status == 1
+    assert report["sections"]["mnist"]["state"].startswith(f"FileNotFoundError: --data {absent}")
+    assert report["sections"]["capacity"]["state"] == "complete"
+    assert [failure["section"] for failure in report["failed"]] == ["mnist"]
+    assert "FAILED" in printed
+
+
+@pytest.mark.slow
+def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
+    status, report, _ = run(tmp_path, "--device", "cpu", "--data", str(data_root))
+    assert status == 0, report["failed"]
+    assert len(report["sections"]) == 14
+    assert all(section["rows"] for section in report["sections"].values())
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_every_section_runs_on_cuda(tmp_path: Path) -> None:
+    status, report, _ = run(tmp_path, "--device", "cuda")
+    assert status == 0, report["failed"]
+    assert len(report["sections"]) == 12  # two more train, and need data
+    for row in report["sections"]["training_step"]["rows"]:
+        assert row["peak_memory_mib"] > 0
+
+
+def test_the_index_names_every_experiment() -> None:
+    index = (EXPERIMENTS / "README.md").read_text()
+    folders = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.md"))
+    assert [name for name in folders if f"({name}/README.md)" not in index] == []
+    assert "gpu" in folders

@@ -1,0 +1,139 @@
+"""What the `gpu` tests beside each part leave out: counters, training and conversion on CUDA.
+
+There the backends, the layers and every zoo entry are held to the CPU's numbers.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from neuroconv import GranuleConv2d, convert, create_model, list_models, profile
+from neuroconv.layers import dendritic_conv
+from neuroconv.training import evaluate_model, load_weights, train
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = "cuda"
+NAMES = list_models()
+QUICK: dict[str, Any] = {"device": DEVICE, "batch_size": 4, "progress": False}
+
+
+class Random(Dataset[Any]):
+    """Twelve windows of three frames, and an interruption at the n-th item asked for."""
+
+    def __init__(self, fail_at: int = -1, pixels: int = 12) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.frames = torch.rand(12, 1, 3, pixels, pixels, generator=generator)
+        self.fail_at, self.asked = fail_at, 0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.asked += 1
+        if self.asked == self.fail_at:
+            raise KeyboardInterrupt
+        return self.frames[index], index % 10
+
+
+def build(name: str, seed: int = 0, pixels: int = 12) -> nn.Module:
+    """An entry for those windows; of the full Purkinje cell one is enough."""
+    torch.manual_seed(seed)
+    small = {"purkinje_cells": 1, "granule_cells": 200} if name == "cerebellum_base" else {}
+    shape = (1, pixels, pixels)
+    return create_model(name, image_shape=shape, num_classes=10, time_steps=3, **small)
+
+
+def copies(model: nn.Module) -> list[Tensor]:
+    return [parameter.detach().cpu().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_counters_agree_on_the_device(name: str) -> None:
+    model = build(name)
+    frames = torch.zeros(2, 1, 3, 12, 12)
+    torch.zeros(1, device=DEVICE)  # the generator's state is there from now on
+    state = torch.cuda.get_rng_state()
+    there = profile(model, frames, device=DEVICE, fvcore_device=DEVICE)
+    meta = profile(model, frames, counters=("exact",))
+    assert not there.skipped
+    assert there.agree, there.disagreements
+    assert {counts.device for counts in there.counts.values()} == {DEVICE}
+    assert there.counts["exact"].macs == meta.counts["exact"].macs
+    assert there.counts["exact"].uncounted == meta.counts["exact"].uncounted
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zoo_entry_trains_in_bfloat16_and_its_weights_run_on_the_cpu(
+    name: str, tmp_path: Path
+) -> None:
+    # ResNet's last maps are a pixel on images this small, too few to normalise in bfloat16.
+    pixels = 64 if name == "resnet18" else 12
+    model, data = build(name, 0, pixels), Random(pixels=pixels)
+    before = copies(model)
+    seen = []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    result = train(model, data, data, epochs=1, learning_rate=1e-3, run_dir=tmp_path, **QUICK)
+    assert result.steps == 3
+    assert set(seen) == {torch.bfloat16}
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {(DEVICE, torch.float32)}
+    assert not any(torch.equal(a, b) for a, b in zip(before, copies(model), strict=True))
+    again = build(name, 1, pixels)
+    load_weights(again, tmp_path / "best.safetensors")
+    on_cpu = evaluate_model(again, data, batch_size=4, device="cpu", precision="float32")
+    assert result.val.loss == pytest.approx(on_cpu.loss, rel=0.05)
+
+
+@pytest.mark.parametrize("mode", ["same", "valid"])
+@pytest.mark.parametrize("half", [False, True])
+def test_fft_in_float32_is_near_float64_under_autocast_too(mode: Any, half: bool) -> None:
+    sheet, filters = torch.randn(3, 2, 5, 20, 40), torch.randn(2, 5, 10, 40)
+    x, w = (t.double().requires_grad_() for t in (sheet, filters))
+    wanted = dendritic_conv(x, w, mode, "direct")
+    grad = torch.randn_like(wanted)
+    exact = (wanted, *torch.autograd.grad(wanted, (x, w), grad))
+    x, w = (t.to(DEVICE).requires_grad_() for t in (sheet, filters))
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
+        y = dendritic_conv(x, w, mode, "fft")
+    assert y.dtype == torch.float32  # the FFT takes no bfloat16, and rounds nothing to it
+    results = (y, *torch.autograd.grad(y, (x, w), grad.float().to(DEVICE)))
+    for result, reference in zip(results, exact, strict=True):
+        error = (result.detach().cpu().double() - reference.detach()).abs().max()
+        assert error < 1e-5 * reference.abs().max()
+
+
+def test_an_interrupted_run_continues_on_the_device(tmp_path: Path) -> None:
+    name, keywords = "cerebellum_tiny", {"epochs": 3, "run_dir": tmp_path, **QUICK}
+    with pytest.raises(KeyboardInterrupt):
+        # An epoch asks for 12 items of training; validation has a data set of its own.
+        train(build(name), Random(fail_at=20), Random(), **keywords)
+    model = build(name, seed=1)
+    result = train(model, Random(), Random(), resume=True, **keywords)
+    whole = train(build(name), Random(), Random(), epochs=3, **QUICK)
+    assert result.steps == whole.steps == 9
+    losses = [[epoch["train_loss"] for epoch in run.history] for run in (result, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # sums on CUDA have no fixed order
+    assert next(model.parameters()).device.type == DEVICE
+
+
+def test_training_gives_the_random_numbers_back() -> None:
+    model = build("cerebellum_tiny")
+    torch.rand(1, device=DEVICE)
+    state = torch.cuda.get_rng_state()
+    train(model, Random(), Random(), epochs=1, **QUICK)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+def test_convert_stays_on_the_device() -> None:
+    network = create_model("plain_cnn").to(DEVICE)
+    converted, rows = convert(network)
+    assert len(rows) == 3
+    assert any(isinstance(module, GranuleConv2d) for module in converted.modules())
+    assert {t.device.type for t in (*converted.parameters(), *converted.buffers())} == {DEVICE}
+    assert converted(torch.rand(2, 1, 28, 28, device=DEVICE)).isfinite().all()
