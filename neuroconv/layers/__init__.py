@@ -7,7 +7,7 @@ from neuroconv.layers.poisson import PoissonDropout
 from neuroconv.layers.readout import LastStep
 from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
-from neuroconv.layers.wiring import receptive_field_wiring, sparse_wiring
+from neuroconv.layers.wiring import parallel_wiring, receptive_field_wiring, sparse_wiring
 
 __all__ = [
     "Cost",
@@ -20,6 +20,7 @@ __all__ = [
     "SomaFilter",
     "SparseSynapses",
     "dendritic_conv",
+    "parallel_wiring",
     "receptive_field_wiring",
     "sparse_wiring",
 ]

@@ -39,9 +39,9 @@ BACKENDS: tuple[str, ...] = get_args(Backend)
 # A sheet of at most this many points is worth unrolling to a matrix: 4,096 MACs an output point
 # would be wasted on the zeros of a larger one.
 _MATMUL_POINTS = 256
-# Measured on two CPU cores, a grouped conv3d executes about this many times the MACs per second
-# that an FFT of the same sheet does; below the ratio the direct convolution is the faster one.
-_DIRECT_SPEED = 8
+# Measured on CPU cores at the full Purkinje sheet, an FFT convolution gets through this many times
+# the MACs per second of a grouped conv3d (3 times forward, 8 with both gradients).
+_FFT_SPEED = 4
 
 
 def dendritic_conv(
@@ -134,11 +134,8 @@ def choose_backend(
     if time_steps * sites * dendrites <= _MATMUL_POINTS:
         return "matmul"
     direct = conv_macs(1, 1, sheet, taps, mode, "direct")["convolution"]
-    return (
-        "fft"
-        if direct > _DIRECT_SPEED * conv_macs(1, 1, sheet, taps, mode, "fft")["fft"]
-        else "direct"
-    )
+    transforms = conv_macs(1, 1, sheet, taps, mode, "fft")["fft"]
+    return "fft" if _FFT_SPEED * direct > transforms else "direct"
 
 
 def conv_macs(

@@ -33,6 +33,9 @@ class DendriticConv(nn.Module):
         mode: "same", "valid" or "per_dendrite"; see `neuroconv.layers.conv`.
         backend: "auto", "direct", "fft" or "matmul".
         bias: a trainable resting potential for each dendrite that comes out.
+        unit_taps: hold the taps in units of their initial standard deviation. A step of Adam is
+            absolute: one that moves a filter of 60 taps by a twentieth overwrites a filter of
+            50,000, whose taps are that much smaller. In these units it moves both alike.
 
     Shape:
         sheet (B, N, T, P, D) -> potential (B, N, T, P', D')
@@ -50,6 +53,7 @@ class DendriticConv(nn.Module):
         mode: Mode = "same",
         backend: Backend = "auto",
         bias: bool = True,
+        unit_taps: bool = False,
     ) -> None:
         super().__init__()
         check_positive(neurons=neurons)
@@ -64,13 +68,14 @@ class DendriticConv(nn.Module):
         choose_backend((1, *self.sheet_shape), (time_steps, branches, across), mode, backend)
         self.weight = nn.Parameter(torch.empty(neurons, time_steps, branches, across))
         self.bias = nn.Parameter(torch.empty(neurons, self.out_shape[1])) if bias else None
+        fan_in = branches * time_steps * (1 if mode == "per_dendrite" else across)
+        self.deviation = math.sqrt(2 / fan_in)
+        self.tap_unit = self.deviation if unit_taps else 1.0
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """He's initialisation over the taps that one output reads; the bias starts at zero."""
-        branches, across, time_steps = self.filter_shape
-        fan_in = branches * time_steps * (1 if self.mode == "per_dendrite" else across)
-        nn.init.normal_(self.weight, std=math.sqrt(2 / fan_in))
+        nn.init.normal_(self.weight, std=self.deviation / self.tap_unit)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -80,7 +85,8 @@ class DendriticConv(nn.Module):
                 f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
                 f"time_steps, {self.sheet_shape[0]} sites, {self.sheet_shape[1]} dendrites)"
             )
-        potential = dendritic_conv(sheet, self.weight, self.mode, self.backend)
+        taps = self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
+        potential = dendritic_conv(sheet, taps, self.mode, self.backend)
         if self.bias is not None:
             potential = potential + self.bias[:, None, None, :]
         return potential

@@ -49,6 +49,21 @@ def sparse_wiring(
     return _synapses(axons, synapses, sites if claw else 1)
 
 
+def parallel_wiring(in_features: int, neurons: int, synapses: int) -> Tensor:
+    """Lays the axons over the tree in their order, as parallel fibres cross a Purkinje cell.
+
+    Neighbouring places listen to neighbouring axons, and all neurons of the row to the same ones,
+    each place by a synapse of its own. Nothing is drawn.
+
+    Returns:
+        (neurons, synapses) indices below `in_features`, rising along the synapses.
+    """
+    if _on_meta():
+        return torch.empty(neurons, synapses, dtype=torch.int64)
+    axons = np.arange(synapses, dtype=np.int64) * in_features // synapses
+    return _synapses(np.broadcast_to(axons, (neurons, synapses)), synapses, 1)
+
+
 def receptive_field_wiring(
     image_shape: tuple[int, int, int],
     neurons: int,

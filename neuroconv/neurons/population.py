@@ -3,7 +3,7 @@
 Shapes: B batch, F axons that come in, N neurons, T time steps, P sites, D dendrites.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,15 @@ from neuroconv.layers.dendrite import DendriticConv, DendriticRate, DendriticSum
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
-from neuroconv.layers.wiring import receptive_field_wiring, sparse_wiring
+from neuroconv.layers.wiring import parallel_wiring, receptive_field_wiring, sparse_wiring
 from neuroconv.neurons.physiology import (
     GRANULE_DETTMERS2015,
     PURKINJE_DETTMERS2015,
     Physiology,
 )
 
-Wiring = Literal["dense", "sparse", "receptive_field"]
+Wiring = Literal["dense", "sparse", "parallel", "receptive_field"]
+WIRINGS: tuple[str, ...] = get_args(Wiring)
 
 
 class Population(nn.Module):
@@ -37,10 +38,11 @@ class Population(nn.Module):
         sheet_shape: (sites P, dendrites D).
         filter_shape: (branches, dendrites, time_steps) of each neuron's dendritic filter.
         synapses: synapses of one neuron, at most P * D; the last places stay empty.
-        claw: the sites of a dendrite share one axon. Not with dense wiring.
+        claw: the sites of a dendrite share one axon. With "sparse" and "receptive_field" wiring.
         mode: how the filter meets the sheet: "same" (the essay's cost), "valid", "per_dendrite".
-        wiring: "sparse" (each synapse listens to one axon), "dense" (to all), or "receptive_field"
-            (to a patch of the image that `in_features` flattens).
+        wiring: "sparse" (each synapse listens to one axon, drawn from `seed`), "parallel" (to one
+            axon, in the order of the axons along the tree, the same for all neurons), "dense" (to
+            all axons), or "receptive_field" (to a patch of the image that `in_features` flattens).
         image_shape: (channels, height, width), for "receptive_field" alone.
         patch: (height, width) of a receptive field; default the sheet's shape.
         norm: where potentials are batch-normalised: "none", at the "dendrites" (each dendrite of
@@ -53,6 +55,8 @@ class Population(nn.Module):
         soma_per_neuron: one soma filter for each neuron instead.
         mean_wait: Poisson dropout's mean waiting periods; 0 turns it off.
         dropout_mode: "wait" or "independent".
+        unit_taps: hold the dendritic taps in units of their initial standard deviation, which
+            gives filters of any size the same pace of learning; see `DendriticConv`.
         backend: of the dendritic convolution.
         seed: of the wiring.
 
@@ -86,6 +90,7 @@ class Population(nn.Module):
         soma_per_neuron: bool = False,
         mean_wait: float | None = None,
         dropout_mode: DropoutMode = "wait",
+        unit_taps: bool = False,
         backend: Backend = "auto",
         seed: int = 0,
     ) -> None:
@@ -121,6 +126,7 @@ class Population(nn.Module):
             mode,
             backend,
             bias=norm not in ("dendrites", "both"),
+            unit_taps=unit_taps,
         )
         columns = self.dendrites.out_shape[1]
         self.dendritic_norm = (
@@ -184,12 +190,15 @@ def _synapses(
     patch: tuple[int, int] | None,
     seed: int,
 ) -> SparseSynapses | DenseSynapses:
-    check_choice("wiring", wiring, ("dense", "sparse", "receptive_field"))
+    check_choice("wiring", wiring, WIRINGS)
     if (image_shape is not None) != (wiring == "receptive_field"):
         raise ValueError(
             f"image_shape={image_shape} with wiring={wiring!r}; expected image_shape="
             "(channels, height, width) with wiring='receptive_field', and without it otherwise"
         )
+    if wiring == "parallel":
+        axons = parallel_wiring(in_features, neurons, synapses)
+        return SparseSynapses(axons, in_features, sheet_shape)
     if wiring == "dense":
         return DenseSynapses(in_features, neurons, sheet_shape, synapses)
     if image_shape is None:

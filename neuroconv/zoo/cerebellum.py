@@ -9,6 +9,7 @@ from neuroconv.layers import LastStep
 from neuroconv.layers.checks import check_positive, check_sizes, check_task, pair
 from neuroconv.layers.conv import Mode
 from neuroconv.neurons import Granule, Purkinje
+from neuroconv.neurons.population import Wiring
 from neuroconv.zoo.registry import register_model
 
 
@@ -58,6 +59,8 @@ def _cerebellum(
     purkinje_sheet: tuple[int, int],
     purkinje_filter: tuple[int, int],
     purkinje_mode: Mode,
+    purkinje_wiring: Wiring,
+    purkinje_unit_taps: bool,
     mean_wait: float,
     linear_dendrites: bool,
     freeze_purkinje_filters: bool,
@@ -87,6 +90,8 @@ def _cerebellum(
         sheet_shape=(purkinje_sheet[0], purkinje_sheet[1]),
         filter_shape=(purkinje_filter[0], purkinje_filter[1], time_steps),
         mode=purkinje_mode,
+        wiring=purkinje_wiring,
+        unit_taps=purkinje_unit_taps,
         norm="soma",
         mean_wait=0.0,
         linear_dendrites=linear_dendrites,
@@ -111,6 +116,8 @@ def cerebellum_tiny(
     purkinje_sheet: tuple[int, int] = (5, 50),
     purkinje_filter: tuple[int, int] = (5, 50),
     purkinje_mode: Mode = "per_dendrite",
+    purkinje_wiring: Wiring = "sparse",
+    purkinje_unit_taps: bool = False,
     mean_wait: float = 0.5,
     linear_dendrites: bool = False,
     freeze_purkinje_filters: bool = False,
@@ -124,6 +131,8 @@ def cerebellum_tiny(
         patch: (height, width) of the image patch that a granule cell draws its 4 pixels from.
         granule_mode, purkinje_mode: how the filters meet their sheets.
         purkinje_sheet: (sites, dendrites). purkinje_filter: (branches, dendrites).
+        purkinje_wiring: "sparse" (random), "parallel" (granule axons cross all trees in order).
+        purkinje_unit_taps: hold Purkinje taps in units of their initial deviation; for large ones.
         mean_wait: Poisson dropout of the granule cells; the few Purkinje cells have none.
         linear_dendrites: the control without the dendritic rectifier.
         freeze_purkinje_filters: keep the Purkinje filters as they were drawn.
@@ -131,8 +140,8 @@ def cerebellum_tiny(
     """
     return _cerebellum(
         image_shape, num_classes, time_steps, granule_cells, purkinje_cells, nuclei, patch,
-        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, mean_wait, linear_dendrites,
-        freeze_purkinje_filters, seed,
+        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, purkinje_wiring,
+        purkinje_unit_taps, mean_wait, linear_dendrites, freeze_purkinje_filters, seed,
     )  # fmt: skip
 
 
@@ -150,6 +159,8 @@ def cerebellum_small(
     purkinje_sheet: tuple[int, int] = (10, 100),
     purkinje_filter: tuple[int, int] = (10, 100),
     purkinje_mode: Mode = "per_dendrite",
+    purkinje_wiring: Wiring = "sparse",
+    purkinje_unit_taps: bool = False,
     mean_wait: float = 0.5,
     linear_dendrites: bool = False,
     freeze_purkinje_filters: bool = False,
@@ -162,8 +173,8 @@ def cerebellum_small(
     """
     return _cerebellum(
         image_shape, num_classes, time_steps, granule_cells, purkinje_cells, nuclei, patch,
-        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, mean_wait, linear_dendrites,
-        freeze_purkinje_filters, seed,
+        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, purkinje_wiring,
+        purkinje_unit_taps, mean_wait, linear_dendrites, freeze_purkinje_filters, seed,
     )  # fmt: skip
 
 
@@ -180,7 +191,9 @@ def cerebellum_base(
     granule_mode: Mode = "same",
     purkinje_sheet: tuple[int, int] = (100, 1000),
     purkinje_filter: tuple[int, int] = (10, 1000),
-    purkinje_mode: Mode = "same",
+    purkinje_mode: Mode = "valid",
+    purkinje_wiring: Wiring = "parallel",
+    purkinje_unit_taps: bool = True,
     mean_wait: float = 0.5,
     linear_dendrites: bool = False,
     freeze_purkinje_filters: bool = False,
@@ -188,11 +201,14 @@ def cerebellum_base(
 ) -> Cerebellum:
     """The essay's Purkinje cell in full: 100,000 synapses, 1,000 dendrites, a 10x1000x5 filter.
 
-    Few cells, each of full size, and the essay's cost: the filter mixes all dendrites ("same").
-    Arguments as in `cerebellum_tiny`.
+    Few cells, each of full size. Parallel fibres cross the trees in order, so that a tap of the
+    filter meets the same granule cells at every site, and the filter, which spans all dendrites,
+    takes its full overlaps ("valid"): under random wiring one tap meets another axon at each of its
+    positions and has nothing to learn. `purkinje_mode="same"` is the essay's cost, 1,100 times
+    this. Arguments as in `cerebellum_tiny`.
     """
     return _cerebellum(
         image_shape, num_classes, time_steps, granule_cells, purkinje_cells, nuclei, patch,
-        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, mean_wait, linear_dendrites,
-        freeze_purkinje_filters, seed,
+        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, purkinje_wiring,
+        purkinje_unit_taps, mean_wait, linear_dendrites, freeze_purkinje_filters, seed,
     )  # fmt: skip

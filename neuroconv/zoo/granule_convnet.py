@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.layers import Cost, LastStep
-from neuroconv.layers.checks import check_positive, check_task
+from neuroconv.layers.checks import check_positive, check_sizes, check_task
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import ImageWiring, wired_kernel
 from neuroconv.zoo.registry import register_model
@@ -117,6 +117,7 @@ def _granule_layers(
     seed: int,
 ) -> list[GranuleConv2d]:
     channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
+    rows, columns = check_sizes("kernel_size", kernel_size, ("branches", "dendrites"))
     check_positive(widths=widths, strides=strides, pool=pool)
     if len(widths) != len(strides):
         raise ValueError(
@@ -127,9 +128,9 @@ def _granule_layers(
         GranuleConv2d(
             channels[layer],
             channels[layer + 1],
-            (kernel_size[0], kernel_size[1]),
+            (rows, columns),
             strides[layer],
-            padding=(kernel_size[0] // 2, kernel_size[1] // 2),
+            padding=(rows // 2, columns // 2),
             time_steps=time_steps,
             wiring=wiring,
             norm="both",

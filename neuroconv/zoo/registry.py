@@ -70,10 +70,15 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
             raise TypeError(
                 f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(known)}"
             )
-    hints = typing.get_type_hints(builder)
-    for keyword, value in keywords.items():
-        _check_type(name, keyword, value, hints.get(keyword, Any))
-    return builder(**keywords)
+    try:
+        return builder(**keywords)
+    except (TypeError, IndexError, AttributeError):
+        # Sizes and choices are checked where they are used; what is left is a value of a type
+        # that the builder does not take.
+        hints = typing.get_type_hints(builder)
+        for keyword, value in keywords.items():
+            _check_type(name, keyword, value, hints.get(keyword, Any))
+        raise
 
 
 def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:

@@ -478,8 +478,8 @@ def test_closed_form_scales_with_batch_neurons_and_steps() -> None:
     [
         (*GRANULE, "same", "matmul"),
         (*PURKINJE, "same", "fft"),
-        (*PURKINJE, "valid", "direct"),
-        (*PURKINJE, "per_dendrite", "direct"),
+        (*PURKINJE, "valid", "fft"),
+        (*PURKINJE, "per_dendrite", "fft"),
         ((4, 8, 8), (4, 3, 3), "same", "matmul"),  # 256 points, the largest for a matrix
         ((1, 1, 257), (1, 1, 3), "same", "direct"),
         ((5, 10, 100), (5, 10, 100), "per_dendrite", "matmul"),  # 50 points for each column

@@ -127,3 +127,19 @@ def test_call_and_choice_errors() -> None:
         layer(torch.zeros(1, 3, 5, 4, 4))
     with pytest.raises(ValueError, match="reduction='median' is unknown; expected one of mean"):
         DendriticRate("median")  # type: ignore[arg-type]
+
+
+def test_unit_taps_filter_alike_and_scale_their_own_gradient() -> None:
+    plain = DendriticConv(2, (4, 4), (3, 4, 5)).double()
+    unit = DendriticConv(2, (4, 4), (3, 4, 5), unit_taps=True).double()
+    deviation = (2 / 60) ** 0.5
+    with torch.no_grad():
+        unit.weight.copy_(plain.weight / deviation)
+    sheet = torch.randn(3, 2, 5, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(unit(sheet), plain(sheet))
+    for layer in (plain, unit):
+        layer(sheet).square().sum().backward()
+    assert plain.weight.grad is not None
+    torch.testing.assert_close(unit.weight.grad, plain.weight.grad * deviation)
+    large = DendriticConv(50, (4, 40), (3, 40, 5), unit_taps=True)
+    assert 0.97 < large.weight.std().item() < 1.03

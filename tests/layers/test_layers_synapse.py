@@ -10,6 +10,7 @@ from torch import Tensor
 from neuroconv.layers import (
     DenseSynapses,
     SparseSynapses,
+    parallel_wiring,
     receptive_field_wiring,
     sparse_wiring,
 )
@@ -225,3 +226,15 @@ def test_call_errors(shape: tuple[int, ...]) -> None:
     for layer in (SparseSynapses(wiring, 3, (2, 2)), DenseSynapses(3, 2, (2, 2))):
         with pytest.raises(ValueError, match=r"expected \(batch, 3 axons, time_steps\)"):
             layer(torch.zeros(shape))
+
+
+def test_parallel_wiring_lays_all_axons_in_order_over_every_tree() -> None:
+    for axons, synapses in ((4, 12), (7, 12), (12, 12), (30, 12)):
+        wiring = parallel_wiring(axons, 3, synapses)
+        assert wiring.shape == (3, synapses)
+        assert (wiring == wiring[0]).all()
+        assert wiring[0].tolist() == [int(s * axons / synapses) for s in range(synapses)]
+        counts = wiring[0].bincount(minlength=axons)
+        assert counts.max() - counts.min() <= 1
+    with torch.device("meta"):
+        assert parallel_wiring(5, 2, 8).is_meta

@@ -32,7 +32,7 @@ PARAMETERS = {
     # 2,000 granule cells: 15 synapses, 60 taps, 4 resting potentials, 2 of the norm; 5 soma taps.
     # 8 Purkinje cells: 100,000 synapses, 50,000 taps, 1,000 resting potentials, 2; 5 soma taps.
     # 12 nuclei of 8 cells, 10 classes of 12 nuclei.
-    "cerebellum_base": 2_000 * 81 + 5 + 8 * 151_002 + 5 + 12 * 9 + 10 * 13,
+    "cerebellum_base": 2_000 * 81 + 5 + 4 * 150_003 + 5 + 12 * 5 + 10 * 13,
     "cerebellum_small": 1_000 * 81 + 5 + 32 * (1_000 + 5_000 + 100 + 2) + 5 + 12 * 33 + 10 * 13,
     "cerebellum_tiny": 256 * 81 + 5 + 16 * (250 + 1_250 + 50 + 2) + 5 + 12 * 17 + 10 * 13,
     # 8, 24 and 15 units: 60 taps, four dendritic norms and one at the soma; 5 soma taps a layer.
@@ -220,7 +220,8 @@ def test_cerebellum_is_the_chain() -> None:
     assert base.granule.synapses.synapses == 15
     assert base.purkinje.dendrites.filter_shape == (10, 1000, 5)
     assert base.purkinje.dendrites.sheet_shape == (100, 1000)
-    assert base.purkinje.dendrites.mode == "same"
+    assert base.purkinje.dendrites.mode == "valid"
+    assert base.purkinje.synapses.synapses == 100_000
     assert (base.granule.dropout.mean_wait, base.purkinje.dropout.mean_wait) == (0.5, 0.0)
 
 
