@@ -142,4 +142,6 @@ def _seeds(entry: Entry) -> str:
 
 def _cost(best: Entry, rival: Entry) -> str:
     ratio = best.mflop_per_image / rival.mflop_per_image
+    if 0.9 < ratio < 1.1 and ratio != 1:
+        return f"{ratio:.2f}"
     return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"
