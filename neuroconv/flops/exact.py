@@ -19,9 +19,9 @@ from neuroconv.flops.rules import (
     CONTRACTIONS,
     OTHERS,
     Counts,
-    complex_weight,
     fft_transform_macs,
     names,
+    pointwise_weight,
 )
 from neuroconv.flops.stand_in import as_inputs, explained, stand_in
 
@@ -141,7 +141,7 @@ class _Others(TorchDispatchMode):
             inputs = sum(t.is_complex() for t in operands) + sum(
                 isinstance(a, complex) for a in args
             )
-            weight = complex_weight(operator, results[0].is_complex(), inputs)
+            weight = pointwise_weight(operator, results[0].is_complex(), inputs)
             self.flops["pointwise"] += written * weight
         elif operator in _REDUCTIONS:
             self.flops["reduction"] += read

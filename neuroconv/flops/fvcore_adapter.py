@@ -19,9 +19,9 @@ from neuroconv.flops.rules import (
     CONTRACTIONS,
     OTHERS,
     Counts,
-    complex_weight,
     fft_transform_macs,
     names,
+    pointwise_weight,
 )
 from neuroconv.flops.stand_in import as_inputs, stand_in
 
@@ -166,7 +166,7 @@ def _pointwise(name: str) -> Handle:
         if not any(_is_float(value) for value in (*inputs, outputs[0])):
             return 0  # integers, Booleans and the arithmetic on sizes that tracing records
         complex_inputs = sum(_is_complex(value) for value in inputs)
-        weight = complex_weight(name, _is_complex(outputs[0]), complex_inputs)
+        weight = pointwise_weight(name, _is_complex(outputs[0]), complex_inputs)
         return prod(_shape(outputs[0])) * weight
 
     return handle

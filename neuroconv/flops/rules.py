@@ -11,7 +11,8 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
 | fft           | MAC  | cost model 1.25 n log2 n for one real transform of n points, 2.5 n log2 n |
 |               |      | for a complex one (n: product of the padded lengths), rounded, times the |
 |               |      | number of transforms |
-| pointwise     | FLOP | one per output element; complex: add 2, multiply 6 (by a real 2), other 2 |
+| pointwise     | FLOP | one per output element; complex: add 2, multiply 6 (by a real 2), other 2;|
+|               |      | addcmul is a product and a sum: 2, complex 8                             |
 | reduction     | FLOP | one per input element (sum, mean, maximum, norm ...) |
 | normalisation | FLOP | running statistics 2 per element; own statistics 4, or 5 with a weight; |
 |               |      | RMS norm 3 or 4; softmax 5 |
@@ -79,8 +80,10 @@ def fft_transform_macs(points: int, *, real: bool) -> int:
     return round((1.25 if real else 2.5) * points * math.log2(points))
 
 
-def complex_weight(operator: str, complex_output: bool, complex_inputs: int) -> int:
+def pointwise_weight(operator: str, complex_output: bool, complex_inputs: int) -> int:
     """FLOP per output element of a pointwise operator, by the table above."""
+    if operator.rstrip("_") == "addcmul":  # a product, added on
+        return 8 if complex_output else 2
     if not complex_output:
         return 1
     return 6 if operator == "mul" and complex_inputs == 2 else 2

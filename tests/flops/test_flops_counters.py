@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore
+from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
+from neuroconv.neurons import Purkinje
 
 x1, x2, x3 = torch.zeros(2, 4, 12), torch.zeros(2, 4, 9, 11), torch.zeros(2, 4, 5, 6, 7)
 
@@ -271,3 +272,15 @@ def test_cuda_counts_as_meta(name: str) -> None:
     assert count_fvcore(model, x, device="cuda").macs == expected
     assert next(model.parameters()).device.type == "cpu"
     assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+def test_the_spectral_products_of_an_fft_convolution_are_all_counted() -> None:
+    # 15 pairs of a step and a lag, each a complex multiply-add for each point of the half spectrum.
+    cell = Purkinje(30, 1, mean_wait=0.0)
+    counted = profile(cell, torch.zeros(1, 30, 5))
+    stated = counted.stages[1].cost.pointwise
+    assert stated == 8 * 15 * 105 * 751
+    for counter in ("exact", "fvcore"):
+        pointwise = counted.counts[counter].flops["pointwise"]
+        others = 4 * 500_000  # bias, rectifier, synaptic weights and the like on the sheet
+        assert stated - 2 * 5 * 105 * 751 <= pointwise <= stated + others
