@@ -477,10 +477,15 @@ def _evaluate(command: Evaluate, console: Console) -> None:
 
 
 def _match(command: Match, console: Console) -> None:
-    shape = command.image_shape or _image_shape(command.name)
+    defaults = inspect.signature(get_builder(command.name)).parameters
+    task = {  # the opponent is built for the very task of the model
+        "image_shape": command.image_shape or _image_shape(command.name),
+        "num_classes": defaults["num_classes"].default,
+        "time_steps": defaults["time_steps"].default,
+    }
     with torch.device("meta"):
-        target = count_parameters(create_model(command.name, image_shape=shape))
-    keywords = match_parameters(command.opponent, target, image_shape=shape)
+        target = count_parameters(create_model(command.name, **task))
+    keywords = match_parameters(command.opponent, target, **task)
     with torch.device("meta"):
         matched = count_parameters(create_model(command.opponent, **keywords))
     _say(console, f"{command.name}: {target:,} parameters")

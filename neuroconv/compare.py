@@ -281,6 +281,7 @@ def _numbers(
                 "difference_fraction_mean": entry.difference,
                 "difference_fraction_95_half_width": entry.difference_half_width,
                 "seconds_per_epoch": entry.seconds_per_epoch,
+                "peak_memory_mib_of_process_so_far": [run.peak_memory_mib for run in result.runs],
                 "run_folders": [str(run.run_dir) for run in result.runs],
             }
             for result, entry in zip(results, entries, strict=True)

@@ -186,14 +186,16 @@ def test_a_whole_population_is_counted_without_its_memory(call: Call, tmp_path: 
 
 
 def test_match_prints_the_width(call: Call) -> None:
-    status, out, _ = call("match", "granule_convnet", "--opponent", "mlp")
+    status, out, _ = call("match", "granule_convnet", "--opponent", "plain_cnn")
     assert status == 0
     target, matched = (int(number.replace(",", "")) for number in re.findall(r"[\d,]{4,}", out))
     (width,) = re.findall(r"width=(\d+)", out)
     shape = (1, 28, 28)  # granule_convnet's own
     assert target == count_parameters(create_model("granule_convnet", image_shape=shape))
     sizes = [
-        count_parameters(create_model("mlp", width=int(width) + more, image_shape=shape))
+        count_parameters(
+            create_model("plain_cnn", width=int(width) + more, image_shape=shape, time_steps=5)
+        )
         for more in (0, 1)
     ]
     assert sizes[0] == matched <= target < sizes[1]

@@ -134,6 +134,11 @@ class Profile:
         return ratio(self.reference.flop, self.batch)
 
     @property
+    def flop_per_neuron(self) -> float | None:
+        """`flop_per_sample` by neuron, every operator counted; None without neurons."""
+        return ratio(self.reference.flop, self.batch * self.neurons) if self.neurons else None
+
+    @property
     def mac_per_neuron(self) -> float | None:
         """`mac` by sample and neuron; None for a model without neurons."""
         return ratio(self.mac, self.batch * self.neurons) if self.neurons else None
@@ -170,6 +175,10 @@ class Profile:
             "dendrites_executed_mac_per_neuron": per_neuron("executed"),
             "mac_per_sample": self.mac_per_sample,
             "flop_per_sample": self.flop_per_sample,
+            "flop_per_neuron": self.flop_per_neuron,
+            "flop_per_neuron_and_step": (
+                None if self.flop_per_neuron is None else self.flop_per_neuron / self.time_steps
+            ),
             "mac_per_neuron": self.mac_per_neuron,
             "mac_per_neuron_and_step": self.mac_per_neuron_step,
             "fft_cost_model": "1.25 n log2 n MAC for a real transform of n points",
@@ -234,8 +243,9 @@ def profile(
             arithmetic), "cpu" or "cuda".
         fvcore_device: "cpu" or "cuda": fvcore runs the model.
         fvcore_limit: MAC above which fvcore is skipped.
-        time_steps: steps in the window; default the first `time_steps` attribute among the
-            model's modules, else 1.
+        time_steps: steps in the window; default the third axis of a first input of three or five
+            axes, (batch, axons, steps) or (batch, channels, steps, height, width), if a module has
+            a `time_steps`; for other inputs that attribute's value, else 1.
 
     Raises:
         TypeError: inputs that are not tensors.
@@ -274,7 +284,11 @@ def profile(
     frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
     if time_steps is None:
         found = (getattr(module, "time_steps", None) for module in model.modules())
-        time_steps = next((steps for steps in found if isinstance(steps, int)), 1)
+        time_steps = next((steps for steps in found if isinstance(steps, int)), None)
+        if time_steps is None:
+            time_steps = 1
+        elif items[0].dim() in (3, 5):
+            time_steps = items[0].shape[2]
     return Profile(
         name=type(model).__name__ if name is None else name,
         batch=items[0].shape[0],

@@ -34,7 +34,11 @@ def _agreement(profile: Profile) -> str:
 def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -> Table:
     """One column for each profile; dendrites by dendritic neuron, all stages by neuron."""
     factor, unit = _factor(convention), convention.upper()
-    table = Table(caption=f"{unit}; 1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP")
+    table = Table(
+        caption=f"{unit} is 1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP"
+        if factor == 2
+        else "1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP"
+    )
     table.add_column("")
     for profile in profiles:
         table.add_column(profile.name, justify="right", overflow="fold")
@@ -54,7 +58,8 @@ def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -
             f"all stages: {unit} a neuron and step",
             [_number(p.mac_per_neuron_step, factor) for p in profiles],
         ),
-        ("MFLOP a sample", [f"{p.flop_per_sample / 1e6:,.3f}" for p in profiles]),
+        ("all operators: FLOP a neuron", [_number(p.flop_per_neuron) for p in profiles]),
+        ("all operators: MFLOP a sample", [f"{p.flop_per_sample / 1e6:,.3f}" for p in profiles]),
         *(
             (
                 f"{counter} on {_devices(profiles, counter)}: {unit} a batch",

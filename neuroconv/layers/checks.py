@@ -26,7 +26,7 @@ def check_sizes(name: str, sizes: Any, axes: Sequence[str]) -> tuple[int, ...]:
 def check_room(synapses: int, sheet_shape: tuple[int, int]) -> None:
     """Raises ValueError unless so many synapses find a place on a sheet of (sites, dendrites)."""
     places = sheet_shape[0] * sheet_shape[1]
-    if not 1 <= synapses <= places:
+    if type(synapses) is not int or not 1 <= synapses <= places:
         raise ValueError(
             f"synapses={synapses}; expected 1 to {places}, the places of a sheet of "
             f"{sheet_shape[0]} sites x {sheet_shape[1]} dendrites"

@@ -15,7 +15,7 @@ Backends compute the same numbers and differ in cost:
     direct   torch's conv3d with one group for each neuron; the reference
     fft      a real 2-D FFT over sites and dendrites, the time taps summed in the frequency domain
     matmul   the filter unrolled to a banded matrix, one batched product; for sheets of few points
-    auto     the cheapest of the three by the rule in `choose_backend`
+    auto     matmul for small sheets, else the cheaper of the other two; see `choose_backend`
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ Backend = Literal["auto", "direct", "fft", "matmul"]
 MODES: tuple[str, ...] = get_args(Mode)
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
-# A sheet of at most this many points is worth unrolling to a matrix: 4,096 MACs an output point
-# would be wasted on the zeros of a larger one.
+# A sheet of at most this many points is worth unrolling to a matrix, although most of the matrix is
+# zeros: a product of small dense matrices is far faster than a convolution of many small groups.
 _MATMUL_POINTS = 256
 # Measured on CPU cores at the full Purkinje sheet, an FFT convolution gets through this many times
 # the MACs per second of a grouped conv3d (3 times forward, 8 with both gradients).

@@ -41,7 +41,7 @@ class PoissonDropout(nn.Module):
 
     def __init__(self, mean_wait: float = 0.5, mode: DropoutMode = "wait") -> None:
         super().__init__()
-        if not 0 <= mean_wait <= 50:
+        if not isinstance(mean_wait, int | float) or not 0 <= mean_wait <= 50:
             raise ValueError(
                 f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to 50 (a neuron "
                 "that waits longer hardly ever fires)"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.layers.checks import check_room
+from neuroconv.layers.checks import check_positive, check_room, pair
 
 
 def sparse_wiring(
@@ -90,7 +90,8 @@ def receptive_field_wiring(
         ValueError: a patch larger than the image, or one that differs from the sheet without claw.
     """
     channels, height, width = image_shape
-    rows, cols = patch or sheet_shape
+    rows, cols = sheet_shape if patch is None else pair("patch", patch)
+    check_positive(patch=(rows, cols))
     check_room(synapses, sheet_shape)
     if rows > height or cols > width:
         raise ValueError(
@@ -133,7 +134,7 @@ def _synapses(axons: NDArray[np.int64], synapses: int, share: int) -> Tensor:
 
 
 def _generator(seed: int) -> np.random.Generator:
-    if seed < 0:
+    if type(seed) is not int or seed < 0:
         raise ValueError(f"seed={seed}; expected an integer of at least 0")
     return np.random.default_rng(seed)
 

@@ -101,9 +101,12 @@ class Population(nn.Module):
         if synapses is None and sheet_shape is None:
             synapses = preset.synapses
         rows, dendrites = check_sizes(
-            "sheet_shape", sheet_shape or preset.sheet_shape, ("sites", "dendrites")
+            "sheet_shape",
+            preset.sheet_shape if sheet_shape is None else sheet_shape,
+            ("sites", "dendrites"),
         )
-        filter_shape = filter_shape or preset.filter_shape
+        if filter_shape is None:
+            filter_shape = preset.filter_shape
         check_sizes("filter_shape", filter_shape, ("branches", "dendrites", "time_steps"))
         self.in_features, self.out_features = in_features, out_features
         self.time_steps = filter_shape[-1]
@@ -196,6 +199,8 @@ def _synapses(
             f"image_shape={image_shape} with wiring={wiring!r}; expected image_shape="
             "(channels, height, width) with wiring='receptive_field', and without it otherwise"
         )
+    if patch is not None and wiring != "receptive_field":
+        raise ValueError(f"patch={patch} with wiring={wiring!r}; it is for 'receptive_field' alone")
     if wiring == "parallel":
         axons = parallel_wiring(in_features, neurons, synapses)
         return SparseSynapses(axons, in_features, sheet_shape)
@@ -204,14 +209,23 @@ def _synapses(
     if image_shape is None:
         axons = sparse_wiring(in_features, neurons, synapses, sheet_shape, claw=claw, seed=seed)
         return SparseSynapses(axons, in_features, sheet_shape)
-    pixels = image_shape[0] * image_shape[1] * image_shape[2]
+    channels, height, width = check_sizes(
+        "image_shape", image_shape, ("channels", "height", "width")
+    )
+    pixels = channels * height * width
     if pixels != in_features:
         raise ValueError(
             f"image_shape={image_shape} has {pixels} pixels and in_features is {in_features}; "
             "expected one axon for each pixel"
         )
     axons = receptive_field_wiring(
-        image_shape, neurons, synapses, sheet_shape, patch=patch, claw=claw, seed=seed
+        (channels, height, width),
+        neurons,
+        synapses,
+        sheet_shape,
+        patch=patch,
+        claw=claw,
+        seed=seed,
     )
     return SparseSynapses(axons, in_features, sheet_shape)
 
@@ -219,8 +233,9 @@ def _synapses(
 class Granule(Population):
     """Cerebellar granule cells: 4 dendrites, 15 synapses from 4 axons, a 3x4x5 filter.
 
-    Half of the brain's neurons and its smallest: a dendrite's claw grips one mossy fibre, and the
-    T-shaped axon runs on to the Purkinje cells. See `Population` for arguments and shapes.
+    More than half of the brain's neurons, and its smallest: a dendrite's claw grips one mossy
+    fibre, and the T-shaped axon runs on to the Purkinje cells. See `Population` for arguments and
+    shapes.
     """
 
     physiology = GRANULE_DETTMERS2015

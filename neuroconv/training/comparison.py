@@ -71,8 +71,7 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
-    first = {key: value for key, value in config.model.items() if key != "label"}
-    entrants = [replace(config, model=first, opponents=())]
+    entrants = [replace(config, opponents=())]
     parameters = _parameters(entrants[0])
     for table in config.opponents:
         entrants.append(_entrant(config, table, parameters))

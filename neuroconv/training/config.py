@@ -62,7 +62,7 @@ class TrainConfig:
         learning_rate: its peak, reached after the warm-up.
         batch_size: images in a step.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
-        weight_decay: for parameters of two or more axes; biases and norms have none.
+        weight_decay: for parameters of two or more axes, a table of biases included.
         momentum: of SGD; AdamW does not read it.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient; `inf` for no clipping.

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from neuroconv.data import DataSplits, Frames
 
-LARGEST = 20_000
+LARGEST = 60_000
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C: the larger, the weaker the penalty
 
 
@@ -22,7 +22,7 @@ def linear_baseline(splits: DataSplits) -> float:
 
     Pixels are standardised. The penalty is weakened tenfold from C = 1e-5 to 1, and the search ends
     where validation accuracy falls; the test set is met once, by the best. The fit is on the
-    training split alone; of more than 20,000 training images, on a fixed stratified 20,000.
+    training split alone; of more than 60,000 training images, on a fixed stratified 60,000.
 
     Args:
         splits: loaded with encoding="none" and without augmentation.

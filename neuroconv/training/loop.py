@@ -239,7 +239,7 @@ def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) ->
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the trainable parameters; those of one axis do not decay."""
+    """AdamW or SGD over the trainable parameters; those of one axis (norms, most biases) do not."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")

@@ -168,7 +168,8 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
                 f"[model] {key} = {config.model[key]!r}: the data set {data.name!r}, as [data] has "
                 f"it, gives {value!r}: leave the key out, or correct [data]"
             )
-    return Config({**config.model, **known}, data, replace(config.train, seeds=(seed,))), splits
+    model = {key: value for key, value in config.model.items() if key != "label"}
+    return Config({**model, **known}, data, replace(config.train, seeds=(seed,))), splits
 
 
 def build(config: Config) -> nn.Module:

@@ -48,6 +48,7 @@ class Cerebellum(nn.Module):
 
 
 def _cerebellum(
+    *,
     image_shape: tuple[int, int, int],
     num_classes: int,
     time_steps: int,
@@ -139,10 +140,24 @@ def cerebellum_tiny(
         seed: of the wiring.
     """
     return _cerebellum(
-        image_shape, num_classes, time_steps, granule_cells, purkinje_cells, nuclei, patch,
-        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, purkinje_wiring,
-        purkinje_unit_taps, mean_wait, linear_dendrites, freeze_purkinje_filters, seed,
-    )  # fmt: skip
+        image_shape=image_shape,
+        num_classes=num_classes,
+        time_steps=time_steps,
+        granule_cells=granule_cells,
+        purkinje_cells=purkinje_cells,
+        nuclei=nuclei,
+        patch=patch,
+        granule_mode=granule_mode,
+        purkinje_sheet=purkinje_sheet,
+        purkinje_filter=purkinje_filter,
+        purkinje_mode=purkinje_mode,
+        purkinje_wiring=purkinje_wiring,
+        purkinje_unit_taps=purkinje_unit_taps,
+        mean_wait=mean_wait,
+        linear_dendrites=linear_dendrites,
+        freeze_purkinje_filters=freeze_purkinje_filters,
+        seed=seed,
+    )
 
 
 @register_model
@@ -172,10 +187,24 @@ def cerebellum_small(
     each dendrite and step. Arguments as in `cerebellum_tiny`.
     """
     return _cerebellum(
-        image_shape, num_classes, time_steps, granule_cells, purkinje_cells, nuclei, patch,
-        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, purkinje_wiring,
-        purkinje_unit_taps, mean_wait, linear_dendrites, freeze_purkinje_filters, seed,
-    )  # fmt: skip
+        image_shape=image_shape,
+        num_classes=num_classes,
+        time_steps=time_steps,
+        granule_cells=granule_cells,
+        purkinje_cells=purkinje_cells,
+        nuclei=nuclei,
+        patch=patch,
+        granule_mode=granule_mode,
+        purkinje_sheet=purkinje_sheet,
+        purkinje_filter=purkinje_filter,
+        purkinje_mode=purkinje_mode,
+        purkinje_wiring=purkinje_wiring,
+        purkinje_unit_taps=purkinje_unit_taps,
+        mean_wait=mean_wait,
+        linear_dendrites=linear_dendrites,
+        freeze_purkinje_filters=freeze_purkinje_filters,
+        seed=seed,
+    )
 
 
 @register_model
@@ -199,16 +228,32 @@ def cerebellum_base(
     freeze_purkinje_filters: bool = False,
     seed: int = 0,
 ) -> Cerebellum:
-    """The essay's Purkinje cell in full: 100,000 synapses, 1,000 dendrites, a 10x1000x5 filter.
+    """The essay's Purkinje cell in size: 100,000 synapses, 1,000 dendrites, a 10x1000x5 filter.
 
-    Few cells, each of full size. Parallel fibres cross the trees in order, so that a tap of the
-    filter meets the same granule cells at every site, and the filter, which spans all dendrites,
-    takes its full overlaps ("valid"): under random wiring one tap meets another axon at each of its
-    positions and has nothing to learn. `purkinje_mode="same"` is the essay's cost, 1,100 times
-    this. Arguments as in `cerebellum_tiny`.
+    Few cells, each of full size, over 2,000 granule cells, so that an axon makes 50 synapses in a
+    row where the essay gives each synapse an axon of its own. Parallel fibres cross the trees in
+    order: a dendrite listens to two neighbouring granule cells, one along the lower half of its
+    sites and one along the upper, and a tap of the filter, which takes its full overlaps
+    ("valid"), meets no others. Under random wiring a tap meets another axon at each position and
+    has little to learn. `purkinje_mode="same"` is the essay's cost, 1,100 times this. Arguments as
+    in `cerebellum_tiny`.
     """
     return _cerebellum(
-        image_shape, num_classes, time_steps, granule_cells, purkinje_cells, nuclei, patch,
-        granule_mode, purkinje_sheet, purkinje_filter, purkinje_mode, purkinje_wiring,
-        purkinje_unit_taps, mean_wait, linear_dendrites, freeze_purkinje_filters, seed,
-    )  # fmt: skip
+        image_shape=image_shape,
+        num_classes=num_classes,
+        time_steps=time_steps,
+        granule_cells=granule_cells,
+        purkinje_cells=purkinje_cells,
+        nuclei=nuclei,
+        patch=patch,
+        granule_mode=granule_mode,
+        purkinje_sheet=purkinje_sheet,
+        purkinje_filter=purkinje_filter,
+        purkinje_mode=purkinje_mode,
+        purkinje_wiring=purkinje_wiring,
+        purkinje_unit_taps=purkinje_unit_taps,
+        mean_wait=mean_wait,
+        linear_dendrites=linear_dendrites,
+        freeze_purkinje_filters=freeze_purkinje_filters,
+        seed=seed,
+    )

@@ -1,0 +1,58 @@
+"""Prints the README's table of results from the recorded comparison files.
+
+python experiments/table.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RECORDED = (
+    ("MNIST, 3 epochs", "mnist/granule.json"),
+    ("MNIST, 2 epochs", "mnist/cerebellum.json"),
+    ("CIFAR-10 sample, 32 pixels, 6 epochs", "photographs/cifar10.json"),
+    ("ImageNet sample, 64 pixels, 2 classes, 20 epochs", "photographs/imagenet.json"),
+    ("digits, full 10x1000x5 filter, 2 epochs", "full_filter/result.json"),
+)
+
+
+def percent(mean: float, half_width: float | None) -> str:
+    return f"{mean:.2%}" if half_width is None else f"{mean:.2%} ± {half_width * 100:.2f}"
+
+
+def rows(task: str, path: str) -> list[str]:
+    recorded: dict[str, Any] = json.loads((HERE / path).read_text())
+    lines = []
+    for model in recorded["models"]:
+        accuracy = percent(
+            model["test_accuracy_fraction_mean"], model["test_accuracy_fraction_95_half_width"]
+        )
+        difference = ""
+        if model["difference_fraction_mean"] is not None:
+            points = [
+                100 * model[f"difference_fraction_{key}"] for key in ("mean", "95_half_width")
+            ]
+            difference = f"{points[0]:+.2f} ± {points[1]:.2f}"
+        lines.append(
+            f"| {task} | {model['label']} | {model['parameters_trained']:,} "
+            f"| {model['mflop_per_image']:,.2f} | {accuracy} | {difference} |"
+        )
+        task = ""
+    linear = recorded["linear_test_accuracy_fraction"]
+    if linear is not None:
+        lines.append(f"| | linear classifier | | | {linear:.2%} | |")
+    lines.append(f"| | chance | | | {recorded['chance_test_accuracy_fraction']:.2%} | |")
+    return lines
+
+
+def main() -> None:
+    print("| task | model | parameters | MFLOP an image | test accuracy | points to the first |")
+    print("|---|---|---:|---:|---:|---:|")
+    for task, path in RECORDED:
+        if (HERE / path).exists():
+            print("\n".join(rows(task, path)))
+
+
+if __name__ == "__main__":
+    main()
