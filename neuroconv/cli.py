@@ -20,6 +20,7 @@ from rich.text import Text
 from torch import Tensor, nn
 from tyro.constructors import PrimitiveConstructorSpec
 
+from neuroconv import __version__
 from neuroconv.flops import COUNTERS, Profile, profile, stage_table, summary_table
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.training import (
@@ -227,6 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     try:
         _dispatch(words, console)
+    except BrokenPipeError:  # whoever read our output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, TypeError, FloatingPointError, OSError, RuntimeError) as error:
         message = Text.assemble(("error: ", "bold red"), _explain(error))
         Console(stderr=True).print(message, soft_wrap=True)
@@ -252,6 +256,9 @@ def _say(console: Console, text: str) -> None:
 
 
 def _dispatch(words: list[str], console: Console) -> None:
+    if words == ["--version"]:
+        _say(console, f"neuroconv {__version__}")
+        return
     if words and words[0] not in _COMMANDS and not words[0].startswith("-"):
         near = difflib.get_close_matches(words[0], _COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

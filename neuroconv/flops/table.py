@@ -48,7 +48,7 @@ def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -
         ("synapses", [_number(p.synapses) for p in profiles]),
         *(
             (
-                f"dendrites, {column}: {unit} a neuron",
+                f"dendrites, {column}: {unit} a dendritic neuron",
                 [_number(p.dendritic_mac_per_neuron(column), factor) for p in profiles],
             )
             for column in ("essay", "direct", "executed")

@@ -137,7 +137,15 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
 
 def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
     """A new run for each of the configuration's seeds; `mean_interval` sums up their accuracies."""
-    return [run(config, seed=seed, progress=progress) for seed in config.train.seeds]
+    results = []
+    for place, seed in enumerate(config.train.seeds):
+        try:
+            results.append(run(config, seed=seed, progress=progress))
+        except KeyboardInterrupt as stop:
+            left = list(config.train.seeds[place + 1 :])
+            also = f'; seeds {left} were not begun: train with --train.seeds "{left}"'
+            raise KeyboardInterrupt(f"{stop}{also if left else ''}") from None
+    return results
 
 
 def read_result(run_dir: str | Path) -> RunResult:
