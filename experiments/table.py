@@ -13,7 +13,8 @@ RECORDED = (
     ("MNIST, 2 epochs", "mnist/cerebellum.json"),
     ("CIFAR-10 sample, 32 pixels, 6 epochs", "photographs/cifar10.json"),
     ("ImageNet sample, 64 pixels, 2 classes, 20 epochs", "photographs/imagenet.json"),
-    ("digits, full 10x1000x5 filter, 2 epochs", "full_filter/result.json"),
+    ("digits, full 10x1000x5 filter, 2 epochs", "full_filter/two_epochs.json"),
+    ("digits, full 10x1000x5 filter, 3 epochs", "full_filter/result.json"),
 )
 
 
