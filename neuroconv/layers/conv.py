@@ -24,7 +24,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -209,22 +208,20 @@ def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     _, neurons, time_steps, sites, dendrites = _sizes(sheet)
     _, k_time, branches, across = _sizes(filters)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
-    place, tap = _band((time_steps, sites, dendrites), (k_time, branches, across), mode)
+    band = _band((time_steps, sites, dendrites), (k_time, branches, across), mode)
+    place, tap = band.to(filters.device)
     # Points in the order that synapses leave them in, batch innermost: nothing is copied here.
     points = sheet.permute(1, 4, 3, 2, 0).flatten(1, 3)
     entries = rows * cols * time_steps * points.shape[1]
-    taps = filters.flatten(1).index_select(1, torch.from_numpy(tap).to(filters.device))
-    matrices = filters.new_zeros(neurons, entries).index_copy(
-        1, torch.from_numpy(place).to(filters.device), taps
-    )
+    taps = filters.flatten(1).index_select(1, tap)
+    matrices = filters.new_zeros(neurons, entries).index_copy(1, place, taps)
     potentials = torch.bmm(matrices.view(neurons, -1, points.shape[1]), points)
     return potentials.unflatten(1, (cols, rows, time_steps)).permute(4, 0, 3, 2, 1)
 
 
-def _band(
-    sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the (output point, input point) matrix is not zero, and which tap stands there.
+@torch.compiler.assume_constant_result
+def _band(sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode) -> Tensor:
+    """(2, entries): the places of the (output point, input point) matrix that hold a tap; which tap.
 
     Points are numbered dendrite by dendrite, site by site, step by step.
     """
@@ -239,7 +236,7 @@ def _band(
     dendrite = grids[2][:, None, None, :, None, None]
     tap = ((time * taps[1] + site) * taps[2] + dendrite).ravel()
     joined = ((time >= 0) & (site >= 0) & (dendrite >= 0)).ravel()
-    return np.flatnonzero(joined), tap[joined]
+    return torch.from_numpy(np.stack([np.flatnonzero(joined), tap[joined]]))
 
 
 def _fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
