@@ -221,7 +221,7 @@ def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
 
 @torch.compiler.assume_constant_result
 def _band(sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode) -> Tensor:
-    """(2, entries): the places of the (output point, input point) matrix that hold a tap; which tap.
+    """(2, entries): the places of the (output, input) matrix that hold a tap, and the tap of each.
 
     Points are numbered dendrite by dendrite, site by site, step by step.
     """
