@@ -19,7 +19,7 @@ def data_root() -> Path:
             f"no real data: there is no folder {root} "
             f"(NEUROCONV_DATA={named!r}; without it, ../shared/data beside the project)"
         )
-    return root
+    return root.resolve()
 
 
 @pytest.fixture(autouse=True)
