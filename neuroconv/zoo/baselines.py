@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from neuroconv.layers.checks import check_positive, check_task
+from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model
 
 
@@ -30,14 +31,13 @@ class StillNet(nn.Module):
         self.time_steps = time_steps
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.dim() == 4:
-            images = images.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
-        if images.dim() != 5 or images.shape[2] != self.time_steps:
+        frames = as_frames(images, self.time_steps)
+        if frames.shape[2] != self.time_steps:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; expected (batch, channels, height, "
                 f"width) or (batch, channels, {self.time_steps} time_steps, height, width)"
             )
-        return self.network(images.flatten(1, 2))
+        return self.network(frames.flatten(1, 2))
 
 
 def _channels(image_shape: tuple[int, int, int], num_classes: int, time_steps: int) -> int:

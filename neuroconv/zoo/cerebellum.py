@@ -10,6 +10,7 @@ from neuroconv.layers.checks import check_positive, check_sizes, check_task, pai
 from neuroconv.layers.conv import Mode
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.neurons.population import Wiring
+from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model
 
 
@@ -35,14 +36,8 @@ class Cerebellum(nn.Module):
         self.classifier = nn.Linear(nuclei, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.dim() == 4:
-            images = images.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
-        if images.dim() != 5:
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected (batch, channels, height, "
-                "width) or (batch, channels, time_steps, height, width)"
-            )
-        mossy = images.transpose(2, 1).flatten(2).transpose(1, 2)  # (B, C * H * W, T)
+        frames = as_frames(images, self.time_steps)
+        mossy = frames.transpose(2, 1).flatten(2).transpose(1, 2)  # (B, C * H * W, T)
         rates = self.last_step(self.purkinje(self.granule(mossy)))
         return self.classifier(self.nuclei(rates).relu())
 

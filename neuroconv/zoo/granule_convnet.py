@@ -13,6 +13,7 @@ from neuroconv.layers import Cost, LastStep
 from neuroconv.layers.checks import check_positive, check_sizes, check_task
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import ImageWiring, wired_kernel
+from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model
 
 
@@ -93,14 +94,7 @@ class FrameNet(nn.Module):
         self.classifier = nn.Linear(channels * pool * pool, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.dim() not in (4, 5):
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected (batch, channels, height, "
-                "width) or (batch, channels, time_steps, height, width)"
-            )
-        if images.dim() == 4:
-            images = images.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
-        maps = self.last_step(self.units(images))
+        maps = self.last_step(self.units(as_frames(images, self.time_steps)))
         return self.classifier(self.pool(maps).flatten(1))
 
 
