@@ -44,7 +44,11 @@ _FFT_SPEED = 4
 
 
 def dendritic_conv(
-    sheet: Tensor, filters: Tensor, mode: Mode = "same", backend: Backend = "auto"
+    sheet: Tensor,
+    filters: Tensor,
+    mode: Mode = "same",
+    backend: Backend = "auto",
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Filters every neuron's dendritic sheet with the neuron's own filter.
 
@@ -53,6 +57,7 @@ def dendritic_conv(
         filters: one filter for each neuron, (N, K_T, K_P, K_D).
         mode: "same", "valid" or "per_dendrite"; see the module's docstring.
         backend: "auto", "direct", "fft" or "matmul".
+        bias: a resting potential for each dendrite that comes out, (N, D').
 
     Returns:
         The dendritic potential, (B, N, T, P', D') with P' and D' as the mode says.
@@ -85,15 +90,16 @@ def dendritic_conv(
             filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1),
             "valid",
             backend,
+            None if bias is None else bias.flatten().unsqueeze(-1),
         )
         return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
     window = (time_steps, sites, dendrites)
     chosen = choose_backend(window, (k_time, branches, across), mode, backend)
-    if chosen == "fft":
-        return _fft_conv(sheet, filters, mode)
     if chosen == "matmul":
-        return _matmul_conv(sheet, filters, mode)
-    return _direct_conv(sheet, filters, mode)
+        return _matmul_conv(sheet, filters, mode, bias)
+    conv = _fft_conv if chosen == "fft" else _direct_conv
+    potential = conv(sheet, filters, mode)
+    return potential if bias is None else potential + bias[:, None, None, :]
 
 
 def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
@@ -204,7 +210,7 @@ def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
 
 
-def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None) -> Tensor:
     _, neurons, time_steps, sites, dendrites = _sizes(sheet)
     _, k_time, branches, across = _sizes(filters)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
@@ -216,6 +222,11 @@ def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     taps = filters.flatten(1).index_select(1, tap)
     matrices = filters.new_zeros(neurons, entries).index_copy(1, place, taps)
     potentials = torch.bmm(matrices.view(neurons, -1, points.shape[1]), points)
+    if bias is not None:
+        # Added while a dendrite's numbers lie together: its gradient is then a sum over
+        # neighbours, several times faster than over the permuted result.
+        together = potentials.view(neurons, cols, -1) + bias.unsqueeze(-1)
+        potentials = together.view_as(potentials)
     return potentials.unflatten(1, (cols, rows, time_steps)).permute(4, 0, 3, 2, 1)
 
 

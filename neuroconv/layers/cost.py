@@ -21,8 +21,8 @@ class Cost:
         stage: the stage of the neuron: "synapses", "dendrites", "soma" ...
         macs: multiply-adds of the algorithm that runs, by operator family: "convolution", "matmul"
             and "fft" (a transform's FLOPs halved, see `fft_macs`).
-        pointwise: FLOPs of the algorithm's own element-by-element products (the weights of sparse
-            synapses, the spectral products of an FFT convolution). Activations are not stated.
+        pointwise: FLOPs of all that is no contraction, in evaluation: the products of sparse
+            synapses and of an FFT convolution's spectra, norms, activations and sums.
         neurons: neurons per sample. Stated by the dendrites only: a neuron has one dendritic tree.
         synapses: synapses per sample, over all neurons. Stated by the synapses only.
         essay: multiply-adds by the essay's rule, synapses x time steps x taps. Dendrites only.

@@ -1,4 +1,4 @@
-"""Dendrites: the spatiotemporal filter, the dendritic rate, and the summation at the soma's door.
+"""Dendrites: the spatiotemporal filter and the dendritic rate.
 
 Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
 """
@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from neuroconv.layers.cable import Cable
 from neuroconv.layers.checks import check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import (
     Backend,
@@ -79,6 +80,32 @@ class DendriticConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def diffuse(self, cable: Cable, hold: bool = False, unit_gain: bool = False) -> None:
+        """Sets every neuron's taps to a passive cable's: charge spreads along a dendrite and leaks.
+
+        It does not pass from one dendrite to another. In mode "same" the one column of the filter
+        that meets the dendrite itself gets the taps and the others zero. In the other modes every
+        column does; "valid" then adds the filtered dendrites up. What spreads past a dendrite's
+        ends is lost. The bias is left as it is.
+
+        Args:
+            cable: constants of the dendrite, in micrometres and milliseconds.
+            hold: keep the taps as they are, `weight.requires_grad` False; else they are where
+                learning starts from. A checkpoint does not record it: call this again on a new
+                layer.
+            unit_gain: scale the taps of a dendrite so that they sum to one: a steady, even input
+                comes through at its own strength. The scale is then left to the synapses.
+        """
+        branches, across, time_steps = self.filter_shape
+        taps = cable.taps(branches, time_steps)
+        taps = taps / (taps.sum() * self.tap_unit if unit_gain else self.tap_unit)
+        middle = (across - 1) // 2
+        with torch.no_grad():
+            self.weight.zero_()
+            columns = self.weight[..., middle : middle + 1] if self.mode == "same" else self.weight
+            columns.copy_(taps.unsqueeze(-1))
+        self.weight.requires_grad_(not hold)
+
     def forward(self, sheet: Tensor) -> Tensor:
         if sheet.dim() != 5 or tuple(sheet.shape[3:]) != self.sheet_shape:
             raise ValueError(
@@ -86,10 +113,7 @@ class DendriticConv(nn.Module):
                 f"time_steps, {self.sheet_shape[0]} sites, {self.sheet_shape[1]} dendrites)"
             )
         taps = self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
-        potential = dendritic_conv(sheet, taps, self.mode, self.backend)
-        if self.bias is not None:
-            potential = potential + self.bias[:, None, None, :]
-        return potential
+        return dendritic_conv(sheet, taps, self.mode, self.backend, self.bias)
 
     def closed_form(self, sheet: torch.Size, synapses: int | None = None) -> tuple[Cost, ...]:
         """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site)."""
@@ -142,34 +166,27 @@ class DendriticRate(nn.Module):
         self.reduction, self.linear = reduction, linear
 
     def forward(self, potential: Tensor) -> Tensor:
+        if potential.stride(0) == 1:
+            # The batch is innermost in memory: in that order a sum over sites is ten times faster.
+            rate = self._reduce(potential.permute(1, 4, 3, 2, 0), 2)
+            return rate.permute(3, 0, 2, 1)
+        return self._reduce(potential, 3)
+
+    def _reduce(self, potential: Tensor, sites: int) -> Tensor:
         rate = potential if self.linear else potential.relu()
-        if rate.shape[3] == 1:
-            return rate.squeeze(3)
+        if rate.shape[sites] == 1:
+            return rate.squeeze(sites)
         if self.reduction == "max":
-            return rate.amax(3)
-        return rate.sum(3) if self.reduction == "sum" else rate.mean(3)
+            return rate.amax(sites)
+        total = rate.sum(sites)
+        return total if self.reduction == "sum" else total * (1 / rate.shape[sites])
+
+    def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
+        """The rectifier, the reduction over the sites and, for a mean, its factor."""
+        branches = potential.numel()
+        reduced = branches // potential[3] if potential[3] > 1 else 0
+        flops = branches * ((not self.linear) + (reduced > 0))
+        return (Cost("dendritic rate", pointwise=flops + reduced * (self.reduction == "mean")),)
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}, linear={self.linear}"
-
-
-class DendriticSummation(nn.Module):
-    """Linear summation of the dendrites' rates, the law of the Purkinje cell.
-
-    Args:
-        scale: a constant factor. Populations pass 1 / dendrites, so that a cell of a thousand
-            dendrites works in the same range as one of four; later weights absorb it.
-
-    Shape:
-        rate (B, N, T, D) -> current (B, N, T)
-    """
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, rate: Tensor) -> Tensor:
-        return rate.sum(-1) * self.scale
-
-    def extra_repr(self) -> str:
-        return f"linear, scale={self.scale:.6g}"

@@ -1,96 +1,342 @@
-"""Poisson dropout: a neuron past its threshold still waits before it fires.
+"""Chance at the axon: waiting periods before a neuron fires, its branch of release, spike counts.
 
-Shapes: B batch, N neurons, T time steps.
+Shapes: B batch, N neurons, T time steps, R steps that a renewal looks ahead.
 """
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.layers.checks import check_choice
+from neuroconv.layers.cost import Cost
 
-DropoutMode = Literal["wait", "independent"]
+DropoutMode = Literal["wait", "redraw", "independent"]
+DropoutScope = Literal["neuron", "unit"]
+
+# Rates are divided by exp(-mean_wait), in float32: below this it is no normal number.
+_LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
+
+
+class DropoutState(NamedTuple):
+    """Where neurons are in their waiting periods, between two chunks of a window.
+
+    Attributes:
+        waiting: (B, N, ...) time steps that each of them still waits, in whole numbers.
+        due: (R,) float64, the probability that the next period is drawn in 0, 1 ... R - 1 steps,
+            over all draws so far: from it follows each step's own probability of firing.
+    """
+
+    waiting: Tensor
+    due: Tensor
 
 
 class PoissonDropout(nn.Module):
     """Silences a neuron for waiting periods K ~ Poisson(mean_wait), and keeps its mean rate.
 
-    Modes:
-        wait: draw K, stay silent for K steps, fire, draw again. The essay's (its figure of a
-            Poisson(0.5) distribution gives "the waiting time before firing"). In the long run the
-            neuron fires in 1 / (1 + mean_wait) of the steps, 0.667 at 0.5.
-        independent: at each step, fire if K = 0: a probability of exp(-mean_wait), 0.607 at 0.5.
-            This is ordinary dropout of 1 - exp(-mean_wait), 0.393, under another name.
+    Modes, with the share of steps in which a neuron fires in the long run (l the mean_wait):
+        wait: draw K, stay silent for K steps, fire, draw again: 1 / (1 + l), 0.667 at 0.5. The
+            essay's (Dettmers 2015: its figure of a Poisson(0.5) distribution gives "the waiting
+            time before firing").
+        redraw: draw K; fire if it is 0, else stay silent for K steps; draw again:
+            exp(-l) / (exp(-l) + l), 0.548 at 0.5.
+        independent: at each step, fire if K = 0: exp(-l), 0.607 at 0.5. This is ordinary dropout
+            of 1 - exp(-l), 0.393, under another name.
 
     In training every step is divided by its own probability of firing, so that the expected rate
     is kept from the first step on. In evaluation it is the identity. Draws come from torch's
-    default generator of the input's device.
+    default generator of the input's device: seed each rank of a distributed run differently.
 
     Args:
         mean_wait: mean of the waiting periods in time steps, the Poisson distribution's lambda.
-        mode: "wait" or "independent".
+            0 is the identity. A neuron with a long one hardly ever fires at first, and is scaled
+            up accordingly: in float16, which ends at 65504, from about 11 on beyond all bounds.
+        mode: "wait", "redraw" or "independent".
+        scope: of a draw, where axes follow the time steps. "neuron": it removes the neuron in all
+            of them, for all that listen; "unit": each further position has draws of its own.
 
     Shape:
         rate (B, N), (B, N, T) or (B, N, T, ...) -> the same
 
     Raises:
-        ValueError: a mean_wait outside of 0 to 50, or an unknown mode.
+        ValueError: a mean_wait that is negative or whose exp(-mean_wait) is no normal float32
+            number (from 87.4 on), or an unknown mode or scope; at the call, another shape.
     """
 
-    def __init__(self, mean_wait: float = 0.5, mode: DropoutMode = "wait") -> None:
+    def __init__(
+        self,
+        mean_wait: float = 0.5,
+        mode: DropoutMode = "wait",
+        scope: DropoutScope = "neuron",
+    ) -> None:
         super().__init__()
-        if not isinstance(mean_wait, int | float) or not 0 <= mean_wait <= 50:
-            raise ValueError(
-                f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to 50 (a neuron "
-                "that waits longer hardly ever fires)"
-            )
-        check_choice("mode", mode, ("wait", "independent"))
-        self.mean_wait, self.mode = mean_wait, mode
+        _check_mean_wait(mean_wait)
+        check_choice("mode", mode, ("wait", "redraw", "independent"))
+        check_choice("scope", scope, ("neuron", "unit"))
+        self.mean_wait, self.mode, self.scope = mean_wait, mode, scope
+        # Below so many steps of waiting a period is drawn: "wait" counts past the firing at 0.
+        self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
+        self.periods = _periods(mean_wait, mode)
 
     def forward(self, rate: Tensor) -> Tensor:
-        if rate.dim() < 2:
+        if rate.dim() == 2:
+            return self.stream(rate.unsqueeze(2))[0].squeeze(2)
+        return self.stream(rate)[0]
+
+    def stream(
+        self, rate: Tensor, state: DropoutState | None = None
+    ) -> tuple[Tensor, DropoutState | None]:
+        """A chunk of a window: chunks in turn are the whole window, draw for draw under a seed.
+
+        Args:
+            rate: (B, N, T, ...), any number of steps.
+            state: what the last chunk returned; None begins a window. Evaluation hands it through.
+        """
+        if rate.dim() < 3:
             raise ValueError(
                 f"rate has shape {tuple(rate.shape)}; expected (batch, neurons[, time_steps])"
             )
-        if not self.training or self.mean_wait == 0:
-            return rate
-        time_steps = rate.shape[2] if rate.dim() > 2 else 1
-        one_step = rate[:, :, 0] if rate.dim() > 2 else rate
-        mean = torch.full_like(one_step, self.mean_wait, dtype=torch.float32)
-        fires = []
-        waiting = torch.poisson(mean)
-        for _ in range(time_steps):
-            now = waiting == 0
-            fires.append(now)
-            if self.mode == "independent":
-                waiting = torch.poisson(mean)
-            else:
-                waiting = torch.where(now, torch.poisson(mean), waiting - 1)
-        kept = torch.stack(fires, dim=2) if rate.dim() > 2 else fires[0]
-        # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
-        exact = torch.promote_types(rate.dtype, torch.float32)
-        probability = torch.tensor(
-            self.firing_probability(time_steps), dtype=exact, device=rate.device
-        )
-        if rate.dim() > 2:
-            probability = probability.view(-1, *[1] * (rate.dim() - 3))
-        return (rate * (kept / probability)).to(rate.dtype)
+        if not self.training or self.mean_wait == 0 or rate.shape[2] == 0:
+            return rate, state
+        unit = self.scope == "unit"
+        cells = (*rate.shape[:2], *(rate.shape[3:] if unit else ()))
+        if state is None:
+            waiting = rate.new_full(cells, -1, dtype=torch.float32)
+            state = DropoutState(waiting, _first_due(self.periods, rate.device))
+        _check_state(state, cells)
+        mean = rate.new_full(cells, self.mean_wait, dtype=torch.float32)
+        waiting, fires = state.waiting, []
+        for _ in range(rate.shape[2]):
+            waiting = torch.where(waiting < self.draw_below, torch.poisson(mean), waiting)
+            fires.append(waiting == 0)
+            waiting = waiting - 1
+        fired = torch.stack(fires, 2)
+        if not unit:
+            fired = fired.view(*fired.shape, *[1] * (rate.dim() - 3))
+        probability, due = self._probability(state.due, rate.shape[2])
+        return _kept_mean(rate, fired, probability), DropoutState(waiting, due)
+
+    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """(T,) probability of firing at each of the next steps, and what is due after them."""
+        drawn, due = _renewals(due, self.periods, steps)
+        if self.mode == "wait":  # the step after a firing draws, and no other step
+            return torch.cat([drawn, due[:1]])[1:], due
+        return drawn * math.exp(-self.mean_wait), due
 
     def firing_probability(self, time_steps: int) -> list[float]:
         """Probability of firing at each of the first steps of a window that starts with a draw."""
-        poisson = [math.exp(-self.mean_wait)]
-        for k in range(1, time_steps):
-            poisson.append(poisson[-1] * self.mean_wait / k)
-        if self.mode == "independent":
-            return [poisson[0]] * time_steps
-        fires: list[float] = []
-        for step in range(time_steps):
-            # Either the first wait lasts until now, or a firing at `then` began one that does.
-            later = (fires[then] * poisson[step - then - 1] for then in range(step))
-            fires.append(poisson[step] + sum(later))
-        return fires
+        first = _first_due(self.periods, torch.device("cpu"))
+        return self._probability(first, time_steps)[0].tolist()
+
+    def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
+        """Args: rate (B, N, T, ...). Nothing: in evaluation it is the identity."""
+        return (Cost("dropout"),)
 
     def extra_repr(self) -> str:
-        return f"mean_wait={self.mean_wait}, mode={self.mode!r}"
+        return f"mean_wait={self.mean_wait}, mode={self.mode!r}, scope={self.scope!r}"
+
+
+class ReleaseOrWait(nn.Module):
+    """The essay's branch: `if fire and not dropout: release() else: sleep(0.02)` (Dettmers 2015).
+
+    A neuron that is awake fires if its rate is positive. If it fires and is not dropped, it
+    releases its rate and stays awake; else it sleeps, this step included, and then looks again.
+    It is dropped if K ~ Poisson(mean_wait) is 1 or more. At the essay's 30 steps a second 20 ms
+    end before the next step, so it is plain gating; at 5 ms a step a neuron sleeps for four.
+
+    In training a release is divided by its probability in a neuron that fires at every step, so
+    that such a neuron's mean rate is kept from the first step on. In evaluation nothing is
+    dropped, and the sleep after not firing remains. Gradients reach the released rates alone.
+
+    Args:
+        mean_wait: the Poisson distribution's lambda; 0 drops nothing.
+        wait_ms: the sleep in milliseconds, rounded up to whole steps, one at least.
+        step_ms: length of a time step in milliseconds.
+
+    Shape:
+        rate (B, N, T) -> the same. In (B, N, T, ...) each further position is a cell of its own.
+
+    Raises:
+        ValueError: a mean_wait that `PoissonDropout` refuses, a wait_ms that is negative or a
+            step_ms that is not positive; at the call, another shape.
+    """
+
+    def __init__(
+        self, mean_wait: float = 0.5, wait_ms: float = 20.0, step_ms: float = 1000 / 30
+    ) -> None:
+        super().__init__()
+        _check_mean_wait(mean_wait)
+        if not isinstance(wait_ms, int | float) or not 0 <= wait_ms < math.inf:
+            raise ValueError(f"wait_ms={wait_ms!r}; expected milliseconds, 0 or more")
+        if not isinstance(step_ms, int | float) or not 0 < step_ms < math.inf:
+            raise ValueError(f"step_ms={step_ms!r}; expected milliseconds, more than 0")
+        self.mean_wait, self.wait_ms, self.step_ms = mean_wait, wait_ms, step_ms
+        # In floating point 2.1 / 0.7 is a little more than 3: still three steps.
+        self.wait_steps = max(1, math.ceil(wait_ms / step_ms - 1e-9))
+        release = math.exp(-mean_wait)
+        self.periods = [0.0] * self.wait_steps
+        self.periods[0] += release
+        self.periods[-1] += 1 - release
+
+    def forward(self, rate: Tensor) -> Tensor:
+        return self.stream(rate)[0]
+
+    def stream(
+        self, rate: Tensor, state: DropoutState | None = None
+    ) -> tuple[Tensor, DropoutState | None]:
+        """A chunk of a window: chunks in turn are the whole window, draw for draw under a seed.
+
+        Args:
+            rate: (B, N, T, ...), any number of steps.
+            state: what the last chunk returned; None begins a window, with all neurons awake.
+        """
+        if rate.dim() < 3:
+            raise ValueError(
+                f"rate has shape {tuple(rate.shape)}; expected (batch, neurons, time_steps)"
+            )
+        if rate.shape[2] == 0:
+            return rate, state
+        cells = (*rate.shape[:2], *rate.shape[3:])
+        if state is None:
+            sleeping = rate.new_zeros(cells, dtype=torch.int32)
+            state = DropoutState(sleeping, _first_due(self.periods, rate.device))
+        _check_state(state, cells)
+        dropping = self.training and self.mean_wait > 0
+        mean = rate.new_full(cells, self.mean_wait, dtype=torch.float32)
+        sleeping, released = state.waiting, []
+        for fires in (rate > 0).unbind(2):
+            awake = sleeping == 0
+            releases = awake & fires
+            if dropping:
+                releases = releases & (torch.poisson(mean) == 0)
+            released.append(releases)
+            sleeping = torch.where(awake & ~releases, self.wait_steps, sleeping)
+            sleeping = (sleeping - 1).clamp(min=0)
+        release = torch.stack(released, 2)
+        if not dropping:
+            return rate * release, DropoutState(sleeping, state.due)
+        probability, due = self._probability(state.due, rate.shape[2])
+        return _kept_mean(rate, release, probability), DropoutState(sleeping, due)
+
+    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        awake, due = _renewals(due, self.periods, steps)
+        return awake * math.exp(-self.mean_wait), due
+
+    def firing_probability(self, time_steps: int) -> list[float]:
+        """Probability of release, in training, at each step of a neuron that always fires."""
+        first = _first_due(self.periods, torch.device("cpu"))
+        return self._probability(first, time_steps)[0].tolist()
+
+    def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
+        """Args: rate (B, N, T, ...). A comparison with the threshold and a product, each."""
+        return (Cost("release", pointwise=2 * rate.numel()),)
+
+    def extra_repr(self) -> str:
+        return f"mean_wait={self.mean_wait}, wait_ms={self.wait_ms:g}, step_ms={self.step_ms:.6g}"
+
+
+class PoissonSpikes(nn.Module):
+    """Spike counts ~ Poisson(rate * dt), the gradient passed straight through.
+
+    In training the counts are drawn, in float32, and the gradient is that of their mean: dt. In
+    evaluation the mean itself, rate * dt, goes on. Rates come after the rectifier and are not
+    negative; a negative one counts as none, in both.
+
+    Args:
+        dt: length of a time step, in the unit whose inverse the rate is in.
+
+    Shape:
+        rate, any shape -> counts, the same
+
+    Raises:
+        ValueError: a dt that is not a positive finite number.
+    """
+
+    def __init__(self, dt: float = 1.0) -> None:
+        super().__init__()
+        if not isinstance(dt, int | float) or not 0 < dt < math.inf:
+            raise ValueError(f"dt={dt!r}; expected the length of a time step, more than 0")
+        self.dt = dt
+
+    def forward(self, rate: Tensor) -> Tensor:
+        exact = torch.promote_types(rate.dtype, torch.float32)
+        mean = torch.where(rate < 0, 0, rate.to(exact)) * self.dt
+        if self.training:
+            # The difference is exactly zero, so that counts stay whole; it carries the gradient.
+            mean = torch.poisson(mean.detach()) + (mean - mean.detach())
+        return mean.to(rate.dtype)
+
+    def stream(self, rate: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """As the other output stages' `stream`; steps know nothing of one another."""
+        return self(rate), state
+
+    def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
+        """Args: rate, any shape. A comparison, the choice it makes, and the product with dt."""
+        return (Cost("spikes", pointwise=3 * rate.numel()),)
+
+    def extra_repr(self) -> str:
+        return f"dt={self.dt:g}"
+
+
+def _check_mean_wait(mean_wait: float) -> None:
+    if (
+        not isinstance(mean_wait, int | float)
+        or not 0 <= mean_wait < math.inf
+        or math.exp(-mean_wait) < _LEAST_PROBABILITY
+    ):
+        raise ValueError(
+            f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to "
+            f"{-math.log(_LEAST_PROBABILITY):.2f}: the probability exp(-mean_wait) of firing at "
+            "once divides the rates, and beyond that it is no normal float32 number"
+        )
+
+
+def _check_state(state: DropoutState, cells: tuple[int, ...]) -> None:
+    if tuple(state.waiting.shape) != cells:
+        raise ValueError(
+            f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the rate: "
+            "pass the state of this window's last chunk, or None to begin a window"
+        )
+
+
+def _periods(mean_wait: float, mode: DropoutMode) -> list[float]:
+    """The probability that 1, 2, 3 ... steps lie between a draw and the next one."""
+    if mode == "independent":
+        return [1.0]
+    poisson = [math.exp(-mean_wait)]
+    while len(poisson) <= mean_wait or poisson[-1] > 1e-20:  # what is left out is less than 1e-19
+        poisson.append(poisson[-1] * mean_wait / len(poisson))
+    if mode == "wait":  # K silent steps and the one that fires
+        return poisson
+    return [poisson[0] + poisson[1], *poisson[2:]]  # the one that fires, or K silent steps
+
+
+def _first_due(periods: Sequence[float], device: torch.device) -> Tensor:
+    """At the start of a window a draw is due at once: (R,)."""
+    return torch.tensor([1.0] + [0.0] * (len(periods) - 1), dtype=torch.float64, device=device)
+
+
+def _renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor, Tensor]:
+    """(T,) probability of a draw at each of the next steps, and (R,) what is due after them.
+
+    The renewal equation u(t) = sum over d of u(t - d) P(period = d), with what has been sent ahead
+    in `due`, so that a window of any length needs no more memory than its longest period.
+    """
+    law = torch.tensor(periods, dtype=due.dtype, device=due.device)
+    drawn = []
+    for _ in range(steps):
+        drawn.append(due[0])
+        due = F.pad(due[1:], (0, 1)) + due[0] * law
+    return torch.stack(drawn) if drawn else due[:0], due
+
+
+def _kept_mean(rate: Tensor, fired: Tensor, probability: Tensor) -> Tensor:
+    """The rate where it fired, divided by that step's probability (T,); else zero."""
+    # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
+    exact = torch.promote_types(rate.dtype, torch.float32)
+    # A step so improbable that it never fires must not turn a silent 0 into 0 * inf.
+    scale = probability.reciprocal().clamp(max=torch.finfo(exact).max).to(exact)
+    return (rate * (fired * scale.view(-1, *[1] * (rate.dim() - 3)))).to(rate.dtype)

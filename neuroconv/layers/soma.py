@@ -1,4 +1,4 @@
-"""The soma: a further temporal filter, 1 x 1 x 5, the same for all neurons.
+"""The soma: a further temporal filter, 1 x 1 x 5, the same for all neurons, and the firing rate.
 
 Shapes: B batch, N neurons, T time steps, K the filter's time steps.
 """
@@ -67,6 +67,22 @@ class SomaFilter(nn.Module):
 
     def extra_repr(self) -> str:
         return f"time_steps={self.time_steps}, neurons={self.neurons}"
+
+
+class FiringRate(nn.Module):
+    """Rectification: too negative a potential makes no spike, else the rate is proportional to it.
+
+    A stage of its own, so that a neuron's activity can be watched where it arises.
+
+    Shape:
+        potential (B, N, ...) -> rate (B, N, ...), never negative
+    """
+
+    def forward(self, potential: Tensor) -> Tensor:
+        return potential.relu()
+
+    def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
+        return (Cost("firing", pointwise=potential.numel()),)
 
 
 def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Synapses: from the activity of axons to potentials on the dendritic sheet.
 
-Shapes: B batch, F axons (in_features), N neurons, T time steps, S synapses of a neuron,
-P sites along a dendrite, D dendrites.
+Shapes: B batch, F axons (in_features), N neurons, C transmitters, T time steps, S synapses of a
+neuron, P sites along a dendrite, D dendrites.
 """
 
 import math
@@ -15,19 +15,57 @@ from neuroconv.layers.cost import Cost
 
 
 class _Synapses(nn.Module):
-    """What dense and sparse synapses share: sizes, and the lay-out of synapses on the sheet."""
+    """What dense and sparse synapses share: sizes, the weights' make, the lay-out on the sheet.
+
+    The magnitudes are absolute values of what is trained. Unlike a softplus, that lets a synapse
+    fall silent at zero, and leaves it a plain weight's gradient everywhere else.
+    """
+
+    weight: nn.Parameter | None
+    vesicles: nn.Parameter | None
+    receptors: nn.Parameter | None
+    signs: Tensor | None
 
     def __init__(
-        self, in_features: int, neurons: int, sheet_shape: tuple[int, int], synapses: int | None
+        self,
+        in_features: int,
+        neurons: int,
+        sheet_shape: tuple[int, int],
+        synapses: int | None,
+        signs: Tensor | None,
+        transmitters: int,
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features, neurons=neurons)
+        check_positive(in_features=in_features, neurons=neurons, transmitters=transmitters)
         sites, dendrites = check_sizes("sheet_shape", sheet_shape, ("sites", "dendrites"))
         self.sheet_shape = (sites, dendrites)
         places = sites * dendrites
-        self.in_features, self.neurons = in_features, neurons
+        self.in_features, self.neurons, self.transmitters = in_features, neurons, transmitters
         self.synapses = places if synapses is None else synapses
         check_room(self.synapses, self.sheet_shape)
+        if signs is not None:
+            _check_signs(signs, in_features)
+            signs = signs.to(torch.int8)
+        self.register_buffer("signs", signs)
+
+    def hold(self, shape: tuple[int, ...], vesicles: bool) -> None:
+        """Registers what is trained: `weight`, or the two factors whose product it is."""
+        held = ("vesicles", "receptors") if vesicles else ("weight",)
+        for name in ("weight", "vesicles", "receptors"):
+            factor = nn.Parameter(torch.empty(shape)) if name in held else None
+            self.register_parameter(name, factor)
+
+    def magnitude(self) -> Tensor:
+        """The weights before Dale's law gives them a sign; never negative unless they are free."""
+        if self.vesicles is not None and self.receptors is not None:
+            return (self.vesicles * self.receptors).abs()
+        assert self.weight is not None
+        return self.weight if self.signs is None else self.weight.abs()
+
+    def weight_flops(self) -> int:
+        """FLOPs that make one weight: the factors' product, an absolute value, the axon's sign."""
+        factors, signed = self.vesicles is not None, self.signs is not None
+        return factors + (factors or signed) + signed
 
     def check(self, activity: Tensor) -> None:
         if activity.dim() != 3 or activity.shape[1] != self.in_features or not activity.shape[2]:
@@ -37,7 +75,7 @@ class _Synapses(nn.Module):
             )
 
     def on_sheet(self, potential: Tensor) -> Tensor:
-        """Lays (N, S, T, B) potentials on (B, N, T, P, D); places without a synapse stay at zero.
+        """Lays (N * C, S, T, B) potentials on (B, N * C, T, P, D); empty places stay at zero.
 
         The result is a view that keeps dendrites, sites and steps together and the batch innermost,
         which is how the matrix product of `dendritic_conv` reads it.
@@ -49,30 +87,59 @@ class _Synapses(nn.Module):
         return potential.unflatten(1, (dendrites, sites)).permute(4, 0, 3, 2, 1)
 
     def extra_repr(self) -> str:
-        return (
+        text = (
             f"in_features={self.in_features}, neurons={self.neurons}, "
             f"sheet_shape={self.sheet_shape}, synapses={self.synapses}"
         )
+        if self.signs is not None:
+            text += ", signs"
+        if self.vesicles is not None:
+            text += ", vesicles=True"
+        return text if self.transmitters == 1 else f"{text}, transmitters={self.transmitters}"
 
 
 class SparseSynapses(_Synapses):
-    """Each synapse listens to one axon, with one weight (vesicles released x receptors present).
+    """Each synapse listens to one axon, with a weight of its own for each transmitter.
 
     Args:
         wiring: axon of each synapse, (N, S) integers; see `neuroconv.layers.wiring`.
         in_features: number of axons F.
-        sheet_shape: (sites P, dendrites D). With S < P * D the last places have no synapse.
+        sheet_shape: (sites P, dendrites D). Synapses fill it dendrite by dendrite: with S < P * D
+            the last places have none.
+        signs: Dale's law, +1 (excites) or -1 (inhibits) for each axon, (F,); see `dale_signs`. The
+            weight that acts is |weight| * signs[axon], for all transmitters of the axon. None:
+            weights are free to take either sign.
+        vesicles: train two factors for each synapse instead of its weight: `vesicles`, released by
+            the axon terminal, and `receptors`, present on the site. Their absolute values are the
+            amounts, and the amounts' product is the weight.
+        transmitters: how many C. Each is a channel, as a colour is of an image: it has weights of
+            its own at each synapse, and its own sheet to be filtered; sum over C afterwards.
+
+    Attributes:
+        weight: (N * C, S), row n * C + c; None with `vesicles`.
+        vesicles, receptors: of the same shape; None without `vesicles`.
 
     Shape:
-        activity (B, F, T) -> sheet (B, N, T, P, D)
+        activity (B, F, T) -> sheet (B, N * C, T, P, D), neuron by neuron: sheet n * C + c
 
     Raises:
-        ValueError: sizes that disagree or are not positive; at the call, activity of other shape.
+        ValueError: sizes that disagree or are not positive, or signs that are not +1 or -1; at the
+            call, activity of other shape.
+        TypeError: signs that are no tensor.
     """
 
     wiring: Tensor
 
-    def __init__(self, wiring: Tensor, in_features: int, sheet_shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        wiring: Tensor,
+        in_features: int,
+        sheet_shape: tuple[int, int],
+        *,
+        signs: Tensor | None = None,
+        vesicles: bool = False,
+        transmitters: int = 1,
+    ) -> None:
         if wiring.dim() != 2 or wiring.is_floating_point():
             raise ValueError(
                 f"wiring is {wiring.dtype} of shape {tuple(wiring.shape)}; expected integers "
@@ -87,29 +154,50 @@ class SparseSynapses(_Synapses):
                 f"wiring names axons {int(wiring.min())} to {int(wiring.max())}; expected 0 to "
                 f"{in_features - 1}, for in_features={in_features}"
             )
-        super().__init__(in_features, wiring.shape[0], sheet_shape, wiring.shape[1])
+        neurons, synapses = wiring.shape
+        super().__init__(in_features, neurons, sheet_shape, synapses, signs, transmitters)
         self.register_buffer("wiring", wiring)
-        self.weight = nn.Parameter(torch.empty(wiring.shape))
+        self.hold((neurons * transmitters, synapses), vesicles)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Excitatory and of order one: the sign of an input's effect is left to the filter."""
-        nn.init.uniform_(self.weight, 0.5, 1.5)
+        """Excitatory and of order one: the sign of an input's effect is left to the filter.
+
+        Two factors share the range, so that their product lies in it too.
+        """
+        factors = list(self.parameters())
+        share = 1 / len(factors)
+        for factor in factors:
+            nn.init.uniform_(factor, 0.5**share, 1.5**share)
+
+    def effective_weight(self) -> Tensor:
+        """The weights that act, (N * C, S): vesicles x receptors, with the sign of the axon."""
+        weight = self.magnitude()
+        if self.signs is None:
+            return weight
+        signs = self.signs.index_select(0, self.wiring.flatten()).view_as(self.wiring)
+        return (weight.view(self.neurons, -1, self.synapses) * signs.unsqueeze(1)).flatten(0, 1)
 
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
         batch, axons, time_steps = activity.shape
+        weight = self.effective_weight().view(self.neurons, -1, self.synapses, 1)
         # One row for each axon: rows are copied whole, several times faster than single numbers.
         # They are in the weights' precision: an axon's gradient sums over all that listen to it,
         # and in bfloat16, which autocast may bring, that sum would be off by several percent.
-        rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(self.weight.dtype)
-        released = rows.index_select(0, self.wiring.flatten()) * self.weight.view(-1, 1)
-        return self.on_sheet(released.view(self.neurons, self.synapses, time_steps, batch))
+        rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(weight.dtype)
+        heard = rows.index_select(0, self.wiring.flatten())
+        released = heard.view(self.neurons, 1, self.synapses, time_steps * batch) * weight
+        return self.on_sheet(released.reshape(-1, self.synapses, time_steps, batch))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """One product for each synapse and step; nothing is summed, so no multiply-add."""
+        """One product for each synapse, transmitter and step; nothing is summed: no multiply-add.
+
+        What makes the weight of vesicles, receptors and sign is done once for the whole batch.
+        """
         count = self.neurons * self.synapses
-        return (Cost("synapses", pointwise=activity[0] * activity[2] * count, synapses=count),)
+        products = activity[0] * activity[2] + self.weight_flops()
+        return (Cost("synapses", pointwise=products * count * self.transmitters, synapses=count),)
 
 
 class DenseSynapses(_Synapses):
@@ -120,12 +208,21 @@ class DenseSynapses(_Synapses):
         neurons: number of neurons N.
         sheet_shape: (sites P, dendrites D).
         synapses: synapses S of a neuron (default: P * D); the last places have none.
+        signs, vesicles, transmitters: as in `SparseSynapses`. Weights of one sign no longer cancel:
+            the potential of F active axons starts near sqrt(F) instead of 1, and a norm should
+            follow.
+
+    Attributes:
+        weight: (N * C * S, F), row (n * C + c) * S + s; None with `vesicles`.
+        vesicles, receptors: of the same shape; None without `vesicles`.
 
     Shape:
-        activity (B, F, T) -> sheet (B, N, T, P, D)
+        activity (B, F, T) -> sheet (B, N * C, T, P, D), neuron by neuron: sheet n * C + c
 
     Raises:
-        ValueError: sizes that disagree or are not positive; at the call, activity of other shape.
+        ValueError: sizes that disagree or are not positive, or signs that are not +1 or -1; at the
+            call, activity of other shape.
+        TypeError: signs that are no tensor.
     """
 
     def __init__(
@@ -134,22 +231,53 @@ class DenseSynapses(_Synapses):
         neurons: int,
         sheet_shape: tuple[int, int],
         synapses: int | None = None,
+        *,
+        signs: Tensor | None = None,
+        vesicles: bool = False,
+        transmitters: int = 1,
     ) -> None:
-        super().__init__(in_features, neurons, sheet_shape, synapses)
-        self.weight = nn.Parameter(torch.empty(neurons * self.synapses, in_features))
+        super().__init__(in_features, neurons, sheet_shape, synapses, signs, transmitters)
+        self.hold((neurons * transmitters * self.synapses, in_features), vesicles)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_features))
+        """Weights of mean square 1 / F; two factors share it, so that it is their product's."""
+        factors = list(self.parameters())
+        deviation = 1 / math.sqrt(self.in_features)
+        for factor in factors:
+            nn.init.normal_(factor, std=deviation ** (1 / len(factors)))
+
+    def effective_weight(self) -> Tensor:
+        """The weights that act, (N * C * S, F): vesicles x receptors, with the sign of the axon."""
+        weight = self.magnitude()
+        return weight if self.signs is None else weight * self.signs
 
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
-        potential = F.linear(activity.transpose(1, 2), self.weight)  # (B, T, N * S)
-        split = potential.unflatten(2, (self.neurons, self.synapses))
+        # (B, T, N * C * S)
+        potential = F.linear(activity.transpose(1, 2), self.effective_weight())
+        split = potential.unflatten(2, (self.neurons * self.transmitters, self.synapses))
         return self.on_sheet(split.permute(2, 3, 1, 0))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """One multiply-add for each weight and step. A synapse counts once for each axon."""
-        weights = self.neurons * self.synapses * self.in_features
-        macs = activity[0] * activity[2] * weights
-        return (Cost("synapses", {"matmul": macs}, synapses=weights),)
+        """One multiply-add for each weight and step. A synapse counts once for each axon.
+
+        What makes the weight of vesicles, receptors and sign is done once for the whole batch.
+        """
+        synapses = self.neurons * self.synapses * self.in_features
+        weights = synapses * self.transmitters
+        macs = {"matmul": activity[0] * activity[2] * weights}
+        flops = self.weight_flops() * weights
+        return (Cost("synapses", macs, pointwise=flops, synapses=synapses),)
+
+
+def _check_signs(signs: Tensor, in_features: int) -> None:
+    expected = f"expected +1 or -1 for each of {in_features} axons, as `dale_signs` draws them"
+    if not isinstance(signs, Tensor):
+        raise TypeError(f"signs={signs!r} is no tensor; {expected}")
+    if signs.shape != (in_features,):
+        raise ValueError(f"signs has shape {tuple(signs.shape)}; {expected}")
+    if not signs.is_meta:
+        wrong = signs[(signs != 1) & (signs != -1)]
+        if wrong.numel():
+            raise ValueError(f"signs holds {wrong[0].item()}; {expected}")

@@ -1,4 +1,4 @@
-"""Dendrites: the convolution as a layer, the dendritic rate, and the summation."""
+"""Dendrites: the convolution as a layer, and the dendritic rate."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroconv.layers import DendriticConv, DendriticRate, DendriticSummation, dendritic_conv
+from neuroconv.layers import DendriticConv, DendriticRate, dendritic_conv
 from neuroconv.layers.conv import Backend, Mode
 
 
@@ -87,14 +87,6 @@ def test_gradcheck_rate_away_from_kinks(reduction: Any) -> None:
     potential = values.view(2, 2, 3, 4, 2).requires_grad_()
     assert torch.autograd.gradcheck(DendriticRate(reduction), potential)
     assert torch.autograd.gradcheck(DendriticRate(reduction, linear=True), potential)
-
-
-def test_summation_is_linear_and_scaled() -> None:
-    rate = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    current = DendriticSummation(scale=0.2)(rate)
-    assert current.shape == (2, 3, 4)
-    assert current[1, 2, 3].item() == pytest.approx(sum(rate[1, 2, 3].tolist()) / 5)
-    assert torch.autograd.gradcheck(DendriticSummation(0.2), rate)
 
 
 @pytest.mark.parametrize(

@@ -1,78 +1,190 @@
-"""Poisson dropout against a simulation of its definition."""
+"""Waiting periods, the branch of release and spike counts against what defines them."""
 
+import itertools
 import math
+import os
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from neuroconv.layers import PoissonDropout
+from neuroconv.flops import count_exact
+from neuroconv.layers.poisson import DropoutState, PoissonDropout, PoissonSpikes, ReleaseOrWait
 
-
-def simulated(mean_wait: float, mode: str, steps: int, trials: int) -> np.ndarray:
-    """Draw K, wait K steps, fire, draw again; or fire at a step if its own draw is zero."""
-    rng = np.random.default_rng(7)
-    fires = np.zeros((trials, steps))
-    for trial in range(trials):
-        if mode == "independent":
-            fires[trial] = rng.poisson(mean_wait, steps) == 0
-            continue
-        step = rng.poisson(mean_wait)
-        while step < steps:
-            fires[trial, step] = 1
-            step += 1 + rng.poisson(mean_wait)
-    return fires.mean(0)
+MODES: tuple[Any, ...] = ("wait", "redraw", "independent")
+LONG_RUN = {"wait": 0.666667, "redraw": 0.548137, "independent": 0.606531}  # at 0.5
+STEPS_MS = {1: 1000 / 30, 2: 10.0, 4: 5.0}  # by the steps that a sleep of 20 ms then takes
 
 
-@pytest.mark.parametrize("mode", ["wait", "independent"])
+def fired_steps(mode: str, steps: int, draw: Callable[[], int]) -> tuple[int, ...]:
+    """One neuron by the definition of its mode: 1 where it fires, else 0. The slow twin."""
+    fires, step = [0] * steps, 0
+    while step < steps:
+        k = draw()
+        if mode == "wait":
+            step += k  # silent
+            if step < steps:
+                fires[step] = 1
+            step += 1
+        elif mode == "redraw":
+            if k == 0:
+                fires[step] = 1
+            step += max(k, 1)
+        else:
+            fires[step] = int(k == 0)
+            step += 1
+    return tuple(fires)
+
+
+def released_steps(
+    fires: tuple[bool, ...], wait_steps: int, dropped: Callable[[], bool]
+) -> tuple[int, ...]:
+    """The essay's branch for one neuron, step by step."""
+    release, asleep = [], 0
+    for fire in fires:
+        if asleep > 0:
+            asleep -= 1
+            release.append(0)
+        elif fire and not dropped():
+            release.append(1)
+        else:
+            asleep = wait_steps - 1
+            release.append(0)
+    return tuple(release)
+
+
+def pattern_law(mode: str, mean_wait: float, steps: int) -> dict[tuple[int, ...], float]:
+    """Probability of each pattern of firing, by enumeration of every draw of a short window.
+
+    Draws of `steps` or more all mean silence to the end: their tail is one outcome.
+    """
+    p = [math.exp(-mean_wait) * mean_wait**k / math.factorial(k) for k in range(steps)]
+    p.append(1 - math.fsum(p))
+    terms: dict[tuple[int, ...], list[float]] = {}
+    for draws in itertools.product(range(steps + 1), repeat=steps):
+        left = iter(draws)
+        pattern = fired_steps(mode, steps, lambda left=left: next(left))  # type: ignore[misc]
+        terms.setdefault(pattern, []).append(math.prod(p[k] for k in draws))
+    return {pattern: math.fsum(each) for pattern, each in terms.items()}
+
+
+def release_law(wait_steps: int, mean_wait: float, steps: int) -> dict[tuple[int, ...], float]:
+    """The same for a neuron that is always above its threshold."""
+    kept = math.exp(-mean_wait)
+    terms: dict[tuple[int, ...], list[float]] = {}
+    for drops in itertools.product((False, True), repeat=steps):
+        left = iter(drops)
+        pattern = released_steps((True,) * steps, wait_steps, lambda left=left: next(left))  # type: ignore[misc]
+        terms.setdefault(pattern, []).append(math.prod(1 - kept if d else kept for d in drops))
+    return {pattern: math.fsum(each) for pattern, each in terms.items()}
+
+
+def by_step(law: dict[tuple[int, ...], float], steps: int) -> list[float]:
+    return [math.fsum(p for pattern, p in law.items() if pattern[t]) for t in range(steps)]
+
+
+def patterns_seen(kept: Tensor) -> dict[tuple[int, ...], int]:
+    rows, counts = (kept > 0).flatten(0, 1).int().unique(dim=0, return_counts=True)
+    return {tuple(row): count for row, count in zip(rows.tolist(), counts.tolist(), strict=True)}
+
+
+def assert_follows(law: dict[tuple[int, ...], float], kept: Tensor) -> None:
+    """Every pattern as often as the law says: within five binomial standard errors."""
+    seen, trials = patterns_seen(kept), kept[..., 0].numel()
+    assert set(seen) <= {pattern for pattern, p in law.items() if p > 0}
+    for pattern, p in law.items():
+        sigma = math.sqrt(trials * p * (1 - p))
+        assert abs(seen.get(pattern, 0) - trials * p) < 5 * sigma + 1, pattern
+
+
+# --- Waiting periods -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mean_wait", [0.0, 0.1, 0.5, 2.0, 20.0])
+def test_firing_probability_equals_the_enumeration_of_all_draws(
+    mean_wait: float, mode: Any
+) -> None:
+    wanted = by_step(pattern_law(mode, mean_wait, 5), 5)
+    stated = PoissonDropout(mean_wait, mode).firing_probability(5)
+    np.testing.assert_allclose(stated, wanted, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("mean_wait", [0.1, 0.5, 2.0])
 def test_firing_probability_equals_a_simulation(mean_wait: float, mode: Any) -> None:
-    trials = 20_000
-    stated = np.array(PoissonDropout(mean_wait, mode).firing_probability(6))
+    trials, rng = 10_000, np.random.default_rng(7)
+    stated = np.array(PoissonDropout(mean_wait, mode).firing_probability(8))
+    rows = [fired_steps(mode, 8, lambda: int(rng.poisson(mean_wait))) for _ in range(trials)]
     sigma = np.sqrt(stated * (1 - stated) / trials)
-    assert (np.abs(simulated(mean_wait, mode, 6, trials) - stated) < 5 * sigma).all()
+    assert (np.abs(np.mean(rows, 0) - stated) < 5 * sigma).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mean_wait", [0.2, 0.5, 1.5])
+def test_layer_fires_in_the_patterns_of_the_definition(mean_wait: float, mode: Any) -> None:
+    kept = PoissonDropout(mean_wait, mode)(torch.ones(100, 1_000, 5))
+    assert_follows(pattern_law(mode, mean_wait, 5), kept)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_long_run_rates(mode: Any) -> None:
+    """Of 20,000 neurons at step 100, by which the start is forgotten: independent of each other."""
+    wanted, neurons = LONG_RUN[mode], 20_000
+    layer = PoissonDropout(0.5, mode)
+    assert layer.firing_probability(100)[-1] == pytest.approx(wanted, abs=1e-6)
+    kept = layer(torch.ones(20, 1_000, 100))
+    assert kept.isfinite().all()
+    seen = (kept[..., -1] > 0).double().mean().item()
+    assert abs(seen - wanted) < 4 * math.sqrt(wanted * (1 - wanted) / neurons)
 
 
 def test_known_probabilities() -> None:
-    wait = PoissonDropout(0.5).firing_probability(60)
-    assert wait[0] == pytest.approx(math.exp(-0.5))
+    e = math.exp(-0.5)
+    wait, redraw, independent = (PoissonDropout(0.5, mode).firing_probability(3) for mode in MODES)
     # Fires at 1 if the first wait is one step, or if it fires at 0 and does not wait again.
-    assert wait[1] == pytest.approx(0.5 * math.exp(-0.5) + math.exp(-1))
-    assert wait[-1] == pytest.approx(2 / 3, abs=1e-9)
-    assert PoissonDropout(2.0).firing_probability(100)[-1] == pytest.approx(1 / 3, abs=1e-9)
-    independent = PoissonDropout(0.5, "independent").firing_probability(4)
-    assert independent == pytest.approx([0.6065306597] * 4)
-    assert PoissonDropout(0.0).firing_probability(3) == [1, 1, 1]
+    assert wait[:2] == pytest.approx([e, 0.5 * e + e * e])
+    # Draws at 1 after a 0 or a 1.
+    assert redraw[:2] == pytest.approx([e, (e + 0.5 * e) * e])
+    assert independent == pytest.approx([e] * 3)
+    for mode in MODES:
+        assert PoissonDropout(0.0, mode).firing_probability(3) == [1, 1, 1]
+        assert PoissonDropout(0.5, mode).firing_probability(0) == []
+    for mean_wait in (1e-30, 0.3, 3.0, 30.0):  # 1 / (1 + l) and exp(-l) / (exp(-l) + l)
+        e = math.exp(-mean_wait)
+        last = [PoissonDropout(mean_wait, m).firing_probability(1500)[-1] for m in MODES[:2]]
+        assert last == pytest.approx([1 / (1 + mean_wait), e / (e + mean_wait)], rel=1e-9)
 
 
-@pytest.mark.parametrize("mode", ["wait", "independent"])
+def scaled_means(layer: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    return layer(torch.ones(shape, dtype=torch.float64)).transpose(0, 2).flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("mean_wait", [0.2, 0.5, 1.5])
-def test_mean_is_kept_at_every_step(mean_wait: float, mode: Any) -> None:
-    layer = PoissonDropout(mean_wait, mode)
-    kept = layer(torch.ones(20, 2_000, 6, dtype=torch.float64))
-    probability = torch.tensor(layer.firing_probability(6), dtype=torch.float64)
+@pytest.mark.parametrize("scope", ["neuron", "unit"])
+def test_mean_is_kept_at_every_step(mean_wait: float, mode: Any, scope: Any) -> None:
+    layer = PoissonDropout(mean_wait, mode, scope)
+    shape = (20, 2_000, 5) if scope == "neuron" else (20, 100, 5, 4, 5)
+    probability = torch.tensor(layer.firing_probability(5), dtype=torch.float64)
     sigma = torch.sqrt((1 - probability) / probability / 40_000)
-    assert ((kept.mean((0, 1)) - 1).abs() < 5 * sigma).all()
-    for step in range(6):  # silent, or scaled by the step's own probability
+    assert ((scaled_means(layer, shape) - 1).abs() < 5 * sigma).all()
+    kept = layer(torch.ones(4, 500, 5, dtype=torch.float64))
+    for step in range(5):  # silent, or scaled by the step's own probability
         values = kept[:, :, step].unique()
         torch.testing.assert_close(
             values, torch.stack([values.new_zeros(()), 1 / probability[step]])
         )
 
 
-def test_waits_have_memory_and_independent_draws_have_none() -> None:
-    """The step after a silent first one: a wait of one must have been drawn, or a zero now."""
-    e = math.exp(-0.5)
-    for mode, joint in (("wait", 0.5 * e), ("independent", (1 - e) * e)):
-        kept = PoissonDropout(0.5, mode)(torch.ones(100, 1_000, 2)) > 0  # type: ignore[arg-type]
-        seen = (~kept[..., 0] & kept[..., 1]).double().mean().item()
-        assert abs(seen - joint) < 5 * math.sqrt(joint * (1 - joint) / 100_000)
-
-
-@pytest.mark.parametrize("shape", [(3, 400), (3, 400, 5), (3, 4, 5, 6, 7)])
-def test_shapes_and_rates_are_kept_or_silenced(shape: tuple[int, ...]) -> None:
-    layer = PoissonDropout()
+@pytest.mark.parametrize("shape", [(3, 400), (3, 400, 5), (3, 40, 5, 3, 4), (3, 400, 5, 2)])
+@pytest.mark.parametrize("scope", ["neuron", "unit"])
+def test_shapes_and_rates_are_kept_or_silenced(shape: tuple[int, ...], scope: Any) -> None:
+    layer = PoissonDropout(scope=scope)
     rate = torch.rand(shape) + 0.5
     kept = layer(rate)
     assert kept.shape == rate.shape
@@ -81,69 +193,456 @@ def test_shapes_and_rates_are_kept_or_silenced(shape: tuple[int, ...]) -> None:
     fired = kept > 0
     assert 0.4 < fired.double().mean() < 0.9
     torch.testing.assert_close(kept[fired], (rate / probability)[fired])
-    if len(shape) == 5:  # each place of a map is a neuron of its own
-        assert fired[0, 0, 0].any()
-        assert not fired[0, 0, 0].all()
+
+
+def test_scope_removes_the_neuron_or_each_unit() -> None:
+    rate = torch.ones(4, 50, 5, 3, 4)
+    for mode in MODES:
+        whole = PoissonDropout(0.5, mode)(rate) > 0
+        assert torch.equal(whole, whole[..., :1, :1].expand_as(whole))
+        units = (PoissonDropout(0.5, mode, "unit")(rate) > 0).flatten(3)
+        mixed = units.any(-1) & ~units.all(-1)
+        assert mixed.float().mean() > 0.9  # 12 units seldom agree
+    # Without further axes the two are one.
+    rows = []
+    scopes: tuple[Any, ...] = ("neuron", "unit")
+    for scope in scopes:
+        torch.manual_seed(3)
+        rows.append(PoissonDropout(scope=scope)(rate[..., 0, 0]))
+    assert torch.equal(*rows)
+
+
+def test_units_are_independent() -> None:
+    fired = (PoissonDropout(0.5, "independent", "unit")(torch.ones(40, 500, 1, 2)) > 0).double()
+    both, p = fired.prod(-1).mean().item(), math.exp(-1)
+    assert abs(both - p) < 5 * math.sqrt(p * (1 - p) / 20_000)
 
 
 def test_identity_in_eval_and_without_waiting() -> None:
-    rate = torch.randn(2, 3, 5)
-    assert torch.equal(PoissonDropout(0.5).eval()(rate), rate)
-    state = torch.get_rng_state()
-    assert torch.equal(PoissonDropout(0.0)(rate), rate)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_reproducible_under_a_seed() -> None:
-    rate, results = torch.ones(4, 50, 5), []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        results.append(PoissonDropout()(rate))
-    assert torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], results[2])
+    rate, before = torch.randn(2, 3, 5), torch.get_rng_state()
+    for layer in (PoissonDropout(0.5).eval(), PoissonDropout(0.0)):
+        assert torch.equal(layer(rate), rate)
+        assert torch.equal(layer(rate[..., 0]), rate[..., 0])
+        state = DropoutState(torch.zeros(2, 3), torch.ones(1))
+        assert layer.stream(rate, None)[1] is None
+        assert layer.stream(rate, state)[1] is state
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_gradient_is_the_scaled_mask() -> None:
-    rate = torch.rand(2, 30, 5, requires_grad=True)
-    kept = PoissonDropout()(rate)
-    kept.sum().backward()
-    assert rate.grad is not None
-    torch.testing.assert_close(rate.grad * rate.detach(), kept.detach())
+    for layer in (PoissonDropout(), PoissonDropout(mode="redraw"), ReleaseOrWait(0.5, 20, 5)):
+        rate = torch.rand(2, 30, 5, requires_grad=True)
+        kept = layer(rate)
+        kept.sum().backward()
+        assert rate.grad is not None
+        assert (rate.grad == 0).any()
+        torch.testing.assert_close(rate.grad * rate.detach(), kept.detach())
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_type_is_kept(dtype: torch.dtype) -> None:
-    assert PoissonDropout()(torch.ones(2, 3, 5, dtype=dtype)).dtype == dtype
-
-
-def test_long_windows() -> None:
-    kept = PoissonDropout()(torch.ones(20, 50, 400))
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mean_wait", [50.0, 87.3])
+def test_the_longest_waits_stay_finite(mean_wait: float, mode: Any) -> None:
+    layer = PoissonDropout(mean_wait, mode)
+    assert min(layer.firing_probability(200)) > 0
+    kept = layer(torch.ones(10, 50, 200))
     assert kept.isfinite().all()
-    assert (kept > 0).double().mean().item() == pytest.approx(2 / 3, abs=0.01)
+    assert (kept > 0).any() == (mode == "wait")  # exp(-50) does not happen, a wait of 50 ends
+    if mode == "wait":
+        probability = torch.tensor(layer.firing_probability(200))
+        likely = probability > 0.01
+        sigma = torch.sqrt((1 - probability) / probability / 500)
+        assert ((kept.mean((0, 1)) - 1).abs() < 5 * sigma)[likely].all()
 
 
-def test_the_longest_wait_is_finite() -> None:
-    layer = PoissonDropout(50.0)
-    assert min(layer.firing_probability(100)) > 0
-    assert layer(torch.ones(10, 50, 100)).isfinite().all()
+# --- Both layers: numbers, chunks, seeds, compilers ------------------------------------------
+
+LAYERS: dict[str, Callable[[], Any]] = {
+    "wait": lambda: PoissonDropout(0.5),
+    "independent": lambda: PoissonDropout(0.5, "independent"),
+    "redraw": lambda: PoissonDropout(0.5, "redraw"),
+    "unit": lambda: PoissonDropout(0.5, "redraw", "unit"),
+    "gate": lambda: ReleaseOrWait(),
+    "branch": lambda: ReleaseOrWait(0.5, 20.0, 5.0),
+}
 
 
-@pytest.mark.parametrize("mean_wait", [-0.5, math.inf, math.nan, 1e4])
-def test_bad_mean_wait(mean_wait: float) -> None:
-    with pytest.raises(ValueError, match=f"mean_wait={mean_wait!r}.*expected"):
-        PoissonDropout(mean_wait)
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1, 1, 1), (3, 4), (2, 0, 5), (7,), (6, 1)])
+def test_chunks_are_the_window(name: str, chunks: tuple[int, ...]) -> None:
+    layer, rate = LAYERS[name](), torch.rand(3, 20, 7, 2) - 0.2
+    for training in (True, False):
+        layer.train(training)
+        torch.manual_seed(5)
+        whole = layer(rate)
+        torch.manual_seed(5)
+        state, parts = None, []
+        for chunk in rate.split(chunks, 2):
+            part, state = layer.stream(chunk, state)
+            parts.append(part)
+        torch.testing.assert_close(torch.cat(parts, 2), whole, rtol=0, atol=1e-6)
+        assert torch.equal(torch.cat(parts, 2) != 0, whole != 0)
 
 
-def test_other_errors() -> None:
-    with pytest.raises(ValueError, match="mode='redo' is unknown; expected one of wait, indep"):
-        PoissonDropout(0.5, "redo")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\(7,\); expected \(batch, neurons\[, time_steps\]\)"):
-        PoissonDropout()(torch.ones(7))
+def test_state_is_a_value() -> None:
+    """The same state twice, under the same seed, gives the same chunk twice."""
+    for make in LAYERS.values():
+        layer, rate = make(), torch.rand(3, 20, 4)
+        state = layer.stream(rate)[1]
+        before = [each.clone() for each in state]
+        results = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            results.append(layer.stream(rate, state)[0])
+        assert torch.equal(*results)
+        assert all(torch.equal(now, then) for now, then in zip(state, before, strict=True))
+        assert not list(layer.buffers())
+
+
+def test_a_long_stream_keeps_the_mean_within_fixed_memory() -> None:
+    for layer in (PoissonDropout(2.0), ReleaseOrWait(1.0, 20.0, 5.0)):
+        state, total = None, 0.0
+        for _ in range(300):
+            kept, state = layer.stream(torch.ones(1, 2_000, 1), state)
+            total += kept.mean().item() / 300
+        assert state is not None
+        assert state.due.numel() < 40
+        assert total == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "spikes"])
+def test_reproducible_under_a_seed(name: str) -> None:
+    layer = PoissonSpikes() if name == "spikes" else LAYERS[name]()
+    rate, results = torch.ones(40, 500, 5), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(layer(rate))
+    assert torch.equal(results[0], results[1])
+    # Two seeds: each step's draws, over the neurons, are uncorrelated.
+    for step in range(5):
+        pair = torch.stack([results[0][..., step].flatten(), results[2][..., step].flatten()])
+        assert abs(torch.corrcoef(pair)[0, 1].item()) < 5 / math.sqrt(20_000)
+
+
+def _rank(rank: int, folder: str) -> None:
+    """One process of a gloo group: seeds itself by its rank and gathers everybody's draws."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    results = []
+    for seeds in ((0, 1), (4, 4)):
+        torch.manual_seed(seeds[rank])
+        for name in sorted(LAYERS):
+            fired = (LAYERS[name]()(torch.ones(10, 200, 5)) > 0).float()
+            gathered = [torch.empty_like(fired) for _ in range(2)]
+            torch.distributed.all_gather(gathered, fired)
+            results.append(torch.stack(gathered))
+    if rank == 0:
+        torch.save(torch.stack(results), os.path.join(folder, "draws.pt"))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_ranks_that_are_seeded_differently_draw_differently(tmp_path: Any) -> None:
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("torch.distributed has no gloo backend here")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    draws = torch.load(tmp_path / "draws.pt")
+    different, same = draws[: len(LAYERS)], draws[len(LAYERS) :]
+    assert torch.equal(same[:, 0], same[:, 1])
+    for one, other in different:
+        pair = torch.stack([one[..., 0].flatten(), other[..., 0].flatten()])
+        assert abs(torch.corrcoef(pair)[0, 1].item()) < 5 / math.sqrt(2_000)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "spikes"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_type_is_kept(name: str, dtype: torch.dtype) -> None:
+    layer = PoissonSpikes() if name == "spikes" else LAYERS[name]()
+    for training in (True, False):
+        assert layer.train(training)(torch.ones(2, 3, 5, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_half_precision_rounds_the_result_alone(name: str) -> None:
+    layer, rate = LAYERS[name](), torch.rand(4, 200, 5).bfloat16()
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            results.append(layer(rate.to(dtype)))
+    assert torch.equal(results[0].bfloat16(), results[1])
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "spikes"])
+def test_compiles_to_the_same_draws_and_exports(name: str) -> None:
+    layer = PoissonSpikes(0.5) if name == "spikes" else LAYERS[name]()
+    rate = torch.rand(2, 30, 5, 2) - 0.2
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    results = []
+    for run in (layer, compiled):
+        torch.manual_seed(2)
+        given = rate.clone().requires_grad_()
+        result = run(given)
+        result.sum().backward()
+        results.append((result.detach(), given.grad))
+    torch.testing.assert_close(*results)
+    layer.eval()
+    exported = torch.export.export(layer, (rate,)).module()
+    torch.testing.assert_close(exported(rate), layer(rate))
+    assert layer(rate.to("meta")).shape == layer.train()(rate.to("meta")).shape == rate.shape
+
+
+@pytest.mark.parametrize("name", ["wait", "branch"])
+def test_a_compiled_stream_does_not_recompile_with_its_state(name: str) -> None:
+    layer, chunks = LAYERS[name](), torch.rand(2, 30, 12).split(2, 2)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer.stream, fullgraph=True, backend="aot_eager")
+    results = []
+    for run in (layer.stream, compiled):
+        torch.manual_seed(2)
+        part, state = run(chunks[0].contiguous(), None)
+        parts = [part]
+        for count, chunk in enumerate(chunks[1:]):
+            stance: Any = "default" if count == 0 else "fail_on_recompile"
+            with torch.compiler.set_stance(stance):
+                part, state = run(chunk.contiguous(), state)
+            parts.append(part)
+        results.append(torch.cat(parts, 2))
+    torch.testing.assert_close(*results)
+
+
+# --- Release or wait -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait_steps", STEPS_MS)
+@pytest.mark.parametrize("mean_wait", [0.0, 0.2, 0.5, 2.0])
+def test_release_probability_equals_the_enumeration(wait_steps: int, mean_wait: float) -> None:
+    layer = ReleaseOrWait(mean_wait, 20.0, STEPS_MS[wait_steps])
+    wanted = by_step(release_law(wait_steps, mean_wait, 9), 9)
+    np.testing.assert_allclose(layer.firing_probability(9), wanted, rtol=1e-11, atol=0)
+    # A cycle of mean length p + (1 - p) s releases p times.
+    p = math.exp(-mean_wait)
+    last = layer.firing_probability(2_000)[-1]
+    assert last == pytest.approx(p / (p + (1 - p) * wait_steps), rel=1e-9)
+
+
+@pytest.mark.parametrize("wait_steps", STEPS_MS)
+@pytest.mark.parametrize("mean_wait", [0.2, 0.5, 1.5])
+def test_releases_in_the_patterns_of_the_branch(wait_steps: int, mean_wait: float) -> None:
+    layer = ReleaseOrWait(mean_wait, 20.0, STEPS_MS[wait_steps])
+    assert_follows(release_law(wait_steps, mean_wait, 5), layer(torch.ones(100, 400, 5)))
+    probability = torch.tensor(layer.firing_probability(5), dtype=torch.float64)
+    sigma = torch.sqrt((1 - probability) / probability / 40_000)
+    assert ((scaled_means(layer, (20, 2_000, 5)) - 1).abs() < 5 * sigma).all()
+
+
+@pytest.mark.parametrize("wait_steps", STEPS_MS)
+def test_release_of_a_rate_that_comes_and_goes_equals_a_simulation(wait_steps: int) -> None:
+    fires = (True, False, True, True, False, True, True, True)
+    rng, trials = np.random.default_rng(3), 10_000
+    layer = ReleaseOrWait(0.5, 20.0, STEPS_MS[wait_steps])
+    rate = torch.tensor(fires).float().expand(100, 200, -1)
+    seen = (layer(rate) > 0).double().mean((0, 1)).numpy()
+    rows = [released_steps(fires, wait_steps, lambda: rng.poisson(0.5) >= 1) for _ in range(trials)]
+    simulated = np.mean(rows, 0)
+    sigma = np.sqrt(simulated * (1 - simulated) * (1 / trials + 1 / 20_000))
+    assert (np.abs(seen - simulated) <= 5 * sigma).all()
+    assert (seen[[1, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("wait_steps", STEPS_MS)
+def test_eval_equals_the_loop_without_dropout(wait_steps: int) -> None:
+    layer = ReleaseOrWait(0.5, 20.0, STEPS_MS[wait_steps]).eval()
+    rate = torch.randn(3, 20, 11, dtype=torch.float64)
+    state, result = torch.get_rng_state(), layer(rate)
+    wanted = torch.zeros_like(rate)
+    for b, n in np.ndindex(3, 20):
+        fires = tuple((rate[b, n] > 0).tolist())
+        release = released_steps(fires, wait_steps, lambda: False)
+        wanted[b, n] = rate[b, n] * torch.tensor(release)
+    assert torch.equal(result, wanted)
+    assert torch.equal(torch.get_rng_state(), state)
+    without = ReleaseOrWait(0.0, 20.0, STEPS_MS[wait_steps])
+    assert torch.equal(without(rate), wanted)  # nothing to drop in training either
+    if wait_steps == 1:
+        assert torch.equal(result, rate.relu())
+    assert layer(rate[..., None]).squeeze(-1).equal(wanted)
+
+
+@pytest.mark.parametrize(
+    ("wait_ms", "step_ms", "steps"),
+    [
+        (20.0, 1000 / 30, 1),
+        (20, 20, 1),
+        (20.0, 5.0, 4),
+        (20.0, 6.0, 4),
+        (0.0, 5.0, 1),
+        (2.1, 0.7, 3),  # the quotient is a little more
+        (0.3, 0.1, 3),
+    ],
+)
+def test_the_sleep_in_steps(wait_ms: float, step_ms: float, steps: int) -> None:
+    layer = ReleaseOrWait(0.5, wait_ms, step_ms)
+    assert layer.wait_steps == steps
+    rate = torch.tensor([0.0] + [1.0] * 12).view(1, 1, -1)  # silent at 0, then asleep
+    assert layer.eval()(rate).flatten().tolist() == [0.0] * steps + [1.0] * (13 - steps)
+
+
+def test_the_defaults_are_the_essays() -> None:
+    layer = ReleaseOrWait()
+    assert (layer.mean_wait, layer.wait_ms, layer.wait_steps) == (0.5, 20.0, 1)
+    assert layer.firing_probability(5) == pytest.approx([math.exp(-0.5)] * 5)
+    dropout = PoissonDropout()
+    assert (dropout.mean_wait, dropout.mode, dropout.scope) == (0.5, "wait", "neuron")
+
+
+@pytest.mark.parametrize("wait_steps", STEPS_MS)
+def test_gradcheck_in_eval(wait_steps: int) -> None:
+    rate = torch.randn(2, 3, 7, dtype=torch.float64)
+    rate = (rate + 0.1 * rate.sign()).requires_grad_()  # away from the threshold
+    layer = ReleaseOrWait(0.5, 20.0, STEPS_MS[wait_steps]).eval()
+    assert torch.autograd.gradcheck(layer, rate)
+    assert torch.autograd.gradcheck(PoissonSpikes(0.3).eval(), rate)
+    assert torch.autograd.gradcheck(PoissonDropout().eval(), rate)
+
+
+def test_releases_that_never_happen_are_silent_and_finite() -> None:
+    layer = ReleaseOrWait(87.3, 2_000.0, 1.0)
+    assert layer.firing_probability(600)[-1] == 0  # less than a float64 holds
+    kept = layer(torch.ones(2, 3, 600))
+    assert torch.equal(kept, torch.zeros_like(kept))
+
+
+# --- Spikes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dt", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_counts_follow_the_poisson_distribution(dt: float, dtype: torch.dtype) -> None:
+    layer, trials = PoissonSpikes(dt), 40_000
+    for rate in (0.0, 0.5, 4.0):
+        counts = layer(torch.full((100, 400), rate, dtype=dtype)).double()
+        assert torch.equal(counts, counts.round())
+        mean = rate * dt
+        for k in range(8):
+            p = math.exp(-mean) * mean**k / math.factorial(k)
+            seen = (counts == k).double().mean().item()
+            assert abs(seen - p) <= 5 * math.sqrt(p * (1 - p) / trials) + 1 / trials
+        assert abs(counts.mean().item() - mean) <= 5 * math.sqrt(mean / trials)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (2, 3, 5), (2, 3, 5, 4, 4)])
+def test_eval_gives_the_mean_and_shapes_stay(shape: tuple[int, ...]) -> None:
+    layer, rate = PoissonSpikes(0.5), torch.rand(shape)
+    assert layer(rate).shape == shape
+    assert torch.equal(layer.eval()(rate), rate * 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_gradient_passes_straight_through(dtype: torch.dtype) -> None:
+    rate = torch.tensor([0.0, 0.3, 2.0, 900.0], dtype=dtype, requires_grad=True)
+    upstream = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=dtype)
+    for training in (True, False):
+        layer = PoissonSpikes(0.25).train(training)
+        (grad,) = torch.autograd.grad(layer(rate), rate, upstream)
+        assert torch.equal(grad, 0.25 * upstream)
+
+
+def test_a_negative_rate_counts_as_none() -> None:
+    rate = torch.tensor([-2.0, -0.1, 0.5], requires_grad=True)
+    for training in (True, False):
+        counts = PoissonSpikes().train(training)(rate)
+        assert counts[:2].tolist() == [0, 0]
+        (grad,) = torch.autograd.grad(counts.sum(), rate)
+        assert grad.tolist() == [0, 0, 1]
+
+
+# --- Costs and errors ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 4, 4)])
+@pytest.mark.parametrize(
+    ("layer", "stage"),
+    [
+        (PoissonDropout(0.5), "dropout"),
+        (PoissonDropout(0.5, "redraw", "unit"), "dropout"),
+        (ReleaseOrWait(), "release"),
+        (ReleaseOrWait(0.5, 20.0, 5.0), "release"),
+        (PoissonSpikes(0.5), "spikes"),
+    ],
+    ids=str,
+)
+def test_closed_form_equals_the_counter(layer: Any, stage: str, shape: tuple[int, ...]) -> None:
+    (cost,) = layer.closed_form(torch.Size(shape))
+    counts = count_exact(layer, torch.rand(shape), device="meta")
+    assert cost.stage == stage
+    assert cost.pointwise == sum(counts.flops.values())
+    assert counts.mac == 0
+    assert not cost.macs
+    assert not counts.uncounted
+
+
+@pytest.mark.parametrize("make", [PoissonDropout, ReleaseOrWait])
+@pytest.mark.parametrize("mean_wait", [-0.5, math.inf, math.nan, 1e4, 87.4, "0.5"])
+def test_bad_mean_wait(make: Any, mean_wait: Any) -> None:
+    message = f"mean_wait={mean_wait!r}; expected a number .* 0 to 87.34: .*float32"
+    with pytest.raises(ValueError, match=message):
+        make(mean_wait)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: PoissonDropout(0.5, "redo"),  # type: ignore[arg-type]
+            "mode='redo' is unknown; expected one of wait, redraw, independent",
+        ),
+        (
+            lambda: PoissonDropout(scope="cell"),  # type: ignore[arg-type]
+            "scope='cell' is unknown; expected one of neuron, unit",
+        ),
+        (lambda: PoissonSpikes(0), "dt=0; expected the length of a time step, more than 0"),
+        (lambda: PoissonSpikes(math.nan), "dt=nan; expected"),
+        (lambda: PoissonSpikes("1"), "dt='1'; expected"),  # type: ignore[arg-type]
+        (lambda: ReleaseOrWait(wait_ms=-1), "wait_ms=-1; expected milliseconds, 0 or more"),
+        (lambda: ReleaseOrWait(wait_ms=math.inf), "wait_ms=inf; expected"),
+        (lambda: ReleaseOrWait(step_ms=0), "step_ms=0; expected milliseconds, more than 0"),
+        (lambda: ReleaseOrWait(step_ms=math.nan), "step_ms=nan; expected"),
+        (
+            lambda: PoissonDropout()(torch.ones(7)),
+            r"\(7,\); expected \(batch, neurons\[, time_steps\]\)",
+        ),
+        (lambda: PoissonDropout().eval()(torch.ones(7)), r"\(7,\); expected \(batch, neurons"),
+        (
+            lambda: ReleaseOrWait()(torch.ones(7, 3)),
+            r"\(7, 3\); expected \(batch, neurons, time_steps\)",
+        ),
+        (
+            lambda: PoissonDropout().stream(
+                torch.ones(2, 3, 4), PoissonDropout().stream(torch.ones(2, 4, 4))[1]
+            ),
+            r"state.waiting has shape \(2, 4\); expected \(2, 3\) as the rate",
+        ),
+        (
+            lambda: ReleaseOrWait().stream(
+                torch.ones(2, 3, 4, 5), ReleaseOrWait().stream(torch.ones(2, 3, 4))[1]
+            ),
+            r"state.waiting has shape \(2, 3\); expected \(2, 3, 5\) as the rate",
+        ),
+    ],
+)
+def test_other_errors(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.gpu
-def test_cuda_keeps_the_mean() -> None:
-    layer = PoissonDropout()
+@pytest.mark.parametrize("name", LAYERS)
+def test_cuda_keeps_the_mean(name: str) -> None:
+    layer = LAYERS[name]()
     kept = layer(torch.ones(20, 2_000, 6, device="cuda"))
     probability = torch.tensor(layer.firing_probability(6))
     sigma = torch.sqrt((1 - probability) / probability / 40_000)

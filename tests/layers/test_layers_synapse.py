@@ -1,190 +1,337 @@
-"""Synapses and their wiring."""
+"""Synapses: free weights, vesicles x receptors, Dale's law, several transmitters."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from neuroconv.layers import (
-    DenseSynapses,
-    SparseSynapses,
-    parallel_wiring,
-    receptive_field_wiring,
-    sparse_wiring,
-)
+from neuroconv.flops import count_exact
+from neuroconv.layers import DenseSynapses, SparseSynapses
+from neuroconv.layers.wiring import dale_signs, sparse_wiring
+
+KINDS = ("sparse", "dense")
+COMBINATIONS = list(product(KINDS, (False, True), (False, True), (1, 3)))
+every = pytest.mark.parametrize(("kind", "dale", "vesicles", "transmitters"), COMBINATIONS)
+
+WIRING = torch.tensor([[0, 3, 3, 1, 4], [2, 2, 0, 4, 1]])
+SIGNS = torch.tensor([1, -1, 1, 1, -1], dtype=torch.int8)
 
 
-def test_sparse_equals_a_scalar_loop() -> None:
-    wiring = torch.tensor([[0, 3, 3, 1, 4], [2, 2, 0, 4, 1]])
-    layer = SparseSynapses(wiring, 5, (3, 2)).double()
+def synapses(kind: str, dale: bool, vesicles: bool, transmitters: int) -> Any:
+    """Two neurons of five synapses on a sheet of 3 sites x 2 dendrites; five axons."""
+    signs = SIGNS if dale else None
+    if kind == "sparse":
+        return SparseSynapses(
+            WIRING, 5, (3, 2), signs=signs, vesicles=vesicles, transmitters=transmitters
+        )
+    return DenseSynapses(5, 2, (3, 2), 5, signs=signs, vesicles=vesicles, transmitters=transmitters)
+
+
+def wild(layer: Any) -> Any:
+    """The layer in float64 with weights of either sign, whatever it was initialised with."""
+    layer = layer.double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    return layer
+
+
+def weight_by_formula(layer: Any, row: int, column: int, axon: int) -> float:
+    if layer.vesicles is not None:
+        weight = abs(layer.vesicles[row, column].item()) * abs(layer.receptors[row, column].item())
+    else:
+        weight = layer.weight[row, column].item()
+    return weight if layer.signs is None else abs(weight) * int(SIGNS[axon])
+
+
+@every
+def test_equals_a_scalar_loop(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    layer = wild(synapses(kind, dale, vesicles, transmitters))
     activity = torch.randn(2, 5, 4, dtype=torch.float64)
     sheet = layer(activity)
-    assert sheet.shape == (2, 2, 4, 3, 2)
-    for b, n, t, p, d in np.ndindex(*sheet.shape):
-        s = d * 3 + p  # dendrite by dendrite, its sites in a row
-        wanted = layer.weight[n, s] * activity[b, wiring[n, s], t] if s < 5 else torch.zeros(())
-        assert sheet[b, n, t, p, d].item() == pytest.approx(wanted.item(), abs=1e-15)
+    assert sheet.shape == (2, 2 * transmitters, 4, 3, 2)
+    for b, channel, t, p, d in np.ndindex(*sheet.shape):
+        neuron, s = channel // transmitters, d * 3 + p  # dendrite by dendrite, its sites in a row
+        wanted = 0.0  # the sixth place has no synapse
+        if s < 5 and kind == "sparse":
+            axon = int(WIRING[neuron, s])
+            wanted = weight_by_formula(layer, channel, s, axon) * activity[b, axon, t].item()
+        elif s < 5:
+            wanted = sum(
+                weight_by_formula(layer, channel * 5 + s, axon, axon) * activity[b, axon, t].item()
+                for axon in range(5)
+            )
+        assert sheet[b, channel, t, p, d].item() == pytest.approx(wanted, abs=1e-13)
 
 
-def test_dense_equals_a_scalar_loop() -> None:
-    layer = DenseSynapses(4, 3, (2, 3), synapses=5).double()
-    activity = torch.randn(2, 4, 3, dtype=torch.float64)
-    sheet = layer(activity)
-    assert sheet.shape == (2, 3, 3, 2, 3)
-    for b, n, t, p, d in np.ndindex(*sheet.shape):
-        s = d * 2 + p
-        wanted = 0.0
-        if s < 5:
-            wanted = sum((layer.weight[n * 5 + s, f] * activity[b, f, t]).item() for f in range(4))
-        assert sheet[b, n, t, p, d].item() == pytest.approx(wanted, abs=1e-13)
+@every
+def test_the_weights_that_act(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    layer = wild(synapses(kind, dale, vesicles, transmitters))
+    weight = layer.effective_weight()
+    assert weight.shape == ((2 * transmitters, 5) if kind == "sparse" else (10 * transmitters, 5))
+    for row, column in np.ndindex(*weight.shape):
+        axon = int(WIRING[row // transmitters, column]) if kind == "sparse" else column
+        wanted = weight_by_formula(layer, row, column, axon)
+        assert weight[row, column].item() == pytest.approx(wanted, abs=1e-15)
 
 
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
-def test_gradcheck(kind: str) -> None:
-    wiring = torch.tensor([[0, 2, 2], [1, 1, 0]])
-    layer = (
-        SparseSynapses(wiring, 3, (2, 2)) if kind == "sparse" else DenseSynapses(3, 2, (2, 2), 3)
-    )
-    layer = layer.double()
-    activity = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+@every
+def test_gradcheck(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    layer = wild(synapses(kind, dale, vesicles, transmitters))
+    names = [name for name, _ in layer.named_parameters()]
+    assert names == (["vesicles", "receptors"] if vesicles else ["weight"])
+    activity = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
 
-    def run(x: Tensor, weight: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+    def run(x: Tensor, *weights: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
 
-    assert torch.autograd.gradcheck(run, (activity, layer.weight))
+    assert torch.autograd.gradcheck(run, (activity, *layer.parameters()), fast_mode=True)
 
 
-def test_closed_forms() -> None:
-    shape = torch.Size((2, 5, 3))
-    (cost,) = SparseSynapses(torch.zeros(4, 6, dtype=torch.int64), 5, (3, 2)).closed_form(shape)
-    assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({}, 2 * 3 * 24, 24)
-    (cost,) = DenseSynapses(5, 4, (3, 2)).closed_form(shape)
-    assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({"matmul": 2 * 3 * 120}, 0, 120)
-
-
-# --- wiring
-
-
-def test_each_neuron_has_its_exact_number_of_distinct_axons() -> None:
-    wiring = sparse_wiring(50, 40, 20, (5, 4), claw=False, seed=0)
-    assert wiring.shape == (40, 20)
-    assert wiring.dtype == torch.int64
-    assert all(len(set(row.tolist())) == 20 for row in wiring)
-    assert wiring.min() >= 0
-    assert wiring.max() < 50
-
-
-def test_axons_are_balanced_in_a_neuron_of_more_synapses_than_axons() -> None:
-    wiring = sparse_wiring(7, 30, 25, (5, 5), claw=False, seed=0)
-    for row in wiring:
-        counts = torch.bincount(row, minlength=7)
-        assert counts.max() - counts.min() <= 1
-
-
-def test_axons_are_balanced_over_a_population() -> None:
-    """No axon is preferred: 2,000 draws of 10 in 50 leave each within five sigma of its share."""
-    counts = torch.bincount(sparse_wiring(50, 2_000, 10, (2, 5), claw=False, seed=0).flatten())
-    assert ((counts - 400).abs() < 5 * (2_000 * 0.2 * 0.8) ** 0.5).all()
-
-
-@pytest.mark.parametrize("synapses", [15, 16, 13])
-def test_a_claw_shares_one_axon_for_each_dendrite(synapses: int) -> None:
-    wiring = sparse_wiring(30, 25, synapses, (4, 4), claw=True, seed=0)
-    assert wiring.shape == (25, synapses)
-    for row in wiring:
-        fibres = [set(row[4 * d : 4 * d + 4].tolist()) for d in range(4)]
-        assert all(len(fibre) == 1 for fibre in fibres)
-        assert len(set.union(*fibres)) == 4  # four dendrites, four mossy fibres
-
-
-def patch_pixels(
-    image_shape: tuple[int, int, int], corner: tuple[int, int, int], patch: tuple[int, int]
-) -> list[int]:
-    """Flat indices of a patch of one channel: column d is dendrite d, row p its site p."""
-    _, height, width = image_shape
-    channel, top, left = corner
-    return [
-        (channel * height + top + row) * width + left + col
-        for col in range(patch[1])
-        for row in range(patch[0])
-    ]
-
-
-@pytest.mark.parametrize(("image", "patch"), [((3, 7, 9), (3, 4)), ((1, 3, 4), (3, 4))])
-def test_a_receptive_field_is_a_patch_of_one_channel(
-    image: tuple[int, int, int], patch: tuple[int, int]
+@every
+def test_closed_form_equals_the_exact_counter(
+    kind: str, dale: bool, vesicles: bool, transmitters: int
 ) -> None:
-    wiring = receptive_field_wiring(image, 60, 12, patch, patch=None, claw=False, seed=0)
-    channels, height, width = image
-    places = [
-        patch_pixels(image, (c, y, x), patch)
-        for c in range(channels)
-        for y in range(height - patch[0] + 1)
-        for x in range(width - patch[1] + 1)
-    ]
-    seen = [row.tolist() for row in wiring]
-    assert all(row in places for row in seen)
-    assert len({tuple(row) for row in seen}) > min(10, len(places) - 1)  # patches lie all over
+    layer, activity = synapses(kind, dale, vesicles, transmitters), torch.zeros(4, 5, 3)
+    (cost,) = layer.closed_form(activity.shape)
+    counts = count_exact(layer, activity)
+    assert counts.uncounted == {}
+    assert dict(cost.macs) == counts.macs
+    assert cost.pointwise == sum(counts.flops.values())
+    assert cost.synapses == (10 if kind == "sparse" else 50)
 
 
-def test_a_clawed_receptive_field_has_a_pixel_for_each_dendrite() -> None:
-    image, patch = (2, 6, 6), (3, 3)
-    wiring = receptive_field_wiring(image, 50, 15, (4, 4), patch=patch, claw=True, seed=0)
-    patches = [
-        set(patch_pixels(image, (c, y, x), patch))
-        for c in range(2)
-        for y in range(4)
-        for x in range(4)
-    ]
-    for row in wiring:
-        pixels = [set(row[4 * d : 4 * d + 4].tolist()) for d in range(4)]
-        assert all(len(pixel) == 1 for pixel in pixels)
-        assert len(set.union(*pixels)) == 4
-        assert any(set.union(*pixels) <= place for place in patches)
+def test_closed_forms_by_hand() -> None:
+    """B * T = 6, 24 synapses (sparse) or 120 weights (dense), twice for two transmitters.
+
+    A weight takes an absolute value and a sign under Dale's law, and a product with vesicles.
+    """
+    shape, signs = torch.Size((2, 5, 3)), torch.ones(5)
+    wiring = torch.zeros(4, 6, dtype=torch.int64)
+    (cost,) = SparseSynapses(wiring, 5, (3, 2)).closed_form(shape)
+    assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({}, 6 * 24, 24)
+    layer = SparseSynapses(wiring, 5, (3, 2), signs=signs, vesicles=True, transmitters=2)
+    (cost,) = layer.closed_form(shape)
+    assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({}, 2 * (6 * 24 + 3 * 24), 24)
+    (cost,) = DenseSynapses(5, 4, (3, 2)).closed_form(shape)
+    assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({"matmul": 6 * 120}, 0, 120)
+    (cost,) = DenseSynapses(5, 4, (3, 2), signs=signs, transmitters=2).closed_form(shape)
+    assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({"matmul": 1440}, 2 * 240, 120)
 
 
-def test_a_clawed_patch_of_fewer_pixels_than_dendrites_repeats_them_evenly() -> None:
-    wiring = receptive_field_wiring((1, 5, 5), 20, 5, (1, 5), patch=(1, 2), claw=True, seed=0)
-    for row in wiring:
-        counts = torch.unique(row, return_counts=True)[1]
-        assert sorted(counts.tolist()) == [2, 3]
+@every
+def test_compiles_and_exports(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    layer = synapses(kind, dale, vesicles, transmitters)
+    activity = torch.randn(3, 5, 4)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(activity), layer(activity))
+    exported = torch.export.export(layer, (activity,)).module()
+    torch.testing.assert_close(exported(activity), layer(activity))
 
 
-def draw(kind: str, seed: int) -> Tensor:
-    if kind == "sparse":
-        return sparse_wiring(50, 20, 15, (4, 4), claw=True, seed=seed)
-    return receptive_field_wiring((1, 9, 9), 20, 16, (4, 4), patch=None, claw=False, seed=seed)
-
-
-@pytest.mark.parametrize("kind", ["sparse", "receptive_field"])
-def test_wiring_depends_on_its_seed_alone(kind: str) -> None:
-    first = draw(kind, 5)
-    torch.manual_seed(2)
-    state, of_numpy = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
-    assert torch.equal(draw(kind, 5), first)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(np.random.get_state()[1], of_numpy)  # noqa: NPY002
-    assert not torch.equal(draw(kind, 6), first)
-
-
-@pytest.mark.parametrize("kind", ["sparse", "receptive_field"])
-def test_on_meta_no_wiring_is_drawn(kind: str) -> None:
+@every
+def test_on_meta(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    activity = torch.zeros(2, 5, 4)
+    layer = synapses(kind, dale, vesicles, transmitters)
+    on_meta = layer.to("meta")(activity.to("meta"))
+    assert on_meta.is_meta
+    assert on_meta.shape == (2, 2 * transmitters, 4, 3, 2)
     with torch.device("meta"):
-        wiring = draw(kind, 0)
-    assert wiring.is_meta
-    assert wiring.shape == draw(kind, 0).shape
-    assert wiring.dtype == torch.int64
+        signs = dale_signs(5, 0.8, 0) if dale else None
+        if kind == "sparse":
+            wiring = sparse_wiring(5, 2, 5, (3, 2), claw=False, seed=0)
+            built: Any = SparseSynapses(
+                wiring, 5, (3, 2), signs=signs, vesicles=vesicles, transmitters=transmitters
+            )
+        else:
+            built = DenseSynapses(
+                5, 2, (3, 2), 5, signs=signs, vesicles=vesicles, transmitters=transmitters
+            )
+    assert built(activity.to("meta")).shape == on_meta.shape
+    assert {k: v.shape for k, v in built.state_dict().items()} == {
+        k: v.shape for k, v in layer.state_dict().items()
+    }
+
+
+@every
+def test_the_batch_is_innermost(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    """As `dendritic_conv` reads it: neurons, dendrites, sites, steps, batch, without a copy."""
+    sheet = synapses(kind, dale, vesicles, transmitters)(torch.randn(3, 5, 4))
+    assert sheet.permute(1, 4, 3, 2, 0).is_contiguous()
+
+
+@every
+def test_bf16_autocast(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    layer = synapses(kind, dale, vesicles, transmitters)
+    activity = torch.rand(3, 5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(activity)
+    full = layer(activity)
+    assert (half.float() - full).abs().max() < 0.02 * full.abs().max()
+    assert layer.bfloat16()(activity.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_transmitter_of_free_weights_is_the_plain_layer(kind: str) -> None:
+    state = {
+        key: value.shape for key, value in synapses(kind, False, False, 1).state_dict().items()
+    }
+    wanted = {"weight": (2, 5), "wiring": (2, 5)} if kind == "sparse" else {"weight": (10, 5)}
+    assert state == wanted
+
+
+@every
+def test_state_dict_round_trip(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
+    first, second = (synapses(kind, dale, vesicles, transmitters) for _ in range(2))
+    if dale:
+        second.signs.neg_()
+    second.load_state_dict(first.state_dict())
+    activity = torch.randn(2, 5, 3)
+    assert torch.equal(first(activity), second(activity))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_buffer_is_larger_than_the_synapses(kind: str) -> None:
+    layer = synapses(kind, True, True, 3)
+    shapes = {name: (buffer.dtype, buffer.shape) for name, buffer in layer.named_buffers()}
+    wiring = {"wiring": (torch.int64, (2, 5))} if kind == "sparse" else {}
+    assert shapes == {"signs": (torch.int8, (5,)), **wiring}
+    assert layer.transmitters == 3
+    assert layer.synapses == 5
+
+
+# --- transmitters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dale", "vesicles"), list(product((False, True), repeat=2)))
+def test_each_transmitter_is_a_layer_of_its_own(kind: str, dale: bool, vesicles: bool) -> None:
+    layer = wild(synapses(kind, dale, vesicles, 3))
+    activity = torch.randn(2, 5, 4, dtype=torch.float64)
+    sheets = layer(activity).unflatten(1, (2, 3))  # (B, N, C, T, P, D)
+    for c in range(3):
+        single = synapses(kind, dale, vesicles, 1).double()
+        with torch.no_grad():
+            for mine, all_three in zip(single.parameters(), layer.parameters(), strict=True):
+                mine.copy_(all_three.view(2, 3, -1, 5)[:, c].reshape(mine.shape))
+        torch.testing.assert_close(sheets[:, :, c], single(activity), rtol=0, atol=1e-13)
+
+
+# --- vesicles and receptors
+
+
+@pytest.mark.parametrize("transmitters", [1, 2])
+def test_the_first_product_lies_in_the_range_of_the_first_weight(transmitters: int) -> None:
+    wiring = torch.zeros(100, 60, dtype=torch.int64)
+    weight = SparseSynapses(
+        wiring, 1, (6, 10), vesicles=True, transmitters=transmitters
+    ).effective_weight()
+    assert weight.min() >= 0.5
+    assert weight.max() <= 1.5
+    assert weight.max() - weight.min() > 0.9
+    dense = DenseSynapses(64, 20, (5, 5), vesicles=True, transmitters=transmitters)
+    assert dense.effective_weight().square().mean().item() == pytest.approx(1 / 64, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vesicles_and_receptors_start_apart(kind: str) -> None:
+    """Two equal factors would get equal gradients for ever and be one."""
+    layer = synapses(kind, False, True, 1)
+    assert not torch.isclose(layer.vesicles, layer.receptors).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_receptors_or_vesicles_a_synapse_is_silent(kind: str) -> None:
+    for factor in ("vesicles", "receptors"):
+        layer = synapses(kind, False, True, 1)
+        with torch.no_grad():
+            getattr(layer, factor).zero_()
+        assert (layer(torch.randn(2, 5, 3)) == 0).all()
+
+
+# --- Dale's law
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vesicles", [False, True])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-6, 1e6), excitatory=st.floats(0, 1))
+def test_dale_holds_whatever_the_weights(
+    kind: str, vesicles: bool, seed: int, scale: float, excitatory: float
+) -> None:
+    signs = dale_signs(8, excitatory, seed)
+    generator = torch.Generator().manual_seed(seed)
+    wiring = torch.randint(8, (3, 5), generator=generator)
+    layer: SparseSynapses | DenseSynapses = (
+        SparseSynapses(wiring, 8, (2, 3), signs=signs, vesicles=vesicles, transmitters=2)
+        if kind == "sparse"
+        else DenseSynapses(8, 3, (2, 3), 5, signs=signs, vesicles=vesicles, transmitters=2)
+    )
+    optimiser = torch.optim.SGD(layer.parameters(), lr=3.0)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=scale, generator=generator)
+    (layer(torch.rand(4, 8, 2, generator=generator)) / scale).square().sum().backward()
+    for _ in range(2):  # before the step and after
+        effects = layer(torch.eye(8).unsqueeze(2))  # sample f: axon f alone is active
+        excites = signs == 1
+        assert (effects[excites] >= 0).all()
+        assert (effects[~excites] <= 0).all()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vesicles", [False, True])
+def test_training_against_dale_silences_and_never_flips(kind: str, vesicles: bool) -> None:
+    """The loss asks every axon for inhibition: only those that inhibit can give it."""
+    layer = synapses(kind, True, vesicles, 1)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.05)
+    one_by_one = torch.eye(5).unsqueeze(2)  # sample f: axon f alone is active
+    for _ in range(200):
+        optimiser.zero_grad()
+        (layer(one_by_one) + 1).square().mean().backward()
+        optimiser.step()
+    effects = layer(one_by_one)
+    excites = SIGNS == 1
+    assert (effects[excites] >= 0).all()
+    assert (effects[excites] < 0.1).all()
+    assert effects[~excites].amin((1, 2, 3, 4)).tolist() == pytest.approx([-1, -1], abs=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_signs_of_any_type_are_kept_as_bytes(kind: str) -> None:
+    activity = torch.randn(2, 5, 3)
+    sheets = []
+    for signs in (SIGNS, SIGNS.float(), SIGNS.long()):
+        torch.manual_seed(1)
+        layer: Any = (
+            SparseSynapses(WIRING, 5, (3, 2), signs=signs)
+            if kind == "sparse"
+            else DenseSynapses(5, 2, (3, 2), signs=signs)
+        )
+        assert layer.signs.dtype == torch.int8
+        sheets.append(layer(activity))
+    assert torch.equal(sheets[0], sheets[1])
+    assert torch.equal(sheets[0], sheets[2])
+
+
+def test_repr_names_what_differs_from_the_plain_layer() -> None:
+    plain, full = synapses("sparse", False, False, 1), synapses("sparse", True, True, 3)
+    assert plain.extra_repr().endswith("synapses=5")
+    assert full.extra_repr().endswith("synapses=5, signs, vesicles=True, transmitters=3")
 
 
 # --- errors
 
 
-def field(
-    image_shape: tuple[int, int, int], patch: tuple[int, int] | None, seed: int = 0
-) -> Tensor:
-    return receptive_field_wiring(image_shape, 2, 16, (4, 4), patch=patch, claw=False, seed=seed)
+def of(**settings: Any) -> SparseSynapses:
+    return SparseSynapses(WIRING, 5, (3, 2), **settings)
 
 
 @pytest.mark.parametrize(
@@ -203,21 +350,29 @@ def field(
             lambda: SparseSynapses(torch.zeros(3, dtype=torch.int64), 3, (2, 2)),
             r"of shape \(3,\); expected integers \(neurons, synapses\)",
         ),
-        (lambda: sparse_wiring(9, 2, 4, (2, 2), claw=True, seed=-1), "seed=-1; expected"),
-        (lambda: field((1, 9, 9), None, seed=-1), "seed=-1; expected"),
+        (lambda: of(transmitters=0), "transmitters=0; expected positive"),
+        (lambda: of(transmitters=True), "transmitters=True; expected positive"),
+        (lambda: of(signs=torch.ones(4)), r"signs has shape \(4,\); expected .* each of 5 axons"),
+        (lambda: of(signs=torch.ones(2, 5)), r"signs has shape \(2, 5\); expected \+1 or -1"),
         (
-            lambda: field((1, 3, 9), None),
-            "4 x 4 pixels does not fit into an image of 3 x 9; make the patch smaller",
+            lambda: of(signs=torch.tensor([1, -1, 0, 1, 1])),
+            r"signs holds 0; expected \+1 or -1 for each of 5 axons, as `dale_signs` draws them",
         ),
-        (
-            lambda: field((1, 9, 9), (3, 3)),
-            r"patch \(3, 3\) differs from the sheet \(4, 4\).*claw=True",
-        ),
+        (lambda: of(signs=torch.full((5,), 0.5)), "signs holds 0.5; expected"),
+        (lambda: of(signs=torch.full((5,), torch.nan)), "signs holds nan; expected"),
+        (lambda: of(signs=torch.zeros(5, dtype=torch.bool)), "signs holds False; expected"),
+        (lambda: DenseSynapses(3, 2, (2, 2), signs=torch.ones(2)), "each of 3 axons"),
+        (lambda: DenseSynapses(3, 2, (2, 2), transmitters=-1), "transmitters=-1; expected"),
     ],
 )  # fmt: skip
 def test_constructor_errors(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_signs_that_are_no_tensor() -> None:
+    with pytest.raises(TypeError, match=r"signs=\[1, -1, 1, 1, 1\] is no tensor; expected"):
+        of(signs=[1, -1, 1, 1, 1])
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 4, 5), (2, 3, 5, 1)])
@@ -226,15 +381,3 @@ def test_call_errors(shape: tuple[int, ...]) -> None:
     for layer in (SparseSynapses(wiring, 3, (2, 2)), DenseSynapses(3, 2, (2, 2))):
         with pytest.raises(ValueError, match=r"expected \(batch, 3 axons, time_steps\)"):
             layer(torch.zeros(shape))
-
-
-def test_parallel_wiring_lays_all_axons_in_order_over_every_tree() -> None:
-    for axons, synapses in ((4, 12), (7, 12), (12, 12), (30, 12)):
-        wiring = parallel_wiring(axons, 3, synapses)
-        assert wiring.shape == (3, synapses)
-        assert (wiring == wiring[0]).all()
-        assert wiring[0].tolist() == [int(s * axons / synapses) for s in range(synapses)]
-        counts = wiring[0].bincount(minlength=axons)
-        assert counts.max() - counts.min() <= 1
-    with torch.device("meta"):
-        assert parallel_wiring(5, 2, 8).is_meta

@@ -1,0 +1,153 @@
+"""The passive cable: how charge that enters a dendrite spreads along it and leaks out.
+
+    tau dV/dt = lambda^2 d2V/dx2 - V
+
+tau is the membrane's time constant in milliseconds: on its own, a potential falls to 1/e in this
+time. lambda is the length constant in micrometres: away from where a steady potential is held, it
+falls to 1/e over this distance.
+
+Sources of the equation and of its Green's function on an infinite cable: C. Koch, Biophysics of
+Computation (1999), chapter 2, doi:10.1093/oso/9780195104912.001.0001; W. Gerstner, W. M. Kistler,
+R. Naud and L. Paninski, Neuronal Dynamics (2014), section 3.2, doi:10.1017/CBO9781107447615.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from numbers import Real
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.layers.checks import check_positive
+
+
+@dataclass(frozen=True)
+class Cable:
+    """A uniform, passive, infinitely long dendrite, seen through a sheet's sites and time steps.
+
+    Attributes:
+        length_constant_um: lambda, in micrometres.
+        time_constant_ms: tau, in milliseconds.
+        site_um: length of dendrite that one site of the sheet stands for, in micrometres.
+        step_ms: length of a time step, in milliseconds.
+
+    Raises:
+        ValueError: a number that is not positive and finite.
+    """
+
+    length_constant_um: float
+    time_constant_ms: float
+    site_um: float
+    step_ms: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if (
+                type(value) is bool
+                or not isinstance(value, Real)
+                or not 0 < float(value) < math.inf
+            ):
+                unit = "micrometres" if field.name.endswith("_um") else "milliseconds"
+                raise ValueError(
+                    f"{field.name}={value!r}; expected a positive, finite number of {unit}"
+                )
+
+    def green(self, distance_um: Tensor, time_ms: Tensor) -> Tensor:
+        """Potential after a unit impulse at distance 0 and time 0, in 1 / micrometre.
+
+        With X = x / lambda and T = t / tau it is exp(-X^2 / 4T - T) / (lambda sqrt(4 pi T)): a
+        Gaussian of variance 2 lambda^2 T under which exp(-T) of the impulse is left. Before the
+        impulse it is zero. At time 0 it is Dirac's delta, no function; zero stands there too.
+
+        Shape:
+            two real tensors that broadcast -> their broadcast shape, in their floating dtype
+        """
+        distance, time = distance_um / self.length_constant_um, time_ms / self.time_constant_ms
+        after = time > 0
+        time = torch.where(after, time, 1)  # so that no gradient meets a division by zero
+        height = torch.exp(-distance.square() / (4 * time) - time)
+        width = self.length_constant_um * torch.sqrt(4 * math.pi * time)
+        return torch.where(after, height / width, 0)
+
+    def taps(self, branches: int, time_steps: int) -> Tensor:
+        """The Green's function as the taps of a filter along one dendrite, in torch's order.
+
+        A tap is the share of a unit charge, put on the middle of one site, that lies on the site
+        `offset` sites away once `lag` steps have passed: the Green's function integrated over that
+        site, exactly, by the error function. It is taken in the middle of each time step, at
+        (lag + 1/2) step_ms, since at the beginning of the present one it is still a point.
+
+        The taps of one lag sum to at most exp(-(lag + 1/2) step_ms / time_constant_ms); the rest
+        has leaked out or has spread past the filter's ends, and is lost. Over many lags the sum
+        may exceed 1, since charge that lingers is seen at each step: about tau / step_ms in all.
+
+        Args:
+            branches: taps along the dendrite. Of them (branches - 1) // 2 lie before the middle
+                one, as "same" padding has it.
+            time_steps: taps in time. The last one meets the present, lag 0.
+
+        Returns:
+            (time_steps, branches), float64.
+
+        Raises:
+            ValueError: a size that is not positive.
+        """
+        check_positive(branches=branches, time_steps=time_steps)
+        offset = torch.arange(branches, dtype=torch.float64) - (branches - 1) // 2
+        lag = torch.arange(time_steps - 1, -1, -1, dtype=torch.float64).unsqueeze(1)
+        time = (lag + 0.5) * self.step_ms / self.time_constant_ms
+        sites = 2 * time.sqrt() * self.length_constant_um / self.site_um
+        # Of the complement, the difference keeps its digits far out, where erf itself is 1.
+        beyond_near_end = torch.erfc((offset.abs() - 0.5) / sites)
+        beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
+        return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)
+
+    def euler_stencil(self, substeps: int) -> Tensor:
+        """One substep of Euler's explicit method, dt = step_ms / substeps, on the grid of sites.
+
+        The taps are (alpha, 1 - 2 alpha - dt / tau, alpha), alpha = dt lambda^2 / (tau site_um^2).
+        A wave of wavenumber k is multiplied by 1 - dt / tau - 4 alpha sin^2(k site_um / 2), which
+        stays within [-1, 1] for every k if dt / tau + 4 alpha <= 2: else the method explodes.
+
+        Returns:
+            (3,), float64.
+
+        Raises:
+            ValueError: fewer substeps than the method is stable with.
+        """
+        check_positive(substeps=substeps)
+        steepness = (self.length_constant_um / self.site_um) ** 2
+        decay = self.step_ms / self.time_constant_ms  # dt / tau, of a step not yet divided
+        fewest = math.ceil(decay * (1 + 4 * steepness) / 2)
+        if substeps < fewest:
+            raise ValueError(
+                f"substeps={substeps} of {self.step_ms / substeps:.4g} ms make Euler's method "
+                f"unstable on sites of {self.site_um:.4g} um; expected at least {fewest}"
+            )
+        decay /= substeps
+        alpha = decay * steepness
+        return torch.tensor([alpha, 1 - 2 * alpha - decay, alpha], dtype=torch.float64)
+
+    def euler_response(self, substeps: int, iterations: int) -> Tensor:
+        """What Euler's method makes of a unit on one site: its stencil convolved with itself.
+
+        Args:
+            substeps: into which a time step is divided; see `euler_stencil`.
+            iterations: how many substeps to take, at least 0. As many as `substeps` make one step.
+
+        Returns:
+            (2 * iterations + 1,), float64, the site itself in the middle. Divided by `site_um` it
+            approaches `green` as sites and substeps shrink.
+
+        Raises:
+            ValueError: a substep that is unstable, or a negative number of iterations.
+        """
+        if type(iterations) is not int or iterations < 0:
+            raise ValueError(f"iterations={iterations!r}; expected an integer of at least 0")
+        stencil = self.euler_stencil(substeps).view(1, 1, 3)
+        response = torch.ones(1, 1, 1, dtype=torch.float64)
+        for _ in range(iterations):
+            response = F.conv1d(response, stencil, padding=2)
+        return response.flatten()

@@ -1,0 +1,100 @@
+"""Threshold normalisation: the synaptic potential relative to rest, up to the threshold.
+
+Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroconv.layers.checks import check_positive
+from neuroconv.layers.cost import Cost
+from neuroconv.layers.layout import along_axis
+
+
+class ThresholdNorm(nn.Module):
+    """clamp(batch_norm(x), 0, threshold): nothing below rest, nothing past the threshold.
+
+    Batch normalisation is `nn.BatchNorm1d`'s, for each neuron over all other axes, with its
+    running statistics, gain and shift: the module `norm`.
+
+    Args:
+        features: neurons N, on axis 1.
+        threshold: the ceiling, in standard deviations of the neuron's potential as it starts (the
+            gain is learned). Three is a choice, not a measurement.
+        empty_places: so many last places of a sheet hold no synapse, in the synapses' own order,
+            dendrite by dendrite. They do not enter the statistics and leave as zero.
+        momentum, eps: as nn.BatchNorm1d's.
+
+    Shape:
+        x (B, N, ...) -> the same, in its layout in memory; with empty places a sheet
+        (B, N, T, P, D), with the batch innermost in memory (no copy is made) or contiguous
+
+    Raises:
+        ValueError: sizes or numbers out of range; at the call, other axes, or in training only one
+            value for each neuron.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        threshold: float = 3.0,
+        *,
+        empty_places: int = 0,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        check_positive(features=features)
+        if type(threshold) not in (int, float) or not 0 < threshold < math.inf:
+            raise ValueError(f"threshold={threshold!r}; expected a finite number above 0")
+        if type(empty_places) is not int or empty_places < 0:
+            raise ValueError(f"empty_places={empty_places!r}; expected an integer, 0 or more")
+        self.features, self.threshold, self.empty_places = features, threshold, empty_places
+        self.norm = nn.BatchNorm1d(features, eps=eps, momentum=momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        if not self.empty_places:
+            return along_axis(x, 1, self._normal)
+        sheet = x.permute(1, 4, 3, 2, 0)  # (N, D, P, T, B)
+        places = sheet.flatten(1, 2)[:, : -self.empty_places]
+        potential = self._normal(places.flatten(1).unsqueeze(0)).view(places.shape)
+        filled = F.pad(potential, (0, 0, 0, 0, 0, self.empty_places))
+        result = filled.view(sheet.shape).permute(4, 0, 3, 2, 1)
+        return result.contiguous() if x.is_contiguous() else result
+
+    def _normal(self, x: Tensor) -> Tensor:
+        """(before, N, after) -> the same."""
+        potential: Tensor = self.norm(x)
+        return potential.clamp(0, self.threshold)
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[1] != self.features:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; expected (batch, {self.features} neurons, ...)"
+            )
+        if self.empty_places and (x.dim() != 5 or x.shape[3] * x.shape[4] <= self.empty_places):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; empty_places={self.empty_places} needs a sheet "
+                "(batch, neurons, time_steps, sites, dendrites) of more places than that"
+            )
+        if self.training and self._values(x.shape) < 2 * self.features:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, one value for each neuron; training needs at least "
+                "two: enlarge the batch or call eval()"
+            )
+
+    def _values(self, x: torch.Size) -> int:
+        """How many values are normalised."""
+        values = math.prod(x)
+        return values - values // (x[3] * x[4]) * self.empty_places if self.empty_places else values
+
+    def closed_form(self, x: torch.Size) -> tuple[Cost, ...]:
+        """Of every value two FLOPs for the running statistics, one for the bounds."""
+        return (Cost("threshold normalisation", pointwise=3 * self._values(x)),)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}, empty_places={self.empty_places}"

@@ -1,0 +1,374 @@
+"""The cable: its equation, Euler's method against it, and the dendritic filter that it gives."""
+
+import dataclasses
+import math
+import re
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.layers import DendriticConv, dendritic_conv
+from neuroconv.layers.cable import Cable
+from neuroconv.layers.conv import Backend, Mode
+
+CABLES = [
+    Cable(length_constant_um=100.0, time_constant_ms=20.0, site_um=50.0, step_ms=10.0),
+    Cable(length_constant_um=30.0, time_constant_ms=5, site_um=40, step_ms=4.0),
+    Cable(length_constant_um=250.0, time_constant_ms=60.0, site_um=75.0, step_ms=1000 / 30),
+]
+cables = pytest.mark.parametrize("cable", CABLES, ids=["even", "short", "frames"])
+
+
+def euler_step(potential: list[float], cable: Cable, dt: float) -> list[float]:
+    """tau dV/dt = lambda^2 d2V/dx2 - V, one explicit step; beyond the ends V is zero."""
+    after = []
+    for i, here in enumerate(potential):
+        left = potential[i - 1] if i > 0 else 0.0
+        right = potential[i + 1] if i + 1 < len(potential) else 0.0
+        curvature = (left - 2 * here + right) / cable.site_um**2
+        slope = (cable.length_constant_um**2 * curvature - here) / cable.time_constant_ms
+        after.append(here + dt * slope)
+    return after
+
+
+def charge_at(cable: Cable, offset: int, lag: int) -> float:
+    """The Green's function integrated over a site by Gauss's rule, in the middle of a step."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    distance = torch.from_numpy(cable.site_um * (offset + nodes / 2))
+    time = torch.tensor((lag + 0.5) * cable.step_ms, dtype=torch.float64)
+    green = cable.green(distance, time)
+    return float((green * torch.from_numpy(weights)).sum()) * cable.site_um / 2
+
+
+# The Green's function
+
+
+@cables
+def test_green_solves_the_cable_equation(cable: Cable) -> None:
+    distance = torch.linspace(-2, 3, 31, dtype=torch.float64) * cable.length_constant_um
+    time = torch.linspace(0.2, 2, 31, dtype=torch.float64) * cable.time_constant_ms
+    distance.requires_grad_()
+    time.requires_grad_()
+    potential = cable.green(distance, time)
+    slope, rate = torch.autograd.grad(potential.sum(), (distance, time), create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), distance)
+    diffusion = cable.length_constant_um**2 * curvature
+    left = cable.time_constant_ms * rate
+    scale = 0.1 / cable.length_constant_um
+    assert min(each.abs().max().item() for each in (left, diffusion, potential)) > scale
+    torch.testing.assert_close(left, diffusion - potential, rtol=0, atol=1e-12 * scale)
+
+
+@cables
+def test_charge_leaks_out_and_nothing_else_is_lost(cable: Cable) -> None:
+    distance = torch.linspace(-6000, 6000, 24001, dtype=torch.float64)
+    time = torch.tensor([0.5, 5.0, 60.0], dtype=torch.float64).unsqueeze(1)
+    charge = torch.trapezoid(cable.green(distance, time), distance)
+    wanted = torch.exp(-time.squeeze(1) / cable.time_constant_ms)
+    torch.testing.assert_close(charge, wanted, rtol=1e-12, atol=0)
+
+
+def test_half_width_grows_as_the_root_of_time() -> None:
+    cable = CABLES[0]
+    times = torch.tensor([1.0, 4.0, 16.0, 64.0], dtype=torch.float64)
+    distance = torch.linspace(0, 1000, 1_000_001, dtype=torch.float64)
+    widths = []
+    for time in times:
+        potential = cable.green(distance, time)
+        widths.append(distance[(potential >= potential[0] / 2).sum() - 1].item())
+    # A Gaussian of variance 2 lambda^2 T falls to half at 2 lambda sqrt(T ln 2).
+    assert widths[0] == pytest.approx(2 * 100 * math.sqrt(math.log(2) / 20), abs=2e-3)
+    assert [width / widths[0] for width in widths] == pytest.approx([1, 2, 4, 8], rel=1e-4)
+
+
+def test_green_is_zero_until_the_impulse_and_takes_any_shape_and_dtype() -> None:
+    cable = CABLES[0]
+    for dtype in (torch.float32, torch.float64):
+        distance = torch.tensor([0.0, 10.0, -500.0], dtype=dtype, requires_grad=True)
+        time = torch.tensor([[-3.0], [0.0], [8.0]], dtype=dtype, requires_grad=True)
+        potential = cable.green(distance, time)
+        assert potential.shape == (3, 3)
+        assert potential.dtype == dtype
+        assert not potential[:2].any()
+        assert (potential[2] > 0).all()
+        assert torch.isfinite(cable.green(distance, time * 1e-30)).all()
+        potential.sum().backward()
+        for inputs in (distance, time):
+            assert inputs.grad is not None
+            assert torch.isfinite(inputs.grad).all()
+    whole = cable.green(torch.tensor([0, 10]), torch.tensor(2))
+    torch.testing.assert_close(whole, cable.green(torch.tensor([0.0, 10.0]), torch.tensor(2.0)))
+
+
+# Taps
+
+
+@cables
+@pytest.mark.parametrize(("branches", "time_steps"), [(1, 1), (3, 5), (10, 4), (11, 2)])
+def test_taps_are_the_green_function_over_each_site(
+    cable: Cable, branches: int, time_steps: int
+) -> None:
+    taps = cable.taps(branches, time_steps)
+    assert taps.shape == (time_steps, branches)
+    assert taps.dtype == torch.float64
+    for lag in range(time_steps):
+        for branch in range(branches):
+            wanted = charge_at(cable, branch - (branches - 1) // 2, lag)
+            assert taps[time_steps - 1 - lag, branch].item() == pytest.approx(wanted, rel=1e-9)
+
+
+@cables
+def test_taps_share_out_what_has_not_leaked(cable: Cable) -> None:
+    lags = torch.arange(5, dtype=torch.float64)
+    left = torch.exp(-(lags + 0.5) * cable.step_ms / cable.time_constant_ms)
+    sums = cable.taps(3, 5).flip(0).sum(1)
+    assert (sums < left).all()
+    assert (left < 1).all()
+    torch.testing.assert_close(cable.taps(501, 5).flip(0).sum(1), left, rtol=1e-12, atol=0)
+    lingering = cable.taps(1001, 400).sum().item()  # a geometric series: 1 / (2 sinh(dt / 2 tau))
+    wanted = 1 / (2 * math.sinh(cable.step_ms / cable.time_constant_ms / 2))
+    assert lingering == pytest.approx(wanted, rel=1e-9)
+
+
+@cables
+def test_taps_fall_with_distance_and_keep_their_digits_far_out(cable: Cable) -> None:
+    taps = cable.taps(25, 5)
+    torch.testing.assert_close(taps, taps.flip(1), rtol=0, atol=0)
+    outward = taps[:, 12:]
+    assert (outward[:, 1:] < outward[:, :-1]).all()
+    assert (outward > 0).all()
+    even = cable.taps(10, 5)  # four before the middle, five after
+    assert torch.equal(even, taps[:, 8:18])
+
+
+# Euler's method
+
+
+@pytest.mark.parametrize(("cable", "substeps"), list(zip(CABLES, (7, 2, 13), strict=True)))
+def test_euler_equals_the_convolution_with_its_own_stencil(cable: Cable, substeps: int) -> None:
+    iterations, cable_sites = 2 * substeps, 60
+    start = torch.randn(cable_sites, dtype=torch.float64)
+    margin = [0.0] * (iterations + 1)  # no charge reaches the ends
+    potential = [*margin, *start.tolist(), *margin]
+    for _ in range(iterations):
+        potential = euler_step(potential, cable, cable.step_ms / substeps)
+    response = cable.euler_response(substeps, iterations)
+    assert response.shape == (2 * iterations + 1,)
+    spread = F.conv1d(start[None], response[None, None], padding=2 * iterations)[0]
+    wanted = torch.tensor(potential, dtype=torch.float64)[1:-1]
+    assert wanted.abs().max() > 0.01
+    torch.testing.assert_close(spread, wanted, rtol=0, atol=1e-12)
+    assert torch.equal(cable.euler_response(substeps, 1), cable.euler_stencil(substeps))
+    kept = (1 - cable.step_ms / substeps / cable.time_constant_ms) ** iterations
+    assert response.sum().item() == pytest.approx(kept, rel=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+def test_euler_equals_the_dendritic_convolution(backend: Backend) -> None:
+    """Synaptic input at every site and step, on a sheet that is a stretch of a long cable."""
+    cable, substeps, steps, sites, dendrites = CABLES[0], 5, 4, 7, 2
+    sheet = torch.randn(1, 1, steps, sites, dendrites, dtype=torch.float64)
+    margin = substeps * steps
+    wanted = torch.empty_like(sheet)
+    for dendrite in range(dendrites):
+        potential = [0.0] * (sites + 2 * margin)
+        for step in range(steps):
+            for site in range(sites):
+                potential[margin + site] += sheet[0, 0, step, site, dendrite].item()
+                wanted[0, 0, step, site, dendrite] = potential[margin + site]
+            for _ in range(substeps):
+                potential = euler_step(potential, cable, cable.step_ms / substeps)
+    reach = substeps * (steps - 1)
+    taps = torch.zeros(1, steps, 2 * reach + 1, 1, dtype=torch.float64)
+    for lag in range(steps):
+        near = slice(reach - lag * substeps, reach + lag * substeps + 1)
+        taps[0, steps - 1 - lag, near, 0] = cable.euler_response(substeps, lag * substeps)
+    potential_BNTPD = dendritic_conv(sheet, taps, "same", backend)
+    torch.testing.assert_close(potential_BNTPD, wanted, rtol=0, atol=1e-12)
+
+
+def test_euler_converges_to_green_at_second_order_in_space_and_first_in_time() -> None:
+    time, coarse, errors, substeps = 10.0, 50.0, [], []
+    places = torch.arange(-6, 7)  # the same positions on every grid
+    for refinement in (1, 2, 4, 8, 16):
+        cable = Cable(100.0, 20.0, coarse / refinement, time)
+        substeps.append(8 * refinement**2)  # alpha = dt lambda^2 / (tau h^2) stays 1/4
+        stencil = cable.euler_stencil(substeps[-1])
+        assert stencil[0].item() == pytest.approx(0.25)
+        iterations = substeps[-1]
+        response = cable.euler_response(iterations, iterations) / cable.site_um  # of unit mass
+        euler = F.pad(response, (100, 100))[100 + iterations + refinement * places]
+        green = cable.green(coarse * places.double(), torch.tensor(time, dtype=torch.float64))
+        errors.append((euler - green).abs().max().item())
+    slopes = [
+        np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+        for sizes in ([coarse / 2**i for i in range(5)], [time / n for n in substeps])
+    ]
+    assert slopes == [pytest.approx(2, abs=0.15), pytest.approx(1, abs=0.075)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors[1:])]
+    assert orders == pytest.approx([2, 2, 2], abs=0.15)
+    assert errors[-1] < 1e-3 * green.max().item()
+
+
+@cables
+def test_euler_says_how_many_substeps_keep_it_stable(cable: Cable) -> None:
+    with pytest.raises(ValueError, match=r"substeps=1 of .* ms make Euler.*unstable") as error:
+        cable.euler_stencil(1)
+    named = re.search(r"at least (\d+)$", str(error.value))
+    assert named is not None
+    fewest = int(named.group(1))
+    with pytest.raises(ValueError, match=f"substeps={fewest - 1} .* at least {fewest}$"):
+        cable.euler_stencil(fewest - 1)
+    assert cable.euler_response(fewest, 400).abs().max() <= 1
+    explodes = [0.0] * 100 + [1.0] + [0.0] * 100
+    for _ in range(400):
+        explodes = euler_step(explodes, cable, cable.step_ms / (fewest - 1))
+    assert max(map(abs, explodes)) > 1e3
+
+
+# The dendritic filter
+
+
+@pytest.mark.parametrize("unit_taps", [False, True])
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize(
+    ("mode", "filter_shape"),
+    [
+        ("same", (5, 3, 3)),
+        ("same", (4, 2, 3)),
+        ("same", (2, 4, 5)),
+        ("same", (3, 1, 1)),
+        ("valid", (5, 3, 3)),
+        ("valid", (4, 4, 3)),
+        ("per_dendrite", (5, 4, 3)),
+        ("per_dendrite", (4, 4, 3)),
+    ],
+)
+def test_an_impulse_spreads_along_its_own_dendrite(
+    mode: Mode, filter_shape: tuple[int, int, int], backend: Backend, unit_taps: bool
+) -> None:
+    cable, sites, dendrites, steps = CABLES[0], 9, 4, 4
+    branches, across, time_steps = filter_shape
+    layer = DendriticConv(2, (sites, dendrites), filter_shape, mode, backend, unit_taps=unit_taps)
+    layer.double().diffuse(cable)
+    before = (branches - 1) // 2
+    for step, site, dendrite in [(0, 4, 1), (2, 0, 3), (1, 8, 0)]:
+        sheet = torch.zeros(1, 2, steps, sites, dendrites, dtype=torch.float64)
+        sheet[0, 1, step, site, dendrite] = 1.5
+        wanted = torch.zeros(1, 2, steps, *layer.out_shape, dtype=torch.float64)
+        for t in range(step, min(steps, step + time_steps)):
+            for p in range(layer.out_shape[0]):
+                offset = site - (p if mode == "same" else p + before)
+                if not -before <= offset < branches - before:
+                    continue
+                for d in range(layer.out_shape[1]):
+                    listens = d <= dendrite < d + across if mode == "valid" else d == dendrite
+                    if listens:
+                        wanted[0, 1, t, p, d] = 1.5 * charge_at(cable, offset, t - step)
+        torch.testing.assert_close(layer(sheet), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
+def test_held_taps_pass_gradients_and_take_none(mode: Mode, backend: Backend) -> None:
+    gradients = []
+    signal = torch.randn(3, 2, 5, 6, 4, dtype=torch.float64)
+    for hold in (False, True):
+        layer = DendriticConv(2, (6, 4), (3, 4, 5), mode, backend).double()
+        layer.diffuse(CABLES[0], hold=hold)
+        assert layer.weight.requires_grad is not hold
+        sheet = signal.clone().requires_grad_()
+        layer(sheet).square().sum().backward()
+        assert (layer.weight.grad is None) is hold
+        assert layer.bias is not None
+        assert layer.bias.grad is not None
+        assert sheet.grad is not None
+        gradients.append(sheet.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-12, atol=1e-12)
+    layer.diffuse(CABLES[0])  # and taps that were held can be let go
+    assert layer.weight.requires_grad
+
+
+def test_diffusion_leaves_the_layer_as_it_was_built() -> None:
+    fresh = DendriticConv(2, (6, 4), (3, 4, 5), unit_taps=True)
+    layer = DendriticConv(2, (6, 4), (3, 4, 5), unit_taps=True)
+    assert layer.bias is not None
+    torch.nn.init.ones_(layer.bias)
+    weight = layer.weight
+    layer.diffuse(CABLES[0])
+    assert layer.weight is weight
+    assert weight.dtype == torch.float32
+    assert (layer.bias == 1).all()
+    assert not torch.equal(fresh.weight, weight)
+    for each in (fresh, layer):
+        torch.manual_seed(3)
+        each.reset_parameters()
+    assert torch.equal(fresh.weight, weight)
+
+
+def test_diffusion_on_meta_in_bf16_compiled_and_exported() -> None:
+    with torch.device("meta"):
+        on_meta = DendriticConv(2, (6, 4), (3, 4, 5))
+        on_meta.diffuse(CABLES[0], hold=True)
+    assert on_meta.weight.is_meta
+    layer = DendriticConv(2, (6, 4), (3, 4, 5))
+    layer.diffuse(CABLES[0], hold=True)
+    sheet = torch.randn(3, 2, 5, 6, 4)
+    with torch.no_grad():
+        potential = layer(sheet)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = layer(sheet)
+        torch.testing.assert_close(rounded.float(), potential, rtol=0, atol=0.03)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(sheet), potential)
+        exported = torch.export.export(layer, (sheet,)).module()
+        torch.testing.assert_close(exported(sheet), potential)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length_constant_um": 0.0}, "length_constant_um=0.0; expected a positive, finite number"),
+        ({"length_constant_um": math.inf}, "length_constant_um=inf; .* number of micrometres"),
+        ({"time_constant_ms": -20.0}, "time_constant_ms=-20.0; .* number of milliseconds"),
+        ({"site_um": math.nan}, "site_um=nan; .* of micrometres"),
+        ({"step_ms": "33"}, "step_ms='33'; .* of milliseconds"),
+        ({"step_ms": None}, "step_ms=None; .* of milliseconds"),
+        ({"site_um": True}, "site_um=True; .* of micrometres"),
+    ],
+)
+def test_cable_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CABLES[0], **changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("taps", (0, 5), "branches=0; expected positive"),
+        ("taps", (3, 2.0), r"time_steps=2.0; expected positive"),
+        ("euler_stencil", (0,), "substeps=0; expected positive"),
+        ("euler_response", (1, 3), "substeps=1 of 10 ms .* sites of 50 um; expected at least 5"),
+        ("euler_response", (8, -1), "iterations=-1; expected an integer of at least 0"),
+        ("euler_response", (8, 2.5), "iterations=2.5; expected an integer of at least 0"),
+    ],
+)  # fmt: skip
+def test_method_errors(method: str, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(CABLES[0], method)(*arguments)
+
+
+def test_a_cable_cannot_change_under_the_layer() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CABLES[0].site_um = 1.0  # type: ignore[misc]
+    assert len({CABLES[0], dataclasses.replace(CABLES[0])}) == 1
+    assert isinstance(CABLES[0].euler_response(8, 0), Tensor)
+    assert CABLES[0].euler_response(8, 0).tolist() == [1.0]

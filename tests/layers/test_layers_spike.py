@@ -1,0 +1,347 @@
+"""The dendritic spike: its two ends to the bit, what is between, and who learns."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from neuroconv.flops.exact import count_exact
+from neuroconv.layers.spike import DendriticSpike, dendritic_spike
+
+OPEN = -1e9  # a threshold that every potential passes
+
+
+def distinct(*shape: int) -> Tensor:
+    """Distinct values, none near another and none at zero: no tie, no gate at its edge."""
+    size = torch.Size(shape).numel()
+    return ((torch.randperm(size).double() - size / 2 + 0.25) / 10).view(shape)
+
+
+def batch_innermost(sheet: Tensor) -> Tensor:
+    return sheet.permute(1, 4, 3, 2, 0).contiguous().permute(4, 0, 3, 2, 1)
+
+
+def window(site: int, sites: int, reach: int | None) -> range:
+    if reach is None:
+        return range(sites)
+    before = (reach - 1) // 2
+    return range(max(0, site - before), min(sites, site + reach - before))
+
+
+def column_spike(
+    x: list[float], pull: float, threshold: float, softness: float, reach: int | None
+) -> tuple[list[float], list[float]]:
+    """One dendrite, from the formula: the potentials, and what reaches each site ("essay")."""
+    result, heard = [], []
+    for p, value in enumerate(x):
+        near = window(p, len(x), reach)
+        m = max(x[q] for q in near)
+        first = next(q for q in near if x[q] == m)
+        excess = torch.tensor(m - threshold, dtype=torch.float64)
+        gate = torch.sigmoid(excess / softness).item() if softness else float(m > threshold)
+        result.append(value + pull * gate * (m - value))
+        heard.append(1 - gate if first == p else 1.0)
+    return result, heard
+
+
+CASES = list(product([0.0, 0.4, 1.0], [0.0, 0.7], [None, 1, 2, 3, 4, 9]))
+
+
+@pytest.mark.parametrize(("pull", "softness", "reach"), CASES)
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 5, 3)])
+def test_equals_its_formula(
+    shape: tuple[int, ...], pull: float, softness: float, reach: int | None
+) -> None:
+    x = torch.randn(shape, dtype=torch.float64).relu_().requires_grad_()  # zeros tie
+    layer = DendriticSpike(pull, 0.3, softness=softness, reach=reach, signal="essay")
+    result = layer(x)
+    upstream = torch.randn_like(result)
+    (gradient,) = torch.autograd.grad(result, x, upstream)
+    columns = x.detach().movedim(-2, -1).reshape(-1, 5).tolist()
+    wanted, heard = zip(
+        *(column_spike(c, pull, 0.3, softness, reach) for c in columns), strict=True
+    )
+    turned = x.movedim(-2, -1).shape
+    assert_close = torch.testing.assert_close
+    assert_close(result.detach(), torch.tensor(wanted).double().view(turned).movedim(-1, -2))
+    assert_close(gradient, upstream * torch.tensor(heard).double().view(turned).movedim(-1, -2))
+
+
+def bits(x: Tensor) -> Tensor:
+    return x.view(torch.int32)
+
+
+@pytest.mark.parametrize("signal", ["max", "essay"])
+@pytest.mark.parametrize("softness", [0.0, 1e-3])
+def test_pull_one_with_an_open_gate_is_max_pooling_to_the_bit(softness: float, signal: Any) -> None:
+    x = (torch.randn(4, 3, 2, 6, 5) * 1e3).requires_grad_()
+    x = torch.cat([x, -x.relu()])  # negative zeros among them
+    result = DendriticSpike(1.0, OPEN, softness=softness, signal=signal)(x)
+    pooled = F.max_pool1d(x.movedim(3, 4).flatten(0, 3), 6).view(8, 3, 2, 1, 5).expand_as(x)
+    assert torch.equal(result, pooled)
+    for reach in (1, 3, 5):
+        layer = DendriticSpike(1.0, OPEN, softness=softness, reach=reach, signal=signal)
+        pooled = F.max_pool2d(x.flatten(0, 2), (reach, 1), 1, (reach // 2, 0)).view_as(x)
+        assert torch.equal(layer(x), pooled)
+        if not softness:
+            assert torch.equal(bits(layer(x)), bits(pooled))
+
+
+@pytest.mark.parametrize("signal", ["max", "essay"])
+@pytest.mark.parametrize("reach", [None, 2, 3])
+def test_pull_zero_and_closed_gates_are_the_identity_to_the_bit(
+    reach: int | None, signal: Any
+) -> None:
+    x = (torch.randn(4, 3, 2, 6, 5) * 1e3).requires_grad_()
+    x = torch.cat([x, -x.relu()])
+    for softness in (0.0, 0.5):
+        layer = DendriticSpike(0.0, OPEN, softness=softness, reach=reach, signal=signal)
+        assert torch.equal(bits(layer(x)), bits(x))
+    assert torch.equal(bits(DendriticSpike(0.7, 1e9, reach=reach, signal=signal)(x)), bits(x))
+    half_open = DendriticSpike(1.0, 500.0, reach=reach, signal=signal)(x)
+    closed = (half_open == x) | (half_open > 500)
+    assert closed.all()
+    assert (half_open > x).any()
+
+
+def test_the_gate_needs_more_than_the_threshold() -> None:
+    x = torch.tensor([[2.0], [1.0]])
+    assert DendriticSpike(1.0, 2.0)(x).tolist() == [[2.0], [1.0]]
+    assert DendriticSpike(1.0, 1.99)(x).tolist() == [[2.0], [2.0]]
+
+
+potentials = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=8)
+unit = st.floats(0, 1, width=32)
+
+
+@settings(deadline=None)
+@given(potentials, unit, unit, st.floats(-100, 100, width=32), st.integers(1, 9), st.booleans())
+def test_monotone_in_pull(
+    values: list[float], one: float, other: float, threshold: float, reach: int, soft: bool
+) -> None:
+    x = torch.tensor(values, dtype=torch.float64).view(-1, 1)
+
+    def spike(pull: float) -> Tensor:
+        return dendritic_spike(x, pull, threshold, softness=3.0 * soft, reach=reach)
+
+    least, less, more, most = (spike(p) for p in (0.0, min(one, other), max(one, other), 1.0))
+    rounding = 1e-13  # of numbers up to 200 in float64
+    assert torch.equal(least, x)
+    assert (least <= less).all()
+    assert (less <= more + rounding).all()
+    assert (more <= most + rounding).all()
+    assert (most <= x.max()).all()
+
+
+@pytest.mark.parametrize("reach", [None, 2, 3])
+@pytest.mark.parametrize(("pull", "softness"), [(1.0, 0.0), (0.6, 0.0), (1.0, 0.8), (0.6, 0.8)])
+def test_gradcheck_of_the_formula(pull: float, softness: float, reach: int | None) -> None:
+    x = distinct(2, 3, 4, 2).requires_grad_()
+    assert torch.autograd.gradcheck(DendriticSpike(pull, 0.3, softness=softness, reach=reach), x)
+
+
+@pytest.mark.parametrize("reach", [None, 2])
+@pytest.mark.parametrize("signal", ["max", "essay"])
+def test_gradcheck_of_learned_pull_and_threshold(signal: Any, reach: int | None) -> None:
+    layer = DendriticSpike(
+        0.7, 0.3, softness=0.8, reach=reach, signal=signal, learn_pull=True, learn_threshold=True
+    ).double()
+    x = distinct(2, 3, 4, 2)
+    assert isinstance(layer.threshold, Tensor)
+
+    def run(logit: Tensor, threshold: Tensor) -> Tensor:
+        parameters = {"pull_logit": logit, "threshold": threshold}
+        return torch.func.functional_call(layer, parameters, (x,))
+
+    assert torch.autograd.gradcheck(run, (layer.pull_logit, layer.threshold))
+    fixed = DendriticSpike(0.7, 0.3, softness=0.8, reach=reach)
+    torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-7)
+    assert len(list(layer.parameters())) == 2
+    assert not list(fixed.parameters())
+    for parameter in layer.parameters():
+        torch.nn.init.constant_(parameter, 9.0)
+    layer.reset_parameters()
+    torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-7)
+
+
+def heard_by(layer: DendriticSpike, sites: list[float]) -> list[list[float]]:
+    """Row p: how much of output p's gradient each site receives."""
+    x = torch.tensor(sites, dtype=torch.float64).view(-1, 1).requires_grad_()
+    jacobian = torch.autograd.functional.jacobian(layer, x)
+    return jacobian[:, 0, :, 0].tolist()
+
+
+def test_who_receives_the_gradient() -> None:
+    sites = [1.0, 3.0, 2.0]
+    # As max-pooling: all of every output's goes to the largest; at half the pull half of it.
+    assert heard_by(DendriticSpike(), sites) == [[0, 1, 0]] * 3
+    half = [[0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5]]
+    assert heard_by(DendriticSpike(0.5), sites) == half
+    # As the essay: the site that spiked hears nothing, every other hears its own output cleanly.
+    for pull in (0.0, 0.5, 1.0):
+        essay = heard_by(DendriticSpike(pull, signal="essay"), sites)
+        assert essay == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    # A closed gate is the identity under both.
+    for signal in ("max", "essay"):
+        closed = heard_by(DendriticSpike(1.0, 5.0, signal=signal), sites)  # type: ignore[arg-type]
+        assert closed == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    # A gate that is half open holds back half.
+    soft = heard_by(DendriticSpike(1.0, 3.0, softness=0.5, signal="essay"), sites)
+    assert soft == [[1, 0, 0], [0, 0.5, 0], [0, 0, 1]]
+
+
+def test_who_receives_the_gradient_in_windows() -> None:
+    sites = [4.0, 1.0, 2.0, 3.0, 0.0]  # the largest of their own windows of three: 4 and 3
+    to_largest = [[1, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 1, 0]] * 3
+    assert heard_by(DendriticSpike(reach=3), sites) == to_largest
+    essay = torch.eye(5)
+    essay[0, 0] = essay[3, 3] = 0
+    assert heard_by(DendriticSpike(reach=3, signal="essay"), sites) == essay.tolist()
+    essay[3, 3] = 1  # the gate of its window is closed
+    layer = DendriticSpike(1.0, 3.5, reach=3, signal="essay")
+    assert heard_by(layer, sites) == essay.tolist()
+
+
+def test_ties_go_to_the_first_and_silence_passes() -> None:
+    for sites in ([0.0, 0.0, 0.0], [1.0, 2.0, 2.0]):
+        first = sites.index(max(sites))
+        pooled = [[float(q == first) for q in range(3)]] * 3
+        assert heard_by(DendriticSpike(1.0, -1.0), sites) == pooled
+        essay = heard_by(DendriticSpike(1.0, -1.0, signal="essay"), sites)
+        assert essay == [[float(p == q != first) for q in range(3)] for p in range(3)]
+    for signal in ("max", "essay"):  # a silent dendrite does not spike past a threshold of zero
+        silent = heard_by(DendriticSpike(signal=signal), [0.0] * 3)  # type: ignore[arg-type]
+        assert silent == torch.eye(3).tolist()
+    tied = [2.0, 2.0, 1.0]
+    assert heard_by(DendriticSpike(reach=3), tied) == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    # The second is not the first largest of its own window: it hears.
+    essay = heard_by(DendriticSpike(reach=3, signal="essay"), tied)
+    assert essay == [[0, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_gradient_at_pull_one_is_max_poolings() -> None:
+    x = torch.randn(2, 3, 2, 6, 5, dtype=torch.float64).relu_()
+    for reach, size in ((None, 6), (3, 3)):
+        ours, pooled = x.clone().requires_grad_(), x.clone().requires_grad_()
+        upstream = torch.randn_like(x)
+        DendriticSpike(1.0, OPEN, reach=reach).forward(ours).backward(upstream)
+        flat = pooled.flatten(0, 2)
+        padding = 0 if reach is None else 1
+        windows = F.max_pool2d(flat, (size, 1), 1, (padding, 0))
+        windows.expand_as(flat).view_as(x).backward(upstream)
+        torch.testing.assert_close(ours.grad, pooled.grad)
+
+
+@pytest.mark.parametrize("reach", [None, 3, 4])
+@pytest.mark.parametrize("softness", [0.0, 0.5])
+@pytest.mark.parametrize("signal", ["max", "essay"])
+def test_layout_in_memory_is_kept(signal: Any, softness: float, reach: int | None) -> None:
+    sheet = torch.randn(4, 3, 5, 6, 2)
+    layer = DendriticSpike(0.8, 0.2, softness=softness, reach=reach, signal=signal)
+    wanted = layer(sheet)
+    assert wanted.is_contiguous()
+    inner = batch_innermost(sheet).requires_grad_()
+    result = layer(inner)
+    # A sigmoid may round its last bit by its place in memory; nothing else differs.
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6 if softness else 0)
+    assert result.stride() == inner.stride()
+    (gradient,) = torch.autograd.grad(result.square().sum(), inner)
+    assert gradient.stride() == inner.stride()
+    torch.testing.assert_close(layer(sheet.expand(2, *sheet.shape))[1], wanted)
+    torch.testing.assert_close(layer(sheet[:, :, 1::2])[:, :, 0], wanted[:, :, 1])
+
+
+@pytest.mark.parametrize("keywords", [{}, {"softness": 0.5}, {"pull": 0.5}, {"pull": 0.0}])
+@pytest.mark.parametrize("reach", [None, 1, 2, 3])
+@pytest.mark.parametrize("signal", ["max", "essay"])
+def test_closed_form(keywords: Any, reach: int | None, signal: Any) -> None:
+    layers = [DendriticSpike(reach=reach, signal=signal, **keywords)]
+    if 0 < keywords.get("pull", 1.0) < 1:
+        layers.append(DendriticSpike(reach=reach, signal=signal, learn_pull=True, **keywords))
+        layers.append(DendriticSpike(softness=1.0, learn_pull=True, learn_threshold=True, pull=0.5))
+    for layer in layers:
+        x = torch.randn(2, 3, 2, 4, 3)
+        (cost,) = layer.closed_form(x.shape)
+        counts = count_exact(layer, x, device="meta")
+        assert cost.pointwise == sum(counts.flops.values())
+        assert not counts.uncounted
+        assert not counts.macs
+
+
+MAKES: list[dict[str, Any]] = [
+    {},
+    {"pull": 0.5, "reach": 2, "signal": "essay"},
+    {"pull": 0.5, "softness": 0.5, "learn_pull": True, "learn_threshold": True},
+    {"pull": 0.5, "reach": 3, "learn_pull": True, "signal": "essay"},
+]
+
+
+@pytest.mark.parametrize("keywords", MAKES)
+def test_meta_autocast_compile_and_export(keywords: Any) -> None:
+    layer = DendriticSpike(**keywords)
+    x = torch.randn(2, 3, 2, 5, 4)
+    with torch.device("meta"):
+        made = DendriticSpike(**keywords)
+    assert made(x.to("meta")).shape == x.shape
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), layer(x), rtol=2e-2, atol=2e-2)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    gradients = []
+    for run in (layer, compiled):
+        ours = batch_innermost(x).requires_grad_()
+        result = run(ours)
+        torch.testing.assert_close(result, layer(x))
+        gradients.append(torch.autograd.grad(result.square().sum(), ours)[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    batch = {0: torch.export.Dim("batch", min=2)}
+    for given_x in (x, batch_innermost(x)):
+        exported = torch.export.export(layer, (given_x,), dynamic_shapes=(batch,)).module()
+        more = torch.cat([x, -x, x])
+        more = more if given_x is x else batch_innermost(more)
+        torch.testing.assert_close(exported(more), layer(more))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"pull": 1.1}, r"pull=1.1; expected a number from 0"),
+        ({"pull": -0.1}, r"pull=-0.1; expected"),
+        ({"pull": float("nan")}, "pull=nan; expected"),
+        ({"pull": "half"}, "pull='half'; expected"),
+        ({"threshold": float("inf")}, "threshold=inf; expected a finite"),
+        ({"threshold": None}, "threshold=None; expected a finite"),
+        ({"softness": -1.0}, "softness=-1.0; expected 0"),
+        ({"softness": float("inf")}, "softness=inf; expected 0"),
+        ({"reach": 0}, "reach=0; expected positive integers"),
+        ({"reach": 2.0}, "reach=2.0; expected positive integers"),
+        ({"signal": "mean"}, "signal='mean' is unknown; expected one of max, essay"),
+        ({"learn_pull": True}, r"pull=1.0 with learn_pull=True; expected a start strictly"),
+        ({"learn_pull": True, "pull": 0}, "pull=0 with learn_pull=True"),
+        ({"learn_threshold": True}, "hard gate passes no gradient.*set softness above 0"),
+    ],
+)
+def test_constructor_errors(keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DendriticSpike(**keywords)
+
+
+def test_call_errors() -> None:
+    for shape in [(5,), (3, 0, 2)]:
+        with pytest.raises(ValueError, match=r"expected \(\.\.\., sites, dendrites\)"):
+            DendriticSpike()(torch.zeros(shape))
+    with pytest.raises(ValueError, match="pull=2; expected a number from 0"):
+        dendritic_spike(torch.zeros(2, 3), 2)
+
+
+def test_shown_with_what_is_learned() -> None:
+    shown = repr(DendriticSpike(0.5, softness=1.0, learn_pull=True))
+    assert "pull=0.5, threshold=0.0, softness=1.0, reach=None, signal='max'" in shown
+    assert "learned: pull" in shown
+    assert "learned" not in repr(DendriticSpike())

@@ -1,0 +1,260 @@
+"""Dendritic summation: each law by its formula, and the sign that its name says."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from neuroconv.flops.exact import count_exact
+from neuroconv.layers import DendriticSummation
+
+LAWS: list[Any] = ["linear", "sublinear", "supralinear", "bistable"]
+
+
+def law_of(law: str, s: float, k: float, exponent: float | None) -> float:
+    if law == "linear":
+        return s
+    s = max(s, 0.0)
+    if law == "sublinear":
+        return s / (1 + s / k)
+    assert exponent is not None
+    if law == "supralinear":
+        return k * (s / k) ** exponent
+    return 2 * k * s**exponent / (k**exponent + s**exponent)
+
+
+def makes(law: str, **keywords: Any) -> DendriticSummation:
+    if law == "linear":
+        keywords.pop("knee", None)
+    return DendriticSummation(law, **keywords).double()  # type: ignore[arg-type]
+
+
+def current(layer: DendriticSummation, *rates: float) -> float:
+    """What the soma receives from dendrites of these rates."""
+    return layer(torch.tensor([[[rates]]], dtype=torch.float64)).item()
+
+
+def test_linear_is_the_scaled_sum() -> None:
+    rate = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    layer = DendriticSummation(scale=0.2)
+    result = layer(rate)
+    assert result.shape == (2, 3, 4)
+    assert result[1, 2, 3].item() == pytest.approx(sum(rate[1, 2, 3].tolist()) / 5)
+    assert torch.equal(result, rate.sum(-1) * 0.2)
+    assert torch.equal(layer(-rate), -result)
+    assert torch.autograd.gradcheck(layer, rate)
+    assert not list(layer.parameters())
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize(
+    ("law", "given_exponent", "exponent"),
+    [
+        ("sublinear", None, None),
+        ("supralinear", None, 2.0),
+        ("supralinear", 1.3, 1.3),
+        ("bistable", None, 4.0),
+        ("bistable", 2.5, 2.5),
+    ],
+)
+def test_equals_its_formula(
+    law: Any, given_exponent: float | None, exponent: float | None, learnable: bool
+) -> None:
+    layer = makes(law, scale=0.3, knee=1.7, exponent=given_exponent, learnable=learnable)
+    rate = torch.rand(2, 3, 4, 5, dtype=torch.float64) * 5
+    result = layer(rate)
+    for b, n, t in [(0, 0, 0), (1, 2, 3), (0, 1, 2), (1, 0, 1)]:
+        s = 0.3 * sum(rate[b, n, t].tolist())
+        wanted = law_of(law, s, 1.7, exponent)
+        assert result[b, n, t].item() == pytest.approx(wanted, rel=1e-6 if learnable else 1e-12)
+    names = {name for name, _ in layer.named_parameters()}
+    learned = {"log_knee"} if exponent is None else {"log_knee", "exponent_logit"}
+    assert names == (learned if learnable else set())
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_every_law_starts_at_zero_with_a_finite_gradient(law: str) -> None:
+    rate = torch.zeros(2, 3, 4, 5, requires_grad=True)
+    layers = [makes(law, knee=2.0).float()]
+    if law != "linear":
+        layers.append(makes(law, knee=2.0, learnable=True).float())
+    for layer in layers:
+        result = layer(rate)
+        assert not result.any()
+        gradients = torch.autograd.grad(result.sum(), [rate, *layer.parameters()])
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        (slope,) = torch.autograd.grad(layer(rate + 1e-6).sum(), rate)
+        wanted = torch.full_like(slope, law in ("linear", "sublinear"))
+        torch.testing.assert_close(slope, wanted, rtol=0, atol=1e-4)
+
+
+positive = st.floats(0.01, 100)
+knees = st.floats(0.1, 10)
+exponents = st.floats(1.1, 6)
+
+
+@settings(deadline=None)
+@given(positive, positive, knees, exponents)
+def test_together_against_apart(a: float, b: float, knee: float, exponent: float) -> None:
+    """f(a + b) against f(a) + f(b), of two dendrites active together and one at a time."""
+
+    def compare(law: str, one: float, other: float, **keywords: Any) -> tuple[float, float]:
+        layer = makes(law, knee=knee, **keywords)
+        together, alone, zero = current(layer, one, other), current(layer, one), current(layer, 0)
+        assert zero == 0
+        return together, alone + current(layer, other)
+
+    together, apart = compare("linear", a, b)
+    assert together == pytest.approx(apart, rel=1e-12)
+    together, apart = compare("sublinear", a, b)
+    assert together < apart
+    together, apart = compare("supralinear", a, b, exponent=exponent)
+    assert together > apart
+    # Bistable: together stronger below the inflection, weaker where the line from 0 has touched.
+    inflection = knee * ((exponent - 1) / (exponent + 1)) ** (1 / exponent)
+    touch = knee * (exponent - 1) ** (1 / exponent)
+    share = a / (a + b)
+    small = (inflection * share, inflection * (1 - share))
+    together, apart = compare("bistable", *small, exponent=exponent)
+    assert together > apart
+    together, apart = compare("bistable", touch * (1 + a), touch * (1 + b), exponent=exponent)
+    assert together < apart
+
+
+@settings(deadline=None)
+@given(positive, knees)
+def test_bistable_is_less_or_more_than_the_sum(s: float, knee: float) -> None:
+    """Of the sum itself: less below the knee, more just above it, less where it saturates."""
+    layer = makes("bistable", knee=knee)
+    total, upper = s * knee, 1.8392867552141612  # where 2 u^3 = 1 + u^4 for the second time
+    result = current(layer, total)
+    assert current(layer, knee) == pytest.approx(knee, rel=1e-12)
+    if 1.0001 < s < 0.9999 * upper:
+        assert result > total
+    elif s < 0.9999 or s > 1.0001 * upper:
+        assert result < total
+    assert result <= 2 * knee
+
+
+def test_both_signs_of_bistable_are_met() -> None:
+    layer = makes("bistable")
+    assert current(layer, 0.2, 0.2) > 2 * current(layer, 0.2)
+    assert current(layer, 2.0, 2.0) < 2 * current(layer, 2.0)
+    assert [current(layer, s) > s for s in (0.5, 1.3, 1.7, 3.0)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("law", LAWS[1:])
+def test_gradcheck(law: str, learnable: bool) -> None:
+    layer = makes(law, scale=0.4, knee=1.3, learnable=learnable)
+    # Sums on both sides of the knee, none near zero.
+    rate = (torch.rand(2, 3, 2, 3, dtype=torch.float64) * 3 + 0.05).requires_grad_()
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        given_now = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(layer, given_now, (x,))
+
+    assert torch.autograd.gradcheck(run, (rate, *layer.parameters()))
+
+
+def test_gradient_of_the_hill_function_at_the_knee() -> None:
+    """There its two halves meet; the slope is n / 2."""
+    for exponent in (2.0, 4.0, 7.0):
+        rate = torch.ones(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+        makes("bistable", exponent=exponent)(rate).backward()
+        assert rate.grad is not None
+        assert rate.grad.item() == pytest.approx(exponent / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("rate", [1e-30, 1e5, 1e30])
+def test_extreme_rates_keep_finite_gradients(rate: float) -> None:
+    for law in ("sublinear", "bistable"):
+        layer = DendriticSummation(law, learnable=True)  # type: ignore[arg-type]
+        x = torch.full((1, 1, 1, 1), rate, requires_grad=True)
+        result = layer(x)
+        assert 0 <= result.item() <= 2
+        gradients = torch.autograd.grad(result, [x, *layer.parameters()])
+        assert all(gradient.isfinite() for gradient in gradients)
+
+
+@pytest.mark.parametrize("law", LAWS[1:])
+def test_negative_sums_of_linear_dendrites_count_as_zero(law: str) -> None:
+    layer = makes(law)
+    assert current(layer, -2.0, 0.5) == 0
+    assert current(layer, -0.5, 2.0) == pytest.approx(current(layer, 1.5))
+
+
+@pytest.mark.parametrize("law", LAWS[1:])
+def test_parameters_start_where_asked_and_come_back(law: str) -> None:
+    exponent = None if law == "sublinear" else 1.001
+    layer = makes(law, knee=0.02, exponent=exponent, learnable=True)
+    wanted = makes(law, knee=0.02, exponent=exponent)
+    for parameter in layer.parameters():
+        torch.nn.init.constant_(parameter, 3.0)
+    assert layer.knee.item() == pytest.approx(math.exp(3))  # type: ignore[union-attr]
+    layer.reset_parameters()
+    assert current(layer, 0.03) == pytest.approx(current(wanted, 0.03), rel=1e-6)
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("law", LAWS)
+def test_closed_form(law: Any, learnable: bool) -> None:
+    layer = DendriticSummation(law, 0.25, learnable=learnable and law != "linear")
+    rate = torch.rand(2, 3, 4, 5)
+    (cost,) = layer.closed_form(rate.shape)
+    counts = count_exact(layer, rate, device="meta")
+    assert cost.pointwise == sum(counts.flops.values())
+    assert not counts.uncounted
+    assert not counts.macs
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("law", LAWS)
+def test_meta_autocast_compile_and_export(law: Any, learnable: bool) -> None:
+    learnable = learnable and law != "linear"
+    layer = DendriticSummation(law, 0.5, learnable=learnable)
+    rate = torch.rand(2, 3, 4, 5)
+    with torch.device("meta"):
+        made = DendriticSummation(law, 0.5, learnable=learnable)
+    assert made(rate.to("meta")).shape == (2, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(rate.bfloat16())
+    torch.testing.assert_close(half.float(), layer(rate), rtol=4e-2, atol=1e-2)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(rate), layer(rate))
+    batch = {0: torch.export.Dim("batch", min=2)}
+    exported = torch.export.export(layer, (rate,), dynamic_shapes=(batch,)).module()
+    more = torch.cat([rate, 2 * rate, rate])
+    torch.testing.assert_close(exported(more), layer(more))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"law": "cubic"}, "law='cubic' is unknown; expected one of linear, sublinear"),
+        ({"scale": 0.0}, "scale=0.0; expected a finite number above 0"),
+        ({"law": "sublinear", "knee": 0}, "knee=0; expected a finite number above 0"),
+        ({"law": "sublinear", "knee": math.inf}, "knee=inf; expected a finite"),
+        ({"law": "sublinear", "knee": "one"}, "knee='one'; expected a finite"),
+        ({"law": "supralinear", "exponent": 1.0}, "exponent=1.0; expected a finite number above 1"),
+        ({"law": "bistable", "exponent": math.nan}, "exponent=nan; expected a finite"),
+        ({"law": "sublinear", "exponent": 2.0}, "exponent=2.0 with law='sublinear'.*leave it out"),
+        ({"exponent": 2.0}, "exponent=2.0 with law='linear'; it is for supralinear and bistable"),
+        ({"learnable": True}, "law='linear' with knee=1.0, learnable=True; a sum has no knee"),
+        ({"knee": 2.0}, "law='linear' with knee=2.0, learnable=False; a sum has no knee"),
+    ],
+)
+def test_constructor_errors(keywords: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DendriticSummation(**keywords)
+
+
+def test_shown() -> None:
+    assert "linear, scale=0.25" in repr(DendriticSummation(scale=0.25))
+    shown = repr(DendriticSummation("bistable", knee=2, learnable=True))
+    assert "bistable, scale=1, knee=2, exponent=4, learnable" in shown

@@ -1,0 +1,213 @@
+"""Threshold normalisation against clamp(F.batch_norm(x), 0, threshold) and a slow loop."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.flops.exact import count_exact
+from neuroconv.layers.threshold import ThresholdNorm
+
+
+def batch_innermost(sheet: Tensor) -> Tensor:
+    return sheet.permute(1, 4, 3, 2, 0).contiguous().permute(4, 0, 3, 2, 1)
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "batch_innermost": batch_innermost,
+    "features_innermost": lambda x: x.to(memory_format=torch.channels_last_3d),
+}
+
+
+def trained(layer: ThresholdNorm) -> ThresholdNorm:
+    """Gain, shift and running statistics of no special value."""
+    for tensor in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean):
+        assert tensor is not None
+        torch.nn.init.normal_(tensor)
+    assert layer.norm.running_var is not None
+    torch.nn.init.uniform_(layer.norm.running_var, 0.5, 2.0)
+    return layer
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equals_a_clamped_batch_norm(layout: str, training: bool) -> None:
+    layer = trained(ThresholdNorm(3, 1.5, momentum=0.3, eps=1e-3).double()).train(training)
+    norm = layer.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    for _ in range(2):
+        x = LAYOUTS[layout](torch.randn(4, 3, 5, 6, 2, dtype=torch.float64) * 3 + 1)
+        result = layer(x)
+        plain = F.batch_norm(x, mean, var, norm.weight, norm.bias, training, 0.3, 1e-3)
+        torch.testing.assert_close(result, plain.clamp(0, 1.5), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(norm.running_var, var, rtol=1e-12, atol=1e-12)
+        assert result.stride() == x.stride()
+        assert (result == 0).any()
+        assert (result == 1.5).any()
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7, 3, 4), (2, 3, 4, 5), (1, 3, 4)])
+def test_any_axes_after_the_neurons(shape: tuple[int, ...]) -> None:
+    layer, x = ThresholdNorm(3), torch.randn(shape)
+    wanted = F.batch_norm(x, None, None, training=True).clamp(0, 3)
+    torch.testing.assert_close(layer(x), wanted)
+    assert layer(x).stride() == x.stride()
+
+
+@pytest.mark.parametrize("empty", [0, 1, 4, 9])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_slow_loop_with_empty_places(layout: str, training: bool, empty: int) -> None:
+    """Place d * P + p of the last `empty` is left out and stays zero, whatever stands there."""
+    neurons, sites, dendrites, momentum, eps = 2, 4, 3, 0.1, 1e-5
+    layer = trained(ThresholdNorm(neurons, 1.2, empty_places=empty).double()).train(training)
+    norm = layer.norm
+    x = LAYOUTS[layout](torch.randn(3, neurons, 2, sites, dendrites, dtype=torch.float64) * 2)
+    filled = [
+        (p, d)
+        for d in range(dendrites)
+        for p in range(sites)
+        if d * sites + p < sites * dendrites - empty
+    ]
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    before = norm.running_mean.tolist(), norm.running_var.tolist()
+    result = layer(x)
+    assert result.stride() == x.stride() or layout == "features_innermost"
+    for n in range(neurons):
+        at = [(b, t, p, d) for b in range(3) for t in range(2) for p, d in filled]
+        values = [x[b, n, t, p, d].item() for b, t, p, d in at]
+        mean, var = before[0][n], before[1][n]
+        if training:
+            mean = sum(values) / len(values)
+            squares = sum((v - mean) ** 2 for v in values)
+            var = squares / len(values)
+            unbiased = squares / (len(values) - 1)
+            running = 0.9 * before[0][n] + momentum * mean
+            assert norm.running_mean[n].item() == pytest.approx(running, abs=1e-12)
+            running = 0.9 * before[1][n] + momentum * unbiased
+            assert norm.running_var[n].item() == pytest.approx(running, abs=1e-12)
+        wanted = torch.zeros(3, 2, sites, dendrites, dtype=torch.float64)
+        gain, shift = norm.weight[n].item(), norm.bias[n].item()
+        for (b, t, p, d), value in zip(at, values, strict=True):
+            normal = (value - mean) / math.sqrt(var + eps) * gain + shift
+            wanted[b, t, p, d] = min(max(normal, 0.0), 1.2)
+        torch.testing.assert_close(result[:, n].detach(), wanted, rtol=0, atol=1e-12)
+
+
+def test_empty_places_stay_zero_under_a_shift_and_get_no_gradient() -> None:
+    layer = ThresholdNorm(2, empty_places=1)
+    torch.nn.init.ones_(layer.norm.bias)
+    x = torch.randn(5, 2, 3, 4, 4, requires_grad=True)
+    result = layer(x)
+    assert not result[..., 3, 3].any()
+    assert result[..., 2, 3].any()
+    assert result[..., 3, 2].any()
+    result.square().sum().backward()
+    assert x.grad is not None
+    assert not x.grad[..., 3, 3].any()
+    assert x.grad[..., 3, 2].any()
+
+
+@pytest.mark.parametrize("empty", [0, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_gradcheck(training: bool, empty: int) -> None:
+    layer = ThresholdNorm(2, 1.0, empty_places=empty).double().train(training)
+    x = torch.randn(3, 2, 2, 3, 2, dtype=torch.float64)
+    torch.manual_seed(0)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        state = {name: t.clone() for name, t in layer.state_dict().items()}
+        given_now = state | {"norm.weight": weight, "norm.bias": bias}
+        return torch.func.functional_call(layer, given_now, (x,))
+
+    parameters = (layer.norm.weight, layer.norm.bias)
+    # No potential of these within the step of the check from one of the two bounds.
+    loose = ThresholdNorm(2, 1e9, empty_places=empty).double().train(training)
+    torch.nn.init.constant_(loose.norm.bias, 1e3)
+    normal = loose(x) - 1e3
+    assert torch.minimum(normal.abs(), (normal - 1).abs()).min() > 1e-4
+    assert torch.autograd.gradcheck(run, (x.requires_grad_(), *parameters))
+
+
+def test_running_statistics_and_parameters_are_a_batch_norms() -> None:
+    layer = ThresholdNorm(4, momentum=0.2, eps=1e-4)
+    assert set(layer.state_dict()) == {
+        f"norm.{name}"
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    assert layer.norm.momentum == 0.2
+    assert layer.norm.eps == 1e-4
+    assert sum(p.numel() for p in layer.parameters()) == 8
+
+
+@pytest.mark.parametrize("empty", [0, 1, 5])
+def test_closed_form(empty: int) -> None:
+    layer = ThresholdNorm(3, empty_places=empty).eval()
+    for layout in ("contiguous", "batch_innermost"):
+        x = LAYOUTS[layout](torch.randn(2, 3, 2, 4, 3))
+        (cost,) = layer.closed_form(x.shape)
+        counts = count_exact(layer, x, device="meta")
+        assert cost.pointwise == sum(counts.flops.values())
+        assert not counts.uncounted
+        assert not counts.macs
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "batch_innermost"])
+@pytest.mark.parametrize("empty", [0, 1])
+def test_meta_autocast_compile_and_export(empty: int, layout: str) -> None:
+    turn = LAYOUTS[layout]
+    x = turn(torch.randn(4, 3, 2, 4, 3))
+    with torch.device("meta"):
+        made = ThresholdNorm(3, empty_places=empty)
+    assert made(x.to("meta")).shape == x.shape
+    layer = ThresholdNorm(3, empty_places=empty)
+    wanted = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), wanted, rtol=2e-2, atol=2e-2)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), wanted)
+    layer.eval()
+    batch = {0: torch.export.Dim("batch", min=2)}
+    exported = torch.export.export(layer, (x,), dynamic_shapes=(batch,)).module()
+    more = turn(torch.cat([x, -x, x]))
+    torch.testing.assert_close(exported(more), layer(more))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"features": 0}, "features=0; expected positive integers"),
+        ({"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
+        ({"threshold": math.inf}, "threshold=inf; expected a finite"),
+        ({"threshold": True}, "threshold=True; expected a finite"),
+        ({"empty_places": -1}, "empty_places=-1; expected an integer, 0 or more"),
+        ({"empty_places": 1.0}, "empty_places=1.0; expected an integer"),
+    ],
+)
+def test_constructor_errors(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ThresholdNorm(**{"features": 3, **arguments})
+
+
+def test_call_errors() -> None:
+    for shape in [(3,), (2, 4, 5)]:
+        with pytest.raises(ValueError, match=r"expected \(batch, 3 neurons, \.\.\.\)"):
+            ThresholdNorm(3)(torch.zeros(shape))
+    for shape in [(2, 3, 5), (2, 3, 2, 2, 2)]:
+        with pytest.raises(ValueError, match=r"empty_places=4 needs a sheet .* of more places"):
+            ThresholdNorm(3, empty_places=4)(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"one value for each neuron.*enlarge the batch or call"):
+        ThresholdNorm(3)(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="one value for each neuron"):
+        ThresholdNorm(3, empty_places=3)(torch.zeros(1, 3, 1, 2, 2))
+    assert not ThresholdNorm(3).eval()(torch.zeros(1, 3)).any()

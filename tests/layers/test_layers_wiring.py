@@ -1,0 +1,330 @@
+"""Wiring: which axon each synapse listens to, and which axons excite."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from neuroconv.layers.wiring import (
+    dale_signs,
+    parallel_fibre_wiring,
+    parallel_wiring,
+    receptive_field_wiring,
+    sparse_wiring,
+)
+
+
+def test_each_neuron_has_its_exact_number_of_distinct_axons() -> None:
+    wiring = sparse_wiring(50, 40, 20, (5, 4), claw=False, seed=0)
+    assert wiring.shape == (40, 20)
+    assert wiring.dtype == torch.int64
+    assert all(len(set(row.tolist())) == 20 for row in wiring)
+    assert wiring.min() >= 0
+    assert wiring.max() < 50
+
+
+def test_axons_are_balanced_in_a_neuron_of_more_synapses_than_axons() -> None:
+    wiring = sparse_wiring(7, 30, 25, (5, 5), claw=False, seed=0)
+    for row in wiring:
+        counts = torch.bincount(row, minlength=7)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_axons_are_balanced_over_a_population() -> None:
+    """No axon is preferred: 2,000 draws of 10 in 50 leave each within five sigma of its share."""
+    counts = torch.bincount(sparse_wiring(50, 2_000, 10, (2, 5), claw=False, seed=0).flatten())
+    assert ((counts - 400).abs() < 5 * (2_000 * 0.2 * 0.8) ** 0.5).all()
+
+
+@pytest.mark.parametrize("synapses", [15, 16, 13])
+def test_a_claw_shares_one_axon_for_each_dendrite(synapses: int) -> None:
+    wiring = sparse_wiring(30, 25, synapses, (4, 4), claw=True, seed=0)
+    assert wiring.shape == (25, synapses)
+    for row in wiring:
+        fibres = [set(row[4 * d : 4 * d + 4].tolist()) for d in range(4)]
+        assert all(len(fibre) == 1 for fibre in fibres)
+        assert len(set.union(*fibres)) == 4  # four dendrites, four mossy fibres
+
+
+def patch_pixels(
+    image_shape: tuple[int, int, int], corner: tuple[int, int, int], patch: tuple[int, int]
+) -> list[int]:
+    """Flat indices of a patch of one channel: column d is dendrite d, row p its site p."""
+    _, height, width = image_shape
+    channel, top, left = corner
+    return [
+        (channel * height + top + row) * width + left + col
+        for col in range(patch[1])
+        for row in range(patch[0])
+    ]
+
+
+@pytest.mark.parametrize(("image", "patch"), [((3, 7, 9), (3, 4)), ((1, 3, 4), (3, 4))])
+def test_a_receptive_field_is_a_patch_of_one_channel(
+    image: tuple[int, int, int], patch: tuple[int, int]
+) -> None:
+    wiring = receptive_field_wiring(image, 60, 12, patch, patch=None, claw=False, seed=0)
+    channels, height, width = image
+    places = [
+        patch_pixels(image, (c, y, x), patch)
+        for c in range(channels)
+        for y in range(height - patch[0] + 1)
+        for x in range(width - patch[1] + 1)
+    ]
+    seen = [row.tolist() for row in wiring]
+    assert all(row in places for row in seen)
+    assert len({tuple(row) for row in seen}) > min(10, len(places) - 1)  # patches lie all over
+
+
+def test_a_clawed_receptive_field_has_a_pixel_for_each_dendrite() -> None:
+    image, patch = (2, 6, 6), (3, 3)
+    wiring = receptive_field_wiring(image, 50, 15, (4, 4), patch=patch, claw=True, seed=0)
+    patches = [
+        set(patch_pixels(image, (c, y, x), patch))
+        for c in range(2)
+        for y in range(4)
+        for x in range(4)
+    ]
+    for row in wiring:
+        pixels = [set(row[4 * d : 4 * d + 4].tolist()) for d in range(4)]
+        assert all(len(pixel) == 1 for pixel in pixels)
+        assert len(set.union(*pixels)) == 4
+        assert any(set.union(*pixels) <= place for place in patches)
+
+
+def test_a_clawed_patch_of_fewer_pixels_than_dendrites_repeats_them_evenly() -> None:
+    wiring = receptive_field_wiring((1, 5, 5), 20, 5, (1, 5), patch=(1, 2), claw=True, seed=0)
+    for row in wiring:
+        counts = torch.unique(row, return_counts=True)[1]
+        assert sorted(counts.tolist()) == [2, 3]
+
+
+def draw(kind: str, seed: int) -> Tensor:
+    if kind == "parallel_fibre":
+        return parallel_fibre_wiring(50, 20, 15, crossed=8, seed=seed)
+    if kind == "dale":
+        return dale_signs(50, 0.8, seed)
+    if kind == "sparse":
+        return sparse_wiring(50, 20, 15, (4, 4), claw=True, seed=seed)
+    return receptive_field_wiring((1, 9, 9), 20, 16, (4, 4), patch=None, claw=False, seed=seed)
+
+
+DRAWN = ["sparse", "receptive_field", "parallel_fibre", "dale"]
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_wiring_depends_on_its_seed_alone(kind: str) -> None:
+    first = draw(kind, 5)
+    torch.manual_seed(2)
+    state, of_numpy = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    assert torch.equal(draw(kind, 5), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], of_numpy)  # noqa: NPY002
+    assert not torch.equal(draw(kind, 6), first)
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_on_meta_no_wiring_is_drawn(kind: str) -> None:
+    with torch.device("meta"):
+        wiring = draw(kind, 0)
+    assert wiring.is_meta
+    assert wiring.shape == draw(kind, 0).shape
+    assert wiring.dtype == draw(kind, 0).dtype
+
+
+def test_parallel_wiring_lays_all_axons_in_order_over_every_tree() -> None:
+    for axons, synapses in ((4, 12), (7, 12), (12, 12), (30, 12)):
+        wiring = parallel_wiring(axons, 3, synapses)
+        assert wiring.shape == (3, synapses)
+        assert (wiring == wiring[0]).all()
+        assert wiring[0].tolist() == [int(s * axons / synapses) for s in range(synapses)]
+        counts = wiring[0].bincount(minlength=axons)
+        assert counts.max() - counts.min() <= 1
+    with torch.device("meta"):
+        assert parallel_wiring(5, 2, 8).is_meta
+
+
+def test_fewer_synapses_than_places_fill_the_sheet_dendrite_by_dendrite() -> None:
+    """Four synapses on 4 x 4 places all sit on the first dendrite: a claw has one fibre to grip."""
+    for row in sparse_wiring(30, 10, 4, (4, 4), claw=True, seed=0):
+        assert len(set(row.tolist())) == 1
+    for row in sparse_wiring(30, 10, 6, (4, 4), claw=True, seed=0):
+        assert len(set(row[:4].tolist())) == len(set(row[4:].tolist())) == 1
+        assert row[0] != row[4]
+
+
+# --- parallel fibres
+
+
+@pytest.mark.parametrize("crossed", [None, 6, 25, 100])
+def test_a_fibre_makes_one_synapse_with_each_cell_at_most(crossed: int | None) -> None:
+    wiring = parallel_fibre_wiring(2_000, 20, 150, crossed=crossed, seed=0)
+    assert wiring.shape == (20, 150)
+    assert wiring.dtype == torch.int64
+    assert wiring.min() >= 0
+    assert wiring.max() < 2_000
+    assert all(len(set(row.tolist())) == 150 for row in wiring)
+    assert torch.equal(wiring, wiring.sort(dim=1).values)  # the order of the cross-section
+
+
+def crossings(fibres: int, cells: int, crossed: int, seed: int) -> Tensor:
+    """(cells, fibres): which cross. With as many synapses as fibres every crossing is a synapse."""
+    wiring = parallel_fibre_wiring(fibres, cells, fibres, crossed=crossed, seed=seed)
+    crosses = torch.zeros(cells, fibres, dtype=torch.bool)
+    return crosses.scatter(1, wiring, True)
+
+
+@pytest.mark.parametrize("crossed", [1, 2, 5, 6, 11, 30])
+def test_a_fibre_crosses_neighbours_and_is_clipped_at_the_ends_of_the_row(crossed: int) -> None:
+    cells = range(12)
+    spans = [
+        {cell for cell in cells if middle - (crossed - 1) // 2 <= cell <= middle + crossed // 2}
+        for middle in cells
+    ]
+    crosses = crossings(200, 12, crossed, seed=3)
+    seen = [set(column.nonzero().flatten().tolist()) for column in crosses.T]
+    assert all(span in spans for span in seen)
+    assert all(span in seen for span in spans)  # fibres lie all along the row
+
+
+@pytest.mark.parametrize("crossed", [1, 3, 8])
+def test_only_cells_in_the_span_of_a_fibre_listen_to_it(crossed: int) -> None:
+    crosses = crossings(3_000, 15, crossed, seed=1)
+    wiring = parallel_fibre_wiring(3_000, 15, 100, crossed=crossed, seed=1)  # the same fibres
+    assert crosses.gather(1, wiring).all()
+    assert not crosses.all()
+
+
+@pytest.mark.parametrize("crossed", [None, 1_000])
+def test_fibres_longer_than_the_row_cross_all_of_it(crossed: int | None) -> None:
+    wiring = parallel_fibre_wiring(40, 9, 40, crossed=crossed, seed=0)
+    assert torch.equal(wiring, parallel_wiring(40, 9, 40))
+
+
+@pytest.mark.parametrize("synapses", [50, 75, 130])
+def test_fibres_repeat_evenly_only_when_they_are_too_few(synapses: int) -> None:
+    wiring = parallel_fibre_wiring(50, 10, synapses, seed=0)
+    for row in wiring:
+        counts = torch.bincount(row, minlength=50)
+        assert counts.max() - counts.min() <= 1
+        assert counts.min() == synapses // 50
+
+
+def test_out_degrees_of_fibres_that_cross_all() -> None:
+    """Each cell takes a fibre with probability S / F: out-degrees are binomial over the cells."""
+    fibres, cells, synapses = 4_000, 60, 1_000
+    degrees = torch.bincount(
+        parallel_fibre_wiring(fibres, cells, synapses, seed=0).flatten(), minlength=fibres
+    ).double()
+    share = synapses / fibres
+    assert degrees.mean().item() == cells * share
+    variance = cells * share * (1 - share)
+    # The spread of a sample variance is near sqrt(2 / F) of it: 0.022.
+    assert degrees.var().item() == pytest.approx(variance, rel=5 * (2 / fibres) ** 0.5)
+
+
+def test_out_degrees_of_shorter_fibres() -> None:
+    """Inside the row a cell draws S of the F * crossed / N fibres that cross it."""
+    fibres, cells, synapses, crossed = 8_000, 100, 400, 20
+    wiring = parallel_fibre_wiring(fibres, cells, synapses, crossed=crossed, seed=0)
+    degrees = torch.bincount(wiring.flatten(), minlength=fibres).double()
+    assert degrees.mean().item() == cells * synapses / fibres
+    crosses = crossings(fibres, cells, crossed, seed=0)
+    inside = degrees[crosses[30:70].sum(0) == crossed]  # whole fibres, away from the ends
+    share = synapses / (fibres * crossed / cells)
+    assert inside.mean().item() == pytest.approx(crossed * share, rel=0.05)
+    assert inside.var().item() == pytest.approx(crossed * share * (1 - share), rel=0.2)
+
+
+def test_a_full_purkinje_row_is_wired_in_seconds() -> None:
+    start = time.perf_counter()
+    wiring = parallel_fibre_wiring(200_000, 32, 100_000, crossed=31, seed=0)
+    assert time.perf_counter() - start < 10
+    assert wiring.shape == (32, 100_000)
+
+
+# --- Dale's law
+
+
+@pytest.mark.parametrize(
+    ("axons", "excitatory", "wanted"),
+    [(1_000, 0.85, 850), (1_000, 0.8, 800), (7, 0.5, 4), (3, 0.9, 3), (10, 0, 0), (10, 1.0, 10)],
+)
+def test_the_number_of_axons_that_excite_is_exact(
+    axons: int, excitatory: float, wanted: int
+) -> None:
+    for seed in range(3):
+        signs = dale_signs(axons, excitatory, seed)
+        assert signs.dtype == torch.int8
+        assert signs.shape == (axons,)
+        assert int((signs == 1).sum()) == wanted
+        assert int((signs == -1).sum()) == axons - wanted
+
+
+def test_every_axon_may_excite() -> None:
+    """2,000 draws of 20 in 50 leave each axon within five sigma of its share."""
+    counts = sum((dale_signs(50, 0.4, seed) == 1).int() for seed in range(2_000))
+    assert isinstance(counts, Tensor)
+    assert ((counts - 800).abs() < 5 * (2_000 * 0.4 * 0.6) ** 0.5).all()
+
+
+def test_signs_are_independent_of_a_wiring_of_the_same_seed() -> None:
+    """A neuron hears excitation and inhibition in proportion, also the first to be wired."""
+    heard = [
+        dale_signs(1_000, 0.5, seed)[sparse_wiring(1_000, 1, 100, (10, 10), claw=False, seed=seed)]
+        for seed in range(20)
+    ]
+    assert abs(torch.stack(heard).double().mean().item()) < 5 / 2_000**0.5
+
+
+# --- errors
+
+
+def field(
+    image_shape: tuple[int, int, int], patch: tuple[int, int] | None, seed: int = 0
+) -> Tensor:
+    return receptive_field_wiring(image_shape, 2, 16, (4, 4), patch=patch, claw=False, seed=seed)
+
+
+def fibres(*sizes: int, crossed: Any = None, seed: Any = 0) -> Tensor:
+    return parallel_fibre_wiring(*sizes, crossed=crossed, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: sparse_wiring(9, 2, 4, (2, 2), claw=True, seed=-1), "seed=-1; expected"),
+        (lambda: field((1, 9, 9), None, seed=-1), "seed=-1; expected"),
+        (
+            lambda: field((1, 3, 9), None),
+            "4 x 4 pixels does not fit into an image of 3 x 9; make the patch smaller",
+        ),
+        (
+            lambda: field((1, 9, 9), (3, 3)),
+            r"patch \(3, 3\) differs from the sheet \(4, 4\).*claw=True",
+        ),
+        (lambda: fibres(0, 2, 4), "in_features=0; expected positive"),
+        (lambda: fibres(9, 0, 4), "neurons=0; expected positive"),
+        (lambda: fibres(9, 2, 0), "synapses=0; expected positive"),
+        (lambda: fibres(9, 2, 4, crossed=0), "crossed=0; expected positive"),
+        (lambda: fibres(9, 2, 4, crossed=1.5), "crossed=1.5; expected positive"),
+        (lambda: fibres(9, 2, 4, seed=-1), "seed=-1; expected"),
+        (
+            lambda: fibres(1, 3, 4, crossed=1),
+            "crossed=1: in_features=1 fibres leave 2 of 3 neurons uncrossed, neuron . the first; "
+            "expected a fibre for each: let them cross more neurons, take more fibres, or try",
+        ),
+        (lambda: dale_signs(0, 0.8, 0), "in_features=0; expected positive"),
+        (lambda: dale_signs(9, 80, 0), r"excitatory=80; expected a fraction .* 0 to 1 \(0.85 for"),
+        (lambda: dale_signs(9, -0.1, 0), "excitatory=-0.1; expected a fraction"),
+        (lambda: dale_signs(9, float("nan"), 0), "excitatory=nan; expected a fraction"),
+        (lambda: dale_signs(9, True, 0), "excitatory=True; expected a fraction"),
+        (lambda: dale_signs(9, 0.8, -1), "seed=-1; expected"),
+    ],
+)  # fmt: skip
+def test_errors(build: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
