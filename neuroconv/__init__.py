@@ -1,16 +1,29 @@
 """neuroconv: the neuron as a small convolutional network, built, counted, trained and compared."""
 
 from neuroconv.flops import profile
-from neuroconv.neurons import Granule, GranuleConv2d, Purkinje, convert
+from neuroconv.neurons import (
+    DeepNuclear,
+    Golgi,
+    Granule,
+    GranuleConv2d,
+    MixedPopulation,
+    Purkinje,
+    Pyramidal,
+    convert,
+)
 from neuroconv.training import train
 from neuroconv.zoo import create_model, list_models, match_parameters, register_model
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeepNuclear",
+    "Golgi",
     "Granule",
     "GranuleConv2d",
+    "MixedPopulation",
     "Purkinje",
+    "Pyramidal",
     "__version__",
     "convert",
     "create_model",

@@ -22,7 +22,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from neuroconv import __version__
 from neuroconv.flops import COUNTERS, Profile, profile, stage_table, summary_table
-from neuroconv.neurons import Granule, Purkinje
+from neuroconv.neurons import CELL_CLASSES, Variant
+from neuroconv.neurons.cells_table import cells_rows, cells_table, references_table
 from neuroconv.training import (
     DataConfig,
     RunResult,
@@ -33,9 +34,9 @@ from neuroconv.training import (
     resume,
     train_seeds,
 )
+from neuroconv.training.allocator import keep_freed_memory
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models, match_parameters
 
-CELLS: dict[str, type[Granule] | type[Purkinje]] = {"granule": Granule, "purkinje": Purkinje}
 _AXONS = 1_000  # that a cell is profiled with; sparse wiring costs the same for any number
 _REAL_PARAMETERS = 20_000_000  # above it, a model is counted without being given memory
 
@@ -88,7 +89,7 @@ class List:
 class ProfileCommand:
     """Counts what models and cells cost: essay, direct and executed multiply-adds.
 
-    A cell (granule, purkinje) is one neuron of the essay's size.
+    A cell (granule, purkinje, golgi, deep_nuclear, pyramidal) is one neuron of full size.
 
     Example: neuroconv profile granule purkinje --json cells.json
 
@@ -108,6 +109,8 @@ class ProfileCommand:
     which has to run the model, to the CPU and to models of up to 20 million parameters"""
     convention: Literal["mac", "flop"] = "mac"
     """what the tables show; 1 MAC = 2 FLOP"""
+    variant: Annotated[Variant | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """of a cell: whose numbers (default: the essay's, where it speaks of the cell)"""
     neurons: int = 1
     """of a cell: neurons in the population"""
     mode: Literal["same", "valid", "per_dendrite"] = "same"
@@ -122,6 +125,23 @@ class ProfileCommand:
     """also print a table of the stages"""
     json: _File = None
     """write everything that the tables show, and more, to this file"""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Shows where the essay's numbers of a cell and the literature's differ, with their sources.
+
+    Example: neuroconv cells
+
+    Example: neuroconv cells purkinje --json purkinje.json
+    """
+
+    cell: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CELL", help_behavior_hint="")
+    ] = None
+    """granule, purkinje, golgi, deep_nuclear or pyramidal; default all, with short sources"""
+    json: _File = None
+    """write all rows, with whole sources, to this file"""
 
 
 @dataclass(frozen=True)
@@ -213,6 +233,7 @@ class Demo:
 _COMMANDS: dict[str, Any] = {
     "list": List,
     "profile": ProfileCommand,
+    "cells": Cells,
     "train": Train,
     "compare": Compare,
     "resume": Resume,
@@ -282,11 +303,14 @@ def _dispatch(words: list[str], console: Console) -> None:
     handlers: dict[type, Callable[..., None]] = {
         List: _list,
         ProfileCommand: _profile,
+        Cells: _cells,
         Match: _match,
         Demo: _demo,
         Resume: _resume,
         Evaluate: _evaluate,
     }
+    if isinstance(command, (Train, Compare, Resume, Demo)):
+        keep_freed_memory()
     if isinstance(command, Train):
         _train(command, overrides, console)
     elif isinstance(command, Compare):
@@ -359,7 +383,7 @@ def _list(command: List, console: Console) -> None:
         summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
         table.add_row(name, f"{size:,}", "x".join(map(str, _image_shape(name))), summary)
     console.print(table)
-    _say(console, f"cells for `neuroconv profile`: {', '.join(CELLS)}")
+    _say(console, f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
 
 
 def _image_shape(name: str) -> tuple[int, int, int]:
@@ -413,16 +437,31 @@ def _profile_one(name: str, command: ProfileCommand, counters: Sequence[str]) ->
 
 def _build(name: str, command: ProfileCommand) -> tuple[nn.Module, Tensor]:
     """The model or cell of that name, and inputs that it takes."""
-    if name in CELLS:
-        cell = CELLS[name]
-        population = cell(_AXONS, command.neurons, mode=command.mode, backend=command.backend)
-        steps = cell.physiology.filter_shape[-1]
-        return population, torch.zeros(command.batch, _AXONS, steps)
+    if name in CELL_CLASSES:
+        population = CELL_CLASSES[name](
+            _AXONS,
+            command.neurons,
+            variant=command.variant,
+            mode=command.mode,
+            backend=command.backend,
+        )
+        return population, torch.zeros(command.batch, _AXONS, population.time_steps)
     try:
         shape = command.image_shape or _image_shape(name)
     except ValueError as error:
-        raise ValueError(f"{error}; or a cell: {', '.join(CELLS)}") from None
+        raise ValueError(f"{error}; or a cell: {', '.join(CELL_CLASSES)}") from None
     return create_model(name, image_shape=shape), torch.zeros(command.batch, *shape)
+
+
+def _cells(command: Cells, console: Console) -> None:
+    table = cells_table(command.cell)
+    _prepare(command.json, "--json")
+    console.print(table)
+    if command.cell is not None:
+        console.print(references_table(command.cell))
+    if command.json is not None:
+        command.json.write_text(json.dumps(cells_rows(command.cell), indent=2) + "\n")
+        _say(console, f"written to {command.json}")
 
 
 def _train(command: Train, overrides: Sequence[str], console: Console) -> None:

@@ -54,7 +54,7 @@ _FREE = names(
     "clone copy _to_copy fill zero resize set_ lift_fresh lift _unsafe_view _reshape_alias detach "
     "unsafe_split cat stack constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
     "replication_pad1d replication_pad2d replication_pad3d index index_select gather embedding "
-    "repeat roll flip tril triu slice_scatter select_scatter index_put _index_put_impl "
+    "index_copy repeat roll flip tril triu slice_scatter select_scatter index_put _index_put_impl "
     "_local_scalar_dense slice_backward select_backward scatter _conj_physical"
 )
 

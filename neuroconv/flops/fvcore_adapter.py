@@ -219,7 +219,7 @@ _REDUCTIONS = names(
 _IGNORED = names(
     "real imag view_as_real view_as_complex conj _conj resolve_conj resolve_neg conj_physical "
     "movedim moveaxis swapaxes unflatten expand_as view_as reshape_as repeat clone alias "
-    "empty_like ones_like new_ones index_select flip diagonal unfold numpy_T mT mH pad "
+    "empty_like ones_like new_ones index_select index_copy flip diagonal unfold numpy_T mT mH pad "
     "feature_dropout alpha_dropout embedding unsafe_split tile adjoint lift_fresh scatter "
     "is_complex dropout_ feature_dropout_ fill_ zero_"
 )

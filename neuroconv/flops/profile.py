@@ -119,9 +119,13 @@ class Profile:
 
     @property
     def mac(self) -> int:
-        """All stages' multiply-adds: contractions, and at two FLOPs each the products that a
-        layer states as its own algorithm's (sparse synapses, an FFT's spectra)."""
-        return self.reference.mac + sum(row.cost.pointwise // 2 for row in self.stages)
+        """Multiply-adds of all that is linear: contractions, and at two FLOPs each the products of
+        synapses and of an FFT's spectra. Norms and activations are in `flop_per_sample`, as those
+        of plain layers are."""
+        linear = (
+            row.cost for row in self.stages if row.cost.synapses or row.cost.essay is not None
+        )
+        return self.reference.mac + sum(cost.pointwise // 2 for cost in linear)
 
     @property
     def mac_per_sample(self) -> float:
@@ -215,7 +219,7 @@ class Profile:
             "direct_mac_per_sample": per_sample(cost.direct),
             "executed_mac_per_sample": per_sample(cost.executed),
             "mac_per_sample_by_family": {f: per_sample(mac) for f, mac in cost.macs.items()},
-            "products_flop_per_sample": per_sample(cost.pointwise),
+            "other_flop_per_sample": per_sample(cost.pointwise),
             "share_of_executed": cost.executed / self.stages_mac if self.stages_mac else 0.0,
         }
 

@@ -1,22 +1,27 @@
 """Neurons: populations of cells, and granule cells as an image layer."""
 
+from neuroconv.neurons.cells import CELL_CLASSES, DeepNuclear, Golgi, Granule, Purkinje, Pyramidal
 from neuroconv.neurons.convert import Conversion, convert
 from neuroconv.neurons.image import GranuleConv2d
-from neuroconv.neurons.physiology import (
-    GRANULE_DETTMERS2015,
-    PURKINJE_DETTMERS2015,
-    Physiology,
-)
-from neuroconv.neurons.population import Granule, Population, Purkinje
+from neuroconv.neurons.physiology import PRESETS, Physiology, Variant, preset
+from neuroconv.neurons.population import MixedPopulation, Population
+from neuroconv.neurons.state import NeuronState
 
 __all__ = [
-    "GRANULE_DETTMERS2015",
-    "PURKINJE_DETTMERS2015",
+    "CELL_CLASSES",
+    "PRESETS",
     "Conversion",
+    "DeepNuclear",
+    "Golgi",
     "Granule",
     "GranuleConv2d",
+    "MixedPopulation",
+    "NeuronState",
     "Physiology",
     "Population",
     "Purkinje",
+    "Pyramidal",
+    "Variant",
     "convert",
+    "preset",
 ]

@@ -5,6 +5,7 @@ K_H x K_W the patch: its columns are the K_W dendrites, its rows the K_H branche
 """
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,9 +14,13 @@ from torch import Tensor, nn
 
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
 from neuroconv.layers.cost import Cost
-from neuroconv.layers.poisson import PoissonDropout
-from neuroconv.layers.soma import SomaFilter, causal_matrix
+from neuroconv.layers.poisson import DropoutMode, PoissonDropout
+from neuroconv.layers.soma import FiringRate, SomaFilter, causal_matrix
+from neuroconv.layers.spike import DendriticSpike
+from neuroconv.layers.summation import DendriticSummation, Law
+from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.wiring import sparse_wiring
+from neuroconv.neurons.state import REST, NeuronState, after, last
 
 ImageWiring = Literal["dense", "claw"]
 
@@ -37,7 +42,15 @@ class GranuleConv2d(nn.Module):
             patch and five steps has the granule cell's 3 x 4 x 5 = 60 taps whatever the channels.
         norm: where potentials are batch-normalised, which replaces the bias there: "none", at the
             "dendrites", at the "soma", or at "both".
-        mean_wait: Poisson dropout's mean waiting periods; off by default, as image layers go.
+        threshold: what comes in is normalised, channel by channel, and held between rest and this
+            threshold, in standard deviations; None leaves it as it is.
+        spike: the dendritic spike, among the neighbouring units of a column; None has none.
+        linear_dendrites: leave the dendritic rectifier out: the control.
+        law: how the dendrites' rates sum: "linear", "sublinear", "supralinear" or "bistable".
+        soma_time_steps: taps of the soma's filter; default `time_steps`, and 1 has no memory.
+        mean_wait: Poisson dropout's mean waiting periods; off by default, as image layers go. Every
+            place of a map is a cell of its own and waits for itself.
+        dropout_mode: "wait", "redraw" or "independent".
         seed: of the claw wiring.
 
     Shape:
@@ -66,7 +79,13 @@ class GranuleConv2d(nn.Module):
         time_steps: int = 5,
         wiring: ImageWiring = "dense",
         norm: Norm = "none",
+        threshold: float | None = None,
+        spike: DendriticSpike | None = None,
+        linear_dendrites: bool = False,
+        law: Law = "linear",
+        soma_time_steps: int | None = None,
         mean_wait: float = 0.0,
+        dropout_mode: DropoutMode = "wait",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -81,6 +100,7 @@ class GranuleConv2d(nn.Module):
             dilation=self.dilation,
             groups=groups,
             time_steps=time_steps,
+            soma_time_steps=time_steps if soma_time_steps is None else soma_time_steps,
         )
         check_choice("wiring", wiring, ("dense", "claw"))
         check_choice("norm", norm, NORMS)
@@ -96,6 +116,7 @@ class GranuleConv2d(nn.Module):
         heard = 1 if wiring == "claw" else in_channels // groups
         self.weight = nn.Parameter(torch.empty(out_channels, heard, time_steps, height, width))
         self.register_buffer("channels", self._channels(heard, seed), persistent=False)
+        self.threshold_norm = None if threshold is None else ThresholdNorm(in_channels, threshold)
         at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         self.dendritic_norms = (
             nn.ModuleList(nn.BatchNorm2d(out_channels) for _ in range(width))
@@ -105,10 +126,15 @@ class GranuleConv2d(nn.Module):
         self.dendritic_bias = (
             nn.Parameter(torch.empty(width, out_channels)) if bias and not at_dendrites else None
         )
-        self.soma = SomaFilter(time_steps) if time_steps > 1 else nn.Identity()
+        self.spike, self.linear_dendrites = spike, linear_dendrites
+        self.summation = DendriticSummation(law)
+        self.soma_time_steps = time_steps if soma_time_steps is None else soma_time_steps
+        lingers = self.soma_time_steps > 1
+        self.soma = SomaFilter(self.soma_time_steps) if lingers else nn.Identity()
         self.soma_norm = nn.BatchNorm2d(out_channels) if at_soma else None
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias and not at_soma else None
-        self.dropout = PoissonDropout(mean_wait)
+        self.firing = FiringRate()
+        self.output = PoissonDropout(mean_wait, dropout_mode, scope="unit")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -155,24 +181,46 @@ class GranuleConv2d(nn.Module):
             )
         if still:
             image = image.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
-        if self.time_steps == 1:  # steps do not meet: each is an image of its own
-            batch, steps = image.shape[0], image.shape[2]
-            maps = image.transpose(1, 2).flatten(0, 1)
-            rate = self._fire(maps, 1).unflatten(0, (batch, steps)).transpose(1, 2)
-        else:
-            # Time folds into the channels of a 2-D convolution: several times faster than conv3d.
-            steps = image.shape[2]
-            maps = image.transpose(1, 2).flatten(1, 2)
-            rate = self._fire(maps, steps).unflatten(1, (steps, -1)).transpose(1, 2)
-        potential = self.soma(rate)
+        rate = self.stream(image)[0]
+        return rate.squeeze(2) if still and self.time_steps == 1 else rate
+
+    def stream(self, frames: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
+        """Runs over a stretch of any number of steps; a window is a stretch that starts at rest.
+
+        In evaluation, stretch after stretch gives what the whole window gives at once.
+
+        Args:
+            frames: (B, C, T, H, W).
+            state: what the stretch before returned; by default the neurons are at rest.
+
+        Returns:
+            rate (B, U, T, H', W'), and the state after it.
+        """
+        steps = frames.shape[2]
+        if self.threshold_norm is not None:
+            frames = self.threshold_norm(frames)
+        frames, lingering = after(state.sheet, frames, self.time_steps)
+        current = self.summation.law_of(last(steps, self._dendrites(frames)))
+        current, memory = after(state.current, current, self.soma_time_steps)
+        potential = last(steps, self.soma(current))
         if self.soma_norm is not None:
             steps_first = potential.transpose(1, 2)
             normal = self.soma_norm(steps_first.flatten(0, 1))
             potential = normal.view_as(steps_first).transpose(1, 2)
         if self.bias is not None:
             potential = potential + self.bias[:, None, None, None]
-        rate = self.dropout(potential.relu())
-        return rate.squeeze(2) if still and self.time_steps == 1 else rate
+        rate, waiting = self.output.stream(self.firing(potential), state.output)
+        return rate, NeuronState(lingering, memory, waiting)
+
+    def _dendrites(self, frames: Tensor) -> Tensor:
+        """The summed rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
+        batch, _, steps = frames.shape[:3]
+        if self.time_steps == 1:  # steps do not meet: each is an image of its own
+            maps = frames.transpose(1, 2).flatten(0, 1)
+            return self._fire(maps, 1).unflatten(0, (batch, steps)).transpose(1, 2)
+        # Time folds into the channels of a 2-D convolution: several times faster than conv3d.
+        maps = frames.transpose(1, 2).flatten(1, 2)
+        return self._fire(maps, steps).unflatten(1, (steps, -1)).transpose(1, 2)
 
     def _fire(self, maps: Tensor, steps: int) -> Tensor:
         """The summed rates of all dendrites: (B, T * C, H, W) -> (B, T * U, H', W')."""
@@ -199,7 +247,9 @@ class GranuleConv2d(nn.Module):
             if self.dendritic_norms is not None:
                 flat = potential.unflatten(1, (steps, -1)).flatten(0, 1)
                 potential = self.dendritic_norms[dendrite](flat).view_as(potential)
-            rate = potential.relu()
+            if self.spike is not None:
+                potential = self.spike(potential)
+            rate = potential if self.linear_dendrites else potential.relu()
             total = rate if total is None else total + rate
         assert total is not None
         return total
@@ -231,7 +281,11 @@ class GranuleConv2d(nn.Module):
         return sizes[0], sizes[1]
 
     def closed_form(self, image: torch.Size) -> tuple[Cost, ...]:
-        """Args: image (B, C, H, W) or (B, C, T, H, W)."""
+        """One row for each stage, in evaluation; the dendritic bias is part of the convolution.
+
+        Args:
+            image: (B, C, H, W) or (B, C, T, H, W).
+        """
         batch, (height, width) = image[0], self.output_size(image[-2], image[-1])
         steps = image[2] if len(image) == 5 else self.time_steps
         units, heard, k_time, rows, columns = self.weight.shape
@@ -240,20 +294,35 @@ class GranuleConv2d(nn.Module):
         taps = synapses * k_time
         folded = 1 if self.time_steps == 1 else steps
         read = self.in_channels if self.channels is not None else heard
-        outputs = batch * neurons * steps
-        rows_out = [
-            Cost("synapses", synapses=neurons * synapses),
+        maps = torch.Size((batch, units, steps, height, width))
+        outputs = maps.numel()
+        stages = [Cost("synapses", synapses=neurons * synapses)]
+        if self.threshold_norm is not None:
+            came = torch.Size((batch, self.in_channels, steps, *image[-2:]))
+            stages += self.threshold_norm.closed_form(came)
+        stages.append(
             Cost(
                 "dendrites",
                 {"convolution": outputs * columns * read * rows * folded},
                 neurons=neurons,
                 essay=outputs * synapses * taps,
                 direct=outputs * taps,
-            ),
-        ]
+            )
+        )
+        normal = 0 if self.dendritic_norms is None else 2 * outputs * columns
+        stages.append(Cost("dendritic potential", pointwise=normal))
+        if self.spike is not None:
+            (spike,) = self.spike.closed_form(maps)
+            stages.append(replace(spike, pointwise=columns * spike.pointwise))
+        rectified = 0 if self.linear_dendrites else outputs * columns
+        stages.append(Cost("dendritic rate", pointwise=rectified))
+        sums = outputs * (columns - 1) + self.summation.law_flops(outputs)
+        stages.append(Cost("dendritic summation", pointwise=sums))
         if isinstance(self.soma, SomaFilter):
-            rows_out += self.soma.closed_form(torch.Size((batch, units, steps, height, width)))
-        return tuple(rows_out)
+            stages += self.soma.closed_form(maps)
+        added = 2 * (self.soma_norm is not None) + (self.bias is not None)
+        stages.append(Cost("somatic potential", pointwise=added * outputs))
+        return (*stages, *self.firing.closed_form(maps), *self.output.closed_form(maps))
 
     def extra_repr(self) -> str:
         return (

@@ -1,60 +1,96 @@
 """A population of neurons: the extended linear-nonlinear-Poisson cascade as one module.
 
-Shapes: B batch, F axons that come in, N neurons, T time steps, P sites, D dendrites.
+Shapes: B batch, F axons that come in, N neurons, C transmitters, T time steps, P sites,
+D dendrites.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from neuroconv.layers.cable import Cable
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import Backend, Mode
 from neuroconv.layers.cost import Cost
-from neuroconv.layers.dendrite import DendriticConv, DendriticRate, DendriticSummation
-from neuroconv.layers.poisson import DropoutMode, PoissonDropout
-from neuroconv.layers.soma import SomaFilter
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
-from neuroconv.layers.wiring import parallel_wiring, receptive_field_wiring, sparse_wiring
-from neuroconv.neurons.physiology import (
-    GRANULE_DETTMERS2015,
-    PURKINJE_DETTMERS2015,
-    Physiology,
+from neuroconv.layers.dendrite import DendriticConv, DendriticRate
+from neuroconv.layers.poisson import (
+    DropoutMode,
+    DropoutScope,
+    PoissonDropout,
+    PoissonSpikes,
+    ReleaseOrWait,
 )
+from neuroconv.layers.soma import FiringRate, SomaFilter
+from neuroconv.layers.spike import DendriticSpike
+from neuroconv.layers.summation import DendriticSummation, Law
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.threshold import ThresholdNorm
+from neuroconv.layers.wiring import (
+    dale_signs,
+    parallel_fibre_wiring,
+    parallel_wiring,
+    receptive_field_wiring,
+    sparse_wiring,
+)
+from neuroconv.neurons.physiology import Physiology, Variant, preset
+from neuroconv.neurons.state import REST, NeuronState, after, last
 
-Wiring = Literal["dense", "sparse", "parallel", "receptive_field"]
+Wiring = Literal["dense", "sparse", "parallel", "parallel_fibres", "receptive_field"]
 WIRINGS: tuple[str, ...] = get_args(Wiring)
+Output = PoissonDropout | PoissonSpikes | ReleaseOrWait
 
 
 class Population(nn.Module):
     """Neurons of one type, between axons and axons: fits into nn.Sequential as nn.Linear does.
 
-    `Granule` and `Purkinje` are this class with a preset. None as an argument takes the preset's
-    number.
+    The cells of `neuroconv.neurons.cells` are this class, each with its presets. None as an
+    argument takes the preset's value.
 
     Args:
         in_features: axons F that the population can listen to.
         out_features: neurons N.
+        variant: whose numbers: "dettmers2015" (the essay's) or "literature"; default the essay's
+            where it speaks of the cell.
         sheet_shape: (sites P, dendrites D).
         filter_shape: (branches, dendrites, time_steps) of each neuron's dendritic filter.
         synapses: synapses of one neuron, at most P * D; the last places stay empty.
         claw: the sites of a dendrite share one axon. With "sparse" and "receptive_field" wiring.
         mode: how the filter meets the sheet: "same" (the essay's cost), "valid", "per_dendrite".
         wiring: "sparse" (each synapse listens to one axon, drawn from `seed`), "parallel" (to one
-            axon, in the order of the axons along the tree, the same for all neurons), "dense" (to
-            all axons), or "receptive_field" (to a patch of the image that `in_features` flattens).
+            axon, in the order of the axons along the tree, the same for all neurons),
+            "parallel_fibres" (to one of the fibres that cross the cell, drawn from `seed`), "dense"
+            (to all axons), or "receptive_field" (a patch of the image that `in_features` flattens).
         image_shape: (channels, height, width), for "receptive_field" alone.
         patch: (height, width) of a receptive field; default the sheet's shape.
+        crossed: neurons that one axon crosses, for "parallel_fibres" alone; default all.
+        excitatory: Dale's law: the share of the incoming axons that excite, the others inhibit.
+            None leaves the sign of every synapse free.
+        vesicles: hold a synapse's weight as vesicles released x receptors present.
+        transmitters: kinds C of transmitter. Each has its own weight at every synapse and its own
+            dendritic filter, as an image has colours; the dendrites sum their potentials.
+        threshold: synaptic potentials are normalised and held between rest and this threshold, in
+            standard deviations; None leaves them as they are.
         norm: where potentials are batch-normalised: "none", at the "dendrites" (each dendrite of
             each neuron over batch, steps and sites), at the "soma" (each neuron over batch and
             steps), or at "both".
+        cable: fill the filters with this cable's diffusion, at unit gain; None draws them at
+            random.
+        hold_cable: never train filters that a cable filled.
+        spike: the dendritic spike; None has none.
         linear_dendrites: leave the dendritic rectifier out: the control, a neuron that is one dot
             product up to its soma.
         reduction: of a dendrite's rates over its sites: "mean", "sum" or "max".
-        soma_time_steps: taps of the soma's filter, shared by the population.
+        law: how the dendrites' rates sum: "linear", "sublinear", "supralinear" or "bistable".
+        soma_time_steps: taps of the soma's filter, shared by the population; 1 has no memory.
         soma_per_neuron: one soma filter for each neuron instead.
         mean_wait: Poisson dropout's mean waiting periods; 0 turns it off.
-        dropout_mode: "wait" or "independent".
+        dropout_mode: "wait", "redraw" or "independent".
+        dropout_scope: "neuron" (a draw removes the neuron for all that listen to it) or "unit"
+            (draws for each place on the neuron's own sheet).
+        output: the output stage instead of Poisson dropout: `PoissonSpikes()`, `ReleaseOrWait()`.
         unit_taps: hold the dendritic taps in units of their initial standard deviation, which
             gives filters of any size the same pace of learning; see `DendriticConv`.
         backend: of the dendritic convolution.
@@ -68,13 +104,14 @@ class Population(nn.Module):
         ValueError: a size or choice out of range; at the call, activity of another shape.
     """
 
-    physiology: ClassVar[Physiology]
+    cell: ClassVar[str]
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
         *,
+        variant: Variant | None = None,
         sheet_shape: tuple[int, int] | None = None,
         filter_shape: tuple[int, int, int] | None = None,
         synapses: int | None = None,
@@ -83,47 +120,79 @@ class Population(nn.Module):
         wiring: Wiring = "sparse",
         image_shape: tuple[int, int, int] | None = None,
         patch: tuple[int, int] | None = None,
+        crossed: int | None = None,
+        excitatory: float | None = None,
+        vesicles: bool = False,
+        transmitters: int = 1,
+        threshold: float | None = None,
         norm: Norm = "none",
+        cable: Cable | None = None,
+        hold_cable: bool = False,
+        spike: DendriticSpike | None = None,
         linear_dendrites: bool = False,
         reduction: Literal["mean", "sum", "max"] = "mean",
+        law: Law | None = None,
         soma_time_steps: int | None = None,
         soma_per_neuron: bool = False,
         mean_wait: float | None = None,
         dropout_mode: DropoutMode = "wait",
+        dropout_scope: DropoutScope = "neuron",
+        output: Output | None = None,
         unit_taps: bool = False,
         backend: Backend = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features, out_features=out_features)
+        check_positive(
+            in_features=in_features, out_features=out_features, transmitters=transmitters
+        )
         check_choice("norm", norm, NORMS)
-        preset = self.physiology
+        check_choice("wiring", wiring, WIRINGS)
+        numbers = self.physiology(variant)
         if synapses is None and sheet_shape is None:
-            synapses = preset.synapses
+            synapses = numbers.synapses
         rows, dendrites = check_sizes(
             "sheet_shape",
-            preset.sheet_shape if sheet_shape is None else sheet_shape,
+            numbers.sheet_shape if sheet_shape is None else sheet_shape,
             ("sites", "dendrites"),
         )
         if filter_shape is None:
-            filter_shape = preset.filter_shape
+            filter_shape = numbers.filter_shape
         check_sizes("filter_shape", filter_shape, ("branches", "dendrites", "time_steps"))
+        places = rows * dendrites
+        synapses = places if synapses is None else synapses
+        claw = numbers.claw if claw is None else claw
         self.in_features, self.out_features = in_features, out_features
-        self.time_steps = filter_shape[-1]
+        self.transmitters, self.time_steps = transmitters, filter_shape[-1]
 
-        self.synapses = _synapses(
-            in_features,
-            out_features,
-            (rows, dendrites),
-            rows * dendrites if synapses is None else synapses,
-            preset.claw if claw is None else claw,
-            wiring,
-            image_shape,
-            patch,
-            seed,
+        wires = _wires(
+            in_features, out_features, (rows, dendrites), synapses, claw, wiring, image_shape,
+            patch, crossed, seed,
+        )  # fmt: skip
+        signs = None if excitatory is None else dale_signs(in_features, excitatory, seed)
+        self.synapses: SparseSynapses | DenseSynapses
+        if wires is None:
+            self.synapses = DenseSynapses(
+                in_features, out_features, (rows, dendrites), synapses,
+                signs=signs, vesicles=vesicles, transmitters=transmitters,
+            )  # fmt: skip
+        else:
+            self.synapses = SparseSynapses(
+                wires, in_features, (rows, dendrites),
+                signs=signs, vesicles=vesicles, transmitters=transmitters,
+            )  # fmt: skip
+        trees = out_features * transmitters
+        self.threshold_norm = (
+            None
+            if threshold is None
+            else ThresholdNorm(trees, threshold, empty_places=places - synapses)
         )
+        dropout = PoissonDropout(
+            numbers.mean_wait if mean_wait is None else mean_wait, dropout_mode, dropout_scope
+        )
+        self.unit_dropout = dropout if dropout_scope == "unit" else None
         self.dendrites = DendriticConv(
-            out_features,
+            trees,
             (rows, dendrites),
             filter_shape,
             mode,
@@ -131,38 +200,93 @@ class Population(nn.Module):
             bias=norm not in ("dendrites", "both"),
             unit_taps=unit_taps,
         )
+        if cable is not None:
+            self.dendrites.diffuse(cable, hold=hold_cable, unit_gain=True)
+        elif hold_cable:
+            raise ValueError("hold_cable=True without a cable; give cable=Cable(...) to be held")
         columns = self.dendrites.out_shape[1]
         self.dendritic_norm = (
             nn.BatchNorm2d(out_features * columns) if norm in ("dendrites", "both") else None
         )
+        self.spike = spike
         self.dendritic_rate = DendriticRate(reduction, linear_dendrites)
-        self.summation = DendriticSummation(scale=1 / columns)
+        self.summation = DendriticSummation(law or numbers.summation, scale=1 / columns)
         self.soma = SomaFilter(
-            preset.soma_time_steps if soma_time_steps is None else soma_time_steps,
+            numbers.soma_time_steps if soma_time_steps is None else soma_time_steps,
             out_features if soma_per_neuron else None,
         )
         at_soma = norm in ("soma", "both")
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else None
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
-        self.dropout = PoissonDropout(
-            preset.mean_wait if mean_wait is None else mean_wait, dropout_mode
-        )
+        self.firing = FiringRate()
+        if output is not None and (mean_wait is not None or dropout_scope == "unit"):
+            raise ValueError(
+                f"output={output} and mean_wait={mean_wait}, dropout_scope={dropout_scope!r}; "
+                "an output stage of your own replaces the Poisson dropout: give one of the two"
+            )
+        own = PoissonDropout(0.0) if dropout_scope == "unit" else dropout
+        self.output: Output = own if output is None else output
+
+    @classmethod
+    def physiology(cls, variant: Variant | None = None) -> Physiology:
+        """The cell's preset, by default the essay's where the essay speaks of the cell.
+
+        Raises:
+            ValueError: a variant that the cell does not have.
+        """
+        return preset(cls.cell, variant)
 
     def forward(self, activity: Tensor) -> Tensor:
         if activity.dim() == 2:
             activity = activity.unsqueeze(2).expand(-1, -1, self.time_steps)
-        sheet = self.synapses(activity)  # (B, N, T, P, D)
-        potential = self.dendrites(sheet)  # (B, N, T, P', D')
+        return self.stream(activity)[0]
+
+    def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
+        """Runs over a stretch of any number of steps; a window is a stretch that starts at rest.
+
+        In evaluation, stretch after stretch gives what the whole window gives at once.
+
+        Args:
+            activity: (B, F, T).
+            state: what the stretch before returned; by default the neurons are at rest.
+
+        Returns:
+            rate (B, N, T), and the state after it.
+        """
+        potential, state = self.integrate(activity, state)
+        return self.fire(potential, state)
+
+    def integrate(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
+        """From axons to the soma's potential (B, N, T): everything before the neuron fires."""
+        sheet = self.synapses(activity)  # (B, N * C, T, P, D)
+        if self.threshold_norm is not None:
+            sheet = self.threshold_norm(sheet)
+        places = state.places
+        if self.unit_dropout is not None:
+            sheet, places = self.unit_dropout.stream(sheet, places)
+        steps = sheet.shape[2]
+        sheet, lingering = after(state.sheet, sheet, self.time_steps)
+        potential = last(steps, self.dendrites(sheet))  # (B, N * C, T, P', D')
+        if self.transmitters > 1:
+            potential = potential.unflatten(1, (-1, self.transmitters)).sum(2)
         if self.dendritic_norm is not None:
             potential = self._normalise_dendrites(potential)
+        if self.spike is not None:
+            potential = self.spike(potential)
         rate = self.dendritic_rate(potential)  # (B, N, T, D')
         current = self.summation(rate)  # (B, N, T)
-        potential = self.soma(current)
+        current, memory = after(state.current, current, self.soma.time_steps)
+        potential = last(steps, self.soma(current))
         if self.soma_norm is not None:
             potential = self.soma_norm(potential)
         if self.bias is not None:
             potential = potential + self.bias[:, None]
-        return self.dropout(potential.relu())
+        return potential, NeuronState(lingering, memory, state.output, places)
+
+    def fire(self, potential: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:
+        """From the soma's potential (B, N, T) to what the axon carries, and the state after it."""
+        rate, waiting = self.output.stream(self.firing(potential), state.output)
+        return rate, state._replace(output=waiting)
 
     def _normalise_dendrites(self, potential: Tensor) -> Tensor:
         assert self.dendritic_norm is not None
@@ -170,19 +294,107 @@ class Population(nn.Module):
         normal = self.dendritic_norm(columns.flatten(1, 2))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
 
-    def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """Args: activity (B, F, T) or (B, F). One row for each stage that multiplies and adds."""
+    def closed_form(self, activity: torch.Size, *, resumed: bool = False) -> tuple[Cost, ...]:
+        """One row for each stage, in evaluation.
+
+        The rows hold all that runs, biases and norms included. An FFT's spectral products are
+        stated as multiply-adds, although the first product of each step has nothing to add to.
+
+        Args:
+            activity: (B, F, T) or (B, F).
+            resumed: the stretch starts from a state, whose steps the filters read once more.
+        """
         steps = self.time_steps if len(activity) == 2 else activity[2]
         batch, neurons = activity[0], self.out_features
-        sheet = torch.Size((batch, neurons, steps, *self.dendrites.sheet_shape))
+        read = steps + (self.time_steps - 1 if resumed else 0)
+        recalled = steps + (self.soma.time_steps - 1 if resumed else 0)
+        rows, columns = self.dendrites.out_shape
+        trees = neurons * self.transmitters
+        sheet = torch.Size((batch, trees, steps, *self.dendrites.sheet_shape))
+        lingering = torch.Size((batch, trees, read, *self.dendrites.sheet_shape))
+        branches = torch.Size((batch, neurons, steps, rows, columns))
+        rates = torch.Size((batch, neurons, steps, columns))
+        somata = torch.Size((batch, neurons, steps))
+        dendrites = self.dendrites.closed_form(lingering, self.synapses.synapses)
+        joined = self._joining_flops(batch * trees * read * rows * columns, branches.numel())
+        each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
         return (
             *self.synapses.closed_form(torch.Size((batch, self.in_features, steps))),
-            *self.dendrites.closed_form(sheet, self.synapses.synapses),
-            *self.soma.closed_form(torch.Size((batch, neurons, steps))),
+            *(() if self.threshold_norm is None else self.threshold_norm.closed_form(sheet)),
+            *(replace(cost, neurons=neurons) for cost in dendrites),
+            Cost("dendritic potential", pointwise=joined),
+            *(() if self.spike is None else self.spike.closed_form(branches)),
+            *self.dendritic_rate.closed_form(branches),
+            *self.summation.closed_form(rates),
+            *self.soma.closed_form(torch.Size((batch, neurons, recalled))),
+            Cost("somatic potential", pointwise=somata.numel() * each),
+            *self.firing.closed_form(somata),
+            *self.output.closed_form(somata),
+        )
+
+    def _joining_flops(self, filtered: int, potentials: int) -> int:
+        """FLOPs between the filter and the spike, of so many numbers before and after the join.
+
+        Taps in units, resting potentials, the transmitters' sum, and two for normalisation.
+        """
+        flops = self.dendrites.weight.numel() if self.dendrites.tap_unit != 1 else 0
+        flops += filtered if self.dendrites.bias is not None else 0
+        flops += potentials * self.transmitters if self.transmitters > 1 else 0
+        return flops + (2 * potentials if self.dendritic_norm is not None else 0)
+
+
+class MixedPopulation(nn.Module):
+    """Populations of several cell types side by side: they hear the same axons.
+
+    Args:
+        *populations: each with the same in_features. Their neurons follow one another in the
+            output.
+
+    Shape:
+        activity (B, F, T) or (B, F) -> rate (B, N, T), N the neurons of all
+
+    Raises:
+        ValueError: none, or populations that expect different numbers of axons.
+    """
+
+    def __init__(self, *populations: Population) -> None:
+        super().__init__()
+        if len({each.in_features for each in populations}) != 1:
+            raise ValueError(
+                f"in_features={[each.in_features for each in populations]}; expected one or more "
+                "populations that listen to the same axons"
+            )
+        self.populations = nn.ModuleList(populations)
+        self.in_features = populations[0].in_features
+        self.out_features = sum(each.out_features for each in populations)
+
+    def forward(self, activity: Tensor) -> Tensor:
+        return torch.cat([each(activity) for each in self.populations], 1)
+
+    def stream(
+        self, activity: Tensor, state: Sequence[NeuronState] | None = None
+    ) -> tuple[Tensor, tuple[NeuronState, ...]]:
+        """As `Population.stream`; the state has one part for each population."""
+        parts = [REST] * len(self.populations) if state is None else state
+        rates, after_it = [], []
+        for population, part in zip(self.populations, parts, strict=True):
+            assert isinstance(population, Population)
+            rate, part = population.stream(activity, part)
+            rates.append(rate)
+            after_it.append(part)
+        return torch.cat(rates, 1), tuple(after_it)
+
+    def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
+        """As `Population.closed_form`, one population after another."""
+        return tuple(
+            cost
+            for population in self.populations
+            if isinstance(population, Population)
+            for cost in population.closed_form(activity)
         )
 
 
-def _synapses(
+def _wires(
     in_features: int,
     neurons: int,
     sheet_shape: tuple[int, int],
@@ -191,9 +403,10 @@ def _synapses(
     wiring: Wiring,
     image_shape: tuple[int, int, int] | None,
     patch: tuple[int, int] | None,
+    crossed: int | None,
     seed: int,
-) -> SparseSynapses | DenseSynapses:
-    check_choice("wiring", wiring, WIRINGS)
+) -> Tensor | None:
+    """The axon of each synapse, (N, synapses); None for dense wiring."""
     if (image_shape is not None) != (wiring == "receptive_field"):
         raise ValueError(
             f"image_shape={image_shape} with wiring={wiring!r}; expected image_shape="
@@ -201,14 +414,18 @@ def _synapses(
         )
     if patch is not None and wiring != "receptive_field":
         raise ValueError(f"patch={patch} with wiring={wiring!r}; it is for 'receptive_field' alone")
-    if wiring == "parallel":
-        axons = parallel_wiring(in_features, neurons, synapses)
-        return SparseSynapses(axons, in_features, sheet_shape)
+    if crossed is not None and wiring != "parallel_fibres":
+        raise ValueError(
+            f"crossed={crossed} with wiring={wiring!r}; it is for 'parallel_fibres' alone"
+        )
     if wiring == "dense":
-        return DenseSynapses(in_features, neurons, sheet_shape, synapses)
+        return None
+    if wiring == "parallel":
+        return parallel_wiring(in_features, neurons, synapses)
+    if wiring == "parallel_fibres":
+        return parallel_fibre_wiring(in_features, neurons, synapses, crossed=crossed, seed=seed)
     if image_shape is None:
-        axons = sparse_wiring(in_features, neurons, synapses, sheet_shape, claw=claw, seed=seed)
-        return SparseSynapses(axons, in_features, sheet_shape)
+        return sparse_wiring(in_features, neurons, synapses, sheet_shape, claw=claw, seed=seed)
     channels, height, width = check_sizes(
         "image_shape", image_shape, ("channels", "height", "width")
     )
@@ -218,7 +435,7 @@ def _synapses(
             f"image_shape={image_shape} has {pixels} pixels and in_features is {in_features}; "
             "expected one axon for each pixel"
         )
-    axons = receptive_field_wiring(
+    return receptive_field_wiring(
         (channels, height, width),
         neurons,
         synapses,
@@ -227,25 +444,3 @@ def _synapses(
         claw=claw,
         seed=seed,
     )
-    return SparseSynapses(axons, in_features, sheet_shape)
-
-
-class Granule(Population):
-    """Cerebellar granule cells: 4 dendrites, 15 synapses from 4 axons, a 3x4x5 filter.
-
-    More than half of the brain's neurons, and its smallest: a dendrite's claw grips one mossy
-    fibre, and the T-shaped axon runs on to the Purkinje cells. See `Population` for arguments and
-    shapes.
-    """
-
-    physiology = GRANULE_DETTMERS2015
-
-
-class Purkinje(Population):
-    """Purkinje cells: 1,000 dendrites, 100,000 synapses, a 10x1000x5 filter, linear summation.
-
-    Smaller ones are made with `sheet_shape` and `filter_shape`. See `Population` for arguments and
-    shapes.
-    """
-
-    physiology = PURKINJE_DETTMERS2015

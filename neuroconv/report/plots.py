@@ -23,13 +23,19 @@ ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.
 def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Draw loss and accuracy against the epoch, validation solid and training dashed.
 
+    Records of neurons also show how many of each population fire.
+
     Args:
         histories: by label, one record per epoch with the keys epoch, train_loss, val_loss,
-            train_accuracy and val_accuracy (accuracies in [0, 1]).
+            train_accuracy and val_accuracy (accuracies in [0, 1]), and perhaps activity, with an
+            active_share by population.
         path: the picture; its ending chooses the format.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    active = _active_shares(histories)
+    panels = 3 if active else 2
+    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
+    axes_row = figure.subplots(1, panels)
+    for axes, quantity in zip(axes_row, ("loss", "accuracy"), strict=False):
         for number, (label, history) in enumerate(histories.items()):
             epochs = [record["epoch"] for record in history]
             for part, style in (("val", "o-"), ("train", ".--")):
@@ -47,7 +53,33 @@ def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         axes.grid(alpha=0.3)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.legend(fontsize="small")
+    if active:
+        for number, (label, (epochs, shares)) in enumerate(active.items()):
+            axes_row[2].plot(
+                epochs, shares, "o-", color=f"C{number % 10}", markersize=4, label=label
+            )
+        axes_row[2].set(xlabel="epoch", ylabel="neurons that fire (validation)", ylim=(0, 1))
+        axes_row[2].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes_row[2].yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes_row[2].grid(alpha=0.3)
+        axes_row[2].legend(fontsize="small")
     figure.savefig(path, dpi=120)
+
+
+def _active_shares(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, tuple[list[int], list[float]]]:
+    """By label and population, the epochs and the share of neurons that fired in each."""
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for label, history in histories.items():
+        for record in history:
+            for population, part in record.get("activity", {}).items():
+                if "active_share" in part:
+                    name = f"{label}, {population}" if len(histories) > 1 else population
+                    epochs, shares = curves.setdefault(name, ([], []))
+                    epochs.append(record["epoch"])
+                    shares.append(part["active_share"])
+    return curves
 
 
 def learning_curves(entries: Sequence[Entry]) -> Figure:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import classify, epoch_batches, length, load
 from neuroconv.training.checkpoint import (
     CheckpointError,
@@ -52,7 +53,9 @@ class TrainResult:
 
     Attributes:
         history: one record per epoch, the lines of metrics.jsonl. `seconds` is the time of the
-            epoch's training steps with their data, without validation.
+            epoch's training steps with their data, without validation. `activity` holds, by
+            population, the firing rates and the sparsity that the validation images met, see
+            `ActivityMonitor`; a model without neurons has none.
         best_epoch: the epoch of highest validation accuracy (of equals, of lower loss), from 1.
         val: its validation score.
         test: its test score; None without test data.
@@ -129,10 +132,11 @@ def train(
     if folder is not None:
         state.open(folder, resume)
 
-    def score(data: Dataset[Any]) -> Score:
+    def score(data: Dataset[Any], monitor: ActivityMonitor | None = None) -> Score:
         return evaluate_model(
-            model, data, batch_size=batch_size, device=device, precision=precision, workers=workers
-        )
+            model, data, batch_size=batch_size, device=device, precision=precision,
+            workers=workers, monitor=monitor,
+        )  # fmt: skip
 
     title = folder.name if folder else type(model).__name__
     bar = TrainingBar(title, epochs=epochs, steps=last_step, done=state.step, shown=progress)
@@ -143,7 +147,9 @@ def train(
                 batches = epoch_batches(train_data, size, batch_size, seed, epoch)
                 batches = batches[: last_step - state.step]
                 record = _train_epoch(state, load(train_data, batches, workers, place), bar)
-                state.finish_epoch(record, score(val_data))
+                with ActivityMonitor(model) as monitor:
+                    val = score(val_data, monitor)
+                state.finish_epoch(record, val, monitor.summary())
                 if folder is not None:
                     state.save(folder)
                 bar.epoch(state.history[-1])
@@ -215,8 +221,12 @@ def evaluate_model(
     device: str = "auto",
     precision: str = "auto",
     workers: int = 0,
+    monitor: ActivityMonitor | None = None,
 ) -> Score:
-    """Score a model on a whole data set; the model is left in eval mode."""
+    """Score a model on a whole data set; the model is left in eval mode.
+
+    A monitor is told each batch's logits and labels, for what the climbing fibres would carry.
+    """
     place = choose_device(device)
     indices = torch.arange(length(data, "data")).split(batch_size)
     model.to(place).eval()
@@ -225,6 +235,8 @@ def evaluate_model(
         for inputs, labels in load(data, [batch.tolist() for batch in indices], workers, place):
             logits, labels = classify(model, inputs, labels, place, precision)
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            if monitor is not None:
+                monitor.errors(logits, labels)
             right += int((logits.argmax(1) == labels).sum())
             images += len(labels)
     return Score(loss / images, right / images, images)
@@ -291,9 +303,12 @@ class _State:
     best: Score = Score(math.inf, -1.0, 0)
     best_weights: dict[str, Any] = field(default_factory=dict)
 
-    def finish_epoch(self, record: dict[str, Any], val: Score) -> None:
+    def finish_epoch(
+        self, record: dict[str, Any], val: Score, activity: dict[str, dict[str, float]]
+    ) -> None:
         """Add an epoch to the history, and keep its weights if they are the best so far."""
-        self.history.append({**record, "val_loss": val.loss, "val_accuracy": val.accuracy})
+        scores = {"val_loss": val.loss, "val_accuracy": val.accuracy}
+        self.history.append({**record, **scores, **({"activity": activity} if activity else {})})
         if (val.accuracy, -val.loss) > (self.best.accuracy, -self.best.loss):
             self.best, self.best_epoch = val, record["epoch"]
             self.best_weights = copy.deepcopy(self.model.state_dict())

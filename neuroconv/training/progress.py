@@ -6,6 +6,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from neuroconv.training.activity import active_shares
+
 
 class TrainingBar:
     """Epoch, loss, accuracy, images per second and time left, on standard error.
@@ -63,3 +65,6 @@ class TrainingBar:
             markup=False,
             soft_wrap=True,
         )
+        active = active_shares(record.get("activity", {}))
+        if active:
+            self._console.print(f"    {active}", markup=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from neuroconv.zoo.cerebellum import (
     cerebellum_small,
     cerebellum_tiny,
 )
+from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
 from neuroconv.zoo.granule_convnet import (
     Conv3dUnit,
     FrameNet,
@@ -15,11 +16,15 @@ from neuroconv.zoo.granule_convnet import (
 )
 from neuroconv.zoo.match import count_parameters, match_parameters
 from neuroconv.zoo.registry import create_model, get_builder, list_models, register_model
+from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 
 __all__ = [
     "Cerebellum",
+    "ClimbingFibres",
     "Conv3dUnit",
     "FrameNet",
+    "GranularLayer",
+    "GranuleResNet",
     "StillNet",
     "cerebellum_base",
     "cerebellum_small",
@@ -37,4 +42,5 @@ __all__ = [
     "plain_cnn",
     "register_model",
     "resnet18",
+    "resnet18_granule",
 ]

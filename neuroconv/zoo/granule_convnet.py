@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers import Cost, LastStep
-from neuroconv.layers.checks import check_positive, check_sizes, check_task
+from neuroconv.layers import Cost, DendriticSpike, LastStep
+from neuroconv.layers.checks import Norm, check_positive, check_sizes, check_task
+from neuroconv.layers.poisson import DropoutMode
+from neuroconv.layers.spike import Signal
+from neuroconv.layers.summation import Law
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import ImageWiring, wired_kernel
 from neuroconv.zoo.frames import as_frames
@@ -98,18 +101,16 @@ class FrameNet(nn.Module):
         return self.classifier(self.pool(maps).flatten(1))
 
 
-def _granule_layers(
+def _sizes(
     image_shape: tuple[int, int, int],
     num_classes: int,
     time_steps: int,
     widths: Sequence[int],
     strides: Sequence[int],
     kernel_size: tuple[int, int],
-    wiring: ImageWiring,
     pool: int,
-    mean_wait: float,
-    seed: int,
-) -> list[GranuleConv2d]:
+) -> list[tuple[int, int, tuple[int, int], int, tuple[int, int]]]:
+    """Checks the task and gives each layer's channels in and out, patch, stride and padding."""
     channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
     rows, columns = check_sizes("kernel_size", kernel_size, ("branches", "dendrites"))
     check_positive(widths=widths, strides=strides, pool=pool)
@@ -118,20 +119,10 @@ def _granule_layers(
             f"widths={list(widths)} and strides={list(strides)} differ in length; expected one "
             "stride for each layer"
         )
+    padding = (rows // 2, columns // 2)
     return [
-        GranuleConv2d(
-            channels[layer],
-            channels[layer + 1],
-            (rows, columns),
-            strides[layer],
-            padding=(rows // 2, columns // 2),
-            time_steps=time_steps,
-            wiring=wiring,
-            norm="both",
-            mean_wait=mean_wait,
-            seed=seed + layer,
-        )
-        for layer in range(len(widths))
+        (channels[layer], channels[layer + 1], (rows, columns), stride, padding)
+        for layer, stride in enumerate(strides)
     ]
 
 
@@ -146,7 +137,16 @@ def granule_convnet(
     kernel_size: tuple[int, int] = (3, 4),
     wiring: ImageWiring = "claw",
     pool: int = 2,
+    norm: Norm = "both",
+    threshold: float | None = None,
+    pull: float = 0.0,
+    spike_threshold: float = 0.0,
+    spike_signal: Signal = "max",
+    linear_dendrites: bool = False,
+    law: Law = "linear",
+    soma_time_steps: int | None = None,
     mean_wait: float = 0.0,
+    dropout_mode: DropoutMode = "wait",
     seed: int = 0,
 ) -> FrameNet:
     """A convolutional network of granule cells: four dendrites, columns of a 3x4 patch, 5 frames.
@@ -157,13 +157,36 @@ def granule_convnet(
         kernel_size: (branches, dendrites) of a unit.
         wiring: "claw" (each dendrite reads one channel: 60 taps a unit) or "dense".
         pool: the read-out sees the last step averaged over pool x pool regions.
-        mean_wait: Poisson dropout; off by default, as image layers go.
+        norm: batch normalisation of potentials: "none", "dendrites", "soma" or "both".
+        threshold: threshold normalisation of what comes in, in standard deviations; None has none.
+        pull, spike_threshold, spike_signal: of the dendritic spike, which reaches as many
+            neighbours along a column as a dendrite has branches; pull 0 has none.
+        linear_dendrites: the control without the dendritic rectifier.
+        law: how dendrites sum.
+        soma_time_steps: taps of the soma's filter; default time_steps, and 1 has no memory.
+        mean_wait, dropout_mode: Poisson dropout; off by default, as image layers go.
         seed: of the claw wiring.
     """
-    layers = _granule_layers(
-        image_shape, num_classes, time_steps, widths, strides, kernel_size, wiring, pool,
-        mean_wait, seed,
-    )  # fmt: skip
+    sizes = _sizes(image_shape, num_classes, time_steps, widths, strides, kernel_size, pool)
+    layers = [
+        GranuleConv2d(
+            *size,
+            time_steps=time_steps,
+            wiring=wiring,
+            norm=norm,
+            threshold=threshold,
+            spike=DendriticSpike(pull, spike_threshold, reach=size[2][0], signal=spike_signal)
+            if pull
+            else None,
+            linear_dendrites=linear_dendrites,
+            law=law,
+            soma_time_steps=soma_time_steps,
+            mean_wait=mean_wait,
+            dropout_mode=dropout_mode,
+            seed=seed + layer,
+        )
+        for layer, size in enumerate(sizes)
+    ]
     return FrameNet(layers, widths[-1], pool, num_classes, time_steps)
 
 
@@ -184,8 +207,9 @@ def granule_convnet_conv3d(
 
     Taps, wiring and read-out are the same, one for one; see `Conv3dUnit`. Arguments as there.
     """
-    layers = _granule_layers(
-        image_shape, num_classes, time_steps, widths, strides, kernel_size, wiring, pool, 0.0, seed
-    )
-    units = [Conv3dUnit(layer) for layer in layers]
+    sizes = _sizes(image_shape, num_classes, time_steps, widths, strides, kernel_size, pool)
+    units = [
+        Conv3dUnit(GranuleConv2d(*size, time_steps=time_steps, wiring=wiring, seed=seed + layer))
+        for layer, size in enumerate(sizes)
+    ]
     return FrameNet(units, widths[-1], pool, num_classes, time_steps)

@@ -31,6 +31,32 @@ def register_model(builder: Builder) -> Builder:
     return builder
 
 
+def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> Builder:
+    """Registers a builder under another name, with other defaults for some of its keywords.
+
+    Raises:
+        ValueError: the name is taken.
+        TypeError: a default for a keyword that the builder does not have.
+    """
+    signature = inspect.signature(builder)
+    unknown = [keyword for keyword in defaults if keyword not in signature.parameters]
+    if unknown:
+        raise TypeError(f"{builder.__name__} has no keyword {unknown[0]!r}; preset {name!r}")
+
+    def preset(**keywords: Any) -> nn.Module:
+        return builder(**{**defaults, **keywords})
+
+    preset.__name__, preset.__doc__ = name, doc
+    preset.__annotations__ = typing.get_type_hints(builder)
+    preset.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            each.replace(default=defaults.get(keyword, each.default))
+            for keyword, each in signature.parameters.items()
+        ]
+    )
+    return register_model(preset)
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names in the zoo that match a wildcard pattern, such as "granule*", sorted."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))

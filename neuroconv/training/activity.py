@@ -1,0 +1,103 @@
+"""Firing rates and sparsity of the neurons in a model, while it is evaluated.
+
+Shapes: B batch, N neurons, T time steps.
+"""
+
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from neuroconv.layers import FiringRate
+
+
+class ActivityMonitor:
+    """Inside the context, watches every population of a model where its rates arise.
+
+    A model without neurons has nothing to watch. Climbing fibres are asked what they would carry:
+    a model that has them has a method complex_spikes(logits, labels).
+
+    Args:
+        model: any module; its neurons are found by their `FiringRate`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._counts: dict[str, _Count] = {}
+        self._handles: list[RemovableHandle] = []
+        self._spikes, self._images = 0.0, 0
+
+    def __enter__(self) -> Self:
+        for path, module in self.model.named_modules():
+            if isinstance(module, FiringRate):
+                count = self._counts.setdefault(path.rpartition(".")[0], _Count())
+                self._handles.append(module.register_forward_hook(count))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def errors(self, logits: Tensor, labels: Tensor) -> None:
+        """Takes the climbing fibres' answer to a batch, if the model has any."""
+        complex_spikes = getattr(self.model, "complex_spikes", None)
+        if complex_spikes is not None:
+            rate = complex_spikes(logits, labels)
+            self._spikes += float(rate.mean()) * len(labels)
+            self._images += len(labels)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """By path of the population, over all that was seen.
+
+        mean_rate: of all neurons, steps and images, in the network's own units.
+        active_share: the share of neurons x steps x images with a rate above zero.
+        silent_share: the share of neurons that never fired.
+        Of "climbing_fibres": complex_spikes_per_second, their mean.
+        """
+        summary = {path: count.summary() for path, count in self._counts.items() if count.values}
+        if self._images:
+            summary["climbing_fibres"] = {"complex_spikes_per_second": self._spikes / self._images}
+        return summary
+
+
+class _Count:
+    """Sums over the rates (B, N, T, ...) of one population."""
+
+    def __init__(self) -> None:
+        self.values = 0
+        self.total: Any = 0.0
+        self.active: Any = 0
+        self.fired: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
+        firing = rate > 0
+        self.values += rate.numel()
+        self.total = self.total + rate.sum(dtype=torch.float64)
+        self.active = self.active + firing.sum()
+        fired = firing.any(2).any(0) if rate.dim() > 2 else firing.any(0)
+        self.fired = fired if self.fired is None else self.fired | fired
+
+    def summary(self) -> dict[str, float]:
+        assert self.fired is not None
+        return {
+            "mean_rate": float(self.total) / self.values,
+            "active_share": float(self.active) / self.values,
+            "silent_share": 1 - float(self.fired.double().mean()),
+        }
+
+
+def active_shares(activity: dict[str, dict[str, float]]) -> str:
+    """One line of text: the populations and the share of them that fires."""
+    shares = [
+        f"{path or 'neurons'} {part['active_share']:.0%}"
+        for path, part in activity.items()
+        if "active_share" in part
+    ]
+    return f"active: {', '.join(shares)}" if shares else ""

@@ -1,0 +1,177 @@
+"""Parts of the cerebellum's circuit that are more than one population.
+
+Shapes: B batch, F mossy fibres, N cells, T time steps, K classes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.layers import Cost, SparseSynapses
+from neuroconv.layers.checks import check_positive
+from neuroconv.layers.wiring import sparse_wiring
+from neuroconv.neurons import Golgi, Granule
+from neuroconv.neurons.state import REST, NeuronState
+
+# A granule cell has about four dendrites, and a Golgi axon meets it at the glomerulus of each.
+_GLOMERULI = 4
+
+
+class GranularState(NamedTuple):
+    """What a granular layer remembers between two stretches of time.
+
+    Attributes:
+        granule, golgi: of the two populations.
+        heard: granule rates of the last step, which the Golgi cells answer at the next, (B, N, 1).
+    """
+
+    granule: NeuronState = REST
+    golgi: NeuronState = REST
+    heard: Tensor | None = None
+
+
+class GranularLayer(nn.Module):
+    """Granule cells, and the Golgi cells that listen to them and inhibit them one step later.
+
+    Feedback inhibition keeps the granule cells' code sparse: the more of them fire, the more is
+    subtracted from all potentials. It acts on the soma's potential, after the dendrites, so that
+    only the firing itself has to go step by step. A granule cell is inhibited at four glomeruli, by
+    synapses whose sign is held negative.
+
+    Args:
+        granule: the granule cells.
+        golgi: cells that listen to them; None leaves inhibition out.
+        seed: of the Golgi axons' wiring.
+
+    Shape:
+        mossy fibres' activity (B, F, T) -> granule rates (B, N, T)
+
+    Raises:
+        ValueError: Golgi cells that listen to another number of granule cells.
+    """
+
+    def __init__(self, granule: Granule, golgi: Golgi | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.granule, self.golgi = granule, golgi
+        self.inhibition: SparseSynapses | None = None
+        if golgi is None:
+            return
+        if golgi.in_features != granule.out_features:
+            raise ValueError(
+                f"the Golgi cells listen to {golgi.in_features} axons and there are "
+                f"{granule.out_features} granule cells; expected the same number"
+            )
+        cells, sheet = golgi.out_features, (1, _GLOMERULI)
+        wiring = sparse_wiring(
+            cells, granule.out_features, _GLOMERULI, sheet, claw=False, seed=seed
+        )
+        self.inhibition = SparseSynapses(wiring, cells, sheet, signs=-torch.ones(cells))
+
+    def forward(self, mossy: Tensor) -> Tensor:
+        return self.stream(mossy)[0]
+
+    def stream(
+        self, mossy: Tensor, state: GranularState | None = None
+    ) -> tuple[Tensor, GranularState]:
+        """As `Population.stream`: from the state that the stretch before returned, or from rest."""
+        granule, golgi, heard = state or GranularState()
+        potential, granule = self.granule.integrate(mossy, granule)
+        if self.golgi is None or self.inhibition is None:
+            rate, granule = self.granule.fire(potential, granule)
+            return rate, GranularState(granule)
+        rates = []
+        for step in potential.split(1, dim=2):
+            if heard is not None:
+                feedback, golgi = self.golgi.stream(heard, golgi)
+                step = step + self.inhibition(feedback).mean((3, 4))
+            heard, granule = self.granule.fire(step, granule)
+            rates.append(heard)
+        return torch.cat(rates, 2), GranularState(granule, golgi, heard)
+
+    def closed_form(self, mossy: torch.Size) -> tuple[Cost, ...]:
+        """Args: mossy (B, F, T). Golgi cells answer every step but the last, each at the next."""
+        batch, _, steps = mossy
+        costs = list(self.granule.closed_form(mossy))
+        if self.golgi is not None and self.inhibition is not None:
+            heard = torch.Size((batch, self.golgi.in_features, 1))
+            feedback = torch.Size((batch, self.golgi.out_features, 1))
+            rows = [
+                cost
+                for step in range(steps - 1)
+                for cost in (
+                    *self.golgi.closed_form(heard, resumed=step > 0),
+                    replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"),
+                )
+            ]
+            costs += [replace(row, stage=f"golgi {row.stage}") for row in _over_steps(rows)]
+        return tuple(costs)
+
+
+def _over_steps(rows: Iterable[Cost]) -> list[Cost]:
+    """One row for each stage: work adds up over the steps, neurons and synapses stay the same."""
+    stages: dict[str, Cost] = {}
+    for row in rows:
+        sofar = stages.get(row.stage)
+        if sofar is not None:
+            row = replace(
+                row,
+                macs=dict(Counter(sofar.macs) + Counter(row.macs)),
+                pointwise=sofar.pointwise + row.pointwise,
+                essay=None if row.essay is None else (sofar.essay or 0) + row.essay,
+                direct=None if row.direct is None else (sofar.direct or 0) + row.direct,
+            )
+        stages[row.stage] = row
+    return list(stages.values())
+
+
+class ClimbingFibres(nn.Module):
+    """Brings each Purkinje cell the error of one class, as complex spikes.
+
+    A Purkinje cell has a single climbing fibre. The fibre's cell in the inferior olive stands for
+    one class, dealt out in turn: it fires at its resting rate while that class is predicted as it
+    should be, faster where the class was missed, and falls silent where it was claimed wrongly.
+
+    Args:
+        num_classes: K.
+        purkinje_cells: N.
+        resting_rate: complex spikes per second without an error.
+        gain: spikes per second that a whole error adds; chosen, so that a missed class triples the
+            rate and a class that is claimed without doubt is silenced.
+
+    Shape:
+        logits (B, K), labels (B,) -> complex spikes per second (B, N), never negative
+
+    Raises:
+        ValueError: sizes that are not positive, a negative rate or gain.
+    """
+
+    olive: Tensor
+
+    def __init__(
+        self, num_classes: int, purkinje_cells: int, resting_rate: float = 1.0, gain: float = 2.0
+    ) -> None:
+        super().__init__()
+        check_positive(num_classes=num_classes, purkinje_cells=purkinje_cells)
+        if resting_rate < 0 or gain < 0:
+            raise ValueError(
+                f"resting_rate={resting_rate}, gain={gain}; expected spikes per second, 0 or more"
+            )
+        self.resting_rate, self.gain = resting_rate, gain
+        olive = torch.arange(purkinje_cells) % num_classes
+        self.register_buffer("olive", olive, persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        wanted = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        error = (wanted - logits.softmax(1)).index_select(1, self.olive)
+        return (self.resting_rate + self.gain * error).relu()
+
+    def closed_form(self, logits: torch.Size, labels: torch.Size) -> tuple[Cost, ...]:
+        """Nothing: an image is classified without them."""
+        return ()
+
+    def extra_repr(self) -> str:
+        return f"resting_rate={self.resting_rate}, gain={self.gain}"

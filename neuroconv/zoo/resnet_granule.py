@@ -1,0 +1,147 @@
+"""A residual network whose units are granule cells.
+
+Shapes: B batch, C channels, U units, T time steps.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+
+from torch import Tensor, nn
+
+from neuroconv.layers import LastStep
+from neuroconv.layers.checks import Norm, check_positive, check_task
+from neuroconv.neurons import GranuleConv2d
+from neuroconv.neurons.image import ImageWiring
+from neuroconv.zoo.frames import as_frames
+from neuroconv.zoo.registry import register_model
+
+BLOCKS = (2, 2, 2, 2)  # residual blocks in each of the four stages
+
+
+class Residual(nn.Module):
+    """Adds to the rates of its input those that two granule layers make of them.
+
+    Both terms are rates, so their sum is one, and no rectifier follows. The sum can only grow, from
+    block to block, until a stage begins: there the skip is a granule layer of its own.
+
+    Shape:
+        (B, C, T, H, W) -> (B, U, T, H', W')
+    """
+
+    def __init__(self, branch: nn.Module, skip: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.skip = branch, skip
+
+    def forward(self, rates: Tensor) -> Tensor:
+        return self.skip(rates) + self.branch(rates)
+
+
+class GranuleResNet(nn.Module):
+    """Stem, max pooling, residual blocks, and a read-out of the last step's averaged maps.
+
+    Shape:
+        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)
+
+    Raises:
+        ValueError: other axes, or several frames for a network of one time step: its units have no
+            memory, so all frames but the last would be computed for nothing.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        blocks: Sequence[nn.Module],
+        channels: int,
+        num_classes: int,
+        time_steps: int,
+    ) -> None:
+        super().__init__()
+        self.time_steps = time_steps
+        self.stem = stem
+        self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.blocks = nn.Sequential(*blocks)
+        self.last_step = LastStep()
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        frames = as_frames(images, self.time_steps)
+        if self.time_steps == 1 and frames.shape[2] != 1:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; a network of time_steps=1 has no memory "
+                "and expected still images (batch, channels, height, width) or one frame: give it "
+                f"the last one, or build it with time_steps={frames.shape[2]}"
+            )
+        rates = self.stem(frames)
+        steps_first = rates.transpose(1, 2)  # as granule layers keep their maps: nothing is copied
+        pooled = self.max_pool(steps_first.flatten(0, 1))
+        rates = self.blocks(pooled.unflatten(0, steps_first.shape[:2]).transpose(1, 2))
+        return self.classifier(self.average(self.last_step(rates)).flatten(1))
+
+
+@register_model
+def resnet18_granule(
+    *,
+    image_shape: tuple[int, int, int] = (3, 224, 224),
+    num_classes: int = 1000,
+    time_steps: int = 1,
+    width: int = 64,
+    wiring: ImageWiring = "dense",
+    norm: Norm = "dendrites",
+    mean_wait: float = 0.0,
+    seed: int = 0,
+) -> GranuleResNet:
+    """ResNet-18 of granule cells: its sizes, its connections, and a dendrite for each column.
+
+    A 7x7 stem of stride 2, a 3x3 max pooling of stride 2, and four stages of two blocks with 64,
+    128, 256 and 512 units, each block of two 3x3 layers: He et al., "Deep Residual Learning for
+    Image Recognition", CVPR 2016, table 1 (doi:10.1109/CVPR.2016.90). Units of 3x3 patches have
+    three dendrites of three branches, those of the stem seven of seven. With time_steps=1 it has
+    ResNet-18's taps one for one, and multiplies as often.
+
+    Where a stage halves the maps, He's projection (their option B: 1x1, stride 2, batch norm) is a
+    granule cell of a single dendrite with a single branch, which has no memory and rests at zero:
+    what it adds is then a rate too, and no activity of the network is ever negative. The price is
+    that a block cannot take away from its input, which He et al. hold against rectifying before
+    the sum ("Identity Mappings in Deep Residual Networks", ECCV 2016, section 4.1,
+    doi:10.1007/978-3-319-46493-0_38).
+
+    Args:
+        image_shape, num_classes, time_steps: the task. 1 step is for still images.
+        width: units of the first stage; every stage doubles them.
+        wiring: "dense", or "claw": each dendrite reads one channel.
+        norm: where potentials are batch-normalised. A soma sums what its dendrites have rectified;
+            centred there once more ("both"), half of it would be cut off again in every layer, and
+            so deep a network learns slowly. By default each dendrite is normalised, and each soma
+            learns its resting potential, from zero.
+        mean_wait: Poisson dropout of all layers but the projections; off by default, as image
+            layers go.
+        seed: of the claw wiring.
+    """
+    channels = check_task(image_shape, num_classes, time_steps)[0]
+    check_positive(width=width)
+    seeds = count(seed)
+
+    def layer(units_in: int, units: int, side: int, stride: int) -> GranuleConv2d:
+        return GranuleConv2d(
+            units_in, units, side, stride, side // 2, time_steps=time_steps, wiring=wiring,
+            norm=norm, mean_wait=mean_wait, seed=next(seeds),
+        )  # fmt: skip
+
+    def projection(units_in: int, units: int) -> GranuleConv2d:
+        return GranuleConv2d(
+            units_in, units, 1, 2, bias=False, time_steps=1, wiring=wiring,
+            norm="none" if norm == "none" else "dendrites", seed=next(seeds),
+        )  # fmt: skip
+
+    stem = layer(channels, width, 7, 2)
+    blocks: list[nn.Module] = []
+    units = width
+    for stage, depth in enumerate(BLOCKS):
+        for block in range(depth):
+            units_in, units = units, width * 2**stage
+            stride = 2 if stage > 0 and block == 0 else 1
+            branch = nn.Sequential(layer(units_in, units, 3, stride), layer(units, units, 3, 1))
+            skip = nn.Identity() if stride == 1 else projection(units_in, units)
+            blocks.append(Residual(branch, skip))
+    return GranuleResNet(stem, blocks, units, num_classes, time_steps)
