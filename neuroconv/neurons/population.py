@@ -83,7 +83,9 @@ class Population(nn.Module):
         linear_dendrites: leave the dendritic rectifier out: the control, a neuron that is one dot
             product up to its soma.
         reduction: of a dendrite's rates over its sites: "mean", "sum" or "max".
-        law: how the dendrites' rates sum: "linear", "sublinear", "supralinear" or "bistable".
+        law: how the dendrites' rates sum: "linear", "sublinear", "supralinear" or "bistable", of
+            their mean; or a `DendriticSummation` of your own, with its scale, knee and what it
+            learns.
         soma_time_steps: taps of the soma's filter, shared by the population; 1 has no memory.
         soma_per_neuron: one soma filter for each neuron instead.
         mean_wait: Poisson dropout's mean waiting periods; 0 turns it off.
@@ -131,7 +133,7 @@ class Population(nn.Module):
         spike: DendriticSpike | None = None,
         linear_dendrites: bool = False,
         reduction: Literal["mean", "sum", "max"] = "mean",
-        law: Law | None = None,
+        law: Law | DendriticSummation | None = None,
         soma_time_steps: int | None = None,
         soma_per_neuron: bool = False,
         mean_wait: float | None = None,
@@ -210,7 +212,11 @@ class Population(nn.Module):
         )
         self.spike = spike
         self.dendritic_rate = DendriticRate(reduction, linear_dendrites)
-        self.summation = DendriticSummation(law or numbers.summation, scale=1 / columns)
+        self.summation = (
+            law
+            if isinstance(law, DendriticSummation)
+            else DendriticSummation(law or numbers.summation, scale=1 / columns)
+        )
         self.soma = SomaFilter(
             numbers.soma_time_steps if soma_time_steps is None else soma_time_steps,
             out_features if soma_per_neuron else None,

@@ -108,6 +108,8 @@ def _entrant(config: Config, table: dict[str, Any], parameters: int) -> Config:
         return entrant
     keywords = dict(resolve(entrant, config.train.seeds[0])[0].model)  # with the image's shape
     name = keywords.pop("name")
+    if "seed" not in table:
+        keywords.pop("seed", None)  # each run draws its own wiring
     matched = match_parameters(name, parameters, **keywords)
     return replace(entrant, model={"name": name, **keywords, **matched})
 

@@ -1,5 +1,6 @@
 """Runs: a folder for each model and seed, from which everything can be rebuilt."""
 
+import inspect
 import json
 import os
 import platform
@@ -29,7 +30,7 @@ from neuroconv.training.loop import (
     evaluate_model,
     train,
 )
-from neuroconv.zoo import count_parameters, create_model
+from neuroconv.zoo import count_parameters, create_model, get_builder
 
 CONFIG, RESULT, ENVIRONMENT, CURVES = (
     "config.toml",
@@ -159,7 +160,11 @@ def read_result(run_dir: str | Path) -> RunResult:
 
 
 def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
-    """The configuration of one run, complete enough to rebuild it, and its data."""
+    """The configuration of one run, complete enough to rebuild it, and its data.
+
+    What the file leaves to the builder's defaults is written out, and the wiring of a model that
+    draws any is the run's own: its `seed` is the run's, unless [model] names one.
+    """
     data = config.data
     if data.root is not None:
         data = replace(data, root=str(Path(data.root).expanduser().resolve()))
@@ -177,7 +182,18 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
                 f"it, gives {value!r}: leave the key out, or correct [data]"
             )
     model = {key: value for key, value in config.model.items() if key != "label"}
-    return Config({**model, **known}, data, replace(config.train, seeds=(seed,))), splits
+    complete = {**_defaults(model["name"], seed), **model, **known}
+    return Config(complete, data, replace(config.train, seeds=(seed,))), splits
+
+
+def _defaults(name: str, seed: int) -> dict[str, Any]:
+    """The builder's defaults, as far as TOML can say them (it has no None)."""
+    try:
+        keywords = inspect.signature(get_builder(name)).parameters
+    except ValueError as error:
+        raise ConfigError(f"[model] name = {name!r}: {error}") from error
+    defaults = {key: each.default for key, each in keywords.items() if each.default is not None}
+    return {**defaults, "seed": seed} if "seed" in defaults else defaults
 
 
 def build(config: Config) -> nn.Module:

@@ -82,11 +82,11 @@ class Cerebellum(nn.Module):
         return self.climbing_fibres(logits, labels)
 
 
-def _output(name: str) -> Output | None:
+def _output(name: str, mean_wait: float) -> Output | None:
     check_choice("output", name, ("rate", "spikes", "release"))
     if name == "spikes":
         return PoissonSpikes()
-    return ReleaseOrWait() if name == "release" else None
+    return ReleaseOrWait(mean_wait) if name == "release" else None
 
 
 @register_model
@@ -132,7 +132,8 @@ def cerebellum_small(
     Args:
         image_shape, num_classes, time_steps: the task.
         granule_cells, golgi_cells, purkinje_cells, nuclei: cells of each kind; without Golgi cells
-            (0) nothing inhibits, without nuclei (0) the read-out listens to the Purkinje cells.
+            (0) nothing inhibits, without nuclei (0) the read-out listens to the Purkinje cells. In
+            a window of one step there are no Golgi cells: they would answer at the next.
         patch: (height, width) of the image patch that a granule cell draws its 4 pixels from.
         granule_mode, purkinje_mode: how the filters meet their sheets.
         purkinje_sheet: (sites, dendrites). purkinje_filter: (branches, dendrites).
@@ -146,12 +147,13 @@ def cerebellum_small(
         norm: batch normalisation of potentials.
         diffusion: dendritic filters "learned", or filled with a cable's diffusion at the start
             ("initial"), or for good ("held").
-        pull, spike_signal: of the dendritic spike; pull 0 has none.
+        pull, spike_signal: of the dendritic spike; pull 0 has none. Purkinje dendrites that are one
+            number behind their filter have none: there is no neighbour to lift.
         linear_dendrites: the control without the dendritic rectifier.
         law: how dendrites sum.
         soma_time_steps: taps of the soma's filter; 1 has no memory.
         mean_wait, dropout_mode, dropout_scope: Poisson dropout of the granule cells; the few
-            Purkinje cells have none.
+            Purkinje cells have none. `mean_wait` is the mean wait of "release" too.
         output: what granule axons carry: "rate" (with Poisson dropout), Poisson "spikes", or
             "release" (released if it fires and is not dropped, else a wait).
         freeze_purkinje_filters: keep the Purkinje filters as they were drawn.
@@ -168,7 +170,7 @@ def cerebellum_small(
     check_choice("diffusion", diffusion, ("learned", "initial", "held"))
     # Granule cells' constants are not known to us; the Purkinje cell's serve for both.
     cable = None if diffusion == "learned" else Purkinje.physiology("literature").cable()
-    stage = _output(output)
+    stage = _output(output, mean_wait)
     granule = Granule(
         channels * height * width,
         granule_cells,
@@ -195,7 +197,7 @@ def cerebellum_small(
         seed=seed,
     )
     golgi = None
-    if golgi_cells:
+    if golgi_cells and time_steps > 1:
         golgi = Golgi(
             granule_cells,
             golgi_cells,
@@ -227,6 +229,8 @@ def cerebellum_small(
         unit_taps=purkinje_unit_taps,
         seed=seed + 1,
     )
+    if purkinje.dendrites.out_shape[0] == 1:
+        purkinje.spike = None
     if freeze_purkinje_filters:
         purkinje.dendrites.weight.requires_grad_(False)
     nuclear = None

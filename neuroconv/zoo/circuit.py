@@ -99,12 +99,23 @@ class GranularLayer(nn.Module):
         if self.golgi is not None and self.inhibition is not None:
             heard = torch.Size((batch, self.golgi.in_features, 1))
             feedback = torch.Size((batch, self.golgi.out_features, 1))
+            # At its glomeruli a granule cell's inhibition is averaged; its soma adds it.
+            averaged = batch * self.golgi.in_features * (_GLOMERULI + 1)
+            first = self.golgi.closed_form(heard)
+            # The essay and a direct convolution count a step once, however often it is read again.
+            later = [
+                replace(cost, essay=fresh.essay, direct=fresh.direct)
+                for cost, fresh in zip(
+                    self.golgi.closed_form(heard, resumed=True), first, strict=True
+                )
+            ]
             rows = [
                 cost
                 for step in range(steps - 1)
                 for cost in (
-                    *self.golgi.closed_form(heard, resumed=step > 0),
+                    *(later if step else first),
                     replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"),
+                    Cost("glomeruli", pointwise=averaged),
                 )
             ]
             costs += [replace(row, stage=f"golgi {row.stage}") for row in _over_steps(rows)]
@@ -146,7 +157,7 @@ class ClimbingFibres(nn.Module):
         logits (B, K), labels (B,) -> complex spikes per second (B, N), never negative
 
     Raises:
-        ValueError: sizes that are not positive, a negative rate or gain.
+        ValueError: sizes that are not positive, a negative rate or gain; at the call, other shapes.
     """
 
     olive: Tensor
@@ -160,11 +171,16 @@ class ClimbingFibres(nn.Module):
             raise ValueError(
                 f"resting_rate={resting_rate}, gain={gain}; expected spikes per second, 0 or more"
             )
-        self.resting_rate, self.gain = resting_rate, gain
+        self.num_classes, self.resting_rate, self.gain = num_classes, resting_rate, gain
         olive = torch.arange(purkinje_cells) % num_classes
         self.register_buffer("olive", olive, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.shape != (len(labels), self.num_classes):
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}; expected ({len(labels)} labels, "
+                f"{self.num_classes} classes)"
+            )
         wanted = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
         error = (wanted - logits.softmax(1)).index_select(1, self.olive)
         return (self.resting_rate + self.gain * error).relu()
