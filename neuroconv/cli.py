@@ -109,7 +109,10 @@ class ProfileCommand:
     which has to run the model, to the CPU and to models of up to 20 million parameters"""
     convention: Literal["mac", "flop"] = "mac"
     """what the tables show; 1 MAC = 2 FLOP"""
-    variant: Annotated[Variant | None, tyro.conf.arg(help_behavior_hint="")] = None
+    variant: Annotated[
+        Variant | None,
+        tyro.conf.arg(metavar="{dettmers2015,literature}", help_behavior_hint=""),
+    ] = None
     """of a cell: whose numbers (default: the essay's, where it speaks of the cell)"""
     neurons: int = 1
     """of a cell: neurons in the population"""

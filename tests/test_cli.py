@@ -1,5 +1,6 @@
 """The command line as a user meets it: words in; text, files and an exit status out."""
 
+import inspect
 import json
 import re
 import shlex
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 
 from neuroconv.cli import main
+from neuroconv.neurons import CELL_CLASSES, PRESETS, preset
 from neuroconv.training import RunResult, load_config, read_result
-from neuroconv.zoo import count_parameters, create_model, list_models
+from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
 
 PROJECT = Path(__file__).resolve().parent.parent
 DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
-COMMANDS = ["list", "profile", "train", "compare", "resume", "evaluate", "match", "demo"]
+COMMANDS = ["list", "profile", "cells", "train", "compare", "resume", "evaluate", "match", "demo"]
 ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
 SMALL = """
 [model]
@@ -80,7 +82,12 @@ def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
     assert sorted(rows) == list_models()
     for name in ("granule_convnet", "lenet5"):
         assert rows[name] == f"{count_parameters(create_model(name)):,}"
-    assert "granule, purkinje" in out.splitlines()[-1]
+    for line in out.splitlines():
+        if line.startswith("│"):
+            name, _, _, what = (cell.strip() for cell in line.strip("│").split("│"))
+            assert what == (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
+    cells = "cells for `neuroconv profile`: granule, purkinje, deep_nuclear, golgi, pyramidal"
+    assert out.splitlines()[-1] == cells
 
 
 def test_list_takes_a_wildcard(call: Call) -> None:
@@ -127,6 +134,94 @@ def test_profile_of_the_essays_cells(call: Call, tmp_path: Path) -> None:
     (essay,) = (line for line in out.splitlines() if "dendrites, essay" in line)
     assert essay.replace("│", " ").split()[-2:] == ["4,500", "25,000,000,000"]
     assert out.splitlines()[-1] == f"written to {file}"
+
+
+def test_profile_of_cells_by_the_literatures_numbers(call: Call, tmp_path: Path) -> None:
+    names = ["golgi", "deep_nuclear", "pyramidal", "purkinje"]
+    status, out, err = call(
+        "profile", *names, "--variant", "literature", "--json", tmp_path / "cells.json"
+    )
+    assert (status, err) == (0, "")
+    counted = json.loads((tmp_path / "cells.json").read_text())
+    assert [cell["name"] for cell in counted] == names
+    for name, cell in zip(names, counted, strict=True):
+        numbers = preset(name, "literature")
+        branches, dendrites, steps = numbers.filter_shape
+        taps = branches * dendrites * steps
+        assert cell["synapses_per_sample"] == numbers.synapses
+        assert cell["dendrites_essay_mac_per_neuron"] == numbers.synapses * steps * taps
+        assert cell["counters_agree"] is True
+        assert cell["modules_unstated"] == []
+        assert f"{numbers.synapses:,}" in out
+
+
+@pytest.mark.parametrize("cell", CELL_CLASSES)
+def test_a_cell_is_profiled_by_its_default_numbers(call: Call, tmp_path: Path, cell: str) -> None:
+    file = tmp_path / "cell.json"
+    status, _, err = call("profile", cell, "--neurons", 2, "--no-stages", "--json", file)
+    assert (status, err) == (0, "")
+    (counted,) = json.loads(file.read_text())
+    assert counted["neurons_per_sample"] == 2
+    assert counted["synapses_per_sample"] == 2 * preset(cell).synapses
+    assert counted["counters_agree"] is True
+
+
+# --- cells
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_cells_shows_where_the_variants_differ(
+    call: Call, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, err = call("cells")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert "…" not in out
+    for cell in CELL_CLASSES:
+        assert cell.replace("_", " ") in [line.strip() for line in lines]
+    (synapses,) = (line for line in lines if "synapses " in line and "175,000" in line)
+    assert re.fullmatch(r"synapses +100,000 +\[\d+\] +175,000 +\[\d+\]", synapses.strip())
+    # Every note that a number leads to is there once, in order.
+    notes = [int(note) for note in re.findall(r"^ *\[(\d+)\] \S", out, flags=re.MULTILINE)]
+    assert notes == list(range(1, len(notes) + 1))
+    asked = {int(note) for note in re.findall(r"\S +\[(\d+)\]", out)}
+    assert asked == set(notes)
+
+
+def test_cells_of_one_kind_have_whole_sources_and_a_file(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    file = tmp_path / "made" / "purkinje.json"
+    status, out, err = call("cells", "purkinje", "--json", file)
+    assert (status, err) == (0, "")
+    assert "granule cells" not in out.splitlines()[:5]
+    assert "guinea pig" in " ".join(out.split())
+    assert "…" not in out
+    (row,) = json.loads(file.read_text())
+    assert row["cell"] == "purkinje"
+    synapses = row["differences"]["synapses"]
+    essay, literature = (PRESETS["purkinje", name] for name in ("dettmers2015", "literature"))
+    assert synapses["dettmers2015"] == essay.synapses
+    assert synapses["literature"] == literature.synapses
+    assert synapses["literature_source"] == str(literature.sources["synapses"])
+    # The page folds long addresses: without its frame and ends of lines they are whole.
+    flat = re.sub(r"[│\s]", "", out)
+    for source in ("dettmers2015_urls", "literature_urls"):
+        assert synapses[source]
+        assert all(url in flat for url in synapses[source])
+    assert out.splitlines()[-1] == f"written to {file}"
+
+
+def test_every_number_of_the_cells_has_its_unit(call: Call, tmp_path: Path) -> None:
+    call("cells", "--json", tmp_path / "cells.json")
+    rows = json.loads((tmp_path / "cells.json").read_text())
+    assert [row["cell"] for row in rows] == list(CELL_CLASSES)
+    units = {"cells", "synapses", "connections", "dendrites", "steps", "um", "ms", "hz"}
+    for way in numbers_in(rows):
+        assert units & set("_".join(way).split("_")), way
 
 
 def test_every_number_of_a_profile_has_its_unit(call: Call, tmp_path: Path) -> None:
@@ -328,7 +423,7 @@ def test_help_of_a_command_has_an_example_that_holds(call: Call, command: str) -
 def test_help_lists_all_commands(call: Call) -> None:
     status, out, _ = call("--help")
     assert status == 0
-    assert [command for command in COMMANDS if f"• {command} " in out] == COMMANDS
+    assert re.findall(r"• (\w+) ", out) == COMMANDS
     assert "neuroconv COMMAND --help" in out
 
 
@@ -362,6 +457,9 @@ def refused(call: Call, *words: str) -> str:
         (["resume", "."], [". is not a run", "expected a folder"]),
         (["evaluate", "nowhere"], ["nowhere is not a run", "expected a folder"]),
         (["evaluate", ".", "--split", "train"], ["'train'", "--split", "'val', 'test'"]),
+        (["cells", "nosuch"], ["'nosuch'", "expected one of", *CELL_CLASSES]),
+        (["cells", "granule", "golgi"], ["'golgi'", "neuroconv cells --help"]),
+        (["cells", "--json", "."], ["--json .", "it is a folder", "the name of a file"]),
         (["demo", "--report", "."], ["--report .", "it is a folder", "the name of a file"]),
     ],
 )
@@ -383,6 +481,8 @@ def test_mistakes(call: Call, words: list[str], said: list[str]) -> None:
         (["granule", "--neurons", "0"], ["--neurons 0", "an integer of at least 1"]),
         (["granule", "--neurons", "few"], ["--neurons", "'few'", "INT"]),
         (["linear", "--batch", "-1"], ["--batch -1", "an integer of at least 1"]),
+        (["golgi", "--variant", "dettmers2015"], ["'dettmers2015'", "'golgi' has 'literature' al"]),
+        (["golgi", "--variant", "mine"], ["'mine'", "--variant", "dettmers2015", "literature"]),
         (["granule", "--counter", "mine"], ["'mine'", "--counter", "'fvcore'"]),
         (["granule", "--jsn", "x"], ["'--jsn x'", "neuroconv profile --help"]),
         (["granule", "--json", "file/x.json"], ["--json file/x.json", "the name of a file in a"]),

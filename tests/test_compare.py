@@ -77,8 +77,15 @@ def test_entries_are_counted_and_paired_by_seed(reported: tuple[list[Entry], str
     # 12 synapses (a claw of 3 x 4), five steps, 60 taps; a direct convolution: 60 taps, five steps.
     assert (granule.dendrites.essay, granule.dendrites.direct) == (12 * 5 * 60, 60 * 5)
     assert [title for title, _ in cerebellum.filters] == [
-        "granule (3 × 4 × 5)", "purkinje (5 × 50 × 5)"
-    ]  # fmt: skip
+        "granular.granule (3 × 4 × 5)",
+        "granular.golgi (10 × 10 × 5)",
+        "purkinje (5 × 50 × 5)",
+        "nuclei (1 × 2 × 5)",  # of two Purkinje cells
+    ]
+    for record in cerebellum.histories[0]:
+        populations = ["granular.granule", "granular.golgi", "purkinje", "nuclei"]
+        assert list(record["activity"]) == [*populations, "climbing_fibres"]
+    assert "activity" not in cnn.histories[0][0]
 
 
 def test_filters_are_those_of_the_first_seeds_best_weights(

@@ -2,7 +2,7 @@
 
 It is what `neuroconv compare` does, but for the data: four images of each split, so that evaluation
 takes no time. For the digits and MNIST they are real; folders of photographs are generated in the
-layout that the data set expects.
+layout that the data set expects, and shown at no more than 64 pixels.
 """
 
 import math
@@ -24,7 +24,7 @@ from neuroconv.zoo import count_parameters, create_model
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = [*sorted((PROJECT / "configs").glob("*.toml")), PROJECT / "neuroconv" / "demo.toml"]
-FEW = 4
+FEW, LARGEST = 4, 64
 IMAGENETTE = (
     "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
     "n03394916", "n03417042", "n03425413", "n03445777", "n03888257",
@@ -108,7 +108,9 @@ def one_step(path: Path, output: Path, root_of: Root) -> Config:
         ],
     )
     root = root_of(config.data.name, config.data.classes)
-    return replace(config, data=replace(config.data, root=root))
+    size = config.data.image_size
+    size = None if size is None else min(size, LARGEST)
+    return replace(config, data=replace(config.data, root=root, image_size=size))
 
 
 @pytest.mark.usefixtures("small_data")

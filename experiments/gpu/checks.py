@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -165,12 +166,14 @@ def build(name: str, quick: bool) -> tuple[nn.Module, tuple[int, int, int], int]
     torch.manual_seed(0)
     parameters = inspect.signature(get_builder(name)).parameters
     shape, classes = (parameters[key].default for key in ("image_shape", "num_classes"))
-    keywords = {}
-    if quick and name == "cerebellum_base":
-        keywords = {
+    small: dict[str, dict[str, Any]] = {
+        "cerebellum_base": {
             "purkinje_cells": 1, "granule_cells": 60, "purkinje_sheet": (10, 60),
             "purkinje_filter": (4, 60),
-        }  # fmt: skip
+        },
+        "resnet18_granule": {"width": 8},
+    }  # fmt: skip
+    keywords = small.get(name, {}) if quick else {}
     if quick and shape[1] > 28:
         shape = (shape[0], 64, 64)
     return create_model(name, image_shape=shape, **keywords), shape, classes

@@ -1,14 +1,17 @@
-"""Where the presets' variants differ, as a rich table and as rows for a JSON file."""
+"""Where the presets' variants differ, as rich tables and as rows for a JSON file."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from neuroconv.neurons.cell_numbers import VARIANTS
 from neuroconv.neurons.physiology import Difference, differences
 from neuroconv.neurons.references import REFERENCES, Source
 
-_ESSAY = f"{REFERENCES['dettmers2015'].short}, "
 # Names for the file: what a number counts or its unit, where the field's name does not say it.
 _KEYS = {
     "outputs": "output_connections",
@@ -18,32 +21,37 @@ _KEYS = {
 }
 
 
-def cells_table(cell: str | None = None) -> Table:
+def cells_table(cell: str | None = None) -> Group:
     """One row for each value that the variants of a cell, or of all cells, do not share.
 
-    Of one cell the sources are whole, of all they are short.
+    Numbers in brackets lead to the sources below. Of one cell they are whole, of all they are
+    short.
 
     Raises:
         ValueError: an unknown cell.
     """
-    table = Table(caption="E the essay, L the literature; -: no number, or none with a source")
-    table.add_column("cell and value")
-    table.add_column("dettmers2015", justify="right")
-    table.add_column("literature", justify="right")
-    table.add_column("sources", ratio=1, overflow="fold")
+    table = Table(
+        box=SIMPLE_HEAD, caption="-: no number, or none with a source", caption_justify="left"
+    )
+    table.add_column("cell and value", no_wrap=True)
+    for variant in VARIANTS:
+        table.add_column(variant, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+    notes: dict[str, int] = {}
     before = ""
     for row in differences(cell):
         if row.cell != before:
             table.add_section()
             table.add_row(Text(row.cell.replace("_", " "), style="bold"))
             before = row.cell
-        table.add_row(
-            Text(f"  {_label(row)}"),
-            Text(_shown(row.dettmers2015)),
-            Text(_shown(row.literature)),
-            Text(_cited(row, whole=cell is not None)),
-        )
-    return table
+        values: list[Text] = []
+        for value, source in (
+            (row.dettmers2015, row.dettmers2015_source),
+            (row.literature, row.literature_source),
+        ):
+            values += [Text(_shown(value)), Text(_note(source, notes, whole=cell is not None))]
+        table.add_row(Text(f"  {_label(row)}"), *values)
+    return Group(table, _notes_table(notes))
 
 
 def references_table(cell: str | None = None) -> Table:
@@ -55,6 +63,7 @@ def references_table(cell: str | None = None) -> Table:
     sources = [source for row in differences(cell) for source in _sources(row)]
     cited = {key for source in sources for key in source.cites}
     table = Table("reference", "where", title="references")
+    table.columns[1].overflow = "fold"
     for key in sorted(cited):
         each = REFERENCES[key]
         table.add_row(Text(each.short), Text(f"{each.title}. {each.venue}. {each.url}"))
@@ -90,14 +99,20 @@ def _sources(row: Difference) -> tuple[Source, ...]:
     return tuple(source for source in both if source is not None)
 
 
-def _cited(row: Difference, whole: bool) -> str:
-    """The sources, each on a line behind its variant's letter."""
-    both = {"E": row.dettmers2015_source, "L": row.literature_source}
-    return "\n".join(
-        f"{letter} {source if whole else source.brief.removeprefix(_ESSAY)}"
-        for letter, source in both.items()
-        if source is not None
-    )
+def _note(source: Source | None, notes: dict[str, int], whole: bool) -> str:
+    """The number of a source's note; equal sources share one."""
+    if source is None:
+        return ""
+    return f"[{notes.setdefault(str(source) if whole else source.brief, len(notes) + 1)}]"
+
+
+def _notes_table(notes: Mapping[str, int]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for text, number in notes.items():
+        table.add_row(Text(f"[{number}]"), Text(text))
+    return table
 
 
 def _label(row: Difference) -> str:

@@ -16,6 +16,7 @@ from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, c
 from neuroconv.layers.conv import Backend, Mode
 from neuroconv.layers.cost import Cost
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
+from neuroconv.layers.layout import along_axis
 from neuroconv.layers.poisson import (
     DropoutMode,
     DropoutScope,
@@ -225,10 +226,12 @@ class Population(nn.Module):
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else None
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()
-        if output is not None and (mean_wait is not None or dropout_scope == "unit"):
+        asked = (mean_wait, dropout_mode, dropout_scope) != (None, "wait", "neuron")
+        if output is not None and asked:
             raise ValueError(
-                f"output={output} and mean_wait={mean_wait}, dropout_scope={dropout_scope!r}; "
-                "an output stage of your own replaces the Poisson dropout: give one of the two"
+                f"output={output} and mean_wait={mean_wait}, dropout_mode={dropout_mode!r}, "
+                f"dropout_scope={dropout_scope!r}; an output stage of your own replaces the "
+                "Poisson dropout: give one of the two"
             )
         own = PoissonDropout(0.0) if dropout_scope == "unit" else dropout
         self.output: Output = own if output is None else output
@@ -239,7 +242,13 @@ class Population(nn.Module):
 
         Raises:
             ValueError: a variant that the cell does not have.
+            TypeError: this class itself, which is no cell.
         """
+        if not hasattr(cls, "cell"):
+            raise TypeError(
+                f"{cls.__name__} is no cell type; expected one of them, such as Granule or "
+                "Purkinje, or a subclass that names a preset's in its attribute `cell`"
+            )
         return preset(cls.cell, variant)
 
     def forward(self, activity: Tensor) -> Tensor:
@@ -296,8 +305,10 @@ class Population(nn.Module):
 
     def _normalise_dendrites(self, potential: Tensor) -> Tensor:
         assert self.dendritic_norm is not None
+        norm = self.dendritic_norm
         columns = potential.movedim(4, 2)  # (B, N, D', T, P')
-        normal = self.dendritic_norm(columns.flatten(1, 2))
+        # In the order of memory: torch.compile takes a batch norm's gradient to lie as its input.
+        normal = along_axis(columns.flatten(1, 2), 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
 
     def closed_form(self, activity: torch.Size, *, resumed: bool = False) -> tuple[Cost, ...]:

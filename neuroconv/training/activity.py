@@ -49,7 +49,7 @@ class ActivityMonitor:
         """Takes the climbing fibres' answer to a batch, if the model has any."""
         complex_spikes = getattr(self.model, "complex_spikes", None)
         if complex_spikes is not None:
-            rate = complex_spikes(logits, labels)
+            rate = complex_spikes(logits.detach(), labels)
             self._spikes += float(rate.mean()) * len(labels)
             self._images += len(labels)
 
@@ -77,6 +77,7 @@ class _Count:
         self.fired: Tensor | None = None
 
     def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
+        rate = rate.detach()  # also where the caller keeps gradients
         firing = rate > 0
         self.values += rate.numel()
         self.total = self.total + rate.sum(dtype=torch.float64)

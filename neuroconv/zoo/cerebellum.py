@@ -161,7 +161,13 @@ def cerebellum_small(
     """
     channels, height, width = check_task(image_shape, num_classes, time_steps)
     patch_height, patch_width = pair("patch", patch)
-    check_positive(patch=(patch_height, patch_width))
+    check_positive(
+        granule_cells=granule_cells,
+        purkinje_cells=purkinje_cells,
+        patch=(patch_height, patch_width),
+        transmitters=transmitters,
+        soma_time_steps=soma_time_steps,
+    )
     for name, cells in (("golgi_cells", golgi_cells), ("nuclei", nuclei)):
         if type(cells) is not int or cells < 0:
             raise ValueError(f"{name}={cells!r}; expected a number of cells, 0 or more")

@@ -30,8 +30,9 @@ def test_cells_and_plain_layers_are_summed() -> None:
     assert result.essay_mac == 2 * 11 * 4_500
     assert result.direct_mac == 2 * 11 * 4_800
     assert result.dendritic_mac_per_neuron("essay") == 4_500
-    # Stages: a product of two FLOPs' worth for each synapse and step is half a multiply-add.
-    assert result.mac == result.counts["exact"].mac + 2 * 5 * 15 * 11 // 2
+    # A product for each synapse and step is half a multiply-add; rectifiers and norms are none.
+    assert result.mac == result.counts["exact"].mac + 2 * 5 * 15 * 8 // 2 + 2 * 5 * 15 * 3 // 2
+    assert result.stages_mac > result.mac
     assert result.mac_per_neuron == result.mac / 2 / 21
     assert result.mac_per_neuron_step == pytest.approx(result.mac / 2 / 21 / 5)
     exact = result.counts["exact"]

@@ -134,6 +134,35 @@ def test_gradcheck(backend: Backend, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("mode", "window", "taps"), PROBLEMS)
+def test_a_bias_is_added_to_each_dendrite(
+    mode: Mode, window: Triple, taps: Triple, backend: Backend
+) -> None:
+    sheet, filters = drawn(window, taps)
+    columns = output_size(window[1:], taps[1:], mode)[1]
+    bias = torch.randn(2, columns, dtype=torch.float64)
+    plain = dendritic_conv(sheet, filters, mode, backend)
+    result = dendritic_conv(sheet, filters, mode, backend, bias)
+    assert result.shape == plain.shape
+    for n, d in np.ndindex(2, columns):
+        wanted = plain[:, n, :, :, d] + bias[n, d]
+        torch.testing.assert_close(result[:, n, :, :, d], wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_to_the_bias_alone(backend: Backend, mode: Mode) -> None:
+    window, taps = CASES["odd"]
+    sheet, filters = drawn(window, (*taps[:2], window[2]) if mode == "per_dendrite" else taps)
+    columns = output_size(window[1:], taps[1:], mode)[1] if mode != "per_dendrite" else window[2]
+    bias = torch.randn(2, columns, dtype=torch.float64, requires_grad=True)
+    potential = dendritic_conv(sheet, filters, mode, backend, bias)
+    grad = torch.randn_like(potential)
+    (result,) = torch.autograd.grad(potential, bias, grad)
+    torch.testing.assert_close(result, grad.sum((0, 2, 3)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradient_to_one_input_alone(backend: Backend) -> None:
     sheet, filters = drawn((3, 4, 4), (2, 3, 2))
     _, d_sheet, d_filters = scalar_conv(sheet.numpy(), filters.numpy(), "same")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroconv.layers import DendriticConv, DendriticRate, dendritic_conv
+from neuroconv.flops import count_exact
+from neuroconv.layers import Cable, DendriticConv, DendriticRate, dendritic_conv
 from neuroconv.layers.conv import Backend, Mode
 
 
@@ -80,6 +81,36 @@ def test_rate_equals_its_definition(reduction: Any, linear: bool) -> None:
     assert torch.equal(one_site, first if linear else first.clamp(min=0))
 
 
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
+@pytest.mark.parametrize("sites", [5, 1])
+def test_rate_of_either_layout(reduction: Any, linear: bool, sites: int) -> None:
+    plain = torch.randn(2, 3, 4, sites, 6, dtype=torch.float64)
+    # The batch innermost in memory, as synapses and the matrix product leave it.
+    innermost = plain.permute(1, 4, 3, 2, 0).contiguous().permute(4, 0, 3, 2, 1)
+    assert innermost.stride(0) == 1
+    layer = DendriticRate(reduction, linear)
+    grad = torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    results = []
+    for potential in (plain, innermost):
+        potential.requires_grad_()
+        rate = layer(potential)
+        assert rate.shape == (2, 3, 4, 6)
+        results.append((rate, *torch.autograd.grad(rate, potential, grad)))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-15)
+    assert results[1][0].stride(0) == 1  # and so it stays
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
+@pytest.mark.parametrize("sites", [5, 1])
+def test_rate_states_what_it_costs(reduction: Any, linear: bool, sites: int) -> None:
+    layer, potential = DendriticRate(reduction, linear), torch.zeros(2, 3, 4, sites, 6)
+    (cost,) = layer.closed_form(potential.shape)
+    assert cost.pointwise == sum(count_exact(layer, potential).flops.values())
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
 def test_gradcheck_rate_away_from_kinks(reduction: Any) -> None:
     # A permutation of distinct values, none near zero: neither the rectifier nor the maximum turns.
@@ -135,3 +166,25 @@ def test_unit_taps_filter_alike_and_scale_their_own_gradient() -> None:
     torch.testing.assert_close(unit.weight.grad, plain.weight.grad * deviation)
     large = DendriticConv(50, (4, 40), (3, 40, 5), unit_taps=True)
     assert 0.97 < large.weight.std().item() < 1.03
+
+
+@pytest.mark.parametrize("unit_taps", [False, True])
+@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
+def test_a_cable_at_unit_gain_passes_a_steady_input_at_its_own_strength(
+    mode: Mode, unit_taps: bool
+) -> None:
+    # Whole overlaps: a filter of four dendrites, of which "valid" adds all up.
+    layer = DendriticConv(2, (9, 4), (3, 4, 5), mode, unit_taps=unit_taps).double()
+    cable = Cable(200.0, 40.0, 50.0, 20.0)
+    layer.diffuse(cable, unit_gain=True)
+    steady = torch.rand(4, dtype=torch.float64).expand(1, 2, 8, 9, 4)  # as strong at each site
+    potential = layer(steady)[0, 0, 4:]  # the filter's steps have passed
+    inner = potential[:, 1:-1] if mode == "same" else potential  # past the ends, charge is lost
+    strength = steady[0, 0, 0, 0]
+    wanted = strength.sum() if mode == "valid" else strength
+    torch.testing.assert_close(inner, wanted.expand_as(inner), rtol=0, atol=1e-12)
+    plain = DendriticConv(2, (9, 4), (3, 4, 5), mode, unit_taps=unit_taps).double()
+    plain.diffuse(cable)
+    gain = cable.taps(3, 5).sum()
+    torch.testing.assert_close(plain(steady), layer(steady) * gain, rtol=0, atol=1e-12)
+    assert not torch.allclose(gain, torch.ones_like(gain))

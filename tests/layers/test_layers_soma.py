@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.layers import LastStep, SomaFilter
+from neuroconv.flops import count_exact
+from neuroconv.layers import FiringRate, LastStep, SomaFilter
 from neuroconv.layers.soma import causal_matrix
 
 
@@ -93,6 +94,17 @@ def test_closed_form_counts_the_matrix_that_runs() -> None:
     assert cost.macs == {"convolution": 2 * 3 * 16 * 7 * 7}
     (cost,) = SomaFilter(5, neurons=3).closed_form(torch.Size((2, 3, 7)))
     assert cost.macs == {"convolution": 2 * 3 * 7 * 5}
+
+
+def test_firing_rate_rectifies() -> None:
+    potential = torch.tensor([[[-1.5, 0.0, 2.5], [-0.0, 3.0, -4.0]]])
+    rate = FiringRate()(potential)
+    assert rate.tolist() == [[[0.0, 0.0, 2.5], [0.0, 3.0, 0.0]]]
+    maps = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(FiringRate()(maps), maps.clamp(min=0))
+    assert torch.autograd.gradcheck(FiringRate(), maps)
+    (cost,) = FiringRate().closed_form(maps.shape)
+    assert cost.pointwise == sum(count_exact(FiringRate(), maps).flops.values()) == maps.numel()
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,19 @@ def test_parameters_by_closed_form(keywords: Any, wanted: int) -> None:
 
 
 def test_closed_form_counts_what_runs_and_what_the_essay_would() -> None:
-    synapses, dendrites, soma = GranuleConv2d(1, 6, (3, 4)).closed_form(torch.Size((2, 1, 5, 9, 9)))
+    rows = GranuleConv2d(1, 6, (3, 4)).closed_form(torch.Size((2, 1, 5, 9, 9)))
+    assert [row.stage for row in rows] == [
+        "synapses",
+        "dendrites",
+        "dendritic potential",
+        "dendritic rate",
+        "dendritic summation",
+        "soma",
+        "somatic potential",
+        "firing",
+        "dropout",
+    ]
+    synapses, dendrites, soma = rows[0], rows[1], rows[5]
     neurons = 6 * 7 * 6
     assert synapses.synapses == neurons * 12
     assert dendrites.neurons == neurons
@@ -306,7 +318,7 @@ def test_closed_form_counts_what_runs_and_what_the_essay_would() -> None:
     assert dendrites.macs == {"convolution": 2 * neurons * 5 * 12 * 5}
     assert soma.macs == {"convolution": 2 * neurons * 5 * 5}
     still = GranuleConv2d(4, 6, 3, groups=2, time_steps=1).closed_form(torch.Size((2, 4, 9, 9)))
-    assert [row.stage for row in still] == ["synapses", "dendrites"]
+    assert "soma" not in [row.stage for row in still]
     assert still[1].macs == {"convolution": 2 * 6 * 49 * 2 * 9}
 
 
@@ -356,6 +368,10 @@ def test_memory_formats(memory_format: torch.memory_format) -> None:
         ((4, 4), {"wiring": "sparse"}, "wiring='sparse' is unknown; expected one of dense, claw"),
         ((4, 4), {"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites"),
         ((4, 4), {"mean_wait": -1.0}, "mean_wait=-1.0; expected"),
+        ((4, 4), {"soma_time_steps": 0}, "soma_time_steps=0; expected positive"),
+        ((4, 4), {"threshold": -1.0}, "threshold=-1.0; expected a finite number above 0"),
+        ((4, 4), {"law": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
+        ((4, 4), {"dropout_mode": "redo"}, "mode='redo' is unknown; expected one of wait"),
     ],
 )
 def test_constructor_errors(arguments: Any, keywords: Any, message: str) -> None:

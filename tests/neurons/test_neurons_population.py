@@ -1,164 +1,22 @@
-"""Populations against a scalar float64 re-implementation, stage by stage from the formulas."""
+"""Populations as modules: what they compute, hold, state and refuse."""
 
 import copy
-import math
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuroconv.layers import DenseSynapses, SparseSynapses
-from neuroconv.neurons import (
-    GRANULE_DETTMERS2015,
-    PURKINJE_DETTMERS2015,
-    Granule,
-    Physiology,
-    Population,
-    Purkinje,
-)
+from neuroconv.layers import DendriticSpike, DenseSynapses, PoissonSpikes, ReleaseOrWait
+from neuroconv.neurons import Granule, Population, Purkinje
 
-Array = NDArray[np.float64]
+Lively = Callable[[nn.Module], Any]
+
 SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "mean_wait": 0.0}
 
 
-def numbers(tensor: Tensor) -> Array:
-    return tensor.detach().double().numpy()
-
-
-def normalised(values: Array, norm: nn.BatchNorm1d | nn.BatchNorm2d, channel: int) -> Array:
-    """Batch norm in evaluation, of one channel's values."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    mean, variance = norm.running_mean[channel].item(), norm.running_var[channel].item()
-    scaled = (values - mean) / math.sqrt(variance + norm.eps)
-    return scaled * norm.weight[channel].item() + norm.bias[channel].item()
-
-
-def scalar_population(cells: Population, activity: Array) -> Array:
-    """The neuron as its stages define it, in loops; Poisson dropout off."""
-    batch, _, steps = activity.shape
-    neurons, (sites, dendrites) = cells.out_features, cells.dendrites.sheet_shape
-    branches, across, k_time = cells.dendrites.filter_shape
-    mode = cells.dendrites.mode
-    filters, synapses = numbers(cells.dendrites.weight), cells.synapses.synapses
-    weight = numbers(cells.synapses.weight)
-    before = ((branches - 1) // 2, (across - 1) // 2) if mode == "same" else (0, 0)
-    rows = sites if mode == "same" else sites - branches + 1
-    columns = dendrites - across + 1 if mode == "valid" else dendrites
-    rates = np.zeros((batch, neurons, steps))
-    for b, n in np.ndindex(batch, neurons):
-        # Synapses: a weight times the activity of the axon that it listens to, or of all.
-        sheet = np.zeros((steps, sites, dendrites))
-        for s in range(synapses):
-            if isinstance(cells.synapses, SparseSynapses):
-                axon = int(cells.synapses.wiring[n, s])
-                heard = weight[n, s] * activity[b, axon]
-            else:
-                heard = weight[n * synapses + s] @ activity[b]
-            sheet[:, s % sites, s // sites] = heard  # dendrite by dendrite
-        # Dendrites: the filter, causal in time; a resting potential for each dendrite.
-        potential = np.zeros((steps, rows, columns))
-        for t, p, d in np.ndindex(steps, rows, columns):
-            for kt, kp, kd in np.ndindex(k_time, branches, across):
-                then, site, dendrite = t - k_time + 1 + kt, p + kp - before[0], d + kd - before[1]
-                if mode == "per_dendrite":
-                    if kd != d:
-                        continue
-                    dendrite = d
-                if then >= 0 and 0 <= site < sites and 0 <= dendrite < dendrites:
-                    potential[t, p, d] += filters[n, kt, kp, kd] * sheet[then, site, dendrite]
-            if cells.dendrites.bias is not None:
-                potential[t, p, d] += cells.dendrites.bias[n, d].item()
-        for d in range(columns):
-            if cells.dendritic_norm is not None:
-                potential[:, :, d] = normalised(
-                    potential[:, :, d], cells.dendritic_norm, n * columns + d
-                )
-        # Dendritic rate: rectified, one number for each dendrite. Summation: their mean.
-        if not cells.dendritic_rate.linear:
-            potential = np.maximum(potential, 0)
-        reduce = {"mean": np.mean, "sum": np.sum, "max": np.max}[cells.dendritic_rate.reduction]
-        current = np.array(
-            [sum(reduce(potential[t, :, d]) for d in range(columns)) for t in range(steps)]
-        )
-        current = current / columns
-        # Soma: a causal temporal filter, then the rate.
-        taps = numbers(cells.soma.weight)
-        taps = taps if taps.ndim == 1 else taps[n]
-        soma = np.zeros(steps)
-        for t in range(steps):
-            for lag in range(min(len(taps), t + 1)):
-                soma[t] += taps[len(taps) - 1 - lag] * current[t - lag]
-        if cells.soma_norm is not None:
-            soma = normalised(soma, cells.soma_norm, n)
-        if cells.bias is not None:
-            soma = soma + cells.bias[n].item()
-        rates[b, n] = np.maximum(soma, 0)
-    return rates
-
-
-def lively(cells: nn.Module) -> nn.Module:
-    """Every parameter and every statistic off its initial value, so that each one matters."""
-    for name, parameter in cells.named_parameters():
-        if name.endswith(("bias", "soma.weight")) or "norm" in name:
-            nn.init.normal_(parameter, 0.3, 0.5)
-    for name, buffer in cells.named_buffers():
-        if name.endswith("running_mean"):
-            nn.init.normal_(buffer, std=0.3)
-        elif name.endswith("running_var"):
-            nn.init.uniform_(buffer, 0.5, 2)
-    return cells.double().eval()
-
-
-@pytest.mark.parametrize(
-    ("kind", "keywords"),
-    [
-        (Granule, {}),
-        (Granule, {"norm": "both"}),
-        (Granule, {"wiring": "dense", "norm": "dendrites"}),
-        (Granule, {"wiring": "receptive_field", "image_shape": (1, 4, 5), "patch": (2, 3)}),
-        (Granule, {"linear_dendrites": True, "norm": "soma"}),
-        (Granule, {"claw": False, "soma_per_neuron": True, "reduction": "max"}),
-        (Purkinje, SMALL),
-        (Purkinje, SMALL | {"mode": "valid", "norm": "both"}),
-        (Purkinje, SMALL | {"mode": "per_dendrite", "norm": "soma"}),
-        (Purkinje, SMALL | {"mode": "per_dendrite", "norm": "dendrites", "reduction": "sum"}),
-        (Purkinje, SMALL | {"wiring": "dense", "synapses": 7, "soma_time_steps": 2}),
-        (Purkinje, SMALL | {"backend": "fft", "soma_per_neuron": True}),
-        (Purkinje, SMALL | {"backend": "direct", "claw": True}),
-    ],
-)
-def test_forward_equals_the_scalar_neuron(kind: type[Population], keywords: Any) -> None:
-    cells = lively(kind(20, 3, **keywords))
-    assert isinstance(cells, Population)
-    activity = torch.rand(2, 20, 6, dtype=torch.float64)
-    wanted = scalar_population(cells, activity.numpy())
-    assert (wanted > 0).any()
-    np.testing.assert_allclose(numbers(cells(activity)), wanted, rtol=0, atol=1e-12)
-    single = cells.float()(activity.float())
-    np.testing.assert_allclose(numbers(single), wanted, rtol=0, atol=1e-5)
-
-
-def test_gradcheck_of_a_whole_granule_cell() -> None:
-    cells = Granule(6, 2, filter_shape=(3, 4, 2), soma_time_steps=2, mean_wait=0.0).double()
-    names = [name for name, _ in cells.named_parameters()]
-    for name, parameter in cells.named_parameters():
-        if name.endswith("bias"):  # open, and away from the rectifiers' kinks
-            nn.init.uniform_(parameter, 1, 2)
-    nn.init.normal_(cells.dendrites.weight, std=0.1)
-    activity = torch.rand(2, 6, 3, dtype=torch.float64, requires_grad=True)
-    assert (cells(activity) > 0.1).all()
-
-    def run(x: Tensor, *parameters: Tensor) -> Tensor:
-        return torch.func.functional_call(cells, dict(zip(names, parameters, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(run, (activity, *cells.parameters()))
-
-
-def test_backends_agree_through_a_whole_cell() -> None:
+def test_backends_agree_through_a_whole_cell(lively: Lively) -> None:
     cells = [lively(Purkinje(20, 3, **SMALL, backend=b)) for b in ("direct", "fft", "matmul")]
     activity = torch.rand(2, 20, 5, dtype=torch.float64)
     for other in cells[1:]:
@@ -175,7 +33,7 @@ def test_static_activity_is_constant_over_the_window(kind: type[Population]) -> 
     assert torch.equal(result, cells(activity[:, :, None].repeat(1, 1, 4)))
 
 
-def test_samples_do_not_meet_in_evaluation() -> None:
+def test_samples_do_not_meet_in_evaluation(lively: Lively) -> None:
     cells = lively(Granule(20, 4, norm="both"))
     activity = torch.rand(5, 20, 5, dtype=torch.float64)
     together = cells(activity)
@@ -187,7 +45,9 @@ def test_samples_do_not_meet_in_evaluation() -> None:
 
 @pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
 @pytest.mark.parametrize("norm", ["none", "both"])
-def test_a_later_step_never_changes_an_earlier_rate(norm: Any, backend: Any) -> None:
+def test_a_later_step_never_changes_an_earlier_rate(
+    norm: Any, backend: Any, lively: Lively
+) -> None:
     cells = lively(Purkinje(20, 6, **SMALL, norm=norm, backend=backend))
     activity = torch.rand(3, 20, 8, dtype=torch.float64)
     for step in (1, 4, 7):
@@ -198,9 +58,9 @@ def test_a_later_step_never_changes_an_earlier_rate(norm: Any, backend: Any) -> 
         assert not torch.allclose(before[..., step:], after[..., step:])
 
 
-def test_dendrite_and_soma_see_nine_steps_back_with_the_present() -> None:
+def test_dendrite_and_soma_see_nine_steps_back_with_the_present(lively: Lively) -> None:
     cells = lively(Granule(8, 16))
-    nn.init.constant_(cells.soma.weight, 0.5)  # type: ignore[union-attr, arg-type]
+    nn.init.constant_(cells.soma.weight, 0.5)
     activity = torch.rand(4, 8, 12, dtype=torch.float64, requires_grad=True)
     cells(activity)[..., 11].sum().backward()
     assert activity.grad is not None
@@ -249,37 +109,6 @@ def test_parameters_by_closed_form(kind: type[Population], keywords: Any, wanted
     assert sum(parameter.numel() for parameter in cells.parameters()) == wanted
 
 
-def test_presets_are_the_essays_and_frozen() -> None:
-    granule, purkinje = Granule(30, 2), GRANULE_DETTMERS2015
-    assert (purkinje.synapses, purkinje.sheet_shape, purkinje.filter_shape) == (
-        15,
-        (4, 4),
-        (3, 4, 5),
-    )
-    assert granule.synapses.synapses == 15
-    assert granule.dendrites.filter_shape == (3, 4, 5)
-    assert granule.dropout.mean_wait == 0.5
-    assert granule.dropout.mode == "wait"
-    assert isinstance(granule.synapses, SparseSynapses)
-    assert all(len(set(row.tolist())) == 4 for row in granule.synapses.wiring)
-    cell = PURKINJE_DETTMERS2015
-    assert (cell.synapses, cell.sheet_shape, cell.filter_shape) == (
-        100_000,
-        (100, 1000),
-        (10, 1000, 5),
-    )
-    assert (GRANULE_DETTMERS2015.cells_in_brain, cell.cells_in_brain) == (50 * 10**9, 10**8)
-    assert (GRANULE_DETTMERS2015.outputs, cell.outputs) == (100, 1000)
-    for preset in (GRANULE_DETTMERS2015, PURKINJE_DETTMERS2015):
-        held = set(Physiology.__dataclass_fields__) - {"cell", "variant", "sources"}
-        assert set(preset.sources) == held  # each number has its place
-        assert all(preset.sources.values())
-        with pytest.raises(AttributeError):
-            preset.synapses = 3  # type: ignore[misc]
-        with pytest.raises(TypeError):
-            preset.sources["synapses"] = ""  # type: ignore[index]
-
-
 def test_fits_into_sequential_and_learns() -> None:
     network = nn.Sequential(
         Granule(30, 16, norm="soma"),
@@ -300,7 +129,7 @@ def test_fits_into_sequential_and_learns() -> None:
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
-def test_state_dict_round_trip_and_deepcopy() -> None:
+def test_state_dict_round_trip_and_deepcopy(lively: Lively) -> None:
     cells = lively(Granule(20, 4, norm="both", seed=1))
     other = Granule(20, 4, norm="both", seed=2).double().eval()
     activity = torch.rand(2, 20, 5, dtype=torch.float64)
@@ -367,8 +196,19 @@ def test_all_purkinje_cells_of_a_tenth_of_a_brain_on_meta() -> None:
 
 
 def test_closed_form_rows() -> None:
-    synapses, dendrites, soma = Granule(20, 6).closed_form(torch.Size((3, 20)))
-    assert [row.stage for row in (synapses, dendrites, soma)] == ["synapses", "dendrites", "soma"]
+    rows = Granule(20, 6).closed_form(torch.Size((3, 20)))
+    assert [row.stage for row in rows] == [
+        "synapses",
+        "dendrites",
+        "dendritic potential",
+        "dendritic rate",
+        "dendritic summation",
+        "soma",
+        "somatic potential",
+        "firing",
+        "dropout",
+    ]
+    synapses, dendrites, soma = rows[0], rows[1], rows[5]
     assert synapses.synapses == 6 * 15
     assert synapses.pointwise == 3 * 5 * 6 * 15
     assert dendrites.neurons == 6
@@ -376,7 +216,11 @@ def test_closed_form_rows() -> None:
     assert dendrites.direct == 3 * 6 * 4_800
     assert dendrites.macs == {"matmul": 3 * 6 * (5 * 16) ** 2}
     assert soma.macs == {"matmul": 3 * 6 * 5 * 5}
-    assert Granule(20, 6).closed_form(torch.Size((3, 20, 5)))[1] == dendrites
+    assert Granule(20, 6).closed_form(torch.Size((3, 20, 5))) == rows
+    spiking = Granule(20, 6, threshold=3.0, spike=DendriticSpike())
+    stages = [row.stage for row in spiking.closed_form(torch.Size((3, 20)))]
+    assert stages[1] == "threshold normalisation"
+    assert stages[4] == "dendritic spike"
 
 
 def test_wiring_choices() -> None:
@@ -409,6 +253,28 @@ def test_wiring_choices() -> None:
         ((10, 5), {"mean_wait": -1.0}, "mean_wait=-1.0; expected"),
         ((10, 5), {"wiring": "receptive_field"}, r"image_shape=None .*expected image_shape=\(chan"),
         ((10, 5), {"image_shape": (1, 2, 5)}, r"image_shape=\(1, 2, 5\) with wiring='sparse'"),
+        ((10, 5), {"patch": (2, 2)}, r"patch=\(2, 2\) with wiring='sparse'; it is for 'rec"),
+        ((10, 5), {"crossed": 2}, "crossed=2 with wiring='sparse'; it is for 'parallel_fibres' a"),
+        ((10, 5), {"wiring": "parallel_fibres", "crossed": 0}, "crossed=0; expected positive"),
+        ((10, 5), {"transmitters": 0}, "transmitters=0; expected positive"),
+        ((10, 5), {"excitatory": 1.5}, "excitatory=1.5; expected a fraction of the axons"),
+        ((10, 5), {"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
+        ((10, 5), {"hold_cable": True}, r"hold_cable=True without a cable; give cable=Cable\("),
+        ((10, 5), {"law": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
+        ((10, 5), {"dropout_scope": "sheet"}, "scope='sheet' is unknown; expected one of neuron"),
+        ((10, 5), {"variant": "2015"}, "variant='2015': 'granule' has 'dettmers2015' and 'lit"),
+        (
+            (10, 5),
+            {"output": PoissonSpikes(), "mean_wait": 0.5},
+            r"output=Pois.*mean_wait=0\.5",
+        ),
+        ((10, 5), {"output": PoissonSpikes(), "mean_wait": 0.0}, "give one of the two"),
+        (
+            (10, 5),
+            {"output": ReleaseOrWait(), "dropout_mode": "redraw"},
+            r"mode='redraw'.*of the",
+        ),
+        ((10, 5), {"output": ReleaseOrWait(), "dropout_scope": "unit"}, "scope='unit'; an output"),
         (
             (10, 5),
             {"wiring": "receptive_field", "image_shape": (1, 4, 4)},
@@ -438,18 +304,9 @@ def test_a_window_of_no_steps_is_refused() -> None:
         Granule(10, 5)(torch.zeros(2, 10, 0))
 
 
-@pytest.mark.slow
-def test_compile() -> None:
-    cells = Granule(20, 4, norm="soma", mean_wait=0.0)
-    activity = torch.rand(3, 20, 5)
-    torch._dynamo.reset()
-    compiled = torch.compile(cells, backend="aot_eager")
-    torch.testing.assert_close(compiled(activity), cells(activity))
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
-def test_cuda_equals_cpu(backend: Any) -> None:
+def test_cuda_equals_cpu(backend: Any, lively: Lively) -> None:
     cells = lively(Purkinje(20, 6, **SMALL, norm="both", backend=backend))
     activity = torch.rand(3, 20, 5, dtype=torch.float64)
     wanted = cells(activity)

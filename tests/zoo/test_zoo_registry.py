@@ -1,5 +1,6 @@
 """The registry and the matcher of equal size."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from neuroconv.zoo import (
     register_model,
 )
 from neuroconv.zoo import registry as registry_module
+from neuroconv.zoo.registry import register_preset
 
 
 def test_names_are_sorted_and_matched_by_wildcards() -> None:
@@ -22,6 +24,7 @@ def test_names_are_sorted_and_matched_by_wildcards() -> None:
     assert names == sorted(names)
     assert {"cerebellum_base", "cerebellum_small", "cerebellum_tiny", "granule_convnet"} <= {*names}
     assert {"lenet5", "linear", "mlp", "plain_cnn", "resnet18"} <= {*names}
+    assert list_models("resnet18*") == ["resnet18", "resnet18_granule"]
     assert list_models("granule*") == ["granule_convnet", "granule_convnet_conv3d"]
     assert list_models("cerebellum_????") == ["cerebellum_base", "cerebellum_tiny"]
     assert list_models("linear") == ["linear"]
@@ -51,6 +54,77 @@ def test_registered_models_are_built_and_duplicates_refused(
     assert get_builder("mlp") is not mlp
 
 
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_preset_is_a_builder_with_other_defaults() -> None:
+    mlp = get_builder("mlp")
+    doc = "A wide one.\n\nArguments as in `mlp`."
+    wide = register_preset("wide", mlp, doc, width=300, num_classes=4)
+    assert get_builder("wide") is wide
+    assert (wide.__name__, wide.__doc__) == ("wide", doc)
+    own, theirs = (inspect.signature(builder).parameters for builder in (wide, mlp))
+    assert list(own) == list(theirs)
+    assert {key for key in own if own[key].default != theirs[key].default} == {
+        "width", "num_classes"
+    }  # fmt: skip
+    assert (own["width"].default, own["num_classes"].default) == (300, 4)
+    assert all(own[key].annotation == theirs[key].annotation for key in own)
+    for keywords in ({}, {"width": 5}, {"num_classes": 7}, {"image_shape": (2, 3, 3)}):
+        model = create_model("wide", **keywords)
+        same = create_model("mlp", **{"width": 300, "num_classes": 4} | keywords)
+        assert count_parameters(model) == count_parameters(same)
+    assert match_parameters("wide", count_parameters(create_model("wide", width=9)))["width"] == 9
+    assert count_parameters(create_model("mlp")) == 128 * 785 + 10 * 129  # as it was
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_presets_defaults_are_the_builders_keywords() -> None:
+    with pytest.raises(TypeError, match="mlp has no keyword 'widht'; preset 'wide'"):
+        register_preset("wide", get_builder("mlp"), "A wide one.", width=3, widht=300)
+    assert list_models("wide") == []
+    with pytest.raises(ValueError, match="'lenet5' is registered already; give the builder anoth"):
+        register_preset("lenet5", get_builder("mlp"), "Not LeNet.")
+    assert get_builder("lenet5").__name__ == "lenet5"
+    register_preset("wide", get_builder("mlp"), "A wide one.", width=300)
+    with pytest.raises(ValueError, match="'wide' is registered already"):
+        register_preset("wide", get_builder("mlp"), "A wide one.", width=300)
+
+
+def test_the_cerebella_are_presets_of_one_builder() -> None:
+    parameters = {
+        name: inspect.signature(get_builder(name)).parameters for name in list_models("cereb*")
+    }
+    assert len(parameters) == 3
+    small = parameters["cerebellum_small"]
+    for name, own in parameters.items():
+        assert list(own) == list(small), name
+        doc = inspect.getdoc(get_builder(name))
+        assert doc is not None
+        assert doc.partition("\n")[0].endswith("."), name
+    assert parameters["cerebellum_tiny"]["granule_cells"].default == 256
+    assert parameters["cerebellum_base"]["purkinje_sheet"].default == (100, 1000)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_keyword_is_in_the_doc(name: str) -> None:
+    doc = inspect.getdoc(get_builder(name)) or ""
+    shared = {"image_shape", "num_classes", "time_steps", "seed"}
+    if "Arguments as" in doc:
+        doc += (
+            inspect.getdoc(
+                get_builder("cerebellum_small" if "cereb" in name else "granule_convnet")
+            )
+            or ""
+        )
+    for keyword in inspect.signature(get_builder(name)).parameters:
+        if keyword not in shared:
+            assert keyword in doc, keyword
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -73,7 +147,15 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
         ("mlp", {"widht": 3}, "'mlp' has no keyword 'widht'; did you mean width.* it takes image"),
         ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean kernel_size"),
         ("linear", {"qqq": 1}, "no keyword 'qqq'; it takes image_shape, num_classes, time_steps"),
-        ("cerebellum_tiny", {"purkinje_cell": 3}, "did you mean purkinje_cells"),
+        ("cerebellum_small", {"purkinje_cell": 3}, "did you mean purkinje_cells"),
+        # of presets, as of their builder
+        (
+            "cerebellum_tiny",
+            {"purkinje_cell": 3},
+            "'cerebellum_tiny' .* did you mean purkinje_cell",
+        ),
+        ("cerebellum_base", {"golgi": 3}, "'cerebellum_base' .*'golgi'; did you mean golgi_cells"),
+        ("cerebellum_tiny", {"qqq": 3}, "no keyword 'qqq'; it takes image_shape, num_classes, tim"),
     ],
 )
 def test_misspelt_keywords_are_type_errors(name: str, keywords: Any, message: str) -> None:
@@ -116,6 +198,22 @@ def test_match_at_the_edges() -> None:
 def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         match_parameters(name, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("cerebellum_tiny", {"granule_cells": "many"}, "granule_cells='many'; expected"),
+        ("cerebellum_tiny", {"purkinje_sheet": 5}, "purkinje_sheet=5; expected"),
+        ("cerebellum_base", {"pull": "strong"}, "pull='strong'; expected"),
+        ("granule_convnet", {"threshold": "high"}, "threshold='high'; expected"),
+    ],
+)
+def test_values_of_another_type_are_refused_with_the_form(
+    name: str, keywords: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **keywords)
 
 
 def test_match_misspelt_keyword() -> None:

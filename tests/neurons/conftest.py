@@ -1,0 +1,178 @@
+"""Neurons of every option, tiny and in float64, for the tests of whole neurons to share."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from torch import nn
+
+from neuroconv.layers import Cable, DendriticSpike, PoissonSpikes, ReleaseOrWait
+from neuroconv.neurons import GranuleConv2d, Population, Purkinje
+
+AXONS = 6
+
+
+def make_lively(module: nn.Module) -> nn.Module:
+    """Every parameter and every statistic off its initial value, so that each one matters."""
+    for name, parameter in module.named_parameters():
+        if name.endswith(("bias", "soma.weight")) or "norm" in name:
+            nn.init.normal_(parameter, 0.3, 0.5)
+        # A neuron that never fires would test nothing.
+        if name in ("bias", "soma_norm.bias"):
+            nn.init.constant_(parameter[0], 0.5)
+        elif name == "soma.weight":
+            nn.init.constant_(parameter[..., -1], 0.8)
+    for name, buffer in module.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(buffer, std=0.3)
+        elif name.endswith("running_var"):
+            nn.init.uniform_(buffer, 0.5, 2)
+    return module.double().eval()
+
+
+def _cells(**options: Any) -> Callable[[], Population]:
+    """What builds two cells of a 4 x 3 sheet. Options that are callable are made for each cell."""
+
+    def build() -> Population:
+        made = {name: value() if callable(value) else value for name, value in options.items()}
+        sizes = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 2}
+        cells = make_lively(Purkinje(AXONS, 2, **(sizes | made)))
+        assert isinstance(cells, Population)
+        return cells
+
+    return build
+
+
+def _spike(*arguments: float, **options: Any) -> Callable[[], DendriticSpike]:
+    return partial(DendriticSpike, *arguments, **options)
+
+
+_CABLE = Cable(300.0, 40.0, 100.0, 20.0)
+
+POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
+    {
+        "plain": _cells(),
+        "claw": _cells(claw=True),
+        "parallel": _cells(wiring="parallel"),
+        "parallel_fibres": _cells(wiring="parallel_fibres", crossed=1, excitatory=0.5),
+        "dense": _cells(wiring="dense", synapses=7),
+        "dense_dale": _cells(wiring="dense", excitatory=0.5, vesicles=True, transmitters=2),
+        "receptive_field": _cells(
+            wiring="receptive_field", image_shape=(1, 2, 3), patch=(2, 2), claw=True
+        ),
+        "few_synapses": _cells(synapses=5),
+        "dale": _cells(excitatory=0.5),
+        "vesicles": _cells(vesicles=True),
+        "dale_vesicles": _cells(excitatory=0.5, vesicles=True, synapses=10),
+        "transmitters": _cells(transmitters=3, mode="valid"),
+        "transmitters_norm": _cells(transmitters=2, norm="both", excitatory=0.5),
+        "threshold": _cells(threshold=0.5),
+        "threshold_empty": _cells(threshold=1.0, synapses=7, transmitters=2),
+        "norm_dendrites": _cells(norm="dendrites"),
+        "norm_soma": _cells(norm="soma"),
+        "norm_both": _cells(norm="both", mode="per_dendrite"),
+        "valid": _cells(mode="valid", norm="dendrites"),
+        "per_dendrite": _cells(mode="per_dendrite"),
+        "direct": _cells(backend="direct", mode="valid"),
+        "fft": _cells(backend="fft"),
+        "fft_per_dendrite": _cells(backend="fft", mode="per_dendrite", filter_shape=(3, 3, 2)),
+        "even_filter": _cells(filter_shape=(4, 2, 2)),
+        "one_step": _cells(filter_shape=(3, 2, 1), soma_time_steps=1),
+        "one_site": _cells(sheet_shape=(1, 4), filter_shape=(1, 2, 4), soma_time_steps=3),
+        "unit_taps": _cells(unit_taps=True),
+        "cable": _cells(cable=_CABLE, mode="per_dendrite"),
+        "held_cable": _cells(cable=_CABLE, hold_cable=True, unit_taps=True, mode="valid"),
+        "spike": _cells(spike=_spike()),
+        "spike_half": _cells(spike=_spike(0.5, 0.4)),
+        "spike_window": _cells(spike=_spike(0.7, -0.2, reach=2)),
+        "spike_soft": _cells(spike=_spike(0.8, 0.1, softness=0.5, reach=3)),
+        "spike_learned": _cells(
+            spike=_spike(0.6, 0.2, softness=0.3, learn_pull=True, learn_threshold=True)
+        ),
+        "spike_essay": _cells(spike=_spike(0.9, signal="essay"), norm="dendrites"),
+        "linear_dendrites": _cells(linear_dendrites=True),
+        "rate_sum": _cells(reduction="sum"),
+        "rate_max": _cells(reduction="max"),
+        "sublinear": _cells(law="sublinear"),
+        "supralinear": _cells(law="supralinear", linear_dendrites=True),
+        "bistable": _cells(law="bistable", reduction="sum"),
+        "soma_per_neuron": _cells(soma_per_neuron=True, soma_time_steps=3),
+        "spikes": _cells(output=partial(PoissonSpikes, 0.25)),
+        "release_or_wait": _cells(output=partial(ReleaseOrWait, wait_ms=20.0, step_ms=8.0)),
+        "everything": _cells(
+            wiring="parallel_fibres",
+            excitatory=0.5,
+            vesicles=True,
+            transmitters=2,
+            synapses=11,
+            threshold=1.5,
+            norm="both",
+            unit_taps=True,
+            spike=_spike(0.9, 0.1, softness=0.2, reach=3, learn_pull=True),
+            law="bistable",
+            soma_per_neuron=True,
+            mode="valid",
+        ),
+    }
+)
+
+
+def _units(*sizes: Any, **options: Any) -> Callable[[], GranuleConv2d]:
+    def build() -> GranuleConv2d:
+        made = {name: value() if callable(value) else value for name, value in options.items()}
+        layer = make_lively(GranuleConv2d(*(sizes or (2, 2, (2, 3))), **({"time_steps": 3} | made)))
+        assert isinstance(layer, GranuleConv2d)
+        return layer
+
+    return build
+
+
+IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
+    {
+        "plain": _units(),
+        "still": _units(time_steps=1),
+        "claw": _units(4, 2, (2, 3), groups=2, wiring="claw"),
+        "groups": _units(4, 4, (2, 2), groups=2, bias=False),
+        "still_groups": _units(4, 4, (2, 2), groups=2, time_steps=1),
+        "geometry": _units(2, 2, (2, 3), (1, 2), (2, 1), (2, 1)),
+        "same": _units(padding="same"),
+        "norm": _units(norm="both"),
+        "norm_dendrites": _units(norm="dendrites", time_steps=1),
+        "norm_soma": _units(norm="soma", bias=False),
+        "threshold": _units(threshold=0.8),
+        "spike": _units(spike=_spike()),
+        "spike_window": _units(spike=_spike(0.6, 0.1, reach=2)),
+        "spike_soft": _units(
+            spike=_spike(0.8, 0.1, softness=0.5, reach=3, learn_pull=True, learn_threshold=True)
+        ),
+        "spike_essay": _units(spike=_spike(0.9, reach=3, signal="essay"), time_steps=1),
+        "linear_dendrites": _units(linear_dendrites=True, law="supralinear"),
+        "sublinear": _units(law="sublinear", soma_time_steps=1),
+        "bistable": _units(law="bistable", soma_time_steps=2),
+        "still_with_memory": _units(time_steps=1, soma_time_steps=3, threshold=1.0),
+        "everything": _units(
+            4, 2, (2, 3), 1, 1, wiring="claw", norm="both", threshold=1.0, law="bistable",
+            spike=_spike(0.5, 0.1, reach=3), soma_time_steps=4,
+        ),
+    }
+)  # fmt: skip
+
+
+@pytest.fixture
+def lively() -> Callable[[nn.Module], nn.Module]:
+    """Puts a module in float64 and eval mode, every parameter and statistic off its start."""
+    return make_lively
+
+
+@pytest.fixture(params=POPULATIONS)
+def population(request: pytest.FixtureRequest) -> Population:
+    """Two cells of six axons, in float64 and eval mode: one test for each set of options."""
+    return POPULATIONS[request.param]()
+
+
+@pytest.fixture(params=IMAGE_LAYERS)
+def image_layer(request: pytest.FixtureRequest) -> GranuleConv2d:
+    """Two or more granule units, in float64 and eval mode: one test for each set of options."""
+    return IMAGE_LAYERS[request.param]()

@@ -1,0 +1,126 @@
+"""What neurons state that they cost is what runs, to the last FLOP, for every option."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.flops import Counts, count_closed_form, count_exact
+from neuroconv.layers import Cost, DendriticSpike
+from neuroconv.neurons import GranuleConv2d, MixedPopulation, NeuronState, Population, Purkinje
+
+
+class Resumed(nn.Module):
+    """A stream from a state, as a module that the counter can call."""
+
+    def __init__(self, neurons: Any) -> None:
+        super().__init__()
+        self.neurons = neurons
+
+    def forward(self, x: Tensor, sheet: Tensor, current: Tensor) -> Tensor:
+        rate: Tensor = self.neurons.stream(x, NeuronState(sheet, current))[0]
+        return rate
+
+
+def macs(rows: Iterable[Cost]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(row.macs)
+    return {family: amount for family, amount in total.items() if amount}
+
+
+def flops(rows: Iterable[Cost]) -> int:
+    return sum(row.pointwise for row in rows)
+
+
+def first_products(cells: Population, batch: int, steps: int) -> int:
+    """FLOPs that an FFT's spectra are stated too high: a sum's first product adds to nothing."""
+    dendrites = cells.dendrites
+    if dendrites.backend != "fft":
+        return 0
+    (rows, columns), (branches, across, _) = dendrites.sheet_shape, dendrites.filter_shape
+    # Padded, these sheets have lengths that are fast as they are.
+    height = rows + (branches // 2 if dendrites.mode == "same" else 0)
+    width = columns + (across // 2 if dendrites.mode == "same" else 0)
+    trees = dendrites.neurons
+    if dendrites.mode == "per_dendrite":  # a transform for each column
+        width, trees = 1, trees * columns
+    return 2 * batch * trees * steps * height * (width // 2 + 1)
+
+
+def check(rows: tuple[Cost, ...], counted: Counts, too_high: int = 0) -> None:
+    assert counted.uncounted == {}
+    assert macs(rows) == counted.macs
+    assert flops(rows) - too_high == sum(counted.flops.values())
+    assert len({row.stage for row in rows}) == len(rows)
+
+
+def test_a_population_states_all_that_runs(population: Population) -> None:
+    x = torch.zeros(3, population.in_features, 5, dtype=torch.float64)
+    too_high = first_products(population, 3, 5)
+    check(population.closed_form(x.shape), count_exact(population, x), too_high)
+
+
+def test_a_resumed_population_reads_its_state_once_more(population: Population) -> None:
+    x = torch.zeros(2, population.in_features, 2, dtype=torch.float64)
+    state = population.stream(x)[1]
+    assert state.sheet is not None
+    assert state.current is not None
+    counted = count_exact(Resumed(population), (x, state.sheet, state.current))
+    read = 2 + population.time_steps - 1
+    rows = population.closed_form(x.shape, resumed=True)
+    check(rows, counted, first_products(population, 2, read))
+    assert flops(rows) >= flops(population.closed_form(x.shape))
+
+
+def test_an_image_layer_states_all_that_runs(image_layer: GranuleConv2d) -> None:
+    frames = torch.zeros(2, image_layer.in_channels, 4, 5, 6, dtype=torch.float64)
+    check(image_layer.closed_form(frames.shape), count_exact(image_layer, frames))
+    still = frames[:, :, 0]
+    check(image_layer.closed_form(still.shape), count_exact(image_layer, still))
+
+
+def test_static_activity_costs_a_window() -> None:
+    cells = Purkinje(6, 2, sheet_shape=(4, 3), filter_shape=(2, 3, 3), threshold=1.0, norm="both")
+    x = torch.zeros(3, 6)
+    check(cells.closed_form(x.shape), count_exact(cells, x))
+
+
+def test_the_full_purkinje_cell() -> None:
+    with torch.device("meta"):
+        cells = Purkinje(
+            300, 1, threshold=3.0, norm="both", spike=DendriticSpike(), mode="valid",
+            backend="direct",
+        )  # fmt: skip
+    x = torch.zeros(1, 300, 5)
+    rows = cells.closed_form(x.shape)
+    check(rows, count_exact(cells, x))
+    assert macs(rows)["convolution"] == 5 * 91 * 50_000
+
+
+def test_the_counter_of_models_takes_what_neurons_state() -> None:
+    mixed = MixedPopulation(
+        Purkinje(6, 2, sheet_shape=(4, 3), filter_shape=(2, 3, 3)),
+        Purkinje(6, 3, sheet_shape=(3, 2), filter_shape=(2, 2, 2), norm="both"),
+    )
+    x = torch.zeros(3, 6, 5)
+    closed, exact = count_closed_form(mixed, x), count_exact(mixed, x)
+    assert closed.counts.macs == exact.macs
+    assert sum(closed.counts.flops.values()) == sum(exact.flops.values())
+    assert closed.counts.uncounted == {}
+
+
+@pytest.mark.parametrize("transmitters", [1, 3])
+def test_a_neuron_has_one_tree_and_as_many_synapses_as_places(transmitters: int) -> None:
+    cells = Purkinje(
+        6, 4, sheet_shape=(4, 3), filter_shape=(2, 3, 3), synapses=7, transmitters=transmitters
+    )
+    rows = {row.stage: row for row in cells.closed_form(torch.Size((2, 6, 5)))}
+    assert sum(row.neurons for row in rows.values()) == 4
+    assert sum(row.synapses for row in rows.values()) == 4 * 7
+    # Each transmitter has a filter of its own.
+    assert rows["dendrites"].essay == 2 * 4 * transmitters * 7 * 5 * 18
+    assert rows["dendrites"].direct == 2 * 4 * transmitters * 12 * 5 * 18

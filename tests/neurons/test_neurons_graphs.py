@@ -1,0 +1,160 @@
+"""Neurons as graphs and in half precision: torch.compile, torch.export, bfloat16 autocast, meta."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.layers import DendriticSpike, PoissonSpikes, ReleaseOrWait
+from neuroconv.neurons import Granule, GranuleConv2d, Population, Purkinje
+
+SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 2}
+RICH: dict[str, Any] = SMALL | {
+    "threshold": 1.5,
+    "synapses": 11,
+    "norm": "both",
+    "excitatory": 0.5,
+    "vesicles": True,
+    "transmitters": 2,
+    "law": "bistable",
+    "unit_taps": True,
+}
+IMAGE: dict[str, Any] = {"time_steps": 3, "norm": "both", "threshold": 1.0, "law": "sublinear"}
+Build = Callable[[], nn.Module]
+
+
+def soft() -> DendriticSpike:
+    return DendriticSpike(0.9, 0.1, softness=0.3, reach=3, learn_pull=True, learn_threshold=True)
+
+
+class Stream(nn.Module):
+    """A step, then one more from the state that the first returned."""
+
+    def __init__(self, neurons: Any) -> None:
+        super().__init__()
+        self.neurons = neurons
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, state = self.neurons.stream(x[:, :, :1])
+        second, _ = self.neurons.stream(x[:, :, 1:], state)
+        return torch.cat([first, second], 2)
+
+
+def compiled_equals_eager(module: nn.Module, x: Tensor) -> None:
+    """Outputs and gradients, draws included."""
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    results = []
+    for run in (module, compiled):
+        given = x.clone().requires_grad_()
+        torch.manual_seed(1)
+        rate = run(given)
+        gradients = torch.autograd.grad(rate.square().sum(), (given, *module.parameters()))
+        results.append((rate, *gradients))
+    for eager, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, eager, rtol=0, atol=1e-10)
+    assert results[0][0].any()
+
+
+@pytest.mark.slow
+def test_compiled_populations(population: Population) -> None:
+    population.requires_grad_()
+    activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
+    compiled_equals_eager(population, activity)
+
+
+@pytest.mark.slow
+def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
+    frames = torch.rand(2, image_layer.in_channels, 3, 4, 6, dtype=torch.float64)
+    compiled_equals_eager(image_layer, frames)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "dendrites", "mean_wait": 0.5},
+        RICH | {"mean_wait": 0.5, "dropout_scope": "unit"},
+        SMALL | {"mode": "valid", "backend": "fft", "output": ReleaseOrWait()},
+    ],
+    ids=["norm", "rich", "release_or_wait"],
+)
+def test_compiled_neurons_with_their_draws(options: Any, training: bool) -> None:
+    spike = soft() if "law" in options else None
+    cells = Purkinje(6, 2, **(SMALL | options), spike=spike).double().train(training)
+    nn.init.constant_(cells.bias if cells.bias is not None else cells.soma_norm.bias, 0.5)  # type: ignore[union-attr, arg-type]
+    compiled_equals_eager(cells, torch.rand(3, 6, 4, dtype=torch.float64))
+
+
+def test_a_compiled_stream() -> None:
+    cells = Purkinje(6, 2, **SMALL, law="supralinear", output=PoissonSpikes()).double().eval()
+    nn.init.constant_(cells.get_parameter("bias"), 0.5)
+    activity = torch.rand(3, 6, 4, dtype=torch.float64)
+    compiled_equals_eager(Stream(cells), activity)
+    torch.testing.assert_close(Stream(cells)(activity), cells(activity), rtol=0, atol=1e-12)
+
+
+def test_a_compiled_image_layer_with_its_draws() -> None:
+    layer = GranuleConv2d(3, 4, (2, 3), **IMAGE, spike=soft(), mean_wait=0.5).double()
+    compiled_equals_eager(layer, torch.rand(2, 3, 4, 5, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: Granule(20, 3), (2, 20)),
+        (lambda: Purkinje(6, 2, **RICH, spike=soft()), (2, 6, 4)),
+        (lambda: Purkinje(6, 2, **SMALL, mode="valid", backend="fft", norm="dendrites"), (2, 6, 4)),
+        (lambda: Stream(Purkinje(6, 2, **SMALL, spike=DendriticSpike())), (2, 6, 3)),
+        (lambda: GranuleConv2d(3, 4, (2, 3), **IMAGE, spike=soft()), (2, 3, 4, 5, 6)),
+        (lambda: GranuleConv2d(3, 4, (2, 3), time_steps=1), (2, 3, 5, 6)),
+    ],
+    ids=["granule", "rich", "fft", "stream", "image", "still"],
+)
+def test_export(build: Build, shape: tuple[int, ...]) -> None:
+    module = build().eval()
+    x = torch.rand(shape)
+    exported = torch.export.export(module, (x,)).module()
+    other = torch.rand(shape)
+    torch.testing.assert_close(exported(other), module(other))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: Granule(60, 30), (4, 60, 5)),
+        (lambda: Granule(60, 30, norm="both", threshold=3.0, excitatory=0.5), (4, 60, 5)),
+        (lambda: Purkinje(60, 10, **RICH, spike=soft()), (4, 60, 5)),
+        (lambda: Purkinje(60, 10, **SMALL, mode="per_dendrite", law="sublinear"), (4, 60, 5)),
+        (lambda: Purkinje(60, 10, **SMALL, backend="fft", wiring="dense"), (4, 60, 5)),
+        (lambda: GranuleConv2d(3, 8, 3, **IMAGE, spike=soft()), (2, 3, 5, 8, 8)),
+        (lambda: GranuleConv2d(3, 8, 3, time_steps=1, law="bistable"), (2, 3, 8, 8)),
+    ],
+    ids=["granule", "granule_norm", "rich", "per_dendrite", "fft", "image", "still"],
+)
+def test_bfloat16_autocast_is_near_float32(build: Build, shape: tuple[int, ...]) -> None:
+    module = build().eval()
+    x = torch.rand(shape)
+    exact = module(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        near = module(x)
+    assert near.isfinite().all()
+    assert exact.abs().max() > 1e-3
+    assert (near.float() - exact).abs().max() < 0.05 * exact.abs().max()
+    # And it learns.
+    module.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = module(x).float().square().sum()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_on_meta(population: Population) -> None:
+    cells = population.to("meta")
+    with torch.device("meta"):
+        rate, state = cells.stream(torch.empty(2, cells.in_features, 3, dtype=torch.float64))
+        later, _ = cells.stream(torch.empty(2, cells.in_features, 2, dtype=torch.float64), state)
+    assert (rate.shape, later.shape) == ((2, 2, 3), (2, 2, 2))
+    assert rate.is_meta

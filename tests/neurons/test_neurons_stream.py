@@ -1,0 +1,213 @@
+"""Time in stretches: a window piece by piece is the window at once, and state is explicit."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, NeuronState, Purkinje
+from neuroconv.neurons import Population as Cells
+
+STEPS = 7
+partitions = st.sets(st.integers(1, STEPS - 1)).map(
+    lambda cuts: [b - a for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), STEPS], strict=True)]
+)
+# The fixtures build neurons in eval mode, which no example changes.
+for_each_partition = settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 3}
+
+
+def streamed(module: Any, x: Tensor, stretches: list[int]) -> tuple[Tensor, Any]:
+    """The window in stretches, each from the state that the one before it returned."""
+    outputs, state = [], None
+    for stretch in x.split(stretches, 2):
+        rate, state = module.stream(stretch) if state is None else module.stream(stretch, state)
+        outputs.append(rate)
+    return torch.cat(outputs, 2), state
+
+
+def same_state(one: Any, other: Any) -> None:
+    """Equal up to the last digits of float64, part by part."""
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    elif isinstance(one, tuple):
+        for a, b in zip(one, other, strict=True):
+            same_state(a, b)
+
+
+@for_each_partition
+@given(stretches=partitions)
+def test_any_partition_of_a_populations_window(population: Cells, stretches: list[int]) -> None:
+    activity = torch.rand(2, population.in_features, STEPS, dtype=torch.float64)
+    whole, end = population.stream(activity)
+    torch.testing.assert_close(population(activity), whole, rtol=0, atol=0)
+    rate, state = streamed(population, activity, stretches)
+    torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
+    same_state(state, end)
+
+
+@for_each_partition
+@given(stretches=partitions)
+def test_any_partition_of_an_image_layers_window(
+    image_layer: GranuleConv2d, stretches: list[int]
+) -> None:
+    frames = torch.rand(2, image_layer.in_channels, STEPS, 4, 6, dtype=torch.float64)
+    whole, end = image_layer.stream(frames)
+    torch.testing.assert_close(image_layer(frames), whole, rtol=0, atol=0)
+    rate, state = streamed(image_layer, frames, stretches)
+    torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
+    same_state(state, end)
+
+
+def test_a_population_step_by_step(population: Cells) -> None:
+    activity = torch.rand(2, population.in_features, 6, dtype=torch.float64)
+    rate, _ = streamed(population, activity, [1] * 6)
+    torch.testing.assert_close(rate, population(activity), rtol=0, atol=1e-12)
+
+
+def test_integrate_and_fire_are_a_stream(population: Cells) -> None:
+    activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
+    _, state = population.stream(activity)
+    potential, between = population.integrate(activity, state)
+    assert between.output is state.output  # nothing has fired yet
+    rate, end = population.fire(potential, between)
+    wanted, wanted_end = population.stream(activity, state)
+    assert torch.equal(rate, wanted)
+    same_state(end, wanted_end)
+
+
+def test_a_mixed_population_in_stretches() -> None:
+    mixed = MixedPopulation(
+        Granule(8, 3, filter_shape=(3, 4, 2)), Purkinje(8, 2, **SMALL, norm="both")
+    )
+    mixed = mixed.double().eval()
+    activity = torch.rand(2, 8, STEPS, dtype=torch.float64)
+    whole = mixed(activity)
+    assert whole.shape == (2, 5, STEPS)
+    assert torch.equal(whole, torch.cat([each(activity) for each in mixed.populations], 1))
+    for stretches in ([1] * STEPS, [3, 4], [5, 1, 1]):
+        rate, state = streamed(mixed, activity, stretches)
+        torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
+        assert len(state) == 2
+    rows = mixed.closed_form(torch.Size((2, 8, STEPS)))
+    parts = [each.closed_form(torch.Size((2, 8, STEPS))) for each in mixed.populations]  # type: ignore[operator]
+    assert rows == (*parts[0], *parts[1])
+
+
+def test_populations_that_do_not_mix() -> None:
+    with pytest.raises(ValueError, match=r"in_features=\[8, 9\]; expected one or more populations"):
+        MixedPopulation(Granule(8, 3), Granule(9, 3))
+    with pytest.raises(ValueError, match=r"in_features=\[\]; expected one or more populations"):
+        MixedPopulation()
+
+
+# --- state is an argument and a result, and nothing else
+
+
+def traces(module: nn.Module) -> list[Any]:
+    """All that a module holds: its tensors' values, and every attribute of every submodule."""
+    tensors = [value.clone() for value in (*module.parameters(), *module.buffers())]
+    plain = [
+        copy.copy({name: value for name, value in vars(each).items() if not name.startswith("_")})
+        for each in module.modules()
+    ]
+    return [tensors, plain]
+
+
+@torch.no_grad()
+def test_state_is_explicit_in_a_population(population: Cells) -> None:
+    activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
+    before = traces(population)
+    _, state = population.stream(activity)
+    kept = copy.deepcopy(state)
+    first, after_first = population.stream(activity, state)
+    again, after_again = population.stream(activity, state)
+    assert torch.equal(first, again)
+    same_state(after_first, after_again)
+    same_state(state, kept)  # the argument is left alone
+    assert torch.equal(population(activity), population.stream(activity)[0])
+    tensors, plain = traces(population)
+    assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
+    assert before[1] == plain
+
+
+@torch.no_grad()
+def test_state_is_explicit_in_an_image_layer(image_layer: GranuleConv2d) -> None:
+    frames = torch.rand(2, image_layer.in_channels, 4, 4, 6, dtype=torch.float64)
+    before = traces(image_layer)
+    _, state = image_layer.stream(frames)
+    kept = copy.deepcopy(state)
+    first, after_first = image_layer.stream(frames, state)
+    again, after_again = image_layer.stream(frames, state)
+    assert torch.equal(first, again)
+    same_state(after_first, after_again)
+    same_state(state, kept)
+    tensors, plain = traces(image_layer)
+    assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
+    assert before[1] == plain
+
+
+def test_what_the_state_holds() -> None:
+    cells = Purkinje(8, 2, **SMALL, transmitters=2).eval()
+    _, state = cells.stream(torch.rand(3, 8, 1))
+    assert isinstance(state, NeuronState)
+    assert state.sheet is not None
+    assert state.current is not None
+    assert state.sheet.shape == (3, 4, 2, 4, 3)  # two steps of a filter of three
+    assert state.current.shape == (3, 2, 2)
+    assert not state.sheet[:, :, 0].any()  # before the window: at rest
+    assert state.sheet[:, :, 1].all()
+    assert (state.output, state.places) == (None, None)
+
+
+def test_gradients_run_through_the_state() -> None:
+    cells = Purkinje(8, 2, **SMALL).double().eval()
+    nn.init.constant_(cells.soma.weight, 0.5)
+    activity = torch.rand(2, 8, 5, dtype=torch.float64, requires_grad=True)
+    rate, _ = streamed(cells, activity, [2, 2, 1])
+    (whole,) = torch.autograd.grad(cells(activity)[..., -1].sum(), activity)
+    (pieces,) = torch.autograd.grad(rate[..., -1].sum(), activity)
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-12)
+    assert pieces[..., 0].any()  # from the first stretch to the last
+
+
+# --- training: waiting periods run on from stretch to stretch
+
+
+@pytest.mark.parametrize("scope", ["neuron", "unit"])
+@pytest.mark.parametrize("mode", ["wait", "redraw", "independent"])
+def test_waits_run_on_in_training(mode: Any, scope: Any) -> None:
+    cells = Granule(8, 40, mean_wait=1.0, dropout_mode=mode, dropout_scope=scope).double()
+    nn.init.constant_(cells.get_parameter("bias"), 1.0)
+    activity = torch.rand(3, 8, STEPS, dtype=torch.float64)
+    rates = []
+    for stretches in ([STEPS], [1] * STEPS, [2, 4, 1]):
+        torch.manual_seed(5)
+        rates.append(streamed(cells, activity, stretches)[0])
+    torch.testing.assert_close(rates[1], rates[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(rates[2], rates[0], rtol=0, atol=1e-12)
+    torch.manual_seed(5)
+    assert torch.equal(cells(activity), rates[0])
+    assert not torch.equal(cells(activity), rates[0])  # draws run on, state does not
+    if scope == "neuron":
+        assert 0.2 < (rates[0] == 0).double().mean() < 0.8
+
+
+def test_waits_run_on_in_an_image_layer() -> None:
+    layer = GranuleConv2d(2, 6, (2, 3), time_steps=2, mean_wait=1.0).double()
+    nn.init.constant_(layer.get_parameter("bias"), 1.0)
+    frames = torch.rand(2, 2, STEPS, 5, 6, dtype=torch.float64)
+    torch.manual_seed(5)
+    whole = layer(frames)
+    assert 0.2 < (whole == 0).double().mean() < 0.8
+    for stretches in ([1] * STEPS, [2, 4, 1]):
+        torch.manual_seed(5)
+        rate, _ = streamed(layer, frames, stretches)
+        torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)

@@ -1,0 +1,313 @@
+"""The granular layer's feedback loop and the climbing fibres, against loops over single numbers."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from neuroconv.flops import count_exact
+from neuroconv.neurons import Golgi, Granule
+from neuroconv.zoo import Cerebellum, ClimbingFibres, GranularLayer, create_model
+
+FIBRES, CELLS, GOLGI = 12, 10, 3
+
+
+def granule(**keywords: Any) -> Granule:
+    sizes: dict[str, Any] = {"filter_shape": (3, 4, 3), "soma_time_steps": 2, "mean_wait": 0.0}
+    return Granule(FIBRES, CELLS, **sizes | keywords)
+
+
+def golgi(**keywords: Any) -> Golgi:
+    sizes: dict[str, Any] = {"sheet_shape": (4, 5), "filter_shape": (4, 5, 3), "mean_wait": 0.0}
+    return Golgi(CELLS, GOLGI, mode="per_dendrite", **sizes | keywords)
+
+
+def layer(seed: int = 0, **keywords: Any) -> GranularLayer:
+    """In float64 and evaluation, everything moved off its first value."""
+    torch.manual_seed(seed)
+    whole = GranularLayer(granule(**keywords), golgi(soma_time_steps=2), seed=3).double().eval()
+    with torch.no_grad():
+        for tensor in (*whole.parameters(), *whole.buffers()):
+            if tensor.is_floating_point():
+                tensor += 0.2 * torch.rand_like(tensor)
+    return whole
+
+
+def mossy(batch: int = 2, steps: int = 7) -> Tensor:
+    return torch.rand(batch, FIBRES, steps, dtype=torch.float64)
+
+
+# --- granule and Golgi cells
+
+
+@torch.no_grad()
+def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
+    """Step by step and cell by cell; Golgi cells hear all the past, up to the step before."""
+    assert whole.golgi is not None
+    assert whole.inhibition is not None
+    potential, _ = whole.granule.integrate(fibres)
+    wiring, weight = whole.inhibition.wiring.tolist(), whole.inhibition.weight
+    assert weight is not None
+    rates = torch.zeros_like(potential)
+    batch, cells, steps = potential.shape
+    for step in range(steps):
+        feedback = whole.golgi(rates[:, :, :step])[:, :, -1] if step else None
+        for image in range(batch):
+            for cell in range(cells):
+                total = float(potential[image, cell, step])
+                if feedback is not None:
+                    for place, axon in enumerate(wiring[cell]):
+                        inhibits = abs(float(weight[cell, place])) * float(feedback[image, axon])
+                        total -= inhibits / len(wiring[cell])
+                rates[image, cell, step] = max(0.0, total)
+    return rates
+
+
+@pytest.mark.parametrize("keywords", [{}, {"norm": "soma"}, {"law": "sublinear"}], ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_equals_a_loop_over_steps_and_cells(keywords: dict[str, Any], steps: int) -> None:
+    whole, fibres = layer(**keywords), mossy(steps=steps)
+    rates = whole(fibres)
+    torch.testing.assert_close(rates, loop(whole, fibres), rtol=1e-12, atol=1e-12)
+    assert rates.shape == (2, CELLS, steps)
+    assert (rates > 0).any()
+    if steps > 1:  # the loop has something to do
+        assert not torch.allclose(rates, whole.granule(fibres))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 5))
+def test_stretch_after_stretch_is_the_window(parts: list[int], seed: int) -> None:
+    whole, fibres = layer(seed), mossy(steps=sum(parts))
+    state, rates = None, []
+    for stretch in fibres.split(parts, dim=2):
+        rate, state = whole.stream(stretch, state)
+        rates.append(rate)
+    torch.testing.assert_close(torch.cat(rates, 2), whole(fibres), rtol=1e-12, atol=1e-12)
+
+
+def test_a_state_can_be_used_twice_and_the_module_keeps_none() -> None:
+    whole, fibres = layer(), mossy()
+    before = {key: value.clone() for key, value in whole.state_dict().items()}
+    _, state = whole.stream(fibres[:, :, :3])
+    first, second = (whole.stream(fibres[:, :, 3:], state)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
+    assert torch.equal(whole(fibres), whole(fibres))
+
+
+def test_waiting_periods_go_on_from_stretch_to_stretch_in_training() -> None:
+    whole, fibres = layer(mean_wait=0.8).train(), mossy(batch=20)
+    torch.manual_seed(1)
+    wanted = whole(fibres)
+    torch.manual_seed(1)
+    state, rates = None, []
+    for stretch in fibres.split([2, 4, 1], dim=2):
+        rate, state = whole.stream(stretch, state)
+        rates.append(rate)
+    torch.testing.assert_close(torch.cat(rates, 2), wanted, rtol=1e-12, atol=1e-12)
+    silent = (wanted == 0) & (whole.eval()(fibres) > 0)
+    assert silent.any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=4 * CELLS, max_size=4 * CELLS))
+def test_inhibition_is_never_positive(weights: list[float]) -> None:
+    whole = layer()
+    assert whole.inhibition is not None
+    assert whole.inhibition.weight is not None
+    with torch.no_grad():
+        whole.inhibition.weight.copy_(torch.tensor(weights).view(CELLS, 4))
+    assert (whole.inhibition.effective_weight() <= 0).all()
+    assert (whole.inhibition(torch.rand(2, GOLGI, 3, dtype=torch.float64)) <= 0).all()
+    fibres = mossy()
+    assert (whole(fibres) <= whole.granule(fibres)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 50), st.floats(0, 50), st.integers(0, 10))
+def test_more_inhibition_makes_the_next_step_sparser(one: float, other: float, seed: int) -> None:
+    """At the second step, whose Golgi cells have heard the same; later they hear less."""
+    fibres, rates = mossy(steps=2), []
+    for strength in sorted((one, other)):
+        whole = layer(seed)
+        assert whole.inhibition is not None
+        assert whole.inhibition.weight is not None
+        with torch.no_grad():
+            whole.inhibition.weight.fill_(strength)
+        rates.append(whole(fibres)[:, :, 1])
+    weaker, stronger = rates
+    assert (stronger <= weaker).all()
+    assert (stronger > 0).sum() <= (weaker > 0).sum()
+
+
+def test_more_inhibition_makes_the_windows_code_sparser() -> None:
+    fibres, shares = mossy(batch=8), []
+    for strength in (0.0, 1.0, 4.0, 16.0):
+        whole = layer()
+        assert whole.inhibition is not None
+        assert whole.inhibition.weight is not None
+        with torch.no_grad():
+            whole.inhibition.weight.fill_(strength)
+        shares.append(float((whole(fibres) > 0).double().mean()))
+    assert all(denser > sparser for denser, sparser in pairwise(shares))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_without_golgi_cells_it_is_the_granule_cells(training: bool) -> None:
+    cells = granule(mean_wait=0.5)
+    bare = GranularLayer(cells).train(training)
+    assert bare.golgi is None
+    assert bare.inhibition is None
+    assert len(list(bare.parameters())) == len(list(cells.parameters()))
+    fibres = mossy().float()
+    torch.manual_seed(1)
+    rates = bare(fibres)
+    torch.manual_seed(1)
+    assert torch.equal(rates, cells(fibres))
+    _, state = bare.stream(fibres)
+    assert (state.heard, state.golgi.sheet) == (None, None)
+    assert state.granule.sheet is not None
+    assert bare.closed_form(fibres.shape) == cells.closed_form(fibres.shape)
+
+
+def test_each_granule_cell_is_inhibited_at_four_glomeruli_by_the_seed() -> None:
+    wirings = []
+    for seed in (0, 0, 1):
+        whole = GranularLayer(granule(), golgi(), seed=seed)
+        assert whole.inhibition is not None
+        assert whole.inhibition.synapses == 4
+        wirings.append(whole.inhibition.wiring)
+    assert torch.equal(wirings[0], wirings[1])
+    assert not torch.equal(wirings[0], wirings[2])
+
+
+def test_golgi_cells_of_another_layer_are_refused() -> None:
+    with pytest.raises(ValueError, match="listen to 10 axons and there are 5 granule cells"):
+        GranularLayer(Granule(FIBRES, 5), golgi())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@pytest.mark.parametrize("keywords", [{}, {"norm": "both", "threshold": 3.0}], ids=str)
+def test_closed_form_is_what_the_counter_sees(steps: int, keywords: dict[str, Any]) -> None:
+    whole = GranularLayer(granule(**keywords), golgi()).eval()
+    counts = count_exact(whole, torch.zeros(2, FIBRES, steps), device="meta")
+    rows = whole.closed_form(torch.Size((2, FIBRES, steps)))
+    macs: dict[str, int] = {}
+    for row in rows:
+        for family, amount in row.macs.items():
+            macs[family] = macs.get(family, 0) + amount
+    assert macs == dict(counts.macs)
+    assert sum(row.pointwise for row in rows) == sum(counts.flops.values())
+    stages = [row.stage for row in rows]
+    assert len(set(stages)) == len(stages)
+    # Golgi cells first answer at the second step; each has a tree and 20 synapses however often.
+    golgi_rows = {row.stage: row for row in rows if row.stage.startswith("golgi ")}
+    assert bool(golgi_rows) is (steps > 1)
+    if golgi_rows:
+        assert golgi_rows["golgi dendrites"].neurons == GOLGI
+        assert golgi_rows["golgi synapses"].synapses == GOLGI * 20
+        assert golgi_rows["golgi inhibition"].synapses == CELLS * 4
+        assert golgi_rows["golgi dendrites"].essay == 2 * (steps - 1) * GOLGI * 20 * 4 * 5 * 3
+        assert golgi_rows["golgi dendrites"].direct == 2 * (steps - 1) * GOLGI * 4 * 5 * 3
+
+
+def test_gradients_reach_all_cells_and_pass_gradcheck() -> None:
+    whole, fibres = layer(), mossy(steps=4)
+    whole(fibres).sum().backward()
+    for key, parameter in whole.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.any(), key
+    names = ["inhibition.weight", "golgi.synapses.weight", "granule.dendrites.weight"]
+
+    def rates(fibres: Tensor, *values: Tensor) -> Tensor:
+        changed = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(whole, changed, (fibres,))
+
+    values = [whole.get_parameter(name).detach().clone().requires_grad_() for name in names]
+    assert torch.autograd.gradcheck(rates, (fibres.requires_grad_(), *values))
+
+
+# --- climbing fibres
+
+
+def test_complex_spikes_follow_the_formula() -> None:
+    fibres = ClimbingFibres(num_classes=4, purkinje_cells=7, resting_rate=0.8, gain=1.5)
+    logits, labels = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2])
+    rate = fibres(logits, labels)
+    assert rate.shape == (5, 7)
+    for image in range(5):
+        odds = [float(value.exp()) for value in logits[image]]
+        for cell in range(7):
+            kind = cell % 4  # classes are dealt out in turn
+            error = float(kind == labels[image]) - odds[kind] / sum(odds)
+            assert float(rate[image, cell]) == pytest.approx(max(0.0, 0.8 + 1.5 * error))
+
+
+def test_rest_missed_and_wrongly_claimed() -> None:
+    fibres = ClimbingFibres(3, 6)
+    sure = torch.tensor([[0.0, 100.0, 0.0]])
+    rest = [1.0, 1.0, 1.0] * 2
+    assert fibres(sure, torch.tensor([1])).tolist() == [rest]  # no error
+    missed, claimed = 3.0, 0.0
+    assert fibres(sure, torch.tensor([2])).tolist() == [[1.0, claimed, missed] * 2]
+
+
+def test_one_class_for_each_fibre_dealt_in_turn() -> None:
+    assert ClimbingFibres(3, 8).olive.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert ClimbingFibres(10, 4).olive.tolist() == [0, 1, 2, 3]
+    assert list(ClimbingFibres(3, 8).state_dict()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 4), "num_classes=0; expected positive"),
+        ((3, 0), "purkinje_cells=0; expected positive"),
+        ((3, 4, -1.0), "resting_rate=-1.0, gain=2.0; expected spikes per second, 0 or more"),
+        ((3, 4, 1.0, -0.5), "gain=-0.5; expected spikes per second, 0 or more"),
+    ],
+)
+def test_bad_sizes(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClimbingFibres(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 2), (4, 3)])
+def test_bad_logits(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"logits have shape .*; expected \(5 labels, 3 classes\)"):
+        ClimbingFibres(3, 4)(torch.zeros(shape), torch.zeros(5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("nuclei", [0, 5])
+def test_a_cerebellums_complex_spikes(nuclei: int) -> None:
+    sizes: dict[str, Any] = {"granule_cells": 20, "purkinje_cells": 8, "golgi_cells": 2}
+    model = create_model(
+        "cerebellum_tiny", image_shape=(1, 4, 4), num_classes=3, nuclei=nuclei, **sizes
+    )
+    assert isinstance(model, Cerebellum)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    logits = model(torch.rand(5, 1, 4, 4))
+    rate = model.complex_spikes(logits, labels)
+    assert rate.shape == (5, 8)
+    assert torch.equal(rate, ClimbingFibres(3, 8)(logits, labels))
+    assert (rate[0, [0, 3, 6]] >= 1).all()  # its own class can only be missed
+    assert (rate[0, [1, 2, 4, 5, 7]] <= 1).all()  # another can only be claimed
+    rate.sum().backward()  # an error signal of the logits
+    assert model.classifier.weight.grad is not None
+
+
+def test_the_climbing_fibres_do_not_run_with_an_image() -> None:
+    model = create_model("cerebellum_tiny")
+    ran: list[nn.Module] = []
+    fibres = model.get_submodule("climbing_fibres")
+    fibres.register_forward_hook(lambda module, args, rate: ran.append(module))
+    model(torch.rand(2, 1, 8, 8))
+    assert ran == []
+    assert isinstance(fibres, ClimbingFibres)
+    assert fibres.closed_form(torch.Size((2, 10)), torch.Size((2,))) == ()
