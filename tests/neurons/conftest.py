@@ -136,7 +136,7 @@ IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
         "claw": _units(4, 2, (2, 3), groups=2, wiring="claw"),
         "groups": _units(4, 4, (2, 2), groups=2, bias=False),
         "still_groups": _units(4, 4, (2, 2), groups=2, time_steps=1),
-        "geometry": _units(2, 2, (2, 3), (1, 2), (2, 1), (2, 1)),
+        "geometry": _units(2, 2, (2, 3), (1, 2), (2, 1), (2, 2)),
         "same": _units(padding="same"),
         "norm": _units(norm="both"),
         "norm_dendrites": _units(norm="dendrites", time_steps=1),
