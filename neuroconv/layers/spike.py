@@ -54,6 +54,9 @@ def dendritic_spike(
             "at least one site"
         )
 
+    if potential.shape[-2] == 1 or reach == 1:
+        return potential  # a branch without neighbours has none to lift, nor to learn instead
+
     def stage(sites: Tensor) -> Tensor:  # (before, P, after)
         clean = signal == "essay" and torch.is_grad_enabled()
         source = sites.detach() if clean else sites
@@ -116,7 +119,8 @@ class DendriticSpike(nn.Module):
             every other site the gradient of the identity, whatever the pull. A site has spiked if
             it holds the maximum of its own window, of equal ones the first, and the gate is open.
             Over a whole dendrite, hard and open, this is the complement of max-pooling. A learned
-            pull or threshold keeps the formula's gradient.
+            pull or threshold keeps the formula's gradient. A site without neighbours, a dendrite
+            of one or a reach of one, is left alone: nothing is lifted, and it learns as it is.
 
     Args:
         pull: how far toward the maximum, from 0 to 1.
@@ -192,12 +196,14 @@ class DendriticSpike(nn.Module):
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         """Comparisons for the maximum, then the gate's operations, then those of the lift."""
         sites, points = potential[-2], potential.numel()
+        learned = self.pull_logit is not None
+        if sites == 1 or self.reach == 1:
+            return (Cost("dendritic spike", pointwise=learned),)
         if self.reach is None:
             flops, gates = points, points // sites
         else:
             even = 1 - self.reach % 2
             flops, gates = points // sites * (sites + even) * self.reach, points
-        learned = self.pull_logit is not None
         moves = learned or self._start[0] > 0
         if self.softness:
             flops += gates * (3 + moves) + points * moves

@@ -332,13 +332,16 @@ class Population(nn.Module):
         branches = torch.Size((batch, neurons, steps, rows, columns))
         rates = torch.Size((batch, neurons, steps, columns))
         somata = torch.Size((batch, neurons, steps))
-        dendrites = self.dendrites.closed_form(lingering, self.synapses.synapses)
+        # What runs reads the past again; the essay and a direct convolution count a step once.
+        (fresh,) = self.dendrites.closed_form(sheet, self.synapses.synapses)
+        (trees_cost,) = self.dendrites.closed_form(lingering, self.synapses.synapses)
+        trees_cost = replace(trees_cost, neurons=neurons, essay=fresh.essay, direct=fresh.direct)
         joined = self._joining_flops(batch * trees * read * rows * columns, branches.numel())
         each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
         return (
             *self.synapses.closed_form(torch.Size((batch, self.in_features, steps))),
             *(() if self.threshold_norm is None else self.threshold_norm.closed_form(sheet)),
-            *(replace(cost, neurons=neurons) for cost in dendrites),
+            trees_cost,
             Cost("dendritic potential", pointwise=joined),
             *(() if self.spike is None else self.spike.closed_form(branches)),
             *self.dendritic_rate.closed_form(branches),

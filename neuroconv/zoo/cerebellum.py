@@ -147,8 +147,8 @@ def cerebellum_small(
         norm: batch normalisation of potentials.
         diffusion: dendritic filters "learned", or filled with a cable's diffusion at the start
             ("initial"), or for good ("held").
-        pull, spike_signal: of the dendritic spike; pull 0 has none. Purkinje dendrites that are one
-            number behind their filter have none: there is no neighbour to lift.
+        pull, spike_signal: of the dendritic spike; pull 0 has none. A Purkinje dendrite that is
+            one number behind its filter has no neighbour to lift.
         linear_dendrites: the control without the dendritic rectifier.
         law: how dendrites sum.
         soma_time_steps: taps of the soma's filter; 1 has no memory.
@@ -235,8 +235,6 @@ def cerebellum_small(
         unit_taps=purkinje_unit_taps,
         seed=seed + 1,
     )
-    if purkinje.dendrites.out_shape[0] == 1:
-        purkinje.spike = None
     if freeze_purkinje_filters:
         purkinje.dendrites.weight.requires_grad_(False)
     nuclear = None

@@ -101,19 +101,11 @@ class GranularLayer(nn.Module):
             feedback = torch.Size((batch, self.golgi.out_features, 1))
             # At its glomeruli a granule cell's inhibition is averaged; its soma adds it.
             averaged = batch * self.golgi.in_features * (_GLOMERULI + 1)
-            first = self.golgi.closed_form(heard)
-            # The essay and a direct convolution count a step once, however often it is read again.
-            later = [
-                replace(cost, essay=fresh.essay, direct=fresh.direct)
-                for cost, fresh in zip(
-                    self.golgi.closed_form(heard, resumed=True), first, strict=True
-                )
-            ]
             rows = [
                 cost
                 for step in range(steps - 1)
                 for cost in (
-                    *(later if step else first),
+                    *self.golgi.closed_form(heard, resumed=step > 0),
                     replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"),
                     Cost("glomeruli", pointwise=averaged),
                 )

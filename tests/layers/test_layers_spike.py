@@ -45,7 +45,8 @@ def column_spike(
         excess = torch.tensor(m - threshold, dtype=torch.float64)
         gate = torch.sigmoid(excess / softness).item() if softness else float(m > threshold)
         result.append(value + pull * gate * (m - value))
-        heard.append(1 - gate if first == p else 1.0)
+        alone = reach == 1 or len(x) == 1  # without neighbours there is no spike
+        heard.append(1 - gate if first == p and not alone else 1.0)
     return result, heard
 
 
