@@ -346,3 +346,12 @@ def test_shown_with_what_is_learned() -> None:
     assert "pull=0.5, threshold=0.0, softness=1.0, reach=None, signal='max'" in shown
     assert "learned: pull" in shown
     assert "learned" not in repr(DendriticSpike())
+
+
+@pytest.mark.parametrize("reach", [None, 3])
+def test_a_branch_without_neighbours_learns_as_it_is(reach: int | None) -> None:
+    x = torch.randn(2, 3, 1, 4, dtype=torch.float64, requires_grad=True)
+    result = DendriticSpike(1.0, -9.0, reach=reach, signal="essay")(x)
+    assert torch.equal(result, x)
+    (gradient,) = torch.autograd.grad(result.sum(), x)
+    assert torch.equal(gradient, torch.ones_like(x))

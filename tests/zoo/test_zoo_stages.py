@@ -193,7 +193,6 @@ def convnet(**keywords: Any) -> FrameNet:
         ({"nuclei": 7}, "classifier", lambda m: m.in_features == 7),
         ({"pull": 0.4}, "granular.granule.spike", lambda m: m.pull == 0.4 and m.reach is None),
         ({"pull": 0.4, "purkinje_mode": "same"}, "purkinje.spike", lambda m: m.pull == 0.4),
-        ({"pull": 0.4}, "purkinje", lambda m: m.spike is None),  # one number for each dendrite
         ({"law": "bistable"}, "granular.granule.summation", lambda m: m.law == "bistable"),
         ({"threshold": 3.0}, "purkinje.threshold_norm", lambda m: m.threshold == 3.0),
         # 15 synapses on 16 places
