@@ -80,9 +80,9 @@ class Profile:
         return sum(row.cost.executed for row in rows) if rows else None
 
     @property
-    def stages_mac(self) -> int:
-        """Executed MAC of all rows of the closed form."""
-        return sum(row.cost.executed for row in self.stages)
+    def stages_flop(self) -> int:
+        """FLOP of all rows of the closed form."""
+        return sum(row.cost.flop for row in self.stages)
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -122,10 +122,8 @@ class Profile:
         """Multiply-adds of all that is linear: contractions, and at two FLOPs each the products of
         synapses and of an FFT's spectra. Norms and activations are in `flop_per_sample`, as those
         of plain layers are."""
-        linear = (
-            row.cost for row in self.stages if row.cost.synapses or row.cost.essay is not None
-        )
-        return self.reference.mac + sum(cost.pointwise // 2 for cost in linear)
+        products = sum(row.cost.pointwise // 2 for row in self.stages if row.cost.linear)
+        return self.reference.mac + products
 
     @property
     def mac_per_sample(self) -> float:
@@ -219,8 +217,8 @@ class Profile:
             "direct_mac_per_sample": per_sample(cost.direct),
             "executed_mac_per_sample": per_sample(cost.executed),
             "mac_per_sample_by_family": {f: per_sample(mac) for f, mac in cost.macs.items()},
-            "other_flop_per_sample": per_sample(cost.pointwise),
-            "share_of_executed": cost.executed / self.stages_mac if self.stages_mac else 0.0,
+            "other_flop_per_sample": per_sample(cost.other),
+            "share_of_flop": ratio(cost.flop, self.stages_flop) if self.stages_flop else 0.0,
         }
 
 

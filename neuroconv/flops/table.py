@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from neuroconv.flops.profile import Profile
 
@@ -84,21 +86,38 @@ def _devices(profiles: Sequence[Profile], counter: str) -> str:
 
 
 def stage_table(profile: Profile, convention: Convention = "mac") -> Table:
-    """One row for each stage, per sample; the share is of the executed multiply-adds."""
+    """One row for each stage that costs anything, per sample, by module.
+
+    "other" is what is no multiply-add, and the share is of the FLOPs of all stages.
+    """
     factor, unit = _factor(convention), convention.upper()
-    table = Table(title=f"{profile.name}: {unit} a sample, stage by stage")
-    table.add_column("stage", no_wrap=True)
-    table.add_column("module", overflow="fold")
-    for column in ("neurons", "essay", "direct", "executed", "share"):
+    table = Table(
+        title=f"{profile.name}: {unit} a sample, stage by stage",
+        caption=f"other: FLOP beside multiply-adds (norms, activations, sums); share: of all FLOP",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("stage", overflow="fold")
+    for column in ("essay", "direct", "executed", "other", "share"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in profile.to_dict()["stages"]:
-        table.add_row(
-            row["stage"],
-            row["module"] or "-",
-            _number(row["neurons_per_sample"]),
-            _number(row["essay_mac_per_sample"], factor),
-            _number(row["direct_mac_per_sample"], factor),
-            _number(row["executed_mac_per_sample"], factor),
-            f"{row['share_of_executed']:.1%}",
-        )
+    rows = profile.to_dict()["stages"]
+    modules = list(dict.fromkeys(row["module"] for row in rows))
+    for module in modules:
+        own = [row for row in rows if row["module"] == module]
+        if len(modules) > 1:
+            neurons = sum(row["neurons_per_sample"] for row in own)
+            table.add_section()
+            table.add_row(Text(f"{module or 'the model'}: {neurons:,} neurons", style="bold"))
+        for row in own:
+            if not row["share_of_flop"]:
+                continue
+            table.add_row(
+                row["stage"],
+                _number(row["essay_mac_per_sample"], factor),
+                _number(row["direct_mac_per_sample"], factor),
+                _number(row["executed_mac_per_sample"] or None, factor),
+                _number(row["other_flop_per_sample"] or None),
+                f"{row['share_of_flop']:.1%}",
+            )
     return table

@@ -39,9 +39,25 @@ class Cost:
     direct: int | None = None
 
     @property
+    def linear(self) -> bool:
+        """Synapses and dendrites: their pointwise products are part of a linear map."""
+        return bool(self.synapses) or self.essay is not None
+
+    @property
     def executed(self) -> int:
-        """Multiply-adds of the algorithm that runs; two pointwise FLOPs are worth one."""
-        return sum(self.macs.values()) + self.pointwise // 2
+        """Multiply-adds of the algorithm that runs: contractions, and at two FLOPs each the
+        products of synapses and of an FFT's spectra."""
+        return sum(self.macs.values()) + (self.pointwise // 2 if self.linear else 0)
+
+    @property
+    def other(self) -> int:
+        """FLOPs that are no multiply-adds: norms, activations, sums."""
+        return 0 if self.linear else self.pointwise
+
+    @property
+    def flop(self) -> int:
+        """FLOPs of everything."""
+        return 2 * sum(self.macs.values()) + self.pointwise
 
 
 def fft_macs(points: int, *, real: bool = True) -> int:

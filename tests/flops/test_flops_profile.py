@@ -32,12 +32,12 @@ def test_cells_and_plain_layers_are_summed() -> None:
     assert result.dendritic_mac_per_neuron("essay") == 4_500
     # A product for each synapse and step is half a multiply-add; rectifiers and norms are none.
     assert result.mac == result.counts["exact"].mac + 2 * 5 * 15 * 8 // 2 + 2 * 5 * 15 * 3 // 2
-    assert result.stages_mac > result.mac
+    assert result.stages_flop > 2 * result.mac
     assert result.mac_per_neuron == result.mac / 2 / 21
     assert result.mac_per_neuron_step == pytest.approx(result.mac / 2 / 21 / 5)
     exact = result.counts["exact"]
     assert result.flop_per_sample == (2 * exact.mac + sum(exact.flops.values())) / 2
-    assert sum(row["share_of_executed"] for row in result.to_dict()["stages"]) == pytest.approx(1)
+    assert sum(row["share_of_flop"] for row in result.to_dict()["stages"]) == pytest.approx(1)
 
 
 def test_parameters_trained_frozen_and_buffers() -> None:
