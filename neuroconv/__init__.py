@@ -14,7 +14,7 @@ from neuroconv.neurons import (
 from neuroconv.training import train
 from neuroconv.zoo import create_model, list_models, match_parameters, register_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DeepNuclear",

@@ -141,7 +141,8 @@ class ClimbingFibres(nn.Module):
     Args:
         num_classes: K.
         purkinje_cells: N.
-        resting_rate: complex spikes per second without an error.
+        resting_rate: complex spikes per second without an error; 1 in the awake rat (Lang et al.
+            1999, abstract, doi:10.1523/JNEUROSCI.19-07-02728.1999).
         gain: spikes per second that a whole error adds; chosen, so that a missed class triples the
             rate and a class that is claimed without doubt is silenced.
 
