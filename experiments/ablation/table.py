@@ -1,17 +1,17 @@
-"""Prints the ablations' tables from the recorded comparisons.
+"""Writes the ablations' tables into README.md, from the recorded comparisons.
 
-python experiments/ablation/table.py granule
-python experiments/ablation/table.py cerebellum
+python experiments/ablation/table.py
 """
 
 import json
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
 from record import file_name
 
 HERE = Path(__file__).parent
+README = HERE / "README.md"
 
 
 def row(model: dict[str, Any], name: str, seconds: float) -> str:
@@ -28,21 +28,24 @@ def row(model: dict[str, Any], name: str, seconds: float) -> str:
     )
 
 
-def main(name: str) -> None:
-    recorded = json.loads((HERE / name / "comparison.json").read_text())
-    models = recorded["models"]
+def table(name: str) -> str:
+    """The table of one ablation, in Markdown."""
+    models = json.loads((HERE / name / "comparison.json").read_text())["models"]
     base = models[0]["seconds_per_epoch"]
-    print("| entry | test accuracy | points to the first | parameters | MFLOP an image | time |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for model in models:
-        print(row(model, name, base))
-    print(
-        f"\nTime: of an epoch, in units of the first entry's {base:.1f} s. "
-        "Bold: the paired 95 % interval over three seeds excludes zero."
+    head = "| entry | test accuracy | points to the first | parameters | MFLOP an image | time |"
+    lines = [head, "|---|---:|---:|---:|---:|---:|", *(row(model, name, base) for model in models)]
+    return "\n".join(lines) + f"\n\nTime is an epoch's, in units of the first entry's {base:.1f} s."
+
+
+def filled(page: str) -> str:
+    """The page with each table between its marks, <!-- NAME --> and <!-- end -->."""
+    return re.sub(
+        r"(<!-- (granule|cerebellum) -->\n).*?(<!-- end -->)",
+        lambda mark: f"{mark[1]}\n{table(mark[2])}\n\n{mark[3]}",
+        page,
+        flags=re.DOTALL,
     )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    README.write_text(filled(README.read_text()))

@@ -1,0 +1,32 @@
+"""Keeping freed memory: a setting of the whole process, so it is tried in one of its own."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from neuroconv.training.allocator import keep_freed_memory
+
+PROGRAM = """
+import resource, torch
+from neuroconv.training.allocator import keep_freed_memory
+assert keep_freed_memory()
+faults = []
+for _ in range(4):
+    torch.ones(8_000_000).mul_(2)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_block_is_not_faulted_in_again() -> None:
+    """32 MB are 7,812 pages of 4 KiB: three more blocks would fault three times as many."""
+    printed = subprocess.check_output([sys.executable, "-c", PROGRAM], text=True)
+    assert int(printed) < 2_000
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert keep_freed_memory() is False
