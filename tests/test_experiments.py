@@ -1,5 +1,6 @@
 """The experiments' own script, in small on the CPU, and the index of their folder."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from neuroconv.training import load_config
+from neuroconv.zoo import count_parameters, create_model
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -82,3 +86,24 @@ def test_the_index_names_every_experiment() -> None:
     folders = sorted(path.parent.name for path in EXPERIMENTS.glob("*/README.md"))
     assert [name for name in folders if f"({name}/README.md)" not in index] == []
     assert "gpu" in folders
+
+
+def test_the_ablations_page_holds_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = EXPERIMENTS / "ablation"
+    monkeypatch.syspath_prepend(str(folder))
+    spec = importlib.util.spec_from_file_location("ablation_table", folder / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    page = (folder / "README.md").read_text()
+    assert table.filled(page) == page
+    for name in ("granule", "cerebellum"):
+        models = json.loads((folder / name / "comparison.json").read_text())["models"]
+        files = [table.file_name(model["label"]) for model in models]
+        assert len(set(files)) == len(files) > 10
+        for file, model in zip(files, models, strict=True):
+            config = load_config(folder / name / f"{file}.toml")
+            assert config.model["name"] == model["name"]
+            assert config.data.train_limit == 10_000
+            assert model["parameters_trained"] == count_parameters(create_model(**config.model))

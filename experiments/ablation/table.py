@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 
-def row(model: dict[str, Any], name: str, seconds: float) -> str:
+def row(model: dict[str, Any], name: str, seconds: float, firing: float | None) -> str:
     mean, half = (model[f"test_accuracy_fraction_{key}"] for key in ("mean", "95_half_width"))
     difference = ""
     if model["difference_fraction_mean"] is not None:
@@ -24,7 +24,8 @@ def row(model: dict[str, Any], name: str, seconds: float) -> str:
     return (
         f"| [{model['label']}]({name}/{file_name(model['label'])}.toml) | {mean:.2%} ± "
         f"{100 * half:.2f} | {difference} | {model['parameters_trained']:,} "
-        f"| {model['mflop_per_image']:,.2f} | {model['seconds_per_epoch'] / seconds:.2f} |"
+        f"| {model['mflop_per_image']:,.2f} | {model['seconds_per_epoch'] / seconds:.2f} "
+        f"| {'' if firing is None else f'{firing:.0%}'} |"
     )
 
 
@@ -32,8 +33,13 @@ def table(name: str) -> str:
     """The table of one ablation, in Markdown."""
     models = json.loads((HERE / name / "comparison.json").read_text())["models"]
     base = models[0]["seconds_per_epoch"]
-    head = "| entry | test accuracy | points to the first | parameters | MFLOP an image | time |"
-    lines = [head, "|---|---:|---:|---:|---:|---:|", *(row(model, name, base) for model in models)]
+    firing = json.loads((HERE / name / "granule_cells_that_fire_fraction.json").read_text())
+    lines = [
+        "| entry | test accuracy | points to the first | parameters | MFLOP an image | time "
+        "| granule cells that fire |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *(row(model, name, base, firing[model["label"]]) for model in models),
+    ]
     return "\n".join(lines) + f"\n\nTime is an epoch's, in units of the first entry's {base:.1f} s."
 
 
