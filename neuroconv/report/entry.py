@@ -86,10 +86,11 @@ def finding(entries: Sequence[Entry]) -> str:
         )
     else:
         without = "" if best.dendrites else ", which has no dendrites,"
+        price = "as many FLOPs" if cost == "1" else f"{cost} times its FLOPs"
         sentence = (
             f"{best.label}{without} is best in the mean with {_percent(best.mean)} over "
             f"{_seeds(best)}, {abs(own.difference) * 100:.2f} points above {rival.label} for "
-            f"{cost} times its FLOPs"
+            f"{price}"
         )
     if own.difference_half_width is None:
         return f"{sentence}; one seed gives no interval, so this separates nothing."
