@@ -13,7 +13,7 @@ import resource, torch
 from neuroconv.training.allocator import keep_freed_memory
 assert keep_freed_memory()
 faults = []
-for _ in range(4):
+for _ in range(12):
     torch.ones(8_000_000).mul_(2)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 print(faults[-1] - faults[0])
@@ -22,9 +22,10 @@ print(faults[-1] - faults[0])
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_block_is_not_faulted_in_again() -> None:
-    """32 MB are 7,812 pages of 4 KiB: three more blocks would fault three times as many."""
+    """32 MB are 7,812 pages of 4 KiB. Eleven more blocks would fault 86,000 times; kept memory has
+    a new place or two to find, and then no more."""
     printed = subprocess.check_output([sys.executable, "-c", PROGRAM], text=True)
-    assert int(printed) < 2_000
+    assert int(printed) < 4 * 7_812
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
