@@ -22,8 +22,8 @@ print(faults[-1] - faults[0])
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_block_is_not_faulted_in_again() -> None:
-    """64 MB are 15,625 pages of 4 KiB. Eleven more blocks would fault 171,000 times; kept memory has
-    a new place or two to find, and then no more."""
+    """64 MB are 15,625 pages of 4 KiB. Eleven more blocks would fault 171,000 times; kept
+    memory has a new place or two to find, and then no more."""
     printed = subprocess.check_output([sys.executable, "-c", PROGRAM], text=True)
     assert int(printed) < 4 * 15_625
 
