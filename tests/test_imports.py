@@ -14,10 +14,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # What the files of a part may import of the project, themselves included.
 ALLOWED: dict[str, set[str]] = {
+    "references": {"references"},
     "layers": {"layers"},
-    "neurons": {"layers", "neurons"},
+    "neurons": {"references", "layers", "neurons"},
     "zoo": {"layers", "neurons", "zoo"},
-    "flops": {"layers", "flops"},
+    "flops": {"references", "layers", "flops"},
+    "brain": {"references", "layers", "neurons", "flops", "brain"},
     "data": {"data"},
 }
 FORBIDDEN: dict[str, set[str]] = {

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.checks import check_choice, check_positive, check_room, check_sizes
 from neuroconv.layers.summation import LAWS, Law
-from neuroconv.neurons.references import Source
+from neuroconv.references import Source
 
 Variant = Literal["dettmers2015", "literature"]
 VARIANTS: tuple[str, ...] = get_args(Variant)

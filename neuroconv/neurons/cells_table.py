@@ -10,7 +10,7 @@ from rich.text import Text
 
 from neuroconv.neurons.cell_numbers import VARIANTS
 from neuroconv.neurons.physiology import Difference, differences
-from neuroconv.neurons.references import REFERENCES, Source
+from neuroconv.references import REFERENCES, Source
 
 # Names for the file: what a number counts or its unit, where the field's name does not say it.
 _KEYS = {

@@ -4,7 +4,7 @@ What the essay leaves open and a model needs is marked "chosen" or "derived", wi
 """
 
 from neuroconv.neurons.cell_numbers import Physiology
-from neuroconv.neurons.references import Source
+from neuroconv.references import Source
 
 
 def _essay(section: str, note: str = "") -> Source:

@@ -9,7 +9,7 @@ share a window; `Physiology.cut_off` is the share of a slow membrane's response 
 """
 
 from neuroconv.neurons.cell_numbers import Physiology
-from neuroconv.neurons.references import Source
+from neuroconv.references import Source
 
 
 def _kept(what: str) -> Source:

@@ -21,7 +21,7 @@ from neuroconv.neurons.literature_cells import (
     PURKINJE_LITERATURE,
     PYRAMIDAL_LITERATURE,
 )
-from neuroconv.neurons.references import Source
+from neuroconv.references import Source
 
 __all__ = [
     "CELLS",

@@ -6,17 +6,14 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
 from neuroconv.report.entry import Entry
+from neuroconv.report.style import COLOURS, INK, log_ticks, plain
 
-# Okabe and Ito's colours that stand out on white and on black, and for the colour-blind.
-COLOURS = ("#0079BF", "#D55E00", "#009E73", "#CC79A7", "#C98A00", "#56B4E9", "#8C8C8C")
-INK = "#1c1d21"  # `svg` lets the page choose the colour of what is drawn in it
 ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 
@@ -100,14 +97,14 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
             )  # fmt: skip
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _plain(axes)
+        plain(axes)
     left, right = figure.axes
     left.set_ylabel("validation accuracy")
     runs = [run for entry in entries for run in entry.histories]
     _accuracy_axis(left, [record["val_accuracy"] for run in runs for record in run])
     right.set_ylabel("validation loss (nats, log scale)")
     right.set_yscale("log")
-    _log_ticks(right.yaxis)
+    log_ticks(right.yaxis)
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper center", frameon=False,
         ncols=min(4, len(entries)), fontsize=9.5, labelcolor=INK,
@@ -147,8 +144,8 @@ def accuracy_against_flops(
         )  # fmt: skip
     axes.set_xlabel("MFLOP per image (log scale)")
     axes.set_ylabel("test accuracy (logit scale)")
-    _log_ticks(axes.xaxis)
-    _plain(axes)
+    log_ticks(axes.xaxis)
+    plain(axes)
     _label_points(axes, entries, np.clip(spans, low, high))
     return figure
 
@@ -209,21 +206,3 @@ def _accuracy_axis(axes: Axes, accuracies: Sequence[float]) -> tuple[float, floa
     axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:g} %")
     axes.yaxis.set_minor_locator(NullLocator())
     return axes.get_ylim()
-
-
-def _log_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10 ..., written out."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_locator(NullLocator())
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.25, linewidth=0.6, color=INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("bottom", "left"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=9)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(INK)

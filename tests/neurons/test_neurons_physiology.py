@@ -27,7 +27,7 @@ from neuroconv.neurons.physiology import (
     differences,
     preset,
 )
-from neuroconv.neurons.references import OWN, REFERENCES, Reference, Source
+from neuroconv.references import OWN, REFERENCES, Reference, Source
 
 EVERY_NAMED = pytest.mark.parametrize("key", PRESETS, ids="-".join)
 

@@ -1,0 +1,51 @@
+"""`compare` and `demo`: a model beside its opponents, as a table and a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from neuroconv.cli.options import ConfigArgument, PageOption, prepare
+from neuroconv.training import load_config
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Trains the model of a TOML file and its [[opponents]], and writes a table and report.html.
+
+    Overrides as for `train`. Finished runs of the same configuration are not trained again.
+
+    Example: neuroconv compare configs/mnist_granule.toml --data.root DIR --report mnist/report.html
+    """
+
+    config: ConfigArgument
+    """a TOML file with [[opponents]]"""
+    report: PageOption = Path("report.html")
+    """the page; comparison.json and comparison.toml are written beside it"""
+    linear: bool = True
+    """also fit a linear classifier on the still images' pixels"""
+
+    def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
+        from neuroconv.compare import compare_and_report  # draws plots: not loaded for `list`
+
+        config = load_config(self.config, overrides)
+        prepare(self.report, "--report")
+        compare_and_report(config, output=self.report, title=self.config.stem, linear=self.linear)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The main job on embedded data: trains, counts and compares in under three minutes.
+
+    Example: neuroconv demo
+    """
+
+    report: PageOption = Path("report.html")
+    """where the page goes"""
+
+    def __call__(self, console: Console) -> None:
+        from neuroconv.compare import demo
+
+        prepare(self.report, "--report")
+        demo(report=self.report)

@@ -1,0 +1,67 @@
+"""What commands share: the kinds of their options, and files that are checked before the work."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from tyro.constructors import PrimitiveConstructorSpec
+
+
+def _image_shape_option() -> PrimitiveConstructorSpec[tuple[int, int, int] | None]:
+    """`--image-shape CxHxW`, in the notation of `neuroconv list`."""
+
+    def read(words: list[str]) -> tuple[int, int, int]:
+        sizes = words[0].split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+            raise ValueError(
+                f"{words[0]!r}: expected channels x height x width in pixels, such as 3x224x224"
+            )
+        channels, height, width = map(int, sizes)
+        return channels, height, width
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="CxHxW",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: ["x".join(map(str, value or ()))],
+    )
+
+
+# What tyro shows of an option: its metavar, and no "(default: None)".
+FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+PageOption = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+ConfigArgument = Annotated[
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG", help_behavior_hint="")
+]
+RunArgument = Annotated[
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
+]
+ImageShapeOption = Annotated[
+    tuple[int, int, int] | None, _image_shape_option(), tyro.conf.arg(help_behavior_hint="")
+]
+
+
+def say(console: Console, text: str) -> None:
+    """Print as it is: a path keeps its brackets, and stays on one line."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def prepare(path: Path | None, option: str) -> None:
+    """Makes the folder of an output file, and refuses the file, before the work and not after."""
+    if path is None:
+        return
+    problem = "it is a folder" if path.is_dir() else ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"its folder: {error.strerror}"
+    if not problem and not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "permission denied"
+    if problem:
+        raise ValueError(
+            f"{option} {path}: cannot be written ({problem}): expected the name of a file in a "
+            "folder that you may write to"
+        )
