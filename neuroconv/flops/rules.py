@@ -16,14 +16,21 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
 | reduction     | FLOP | one per input element (sum, mean, maximum, norm ...) |
 | normalisation | FLOP | running statistics 2 per element; own statistics 4, or 5 with a weight; |
 |               |      | RMS norm 3 or 4; softmax 5 |
-| pooling       | FLOP | window size per output element; adaptive: one per input element |
+| pooling       | FLOP | window size per output element; adaptive: one per input element; linear  |
+|               |      | or cubic interpolation: one per neighbour of an output element           |
+| scatter       | FLOP | one per element that is added where an index says                        |
+| random        | FLOP | one per number drawn, whatever the generator does for it                 |
+| sorting       | FLOP | n ceil(log2 n) comparisons along the axis; a binary search ceil(log2 n)  |
 
 The first three are *contractions*: every counter has a rule for each, and they must agree on them
 to the last digit. The rest is counted too, but not compared: one library call may be one operator
 for one counter and four for another (an average over a whole image is a pool or a mean).
 
-Biases ride on a contraction and are not counted. Views, copies, allocation, indexing, and integer
-or Boolean arithmetic cost nothing. What runs and has no rule is listed as uncounted.
+Biases ride on a contraction and are not counted; their gradients are reductions. Complex products
+are four real ones. The backward pass of a contraction is one of its size for each gradient asked
+for, that of a norm twice its forward pass. Views, copies, allocation, indexing, and integer or
+Boolean arithmetic cost nothing: `Counts.zero` says which and why. What runs and has no rule is
+listed as uncounted.
 """
 
 import math
@@ -31,7 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 CONTRACTIONS = ("convolution", "matmul", "fft")
-OTHERS = ("pointwise", "reduction", "normalisation", "pooling")
+OTHERS = ("pointwise", "reduction", "normalisation", "pooling", "scatter", "random", "sorting")
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,10 @@ class Counts:
         flops: FLOP by the other families.
         operators: MAC by operator, contractions only.
         modules: MAC by module path ("" is the model), contractions only, children included.
+        zero: operators that ran and cost nothing, with the reason.
         uncounted: what ran without a rule, with its number of calls. For the closed form these are
             modules, for the others operators.
+        backward: the backward pass, if it was counted; all else is the forward pass alone.
     """
 
     counter: str
@@ -55,7 +64,9 @@ class Counts:
     flops: Mapping[str, int]
     operators: Mapping[str, int] = field(default_factory=dict)
     modules: Mapping[str, int] = field(default_factory=dict)
+    zero: Mapping[str, str] = field(default_factory=dict)
     uncounted: Mapping[str, int] = field(default_factory=dict)
+    backward: "Counts | None" = None
 
     @property
     def mac(self) -> int:

@@ -1,8 +1,10 @@
 """Run a model on stand-in tensors, and leave the model as it was."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,12 +61,21 @@ def stand_in(
         return others[id(tensor)]
 
     saved = [(module, dict(module.__dict__)) for module in model.modules()]
+    held = [value for _, attributes in saved for value in attributes.values()]
+    generators = {
+        generator: generator.get_state()
+        for generator in held
+        if isinstance(generator, torch.Generator)
+    }
+    # The global generators too: a model may draw from them.
+    plain_random, numpy_random = random.getstate(), np.random.get_state()  # noqa: NPY002
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     try:
         for module, attributes in saved:
             module.__dict__["training"] = training
-            for table in ("_forward_hooks", "_forward_pre_hooks"):
-                module.__dict__[table] = attributes[table].copy()  # a failed trace leaves its own
+            for table, held in attributes.items():
+                if "_hooks" in table and isinstance(held, dict):
+                    module.__dict__[table] = held.copy()  # a failed trace leaves its own
             for table, copy in (("_parameters", False), ("_buffers", True)):
                 module.__dict__[table] = {
                     key: other(tensor, copy=copy) for key, tensor in attributes[table].items()
@@ -78,6 +89,10 @@ def stand_in(
             yield tuple(_like(item, place, copy=True) for item in inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
+        random.setstate(plain_random)
+        np.random.set_state(numpy_random)  # noqa: NPY002
+        for generator, state in generators.items():
+            generator.set_state(state)
         for module, attributes in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)

@@ -18,7 +18,6 @@ Backends compute the same numbers and differ in cost:
     auto     matmul for small sheets, else the cheaper of the other two; see `choose_backend`
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -300,18 +299,23 @@ def _conjugate(spectrum: Tensor) -> Tensor:
     return spectrum.conj().resolve_conj()
 
 
-def _sum_products(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Sum of complex products, without a temporary for each."""
-    (first, second), *rest = pairs
-    total = first * second
-    for left, right in rest:
-        total = total.addcmul_(left, right)
+def _sum_lags(inputs: Tensor, kernels: Tensor, *, forward: bool) -> Tensor:
+    """For each step, its spectrum times the last tap's, and so on `forward` or back in time.
+
+    Shape: inputs (B, N, T, ...), kernels (N, K, ...) -> (B, N, T, ...)
+    """
+    time_steps, k_time = inputs.shape[2], kernels.shape[1]
+    total = inputs * kernels[:, k_time - 1].unsqueeze(1)
+    for lag in range(1, min(time_steps, k_time)):
+        early, late = slice(0, time_steps - lag), slice(lag, time_steps)
+        to, source = (late, early) if forward else (early, late)
+        total[:, :, to].addcmul_(inputs[:, :, source], kernels[:, k_time - 1 - lag].unsqueeze(1))
     return total
 
 
 def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
-    time_steps, sites, dendrites = _sizes(sheet)[2:]
-    _, k_time, branches, across = _sizes(filters)
+    sites, dendrites = _sizes(sheet)[3:]
+    branches, across = _sizes(filters)[2:]
     size = _fft_size((sites, dendrites), (branches, across), mode)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
     before = (_padding(branches, mode)[0], _padding(across, mode)[0])
@@ -320,16 +324,8 @@ def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     for part in _real(sheet).contiguous().split(_chunk(sheet, size)):
         inputs = torch.fft.rfft2(part, s=size)
         # The last tap meets the present step, the one before it the step before, and so on.
-        spectra = [
-            _sum_products(
-                [
-                    (inputs[:, :, now - lag], kernels[:, k_time - 1 - lag])
-                    for lag in range(min(now + 1, k_time))
-                ]
-            )
-            for now in range(time_steps)
-        ]
-        potentials.append(torch.fft.irfft2(torch.stack(spectra, 2), s=size)[..., :rows, :cols])
+        spectra = _sum_lags(inputs, kernels, forward=True)
+        potentials.append(torch.fft.irfft2(spectra, s=size)[..., :rows, :cols])
     return torch.cat(potentials).to(sheet.dtype)
 
 
@@ -363,25 +359,17 @@ class _FFTConv(torch.autograd.Function):
         for part, grad_part in parts:
             grads = torch.fft.rfft2(grad_part, s=size)
             if ctx.needs_input_grad[0]:
-                spectra = [  # the step `then` reaches up to k_time later ones
-                    _sum_products(
-                        [
-                            (grads[:, :, then + lag], kernels[:, k_time - 1 - lag])
-                            for lag in range(min(time_steps - then, k_time))
-                        ]
-                    )
-                    for then in range(time_steps)
-                ]
-                back = torch.fft.irfft2(torch.stack(spectra, 2), s=size)
+                spectra = _sum_lags(grads, kernels, forward=False)  # a step reaches later ones
+                back = torch.fft.irfft2(spectra, s=size)
                 grad_sheets.append(back[..., :sites, :dendrites])
             if ctx.needs_input_grad[1]:
                 inputs, conjugates = torch.fft.rfft2(part, s=size), _conjugate(grads)
                 for lag in range(min(time_steps, k_time)):
-                    pairs = [
-                        (inputs[:, :, now - lag], conjugates[:, :, now])
-                        for now in range(lag, time_steps)
-                    ]
-                    total[:, k_time - 1 - lag] += _sum_products(pairs).sum(0)
+                    # Step by step, into one sum: a product of all steps would be read again.
+                    summed = inputs[:, :, 0] * conjugates[:, :, lag]
+                    for now in range(lag + 1, time_steps):
+                        summed.addcmul_(inputs[:, :, now - lag], conjugates[:, :, now])
+                    total[:, k_time - 1 - lag] += summed.sum(0)
         grad_filters = None
         if ctx.needs_input_grad[1]:
             # The forward pass shifted the filter by its padding; the gradient is shifted back.

@@ -1,0 +1,174 @@
+"""How the exact counter counts contractions: convolutions, matrix products, Fourier transforms.
+
+Every rule takes one operator's call and gives multiply-adds (MAC) from the sizes of its tensors; a
+fused operator gives its other FLOPs too. A product of complex numbers is four of real ones.
+"""
+
+from collections.abc import Callable
+from math import prod
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from neuroconv.flops.calls import Amounts, Call, Rule
+from neuroconv.flops.rules import fft_transform_macs
+
+
+def _complex(call: Call) -> int:
+    return 4 if call.results[0].is_complex() else 1
+
+
+def _convolution(call: Call) -> Amounts:
+    x, weight, out = call.tensor(0), call.tensor(1), call.results[0]
+    # An element of the smaller map meets each tap of its unit, or of its channel, once.
+    positions = x if call.given.get("transposed") else out
+    points = out.shape[0] * prod(positions.shape[2:])
+    return {"convolution": _complex(call) * weight.numel() * points}
+
+
+def _convolution_backward(call: Call) -> Amounts:
+    # Each gradient is a convolution as large as the forward one, grouped or not; torch's own
+    # formula takes the weight gradient of a grouped one too high by the number of groups.
+    grad, x, weight = call.tensor(0), call.tensor(1), call.tensor(2)
+    transposed, (to_input, to_weight, to_bias) = call.given["transposed"], call.given["output_mask"]
+    positions = x if transposed else grad
+    forward = _complex(call) * x.shape[0] * weight.numel() * prod(positions.shape[2:])
+    amounts = {"convolution": forward * (to_input + to_weight)}
+    return amounts | ({"reduction": grad.numel()} if to_bias else {})
+
+
+def _product(first: int) -> Callable[[Call], Amounts]:
+    """Any matrix product: what comes out, times the last axis of the operand at `first`."""
+
+    def amounts(call: Call) -> Amounts:
+        return {"matmul": _complex(call) * call.results[0].numel() * call.tensor(first).shape[-1]}
+
+    return amounts
+
+
+def _dot(call: Call) -> Amounts:
+    return {"matmul": _complex(call) * call.tensor(0).numel()}
+
+
+def _addbmm(call: Call) -> Amounts:
+    return {"matmul": _complex(call) * call.tensor(1).numel() * call.tensor(2).shape[-1]}
+
+
+def _trilinear(call: Call) -> Amounts:
+    factors = [call.tensor(place) for place in range(3)]
+    axes = factors[0].dim() + len(call.given["expand1"])
+    sizes = [1] * axes
+    for place, factor in enumerate(factors, start=1):
+        inserted = set(call.given[f"expand{place}"])
+        held = [axis for axis in range(axes) if axis not in inserted]
+        for axis, size in zip(held, factor.shape, strict=True):
+            sizes[axis] = max(sizes[axis], size)
+    return {"matmul": prod(sizes), "pointwise": prod(sizes)}  # a product, and a multiply-add
+
+
+def _attention(products: int) -> Callable[[Call], Amounts]:
+    """`products` of the size of query x key; where there are two, the second is with the values."""
+
+    def amounts(call: Call) -> Amounts:
+        query, key, value = (call.given[name] for name in ("query", "key", "value"))
+        scores = prod(query.shape[:-1]) * key.shape[-2]
+        narrow, wide = query.shape[-1], value.shape[-1]
+        if products == 2:
+            mask = next(
+                (call.given[n] for n in ("attn_mask", "attn_bias") if n in call.given), None
+            )
+            return {
+                "matmul": scores * (narrow + wide),
+                "pointwise": scores * (1 + (mask is not None)),
+                "normalisation": 5 * scores,
+            }
+        # Backward: the scores anew, and the gradients to query and key over `narrow`; to the
+        # weights and to the values over `wide`.
+        return {
+            "matmul": scores * (3 * narrow + 2 * wide),
+            "pointwise": 2 * scores,
+            "normalisation": (5 + 4) * scores,
+        }
+
+    return amounts
+
+
+_GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # by torch's number of a mode: ReLU, tanh, LSTM, GRU
+# FLOPs of one hidden unit and step beside the matrix products, by gates: what a cell does when it
+# runs operator by operator.
+_CELL_FLOPS = {4: 13, 3: 10, 1: 2}
+
+
+def _recurrent(passes: int) -> Callable[[Call], Amounts]:
+    """Each weight matrix meets each step of each sequence once; backward twice (`passes`)."""
+
+    def amounts(call: Call) -> Amounts:
+        given, x = call.given, call.tensor(0)
+        gates, hidden = _GATES[given["mode"]], given["hidden_size"]
+        weights = tree_leaves([held for name, held in given.items() if name.startswith("weight")])
+        matrices = [each for each in weights if isinstance(each, Tensor) and each.dim() == 2]
+        cells = sum(each.shape[0] == gates * hidden for each in matrices) // 2  # layers, directions
+        steps = x.numel() // x.shape[-1]
+        return {
+            "matmul": passes * steps * sum(each.numel() for each in matrices),
+            "pointwise": passes * steps * cells * hidden * _CELL_FLOPS[gates],
+        }
+
+    return amounts
+
+
+def _fused_cell(gates: int) -> Callable[[Call], Amounts]:
+    def amounts(call: Call) -> Amounts:
+        return {"pointwise": call.written * _CELL_FLOPS[gates]}
+
+    return amounts
+
+
+def _fft(real: bool) -> Callable[[Call], Amounts]:
+    def amounts(call: Call) -> Amounts:
+        x = call.tensor(0)
+        points = prod(x.shape[axis] for axis in call.given["dim"])
+        return {"fft": fft_transform_macs(points, real=real) * (x.numel() // max(points, 1))}
+
+    return amounts
+
+
+def _fft_c2r(call: Call) -> Amounts:
+    x, axes, last = call.tensor(0), call.given["dim"], call.given["last_dim_size"]
+    points = prod(x.shape[axis] for axis in axes[:-1]) * last  # the input holds half of the axis
+    transforms = x.numel() // prod(x.shape[axis] for axis in axes)
+    return {"fft": fft_transform_macs(points, real=True) * transforms}
+
+
+CONTRACTION_RULES: dict[str, Rule] = {
+    **Rule("convolution", "weights x output positions x batch (transposed: input positions)",
+           _convolution).of("convolution _convolution cudnn_convolution mkldnn_convolution"),
+    **Rule("convolution", "as the forward convolution for each gradient that is asked for",
+           _convolution_backward).of("convolution_backward"),
+    **Rule("matmul", "m n k of each matrix product", _product(0)).of("mm bmm mv _scaled_mm"),
+    **Rule("matmul", "m n k of each matrix product", _product(1)).of(
+        "addmm baddbmm addmv _addmm_activation"),
+    **Rule("matmul", "batch m n k", _addbmm).of("addbmm"),
+    **Rule("matmul", "one MAC an element", _dot).of("dot vdot"),
+    **Rule("matmul", "a product and a MAC for each triple", _trilinear).of("_trilinear"),
+    **Rule("matmul", "query x key and weights x value; 6 FLOP a score for scale and softmax",
+           _attention(2)).of(
+        "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+        "_scaled_dot_product_fused_attention_overrideable"),
+    **Rule("matmul", "five products: the scores anew, and four gradients", _attention(5)).of(
+        "_scaled_dot_product_flash_attention_backward "
+        "_scaled_dot_product_flash_attention_for_cpu_backward "
+        "_scaled_dot_product_efficient_attention_backward "
+        "_scaled_dot_product_cudnn_attention_backward "
+        "_scaled_dot_product_fused_attention_overrideable_backward"),
+    **Rule("matmul", "each weight matrix once a step; 13, 10 or 2 FLOP a unit (LSTM, GRU, RNN)",
+           _recurrent(1)).of("mkldnn_rnn_layer _cudnn_rnn miopen_rnn"),
+    **Rule("matmul", "twice the forward pass", _recurrent(2)).of(
+        "mkldnn_rnn_layer_backward _cudnn_rnn_backward miopen_rnn_backward"),
+    **Rule("pointwise", "13 FLOP a unit", _fused_cell(4)).of("_thnn_fused_lstm_cell"),
+    **Rule("pointwise", "10 FLOP a unit", _fused_cell(3)).of("_thnn_fused_gru_cell"),
+    **Rule("fft", "1.25 n log2 n MAC a transform", _fft(real=True)).of("_fft_r2c"),
+    **Rule("fft", "2.5 n log2 n MAC a transform", _fft(real=False)).of("_fft_c2c"),
+    **Rule("fft", "1.25 n log2 n MAC a transform", _fft_c2r).of("_fft_c2r"),
+}  # fmt: skip

@@ -1,0 +1,361 @@
+"""The exact counter: every operator is counted, costs nothing for a reason, or is listed."""
+
+import inspect
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.flop_counter import FlopCounterMode
+
+from neuroconv.flops import Counts, count_closed_form, count_exact
+from neuroconv.flops.operators import RULES, ZERO
+from neuroconv.neurons import Granule, Purkinje
+from neuroconv.zoo import create_model, get_builder, list_models
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> object:
+        return self.function(*inputs)
+
+
+def count(function: Callable[..., object], *inputs: Tensor, **options: object) -> Counts:
+    return count_exact(Call(function), inputs, **options)  # type: ignore[arg-type]
+
+
+def backward_of(counts: Counts) -> Counts:
+    assert counts.backward is not None
+    return counts.backward
+
+
+image = torch.zeros(2, 4, 6, 8)
+flat = torch.zeros(6, 10)
+
+# By name: the function, its inputs, MAC and FLOP by family; derived by hand from the convention.
+FORWARD: dict[str, tuple[Callable[..., object], tuple[Tensor, ...], dict[str, int]]] = {
+    "cat_pad_index": (lambda x: F.pad(torch.cat([x, x[:, [1, 0]]], 1), (1, 1)), (image,), {}),
+    "gather": (lambda x: x.gather(0, torch.zeros(3, 10, dtype=torch.long, device=x.device)),
+               (flat,), {}),
+    "scatter_add": (lambda x: torch.zeros_like(x).scatter_add(
+        0, torch.zeros(4, 10, dtype=torch.long, device=x.device), x[:4]), (flat,),
+        {"scatter": 40}),
+    "index_add": (lambda x: x.index_add(0, torch.tensor([0, 1, 1], device=x.device), x[:3]),
+                  (flat,), {"scatter": 30}),
+    "index_put": (lambda x: x.index_put((torch.tensor([0, 0], device=x.device),), x[:2],
+                                        accumulate=True), (flat,), {"scatter": 20}),
+    "index_put_replaces": (lambda x: x.index_put((torch.tensor([0, 0], device=x.device),), x[:2]),
+                           (flat,), {}),
+    "embedding_bag": (lambda x: F.embedding_bag(torch.zeros(5, 3, dtype=torch.long,
+                      device=x.device), x, mode="sum"), (flat,), {"reduction": 15 * 10}),
+    "sort": (lambda x: torch.sort(x)[0], (flat,), {"sorting": 60 * 4}),
+    "topk": (lambda x: torch.topk(x, 2, dim=0)[0], (flat,), {"sorting": 60 * 3}),
+    "searchsorted": (lambda x: torch.searchsorted(x[0], x[1]), (flat,), {"sorting": 10 * 4}),
+    "rand": (lambda x: torch.rand(3, 5, device=x.device), (flat,), {"random": 15}),
+    "normal_and_scale": (lambda x: 2 * torch.randn_like(x), (flat,),
+                         {"random": 60, "pointwise": 60}),
+    "poisson": (lambda x: torch.poisson(x), (flat,), {"random": 60}),
+    "bernoulli": (lambda x: torch.bernoulli(x), (flat,), {"random": 60}),
+    "integers_drawn": (lambda x: torch.randint(5, (7,), device=x.device), (flat,), {}),
+    "upsample_nearest": (lambda x: F.interpolate(x, scale_factor=2), (image,), {}),
+    "upsample_bilinear": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (image,),
+                          {"pooling": 4 * 4 * image.numel()}),
+    "grid_sample": (lambda x: F.grid_sample(x, torch.zeros(2, 3, 3, 2, device=x.device),
+                    align_corners=False), (image,), {"pooling": 4 * 2 * 4 * 9}),
+    "bilinear": (lambda x, y: F.bilinear(x, y, torch.zeros(7, 10, 5, device=x.device)),
+                 (flat, torch.zeros(6, 5)), {"matmul": 6 * 7 * 50, "pointwise": 6 * 7 * 50}),
+    "complex_product": (lambda x: torch.complex(x, x) @ torch.complex(x, x).T, (flat,),
+                        {"matmul": 4 * 6 * 6 * 10}),
+    "cdist": (lambda x: torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"), (flat,),
+              {"reduction": 3 * 36 * 10}),
+    "mse": (lambda x: F.mse_loss(x, x), (flat,), {"pointwise": 120}),
+    "cross_entropy": (lambda x: F.cross_entropy(x, torch.zeros(6, dtype=torch.long,
+                      device=x.device)), (flat,), {"normalisation": 300, "reduction": 6}),
+    "vmapped_convolution": (
+        # each of five neurons has a filter of its own: vmap makes one grouped convolution of it
+        torch.vmap(lambda x, w: F.conv1d(x, w), in_dims=(1, 0)),
+        (torch.zeros(2, 5, 3, 9), torch.zeros(5, 4, 3, 2)), {"convolution": 2 * 5 * 8 * 4 * 3 * 2}),
+    "vmapped_product": (torch.vmap(torch.mv), (torch.zeros(5, 3, 4), torch.zeros(5, 4)),
+                        {"matmul": 60}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward(name: str, device: str) -> None:
+    function, inputs, expected = FORWARD[name]
+    counts = count(function, *inputs, device=device, strict=True)
+    assert {**counts.macs, **counts.flops} == expected
+    assert counts.backward is None
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.zeros(*shape, requires_grad=True)
+
+
+# By name: the function, inputs that require gradients, and the backward pass alone.
+BACKWARD: dict[str, tuple[Callable[..., object], tuple[Tensor, ...], dict[str, int]]] = {
+    "linear": (F.linear, (leaf(5, 3), leaf(4, 3)), {"matmul": 2 * 60}),
+    "linear_bias": (F.linear, (leaf(5, 3), leaf(4, 3), leaf(4)),
+                    {"matmul": 2 * 60, "reduction": 20}),
+    "linear_weight_alone": (F.linear, (torch.zeros(5, 3), leaf(4, 3)), {"matmul": 60}),
+    "relu": (F.relu, (leaf(6, 10),), {"pointwise": 60}),
+    "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+                   (leaf(6, 10), leaf(10), leaf(10)), {"normalisation": 2 * 5 * 60}),
+    "layer_norm": (lambda x: F.layer_norm(x, (10,)), (leaf(6, 10),), {"normalisation": 2 * 4 * 60}),
+    "softmax": (lambda x: F.softmax(x, 1), (leaf(6, 10),), {"normalisation": 4 * 60}),
+    "max_pool": (lambda x: F.max_pool2d(x, 2), (leaf(2, 4, 6, 8),), {"pooling": 2 * 4 * 12}),
+    "avg_pool": (lambda x: F.avg_pool2d(x, 2), (leaf(2, 4, 6, 8),), {"pooling": 2 * 4 * 12 * 4}),
+    "gather": (lambda x: x.gather(0, torch.zeros(3, 10, dtype=torch.long, device=x.device)),
+               (leaf(6, 10),), {"scatter": 30}),
+    "index": (lambda x: x[:, [0, 0, 3]], (leaf(6, 10),), {"scatter": 18}),
+    "embedding": (lambda w: F.embedding(torch.zeros(5, 3, dtype=torch.long, device=w.device), w),
+                  (leaf(6, 10),), {"scatter": 150}),
+    "sum": (torch.sum, (leaf(6, 10),), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("name", BACKWARD)
+def test_backward(name: str, device: str) -> None:
+    function, inputs, expected = BACKWARD[name]
+    counts = count(function, *inputs, device=device, backward=True, strict=True)
+    after = backward_of(counts)
+    assert {**after.macs, **after.flops} == expected
+    assert after.backward is None
+
+
+def test_backward_of_a_grouped_convolution_under_vmap() -> None:
+    # torch's own counter takes the weight gradients too high by the number of neurons.
+    per_neuron = torch.vmap(lambda x, w: F.conv1d(x, w), in_dims=(1, 0))
+    counts = count(per_neuron, leaf(2, 5, 3, 9), leaf(5, 4, 3, 2), backward=True)
+    assert backward_of(counts).mac == 2 * counts.mac
+    with FlopCounterMode(display=False) as stock:
+        per_neuron(leaf(2, 5, 3, 9), leaf(5, 4, 3, 2)).sum().backward()
+    assert stock.get_total_flops() > 2 * 3 * counts.mac
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrent_cells(kind: type[nn.RNNBase], layers: int, bidirectional: bool) -> None:
+    model = kind(3, 4, num_layers=layers, bidirectional=bidirectional, batch_first=True)
+    x = torch.zeros(2, 5, 3, requires_grad=True)
+    gates, own = {nn.LSTM: (4, 13), nn.GRU: (3, 10), nn.RNN: (1, 2)}[kind]
+    directions = 1 + bidirectional
+    heard = [3] + [4 * directions] * (layers - 1)
+    expected = sum(2 * 5 * directions * gates * 4 * (size + 4) for size in heard)
+    flops = 2 * 5 * directions * layers * 4 * own
+    for device in ("meta", "cpu"):
+        counts = count_exact(model, x, device=device, backward=True, strict=True)
+        assert counts.macs == {"matmul": expected}, device
+        # Operator by operator nobody asks for the gradient to the initial state, which is zero.
+        initial = 2 * directions * layers * gates * 4 * 4
+        assert backward_of(counts).mac in (2 * expected, 2 * expected - initial), device
+        # Where the input's share of the gates is one product for all steps, as it may be on the
+        # CPU, a layer adds its bias in an operator of its own.
+        apart, rest = divmod(counts.flops["pointwise"] - flops, gates * 4 * 2 * 5)
+        assert rest == 0, device
+        assert 0 <= apart <= layers * directions * (kind is not nn.LSTM and device == "cpu"), device
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell])
+def test_a_recurrent_cell(kind: type[nn.RNNCellBase]) -> None:
+    counts = count_exact(kind(3, 4), torch.zeros(2, 3), strict=True)
+    gates, own = (4, 13) if kind is nn.LSTMCell else (3, 10)
+    assert counts.macs == {"matmul": 2 * gates * 4 * 7}
+    assert counts.flops == {"pointwise": 2 * 4 * own}
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_attention(device: str) -> None:
+    q, k, v = leaf(2, 3, 5, 4), leaf(2, 3, 7, 4), leaf(2, 3, 7, 4)
+    counts = count(
+        F.scaled_dot_product_attention, q, k, v, device=device, backward=True, strict=True
+    )
+    scores = 2 * 3 * 5 * 7
+    assert counts.macs == {"matmul": scores * 8}
+    assert counts.flops["normalisation"] == 5 * scores
+    # The fused kernel makes the scores anew, the plain one has kept them.
+    assert backward_of(counts).mac in (scores * 16, scores * 20)
+
+
+def test_inference_mode_is_seen_through() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, padding="same"), nn.Flatten(), nn.Linear(288, 5))
+    plain = count_exact(model, image)
+
+    def inferred(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            result: Tensor = model(x)
+            return result
+
+    assert count(inferred, image, device="cpu").macs == plain.macs
+
+
+def test_same_padding_of_conv3d_is_counted() -> None:
+    model = nn.Conv3d(2, 8, (5, 3, 4), padding="same")
+    with pytest.warns(UserWarning, match="even kernel"):
+        counts = count_exact(model, torch.zeros(1, 2, 20, 12, 16), device="cpu")
+    assert counts.mac == 8 * 2 * 60 * 20 * 12 * 16
+
+
+@pytest.fixture
+def unknown() -> Iterator[Callable[[Tensor], Tensor]]:
+    """An operator that no table has heard of."""
+    with torch.library._scoped_library("neuroconv_test", "FRAGMENT") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        for key in ("CPU", "Meta"):
+            library.impl("twice", lambda x: x + x, key)
+        yield torch.ops.neuroconv_test.twice
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_an_unknown_operator_is_listed_and_fails_in_strict_mode(
+    unknown: Callable[[Tensor], Tensor], device: str
+) -> None:
+    def function(x: Tensor) -> Tensor:
+        return unknown(x) @ x.T
+
+    counts = count(function, flat, device=device)
+    assert counts.uncounted == {"neuroconv_test.twice.default": 1}
+    assert counts.macs == {"matmul": 6 * 6 * 10}
+    with pytest.raises(ValueError, match=r"no rule for neuroconv_test\.twice\.default"):
+        count(function, flat, device=device, strict=True)
+
+
+def test_what_costs_nothing_says_why() -> None:
+    counts = count(lambda x: torch.cat([x.t(), x.t()]).clone().argsort() * 2, flat.clone())
+    assert counts.zero["aten.t.default"] == "a view: no element moves"
+    assert counts.zero["aten.cat.default"] == "moves elements"
+    assert counts.zero["aten.clone.default"] == "copies, or changes the type"
+    assert counts.zero["aten.mul.Tensor"] == "integers or Booleans alone"
+    assert set(counts.flops) == {"sorting"}
+
+
+def test_sparse_operands_are_listed() -> None:
+    counts = count(lambda x: torch.sparse.mm(x.to_sparse(), x.T), flat, device="cpu")
+    assert any("mm" in operator for operator in counts.uncounted)
+    assert counts.macs == {}
+
+
+def test_no_operator_has_two_entries() -> None:
+    assert set(RULES) & set(ZERO) == set()
+    for name, rule in RULES.items():
+        assert rule.how, name
+    aten = torch.ops.aten
+    lost = [n for n in (*RULES, *ZERO) if not (hasattr(aten, n) or hasattr(aten, f"{n}_"))]
+    assert lost == []
+
+
+class Wanderer(nn.Module):
+    """Moves every state that a counting run could move."""
+
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(10)
+        self.linear = nn.Linear(10, 10)
+        self.register_buffer("total", torch.zeros(()))
+        self.generator = torch.Generator().manual_seed(3)
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total += 1
+        self.seen += 1
+        noise = torch.rand(10, generator=self.generator).to(x.device)
+        random.random()
+        np.random.rand()  # noqa: NPY002
+        x = F.dropout(self.linear(self.norm(x)), 0.5) + noise + torch.rand_like(x)
+        return x.relu_()
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_is_left_behind(device: str, training: bool) -> None:
+    model, x = Wanderer(), torch.ones(6, 10)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    tables = {
+        (path, key): dict(table)
+        for path, module in model.named_modules()
+        for key, table in vars(module).items()
+        if "hooks" in key
+    }
+    states = (
+        torch.get_rng_state(), model.generator.get_state(), random.getstate(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+    )  # fmt: skip
+    count_exact(model, x, device=device, training=training, backward=True)
+    with pytest.raises(ValueError, match="no rule"):  # nor when it ends in an error
+        count_exact(
+            nn.Sequential(model, Call(lambda x: torch.linalg.qr(x)[0])),
+            x,
+            device=device,
+            strict=True,
+        )
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    for path, module in model.named_modules():
+        for key, table in vars(module).items():
+            if "hooks" in key:
+                assert dict(table) == tables[path, key]
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert torch.equal(states[1], model.generator.get_state())
+    assert states[2] == random.getstate()
+    assert states[3] == np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert (model.training, model.seen) == (True, 0)
+    assert torch.is_grad_enabled()
+    assert _get_current_dispatch_mode() is None
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(x, torch.ones(6, 10))
+
+
+DIRECT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "granule": (lambda: Granule(30, 6, backend="direct"), (30, 5)),
+    "purkinje": (
+        lambda: Purkinje(
+            30, 2, synapses=60, sheet_shape=(8, 10), filter_shape=(4, 10, 5), backend="direct"
+        ),
+        (30, 5),
+    ),
+    "granule_convnet": (lambda: create_model("granule_convnet", image_shape=(1, 8, 8)), (1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", DIRECT)
+@pytest.mark.parametrize("device", ["meta", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_direct_column_is_the_same_everywhere(name: str, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    build, shape = DIRECT[name]
+    model = build()
+    stated = count_closed_form(model, torch.zeros(1, *shape))
+    contractions = stated.counts.macs
+    if name != "granule_convnet":  # image layers fold time steps into channels
+        (dendrites,) = (row.cost.direct for row in stated.rows if row.cost.direct is not None)
+        assert contractions["convolution"] == dendrites
+    for training in (False, True):
+        for batch in (1, 8):
+            counts = count_exact(
+                model, torch.zeros(batch, *shape), device=device, training=training
+            )
+            assert counts.macs == {k: batch * mac for k, mac in contractions.items()}
+            assert counts.uncounted == {}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_zoo_entry_is_counted_whole_forward_and_backward(name: str) -> None:
+    shape = inspect.signature(get_builder(name)).parameters["image_shape"].default
+    with torch.device("meta"):
+        model, x = create_model(name), torch.zeros(2, *shape)
+    counts = count_exact(model, x, backward=True, training=True, strict=True)
+    assert backward_of(counts).mac > counts.mac // 2
