@@ -21,7 +21,10 @@ from neuroconv.zoo import count_parameters, create_model, get_builder, list_mode
 
 PROJECT = Path(__file__).resolve().parent.parent
 DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
-COMMANDS = ["list", "profile", "cells", "train", "compare", "resume", "evaluate", "match", "demo"]
+COMMANDS = [
+    *("list", "profile", "cells", "operators", "brain", "train", "compare", "resume", "evaluate"),
+    *("match", "demo"),
+]
 ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
 SMALL = """
 [model]
@@ -228,7 +231,7 @@ def test_every_number_of_a_profile_has_its_unit(call: Call, tmp_path: Path) -> N
     call("profile", "cerebellum_tiny", "--json", tmp_path / "p.json", "--no-stages")
     units = {
         "mac", "flop", "samples", "steps", "parameters", "elements", "neurons", "synapses",
-        "calls", "share",
+        "calls", "share", "byte", "bytes", "joules", "accumulates",
     }  # fmt: skip
     ways = numbers_in(json.loads((tmp_path / "p.json").read_text()))
     assert len(ways) > 50
@@ -238,7 +241,7 @@ def test_every_number_of_a_profile_has_its_unit(call: Call, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", list_models())
 def test_counters_agree_on_every_zoo_entry(call: Call, tmp_path: Path, name: str) -> None:
-    shape = ["--image-shape", "3x32x32"] if name == "resnet18" else []  # 224 pixels take seconds
+    shape = ["--image-shape", "3x64x64"] if name == "resnet18" else []  # 224 pixels take seconds
     status, _, err = call("profile", name, *shape, "--no-stages", "--json", tmp_path / "p.json")
     assert (status, err) == (0, "")
     (counted,) = json.loads((tmp_path / "p.json").read_text())

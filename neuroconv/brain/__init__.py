@@ -1,1 +1,26 @@
 """The essay's estimate of the brain, from the modules' own counts, and what speaks against it."""
+
+from neuroconv.brain.defaults import default_inputs
+from neuroconv.brain.estimate import Estimate, Sensitivity, Swing, estimate_brain
+from neuroconv.brain.inputs import Correlation, Input, Inputs
+from neuroconv.brain.quantity import Quantity, bare_numbers
+from neuroconv.brain.readings import READINGS, Reading
+from neuroconv.brain.setting import read_inputs
+from neuroconv.brain.tables import BrainReport
+
+__all__ = [
+    "READINGS",
+    "BrainReport",
+    "Correlation",
+    "Estimate",
+    "Input",
+    "Inputs",
+    "Quantity",
+    "Reading",
+    "Sensitivity",
+    "Swing",
+    "bare_numbers",
+    "default_inputs",
+    "estimate_brain",
+    "read_inputs",
+]

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from neuroconv.references import Source
 
 
@@ -49,9 +52,7 @@ class Quantity:
 
 
 # Units that a key may end in instead: "measured_s", "year".
-_KEY_UNITS = frozenset(
-    "year years hz s ms j pj w kw mw flop mac bytes share ratio usd flop_per_s mac_per_s".split()
-)
+_KEY_UNITS = tuple("year hz s ms j pj w flop mac bytes share flop_per_s mac_per_s".split())  # noqa: SIM905
 
 
 def bare_numbers(data: Any, place: str = "") -> list[str]:
@@ -71,9 +72,7 @@ def bare_numbers(data: Any, place: str = "") -> list[str]:
                 bare += bare_numbers(each, f"{place}.{key}" if place else str(key))
         return bare
     if isinstance(data, list | tuple):
-        return [
-            bare for i, each in enumerate(data) for bare in bare_numbers(each, f"{place}[{i}]")
-        ]
+        return [bare for i, each in enumerate(data) for bare in bare_numbers(each, f"{place}[{i}]")]
     return [f"{place} = {data!r}"] if _is_number(data) else []
 
 
@@ -87,3 +86,25 @@ def _text(data: Any) -> bool:
 
 def _names_unit(key: str) -> bool:
     return any(key == unit or key.endswith(f"_{unit}") for unit in _KEY_UNITS)
+
+
+def scientific(value: float, digits: int = 4, trim: bool = False) -> str:
+    """A number as tables show it: 1.075e21, 400, 2.4. Trimmed, 1.000e21 is 1e21."""
+    if value == 0 or 1e-3 <= abs(value) < 10**5:
+        return f"{value:,.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    if trim and "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def plain_table(title: str) -> Table:
+    """A table as the brain report has them, without columns."""
+    return Table(
+        title=title,
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        caption_justify="left",
+        title_justify="left",
+    )

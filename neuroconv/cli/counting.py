@@ -1,36 +1,45 @@
-"""`profile` and `cells`: what models and cells cost, and whose numbers a cell has."""
+"""`profile`, `cells` and `operators`: what models cost, whose numbers, and how it is counted."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
 from rich.console import Console
-from torch import Tensor, nn
 
 from neuroconv import flops
-from neuroconv.cli.options import FileOption, ImageShapeOption, prepare, say
-from neuroconv.cli.zoo import image_shape
-from neuroconv.flops import COUNTERS, profile, stage_table, summary_table
-from neuroconv.neurons import CELL_CLASSES, Variant
+from neuroconv.cli.options import (
+    FileOption,
+    ImageShapeOption,
+    InputShapeOption,
+    prepare,
+    say,
+    track,
+)
+from neuroconv.cli.subjects import Options, Subject, find_subjects
+from neuroconv.flops import COUNTERS, in_units, operators_table, profile, stage_table, summary_table
+from neuroconv.neurons import Variant
 from neuroconv.neurons.cells_table import cells_rows, cells_table, references_table
-from neuroconv.zoo import count_parameters, create_model
+from neuroconv.zoo import count_parameters
 
-_AXONS = 1_000  # that a cell is profiled with; sparse wiring costs the same for any number
 _REAL_PARAMETERS = 20_000_000  # above it, a model is counted without being given memory
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Counts what models and cells cost: essay, direct and executed multiply-adds.
+    """Counts what models and cells cost: multiply-adds, FLOPs, bytes, time, energy.
 
-    A cell (granule, purkinje, golgi, deep_nuclear, pyramidal) is one neuron of full size.
+    A NAME is a model of `neuroconv list`, a cell (granule, purkinje, golgi, deep_nuclear or
+    pyramidal: one neuron of full size), the folder of a finished run, or any module as
+    module:Class. A wildcard stands for cells and models: '*' is all of them.
 
     Example: neuroconv profile granule purkinje --json cells.json
 
-    Example: neuroconv profile resnet18 --image-shape 3x64x64 --convention flop
+    Example: neuroconv profile '*' --device cpu --no-stages --plot roofline.svg
+
+    Example: neuroconv profile torchvision.models:vit_b_16 --input-shape 3x224x224
     """
 
     names: Annotated[
@@ -38,33 +47,40 @@ class Profile:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="NAME...", help_behavior_hint=""),
     ]
-    """models of `neuroconv list`, and cells"""
+    """models, cells, runs, modules"""
     counter: Literal["all", "closed_form", "exact", "fvcore"] = "all"
     """what counts; counters that run must agree"""
     device: Literal["meta", "cpu", "cuda"] = "meta"
-    """where the closed form and the exact counter run; meta takes no memory, and leaves fvcore,
-    which has to run the model, to the CPU and to models of up to 20 million parameters"""
+    """where the model runs to be counted. meta takes no memory, and leaves fvcore, which has to run
+    the model, to the CPU and to models of up to 20 million parameters. On cpu and cuda time and
+    firing are measured too, beside the machine's peaks"""
     convention: Literal["mac", "flop"] = "mac"
-    """what the tables show; 1 MAC = 2 FLOP"""
+    """what the tables show of multiply-adds; 1 MAC = 2 FLOP"""
+    strict: bool = False
+    """fail on an operator that the exact counter has no rule for"""
     variant: Annotated[
         Variant | None,
         tyro.conf.arg(metavar="{dettmers2015,literature}", help_behavior_hint=""),
     ] = None
     """of a cell: whose numbers (default: the essay's, where it speaks of the cell)"""
     neurons: int = 1
-    """of a cell: neurons in the population"""
+    """of a cell: neurons in the population; a hundred million take no more time than one"""
     mode: Literal["same", "valid", "per_dendrite"] = "same"
     """of a cell: how the filter meets the sheet"""
     backend: Literal["auto", "direct", "fft", "matmul"] = "auto"
     """of a cell: the dendritic convolution's algorithm"""
     image_shape: ImageShapeOption = None
     """of a zoo model: its image, such as 3x224x224 (default: the model's own)"""
+    input_shape: InputShapeOption = None
+    """of a module:Class: one sample, such as 3x224x224"""
     batch: int = 1
     """samples in the run that is counted"""
     stages: bool = True
     """also print a table of the stages"""
     json: FileOption = None
     """write everything that the tables show, and more, to this file"""
+    plot: FileOption = None
+    """draw the roofline of this machine with every NAME on it, with --device cpu or cuda"""
 
     def __call__(self, console: Console) -> None:
         if not self.names:
@@ -74,9 +90,12 @@ class Profile:
         for option, value in (("--neurons", self.neurons), ("--batch", self.batch)):
             if value < 1:
                 raise ValueError(f"{option} {value}: expected an integer of at least 1")
+        if self.plot is not None and self.device == "meta":
+            raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
+        subjects = find_subjects(self.names, self._options())
         prepare(self.json, "--json")
-        counters = COUNTERS if self.counter == "all" else (self.counter,)
-        profiles = [_profile_one(name, self, counters) for name in self.names]
+        prepare(self.plot, "--plot")
+        profiles = [self._profile(subject) for subject in track(subjects, "counting")]
         side_by_side = max(1, (console.width - 40) // 18)
         for first in range(0, len(profiles), side_by_side):
             shown = profiles[first : first + side_by_side]
@@ -84,16 +103,91 @@ class Profile:
         if self.stages:
             for each in profiles:
                 console.print(stage_table(each, self.convention))
+        self._say_conditions(profiles, console)
+        if self.json is not None:
+            self.json.write_text(json.dumps([each.to_dict() for each in profiles], indent=2) + "\n")
+            say(console, f"written to {self.json}")
+        if self.plot is not None:
+            self._draw(subjects, profiles, self.plot)
+            say(console, f"drawn in {self.plot}")
+        if any(each.agree is False for each in profiles):
+            raise RuntimeError("the counters disagree; see the table's last row")
+
+    def _options(self) -> Options:
+        return Options(
+            batch=self.batch,
+            neurons=self.neurons,
+            variant=self.variant,
+            mode=self.mode,
+            backend=self.backend,
+            image_shape=self.image_shape,
+            input_shape=self.input_shape,
+        )
+
+    def _profile(self, subject: Subject) -> flops.Profile:
+        with torch.device("meta"):
+            model, inputs = subject.build()
+        # Only a run needs memory: fvcore's on the CPU, or one that --device asks for.
+        if self.device != "meta" or count_parameters(model) <= _REAL_PARAMETERS:
+            model, inputs = subject.build()
+        return profile(
+            model,
+            inputs,
+            name=subject.name,
+            counters=COUNTERS if self.counter == "all" else (self.counter,),
+            device=self.device,
+            fvcore_device="cuda" if self.device == "cuda" else "cpu",
+            strict=self.strict,
+            timed=self.device != "meta",
+        )
+
+    def _say_conditions(self, profiles: list[flops.Profile], console: Console) -> None:
+        """What the numbers hold under, and what is not in them."""
+        measured = next((each.measured for each in profiles if each.measured is not None), None)
+        energy = profiles[0].energy()
+        say(console, f"energy: {energy.node.name}; {energy.source}")
+        if measured is None:
+            say(console, "time: not measured on meta; add --device cpu or --device cuda")
+        else:
+            peak = measured.peak
+            threads = "" if peak.threads is None else f", {peak.threads} threads"
+            say(
+                console,
+                f"peaks measured now on {peak.device}{threads}, {peak.dtype}: "
+                f"{in_units(peak.flop_per_s, 'FLOP/s')} ({peak.kernel}), "
+                f"{in_units(peak.byte_per_s, 'B/s')} (copy); inputs are uniform noise, or a run's "
+                "validation images",
+            )
         for each in profiles:
             for counter, reason in each.skipped.items():
                 say(console, f"{each.name}: {counter} was skipped: {reason}")
             if each.unstated:
                 say(console, f"{each.name}: no closed form for {', '.join(each.unstated)}")
-        if self.json is not None:
-            self.json.write_text(json.dumps([each.to_dict() for each in profiles], indent=2) + "\n")
-            say(console, f"written to {self.json}")
-        if any(each.agree is False for each in profiles):
-            raise RuntimeError("the counters disagree; see the table's last column")
+            exact = each.counts.get("exact")
+            if exact is not None and exact.uncounted:
+                say(
+                    console,
+                    f"{each.name}: NOT COUNTED, no rule for {', '.join(exact.uncounted)}",
+                )
+
+    def _draw(self, subjects: list[Subject], profiles: list[flops.Profile], path: Path) -> None:
+        from neuroconv.report.roofline import RooflinePoint, plot_roofline
+
+        points = []
+        for subject, each in zip(subjects, profiles, strict=True):
+            assert each.measured is not None
+            of_zoo = "networks" if each.dendritic_neurons else "baselines"
+            kinds = {"cell": "cells", "zoo": of_zoo, "run": "runs", "module": "modules"}
+            points.append(
+                RooflinePoint(
+                    name=each.name,
+                    kind=kinds[subject.kind],
+                    flop_per_byte=each.flop_per_byte,
+                    flop_per_s=each.measured.placement.flop_per_s,
+                )
+            )
+        assert profiles[0].measured is not None
+        plot_roofline(points, profiles[0].measured.peak).savefig(path)
 
 
 @dataclass(frozen=True)
@@ -123,35 +217,15 @@ class Cells:
             say(console, f"written to {self.json}")
 
 
-def _profile_one(name: str, command: Profile, counters: Sequence[str]) -> flops.Profile:
-    with torch.device("meta"):
-        model, inputs = _build(name, command)
-    # Only a run needs memory: fvcore's on the CPU, or one that --device asks for.
-    if command.device != "meta" or count_parameters(model) <= _REAL_PARAMETERS:
-        model, inputs = _build(name, command)
-    return profile(
-        model,
-        inputs,
-        name=name,
-        counters=counters,
-        device=command.device,
-        fvcore_device="cuda" if command.device == "cuda" else "cpu",
-    )
+@dataclass(frozen=True)
+class Operators:
+    """Lists which operators each counter counts, how, and what costs nothing and why.
 
+    Example: neuroconv operators '*conv*'
+    """
 
-def _build(name: str, command: Profile) -> tuple[nn.Module, Tensor]:
-    """The model or cell of that name, and inputs that it takes."""
-    if name in CELL_CLASSES:
-        population = CELL_CLASSES[name](
-            _AXONS,
-            command.neurons,
-            variant=command.variant,
-            mode=command.mode,
-            backend=command.backend,
-        )
-        return population, torch.zeros(command.batch, _AXONS, population.time_steps)
-    try:
-        shape = command.image_shape or image_shape(name)
-    except ValueError as error:
-        raise ValueError(f"{error}; or a cell: {', '.join(CELL_CLASSES)}") from None
-    return create_model(name, image_shape=shape), torch.zeros(command.batch, *shape)
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    """a wildcard, such as '*softmax*'"""
+
+    def __call__(self, console: Console) -> None:
+        console.print(operators_table(self.pattern))

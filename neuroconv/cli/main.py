@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from neuroconv import __version__
+from neuroconv.cli.brain import Brain
 from neuroconv.cli.comparing import Compare, Demo
-from neuroconv.cli.counting import Cells, Profile
+from neuroconv.cli.counting import Cells, Operators, Profile
 from neuroconv.cli.options import say
 from neuroconv.cli.runs import Evaluate, Resume, Train
 from neuroconv.cli.zoo import List, Match
@@ -26,6 +27,8 @@ _COMMANDS: dict[str, Any] = {
     "list": List,
     "profile": Profile,
     "cells": Cells,
+    "operators": Operators,
+    "brain": Brain,
     "train": Train,
     "compare": Compare,
     "resume": Resume,

@@ -1,12 +1,32 @@
 """What commands share: the kinds of their options, and files that are checked before the work."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
+from rich import progress
 from rich.console import Console
 from tyro.constructors import PrimitiveConstructorSpec
+
+
+def _input_shape_option() -> PrimitiveConstructorSpec[tuple[int, ...] | None]:
+    """`--input-shape 3x224x224`: one sample, without the batch."""
+
+    def read(words: list[str]) -> tuple[int, ...]:
+        sizes = words[0].split("x")
+        if not all(size.isdecimal() and int(size) for size in sizes):
+            raise ValueError(f"{words[0]!r}: expected the shape of one sample, such as 3x224x224")
+        return tuple(map(int, sizes))
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="AxBx...",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: ["x".join(map(str, value or ()))],
+    )
 
 
 def _image_shape_option() -> PrimitiveConstructorSpec[tuple[int, int, int] | None]:
@@ -30,6 +50,8 @@ def _image_shape_option() -> PrimitiveConstructorSpec[tuple[int, int, int] | Non
     )
 
 
+Item = TypeVar("Item")
+
 # What tyro shows of an option: its metavar, and no "(default: None)".
 FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 PageOption = Annotated[Path, tyro.conf.arg(metavar="FILE")]
@@ -39,9 +61,20 @@ ConfigArgument = Annotated[
 RunArgument = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
 ]
+InputShapeOption = Annotated[
+    tuple[int, ...] | None, _input_shape_option(), tyro.conf.arg(help_behavior_hint="")
+]
 ImageShapeOption = Annotated[
     tuple[int, int, int] | None, _image_shape_option(), tyro.conf.arg(help_behavior_hint="")
 ]
+
+
+def track(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """The items, with a bar on a terminal's standard error while they are gone through."""
+    console = Console(stderr=True)
+    return progress.track(
+        items, what, console=console, transient=True, disable=not console.is_terminal
+    )
 
 
 def say(console: Console, text: str) -> None:

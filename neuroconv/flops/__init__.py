@@ -1,26 +1,51 @@
-"""Counting what a model costs: `profile`, its three counters, and their tables.
+"""Counting what a model costs: `profile`, its three counters, its memory, time and energy.
 
 The convention is stated once, in `neuroconv.flops.rules`.
 """
 
 from neuroconv.flops.closed_forms import ClosedForm, StageRow, count_closed_form
+from neuroconv.flops.energy import NODES, Energy, at_rate, estimate_energy
 from neuroconv.flops.exact import count_exact
+from neuroconv.flops.firing import ActiveShares, firing_shares
 from neuroconv.flops.fvcore_adapter import count_fvcore
+from neuroconv.flops.measured import Measured
+from neuroconv.flops.operators_table import operator_rules, operators_table
 from neuroconv.flops.profile import COUNTERS, Profile, profile
+from neuroconv.flops.roofline import Peak, Placement, measure_peak, place
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
-from neuroconv.flops.table import stage_table, summary_table
+from neuroconv.flops.table import in_units, stage_table, summary_table
+from neuroconv.flops.timing import Timing, measure_time
+from neuroconv.flops.traffic import Traffic, measure_traffic
 
 __all__ = [
     "CONTRACTIONS",
     "COUNTERS",
+    "NODES",
     "OTHERS",
+    "ActiveShares",
     "ClosedForm",
     "Counts",
+    "Energy",
+    "Measured",
+    "Peak",
+    "Placement",
     "Profile",
     "StageRow",
+    "Timing",
+    "Traffic",
+    "at_rate",
     "count_closed_form",
     "count_exact",
     "count_fvcore",
+    "estimate_energy",
+    "firing_shares",
+    "in_units",
+    "measure_peak",
+    "measure_time",
+    "measure_traffic",
+    "operator_rules",
+    "operators_table",
+    "place",
     "profile",
     "stage_table",
     "summary_table",

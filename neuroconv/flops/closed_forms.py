@@ -6,9 +6,10 @@ included; for the layers of torch.nn the formulas are here.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -89,38 +90,56 @@ def _free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {}
 
 
-_FORMULAS: dict[type[nn.Module], Formula] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _convolution),
-    nn.Linear: _linear,
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _batch_norm),
-    **dict.fromkeys((nn.LayerNorm, nn.GroupNorm), _own_norm(4)),
-    nn.RMSNorm: _own_norm(3),
-    **dict.fromkeys((nn.MaxPool1d, nn.AvgPool1d), _window_pool(1)),
-    **dict.fromkeys((nn.MaxPool2d, nn.AvgPool2d), _window_pool(2)),
-    **dict.fromkeys((nn.MaxPool3d, nn.AvgPool3d), _window_pool(3)),
-    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive_pool),
-    **dict.fromkeys((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d), _adaptive_pool),
-    **dict.fromkeys((nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _adaptive_pool),
-    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU), _pointwise),
-    **dict.fromkeys((nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus), _pointwise),
-    **dict.fromkeys((nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish), _pointwise),
-    **dict.fromkeys((nn.Softmax, nn.LogSoftmax), _softmax),
-    **dict.fromkeys((nn.Identity, nn.Flatten, nn.Unflatten, nn.ZeroPad2d, nn.Embedding), _free),
-    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _free),
-    # Dropout is the identity in eval, the mode in which a closed form is taken.
-    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), _free),
-    nn.AlphaDropout: _free,
-}
+@dataclass(frozen=True)
+class _Form:
+    how: str  # in a few words
+    amounts: Formula
+
+    def of(self, *kinds: type[nn.Module]) -> dict[type[nn.Module], "_Form"]:
+        return dict.fromkeys(kinds, self)
+
+
+_FORMS: dict[type[nn.Module], _Form] = {
+    **_Form("convolution: weights x output positions (transposed: input positions)",
+            _convolution).of(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d,
+                             nn.ConvTranspose2d, nn.ConvTranspose3d),
+    **_Form("matmul: output elements x in_features", _linear).of(nn.Linear),
+    **_Form("normalisation: running statistics 2 an element, own 4, or 5 if affine",
+            _batch_norm).of(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d,
+                            nn.InstanceNorm2d, nn.InstanceNorm3d),
+    **_Form("normalisation: 4 an element, or 5 with a weight", _own_norm(4)).of(
+        nn.LayerNorm, nn.GroupNorm),
+    **_Form("normalisation: 3 an element, or 4 with a weight", _own_norm(3)).of(nn.RMSNorm),
+    **_Form("normalisation: 5 an element", _softmax).of(nn.Softmax, nn.LogSoftmax),
+    **_Form("pooling: the window an output element", _window_pool(1)).of(
+        nn.MaxPool1d, nn.AvgPool1d),
+    **_Form("pooling: the window an output element", _window_pool(2)).of(
+        nn.MaxPool2d, nn.AvgPool2d),
+    **_Form("pooling: the window an output element", _window_pool(3)).of(
+        nn.MaxPool3d, nn.AvgPool3d),
+    **_Form("pooling: one an input element", _adaptive_pool).of(
+        nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d,
+        nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+    **_Form("pointwise: one an output element", _pointwise).of(
+        nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid,
+        nn.Tanh, nn.Softplus, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish),
+    **_Form("zero: moves elements", _free).of(
+        nn.Identity, nn.Flatten, nn.Unflatten, nn.Embedding, nn.ZeroPad2d, nn.ConstantPad1d,
+        nn.ConstantPad2d, nn.ConstantPad3d),
+    **_Form("zero: the identity in eval, in which a closed form is taken", _free).of(
+        nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+}  # fmt: skip
+CLOSED_FORM_RULES: Mapping[str, str] = MappingProxyType(
+    {kind.__name__: form.how for kind, form in _FORMS.items()}
+)
 
 
 def _formula(module: nn.Module) -> Formula | None:
     """The formula of the class whose `forward` the module runs: an override has none."""
     kind = type(module)
-    known = (base for base in kind.__mro__ if base in _FORMULAS and base.forward is kind.forward)
+    known = (base for base in kind.__mro__ if base in _FORMS and base.forward is kind.forward)
     base = next(known, None)
-    return None if base is None else _FORMULAS[base]
+    return None if base is None else _FORMS[base].amounts
 
 
 def _shapes(values: Any) -> list[torch.Size]:

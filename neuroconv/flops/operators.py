@@ -269,9 +269,9 @@ ZERO: Mapping[str, str] = MappingProxyType(
     _zero(
         "allocates or fills",
         "empty empty_like empty_strided empty_permuted new_empty new_empty_strided zeros "
-        "zeros_like new_zeros ones ones_like new_ones full full_like new_full scalar_tensor arange linspace "
-        "logspace eye fill zero resize resize_as _resize_output set lift lift_fresh tril_indices "
-        "triu_indices hann_window",
+        "zeros_like new_zeros ones ones_like new_ones full full_like new_full scalar_tensor arange "
+        "linspace logspace eye fill zero resize resize_as _resize_output set lift lift_fresh "
+        "tril_indices triu_indices hann_window",
     )
     | _zero(
         "copies, or changes the type",
@@ -281,8 +281,9 @@ ZERO: Mapping[str, str] = MappingProxyType(
     | _zero(
         "moves elements",
         "cat stack _chunk_cat block_diag split unsafe_split unsafe_split_with_sizes "
-        "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
-        "replication_pad3d index _unsafe_index _unsafe_masked_index index_select index_copy "
+        "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
+        "replication_pad1d replication_pad2d replication_pad3d index _unsafe_index "
+        "_unsafe_masked_index index_select index_copy "
         "index_fill gather take embedding repeat repeat_interleave roll rot90 flip tril triu "
         "slice_scatter select_scatter diagonal_scatter as_strided_scatter slice_backward "
         "select_backward diagonal_backward diag_embed scatter masked_scatter "

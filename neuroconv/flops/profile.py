@@ -1,16 +1,20 @@
-"""What a model costs: parameters, neurons, and one run counted by up to three counters."""
+"""What a model costs: one run counted by up to three counters, its memory, its time, its energy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from neuroconv.flops.closed_forms import StageRow, count_closed_form
-from neuroconv.flops.exact import count_exact
+from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energy
+from neuroconv.flops.exact import count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_adapter import count_fvcore
+from neuroconv.flops.measured import Measured, measure
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 from neuroconv.flops.stand_in import as_inputs
+from neuroconv.flops.traffic import Traffic, measure_traffic
 
 COUNTERS = ("closed_form", "exact", "fvcore")
 # A model of more floats would not fit beside itself on most machines.
@@ -26,6 +30,8 @@ def ratio(amount: int, parts: int) -> float:
 class Profile:
     """The cost of one run of a model in eval mode. Counts are for the whole batch.
 
+    "A sample" is one element of the batch: one window of all its time steps, or one image.
+
     Attributes:
         name: what the tables call it.
         batch: samples in the run.
@@ -37,6 +43,14 @@ class Profile:
         skipped: for each that did not, why.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
+        training: a training step by the exact counter, its backward pass in `training.backward`;
+            None if nothing is trained or the exact counter did not run.
+        training_batch: samples in that step: the batch, but at least two, since one sample has no
+            statistics for a batch norm.
+        doubled: the exact counter's run of a batch twice as large; None if the model refused it.
+        traffic: bytes that the run moves and holds.
+        training_traffic: those of a training step; None if nothing is trained.
+        measured: time, place under the roofs and firing on a real device; None without one.
     """
 
     name: str
@@ -51,6 +65,12 @@ class Profile:
     skipped: Mapping[str, str]
     stages: tuple[StageRow, ...]
     unstated: tuple[str, ...]
+    training: Counts | None
+    training_batch: int
+    doubled: Counts | None
+    traffic: Traffic
+    training_traffic: Traffic | None
+    measured: Measured | None
 
     @property
     def _dendrites(self) -> list[StageRow]:
@@ -136,6 +156,83 @@ class Profile:
         return ratio(self.reference.flop, self.batch)
 
     @property
+    def shared_flop(self) -> int | None:
+        """FLOPs of a call whatever its batch, such as a filter's transform; None if unknown."""
+        once = self.counts.get("exact")
+        if once is None or self.doubled is None:
+            return None
+        return 2 * once.flop - self.doubled.flop
+
+    @property
+    def own_flop_per_sample(self) -> float | None:
+        """FLOPs that each further sample adds: all but the shared; None if unknown."""
+        once = self.counts.get("exact")
+        if once is None or self.doubled is None:
+            return None
+        return ratio(self.doubled.flop - once.flop, self.batch)
+
+    @property
+    def backward_flop_per_sample(self) -> float | None:
+        """FLOPs of a training step's backward pass, by sample; None if nothing is trained."""
+        if self.training is None or self.training.backward is None:
+            return None
+        return ratio(self.training.backward.flop, self.training_batch)
+
+    @property
+    def mac_per_synapse(self) -> float | None:
+        """`mac` by sample and synapse; None for a model without synapses."""
+        return ratio(self.mac, self.batch * self.synapses) if self.synapses else None
+
+    @property
+    def flop_per_byte(self) -> float:
+        """Arithmetic intensity: FLOPs over the bytes that all operators move."""
+        return self.reference.flop / max(1, self.traffic.moved_bytes)
+
+    def energy(self, node: str = DEFAULT_NODE) -> Energy:
+        """The estimated energy of one sample, every multiply-add executed.
+
+        Raises:
+            ValueError: an unknown node.
+        """
+        return estimate_energy(
+            self.mac / self.batch,
+            (self.reference.flop - 2 * self.mac) / self.batch,
+            self.traffic.moved_bytes / self.batch,
+            node,
+        )
+
+    def energy_at_rate(self, node: str = DEFAULT_NODE) -> Energy | None:
+        """The estimated energy of one sample if silent axons cost nothing.
+
+        The multiply-adds of synapses, dendrites and plain layers become additions for the axons
+        that the measured run found active. Dendrites count by a direct convolution: a Fourier
+        transform has no use for silence. None without a measured run.
+
+        Raises:
+            ValueError: an unknown node.
+        """
+        if self.measured is None:
+            return None
+        driven, heard = 0, 0.0
+        for row in self.stages:
+            shares = self.measured.firing.get(row.module)
+            if shares is not None and (row.cost.linear or row.cost.macs):
+                mac = row.cost.executed if row.cost.direct is None else row.cost.direct
+                driven += mac
+                heard += mac * shares.heard
+        covered = sum(
+            row.cost.executed for row in self.stages if row.module in self.measured.firing
+        )
+        return at_rate(
+            driven / self.batch,
+            heard / driven if driven else 0.0,
+            mac=max(0, self.mac - covered) / self.batch,
+            other_flop=(self.reference.flop - 2 * self.mac) / self.batch,
+            moved_bytes=self.traffic.moved_bytes / self.batch,
+            node=node,
+        )
+
+    @property
     def flop_per_neuron(self) -> float | None:
         """`flop_per_sample` by neuron, every operator counted; None without neurons."""
         return ratio(self.reference.flop, self.batch * self.neurons) if self.neurons else None
@@ -183,6 +280,25 @@ class Profile:
             ),
             "mac_per_neuron": self.mac_per_neuron,
             "mac_per_neuron_and_step": self.mac_per_neuron_step,
+            "mac_per_synapse": self.mac_per_synapse,
+            "flop_shared_by_the_batch": self.shared_flop,
+            "flop_of_each_further_sample": self.own_flop_per_sample,
+            "training_forward_flop_per_sample": (
+                None if self.training is None else ratio(self.training.flop, self.training_batch)
+            ),
+            "training_backward_flop_per_sample": self.backward_flop_per_sample,
+            "flop_per_byte_moved": self.flop_per_byte,
+            "flop_per_byte_compulsory": self.reference.flop / max(1, self.traffic.compulsory_bytes),
+            "traffic_per_batch": self.traffic.to_dict(),
+            "training_batch_samples": self.training_batch,
+            "training_traffic_per_training_batch": (
+                None if self.training_traffic is None else self.training_traffic.to_dict()
+            ),
+            "measured": None if self.measured is None else self.measured.to_dict(),
+            "energy_per_sample": self.energy().to_dict(),
+            "energy_per_sample_at_measured_firing": (
+                None if (at := self.energy_at_rate()) is None else at.to_dict()
+            ),
             "fft_cost_model": "1.25 n log2 n MAC for a real transform of n points",
             "counters": {
                 name: {
@@ -190,6 +306,7 @@ class Profile:
                     "mac_per_batch_by_family": dict(counts.macs),
                     "flop_per_batch_by_family": dict(counts.flops),
                     "mac_per_batch_by_operator": dict(counts.operators),
+                    "zero_because": dict(counts.zero),
                     "uncounted_calls": dict(counts.uncounted),
                 }
                 for name, counts in self.counts.items()
@@ -232,6 +349,8 @@ def profile(
     fvcore_device: str = "cpu",
     fvcore_limit: int = 20_000_000_000,
     time_steps: int | None = None,
+    strict: bool = False,
+    timed: bool = False,
 ) -> Profile:
     """Count what one run of a model in eval mode costs, by counters independent of each other.
 
@@ -241,60 +360,67 @@ def profile(
             not matter.
         name: for the tables; default the class's.
         counters: any of "closed_form", "exact", "fvcore".
-        device: where the closed form and the exact counter run: "meta" (takes no memory and no
-            arithmetic), "cpu" or "cuda".
+        device: where the model runs to be counted: "meta" (takes no memory and no arithmetic),
+            "cpu" or "cuda".
         fvcore_device: "cpu" or "cuda": fvcore runs the model.
         fvcore_limit: MAC above which fvcore is skipped.
         time_steps: steps in the window; default the third axis of a first input of three or five
             axes, (batch, axons, steps) or (batch, channels, steps, height, width), if a module has
             a `time_steps`; for other inputs that attribute's value, else 1.
+        strict: refuse a model that runs an operator which the exact counter has no rule for.
+        timed: on "cpu" or "cuda", also measure time, the machine's peaks and firing.
 
     Raises:
         TypeError: inputs that are not tensors.
-        ValueError: an unknown counter, an empty batch, a device that is missing, or a model that
-            does not run on meta tensors.
+        ValueError: an unknown counter, an empty batch, a device that is missing, a model that does
+            not run on meta tensors, timing on meta, or, if strict, an operator without a rule.
     """
     unknown = [counter for counter in counters if counter not in COUNTERS]
     if unknown or not counters:
         raise ValueError(f"counters={tuple(counters)!r}; expected some of {', '.join(COUNTERS)}")
+    if timed and torch.device(device).type == "meta":
+        raise ValueError("timed=True with device='meta', where nothing runs; use 'cpu' or 'cuda'")
     items = as_inputs(inputs)
     closed = count_closed_form(model, items, device=device)
     counts: dict[str, Counts] = {}
     skipped: dict[str, str] = {}
     if "closed_form" in counters:
         counts["closed_form"] = closed.counts
+    several = items if items[0].shape[0] > 1 else _twice(items)  # samples of a training step
+    trains = any(parameter.requires_grad for parameter in model.parameters())
+    training: Counts | None = None
+    doubled: Counts | None = None
     if "exact" in counters:
         counts["exact"] = count_exact(model, items, device=device)
+        if trains:
+            training = count_exact(model, several, device=device, backward=True, training=True)
+        try:
+            doubled = count_exact(model, _twice(items), device=device)
+        except (RuntimeError, ValueError):  # a model for one size of batch
+            doubled = None
+        if strict:
+            refuse_uncounted(counts["exact"])
+            refuse_uncounted(training or counts["exact"])
     if "fvcore" in counters:
-        executed = sum(row.cost.executed for row in closed.rows)
-        size = sum(parameter.numel() for parameter in model.parameters())
-        if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-            skipped["fvcore"] = "the model is on meta, and fvcore needs real tensors"
-        elif executed > fvcore_limit:
-            skipped["fvcore"] = f"{executed:,} MAC is more than fvcore_limit={fvcore_limit:,}"
-        elif size > _FVCORE_PARAMETERS:
-            skipped["fvcore"] = f"{size:,} parameters are more than {_FVCORE_PARAMETERS:,}"
-        else:
+        reason = _why_not_fvcore(model, closed.rows, fvcore_limit)
+        if reason is None:
             try:
                 counts["fvcore"] = count_fvcore(model, items, device=fvcore_device)
             except ValueError as error:  # it says what hides the cost from fvcore
-                skipped["fvcore"] = str(error)
+                reason = str(error)
+        if reason is not None:
+            skipped["fvcore"] = reason
     if not counts:
         raise ValueError(f"no counter ran: {skipped}; add 'exact' or 'closed_form' to counters")
 
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
-    if time_steps is None:
-        found = (getattr(module, "time_steps", None) for module in model.modules())
-        time_steps = next((steps for steps in found if isinstance(steps, int)), None)
-        if time_steps is None:
-            time_steps = 1
-        elif items[0].dim() in (3, 5):
-            time_steps = items[0].shape[2]
+    traffic = measure_traffic(model, items, device=device)
+    reference = next(counts[each] for each in ("exact", "fvcore", "closed_form") if each in counts)
     return Profile(
         name=type(model).__name__ if name is None else name,
         batch=items[0].shape[0],
-        time_steps=time_steps,
+        time_steps=_window(model, items[0]) if time_steps is None else time_steps,
         parameters=sum(trained),
         frozen_parameters=sum(frozen),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
@@ -304,4 +430,47 @@ def profile(
         skipped=skipped,
         stages=closed.rows,
         unstated=tuple(closed.counts.uncounted),
+        training=training,
+        training_batch=several[0].shape[0],
+        doubled=doubled,
+        traffic=traffic,
+        training_traffic=(
+            measure_traffic(model, several, device=device, backward=True, training=True)
+            if trains
+            else None
+        ),
+        measured=(
+            measure(model, items, device, flop=reference.flop, moved_bytes=traffic.moved_bytes)
+            if timed
+            else None
+        ),
     )
+
+
+def _why_not_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> str | None:
+    executed = sum(row.cost.executed for row in rows)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        return "the model is on meta, and fvcore needs real tensors"
+    if executed > limit:
+        return f"{executed:,} MAC is more than fvcore_limit={limit:,}"
+    if size > _FVCORE_PARAMETERS:
+        return f"{size:,} parameters are more than {_FVCORE_PARAMETERS:,}"
+    return None
+
+
+def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The inputs of a batch twice as large."""
+    batch = items[0].shape[0]
+    return tuple(
+        torch.cat([item, item]) if item.dim() and item.shape[0] == batch else item for item in items
+    )
+
+
+def _window(model: nn.Module, first: Tensor) -> int:
+    """Time steps of a window, by the rule that `profile` states."""
+    found = (getattr(module, "time_steps", None) for module in model.modules())
+    steps = next((steps for steps in found if isinstance(steps, int)), None)
+    if steps is None:
+        return 1
+    return int(first.shape[2]) if first.dim() in (3, 5) else steps

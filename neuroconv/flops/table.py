@@ -1,13 +1,16 @@
 """Profiles as rich tables."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.flops.profile import Profile
+from neuroconv.flops.energy import Energy
+from neuroconv.flops.measured import Measured
+from neuroconv.flops.profile import Profile, ratio
 
 Convention = Literal["mac", "flop"]
 
@@ -34,50 +37,176 @@ def _agreement(profile: Profile) -> str:
 
 
 def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -> Table:
-    """One column for each profile; dendrites by dendritic neuron, all stages by neuron."""
+    """One column for each profile, one row for each number, its unit in the row's name."""
     factor, unit = _factor(convention), convention.upper()
     table = Table(
-        caption=f"{unit} is 1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP"
-        if factor == 2
-        else "1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP"
+        caption="1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP. A sample is one element "
+        "of the batch, a window of all its time steps; executed: the algorithm that runs. Moved: "
+        "every operator reads and writes memory; compulsory: a cache holds all in between."
     )
     table.add_column("")
     for profile in profiles:
         table.add_column(profile.name, justify="right", overflow="fold")
-    rows: list[tuple[str, list[str]]] = [
+    measured = [p for p in profiles if p.measured is not None]
+    sections = [
+        _sizes(profiles),
+        _multiply_adds(profiles, unit, factor),
+        _flops(profiles),
+        _memory(profiles),
+        *([_time(profiles)] if measured else []),
+        _energy(profiles),
+        _counters(profiles, unit, factor),
+    ]
+    for rows in sections:
+        table.add_section()
+        for label, cells in rows:
+            if any(cell != "-" for cell in cells):
+                table.add_row(label, *cells)
+    return table
+
+
+Rows = list[tuple[str, list[str]]]
+
+
+def _sizes(profiles: Sequence[Profile]) -> Rows:
+    return [
         ("trained parameters", [_number(p.parameters) for p in profiles]),
+        ("frozen parameters", [_number(p.frozen_parameters or None) for p in profiles]),
         ("neurons", [_number(p.neurons) for p in profiles]),
         ("synapses", [_number(p.synapses) for p in profiles]),
-        *(
-            (
-                f"dendrites, {column}: {unit} a dendritic neuron",
-                [_number(p.dendritic_mac_per_neuron(column), factor) for p in profiles],
-            )
-            for column in ("essay", "direct", "executed")
-        ),
-        (f"all stages: {unit} a neuron", [_number(p.mac_per_neuron, factor) for p in profiles]),
+    ]
+
+
+def _multiply_adds(profiles: Sequence[Profile], unit: str, factor: int) -> Rows:
+    dendrites: Rows = [
         (
-            f"all stages: {unit} a neuron and step",
+            f"dendrites, {column}: {unit} a neuron with dendrites",
+            [_number(p.dendritic_mac_per_neuron(column), factor) for p in profiles],
+        )
+        for column in ("essay", "direct", "executed")
+    ]
+    return [
+        *dendrites,
+        (f"executed: {unit} a sample", [_number(p.mac_per_sample, factor) for p in profiles]),
+        (f"executed: {unit} a neuron", [_number(p.mac_per_neuron, factor) for p in profiles]),
+        (
+            f"executed: {unit} a neuron and step",
             [_number(p.mac_per_neuron_step, factor) for p in profiles],
         ),
-        ("all operators: FLOP a neuron", [_number(p.flop_per_neuron) for p in profiles]),
-        ("all operators: MFLOP a sample", [f"{p.flop_per_sample / 1e6:,.3f}" for p in profiles]),
-        *(
-            (
-                f"{counter} on {_devices(profiles, counter)}: {unit} a batch",
-                [
-                    _number(p.counts[counter].mac, factor) if counter in p.counts else "skipped"
-                    for p in profiles
-                ],
-            )
-            for counter in ("closed_form", "exact", "fvcore")
-            if any(counter in p.counts or counter in p.skipped for p in profiles)
-        ),
-        ("counters agree to the last digit", [_agreement(p) for p in profiles]),
+        (f"executed: {unit} a synapse", [_number(p.mac_per_synapse, factor) for p in profiles]),
     ]
-    for label, cells in rows:
-        table.add_row(label, *cells)
-    return table
+
+
+def _flops(profiles: Sequence[Profile]) -> Rows:
+    return [
+        ("all operators: FLOP a sample", [_number(p.flop_per_sample) for p in profiles]),
+        ("all operators: FLOP a neuron", [_number(p.flop_per_neuron) for p in profiles]),
+        (
+            "of these shared: FLOP a call, whatever its batch",
+            [_number(p.shared_flop) for p in profiles],
+        ),
+        (
+            "backward pass in training: FLOP a sample",
+            [_number(p.backward_flop_per_sample) for p in profiles],
+        ),
+    ]
+
+
+def _memory(profiles: Sequence[Profile]) -> Rows:
+    def batch(size: int | None) -> str:
+        return "-" if size is None else in_units(size, "B")
+
+    return [
+        (
+            "activations: elements made a sample",
+            [_number(ratio(p.traffic.forward.new_elements, p.batch)) for p in profiles],
+        ),
+        ("moved: bytes a call", [batch(p.traffic.moved_bytes) for p in profiles]),
+        ("compulsory: bytes a call", [batch(p.traffic.compulsory_bytes) for p in profiles]),
+        ("peak memory of a call", [batch(p.traffic.peak_bytes) for p in profiles]),
+        (
+            f"peak memory of a training step of {_batches(profiles)}",
+            [batch(None if (t := p.training_traffic) is None else t.peak_bytes) for p in profiles],
+        ),
+        ("intensity: FLOP a byte moved", [f"{p.flop_per_byte:.3g}" for p in profiles]),
+    ]
+
+
+def _time(profiles: Sequence[Profile]) -> Rows:
+    def shown(measured: Measured | None, text: Callable[[Measured], str]) -> str:
+        return "-" if measured is None else text(measured)
+
+    return [
+        (label, [shown(p.measured, text) for p in profiles])
+        for label, text in (
+            ("time of a call (median)", lambda m: in_units(m.timing.seconds, "s")),
+            ("reached", lambda m: in_units(m.placement.flop_per_s, "FLOP/s")),
+            ("share of the peak", lambda m: _percent(m.placement.share_of_peak_flop)),
+            ("moved a second", lambda m: in_units(m.placement.byte_per_s, "B/s")),
+            ("share of a copy's rate", lambda m: _percent(m.placement.share_of_peak_bytes)),
+            ("bound by", lambda m: str(m.placement.bound)),
+        )
+    ]
+
+
+def _batches(profiles: Sequence[Profile]) -> str:
+    sizes = sorted({p.training_batch for p in profiles})
+    return " or ".join(map(str, sizes))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _energy(profiles: Sequence[Profile]) -> Rows:
+    def span(energy: Energy | None) -> str:
+        if energy is None:
+            return "-"
+        low, high = energy.total_joules
+        return f"{in_units(low, 'J')} to {in_units(high, 'J')}"
+
+    return [
+        ("energy a sample, dense (estimate)", [span(p.energy()) for p in profiles]),
+        (
+            "energy a sample at the measured firing (estimate)",
+            [span(p.energy_at_rate()) for p in profiles],
+        ),
+    ]
+
+
+def _counters(profiles: Sequence[Profile], unit: str, factor: int) -> Rows:
+    rows: Rows = [
+        (
+            f"{counter} on {_devices(profiles, counter)}: {unit} a batch",
+            [
+                _number(p.counts[counter].mac, factor) if counter in p.counts else "skipped"
+                for p in profiles
+            ],
+        )
+        for counter in ("closed_form", "exact", "fvcore")
+        if any(counter in p.counts or counter in p.skipped for p in profiles)
+    ]
+    return [*rows, ("counters agree to the last digit", [_agreement(p) for p in profiles])]
+
+
+def in_units(value: float, unit: str) -> str:
+    """Three digits and a metric prefix: 1.23 GFLOP/s."""
+    if not value:
+        return f"0 {unit}"
+    prefixes = {
+        -12: "p",
+        -9: "n",
+        -6: "µ",
+        -3: "m",
+        0: "",
+        3: "k",
+        6: "M",
+        9: "G",
+        12: "T",
+        15: "P",
+    }
+    power = min(15, max(-12, 3 * math.floor(math.log10(abs(value)) / 3 + 1e-12)))
+    return f"{value / 10.0**power:.3g} {prefixes[power]}{unit}"
 
 
 def _devices(profiles: Sequence[Profile], counter: str) -> str:

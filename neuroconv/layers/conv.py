@@ -175,13 +175,15 @@ def conv_macs(
 def fft_products(
     batch: int, neurons: int, sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
 ) -> int:
-    """FLOPs of the spectral products of an FFT convolution: 8 for each complex multiply-add."""
+    """FLOPs of the spectral products of an FFT convolution: 6 for the complex product that starts
+    the sum of a step, 8 for each complex multiply-add that goes on."""
     (time_steps, sites, dendrites), (k_time, branches, across), mode, columns = _columns(
         sheet, taps, mode
     )
     size = _fft_size((sites, dendrites), (branches, across), mode)
     pairs = sum(min(step + 1, k_time) for step in range(time_steps))
-    return 8 * batch * neurons * columns * pairs * size[0] * (size[1] // 2 + 1)
+    flops = 8 * pairs - 2 * time_steps
+    return flops * batch * neurons * columns * size[0] * (size[1] // 2 + 1)
 
 
 def _columns(

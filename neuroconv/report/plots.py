@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
-from matplotlib.transforms import Bbox
 
 from neuroconv.report.entry import Entry
-from neuroconv.report.style import COLOURS, INK, log_ticks, plain
+from neuroconv.report.style import COLOURS, INK, label_points, log_ticks, plain
 
 ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
@@ -146,54 +145,14 @@ def accuracy_against_flops(
     axes.set_ylabel("test accuracy (logit scale)")
     log_ticks(axes.xaxis)
     plain(axes)
-    _label_points(axes, entries, np.clip(spans, low, high))
+    label_points(
+        axes,
+        [entry.label for entry in entries],
+        [(entry.mflop_per_image, float(np.clip(entry.mean, low, high))) for entry in entries],
+        [COLOURS[number % len(COLOURS)] for number in range(len(entries))],
+        spans=np.clip(spans, low, high).tolist(),
+    )
     return figure
-
-
-def _label_points(axes: Axes, entries: Sequence[Entry], spans: Any) -> None:
-    """Write each model's name beside its point, at the first place where nothing else is."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
-    # Where things are now is where they stay: another layout would move labels and points apart.
-    figure.set_layout_engine("none")
-    taken = [text.get_window_extent() for text in axes.texts]
-    for entry, (bottom, top) in zip(entries, spans, strict=True):
-        x, low = axes.transData.transform((entry.mflop_per_image, bottom))
-        high = axes.transData.transform((entry.mflop_per_image, top))[1]
-        taken.append(Bbox([[x - 7, low - 2], [x + 7, high + 2]]))
-    for line in axes.lines:
-        if line.get_linestyle() == "--":
-            y = line.get_window_extent().y0
-            taken.append(Bbox([[axes.bbox.x0, y - 1], [axes.bbox.x1, y + 1]]))
-    for number, entry in enumerate(entries):
-        point = (entry.mflop_per_image, float(np.clip(entry.mean, *axes.get_ylim())))
-        text = axes.annotate(
-            entry.label, point, xytext=(0, 0), textcoords="offset points", fontsize=9.5,
-            color=COLOURS[number % len(COLOURS)], fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
-        for offset, side in _places():
-            text.set_position(offset)
-            text.set_horizontalalignment(side)
-            text.set_verticalalignment("center")
-            box = text.get_window_extent()
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            inside = inside and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        if abs(text.get_position()[1]) > 20:  # far from its point: join them
-            axes.annotate(
-                "", point, xytext=text.get_position(), textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.8},
-            )  # fmt: skip
-        taken.append(box)
-
-
-def _places() -> list[tuple[tuple[float, float], Literal["left", "right"]]]:
-    """Offsets in points from a point, nearest first, and the side of the label that is there."""
-    heights = [0.0] + [sign * 7.0 * step for step in range(1, 26) for sign in (1, -1)]
-    sides: tuple[tuple[int, Literal["left", "right"]], ...] = ((1, "left"), (-1, "right"))
-    return [((sign * 9.0, height), side) for height in heights for sign, side in sides]
 
 
 def _accuracy_axis(axes: Axes, accuracies: Sequence[float]) -> tuple[float, float]:

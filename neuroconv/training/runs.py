@@ -107,6 +107,22 @@ def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
     return _finish(config, splits, folder, progress)
 
 
+def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
+    """A finished run's configuration, its model with the best weights, and its data.
+
+    Raises:
+        RunError: not a run, or not finished.
+        CheckpointError: if the weights do not have the sum that was recorded.
+    """
+    folder = Path(run_dir)
+    config = load_run(folder)
+    sums = _read_json(folder, RESULT)["sha256"]
+    config, splits = resolve(config, config.train.seeds[0])
+    model = build(config)
+    load_weights(model, folder / BEST, sha256=sums[BEST])
+    return config, model, splits
+
+
 def evaluate(run_dir: str | Path, split: str = "test") -> Score:
     """Rebuild a finished run's model from its folder and score its best weights anew.
 
@@ -118,14 +134,9 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
         RunError: not a run, or not finished.
         CheckpointError: if the weights do not have the sum that was recorded.
     """
-    folder = Path(run_dir)
-    config = load_run(folder)
     if split not in ("val", "test"):
         raise RunError(f'split = {split!r}: expected "val" or "test"')
-    sums = _read_json(folder, RESULT)["sha256"]
-    config, splits = resolve(config, config.train.seeds[0])
-    model = build(config)
-    load_weights(model, folder / BEST, sha256=sums[BEST])
+    config, model, splits = rebuild(run_dir)
     return evaluate_model(
         model,
         splits.test if split == "test" else splits.val,

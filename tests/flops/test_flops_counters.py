@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
+from neuroconv.layers.conv import dendritic_conv, fft_products
 from neuroconv.neurons import Purkinje
 
 x1, x2, x3 = torch.zeros(2, 4, 12), torch.zeros(2, 4, 9, 11), torch.zeros(2, 4, 5, 6, 7)
@@ -274,12 +275,23 @@ def test_cuda_counts_as_meta(name: str) -> None:
 
 
 def test_the_spectral_products_of_an_fft_convolution_are_all_counted() -> None:
-    # 15 pairs of a step and a lag, each a complex multiply-add for each point of the half spectrum.
+    # 15 pairs of a step and a lag: 5 complex products, one for each step, and 10 multiply-adds.
     cell = Purkinje(30, 1, mean_wait=0.0)
     counted = profile(cell, torch.zeros(1, 30, 5))
     stated = counted.stages[1].cost.pointwise
-    assert stated == 8 * 15 * 105 * 751
+    assert stated == (5 * 6 + 10 * 8) * 105 * 751
     for counter in ("exact", "fvcore"):
         pointwise = counted.counts[counter].flops["pointwise"]
         others = 4 * 500_000  # bias, rectifier, synaptic weights and the like on the sheet
-        assert stated - 2 * 5 * 105 * 751 <= pointwise <= stated + others
+        assert stated <= pointwise <= stated + others
+
+
+def test_the_spectral_products_to_the_last_digit() -> None:
+    sheet, taps = torch.zeros(2, 3, 5, 8, 10), torch.zeros(3, 5, 4, 10)
+
+    def convolve(x: Tensor, w: Tensor) -> Tensor:
+        return dendritic_conv(x, w, mode="same", backend="fft")
+
+    stated = fft_products(2, 3, (5, 8, 10), (5, 4, 10), "same")
+    for counts in _measured(Call(convolve), (sheet, taps)):
+        assert counts.flops == {"pointwise": stated}, counts.counter

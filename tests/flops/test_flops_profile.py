@@ -191,4 +191,6 @@ def test_tables() -> None:
     assert "9,000" in rendered(summary_table([granule], convention="flop"))
     with pytest.raises(ValueError, match="'mac' or 'flop'"):
         summary_table([granule], convention="macs")  # type: ignore[arg-type]
-    assert " - " in rendered(summary_table([plain]))
+    assert " - " in rendered(summary_table([plain, granule]))
+    assert "dendrites" not in rendered(summary_table([plain]))  # no row without a number
+    assert "median" not in rendered(summary_table([plain]))

@@ -28,6 +28,7 @@ from neuroconv.neurons.physiology import (
     preset,
 )
 from neuroconv.references import OWN, REFERENCES, Reference, Source
+from neuroconv.references.cells import CELLS as CELL_REFERENCES
 
 EVERY_NAMED = pytest.mark.parametrize("key", PRESETS, ids="-".join)
 
@@ -310,7 +311,8 @@ def test_no_reference_is_idle() -> None:
     cited = {
         key for cell in PRESETS.values() for source in cell.sources.values() for key in source.cites
     }
-    assert cited == set(REFERENCES)
+    # Those of brains, machines and energy are cited elsewhere.
+    assert {reference.key for reference in CELL_REFERENCES} <= cited <= set(REFERENCES)
 
 
 def test_essay_variants_cite_the_essay_or_own_up() -> None:

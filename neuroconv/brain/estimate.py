@@ -1,0 +1,249 @@
+"""The estimate: a value, its spread over the inputs' ranges, and what the spread is due to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from neuroconv.brain.inputs import Inputs
+from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.readings import Reading, reading_of
+from neuroconv.brain.sensitivity import Sensitivity, Swing, sobol
+from neuroconv.brain.setting import as_inputs
+from neuroconv.brain.updates import flop_per_second, sampled_flop_per_second
+from neuroconv.references import Source
+
+READING = "reading"  # of a mix, the choice of reading as an input of its own
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What a brain computes, under one reading or a mix that the user weighed.
+
+    Attributes:
+        inputs: what went in.
+        weights: each reading's share of the samples; one reading alone has 1.
+        samples: FLOP/s of each draw, (samples,).
+        draws: the inputs' draws by name, (samples,) each.
+        chosen: index into `weights` of each draw's reading, (samples,).
+        seed: that the draws came from.
+    """
+
+    inputs: Inputs
+    weights: Mapping[Reading, float]
+    samples: np.ndarray = field(repr=False)
+    draws: Mapping[str, np.ndarray] = field(repr=False)
+    chosen: np.ndarray = field(repr=False)
+    seed: int
+
+    @property
+    def reading(self) -> Reading | None:
+        """The one reading; None of a mix."""
+        return next(iter(self.weights)) if len(self.weights) == 1 else None
+
+    @property
+    def value(self) -> float | None:
+        """FLOP/s with all inputs at their values, an exact integer where they are integers.
+
+        None of a mix: readings that differ by orders of magnitude have no common value.
+        """
+        return sum(self.by_cell.values()) if self.by_cell is not None else None
+
+    @cached_property
+    def by_cell(self) -> Mapping[str, float] | None:
+        """`value`, cell type by cell type; None of a mix."""
+        if self.reading is None:
+            return None
+        return MappingProxyType(flop_per_second(self.reading, self.inputs.values_at_point))
+
+    @cached_property
+    def by_reading(self) -> Mapping[str, float]:
+        """FLOP/s of each reading by its name, with all inputs at their values."""
+        at_point = self.inputs.values_at_point
+        return MappingProxyType(
+            {each.name: sum(flop_per_second(each, at_point).values()) for each in self.weights}
+        )
+
+    def quantiles(self, *levels: float) -> tuple[float, ...]:
+        """FLOP/s below which these shares of the samples lie; by default 5, 50 and 95 %."""
+        levels = levels or (0.05, 0.5, 0.95)
+        return tuple(float(q) for q in np.quantile(self.samples, levels))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of the inputs with a distribution on which the result depends."""
+        used = {name for reading in self.weights for name in reading.uses}
+        return tuple(name for name in self.inputs.random if name in used)
+
+    @cached_property
+    def sensitivities(self) -> tuple[Sensitivity, ...]:
+        """What the spread is due to, the largest total index first.
+
+        The Sobol indices are those of inputs that vary independently, even where `inputs` has
+        correlations; the rank correlations are of the samples, with them.
+        """
+        mixed = self.reading is None
+        names = (*self.free, *((READING,) if mixed else ()))
+        if not names or np.ptp(self.samples) == 0:
+            return ()
+        indices = sobol(
+            lambda points: self._log_flop(names, points),
+            inputs=len(names),
+            points=len(self.samples),
+            seed=self.seed,
+        )
+        rows = []
+        for i, name in enumerate(names):
+            rank = None
+            if name != READING:
+                rank = float(stats.spearmanr(self.draws[name], self.samples).statistic)
+            rows.append(Sensitivity(name, *indices[i], rank))
+        return tuple(sorted(rows, key=lambda row: -row.total))
+
+    def _log_flop(self, names: tuple[str, ...], points: np.ndarray) -> np.ndarray:
+        """log10(FLOP/s) at probabilities (inputs, n) of the named inputs, the others at values."""
+        n = points.shape[1]
+        given = dict(zip(names, points, strict=True))
+        draws = {
+            name: each.at(given[name]) if name in given else np.full(n, float(each.value))
+            for name, each in self.inputs.items()
+        }
+        chosen = _choose(self.weights, given.get(READING, np.zeros(n)))
+        return np.log10(_mixture(self.weights, chosen, draws))
+
+    def swings(self) -> tuple[Swing, ...]:
+        """What each input alone moves, the widest first. For a tornado plot.
+
+        Raises:
+            ValueError: of a mix, which has no value to swing about.
+        """
+        reading = self.reading
+        if reading is None:
+            raise ValueError(
+                "a mix of readings has no value to swing about; expected an estimate of one reading"
+            )
+        at_point = self.inputs.values_at_point
+        rows = []
+        for name in self.free:
+            each = self.inputs[name]
+            assert each.low is not None
+            assert each.high is not None
+            # A count's range may end between whole numbers, as that of the time steps does.
+            low_end, high_end = (
+                max(1, round(end)) if each.counted else end
+                for end in (each.low.value, each.high.value)
+            )
+            low, high = (
+                sum(flop_per_second(reading, {**at_point, name: end}).values())
+                for end in (low_end, high_end)
+            )
+            rows.append(Swing(name, each.quantity.unit, (low_end, high_end), (low, high)))
+        return tuple(sorted(rows, key=lambda row: min(row.flop_per_s) / max(row.flop_per_s)))
+
+    def to_dict(self, sensitivities: bool = True) -> dict[str, Any]:
+        """Plain data: value, quantiles and weights as quantities, and the sensitivities."""
+        names = ", ".join(f"`{each.name}`" for each in self.weights)
+        point = Source("derived", f"all inputs at their values, read as {names}")
+        spread = Source(
+            "derived", f"{len(self.samples)} draws of the inputs, seed {self.seed}, read as {names}"
+        )
+        weighed = Source("chosen", f"weights of {names}")
+
+        def record(name: str, value: float, unit: str, source: Source) -> dict[str, Any]:
+            return Quantity(name=name, value=value, unit=unit, source=source).to_dict()
+
+        levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+        rows = {
+            "reading": self.reading.name if self.reading else "mix",
+            "value": None
+            if self.value is None
+            else record("estimate", self.value, "FLOP/s", point),
+            "by_cell": [
+                record(f"{cell}.estimate", value, "FLOP/s", point)
+                for cell, value in (self.by_cell or {}).items()
+            ],
+            "weights": [
+                record(f"{each.name}.weight", weight, "1", weighed)
+                for each, weight in self.weights.items()
+            ],
+            "quantiles": [
+                record(f"quantile {level:.0%}", value, "FLOP/s", spread)
+                for level, value in zip(levels, self.quantiles(*levels), strict=True)
+            ],
+        }
+        if sensitivities:
+            rows["sensitivities"] = [each.to_dict() for each in self.sensitivities]
+        return rows
+
+
+def estimate_brain(
+    inputs: Inputs | Mapping[str, Any] | None = None,
+    *,
+    reading: str | Reading | None = None,
+    weights: Mapping[str, float] | Mapping[Reading, float] | None = None,
+    samples: int = 4096,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate the FLOP/s of a brain by the essay's method.
+
+    Args:
+        inputs: None for the essay's in their default ranges; {name: value or (low, high)} to set
+            some; or `Inputs`, as `read_inputs` makes them of a file.
+        reading: a name of `READINGS` (default "essay"), or a `Reading` of your own.
+        weights: {reading: weight} instead: a mix, in which each draw of the inputs is read in one
+            way. Readings are never mixed unasked.
+        samples: draws of the inputs, at least 2.
+        seed: of the draws. The same arguments give the same estimate.
+
+    Raises:
+        ValueError: an unknown input or reading, numbers out of range, both a reading and weights,
+            or weights that are negative or all zero.
+    """
+    if reading is not None and weights is not None:
+        raise ValueError(f"reading={reading!r} with weights={weights!r}; expected one of the two")
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise ValueError(f"samples={samples!r}; expected an integer of at least 2")
+    shares = _shares({reading or "essay": 1.0} if weights is None else weights)
+    given = as_inputs(inputs)
+    rng = np.random.default_rng(seed)
+    draws = given.draw(samples, rng)
+    chosen = _choose(shares, rng.random(samples))
+    flops = _mixture(shares, chosen, draws)
+    return Estimate(given, shares, flops, MappingProxyType(draws), chosen, seed)
+
+
+def _shares(weights: Mapping[Any, float]) -> Mapping[Reading, float]:
+    """Weights above zero, made to sum to one."""
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not 0 <= weight < float("inf"):
+            title = name.name if isinstance(name, Reading) else name
+            raise ValueError(f"weight {weight!r} of reading {title!r}; expected 0 or more")
+    total = sum(weights.values())
+    if not total > 0:
+        raise ValueError(f"weights={dict(weights)!r}; expected one above 0")
+    return MappingProxyType(
+        {reading_of(name): weight / total for name, weight in weights.items() if weight}
+    )
+
+
+def _choose(weights: Mapping[Reading, float], probability: np.ndarray) -> np.ndarray:
+    """The reading of each probability, as an index into `weights`."""
+    edges = np.cumsum(list(weights.values()))[:-1]
+    return np.searchsorted(edges, probability, side="right")
+
+
+def _mixture(
+    weights: Mapping[Reading, float], chosen: np.ndarray, draws: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    flops = np.empty(chosen.shape)
+    for i, reading in enumerate(weights):
+        here = chosen == i
+        if here.any():
+            flops[here] = sampled_flop_per_second(
+                reading, {name: draws[name][here] for name in draws}
+            )
+    return flops

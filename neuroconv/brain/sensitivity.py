@@ -1,0 +1,148 @@
+"""What a spread is due to: Sobol indices, and what one input alone moves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from neuroconv.brain.quantity import Quantity
+from neuroconv.references import Source
+
+_POINTS = 1_024  # at most
+_RESAMPLES = 200
+_LEVEL = 0.95
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much of the spread is due to one input. The spread is the variance of log10(FLOP/s).
+
+    Attributes:
+        name: the input's, or "reading" in a mix.
+        first: first-order Sobol index: the share that vanishes when this input is known.
+        first_interval: its 95 % interval, by SciPy's bootstrap.
+        total: total Sobol index: the share that remains when all the others are known.
+        total_interval: its 95 % interval.
+        rank_correlation: Spearman's, of the input's draws with the FLOP/s; of correlated inputs
+            it holds what they share. None of a reading, which has no order.
+    """
+
+    name: str
+    first: float
+    first_interval: Interval
+    total: float
+    total_interval: Interval
+    rank_correlation: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: each number as a quantity."""
+
+        def share(what: str, value: float, how: str) -> dict[str, Any]:
+            source = Source("derived", f"{how} of `{self.name}`")
+            name = f"{self.name}.{what}"
+            return Quantity(name=name, value=value, unit="1", source=source).to_dict()
+
+        sobol = "Sobol index of log10(FLOP/s), inputs taken as independent,"
+        boot = f"{_LEVEL:.0%} bootstrap interval of the Sobol index"
+        rank = "Spearman's rank correlation of the draws"
+        known = self.rank_correlation is not None
+        return {
+            "input": self.name,
+            "first": share("first", self.first, f"first-order {sobol}"),
+            "first_low": share("first_low", self.first_interval[0], boot),
+            "first_high": share("first_high", self.first_interval[1], boot),
+            "total": share("total", self.total, f"total {sobol}"),
+            "total_low": share("total_low", self.total_interval[0], boot),
+            "total_high": share("total_high", self.total_interval[1], boot),
+            "rank_correlation": share("rank_correlation", self.rank_correlation or 0.0, rank)
+            if known
+            else None,
+        }
+
+
+@dataclass(frozen=True)
+class Swing:
+    """FLOP/s with one input at the ends of its range and all others at their values.
+
+    Attributes:
+        name: the input's.
+        unit: of its ends.
+        ends: its low and high, of a count the nearest whole numbers; of a normal or log-normal
+            its 5 and 95 %.
+        flop_per_s: FLOP/s at these.
+    """
+
+    name: str
+    unit: str
+    ends: Interval
+    flop_per_s: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the ends, and the FLOP/s at each, as quantities."""
+        source = Source("derived", f"`{self.name}` at an end of its range, others at their values")
+
+        def record(end: str, value: float, unit: str) -> dict[str, Any]:
+            name = f"{self.name}.{end}"
+            return Quantity(name=name, value=value, unit=unit, source=source).to_dict()
+
+        return {
+            "input": self.name,
+            "low": record("low", self.ends[0], self.unit),
+            "high": record("high", self.ends[1], self.unit),
+            "flop_per_s_at_low": record("flop_per_s_at_low", self.flop_per_s[0], "FLOP/s"),
+            "flop_per_s_at_high": record("flop_per_s_at_high", self.flop_per_s[1], "FLOP/s"),
+        }
+
+
+def sobol(
+    function: Callable[[np.ndarray], np.ndarray], *, inputs: int, points: int, seed: int
+) -> list[tuple[float, Interval, float, Interval]]:
+    """First-order and total Sobol indices by SciPy, each with a 95 % bootstrap interval.
+
+    Args:
+        function: from probabilities (inputs, n), each uniform on its own, to values (n,).
+        inputs: how many.
+        points: n, cut to a power of two and to 1,024; the function is asked (inputs + 2) times.
+        seed: of the points and of the bootstrap.
+
+    Returns:
+        for each input first, its interval, total, its interval
+    """
+    n = min(_POINTS, 1 << (points.bit_length() - 1))
+    rng = np.random.default_rng(seed)
+    drawn = stats.qmc.Sobol(2 * inputs, rng=rng).random(n).T
+    a, b = drawn[:inputs], drawn[inputs:]
+    exchanged = np.stack([a] * inputs)  # (inputs, inputs, n): a, with one input in turn from b
+    exchanged[range(inputs), range(inputs)] = b
+    f_a, f_b = function(a)[None], function(b)[None]
+    f_ab = np.stack([function(each) for each in exchanged])[:, None]
+
+    # SciPy's own interval of the indices takes no seed, so they are resampled here.
+    def indices(index: np.ndarray) -> np.ndarray:
+        parts = {"f_A": f_a[:, index], "f_B": f_b[:, index], "f_AB": f_ab[..., index]}
+        result = stats.sobol_indices(func=parts, n=n)
+        return np.stack([result.first_order.reshape(-1), result.total_order.reshape(-1)])
+
+    found = indices(np.arange(n))
+    interval = stats.bootstrap(
+        (np.arange(n),),
+        indices,
+        n_resamples=_RESAMPLES,
+        confidence_level=_LEVEL,
+        method="percentile",
+        vectorized=False,
+        rng=rng,
+    ).confidence_interval
+    low, high = interval.low, interval.high
+    return [
+        (
+            float(found[0, i]),
+            (float(low[0, i]), float(high[0, i])),
+            float(found[1, i]),
+            (float(low[1, i]), float(high[1, i])),
+        )
+        for i in range(inputs)
+    ]

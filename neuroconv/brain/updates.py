@@ -1,0 +1,221 @@
+"""What one update of a neuron costs, and so what a brain costs a second.
+
+FLOP/s = sum over cell types of cells x updates per second x FLOP of one update. What an update
+costs is asked of the modules themselves, which state it from sizes alone (`closed_form`).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from neuroconv.brain.readings import SIZES, Reading
+from neuroconv.layers.conv import Mode
+from neuroconv.layers.cost import Cost
+from neuroconv.layers.dendrite import DendriticConv
+from neuroconv.layers.synapse import DenseSynapses
+from neuroconv.neurons import CELL_CLASSES
+
+_AXONS = 1_000  # that a whole neuron listens to: sparse wiring costs the same for any number
+_CACHED = 1 << 18
+
+
+class Sizes(NamedTuple):
+    """What a dendritic tree is as a sheet and a filter, which spans all its dendrites."""
+
+    synapses: int
+    dendrites: int
+    branches: int
+    time_steps: int
+
+    @property
+    def sheet_shape(self) -> tuple[int, int]:
+        """(sites, dendrites): as few sites on a dendrite as hold the synapses."""
+        return math.ceil(self.synapses / self.dendrites), self.dendrites
+
+    @property
+    def filter_shape(self) -> tuple[int, int, int]:
+        return self.branches, self.dendrites, self.time_steps
+
+    def check(self, cell: str) -> "Sizes":
+        """Raises ValueError for a filter that is longer than a dendrite."""
+        if self.branches > self.sheet_shape[0]:
+            raise ValueError(
+                f"{cell}.branches={self.branches} is more than the {self.sheet_shape[0]} sites "
+                f"that {cell}.synapses={self.synapses} take on each of {cell}.dendrites="
+                f"{self.dendrites}; expected more synapses, or fewer dendrites or branches"
+            )
+        return self
+
+
+class Update(NamedTuple):
+    """What one update of one cell costs.
+
+    Attributes:
+        mac: multiply-adds.
+        flop: FLOP that are no multiply-adds; of a whole neuron alone.
+        ran: what the multiply-adds were of: "convolution", "fft", "matmul"; "" of the essay's.
+    """
+
+    mac: int
+    flop: int = 0
+    ran: str = ""
+
+
+def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None = None) -> Update:
+    """What one update of one cell costs, as its modules state it.
+
+    Args:
+        reading: what is counted.
+        cell: "purkinje", "granule" or "pyramidal".
+        sizes: of its dendritic tree.
+        through: of another tree, whose filter the inputs are taken through.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    sizes.check(cell)
+    if through is not None:
+        through.check("purkinje")
+    if reading.algorithm == "linear":
+        terms = sizes.synapses * sizes.time_steps
+        return Update(_dot_product(terms, _outputs(reading, sizes)), ran="matmul")
+    if reading.scope == "dendrites":
+        tree = sizes if through is None else through
+        costs = _tree_costs(tree, sizes.synapses, reading.padding)
+    else:
+        costs = _neuron_costs(cell, sizes, reading.padding)
+    mac = flop = 0
+    ran = ""
+    for cost in costs[reading.steps == "last"]:
+        if cost.essay is not None:
+            mac += _column(cost, reading.algorithm)
+            ran = _ran(cost, reading.algorithm)
+        else:
+            mac += sum(cost.macs.values())
+            flop += cost.pointwise
+    return Update(mac, flop, ran)
+
+
+def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Update:
+    """What one update of one cell costs, the inputs at these values.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    through = _sizes("purkinje", values) if _borrows(reading, cell) else None
+    return update_cost(reading, cell, _sizes(cell, values), through)
+
+
+def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, float]:
+    """FLOP/s of each cell type, the inputs at these values. Integers give an exact integer.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    clock, account = values[reading.clock_input], values["flop_per_mac"]
+    result = {}
+    for cell in reading.cells:
+        cost = update_of(reading, cell, values)
+        result[cell] = values[f"{cell}.cells"] * clock * (account * cost.mac + cost.flop)
+    return result
+
+
+def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """FLOP/s of all cells together for each draw of the inputs, (samples,).
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    clock, account = draws[reading.clock_input], draws["flop_per_mac"]
+    total = np.zeros_like(clock)
+    for cell in reading.cells:
+        named = [f"{cell}.{what}" for what in SIZES] + ["time_steps"]
+        if _borrows(reading, cell):
+            named += [f"purkinje.{what}" for what in SIZES]
+        table = np.stack([draws[name] for name in named])
+        kinds, place = np.unique(table, axis=1, return_inverse=True)
+        mac, flop = np.empty(kinds.shape[1]), np.empty(kinds.shape[1])
+        for i, column in enumerate(kinds.T.tolist()):
+            values = dict(zip(named, column, strict=True))
+            cost = update_of(reading, cell, values)
+            mac[i], flop[i] = cost.mac, cost.flop
+        place = place.reshape(-1)
+        total += draws[f"{cell}.cells"] * clock * (account * mac[place] + flop[place])
+    return total
+
+
+def _sizes(cell: str, values: Mapping[str, float]) -> Sizes:
+    steps = int(values["time_steps"])
+    synapses, dendrites, branches = (int(values[f"{cell}.{what}"]) for what in SIZES)
+    return Sizes(synapses, dendrites, branches, steps)
+
+
+def _borrows(reading: Reading, cell: str) -> bool:
+    return cell == "granule" and reading.granule_filter == "purkinje"
+
+
+def _outputs(reading: Reading, sizes: Sizes) -> int:
+    return sizes.time_steps if reading.steps == "window" else 1
+
+
+def _column(cost: Cost, algorithm: str) -> int:
+    column: int | None = getattr(cost, algorithm)
+    assert column is not None
+    return column
+
+
+def _ran(cost: Cost, algorithm: str) -> str:
+    if algorithm == "executed":
+        return "+".join(cost.macs)
+    return "convolution" if algorithm == "direct" else ""
+
+
+@lru_cache(_CACHED)
+def _tree_costs(
+    tree: Sizes, synapses: int, padding: Mode
+) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
+    """Of a window, and of the one new step of a stream, as `Population.closed_form` states it.
+
+    What runs in a stream reads the lingering steps again and so costs as much as a window; the
+    essay's rule and a direct convolution count the new step alone.
+    """
+    with torch.device("meta"):
+        layer = DendriticConv(1, tree.sheet_shape, tree.filter_shape, padding, bias=False)
+    window, step = (
+        layer.closed_form(torch.Size((1, 1, steps, *tree.sheet_shape)), synapses)[0]
+        for steps in (tree.time_steps, 1)
+    )
+    return (window,), (replace(window, essay=step.essay, direct=step.direct),)
+
+
+@lru_cache(_CACHED)
+def _neuron_costs(
+    cell: str, sizes: Sizes, padding: Mode
+) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
+    """All stages of a window, and of the one new step of a stream."""
+    with torch.device("meta"):
+        neuron = CELL_CLASSES[cell](
+            _AXONS + sizes.dendrites,  # a granule cell's dendrites listen to an axon each
+            1,
+            sheet_shape=sizes.sheet_shape,
+            filter_shape=sizes.filter_shape,
+            synapses=sizes.synapses,
+            mode=padding,
+        )
+    shape: Any = (1, neuron.in_features)
+    window = neuron.closed_form(torch.Size((*shape, sizes.time_steps)))
+    return window, neuron.closed_form(torch.Size((*shape, 1)), resumed=True)
+
+
+@lru_cache(_CACHED)
+def _dot_product(terms: int, outputs: int) -> int:
+    """Multiply-adds of one linear neuron: a synapse that listens to all terms."""
+    with torch.device("meta"):
+        neuron = DenseSynapses(terms, 1, (1, 1))
+    (cost,) = neuron.closed_form(torch.Size((1, terms, outputs)))
+    return cost.macs["matmul"]

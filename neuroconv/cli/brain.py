@@ -1,0 +1,166 @@
+"""`brain`: what a brain computes by the essay's method, and how sure that is."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from neuroconv import __version__
+from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
+from neuroconv.cli.options import FileOption, prepare, say
+
+
+@dataclass(frozen=True)
+class Brain:
+    """Estimates the FLOP/s of a brain by the essay's method: values, intervals, what matters most.
+
+    The essay: FLOP/s = FLOP per MAC x updates a second x sum over cell types of (cells x MAC of
+    one update). Each input has a value, a range and a source; MAC come from the modules' own
+    counts. Readings of the formula differ by orders of magnitude and are never mixed unasked:
+    essay, published, whole_neuron, with_cortex, one_step, one_step_per_frame, valid,
+    valid_one_step, executed, linear_collapse.
+
+    A FILE of inputs is TOML:
+
+        [inputs."purkinje.cells"]
+        low = 15e6
+        high = 30e6
+        source = "[andersen1992], abstract"
+
+    Example: neuroconv brain --set rate_hz=0.1..5 --set purkinje.cells=15e6..30e6
+
+    Example: neuroconv brain --reading one_step_per_frame --json brain.json --plot tornado.svg
+
+    Example: neuroconv brain --weigh essay=1 --weigh linear_collapse=3
+    """
+
+    inputs: FileOption = None
+    """take inputs from this file"""
+    set: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="NAME=VALUE|LOW..HIGH", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """fix an input, or give it a range, over what the file says"""
+    reading: Annotated[
+        str | None, tyro.conf.arg(metavar="READING", help_behavior_hint="(default: essay)")
+    ] = None
+    """whose interval and sensitivities are shown in full, and are plotted"""
+    weigh: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="READING=W", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """instead of one reading, mix several, each with this weight"""
+    samples: int = 4096
+    """draws of the inputs"""
+    seed: int = 0
+    """of the draws"""
+    json: FileOption = None
+    """write everything that the tables show, each number with unit and source, to this file"""
+    plot: FileOption = None
+    """draw a tornado of the inputs to this file (.svg, .png, .pdf), and the forecast beside it"""
+    cite: bool = False
+    """print only what names this estimate: version and a hash of its inputs"""
+
+    def __call__(self, console: Console) -> None:
+        if self.samples < 2:
+            raise ValueError(f"--samples {self.samples}: expected an integer of at least 2")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: expected an integer, 0 or more")
+        if self.weigh and self.reading is not None:
+            raise ValueError(f"--reading {self.reading} with --weigh: expected one of the two")
+        if self.weigh and self.plot is not None:
+            raise ValueError(
+                "--plot with --weigh: a mix has no one value for a tornado; expected --reading"
+            )
+        inputs = read_inputs(self.inputs, self.set)
+        weights = _weights(self.weigh)
+        if self.reading is not None and self.reading not in READINGS:
+            raise ValueError(f"--reading {self.reading}: expected one of {', '.join(READINGS)}")
+        prepare(self.json, "--json")
+        prepare(self.plot, "--plot")
+        estimate = estimate_brain(
+            inputs, reading=self.reading, weights=weights, samples=self.samples, seed=self.seed
+        )
+        cited = _cited(estimate)
+        if self.cite:
+            say(console, cited)
+            return
+        report = BrainReport(estimate)
+        for table in report.tables():
+            console.print(table)
+        say(console, cited)
+        if self.json is not None:
+            rows = {"neuroconv_version": __version__, "cite": cited, **report.to_dict()}
+            self.json.write_text(json.dumps(rows, indent=2) + "\n")
+            say(console, f"written to {self.json}, with all sources in full")
+        if self.plot is not None:
+            for path in _draw(report, self.plot):
+                say(console, f"drawn to {path}")
+
+
+def _cited(estimate: Estimate) -> str:
+    readings = ", ".join(
+        f"{each.name}={share:g}" if len(estimate.weights) > 1 else each.name
+        for each, share in estimate.weights.items()
+    )
+    return (
+        f"neuroconv {__version__}, inputs sha256:{estimate.inputs.sha256[:12]}, reading "
+        f"{readings}, {len(estimate.samples)} samples, seed {estimate.seed}"
+    )
+
+
+def _weights(words: Sequence[str]) -> dict[str, float] | None:
+    weights: dict[str, float] = {}
+    for word in words:
+        name, given, number = word.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if not given or name not in READINGS or not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"--weigh {word}: expected READING=W with a weight of 0 or more, READING one of "
+                f"{', '.join(READINGS)}"
+            )
+        if name in weights:
+            raise ValueError(f"--weigh {word}: {name} is weighed twice; expected it once")
+        weights[name] = weight
+    if words and not any(weights.values()):
+        raise ValueError("--weigh: all weights are 0; expected one above it")
+    return weights or None
+
+
+def _draw(report: BrainReport, path: Path) -> list[Path]:
+    """Draws the tornado, and the forecast of all readings beside it."""
+    # matplotlib: not loaded without --plot
+    from neuroconv.report.tornado import plot_tornado
+    from neuroconv.report.trends import plot_trends
+
+    estimate = report.estimate
+    assert estimate.reading is not None
+    assert estimate.value is not None
+    tornado = plot_tornado(
+        estimate.swings(),
+        estimate.value,
+        shares={each.name: each.total for each in estimate.sensitivities},
+        title=f"What each input alone moves, read as {estimate.reading.name}",
+    )
+    _save(tornado, path)
+    beside = path.with_stem(f"{path.stem}_forecast")
+    _save(
+        plot_trends({name: float(value) for name, value in report.values.items()}, others), beside
+    )
+    return [path, beside]
+
+
+def _save(figure: Any, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=200)
+    except ValueError as error:  # matplotlib lists the formats that it can write
+        raise ValueError(f"--plot {path}: {error}") from None

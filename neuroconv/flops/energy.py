@@ -1,0 +1,245 @@
+"""What a run would cost in energy: an estimate, from published energies of single operations.
+
+Arithmetic and main memory only. Control, caches, wires, leakage, cooling and the rest of a machine
+are left out, so that a real one takes more, often several times more. The published values were
+checked in reproductions of the figure and the table named, not in the originals.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from neuroconv.flops.firing import ActiveShares as ActiveShares
+from neuroconv.flops.firing import firing_shares as firing_shares
+from neuroconv.references import Source
+
+PICO = 1e-12
+_WORD_BYTES = 8  # the sources give the energy of an access of 64 bits
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """Energies of single operations in one technology.
+
+    Attributes:
+        name: feature size, number format and kind of memory.
+        multiply_pj: one multiplication, in picojoules.
+        add_pj: one addition, as in accumulating a product.
+        dram_pj: lowest and highest of reading or writing 64 bits of main memory.
+        arithmetic_source, memory_source: where they come from.
+    """
+
+    name: str
+    multiply_pj: float
+    add_pj: float
+    dram_pj: Range
+    arithmetic_source: Source
+    memory_source: Source
+
+    @property
+    def mac_pj(self) -> float:
+        """One multiply-add."""
+        return self.multiply_pj + self.add_pj
+
+    @property
+    def dram_pj_per_byte(self) -> Range:
+        low, high = self.dram_pj
+        return low / _WORD_BYTES, high / _WORD_BYTES
+
+
+_HOROWITZ = Source(
+    "horowitz2014", "fig. 1.1.9", "45 nm at 0.9 V; the figure's 32-bit floating-point operations"
+)
+_SEVEN_NM = Source(
+    "jouppi2021", "table 2", "7 nm; 32-bit floating point, the update of [horowitz2014]"
+)
+_HBM2 = Source(
+    "jouppi2021",
+    "table 2",
+    "HBM2, about the time of 7 nm; the input and output alone, as the table's footnote says",
+)
+
+NODES: Mapping[str, Node] = MappingProxyType(
+    {
+        node.name: node
+        for node in (
+            Node(
+                name="45nm-fp32-dram",
+                multiply_pj=3.7,
+                add_pj=0.9,
+                dram_pj=(1300.0, 2600.0),
+                arithmetic_source=_HOROWITZ,
+                memory_source=Source("horowitz2014", "fig. 1.1.9", "DRAM, 64 bits: 1.3 to 2.6 nJ"),
+            ),
+            Node(
+                name="7nm-fp32-ddr",
+                multiply_pj=1.31,
+                add_pj=0.38,
+                dram_pj=(1300.0, 1300.0),
+                arithmetic_source=_SEVEN_NM,
+                memory_source=Source("jouppi2021", "table 2", "DDR3 and DDR4"),
+            ),
+            Node(
+                name="7nm-fp32-hbm2",
+                multiply_pj=1.31,
+                add_pj=0.38,
+                dram_pj=(250.0, 450.0),
+                arithmetic_source=_SEVEN_NM,
+                memory_source=_HBM2,
+            ),
+            Node(
+                name="7nm-bf16-hbm2",
+                multiply_pj=0.21,
+                add_pj=0.38,
+                dram_pj=(250.0, 450.0),
+                arithmetic_source=Source(
+                    "jouppi2021",
+                    "table 2",
+                    "7 nm; a product in bfloat16, summed in 32 bits as matrix units do; an "
+                    "addition in bfloat16 itself is 0.11 pJ",
+                ),
+                memory_source=_HBM2,
+            ),
+        )
+    }
+)
+DEFAULT_NODE = "7nm-fp32-hbm2"
+
+
+def find_node(name: str) -> Node:
+    """The node of that name; a ValueError that lists them if there is none."""
+    if name not in NODES:
+        raise ValueError(f"node={name!r} is unknown; expected one of {', '.join(NODES)}")
+    return NODES[name]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """An estimate of a run's energy. Ranges are (lowest, highest).
+
+    Attributes:
+        node: whose energies.
+        mac: multiply-adds.
+        accumulates: additions that stand for a multiply-add with a spike.
+        other_flop: FLOPs of all that is no multiply-add.
+        bytes: moved to and from main memory.
+        arithmetic_joules: a multiply-add is a multiplication and an addition; the other FLOPs are
+            all of the cheaper of the two in the lowest, of the dearer in the highest.
+        memory_joules: the range is the source's.
+    """
+
+    node: Node
+    mac: float
+    accumulates: float
+    other_flop: float
+    bytes: float
+    arithmetic_joules: Range
+    memory_joules: Range
+
+    @property
+    def total_joules(self) -> Range:
+        low = self.arithmetic_joules[0] + self.memory_joules[0]
+        return low, self.arithmetic_joules[1] + self.memory_joules[1]
+
+    @property
+    def source(self) -> str:
+        """Both sources in words."""
+        arithmetic, memory = self.node.arithmetic_source, self.node.memory_source
+        return f"arithmetic: {arithmetic}. Memory: {memory}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, units in the keys, with node, sources and their addresses."""
+        parts = {
+            "arithmetic": self.arithmetic_joules,
+            "memory": self.memory_joules,
+            "total": self.total_joules,
+        }
+        urls = (*self.node.arithmetic_source.urls, *self.node.memory_source.urls)
+        return {
+            "node": self.node.name,
+            "mac": self.mac,
+            "accumulates": self.accumulates,
+            "other_flop": self.other_flop,
+            "moved_bytes": self.bytes,
+            **{f"{part}_lowest_joules": low for part, (low, _) in parts.items()},
+            **{f"{part}_highest_joules": high for part, (_, high) in parts.items()},
+            "source": self.source,
+            "urls": list(dict.fromkeys(urls)),
+        }
+
+
+def estimate_energy(
+    mac: float, other_flop: float, moved_bytes: float, node: str = DEFAULT_NODE
+) -> Energy:
+    """The energy of a dense run, in which every multiply-add is executed.
+
+    Args:
+        mac: multiply-adds.
+        other_flop: FLOPs of all that is no multiply-add.
+        moved_bytes: bytes moved to and from main memory; those that all operators move if no cache
+            holds anything, the compulsory ones if a cache holds all in between.
+        node: a key of `NODES`.
+
+    Raises:
+        ValueError: a negative number, or an unknown node.
+    """
+    return at_rate(0, 0.0, mac=mac, other_flop=other_flop, moved_bytes=moved_bytes, node=node)
+
+
+def at_rate(
+    synaptic_mac: float,
+    active_share: float,
+    *,
+    mac: float = 0,
+    other_flop: float = 0,
+    moved_bytes: float = 0,
+    node: str = DEFAULT_NODE,
+) -> Energy:
+    """The energy of an event-driven run, in which a silent axon costs nothing.
+
+    A synaptic multiply-add becomes an accumulate: the weight of an active axon is added, once for
+    each step in which it fires. A finer rate, or a grey value, takes more spikes than are counted:
+    the figure is a lower bound. All the rest stays dense, and so does memory traffic: that the
+    weights of silent axons need not be read is not taken off.
+
+    Args:
+        synaptic_mac: multiply-adds whose one factor comes in on an axon: synapses, and dendrites
+            where synapse and dendritic filter are one linear map.
+        active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.firing`.
+        mac: multiply-adds of all the rest.
+        other_flop: FLOPs of all that is no multiply-add.
+        moved_bytes: bytes moved to and from main memory.
+        node: a key of `NODES`.
+
+    Raises:
+        ValueError: a negative number, a share beyond [0, 1], or an unknown node.
+    """
+    counts = {
+        "synaptic_mac": synaptic_mac, "mac": mac, "other_flop": other_flop,
+        "moved_bytes": moved_bytes,
+    }  # fmt: skip
+    for name, count in counts.items():
+        if not count >= 0:
+            raise ValueError(f"{name}={count!r}; expected a number, 0 or more")
+    if not 0 <= active_share <= 1:
+        raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
+    found = find_node(node)
+    accumulates = synaptic_mac * active_share
+    certain = mac * found.mac_pj + accumulates * found.add_pj
+    cheap, dear = sorted((found.add_pj, found.multiply_pj))
+    low, high = found.dram_pj_per_byte
+    return Energy(
+        node=found,
+        mac=mac,
+        accumulates=accumulates,
+        other_flop=other_flop,
+        bytes=moved_bytes,
+        arithmetic_joules=(
+            PICO * (certain + other_flop * cheap),
+            PICO * (certain + other_flop * dear),
+        ),
+        memory_joules=(PICO * moved_bytes * low, PICO * moved_bytes * high),
+    )

@@ -1,0 +1,62 @@
+"""One run on a real device: how long it takes, what bounds it, and how much of it is silent."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from neuroconv.flops.firing import ActiveShares, firing_shares
+from neuroconv.flops.roofline import Peak, Placement, measure_peak, place
+from neuroconv.flops.timing import Timing, measure_time
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a run in eval mode, for the whole batch.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        timing: of the forward pass.
+        peak: of the machine, measured in the same process.
+        placement: of the run under the machine's roofs.
+        firing: by module path, the share of axons that were active and of outputs that fired.
+    """
+
+    device: str
+    timing: Timing
+    peak: Peak
+    placement: Placement
+    firing: Mapping[str, ActiveShares]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, units in the keys."""
+        return {
+            "device": self.device,
+            "forward_per_batch": self.timing.to_dict(),
+            "peak": self.peak.to_dict(),
+            "placement_per_batch": self.placement.to_dict(),
+            "firing_by_module": {path: asdict(shares) for path, shares in self.firing.items()},
+        }
+
+
+@functools.cache
+def machine_peak(device: str) -> Peak:
+    """The machine's peaks in float32, measured once in a process."""
+    return measure_peak(device)
+
+
+def measure(
+    model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, flop: int, moved_bytes: int
+) -> Measured:
+    """Measure a run of so many FLOPs, whose operators move so many bytes."""
+    peak = machine_peak(device)
+    timing = measure_time(model, inputs, device)
+    return Measured(
+        device=device,
+        timing=timing,
+        peak=peak,
+        placement=place(flop, moved_bytes, timing.seconds, peak),
+        firing=firing_shares(model, inputs, device),
+    )

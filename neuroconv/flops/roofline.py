@@ -1,0 +1,248 @@
+"""How fast this machine is, and which of its two peaks bounds a run.
+
+The peaks are measured, not read from a data sheet: matrix products and convolutions for arithmetic,
+a copy for memory. After Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785.
+"""
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from neuroconv.flops.timing import Timing, time_call, timed_device
+
+Bound = Literal["arithmetic", "memory", "overhead"]
+# With less than this share of both peaks, neither is what the model waits for.
+OVERHEAD_BELOW = 0.10
+
+# By device: n of a product of n x n matrices; and of 3 x 3 convolutions the channels, the side of
+# the image and the batch. A CPU's two libraries can differ by half, and a model uses either.
+_PRODUCTS = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
+_CONVOLUTIONS = {"cpu": ((64, 28, 4), (128, 28, 4)), "cuda": ((256, 56, 64), (512, 28, 128))}
+_COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}  # several times any cache of today
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The two roofs of a machine, as measured here and now.
+
+    Attributes:
+        device: what computes: the processor's own name.
+        device_type: "cpu" or "cuda".
+        dtype: of both measurements, as "float32".
+        threads: that PyTorch uses on the CPU; None elsewhere.
+        float32_arithmetic: on CUDA, what runs float32 matrix products and convolutions, as
+            "matmul ieee, conv tf32". Else None.
+        flop_per_s: of the fastest kernel, 2 FLOPs for each multiply-add.
+        byte_per_s: of the copy, bytes read and bytes written both counted.
+        kernel: the fastest, in words.
+        tried_flop_per_s: by kernel, what each reached. A convolution's multiply-adds are those of
+            the direct method; a library that executes fewer, as Winograd's does, passes for faster.
+        copy_bytes: read, and as many written, by one copy.
+        arithmetic, copy: times of that kernel and of the copy.
+    """
+
+    device: str
+    device_type: str
+    dtype: str
+    threads: int | None
+    float32_arithmetic: str | None
+    flop_per_s: float
+    byte_per_s: float
+    kernel: str
+    tried_flop_per_s: dict[str, float]
+    copy_bytes: int
+    arithmetic: Timing
+    copy: Timing
+
+    @property
+    def ridge_flop_per_byte(self) -> float:
+        """Intensity from which on arithmetic is the lower roof."""
+        return self.flop_per_s / self.byte_per_s
+
+    def attainable(self, flop_per_byte: float) -> float:
+        """FLOP/s under the roof at this intensity."""
+        return min(self.flop_per_s, flop_per_byte * self.byte_per_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, units in the keys."""
+        timings = {"arithmetic": self.arithmetic.to_dict(), "copy": self.copy.to_dict()}
+        return {**asdict(self), **timings, "ridge_flop_per_byte": self.ridge_flop_per_byte}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a measured run lies under the roofs of its machine.
+
+    Attributes:
+        flop, bytes, seconds: of the run.
+        flop_per_s, byte_per_s: what it reached.
+        share_of_peak_flop, share_of_peak_bytes: of the two measured peaks. The bytes are those that
+            operators ask for: where a cache serves them, their share can exceed 1.
+        flop_per_byte: arithmetic intensity.
+        ridge_flop_per_byte: intensity at which the roofs meet.
+        attainable_flop_per_s: the roof above it.
+        bound: "arithmetic" or "memory", the roof that is nearer; "overhead" if the run reaches less
+            than `overhead_below` of either, so that it waits for neither but for the launching of
+            operators, for poorly fitting kernels, or for latency.
+        overhead_below: that share.
+    """
+
+    flop: int
+    bytes: int
+    seconds: float
+    flop_per_s: float
+    byte_per_s: float
+    share_of_peak_flop: float
+    share_of_peak_bytes: float
+    flop_per_byte: float
+    ridge_flop_per_byte: float
+    attainable_flop_per_s: float
+    bound: Bound
+    overhead_below: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, units in the keys."""
+        return asdict(self)
+
+
+def device_name(device: str) -> str:
+    """The processor's own name."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(found, "") or platform.processor() or platform.machine()
+
+
+def measure_peak(
+    device: str = "cpu", *, dtype: torch.dtype = torch.float32, seconds: float = 2.0
+) -> Peak:
+    """Measure the most arithmetic and the most memory traffic that this machine gives to PyTorch.
+
+    Kernels of growing size share half of the time, and the best median counts; one that would not
+    fit three repeats into its share is left out, the first excepted. A copy far larger than the
+    caches takes the other half. Nothing is set: threads, and on CUDA tf32, are as found, and
+    recorded.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: of the numbers: torch.float32, torch.bfloat16, ...
+        seconds: roughly how long to measure.
+
+    Raises:
+        ValueError: a device that is neither or is missing, or a dtype that is not floating-point.
+    """
+    place = timed_device(device)
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype={dtype}; expected a floating-point type, as torch.float32")
+    share = seconds / 2 / (len(_PRODUCTS[place.type]) + len(_CONVOLUTIONS[place.type]))
+    rates: dict[str, float] = {}
+    timings: dict[str, Timing] = {}
+    with torch.no_grad():
+        for kernel, flop, call in _kernels(place, dtype):
+            if rates and 3 * flop / max(rates.values()) > share:
+                continue
+            timings[kernel] = time_call(call, place, share)
+            rates[kernel] = flop / timings[kernel].seconds
+        best = max(rates, key=lambda kernel: rates[kernel])
+        copied = _COPY_BYTES[place.type]
+        source = torch.zeros(copied // dtype.itemsize, device=place, dtype=dtype)
+        target = torch.ones_like(source)  # written once, so that its pages are there
+        copy = time_call(lambda: target.copy_(source), place, seconds / 2)
+    return Peak(
+        device=device_name(device),
+        device_type=place.type,
+        dtype=str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads() if place.type == "cpu" else None,
+        float32_arithmetic=_float32_arithmetic(place, dtype),
+        flop_per_s=rates[best],
+        byte_per_s=2 * copied / copy.seconds,
+        kernel=best,
+        tried_flop_per_s=rates,
+        copy_bytes=copied,
+        arithmetic=timings[best],
+        copy=copy,
+    )
+
+
+def _kernels(
+    place: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[str, int, Callable[[], object]]]:
+    """Name, FLOPs and call of each kernel; what it needs lives until the next is asked for."""
+    for n in _PRODUCTS[place.type]:
+        a, b = (torch.full((n, n), 0.5, device=place, dtype=dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        product = partial(torch.mm, a, b, out=out)
+        yield f"product of {n} x {n} matrices", 2 * n**3, product
+        del a, b, out, product
+    for channels, side, batch in _CONVOLUTIONS[place.type]:
+        image = torch.full((batch, channels, side, side), 0.5, device=place, dtype=dtype)
+        weight = torch.full((channels, channels, 3, 3), 0.5, device=place, dtype=dtype)
+        name = f"3 x 3 convolution, {channels} channels, {side} x {side} pixels, batch {batch}"
+        flop = 2 * weight.numel() * batch * side**2
+        yield name, flop, partial(F.conv2d, image, weight, padding=1)
+
+
+def _float32_arithmetic(place: torch.device, dtype: torch.dtype) -> str | None:
+    if place.type != "cuda" or dtype is not torch.float32:
+        return None
+    matmul: Any = torch.backends.cuda.matmul
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    general = getattr(torch.backends, "fp32_precision", "none")
+    # "none" leaves it to the general setting, and that to IEEE arithmetic.
+    modes = (
+        next((mode for mode in (own.fp32_precision, general) if mode != "none"), "ieee")
+        for own in (matmul, conv)
+    )
+    return "matmul {}, conv {}".format(*modes)
+
+
+def place(
+    flop: int,
+    moved_bytes: int,
+    seconds: float,
+    peak: Peak,
+    *,
+    overhead_below: float = OVERHEAD_BELOW,
+) -> Placement:
+    """Place a run under the roofs.
+
+    Args:
+        flop: FLOPs that it executes; one multiply-add is two.
+        moved_bytes: bytes that its operators read and write, or the compulsory ones.
+        seconds: that it takes.
+        peak: of the machine that ran it, in the dtype that it computes in.
+        overhead_below: share of both peaks under which neither is called its bound.
+
+    Raises:
+        ValueError: no time, no bytes, or a negative number of FLOPs.
+    """
+    if flop < 0 or moved_bytes <= 0 or seconds <= 0:
+        raise ValueError(
+            f"flop={flop}, moved_bytes={moved_bytes}, seconds={seconds}; expected no negative "
+            "FLOPs, and more than 0 bytes and seconds"
+        )
+    arithmetic = flop / seconds / peak.flop_per_s
+    memory = moved_bytes / seconds / peak.byte_per_s
+    bound: Bound = "arithmetic" if arithmetic >= memory else "memory"
+    return Placement(
+        flop=flop,
+        bytes=moved_bytes,
+        seconds=seconds,
+        flop_per_s=flop / seconds,
+        byte_per_s=moved_bytes / seconds,
+        share_of_peak_flop=arithmetic,
+        share_of_peak_bytes=memory,
+        flop_per_byte=flop / moved_bytes,
+        ridge_flop_per_byte=peak.ridge_flop_per_byte,
+        attainable_flop_per_s=peak.attainable(flop / moved_bytes),
+        bound=bound if max(arithmetic, memory) >= overhead_below else "overhead",
+        overhead_below=overhead_below,
+    )

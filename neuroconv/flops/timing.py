@@ -1,0 +1,140 @@
+"""How long a model, or any call, takes."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from neuroconv.flops.stand_in import as_inputs, stand_in
+
+_DEVICES = ("cpu", "cuda")
+_MAX_BLOCK = 1000  # calls in one repeat
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call.
+
+    Attributes:
+        seconds: median over the repeats.
+        lower_seconds, upper_seconds: their quartiles; the median itself if there was one repeat.
+        repeats: how often it was timed; a repeat is the mean of a block of calls.
+        calls_per_repeat: length of such a block.
+    """
+
+    seconds: float
+    lower_seconds: float
+    upper_seconds: float
+    repeats: int
+    calls_per_repeat: int
+
+    @property
+    def spread(self) -> float:
+        """Distance of the quartiles, as a share of the median."""
+        return (self.upper_seconds - self.lower_seconds) / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, units in the keys."""
+        return {**asdict(self), "quartile_distance_share": self.spread}
+
+
+def timed_device(device: str) -> torch.device:
+    """The device; a ValueError if it has no clock to time by, or is missing."""
+    place = torch.device(device)
+    if place.type not in _DEVICES:
+        raise ValueError(f"device={device!r} cannot be timed; expected 'cpu' or 'cuda'")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
+    return place
+
+
+def _run_block(call: Callable[[], object], calls: int, device: torch.device) -> float:
+    """Seconds of one call, the mean of a block."""
+    if device.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        start.record(torch.cuda.current_stream(device))
+        for _ in range(calls):
+            call()
+        end.record(torch.cuda.current_stream(device))
+        torch.cuda.synchronize(device)
+        return float(start.elapsed_time(end)) / 1e3 / calls
+    begin = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - begin) / calls
+
+
+def time_call(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
+    """Two warm-up calls, then 3 to 20 repeats that share out the time; one if a call is longer."""
+    _run_block(call, 1, device)  # also chooses and loads kernels
+    once = max(_run_block(call, 1, device), 1e-9)
+    if once > seconds:
+        return Timing(once, once, once, 1, 1)
+    block = max(1, min(_MAX_BLOCK, int(seconds / 20 / once)))
+    repeats = max(3, min(20, int(seconds / once / block)))
+    times = [_run_block(call, block, device) for _ in range(repeats)]
+    lower, _, upper = quantiles(times, n=4, method="inclusive")
+    return Timing(median(times), lower, upper, repeats, block)
+
+
+def measure_time(
+    job: nn.Module | Callable[[], object],
+    inputs: Tensor | tuple[Tensor, ...] | None = None,
+    device: str = "cpu",
+    *,
+    backward: bool = False,
+    training: bool = False,
+    seconds: float = 0.5,
+) -> Timing:
+    """Time a model on its inputs, or any call.
+
+    On CUDA by events, so that the queue of kernels is timed and not their launching alone, unless
+    launching is what takes longest; on the CPU by the clock. A fast call is timed in blocks.
+
+    Args:
+        job: a model, which is left untouched; or a function without arguments, for which the other
+            arguments but `device` and `seconds` have no meaning.
+        inputs: what the model is called with, the batch first.
+        device: "cpu" or "cuda".
+        backward: time the forward and the backward pass together; else forward, without autograd.
+        training: run the model in training mode.
+        seconds: roughly how long to measure. A call that takes longer is timed once.
+
+    Raises:
+        ValueError: a device that cannot be timed or is missing, inputs without a model, a model
+            without inputs, or a backward pass of outputs that need none.
+    """
+    place = timed_device(device)
+    if isinstance(job, nn.Module) is (inputs is None):
+        raise ValueError("expected a model with its inputs, or a function without inputs")
+    if not isinstance(job, nn.Module):
+        return time_call(job, place, seconds)
+    assert inputs is not None
+    model = job
+    with ExitStack() as stack:
+        items = stack.enter_context(stand_in(model, as_inputs(inputs), device, training=training))
+        stack.enter_context(torch.set_grad_enabled(backward))
+        call = _both_ways(model, items) if backward else lambda: model(*items)
+        return time_call(call, place, seconds)
+
+
+def _both_ways(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
+    leaves = [each for each in (*model.parameters(), *items) if each.requires_grad]
+
+    def call() -> None:
+        results = [each for each in tree_leaves(model(*items)) if isinstance(each, Tensor)]
+        ends = [each for each in results if each.requires_grad]
+        if not ends:
+            raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
+        torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
+        for leaf in leaves:
+            leaf.grad = None
+
+    return call

@@ -1,0 +1,183 @@
+"""Bytes: what operators read and write, what stays for the backward pass, and the peak.
+
+All of it is counted in tensors, by torch's dispatcher, so that the meta device gives the same
+figures as a device that computes. What an operator uses inside itself (a convolution's workspace,
+an allocator's rounding) is not seen, and a cache that spares a read is not known: the figures are
+of an eager run in which every operator fetches its operands and stores its results. Devices differ
+where an operator itself does: in evaluation a batch norm returns two statistics for each channel on
+meta, and none on the CPU.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.flops.meter import (
+    Meter,
+    PassTraffic,
+    storage_bytes,
+    storage_key,
+    stored_bytes,
+    tensors_in,
+)
+from neuroconv.flops.stand_in import as_inputs, explained, stand_in
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Memory of one run of a model, for the whole batch.
+
+    Attributes:
+        device: where it ran.
+        parameter_bytes: parameters that the model holds; tied ones once.
+        buffer_bytes: buffers that it holds.
+        input_bytes, output_bytes: what it is called with, and what it returns.
+        forward: the forward pass.
+        backward: the backward pass; None if it did not run. The outputs and their gradients stay
+            alive during it.
+        saved_elements, saved_bytes: what operators made and autograd kept for the backward pass,
+            each storage once; None without a backward pass.
+        saved_parameter_bytes: parameters and buffers kept for it, which take no further memory.
+        saved_input_bytes: inputs kept for it.
+    """
+
+    device: str
+    parameter_bytes: int
+    buffer_bytes: int
+    input_bytes: int
+    output_bytes: int
+    forward: PassTraffic
+    backward: PassTraffic | None = None
+    saved_elements: int | None = None
+    saved_bytes: int | None = None
+    saved_parameter_bytes: int | None = None
+    saved_input_bytes: int | None = None
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes read and written, forward and backward."""
+        return sum(each.moved_bytes for each in self._passes)
+
+    @property
+    def compulsory_bytes(self) -> int:
+        """Compulsory bytes, forward and backward."""
+        return sum(each.compulsory_bytes for each in self._passes)
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(each.peak_bytes for each in self._passes)
+
+    @property
+    def _passes(self) -> tuple[PassTraffic, ...]:
+        return (self.forward,) if self.backward is None else (self.forward, self.backward)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, units in the keys, sums included."""
+        totals = {name: getattr(self, name) for name in ("moved_bytes", "compulsory_bytes")}
+        return {**asdict(self), **totals, "peak_bytes": self.peak_bytes}
+
+
+class _Saved:
+    """The storages that autograd keeps for the backward pass."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, tuple[int, int]] = {}  # elements and bytes
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        size = tensor.untyped_storage().nbytes()
+        self.storages[storage_key(tensor)] = (size // tensor.element_size(), size)
+        return tensor.detach()  # an operator's own result, packed as it is, would hold itself
+
+    @contextmanager
+    def watching(self, on: bool) -> Iterator[None]:
+        if not on:
+            yield
+            return
+        with torch.autograd.graph.saved_tensors_hooks(self.pack, lambda kept: kept):
+            yield
+
+    def totals(self, parameters: set[int], inputs: set[int]) -> dict[str, int]:
+        made = [v for k, v in self.storages.items() if k not in parameters | inputs]
+        return {
+            "saved_elements": sum(elements for elements, _ in made),
+            "saved_bytes": sum(size for _, size in made),
+            "saved_parameter_bytes": self._bytes(parameters),
+            "saved_input_bytes": self._bytes(inputs),
+        }
+
+    def _bytes(self, keys: set[int]) -> int:
+        return sum(self.storages[key][1] for key in keys & self.storages.keys())
+
+
+def measure_traffic(
+    model: nn.Module,
+    inputs: Tensor | tuple[Tensor, ...],
+    *,
+    device: str = "meta",
+    backward: bool = False,
+    training: bool = False,
+) -> Traffic:
+    """Measure the bytes of one run, operator by operator.
+
+    Args:
+        model: any module; it is left untouched.
+        inputs: what it is called with, the batch first.
+        device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
+        backward: run the backward pass too, from a gradient of ones. An input gets a gradient if it
+            requires one.
+        training: run in training mode.
+
+    Raises:
+        ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass
+            was asked of outputs that need none.
+    """
+    meter, saved = Meter(torch.device(device).type), _Saved()
+    with (
+        stand_in(model, as_inputs(inputs), device, training=training) as items,
+        explained(device),
+        torch.set_grad_enabled(backward),
+    ):
+        parameters, buffers = list(model.parameters()), list(model.buffers())
+        for tensor in (*parameters, *buffers, *items):
+            meter.give(tensor)
+        held = {storage_key(tensor) for tensor in (*parameters, *buffers)}
+        try:
+            meter.begin()
+            with meter, saved.watching(backward):
+                result = model(*items)
+            outputs = tensors_in(result)
+            made = {storage_key(t): stored_bytes(t) for t in outputs if not meter.gave(t)}
+            forward = meter.end(sum(made.values()))
+            rest: dict[str, Any] = {}
+            if backward:
+                rest["backward"] = _go_back(meter, outputs, [*parameters, *items])
+                rest |= saved.totals(held, {storage_key(item) for item in items} - held)
+            return Traffic(
+                device=device,
+                parameter_bytes=storage_bytes(parameters),
+                buffer_bytes=storage_bytes(buffers),
+                input_bytes=storage_bytes(items),
+                output_bytes=sum({storage_key(t): stored_bytes(t) for t in outputs}.values()),
+                forward=forward,
+                **rest,
+            )
+        finally:
+            meter.release()
+
+
+def _go_back(meter: Meter, outputs: list[Tensor], leaves: list[Tensor]) -> PassTraffic:
+    ends = [output for output in outputs if output.requires_grad]
+    if not ends:
+        raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
+    seeds = [torch.ones_like(end) for end in ends]
+    for seed in seeds:
+        meter.give(seed)
+    meter.begin()
+    with meter:
+        torch.autograd.backward(ends, seeds)
+    left = {storage_key(leaf.grad): leaf.grad for leaf in leaves if leaf.grad is not None}
+    return meter.end(storage_bytes(left.values()))

@@ -1,0 +1,259 @@
+"""The forecast as a picture: lines of doublings, what was built, and what a brain would take."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from neuroconv.brain.records import HPCG_RECORDS
+from neuroconv.brain.trends import TRENDS, Trend
+from neuroconv.report.style import COLOURS, INK, STROKES, plain
+
+FIRST_YEAR, LAST_YEAR = 2010, 2100
+ZOOM_YEARS = (2013.0, 2030.5)
+_GREY = COLOURS[-1]
+_PAPER: dict[str, Any] = {
+    "facecolor": "white",
+    "edgecolor": "none",
+    "pad": 1.2,
+}  # behind names on lines
+_NEAR_YEARS = 1.5  # records whose names would touch
+_ROOM = 1e3  # a bar this many times as high as low holds its name
+_LINE = 9.5  # points between the lines of labels that would touch
+
+# Where along its line each trend's name stands, as a share of the way from its start to the top.
+_NAME_AT = (0.62, 0.62, 0.80, 0.62, 0.50, 0.55)
+
+
+def plot_trends(
+    readings: Mapping[str, float], others: Sequence[tuple[str, float, float]] = ()
+) -> Figure:
+    """Draw when computers reach each reading of the estimate.
+
+    Above, 2010 to 2100: the essay's lines, the HPCG record and its line with the 95 % interval of
+    its growth, the AI clusters' line, and the readings across. Below, the years that have been:
+    each machine that held the HPCG record beside what the essay's lines foretold.
+
+    Args:
+        readings: FLOP/s by name.
+        others: other published estimates as (name, lowest, highest) in FLOP/s; a light bar each.
+
+    Raises:
+        ValueError: no reading, one that is not above zero, or an estimate whose ends are not
+            0 < lowest <= highest.
+    """
+    _check(readings, others)
+    figure = Figure(figsize=(9.5, 10.5), layout="constrained")
+    low = min(1e14, *readings.values(), *(each[1] for each in others)) / 3
+    high = max(1e22, *readings.values(), *(each[2] for each in others)) * 10
+    columns = 2 if others else 1
+    grid = figure.add_gridspec(
+        2, columns, height_ratios=[1.9, 1], width_ratios=[1.0, 4.6] if others else [1]
+    )
+    main = figure.add_subplot(grid[0, columns - 1])
+    main.set(xlim=(FIRST_YEAR, LAST_YEAR), ylim=(low, high), yscale="log")
+    _decades(main)
+    for trend, colour, stroke in zip(TRENDS, COLOURS, STROKES, strict=False):
+        _line(main, trend, colour, stroke)
+    _built(main)
+    main.set_xlabel("year")
+    if others:
+        strip = figure.add_subplot(grid[0, 0], sharey=main)
+        _estimates(strip, others)
+        strip.set_ylabel("FLOP/s")
+        main.tick_params(labelleft=False)
+    else:
+        main.set_ylabel("FLOP/s")
+    zoom = figure.add_subplot(grid[1, :])
+    _zoom(zoom)
+    figure.draw_without_rendering()
+    _name_readings(main, readings)
+    figure.draw_without_rendering()
+    # Names follow the slopes of lines, which another layout would change.
+    figure.set_layout_engine("none")
+    for trend, share in zip(TRENDS, _NAME_AT, strict=True):
+        _name_line(main, trend, share)
+    return figure
+
+
+def _check(readings: Mapping[str, float], others: Sequence[tuple[str, float, float]]) -> None:
+    if not readings:
+        raise ValueError("readings is empty; expected FLOP/s by name")
+    for name, value in readings.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
+    for name, lowest, highest in others:
+        if not 0 < lowest <= highest < np.inf:
+            raise ValueError(f"others: {name!r}, {lowest!r}, {highest!r}; expected 0 < low <= high")
+
+
+def _decades(axes: Axes) -> None:
+    """Powers of ten, every other one named where there are many."""
+    axes.yaxis.set_major_locator(LogLocator(base=10, numticks=12))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"1e{np.log10(value):.0f}"))
+    plain(axes)
+
+
+def _line(axes: Axes, trend: Trend, colour: str, stroke: Any) -> None:
+    years = np.array([trend.start_year.value, LAST_YEAR])
+    axes.plot(
+        years, [trend.flop_per_s(year) for year in years],
+        color=colour, linestyle=stroke, linewidth=1.8, gid=trend.name, zorder=3,
+    )  # fmt: skip
+    if trend.low is not None and trend.high is not None:
+        fast, slow = (
+            [trend.flop_per_s(year, pace.value) for year in years]
+            for pace in (trend.low, trend.high)
+        )
+        axes.fill_between(years, slow, fast, color=colour, alpha=0.13, linewidth=0, zorder=1)
+
+
+def _built(axes: Axes) -> None:
+    """Machines that were built: the HPCG record as steps, other facts as squares."""
+    years = [record.year.value for record in HPCG_RECORDS]
+    axes.step(
+        years, [record.hpcg.value for record in HPCG_RECORDS],
+        where="post", color=INK, linewidth=1.6, marker="o", markersize=4, gid="HPCG record",
+        zorder=4,
+    )  # fmt: skip
+    jump = HPCG_RECORDS[2]
+    _call(axes, "HPCG\nrecord", jump.year.value, jump.hpcg.value)
+    for machine, year, peak in TRENDS[-1].facts:
+        axes.plot(year.value, peak.value, "s", color=INK, markersize=6, zorder=4)
+        _call(axes, machine, year.value, peak.value)
+
+
+def _call(axes: Axes, name: str, year: float, flop_per_s: float) -> None:
+    """A name left of what was built, above it."""
+    axes.annotate(
+        name, (year, flop_per_s), xytext=(-6, 5), textcoords="offset points", ha="right",
+        va="bottom", fontsize=8.5, color=INK, zorder=5,
+    )  # fmt: skip
+
+
+def _name_line(axes: Axes, trend: Trend, share: float) -> None:
+    """Write a trend's name along its line, as steep as it."""
+    top = min(LAST_YEAR, trend.year_of(axes.get_ylim()[1]))
+    year = trend.start_year.value + share * (top - trend.start_year.value)
+    ends = [(each, trend.flop_per_s(each)) for each in (year - 1, year + 1)]
+    name = f"{trend.name} (shaded: 95 %)" if trend.low is not None else trend.name
+    (x0, y0), (x1, y1) = axes.transData.transform(ends)
+    axes.text(
+        year, trend.flop_per_s(year), name, color=INK, fontsize=9, fontweight="bold",
+        rotation=float(np.degrees(np.arctan2(y1 - y0, x1 - x0))), rotation_mode="anchor",
+        ha="center", va="bottom", zorder=2.5, bbox=_PAPER | {"pad": 0},
+    )  # fmt: skip
+
+
+def _name_readings(axes: Axes, readings: Mapping[str, float]) -> None:
+    """A thin line across for each reading, named right of the frame; names keep apart."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    gap = _LINE * figure.dpi / 72
+    wanted = sorted(readings.items(), key=lambda item: item[1])
+    heights = [float(axes.transData.transform((LAST_YEAR, value))[1]) for _, value in wanted]
+    placed = _apart(heights, gap)
+    for (name, value), height, place in zip(wanted, heights, placed, strict=True):
+        axes.axhline(value, color=INK, linewidth=0.8, alpha=0.55, zorder=2)
+        axes.annotate(
+            f"{name}, {value:.3g}".replace("e+", "e"), (1, value),
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+            xytext=(12, (place - height) * 72 / figure.dpi),
+            va="center", fontsize=8, color=INK, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6},
+        )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising heights, moved as little as keeps each at least a gap above the one before.
+
+    Neighbours that would touch form a block, which is centred on the mean of where they belong.
+    """
+    blocks: list[list[float]] = []
+    for height in heights:
+        blocks.append([height])
+        while len(blocks) > 1 and _top(blocks[-2], gap) + gap > _bottom(blocks[-1], gap):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    return [_bottom(block, gap) + gap * i for block in blocks for i in range(len(block))]
+
+
+def _bottom(block: Sequence[float], gap: float) -> float:
+    return float(np.mean(block)) - gap * (len(block) - 1) / 2
+
+
+def _top(block: Sequence[float], gap: float) -> float:
+    return float(np.mean(block)) + gap * (len(block) - 1) / 2
+
+
+def _estimates(axes: Axes, others: Sequence[tuple[str, float, float]]) -> None:
+    """Other published estimates: a light bar from lowest to highest, named in it or above it."""
+    for place, (name, lowest, highest) in enumerate(others):
+        wide = highest > _ROOM * lowest
+        axes.bar(
+            place, highest - lowest, bottom=lowest, width=0.8, color=_GREY, edgecolor=INK,
+            alpha=0.3 if wide else 1, linewidth=0.8 if wide else 2.5, gid=name,
+        )  # fmt: skip
+        axes.annotate(
+            name, (place, np.sqrt(lowest * highest) if wide else highest),
+            xytext=(0, 0 if wide else 4), textcoords="offset points", rotation=90, ha="center",
+            va="center" if wide else "bottom", fontsize=8, color=INK,
+        )  # fmt: skip
+    axes.set_xlim(-0.6, len(others) - 0.4)
+    axes.set_xticks([])
+    axes.set_xlabel("other estimates", color=INK)
+    _decades(axes)
+
+
+def _zoom(axes: Axes) -> None:
+    """The record so far: machines by name, beside the essay's lines."""
+    last = ZOOM_YEARS[1]
+    axes.set(xlim=ZOOM_YEARS, ylim=(2e14, 2e17), yscale="log", xlabel="year")
+    axes.set_ylabel("FLOP/s")
+    _decades(axes)
+    for trend, colour, stroke in zip(TRENDS[:-2], COLOURS, STROKES, strict=False):
+        end = min(last, trend.year_of(2e17))
+        span = np.array([trend.start_year.value, end])
+        axes.plot(
+            span, [trend.flop_per_s(year) for year in span], color=colour, linestyle=stroke,
+            linewidth=1.8,
+        )  # fmt: skip
+        right = end == last  # leaves the frame at its side, not at its top
+        axes.annotate(
+            trend.name.removeprefix("essay, "), (end, trend.flop_per_s(end)),
+            xytext=(4, 0) if right else (-26, -3), textcoords="offset points", color=INK,
+            fontsize=9, fontweight="bold", ha="left" if right else "right",
+            va="center" if right else "top", annotation_clip=False,
+        )  # fmt: skip
+    years = [record.year.value for record in HPCG_RECORDS]
+    results = [record.hpcg.value for record in HPCG_RECORDS]
+    axes.step(
+        years, results, where="post", color=INK, linewidth=1.6, marker="o", markersize=6, zorder=4
+    )
+    for number, record in enumerate(HPCG_RECORDS):
+        offset, ha, va = _beside(number, years, results)
+        axes.annotate(
+            f"{record.machine}\n{record.hpcg.value / 1e15:.3g} PFLOP/s",
+            (record.year.value, record.hpcg.value), xytext=offset, textcoords="offset points",
+            ha=ha, va=va, fontsize=8.5, color=INK, zorder=6, bbox=_PAPER,
+        )  # fmt: skip
+    axes.set_title(
+        "HPCG record (steps) and the essay's lines from 2015, years a doubling",
+        fontsize=10, color=INK, loc="left",
+    )  # fmt: skip
+
+
+def _beside(
+    number: int, years: Sequence[float], results: Sequence[float]
+) -> tuple[tuple[int, int], Literal["left", "center", "right"], Literal["bottom", "top"]]:
+    """Where a record's name is clear of its step and of its neighbours: offset and sides."""
+    before = years[number] - years[number - 1] if number else np.inf
+    after = years[number + 1] - years[number] if number + 1 < len(years) else np.inf
+    if number and results[number] > 2 * results[number - 1]:  # the step comes up from below
+        return (-8, 12), "right", "bottom"
+    if after < _NEAR_YEARS:
+        return (4, -8), "right", "top"
+    return ((4, -8), "left", "top") if before < _NEAR_YEARS else ((0, -8), "center", "top")

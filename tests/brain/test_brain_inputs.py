@@ -1,0 +1,301 @@
+"""Inputs: defaults with sources, distributions, correlations, and what a user sets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from neuroconv.brain import Correlation, Input, Inputs, Quantity, default_inputs, read_inputs
+from neuroconv.brain.setting import as_inputs
+from neuroconv.neurons import PRESETS
+from neuroconv.references import Source
+
+HERE = Source("chosen", "`x` of this test")
+MIDDLE = np.array([0.5])
+
+
+def an_input(distribution: str, value: float, low: float, high: float, unit: str = "1/s") -> Input:
+    def quantity(name: str, number: float) -> Quantity:
+        return Quantity(name=name, value=number, unit=unit, source=HERE)
+
+    return Input(
+        quantity=quantity("x", value),
+        distribution=distribution,  # type: ignore[arg-type]
+        low=quantity("x.low", low),
+        high=quantity("x.high", high),
+    )
+
+
+def a_file(folder: Path, text: str) -> Path:
+    file = folder / "brain.toml"
+    file.write_text(text)
+    return file
+
+
+# --- defaults
+
+
+@pytest.mark.parametrize("cell", ["purkinje", "granule", "pyramidal"])
+def test_the_defaults_are_the_presets_own(cell: str) -> None:
+    inputs, essay = default_inputs(), PRESETS[cell, "dettmers2015"]
+    for name, field in (("cells", "cells_in_brain"), ("synapses", "synapses")):
+        quantity = inputs[f"{cell}.{name}"].quantity
+        assert quantity.value == getattr(essay, field)
+        assert quantity.source == essay.sources[field]
+    assert inputs[f"{cell}.branches"].value == essay.filter_shape[0]
+    assert inputs["time_steps"].value == essay.filter_shape[2]
+    assert inputs["rate_hz"].value == essay.rate_hz
+
+
+def test_every_bound_has_its_own_source() -> None:
+    ranged = [each for each in default_inputs().values() if each.distribution != "fixed"]
+    assert len(ranged) == 10
+    for each in ranged:
+        assert each.low is not None
+        assert each.high is not None
+        assert each.low.unit == each.high.unit == each.quantity.unit
+        assert each.low.source != each.high.source
+    cells = default_inputs()["purkinje.cells"].low
+    assert cells is not None
+    assert cells.source.reference == "nairn1989"
+
+
+def test_whole_values_are_integers() -> None:
+    assert all(
+        isinstance(each.value, int) for name, each in default_inputs().items() if each.counted
+    )
+
+
+# --- distributions
+
+
+@pytest.mark.parametrize(
+    ("distribution", "quantiles"),
+    [
+        ("uniform", (1.45, 5.5, 9.55)),
+        ("log-uniform", (10**0.05, 10**0.5, 10**0.95)),
+        ("log-normal", (1, 10**0.5, 10)),
+    ],
+)
+def test_quantiles(distribution: str, quantiles: tuple[float, ...]) -> None:
+    found = an_input(distribution, 3, 1, 10).at(np.array([0.05, 0.5, 0.95]))
+    np.testing.assert_allclose(found, quantiles, rtol=1e-9)
+
+
+def test_a_normal_has_90_percent_between_its_bounds() -> None:
+    np.testing.assert_allclose(
+        an_input("normal", 20, 18, 22).at(np.array([0.05, 0.5, 0.95])), (18, 20, 22)
+    )
+
+
+def test_counts_are_drawn_whole_and_rates_are_not() -> None:
+    rng = np.random.default_rng(0)
+    draws = default_inputs().draw(500, rng)
+    for name, each in default_inputs().items():
+        assert draws[name].shape == (500,)
+        assert each.counted == bool((draws[name] == np.rint(draws[name])).all()) or (
+            each.distribution == "fixed"
+        )
+    assert set(draws["time_steps"]) == {2, 3, 4, 5, 6}
+    assert an_input("uniform", 1, 0.1, 2, "steps").at(np.array([0.0])) == [1]  # never none
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("uniform", 3, 5, 10), "low <= value <= high"),
+        (("uniform", 3, 3, 3), "low < high"),
+        (("log-uniform", 3, 0, 10), "0 < low"),
+        (("uniform", -1, -2, 10), "above 0"),
+        (("normal", 20, 1, 60), "reaches below zero"),
+        (("triangular", 3, 1, 10), "distribution"),
+        (("uniform", 2.5, 1, 10, "steps"), "whole number"),
+    ],
+)
+def test_an_input_that_cannot_be_is_refused(arguments: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        an_input(*arguments)
+    assert "x" in str(error.value)
+
+
+def test_bounds_and_distribution_go_together() -> None:
+    quantity = Quantity(name="x", value=3, unit="1", source=HERE)
+    with pytest.raises(ValueError, match="expected both bounds, or 'fixed'"):
+        Input(quantity=quantity, distribution="uniform")
+    with pytest.raises(ValueError, match="expected both bounds, or 'fixed'"):
+        Input(quantity=quantity, low=quantity)
+
+
+# --- correlations
+
+
+def test_a_rank_correlation_is_what_the_draws_have() -> None:
+    inputs = default_inputs().with_correlations(
+        [Correlation(("rate_hz", "purkinje.cells"), -0.6, HERE)]
+    )
+    draws = inputs.draw(20_000, np.random.default_rng(1))
+    found = stats.spearmanr(draws["rate_hz"], draws["purkinje.cells"]).statistic
+    assert found == pytest.approx(-0.6, abs=0.02)
+    alone = stats.spearmanr(draws["rate_hz"], draws["purkinje.synapses"]).statistic
+    assert alone == pytest.approx(0, abs=0.03)
+    # The margins stay: a correlation moves no input's own distribution.
+    assert np.median(np.log(draws["rate_hz"])) == pytest.approx(
+        np.log((0.16 * 200) ** 0.5), abs=0.1
+    )
+
+
+def test_correlations_that_cannot_all_hold_are_refused_by_name() -> None:
+    names = ("rate_hz", "purkinje.cells", "granule.cells")
+    pairs = [(names[0], names[1], 0.9), (names[1], names[2], 0.9), (names[0], names[2], -0.9)]
+    with pytest.raises(ValueError, match="not positive definite") as error:
+        default_inputs().with_correlations(Correlation((a, b), r, HERE) for a, b, r in pairs)
+    assert all(name in str(error.value) for name in names)
+    assert "time_steps" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("between", "rank", "words"),
+    [
+        (("rate_hz", "rate_hz"), 0.5, "two different"),
+        (("rate_hz", "granule.cells"), 1.0, "between -1 and 1"),
+        (("rate_hz", "flop_per_mac"), 0.5, "flop_per_mac is fixed"),
+        (("rate_hz", "granule.cels"), 0.5, "did you mean 'granule.cells'"),
+    ],
+)
+def test_a_wrong_correlation_is_refused(between: tuple[str, str], rank: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        default_inputs().with_correlations([Correlation(between, rank, HERE)])
+
+
+def test_a_pair_is_correlated_once() -> None:
+    pair = Correlation(("rate_hz", "granule.cells"), 0.5, HERE)
+    back = Correlation(("granule.cells", "rate_hz"), 0.5, HERE)
+    with pytest.raises(ValueError, match="given twice"):
+        default_inputs().with_correlations([pair, back])
+
+
+# --- what a user sets
+
+
+def test_a_value_is_fixed_and_says_who_set_it() -> None:
+    each = read_inputs(assignments=["purkinje.cells=1.5e7"])["purkinje.cells"]
+    assert each.value == 15_000_000
+    assert isinstance(each.value, int)
+    assert each.distribution == "fixed"
+    assert "set by the user" in str(each.quantity.source)
+
+
+def test_a_range_keeps_the_distribution_and_has_its_median_as_value() -> None:
+    inputs = read_inputs(assignments=["rate_hz=0.1..5", "purkinje.cells=15e6..30e6"])
+    assert inputs["rate_hz"].distribution == "log-uniform"
+    assert inputs["rate_hz"].value == pytest.approx(0.5**0.5)
+    assert inputs["purkinje.cells"].value == round((15e6 * 30e6) ** 0.5)
+    assert read_inputs(assignments=["flop_per_mac=1..2"])["flop_per_mac"].value == 1.5
+    assert default_inputs()["rate_hz"].value == 200
+
+
+def test_the_last_assignment_holds() -> None:
+    assert read_inputs(assignments=["rate_hz=1..5", "rate_hz=4"])["rate_hz"].value == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("purkinje.cells=abc", "--set purkinje.cells=abc: expected a number or LOW..HIGH"),
+        ("purkinje.cells=1..", "expected a number or LOW..HIGH"),
+        ("purkinje.cells", "expected NAME=VALUE"),
+        ("purkinje.cels=1", "did you mean 'purkinje.cells'"),
+        ("rate_hz=5..1", "expected 0 < low"),
+        ("rate_hz=-5", "above 0"),
+        ("rate_hz=nan", "expected a number"),
+        ("rate_hz=1e999999999", "expected a number"),
+        ("purkinje.synapses=2.5", "whole number"),
+    ],
+)
+def test_a_wrong_assignment_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace(".", r"\.")):
+        read_inputs(assignments=[text])
+
+
+def test_an_unknown_name_comes_with_all_names() -> None:
+    with pytest.raises(ValueError, match="unknown input 'xyz'") as error:
+        read_inputs(assignments=["xyz=1"])
+    assert all(name in str(error.value) for name in default_inputs())
+
+
+def test_a_file_sets_values_ranges_sources_and_correlations(tmp_path: Path) -> None:
+    file = a_file(
+        tmp_path,
+        """
+        [inputs."purkinje.cells"]
+        value = 2e7
+        low = 15e6
+        high = 30e6
+        distribution = "log-normal"
+        source = "[andersen1992], abstract, and a guess"
+        [inputs.granule.cells]
+        value = 60_000_000_000
+        [inputs.rate_hz]
+        distribution = "uniform"
+        [[correlations]]
+        between = ["purkinje.cells", "rate_hz"]
+        rank = -0.5
+        source = "a guess"
+        """,
+    )
+    inputs = read_inputs(file, ["rate_hz=1..4"])
+    cells = inputs["purkinje.cells"]
+    assert cells.value == 20_000_000
+    assert cells.distribution == "log-normal"
+    assert "Andersen et al. 1992, abstract, and a guess" in str(cells.quantity.source)
+    assert "https://doi.org/10.1002/cne.903260405" in cells.quantity.to_dict()["urls"]
+    assert inputs["granule.cells"].value == 60_000_000_000
+    assert (inputs["rate_hz"].distribution, inputs["rate_hz"].value) == ("uniform", 2.5)
+    (correlation,) = inputs.correlations
+    assert (correlation.between, correlation.rank) == (("purkinje.cells", "rate_hz"), -0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[inputs.rate_hz]\nvalu = 1", "unknown key 'valu'; did you mean 'value'"),
+        ("[inputs.rate_hz]\nlow = 1", "one bound alone"),
+        ("[inputs.rate_hz]\nvalue = 'fast'", "value='fast'; expected a number"),
+        ("[inputs.rate_hz]", "nothing is given"),
+        ("[inputs.rate_hz]\nvalue = 1\nsource = '[nobody1999]'", "nobody1999"),
+        ("[input.rate_hz]\nvalue = 1", "unknown key 'input'; did you mean 'inputs'"),
+        ("[[correlations]]\nbetween = ['rate_hz']", "expected between"),
+        ("rate = [", "brain.toml"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    file = a_file(tmp_path, text)
+    with pytest.raises(ValueError, match="brain.toml") as error:
+        read_inputs(file)
+    assert words in str(error.value)
+
+
+def test_python_sets_numbers_pairs_and_inputs() -> None:
+    cells = default_inputs()["granule.cells"]
+    inputs = as_inputs({"rate_hz": (0.1, 5), "purkinje.cells": 15_400_000, "granule.cells": cells})
+    assert inputs["rate_hz"].low is not None
+    assert inputs["rate_hz"].low.value == 0.1
+    assert inputs["purkinje.cells"].distribution == "fixed"
+    assert as_inputs(inputs) is inputs
+    with pytest.raises(ValueError, match="one name"):
+        as_inputs({"rate_hz": cells})
+    with pytest.raises(ValueError, match="expected a number"):
+        as_inputs({"rate_hz": "fast"})
+
+
+def test_the_hash_follows_all_that_the_inputs_are() -> None:
+    assert default_inputs().sha256 == default_inputs().sha256
+    pair = Correlation(("rate_hz", "granule.cells"), 0.5, HERE)
+    others: list[Inputs] = [
+        read_inputs(assignments=["rate_hz=199"]),
+        read_inputs(assignments=["rate_hz=0.16..200"]),
+        default_inputs().with_correlations([pair]),
+    ]
+    assert len({each.sha256 for each in (default_inputs(), *others)}) == 4

@@ -1,0 +1,234 @@
+"""Readings: the numbers that must come out, each from the modules' own counts."""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.brain import READINGS, Reading, default_inputs
+from neuroconv.brain.readings import reading_of
+from neuroconv.brain.updates import (
+    Sizes,
+    flop_per_second,
+    sampled_flop_per_second,
+    update_cost,
+    update_of,
+)
+from neuroconv.flops import count_exact
+from neuroconv.layers import DendriticConv
+from neuroconv.neurons import CELL_CLASSES, NeuronState, Population, Purkinje
+
+AT_POINT = default_inputs().values_at_point
+PURKINJE = Sizes(100_000, 1000, 10, 5)
+SMALL = Sizes(22, 3, 2, 4)
+
+
+def flops(name: str, **changes: float) -> dict[str, float]:
+    return flop_per_second(READINGS[name], {**AT_POINT, **changes})
+
+
+# --- what must come out, exactly
+
+
+@pytest.mark.parametrize(
+    ("reading", "purkinje", "granule"),
+    [
+        ("essay", 10**21, 9 * 10**16),
+        ("published", 10**21, 75 * 10**18),
+        ("one_step", 2 * 10**20, 18 * 10**15),
+        ("one_step_per_frame", 3 * 10**19, 27 * 10**14),
+        ("valid", 91 * 10**16, 12 * 10**15),
+        ("valid_one_step", 182 * 10**15, 24 * 10**14),
+        ("linear_collapse", 2 * 10**16, 15 * 10**14),
+        ("executed", 2 * 200 * 10**8 * 55_716_975, 2 * 200 * 50 * 10**9 * 6_400),
+    ],
+)
+def test_the_grid(reading: str, purkinje: int, granule: int) -> None:
+    found = flops(reading)
+    assert found == {"purkinje": purkinje, "granule": granule}
+    assert all(isinstance(value, int) for value in found.values())
+
+
+def test_the_published_total_to_the_last_digit() -> None:
+    printed = 2 * 200 * 50_000 * (10**8 * 500_000 + 50 * 10**9 * 75)
+    assert sum(flops("published").values()) == printed == 1_075 * 10**18
+
+
+def test_the_cortex_by_the_essays_own_method_outweighs_the_cerebellum() -> None:
+    found = flops("with_cortex")
+    assert found["pyramidal"] == 2_150 * 10**18
+    assert found["pyramidal"] > 2 * (found["purkinje"] + found["granule"])
+
+
+def test_the_whole_neuron_is_the_dendrites_and_all_other_stages() -> None:
+    whole, dendrites = flops("whole_neuron"), flops("essay")
+    for cell in ("purkinje", "granule"):
+        with torch.device("meta"):
+            neuron = CELL_CLASSES[cell](1000, 1)
+        others = sum(
+            row.flop
+            for row in neuron.closed_form(torch.Size((1, 1000, 5)))
+            if row.stage != "dendrites"
+        )
+        assert others > 0
+        updates = AT_POINT[f"{cell}.cells"] * AT_POINT["rate_hz"]
+        assert whole[cell] == dendrites[cell] + updates * others
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("rate_hz", 3), ("flop_per_mac", 2), ("purkinje.cells", 7)],
+)
+def test_what_the_sum_is_proportional_to(name: str, factor: int) -> None:
+    more = flops("essay", **{name: AT_POINT[name] * factor})
+    assert more["purkinje"] == flops("essay")["purkinje"] * factor
+
+
+def test_the_clock_is_the_rate_or_the_frame_and_never_both() -> None:
+    assert flops("essay", frame_hz=60) == flops("essay")
+    assert flops("one_step_per_frame", rate_hz=1) == flops("one_step_per_frame")
+    assert flops("one_step_per_frame", frame_hz=60)["purkinje"] == 6 * 10**19
+
+
+# --- they are the modules' own counts
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", "per_dendrite"])
+@pytest.mark.parametrize("algorithm", ["direct", "executed"])
+def test_an_update_is_the_layers_closed_form(padding: Any, algorithm: Any) -> None:
+    with torch.device("meta"):
+        layer = DendriticConv(1, (100, 1000), (10, 1000, 5), padding)
+    (cost,) = layer.closed_form(torch.Size((1, 1, 5, 100, 1000)), 100_000)
+    reading = Reading(name="x", padding=padding, algorithm=algorithm)
+    assert update_cost(reading, "purkinje", PURKINJE).mac == getattr(cost, algorithm)
+
+
+class Resumed(nn.Module):
+    """A stream from a state, as a module that the counter can call."""
+
+    def __init__(self, neurons: Population) -> None:
+        super().__init__()
+        self.neurons = neurons
+
+    def forward(self, x: Tensor, sheet: Tensor, current: Tensor) -> Tensor:
+        return self.neurons.stream(x, NeuronState(sheet, current))[0]
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", "per_dendrite"])
+def test_one_step_is_what_a_streaming_neuron_states_and_runs(padding: Any) -> None:
+    neuron = Purkinje(
+        9, 1, sheet_shape=SMALL.sheet_shape, filter_shape=SMALL.filter_shape, synapses=22,
+        mode=padding,
+    ).eval()  # fmt: skip
+    stages = neuron.closed_form(torch.Size((1, 9, 1)), resumed=True)
+    (dendrites,) = (row for row in stages if row.stage == "dendrites")
+    for algorithm in ("direct", "executed"):
+        reading = Reading(name="x", padding=padding, steps="last", algorithm=algorithm)  # type: ignore[arg-type]
+        assert update_cost(reading, "purkinje", SMALL).mac == getattr(dendrites, algorithm)
+    essay = update_cost(Reading(name="x", steps="last"), "purkinje", SMALL)
+    assert essay.mac == dendrites.essay == 22 * 1 * 2 * 3 * 4
+    # And the executed column is what the exact counter sees a stream run.
+    state = neuron.stream(torch.zeros(1, 9, 4))[1]
+    counted = count_exact(Resumed(neuron), (torch.zeros(1, 9, 1), state.sheet, state.current))
+    soma = next(row for row in stages if row.stage == "soma")
+    assert counted.mac == dendrites.executed + soma.executed
+
+
+def test_a_window_of_steps_costs_so_many_single_steps_directly() -> None:
+    for padding in ("same", "valid"):
+        window, step = (
+            update_cost(
+                Reading(name="x", padding=padding, algorithm="direct", steps=steps),  # type: ignore[arg-type]
+                "purkinje",
+                PURKINJE,
+            ).mac
+            for steps in ("window", "last")
+        )
+        assert window == 5 * step
+
+
+def test_the_linear_collapse_is_one_dot_product_that_runs() -> None:
+    found = update_of(READINGS["linear_collapse"], "purkinje", AT_POINT)
+    assert (found.mac, found.ran) == (500_000, "matmul")
+    counted = count_exact(nn.Linear(500_000, 1, device="meta"), torch.zeros(1, 500_000))
+    assert counted.mac == found.mac
+
+
+@pytest.mark.parametrize("mode", ["same", "valid"])
+def test_a_linear_neuron_does_collapse(mode: Any) -> None:
+    """Filter and sum of linear dendrites is one dot product: the same number, to rounding."""
+    torch.manual_seed(1)
+    layer = DendriticConv(1, (4, 3), (2, 3, 5), mode, bias=False).double()
+    sheet = torch.randn(1, 1, 5, 4, 3, dtype=torch.float64)
+    places = torch.eye(sheet.numel(), dtype=torch.float64).view(-1, *sheet.shape[1:])
+    dot = layer(places)[:, :, -1].sum((1, 2, 3))  # the weight of each input in the sum
+    torch.testing.assert_close(layer(sheet)[:, :, -1].sum(), (dot * sheet.flatten()).sum())
+
+
+def test_a_hundred_million_cells_count_as_one_times_a_hundred_million() -> None:
+    with torch.device("meta"):
+        cells = DendriticConv(10**8, (100, 1000), (10, 1000, 5))
+    (cost,) = cells.closed_form(torch.Size((1, 10**8, 5, 100, 1000)), 100_000)
+    assert cost.essay == 10**8 * update_of(READINGS["essay"], "purkinje", AT_POINT).mac
+
+
+def test_what_ran_is_named() -> None:
+    assert update_of(READINGS["executed"], "purkinje", AT_POINT).ran == "fft"
+    assert update_of(READINGS["executed"], "granule", AT_POINT).ran == "matmul"
+    assert update_of(READINGS["valid"], "purkinje", AT_POINT).ran == "convolution"
+
+
+def test_counting_draws_no_random_number() -> None:
+    before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
+    update_cost(READINGS["whole_neuron"], "purkinje", Sizes(1234, 12, 3, 5))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == python
+    assert np.array_equal(np.random.get_state()[1], numpy)  # noqa: NPY002
+
+
+# --- draws
+
+
+@pytest.mark.parametrize("name", list(READINGS))
+def test_draws_are_counted_one_by_one(name: str) -> None:
+    draws = default_inputs().draw(12, np.random.default_rng(3))
+    found = sampled_flop_per_second(READINGS[name], draws)
+    for i, total in enumerate(found):
+        alone = flop_per_second(READINGS[name], {key: each[i] for key, each in draws.items()})
+        assert total == pytest.approx(math.fsum(alone.values()), rel=1e-12)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"padding": "full"}, "padding"),
+        ({"steps": "first"}, "steps"),
+        ({"clock": "sun"}, "clock"),
+        ({"algorithm": "magic"}, "algorithm"),
+        ({"cells": ("glia",)}, "cells"),
+        ({"padding": "valid"}, "knows no padding"),
+        ({"algorithm": "linear", "scope": "neuron"}, "no further stages"),
+        ({"algorithm": "direct", "granule_filter": "purkinje"}, "no module's"),
+    ],
+)
+def test_choices_that_do_not_go_together(choices: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Reading(name="x", **choices)
+
+
+def test_a_filter_longer_than_its_dendrite_is_refused_by_the_inputs_names() -> None:
+    with pytest.raises(ValueError, match=r"granule\.branches=3 is more than the 2 sites"):
+        flops("essay", **{"granule.synapses": 8})
+
+
+def test_an_unknown_reading_is_refused() -> None:
+    assert reading_of("essay") is READINGS["essay"]
+    with pytest.raises(ValueError, match="expected one of essay, published"):
+        reading_of("esay")

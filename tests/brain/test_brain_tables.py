@@ -1,0 +1,132 @@
+"""The report on the brain: first lines, tables, and no number without unit and source."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from neuroconv.brain import BrainReport, bare_numbers, default_inputs, estimate_brain, read_inputs
+from neuroconv.brain.cell_costs import cell_costs, cortex_ratios
+from neuroconv.brain.grid import grid_rows
+from neuroconv.brain.tables import headline
+from neuroconv.neurons import PRESETS
+
+
+@pytest.fixture(scope="module")
+def report() -> BrainReport:
+    return BrainReport(estimate_brain(samples=64))
+
+
+def printed(report: BrainReport, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    for table in report.tables():
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_no_number_is_without_unit_and_source(report: BrainReport) -> None:
+    rows = json.loads(json.dumps(report.to_dict()))
+    assert bare_numbers(rows) == []
+    assert {"headline", "inputs", "grid", "cells", "readings", "estimate", "swings"} <= set(rows)
+    assert {"ledger", "essay_check", "others", "forecast"} <= set(rows)
+    rows["grid"][3]["flop_per_s"][0]["unit"] = ""
+    (found,) = bare_numbers(rows)
+    assert found.startswith("grid[3].flop_per_s[0].value")
+
+
+def test_a_mix_has_no_bare_number_either() -> None:
+    mix = estimate_brain(weights={"essay": 1, "executed": 1}, samples=64)
+    rows = BrainReport(mix).to_dict()
+    assert bare_numbers(rows) == []
+    assert rows["estimate"]["value"] is None
+    assert rows["swings"] == []
+
+
+def test_the_first_lines_are_what_the_non_linearity_is_worth(report: BrainReport) -> None:
+    worth, one_step, saving = (each.value for each in headline(report.inputs))
+    assert (worth, one_step) == (50_000, 10_000)
+    assert saving == pytest.approx(448.7, abs=0.05)
+    first = " ".join(printed(report)[:700].split())
+    assert first.startswith("The essay's reading: 1.000e21 FLOP/s")
+    assert "Its whole case is the dendritic non-linearity: x 50,000." in first
+    assert "one dot product of 500,000 terms" in first
+    assert "5 comes of computing all 5 steps anew" in first
+    assert "x 10,000" in first
+    assert "1/449" in first
+    assert "a Fourier transform" in first
+
+
+def test_the_headline_follows_the_inputs() -> None:
+    fewer = read_inputs(assignments=["purkinje.branches=5", "time_steps=4"])
+    worth, one_step, _ = (each.value for each in headline(fewer))
+    # A tap more or less of the filter, and a step more or less of the window.
+    assert (worth, one_step) == (50_000 * (5 / 10) * (4 / 5), 5 * 1000)
+
+
+def test_the_tables_show_the_grid(report: BrainReport) -> None:
+    text = printed(report)
+    for number in ("1.00e21", "2.00e20", "3.00e19", "9.10e17", "1.82e17", "2.00e16", "2.23e18"):
+        assert number in text
+    for number in ("1.075e21", "1.000e21", "2.150e16", "3.150e21"):
+        assert number in text
+    assert "sources" in text or "[1]" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_own_tables_fit_the_screen(report: BrainReport, width: int) -> None:
+    """Nothing is cut: no ellipsis in the sections that are made here."""
+    text = printed(report, width)
+    assert "…" not in text[: text.index("what the spread of")]
+
+
+def test_the_grid_is_whole_and_equals_the_readings(report: BrainReport) -> None:
+    rows = grid_rows(report.inputs)
+    assert len(rows) == 8 * 4
+    found = {
+        (row["algorithm"], row["padding"], row["clock"], row["steps"]): {
+            each["name"]: each["value"] for each in row["flop_per_s"]
+        }
+        for row in rows
+    }
+    assert len(found) == len(rows)
+    assert found["essay", "same", "rate", "window"]["total"] == report.values["essay"]
+    assert found["linear", "same", "rate", "last"]["total"] == report.values["linear_collapse"]
+    assert found["direct", "valid", "rate", "last"]["total"] == report.values["valid_one_step"]
+    assert found["essay", "same", "frame", "last"]["purkinje"] == 3 * 10**19
+
+
+def test_cells_have_a_row_for_each_preset_with_a_count() -> None:
+    rows = cell_costs(default_inputs())
+    counted = {key for key, each in PRESETS.items() if each.cells_in_brain is not None}
+    assert {(each.cell, each.variant) for each in rows} == counted
+    by_name = {(each.cell, each.variant): each for each in rows}
+    essay = by_name["purkinje", "dettmers2015"]
+    assert (essay.essay_mac.value, essay.flop_per_s.value) == (25 * 10**9, 10**21)
+    assert 0.9999 < essay.dendrites_share.value < 1
+    measured = by_name["purkinje", "literature"]
+    assert measured.flop_per_s.value == 2 * 200 * 30_500_000 * 175_000 * 5 * 10 * 400 * 5
+    assert measured.own_flop_per_s is not None
+    assert measured.own_flop_per_s.value == measured.flop_per_s.value / 4  # 50 and not 200 a second
+    assert by_name["granule", "literature"].own_rate is None
+
+
+def test_the_cortex_against_the_cerebellum() -> None:
+    essay, _, literature, own = (each.value for each in cortex_ratios(cell_costs(default_inputs())))
+    assert essay == pytest.approx(2.15, abs=0.001)
+    assert 0.9 < literature < 1
+    assert own < 0.01
+
+
+def test_correlations_are_shown(
+    report: BrainReport, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("inputs") / "brain.toml"
+    file.write_text('[[correlations]]\nbetween = ["rate_hz", "purkinje.cells"]\nrank = -0.5\n')
+    tied = BrainReport(estimate_brain(read_inputs(file), samples=64))
+    text = printed(tied)
+    assert "rate_hz ~ purkinje.cells" in text
+    assert "although some are correlated here" in text
+    assert bare_numbers(tied.to_dict()) == []
+    assert len(tied.to_dict()["correlations"]) == 1

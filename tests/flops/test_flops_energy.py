@@ -1,0 +1,158 @@
+"""Energies by hand, their sources, and the shares of axons that are active."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from neuroconv import Granule, create_model
+from neuroconv.flops.energy import NODES, Energy, at_rate, estimate_energy
+from neuroconv.flops.firing import firing_shares
+
+counts = st.floats(0, 1e21)
+
+
+def test_the_45_nm_multiply_add() -> None:
+    """4.6 pJ, and 0.9 pJ for an accumulate, as the literature on spiking networks counts."""
+    node = NODES["45nm-fp32-dram"]
+    assert node.mac_pj == pytest.approx(4.6)
+    energy = estimate_energy(1e12, 0, 0, node.name)
+    assert energy.arithmetic_joules == pytest.approx((4.6, 4.6))
+    assert energy.memory_joules == (0, 0)
+    assert at_rate(1e12, 1.0, node=node.name).total_joules == pytest.approx((0.9, 0.9))
+    # 1.3 to 2.6 nJ for 64 bits.
+    assert estimate_energy(0, 0, 8e9, node.name).total_joules == pytest.approx((1.3, 2.6))
+
+
+def test_seven_nanometres() -> None:
+    energy = estimate_energy(1e12, 1e12, 8e12, "7nm-fp32-hbm2")
+    assert energy.arithmetic_joules == pytest.approx((1.69 + 0.38, 1.69 + 1.31))
+    assert energy.memory_joules == pytest.approx((250, 450))
+    assert energy.total_joules == pytest.approx((252.07, 453.0))
+    low, high = estimate_energy(1e12, 1e12, 0, "7nm-bf16-hbm2").arithmetic_joules
+    # In bfloat16 a product is the cheaper of the two.
+    assert (low, high) == pytest.approx((0.59 + 0.21, 0.59 + 0.38))
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_energy_has_its_source(name: str) -> None:
+    node = NODES[name]
+    data = estimate_energy(1, 1, 1, name).to_dict()
+    assert data["node"] == node.name == name
+    assert "2014, fig. 1.1.9" in data["source"] or "2021, table 2" in data["source"]
+    assert all(url.startswith("https://doi.org/10.1109/") for url in data["urls"])
+    assert 0 < node.dram_pj[0] <= node.dram_pj[1]
+
+
+def test_to_dict_has_units_in_its_keys() -> None:
+    data = at_rate(10, 0.5, mac=2, other_flop=3, moved_bytes=4).to_dict()
+    assert (data["mac"], data["accumulates"], data["other_flop"], data["moved_bytes"]) == (
+        2, 5, 3, 4,
+    )  # fmt: skip
+    joules = {key for key in data if key.endswith("_joules")}
+    assert joules == {
+        f"{part}_{end}_joules"
+        for part in ("arithmetic", "memory", "total")
+        for end in ("lowest", "highest")
+    }
+
+
+@given(mac=counts, flop=counts, moved=counts, share=st.floats(0, 1), node=st.sampled_from([*NODES]))
+def test_events_never_cost_more_than_the_dense_run(
+    mac: float, flop: float, moved: float, share: float, node: str
+) -> None:
+    dense = estimate_energy(mac, flop, moved, node)
+    events = at_rate(mac, share, other_flop=flop, moved_bytes=moved, node=node)
+    fewer = at_rate(mac, share / 2, other_flop=flop, moved_bytes=moved, node=node)
+    for one, other in ((fewer, events), (events, dense)):
+        assert one.total_joules[0] <= other.total_joules[0]
+        assert one.total_joules[1] <= other.total_joules[1]
+    assert dense.total_joules[0] <= dense.total_joules[1]
+
+
+def test_a_silent_population_costs_what_is_left() -> None:
+    silent: Energy = at_rate(1e12, 0.0, mac=5, other_flop=6, moved_bytes=7)
+    assert silent.total_joules == estimate_energy(5, 6, 7).total_joules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"synaptic_mac": -1, "active_share": 0.5}, "synaptic_mac=-1"),
+        ({"synaptic_mac": 1, "active_share": 1.5}, "active_share=1.5; expected a share"),
+        ({"synaptic_mac": 1, "active_share": 0.5, "mac": float("nan")}, "mac=nan"),
+        ({"synaptic_mac": 1, "active_share": 0.5, "node": "3nm"}, "expected one of 45nm"),
+    ],
+)
+def test_errors_name_the_value(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        at_rate(**arguments)  # type: ignore[arg-type]
+
+
+class Fixed(nn.Module):
+    """A population that answers a quarter of what it hears, and states its cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.inner(x)
+        keep = torch.zeros_like(x)
+        keep[:, :2] = 1.0
+        return x * keep
+
+    def closed_form(self, x: torch.Size) -> tuple[()]:
+        return ()
+
+
+def test_shares_are_counted_at_each_population() -> None:
+    x = torch.ones(5, 8)
+    x[:, 4:] = 0.0
+    model = nn.Sequential(Fixed(), nn.ReLU(), Fixed(), nn.Linear(8, 3))
+    shares = firing_shares(model, x)
+    assert list(shares) == ["0", "2", "3"]  # no rectifier, and nothing inside a population
+    assert (shares["0"].heard, shares["0"].fired) == (0.5, 0.25)
+    assert (shares["2"].heard, shares["2"].fired) == (0.25, 0.25)
+    assert shares["3"].heard == 0.25
+    assert (shares["0"].heard_elements, shares["3"].fired_elements) == (40, 15)
+
+
+def test_a_population_by_itself_is_its_own_path() -> None:
+    assert list(firing_shares(Granule(20, 30), torch.rand(2, 20, 5))) == [""]
+
+
+def test_a_module_called_twice_is_pooled() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + self.layer(torch.zeros_like(x))
+
+    (share,) = firing_shares(Twice(), torch.ones(3, 4)).values()
+    assert (share.heard, share.heard_elements) == (0.5, 24)
+
+
+@pytest.mark.parametrize("name", ["cerebellum_tiny", "granule_convnet", "lenet5"])
+def test_a_network_s_axons(name: str) -> None:
+    model = create_model(name, image_shape=(1, 12, 12), num_classes=3, time_steps=3)
+    images, state = torch.rand(2, 1, 12, 12), torch.random.get_rng_state()
+    shares = firing_shares(model, images)
+    assert len(shares) > 1
+    assert all(0 <= s.heard <= 1 and 0 <= s.fired <= 1 for s in shares.values())
+    assert "last_step" not in shares
+    assert not any(module._forward_hooks for module in model.modules())
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    # What one population fires, the next one hears.
+    if name == "granule_convnet":
+        assert shares["units.0"].fired == shares["units.1"].heard
+
+
+def test_meta_has_no_zeros() -> None:
+    with pytest.raises(ValueError, match="use 'cpu' or 'cuda'"):
+        firing_shares(nn.Linear(2, 2), torch.rand(1, 2), "meta")

@@ -1,0 +1,218 @@
+"""Times, peaks and places: consistent with one another. How fast this machine is, no test says."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.flops import roofline
+from neuroconv.flops.roofline import Peak, device_name, measure_peak, place
+from neuroconv.flops.timing import Timing, measure_time
+
+
+def timing(seconds: float) -> Timing:
+    return Timing(seconds, 0.9 * seconds, 1.2 * seconds, repeats=5, calls_per_repeat=10)
+
+
+@pytest.fixture
+def machine() -> Peak:
+    """100 GFLOP/s and 20 GB/s: the roofs meet at 5 FLOP per byte."""
+    return Peak(
+        device="a machine",
+        device_type="cpu",
+        dtype="float32",
+        threads=2,
+        float32_arithmetic=None,
+        flop_per_s=100e9,
+        byte_per_s=20e9,
+        kernel="product of 512 x 512 matrices",
+        tried_flop_per_s={"product of 512 x 512 matrices": 100e9},
+        copy_bytes=2**27,
+        arithmetic=timing(1e-3),
+        copy=timing(1e-2),
+    )
+
+
+@pytest.fixture(scope="module")
+def here() -> Peak:
+    return measure_peak("cpu", seconds=0.4)
+
+
+def test_the_peak_states_what_was_measured(here: Peak) -> None:
+    assert here.device_type == "cpu"
+    assert here.dtype == "float32"
+    assert here.threads == torch.get_num_threads()
+    assert here.float32_arithmetic is None
+    assert here.device == device_name("cpu")
+    assert here.tried_flop_per_s[here.kernel] == here.flop_per_s
+    assert here.flop_per_s == max(here.tried_flop_per_s.values())
+    assert any(kernel.startswith("product") for kernel in here.tried_flop_per_s)
+    assert here.byte_per_s == pytest.approx(2 * here.copy_bytes / here.copy.seconds)
+    assert here.arithmetic.repeats >= 3
+    # Between a slow single core and the largest server there is: a wrong factor would show.
+    assert 1e8 < here.flop_per_s < 1e14
+    assert 1e8 < here.byte_per_s < 1e13
+
+
+def test_a_product_is_within_the_peak(here: Peak) -> None:
+    a = torch.rand(512, 512)
+    time = measure_time(lambda: a @ a, device="cpu", seconds=0.1)
+    spot = place(2 * 512**3, 3 * a.numel() * 4, time.seconds, here)
+    assert spot.flop_per_s <= 1.5 * here.flop_per_s
+    assert spot.share_of_peak_flop == pytest.approx(spot.flop_per_s / here.flop_per_s)
+
+
+def test_the_dtype_is_a_parameter() -> None:
+    peak = measure_peak("cpu", dtype=torch.bfloat16, seconds=0.1)
+    assert peak.dtype == "bfloat16"
+    assert peak.byte_per_s > 0
+
+
+def test_a_kernel_that_takes_too_long_is_left_out() -> None:
+    assert len(measure_peak("cpu", seconds=1e-4).tried_flop_per_s) == 1
+
+
+def test_the_default_sizes_are_far_beyond_a_cache() -> None:
+    assert min(roofline._COPY_BYTES.values()) >= 2**27
+
+
+@pytest.mark.parametrize(
+    ("flop", "moved", "seconds", "bound", "attainable"),
+    [
+        (50_000_000_000, 1_000_000_000, 1.0, "arithmetic", 100e9),  # half the flops, 5 % of bytes
+        (5_000_000_000, 10_000_000_000, 1.0, "memory", 10e9),  # 5 % of the flops, half the bytes
+        (50_000_000_000, 10_000_000_000, 1.0, "arithmetic", 100e9),  # at the ridge
+        (9_000_000_000, 1_000_000_000, 1.0, "overhead", 100e9),  # 9 % and 5 %
+        (10_000_000_000, 1_000_000_000, 1.0, "arithmetic", 100e9),  # 10 % is enough
+        (0, 15_000_000_000, 1.0, "memory", 0.0),  # a copy computes nothing
+    ],
+)
+def test_the_nearer_roof_bounds(
+    machine: Peak, flop: int, moved: int, seconds: float, bound: str, attainable: float
+) -> None:
+    spot = place(flop, moved, seconds, machine)
+    assert spot.bound == bound
+    assert spot.attainable_flop_per_s == pytest.approx(attainable)
+    assert spot.ridge_flop_per_byte == 5.0
+    assert spot.flop_per_byte == flop / moved
+    # The nearer roof is the one above the run: the share of it is the larger of the two.
+    if flop:
+        share = max(spot.share_of_peak_flop, spot.share_of_peak_bytes)
+        assert spot.flop_per_s / spot.attainable_flop_per_s == pytest.approx(share)
+
+
+def test_the_threshold_is_a_parameter(machine: Peak) -> None:
+    assert place(10**9, 10**9, 1.0, machine).bound == "overhead"
+    assert place(10**9, 10**9, 1.0, machine, overhead_below=0.01).bound == "memory"
+
+
+def test_the_slower_run_reaches_less(machine: Peak) -> None:
+    fast, slow = (place(10**9, 10**8, seconds, machine) for seconds in (0.1, 0.2))
+    assert fast.flop_per_s == 2 * slow.flop_per_s
+    assert fast.share_of_peak_bytes == 2 * slow.share_of_peak_bytes
+    assert fast.attainable_flop_per_s == slow.attainable_flop_per_s
+
+
+@pytest.mark.parametrize(("flop", "moved", "seconds"), [(-1, 1, 1.0), (1, 0, 1.0), (1, 1, 0.0)])
+def test_a_place_needs_work_and_time(machine: Peak, flop: int, moved: int, seconds: float) -> None:
+    with pytest.raises(ValueError, match="more than 0 bytes and seconds"):
+        place(flop, moved, seconds, machine)
+
+
+class Counting(nn.Module):
+    """Counts its calls, by whether autograd was on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.calls: list[tuple[bool, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append((torch.is_grad_enabled(), self.training))
+        return self.norm(self.layer(x))
+
+
+def test_inference_is_timed_without_autograd() -> None:
+    model = Counting()
+    time = measure_time(model, torch.rand(2, 4), seconds=0.02)
+    assert set(model.calls) == {(False, False)}
+    assert len(model.calls) == 2 + time.repeats * time.calls_per_repeat
+    assert 0 < time.lower_seconds <= time.seconds <= time.upper_seconds
+    assert 3 <= time.repeats <= 20
+
+
+def test_training_is_timed_and_leaves_the_model_alone() -> None:
+    model = Counting()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    measure_time(model, torch.rand(2, 4), backward=True, training=True, seconds=0.02)
+    assert set(model.calls) == {(True, True)}
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_a_call_longer_than_the_time_is_timed_once() -> None:
+    calls: list[int] = []
+    time = measure_time(lambda: calls.append(1), seconds=1e-12)
+    assert (time.repeats, time.calls_per_repeat, len(calls)) == (1, 1, 2)
+    assert time.spread == 0.0
+
+
+def test_a_longer_job_takes_longer() -> None:
+    a = torch.rand(256, 256)
+
+    def products(number: int) -> None:
+        for _ in range(number):
+            a @ a
+
+    short, long = (
+        measure_time(lambda n=number: products(n), seconds=0.1).seconds for number in (1, 20)
+    )
+    assert long > 2 * short  # 20 times as much, on a machine that others use too
+
+
+def test_to_dict_has_units_in_its_keys(machine: Peak) -> None:
+    spot = place(10**9, 10**9, 1.0, machine).to_dict()
+    assert spot["share_of_peak_flop"] == 0.01
+    data = machine.to_dict()
+    assert data["ridge_flop_per_byte"] == 5.0
+    assert data["copy"]["quartile_distance_share"] == pytest.approx(0.3)
+    units = ("flop", "bytes", "seconds", "_per_s", "_per_byte", "share", "repeats", "_repeat")
+    for key, value in {**spot, **data, **data["copy"]}.items():
+        if isinstance(value, float):
+            assert key.endswith(units) or "share" in key or key == "overhead_below", key
+
+
+def test_errors_name_what_is_expected(machine: Peak) -> None:
+    model, x = nn.Linear(2, 2), torch.rand(1, 2)
+    with pytest.raises(ValueError, match="expected 'cpu' or 'cuda'"):
+        measure_peak("meta")
+    with pytest.raises(ValueError, match="expected 'cpu' or 'cuda'"):
+        measure_time(model, x, "meta")
+    with pytest.raises(ValueError, match="floating-point"):
+        measure_peak("cpu", dtype=torch.int8)
+    with pytest.raises(ValueError, match="a model with its inputs"):
+        measure_time(model)
+    with pytest.raises(ValueError, match="a model with its inputs"):
+        measure_time(lambda: None, x)
+    with pytest.raises(ValueError, match="no output requires a gradient"):
+        measure_time(model.requires_grad_(False), x, backward=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA device"):
+            measure_peak("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_peak_of_a_gpu(dtype: torch.dtype) -> None:
+    peak = measure_peak("cuda", dtype=dtype, seconds=1.0)
+    assert peak.device == torch.cuda.get_device_name()
+    assert peak.threads is None
+    assert (peak.float32_arithmetic is None) is (dtype is not torch.float32)
+    assert 1e10 < peak.byte_per_s < peak.flop_per_s < 1e17
+    x = torch.rand(2048, 2048, device="cuda", dtype=dtype)
+    time = measure_time(lambda: x @ x, device="cuda", seconds=0.1)
+    assert place(2 * 2048**3, 3 * x.nbytes, time.seconds, peak).share_of_peak_flop <= 1.5
+    assert dataclasses.asdict(time)["seconds"] > 0
