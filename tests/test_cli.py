@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from neuroconv import profile
 from neuroconv.cli import main
 from neuroconv.neurons import CELL_CLASSES, PRESETS, preset
 from neuroconv.training import RunResult, load_config, read_result
@@ -569,3 +572,119 @@ def test_mistakes_in_the_file(
     message = refused(call, command, "config.toml")
     for each in said:
         assert each in message
+
+
+# --- the rest of profile: modules, runs, wildcards, plots, operators
+
+
+def test_profile_takes_any_module(call: Call, tmp_path: Path) -> None:
+    Path("mine.py").write_text(
+        "import torch\n"
+        "class Mine(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.linalg.qr(x)[0] @ x\n"
+    )
+    file = tmp_path / "p.json"
+    status, out, _ = call(
+        "profile", "torch.nn:Identity", "mine:Mine", "--input-shape", "4x4", "--json", file
+    )
+    assert status == 0
+    (_, mine) = json.loads(file.read_text())
+    assert mine["mac_per_sample"] == 64
+    assert "mine:Mine: NOT COUNTED, no rule for aten.linalg_qr.default" in out
+    status, _, err = call("profile", "mine:Mine", "--input-shape", "4x4", "--strict")
+    assert status == 2
+    assert "no rule for aten.linalg_qr.default" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mine:Mine"], "give the shape of one sample"),
+        (["nowhere:Mine", "--input-shape", "4"], "No module named 'nowhere'"),
+        (["torch.nn:Conv2d", "--input-shape", "4"], "takes no arguments"),
+        (["torch:get_default_dtype", "--input-shape", "4"], "expected an nn.Module"),
+        (["nothing*"], "matches none of"),
+        (["granule", "--plot", "roofline.svg"], "meta runs nothing: add --device"),
+        (["torch.nn:ReLU", "--input-shape", "4x"], "such as 3x224x224"),
+    ],
+)
+def test_profile_says_what_is_wrong(call: Call, words: list[str], message: str) -> None:
+    status, _, err = call("profile", *words)
+    assert status == 2
+    assert message in " ".join(err.split())
+
+
+def test_profile_of_a_run_measures_its_own_firing(call: Call, tmp_path: Path) -> None:
+    Path("small.toml").write_text(SMALL)
+    assert call("train", "small.toml", "--train.seeds", "[0]", "--train.output", "runs")[0] == 0
+    (run,) = (path for path in Path("runs").iterdir() if path.is_dir())
+    file, picture = tmp_path / "p.json", tmp_path / "roofline.png"
+    status, out, err = call(
+        "profile", run, "lenet5", "--device", "cpu", "--batch", 4, "--json", file, "--plot", picture
+    )
+    assert (status, err) == (0, "")
+    of_run, lenet = json.loads(file.read_text())
+    assert of_run["name"] == run.name
+    assert of_run["batch_samples"] == 4
+    heard = [each["heard"] for each in of_run["measured"]["firing_by_module"].values()]
+    assert 0 < min(heard) < 1  # images have black pixels
+    dense = of_run["energy_per_sample"]["arithmetic_lowest_joules"]
+    sparse = of_run["energy_per_sample_at_measured_firing"]["arithmetic_lowest_joules"]
+    assert 0 < sparse < dense
+    assert lenet["measured"]["placement_per_batch"]["bound"] in ("arithmetic", "memory", "overhead")
+    assert picture.stat().st_size > 10_000
+    assert "peaks measured now on" in out
+
+
+def test_the_whole_zoo_is_profiled_in_seconds(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "all.json"
+    start = time.perf_counter()
+    words = ("profile", "*", "--no-stages", "--json", file, "--strict")
+    for counter in ("exact", "closed_form"):
+        assert call(*words, "--counter", counter)[0] == 0
+    assert time.perf_counter() - start < 20
+    names = [each["name"] for each in json.loads(file.read_text())]
+    assert names == [*CELL_CLASSES, *list_models()]
+
+
+@pytest.mark.parametrize("cell", ["granule", "purkinje"])
+def test_a_window_of_2000_steps_is_profiled_in_no_time(cell: str) -> None:
+    start = time.perf_counter()
+    with torch.device("meta"):
+        cells = CELL_CLASSES[cell](1000, 1)
+        counted = profile(cells, torch.zeros(1, 1000, 2000), counters=("closed_form", "exact"))
+    assert time.perf_counter() - start < 2
+    assert counted.agree is True
+    assert counted.time_steps == 2000
+
+
+def test_a_hundred_million_neurons_are_counted_exactly(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    start = time.perf_counter()
+    assert call("profile", "purkinje", "--neurons", 10**8, "--no-stages", "--json", file)[0] == 0
+    assert time.perf_counter() - start < 10
+    (many,) = json.loads(file.read_text())
+    (one,) = json.loads(call_json(call, tmp_path, "purkinje"))
+    assert many["counters_agree"] is True
+    exact = many["counters"]["exact"]["mac_per_batch_by_family"]
+    assert exact == {
+        family: 10**8 * mac
+        for family, mac in one["counters"]["exact"]["mac_per_batch_by_family"].items()
+    }
+    assert many["dendrites_essay_mac_per_neuron"] == 25_000_000_000
+
+
+def call_json(call: Call, folder: Path, name: str) -> str:
+    file = folder / f"{name}.json"
+    assert call("profile", name, "--no-stages", "--json", file)[0] == 0
+    return file.read_text()
+
+
+def test_operators_says_how_each_is_counted(call: Call) -> None:
+    status, out, _ = call("operators", "convolution*")
+    assert status == 0
+    assert "for each gradient that is asked for" in out
+    status, _, err = call("operators", "nothing")
+    assert status == 2
+    assert "no operator matches 'nothing'" in err

@@ -55,7 +55,8 @@ def test_an_analyst_argues_the_rate_and_the_cells_down(call: Call, tmp_path: Pat
     rows = json.loads((tmp_path / "b.json").read_text())
     (rate,) = (each for each in rows["inputs"] if each["name"] == "rate_hz")
     assert (rate["low"]["value"], rate["high"]["value"]) == (0.1, 5)
-    assert "set by the user" in rate["low"]["source"]
+    assert rate["low"]["source"] == "user: set for rate_hz"
+    assert "set by the user" in out
     quantiles = {each["name"]: each["value"] for each in rows["estimate"]["quantiles"]}
     assert quantiles["quantile 95%"] < 1e19
 

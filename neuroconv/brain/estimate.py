@@ -88,7 +88,7 @@ class Estimate:
         """
         mixed = self.reading is None
         names = (*self.free, *((READING,) if mixed else ()))
-        if not names or np.ptp(self.samples) == 0:
+        if not names:
             return ()
         indices = sobol(
             lambda points: self._log_flop(names, points),
@@ -99,7 +99,7 @@ class Estimate:
         rows = []
         for i, name in enumerate(names):
             rank = None
-            if name != READING:
+            if name != READING and np.ptp(self.draws[name]) and np.ptp(self.samples):
                 rank = float(stats.spearmanr(self.draws[name], self.samples).statistic)
             rows.append(Sensitivity(name, *indices[i], rank))
         return tuple(sorted(rows, key=lambda row: -row.total))

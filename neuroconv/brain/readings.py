@@ -93,7 +93,7 @@ READINGS = _readings(
     Reading(name="essay", title="the essay's: all five steps anew at each spike"),
     Reading(
         name="published",
-        title="the printed total: granule inputs through the Purkinje-sized filter",
+        title="one way to the printed total: granule inputs through the Purkinje-sized filter",
         granule_filter="purkinje",
     ),
     Reading(

@@ -10,7 +10,7 @@ from scipy import stats
 from neuroconv.brain.quantity import Quantity
 from neuroconv.references import Source
 
-_POINTS = 1_024  # at most
+_FEWEST, _POINTS = 64, 1_024  # powers of two
 _RESAMPLES = 200
 _LEVEL = 0.95
 Interval = tuple[float, float]
@@ -27,7 +27,7 @@ class Sensitivity:
         total: total Sobol index: the share that remains when all the others are known.
         total_interval: its 95 % interval.
         rank_correlation: Spearman's, of the input's draws with the FLOP/s; of correlated inputs
-            it holds what they share. None of a reading, which has no order.
+            it holds what they share. None of a reading, which has no order, and of equal draws.
     """
 
     name: str
@@ -105,19 +105,23 @@ def sobol(
     Args:
         function: from probabilities (inputs, n), each uniform on its own, to values (n,).
         inputs: how many.
-        points: n, cut to a power of two and to 1,024; the function is asked (inputs + 2) times.
+        points: n, cut to a power of two, 64 to 1,024; the function is asked (inputs + 2) times.
         seed: of the points and of the bootstrap.
 
     Returns:
         for each input first, its interval, total, its interval
     """
-    n = min(_POINTS, 1 << (points.bit_length() - 1))
+    n = max(_FEWEST, min(_POINTS, 1 << (points.bit_length() - 1)))
     rng = np.random.default_rng(seed)
     drawn = stats.qmc.Sobol(2 * inputs, rng=rng).random(n).T
     a, b = drawn[:inputs], drawn[inputs:]
     exchanged = np.stack([a] * inputs)  # (inputs, inputs, n): a, with one input in turn from b
     exchanged[range(inputs), range(inputs)] = b
     f_a, f_b = function(a)[None], function(b)[None]
+    if inputs == 1 or np.ptp(np.stack([f_a, f_b])) == 0:
+        # All of the spread is one input's, or there is none; SciPy takes neither.
+        share = float(np.ptp(np.stack([f_a, f_b])) > 0)
+        return [(share, (share, share), share, (share, share))] * inputs
     f_ab = np.stack([function(each) for each in exchanged])[:, None]
 
     # SciPy's own interval of the indices takes no seed, so they are resampled here.

@@ -145,7 +145,7 @@ def _user(what: str, words: Any, place: str) -> Source:
     if not isinstance(words, str):
         raise ValueError(f"{place}: source={words!r}; expected a text")
     try:
-        return Source("chosen", f"{what} set by the user", words)
+        return Source("user", f"set for {what}", words)
     except ValueError as error:
         raise ValueError(f"{place}: source: {error}; or write it without brackets") from None
 

@@ -153,9 +153,7 @@ def _draw(report: BrainReport, path: Path) -> list[Path]:
     )
     _save(tornado, path)
     beside = path.with_stem(f"{path.stem}_forecast")
-    _save(
-        plot_trends({name: float(value) for name, value in report.values.items()}, others), beside
-    )
+    _save(plot_trends({name: float(flops) for name, flops in report.values.items()}), beside)
     return [path, beside]
 
 

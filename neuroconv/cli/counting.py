@@ -159,8 +159,8 @@ class Profile:
                 "validation images",
             )
         for each in profiles:
-            for counter, reason in each.skipped.items():
-                say(console, f"{each.name}: {counter} was skipped: {reason}")
+            for what, reason in each.skipped.items():
+                say(console, f"{each.name}: {what} was skipped: {reason}")
             if each.unstated:
                 say(console, f"{each.name}: no closed form for {', '.join(each.unstated)}")
             exact = each.counts.get("exact")

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from neuroconv.flops.firing import ActiveShares as ActiveShares
-from neuroconv.flops.firing import firing_shares as firing_shares
 from neuroconv.references import Source
 
 PICO = 1e-12

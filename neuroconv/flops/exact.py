@@ -41,13 +41,40 @@ class _Tally:
         )
 
 
-class _Counter(TorchDispatchMode):
+class OperatorCounter(TorchDispatchMode):
     """Counts each call into the current tally, and for each module that is running."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tally = _Tally()
+        self.forward: _Tally | None = None  # once the backward pass has begun
         self.running: list[str] = []  # paths of the modules, outermost first
+
+    def turn(self) -> None:
+        """What follows is the backward pass."""
+        self.forward, self.tally = self.tally, _Tally()
+
+    def counts(self, device: str) -> Counts:
+        """What was counted on a device of this type."""
+        if self.forward is None:
+            return self.tally.counts(device)
+        return self.forward.counts(device, self.tally.counts(device))
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Inside, it counts, and knows which modules are running. Asks for `stand_in` around it,
+        which takes the hooks off again with the tables that they lie in."""
+        for path, module in model.named_modules():
+            if path:
+                module.register_forward_pre_hook(lambda *_, path=path: self.running.append(path))
+                module.register_forward_hook(
+                    lambda *_: self.running.pop() and None, always_call=True
+                )
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # what torch.compile fuses no operator shows
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(self)
+            yield
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -74,23 +101,6 @@ class _Counter(TorchDispatchMode):
                 self.tally.operators[str(func)] += mac
                 for path in {"", *self.running}:
                     self.tally.modules[path] += mac
-
-
-@contextmanager
-def _watched(model: nn.Module, counter: _Counter) -> Iterator[None]:
-    """Inside, the counter knows which modules are running. Asks for `stand_in` around it, which
-    takes the hooks off again with the tables that they lie in."""
-
-    def enter(path: str) -> None:
-        counter.running.append(path)
-
-    for path, module in model.named_modules():
-        if path:
-            module.register_forward_pre_hook(lambda *_, path=path: enter(path))
-            module.register_forward_hook(
-                lambda *_: counter.running.pop() and None, always_call=True
-            )
-    yield
 
 
 def count_exact(
@@ -120,23 +130,19 @@ def count_exact(
         ValueError: the model cannot run on meta tensors, a device is missing, or, if strict, an
             operator has no rule; the message names them.
     """
-    counter = _Counter()
-    with ExitStack() as stack:
-        items = stack.enter_context(stand_in(model, as_inputs(inputs), device, training=training))
-        stack.enter_context(explained(device))
-        stack.enter_context(torch.set_grad_enabled(backward))
-        stack.enter_context(_watched(model, counter))
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(counter)
+    counter = OperatorCounter()
+    with (
+        stand_in(model, as_inputs(inputs), device, training=training) as items,
+        explained(device),
+        torch.set_grad_enabled(backward),
+        counter.watching(model),
+    ):
         result = model(*items)
-        forward, after = counter.tally, None
         if backward:
-            counter.tally = _Tally()
+            counter.turn()
             ends = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
             torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
-            after = counter.tally.counts(device)
-    counts = forward.counts(device, after)
+    counts = counter.counts(device)
     if strict:
         refuse_uncounted(counts)
     return counts

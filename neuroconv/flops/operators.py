@@ -103,15 +103,18 @@ def _pairs(call: Call) -> Amounts:
     return {"reduction": 3 * call.written * call.tensor(0).shape[-1]}
 
 
-def _scatter(name: str) -> Count:
-    def amounts(call: Call) -> Amounts:
-        if not call.given.get("accumulate", True):
-            return {}
-        source = call.given[name]
-        added = source if isinstance(source, torch.Tensor) else call.given["index"]
-        return {"scatter": added.numel()}
-
-    return amounts
+def _put(call: Call) -> Amounts:
+    if not call.given["accumulate"]:
+        return {}
+    x, places = call.tensor(0), call.given["indices"]
+    given = [each for each in places if each is not None]
+    if any(each.dtype is torch.bool for each in given):
+        return {"scatter": call.given["values"].numel()}  # how many are set is not in the shapes
+    chosen = prod(torch.broadcast_shapes(*(each.shape for each in given)))
+    left = [
+        size for axis, size in enumerate(x.shape) if axis >= len(places) or places[axis] is None
+    ]
+    return {"scatter": chosen * prod(left)}
 
 
 def _native_dropout(call: Call) -> Amounts:
@@ -145,7 +148,8 @@ _OTHER_RULES: dict[str, Rule] = {
         "_prelu_kernel_backward silu_backward mish_backward threshold_backward sigmoid_backward "
         "tanh_backward rrelu_with_noise_backward native_dropout_backward _masked_scale addr "
         "huber_loss_backward smooth_l1_loss_backward mse_loss_backward heaviside copysign "
-        "soft_margin_loss_backward binary_cross_entropy_backward floor_divide"
+        "soft_margin_loss_backward binary_cross_entropy_backward floor_divide rsub abs eq ge gt "
+        "le lt ne masked_fill threshold"
     ),
     **Rule("pointwise", "one an element, and one for the sum", _read("pointwise", 2)).of(
         "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss"
@@ -219,14 +223,17 @@ _OTHER_RULES: dict[str, Rule] = {
     **Rule("pooling", "one a neighbour that an output element is mixed from", _grid_sampler).of(
         "grid_sampler_2d grid_sampler_3d"
     ),
-    **Rule("scatter", "one an element that is added", _scatter("source")).of(
+    **Rule("scatter", "one an element that is added", _of("source", "scatter")).of(
         "index_add index_reduce"
     ),
-    **Rule("scatter", "one an element that is added", _scatter("src")).of(
+    **Rule("scatter", "one an element that is added", _of("index", "scatter")).of(
         "scatter_add scatter_reduce"
     ),
-    **Rule("scatter", "one an element that is added, if it accumulates", _scatter("values")).of(
-        "index_put _index_put_impl _unsafe_index_put _unsafe_masked_index_put_accumulate"
+    **Rule("scatter", "one an element that is added", _of("values", "scatter")).of(
+        "_unsafe_masked_index_put_accumulate"
+    ),
+    **Rule("scatter", "one an element that is added, if it accumulates", _put).of(
+        "index_put _index_put_impl _unsafe_index_put"
     ),
     **Rule("scatter", "one an element of the gradient", _read("scatter")).of(
         "embedding_dense_backward col2im unfold_backward reflection_pad1d_backward "

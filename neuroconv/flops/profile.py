@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuroconv.flops.closed_forms import StageRow, count_closed_form
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energy
-from neuroconv.flops.exact import count_exact, refuse_uncounted
+from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_adapter import count_fvcore
 from neuroconv.flops.measured import Measured, measure
 from neuroconv.flops.rules import CONTRACTIONS, Counts
@@ -40,11 +40,11 @@ class Profile:
         neurons: per sample, of the cells and of plain layers (a unit at a position).
         synapses: per sample, of the cells and of plain layers (connections).
         counts: what each counter that ran saw.
-        skipped: for each that did not, why.
+        skipped: for each that did not, and for a training step that could not be counted, why.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
         training: a training step by the exact counter, its backward pass in `training.backward`;
-            None if nothing is trained or the exact counter did not run.
+            None if nothing is trained, or `skipped` says why.
         training_batch: samples in that step: the batch, but at least two, since one sample has no
             statistics for a batch norm.
         doubled: the exact counter's run of a batch twice as large; None if the model refused it.
@@ -105,21 +105,26 @@ class Profile:
         return sum(row.cost.flop for row in self.stages)
 
     @property
+    def complete(self) -> Mapping[str, Counts]:
+        """The counters that had a rule for all that ran: these must agree."""
+        return {name: counts for name, counts in self.counts.items() if not counts.uncounted}
+
+    @property
     def shared(self) -> tuple[str, ...]:
-        """Contraction families that every counter that ran has seen."""
-        counts = self.counts.values()
+        """Contraction families that all complete counters have seen."""
+        counts = self.complete.values()
         return tuple(f for f in CONTRACTIONS if counts and all(f in c.macs for c in counts))
 
     @property
     def disagreements(self) -> tuple[str, ...]:
-        """One line for each contraction family on which the counters differ.
+        """One line for each contraction family on which complete counters differ.
 
         A family that one counter saw and another did not is a disagreement: every counter has a
         rule for each.
         """
         lines = []
         for family in CONTRACTIONS:
-            seen = {name: counts.macs.get(family, 0) for name, counts in self.counts.items()}
+            seen = {name: counts.macs.get(family, 0) for name, counts in self.complete.items()}
             if len(set(seen.values())) > 1:
                 lines.append(
                     f"{family}: " + ", ".join(f"{name} {mac:,} MAC" for name, mac in seen.items())
@@ -128,8 +133,8 @@ class Profile:
 
     @property
     def agree(self) -> bool | None:
-        """All counters that ran are equal to the last digit; None if fewer than two ran."""
-        return None if len(self.counts) < 2 else not self.disagreements
+        """All complete counters are equal to the last digit; None if fewer than two are."""
+        return None if len(self.complete) < 2 else not self.disagreements
 
     @property
     def reference(self) -> Counts:
@@ -213,20 +218,18 @@ class Profile:
         """
         if self.measured is None:
             return None
-        driven, heard = 0, 0.0
+        driven, heard, replaced = 0, 0.0, 0
         for row in self.stages:
             shares = self.measured.firing.get(row.module)
-            if shares is not None and (row.cost.linear or row.cost.macs):
+            if shares is not None and row.cost.linear:
                 mac = row.cost.executed if row.cost.direct is None else row.cost.direct
                 driven += mac
                 heard += mac * shares.heard
-        covered = sum(
-            row.cost.executed for row in self.stages if row.module in self.measured.firing
-        )
+                replaced += row.cost.executed
         return at_rate(
             driven / self.batch,
             heard / driven if driven else 0.0,
-            mac=max(0, self.mac - covered) / self.batch,
+            mac=max(0, self.mac - replaced) / self.batch,
             other_flop=(self.reference.flop - 2 * self.mac) / self.batch,
             moved_bytes=self.traffic.moved_bytes / self.batch,
             node=node,
@@ -389,11 +392,20 @@ def profile(
     several = items if items[0].shape[0] > 1 else _twice(items)  # samples of a training step
     trains = any(parameter.requires_grad for parameter in model.parameters())
     training: Counts | None = None
+    training_traffic: Traffic | None = None
     doubled: Counts | None = None
+    if trains:
+        counter = OperatorCounter()
+        try:
+            training_traffic = measure_traffic(
+                model, several, device=device, backward=True, training=True, counter=counter
+            )
+        except ValueError as error:  # a norm that counts its batches reads a value
+            skipped["training"] = str(error)
+        else:
+            training = counter.counts(device)
     if "exact" in counters:
         counts["exact"] = count_exact(model, items, device=device)
-        if trains:
-            training = count_exact(model, several, device=device, backward=True, training=True)
         try:
             doubled = count_exact(model, _twice(items), device=device)
         except (RuntimeError, ValueError):  # a model for one size of batch
@@ -434,11 +446,7 @@ def profile(
         training_batch=several[0].shape[0],
         doubled=doubled,
         traffic=traffic,
-        training_traffic=(
-            measure_traffic(model, several, device=device, backward=True, training=True)
-            if trains
-            else None
-        ),
+        training_traffic=training_traffic,
         measured=(
             measure(model, items, device, flop=reference.flop, moved_bytes=traffic.moved_bytes)
             if timed

@@ -11,6 +11,7 @@ from rich.text import Text
 from neuroconv.flops.energy import Energy
 from neuroconv.flops.measured import Measured
 from neuroconv.flops.profile import Profile, ratio
+from neuroconv.flops.rules import Counts
 
 Convention = Literal["mac", "flop"]
 
@@ -30,7 +31,7 @@ def _number(value: float | None, factor: int = 1) -> str:
 
 def _agreement(profile: Profile) -> str:
     if profile.agree is None:
-        return "one counter only"
+        return "fewer than two complete counters"
     if not profile.agree:
         return "NO: " + "; ".join(profile.disagreements)
     return f"yes, on {', '.join(profile.shared)}"
@@ -178,15 +179,18 @@ def _counters(profiles: Sequence[Profile], unit: str, factor: int) -> Rows:
     rows: Rows = [
         (
             f"{counter} on {_devices(profiles, counter)}: {unit} a batch",
-            [
-                _number(p.counts[counter].mac, factor) if counter in p.counts else "skipped"
-                for p in profiles
-            ],
+            [_witness(p.counts.get(counter), factor) for p in profiles],
         )
         for counter in ("closed_form", "exact", "fvcore")
         if any(counter in p.counts or counter in p.skipped for p in profiles)
     ]
     return [*rows, ("counters agree to the last digit", [_agreement(p) for p in profiles])]
+
+
+def _witness(counts: Counts | None, factor: int) -> str:
+    if counts is None:
+        return "skipped"
+    return _number(counts.mac, factor) + (" (partial)" if counts.uncounted else "")
 
 
 def in_units(value: float, unit: str) -> str:

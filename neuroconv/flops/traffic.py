@@ -9,13 +9,14 @@ meta, and none on the CPU.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuroconv.flops.exact import OperatorCounter
 from neuroconv.flops.meter import (
     Meter,
     PassTraffic,
@@ -120,6 +121,7 @@ def measure_traffic(
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
+    counter: OperatorCounter | None = None,
 ) -> Traffic:
     """Measure the bytes of one run, operator by operator.
 
@@ -130,6 +132,7 @@ def measure_traffic(
         backward: run the backward pass too, from a gradient of ones. An input gets a gradient if it
             requires one.
         training: run in training mode.
+        counter: counts the FLOPs of the same run, if given.
 
     Raises:
         ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass
@@ -147,14 +150,15 @@ def measure_traffic(
         held = {storage_key(tensor) for tensor in (*parameters, *buffers)}
         try:
             meter.begin()
-            with meter, saved.watching(backward):
+            watched = nullcontext() if counter is None else counter.watching(model)
+            with watched, meter, saved.watching(backward):
                 result = model(*items)
             outputs = tensors_in(result)
             made = {storage_key(t): stored_bytes(t) for t in outputs if not meter.gave(t)}
             forward = meter.end(sum(made.values()))
             rest: dict[str, Any] = {}
             if backward:
-                rest["backward"] = _go_back(meter, outputs, [*parameters, *items])
+                rest["backward"] = _go_back(meter, counter, outputs, [*parameters, *items])
                 rest |= saved.totals(held, {storage_key(item) for item in items} - held)
             return Traffic(
                 device=device,
@@ -169,7 +173,12 @@ def measure_traffic(
             meter.release()
 
 
-def _go_back(meter: Meter, outputs: list[Tensor], leaves: list[Tensor]) -> PassTraffic:
+def _go_back(
+    meter: Meter,
+    counter: OperatorCounter | None,
+    outputs: list[Tensor],
+    leaves: list[Tensor],
+) -> PassTraffic:
     ends = [output for output in outputs if output.requires_grad]
     if not ends:
         raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
@@ -177,7 +186,9 @@ def _go_back(meter: Meter, outputs: list[Tensor], leaves: list[Tensor]) -> PassT
     for seed in seeds:
         meter.give(seed)
     meter.begin()
-    with meter:
+    if counter is not None:
+        counter.turn()
+    with counter or nullcontext(), meter:
         torch.autograd.backward(ends, seeds)
     left = {storage_key(leaf.grad): leaf.grad for leaf in leaves if leaf.grad is not None}
     return meter.end(storage_bytes(left.values()))

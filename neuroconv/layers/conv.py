@@ -18,6 +18,7 @@ Backends compute the same numbers and differ in cost:
     auto     matmul for small sheets, else the cheaper of the other two; see `choose_backend`
 """
 
+import math
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -315,6 +316,19 @@ def _sum_lags(inputs: Tensor, kernels: Tensor, *, forward: bool) -> Tensor:
     return total
 
 
+def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
+    """Products summed over batch and steps, (B, N, S, ...) twice -> (N, ...).
+
+    A few steps at a time go into one sum: a product of all of them would be written and read again.
+    """
+    width = math.ceil(left.shape[2] / 16)
+    (first, second), *rest = zip(left.split(width, 2), right.split(width, 2), strict=True)
+    total = first * second
+    for each, other in rest:
+        total[:, :, : each.shape[2]].addcmul_(each, other)
+    return total.sum((0, 2))
+
+
 def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     sites, dendrites = _sizes(sheet)[3:]
     branches, across = _sizes(filters)[2:]
@@ -367,11 +381,8 @@ class _FFTConv(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 inputs, conjugates = torch.fft.rfft2(part, s=size), _conjugate(grads)
                 for lag in range(min(time_steps, k_time)):
-                    # Step by step, into one sum: a product of all steps would be read again.
-                    summed = inputs[:, :, 0] * conjugates[:, :, lag]
-                    for now in range(lag + 1, time_steps):
-                        summed.addcmul_(inputs[:, :, now - lag], conjugates[:, :, now])
-                    total[:, k_time - 1 - lag] += summed.sum(0)
+                    early, late = inputs[:, :, : time_steps - lag], conjugates[:, :, lag:]
+                    total[:, k_time - 1 - lag] += _sum_steps(early, late)
         grad_filters = None
         if ctx.needs_input_grad[1]:
             # The forward pass shifted the filter by its padding; the gradient is shifted back.

@@ -323,14 +323,13 @@ def _renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor
     """(T,) probability of a draw at each of the next steps, and (R,) what is due after them.
 
     The renewal equation u(t) = sum over d of u(t - d) P(period = d), with what has been sent ahead
-    in `due`, so that a window of any length needs no more memory than its longest period.
+    in `due`, so that chunks of a window hand on no more than the longest period.
     """
     law = torch.tensor(periods, dtype=due.dtype, device=due.device)
-    drawn = []
-    for _ in range(steps):
-        drawn.append(due[0])
-        due = F.pad(due[1:], (0, 1)) + due[0] * law
-    return torch.stack(drawn) if drawn else due[:0], due
+    ahead = F.pad(due, (0, steps))
+    for step in range(steps):
+        ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)
+    return ahead[:steps], ahead[steps:].clone()
 
 
 def _kept_mean(rate: Tensor, fired: Tensor, probability: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from neuroconv.references.reference import Reference
 
 _KEY = re.compile(r"\[(\w+)\]")
 _FIELD = re.compile(r"`([\w.]+)`")
-# What the project had to add is no citation, and says so.
-OWN = ("chosen", "derived")
+# What the project had to add, or its user set, is no citation, and says so.
+OWN = ("chosen", "derived", "user")
 
 REFERENCES: Mapping[str, Reference] = MappingProxyType(
     {each.key: each for each in (*CELLS, *BRAINS, *MACHINES, *ENERGY)}
@@ -26,8 +26,8 @@ class Source:
     """Where a number comes from. In a text, [key] cites a reference and `name` names a field.
 
     Attributes:
-        reference: key of `REFERENCES`; or "derived", a result of other numbers, or "chosen", the
-            project's own decision.
+        reference: key of `REFERENCES`; or "derived", a result of other numbers, "chosen", the
+            project's own decision, or "user", a number that the user set.
         place: page, table, figure or section of the reference; for an own number, from what and
             how, which must name a reference or a field.
         note: species, method, and what other publications say.
@@ -75,6 +75,8 @@ class Source:
         """The reference and the place; of an own number, what it rests on."""
         if self.reference not in OWN:
             return f"{REFERENCES[self.reference].short}, {_readable(self.place)}"
+        if self.reference == "user":
+            return "set by the user"
         bases = [REFERENCES[key].short for key in _KEY.findall(self.place)]
         bases += [name.replace("_", " ") for name in _FIELD.findall(self.place)]
         return f"{self.reference}, from {' and '.join(dict.fromkeys(bases))}"

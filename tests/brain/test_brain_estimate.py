@@ -6,7 +6,14 @@ import time
 import numpy as np
 import pytest
 
-from neuroconv.brain import READINGS, Correlation, Estimate, default_inputs, estimate_brain
+from neuroconv.brain import (
+    READINGS,
+    BrainReport,
+    Correlation,
+    Estimate,
+    default_inputs,
+    estimate_brain,
+)
 from neuroconv.references import Source
 
 FIXED = {
@@ -118,6 +125,14 @@ def test_without_ranges_there_is_no_spread() -> None:
     assert estimate.swings() == ()
 
 
+def test_a_few_draws_and_idle_inputs_are_no_trouble() -> None:
+    assert BrainReport(estimate_brain(samples=2)).to_dict()["estimate"]["sensitivities"]
+    # The dendrites' number does not enter a dot product of all synapses.
+    idle = {**FIXED, "purkinje.dendrites": (400, 1000)}
+    (row,) = estimate_brain(idle, reading="linear_collapse", samples=64).sensitivities
+    assert (row.first, row.total, row.rank_correlation) == (0, 0, None)
+
+
 def test_readings_are_mixed_only_when_weighed() -> None:
     mix = estimate_brain(
         FIXED, weights={"essay": 3, "linear_collapse": 1, "valid": 0}, samples=4000
@@ -130,7 +145,12 @@ def test_readings_are_mixed_only_when_weighed() -> None:
     assert np.mean(mix.samples > 1e20) == pytest.approx(0.75, abs=0.03)
     (row,) = mix.sensitivities
     assert (row.name, row.rank_correlation) == ("reading", None)
-    assert row.total == pytest.approx(1, abs=0.1)
+    assert row.total == 1
+    mixed = estimate_brain({**FIXED, "rate_hz": (1, 100)}, weights={"essay": 1, "valid": 1})
+    shares = {each.name: each for each in mixed.sensitivities}
+    # Half of the draws lie log10(1e21 / 9.22e17) decades below the other half.
+    apart = (math.log10(1_000_090 / 922) / 2) ** 2
+    assert shares["reading"].total == pytest.approx(apart / (apart + 2**2 / 12), abs=0.05)
     with pytest.raises(ValueError, match="no value to swing about"):
         mix.swings()
 

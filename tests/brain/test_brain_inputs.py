@@ -13,7 +13,6 @@ from neuroconv.neurons import PRESETS
 from neuroconv.references import Source
 
 HERE = Source("chosen", "`x` of this test")
-MIDDLE = np.array([0.5])
 
 
 def an_input(distribution: str, value: float, low: float, high: float, unit: str = "1/s") -> Input:
@@ -184,7 +183,8 @@ def test_a_value_is_fixed_and_says_who_set_it() -> None:
     assert each.value == 15_000_000
     assert isinstance(each.value, int)
     assert each.distribution == "fixed"
-    assert "set by the user" in str(each.quantity.source)
+    assert str(each.quantity.source) == "user: set for purkinje.cells"
+    assert each.quantity.source.brief == "set by the user"
 
 
 def test_a_range_keeps_the_distribution_and_has_its_median_as_value() -> None:
@@ -272,7 +272,7 @@ def test_a_file_sets_values_ranges_sources_and_correlations(tmp_path: Path) -> N
 )
 def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
     file = a_file(tmp_path, text)
-    with pytest.raises(ValueError, match="brain.toml") as error:
+    with pytest.raises(ValueError, match=r"brain\.toml") as error:
         read_inputs(file)
     assert words in str(error.value)
 

@@ -127,9 +127,11 @@ def test_traps(name: str) -> None:
 
 def test_a_number_added_at_many_places_is_counted_at_each() -> None:
     scalar = Call(lambda t, i: t.index_put((i, i), t.new_ones(()), accumulate=True))
-    assert count_fvcore(scalar, (x, few[:2])).flops == {"scatter": 2 * 4 * 6 * 8}
+    for count in (count_fvcore, count_exact):
+        assert count(scalar, (x, few[:2])).flops == {"scatter": 2 * 4 * 6 * 8}
     fewer = Call(lambda t, i: t.scatter_add(0, i[:, :, :2], t))
-    assert count_fvcore(fewer, (x, places)).flops == {"scatter": n // 2}
+    for count in (count_fvcore, count_exact):
+        assert count(fewer, (x, places)).flops == {"scatter": n // 2}
 
 
 def test_fvcore_drops_no_handle_for_none() -> None:
@@ -266,3 +268,15 @@ def test_the_table_of_rules_holds_all_that_fvcore_knows() -> None:
         "complex: add 2, multiply 6, other 2"
     )
     assert rules["aten::gather"] == "zero: moves elements"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [*TRAPS, *RECURRENT])
+def test_cuda_counts_as_the_cpu(name: str) -> None:
+    model, inputs = (
+        (Call(TRAPS[name][0]), TRAPS[name][1])
+        if name in TRAPS
+        else (RECURRENT[name], (torch.rand(3, 4, 5),))
+    )
+    on_cpu, on_cuda = count_fvcore(model, inputs), count_fvcore(model, inputs, device="cuda")
+    assert (amounts(on_cuda), on_cuda.uncounted) == (amounts(on_cpu), on_cpu.uncounted)

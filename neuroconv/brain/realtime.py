@@ -1,0 +1,158 @@
+"""Real time, measured: how many cells this machine runs, and how many machines a brain would take.
+
+A cell runs in real time if it is updated as often as the clock of the reading asks. What was
+measured of some cells is taken to hold for more of them, and for more machines: no time is counted
+for what axons would carry between machines, and none for learning.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from neuroconv.brain.cell_times import ReadingTime, cell_time, reading_time
+from neuroconv.brain.essay import derived
+from neuroconv.brain.inputs import Inputs
+from neuroconv.brain.learning import describe
+from neuroconv.brain.machine_power import CORE_POWER, THREADS, PowerMeter
+from neuroconv.brain.power import POWER
+from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.readings import READINGS, Reading
+from neuroconv.brain.running import AXONS, FILLED, Run, Timed, run_of, time_run
+from neuroconv.flops.measured import machine_peak
+from neuroconv.flops.roofline import Peak
+
+CONDITIONS = (
+    f"One sample; random weights, each neuron with its own; every synapse wired at random to one "
+    f"of {AXONS:,} axons, whose activity is noise; float32, evaluation. Whole neurons run, from "
+    "axons to rates, also where a reading counts dendrites alone; of a linear one, the dot product."
+)
+EXTRAPOLATION = (
+    "Machines: as if throughput grew with their number, nothing sent from one to another, and "
+    "granule and Purkinje cells took turns on each."
+)
+
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class RealTime:
+    """What was measured of every reading that modules can run.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        machine: what computed, in words.
+        basis: what the rest refers to: the measured peak, threads, a core's assumed power, a
+            brain's power.
+        readings: in the order of `READINGS`.
+        left_out: names of readings that no module computes.
+    """
+
+    device: str
+    machine: str
+    basis: tuple[Quantity, ...]
+    readings: tuple[ReadingTime, ...]
+    left_out: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data in which every number has a unit and a source."""
+        return {
+            "device": self.device,
+            "machine": self.machine,
+            "conditions": CONDITIONS,
+            "extrapolation": EXTRAPOLATION,
+            "basis": [each.to_dict() for each in self.basis],
+            "readings": [each.to_dict() for each in self.readings],
+            "left_out": list(self.left_out),
+        }
+
+
+class _Job(NamedTuple):
+    run: Run
+    clock_hz: float
+
+
+def measure_real_time(
+    inputs: Inputs,
+    device: str = "cpu",
+    *,
+    watts: float | None = None,
+    seconds: float = 75.0,
+    readings: Mapping[str, Reading] = READINGS,
+    track: Track = iter,
+) -> RealTime:
+    """Measure how many cells this machine runs in real time under each reading.
+
+    Args:
+        inputs: of the estimate; their values are taken.
+        device: "cpu" or "cuda".
+        watts: power of the machine, instead of what it reports or an assumption.
+        seconds: roughly how long to measure; a single update can take longer than its share, that
+            of a Purkinje cell by direct convolution seconds on a CPU.
+        readings: by name.
+        track: is given a list of all that will run, and yields it as it is gone through.
+
+    Raises:
+        ValueError: a device that cannot be timed or is missing, watts that are not above 0, or
+            sizes that do not fit together.
+    """
+    values = inputs.values_at_point
+    meter = PowerMeter(device, watts)
+    jobs: dict[str, dict[str, _Job]] = {}
+    left_out = []
+    for name, reading in readings.items():
+        runs = {cell: run_of(reading, cell, values) for cell in reading.cells}
+        clock_hz = values[reading.clock_input]
+        jobs[name] = {cell: _Job(run, clock_hz) for cell, run in runs.items() if run is not None}
+        if len(jobs[name]) < len(runs):
+            left_out.append(name)
+            del jobs[name]
+    peak = machine_peak(device)
+    timed: dict[_Job, Timed] = {}
+    distinct = list(dict.fromkeys(job for each in jobs.values() for job in each.values()))
+    for job in track(distinct):
+        same = _same_at_any_clock(job, timed)
+        share = seconds / len(distinct)
+        timed[job] = same or time_run(job.run, 1 / job.clock_hz, meter, share)
+    return RealTime(
+        device=device,
+        machine=describe(peak),
+        basis=(*_basis(peak), POWER),
+        readings=tuple(
+            reading_time(
+                readings[name],
+                tuple(
+                    cell_time(readings[name], job.run, timed[job], inputs, peak)
+                    for job in each.values()
+                ),
+            )
+            for name, each in jobs.items()
+        ),
+        left_out=tuple(left_out),
+    )
+
+
+def _same_at_any_clock(job: _Job, timed: Mapping[_Job, Timed]) -> Timed | None:
+    """The same run at another clock, if one neuron takes longer than a tick of either."""
+    for other, found in timed.items():
+        each = found.timing.seconds / found.neurons
+        slow = all(each >= FILLED / clock for clock in (job.clock_hz, other.clock_hz))
+        if other.run == job.run and slow:
+            return found
+    return None
+
+
+def _basis(peak: Peak) -> tuple[Quantity, ...]:
+    """What names in the sources refer to."""
+    fastest = derived(
+        "machine.peak",
+        peak.flop_per_s,
+        "FLOP/s",
+        f"measured here: `flop` / `seconds` of a {peak.kernel}",
+        describe(peak),
+    )
+    if peak.threads is None:
+        return (fastest,)
+    threads = derived(
+        THREADS, peak.threads, "threads", "`torch.get_num_threads` here: the cores that compute"
+    )
+    return (fastest, threads, CORE_POWER)

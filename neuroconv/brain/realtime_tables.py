@@ -1,0 +1,91 @@
+"""Real time as tables, and as rows."""
+
+from typing import Any
+
+from rich.console import Group
+
+from neuroconv.brain.power import POWER
+from neuroconv.brain.quantity import Quantity, plain_table, scientific
+from neuroconv.brain.realtime import CONDITIONS, EXTRAPOLATION, RealTime
+
+
+def realtime_rows(measured: RealTime) -> list[dict[str, Any]]:
+    """A row for each cell type under each reading, and one for a whole brain, as quantities."""
+    rows: list[dict[str, Any]] = []
+    for each in measured.readings:
+        rows += [{"reading": each.reading, **cells.to_dict()} for cells in each.cells]
+        whole = {name: value for name, value in each.to_dict().items() if name != "cells"}
+        rows.append({"cell": "all", **whole})
+    return rows
+
+
+def realtime_table(measured: RealTime) -> Group:
+    """Time of an update and cells in real time; then machines for a brain, and their power."""
+    times = plain_table(f"cells in real time, measured here: {measured.machine}")
+    times.caption = (
+        f"{CONDITIONS} Timed together are as many cells as fill a tick of the clock, or more where "
+        "one takes longer than that: then a count of cells is a throughput, and an update of all "
+        "takes longer than a tick. FLOP/s: of what the reading counts, which may be less than what "
+        "ran. A step of a stream reads its window again."
+    )
+    times.add_column("reading, cell, what ran", no_wrap=True)
+    numbers = ("timed\ntogether", "s an update\nof a cell", "quartiles\n± %", "FLOP/s")
+    for column in (*numbers, "cells in\nreal time"):
+        times.add_column(column, justify="right", no_wrap=True)
+    for each in measured.readings:
+        times.add_row(each.reading)
+        for cells in each.cells:
+            times.add_row(
+                f"  {cells.cell}, {cells.ran}",
+                _shown(cells.neurons),
+                _shown(cells.update),
+                _spread(cells.lower, cells.update, cells.upper),
+                _shown(cells.flop_per_s),
+                _shown(cells.in_real_time),
+            )
+    machines = plain_table("machines like this one for a brain, and their power")
+    watts = {each.power for reading in measured.readings for each in reading.cells}
+    peak = measured.basis[0]
+    machines.caption = (
+        f"{EXTRAPOLATION} At peak: if what the reading counts ran at {_shown(peak)} FLOP/s, the "
+        f"fastest product or convolution measured here. One machine: {_powers(watts)}."
+        + _left_out(measured)
+    )
+    machines.add_column("reading", no_wrap=True)
+    wide = f"W over a\nbrain's {POWER.value:g}"
+    for column in ("granule", "purkinje", "all cells", "all cells,\nat peak", "W", wide):
+        machines.add_column(column, justify="right", no_wrap=True)
+    for each in measured.readings:
+        by_cell = {cells.cell: _shown(cells.machines) for cells in each.cells}
+        machines.add_row(
+            each.reading,
+            *(by_cell.get(cell, "-") for cell in ("granule", "purkinje")),
+            _shown(each.machines),
+            _shown(each.machines_at_peak),
+            _shown(each.power),
+            _shown(each.over_brain),
+        )
+    return Group(times, machines)
+
+
+def _shown(quantity: Quantity) -> str:
+    return scientific(quantity.value, 3, trim=True)
+
+
+def _spread(lower: Quantity, middle: Quantity, upper: Quantity) -> str:
+    """Half of the quartiles' distance, as a share of the median; "once" without a distance."""
+    distance = upper.value - lower.value
+    return f"{50 * distance / middle.value:.2g}" if distance else "once"
+
+
+def _powers(watts: set[Quantity]) -> str:
+    values = sorted(each.value for each in watts)
+    shown = " to ".join(f"{value:.3g}" for value in dict.fromkeys((values[0], values[-1])))
+    (source, *_) = sorted({str(each.source) for each in watts})
+    return f"{shown} W ({source})"
+
+
+def _left_out(measured: RealTime) -> str:
+    if not measured.left_out:
+        return ""
+    return f" Not run, for no module computes it: {', '.join(measured.left_out)}."

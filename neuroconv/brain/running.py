@@ -1,0 +1,244 @@
+"""What runs for a reading of the estimate, and how long an update of many cells takes."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+
+from neuroconv.brain.machine_power import PowerMeter
+from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.readings import SIZES, Reading
+from neuroconv.brain.updates import Sizes
+from neuroconv.flops.timing import Timing, measure_time
+from neuroconv.flops.traffic import measure_traffic
+from neuroconv.layers.conv import Mode, choose_backend
+from neuroconv.neurons import CELL_CLASSES, Population
+from neuroconv.neurons.state import NeuronState
+
+AXONS = 1_000  # that a population listens to, by sparse wiring
+_MOST = 1 << 18  # cells in one population: their wiring is drawn cell by cell
+FILLED = 0.7  # of a clock tick: near enough to full
+_GAIN = 1.1  # less than this is no better
+_GROWTH = 16  # at most, from one number of cells to the next
+_GLANCE_S = 0.2  # for a number of cells that may not be the last
+_FALLBACK_BYTES = 2**31  # where the system does not say what memory is free
+
+Call = Callable[[], object]
+
+
+class Run(NamedTuple):
+    """What computes an update. Readings that differ only in what they count share one.
+
+    Attributes:
+        cell: "granule", "purkinje" or "pyramidal".
+        sizes: of its dendritic tree.
+        algorithm: "direct" or "auto", the backend of a whole neuron's dendrites; "linear", dot
+            products instead of a neuron.
+        padding: of the dendritic convolution; of no meaning to "linear".
+        resumed: one new step on a kept state, not all steps of a window.
+    """
+
+    cell: str
+    sizes: Sizes
+    algorithm: Literal["direct", "auto", "linear"]
+    padding: Mode
+    resumed: bool
+
+    def __str__(self) -> str:
+        steps = "1 step" if self.resumed else f"{self.sizes.time_steps} steps"
+        if self.algorithm == "linear":
+            return f"dot product, {steps}"
+        window = (self.sizes.time_steps, *self.sizes.sheet_shape)  # a stream reads it all again
+        branches, dendrites, time_steps = self.sizes.filter_shape
+        taps = (time_steps, branches, dendrites)
+        return f"{choose_backend(window, taps, self.padding, self._backend)}, {steps}"
+
+    @property
+    def _backend(self) -> Literal["direct", "auto"]:
+        return "direct" if self.algorithm == "direct" else "auto"
+
+    @property
+    def _terms(self) -> int:
+        return self.sizes.synapses * self.sizes.time_steps
+
+    @property
+    def _outputs(self) -> int:
+        return 1 if self.resumed else self.sizes.time_steps
+
+    def population(self, neurons: int) -> Population:
+        """The neurons, with random weights and wiring, in evaluation."""
+        return CELL_CLASSES[self.cell](
+            AXONS,
+            neurons,
+            sheet_shape=self.sizes.sheet_shape,
+            filter_shape=self.sizes.filter_shape,
+            synapses=self.sizes.synapses,
+            mode=self.padding,
+            backend=self._backend,
+        ).eval()
+
+    def build(self, neurons: int, device: torch.device) -> Call:
+        """An update of so many neurons, one sample, as a call: each has weights of its own.
+
+        A batch would be several brains at once that share their weights: there is one sample.
+        """
+        seeded = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with seeded, torch.device(device):
+            torch.manual_seed(0)
+            if self.algorithm == "linear":
+                inputs = torch.rand(neurons, self._outputs, self._terms)
+                return partial(torch.bmm, inputs, torch.randn(neurons, self._terms, 1))
+            population = self.population(neurons)
+            steps = self.sizes.time_steps
+            if not self.resumed:
+                return partial(population, torch.rand(1, AXONS, steps))
+            state = NeuronState(
+                sheet=torch.rand(1, neurons, steps - 1, *self.sizes.sheet_shape),
+                current=torch.rand(1, neurons, population.soma.time_steps - 1),
+            )
+            return partial(population.stream, torch.rand(1, AXONS, 1), state)
+
+    def most(self, room: int) -> int:
+        """Neurons whose tensors take no more than `room` bytes."""
+        if self.algorithm == "linear":
+            needed = 4 * self._terms * (self._outputs + 1)
+            return max(1, room // needed)
+        with torch.device("meta"):
+            window = torch.empty(1, AXONS, self.sizes.time_steps)
+            needed = measure_traffic(self.population(1), window).peak_bytes
+        return max(1, min(_MOST, room // needed))
+
+
+class Timed(NamedTuple):
+    """How long one update of so many neurons takes.
+
+    Attributes:
+        neurons: updated at once.
+        timing: of an update of all of them.
+        power: of the machine meanwhile.
+    """
+
+    neurons: int
+    timing: Timing
+    power: Quantity
+
+
+class _Trial(NamedTuple):
+    neurons: int
+    timing: Timing
+    call: Call
+    build_s: float  # that making the call took
+
+
+def run_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Run | None:
+    """What runs for a reading, the inputs at these values; None if no module computes it.
+
+    What the essay counts is what a direct convolution executes; only "executed" takes the faster
+    algorithm. A whole neuron runs, from its axons to its rate, also where the reading counts the
+    dendrites alone; of a linear neuron, the dot product.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    if reading.granule_filter != "own" and cell == "granule":
+        return None
+    synapses, dendrites, branches = (int(values[f"{cell}.{what}"]) for what in SIZES)
+    sizes = Sizes(synapses, dendrites, branches, int(values["time_steps"])).check(cell)
+    algorithm: Literal["direct", "auto", "linear"] = "direct"
+    if reading.algorithm == "linear":
+        algorithm = "linear"
+    elif reading.algorithm == "executed":
+        algorithm = "auto"
+    return Run(cell, sizes, algorithm, reading.padding, reading.steps == "last")
+
+
+def time_run(run: Run, tick_s: float, meter: PowerMeter, seconds: float) -> Timed:
+    """Time an update of as many neurons as the device updates in one tick of the clock.
+
+    Where one neuron alone takes longer than a tick, of as many as still raise the throughput by a
+    tenth. Memory, a quarter of what is free, and time can end the search before.
+
+    Args:
+        run: what runs.
+        tick_s: seconds from one update to the next in real time.
+        meter: of the device that runs it.
+        seconds: roughly how long to measure. An update that takes more than a quarter of it is
+            timed once, the first time it runs.
+    """
+    place = meter.device
+    until = time.perf_counter() + seconds
+    most = run.most(_free_bytes(place) // 4)
+    with torch.no_grad():
+        found = _try(run, 1, place, until)
+        if found.timing.seconds < FILLED * tick_s:
+            found = _fill(run, found, tick_s, most, place, until)
+        else:
+            found = _saturate(run, found, most, place, until)
+        timing, left = found.timing, until - time.perf_counter()
+        if left > 5 * timing.seconds:  # two to warm up, three repeats
+            timing = measure_time(found.call, device=str(place), seconds=left)
+        return Timed(found.neurons, timing, meter.read(found.call))
+
+
+def _fill(
+    run: Run, found: _Trial, tick_s: float, most: int, place: torch.device, until: float
+) -> _Trial:
+    """More neurons, until an update of them takes a tick."""
+    while found.neurons < most and found.timing.seconds < FILLED * tick_s:
+        fit = int(found.neurons * tick_s / found.timing.seconds)
+        more = min(most, _GROWTH * found.neurons, max(found.neurons + 1, fit))
+        if not _affordable(found, more, until):
+            break
+        found = _try(run, more, place, until)
+    return found
+
+
+def _saturate(run: Run, found: _Trial, most: int, place: torch.device, until: float) -> _Trial:
+    """Twice the neurons, as long as that makes the throughput better."""
+    while 2 * found.neurons <= most and _affordable(found, 2 * found.neurons, until):
+        larger = _try(run, 2 * found.neurons, place, until)
+        if larger.timing.seconds * _GAIN > 2 * found.timing.seconds:
+            break
+        found = larger
+    return found
+
+
+def _affordable(found: _Trial, neurons: int, until: float) -> bool:
+    """Whether trying so many neurons is likely to take less than half of the time left."""
+    grown = (found.build_s + 3 * found.timing.seconds) * neurons / found.neurons
+    return grown + _GLANCE_S < (until - time.perf_counter()) / 2
+
+
+def _try(run: Run, neurons: int, place: torch.device, until: float) -> _Trial:
+    begin = time.perf_counter()
+    call = run.build(neurons, place)
+    built = time.perf_counter()
+    once = _once(call, place)
+    if once > (until - built) / 4:
+        timing = Timing(once, once, once, 1, 1)
+    else:
+        timing = measure_time(call, device=str(place), seconds=_GLANCE_S)
+    return _Trial(neurons, timing, call, built - begin)
+
+
+def _once(call: Call, place: torch.device) -> float:
+    """Seconds of the first call, which also loads kernels."""
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+    begin = time.perf_counter()
+    call()
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+    return time.perf_counter() - begin
+
+
+def _free_bytes(place: torch.device) -> int:
+    if place.type == "cuda":
+        return torch.cuda.mem_get_info(place)[0]
+    with suppress(AttributeError, ValueError, OSError):  # not on every system
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _FALLBACK_BYTES

@@ -1,0 +1,361 @@
+"""Plain loops over numbers that count their own products: networks run one number at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import singledispatch
+from itertools import product
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from neuroconv.layers.dendrite import DendriticConv
+from neuroconv.layers.soma import SomaFilter
+from neuroconv.layers.synapse import SparseSynapses
+from neuroconv.layers.threshold import ThresholdNorm
+from neuroconv.neurons import GranuleConv2d
+from neuroconv.neurons.population import Population
+
+
+class Number:
+    """A float that counts the products and sums it takes part in, by the work that goes on."""
+
+    products: ClassVar[Counter[str]] = Counter()
+    sums: ClassVar[Counter[str]] = Counter()
+    work: ClassVar[str] = "none"
+    __slots__ = ("value",)
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __mul__(self, other: Number) -> Number:
+        Number.products[Number.work] += 1
+        return Number(self.value * other.value)
+
+    def __add__(self, other: Number) -> Number:
+        Number.sums[Number.work] += 1
+        return Number(self.value + other.value)
+
+    def __lt__(self, other: Number) -> bool:
+        return self.value < other.value
+
+    def __ge__(self, other: Number) -> bool:
+        return self.value >= other.value
+
+    def __le__(self, other: Number) -> bool:
+        return self.value <= other.value
+
+
+Array = np.ndarray[Any, Any]  # of Numbers
+ZERO = Number(0.0)
+
+
+@contextmanager
+def work(kind: str) -> Iterator[None]:
+    Number.work, before = kind, Number.work
+    yield
+    Number.work = before
+
+
+def numbers(tensor: Tensor) -> Array:
+    values = tensor.detach().numpy()
+    result = np.empty(values.shape, object)
+    for place in np.ndindex(values.shape):
+        result[place] = Number(float(values[place]))
+    return result
+
+
+def zeros(*shape: int) -> Array:
+    return np.full(shape, ZERO, object)
+
+
+def total(terms: Array, start: Number = ZERO) -> Number:
+    for term in terms.flat:
+        start = start + term
+    return start
+
+
+def padded(x: Array, before: list[int], after: list[int]) -> Array:
+    """With zeros around the last axes."""
+    whole = x.ndim - len(before)
+    sizes = [n + a + b for n, a, b in zip(x.shape[whole:], before, after, strict=True)]
+    result = zeros(*x.shape[:whole], *sizes)
+    inner = (slice(a, a + n) for n, a in zip(x.shape[whole:], before, strict=True))
+    result[(..., *inner)] = x
+    return result
+
+
+def windows(
+    room: tuple[int, ...], taps: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Each output position of a filter, and the places it reads."""
+    spans = [d * (k - 1) + 1 for k, d in zip(taps, dilation, strict=True)]
+    counts = [(n - span) // s + 1 for n, span, s in zip(room, spans, stride, strict=True)]
+    for position in product(*map(range, counts)):
+        starts = [p * s for p, s in zip(position, stride, strict=True)]
+        yield (
+            position,
+            tuple(
+                slice(start, start + span, d)
+                for start, span, d in zip(starts, spans, dilation, strict=True)
+            ),
+        )
+
+
+def padding_of(layer: Any) -> tuple[list[int], list[int]]:
+    if layer.padding == "same":
+        spans = [d * (k - 1) for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+        return [span // 2 for span in spans], [span - span // 2 for span in spans]
+    return list(layer.padding), list(layer.padding)
+
+
+@singledispatch
+def run(layer: nn.Module, x: Array) -> Array:
+    """The layer in evaluation, number by number."""
+    raise NotImplementedError(type(layer).__name__)
+
+
+@run.register(nn.Sequential)
+def _(layer: nn.Sequential, x: Array) -> Array:
+    for each in layer:
+        x = run(each, x)
+    return x
+
+
+@run.register(nn.Conv1d)
+@run.register(nn.Conv2d)
+@run.register(nn.Conv3d)
+def _(layer: nn.Conv2d, x: Array) -> Array:
+    weight, x = numbers(layer.weight), padded(x, *padding_of(layer))
+    bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
+    heard, made = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    places = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
+    y = zeros(x.shape[0], layer.out_channels, *(n + 1 for n in places[-1][0]))
+    with work("convolution"):
+        for sample, unit in np.ndindex(y.shape[:2]):
+            first = unit // made * heard
+            for position, reads in places:
+                patch = x[(sample, slice(first, first + heard), *reads)]
+                y[(sample, unit, *position)] = total(weight[unit] * patch, bias[unit])
+    return y
+
+
+@run.register(nn.ConvTranspose1d)
+@run.register(nn.ConvTranspose2d)
+@run.register(nn.ConvTranspose3d)
+def _(layer: nn.ConvTranspose2d, x: Array) -> Array:
+    weight = numbers(layer.weight)
+    bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
+    heard, made = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    steps = list(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True))
+    room = zip(x.shape[2:], steps, strict=True)
+    spread = tuple((n - 1) * s + d * (k - 1) + 1 for n, (k, s, d) in room)
+    whole = (n + more for n, more in zip(spread, layer.output_padding, strict=True))
+    y = zeros(x.shape[0], layer.out_channels, *whole)
+    y[:] = bias.reshape(-1, *[1] * len(steps))
+    with work("convolution"):
+        for sample, channel in np.ndindex(x.shape[:2]):
+            units = slice(channel // heard * made, (channel // heard + 1) * made)
+            for position, writes in windows(spread, *zip(*steps, strict=True)):
+                given = x[(sample, channel, *position)]
+                y[(sample, units, *writes)] += weight[channel] * given
+    inner = (slice(p, n - p) for p, n in zip(layer.padding, y.shape[2:], strict=True))
+    return y[(..., *inner)]
+
+
+@run.register(nn.Linear)
+def _(layer: nn.Linear, x: Array) -> Array:
+    weight = numbers(layer.weight)
+    bias = zeros(layer.out_features) if layer.bias is None else numbers(layer.bias)
+    y = zeros(*x.shape[:-1], layer.out_features)
+    with work("matmul"):
+        for place in np.ndindex(y.shape):
+            y[place] = total(weight[place[-1]] * x[place[:-1]], bias[place[-1]])
+    return y
+
+
+@run.register(nn.ReLU)
+def _(layer: nn.ReLU, x: Array) -> Array:
+    return np.maximum(x, ZERO)
+
+
+@run.register(nn.Flatten)
+def _(layer: nn.Flatten, x: Array) -> Array:
+    return x.reshape(x.shape[0], -1)
+
+
+@run.register(nn.BatchNorm1d)
+@run.register(nn.BatchNorm2d)
+@run.register(nn.BatchNorm3d)
+def _(layer: nn.BatchNorm2d, x: Array) -> Array:
+    gain = (layer.running_var + layer.eps).rsqrt()
+    gain = gain if layer.weight is None else gain * layer.weight
+    shift = -layer.running_mean * gain
+    shift = shift if layer.bias is None else shift + layer.bias
+    axes = (-1, *[1] * (x.ndim - 2))
+    with work("normalisation"):
+        return x * numbers(gain).reshape(axes) + numbers(shift).reshape(axes)
+
+
+def pooled(layer: Any, x: Array) -> Iterator[tuple[tuple[Any, ...], Array]]:
+    def each(value: int | tuple[int, ...]) -> tuple[int, ...]:
+        axes = x.ndim - 2
+        value = (value,) * axes if isinstance(value, int) else tuple(value)
+        return value * axes if len(value) < axes else value
+
+    taps = each(layer.kernel_size)
+    for position, reads in windows(x.shape[2:], taps, each(layer.stride), (1,) * len(taps)):
+        yield (slice(None), slice(None), *position), x[(slice(None), slice(None), *reads)]
+
+
+def pool(layer: Any, x: Array, reduce: Any) -> Array:
+    found = list(pooled(layer, x))
+    y = zeros(*x.shape[:2], *(n + 1 for n in found[-1][0][2:]))
+    for place, window in found:
+        for sample, channel in np.ndindex(x.shape[:2]):
+            y[(sample, channel, *place[2:])] = reduce(window[sample, channel])
+    return y
+
+
+@run.register(nn.MaxPool1d)
+@run.register(nn.MaxPool2d)
+@run.register(nn.MaxPool3d)
+def _(layer: nn.MaxPool2d, x: Array) -> Array:
+    return pool(layer, x, lambda window: window.max())
+
+
+@run.register(nn.AvgPool1d)
+@run.register(nn.AvgPool2d)
+@run.register(nn.AvgPool3d)
+def _(layer: nn.AvgPool2d, x: Array) -> Array:
+    with work("pooling"):
+        return pool(layer, x, lambda window: total(window) * Number(1 / window.size))
+
+
+@run.register(SparseSynapses)
+def _(layer: SparseSynapses, activity: Array) -> Array:
+    weight, wiring = numbers(layer.effective_weight()), layer.wiring.numpy()
+    sites, dendrites = layer.sheet_shape
+    sheet = zeros(activity.shape[0], layer.neurons, activity.shape[2], sites, dendrites)
+    with work("synapses"):
+        for neuron, synapse in np.ndindex(wiring.shape):  # they fill dendrite after dendrite
+            dendrite, site = divmod(synapse, sites)
+            released = activity[:, wiring[neuron, synapse]] * weight[neuron, synapse]
+            sheet[:, neuron, :, site, dendrite] = released
+    return sheet
+
+
+@run.register(ThresholdNorm)
+def _(layer: ThresholdNorm, sheet: Array) -> Array:
+    places = sheet.swapaxes(3, 4).reshape(*sheet.shape[:3], -1)
+    held = places.shape[-1] - layer.empty_places
+    potential = run(layer.norm, places[..., :held].reshape(*sheet.shape[:2], -1))
+    limited = np.minimum(np.maximum(potential, ZERO), Number(layer.threshold))
+    result = zeros(*places.shape)
+    result[..., :held] = limited.reshape(*places.shape[:3], held)
+    return result.reshape(sheet.swapaxes(3, 4).shape).swapaxes(3, 4)
+
+
+@run.register(DendriticConv)
+def _(layer: DendriticConv, sheet: Array) -> Array:
+    branches, across, k_time = layer.filter_shape
+    weight = numbers(layer.weight)
+    before, after = [k_time - 1, 0, 0], [0, 0, 0]
+    if layer.mode == "same":
+        before[1:], after[1:] = (
+            [(branches - 1) // 2, (across - 1) // 2],
+            [branches // 2, across // 2],
+        )
+    sheet = padded(sheet, before, after)
+    taps = (k_time, branches, 1 if layer.mode == "per_dendrite" else across)
+    places = list(windows(sheet.shape[2:], taps, (1, 1, 1), (1, 1, 1)))
+    potential = zeros(*sheet.shape[:2], *(n + 1 for n in places[-1][0]))
+    with work("convolution"):
+        for sample, neuron in np.ndindex(sheet.shape[:2]):
+            for position, reads in places:
+                own = position[2] if layer.mode == "per_dendrite" else slice(None)
+                filtered = weight[neuron][:, :, own].reshape(taps) * sheet[(sample, neuron, *reads)]
+                potential[(sample, neuron, *position)] = total(filtered)
+    if layer.bias is not None:
+        potential = potential + numbers(layer.bias)[:, None, None, :]
+    return potential
+
+
+@run.register(SomaFilter)
+def _(layer: SomaFilter, current: Array) -> Array:
+    """Every step meets every step, by a zero where no tap reaches."""
+    taps, steps = numbers(layer.weight), current.shape[2]
+    potential = zeros(*current.shape)
+    with work("matmul" if current.ndim == 3 else "convolution"):
+        for place in np.ndindex(potential.shape):
+            here, now, there = place[:2], place[2], place[3:]
+            lags = [now - step for step in range(steps)]
+            row = np.array([taps[-1 - lag] if 0 <= lag < len(taps) else ZERO for lag in lags])
+            potential[place] = total(row * current[(*here, slice(None), *there)])
+    return potential
+
+
+@run.register(Population)
+def _(layer: Population, activity: Array) -> Array:
+    sheet = run(layer.synapses, activity)
+    if layer.threshold_norm is not None:
+        sheet = run(layer.threshold_norm, sheet)
+    potential = run(layer.dendrites, sheet)
+    sites = potential.shape[3]
+    rate = np.maximum(potential, ZERO).sum(3) * Number(1 / sites)
+    current = rate.sum(-1) * Number(layer.summation.scale)
+    return np.maximum(run(layer.soma, current) + numbers(layer.bias)[:, None], ZERO)
+
+
+@run.register(GranuleConv2d)
+def _(layer: GranuleConv2d, frames: Array) -> Array:
+    weight = numbers(layer.weight)  # (U, C / groups, K_T, K_H, K_W)
+    units, heard, k_time, height, width = weight.shape
+    top, bottom, left, right = layer.padding
+    x = padded(frames, [top, left], [bottom, right])
+    steps = x.shape[2]
+    places = list(windows(x.shape[3:], (height, width), layer.stride, layer.dilation))
+    current = zeros(x.shape[0], units, steps, *(n + 1 for n in places[-1][0]))
+    for sample, unit, now in np.ndindex(current.shape[:3]):
+        first = unit // (units // layer.groups) * heard
+        for position, reads in places:
+            for dendrite in range(width):
+                bias = Number(float(layer.dendritic_bias[dendrite, unit]))
+                with work("convolution"):  # where time folds, every step meets every step
+                    for step in range(steps) if k_time > 1 else [now]:
+                        patch = x[(sample, slice(first, first + heard), step, *reads)]
+                        taps = zeros(heard, height)
+                        if 0 <= now - step < k_time:
+                            taps = weight[unit, :, k_time - 1 - (now - step), :, dendrite]
+                        bias = total(taps * patch[..., dendrite], bias)
+                place = (sample, unit, now, *position)
+                current[place] = current[place] + max(bias, ZERO)
+    potential = current if isinstance(layer.soma, nn.Identity) else run(layer.soma, current)
+    return np.maximum(potential + numbers(layer.bias)[:, None, None, None], ZERO)
+
+
+def gradients(layer: nn.Module, x: Array, grad: Array, to_input: bool) -> tuple[Array, Array]:
+    """Of a convolution or a linear layer, to the padded input and to the weight: each product of
+    the forward pass has one in either, of its other factor and of the gradient at its sum."""
+    weight = numbers(layer.weight)
+    to_x, to_weight = zeros(*x.shape), zeros(*weight.shape)
+    if isinstance(layer, nn.Linear):
+        family, heard, made = "matmul", layer.in_features, layer.out_features
+        places = [((), ())]
+    else:
+        family = "convolution"
+        heard, made = weight.shape[1], weight.shape[0] // layer.groups
+        places = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
+    with work(family):
+        for sample, unit in np.ndindex(grad.shape[:2]):
+            first = unit // made * heard
+            for position, reads in places:
+                read = (sample, slice(first, first + heard), *reads)
+                given = grad[(sample, unit, *position)]
+                to_weight[unit] = to_weight[unit] + x[read] * given
+                if to_input:
+                    to_x[read] = to_x[read] + weight[unit] * given
+    return to_x, to_weight
