@@ -58,7 +58,7 @@ class PowerMeter:
             ValueError: a GPU of which nothing can be read.
         """
         if self.given is not None:
-            return _power(self.given, Source("chosen", "`watts`, given with the call"))
+            return _power(self.given, Source("user", f"set for `{NAME}`"))
         if self.device.type == "cuda":
             return self._of_gpu(call)
         before = _microjoules()

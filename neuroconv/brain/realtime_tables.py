@@ -25,12 +25,12 @@ def realtime_table(measured: RealTime) -> Group:
     times.caption = (
         f"{CONDITIONS} Timed together are as many cells as fill a tick of the clock, or more where "
         "one takes longer than that: then a count of cells is a throughput, and an update of all "
-        "takes longer than a tick. FLOP/s: of what the reading counts, which may be less than what "
-        "ran. A step of a stream reads its window again."
+        "takes longer than a tick. seconds: of an update and cell, the median; ± half the distance "
+        "of its quartiles. FLOP/s: of what the reading counts, which may be less than what ran: a "
+        "step of a stream reads its window again."
     )
     times.add_column("reading, cell, what ran", no_wrap=True)
-    numbers = ("timed\ntogether", "s an update\nof a cell", "quartiles\n± %", "FLOP/s")
-    for column in (*numbers, "cells in\nreal time"):
+    for column in ("timed\ntogether", "seconds", "± %", "FLOP/s", "cells in\nreal time"):
         times.add_column(column, justify="right", no_wrap=True)
     for each in measured.readings:
         times.add_row(each.reading)
@@ -48,12 +48,11 @@ def realtime_table(measured: RealTime) -> Group:
     peak = measured.basis[0]
     machines.caption = (
         f"{EXTRAPOLATION} At peak: if what the reading counts ran at {_shown(peak)} FLOP/s, the "
-        f"fastest product or convolution measured here. One machine: {_powers(watts)}."
-        + _left_out(measured)
+        f"fastest product or convolution measured here. x {POWER.value:g} W: over a brain's power. "
+        f"One machine: {_powers(watts)}." + _left_out(measured)
     )
     machines.add_column("reading", no_wrap=True)
-    wide = f"W over a\nbrain's {POWER.value:g}"
-    for column in ("granule", "purkinje", "all cells", "all cells,\nat peak", "W", wide):
+    for column in ("granule", "purkinje", "all cells", "at peak", "W", f"x {POWER.value:g} W"):
         machines.add_column(column, justify="right", no_wrap=True)
     for each in measured.readings:
         by_cell = {cells.cell: _shown(cells.machines) for cells in each.cells}

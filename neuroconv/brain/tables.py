@@ -13,13 +13,15 @@ from rich.text import Text
 from neuroconv.brain.cell_costs import CellCost, cell_costs, cell_rows, cell_table, cortex_ratios
 from neuroconv.brain.essay_check import check_rows, check_table
 from neuroconv.brain.estimate import Estimate, estimate_brain
-from neuroconv.brain.forecast import forecast_rows, forecast_table
+from neuroconv.brain.forecast import forecast_rows, forecast_table, share_table
 from neuroconv.brain.grid import grid_rows, grid_table, what_ran
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.ledger import ledger_rows, ledger_table
 from neuroconv.brain.others import others_rows, others_table
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
 from neuroconv.brain.readings import READINGS, Reading
+from neuroconv.brain.realtime import RealTime
+from neuroconv.brain.realtime_tables import realtime_table
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.references import Source
 
@@ -30,9 +32,13 @@ class BrainReport:
 
     Attributes:
         estimate: the reading, or the mix, that the user asked for.
+        realtime: what this machine was measured to run; None if nothing was measured.
+        learning_share: share of its measured peak that a network reached while it learned.
     """
 
     estimate: Estimate
+    realtime: RealTime | None = None
+    learning_share: Quantity | None = None
 
     @property
     def inputs(self) -> Inputs:
@@ -68,6 +74,10 @@ class BrainReport:
         yield check_table()
         yield others_table()
         yield forecast_table(self.values)
+        if self.learning_share is not None:
+            yield share_table(self.learning_share)
+        if self.realtime is not None:
+            yield realtime_table(self.realtime)
 
     def to_dict(self) -> dict[str, Any]:
         """What the tables show, as plain data in which every number has a unit and a source."""
@@ -89,7 +99,8 @@ class BrainReport:
             "ledger": ledger_rows(),
             "essay_check": check_rows(),
             "others": others_rows(),
-            "forecast": forecast_rows(self.values),
+            "forecast": forecast_rows(self.values, self.learning_share),
+            "realtime": None if self.realtime is None else self.realtime.to_dict(),
         }
 
 

@@ -4,14 +4,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.console import Console
 
 from neuroconv import __version__
 from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
-from neuroconv.cli.options import FileOption, prepare, say
+from neuroconv.brain.inputs import Inputs
+from neuroconv.brain.learning import learning_share
+from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.realtime import RealTime, measure_real_time
+from neuroconv.cli.options import FileOption, prepare, say, track
+from neuroconv.zoo import create_model
+
+_IMAGES = (16, 3, 64, 64)  # that a network learns from while it is measured
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Brain:
     Example: neuroconv brain --reading one_step_per_frame --json brain.json --plot tornado.svg
 
     Example: neuroconv brain --weigh essay=1 --weigh linear_collapse=3
+
+    Example: neuroconv brain --measure cpu --machine-watts 65
     """
 
     inputs: FileOption = None
@@ -64,6 +74,14 @@ class Brain:
     """write everything that the tables show, each number with unit and source, to this file"""
     plot: FileOption = None
     """draw a tornado of the inputs to this file (.svg, .png, .pdf), and the forecast beside it"""
+    measure: Annotated[
+        Literal["cpu", "cuda"] | None, tyro.conf.arg(help_behavior_hint="(about 90 s)")
+    ] = None
+    """measure on this device how many cells it runs in real time under each reading, how many such
+    machines a brain would take, and their power; and what share of its peak a network that learns
+    reaches"""
+    machine_watts: Annotated[float | None, tyro.conf.arg(metavar="W", help_behavior_hint="")] = None
+    """with --measure, the machine's power, instead of what it reports itself or an assumption"""
     cite: bool = False
     """print only what names this estimate: version and a hash of its inputs"""
 
@@ -78,6 +96,12 @@ class Brain:
             raise ValueError(
                 "--plot with --weigh: a mix has no one value for a tornado; expected --reading"
             )
+        if self.machine_watts is not None and self.measure is None:
+            raise ValueError("--machine-watts without --measure: expected --measure cpu or cuda")
+        if self.machine_watts is not None and not 0 < self.machine_watts < float("inf"):
+            raise ValueError(f"--machine-watts {self.machine_watts}: expected a number above 0")
+        if self.measure == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--measure cuda: no CUDA device is available; expected cpu")
         inputs = read_inputs(self.inputs, self.set)
         weights = _weights(self.weigh)
         if self.reading is not None and self.reading not in READINGS:
@@ -91,7 +115,7 @@ class Brain:
         if self.cite:
             say(console, cited)
             return
-        report = BrainReport(estimate)
+        report = BrainReport(estimate, *self._measured(inputs))
         for table in report.tables():
             console.print(table)
         say(console, cited)
@@ -102,6 +126,19 @@ class Brain:
         if self.plot is not None:
             for path in _draw(report, self.plot):
                 say(console, f"drawn to {path}")
+
+    def _measured(self, inputs: Inputs) -> tuple[RealTime | None, Quantity | None]:
+        if self.measure is None:
+            return None, None
+        realtime = measure_real_time(
+            inputs,
+            self.measure,
+            watts=self.machine_watts,
+            track=lambda jobs: track(jobs, "cells in real time"),
+        )
+        network = create_model("resnet18", image_shape=_IMAGES[1:])
+        images = torch.rand(_IMAGES)
+        return realtime, learning_share(network, images, self.measure, name="resnet18")
 
 
 def _cited(estimate: Estimate) -> str:

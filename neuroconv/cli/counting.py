@@ -96,7 +96,7 @@ class Profile:
         prepare(self.json, "--json")
         prepare(self.plot, "--plot")
         profiles = [self._profile(subject) for subject in track(subjects, "counting")]
-        side_by_side = max(1, (console.width - 40) // 18)
+        side_by_side = max(1, (console.width - 54) // 22)  # labels, and columns as wide
         for first in range(0, len(profiles), side_by_side):
             shown = profiles[first : first + side_by_side]
             console.print(summary_table(shown, self.convention))
