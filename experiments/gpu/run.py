@@ -20,6 +20,7 @@ from typing import Any
 
 import checks
 import learning
+import profiles
 import speed
 import torch
 from measure import Row, Setup, first_line, release
@@ -44,6 +45,8 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "digits": (learning.digits, 60),
     "mnist": (learning.mnist, 90),
     "capacity": (speed.capacity, 30),
+    "profiles": (profiles.profiles, 60),
+    "real_time": (profiles.real_time, 60),
 }
 NEED_DATA = ("digits", "mnist")
 BUDGET_SECONDS = 500.0  # rows that are under way then still end, within ten minutes

@@ -107,7 +107,10 @@ def cell_time(reading: Reading, run: Run, timed: Timed, inputs: Inputs, peak: Pe
         cell=cell,
         ran=str(run),
         neurons=quantity(
-            "neurons", timed.neurons, "cells", f"as many as fill a tick of `{clock.name}`, or more"
+            "neurons",
+            timed.neurons,
+            "cells",
+            f"chosen here, to fill a tick of `{clock.name}`",
         ),
         update=quantity("update", each, "s", f"{how}: the median"),
         lower=quantity("update.lower", timing.lower_seconds / timed.neurons, "s", how),

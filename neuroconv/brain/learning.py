@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from neuroconv.brain.quantity import Quantity
 from neuroconv.flops.exact import count_exact
 from neuroconv.flops.measured import machine_peak
-from neuroconv.flops.roofline import Peak
+from neuroconv.flops.roofline import Peak, measure_peak
 from neuroconv.flops.timing import measure_time
 from neuroconv.references import Source
 
@@ -43,7 +43,7 @@ def learning_share(
     assert counts.backward is not None
     flop = counts.flop + counts.backward.flop
     timing = measure_time(model, inputs, device, backward=True, training=True, seconds=seconds)
-    peak = machine_peak(device)
+    peak = peak_again(machine_peak(device))
     first = inputs if isinstance(inputs, Tensor) else inputs[0]
     shape = " x ".join(str(size) for size in first.shape)
     title = name or type(model).__name__
@@ -59,6 +59,12 @@ def learning_share(
         unit="1",
         source=Source("derived", how, note),
     )
+
+
+def peak_again(peak: Peak) -> Peak:
+    """The faster of a peak and the same measured anew: a program beside it can only lower it."""
+    again = measure_peak(peak.device_type)
+    return again if again.flop_per_s > peak.flop_per_s else peak
 
 
 def describe(peak: Peak) -> str:

@@ -5,6 +5,7 @@ measured of some cells is taken to hold for more of them, and for more machines:
 for what axons would carry between machines, and none for learning.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from neuroconv.brain.cell_times import ReadingTime, cell_time, reading_time
 from neuroconv.brain.essay import derived
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.learning import describe
+from neuroconv.brain.learning import describe, peak_again
 from neuroconv.brain.machine_power import CORE_POWER, THREADS, PowerMeter
 from neuroconv.brain.power import POWER
 from neuroconv.brain.quantity import Quantity
@@ -31,6 +32,8 @@ EXTRAPOLATION = (
     "granule and Purkinje cells took turns on each."
 )
 
+LOAD = "machine.load"
+
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 
@@ -41,8 +44,8 @@ class RealTime:
     Attributes:
         device: "cpu" or "cuda".
         machine: what computed, in words.
-        basis: what the rest refers to: the measured peak, threads, a core's assumed power, a
-            brain's power.
+        basis: what the rest refers to: the measured peak, threads, a core's assumed power, the
+            load by other programs, a brain's power.
         readings: in the order of `READINGS`.
         left_out: names of readings that no module computes.
     """
@@ -52,6 +55,10 @@ class RealTime:
     basis: tuple[Quantity, ...]
     readings: tuple[ReadingTime, ...]
     left_out: tuple[str, ...]
+
+    def of_basis(self, name: str) -> Quantity | None:
+        """What the rest refers to by that name; None where the system does not say it."""
+        return next((each for each in self.basis if each.name == name), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in which every number has a unit and a source."""
@@ -76,7 +83,7 @@ def measure_real_time(
     device: str = "cpu",
     *,
     watts: float | None = None,
-    seconds: float = 75.0,
+    seconds: float = 65.0,
     readings: Mapping[str, Reading] = READINGS,
     track: Track = iter,
 ) -> RealTime:
@@ -106,6 +113,7 @@ def measure_real_time(
         if len(jobs[name]) < len(runs):
             left_out.append(name)
             del jobs[name]
+    load = _load()
     peak = machine_peak(device)
     timed: dict[_Job, Timed] = {}
     distinct = list(dict.fromkeys(job for each in jobs.values() for job in each.values()))
@@ -113,10 +121,11 @@ def measure_real_time(
         same = _same_at_any_clock(job, timed)
         share = seconds / len(distinct)
         timed[job] = same or time_run(job.run, 1 / job.clock_hz, meter, share)
+    peak = peak_again(peak)
     return RealTime(
         device=device,
         machine=describe(peak),
-        basis=(*_basis(peak), POWER),
+        basis=(*_basis(peak), *load, POWER),
         readings=tuple(
             reading_time(
                 readings[name],
@@ -132,13 +141,20 @@ def measure_real_time(
 
 
 def _same_at_any_clock(job: _Job, timed: Mapping[_Job, Timed]) -> Timed | None:
-    """The same run at another clock, if one neuron takes longer than a tick of either."""
+    """The same run at another clock, if one neuron fills a tick of either."""
     for other, found in timed.items():
         each = found.timing.seconds / found.neurons
         slow = all(each >= FILLED / clock for clock in (job.clock_hz, other.clock_hz))
         if other.run == job.run and slow:
             return found
     return None
+
+
+def _load() -> tuple[Quantity, ...]:
+    if not hasattr(os, "getloadavg"):
+        return ()
+    how = "measured here: `os.getloadavg`, the mean of the minute before"
+    return (derived(LOAD, os.getloadavg()[0], "programs", how),)
 
 
 def _basis(peak: Peak) -> tuple[Quantity, ...]:

@@ -1,12 +1,14 @@
 """Real time as tables, and as rows."""
 
+import os
 from typing import Any
 
 from rich.console import Group
 
+from neuroconv.brain.machine_power import THREADS
 from neuroconv.brain.power import POWER
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
-from neuroconv.brain.realtime import CONDITIONS, EXTRAPOLATION, RealTime
+from neuroconv.brain.realtime import CONDITIONS, EXTRAPOLATION, LOAD, RealTime
 
 
 def realtime_rows(measured: RealTime) -> list[dict[str, Any]]:
@@ -23,14 +25,15 @@ def realtime_table(measured: RealTime) -> Group:
     """Time of an update and cells in real time; then machines for a brain, and their power."""
     times = plain_table(f"cells in real time, measured here: {measured.machine}")
     times.caption = (
-        f"{CONDITIONS} Timed together are as many cells as fill a tick of the clock, or more where "
-        "one takes longer than that: then a count of cells is a throughput, and an update of all "
-        "takes longer than a tick. seconds: of an update and cell, the median; ± half the distance "
-        "of its quartiles. FLOP/s: of what the reading counts, which may be less than what ran: a "
-        "step of a stream reads its window again."
+        f"{CONDITIONS} Timed together are as many cells as fill a tick of the clock; more, where "
+        "that raises the throughput by a quarter, as where one cell takes longer than a tick: then "
+        "the cells in real time are a throughput, each update of them late. seconds: of an update "
+        "and cell, the median; ± half the distance of its quartiles. FLOP/s: of what the reading "
+        "counts, which may be less than what ran: a step of a stream reads its window again."
+        + _busy(measured)
     )
     times.add_column("reading, cell, what ran", no_wrap=True)
-    for column in ("timed\ntogether", "seconds", "± %", "FLOP/s", "cells in\nreal time"):
+    for column in ("timed\ntogether", "seconds", "± %", "FLOP/s", "in real\ntime"):
         times.add_column(column, justify="right", no_wrap=True)
     for each in measured.readings:
         times.add_row(each.reading)
@@ -74,7 +77,7 @@ def _shown(quantity: Quantity) -> str:
 def _spread(lower: Quantity, middle: Quantity, upper: Quantity) -> str:
     """Half of the quartiles' distance, as a share of the median; "once" without a distance."""
     distance = upper.value - lower.value
-    return f"{50 * distance / middle.value:.2g}" if distance else "once"
+    return f"{50 * distance / middle.value:.0f}" if distance else "once"
 
 
 def _powers(watts: set[Quantity]) -> str:
@@ -82,6 +85,21 @@ def _powers(watts: set[Quantity]) -> str:
     shown = " to ".join(f"{value:.3g}" for value in dict.fromkeys((values[0], values[-1])))
     (source, *_) = sorted({str(each.source) for each in watts})
     return f"{shown} W ({source})"
+
+
+def _busy(measured: RealTime) -> str:
+    """Says so if more ran than there are cores for: threads then wait for one another."""
+    load, threads = (measured.of_basis(name) for name in (LOAD, THREADS))
+    cores = os.cpu_count()
+    if load is None or threads is None or cores is None:
+        return ""
+    if threads.value == 1 or load.value + threads.value < cores + 0.5:
+        return ""
+    return (
+        f" Not to be relied on: the load was {load.value:.1f} in the minute before, and {cores} "
+        f"cores are too few for that and {threads.value} threads, which wait for one another. "
+        "Repeat it on an idle machine, or with fewer threads (OMP_NUM_THREADS=1)."
+    )
 
 
 def _left_out(measured: RealTime) -> str:

@@ -75,7 +75,8 @@ class Brain:
     plot: FileOption = None
     """draw a tornado of the inputs to this file (.svg, .png, .pdf), and the forecast beside it"""
     measure: Annotated[
-        Literal["cpu", "cuda"] | None, tyro.conf.arg(help_behavior_hint="(about 90 s)")
+        Literal["cpu", "cuda"] | None,
+        tyro.conf.arg(metavar="{cpu,cuda}", help_behavior_hint="(about 90 s)"),
     ] = None
     """measure on this device how many cells it runs in real time under each reading, how many such
     machines a brain would take, and their power; and what share of its peak a network that learns

@@ -76,6 +76,8 @@ class DendriticConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """He's initialisation over the taps that one output reads; the bias starts at zero."""
+        if self.weight.is_meta:  # nothing to draw, and drawing nothing takes a millisecond
+            return
         nn.init.normal_(self.weight, std=self.deviation / self.tap_unit)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
