@@ -1,5 +1,6 @@
 """neuroconv: the neuron as a small convolutional network, built, counted, trained and compared."""
 
+from neuroconv.brain import estimate_brain
 from neuroconv.flops import profile
 from neuroconv.neurons import (
     DeepNuclear,
@@ -14,7 +15,7 @@ from neuroconv.neurons import (
 from neuroconv.training import train
 from neuroconv.zoo import create_model, list_models, match_parameters, register_model
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "DeepNuclear",
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "convert",
     "create_model",
+    "estimate_brain",
     "list_models",
     "match_parameters",
     "profile",

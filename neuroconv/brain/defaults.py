@@ -4,7 +4,7 @@ Values and sources are those of the cells' presets (`neuroconv.neurons.physiolog
 have them.
 """
 
-from neuroconv.brain.essay import FILTER, NUMBERS, essay
+from neuroconv.brain.evidence.essay import FILTER, NUMBERS, essay
 from neuroconv.brain.inputs import Distribution, Input, Inputs
 from neuroconv.brain.quantity import Quantity
 from neuroconv.neurons import PRESETS

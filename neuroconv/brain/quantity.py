@@ -40,6 +40,11 @@ class Quantity:
         if not math.isfinite(self.value):
             raise ValueError(f"{self.name}={self.value!r}; expected a finite number")
 
+    @property
+    def shown(self) -> str:
+        """The value as tables have it: 1.075e21, 2e16, 400."""
+        return scientific(self.value, trim=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: name, value, unit, source and the addresses that the source leads to."""
         return {
@@ -51,8 +56,16 @@ class Quantity:
         }
 
 
+def derived(name: str, value: float, unit: str, how: str, note: str = "") -> Quantity:
+    """A number that follows from others, which `how` names."""
+    return Quantity(name=name, value=value, unit=unit, source=Source("derived", how, note))
+
+
 # Units that a key may end in instead: "measured_s", "year".
-_KEY_UNITS = tuple("year hz s ms j pj w flop mac bytes share flop_per_s mac_per_s".split())  # noqa: SIM905
+_KEY_UNITS = (
+    *("year", "hz", "s", "ms", "j", "pj", "w", "flop", "mac", "bytes", "share"),
+    *("flop_per_s", "mac_per_s"),
+)
 
 
 def bare_numbers(data: Any, place: str = "") -> list[str]:
@@ -90,7 +103,7 @@ def _names_unit(key: str) -> bool:
 
 def scientific(value: float, digits: int = 4, trim: bool = False) -> str:
     """A number as tables show it: 1.075e21, 400, 2.4. Trimmed, 1.000e21 is 1e21."""
-    if value == 0 or 1e-3 <= abs(value) < 10**5:
+    if value == 0 or 1e-3 <= abs(value) < 10**6:
         return f"{value:,.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     if trim and "." in mantissa:
@@ -98,13 +111,15 @@ def scientific(value: float, digits: int = 4, trim: bool = False) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def plain_table(title: str) -> Table:
-    """A table as the brain report has them, without columns."""
+def plain_table(title: str, caption: str | None = None, apart: bool = False) -> Table:
+    """A table as the brain report has them, without columns; `apart` puts lines between rows."""
     return Table(
         title=title,
+        caption=caption,
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
         caption_justify="left",
         title_justify="left",
+        leading=1 if apart else 0,
     )

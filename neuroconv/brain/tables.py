@@ -1,6 +1,6 @@
 """The report on the brain: its sections as rich tables, and as plain data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,19 +11,33 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv.brain.cell_costs import CellCost, cell_costs, cell_rows, cell_table, cortex_ratios
-from neuroconv.brain.essay_check import check_rows, check_table
 from neuroconv.brain.estimate import Estimate, estimate_brain
-from neuroconv.brain.forecast import forecast_rows, forecast_table, share_table
+from neuroconv.brain.evidence.essay_check import check_rows, check_table
+from neuroconv.brain.evidence.ledger import ledger_rows, ledger_table
+from neuroconv.brain.evidence.others import others_rows, others_table
 from neuroconv.brain.grid import grid_rows, grid_table, what_ran
+from neuroconv.brain.growth.forecast import (
+    essay_dates_table,
+    forecast_rows,
+    forecast_table,
+    growth_table,
+    records_table,
+    share_table,
+)
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.ledger import ledger_rows, ledger_table
-from neuroconv.brain.others import others_rows, others_table
+from neuroconv.brain.machine.realtime import RealTime
+from neuroconv.brain.machine.realtime_tables import realtime_table
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
 from neuroconv.brain.readings import READINGS, Reading
-from neuroconv.brain.realtime import RealTime
-from neuroconv.brain.realtime_tables import realtime_table
 from neuroconv.brain.updates import flop_per_second
+from neuroconv.layers.checks import check_choice
 from neuroconv.references import Source
+
+# In the order of the report.
+SECTIONS = (
+    *("headline", "inputs", "grid", "cells", "readings", "sensitivity", "ledger", "checks"),
+    *("others", "dates", "records", "forecast", "learning", "realtime"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,22 +76,35 @@ class BrainReport:
     def cells(self) -> tuple[CellCost, ...]:
         return cell_costs(self.inputs)
 
-    def tables(self) -> Iterator[RenderableType]:
-        """The sections, what matters most first."""
-        yield headline_text(self)
-        yield inputs_table(self.inputs)
-        yield grid_table(self.inputs)
-        yield cell_table(self.cells, self.inputs)
-        yield readings_table(self)
-        yield sensitivities_table(self.estimate)
-        yield ledger_table()
-        yield check_table()
-        yield others_table()
-        yield forecast_table(self.values)
-        if self.learning_share is not None:
-            yield share_table(self.learning_share)
+    def sections(self, names: Sequence[str] = SECTIONS) -> Iterator[RenderableType]:
+        """The report, what matters most first; of what was not measured there is no section.
+
+        Raises:
+            ValueError: a name that is none of `SECTIONS`.
+        """
+        for name in names:
+            check_choice("section", name, SECTIONS)
+        made: dict[str, Callable[[], RenderableType]] = {
+            "headline": lambda: headline_text(self),
+            "inputs": lambda: inputs_table(self.inputs),
+            "grid": lambda: grid_table(self.inputs),
+            "cells": lambda: cell_table(self.cells, self.inputs),
+            "readings": lambda: readings_table(self),
+            "sensitivity": lambda: sensitivities_table(self.estimate),
+            "ledger": ledger_table,
+            "checks": check_table,
+            "others": others_table,
+            "dates": essay_dates_table,
+            "records": lambda: Group(records_table(), growth_table()),
+            "forecast": lambda: forecast_table(self.values),
+            "learning": lambda: share_table(self.learning_share),
+        }
         if self.realtime is not None:
-            yield realtime_table(self.realtime)
+            measured = self.realtime
+            made["realtime"] = lambda: realtime_table(measured)
+        for name in SECTIONS:
+            if name in names and name in made:
+                yield made[name]()
 
     def to_dict(self) -> dict[str, Any]:
         """What the tables show, as plain data in which every number has a unit and a source."""

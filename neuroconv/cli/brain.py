@@ -13,9 +13,10 @@ from rich.console import Console
 from neuroconv import __version__
 from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.learning import learning_share
+from neuroconv.brain.machine.learning import learning_share
+from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.realtime import RealTime, measure_real_time
+from neuroconv.brain.tables import SECTIONS
 from neuroconv.cli.options import FileOption, prepare, say, track
 from neuroconv.zoo import create_model
 
@@ -66,6 +67,13 @@ class Brain:
         tyro.conf.arg(metavar="READING=W", help_behavior_hint="(repeatable)"),
     ] = ()
     """instead of one reading, mix several, each with this weight"""
+    section: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="SECTION", help_behavior_hint="(repeatable; default: all)"),
+    ] = ()
+    """what to print: headline, inputs, grid, cells, readings, sensitivity, ledger, checks, others,
+    dates, records, forecast, learning, realtime (with --measure)"""
     samples: int = 4096
     """draws of the inputs"""
     seed: int = 0
@@ -103,6 +111,9 @@ class Brain:
             raise ValueError(f"--machine-watts {self.machine_watts}: expected a number above 0")
         if self.measure == "cuda" and not torch.cuda.is_available():
             raise ValueError("--measure cuda: no CUDA device is available; expected cpu")
+        for name in self.section:
+            if name not in SECTIONS:
+                raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
         inputs = read_inputs(self.inputs, self.set)
         weights = _weights(self.weigh)
         if self.reading is not None and self.reading not in READINGS:
@@ -117,8 +128,9 @@ class Brain:
             say(console, cited)
             return
         report = BrainReport(estimate, *self._measured(inputs))
-        for table in report.tables():
-            console.print(table)
+        for section in report.sections(self.section or SECTIONS):
+            console.print(section)
+            console.print()
         say(console, cited)
         if self.json is not None:
             rows = {"neuroconv_version": __version__, "cite": cited, **report.to_dict()}

@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from neuroconv.brain import essay
-from neuroconv.brain.check import Check
-from neuroconv.brain.essay_check import check_rows, check_table, checks
+from neuroconv.brain.evidence import essay
+from neuroconv.brain.evidence.check import Check
+from neuroconv.brain.evidence.essay_check import check_rows, check_table, checks
 from neuroconv.brain.quantity import Quantity, bare_numbers
 from neuroconv.neurons import preset
 
@@ -110,12 +110,12 @@ def test_the_modules_own_counts() -> None:
     assert essay.update_mac("granule") == 4_500
     assert essay.update_mac("purkinje") == 25 * 10**9
     assert essay.update_mac("pyramidal") == 250_000_000
-    assert essay.update_mac("granule", "purkinje") == 15 * 5 * 50_000
-    assert essay.update_mac("granule", backend="direct") == 4_800
-    assert essay.collapsed_mac("purkinje") == 500_000
+    assert essay.update_mac("granule", filter_of="purkinje") == 15 * 5 * 50_000
+    assert essay.update_mac("granule", "executed") == 6_400
+    assert essay.update_mac("purkinje", "linear_collapse") == 500_000
     assert essay.flop_per_second("purkinje").value == 10**21
     assert essay.flop_per_second("granule").value == 9 * 10**16
-    crossed = essay.flop_per_second("granule", essay.update_mac("granule", "purkinje"))
+    crossed = essay.flop_per_second("granule", essay.update_mac("granule", filter_of="purkinje"))
     assert essay.flop_per_second("purkinje").value + crossed.value == essay.TOTAL.value
     # The presets were derived from the same numbers of the essay.
     cortical = preset("pyramidal", "dettmers2015")
@@ -147,7 +147,7 @@ def test_of_preset() -> None:
 )  # fmt: skip
 def test_shown(value: float, text: str) -> None:
     quantity = Quantity(name="x", value=value, unit="1", source=essay.essay(essay.NUMBERS))
-    assert essay.shown(quantity) == text
+    assert quantity.shown == text
 
 
 def test_no_number_is_bare() -> None:

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from neuroconv.brain.essay_dates import DOUBLINGS, ESSAY_BRAIN, ESSAY_COMPUTER, essay_dates
-from neuroconv.brain.forecast import (
+from neuroconv.brain.growth.essay_dates import DOUBLINGS, ESSAY_BRAIN, ESSAY_COMPUTER, essay_dates
+from neuroconv.brain.growth.forecast import (
     essay_dates_table,
     forecast_rows,
     forecast_so_far,
@@ -18,9 +18,9 @@ from neuroconv.brain.forecast import (
     share_claim,
     share_table,
 )
+from neuroconv.brain.growth.records import COLOSSUS, HPCG_RECORDS, UTILISATION, decimal_year
+from neuroconv.brain.growth.trends import TRENDS, Reach, reach_dates, record_growth, scores
 from neuroconv.brain.quantity import Quantity, bare_numbers
-from neuroconv.brain.records import COLOSSUS, HPCG_RECORDS, UTILISATION, decimal_year
-from neuroconv.brain.trends import TRENDS, Reach, reach_dates, record_growth, scores
 from neuroconv.references import Source
 
 READINGS = {"published": 1.075e21, "one step, 30/s": 3.0e19, "linear collapse": 2.0e16}

@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from neuroconv.brain.ledger import (
+from neuroconv.brain.evidence.ledger import (
     NOT_MODELLED,
     ledger_rows,
     ledger_table,

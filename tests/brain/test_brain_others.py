@@ -7,11 +7,18 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from neuroconv.brain import essay
-from neuroconv.brain.others import OTHERS, RATES, bands, energies, others_rows, others_table
-from neuroconv.brain.published import Published
+from neuroconv.brain.evidence import essay
+from neuroconv.brain.evidence.others import (
+    OTHERS,
+    RATES,
+    bands,
+    energies,
+    others_rows,
+    others_table,
+)
+from neuroconv.brain.evidence.published import Published
+from neuroconv.brain.evidence.rebuttal import arguments
 from neuroconv.brain.quantity import bare_numbers
-from neuroconv.brain.rebuttal import arguments
 from neuroconv.neurons import PRESETS
 from neuroconv.references import REFERENCES
 from neuroconv.references.brains import BRAINS
@@ -124,7 +131,9 @@ def test_rebuttal() -> None:
     assert collapsed["purkinje.flop_per_second_collapsed"] == 2 * 10**16
     assert "500,000 terms" in first.answer
     by_fft = {each.name: each.value for each in third.evidence}
-    assert by_fft["purkinje.fft.fewer"] == pytest.approx(2.5e10 / essay.update_mac("purkinje", backend="fft"))
+    assert by_fft["purkinje.fft.fewer"] == pytest.approx(
+        2.5e10 / essay.update_mac("purkinje", "executed")
+    )
     assert "452 times" in third.answer
     assert "1,250 times" in last.answer
 

@@ -10,18 +10,19 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from neuroconv.brain import bare_numbers, read_inputs, running
-from neuroconv.brain import realtime as rt
-from neuroconv.brain.cell_times import cell_time, reading_time
-from neuroconv.brain.forecast import share_claim
+from neuroconv.brain import bare_numbers, read_inputs
+from neuroconv.brain.growth.forecast import share_claim
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.learning import learning_share
-from neuroconv.brain.machine_power import PowerMeter
+from neuroconv.brain.machine import realtime as rt
+from neuroconv.brain.machine import running
+from neuroconv.brain.machine.cell_times import cell_time, reading_time
+from neuroconv.brain.machine.learning import learning_share
+from neuroconv.brain.machine.machine_power import PowerMeter
+from neuroconv.brain.machine.realtime import RealTime, measure_real_time
+from neuroconv.brain.machine.realtime_tables import realtime_rows, realtime_table
+from neuroconv.brain.machine.running import Run, Timed, run_of
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.readings import READINGS, Reading
-from neuroconv.brain.realtime import RealTime, measure_real_time
-from neuroconv.brain.realtime_tables import realtime_rows, realtime_table
-from neuroconv.brain.running import Run, Timed, run_of
 from neuroconv.cli import main
 from neuroconv.flops import Peak, Timing
 from neuroconv.references import Source
@@ -199,7 +200,7 @@ def test_progress_sees_every_run(peak: Peak, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_share_of_a_network_that_learns(peak: Peak, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "neuroconv.brain.learning"
+    module = "neuroconv.brain.machine.learning"
     monkeypatch.setattr(f"{module}.machine_peak", lambda device: peak)
     monkeypatch.setattr(f"{module}.peak_again", lambda peak: peak)
     half = Timing(0.5, 0.4, 0.6, 3, 1)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from neuroconv.brain import machine_power as power
-from neuroconv.brain import read_inputs, running
-from neuroconv.brain.machine_power import CORE_POWER, PowerMeter
+from neuroconv.brain import read_inputs
+from neuroconv.brain.machine import machine_power as power
+from neuroconv.brain.machine import running
+from neuroconv.brain.machine.machine_power import CORE_POWER, PowerMeter
+from neuroconv.brain.machine.running import Run, run_of, time_run
 from neuroconv.brain.readings import READINGS
-from neuroconv.brain.running import Run, run_of, time_run
 from neuroconv.brain.updates import Sizes, update_of
 from neuroconv.flops import Timing, count_exact
 

@@ -30,7 +30,7 @@ def report() -> BrainReport:
 
 def printed(report: BrainReport, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    for table in report.tables():
+    for table in report.sections():
         console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

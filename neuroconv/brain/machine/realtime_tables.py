@@ -5,10 +5,10 @@ from typing import Any
 
 from rich.console import Group
 
-from neuroconv.brain.machine_power import THREADS
-from neuroconv.brain.power import POWER
+from neuroconv.brain.evidence.power import POWER
+from neuroconv.brain.machine.machine_power import THREADS
+from neuroconv.brain.machine.realtime import CONDITIONS, EXTRAPOLATION, LOAD, RealTime
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
-from neuroconv.brain.realtime import CONDITIONS, EXTRAPOLATION, LOAD, RealTime
 
 
 def realtime_rows(measured: RealTime) -> list[dict[str, Any]]:

@@ -5,11 +5,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.brain.essay import TOTAL, of_preset, shown
-from neuroconv.brain.power import energies
-from neuroconv.brain.published import EDGES, OTHERS, RATES, Published
-from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.rebuttal import rebuttal_rows, rebuttal_table
+from neuroconv.brain.evidence.essay import TOTAL, of_preset
+from neuroconv.brain.evidence.power import energies
+from neuroconv.brain.evidence.published import EDGES, OTHERS, RATES, Published
+from neuroconv.brain.evidence.rebuttal import rebuttal_rows, rebuttal_table
+from neuroconv.brain.quantity import Quantity, plain_table
 
 __all__ = ["OTHERS", "RATES", "bands", "energies", "others_rows", "others_table"]
 
@@ -38,24 +38,24 @@ def others_rows() -> list[dict[str, Any]]:
 def _ranges(title: str, rows: tuple[Published, ...], ours: Quantity) -> Table:
     """The ranges, and below them the sources that their numbers in brackets lead to."""
     notes: dict[str, int] = {}
-    table = Table(title=title, expand=True)
+    table = plain_table(title)
     table.add_column("who", ratio=3)
     table.add_column("range", ratio=3)
-    table.add_column(f"{shown(ours)} is x", justify="right", no_wrap=True)
+    table.add_column(f"{ours.shown} is x", justify="right", no_wrap=True)
     table.add_column("what is counted", ratio=4)
     table.add_column("", no_wrap=True)
     for each in rows:
-        span = shown(each.low)
+        span = each.low.shown
         if each.high is not each.low:
-            span += f" to {shown(each.high)}"
+            span += f" to {each.high.shown}"
         if each.best is not None:
-            span += f", best {shown(each.best)}"
+            span += f", best {each.best.shown}"
         ratio = each.essay_times
         note = notes.setdefault(str(each.low.source), len(notes) + 1)
         table.add_row(
             Text(each.name),
             Text(f"{span} {each.high.unit}"),
-            "-" if ratio is None else shown(ratio),
+            "-" if ratio is None else ratio.shown,
             Text(each.what),
             Text(f"[{note}]"),
         )
@@ -70,18 +70,17 @@ def others_table() -> Table:
 
     The ratios set the essay's figure against the upper end of each range.
     """
-    energy = Table(
-        title="What a brain's power leaves for a FLOP",
-        caption="the bound is of one bit erased, and a FLOP erases many: no ordinary machine of "
+    energy = plain_table(
+        "What a brain's power leaves for a FLOP",
+        "the bound is of one bit erased, and a FLOP erases many: no ordinary machine of "
         "that power could execute the estimate",
-        expand=True,
     )
     energy.add_column("quantity", no_wrap=True)
     energy.add_column("value", justify="right")
     energy.add_column("unit")
     energy.add_column("source", ratio=5)
     for each in energies():
-        energy.add_row(Text(each.name), shown(each), Text(each.unit), Text(str(each.source)))
+        energy.add_row(Text(each.name), each.shown, Text(each.unit), Text(str(each.source)))
     whole = Table.grid(expand=True)
     whole.add_row(_ranges("Other estimates of what a brain computes", OTHERS, TOTAL))
     whole.add_row(_ranges("Mean firing rates", RATES, of_preset("purkinje", "rate_hz")))

@@ -8,11 +8,10 @@ says of deep learning beside measured shares of a peak.
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.brain.essay_dates import (
+from neuroconv.brain.growth.essay_dates import (
     DOUBLINGS,
     ESSAY_BRAIN,
     ESSAY_COMPUTER,
@@ -20,8 +19,7 @@ from neuroconv.brain.essay_dates import (
     LISTED_YEAR,
     essay_dates,
 )
-from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.records import (
+from neuroconv.brain.growth.records import (
     AI_GROWTH,
     CMOS_LIMIT,
     COLOSSUS_YEAR,
@@ -29,7 +27,8 @@ from neuroconv.brain.records import (
     PETA,
     UTILISATION,
 )
-from neuroconv.brain.trends import TRENDS, Reach, reach_dates, record_growth, scores
+from neuroconv.brain.growth.trends import TRENDS, Reach, reach_dates, record_growth, scores
+from neuroconv.brain.quantity import Quantity, plain_table, scientific
 from neuroconv.references import Source
 
 CAVEATS = (
@@ -44,13 +43,11 @@ CAVEATS = (
 
 def essay_dates_table() -> Table:
     """The years that the essay prints beside those that its own numbers give."""
-    table = Table(
-        box=SIMPLE_HEAD,
-        title="The essay's dates, recomputed",
-        caption=f"{DOUBLINGS.value:.2f} doublings from {ESSAY_COMPUTER.value:.3g} to "
+    table = plain_table(
+        "The essay's dates, recomputed",
+        f"{DOUBLINGS.value:.2f} doublings from {ESSAY_COMPUTER.value:.3g} to "
         f"{ESSAY_BRAIN.value:.4g} FLOP/s, counted from {ESSAY_YEAR.value:.2f}, the essay's date; "
         f"right, from {LISTED_YEAR.value:.1f}, where it dates the computer",
-        caption_justify="left",
     )
     for name in ("growth", "printed", "years a\ndoubling", "computed", "from 2013.5"):
         table.add_column(name, justify="left" if name == "growth" else "right", no_wrap=True)
@@ -66,14 +63,12 @@ def essay_dates_table() -> Table:
 def records_table() -> Table:
     """Every holder of the HPCG record, its share of Linpack, and the growth of the record."""
     growth = record_growth()
-    table = Table(
-        box=SIMPLE_HEAD,
-        title="The HPCG record",
-        caption=f"Doubling time {growth.fitted.value:.2f} years (least squares, 95 % interval "
+    table = plain_table(
+        "The HPCG record",
+        f"Doubling time {growth.fitted.value:.2f} years (least squares, 95 % interval "
         f"{growth.low.value:.2f} to {growth.high.value:.2f}), {growth.between_ends.value:.2f} from "
         f"first to last; since {HPCG_RECORDS[-3].year.value:.1f} only {growth.recent.value:.1f}. "
         + forecast_so_far(),
-        caption_justify="left",
     )
     table.add_column("machine")
     for name in ("date", "HPCG,\nPFLOP/s", "HPL,\nPFLOP/s", "HPCG / HPL,\n%"):
@@ -113,11 +108,9 @@ def forecast_so_far() -> str:
 
 def growth_table() -> Table:
     """How fast AI's training compute and clusters grew."""
-    table = Table(
-        box=SIMPLE_HEAD,
-        title="The growth of AI computers",
-        caption=" ".join(CAVEATS),
-        caption_justify="left",
+    table = plain_table(
+        "The growth of AI computers",
+        " ".join(CAVEATS),
     )
     table.add_column("quantity")
     table.add_column("value", justify="right", no_wrap=True)
@@ -137,21 +130,19 @@ def forecast_table(readings: Mapping[str, float]) -> Table:
     Raises:
         ValueError: a reading that is no positive number of FLOP/s.
     """
-    table = Table(
-        box=SIMPLE_HEAD,
-        title="When each reading is reached",
-        caption="by YEAR, machine: reached, by a machine that was built. In brackets the ends of "
+    table = plain_table(
+        "When each reading is reached",
+        "by YEAR, machine: reached, by a machine that was built. In brackets the ends of "
         "the growth's 95 % interval. " + " ".join(CAVEATS[:2]),
-        caption_justify="left",
     )
-    table.add_column("reading")
+    table.add_column("reading", overflow="fold")
     table.add_column("FLOP/s", justify="right", no_wrap=True)
     for trend in TRENDS:
         table.add_column(trend.name.replace(", ", ",\n", 1), justify="right")
     dates = iter(reach_dates(readings))
     for name, value in readings.items():
         cells = [_reached(next(dates)) for _ in TRENDS]
-        table.add_row(Text(name), f"{value:.2g}", *cells)
+        table.add_row(Text(name), scientific(value, 2), *cells)
     return table
 
 
@@ -173,11 +164,9 @@ def share_table(measured_share: Quantity | None = None) -> Table:
         ValueError: a share with another unit, or not above zero.
     """
     claim = share_claim(measured_share)
-    table = Table(
-        box=SIMPLE_HEAD,
-        title="Does HPCG overstate deep learning?",
-        caption=claim["verdict"],
-        caption_justify="left",
+    table = plain_table(
+        "Does HPCG overstate deep learning?",
+        claim["verdict"],
     )
     table.add_column("share of a peak")
     table.add_column("%", justify="right", no_wrap=True)

@@ -1,11 +1,8 @@
 """The essay's own numbers as quantities, and what they come to by the modules' closed forms."""
 
-from functools import cache
-
-import torch
-
-from neuroconv.brain.quantity import Quantity
-from neuroconv.layers.dendrite import DendriticConv
+from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.readings import READINGS
+from neuroconv.brain.updates import Sizes, update_cost
 from neuroconv.neurons import Variant, preset
 from neuroconv.neurons.cell_numbers import UNITS
 from neuroconv.references import Source
@@ -31,11 +28,6 @@ def essay(section: str, note: str = "") -> Source:
 def stated(name: str, value: float, unit: str, section: str, note: str = "") -> Quantity:
     """A number that the essay prints."""
     return Quantity(name=name, value=value, unit=unit, source=essay(section, note))
-
-
-def derived(name: str, value: float, unit: str, how: str, note: str = "") -> Quantity:
-    """A number that follows from others, which `how` names."""
-    return Quantity(name=name, value=value, unit=unit, source=Source("derived", how, note))
 
 
 def of_preset(cell: str, field: str, variant: Variant = "dettmers2015") -> Quantity:
@@ -95,37 +87,23 @@ FLOP_PER_MAC = Quantity(
 )
 
 
-@cache
-def update_mac(cell: str, filter_of: str | None = None, backend: str = "essay") -> int:
-    """MAC of one update of one cell's dendrites, all time steps of the window anew.
+def sizes_of(cell: str) -> Sizes:
+    """The dendritic tree of a cell by the essay."""
+    numbers = preset(cell, "dettmers2015")
+    branches, _, time_steps = numbers.filter_shape
+    return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)
+
+
+def update_mac(cell: str, reading: str = "essay", filter_of: str | None = None) -> int:
+    """MAC of one update of one cell, as its modules state it.
 
     Args:
         cell: whose synapses.
+        reading: what is counted: a key of `READINGS`.
         filter_of: whose filter, and whose sheet it is laid on; default the cell's own.
-        backend: "essay" counts synapses x steps x taps; "direct" and "fft" what such a convolution
-            of the sheet executes.
     """
-    body = preset(filter_of or cell, "dettmers2015")
-    runs = "direct" if backend == "essay" else backend
-    with torch.device("meta"):  # sizes alone
-        dendrites = DendriticConv(
-            1,
-            body.sheet_shape,
-            body.filter_shape,
-            backend=runs,  # type: ignore[arg-type]
-        )
-    window = torch.Size((1, 1, body.filter_shape[-1], *body.sheet_shape))
-    (cost,) = dendrites.closed_form(window, preset(cell, "dettmers2015").synapses)
-    if backend != "essay":
-        return cost.executed
-    assert cost.essay is not None
-    return cost.essay
-
-
-def collapsed_mac(cell: str) -> int:
-    """MAC of one update if dendrites were linear up to the soma: one dot product of a window."""
-    numbers = preset(cell, "dettmers2015")
-    return numbers.synapses * numbers.filter_shape[-1]
+    through = None if filter_of is None else sizes_of(filter_of)
+    return update_cost(READINGS[reading], cell, sizes_of(cell), through).mac
 
 
 def flop_per_second(
@@ -148,12 +126,3 @@ def flop_per_second(
         f"`flop_per_mac` x `{rate.name}` x `{cells.name}` x {mac:,} MAC of one update, "
         + (how or "the closed form of `layers.dendrite.DendriticConv` by the essay's rule"),
     )
-
-
-def shown(quantity: Quantity) -> str:
-    """Its value for a table: four digits, and a power of ten where many would be needed."""
-    value = quantity.value
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    mantissa, power = f"{value:.3e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"

@@ -6,16 +6,15 @@ Each author counts something else: the units say what, and nothing is converted.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from neuroconv.brain.essay import (
+from neuroconv.brain.evidence.essay import (
     FLOP_PER_MAC,
     SPIKE_RATES,
     SYNAPSES,
     TOTAL,
     USE,
-    derived,
     of_preset,
 )
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.references import REFERENCES, Source
 
 Kind = Literal["estimate", "limit", "rate"]

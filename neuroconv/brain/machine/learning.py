@@ -33,7 +33,7 @@ def learning_share(
         seconds: roughly how long to time steps.
 
     Returns:
-        the share, of unit "1", as `neuroconv.brain.forecast.share_claim` takes it.
+        the share, of unit "1", as `neuroconv.brain.growth.forecast.share_claim` takes it.
 
     Raises:
         ValueError: a device that cannot be timed or is missing, or a model without parameters that

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from neuroconv.brain.essay import derived
+from neuroconv.brain.evidence.power import POWER
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.power import POWER
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.machine.running import Run, Timed
+from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.readings import SIZES, Reading
-from neuroconv.brain.running import Run, Timed
 from neuroconv.brain.updates import update_of
 from neuroconv.flops.roofline import Peak
 

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from neuroconv.brain.cell_times import ReadingTime, cell_time, reading_time
-from neuroconv.brain.essay import derived
+from neuroconv.brain.evidence.power import POWER
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.learning import describe, peak_again
-from neuroconv.brain.machine_power import CORE_POWER, THREADS, PowerMeter
-from neuroconv.brain.power import POWER
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.machine.cell_times import ReadingTime, cell_time, reading_time
+from neuroconv.brain.machine.learning import describe, peak_again
+from neuroconv.brain.machine.machine_power import CORE_POWER, THREADS, PowerMeter
+from neuroconv.brain.machine.running import AXONS, FILLED, Run, Timed, run_of, time_run
+from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.readings import READINGS, Reading
-from neuroconv.brain.running import AXONS, FILLED, Run, Timed, run_of, time_run
 from neuroconv.flops.measured import machine_peak
 from neuroconv.flops.roofline import Peak
 

@@ -2,8 +2,8 @@
 
 import math
 
-from neuroconv.brain.essay import TOTAL, derived
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.evidence.essay import TOTAL
+from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.references import Source
 
 POWER = Quantity(

@@ -10,16 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.brain.essay import (
-    TOTAL,
-    collapsed_mac,
-    derived,
-    flop_per_second,
-    of_preset,
-    shown,
-    update_mac,
-)
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.evidence.essay import TOTAL, flop_per_second, of_preset, update_mac
+from neuroconv.brain.quantity import Quantity, derived, plain_table
 from neuroconv.references import Source
 
 _MEMORY = "told from memory, not looked up here"
@@ -65,8 +57,8 @@ def _saving(name: str, mac: int, what: str) -> Quantity:
 
 def arguments() -> tuple[Argument, ...]:
     """The rebuttal's arguments, in its order."""
-    fft = update_mac("purkinje", backend="fft")
-    collapsed = collapsed_mac("purkinje")
+    fft = update_mac("purkinje", "executed")
+    collapsed = update_mac("purkinje", "linear_collapse")
     by_fft = flop_per_second(
         "purkinje", fft, "a Fourier transform, 2.5 n log2 n FLOP", "flop_per_second_by_fft"
     )
@@ -88,7 +80,7 @@ def arguments() -> tuple[Argument, ...]:
             source=Source("byrnes2021", "opening"),
             answer=f"the bound rests on the dendritic non-linearity: without it a Purkinje "
             f"cell collapses into a dot product of {collapsed:,} terms, and all of them to "
-            f"{shown(linear)} FLOP/s",
+            f"{linear.shown} FLOP/s",
             evidence=(TOTAL, _saving("collapsed", collapsed, "one dot product"), linear),
         ),
         Argument(
@@ -104,7 +96,7 @@ def arguments() -> tuple[Argument, ...]:
             source=Source("byrnes2021", "its main argument", _MEMORY),
             answer="so it is with the essay's own convolution: a Fourier transform gives the same "
             f"output for {update_mac('purkinje') / fft:.0f} times fewer multiply-adds, "
-            f"{shown(by_fft)} FLOP/s in all; the essay counts the direct one",
+            f"{by_fft.shown} FLOP/s in all; the essay counts the direct one",
             evidence=(_saving("fft", fft, "a Fourier transform"), by_fft),
         ),
         Argument(
@@ -125,12 +117,12 @@ def rebuttal_rows() -> list[dict[str, Any]]:
 
 def _figure(quantity: Quantity) -> str:
     unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-    return f"{quantity.name}: {shown(quantity)}{unit}"
+    return f"{quantity.name}: {quantity.shown}{unit}"
 
 
 def rebuttal_table() -> Table:
     """One row for each argument: what it says, what here speaks to it, on which figures."""
-    table = Table(title="The rebuttal, and what speaks to it", show_lines=True, expand=True)
+    table = plain_table("The rebuttal, and what speaks to it", apart=True)
     table.add_column("argument", ratio=3)
     table.add_column("answer", ratio=3)
     table.add_column("figures", ratio=3, overflow="fold")

@@ -12,8 +12,8 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.brain.essay import COMPARISON, LEARNING, LIMITS, derived, essay, shown, stated
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.evidence.essay import COMPARISON, LEARNING, LIMITS, essay, stated
+from neuroconv.brain.quantity import Quantity, derived, plain_table
 from neuroconv.flops import count_exact
 from neuroconv.neurons import Purkinje
 from neuroconv.references import Source
@@ -195,11 +195,11 @@ def ledger_rows() -> list[dict[str, Any]]:
 
 def ledger_table() -> Table:
     """One row for each item: the essay's multiplier, what in neuroconv touches it, at what cost."""
-    table = Table(
-        title=f"Left out of the estimate: {len(omissions())} items",
-        show_lines=True,
-        caption="multiplier: of the whole estimate, as the essay gives it. cost: relative to the "
+    table = plain_table(
+        f"Left out of the estimate: {len(omissions())} items",
+        "multiplier: of the whole estimate, as the essay gives it. cost: relative to the "
         "neuron without it, counted here",
+        apart=True,
     )
     table.add_column("left out", ratio=3)
     table.add_column("what it is", ratio=4)
@@ -212,8 +212,8 @@ def ledger_table() -> Table:
             Text(each.item),
             Text(each.what),
             Text(each.source.place.strip("'")),
-            Text(NOT_MODELLED if each.multiplier is None else f"nearly {shown(each.multiplier)}"),
+            Text(NOT_MODELLED if each.multiplier is None else f"nearly {each.multiplier.shown}"),
             Text(each.touched_by.replace("`", "") or "nothing"),
-            Text("" if each.cost is None else f"x {shown(each.cost)}"),
+            Text("" if each.cost is None else f"x {each.cost.shown}"),
         )
     return table

@@ -1,7 +1,7 @@
 """Checks of the essay's counts: cells, dendrites, synapses and connections."""
 
-from neuroconv.brain.check import Check
-from neuroconv.brain.essay import (
+from neuroconv.brain.evidence.check import Check
+from neuroconv.brain.evidence.essay import (
     CEREBELLAR_SYNAPSES,
     CEREBELLUM_SHARE,
     CEREBRAL_SYNAPSES,
@@ -12,12 +12,10 @@ from neuroconv.brain.essay import (
     NEURONS,
     NUMBERS,
     SYNAPSES,
-    derived,
     of_preset,
-    shown,
     stated,
 )
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.quantity import Quantity, derived
 
 
 def _sum_over(name: str, field: str, unit: str) -> Quantity:
@@ -78,7 +76,7 @@ def whole_checks() -> tuple[Check, ...]:
             stated=(DENDRITES,),
             implied=dendrites,
             expects="part",
-            finding=f"granule and Purkinje cells alone have {shown(dendrites)}: none is left for "
+            finding=f"granule and Purkinje cells alone have {dendrites.shown}: none is left for "
             f"the other {rest / 1e9:.1f} billion neurons",
         ),
         Check(
@@ -87,7 +85,7 @@ def whole_checks() -> tuple[Check, ...]:
             stated=(SYNAPSES,),
             implied=synapses,
             expects="part",
-            finding=f"granule and Purkinje cells alone have {shown(synapses)}: none is left for "
+            finding=f"granule and Purkinje cells alone have {synapses.shown}: none is left for "
             f"the other {rest / 1e9:.1f} billion neurons",
         ),
         Check(
@@ -114,7 +112,7 @@ def whole_checks() -> tuple[Check, ...]:
             implied=derived(
                 "cerebellum.cells", cells, "cells", f"`{granule.name}` + `{purkinje.name}`"
             ),
-            finding=f"three quarters are {shown(three_quarters)}; the cells that the estimate "
+            finding=f"three quarters are {three_quarters.shown}; the cells that the estimate "
             f"counts are {cells / NEURONS.value:.0%} of all",
         ),
         Check(

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from neuroconv.brain.machine_power import PowerMeter
+from neuroconv.brain.machine.machine_power import PowerMeter
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.brain.updates import Sizes

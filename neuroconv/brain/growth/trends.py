@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.essay_dates import ESSAY_COMPUTER, ESSAY_YEAR, essay_dates, years
-from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.records import (
+from neuroconv.brain.growth.essay_dates import ESSAY_COMPUTER, ESSAY_YEAR, essay_dates, years
+from neuroconv.brain.growth.records import (
     CLUSTER_DOUBLING,
     COLOSSUS,
     COLOSSUS_YEAR,
     HPCG_RECORDS,
     Record,
 )
+from neuroconv.brain.quantity import Quantity
 from neuroconv.references import Source
 
 

@@ -7,11 +7,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.brain.check import Check
-from neuroconv.brain.checks_of_cells import whole_checks, wiring_checks
-from neuroconv.brain.checks_of_totals import time_checks, total_checks
-from neuroconv.brain.essay import shown
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.evidence.check import Check
+from neuroconv.brain.evidence.checks_of_cells import whole_checks, wiring_checks
+from neuroconv.brain.evidence.checks_of_totals import time_checks, total_checks
+from neuroconv.brain.quantity import Quantity, plain_table
 
 
 @cache
@@ -28,17 +27,17 @@ def check_rows() -> list[dict[str, Any]]:
 def _side(quantities: Sequence[Quantity]) -> Text:
     unit = quantities[0].unit
     return Text(
-        " to ".join(shown(each) for each in quantities) + (f" {unit}" if unit != "1" else "")
+        " to ".join(each.shown for each in quantities) + (f" {unit}" if unit != "1" else "")
     )
 
 
 def check_table() -> Table:
     """One row for each check: what the essay says, what its other numbers make, what follows."""
     fitting = sum(check.fits for check in checks())
-    table = Table(
-        title=f"The essay's numbers against each other: {fitting} of {len(checks())} checks fit",
-        show_lines=True,
-        caption='"about" is taken to allow a tenth; a whole should leave room for its other parts',
+    table = plain_table(
+        f"The essay's numbers against each other: {fitting} of {len(checks())} checks fit",
+        '"about" is taken to allow a tenth; a whole should leave room for its other parts',
+        apart=True,
     )
     table.add_column("the essay says", ratio=3)
     table.add_column("stated", justify="right", ratio=2)
@@ -51,7 +50,7 @@ def check_table() -> Table:
             Text(check.claim),
             _side(check.stated),
             _side((check.implied,)),
-            shown(check.ratio),
+            check.ratio.shown,
             Text("yes") if check.fits else Text("NO", style="bold"),
             Text(check.finding),
         )

@@ -2,8 +2,8 @@
 
 import math
 
-from neuroconv.brain.check import Check
-from neuroconv.brain.essay import (
+from neuroconv.brain.evidence.check import Check
+from neuroconv.brain.evidence.essay import (
     CONCLUSION,
     EVALUATION,
     FASTEST,
@@ -12,13 +12,12 @@ from neuroconv.brain.essay import (
     GROWTH,
     SPIKE_RATES,
     TOTAL,
-    derived,
     flop_per_second,
     of_preset,
-    shown,
     stated,
     update_mac,
 )
+from neuroconv.brain.quantity import derived
 from neuroconv.neurons import preset
 
 
@@ -96,7 +95,7 @@ def total_checks() -> tuple[Check, ...]:
     )
     crossed = flop_per_second(
         "granule",
-        update_mac("granule", "purkinje"),
+        update_mac("granule", filter_of="purkinje"),
         "granule synapses through the Purkinje cell's filter",
         "flop_per_second_crossed",
     )
@@ -133,7 +132,7 @@ def total_checks() -> tuple[Check, ...]:
             stated=(TOTAL,),
             implied=whole,
             finding=f"the sum has no cortex; by the same rule and the essay's sizes it adds "
-            f"{shown(cortex)} FLOP/s, {cortex.value / purkinje.value:.3g} times the Purkinje "
+            f"{cortex.shown} FLOP/s, {cortex.value / purkinje.value:.3g} times the Purkinje "
             f"cells'. That is in proportion to a pyramidal cell's dendrites, {dendrites} chosen "
             f"here: they draw level at {level:.1f}",
         ),

@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass
 from datetime import date
 
+from neuroconv.brain.growth.records import decimal_year
 from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.records import decimal_year
 from neuroconv.references import Source
 
 ESSAY_BRAIN = Quantity(

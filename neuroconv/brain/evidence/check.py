@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from neuroconv.brain.essay import (
-    derived,
-)
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.quantity import Quantity, derived
 
 Expects = Literal["equal", "part", "at least", "within"]
 ABOUT = 0.1  # what "about" is taken to allow: a tenth

@@ -1,0 +1,1 @@
+"""What a machine, measured, runs of a brain in real time."""
