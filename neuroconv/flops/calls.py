@@ -2,12 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
+
+
+@cache
+def _arguments(func: Any) -> tuple[tuple[str, Any], ...]:
+    """Names and defaults by the operator's schema, which is slow to read."""
+    return tuple((each.name, each.default_value) for each in func._schema.arguments)
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors of an operator's arguments or results, those in lists included."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for each in value for tensor in tensors_of(each)]
+    return []
 
 
 @dataclass(frozen=True)
@@ -27,20 +42,14 @@ class Call:
     @classmethod
     def of(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> "Call":
         given = {}
-        for place, argument in enumerate(func._schema.arguments):
-            if place < len(args):
-                given[argument.name] = args[place]
-            elif argument.name in kwargs:
-                given[argument.name] = kwargs[argument.name]
-            else:
-                given[argument.name] = argument.default_value
-        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        return cls(name_of(func), given, results)
+        for place, (name, default) in enumerate(_arguments(func)):
+            given[name] = args[place] if place < len(args) else kwargs.get(name, default)
+        return cls(name_of(func), given, tensors_of(out))
 
     @property
     def operands(self) -> list[Tensor]:
         """The tensors that went in, those in lists included."""
-        return [leaf for leaf in tree_leaves(dict(self.given)) if isinstance(leaf, Tensor)]
+        return tensors_of(tuple(self.given.values()))
 
     def tensor(self, place: int) -> Tensor:
         """The argument at this place of the schema."""

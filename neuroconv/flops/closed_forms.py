@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from neuroconv.flops.calls import name_of
+from neuroconv.flops.contractions import CONTRACTION_RULES
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
-from neuroconv.flops.stand_in import as_inputs, explained, stand_in
+from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
 from neuroconv.layers.cost import Cost
 
 
@@ -35,23 +38,34 @@ class StageRow:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The closed form's counts, and the rows they are the sum of."""
+    """The closed form's counts, and the rows they are the sum of.
+
+    `hidden` names the modules without a formula that run contractions themselves, by a function or
+    an operator such as `@`: those are in no row. Without one, the multiply-adds are complete.
+    """
 
     counts: Counts
     rows: tuple[StageRow, ...]
+    hidden: tuple[str, ...] = ()
 
 
 Formula = Callable[[Any, torch.Size, torch.Size], dict[str, int]]
 
 
+def _products(m: Any, of_complex: int) -> int:
+    """Real products in one of the module's: 1, or `of_complex` if its weights are complex."""
+    return of_complex if any(weight.is_complex() for weight in m.parameters()) else 1
+
+
 def _convolution(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    real = _products(m, 3)  # of a complex convolution torch makes three
     if m.transposed:  # each input element is spread through the filter
-        return {"convolution": prod(x) * (m.out_channels // m.groups) * prod(m.kernel_size)}
-    return {"convolution": prod(y) * (m.in_channels // m.groups) * prod(m.kernel_size)}
+        return {"convolution": real * prod(x) * (m.out_channels // m.groups) * prod(m.kernel_size)}
+    return {"convolution": real * prod(y) * (m.in_channels // m.groups) * prod(m.kernel_size)}
 
 
 def _linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    return {"matmul": prod(y) * m.in_features}
+    return {"matmul": _products(m, 4) * prod(y) * m.in_features}
 
 
 def _batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
@@ -142,8 +156,40 @@ def _formula(module: nn.Module) -> Formula | None:
     return None if base is None else _FORMS[base].amounts
 
 
+class _Contractions(TorchDispatchMode):
+    """Notes in which modules a contraction runs that no formula covers.
+
+    It looks at operators' names alone: what they cost is counted elsewhere, and independently.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.running: list[str | None] = [_label("", model)]  # None: a formula covers it
+        self.hidden: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        if self.running[-1] is not None and name_of(func) in CONTRACTION_RULES:
+            self.hidden[self.running[-1]] += 1
+        return func(*args, **kwargs)
+
+
+def _label(path: str, module: nn.Module) -> str:
+    return f"{path or 'model'} ({type(module).__name__})"
+
+
 def _shapes(values: Any) -> list[torch.Size]:
     return [leaf.shape for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _plain(shapes: list[torch.Size]) -> bool:
+    """Whether there is a first shape, and it is known: a nested tensor has symbols for sizes."""
+    return bool(shapes) and all(isinstance(size, int) for size in shapes[0])
 
 
 def count_closed_form(
@@ -152,7 +198,8 @@ def count_closed_form(
     """State the cost of one run in eval mode, from each module's sizes.
 
     A module that states its own cost hides its children. One that executed with no formula, and is
-    a leaf or holds parameters itself, is listed in `counts.uncounted` as "path (Type)".
+    a leaf, holds parameters itself or runs a contraction itself, is listed in `counts.uncounted` as
+    "path (Type)".
 
     Args:
         model: any module; it is left untouched.
@@ -165,15 +212,21 @@ def count_closed_form(
     flops: Counter[str] = Counter()
     unstated: Counter[str] = Counter()
     stating: list[nn.Module] = []  # the module, if any, whose own statement covers what runs now
+    watch = _Contractions(model)
 
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not stating and hasattr(module, "closed_form"):
+    def enter(path: str, module: nn.Module) -> None:
+        if not stating and callable(getattr(module, "closed_form", None)):
             stating.append(module)
+        covered = stating or _formula(module) is not None
+        watch.running.append(None if covered else _label(path, module))
 
     def leave(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        watch.running.pop()
         given = _shapes((args, kwargs))
         if stating and stating[-1] is module:
             stating.pop()
+            if result is None:  # it raised
+                return
             stated: tuple[Cost, ...] = module.closed_form(*given)  # type: ignore[operator]
             for cost in stated:
                 rows.append(StageRow(path, cost))
@@ -182,9 +235,9 @@ def count_closed_form(
         if stating:
             return
         formula = _formula(module)
-        if formula is None:
+        if formula is None or not (_plain(given) and _plain(_shapes(result))):
             if not any(True for _ in module.children()) or module._parameters:
-                unstated[f"{path or 'model'} ({type(module).__name__})"] += 1
+                unstated[_label(path, module)] += 1
             return
         produced = _shapes(result)[0]
         for family, amount in formula(module, given[0], produced).items():
@@ -200,22 +253,24 @@ def count_closed_form(
             else:
                 flops[family] += amount
 
-    handles = []
-    try:
+    with (
+        stand_in(model, items, device) as placed,  # takes the hooks off again
+        explained(device),
+        torch.no_grad(),
+        eagerly(),
+        watch,
+    ):
         for path, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(
-                module.register_forward_hook(
-                    lambda m, args, kwargs, result, path=path: leave(path, m, args, kwargs, result),
-                    with_kwargs=True,
-                )
+            module.register_forward_pre_hook(lambda m, args, path=path: enter(path, m))
+            module.register_forward_hook(
+                lambda m, args, kwargs, result, path=path: leave(path, m, args, kwargs, result),
+                with_kwargs=True,
+                always_call=True,
             )
-        with stand_in(model, items, device) as placed, explained(device), torch.no_grad():
-            model(*placed)
-    finally:
-        for handle in handles:
-            handle.remove()
+        model(*placed)
 
+    for label, calls in watch.hidden.items():
+        unstated.setdefault(label, calls)
     macs: Counter[str] = Counter()
     for row in rows:
         macs.update(row.cost.macs)
@@ -226,4 +281,4 @@ def count_closed_form(
         flops={family: flops[family] for family in OTHERS if flops[family]},
         uncounted=dict(unstated),
     )
-    return ClosedForm(counts, tuple(rows))
+    return ClosedForm(counts, tuple(rows), tuple(watch.hidden))

@@ -54,6 +54,16 @@ def _addbmm(call: Call) -> Amounts:
     return {"matmul": _complex(call) * call.tensor(1).numel() * call.tensor(2).shape[-1]}
 
 
+def _distances(call: Call) -> Amounts:
+    # The square of a difference by the product of (-2 a, |a|^2, 1) and (b, 1, |b|^2).
+    left, right, out = call.tensor(0), call.tensor(1), call.written
+    return {
+        "matmul": out * (left.shape[-1] + 2),
+        "pointwise": 2 * left.numel() + right.numel() + 2 * out,
+        "reduction": left.numel() + right.numel(),
+    }
+
+
 def _trilinear(call: Call) -> Amounts:
     factors = [call.tensor(place) for place in range(3)]
     axes = factors[0].dim() + len(call.given["expand1"])
@@ -62,7 +72,7 @@ def _trilinear(call: Call) -> Amounts:
         inserted = set(call.given[f"expand{place}"])
         held = [axis for axis in range(axes) if axis not in inserted]
         for axis, size in zip(held, factor.shape, strict=True):
-            sizes[axis] = max(sizes[axis], size)
+            sizes[axis] = sizes[axis] if size == 1 else size
     return {"matmul": prod(sizes), "pointwise": prod(sizes)}  # a product, and a multiply-add
 
 
@@ -150,6 +160,8 @@ CONTRACTION_RULES: dict[str, Rule] = {
         "addmm baddbmm addmv _addmm_activation"),
     **Rule("matmul", "batch m n k", _addbmm).of("addbmm"),
     **Rule("matmul", "one MAC an element", _dot).of("dot vdot"),
+    **Rule("matmul", "a product over the axes and two more for the norms; squares and roots",
+           _distances).of("_euclidean_dist"),
     **Rule("matmul", "a product and a MAC for each triple", _trilinear).of("_trilinear"),
     **Rule("matmul", "query x key and weights x value; 6 FLOP a score for scale and softmax",
            _attention(2)).of(

@@ -1,9 +1,8 @@
 """The exact counter: every operator that executes, as torch's dispatcher sees it."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from neuroconv.flops.calls import Call
 from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
-from neuroconv.flops.stand_in import as_inputs, explained, stand_in
+from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
 
 
 class _Tally:
@@ -70,10 +69,7 @@ class OperatorCounter(TorchDispatchMode):
                 module.register_forward_hook(
                     lambda *_: self.running.pop() and None, always_call=True
                 )
-        with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # what torch.compile fuses no operator shows
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(self)
+        with eagerly(), self:
             yield
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

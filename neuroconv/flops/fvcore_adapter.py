@@ -43,6 +43,8 @@ def count_fvcore(
 ) -> Counts:
     """Count one run in eval mode by fvcore's FlopCountAnalysis.
 
+    A trace keeps what the output depends on: work whose result is thrown away is in no count.
+
     Args:
         model: any module with real parameters; it is left untouched.
         inputs: what it is called with, the batch first; meta inputs become zeros.
@@ -70,8 +72,10 @@ def count_fvcore(
         analysis.set_op_handle(**{operator: _recording(operator, zero) for operator in HANDLES})
         try:
             totals = analysis.by_operator()
-        except RuntimeError as error:
-            raise ValueError(f"fvcore could not trace the model: {error}") from error
+        except Exception as error:  # a trace fails in as many ways as there are models
+            raise ValueError(
+                f"fvcore could not trace the model ({type(error).__name__}: {error})"
+            ) from error
         uncounted = dict(analysis.unsupported_ops())
         by_module = analysis.by_module_and_operator()
     hidden = [name for name in uncounted if name.startswith(("prim::PythonOp", "prim::CallFunc"))]

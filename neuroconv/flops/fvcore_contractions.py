@@ -38,14 +38,26 @@ def _stock(name: str, family: str) -> Rule:
 
         counted = getattr(jit_handles, name)(inputs, outputs)
         mac = sum(counted.values()) if isinstance(counted, Counter) else counted
-        return {family: _complex(outputs) * int(mac)}
+        complex_products = 1 if family == "convolution" else _complex(outputs)
+        return {family: complex_products * int(mac)}
 
     return amounts
 
 
-def _convolution_mode(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    taps = prod(shape(inputs[1])[1:])
-    return {"convolution": _complex(outputs) * taps * size(outputs[0])}
+def _convolution(rule: Rule) -> Rule:
+    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
+        counted = rule(inputs, outputs)
+        if isinstance(counted, str) or not is_complex(outputs[0]):
+            return counted
+        # torch makes three real ones of it: of the real parts, of the imaginary, of their sums.
+        sums = sum(size(given) for given in inputs[:3] if is_tensor(given))
+        return {"convolution": 3 * counted["convolution"], "pointwise": sums + 7 * size(outputs[0])}
+
+    return amounts
+
+
+def _taps(inputs: list[Any], outputs: list[Any]) -> Amounts:
+    return {"convolution": prod(shape(inputs[1])[1:]) * size(outputs[0])}
 
 
 def _product(first: int) -> Rule:
@@ -180,8 +192,8 @@ _PRODUCT = "m n k of each matrix product"
 
 CONTRACTION_HANDLES: Mapping[str, Handle] = MappingProxyType({
     **Handle("convolution", f"{_CONVOLUTION}; fvcore's own handle",
-             _stock("conv_flop_jit", "convolution")).of("_convolution"),
-    **Handle("convolution", _CONVOLUTION, _convolution_mode).of("_convolution_mode"),
+             _convolution(_stock("conv_flop_jit", "convolution"))).of("_convolution"),
+    **Handle("convolution", _CONVOLUTION, _convolution(_taps)).of("_convolution_mode"),
     **{f"aten::{name}": Handle("matmul", f"{_PRODUCT}; fvcore's own handle",
                                _stock(f"{handle}_flop_jit", "matmul"))
        for name, handle in {"linear": "linear", "addmm": "addmm", "mm": "matmul",

@@ -42,7 +42,8 @@ def _floating(rule: Rule) -> Rule:
 def _pointwise(name: str) -> Rule:
     def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
         numbers = sum(is_complex(v) or isinstance(v.toIValue(), complex) for v in inputs)
-        weight = pointwise_weight(name, is_complex(outputs[0]), numbers)
+        product = "mul" if name in ("outer", "ger", "kron") else name
+        weight = pointwise_weight(product, is_complex(outputs[0]), numbers)
         return {"pointwise": weight * size(outputs[0])}
 
     return _floating(amounts)
@@ -149,7 +150,22 @@ def _search(boundaries: int) -> Rule:
 
 
 def _cdist(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    return {"reduction": 3 * size(outputs[0]) * shape(inputs[0])[-1]}
+    left, right, out = shape(inputs[0]), shape(inputs[1]), size(outputs[0])
+    order, mode = inputs[2].toIValue(), inputs[3].toIValue() or 0
+    many = max(left[-2], right[-2]) > 25  # from there on torch multiplies matrices, if it may
+    if order == 2 and (mode == 1 or (mode == 0 and many)):
+        batch = prod(shape(outputs[0])[:-2])  # points of either side, for all of it
+        a, b = (batch * prod(side[-2:]) for side in (left, right))
+        return {
+            "matmul": out * (left[-1] + 2),
+            "pointwise": 2 * a + b + 2 * out,
+            "reduction": a + b,
+        }
+    return {"reduction": 3 * out * left[-1]}
+
+
+def _renorm(inputs: list[Any], outputs: list[Any]) -> Amounts:
+    return {"reduction": size(inputs[1]) * shape(inputs[0])[-1]}
 
 
 def _bag(inputs: list[Any], outputs: list[Any]) -> Amounts:
@@ -180,20 +196,25 @@ _OTHER_HANDLES: dict[str, Handle] = {
         _pointwise(name)).of(name).items()},
     **Handle("pointwise", "three an output element", _written("pointwise", 3)).of("isfinite"),
     **Handle("pointwise", "one an element, and one for the sum", _read("pointwise", 2)).of(
-        "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss"),
+        "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss "
+        "binary_cross_entropy_with_logits"),
     **Handle("reduction", _ALONG_AXES, _read("reduction")).of(
         "sum mean amax amin aminmax prod var std var_mean std_mean norm dist trace "
         "linalg_vector_norm logsumexp logcumsumexp cumsum cumprod cummax cummin argmax argmin any "
-        "all nansum median nanmedian"),
+        "all nansum median nanmedian count_nonzero"),
     **Handle("reduction", f"{_ALONG_AXES}; of two tensors, pointwise", _extremum).of("max min"),
     **Handle("reduction", "one an element of the rows that are summed", _bag).of("embedding_bag"),
-    **Handle("reduction", "three a pair and axis", _cdist).of("cdist"),
+    **Handle("reduction", "three a pair and axis; of many points, a matrix product", _cdist).of(
+        "cdist"),
+    **Handle("reduction", "one an element of the rows whose norm is bounded", _renorm).of(
+        "embedding_renorm"),
     **Handle("normalisation", "running statistics 2 an element, own 4, or 5 with a weight",
              _batch_norm).of("batch_norm instance_norm"),
     **Handle("normalisation", "4 an element, or 5 with a weight", _own_norm(4, weight=2)).of(
         "group_norm layer_norm"),
     **Handle("normalisation", "3 an element, or 4 with a weight", _own_norm(3, weight=2)).of(
         "rms_norm"),
+    **Handle("normalisation", "3 an element", _read("normalisation", 3)).of("_weight_norm"),
     **Handle("normalisation", "5 an element", _read("normalisation", 5)).of("softmax log_softmax"),
     **{operator: handle for axes, pools in _POOLS.items() for operator, handle in Handle(
         "pooling", "the window an output element", _pool(axes)).of(pools).items()},
@@ -244,7 +265,7 @@ _ZERO: dict[str, Handle] = {
         "tensor_split squeeze swapaxes swapdims t transpose unbind unflatten unfold unsqueeze "
         "view view_as broadcast_to broadcast_tensors atleast_1d atleast_2d atleast_3d"),
     **_zero("copies, or changes the type",
-        "clone contiguous copy to type_as unsafe_chunk unsafe_split lift_fresh"),
+        "clone complex contiguous copy to type_as unsafe_chunk unsafe_split lift_fresh"),
     **_zero("moves elements",
         "cat concat stack hstack vstack dstack column_stack constant_pad_nd pad block_diag "
         "diag_embed embedding flip fliplr flipud gather im2col index index_copy index_fill "

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import Any
 from weakref import finalize
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.rules import names
 
 # Their tensor argument gives a shape only; and results that nothing is written to.
@@ -82,6 +83,20 @@ def tensors_in(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
+@cache
+def _writable(func: Any) -> tuple[tuple[str, ...], dict[str, tuple[bool, bool]]]:
+    """By the operator's schema, which is slow to read: the names of its arguments, and those that
+    it may write to, each with whether it declares so, and whether it is given by keyword only."""
+    arguments = func._schema.arguments
+    writable = {}
+    for each in arguments:
+        declared = bool(each.alias_info and each.alias_info.is_write)
+        # Batch norms do not declare that they move their statistics.
+        if declared or each.name in ("running_mean", "running_var"):
+            writable[each.name] = (declared, bool(each.kwarg_only))
+    return tuple(each.name for each in arguments), writable
+
+
 class Meter(TorchDispatchMode):
     """Counts the bytes of every operator, and keeps count of the storages alive.
 
@@ -135,8 +150,13 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         operator = func._overloadpacket.__name__.rstrip("_")
-        operands = [t for t in tensors_in((args, kwargs)) if t.device.type == self.device]
+        operands = self._here(func, (*args, *kwargs.values()))
         if operator == "lift_fresh":  # a literal: this is where it comes to be
             operands = [t for t in operands if storage_key(t) in self._alive]
         for operand in operands:
@@ -145,6 +165,17 @@ class Meter(TorchDispatchMode):
         if torch.Tag.inplace_view not in func.tags:
             self._count(func, operator, args, kwargs, operands, out)
         return out
+
+    def _here(self, func: Any, values: Any) -> list[Tensor]:
+        """The tensors that lie on the metered device."""
+        found = [t for t in tensors_of(values) if t.device.type == self.device]
+        for tensor in found:
+            if tensor.layout is not torch.strided:
+                raise ValueError(
+                    f"{func} works on a tensor of layout {tensor.layout}, whose bytes do not "
+                    "follow from its shape; count_exact lists what such a model runs"
+                )
+        return found
 
     def _hold(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -164,7 +195,7 @@ class Meter(TorchDispatchMode):
         self, func: Any, operator: str, args: Any, kwargs: Any, operands: list[Tensor], out: Any
     ) -> None:
         known = {storage_key(operand) for operand in operands}
-        results = [t for t in tensors_in(out) if t.device.type == self.device]
+        results = self._here(func, out)
         made = {storage_key(t): t for t in results if storage_key(t) not in known}
         for result in made.values():
             self._hold(result)
@@ -195,15 +226,15 @@ class Meter(TorchDispatchMode):
     ) -> set[Any] | None:
         """Counts what is written to operands, and returns the places replaced without reading
         them; None if nothing is written in place."""
-        arguments = func._schema.arguments
-        given = dict(zip((each.name for each in arguments), args, strict=False)) | kwargs
+        order, writable = _writable(func)
+        if not writable:
+            return None
+        given = dict(zip(order, args, strict=False)) | kwargs
         replaced: set[Any] | None = None
-        for argument in arguments:
-            # Batch norms do not declare that they move their statistics.
-            statistic = argument.name in ("running_mean", "running_var") and given.get("training")
-            if not (statistic or (argument.alias_info and argument.alias_info.is_write)):
+        for name, (declared, kwarg_only) in writable.items():
+            if not (declared or given.get("training")):
                 continue
-            for t in tensors_in(given.get(argument.name)):
+            for t in tensors_of(given.get(name)):
                 replaced = set() if replaced is None else replaced
                 size, partly = stored_bytes(t), operator in _SCATTERS
                 if partly:
@@ -211,6 +242,6 @@ class Meter(TorchDispatchMode):
                     size = min(size, most * t.element_size())
                     self.read += size if "add" in operator or given.get("accumulate") else 0
                 self.written += size
-                if partly or operator in _OVERWRITES or argument.kwarg_only:
+                if partly or operator in _OVERWRITES or kwarg_only:
                     replaced.add((storage_key(t), t.storage_offset(), t.shape, t.stride()))
         return replaced

@@ -92,15 +92,24 @@ def _interpolation(call: Call) -> Amounts:
 def _grid_sampler(call: Call) -> Amounts:
     axes = 3 if "3d" in call.operator else 2
     neighbours = {0: 2**axes, 1: 0, 2: 4**axes}  # linear, nearest, cubic
-    return {"pooling": call.written * neighbours[call.given["interpolation_mode"]]}
-
-
-def _bag(call: Call) -> Amounts:
-    return {"reduction": call.given["indices"].numel() * call.given["weight"].shape[-1]}
+    taps = neighbours[call.given["interpolation_mode"]]
+    if "backward" in call.operator:
+        return {
+            "pooling": call.given["grad_output"].numel() * taps * sum(call.given["output_mask"])
+        }
+    return {"pooling": call.written * taps}
 
 
 def _pairs(call: Call) -> Amounts:
     return {"reduction": 3 * call.written * call.tensor(0).shape[-1]}
+
+
+def _scatter(call: Call) -> Amounts:
+    return {"scatter": call.given["index"].numel()} if call.given.get("reduce") else {}
+
+
+def _named_rows(family: str, rows: str) -> Count:
+    return lambda call: {family: call.given["indices"].numel() * call.given[rows].shape[-1]}
 
 
 def _put(call: Call) -> Amounts:
@@ -149,10 +158,11 @@ _OTHER_RULES: dict[str, Rule] = {
         "tanh_backward rrelu_with_noise_backward native_dropout_backward _masked_scale addr "
         "huber_loss_backward smooth_l1_loss_backward mse_loss_backward heaviside copysign "
         "soft_margin_loss_backward binary_cross_entropy_backward floor_divide rsub abs eq ge gt "
-        "le lt ne masked_fill threshold"
+        "le lt ne masked_fill threshold hardshrink_backward softshrink_backward"
     ),
     **Rule("pointwise", "one an element, and one for the sum", _read("pointwise", 2)).of(
-        "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss"
+        "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss "
+        "binary_cross_entropy_with_logits"
     ),
     **Rule("reduction", "one a target", _of("target", "reduction")).of(
         "nll_loss_forward nll_loss2d_forward"
@@ -163,11 +173,14 @@ _OTHER_RULES: dict[str, Rule] = {
     **Rule("reduction", "one an input element", _read("reduction")).of(
         "sum mean amax amin aminmax max min prod var std var_mean std_mean norm renorm dist trace "
         "linalg_vector_norm argmax argmin any all cumsum cumprod cummax cummin logsumexp "
-        "logcumsumexp nansum median nanmedian"
+        "logcumsumexp nansum median nanmedian count_nonzero"
     ),
-    **Rule("reduction", "one an element of the rows that are summed", _bag).of(
-        "_embedding_bag _embedding_bag_forward_only"
-    ),
+    **Rule("reduction", "one an element of the rows that are summed",
+           _named_rows("reduction", "weight")).of("_embedding_bag _embedding_bag_forward_only"),
+    **Rule("scatter", "one an element of the rows that were summed",
+           _named_rows("scatter", "grad")).of("_embedding_bag_backward"),
+    **Rule("reduction", "one an element of the rows whose norm is bounded",
+           _named_rows("reduction", "self")).of("embedding_renorm"),
     **Rule("reduction", "three a pair and axis", _pairs).of("_cdist_forward"),
     **Rule("normalisation", "running statistics 2 an element, own 4, or 5 with a weight",
            _batch_norm(1)).of(
@@ -192,6 +205,9 @@ _OTHER_RULES: dict[str, Rule] = {
         "_fused_rms_norm_backward"
     ),
     **Rule("normalisation", "3 an element", _read("normalisation", 3)).of("_weight_norm_interface"),
+    **Rule("normalisation", "twice the forward pass", _read("normalisation", 6)).of(
+        "_weight_norm_interface_backward"
+    ),
     **Rule("normalisation", "5 an element", _read("normalisation", 5)).of(
         "_softmax _log_softmax _safe_softmax"
     ),
@@ -221,11 +237,12 @@ _OTHER_RULES: dict[str, Rule] = {
         "upsample_bicubic2d_backward"
     ),
     **Rule("pooling", "one a neighbour that an output element is mixed from", _grid_sampler).of(
-        "grid_sampler_2d grid_sampler_3d"
+        "grid_sampler_2d grid_sampler_3d grid_sampler_2d_backward grid_sampler_3d_backward"
     ),
     **Rule("scatter", "one an element that is added", _of("source", "scatter")).of(
         "index_add index_reduce"
     ),
+    **Rule("scatter", "one an element that is added, if it reduces", _scatter).of("scatter"),
     **Rule("scatter", "one an element that is added", _of("index", "scatter")).of(
         "scatter_add scatter_reduce"
     ),
@@ -239,7 +256,9 @@ _OTHER_RULES: dict[str, Rule] = {
         "embedding_dense_backward col2im unfold_backward reflection_pad1d_backward "
         "reflection_pad2d_backward reflection_pad3d_backward replication_pad1d_backward "
         "replication_pad2d_backward replication_pad3d_backward upsample_nearest1d_backward "
-        "upsample_nearest2d_backward upsample_nearest3d_backward"
+        "upsample_nearest2d_backward upsample_nearest3d_backward "
+        "_upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward "
+        "_upsample_nearest_exact3d_backward"
     ),
     **Rule("random", "one a number that is drawn", _written("random")).of(
         "bernoulli binomial poisson normal normal_functional uniform exponential geometric cauchy "
@@ -278,12 +297,14 @@ ZERO: Mapping[str, str] = MappingProxyType(
         "empty empty_like empty_strided empty_permuted new_empty new_empty_strided zeros "
         "zeros_like new_zeros ones ones_like new_ones full full_like new_full scalar_tensor arange "
         "linspace logspace eye fill zero resize resize_as _resize_output set lift lift_fresh "
-        "tril_indices triu_indices hann_window",
+        "tril_indices triu_indices hann_window _efficientzerotensor",
     )
     | _zero(
         "copies, or changes the type",
         "clone copy _to_copy _pin_memory _conj_physical complex _unsafe_view _reshape_alias detach "
-        "view_as_real view_as_complex",
+        "view_as_real view_as_complex alias_copy as_strided_copy diagonal_copy expand_copy "
+        "narrow_copy permute_copy select_copy slice_copy split_copy split_with_sizes_copy "
+        "squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsqueeze_copy view_copy",
     )
     | _zero(
         "moves elements",
@@ -293,15 +314,16 @@ ZERO: Mapping[str, str] = MappingProxyType(
         "_unsafe_masked_index index_select index_copy "
         "index_fill gather take embedding repeat repeat_interleave roll rot90 flip tril triu "
         "slice_scatter select_scatter diagonal_scatter as_strided_scatter slice_backward "
-        "select_backward diagonal_backward diag_embed scatter masked_scatter "
+        "select_backward diagonal_backward diag_embed masked_scatter "
         "masked_scatter_backward masked_select im2col channel_shuffle pixel_shuffle "
         "pixel_unshuffle max_unpool2d max_unpool3d upsample_nearest1d upsample_nearest2d "
         "upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
-        "_upsample_nearest_exact3d",
+        "_upsample_nearest_exact3d _pack_padded_sequence _pack_padded_sequence_backward",
     )
     | _zero("finds places", "nonzero nonzero_static")
     | _zero("reads one number, or checks", "_local_scalar_dense _assert_async _assert_scalar "
-            "_assert_tensor_metadata _functional_assert_async is_same_size equal")
+            "_assert_tensor_metadata _functional_assert_async is_same_size equal "
+            "_has_same_storage_numel")
 )  # fmt: skip
 
 
@@ -319,4 +341,13 @@ def look_up(func: Any, call: Call) -> Rule | str | None:
         return DISCRETE
     if operator in RULES:
         return RULES[operator]
-    return POINTWISE if torch.Tag.pointwise in func.tags and call.results else None
+    return POINTWISE if _pointwise_tag(func, operator) and call.results else None
+
+
+def _pointwise_tag(func: Any, operator: str) -> bool:
+    """Whether torch tags it as pointwise; forward-mode differentiation runs untagged twins."""
+    if func.namespace != "prims":
+        return torch.Tag.pointwise in func.tags
+    twin = getattr(torch.ops.aten, operator, None)
+    overloads = () if twin is None else (getattr(twin, name) for name in twin.overloads())
+    return any(torch.Tag.pointwise in overload.tags for overload in overloads)

@@ -15,15 +15,22 @@ from neuroconv.flops.measured import Measured, measure
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 from neuroconv.flops.stand_in import as_inputs
 from neuroconv.flops.traffic import Traffic, measure_traffic
+from neuroconv.layers.cost import Cost
 
 COUNTERS = ("closed_form", "exact", "fvcore")
 # A model of more floats would not fit beside itself on most machines.
 _FVCORE_PARAMETERS = 2_000_000_000
 
 
-def ratio(amount: int, parts: int) -> float:
+def ratio(amount: float, parts: int) -> float:
     """amount / parts, an int wherever it is one: past 2**53 a float would lose digits."""
-    return amount // parts if amount % parts == 0 else amount / parts
+    return amount // parts if isinstance(amount, int) and amount % parts == 0 else amount / parts
+
+
+def _executed_flop(cost: Cost) -> int:
+    """FLOPs of a stage's multiply-adds, as the algorithm that runs executes them. A sparse synapse
+    is one product, half a multiply-add: FLOPs are whole, `Cost.executed` is rounded down."""
+    return 2 * sum(cost.macs.values()) + (cost.pointwise if cost.linear else 0)
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,12 @@ class Profile:
         neurons: per sample, of the cells and of plain layers (a unit at a position).
         synapses: per sample, of the cells and of plain layers (connections).
         counts: what each counter that ran saw.
-        skipped: for each that did not, and for a training step that could not be counted, why.
+        skipped: for each that did not, and for a training step or a time that could not be taken,
+            why.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
+        hidden: those of them that run contractions, which are in no stage: with them neurons and
+            synapses are too few.
         training: a training step by the exact counter, its backward pass in `training.backward`;
             None if nothing is trained, or `skipped` says why.
         training_batch: samples in that step: the batch, but at least two, since one sample has no
@@ -65,6 +75,7 @@ class Profile:
     skipped: Mapping[str, str]
     stages: tuple[StageRow, ...]
     unstated: tuple[str, ...]
+    hidden: tuple[str, ...]
     training: Counts | None
     training_batch: int
     doubled: Counts | None
@@ -94,10 +105,10 @@ class Profile:
         return sum(row.cost.direct or 0 for row in rows) if rows else None
 
     @property
-    def executed_mac(self) -> int | None:
+    def executed_mac(self) -> float | None:
         """Dendrites by the algorithm that runs, its spectral products included."""
         rows = self._dendrites
-        return sum(row.cost.executed for row in rows) if rows else None
+        return ratio(sum(_executed_flop(row.cost) for row in rows), 2) if rows else None
 
     @property
     def stages_flop(self) -> int:
@@ -106,8 +117,10 @@ class Profile:
 
     @property
     def complete(self) -> Mapping[str, Counts]:
-        """The counters that had a rule for all that ran: these must agree."""
-        return {name: counts for name, counts in self.counts.items() if not counts.uncounted}
+        """The counters that had a rule for all contractions that ran: these must agree."""
+        missing: dict[str, object] = {name: c.uncounted for name, c in self.counts.items()}
+        missing["closed_form"] = self.hidden  # it knows what its other modules run
+        return {name: counts for name, counts in self.counts.items() if not missing[name]}
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -143,17 +156,22 @@ class Profile:
         return next(self.counts[name] for name in order if name in self.counts)
 
     @property
-    def mac(self) -> int:
+    def _mac_flop(self) -> int:
+        """Two for each of `mac`, as a whole number."""
+        products = sum(row.cost.pointwise for row in self.stages if row.cost.linear)
+        return 2 * self.reference.mac + products
+
+    @property
+    def mac(self) -> float:
         """Multiply-adds of all that is linear: contractions, and at two FLOPs each the products of
         synapses and of an FFT's spectra. Norms and activations are in `flop_per_sample`, as those
         of plain layers are."""
-        products = sum(row.cost.pointwise // 2 for row in self.stages if row.cost.linear)
-        return self.reference.mac + products
+        return ratio(self._mac_flop, 2)
 
     @property
     def mac_per_sample(self) -> float:
         """`mac` by sample."""
-        return ratio(self.mac, self.batch)
+        return ratio(self._mac_flop, 2 * self.batch)
 
     @property
     def flop_per_sample(self) -> float:
@@ -162,19 +180,19 @@ class Profile:
 
     @property
     def shared_flop(self) -> int | None:
-        """FLOPs of a call whatever its batch, such as a filter's transform; None if unknown."""
+        """FLOPs of a call whatever its batch, such as a filter's transform; None if unknown, or if
+        samples meet each other, so that a batch twice as large costs more than twice as much."""
         once = self.counts.get("exact")
-        if once is None or self.doubled is None:
+        if once is None or self.doubled is None or self.doubled.flop > 2 * once.flop:
             return None
         return 2 * once.flop - self.doubled.flop
 
     @property
     def own_flop_per_sample(self) -> float | None:
-        """FLOPs that each further sample adds: all but the shared; None if unknown."""
-        once = self.counts.get("exact")
-        if once is None or self.doubled is None:
+        """FLOPs that each further sample adds: all but the shared; None if that is None."""
+        if self.shared_flop is None:
             return None
-        return ratio(self.doubled.flop - once.flop, self.batch)
+        return ratio(self.counts["exact"].flop - self.shared_flop, self.batch)
 
     @property
     def backward_flop_per_sample(self) -> float | None:
@@ -185,13 +203,17 @@ class Profile:
 
     @property
     def mac_per_synapse(self) -> float | None:
-        """`mac` by sample and synapse; None for a model without synapses."""
-        return ratio(self.mac, self.batch * self.synapses) if self.synapses else None
+        """`mac` by sample and synapse; None for a model without synapses, or with hidden ones."""
+        return self._by(2 * self.synapses, self._mac_flop)
 
     @property
     def flop_per_byte(self) -> float:
         """Arithmetic intensity: FLOPs over the bytes that all operators move."""
         return self.reference.flop / max(1, self.traffic.moved_bytes)
+
+    @property
+    def _other_flop(self) -> int:
+        return max(0, self.reference.flop - self._mac_flop)
 
     def energy(self, node: str = DEFAULT_NODE) -> Energy:
         """The estimated energy of one sample, every multiply-add executed.
@@ -201,7 +223,7 @@ class Profile:
         """
         return estimate_energy(
             self.mac / self.batch,
-            (self.reference.flop - 2 * self.mac) / self.batch,
+            self._other_flop / self.batch,
             self.traffic.moved_bytes / self.batch,
             node,
         )
@@ -218,46 +240,49 @@ class Profile:
         """
         if self.measured is None:
             return None
-        driven, heard, replaced = 0, 0.0, 0
+        driven, heard, replaced = 0.0, 0.0, 0.0
         for row in self.stages:
             shares = self.measured.firing.get(row.module)
             if shares is not None and row.cost.linear:
-                mac = row.cost.executed if row.cost.direct is None else row.cost.direct
+                executed = _executed_flop(row.cost) / 2
+                mac = executed if row.cost.direct is None else row.cost.direct
                 driven += mac
                 heard += mac * shares.heard
-                replaced += row.cost.executed
+                replaced += executed
         return at_rate(
             driven / self.batch,
             heard / driven if driven else 0.0,
             mac=max(0, self.mac - replaced) / self.batch,
-            other_flop=(self.reference.flop - 2 * self.mac) / self.batch,
+            other_flop=self._other_flop / self.batch,
             moved_bytes=self.traffic.moved_bytes / self.batch,
             node=node,
         )
 
     @property
     def flop_per_neuron(self) -> float | None:
-        """`flop_per_sample` by neuron, every operator counted; None without neurons."""
-        return ratio(self.reference.flop, self.batch * self.neurons) if self.neurons else None
+        """`flop_per_sample` by neuron, every operator counted; None as for `mac_per_synapse`."""
+        return self._by(self.neurons, self.reference.flop)
 
     @property
     def mac_per_neuron(self) -> float | None:
-        """`mac` by sample and neuron; None for a model without neurons."""
-        return ratio(self.mac, self.batch * self.neurons) if self.neurons else None
+        """`mac` by sample and neuron; None as for `mac_per_synapse`."""
+        return self._by(2 * self.neurons, self._mac_flop)
 
     @property
     def mac_per_neuron_step(self) -> float | None:
-        """`mac` by sample, neuron and time step; None for a model without neurons."""
-        steps = self.batch * self.neurons * self.time_steps
-        return ratio(self.mac, steps) if steps else None
+        """`mac` by sample, neuron and time step; None as for `mac_per_synapse`."""
+        return self._by(2 * self.neurons * self.time_steps, self._mac_flop)
+
+    def _by(self, parts: int, amount: int) -> float | None:
+        return ratio(amount, self.batch * parts) if parts and not self.hidden else None
 
     def dendritic_mac_per_neuron(self, column: str) -> float | None:
         """Dendrites' MAC by dendritic neuron; column is "essay", "direct" or "executed"."""
         columns = {
             "essay": self.essay_mac, "direct": self.direct_mac, "executed": self.executed_mac
         }  # fmt: skip
-        amount = columns[column]
-        return None if amount is None else ratio(amount, self.batch * self.dendritic_neurons)
+        amount, parts = columns[column], self.batch * self.dendritic_neurons
+        return None if amount is None else ratio(amount, parts) if parts else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the units in the keys; integers stay integers of any size."""
@@ -271,6 +296,7 @@ class Profile:
             "buffer_elements": self.buffers,
             "neurons_per_sample": self.neurons,
             "synapses_per_sample": self.synapses,
+            "neurons_and_synapses_complete": not self.hidden,
             "dendritic_neurons_per_sample": self.dendritic_neurons,
             "dendrites_essay_mac_per_neuron": per_neuron("essay"),
             "dendrites_direct_mac_per_neuron": per_neuron("direct"),
@@ -319,6 +345,7 @@ class Profile:
             "counters_agree": self.agree,
             "counters_disagreements": list(self.disagreements),
             "modules_unstated": list(self.unstated),
+            "modules_with_hidden_contractions": list(self.hidden),
             "stages": [self._stage(row) for row in self.stages],
         }
 
@@ -335,7 +362,7 @@ class Profile:
             "synapses_per_sample": cost.synapses,
             "essay_mac_per_sample": per_sample(cost.essay),
             "direct_mac_per_sample": per_sample(cost.direct),
-            "executed_mac_per_sample": per_sample(cost.executed),
+            "executed_mac_per_sample": ratio(_executed_flop(cost), 2 * self.batch),
             "mac_per_sample_by_family": {f: per_sample(mac) for f, mac in cost.macs.items()},
             "other_flop_per_sample": per_sample(cost.other),
             "share_of_flop": ratio(cost.flop, self.stages_flop) if self.stages_flop else 0.0,
@@ -400,7 +427,7 @@ def profile(
             training_traffic = measure_traffic(
                 model, several, device=device, backward=True, training=True, counter=counter
             )
-        except ValueError as error:  # a norm that counts its batches reads a value
+        except (RuntimeError, ValueError) as error:  # it reads values, cannot be differentiated ...
             skipped["training"] = str(error)
         else:
             training = counter.counts(device)
@@ -428,6 +455,8 @@ def profile(
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
     frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
     traffic = measure_traffic(model, items, device=device)
+    if timed and not traffic.moved_bytes:
+        skipped["time"] = "the model moves no byte"
     reference = next(counts[each] for each in ("exact", "fvcore", "closed_form") if each in counts)
     return Profile(
         name=type(model).__name__ if name is None else name,
@@ -442,6 +471,7 @@ def profile(
         skipped=skipped,
         stages=closed.rows,
         unstated=tuple(closed.counts.uncounted),
+        hidden=closed.hidden,
         training=training,
         training_batch=several[0].shape[0],
         doubled=doubled,
@@ -449,7 +479,7 @@ def profile(
         training_traffic=training_traffic,
         measured=(
             measure(model, items, device, flop=reference.flop, moved_bytes=traffic.moved_bytes)
-            if timed
+            if timed and traffic.moved_bytes
             else None
         ),
     )

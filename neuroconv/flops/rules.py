@@ -27,10 +27,10 @@ to the last digit. The rest is counted too, but not compared: one library call m
 for one counter and four for another (an average over a whole image is a pool or a mean).
 
 Biases ride on a contraction and are not counted; their gradients are reductions. Complex products
-are four real ones. The backward pass of a contraction is one of its size for each gradient asked
-for, that of a norm twice its forward pass. Views, copies, allocation, indexing, and integer or
-Boolean arithmetic cost nothing: `Counts.zero` says which and why. What runs and has no rule is
-listed as uncounted.
+are four real ones, a complex convolution the three that torch makes of it. The backward pass of a
+contraction is one of its size for each gradient asked for, that of a norm twice its forward pass.
+Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing: `Counts.zero`
+says which and why. What runs and has no rule is listed as uncounted.
 """
 
 import math

@@ -1,12 +1,17 @@
 """Run a model on stand-in tensors, and leave the model as it was."""
 
+import copy
 import random
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -23,16 +28,64 @@ def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return items
 
 
-def _like(tensor: Tensor, device: torch.device, *, copy: bool) -> Tensor:
+def _like(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "meta":
         other = torch.empty_like(tensor, device=device, requires_grad=False)
     elif tensor.is_meta:  # what an input holds does not change a count, but an operator needs data
         other = torch.zeros_like(tensor, device=device, requires_grad=False)
     else:
-        other = tensor.detach().to(device, copy=copy)
+        other = tensor.detach().to(device, copy=True)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(other, requires_grad=tensor.requires_grad)
     return other.requires_grad_(tensor.requires_grad)
+
+
+class _Copies:
+    """Copies of what modules hold, each made once: what is shared or tied stays so.
+
+    Args:
+        registered: parameters and buffers, whose copies lie on `device`; other tensors stay where
+            they are.
+    """
+
+    def __init__(self, registered: list[Tensor], device: torch.device) -> None:
+        self._registered = {id(tensor) for tensor in registered}
+        self._device = device
+        self._made: dict[int, Any] = {}
+
+    def of(self, value: Any) -> Any:
+        """The value's copy; a module, a function or an object of an unknown class is itself."""
+        if id(value) not in self._made:
+            self._made[id(value)] = self._shell(value)
+            self._fill(value, self._made[id(value)])
+        return self._made[id(value)]
+
+    def _shell(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return _like(value, self._device if id(value) in self._registered else value.device)
+        if isinstance(value, torch.Generator):
+            generator = torch.Generator(value.device)
+            generator.set_state(value.get_state())
+            return generator
+        if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
+            return copy.deepcopy(value)
+        if type(value) is tuple:
+            return tuple(map(self.of, value))
+        if type(value) in (list, set, deque, dict, OrderedDict, defaultdict, Counter):
+            return copy.copy(value)
+        return value
+
+    def _fill(self, value: Any, made: Any) -> None:
+        """Replaces what a copied container holds by copies, after the container itself is known,
+        since it may hold itself."""
+        if made is value:
+            return
+        if isinstance(value, list | deque):
+            for place, held in enumerate(value):
+                made[place] = self.of(held)
+        elif isinstance(value, dict):
+            for key, held in value.items():
+                made[key] = self.of(held)
 
 
 @contextmanager
@@ -41,61 +94,67 @@ def stand_in(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Inside, the model holds other tensors on `device`, and the context is the inputs there.
 
-    On "meta" nothing is copied and nothing takes memory. Elsewhere parameters are shared where they
-    already lie on the device, buffers and inputs copied. On leaving, everything the run may have
-    moved is back: parameters, buffers, training flags, cached attributes, random-number state.
+    On "meta" nothing is copied and nothing takes memory. Elsewhere parameters, buffers and inputs
+    are copied, since a model may write to any of them. So are the lists, dictionaries, tensors and
+    generators that a module holds as plain attributes. On leaving, everything the run may have
+    moved is back: parameters, buffers, submodules, hooks, training flags, attributes, and the state
+    of every generator. What a module reaches only through objects of other classes is not watched.
+
+    Raises:
+        ValueError: a device that is missing, a model on meta that is to run on another device, or a
+            model of lazy or scripted modules, for which nothing can stand in.
     """
     place = torch.device(device)
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
-    if place.type != "meta" and any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+    registered: list[Tensor] = [*model.parameters(), *model.buffers()]
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{path or 'the model'} is a scripted module, which holds its tensors out of "
+                "reach; use the nn.Module that it was made from"
+            )
+    if any(map(is_lazy, registered)):
+        raise ValueError(
+            "the model has lazy modules, whose parameters have no shape yet; call it once on an "
+            "input first"
+        )
+    if place.type != "meta" and any(tensor.is_meta for tensor in registered):
         raise ValueError(f"the model is on meta and cannot run on {device!r}; use device='meta'")
 
-    others: dict[int, Tensor] = {}  # by identity, so that tied weights stay tied
-
-    def other(tensor: Tensor | None, *, copy: bool) -> Tensor | None:
-        if tensor is None:
-            return None
-        if id(tensor) not in others:
-            others[id(tensor)] = _like(tensor, place, copy=copy)
-        return others[id(tensor)]
-
     saved = [(module, dict(module.__dict__)) for module in model.modules()]
-    held = [value for _, attributes in saved for value in attributes.values()]
-    generators = {
-        generator: generator.get_state()
-        for generator in held
-        if isinstance(generator, torch.Generator)
-    }
     # The global generators too: a model may draw from them.
     plain_random, numpy_random = random.getstate(), np.random.get_state()  # noqa: NPY002
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     try:
-        for module, attributes in saved:
-            module.__dict__["training"] = training
-            for table, held in attributes.items():
-                if "_hooks" in table and isinstance(held, dict):
-                    module.__dict__[table] = held.copy()  # a failed trace leaves its own
-            for table, copy in (("_parameters", False), ("_buffers", True)):
-                module.__dict__[table] = {
-                    key: other(tensor, copy=copy) for key, tensor in attributes[table].items()
-                }
-            if isinstance(module, nn.RNNBase):  # it keeps a second list of its weights
-                names = module._flat_weights_names
-                module.__dict__["_flat_weights"] = [getattr(module, name) for name in names]
-        # The fused attention path of inference is one operator whose inside no counter sees.
-        torch.backends.mha.set_fastpath_enabled(False)
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-            yield tuple(_like(item, place, copy=True) for item in inputs)
+        with (
+            torch.inference_mode(False),  # its tensors know no gradient, its operators no parts
+            torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+        ):
+            copies = _Copies(registered, place)
+            for module, attributes in saved:
+                own = {name: copies.of(value) for name, value in attributes.items()}
+                module.__dict__.update(own | {"training": training})
+            # The fused attention path of inference is one operator whose inside no counter sees.
+            torch.backends.mha.set_fastpath_enabled(False)
+            yield tuple(_like(item, place) for item in inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         random.setstate(plain_random)
         np.random.set_state(numpy_random)  # noqa: NPY002
-        for generator, state in generators.items():
-            generator.set_state(state)
         for module, attributes in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Inside, what torch.compile would fuse runs operator by operator; else nobody sees them."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from rich.text import Text
 from neuroconv.flops.energy import Energy
 from neuroconv.flops.measured import Measured
 from neuroconv.flops.profile import Profile, ratio
-from neuroconv.flops.rules import Counts
 
 Convention = Literal["mac", "flop"]
 
@@ -26,7 +25,9 @@ def _number(value: float | None, factor: int = 1) -> str:
     if value is None:
         return "-"
     value = value * factor
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _agreement(profile: Profile) -> str:
@@ -42,8 +43,11 @@ def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -
     factor, unit = _factor(convention), convention.upper()
     table = Table(
         caption="1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP. A sample is one element "
-        "of the batch, a window of all its time steps; executed: the algorithm that runs. Moved: "
-        "every operator reads and writes memory; compulsory: a cache holds all in between."
+        "of the batch, a window of all its time steps. Executed: by the algorithm that runs, the "
+        "products of sparse synapses and of spectra, which are no contractions, at two to a MAC. "
+        "Moved: every operator reads and writes memory; compulsory: a cache holds all in between."
+        + " Partial: something ran for which there is no rule, or no closed form."
+        * any(p.hidden or len(p.complete) < len(p.counts) for p in profiles)
     )
     table.add_column("")
     for profile in profiles:
@@ -73,9 +77,13 @@ def _sizes(profiles: Sequence[Profile]) -> Rows:
     return [
         ("trained parameters", [_number(p.parameters) for p in profiles]),
         ("frozen parameters", [_number(p.frozen_parameters or None) for p in profiles]),
-        ("neurons", [_number(p.neurons) for p in profiles]),
-        ("synapses", [_number(p.synapses) for p in profiles]),
+        ("neurons a sample", [_number(p.neurons) + _partly(p.hidden) for p in profiles]),
+        ("synapses a sample", [_number(p.synapses) + _partly(p.hidden) for p in profiles]),
     ]
+
+
+def _partly(missing: object) -> str:
+    return " (partial)" if missing else ""
 
 
 def _multiply_adds(profiles: Sequence[Profile], unit: str, factor: int) -> Rows:
@@ -126,7 +134,7 @@ def _memory(profiles: Sequence[Profile]) -> Rows:
         ("compulsory: bytes a call", [batch(p.traffic.compulsory_bytes) for p in profiles]),
         ("peak memory of a call", [batch(p.traffic.peak_bytes) for p in profiles]),
         (
-            f"peak memory of a training step of {_batches(profiles)}",
+            f"peak memory of a training step, batch {_batches(profiles)}",
             [batch(None if (t := p.training_traffic) is None else t.peak_bytes) for p in profiles],
         ),
         ("intensity: FLOP a byte moved", [f"{p.flop_per_byte:.3g}" for p in profiles]),
@@ -169,7 +177,7 @@ def _energy(profiles: Sequence[Profile]) -> Rows:
     return [
         ("energy a sample, dense (estimate)", [span(p.energy()) for p in profiles]),
         (
-            "energy a sample at the measured firing (estimate)",
+            "energy a sample at the measured firing, dendrites direct (estimate)",
             [span(p.energy_at_rate()) for p in profiles],
         ),
     ]
@@ -178,8 +186,8 @@ def _energy(profiles: Sequence[Profile]) -> Rows:
 def _counters(profiles: Sequence[Profile], unit: str, factor: int) -> Rows:
     rows: Rows = [
         (
-            f"{counter} on {_devices(profiles, counter)}: {unit} a batch",
-            [_witness(p.counts.get(counter), factor) for p in profiles],
+            f"contractions, {counter} on {_devices(profiles, counter)}: {unit} a batch",
+            [_witness(p, counter, factor) for p in profiles],
         )
         for counter in ("closed_form", "exact", "fvcore")
         if any(counter in p.counts or counter in p.skipped for p in profiles)
@@ -187,10 +195,11 @@ def _counters(profiles: Sequence[Profile], unit: str, factor: int) -> Rows:
     return [*rows, ("counters agree to the last digit", [_agreement(p) for p in profiles])]
 
 
-def _witness(counts: Counts | None, factor: int) -> str:
+def _witness(profile: Profile, counter: str, factor: int) -> str:
+    counts = profile.counts.get(counter)
     if counts is None:
-        return "skipped"
-    return _number(counts.mac, factor) + (" (partial)" if counts.uncounted else "")
+        return "skipped" if counter in profile.skipped else "-"
+    return _number(counts.mac, factor) + _partly(counter not in profile.complete)
 
 
 def in_units(value: float, unit: str) -> str:
@@ -221,20 +230,29 @@ def _devices(profiles: Sequence[Profile], counter: str) -> str:
 def stage_table(profile: Profile, convention: Convention = "mac") -> Table:
     """One row for each stage that costs anything, per sample, by module.
 
-    "other" is what is no multiply-add, and the share is of the FLOPs of all stages.
+    "other" is what is no multiply-add, and the share is of the FLOPs of all stages. Columns that no
+    stage fills are left out.
     """
     factor, unit = _factor(convention), convention.upper()
     table = Table(
         title=f"{profile.name}: {unit} a sample, stage by stage",
-        caption="other: FLOP beside multiply-adds (norms, activations, sums); share: of all FLOP",
+        caption="other: FLOP beside multiply-adds (norms, activations, sums); share: of the FLOP "
+        "of all stages" + ("; modules without a closed form are missing" * bool(profile.hidden)),
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
     )
     table.add_column("stage", overflow="fold")
-    for column in ("essay", "direct", "executed", "other", "share"):
-        table.add_column(column, justify="right", no_wrap=True)
     rows = profile.to_dict()["stages"]
+    columns = {
+        "essay": ("essay_mac_per_sample", factor),
+        "direct": ("direct_mac_per_sample", factor),
+        "executed": ("executed_mac_per_sample", factor),
+        "other": ("other_flop_per_sample", 1),
+    }
+    columns = {name: held for name, held in columns.items() if any(row[held[0]] for row in rows)}
+    for column in (*columns, "share"):
+        table.add_column(column, justify="right", no_wrap=True)
     modules = list(dict.fromkeys(row["module"] for row in rows))
     for module in modules:
         own = [row for row in rows if row["module"] == module]
@@ -247,10 +265,7 @@ def stage_table(profile: Profile, convention: Convention = "mac") -> Table:
                 continue
             table.add_row(
                 row["stage"],
-                _number(row["essay_mac_per_sample"], factor),
-                _number(row["direct_mac_per_sample"], factor),
-                _number(row["executed_mac_per_sample"] or None, factor),
-                _number(row["other_flop_per_sample"] or None),
+                *(_number(row[key] or None, of) for key, of in columns.values()),
                 f"{row['share_of_flop']:.1%}",
             )
     return table

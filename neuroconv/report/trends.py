@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from neuroconv.brain.records import HPCG_RECORDS
-from neuroconv.brain.trends import TRENDS, Trend
+from neuroconv.brain.growth.records import HPCG_RECORDS
+from neuroconv.brain.growth.trends import TRENDS, Trend
 from neuroconv.report.style import COLOURS, INK, STROKES, plain
 
 FIRST_YEAR, LAST_YEAR = 2010, 2100

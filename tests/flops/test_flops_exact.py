@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuroconv.flops import Counts, count_closed_form, count_exact
@@ -49,6 +50,11 @@ FORWARD: dict[str, tuple[Callable[..., object], tuple[Tensor, ...], dict[str, in
     "scatter_add": (lambda x: torch.zeros_like(x).scatter_add(
         0, torch.zeros(4, 10, dtype=torch.long, device=x.device), x[:4]), (flat,),
         {"scatter": 40}),
+    "scatter_that_adds": (lambda x: torch.zeros_like(x).scatter(
+        0, torch.zeros(4, 10, dtype=torch.long, device=x.device), 0.5, reduce="add"), (flat,),
+        {"scatter": 40}),
+    "scatter_that_replaces": (lambda x: torch.zeros_like(x).scatter(
+        0, torch.zeros(4, 10, dtype=torch.long, device=x.device), x[:4]), (flat,), {}),
     "index_add": (lambda x: x.index_add(0, torch.tensor([0, 1, 1], device=x.device), x[:3]),
                   (flat,), {"scatter": 30}),
     "index_put": (lambda x: x.index_put((torch.tensor([0, 0], device=x.device),), x[:2],
@@ -77,6 +83,24 @@ FORWARD: dict[str, tuple[Callable[..., object], tuple[Tensor, ...], dict[str, in
                         {"matmul": 4 * 6 * 6 * 10}),
     "cdist": (lambda x: torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"), (flat,),
               {"reduction": 3 * 36 * 10}),
+    # (-2 a, |a|^2, 1) by (b, 1, |b|^2): 12 terms; pointwise -2 a, a^2, b^2, bound and root.
+    "cdist_of_many": (lambda x: torch.cdist(x, x), (torch.zeros(30, 10),),
+                      {"matmul": 900 * 12, "pointwise": 3 * 300 + 2 * 900, "reduction": 2 * 300}),
+    "norms_bounded": (lambda w: F.embedding(torch.zeros(5, 3, dtype=torch.long, device=w.device),
+                                            w, max_norm=1.0), (flat.clone(),), {"reduction": 150}),
+    "logits_loss": (lambda x: F.binary_cross_entropy_with_logits(x, x), (flat,),
+                    {"pointwise": 120}),
+    "bilinear_of_nothing": (lambda x: F.bilinear(x[:0], x[:0], torch.zeros(7, 10, 10,
+                                                 device=x.device)), (flat,), {}),
+    "complex_convolution": (  # three real ones; their sums before, seven FLOP an output after
+        lambda x, w: F.conv1d(torch.complex(x, x), torch.complex(w, w)),
+        (torch.zeros(2, 3, 9), torch.zeros(5, 3, 3)),
+        {"convolution": 3 * 2 * 5 * 7 * 9, "pointwise": 54 + 45 + 7 * 70}),
+    "forward_mode": (lambda x: torch.func.jvp(torch.sin, (x,), (x,))[1], (flat,),
+                     {"pointwise": 3 * 60}),
+    "copied_view": (lambda x: torch.permute_copy(x, (1, 0)), (flat,), {}),
+    "packed": (lambda x: nn.utils.rnn.pack_padded_sequence(x, [3, 2], batch_first=True)[0],
+               (torch.zeros(2, 3, 4),), {}),
     "mse": (lambda x: F.mse_loss(x, x), (flat,), {"pointwise": 120}),
     "cross_entropy": (lambda x: F.cross_entropy(x, torch.zeros(6, dtype=torch.long,
                       device=x.device)), (flat,), {"normalisation": 300, "reduction": 6}),
@@ -121,6 +145,15 @@ BACKWARD: dict[str, tuple[Callable[..., object], tuple[Tensor, ...], dict[str, i
     "embedding": (lambda w: F.embedding(torch.zeros(5, 3, dtype=torch.long, device=w.device), w),
                   (leaf(6, 10),), {"scatter": 150}),
     "sum": (torch.sum, (leaf(6, 10),), {}),
+    "shrink": (F.hardshrink, (leaf(6, 10),), {"pointwise": 60}),
+    "weight_norm": (lambda v, g: torch._weight_norm(v, g), (leaf(6, 10), leaf(6, 1)),
+                    {"normalisation": 6 * 60}),
+    "embedding_bag": (lambda w: F.embedding_bag(torch.zeros(5, 3, dtype=torch.long,
+                      device=w.device), w, mode="sum"), (leaf(6, 10),), {"scatter": 15 * 10}),
+    "grid_sample": (lambda x, g: F.grid_sample(x, g, align_corners=False),
+                    (leaf(2, 4, 6, 8), leaf(2, 3, 3, 2)), {"pooling": 2 * 4 * 2 * 4 * 9}),
+    "upsample_nearest_exact": (lambda x: F.interpolate(x, scale_factor=2, mode="nearest-exact"),
+                               (leaf(2, 4, 6, 8),), {"scatter": 4 * 2 * 4 * 48}),
 }  # fmt: skip
 
 
@@ -187,6 +220,28 @@ def test_attention(device: str) -> None:
     assert counts.flops["normalisation"] == 5 * scores
     # The fused kernel makes the scores anew, the plain one has kept them.
     assert backward_of(counts).mac in (scores * 16, scores * 20)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_attention_of_grouped_heads(device: str) -> None:
+    query, key = torch.zeros(2, 8, 5, 4), torch.zeros(2, 2, 7, 4)
+
+    def attend(query: Tensor, key: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, key, enable_gqa=True)
+
+    counts = count(attend, query, key, device=device, strict=True)
+    assert counts.macs == {"matmul": 2 * 8 * 35 * (4 + 4)}
+
+
+def test_a_checkpoint_counts_its_second_forward_pass_as_backward() -> None:
+    layer = nn.Sequential(nn.Linear(3, 5), nn.ReLU())  # what the rectifier kept is made anew
+    for reentrant in (False, True):
+        counts = count(
+            lambda x, again=reentrant: checkpoint(layer, x, use_reentrant=again), leaf(2, 3),
+            device="cpu", backward=True, strict=True,
+        )  # fmt: skip
+        layer.zero_grad()
+        assert (counts.mac, backward_of(counts).mac) == (30, 30 + 2 * 30)
 
 
 def test_inference_mode_is_seen_through() -> None:

@@ -138,6 +138,115 @@ def test_integers_of_any_size_survive_json() -> None:
     assert read["stages"][0]["essay_mac_per_sample"] == 10**21 + 1
 
 
+class Attention(nn.Module):
+    """Written by hand: its products are no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.project(x).chunk(3, -1)
+        return torch.softmax(query @ key.transpose(1, 2), -1) @ value
+
+
+def test_products_that_no_module_states_are_named_and_make_the_closed_form_partial() -> None:
+    x = torch.zeros(2, 5, 8)
+    result = profile(nn.Sequential(Attention(), nn.Linear(8, 3)), x)
+    assert result.unstated == result.hidden == ("0 (Attention)",)
+    assert list(result.complete) == ["exact", "fvcore"]
+    assert result.agree is True
+    assert result.reference.mac == 2 * (5 * 8 * 24 + 2 * 25 * 8 + 5 * 8 * 3)
+    assert result.counts["closed_form"].mac == 2 * (5 * 8 * 24 + 5 * 8 * 3)
+    # Neurons and synapses are too few for a mean over them.
+    assert result.mac_per_neuron is result.mac_per_synapse is result.flop_per_neuron is None
+    assert result.to_dict()["neurons_and_synapses_complete"] is False
+    assert "(partial)" in rendered(summary_table([result]))
+    assert "are missing" in rendered(stage_table(result))
+
+
+class Turned(nn.Module):
+    """Without a formula, and without a product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(1)
+
+
+def test_a_module_without_a_formula_or_a_product_leaves_the_closed_form_complete() -> None:
+    result = profile(nn.Sequential(Turned(), nn.Linear(4, 3)), torch.zeros(2, 4))
+    assert (result.unstated, result.hidden) == (("0 (Turned)",), ())
+    assert "closed_form" in result.complete
+    assert result.agree is True
+    assert "(partial)" not in rendered(summary_table([result]))
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 5, 2, dtype=torch.cfloat)
+        self.linear = nn.Linear(8, 4, dtype=torch.cfloat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.conv(torch.complex(x, x)))
+
+
+def test_complex_layers_are_three_or_four_real_ones_to_every_counter() -> None:
+    result = profile(Complex(), torch.zeros(2, 3, 9))
+    assert list(result.complete) == ["closed_form", "exact", "fvcore"]
+    assert result.agree is True
+    assert result.reference.macs == {
+        "convolution": 3 * 2 * 5 * 8 * 3 * 2,
+        "matmul": 4 * 2 * 5 * 4 * 8,
+    }
+    assert result.counts["exact"].flops == result.counts["fvcore"].flops
+
+
+def test_samples_that_meet_have_no_shared_cost() -> None:
+    class Pairs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ x.T
+
+    result = profile(Pairs(), torch.zeros(3, 4))
+    assert result.doubled is not None
+    assert result.doubled.mac == 4 * result.reference.mac
+    assert result.shared_flop is result.own_flop_per_sample is None
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_a_sample_costs_the_same_in_any_batch(batch: int) -> None:
+    # 15 synapses and 5 steps: 75 products, half a multiply-add each.
+    cell = Granule(30, 1, backend="direct")
+    one, many = (profile(cell, torch.zeros(n, 30, 5)) for n in (1, batch))
+    assert many.mac_per_sample == one.mac_per_sample == 4_800 + 25 + 75 / 2
+    assert [row["executed_mac_per_sample"] for row in many.to_dict()["stages"]] == [
+        row["executed_mac_per_sample"] for row in one.to_dict()["stages"]
+    ]
+
+
+def test_what_cannot_be_trained_or_timed_is_skipped_with_the_reason() -> None:
+    class Derivative(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.func.grad(lambda z: self.linear(z).sum())(x)
+
+    for device in ("meta", "cpu"):
+        result = profile(Derivative(), torch.zeros(2, 3), device=device)
+        assert "saved tensor hooks" in result.skipped["training"]
+        assert result.reference.mac == 2 * 30
+        assert result.hidden == ("model (Derivative)",)
+    idle = profile(nn.Identity(), torch.zeros(2, 3), device="cpu", timed=True)
+    assert (idle.measured, idle.skipped) == (None, {"time": "the model moves no byte"})
+
+
+def test_an_attribute_that_is_called_closed_form_is_no_statement() -> None:
+    model = nn.Linear(3, 2)
+    model.closed_form = True  # type: ignore[assignment]
+    assert profile(model, torch.zeros(1, 3)).agree is True
+
+
 def test_disagreement_is_reported() -> None:
     result = profile(Stated(), torch.zeros(1, 2), counters=("closed_form", "exact"))
     assert result.agree is False

@@ -191,6 +191,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "max_pool3d_with_indices": (film, [2, 2, 2]),
     "binomial": (t, t),
     "embedding": (t, row),
+    "embedding_renorm": (t, row, 1.0, 2.0),
     "mv": (t, v),
     "permute": (t, [1, 0]),
     "pixel_shuffle": (film[0], 2),

@@ -1,0 +1,194 @@
+"""Counting leaves a model as it was, whatever the model does; what it cannot handle, it names."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from neuroconv.flops import count_exact, measure_time, measure_traffic, profile
+
+
+class Vandal(nn.Module):
+    """Changes itself in one way a call."""
+
+    def __init__(self, act: Callable[["Vandal", Tensor], None]) -> None:
+        super().__init__()
+        self.act = act
+        self.linear = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3).eval()
+        self.log: list[Any] = []
+        self.nested: dict[str, Any] = {"seen": {0}, "sums": [torch.zeros(3)]}
+        self.total = torch.zeros(3)  # no buffer
+        self.generator = np.random.default_rng(0)
+        self.python_generator = random.Random(1)
+        self.generators = [torch.Generator().manual_seed(2)]
+        self.itself: list[Any] = []
+        self.itself.append(self.itself)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.act(self, x)
+        result: Tensor = self.linear(x)
+        return result
+
+
+def writes_weights(model: Vandal, x: Tensor) -> None:
+    model.linear.weight.data.mul_(2)
+    model.linear.bias.data.zero_()
+
+
+def grows(model: Vandal, x: Tensor) -> None:
+    if "extra" not in model._modules:
+        model.extra = nn.Linear(3, 3, device=x.device)
+        model.register_buffer("late", x.detach().clone())
+        model.linear.register_forward_hook(lambda *_: None)
+
+
+def shrinks(model: Vandal, x: Tensor) -> None:
+    if "norm" in model._modules:
+        del model.norm
+
+
+def remembers(model: Vandal, x: Tensor) -> None:
+    model.log.append(x.shape)
+    model.nested["seen"].add(1)
+    model.nested["sums"][0] += 1
+    model.nested["new"] = 1
+    model.total += 1
+
+
+def draws(model: Vandal, x: Tensor) -> None:
+    model.generator.random()
+    model.python_generator.random()
+    torch.rand(2, generator=model.generators[0])
+    torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002
+
+
+def turns(model: Vandal, x: Tensor) -> None:
+    model.train(not model.training)
+    model.linear.weight.requires_grad_(False)
+    model.linear.bias.grad = torch.ones_like(model.linear.bias)
+    torch.set_grad_enabled(False)
+
+
+def breaks(model: Vandal, x: Tensor) -> None:
+    writes_weights(model, x)
+    remembers(model, x)
+    model.linear(x[:, :2])
+
+
+ACTS = (writes_weights, grows, shrinks, remembers, draws, turns, breaks)
+
+
+def described(model: Vandal) -> dict[str, Any]:
+    """All that the acts touch, by value."""
+    return {
+        "state": {key: value.tolist() for key, value in model.state_dict().items()},
+        "identity": {key: id(value) for key, value in model.named_parameters()},
+        "gradients": [p.grad is None for p in model.parameters()],
+        "trained": [p.requires_grad for p in model.parameters()],
+        "flags": {path: module.training for path, module in model.named_modules()},
+        "hooks": [len(module._forward_hooks) for module in model.modules()],
+        "log": list(model.log),
+        "nested": repr(model.nested),
+        "total": model.total.tolist(),
+        "cycle": model.itself[0] is model.itself,
+        "generators": (
+            str(model.generator.bit_generator.state),
+            model.python_generator.getstate(),
+            model.generators[0].get_state().tolist(),
+            torch.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            random.getstate(),
+        ),
+        "modes": (torch.is_grad_enabled(), len(_get_current_dispatch_mode_stack())),
+    }
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+def test_whatever_a_model_does_is_undone(act: Callable[..., None], device: str) -> None:
+    model, x = Vandal(act), torch.rand(4, 3)
+    model.linear(x).sum().backward()  # gradients of the user's own
+    before, given = described(model), x.tolist()
+    jobs: list[Callable[[], object]] = [lambda: profile(model, x, device=device)]
+    if device == "cpu":
+        jobs.append(lambda: measure_time(model, x, seconds=0.001))
+    for job in jobs:
+        if act is breaks:
+            with pytest.raises((ValueError, RuntimeError), match=r"cannot be multiplied|reduction"):
+                job()
+        else:
+            job()
+        assert described(model) == before
+    assert x.tolist() == given
+
+
+def test_weights_that_a_lookup_rescales_are_not_rescaled() -> None:
+    table = nn.Embedding(5, 3, max_norm=0.1)
+    before = table.weight.clone()
+    counts = profile(table, torch.zeros(2, 3, dtype=torch.long)).counts
+    assert torch.equal(table.weight, before)
+    assert counts["exact"].flops == counts["fvcore"].flops == {"reduction": 18}
+
+
+def test_under_inference_mode_a_training_step_is_counted_too() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5)), torch.rand(2, 3)
+    plain = profile(model, x)
+    with torch.inference_mode():
+        inferred = profile(model, torch.rand(2, 3))
+        assert torch.is_inference_mode_enabled()
+    assert inferred.backward_flop_per_sample == plain.backward_flop_per_sample is not None
+    assert (inferred.reference.macs, inferred.traffic) == (plain.reference.macs, plain.traffic)
+
+
+def test_bytes_inside_inference_mode_are_those_outside() -> None:
+    class Inferring(nn.Module):
+        def __init__(self, inside: bool) -> None:
+            super().__init__()
+            self.inside = inside
+            self.layers = nn.Sequential(nn.Conv1d(3, 5, 2), nn.Flatten(), nn.Linear(10, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.inference_mode(self.inside):
+                result: Tensor = torch.softmax(self.layers(x), 1)
+                return result
+
+    x = torch.rand(2, 3, 3)
+    inside, outside = (measure_traffic(Inferring(mode), x) for mode in (True, False))
+    for name in ("read_bytes", "written_bytes", "compulsory_bytes", "new_bytes"):
+        assert getattr(inside.forward, name) == getattr(outside.forward, name) > 0
+
+
+def test_scripted_and_lazy_modules_are_refused_with_the_way_out() -> None:
+    x = torch.rand(2, 3)
+    scripted = nn.Sequential(torch.jit.trace(nn.Linear(3, 3), x))
+    with pytest.raises(ValueError, match="0 is a scripted module"):
+        profile(scripted, x)
+    with pytest.raises(ValueError, match="call it once on an input first"):
+        profile(nn.Sequential(nn.LazyLinear(3)), x)
+
+
+def test_a_sparse_model_is_counted_but_its_bytes_are_not() -> None:
+    class Sparse(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sparse.mm(x.to_sparse(), x.T)
+
+    assert count_exact(Sparse(), torch.rand(2, 3), device="cpu").uncounted
+    with pytest.raises(ValueError, match=r"layout torch\.sparse_coo.*count_exact lists"):
+        measure_traffic(Sparse(), torch.rand(2, 3), device="cpu")
+
+
+def test_a_compiled_model_is_counted_operator_by_operator() -> None:
+    plain = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
+    compiled: Any = torch.compile(plain)
+    x = torch.rand(2, 3)
+    for device in ("meta", "cpu"):
+        seen = profile(compiled, x, device=device, counters=("closed_form", "exact"))
+        assert seen.agree
+        assert seen.reference.macs == count_exact(plain, x).macs
+    assert compiled._orig_mod is plain
