@@ -67,7 +67,7 @@ def test_a_section_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path) -
 def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
     status, report, _ = run(tmp_path, "--device", "cpu", "--data", str(data_root))
     assert status == 0, report["failed"]
-    assert len(report["sections"]) == 14
+    assert len(report["sections"]) == 16
     assert all(section["rows"] for section in report["sections"].values())
 
 

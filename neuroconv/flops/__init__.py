@@ -10,7 +10,8 @@ from neuroconv.flops.firing import ActiveShares, firing_shares
 from neuroconv.flops.fvcore_adapter import count_fvcore
 from neuroconv.flops.measured import Measured
 from neuroconv.flops.operators_table import operator_rules, operators_table
-from neuroconv.flops.profile import COUNTERS, Profile, profile
+from neuroconv.flops.profile import COUNTERS, profile
+from neuroconv.flops.record import Profile
 from neuroconv.flops.roofline import Peak, Placement, measure_peak, place
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 from neuroconv.flops.table import in_units, stage_table, summary_table

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from neuroconv.flops.energy import Energy
 from neuroconv.flops.measured import Measured
-from neuroconv.flops.profile import Profile, ratio
+from neuroconv.flops.record import Profile, ratio
 
 Convention = Literal["mac", "flop"]
 
