@@ -63,9 +63,9 @@ def grid_table(inputs: Inputs) -> Table:
     table.caption = (
         "essay: synapses x steps x taps. direct: a direct convolution, padding zeros included. "
         f"executed: what runs here, for padding 'same' {what_ran('purkinje', inputs)} of Purkinje "
-        f"and {what_ran('granule', inputs)} of granule cells; for one new step a stream reads its "
-        "window again and saves nothing. linear: no dendritic non-linearity, one dot product a "
-        "step."
+        f"and {what_ran('granule', inputs)} of granule cells; for one new step a Fourier "
+        "transform reads the window once more. linear: no dendritic non-linearity, one dot "
+        "product a step."
     )
     for column in ("algorithm, padding", "cells"):
         table.add_column(column, no_wrap=True)

@@ -6,7 +6,6 @@ costs is asked of the modules themselves, which state it from sizes alone (`clos
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -179,18 +178,12 @@ def _ran(cost: Cost, algorithm: str) -> str:
 def _tree_costs(
     tree: Sizes, synapses: int, padding: Mode
 ) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
-    """Of a window, and of the one new step of a stream, as `Population.closed_form` states it.
-
-    What runs in a stream reads the lingering steps again and so costs as much as a window; the
-    essay's rule and a direct convolution count the new step alone.
-    """
+    """Of a window, and of the one new step of a stream, as `Population.closed_form` states it: a
+    Fourier transform reads the lingering steps once more for it."""
     with torch.device("meta"):
         layer = DendriticConv(1, tree.sheet_shape, tree.filter_shape, padding, bias=False)
-    window, step = (
-        layer.closed_form(torch.Size((1, 1, steps, *tree.sheet_shape)), synapses)[0]
-        for steps in (tree.time_steps, 1)
-    )
-    return (window,), (replace(window, essay=step.essay, direct=step.direct),)
+    sheet = torch.Size((1, 1, tree.time_steps, *tree.sheet_shape))
+    return layer.closed_form(sheet, synapses), layer.closed_form(sheet, synapses, 1)
 
 
 @lru_cache(_CACHED)

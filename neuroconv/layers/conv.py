@@ -49,6 +49,7 @@ def dendritic_conv(
     mode: Mode = "same",
     backend: Backend = "auto",
     bias: Tensor | None = None,
+    steps: int | None = None,
 ) -> Tensor:
     """Filters every neuron's dendritic sheet with the neuron's own filter.
 
@@ -58,9 +59,11 @@ def dendritic_conv(
         mode: "same", "valid" or "per_dendrite"; see the module's docstring.
         backend: "auto", "direct", "fft" or "matmul".
         bias: a resting potential for each dendrite that comes out, (N, D').
+        steps: how many of the last steps to compute, for a stream that has seen the others; by
+            default all. No earlier step is worked on than these need.
 
     Returns:
-        The dendritic potential, (B, N, T, P', D') with P' and D' as the mode says.
+        The dendritic potential, (B, N, steps, P', D') with P' and D' as the mode says.
 
     Raises:
         ValueError: a wrong number of axes, disagreeing sizes, a filter larger than its sheet where
@@ -84,6 +87,13 @@ def dendritic_conv(
     time_steps, sites, dendrites = _sizes(sheet)[2:]
     _, k_time, branches, across = _sizes(filters)
     output_size((sites, dendrites), (branches, across), mode)
+    if steps is None:
+        steps = time_steps
+    elif not 1 <= steps <= time_steps:
+        raise ValueError(f"steps={steps}; expected 1 to {time_steps}, the steps of the sheet")
+    else:
+        sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
+        time_steps = int(sheet.shape[2])
     if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
         columns = dendritic_conv(
             sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1),
@@ -91,14 +101,15 @@ def dendritic_conv(
             "valid",
             backend,
             None if bias is None else bias.flatten().unsqueeze(-1),
+            steps,
         )
         return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
     window = (time_steps, sites, dendrites)
     chosen = choose_backend(window, (k_time, branches, across), mode, backend)
     if chosen == "matmul":
-        return _matmul_conv(sheet, filters, mode, bias)
+        return _matmul_conv(sheet, filters, mode, bias, steps)
     conv = _fft_conv if chosen == "fft" else _direct_conv
-    potential = conv(sheet, filters, mode)
+    potential = conv(sheet, filters, mode, steps)
     return potential if bias is None else potential + bias[:, None, None, :]
 
 
@@ -150,13 +161,17 @@ def conv_macs(
     taps: tuple[int, int, int],
     mode: Mode,
     backend: Backend,
+    steps: int | None = None,
 ) -> dict[str, int]:
     """Multiply-adds of one forward pass by operator family, from sizes alone.
 
     The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
-    once forward and once back for each time step, and every filter once for each time tap; its
-    spectral products are counted by `fft_products`.
+    once forward for each step that is read and once back for each that comes out (`steps`, the last
+    ones; by default all), and every filter once for each time tap; its spectral products are
+    counted by `fft_products`.
     """
+    steps = sheet[0] if steps is None else steps
+    sheet = (needed_steps(sheet[0], taps[0], steps), *sheet[1:])
     backend = choose_backend(sheet, taps, mode, backend)
     (time_steps, sites, dendrites), (k_time, branches, across), mode, columns = _columns(
         sheet, taps, mode
@@ -164,17 +179,22 @@ def conv_macs(
     cells = neurons * columns
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
     if backend == "direct":
-        points = time_steps * rows * cols
+        points = steps * rows * cols
         return {"convolution": batch * cells * points * k_time * branches * across}
     if backend == "matmul":
-        return {"matmul": batch * cells * time_steps**2 * sites * dendrites * rows * cols}
+        return {"matmul": batch * cells * time_steps * steps * sites * dendrites * rows * cols}
     size = _fft_size((sites, dendrites), (branches, across), mode)
-    transforms = cells * (2 * batch * time_steps + k_time)
+    transforms = cells * (batch * (time_steps + steps) + k_time)
     return {"fft": transforms * fft_macs(size[0] * size[1])}
 
 
 def fft_products(
-    batch: int, neurons: int, sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode
+    batch: int,
+    neurons: int,
+    sheet: tuple[int, int, int],
+    taps: tuple[int, int, int],
+    mode: Mode,
+    steps: int | None = None,
 ) -> int:
     """FLOPs of the spectral products of an FFT convolution: 6 for the complex product that starts
     the sum of a step, 8 for each complex multiply-add that goes on."""
@@ -182,8 +202,9 @@ def fft_products(
         sheet, taps, mode
     )
     size = _fft_size((sites, dendrites), (branches, across), mode)
-    pairs = sum(min(step + 1, k_time) for step in range(time_steps))
-    flops = 8 * pairs - 2 * time_steps
+    steps = time_steps if steps is None else steps
+    pairs = sum(min(step + 1, k_time) for step in range(time_steps - steps, time_steps))
+    flops = 8 * pairs - 2 * steps
     return flops * batch * neurons * columns * size[0] * (size[1] // 2 + 1)
 
 
@@ -196,6 +217,11 @@ def _columns(
     return (*sheet[:2], 1), (*taps[:2], 1), "valid", sheet[2]
 
 
+def needed_steps(time_steps: int, k_time: int, steps: int) -> int:
+    """How many of the last steps the last `steps` outputs read."""
+    return min(time_steps, steps + k_time - 1)
+
+
 def _sizes(tensor: Tensor) -> list[int]:
     """A tensor's shape in plain integers, which it does not hold while a tracer records."""
     return [int(size) for size in tensor.shape]
@@ -206,21 +232,24 @@ def _padding(taps: int, mode: Mode) -> tuple[int, int]:
     return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
 
 
-def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
     neurons, k_time, branches, across = _sizes(filters)
-    padded = F.pad(sheet, (*_padding(across, mode), *_padding(branches, mode), k_time - 1, 0))
+    history = steps + k_time - 1 - int(sheet.shape[2])  # before the window all is zero
+    padded = F.pad(sheet, (*_padding(across, mode), *_padding(branches, mode), history, 0))
     return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
 
 
-def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None) -> Tensor:
+def _matmul_conv(
+    sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int
+) -> Tensor:
     _, neurons, time_steps, sites, dendrites = _sizes(sheet)
     _, k_time, branches, across = _sizes(filters)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
-    band = _band((time_steps, sites, dendrites), (k_time, branches, across), mode)
+    band = _band((time_steps, sites, dendrites), (k_time, branches, across), mode, steps)
     place, tap = band.to(filters.device)
     # Points in the order that synapses leave them in, batch innermost: nothing is copied here.
     points = sheet.permute(1, 4, 3, 2, 0).flatten(1, 3)
-    entries = rows * cols * time_steps * points.shape[1]
+    entries = rows * cols * steps * points.shape[1]
     taps = filters.flatten(1).index_select(1, tap)
     matrices = filters.new_zeros(neurons, entries).index_copy(1, place, taps)
     potentials = torch.bmm(matrices.view(neurons, -1, points.shape[1]), points)
@@ -229,20 +258,24 @@ def _matmul_conv(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None
         # neighbours, several times faster than over the permuted result.
         together = potentials.view(neurons, cols, -1) + bias.unsqueeze(-1)
         potentials = together.view_as(potentials)
-    return potentials.unflatten(1, (cols, rows, time_steps)).permute(4, 0, 3, 2, 1)
+    return potentials.unflatten(1, (cols, rows, steps)).permute(4, 0, 3, 2, 1)
 
 
 @torch.compiler.assume_constant_result
-def _band(sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode) -> Tensor:
+def _band(
+    sheet: tuple[int, int, int], taps: tuple[int, int, int], mode: Mode, steps: int
+) -> Tensor:
     """(2, entries): the places of the (output, input) matrix that hold a tap, and the tap of each.
 
-    Points are numbered dendrite by dendrite, site by site, step by step.
+    Points are numbered dendrite by dendrite, site by site, step by step; outputs are the last
+    `steps` ones.
     """
     grids = []
     for axis, (points, k) in enumerate(zip(sheet, taps, strict=True)):
         before, after = (k - 1, 0) if axis == 0 else _padding(k, mode)
         out = points + before + after - k + 1
-        tap = np.arange(points)[None, :] + before - np.arange(out)[:, None]
+        first = out - steps if axis == 0 else 0
+        tap = np.arange(points)[None, :] + before - np.arange(first, out)[:, None]
         grids.append(np.where((tap >= 0) & (tap < k), tap, -1))
     time = grids[0][None, None, :, None, None, :]
     site = grids[1][None, :, None, None, :, None]
@@ -274,12 +307,12 @@ def _fast_length(points: int) -> int:
         points += 1
 
 
-def _fft_conv(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+def _fft_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
     needs_grad = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
     if needs_grad and not torch.jit.is_tracing():  # a tracer cannot look into a Function
-        result: Tensor = _FFTConv.apply(sheet, filters, mode)
+        result: Tensor = _FFTConv.apply(sheet, filters, mode, steps)
         return result
-    return _fft_forward(sheet, filters, mode)
+    return _fft_forward(sheet, filters, mode, steps)
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -302,17 +335,33 @@ def _conjugate(spectrum: Tensor) -> Tensor:
     return spectrum.conj().resolve_conj()
 
 
-def _sum_lags(inputs: Tensor, kernels: Tensor, *, forward: bool) -> Tensor:
-    """For each step, its spectrum times the last tap's, and so on `forward` or back in time.
+def _sum_past(inputs: Tensor, kernels: Tensor, steps: int) -> Tensor:
+    """For each of the last `steps`, its spectrum times the last tap's, the one before it times the
+    one before, and so on.
 
-    Shape: inputs (B, N, T, ...), kernels (N, K, ...) -> (B, N, T, ...)
+    Shape: inputs (B, N, T, ...), kernels (N, K, ...) -> (B, N, steps, ...)
     """
     time_steps, k_time = inputs.shape[2], kernels.shape[1]
-    total = inputs * kernels[:, k_time - 1].unsqueeze(1)
+    first = time_steps - steps
+    total = inputs[:, :, first:] * kernels[:, k_time - 1].unsqueeze(1)
     for lag in range(1, min(time_steps, k_time)):
-        early, late = slice(0, time_steps - lag), slice(lag, time_steps)
-        to, source = (late, early) if forward else (early, late)
-        total[:, :, to].addcmul_(inputs[:, :, source], kernels[:, k_time - 1 - lag].unsqueeze(1))
+        start = max(first, lag)  # the first step that has one so long before it
+        past = inputs[:, :, start - lag : time_steps - lag]
+        total[:, :, start - first :].addcmul_(past, kernels[:, k_time - 1 - lag].unsqueeze(1))
+    return total
+
+
+def _sum_future(grads: Tensor, kernels: Tensor) -> Tensor:
+    """The transpose of `_sum_past` over all steps: a step reaches as many later ones as there are
+    taps.
+
+    Shape: grads (B, N, T, ...), kernels (N, K, ...) -> (B, N, T, ...)
+    """
+    time_steps, k_time = grads.shape[2], kernels.shape[1]
+    total = grads * kernels[:, k_time - 1].unsqueeze(1)
+    for lag in range(1, min(time_steps, k_time)):
+        later = grads[:, :, lag:]
+        total[:, :, :-lag].addcmul_(later, kernels[:, k_time - 1 - lag].unsqueeze(1))
     return total
 
 
@@ -329,7 +378,7 @@ def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
     return total.sum((0, 2))
 
 
-def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
     sites, dendrites = _sizes(sheet)[3:]
     branches, across = _sizes(filters)[2:]
     size = _fft_size((sites, dendrites), (branches, across), mode)
@@ -339,8 +388,7 @@ def _fft_forward(sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
     potentials = []
     for part in _real(sheet).contiguous().split(_chunk(sheet, size)):
         inputs = torch.fft.rfft2(part, s=size)
-        # The last tap meets the present step, the one before it the step before, and so on.
-        spectra = _sum_lags(inputs, kernels, forward=True)
+        spectra = _sum_past(inputs, kernels, steps)
         potentials.append(torch.fft.irfft2(spectra, s=size)[..., :rows, :cols])
     return torch.cat(potentials).to(sheet.dtype)
 
@@ -354,16 +402,18 @@ class _FFTConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, sheet: Tensor, filters: Tensor, mode: Mode) -> Tensor:
+    def forward(ctx: Any, sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
         ctx.save_for_backward(sheet, filters)
         ctx.mode = mode
-        return _fft_forward(sheet, filters, mode)
+        return _fft_forward(sheet, filters, mode, steps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         sheet, filters = ctx.saved_tensors
         time_steps, sites, dendrites = _sizes(sheet)[2:]
+        # Steps that were not computed passed nothing on.
+        grad = F.pad(grad, (0, 0, 0, 0, time_steps - int(grad.shape[2]), 0))
         _, k_time, branches, across = _sizes(filters)
         size = _fft_size((sites, dendrites), (branches, across), ctx.mode)
         before = (_padding(branches, ctx.mode)[0], _padding(across, ctx.mode)[0])
@@ -375,7 +425,7 @@ class _FFTConv(torch.autograd.Function):
         for part, grad_part in parts:
             grads = torch.fft.rfft2(grad_part, s=size)
             if ctx.needs_input_grad[0]:
-                spectra = _sum_lags(grads, kernels, forward=False)  # a step reaches later ones
+                spectra = _sum_future(grads, kernels)
                 back = torch.fft.irfft2(spectra, s=size)
                 grad_sheets.append(back[..., :sites, :dendrites])
             if ctx.needs_input_grad[1]:
@@ -388,4 +438,5 @@ class _FFTConv(torch.autograd.Function):
             # The forward pass shifted the filter by its padding; the gradient is shifted back.
             shifted = torch.roll(torch.fft.irfft2(total, s=size), before, dims=(2, 3))
             grad_filters = shifted[..., :branches, :across].to(filters.dtype)
-        return torch.cat(grad_sheets).to(sheet.dtype) if grad_sheets else None, grad_filters, None
+        grad_sheet = torch.cat(grad_sheets).to(sheet.dtype) if grad_sheets else None
+        return grad_sheet, grad_filters, None, None

@@ -18,6 +18,7 @@ from neuroconv.layers.conv import (
     conv_macs,
     dendritic_conv,
     fft_products,
+    needed_steps,
     output_size,
 )
 from neuroconv.layers.cost import Cost
@@ -108,33 +109,36 @@ class DendriticConv(nn.Module):
             columns.copy_(taps.unsqueeze(-1))
         self.weight.requires_grad_(not hold)
 
-    def forward(self, sheet: Tensor) -> Tensor:
+    def forward(self, sheet: Tensor, steps: int | None = None) -> Tensor:
+        """Args: sheet (B, N, T, P, D); steps, how many of the last ones to compute, default all."""
         if sheet.dim() != 5 or tuple(sheet.shape[3:]) != self.sheet_shape:
             raise ValueError(
                 f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
                 f"time_steps, {self.sheet_shape[0]} sites, {self.sheet_shape[1]} dendrites)"
             )
         taps = self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
-        return dendritic_conv(sheet, taps, self.mode, self.backend, self.bias)
+        return dendritic_conv(sheet, taps, self.mode, self.backend, self.bias, steps)
 
-    def closed_form(self, sheet: torch.Size, synapses: int | None = None) -> tuple[Cost, ...]:
-        """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site)."""
-        batch, time_steps = sheet[0], sheet[2]
+    def closed_form(
+        self, sheet: torch.Size, synapses: int | None = None, steps: int | None = None
+    ) -> tuple[Cost, ...]:
+        """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site); steps,
+        how many of the last ones are computed (default: all)."""
+        steps = sheet[2] if steps is None else steps
         sites, dendrites = self.sheet_shape
         branches, across, k_time = self.filter_shape
-        window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
+        taps = (k_time, branches, across)
+        window = (needed_steps(sheet[2], k_time, steps), sites, dendrites)
+        job = (sheet[0], self.neurons, window, taps, self.mode)
         backend = choose_backend(window, taps, self.mode, self.backend)
-        spectral = (
-            fft_products(batch, self.neurons, window, taps, self.mode) if backend == "fft" else 0
-        )
         synapses = sites * dendrites if synapses is None else synapses
         cost = Cost(
             "dendrites",
-            conv_macs(batch, self.neurons, window, taps, self.mode, backend),
-            pointwise=spectral,
+            conv_macs(*job, backend, steps),
+            pointwise=fft_products(*job, steps) if backend == "fft" else 0,
             neurons=self.neurons,
-            essay=batch * self.neurons * synapses * time_steps * math.prod(taps),
-            direct=sum(conv_macs(batch, self.neurons, window, taps, self.mode, "direct").values()),
+            essay=sheet[0] * self.neurons * synapses * steps * math.prod(taps),
+            direct=sum(conv_macs(*job, "direct", steps).values()),
         )
         return (cost,)
 

@@ -281,7 +281,7 @@ class Population(nn.Module):
             sheet, places = self.unit_dropout.stream(sheet, places)
         steps = sheet.shape[2]
         sheet, lingering = after(state.sheet, sheet, self.time_steps)
-        potential = last(steps, self.dendrites(sheet))  # (B, N * C, T, P', D')
+        potential = self.dendrites(sheet, steps)  # (B, N * C, T, P', D')
         if self.transmitters > 1:
             potential = potential.unflatten(1, (-1, self.transmitters)).sum(2)
         if self.dendritic_norm is not None:
@@ -314,8 +314,7 @@ class Population(nn.Module):
     def closed_form(self, activity: torch.Size, *, resumed: bool = False) -> tuple[Cost, ...]:
         """One row for each stage, in evaluation.
 
-        The rows hold all that runs, biases and norms included. An FFT's spectral products are
-        stated as multiply-adds, although the first product of each step has nothing to add to.
+        The rows hold all that runs, biases and norms included.
 
         Args:
             activity: (B, F, T) or (B, F).
@@ -332,11 +331,9 @@ class Population(nn.Module):
         branches = torch.Size((batch, neurons, steps, rows, columns))
         rates = torch.Size((batch, neurons, steps, columns))
         somata = torch.Size((batch, neurons, steps))
-        # What runs reads the past again; the essay and a direct convolution count a step once.
-        (fresh,) = self.dendrites.closed_form(sheet, self.synapses.synapses)
-        (trees_cost,) = self.dendrites.closed_form(lingering, self.synapses.synapses)
-        trees_cost = replace(trees_cost, neurons=neurons, essay=fresh.essay, direct=fresh.direct)
-        joined = self._joining_flops(batch * trees * read * rows * columns, branches.numel())
+        (trees_cost,) = self.dendrites.closed_form(lingering, self.synapses.synapses, steps)
+        trees_cost = replace(trees_cost, neurons=neurons)
+        joined = self._joining_flops(batch * trees * steps * rows * columns, branches.numel())
         each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
         return (
             *self.synapses.closed_form(torch.Size((batch, self.in_features, steps))),

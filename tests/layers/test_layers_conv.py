@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuroconv.flops import count_exact
 from neuroconv.layers import DendriticConv, conv, dendritic_conv
 from neuroconv.layers.conv import (
     Backend,
@@ -603,3 +604,62 @@ def test_full_purkinje_neuron_on_cuda_equals_cpu() -> None:
     y = dendritic_conv(x, w)
     for cuda, cpu in zip((y, *torch.autograd.grad(y, (x, w), grad.cuda())), wanted, strict=True):
         assert error(cuda.cpu(), cpu.detach().double()) < 1e-5
+
+
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_last_steps_alone_are_those_of_the_whole_window(
+    backend: Any, mode: Any, steps: int
+) -> None:
+    sheet = torch.randn(2, 3, 7, 6, 5, dtype=torch.float64, requires_grad=True)
+    filters = torch.randn(3, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, output_size((6, 5), (3, 5), mode)[1], dtype=torch.float64)
+    whole = dendritic_conv(sheet, filters, mode, backend, bias)[:, :, -steps:]
+    some = dendritic_conv(sheet, filters, mode, backend, bias, steps)
+    torch.testing.assert_close(some, whole, rtol=1e-10, atol=1e-10)
+    push = torch.randn_like(whole)
+    wanted = torch.autograd.grad(whole, (sheet, filters), push)
+    got = torch.autograd.grad(some, (sheet, filters), push)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+class Last(torch.nn.Module):
+    """A layer of which the last steps alone are asked."""
+
+    def __init__(self, layer: DendriticConv, steps: int) -> None:
+        super().__init__()
+        self.layer, self.steps = layer, steps
+
+    def forward(self, sheet: Tensor) -> Tensor:
+        potential: Tensor = self.layer(sheet, self.steps)
+        return potential
+
+
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_last_steps_alone_pass_gradcheck_and_cost_what_is_stated(
+    backend: Any, mode: Any
+) -> None:
+    layer = DendriticConv(2, (4, 3), (2, 3, 3), mode, backend).double()
+    sheet = torch.randn(1, 2, 5, 4, 3, dtype=torch.float64, requires_grad=True)
+
+    def last_two(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return dendritic_conv(x, w, mode, backend, steps=2)
+
+    assert torch.autograd.gradcheck(last_two, (sheet, layer.weight.detach().requires_grad_()))
+    for steps in (1, 2, 5):
+        (stated,) = layer.closed_form(sheet.shape, steps=steps)
+
+        counted = count_exact(Last(layer, steps), sheet.detach())
+        assert stated.macs == counted.macs
+        assert stated.direct == steps * sum(
+            conv_macs(1, 2, (3, 4, 3), (3, 2, 3), mode, "direct", 1).values()
+        )
+
+
+@pytest.mark.parametrize("steps", [0, 6, -1])
+def test_no_more_steps_come_out_than_are_there(steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"steps={steps}; expected 1 to 5"):
+        dendritic_conv(torch.zeros(1, 1, 5, 4, 3), torch.zeros(1, 3, 2, 3), steps=steps)
