@@ -87,11 +87,10 @@ def dendritic_conv(
     time_steps, sites, dendrites = _sizes(sheet)[2:]
     _, k_time, branches, across = _sizes(filters)
     output_size((sites, dendrites), (branches, across), mode)
-    if steps is None:
-        steps = time_steps
-    elif not 1 <= steps <= time_steps:
+    steps = time_steps if steps is None else int(steps)
+    if not 1 <= steps <= time_steps:
         raise ValueError(f"steps={steps}; expected 1 to {time_steps}, the steps of the sheet")
-    else:
+    if steps < time_steps:
         sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
         time_steps = int(sheet.shape[2])
     if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
