@@ -607,6 +607,14 @@ def test_profile_takes_any_module(call: Call, tmp_path: Path) -> None:
         (["nothing*"], "matches none of"),
         (["granule", "--plot", "roofline.svg"], "meta runs nothing: add --device"),
         (["torch.nn:ReLU", "--input-shape", "4x"], "such as 3x224x224"),
+        ([""], "an empty name"),
+        (["granule_convnet", "--mode", "valid"], "--mode is for a cell"),
+        (["granule_convnet", "--neurons", "5"], "--neurons is for a cell"),
+        (["granule", "--image-shape", "3x8x8"], "--image-shape is for a model of the zoo"),
+        (["granule", "--input-shape", "4"], "--input-shape is for a module:Class"),
+        (["granule", "--device", "cpu", "--plot", "a.txt"], "the ending '.txt' is no picture"),
+        (["torchvision.models:vit_b_16", "--input-shape", "3x64x64"], "of shape (1, 3, 64, 64)"),
+        (["purkinje", "--neurons", "100000000", "--device", "cpu"], "count with --device meta"),
     ],
 )
 def test_profile_says_what_is_wrong(call: Call, words: list[str], message: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from rich.console import Group
+from rich.text import Text
 
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
@@ -161,6 +162,7 @@ def cell_table(costs: Iterable[CellCost], inputs: Inputs) -> Group:
     costs = tuple(costs)
     rate = inputs["rate_hz"].value
     at_input, _, literature, literature_own = cortex_ratios(costs)
+    dendrites = PRESETS["pyramidal", "dettmers2015"].dendrites
     macs = plain_table("MAC of one update of one cell's dendrites")
     macs.caption = (
         "share: of the FLOP of a whole neuron, its dendrites by the essay's rule. No row without "
@@ -169,10 +171,11 @@ def cell_table(costs: Iterable[CellCost], inputs: Inputs) -> Group:
     flops = plain_table("FLOP/s of all cells by the essay's rule, dendrites alone")
     flops.caption = (
         f"By the essay's own method the cortex, which its sum leaves out, costs "
-        f"{at_input.value:.3g} times the cerebellum (with 100 dendrites on a cell, which are "
-        f"chosen: the essay gives none). With the literature's numbers it costs "
-        f"{literature.value:.3g} times the cerebellum at {rate:g}/s, and "
-        f"{literature_own.value:.2g} times at each cell's own rate."
+        f"{at_input.value:.3g} times the cerebellum (in proportion to the {dendrites} dendrites "
+        "on a cell, which are chosen: the essay gives none). With the literature's numbers it "
+        f"costs {literature.value:.3g} times the cerebellum at {rate:g}/s, and "
+        f"{literature_own.value:.2g} times at each cell's own rate, granule cells left out, which "
+        "have none."
     )
     for table, columns in (
         (macs, ("essay", "direct", "executed", "share")),
@@ -200,4 +203,4 @@ def cell_table(costs: Iterable[CellCost], inputs: Inputs) -> Group:
             "-" if own is None else f"{own.value:g}/s",
             "-" if at_own is None else scientific(at_own.value),
         )
-    return Group(macs, flops)
+    return Group(macs, Text(), flops)

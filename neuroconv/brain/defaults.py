@@ -6,7 +6,7 @@ have them.
 
 from neuroconv.brain.evidence.essay import FILTER, NUMBERS, essay
 from neuroconv.brain.inputs import Distribution, Input, Inputs
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.quantity import Quantity, whole
 from neuroconv.neurons import PRESETS
 from neuroconv.references import Source
 
@@ -18,8 +18,7 @@ _UNITS = {
 
 
 def _quantity(name: str, value: float, unit: str, source: Source) -> Quantity:
-    whole = int(value) if float(value).is_integer() else value
-    return Quantity(name=name, value=whole, unit=unit, source=source)
+    return Quantity(name=name, value=whole(value), unit=unit, source=source)
 
 
 def _preset(name: str, variant: str, title: str | None = None) -> Quantity:
@@ -89,8 +88,8 @@ def default_inputs() -> Inputs:
     literature = _preset("purkinje.synapses", "literature")
     responding = Source(
         "derived",
-        "15 % of 175,000: up to 85 % give no detectable response ([isope2002], abstract) of the "
-        "number in [napper1988], abstract",
+        f"15 % of {literature.value:,}: up to 85 % give no detectable response ([isope2002], "
+        "abstract) of the number in [napper1988], abstract",
         "rat. The essay calls 75,000 too conservative",
     )
     frame = essay(FILTER, "ordinary video; a time step is a frame")

@@ -130,18 +130,10 @@ class Estimate:
         rows = []
         for name in self.free:
             each = self.inputs[name]
-            assert each.low is not None
-            assert each.high is not None
-            # A count's range may end between whole numbers, as that of the time steps does.
-            low_end, high_end = (
-                max(1, round(end)) if each.counted else end
-                for end in (each.low.value, each.high.value)
-            )
             low, high = (
-                sum(flop_per_second(reading, {**at_point, name: end}).values())
-                for end in (low_end, high_end)
+                sum(flop_per_second(reading, {**at_point, name: end}).values()) for end in each.ends
             )
-            rows.append(Swing(name, each.quantity.unit, (low_end, high_end), (low, high)))
+            rows.append(Swing(name, each.quantity.unit, each.ends, (low, high)))
         return tuple(sorted(rows, key=lambda row: min(row.flop_per_s) / max(row.flop_per_s)))
 
     def to_dict(self, sensitivities: bool = True) -> dict[str, Any]:

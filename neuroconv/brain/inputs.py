@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.correlation import Correlation
+from neuroconv.brain.quantity import Quantity, whole
 from neuroconv.layers.checks import check_choice
 from neuroconv.references import Source
 
@@ -29,13 +30,17 @@ class UnknownInput(ValueError, KeyError):
     __str__ = ValueError.__str__
 
 
+MOST = 1e30  # of any input: beyond it, products leave the range of floating point
+
+
 @dataclass(frozen=True, kw_only=True)
 class Input:
     """A number that the estimate takes in: a value, and where it can lie.
 
     Attributes:
         quantity: its name, value, unit and source. Cells, synapses, dendrites, branches and steps
-            are whole numbers, and are drawn as such.
+            are whole numbers. Drawn between bounds they are the whole numbers from one to the
+            other, the last as likely as its neighbours: of 2.4 to 6 steps 3, 4, 5 and 6.
         distribution: "fixed"; "uniform" or "log-uniform" between the bounds; "normal" or
             "log-normal", of which the bounds are the 5 % and the 95 % quantile.
         low, high: the bounds, each with its own source; None of what is fixed.
@@ -61,12 +66,20 @@ class Input:
                 f"{name}: distribution={self.distribution!r} with low={_value(self.low)}, "
                 f"high={_value(self.high)}; expected both bounds, or 'fixed' and none"
             )
+        largest = value if self.high is None else max(value, self.high.value)
+        if largest > MOST:
+            raise ValueError(f"{name}={largest:g}; expected at most {MOST:g} {self.quantity.unit}")
         if value <= 0 or (self.counted and value != int(value)):
             kind = "a whole number from 1 on" if self.counted else "a number above 0"
             raise ValueError(f"{name}={value!r}; expected {kind}, in {self.quantity.unit}")
         if self.low is None or self.high is None:
             return
         low, high = self.low.value, self.high.value
+        if self.counted and 0 < low < high and math.ceil(low) > math.floor(high):
+            raise ValueError(
+                f"{name}: low={low!r}, high={high!r}; expected bounds with a whole number between "
+                f"them, in {self.quantity.unit}"
+            )
         if not 0 < low <= value <= high or low == high:
             raise ValueError(
                 f"{name}={value!r} with low={low!r}, high={high!r}; "
@@ -91,12 +104,29 @@ class Input:
         """A whole number."""
         return self.quantity.unit in _COUNTED
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The bounds; of a count the first and the last whole number between them.
+
+        Of what is fixed, its value twice.
+        """
+        if self.low is None or self.high is None:
+            return self.value, self.value
+        low, high = self.low.value, self.high.value
+        return (math.ceil(low), math.floor(high)) if self.counted else (low, high)
+
     def at(self, probability: np.ndarray) -> np.ndarray:
         """Values below which the given probabilities lie; those of a count are whole."""
         if self.distribution == "fixed":
             return np.full(probability.shape, float(self.value))
         assert self.low is not None
         assert self.high is not None
+        if self.counted and self.distribution in ("uniform", "log-uniform"):
+            low, high = self.ends
+            # A whole number stands for all that is rounded to it.
+            wider = _law(self.distribution, low - 0.5, high + 0.5)
+            whole_numbers: np.ndarray = np.clip(np.rint(wider.ppf(probability)), low, high)
+            return whole_numbers
         law = _law(self.distribution, self.low.value, self.high.value)
         values: np.ndarray = law.ppf(probability)
         return np.maximum(np.rint(values), 1) if self.counted else values
@@ -123,12 +153,12 @@ class Input:
             return replace(self, distribution=distribution)
         if low is None and high is None:
             given: float = value  # type: ignore[assignment]
-            quantity = replace(self.quantity, value=_whole(given), source=source)
+            quantity = replace(self.quantity, value=whole(given), source=source)
             return Input(quantity=quantity, distribution=distribution or "fixed")
         law = distribution or ("uniform" if self.distribution == "fixed" else self.distribution)
         bounds = {
             end: replace(
-                self.quantity, name=f"{self.name}.{end}", value=_whole(bound), source=source
+                self.quantity, name=f"{self.name}.{end}", value=whole(bound), source=source
             )
             for end, bound in (("low", low), ("high", high))
             if bound is not None
@@ -139,7 +169,7 @@ class Input:
             if len(ends) == 2 and 0 < ends[0] < ends[1] and law in DISTRIBUTIONS[1:]:
                 value = float(_law(law, *ends).median())
             value = max(round(value), 1) if self.counted else value
-        quantity = replace(self.quantity, value=_whole(value), source=source)
+        quantity = replace(self.quantity, value=whole(value), source=source)
         return Input(quantity=quantity, distribution=law, **bounds)
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,33 +180,6 @@ class Input:
             "low": None if self.low is None else self.low.to_dict(),
             "high": None if self.high is None else self.high.to_dict(),
         }
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """Two inputs that go together: Spearman's rank correlation of their draws.
-
-    Raises:
-        ValueError: not two different inputs, a rank correlation not between -1 and 1, no source.
-    """
-
-    between: tuple[str, str]
-    rank: float
-    source: Source
-
-    def __post_init__(self) -> None:
-        if len(self.between) != 2 or self.between[0] == self.between[1]:
-            raise ValueError(f"correlation between {self.between!r}; expected two different inputs")
-        if not -1 < self.rank < 1:
-            raise ValueError(
-                f"correlation of {' and '.join(self.between)}: rank={self.rank!r}; "
-                "expected a number between -1 and 1"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, as of a quantity."""
-        name = f"rank correlation of {self.between[0]} and {self.between[1]}"
-        return Quantity(name=name, value=self.rank, unit="1", source=self.source).to_dict()
 
 
 class Inputs(Mapping[str, Input]):
@@ -193,7 +196,7 @@ class Inputs(Mapping[str, Input]):
 
     def __init__(self, inputs: Iterable[Input], correlations: Iterable[Correlation] = ()) -> None:
         self._inputs = MappingProxyType({each.name: each for each in inputs})
-        self.correlations = tuple(correlations)
+        self.correlations = tuple(sorted(correlations, key=lambda each: each.between))
         self._factor = self._check_correlations()
 
     def __getitem__(self, name: str) -> Input:
@@ -301,8 +304,3 @@ def _law(distribution: Distribution, low: float, high: float) -> Any:
 
 def _value(bound: Quantity | None) -> float | None:
     return None if bound is None else bound.value
-
-
-def _whole(value: float) -> float:
-    """An integral float as an int, which stays exact at any size."""
-    return int(value) if float(value).is_integer() else value

@@ -56,6 +56,11 @@ class Quantity:
         }
 
 
+def whole(value: float) -> float:
+    """An integral float as an int, which stays exact at any size."""
+    return int(value) if float(value).is_integer() else value
+
+
 def derived(name: str, value: float, unit: str, how: str, note: str = "") -> Quantity:
     """A number that follows from others, which `how` names."""
     return Quantity(name=name, value=value, unit=unit, source=Source("derived", how, note))

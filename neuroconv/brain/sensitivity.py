@@ -23,7 +23,8 @@ class Sensitivity:
     Attributes:
         name: the input's, or "reading" in a mix.
         first: first-order Sobol index: the share that vanishes when this input is known.
-        first_interval: its 95 % interval, by SciPy's bootstrap.
+        first_interval: its 95 % interval, by SciPy's bootstrap. It takes the points of a Sobol
+            sequence for independent draws, and is far wider than the error of so even a sequence.
         total: total Sobol index: the share that remains when all the others are known.
         total_interval: its 95 % interval.
         rank_correlation: Spearman's, of the input's draws with the FLOP/s; of correlated inputs
@@ -70,7 +71,7 @@ class Swing:
     Attributes:
         name: the input's.
         unit: of its ends.
-        ends: its low and high, of a count the nearest whole numbers; of a normal or log-normal
+        ends: its low and high, of a count whole numbers between them; of a normal or log-normal
             its 5 and 95 %.
         flop_per_s: FLOP/s at these.
     """
@@ -101,6 +102,8 @@ def sobol(
     function: Callable[[np.ndarray], np.ndarray], *, inputs: int, points: int, seed: int
 ) -> list[tuple[float, Interval, float, Interval]]:
     """First-order and total Sobol indices by SciPy, each with a 95 % bootstrap interval.
+
+    The interval overstates the error: see `Sensitivity`.
 
     Args:
         function: from probabilities (inputs, n), each uniform on its own, to values (n,).

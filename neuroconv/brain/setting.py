@@ -7,8 +7,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from neuroconv.brain.correlation import Correlation
 from neuroconv.brain.defaults import default_inputs
-from neuroconv.brain.inputs import Correlation, Input, Inputs
+from neuroconv.brain.inputs import Input, Inputs, UnknownInput
 from neuroconv.references import Source
 
 _KEYS = ("value", "low", "high", "distribution", "source")
@@ -84,7 +85,7 @@ def _from_file(file: Path) -> Inputs:
         place = f'{file}: [inputs."{name}"]'
         if not isinstance(table, dict):
             table = {"value": table}
-        inputs[name]  # an unknown name is told before its keys are looked at
+        _known(inputs, name, place)  # an unknown name is told before its keys are looked at
         _check_keys(table, _KEYS, place)
         given = {key: table[key] for key in _KEYS[:4] if key in table}
         inputs = _change(inputs, name, given, place, table.get("source", ""))
@@ -121,13 +122,13 @@ def _correlation(table: Any, place: str) -> Correlation:
             'expected between = ["rate_hz", "purkinje.cells"] and a number such as rank = -0.5'
         )
     assert between is not None
-    names = " and ".join(f"`{name}`" for name in between)
+    names = " and ".join(f"`{name}`" for name in sorted(between))
     source = _user(f"the correlation of {names}", table.get("source", ""), place)
     return Correlation(tuple(between), rank, source)
 
 
 def _change(inputs: Inputs, name: str, given: Any, place: str, words: Any) -> Inputs:
-    present = inputs[name]
+    present = _known(inputs, name, place)
     for key in ("value", "low", "high"):
         number = given.get(key)
         if key in given and (isinstance(number, bool) or not isinstance(number, int | float)):
@@ -139,6 +140,13 @@ def _change(inputs: Inputs, name: str, given: Any, place: str, words: Any) -> In
         return inputs.with_input(present.changed(source, **given))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
+
+
+def _known(inputs: Inputs, name: str, place: str) -> Input:
+    try:
+        return inputs[name]
+    except UnknownInput as error:
+        raise UnknownInput(f"{place}: {error}") from None
 
 
 def _user(what: str, words: Any, place: str) -> Source:

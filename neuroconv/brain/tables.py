@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from neuroconv.brain.cell_costs import CellCost, cell_costs, cell_rows, cell_table, cortex_ratios
 from neuroconv.brain.estimate import Estimate, estimate_brain
+from neuroconv.brain.evidence.essay import of_preset
 from neuroconv.brain.evidence.essay_check import check_rows, check_table
 from neuroconv.brain.evidence.ledger import ledger_rows, ledger_table
 from neuroconv.brain.evidence.others import others_rows, others_table
-from neuroconv.brain.grid import grid_rows, grid_table, what_ran
+from neuroconv.brain.grid import grid_rows, grid_table
 from neuroconv.brain.growth.forecast import (
     essay_dates_table,
     forecast_rows,
@@ -24,14 +24,14 @@ from neuroconv.brain.growth.forecast import (
     records_table,
     share_table,
 )
+from neuroconv.brain.headline import headline, headline_text
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.machine.realtime import RealTime
 from neuroconv.brain.machine.realtime_tables import realtime_table
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
-from neuroconv.brain.readings import READINGS, Reading
+from neuroconv.brain.readings import READINGS
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.layers.checks import check_choice
-from neuroconv.references import Source
 
 # In the order of the report.
 SECTIONS = (
@@ -85,7 +85,7 @@ class BrainReport:
         for name in names:
             check_choice("section", name, SECTIONS)
         made: dict[str, Callable[[], RenderableType]] = {
-            "headline": lambda: headline_text(self),
+            "headline": lambda: headline_text(self.estimate),
             "inputs": lambda: inputs_table(self.inputs),
             "grid": lambda: grid_table(self.inputs),
             "cells": lambda: cell_table(self.cells, self.inputs),
@@ -95,7 +95,7 @@ class BrainReport:
             "checks": check_table,
             "others": others_table,
             "dates": essay_dates_table,
-            "records": lambda: Group(records_table(), growth_table()),
+            "records": lambda: Group(records_table(), Text(), growth_table()),
             "forecast": lambda: forecast_table(self.values),
             "learning": lambda: share_table(self.learning_share),
         }
@@ -131,84 +131,6 @@ class BrainReport:
         }
 
 
-def headline(inputs: Inputs) -> tuple[Quantity, ...]:
-    """What the dendritic non-linearity is worth, like for like too, and what the FFT saves.
-
-    Of the Purkinje cells, with all inputs at their values: ratios of FLOP/s.
-    """
-    at_point = inputs.values_at_point
-
-    def purkinje(reading: Reading) -> float:
-        return flop_per_second(reading, at_point)["purkinje"]
-
-    essay, linear = purkinje(READINGS["essay"]), purkinje(READINGS["linear_collapse"])
-    ratios = (
-        ("worth of the dendritic non-linearity", essay / linear, "`essay` / `linear_collapse`"),
-        (
-            "worth of the dendritic non-linearity for one step",
-            purkinje(READINGS["one_step"]) / linear,
-            "`one_step` / `linear_collapse`",
-        ),
-        (
-            "saving of the algorithm that runs",
-            essay / purkinje(READINGS["executed"]),
-            "`essay` / `executed`",
-        ),
-    )
-    return tuple(
-        Quantity(
-            name=name, value=value, unit="1", source=Source("derived", f"{how}, Purkinje cells")
-        )
-        for name, value, how in ratios
-    )
-
-
-def headline_text(report: BrainReport) -> Text:
-    """The report's first lines, computed from its inputs."""
-    inputs, estimate = report.inputs, report.estimate
-    at_point = inputs.values_at_point
-    worth, one_step, saving = (each.value for each in headline(inputs))
-    essay = report.by_reading["essay"]
-    linear = flop_per_second(READINGS["linear_collapse"], at_point)["purkinje"]
-    terms = int(at_point["purkinje.synapses"] * at_point["time_steps"])
-    runs = what_ran("purkinje", inputs)
-    steps = int(at_point["time_steps"])
-    cells = ", ".join(
-        f"{cell} {scientific(value)}" for cell, value in (essay.by_cell or {}).items()
-    )
-    text = Text.assemble(
-        (f"The essay's reading: {scientific(essay.value or 0)} FLOP/s", "bold"),
-        f" ({cells}).\n",
-        (f"Its whole case is the dendritic non-linearity: x {worth:,.0f}.", "bold"),
-        " Were dendrites linear up to the soma, filter and sum of a Purkinje cell would be one "
-        f"dot product of {terms:,} terms, and all Purkinje cells {scientific(linear)} FLOP/s. "
-        f"Of the factor, {worth / one_step:,.3g} comes of computing all {steps} steps anew; for "
-        f"one step from each, the non-linearity is worth x {one_step:,.0f}.\n",
-        (f"The same output costs 1/{saving:,.0f}", "bold"),
-        f" of the Purkinje cells' FLOP by {runs} (2.5 n log2 n FLOP for a transform of n real "
-        "points; filters transformed anew at each update).\n",
-    )
-    if estimate.value is not None and estimate.reading is not None:
-        above = int(np.sum(estimate.samples >= estimate.value))
-        ranges = (inputs[name] for name in estimate.free)
-        at_top = sum(each.high is not None and each.value == each.high.value for each in ranges)
-        low, middle, high = estimate.quantiles()
-        text.append(
-            f"Over the inputs' ranges, read as {estimate.reading.name}: {scientific(low)} to "
-            f"{scientific(high)} (90 %), median {scientific(middle)}; {above:,} of "
-            f"{len(estimate.samples):,} draws reach the value {scientific(estimate.value)}, "
-            f"which takes the upper end of {at_top} of the {len(estimate.free)} ranges.\n"
-        )
-    else:
-        mix = ", ".join(f"{each.name} {share:.3g}" for each, share in estimate.weights.items())
-        low, middle, high = estimate.quantiles()
-        text.append(
-            f"Mixed as asked for ({mix}): {scientific(low)} to {scientific(high)} (90 %), median "
-            f"{scientific(middle)}; readings differ in kind, and the weights are yours.\n"
-        )
-    return text
-
-
 def inputs_table(inputs: Inputs) -> Group:
     """Value and range of each input; numbers in brackets lead to the sources below."""
     table = plain_table("inputs")
@@ -230,7 +152,7 @@ def inputs_table(inputs: Inputs) -> Group:
     for correlation in inputs.correlations:
         number = notes.setdefault(correlation.source.brief, len(notes) + 1)
         shown = Text(f"{correlation.rank:g} [{number}]")
-        table.add_row(" ~ ".join(correlation.between), shown, "", "", "rank correlation")
+        table.add_row(" ~\n".join(correlation.between), shown, "", "", "rank\ncorrelation")
     below = Table.grid(padding=(0, 1))
     below.add_column(justify="right", no_wrap=True)
     below.add_column(overflow="fold")
@@ -241,7 +163,20 @@ def inputs_table(inputs: Inputs) -> Group:
 
 def readings_table(report: BrainReport) -> Table:
     """Value and interval of each named reading."""
-    table = plain_table("FLOP/s by named reading, over the inputs' ranges")
+    at_point, purkinje = (
+        report.inputs.values_at_point,
+        of_preset("purkinje", "rate_hz", "literature"),
+    )
+    at_own = flop_per_second(READINGS["essay"], {**at_point, "rate_hz": purkinje.value})
+    low, high = report.inputs["rate_hz"].ends
+    rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    table = plain_table(
+        "FLOP/s by named reading, over the inputs' ranges",
+        f"One rate_hz, here {rates}/s, clocks cells of all types, though types differ. Purkinje "
+        f"cells, which nearly all FLOP are of, fire at {purkinje.value:g}/s by themselves "
+        f"({purkinje.source}): at that rate the essay's reading is "
+        f"{scientific(sum(at_own.values()), 2)}.",
+    )
     table.add_column("reading", no_wrap=True)
     for column in ("value", "5 %", "50 %", "95 %"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -257,7 +192,8 @@ def sensitivities_table(estimate: Estimate) -> Table:
     name = estimate.reading.name if estimate.reading else "mix"
     table = plain_table(f"what the spread of log10(FLOP/s) is due to, read as {name}")
     table.caption = (
-        "Sobol indices with 95 % bootstrap intervals, inputs taken as independent"
+        "Sobol indices with 95 % bootstrap intervals, which overstate the error (they "
+        "take a regular sequence for random draws); inputs taken as independent"
         + (" although some are correlated here" if estimate.inputs.correlations else "")
         + ": first, the share that vanishes when the input is known; total, the share that remains "
         "when all others are. Rank: Spearman's correlation in the draws."

@@ -17,7 +17,7 @@ from neuroconv.brain.machine.learning import learning_share
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.tables import SECTIONS
-from neuroconv.cli.options import FileOption, prepare, say, track
+from neuroconv.cli.options import FileOption, prepare, prepare_picture, say, track
 from neuroconv.zoo import create_model
 
 _IMAGES = (16, 3, 64, 64)  # that a network learns from while it is measured
@@ -114,12 +114,16 @@ class Brain:
         for name in self.section:
             if name not in SECTIONS:
                 raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
+        if "realtime" in self.section and self.measure is None:
+            raise ValueError("--section realtime without --measure: expected --measure cpu or cuda")
+        if self.samples > 1_000_000:
+            raise ValueError(f"--samples {self.samples}: expected at most 1,000,000")
         inputs = read_inputs(self.inputs, self.set)
         weights = _weights(self.weigh)
         if self.reading is not None and self.reading not in READINGS:
             raise ValueError(f"--reading {self.reading}: expected one of {', '.join(READINGS)}")
         prepare(self.json, "--json")
-        prepare(self.plot, "--plot")
+        prepare_picture(self.plot, "--plot")
         estimate = estimate_brain(
             inputs, reading=self.reading, weights=weights, samples=self.samples, seed=self.seed
         )

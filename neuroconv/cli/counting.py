@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from rich.console import Console
+from torch import Tensor, nn
 
 from neuroconv import flops
 from neuroconv.cli.options import (
@@ -16,6 +17,7 @@ from neuroconv.cli.options import (
     ImageShapeOption,
     InputShapeOption,
     prepare,
+    prepare_picture,
     say,
     track,
 )
@@ -24,9 +26,9 @@ from neuroconv.flops import COUNTERS, in_units, operators_table, profile, stage_
 from neuroconv.flops.measured import machine_peak
 from neuroconv.neurons import Variant
 from neuroconv.neurons.cells_table import cells_rows, cells_table, references_table
-from neuroconv.zoo import count_parameters
 
-_REAL_PARAMETERS = 100_000_000  # above it, a model is counted without being given memory
+_REAL_ELEMENTS = 100_000_000  # above it, a model is counted without being given memory
+_MOST_ELEMENTS = 8_000_000_000  # above it, no machine is asked to hold it
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,15 @@ class Profile:
         if self.plot is not None and self.device == "meta":
             raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
         subjects = find_subjects(self.names, self._options())
+        self._refuse_idle_options({subject.kind for subject in subjects})
         prepare(self.json, "--json")
-        prepare(self.plot, "--plot")
+        prepare_picture(self.plot, "--plot")
         profiles = [self._profile(subject) for subject in track(subjects, "counting")]
         side_by_side = max(1, (console.width - 54) // 22)  # labels, and columns as wide
         for first in range(0, len(profiles), side_by_side):
             shown = profiles[first : first + side_by_side]
-            console.print(summary_table(shown, self.convention))
+            last = first + side_by_side >= len(profiles)
+            console.print(summary_table(shown, self.convention, legend=last))
         if self.stages:
             for each in profiles:
                 console.print(stage_table(each, self.convention))
@@ -114,6 +118,22 @@ class Profile:
             say(console, f"drawn in {self.plot}")
         if any(each.agree is False for each in profiles):
             raise RuntimeError("the counters disagree; see the table's last row")
+
+    def _refuse_idle_options(self, kinds: set[str]) -> None:
+        """An option for another kind of NAME would change nothing, and must not seem to."""
+        given = {
+            "--variant": (self.variant is not None, "cell", "a cell, such as purkinje"),
+            "--neurons": (self.neurons != 1, "cell", "a cell, such as purkinje"),
+            "--mode": (self.mode != "same", "cell", "a cell, such as purkinje"),
+            "--backend": (self.backend != "auto", "cell", "a cell, such as purkinje"),
+            "--image-shape": (self.image_shape is not None, "zoo", "a model of the zoo"),
+            "--input-shape": (self.input_shape is not None, "module", "a module:Class"),
+        }
+        for option, (is_given, kind, whose) in given.items():
+            if is_given and kind not in kinds:
+                raise ValueError(
+                    f"{option} is for {whose}, and there is none among {' '.join(self.names)}"
+                )
 
     def _options(self) -> Options:
         return Options(
@@ -129,13 +149,24 @@ class Profile:
     def _profile(self, subject: Subject) -> flops.Profile:
         with torch.device("meta"):
             model, inputs = subject.build()
+        held = (*model.parameters(), *model.buffers(), inputs)
+        size = sum(tensor.numel() for tensor in held)
+        if self.device != "meta" and size > _MOST_ELEMENTS:
+            raise ValueError(
+                f"{subject.name}: {size:,} numbers to hold on {self.device}, at most "
+                f"{_MOST_ELEMENTS:,} are tried; lower --neurons or --batch, or count with "
+                "--device meta, which takes no memory"
+            )
         # Only a run needs memory: fvcore's on the CPU, or one that --device asks for.
-        if self.device != "meta" or count_parameters(model) <= _REAL_PARAMETERS:
+        if self.device != "meta" or size <= _REAL_ELEMENTS:
             model, inputs = subject.build()
+        return subject.run(lambda: self._count(subject.name, model, inputs), inputs)
+
+    def _count(self, name: str, model: nn.Module, inputs: Tensor) -> flops.Profile:
         return profile(
             model,
             inputs,
-            name=subject.name,
+            name=name,
             counters=COUNTERS if self.counter == "all" else (self.counter,),
             device=self.device,
             fvcore_device="cuda" if self.device == "cuda" else "cpu",
@@ -157,8 +188,12 @@ class Profile:
                 console,
                 f"peaks measured now on {peak.device}{threads}, {peak.dtype}: "
                 f"{in_units(peak.flop_per_s, 'FLOP/s')} ({peak.kernel}), "
-                f"{in_units(peak.byte_per_s, 'B/s')} (copy); inputs are uniform noise, or a run's "
-                "validation images",
+                f"{in_units(peak.byte_per_s, 'B/s')} (copy)",
+            )
+            say(
+                console,
+                "inputs: uniform noise; of a run, its validation images. Bound by overhead: less "
+                "than a tenth of both peaks",
             )
         for each in profiles:
             for what, reason in each.skipped.items():

@@ -51,6 +51,7 @@ def _image_shape_option() -> PrimitiveConstructorSpec[tuple[int, int, int] | Non
 
 
 Item = TypeVar("Item")
+PICTURES = (".svg", ".png", ".pdf")
 
 # What tyro shows of an option: its metavar, and no "(default: None)".
 FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
@@ -80,6 +81,16 @@ def track(items: Sequence[Item], what: str) -> Iterable[Item]:
 def say(console: Console, text: str) -> None:
     """Print as it is: a path keeps its brackets, and stays on one line."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def prepare_picture(path: Path | None, option: str) -> None:
+    """As `prepare`, for a picture; its ending is its format."""
+    if path is not None and path.suffix not in PICTURES:
+        raise ValueError(
+            f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
+            f"{', '.join(PICTURES)}"
+        )
+    prepare(path, option)
 
 
 def prepare(path: Path | None, option: str) -> None:

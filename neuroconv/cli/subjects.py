@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from neuroconv.zoo import create_model, list_models
 
 AXONS = 1_000  # that a cell is profiled with; sparse wiring costs the same for any number
 
+Result = TypeVar("Result")
 Kind = Literal["cell", "zoo", "run", "module"]
 
 
@@ -48,6 +49,22 @@ class Subject:
     kind: Kind
     build: Callable[[], tuple[nn.Module, Tensor]]
 
+    def run(self, job: Callable[[], Result], inputs: Tensor) -> Result:
+        """The job's result. What somebody else's module raises becomes a message about it.
+
+        Raises:
+            ValueError: the module raised.
+        """
+        if self.kind != "module":
+            return job()
+        try:
+            return job()
+        except Exception as error:
+            raise ValueError(
+                f"{self.name}, called with a tensor of shape {tuple(inputs.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
 
 def find_subjects(names: Sequence[str], options: Options) -> list[Subject]:
     """The subjects of all names, each once; a wildcard stands for cells and models of the zoo.
@@ -58,6 +75,8 @@ def find_subjects(names: Sequence[str], options: Options) -> list[Subject]:
     known = [*CELL_CLASSES, *list_models()]
     found: dict[str, Subject] = {}
     for name in names:
+        if not name:
+            raise ValueError("an empty name; expected names such as: granule purkinje")
         if any(sign in name for sign in "*?["):
             matches = fnmatch.filter(known, name)
             if not matches:
@@ -121,9 +140,10 @@ def _module(name: str, options: Options) -> tuple[nn.Module, Tensor]:
         raise ValueError(f"{name}: {error}; expected module:Class, as torch.nn:Identity") from error
     try:
         model = build()
-    except TypeError as error:
+    except Exception as error:
         raise ValueError(
-            f"{name}: {error}; expected a class, or a function, that takes no arguments"
+            f"{name}: {type(error).__name__}: {error}; expected a class, or a function, that takes "
+            "no arguments"
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name}: made a {type(model).__name__}; expected an nn.Module")

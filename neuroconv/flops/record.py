@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
+
+from rich.console import Console
 
 from neuroconv.flops.closed_forms import StageRow
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energy
@@ -273,6 +276,15 @@ class Profile:
         }  # fmt: skip
         amount, parts = columns[column], self.batch * self.dendritic_neurons
         return None if amount is None else ratio(amount, parts) if parts else None
+
+    def __str__(self) -> str:
+        """The summary, as `neuroconv profile` prints it."""
+        from neuroconv.flops.table import summary_table  # it shows this class
+
+        console = Console(file=StringIO(), width=100)
+        console.print(summary_table([self]))
+        assert isinstance(console.file, StringIO)
+        return console.file.getvalue().rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the units in the keys; integers stay integers of any size."""

@@ -35,10 +35,14 @@ def _agreement(profile: Profile) -> str:
         return "fewer than two complete counters"
     if not profile.agree:
         return "NO: " + "; ".join(profile.disagreements)
-    return f"yes, on {', '.join(profile.shared)}"
+    partial = len(profile.complete) < len(profile.counts)
+    who = f" of {' and '.join(profile.complete)}" if partial else ""
+    return f"yes, on {', '.join(profile.shared)}{who}"
 
 
-def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -> Table:
+def summary_table(
+    profiles: Sequence[Profile], convention: Convention = "mac", legend: bool = True
+) -> Table:
     """One column for each profile, one row for each number, its unit in the row's name."""
     factor, unit = _factor(convention), convention.upper()
     table = Table(
@@ -48,6 +52,8 @@ def summary_table(profiles: Sequence[Profile], convention: Convention = "mac") -
         "Moved: every operator reads and writes memory; compulsory: a cache holds all in between."
         + " Partial: something ran for which there is no rule, or no closed form."
         * any(p.hidden or len(p.complete) < len(p.counts) for p in profiles)
+        if legend
+        else None
     )
     table.add_column("")
     for profile in profiles:
@@ -111,7 +117,7 @@ def _flops(profiles: Sequence[Profile]) -> Rows:
         ("all operators: FLOP a sample", [_number(p.flop_per_sample) for p in profiles]),
         ("all operators: FLOP a neuron", [_number(p.flop_per_neuron) for p in profiles]),
         (
-            "of these shared: FLOP a call, whatever its batch",
+            "shared by its samples: FLOP a call",
             [_number(p.shared_flop) for p in profiles],
         ),
         (
@@ -177,7 +183,9 @@ def _energy(profiles: Sequence[Profile]) -> Rows:
     return [
         ("energy a sample, dense (estimate)", [span(p.energy()) for p in profiles]),
         (
-            "energy a sample at the measured firing, dendrites direct (estimate)",
+            "energy a sample, event-driven at the measured firing"
+            + ", dendrites direct" * any(p.dendritic_neurons for p in profiles)
+            + " (estimate)",
             [span(p.energy_at_rate()) for p in profiles],
         ),
     ]
@@ -268,4 +276,7 @@ def stage_table(profile: Profile, convention: Convention = "mac") -> Table:
                 *(_number(row[key] or None, of) for key, of in columns.values()),
                 f"{row['share_of_flop']:.1%}",
             )
+    rest = profile.reference.flop - profile.stages_flop
+    if rest > 0:
+        table.caption = f"{table.caption}; in no stage: {_number(ratio(rest, profile.batch))} FLOP"
     return table

@@ -202,7 +202,9 @@ def fft_products(
     )
     size = _fft_size((sites, dendrites), (branches, across), mode)
     steps = time_steps if steps is None else steps
-    pairs = sum(min(step + 1, k_time) for step in range(time_steps - steps, time_steps))
+    late = min(steps, max(0, time_steps - k_time + 1))  # of the last steps, those with all taps
+    early = steps - late  # before them, each step has one more past step than the one before
+    pairs = late * k_time + early * (2 * (time_steps - steps) + early + 1) // 2
     flops = 8 * pairs - 2 * steps
     return flops * batch * neurons * columns * size[0] * (size[1] // 2 + 1)
 

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from neuroconv.brain.growth.records import HPCG_RECORDS
 from neuroconv.brain.growth.trends import TRENDS, Trend
+from neuroconv.brain.quantity import scientific
 from neuroconv.report.style import COLOURS, INK, STROKES, plain
 
 FIRST_YEAR, LAST_YEAR = 2010, 2100
@@ -160,7 +161,7 @@ def _name_readings(axes: Axes, readings: Mapping[str, float]) -> None:
     for (name, value), height, place in zip(wanted, heights, placed, strict=True):
         axes.axhline(value, color=INK, linewidth=0.8, alpha=0.55, zorder=2)
         axes.annotate(
-            f"{name}, {value:.3g}".replace("e+", "e"), (1, value),
+            f"{name}, {scientific(value, trim=True)}", (1, value),
             xycoords=("axes fraction", "data"), textcoords="offset points",
             xytext=(12, (place - height) * 72 / figure.dpi),
             va="center", fontsize=8, color=INK, annotation_clip=False,

@@ -53,7 +53,7 @@ def test_every_reading_has_a_line_across_and_a_name_beside_it(figure: Figure) ->
     ]
     assert set(READINGS.values()) <= set(heights)
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "published, 1.08e21" in texts
+    assert "published, 1.075e21" in texts
     assert all(any(text.startswith(f"{name}, ") for text in texts) for name in READINGS)
 
 

@@ -1,12 +1,10 @@
 """Checks of the essay's rates and of its totals."""
 
-import math
-
 from neuroconv.brain.evidence.check import Check
 from neuroconv.brain.evidence.essay import (
     CONCLUSION,
+    DOUBLINGS,
     EVALUATION,
-    FASTEST,
     FILTER,
     FRAME_RATE,
     GROWTH,
@@ -17,7 +15,7 @@ from neuroconv.brain.evidence.essay import (
     stated,
     update_mac,
 )
-from neuroconv.brain.quantity import derived
+from neuroconv.brain.quantity import derived, scientific
 from neuroconv.neurons import preset
 
 
@@ -109,9 +107,6 @@ def total_checks() -> tuple[Check, ...]:
         f"`{own.name}` + `{cortex.name}`",
         "the preset's number of dendrites on a pyramidal cell is chosen",
     )
-    doublings = derived(
-        "doublings", math.log2(TOTAL.value / FASTEST.value), "1", f"`{TOTAL.name}`/`{FASTEST.name}`"
-    )
     exact = purkinje.value + crossed.value == TOTAL.value
     return (
         Check(
@@ -120,8 +115,8 @@ def total_checks() -> tuple[Check, ...]:
             stated=(TOTAL,),
             implied=own,
             tolerance=0.0005 / 1.075,
-            finding=f"its own sizes make {own.value:.6g}, of which granule cells "
-            f"{granule.value:.3g}; {'exactly the printed' if exact else 'not the printed'} figure "
+            finding=f"its own sizes make {scientific(own.value, 6)}, of which granule cells "
+            f"{granule.shown}; {'exactly the printed' if exact else 'not the printed'} figure "
             "comes out if every synapse, the granule cells' too, passes through the Purkinje "
             "cell's filter: one reading of a formula that is lost",
         ),
@@ -155,8 +150,8 @@ def total_checks() -> tuple[Check, ...]:
             name="doublings",
             claim="21 doublings from the fastest computer to the brain",
             stated=(stated("doublings.printed", 21, "1", GROWTH),),
-            implied=doublings,
+            implied=DOUBLINGS,
             tolerance=0.5 / 21,
-            finding=f"{doublings.value:.2f}, rounded",
+            finding=f"{DOUBLINGS.value:.2f}, rounded",
         ),
     )

@@ -1,6 +1,8 @@
 """The essay's own numbers as quantities, and what they come to by the modules' closed forms."""
 
-from neuroconv.brain.quantity import Quantity, derived
+import math
+
+from neuroconv.brain.quantity import Quantity, derived, whole
 from neuroconv.brain.readings import READINGS
 from neuroconv.brain.updates import Sizes, update_cost
 from neuroconv.neurons import Variant, preset
@@ -12,7 +14,6 @@ NUMBERS = "Defining the model's reference numbers"
 USE = "How do we use these numbers?"
 COMPARISON = "Part II: The brain vs. deep learning - a comparative analysis"
 LEARNING = "Learning and memory in the brain"
-TOGETHER = "Putting it all together"
 FILTER = "Estimating the cerebellar filter sizes"
 DIMENSIONS = "Estimating the cerebellar input/output dimensions"
 LIMITS = "Part III: Limitations and criticism"
@@ -40,9 +41,8 @@ def of_preset(cell: str, field: str, variant: Variant = "dettmers2015") -> Quant
     value = getattr(numbers, field)
     if not isinstance(value, int | float):
         raise ValueError(f"{cell}.{field}={value!r} of {variant}; expected a number")
-    whole = int(value) if float(value).is_integer() else value
     return Quantity(
-        name=f"{cell}.{field}", value=whole, unit=UNITS[field], source=numbers.sources[field]
+        name=f"{cell}.{field}", value=whole(value), unit=UNITS[field], source=numbers.sources[field]
     )
 
 
@@ -74,6 +74,12 @@ SPIKE_RATES = (
 )
 FRAME_RATE = stated("frame_rate", 30, "1/s", FILTER, "a time step is a frame of normal video")
 FASTEST = stated("hpcg.start", 58 * 10**13, "FLOP/s", DIMENSIONS, "Tianhe-2, July 2013")
+DOUBLINGS = derived(
+    "doublings",
+    math.log2(TOTAL.value / FASTEST.value),
+    "1",
+    f"log2(`{TOTAL.name}` / `{FASTEST.name}`)",
+)
 FLOP_PER_MAC = Quantity(
     name="flop_per_mac",
     value=2,

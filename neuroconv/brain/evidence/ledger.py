@@ -112,14 +112,14 @@ def omissions() -> tuple[Omission, ...]:
             item="processing in axon terminals",
             what="shape, length and proteins of a terminal change what it releases",
             source=listed,
-            touched_by="`layers.synapse` with vesicles=True trains the amount that is released; it "
-            "does not change from spike to spike",
+            touched_by="synapses with vesicles=True train the amount that is released; it does "
+            "not change from spike to spike",
         ),
         Omission(
             item="vesicles with several neurotransmitters",
             what="more output channels, as an image has colours",
             source=listed,
-            touched_by="`neurons.Population` with transmitters=C: a sheet and a filter for each",
+            touched_by="`Population` with C transmitters: a sheet and a filter for each",
             cost=two_transmitters(),
         ),
         Omission(
@@ -195,23 +195,26 @@ def ledger_rows() -> list[dict[str, Any]]:
 
 def ledger_table() -> Table:
     """One row for each item: the essay's multiplier, what in neuroconv touches it, at what cost."""
+    other_sections = " and ".join(
+        f"{each.item}, by {each.source.place}"
+        for each in omissions()
+        if each.source.place != essay(LIMITS).place
+    )
     table = plain_table(
         f"Left out of the estimate: {len(omissions())} items",
-        "multiplier: of the whole estimate, as the essay gives it. cost: relative to the "
-        "neuron without it, counted here",
+        f"Left out by the essay's '{LIMITS}', except {other_sections}. multiplier: of the whole "
+        "estimate, as the essay gives it. cost: relative to the neuron without it, counted here.",
         apart=True,
     )
     table.add_column("left out", ratio=3)
-    table.add_column("what it is", ratio=4)
-    table.add_column("section", ratio=3)
-    table.add_column("multiplier", justify="right", ratio=2)
+    table.add_column("what it is", ratio=3)
+    table.add_column("multiplier", justify="right", no_wrap=True)
     table.add_column("neuroconv", ratio=4)
     table.add_column("cost", justify="right")
     for each in omissions():
         table.add_row(
             Text(each.item),
             Text(each.what),
-            Text(each.source.place.strip("'")),
             Text(NOT_MODELLED if each.multiplier is None else f"nearly {each.multiplier.shown}"),
             Text(each.touched_by.replace("`", "") or "nothing"),
             Text("" if each.cost is None else f"x {each.cost.shown}"),

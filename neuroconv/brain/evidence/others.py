@@ -38,7 +38,7 @@ def others_rows() -> list[dict[str, Any]]:
 def _ranges(title: str, rows: tuple[Published, ...], ours: Quantity) -> Table:
     """The ranges, and below them the sources that their numbers in brackets lead to."""
     notes: dict[str, int] = {}
-    table = plain_table(title)
+    table = plain_table(title, "x: times the upper end of the range")
     table.add_column("who", ratio=3)
     table.add_column("range", ratio=3)
     table.add_column(f"{ours.shown} is x", justify="right", no_wrap=True)
@@ -82,8 +82,12 @@ def others_table() -> Table:
     for each in energies():
         energy.add_row(Text(each.name), each.shown, Text(each.unit), Text(str(each.source)))
     whole = Table.grid(expand=True)
-    whole.add_row(_ranges("Other estimates of what a brain computes", OTHERS, TOTAL))
-    whole.add_row(_ranges("Mean firing rates", RATES, of_preset("purkinje", "rate_hz")))
-    whole.add_row(energy)
-    whole.add_row(rebuttal_table())
+    for part in (
+        _ranges("Other estimates of what a brain computes", OTHERS, TOTAL),
+        _ranges("Mean firing rates", RATES, of_preset("purkinje", "rate_hz")),
+        energy,
+        rebuttal_table(),
+    ):
+        whole.add_row(part)
+        whole.add_row()
     return whole

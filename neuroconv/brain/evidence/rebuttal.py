@@ -104,7 +104,7 @@ def arguments() -> tuple[Argument, ...]:
             source=Source("byrnes2021", "its comparison with [carlsmith2020]", _MEMORY),
             answer="they are listed above; most count events, of which a cortical neuron at "
             f"{cortical.value:g} a second has {slower.value:,.0f} times fewer than at the essay's "
-            "200",
+            f"{ours.value:g}",
             evidence=(cortical, slower),
         ),
     )
@@ -117,7 +117,8 @@ def rebuttal_rows() -> list[dict[str, Any]]:
 
 def _figure(quantity: Quantity) -> str:
     unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-    return f"{quantity.name}: {quantity.shown}{unit}"
+    name = quantity.name.replace(".", " ").replace("_", " ")
+    return f"{name}: {quantity.shown}{unit}"
 
 
 def rebuttal_table() -> Table:
@@ -125,7 +126,7 @@ def rebuttal_table() -> Table:
     table = plain_table("The rebuttal, and what speaks to it", apart=True)
     table.add_column("argument", ratio=3)
     table.add_column("answer", ratio=3)
-    table.add_column("figures", ratio=3, overflow="fold")
+    table.add_column("figures", ratio=3)
     table.add_column("source", ratio=2)
     for each in arguments():
         table.add_row(

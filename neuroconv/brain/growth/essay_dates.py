@@ -4,26 +4,14 @@ The essay counts doublings from the fastest computer of its day to its estimate 
 prints three years in which they are done, and two that it prefers.
 """
 
-import math
 from dataclasses import dataclass
 from datetime import date
 
+from neuroconv.brain.evidence.essay import DOUBLINGS
 from neuroconv.brain.growth.records import decimal_year
 from neuroconv.brain.quantity import Quantity
 from neuroconv.references import Source
 
-ESSAY_BRAIN = Quantity(
-    name="essay.brain",
-    value=1.075e21,
-    unit="FLOP/s",
-    source=Source("dettmers2015", "last sentence before part III"),
-)
-ESSAY_COMPUTER = Quantity(
-    name="essay.computer",
-    value=0.58e15,
-    unit="FLOP/s",
-    source=Source("dettmers2015", "part IV", "Tianhe-2 in HPCG"),
-)
 ESSAY_YEAR = Quantity(
     name="essay.year",
     value=round(decimal_year(date(2015, 7, 27)), 3),
@@ -36,14 +24,6 @@ LISTED_YEAR = Quantity(
     value=2013.5,
     unit="year",
     source=Source("dettmers2015", "last sentence before part III: July 2013"),
-)
-DOUBLINGS = Quantity(
-    name="essay.doublings",
-    value=math.log2(ESSAY_BRAIN.value / ESSAY_COMPUTER.value),
-    unit="doublings",
-    source=Source(
-        "derived", "log2(`essay.brain` / `essay.computer`)", "21 in [dettmers2015], part IV"
-    ),
 )
 
 
@@ -97,7 +77,7 @@ def _essay_date(
             f"not as printed: {pace:g} years a doubling give {round(year)}; "
             f"{printed} needs {needed:.2f}"
         )  # fmt: skip
-        basis = f"+ `essay.doublings` x `{name}.pace`"
+        basis = f"+ `{DOUBLINGS.name}` x `{name}.pace`"
         stated = years(f"{name}.pace", pace, Source("dettmers2015", pace_place))
         computed = years(f"{name}.computed", year, Source("derived", f"`essay.year` {basis}"))
         from_listing = years(
@@ -112,7 +92,7 @@ def _essay_date(
         needed=years(
             f"{name}.needed",
             needed,
-            Source("derived", f"(`{name}.printed` - `essay.year`) / `essay.doublings`"),
+            Source("derived", f"(`{name}.printed` - `essay.year`) / `{DOUBLINGS.name}`"),
         ),
         verdict=verdict,
     )

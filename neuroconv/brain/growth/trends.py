@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.growth.essay_dates import ESSAY_COMPUTER, ESSAY_YEAR, essay_dates, years
+from neuroconv.brain.evidence.essay import FASTEST
+from neuroconv.brain.growth.essay_dates import ESSAY_YEAR, essay_dates, years
 from neuroconv.brain.growth.records import (
     CLUSTER_DOUBLING,
     COLOSSUS,
@@ -108,9 +109,7 @@ class Trend:
 
 
 def _essay_trend(name: str, doubling_time: Quantity) -> Trend:
-    return Trend(
-        name=name, start_year=ESSAY_YEAR, start=ESSAY_COMPUTER, doubling_time=doubling_time
-    )
+    return Trend(name=name, start_year=ESSAY_YEAR, start=FASTEST, doubling_time=doubling_time)
 
 
 def _trends() -> tuple[Trend, ...]:
@@ -230,7 +229,7 @@ def scores(record: Record = HPCG_RECORDS[-1]) -> tuple[Score, ...]:
             name=f"{name}.foretold",
             value=trend.flop_per_s(record.year.value),
             unit="FLOP/s",
-            source=Source("derived", f"`essay.computer`, doubled every `{pace}` until then"),
+            source=Source("derived", f"`{FASTEST.name}`, doubled every `{pace}` until then"),
         )
         ratio = Quantity(
             name=f"{name}.ratio",

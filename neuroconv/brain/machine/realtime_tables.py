@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from rich.console import Group
+from rich.text import Text
 
 from neuroconv.brain.evidence.power import POWER
 from neuroconv.brain.machine.machine_power import THREADS
@@ -29,8 +30,7 @@ def realtime_table(measured: RealTime) -> Group:
         "that raises the throughput by a quarter, as where one cell takes longer than a tick: then "
         "the cells in real time are a throughput, each update of them late. seconds: of an update "
         "and cell, the median; ± half the distance of its quartiles. FLOP/s: of what the reading "
-        "counts, which may be less than what ran: a step of a stream reads its window again."
-        + _busy(measured)
+        "counts, which may be less than what ran." + _busy(measured)
     )
     times.add_column("reading, cell, what ran", no_wrap=True)
     for column in ("timed\ntogether", "seconds", "± %", "FLOP/s", "in real\ntime"):
@@ -67,7 +67,7 @@ def realtime_table(measured: RealTime) -> Group:
             _shown(each.power),
             _shown(each.over_brain),
         )
-    return Group(times, machines)
+    return Group(times, Text(), machines)
 
 
 def _shown(quantity: Quantity) -> str:
