@@ -57,7 +57,11 @@ def table() -> str:
         1, ("its 90 % interval over the inputs' ranges", interval(essay), interval(analyst))
     )
     rows += [
-        (each["name"], f"x {each['value']:,.0f}", f"x {other['value']:,.0f}")
+        (
+            f"{each['name']}, Purkinje cells alone",
+            f"x {each['value']:,.0f}",
+            f"x {other['value']:,.0f}",
+        )
         for each, other in zip(essay["headline"], analyst["headline"], strict=True)
     ]
     rows.append(("the essay's reading reached at 1.8 years a doubling", year(essay), year(analyst)))

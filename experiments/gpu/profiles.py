@@ -33,7 +33,8 @@ def profiles(setup: Setup) -> Iterator[Row]:
 
 
 def _row(name: str, counted: Profile) -> Row:
-    return {"check": f"profile of {name}", "profile": counted.to_dict(), "ok": counted.agree is True}
+    ok = counted.agree is True
+    return {"check": f"profile of {name}", "profile": counted.to_dict(), "ok": ok}
 
 
 def real_time(setup: Setup) -> Iterator[Row]:
