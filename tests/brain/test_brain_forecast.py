@@ -2,6 +2,7 @@
 
 import math
 from datetime import date
+from io import StringIO
 
 import pytest
 from rich.console import Console
@@ -245,3 +246,13 @@ def test_tables_say_what_the_rows_say() -> None:
     assert [year in line for year in ("2037", "2047", "2053", "2078", "2027")] == [True] * 5
     assert "measured, share" in printed(share_table(share(0.31)))
     assert "measured" not in printed(share_table())
+
+
+def test_a_reading_below_the_start_of_a_line_has_no_date_on_it() -> None:
+    for value, expected in ((1e13, 4), (1e21, 0)):
+        console = Console(file=StringIO(), width=80)
+        console.print(forecast_table({"reading": value}))
+        assert isinstance(console.file, StringIO)
+        printed = console.file.getvalue()
+        assert printed.count("<2015") == expected + 1  # and once in the legend
+        assert "…" not in printed

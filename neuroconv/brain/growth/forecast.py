@@ -128,8 +128,8 @@ def forecast_table(readings: Mapping[str, float]) -> Table:
     """
     table = plain_table(
         "When each reading is reached",
-        "by YEAR, machine: reached, by a machine that was built. Below a year the ends of "
-        "the growth's 95 % interval. " + " ".join(CAVEATS[:2]),
+        "by YEAR, machine: reached, by a machine that was built. <2015: a line starts above it. "
+        "Below a year the ends of the growth's 95 % interval. " + " ".join(CAVEATS[:2]),
     )
     table.add_column("reading", no_wrap=True)
     table.add_column("FLOP/s", justify="right", no_wrap=True)
@@ -147,6 +147,8 @@ def forecast_table(readings: Mapping[str, float]) -> Table:
 def _reached(date: Reach) -> str:
     if date.reached:
         return f"by {int(date.year.value)},\n{date.machine}"
+    if date.year.value < ESSAY_YEAR.value:  # the line starts above the reading
+        return f"<{int(ESSAY_YEAR.value)}"
     if date.earliest is None or date.latest is None:
         return f"{date.year.value:.0f}"
     return f"{date.year.value:.0f}\n{date.earliest.value:.0f}-{date.latest.value:.0f}"
