@@ -70,7 +70,11 @@ class BrainReport:
     @property
     def values(self) -> dict[str, float]:
         """FLOP/s of each reading, all inputs at their values."""
-        return {name: each.value or 0 for name, each in self.by_reading.items()}
+        at_point = self.inputs.values_at_point  # no draws are needed for these
+        return {
+            name: sum(flop_per_second(reading, at_point).values())
+            for name, reading in READINGS.items()
+        }
 
     @cached_property
     def cells(self) -> tuple[CellCost, ...]:

@@ -11,39 +11,22 @@ from rich.console import Console
 from tyro.constructors import PrimitiveConstructorSpec
 
 
-def _input_shape_option() -> PrimitiveConstructorSpec[tuple[int, ...] | None]:
-    """`--input-shape 3x224x224`: one sample, without the batch."""
+def _shape_option(
+    metavar: str, what: str, axes: int | None = None
+) -> PrimitiveConstructorSpec[tuple[int, ...] | None]:
+    """An option of sizes such as 3x224x224, the notation of `neuroconv list`; of any number of
+    axes, or of so many."""
 
     def read(words: list[str]) -> tuple[int, ...]:
         sizes = words[0].split("x")
-        if not all(size.isdecimal() and int(size) for size in sizes):
-            raise ValueError(f"{words[0]!r}: expected the shape of one sample, such as 3x224x224")
+        well_formed = all(size.isdecimal() and int(size) for size in sizes)
+        if not well_formed or len(sizes) != (axes or len(sizes)):
+            raise ValueError(f"{words[0]!r}: expected {what}, such as 3x224x224")
         return tuple(map(int, sizes))
 
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="AxBx...",
-        instance_from_str=read,
-        is_instance=lambda value: value is None or isinstance(value, tuple),
-        str_from_instance=lambda value: ["x".join(map(str, value or ()))],
-    )
-
-
-def _image_shape_option() -> PrimitiveConstructorSpec[tuple[int, int, int] | None]:
-    """`--image-shape CxHxW`, in the notation of `neuroconv list`."""
-
-    def read(words: list[str]) -> tuple[int, int, int]:
-        sizes = words[0].split("x")
-        if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-            raise ValueError(
-                f"{words[0]!r}: expected channels x height x width in pixels, such as 3x224x224"
-            )
-        channels, height, width = map(int, sizes)
-        return channels, height, width
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="CxHxW",
+        metavar=metavar,
         instance_from_str=read,
         is_instance=lambda value: value is None or isinstance(value, tuple),
         str_from_instance=lambda value: ["x".join(map(str, value or ()))],
@@ -63,10 +46,14 @@ RunArgument = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
 ]
 InputShapeOption = Annotated[
-    tuple[int, ...] | None, _input_shape_option(), tyro.conf.arg(help_behavior_hint="")
+    tuple[int, ...] | None,
+    _shape_option("AxBx...", "the shape of one sample"),
+    tyro.conf.arg(help_behavior_hint=""),
 ]
 ImageShapeOption = Annotated[
-    tuple[int, int, int] | None, _image_shape_option(), tyro.conf.arg(help_behavior_hint="")
+    tuple[int, int, int] | None,
+    _shape_option("CxHxW", "channels x height x width in pixels", axes=3),
+    tyro.conf.arg(help_behavior_hint=""),
 ]
 
 

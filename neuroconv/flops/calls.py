@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
 
@@ -14,6 +16,23 @@ Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of 
 def _arguments(func: Any) -> tuple[tuple[str, Any], ...]:
     """Names and defaults by the operator's schema, which is slow to read."""
     return tuple((each.name, each.default_value) for each in func._schema.arguments)
+
+
+class OperatorMode(TorchDispatchMode):
+    """A dispatch mode whose `run` sees every operator that executes, none of them composite."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        return self.run(func, args, kwargs)
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Executes the operator, and returns what comes out."""
+        raise NotImplementedError
 
 
 def tensors_of(value: Any) -> list[Tensor]:

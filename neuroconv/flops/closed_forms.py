@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.calls import name_of
+from neuroconv.flops.calls import OperatorMode, name_of
 from neuroconv.flops.contractions import CONTRACTION_RULES
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
@@ -156,7 +155,7 @@ def _formula(module: nn.Module) -> Formula | None:
     return None if base is None else _FORMS[base].amounts
 
 
-class _Contractions(TorchDispatchMode):
+class _Contractions(OperatorMode):
     """Notes in which modules a contraction runs that no formula covers.
 
     It looks at operators' names alone: what they cost is counted elsewhere, and independently.
@@ -167,13 +166,7 @@ class _Contractions(TorchDispatchMode):
         self.running: list[str | None] = [_label("", model)]  # None: a formula covers it
         self.hidden: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if self.running[-1] is not None and name_of(func) in CONTRACTION_RULES:
             self.hidden[self.running[-1]] += 1
         return func(*args, **kwargs)

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.calls import Call
+from neuroconv.flops.calls import Call, OperatorMode
 from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
@@ -40,7 +39,7 @@ class _Tally:
         )
 
 
-class OperatorCounter(TorchDispatchMode):
+class OperatorCounter(OperatorMode):
     """Counts each call into the current tally, and for each module that is running."""
 
     def __init__(self) -> None:
@@ -72,13 +71,7 @@ class OperatorCounter(TorchDispatchMode):
         with eagerly(), self:
             yield
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         self._count(func, Call.of(func, args, kwargs, out))
         return out

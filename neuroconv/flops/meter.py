@@ -10,10 +10,9 @@ from weakref import finalize
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.calls import tensors_of
+from neuroconv.flops.calls import OperatorMode, tensors_of
 from neuroconv.flops.rules import names
 
 # Their tensor argument gives a shape only; and results that nothing is written to.
@@ -97,7 +96,7 @@ def _writable(func: Any) -> tuple[tuple[str, ...], dict[str, tuple[bool, bool]]]
     return tuple(each.name for each in arguments), writable
 
 
-class Meter(TorchDispatchMode):
+class Meter(OperatorMode):
     """Counts the bytes of every operator, and keeps count of the storages alive.
 
     Args:
@@ -148,13 +147,7 @@ class Meter(TorchDispatchMode):
             watch.detach()
         self._alive.clear()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         operator = func._overloadpacket.__name__.rstrip("_")
         operands = self._here(func, (*args, *kwargs.values()))
         if operator == "lift_fresh":  # a literal: this is where it comes to be

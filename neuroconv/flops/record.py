@@ -12,18 +12,11 @@ from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energ
 from neuroconv.flops.measured import Measured
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 from neuroconv.flops.traffic import Traffic
-from neuroconv.layers.cost import Cost
 
 
 def ratio(amount: float, parts: int) -> float:
     """amount / parts, an int wherever it is one: past 2**53 a float would lose digits."""
     return amount // parts if isinstance(amount, int) and amount % parts == 0 else amount / parts
-
-
-def _executed_flop(cost: Cost) -> int:
-    """FLOPs of a stage's multiply-adds, as the algorithm that runs executes them. A sparse synapse
-    is one product, half a multiply-add: FLOPs are whole, `Cost.executed` is rounded down."""
-    return 2 * sum(cost.macs.values()) + (cost.pointwise if cost.linear else 0)
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ class Profile:
     def executed_mac(self) -> float | None:
         """Dendrites by the algorithm that runs, its spectral products included."""
         rows = self._dendrites
-        return ratio(sum(_executed_flop(row.cost) for row in rows), 2) if rows else None
+        return ratio(sum(row.cost.executed_flop for row in rows), 2) if rows else None
 
     @property
     def stages_flop(self) -> int:
@@ -237,7 +230,7 @@ class Profile:
         for row in self.stages:
             shares = self.measured.firing.get(row.module)
             if shares is not None and row.cost.linear:
-                executed = _executed_flop(row.cost) / 2
+                executed = row.cost.executed_flop / 2
                 mac = executed if row.cost.direct is None else row.cost.direct
                 driven += mac
                 heard += mac * shares.heard
@@ -364,7 +357,7 @@ class Profile:
             "synapses_per_sample": cost.synapses,
             "essay_mac_per_sample": per_sample(cost.essay),
             "direct_mac_per_sample": per_sample(cost.direct),
-            "executed_mac_per_sample": ratio(_executed_flop(cost), 2 * self.batch),
+            "executed_mac_per_sample": ratio(cost.executed_flop, 2 * self.batch),
             "mac_per_sample_by_family": {f: per_sample(mac) for f, mac in cost.macs.items()},
             "other_flop_per_sample": per_sample(cost.other),
             "share_of_flop": ratio(cost.flop, self.stages_flop) if self.stages_flop else 0.0,

@@ -44,10 +44,15 @@ class Cost:
         return bool(self.synapses) or self.essay is not None
 
     @property
+    def executed_flop(self) -> int:
+        """FLOPs of the multiply-adds of the algorithm that runs: contractions, and the products of
+        synapses, each half a multiply-add, and of an FFT's spectra."""
+        return 2 * sum(self.macs.values()) + (self.pointwise if self.linear else 0)
+
+    @property
     def executed(self) -> int:
-        """Multiply-adds of the algorithm that runs: contractions, and at two FLOPs each the
-        products of synapses and of an FFT's spectra."""
-        return sum(self.macs.values()) + (self.pointwise // 2 if self.linear else 0)
+        """`executed_flop` in multiply-adds, rounded down."""
+        return self.executed_flop // 2
 
     @property
     def other(self) -> int:
