@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from neuroconv.flops import Peak, Timing
+from tests.commands import Call, status_of
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -26,6 +29,40 @@ def data_root() -> Path:
 def seeded() -> None:
     """Every test draws the same random numbers, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def machine() -> Peak:
+    """100 GFLOP/s and 20 GB/s: the roofs meet at 5 FLOP per byte."""
+    return Peak(
+        device="a machine",
+        device_type="cpu",
+        dtype="float32",
+        threads=2,
+        float32_arithmetic=None,
+        flop_per_s=100e9,
+        byte_per_s=20e9,
+        kernel="product of 512 x 512 matrices",
+        tried_flop_per_s={"product of 512 x 512 matrices": 100e9},
+        copy_bytes=2**27,
+        arithmetic=Timing(1e-3, 0.9e-3, 1.2e-3, repeats=5, calls_per_repeat=10),
+        copy=Timing(1e-2, 0.9e-2, 1.2e-2, repeats=5, calls_per_repeat=10),
+    )
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Runs a command in an empty folder and on a wide screen: (status, output, errors)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path | int) -> tuple[int, str, str]:
+        status = status_of(*words)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

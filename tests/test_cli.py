@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -17,10 +16,10 @@ import pytest
 import torch
 
 from neuroconv import profile
-from neuroconv.cli import main
 from neuroconv.neurons import CELL_CLASSES, PRESETS, preset
 from neuroconv.training import RunResult, load_config, read_result
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
+from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
@@ -50,32 +49,6 @@ name = "plain_cnn"
 match = "parameters"
 encoding = "none"
 """
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-def status_of(*words: str | Path | int) -> int:
-    """The exit status of a command."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Runs a command in an empty folder and on a wide screen: (status, output, errors)."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str | Path | int) -> tuple[int, str, str]:
-        status = status_of(*words)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 # --- list, match, profile

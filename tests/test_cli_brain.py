@@ -1,37 +1,24 @@
 """`neuroconv brain` as a user meets it."""
 
+import functools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 
 from neuroconv.brain import READINGS, bare_numbers
-from neuroconv.cli import main
+from tests.commands import Call
 
-Call = Callable[..., tuple[int, str, str]]
 FEW = ("--samples", 64)
 
 
 @pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Runs a command in an empty folder: (status, output, errors)."""
+def call(call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs `neuroconv brain` as the suite's `call` does, on a screen of 120 columns."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str | Path | int) -> tuple[int, str, str]:
-        status = 0
-        try:
-            main(["brain", *map(str, words)])
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    return functools.partial(call, "brain")
 
 
 def test_the_report_comes_with_its_file_and_plots(call: Call, tmp_path: Path) -> None:

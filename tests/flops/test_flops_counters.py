@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
 from neuroconv.layers.conv import dendritic_conv, fft_products
 from neuroconv.neurons import Purkinje
+from tests.flops.calling import Call
 
 x1, x2, x3 = torch.zeros(2, 4, 12), torch.zeros(2, 4, 9, 11), torch.zeros(2, 4, 5, 6, 7)
 
@@ -82,17 +83,6 @@ def test_other_families(name: str) -> None:
         assert counts.flops == expected, counts.counter
         assert counts.macs == {}
         assert counts.uncounted == {}
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
 
 
 a, b = torch.zeros(2, 3, 4), torch.zeros(2, 4, 5)

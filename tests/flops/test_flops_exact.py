@@ -17,17 +17,7 @@ from neuroconv.flops import Counts, count_closed_form, count_exact
 from neuroconv.flops.operators import RULES, ZERO
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.zoo import create_model, get_builder, list_models
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> object:
-        return self.function(*inputs)
+from tests.flops.calling import Call
 
 
 def count(function: Callable[..., object], *inputs: Tensor, **options: object) -> Counts:

@@ -14,17 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from neuroconv.flops import Counts, count_exact, count_fvcore
 from neuroconv.flops.fvcore_adapter import fvcore_rules
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
+from tests.flops.calling import Call
 
 
 def amounts(counts: Counts) -> dict[str, int]:

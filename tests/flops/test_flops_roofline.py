@@ -16,25 +16,6 @@ def timing(seconds: float) -> Timing:
     return Timing(seconds, 0.9 * seconds, 1.2 * seconds, repeats=5, calls_per_repeat=10)
 
 
-@pytest.fixture
-def machine() -> Peak:
-    """100 GFLOP/s and 20 GB/s: the roofs meet at 5 FLOP per byte."""
-    return Peak(
-        device="a machine",
-        device_type="cpu",
-        dtype="float32",
-        threads=2,
-        float32_arithmetic=None,
-        flop_per_s=100e9,
-        byte_per_s=20e9,
-        kernel="product of 512 x 512 matrices",
-        tried_flop_per_s={"product of 512 x 512 matrices": 100e9},
-        copy_bytes=2**27,
-        arithmetic=timing(1e-3),
-        copy=timing(1e-2),
-    )
-
-
 @pytest.fixture(scope="module")
 def here() -> Peak:
     return measure_peak("cpu", seconds=0.4)

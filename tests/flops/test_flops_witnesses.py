@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from neuroconv.flops import Counts, count_exact, count_fvcore
 from neuroconv.flops.fvcore_adapter import fvcore_rules
 from neuroconv.flops.rules import OTHERS, names
+from tests.flops.calling import Call
 
 IMAGE, VIDEO = (1, 3, 224, 224), (1, 3, 16, 112, 112)
 NETWORKS = {
@@ -135,17 +136,6 @@ def test_attention_is_one_operator_to_both_on_the_cpu() -> None:
     model, x = torchvision.models.get_model("vit_b_16", weights=None), torch.empty(IMAGE)
     exact, seen = count_exact(model, x, device="cpu"), run("vit_b_16")
     assert (exact.macs, exact.flops) == (seen.fvcore.macs, seen.fvcore.flops)
-
-
-class Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
 
 
 t, v, mask = torch.rand(6, 6), torch.rand(6), torch.rand(6, 6) > 0.5

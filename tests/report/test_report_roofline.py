@@ -8,30 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from neuroconv.flops.roofline import Peak
-from neuroconv.flops.timing import Timing
 from neuroconv.report.roofline import RooflinePoint, plot_roofline
 from neuroconv.report.style import MARKERS
 
 KINDS = ("cells", "networks", "baselines")
-
-
-@pytest.fixture
-def machine() -> Peak:
-    timing = Timing(1e-3, 1e-3, 1e-3, repeats=5, calls_per_repeat=10)
-    return Peak(
-        device="a machine",
-        device_type="cpu",
-        dtype="float32",
-        threads=2,
-        float32_arithmetic=None,
-        flop_per_s=100e9,
-        byte_per_s=20e9,
-        kernel="product of 512 x 512 matrices",
-        tried_flop_per_s={"product of 512 x 512 matrices": 100e9},
-        copy_bytes=2**27,
-        arithmetic=timing,
-        copy=timing,
-    )
 
 
 def runs(number: int) -> list[RooflinePoint]:
