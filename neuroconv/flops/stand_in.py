@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from neuroconv.layers.counting import counting
+
 
 def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The model's inputs as a tuple of tensors whose first axis is the batch."""
@@ -128,6 +130,7 @@ def stand_in(
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     try:
         with (
+            counting(),
             torch.inference_mode(False),  # its tensors know no gradient, its operators no parts
             torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
         ):

@@ -4,20 +4,24 @@ Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
 """
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from neuroconv.layers.cable import Cable
+from neuroconv.layers.cache import FilterCache
 from neuroconv.layers.checks import check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import (
     Backend,
     Mode,
+    Transform,
     choose_backend,
+    conv_flops,
     conv_macs,
     dendritic_conv,
-    fft_products,
+    filter_transform,
+    matmul_form,
     needed_steps,
     output_size,
 )
@@ -73,6 +77,7 @@ class DendriticConv(nn.Module):
         fan_in = branches * time_steps * (1 if mode == "per_dendrite" else across)
         self.deviation = math.sqrt(2 / fan_in)
         self.tap_unit = self.deviation if unit_taps else 1.0
+        self._cache = FilterCache()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -116,8 +121,53 @@ class DendriticConv(nn.Module):
                 f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
                 f"time_steps, {self.sheet_shape[0]} sites, {self.sheet_shape[1]} dendrites)"
             )
-        taps = self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
-        return dendritic_conv(sheet, taps, self.mode, self.backend, self.bias, steps)
+        batch, _, time_steps = sheet.shape[:3]
+        asked = time_steps if steps is None else steps
+        made = None
+        if not self.training:
+            transform = self._transform(int(batch), int(time_steps), int(asked))
+            made = self._cache.get(
+                (self.weight,),
+                (transform.backend, time_steps, asked),
+                transform.numbers,
+                lambda: transform.make(self.taps()),
+            ) if transform.numbers else None  # fmt: skip
+        return dendritic_conv(
+            sheet, self.taps(), self.mode, self.backend, self.bias, steps, transformed=made
+        )
+
+    def taps(self) -> Tensor:
+        """The filters that act, (N, K_T, K_P, K_D)."""
+        return self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
+
+    def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
+        """The backend that a sheet of so many samples and steps runs on."""
+        branches, across, k_time = self.filter_shape
+        return choose_backend(
+            (time_steps, *self.sheet_shape), (k_time, branches, across), self.mode, self.backend,
+            batch=batch, neurons=self.neurons, steps=steps, device=self.weight.device.type,
+        )  # fmt: skip
+
+    def unrolls(self, batch: int, time_steps: int, gradients: bool) -> bool:
+        """Whether a large population of this kind would run as products of unrolled filters."""
+        branches, across, k_time = self.filter_shape
+        window, taps = (time_steps, *self.sheet_shape), (k_time, branches, across)
+        chosen = choose_backend(
+            window, taps, self.mode, self.backend,
+            batch=batch, gradients=gradients, device=self.weight.device.type,
+        )  # fmt: skip
+        return chosen == "matmul" and matmul_form(window, taps, self.mode, time_steps) == "unrolled"
+
+    def _transform(self, batch: int, time_steps: int, steps: int) -> Transform:
+        branches, across, k_time = self.filter_shape
+        backend = self.chosen_backend(batch, time_steps, steps)
+        window, taps = (time_steps, *self.sheet_shape), (k_time, branches, across)
+        return filter_transform(self.neurons, window, taps, self.mode, backend, steps)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; what evaluation kept of the filters is dropped."""
+        self._cache.clear()
+        return super().train(mode)
 
     def closed_form(
         self, sheet: torch.Size, synapses: int | None = None, steps: int | None = None
@@ -130,12 +180,12 @@ class DendriticConv(nn.Module):
         taps = (k_time, branches, across)
         window = (needed_steps(sheet[2], k_time, steps), sites, dendrites)
         job = (sheet[0], self.neurons, window, taps, self.mode)
-        backend = choose_backend(window, taps, self.mode, self.backend)
+        backend = self.chosen_backend(sheet[0], window[0], steps)
         synapses = sites * dendrites if synapses is None else synapses
         cost = Cost(
             "dendrites",
             conv_macs(*job, backend, steps),
-            pointwise=fft_products(*job, steps) if backend == "fft" else 0,
+            pointwise=conv_flops(*job, backend, steps),
             neurons=self.neurons,
             essay=sheet[0] * self.neurons * synapses * steps * math.prod(taps),
             direct=sum(conv_macs(*job, "direct", steps).values()),

@@ -81,6 +81,11 @@ class PoissonDropout(nn.Module):
         self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
         self.periods = _periods(mean_wait, mode)
 
+    @property
+    def acts(self) -> bool:
+        """Whether it drops anything: in training, unless there is no wait."""
+        return self.training and self.mean_wait != 0
+
     def forward(self, rate: Tensor) -> Tensor:
         if rate.dim() == 2:
             return self.stream(rate.unsqueeze(2))[0].squeeze(2)
@@ -99,7 +104,7 @@ class PoissonDropout(nn.Module):
             raise ValueError(
                 f"rate has shape {tuple(rate.shape)}; expected (batch, neurons[, time_steps])"
             )
-        if not self.training or self.mean_wait == 0 or rate.shape[2] == 0:
+        if not self.acts or rate.shape[2] == 0:
             return rate, state
         unit = self.scope == "unit"
         cells = (*rate.shape[:2], *(rate.shape[3:] if unit else ()))

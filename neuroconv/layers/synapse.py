@@ -5,6 +5,7 @@ neuron, P sites along a dendrite, D dendrites.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,8 @@ class SparseSynapses(_Synapses):
             amounts, and the amounts' product is the weight.
         transmitters: how many C. Each is a channel, as a colour is of an image: it has weights of
             its own at each synapse, and its own sheet to be filtered; sum over C afterwards.
+        claw: of a wiring on meta, whether the sites of each dendrite share one axon; any other is
+            looked at.
 
     Attributes:
         weight: (N * C, S), row n * C + c; None with `vesicles`.
@@ -139,6 +142,7 @@ class SparseSynapses(_Synapses):
         signs: Tensor | None = None,
         vesicles: bool = False,
         transmitters: int = 1,
+        claw: bool = False,
     ) -> None:
         if wiring.dim() != 2 or wiring.is_floating_point():
             raise ValueError(
@@ -157,6 +161,8 @@ class SparseSynapses(_Synapses):
         neurons, synapses = wiring.shape
         super().__init__(in_features, neurons, sheet_shape, synapses, signs, transmitters)
         self.register_buffer("wiring", wiring)
+        self._claw: tuple[Any, bool] = (None, claw)
+        self.is_claw()
         self.hold((neurons * transmitters, synapses), vesicles)
         self.reset_parameters()
 
@@ -169,6 +175,21 @@ class SparseSynapses(_Synapses):
         share = 1 / len(factors)
         for factor in factors:
             nn.init.uniform_(factor, 0.5**share, 1.5**share)
+
+    def is_claw(self) -> bool:
+        """Whether the sites of each dendrite share one axon, as the wiring stands now.
+
+        Where that cannot be looked at (on meta, or while a compiler traces) it is taken to be what
+        it was last.
+        """
+        if self.wiring.is_meta or torch.compiler.is_compiling():
+            return self._claw[1]
+        now = (self.wiring.data_ptr(), self.wiring._version)
+        if now != self._claw[0]:
+            sites = self.sheet_shape[0]
+            first = self.wiring[:, ::sites].repeat_interleave(sites, 1)[:, : self.synapses]
+            self._claw = (now, torch.equal(first, self.wiring))
+        return self._claw[1]
 
     def effective_weight(self) -> Tensor:
         """The weights that act, (N * C, S): vesicles x receptors, with the sign of the axon."""

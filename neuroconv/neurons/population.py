@@ -6,15 +6,18 @@ D dendrites.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, get_args
+from functools import partial
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from neuroconv.layers.cable import Cable
+from neuroconv.layers.cache import FilterCache
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import Backend, Mode
 from neuroconv.layers.cost import Cost
+from neuroconv.layers.counting import is_counting
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.layout import along_axis
 from neuroconv.layers.poisson import (
@@ -29,6 +32,13 @@ from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation, Law
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
 from neuroconv.layers.threshold import ThresholdNorm
+from neuroconv.layers.tree import (
+    Tree,
+    response_numbers,
+    tree_costs,
+    tree_current,
+    tree_responses,
+)
 from neuroconv.layers.wiring import (
     dale_signs,
     parallel_fibre_wiring,
@@ -183,6 +193,7 @@ class Population(nn.Module):
             self.synapses = SparseSynapses(
                 wires, in_features, (rows, dendrites),
                 signs=signs, vesicles=vesicles, transmitters=transmitters,
+                claw=claw and wiring in ("sparse", "receptive_field"),
             )  # fmt: skip
         trees = out_features * transmitters
         self.threshold_norm = (
@@ -226,6 +237,7 @@ class Population(nn.Module):
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else None
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()
+        self._responses = FilterCache()
         asked = (mean_wait, dropout_mode, dropout_scope) != (None, "wait", "neuron")
         if output is not None and asked:
             raise ValueError(
@@ -254,6 +266,9 @@ class Population(nn.Module):
     def forward(self, activity: Tensor) -> Tensor:
         if activity.dim() == 2:
             activity = activity.unsqueeze(2).expand(-1, -1, self.time_steps)
+        batch, _, steps = activity.shape if activity.dim() == 3 else (0, 0, 0)
+        if steps and self.joins_stages(int(batch), int(steps)):
+            return self.fire(self._somatic(self._joined_current(activity)), REST)[0]
         return self.stream(activity)[0]
 
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
@@ -291,12 +306,65 @@ class Population(nn.Module):
         rate = self.dendritic_rate(potential)  # (B, N, T, D')
         current = self.summation(rate)  # (B, N, T)
         current, memory = after(state.current, current, self.soma.time_steps)
-        potential = last(steps, self.soma(current))
+        potential = self._somatic(current, steps)
+        return potential, NeuronState(lingering, memory, state.output, places)
+
+    def _somatic(self, current: Tensor, steps: int | None = None) -> Tensor:
+        """The soma's potential at the last steps of a current (B, N, T)."""
+        potential = self.soma(current)
+        if steps is not None:
+            potential = last(steps, potential)
         if self.soma_norm is not None:
             potential = self.soma_norm(potential)
-        if self.bias is not None:
-            potential = potential + self.bias[:, None]
-        return potential, NeuronState(lingering, memory, state.output, places)
+        return potential if self.bias is None else potential + self.bias[:, None]
+
+    def joins_stages(self, batch: int, steps: int, *, evaluation: bool = False) -> bool:
+        """Whether a window of so many samples and steps runs from axons to soma as one stage.
+
+        It does where nothing acts between synapses, filter and rectifier, and a product of small
+        matrices is the fastest backend: the sheet is then never in memory (`layers.tree`). Hooks on
+        the stages in between are met stage by stage.
+        """
+        stages = (self.synapses, self.dendrites, self.dendritic_rate, self.summation)
+        known = (SparseSynapses, DendriticConv, DendriticRate, DendriticSummation)
+        if tuple(map(type, stages)) != known or self.transmitters > 1:
+            return False
+        if (self.threshold_norm, self.dendritic_norm, self.spike) != (None, None, None):
+            return False
+        if self.unit_dropout is not None and self.unit_dropout.acts and not evaluation:
+            return False
+        hooks = any(each._forward_hooks or each._forward_pre_hooks for each in stages)
+        if hooks and not is_counting():
+            return False
+        gradients = torch.is_grad_enabled() and not evaluation
+        return self.dendrites.unrolls(batch, steps, gradients)
+
+    def _tree(self) -> Tree:
+        assert isinstance(self.synapses, SparseSynapses)
+        rate = self.dendritic_rate
+        return Tree(
+            self.synapses.wiring, self.synapses.sheet_shape, self.dendrites.mode,
+            self.synapses.is_claw(), rate.reduction, rate.linear,
+        )  # fmt: skip
+
+    def _joined_current(self, activity: Tensor) -> Tensor:
+        """The summed current (B, N, T) of the dendrites, by one stage."""
+        self.synapses.check(activity)
+        tree = self._tree()
+        weight, filters = self.synapses.effective_weight(), self.dendrites.taps()
+        made = None
+        if not self.training:
+            sources = (*self.synapses.parameters(), self.dendrites.weight)
+            numbers = response_numbers(filters.shape, tree)
+            make = partial(tree_responses, weight, filters, tree)
+            made = self._responses.get(sources, tree.claw, numbers, make)
+        total = tree_current(activity, weight, filters, self.dendrites.bias, tree, made)
+        return self.summation.law_of(total * self.summation.scale)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; what evaluation kept of weights and filters is dropped."""
+        self._responses.clear()
+        return super().train(mode)
 
     def fire(self, potential: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:
         """From the soma's potential (B, N, T) to what the axon carries, and the state after it."""
@@ -322,31 +390,63 @@ class Population(nn.Module):
         """
         steps = self.time_steps if len(activity) == 2 else activity[2]
         batch, neurons = activity[0], self.out_features
-        read = steps + (self.time_steps - 1 if resumed else 0)
         recalled = steps + (self.soma.time_steps - 1 if resumed else 0)
+        somata = torch.Size((batch, neurons, steps))
+        each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
+        joined = not resumed and self.joins_stages(batch, steps, evaluation=True)
+        return (
+            *(self._joined_costs(batch, steps) if joined else self._costs(batch, steps, resumed)),
+            *self.soma.closed_form(torch.Size((batch, neurons, recalled))),
+            Cost("somatic potential", pointwise=somata.numel() * each),
+            *self.firing.closed_form(somata),
+            *self.output.closed_form(somata),
+        )
+
+    def _costs(self, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
+        """Of the stages from synapses to summation, one after another."""
+        neurons = self.out_features
+        read = steps + (self.time_steps - 1 if resumed else 0)
         rows, columns = self.dendrites.out_shape
         trees = neurons * self.transmitters
         sheet = torch.Size((batch, trees, steps, *self.dendrites.sheet_shape))
         lingering = torch.Size((batch, trees, read, *self.dendrites.sheet_shape))
         branches = torch.Size((batch, neurons, steps, rows, columns))
-        rates = torch.Size((batch, neurons, steps, columns))
-        somata = torch.Size((batch, neurons, steps))
         (trees_cost,) = self.dendrites.closed_form(lingering, self.synapses.synapses, steps)
-        trees_cost = replace(trees_cost, neurons=neurons)
         joined = self._joining_flops(batch * trees * steps * rows * columns, branches.numel())
-        each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
         return (
             *self.synapses.closed_form(torch.Size((batch, self.in_features, steps))),
             *(() if self.threshold_norm is None else self.threshold_norm.closed_form(sheet)),
-            trees_cost,
+            replace(trees_cost, neurons=neurons),
             Cost("dendritic potential", pointwise=joined),
             *(() if self.spike is None else self.spike.closed_form(branches)),
             *self.dendritic_rate.closed_form(branches),
-            *self.summation.closed_form(rates),
-            *self.soma.closed_form(torch.Size((batch, neurons, recalled))),
-            Cost("somatic potential", pointwise=somata.numel() * each),
-            *self.firing.closed_form(somata),
-            *self.output.closed_form(somata),
+            *self.summation.closed_form(torch.Size((batch, neurons, steps, columns))),
+        )
+
+    def _joined_costs(self, batch: int, steps: int) -> tuple[Cost, ...]:
+        """Of the same stages where they run as one.
+
+        The synapses' products are those that join weights and taps, once for the whole batch.
+        """
+        neurons, synapses = self.out_features, self.synapses.synapses
+        rows, columns = self.dendrites.out_shape
+        potentials = batch * neurons * steps * rows * columns
+        products, joins, sums = tree_costs(
+            batch, steps, self.dendrites.weight.shape, synapses, self._tree()
+        )
+        window = torch.Size((batch, neurons, steps, *self.dendrites.sheet_shape))
+        (trees_cost,) = self.dendrites.closed_form(window, synapses)
+        weights = self.synapses.weight_flops() * neurons * synapses
+        currents = batch * neurons * steps
+        return (
+            Cost("synapses", pointwise=weights + joins, synapses=neurons * synapses),
+            replace(trees_cost, macs={"matmul": products}, pointwise=0),
+            Cost("dendritic potential", pointwise=self._joining_flops(potentials, potentials)),
+            Cost("dendritic rate", pointwise=potentials * (not self.dendritic_rate.linear)),
+            Cost(
+                "dendritic summation",
+                pointwise=sums + currents + self.summation.law_flops(currents),
+            ),
         )
 
     def _joining_flops(self, filtered: int, potentials: int) -> int:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroconv.flops import count_exact
-from neuroconv.layers import DendriticConv, conv, dendritic_conv
+from neuroconv.layers import DendriticConv, dendritic_conv
 from neuroconv.layers.conv import (
     Backend,
     Mode,
     choose_backend,
     conv_macs,
     fft_products,
+    fourier,
     output_size,
 )
 from neuroconv.layers.cost import fft_macs
@@ -274,7 +275,8 @@ def test_a_meta_run_leaves_nothing_behind(backend: Backend) -> None:
 def test_fft_goes_through_the_batch_in_chunks(
     batch: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conv, "_chunk", lambda sheet, size: chunk)
+    points = 4 * 7 * (6 // 2 + 1)  # of one neuron's sheet: 4 steps of 7 x 6
+    monkeypatch.setitem(fourier._CHUNK_POINTS, "cpu", chunk * points)
     sheet, filters = drawn((4, 5, 4), (3, 3, 2), batch=batch)
     grad = torch.randn_like(sheet)
     x, w = sheet.requires_grad_(), filters.requires_grad_()
@@ -407,14 +409,19 @@ def counted_macs(window: Triple, taps: Triple, mode: str, backend: str) -> int:
             for _, _, kd in np.ndindex(*taps)
             if mode != "per_dendrite" or kd == d
         )
-    # The unrolled filter joins every point of a sheet to every output, zeros or not; a dendrite
-    # on its own is a sheet of one column.
-    return sum(
+    # The unrolled filter joins every point of the steps that a step reads to every output, zeros
+    # or not; a dendrite on its own is a sheet of one column.
+    unrolled = sum(
         1
-        for _, _, d in outputs
-        for _, _, dendrite in np.ndindex(*window)
-        if mode != "per_dendrite" or dendrite == d
+        for now, _, d in outputs
+        for then, _, dendrite in np.ndindex(*window)
+        if 0 <= now - then < taps[0] and (mode != "per_dendrite" or dendrite == d)
     )
+    if mode == "same" or (mode == "valid" and taps[2] < window[2]):
+        return unrolled
+    # A filter over all dendrites: or each tap of time and branch once with each step and site.
+    across = sum(1 for _ in np.ndindex(*window) for _ in np.ndindex(*taps[:2]))
+    return min(unrolled, across)
 
 
 @pytest.mark.parametrize("backend", ["direct", "matmul"])
@@ -502,19 +509,22 @@ def test_closed_form_scales_with_batch_neurons_and_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "taps", "mode", "wanted"),
+    ("window", "taps", "mode", "batch", "wanted", "to_learn"),
     [
-        (*GRANULE, "same", "matmul"),
-        (*PURKINJE, "same", "fft"),
-        (*PURKINJE, "valid", "fft"),
-        (*PURKINJE, "per_dendrite", "fft"),
-        ((4, 8, 8), (4, 3, 3), "same", "matmul"),  # 256 points, the largest for a matrix
-        ((1, 1, 257), (1, 1, 3), "same", "direct"),
-        ((5, 10, 100), (5, 10, 100), "per_dendrite", "matmul"),  # 50 points for each column
+        (*GRANULE, "same", 1, "direct", "direct"),
+        (*GRANULE, "same", 32, "matmul", "matmul"),
+        (*PURKINJE, "same", 1, "fft", "fft"),
+        (*PURKINJE, "same", 32, "fft", "fft"),
+        (*PURKINJE, "valid", 1, "matmul", "matmul"),  # one product over the dendrites
+        ((5, 10, 100), (5, 10, 100), "per_dendrite", 32, "matmul", "matmul"),
+        ((1, 1, 257), (1, 1, 3), "same", 32, "direct", "fft"),
     ],
 )
-def test_choice_of_backend(window: Triple, taps: Triple, mode: Mode, wanted: str) -> None:
-    assert choose_backend(window, taps, mode) == wanted
+def test_choice_of_backend(
+    window: Triple, taps: Triple, mode: Mode, batch: int, wanted: str, to_learn: str
+) -> None:
+    assert choose_backend(window, taps, mode, batch=batch) == wanted
+    assert choose_backend(window, taps, mode, batch=batch, gradients=True) == to_learn
     for backend in BACKENDS:
         assert choose_backend(window, taps, mode, backend) == backend
 
@@ -529,8 +539,9 @@ def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
             return function(*args, **keywords)
 
         monkeypatch.setattr(owner, name, spy)
-    for window, taps in (GRANULE, ((1, 1, 300), (1, 1, 3)), ((2, 40, 60), (2, 20, 60))):
-        dendritic_conv(*drawn(window, taps))
+    jobs = ((GRANULE, 64, 64), (((1, 1, 300), (1, 1, 3)), 2, 2), (((2, 40, 60), (2, 20, 60)), 2, 2))
+    for (window, taps), batch, neurons in jobs:
+        dendritic_conv(*drawn(window, taps, batch, neurons))
     assert [name for name, _ in itertools.groupby(called)] == ["bmm", "conv3d", "rfft2"]
 
 

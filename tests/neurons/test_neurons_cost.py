@@ -56,7 +56,10 @@ def test_a_resumed_population_reads_its_state_once_more(population: Population) 
     counted = count_exact(Resumed(population), (x, state.sheet, state.current))
     rows = population.closed_form(x.shape, resumed=True)
     check(rows, counted)
-    assert flops(rows) >= flops(population.closed_form(x.shape))
+    from_rest = {row.stage: row for row in population.closed_form(x.shape)}
+    for row in rows:  # a window from rest may run as one stage: its soma is the same
+        if row.stage == "soma" or not population.joins_stages(2, 2, evaluation=True):
+            assert row.flop >= from_rest[row.stage].flop
 
 
 def test_an_image_layer_states_all_that_runs(image_layer: GranuleConv2d) -> None:

@@ -196,7 +196,7 @@ def test_all_purkinje_cells_of_a_tenth_of_a_brain_on_meta() -> None:
 
 
 def test_closed_form_rows() -> None:
-    rows = Granule(20, 6).closed_form(torch.Size((3, 20)))
+    rows = Granule(20, 6, backend="direct").closed_form(torch.Size((3, 20)))
     assert [row.stage for row in rows] == [
         "synapses",
         "dendrites",
@@ -214,9 +214,15 @@ def test_closed_form_rows() -> None:
     assert dendrites.neurons == 6
     assert dendrites.essay == 3 * 6 * 4_500
     assert dendrites.direct == 3 * 6 * 4_800
-    assert dendrites.macs == {"matmul": 3 * 6 * (5 * 16) ** 2}
+    assert dendrites.macs == {"convolution": 3 * 6 * 4_800}
     assert soma.macs == {"matmul": 3 * 6 * 5 * 5}
-    assert Granule(20, 6).closed_form(torch.Size((3, 20, 5))) == rows
+    assert Granule(20, 6, backend="direct").closed_form(torch.Size((3, 20, 5))) == rows
+    joined = Granule(20, 6, backend="matmul").closed_form(torch.Size((3, 20)))
+    # Weights join the taps, 5 steps x 16 places x 16 branches, and sum over the sites of a claw.
+    assert joined[0].pointwise == 2 * 6 * 5 * 16 * 16
+    # Each step of an axon meets the 16 branches at itself and at all later steps of the window.
+    assert joined[1].macs == {"matmul": 3 * 6 * (5 + 4 + 3 + 2 + 1) * 4 * 16}
+    assert joined[1].essay == dendrites.essay
     spiking = Granule(20, 6, threshold=3.0, spike=DendriticSpike())
     stages = [row.stage for row in spiking.closed_form(torch.Size((3, 20)))]
     assert stages[1] == "threshold normalisation"

@@ -47,7 +47,8 @@ def same_state(one: Any, other: Any) -> None:
 def test_any_partition_of_a_populations_window(population: Cells, stretches: list[int]) -> None:
     activity = torch.rand(2, population.in_features, STEPS, dtype=torch.float64)
     whole, end = population.stream(activity)
-    torch.testing.assert_close(population(activity), whole, rtol=0, atol=0)
+    # A window from rest may run as one stage, whose sums run in another order.
+    torch.testing.assert_close(population(activity), whole, rtol=0, atol=1e-12)
     rate, state = streamed(population, activity, stretches)
     torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
     same_state(state, end)
@@ -132,7 +133,8 @@ def test_state_is_explicit_in_a_population(population: Cells) -> None:
     assert torch.equal(first, again)
     same_state(after_first, after_again)
     same_state(state, kept)  # the argument is left alone
-    assert torch.equal(population(activity), population.stream(activity)[0])
+    streamed_anew = population.stream(activity)[0]
+    torch.testing.assert_close(population(activity), streamed_anew, rtol=0, atol=1e-12)
     tensors, plain = traces(population)
     assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
     assert before[1] == plain

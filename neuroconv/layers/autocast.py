@@ -1,0 +1,22 @@
+"""Mixed precision for operators that autocast does not know: hand-written ones."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """What autocast, where it is on for the tensor's device, would run a matrix product in."""
+    kind = tensor.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None
+
+
+def as_they_are(tensor: Tensor) -> AbstractContextManager[object]:
+    """Inside, operators take tensors of that device in the precision they have."""
+    kind = tensor.device.type
+    if torch.amp.is_autocast_available(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()

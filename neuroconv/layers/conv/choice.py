@@ -1,0 +1,156 @@
+"""Which backend of the dendritic convolution is fastest, by a model of their times.
+
+Every backend's forward pass is modelled as a sum of a few terms, each a size times a constant:
+launching its operators, arithmetic, what is moved. The constants are fitted to measured times;
+`experiments/bench/calibrate.py` measures and fits them, and `neuroconv bench --only auto` holds the
+choice to the best backend.
+"""
+
+import math
+
+from neuroconv.layers.checks import check_choice
+from neuroconv.layers.conv.costs import fft_products, matmul_form, matmul_macs
+from neuroconv.layers.conv.fourier import fft_size
+from neuroconv.layers.conv.sizes import (
+    BACKENDS,
+    Backend,
+    Mode,
+    Triple,
+    as_columns,
+    needed_steps,
+    output_size,
+)
+
+# Seconds for each unit of the terms that `model_terms` gives, by device. The CPU's were fitted on
+# one core of an AMD EPYC of the Zen 4 generation with torch 2.14: on other processors all of them
+# scale, and it is their ratios that choose. The GPU's are assumptions, from the peaks of a data
+# centre's GPU and the cost of a launch, until the script has run on one.
+_SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "cpu": {
+        "direct": (7.0e-05, 6.4e-11, 1.1e-10, 2.2e-09, 2.3e-08),
+        "direct, one neuron": (6.2e-05, 2.9e-10, 9.5e-11, 6.5e-10, 0.0),
+        "fft": (1.1e-04, 2.4e-10, 3.9e-10, 2.8e-08, 1.7e-09),
+        "unrolled": (8.6e-05, 1.1e-05, 1.5e-11, 7.0e-09, 1.5e-09, 2.4e-08),
+        "across": (6.6e-05, 1.5e-11, 4.3e-10, 1.6e-09, 4.0e-07),
+    },
+    "cuda": {
+        "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
+        "direct, one neuron": (2.0e-05, 2.0e-12, 2.0e-13, 1.0e-12, 0.0),
+        "fft": (2.0e-04, 5.0e-13, 5.0e-13, 0.0, 1.0e-11),
+        "unrolled": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
+        "across": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
+    },
+}
+
+
+def choose_backend(
+    sheet: Triple,
+    taps: Triple,
+    mode: Mode,
+    backend: Backend = "auto",
+    *,
+    batch: int = 1,
+    neurons: int = 1024,
+    steps: int | None = None,
+    gradients: bool = False,
+    device: str = "cpu",
+) -> Backend:
+    """The backend that `dendritic_conv` runs.
+
+    Args:
+        sheet: (T, P, D).
+        taps: (K_T, K_P, K_D).
+        mode: "same", "valid" or "per_dendrite".
+        backend: what was asked for; any but "auto" is the answer.
+        batch: samples.
+        neurons: by default a population large enough for launching operators to cost nothing.
+        steps: how many of the last steps come out; by default all.
+        gradients: the backward pass is to follow.
+        device: "cpu" or "cuda"; on "meta" it is the CPU's choice.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+    check_choice("backend", backend, BACKENDS)
+    if backend != "auto":
+        return backend
+    times = model_seconds(
+        sheet, taps, mode,
+        batch=batch, neurons=neurons, steps=steps, gradients=gradients, device=device,
+    )  # fmt: skip
+    return min(times, key=lambda each: times[each])
+
+
+def model_seconds(
+    sheet: Triple,
+    taps: Triple,
+    mode: Mode,
+    *,
+    batch: int,
+    neurons: int,
+    steps: int | None = None,
+    gradients: bool = False,
+    device: str = "cpu",
+) -> dict[Backend, float]:
+    """Modelled seconds by backend of a forward pass, with `gradients` of both passes; arguments as
+    in `choose_backend`."""
+    constants = _SECONDS["cuda" if device == "cuda" else "cpu"]
+    terms = model_terms(sheet, taps, mode, batch=batch, neurons=neurons, steps=steps)
+    times: dict[Backend, float] = {}
+    for name, sizes in terms.items():
+        seconds = sum(c * size for c, size in zip(constants[name], sizes, strict=True))
+        times[_BACKEND_OF[name]] = seconds * (_BOTH_WAYS[name] if gradients else 1)
+    return times
+
+
+# Both passes together, in forward passes. Of a grouped conv3d the gradient to the weights is slow.
+_BOTH_WAYS = {
+    "direct": 5.5,
+    "direct, one neuron": 8.0,
+    "fft": 2.6,
+    "unrolled": 3.6,
+    "across": 3.5,
+}
+_BACKEND_OF: dict[str, Backend] = {
+    "direct": "direct",
+    "direct, one neuron": "direct",
+    "fft": "fft",
+    "unrolled": "matmul",
+    "across": "matmul",
+}
+
+
+def model_terms(
+    sheet: Triple, taps: Triple, mode: Mode, *, batch: int, neurons: int, steps: int | None = None
+) -> dict[str, tuple[float, ...]]:
+    """The sizes that the model multiplies by constants, one tuple for each way to compute."""
+    steps = sheet[0] if steps is None else steps
+    sheet = (needed_steps(sheet[0], taps[0], steps), *sheet[1:])
+    (time_steps, sites, dendrites), (k_time, branches, across), mode, columns = as_columns(
+        sheet, taps, mode
+    )
+    window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
+    cells, samples = neurons * columns, neurons * columns * batch
+    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    moved = samples * (time_steps * sites * dendrites + steps * rows * cols)
+
+    macs = samples * steps * rows * cols * k_time * branches * across
+    name = "direct, one neuron" if cells == 1 else "direct"
+    terms: dict[str, tuple[float, ...]] = {name: (1, macs, macs / cols, moved, samples)}
+
+    size = fft_size((sites, dendrites), (branches, across), mode)
+    points = size[0] * size[1]
+    transforms = samples * (time_steps + steps) + cells * k_time
+    products = fft_products(batch, cells, window, taps, mode, steps) / 8
+    terms["fft"] = (
+        1, transforms * points * math.log2(points + 1), products, transforms * size[0], moved
+    )  # fmt: skip
+
+    form = matmul_form(window, taps, mode, steps)
+    macs = samples * matmul_macs(window, taps, mode, steps)[form]
+    if form == "unrolled":
+        matrices = cells * min(k_time, time_steps) * sites * dendrites * rows * cols
+        terms[form] = (1, steps, macs, matrices, moved, cells * steps)
+    else:
+        terms[form] = (1, macs, moved, samples * time_steps * sites * k_time * branches, cells)
+    return terms

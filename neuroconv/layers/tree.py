@@ -1,0 +1,343 @@
+"""A dendritic tree as one stage: from the axons to the current that reaches the soma.
+
+Synapse, filter and rectifier of a small tree, without a sheet in memory. Receptor weights and taps
+are joined into one matrix, the potential that each axon leaves on the branches; where the sites of
+a dendrite share one axon, their weights are summed in it. Some neurons at a time hear their axons,
+are filtered, rectified and summed, all in the cache. The backward pass does the same once more
+instead of keeping any of it.
+
+Shapes: B batch, F axons, N neurons, T time steps, S synapses, P sites, D dendrites, K time taps;
+A axons that one tree hears, O = P' * D' branches that come out.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from neuroconv.layers.autocast import as_they_are, autocast_dtype
+from neuroconv.layers.conv.sizes import Mode, output_size, step_pairs
+from neuroconv.layers.conv.unrolled import (
+    input_gradient,
+    matrix_gradient,
+    neuron_chunks,
+    reroll,
+    unroll,
+    window_products,
+    within,
+)
+
+Reduction = Literal["mean", "sum", "max"]
+
+
+class Tree(NamedTuple):
+    """How the trees of a population are built; what is learned is given beside it.
+
+    Attributes:
+        wiring: the axon of each synapse, (N, S).
+        sheet: (sites P, dendrites D); synapses fill it dendrite by dendrite.
+        mode: of the filter.
+        claw: the sites of a dendrite share one axon.
+        reduction: of a dendrite's rates over its sites.
+        linear: the control without the dendritic rectifier.
+    """
+
+    wiring: Tensor
+    sheet: tuple[int, int]
+    mode: Mode
+    claw: bool
+    reduction: Reduction
+    linear: bool
+
+    @property
+    def heard(self) -> Tensor:
+        """The axons of each tree, (N, A)."""
+        return self.wiring[:, :: self.sheet[0]] if self.claw else self.wiring
+
+
+def tree_current(
+    activity: Tensor,
+    weight: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    tree: Tree,
+    responses: Tensor | None = None,
+) -> Tensor:
+    """The dendrites' rates, summed over the dendrites of each neuron.
+
+    Args:
+        activity: of the axons, (B, F, T).
+        weight: of the synapses, (N, S).
+        filters: (N, K_T, K_P, K_D).
+        bias: resting potentials of the dendrites, (N, D'), or None.
+        tree: the rest.
+        responses: what `tree_responses` made of weights and filters, to be used while no gradient
+            is asked for; made anew if None.
+
+    Returns:
+        the sum, (B, N, T): of mode "per_dendrite" too.
+    """
+    neurons, columns = len(filters), tree.mode == "per_dendrite"
+    if responses is None:
+        filters = within(filters, int(activity.shape[2]))
+    if columns:
+        weight, filters, bias, tree = _columns(weight, filters, bias, tree)
+    weight = weight.to(filters.dtype)
+    if (half := autocast_dtype(activity)) is not None:
+        activity, weight, filters = activity.to(half), weight.to(half), filters.to(half)
+        bias = None if bias is None else bias.to(half)
+    else:
+        activity = activity.to(filters.dtype)
+    with as_they_are(activity):
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            total = _traced(activity, weight, filters, bias, tree)
+        else:
+            total = _Tree.apply(activity, weight, filters, bias, tree, responses)
+    if columns:  # add the dendrites of a neuron
+        total = total.unflatten(1, (neurons, -1)).sum(2)
+    return total.permute(2, 1, 0)
+
+
+def tree_responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
+    """The potential that each axon leaves on the branches, (N, K * A, O); of "per_dendrite" for
+    each dendrite, (N * D, K * A, O)."""
+    if tree.mode == "per_dendrite":
+        weight, filters, _, tree = _columns(weight, filters, None, tree)
+    return _responses(weight, filters, tree)
+
+
+def response_numbers(filters: torch.Size, tree: Tree) -> int:
+    """How many numbers `tree_responses` holds for filters of this shape."""
+    neurons, k_time, branches, across = filters
+    sites, dendrites = tree.sheet
+    rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
+    if tree.mode == "per_dendrite":
+        return neurons * dendrites * k_time * (1 if tree.claw else sites) * rows
+    heard = tree.heard.shape[1]
+    return neurons * k_time * heard * rows * cols
+
+
+def tree_costs(
+    batch: int, steps: int, filters: torch.Size, synapses: int, tree: "Tree"
+) -> tuple[int, int, int]:
+    """What `tree_current` runs, without its bias and rectifier.
+
+    Returns:
+        multiply-adds of the products; FLOPs that join weights and taps, once for all samples; FLOPs
+        of the sums over sites and dendrites.
+    """
+    neurons, k_time, branches, across = filters
+    k_time = min(k_time, steps)  # older taps would meet rest alone
+    sites, dendrites = tree.sheet
+    rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
+    pairs = step_pairs(steps, k_time, steps)
+    if tree.mode == "per_dendrite":
+        neurons, heard, points, outputs = neurons * dendrites, sites, sites, rows
+        heard = 1 if tree.claw else sites
+    else:
+        heard, points, outputs = tree.heard.shape[1], sites * dendrites, rows * cols
+        points = points if tree.claw else synapses
+    joins = neurons * k_time * points * outputs * (2 if tree.claw else 1)
+    totals = batch * neurons * steps
+    sums = totals * outputs + totals * (tree.reduction == "mean")
+    if tree.reduction == "max":
+        sums += totals * (outputs // rows)
+    if tree.mode == "per_dendrite":
+        sums += totals
+    return batch * neurons * heard * outputs * pairs, joins, sums
+
+
+def _columns(
+    weight: Tensor, filters: Tensor, bias: Tensor | None, tree: Tree
+) -> tuple[Tensor, Tensor, Tensor | None, Tree]:
+    """A dendrite on its own is a neuron of one dendrite; empty places hear an axon by nothing."""
+    sites, dendrites = tree.sheet
+    empty = sites * dendrites - tree.wiring.shape[1]
+    wiring = F.pad(tree.wiring, (0, empty)).reshape(-1, sites)
+    weight = F.pad(weight, (0, empty)).reshape(-1, sites)
+    filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
+    bias = None if bias is None else bias.reshape(-1, 1)
+    return weight, filters, bias, tree._replace(wiring=wiring, sheet=(sites, 1), mode="valid")
+
+
+def _on_places(weight: Tensor, tree: Tree) -> Tensor:
+    """Weights (N, S) at all places of the sheet, (N, 1, P * D, 1)."""
+    places = tree.sheet[0] * tree.sheet[1]
+    return F.pad(weight, (0, places - weight.shape[1]))[:, None, :, None]
+
+
+def _responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
+    k_time = filters.shape[1]
+    spread = unroll(filters, tree.sheet, tree.mode).unflatten(1, (k_time, -1))
+    if not tree.claw:  # empty places hear nobody
+        heard = spread[:, :, : weight.shape[1]] * weight[:, None, :, None]
+        return heard.flatten(1, 2)
+    joined = spread * _on_places(weight, tree)
+    by_axon = joined.unflatten(2, tree.sheet[::-1]).sum(3)
+    return by_axon[:, :, : tree.heard.shape[1]].flatten(1, 2)  # a dendrite may have no synapse
+
+
+def _rows(activity: Tensor) -> Tensor:
+    """One row for each step and axon, and a last one of zeros, (T * F + 1, B)."""
+    return F.pad(activity.permute(2, 1, 0).flatten(0, 1), (0, 0, 0, 1))
+
+
+def _index(heard: Tensor, axons: int, time_steps: int, history: int = 0) -> Tensor:
+    """The rows that trees hear, (N, history + T, A): the history before the window is zeros."""
+    step = torch.arange(time_steps, device=heard.device) * axons
+    now = heard[:, None, :] + step[:, None]
+    return F.pad(now, (0, 0, history, 0), value=axons * time_steps)
+
+
+def _total(potential: Tensor, branches: int, tree: Tree) -> Tensor:
+    """Rates of (T, N, O, B) potentials, summed, (T, N, B); works in place where it can."""
+    rate = potential if tree.linear else potential.relu()
+    if tree.reduction == "max":
+        return rate.unflatten(2, (-1, branches)).amax(3).sum(2)
+    total = rate.sum(2)
+    return total * (1 / branches) if tree.reduction == "mean" else total
+
+
+def _branches(filters: Tensor, tree: Tree) -> int:
+    """Sites of a dendrite that come out."""
+    return output_size(tree.sheet, (int(filters.shape[2]), int(filters.shape[3])), tree.mode)[0]
+
+
+def _traced(
+    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: Tree
+) -> Tensor:
+    """All neurons at once, by operators that a tracer sees and a compiler fuses: (T, N, B)."""
+    time_steps, k_time = activity.shape[2], filters.shape[1]
+    branches = _branches(filters, tree)
+    index = _index(tree.heard, activity.shape[1], time_steps)
+    inputs = _rows(activity).index_select(0, index.flatten()).view(*index.shape, -1)
+    made = _responses(weight, filters, tree)
+    potential = torch.stack(window_products(made, inputs, k_time, time_steps))
+    if bias is not None:
+        potential = potential + bias.repeat_interleave(branches, 1).unsqueeze(-1)
+    return _total(potential, branches, tree)
+
+
+class _Tree(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        activity: Tensor,
+        weight: Tensor,
+        filters: Tensor,
+        bias: Tensor | None,
+        tree: Tree,
+        responses: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(activity, weight, filters, bias)
+        ctx.tree = tree
+        job = _Job(activity, weight, filters, bias, tree)
+        total = activity.new_empty(activity.shape[2], job.neurons, activity.shape[0])
+        for cells in job.chunks():
+            made = job.responses(cells) if responses is None else responses[cells]
+            total[:, cells] = _total(
+                job.potential(cells, made, job.inputs(cells)), job.branches, tree
+            )
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        activity, weight, filters, bias = ctx.saved_tensors
+        tree: Tree = ctx.tree
+        to_activity, to_weight, to_filters, to_bias = ctx.needs_input_grad[:4]
+        job = _Job(activity, weight, filters, bias, tree)
+        k_time = filters.shape[1]
+        # Sums over all that listen to an axon: in float32 at least, whatever the activity is in.
+        wide = torch.promote_types(activity.dtype, torch.float32)
+        grad_rows = job.rows.new_zeros(job.rows.shape, dtype=wide) if to_activity else None
+        grad_weight = torch.empty_like(weight) if to_weight else None
+        grad_filters = torch.empty_like(filters) if to_filters else None
+        grad_bias = torch.empty_like(bias) if to_bias and bias is not None else None
+        for cells in job.chunks():
+            made = job.responses(cells)
+            inputs = job.inputs(cells, history=k_time - 1)
+            potential = job.potential(cells, made, inputs[:, k_time - 1 :])
+            own = _rate_gradient(potential, grad[:, cells], job.branches, tree)  # (n, T, O, B)
+            if grad_bias is not None:
+                grad_bias[cells] = own.unflatten(2, (-1, job.branches)).sum((1, 3, 4))
+            if grad_rows is not None:
+                back = input_gradient(made, own, k_time, own.shape[1]).transpose(0, 1)
+                index = _index(job.heard[cells], activity.shape[1], own.shape[1])
+                grad_rows.index_add_(0, index.flatten(), back.reshape(-1, back.shape[3]).to(wide))
+            if grad_weight is None and grad_filters is None:
+                continue
+            to_responses = matrix_gradient(inputs, own, k_time).unflatten(1, (k_time, -1))
+            if tree.claw:
+                to_responses = to_responses.repeat_interleave(tree.sheet[0], 2)
+                to_responses = to_responses[:, :, : tree.sheet[0] * tree.sheet[1]]
+            synapses = weight.shape[1]
+            if grad_weight is not None:
+                spread = unroll(filters[cells], tree.sheet, tree.mode).unflatten(1, (k_time, -1))
+                products = spread[:, :, :synapses] * to_responses[:, :, :synapses]
+                grad_weight[cells] = products.sum((1, 3))
+            if grad_filters is not None:
+                places = _on_places(weight[cells], tree)
+                scaled = to_responses * places[:, :, : to_responses.shape[2]]
+                missing = places.shape[2] - scaled.shape[2]
+                whole = F.pad(scaled, (0, 0, 0, missing)) if missing else scaled
+                part = filters[cells].shape
+                grad_filters[cells] = reroll(whole.flatten(1, 2), part, tree.sheet, tree.mode)
+        grad_activity = None
+        if grad_rows is not None:
+            shape = (activity.shape[2], activity.shape[1], activity.shape[0])
+            grad_activity = grad_rows[:-1].view(shape).permute(2, 1, 0).to(activity.dtype)
+        return grad_activity, grad_weight, grad_filters, grad_bias, None, None
+
+
+class _Job:
+    """One pass over a population's trees, some neurons at a time."""
+
+    def __init__(
+        self, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: Tree
+    ) -> None:
+        self.weight, self.filters, self.bias, self.tree = weight, filters, bias, tree
+        self.batch, self.axons, self.time_steps = activity.shape
+        self.neurons, self.k_time = filters.shape[:2]
+        self.rows, self.heard = _rows(activity), tree.heard
+        self.branches = _branches(filters, tree)
+        across = (int(filters.shape[2]), int(filters.shape[3]))
+        self.outputs = self.branches * output_size(tree.sheet, across, tree.mode)[1]
+
+    def chunks(self) -> Any:
+        places = self.tree.sheet[0] * self.tree.sheet[1]
+        floats = self.batch * self.time_steps * (self.heard.shape[1] + self.outputs)
+        return neuron_chunks(self.rows, self.neurons, floats + self.k_time * places * self.outputs)
+
+    def responses(self, cells: slice) -> Tensor:
+        return _responses(self.weight[cells], self.filters[cells], self.tree)
+
+    def inputs(self, cells: slice, history: int = 0) -> Tensor:
+        """What the neurons hear, (n, history + T, A, B)."""
+        index = _index(self.heard[cells], self.axons, self.time_steps, history)
+        return self.rows.index_select(0, index.flatten()).view(*index.shape, self.batch)
+
+    def potential(self, cells: slice, responses: Tensor, inputs: Tensor) -> Tensor:
+        """Of all branches, (T, n, O, B)."""
+        steps = self.time_steps
+        out = inputs.new_empty(steps, len(inputs), self.outputs, self.batch)
+        window_products(responses, inputs, self.k_time, steps, out=out)
+        if self.bias is not None:
+            out += self.bias[cells].repeat_interleave(self.branches, 1).unsqueeze(-1)
+        return out
+
+
+def _rate_gradient(potential: Tensor, grad: Tensor, branches: int, tree: Tree) -> Tensor:
+    """Gradient to the potentials, (n, T, O, B), of `_total`'s sum: grad is (T, n, B)."""
+    if tree.reduction == "max":  # ties share it, as amax has it
+        with torch.enable_grad():
+            leaf = potential.detach().requires_grad_()
+            (own,) = torch.autograd.grad(_total(leaf, branches, tree), leaf, grad)
+        return own.transpose(0, 1).contiguous()
+    passed = grad * (1 / branches) if tree.reduction == "mean" else grad
+    passed = passed.transpose(0, 1).unsqueeze(2)  # (n, T, 1, B)
+    if tree.linear:
+        return passed.expand(-1, -1, potential.shape[2], -1).contiguous()
+    return (potential > 0).transpose(0, 1) * passed
