@@ -22,6 +22,8 @@ from neuroconv.data.stills import ImageFiles, ImageTensors
 class Frames(Dataset[tuple[Tensor, int]]):
     """Wraps any map-style data set of (image, label) and gives (frames, label).
 
+    `batch` makes many items at once, of which the second half, `encode`, runs on a device.
+
     The image is a tensor (C, h, w), uint8 (divided by 255) or float in [0, 1]. It is augmented (in
     training), brought to `image_size`, and encoded as `neuroconv.data.encode` describes. All
     randomness of a sample is a function of (seed, epoch, index), so a resumed or differently
@@ -147,7 +149,10 @@ class Frames(Dataset[tuple[Tensor, int]]):
         Args:
             images_BCHW: what `images` gives for these indices.
         """
-        seeds = self._seeds(self._checked(indices))
+        if self.encoding == "poisson" or self.augment in ("flip", "crop_flip"):
+            seeds = self._seeds(self._checked(indices))
+        else:  # nothing is drawn
+            seeds = np.zeros(len(images_BCHW), dtype=np.uint64)
         if self.augment == "flip":
             images_BCHW = flip(images_BCHW, seeds)
         elif self.augment == "crop_flip":

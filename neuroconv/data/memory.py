@@ -10,6 +10,16 @@ from torch import Tensor
 
 from neuroconv.data.errors import DataError
 
+_CGROUPS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
 
 def shared_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Zeros in anonymous memory which processes forked later read and write too.
@@ -30,20 +40,24 @@ def shared_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8, count=size).view(dtype).view(shape)
 
 
-def free_memory() -> int:
-    """Bytes that can be had without swapping: of the machine and, in a container, of its limit."""
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be had without swapping: of the machine and, in a container, of its limit.
+
+    Args:
+        root: the folder with proc and sys in it.
+    """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line[:13] == "MemAvailable:")
     except (OSError, StopIteration):  # no Linux: take a half of what is built in
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    group = Path("/sys/fs/cgroup")
-    for limit, used in (
-        (group / "memory.max", group / "memory.current"),
-        (group / "memory/memory.limit_in_bytes", group / "memory/memory.usage_in_bytes"),
-    ):
+    for group, limit, used, idle in _CGROUPS:
+        folder = root / group
         try:
-            free = min(free, max(0, int(limit.read_text()) - int(used.read_text())))
-        except (OSError, ValueError):  # another version of cgroups, or "max": no limit
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            # Files that were read count as used, but make way.
+            held = int((folder / used).read_text()) - int(stat.get(idle, 0))
+            free = min(free, max(0, int((folder / limit).read_text()) - held))
+        except (OSError, ValueError):  # the other version of cgroups, or "max": no limit
             continue
     return free

@@ -168,8 +168,29 @@ def test_a_pickled_cache_is_the_stills_without_it(root: Path, augment: str) -> N
         assert torch.equal(other.batch([4, 2])[0], batch)
 
 
-def test_free_memory_is_a_part_of_this_machines() -> None:
+def test_free_memory_is_the_machines_or_what_a_container_leaves(tmp_path: Path) -> None:
     assert 2**20 < free_memory() < 2**50
+    gib = 2**30
+
+    def write(**files: str) -> None:
+        for name, content in files.items():
+            path = tmp_path / name.replace("__", "/").replace("DOT", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+    write(proc__meminfo="MemTotal: 99999999 kB\nMemAvailable:    8388608 kB\nBuffers: 5 kB\n")
+    assert free_memory(tmp_path) == 8 * gib
+    write(sys__fs__cgroup__memoryDOTmax="max\n", sys__fs__cgroup__memoryDOTcurrent="5\n")
+    write(sys__fs__cgroup__memoryDOTstat=f"anon {gib}\ninactive_file {2 * gib}\n")
+    assert free_memory(tmp_path) == 8 * gib
+    write(sys__fs__cgroup__memoryDOTmax=f"{4 * gib}\n")
+    write(sys__fs__cgroup__memoryDOTcurrent=f"{3 * gib}\n")  # of which 2 are of files
+    assert free_memory(tmp_path) == 3 * gib
+    v1 = "sys__fs__cgroup__memory__memoryDOT"
+    write(**{f"{v1}limit_in_bytes": f"{2 * gib}", f"{v1}usage_in_bytes": f"{gib}", f"{v1}stat": ""})
+    assert free_memory(tmp_path) == gib
+    write(**{f"{v1}usage_in_bytes": f"{3 * gib}"})
+    assert free_memory(tmp_path) == 0
 
 
 def test_more_memory_than_there_can_be_is_an_error_with_a_way_out() -> None:

@@ -1,5 +1,6 @@
 """Batches of frames: whole, wherever they are prepared, equal to those of torch's DataLoader."""
 
+import inspect
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ from torch.utils.data import DataLoader
 
 from neuroconv.data import AUGMENTS, ENCODINGS, DataError, Frames, load_data
 from neuroconv.data.cache import DecodedFiles, FittedStills
-from neuroconv.training import train
+from neuroconv.data.stills import ImageTensors
+from neuroconv.training import ConfigError, load_config, train
 from neuroconv.training.batches import _one_ahead, epoch_batches, load
+from neuroconv.training.config import DataConfig, save_config
+from neuroconv.training.runs import resolve
 
 CPU = torch.device("cpu")
 
@@ -175,6 +179,39 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     for folder, workers, cache in (("stopped", 0, True), ("workers", 2, True), ("plain", 0, False)):
         other = run(folder, workers, cache)
         assert all(torch.equal(other[name], value) for name, value in whole.items())
+
+
+def test_batches_made_while_scoring_leave_the_images_fit_for_training(root: Path) -> None:
+    """Images decoded under inference mode are met by a training step."""
+    data = load_data("folder", root=root, image_size=12, encoding="none", cache=True).val
+    with torch.inference_mode():
+        list(load(data, [[0, 1], [2, 3]], 0, CPU))
+    ((inputs, labels),) = load(data, [[0, 3]], 0, CPU)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_cache_is_a_key_of_the_configuration(tmp_path: Path) -> None:
+    default = inspect.signature(load_data).parameters["cache"].default
+    assert DataConfig(name="digits").cache == default == "auto"
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[model]\nname = "linear"\n[data]\nname = "digits"\nimage_size = 6\ncache = true\n'
+        "[train]\nepochs = 1\nlearning_rate = 0.1\n"
+    )
+    for words, value, kind in (
+        ([], True, FittedStills),
+        (["--data.cache=false"], False, ImageTensors),
+        (["--data.cache", "auto"], "auto", FittedStills),
+    ):
+        config = load_config(path, words)
+        assert config.data.cache == value
+        save_config(config, tmp_path / "saved.toml")
+        assert load_config(tmp_path / "saved.toml") == config
+        assert type(resolve(config, 0)[1].train.dataset) is kind
+    with pytest.raises(ConfigError, match='cache = 3: expected true or false or "auto"'):
+        load_config(path, ["--data.cache=3"])
 
 
 @pytest.mark.gpu
