@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from neuroconv.data.augment import AUGMENTS
+from neuroconv.data.cache import held
 from neuroconv.data.downloads import cifar10, imagenette, mnist
 from neuroconv.data.encoding import ENCODINGS
 from neuroconv.data.errors import check_choice
 from neuroconv.data.folder import read_folder
-from neuroconv.data.frames import AUGMENTS, Frames
+from neuroconv.data.frames import Frames
 from neuroconv.data.stills import ImageFiles, ImageTensors, Stills, StillSplits, hold_out
 
 DATASETS = ("digits", "mnist", "cifar10", "imagenette", "folder")
@@ -51,6 +53,7 @@ def load_data(
     time_steps: int = 5,
     augment: str = "none",
     train_limit: int | None = None,
+    cache: bool | str = "auto",
     seed: int = 0,
 ) -> DataSplits:
     """Load a data set and turn its images into frames.
@@ -82,6 +85,13 @@ def load_data(
         augment: of training images: "none", "flip", "crop_flip" or "resized_crop_flip", see
             `Frames`.
         train_limit: keep so many training images, stratified, always the same ones.
+        cache: whether image files are decoded and fitted to `image_size` once, and held in memory
+            as bytes; images held as tensors of another size are fitted once. Images are decoded
+            when they are first asked for; processes forked later share them. The frames are the
+            same either way. "auto" holds training, validation and test images, in this order, as
+            far as they fit into a quarter of the memory that is free now. "resized_crop_flip"
+            needs the whole training images, so they are held in their own sizes, of which "auto"
+            takes the mean of 64 files.
         seed: of frames and augmentation. Splits do not depend on it.
 
     Raises:
@@ -91,6 +101,8 @@ def load_data(
     check_choice("data set", name, DATASETS)
     check_choice("encoding", encoding, ENCODINGS)
     check_choice("augment", augment, AUGMENTS)
+    if cache not in (True, False, "auto"):
+        raise ValueError(f'cache={cache!r}, expected "auto", True or False')
     if classes is not None and name != "folder":
         raise ValueError(f"classes={list(classes)}: only the data set 'folder' takes classes")
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
@@ -98,8 +110,18 @@ def load_data(
     if image_size is None and isinstance(stills.train, ImageFiles):
         image_size = 64
     size = None if image_size is None else _sides(image_size)
+    train_stills, val_stills, test_stills = held(
+        [
+            stills.train if train_limit is None else _limited(stills, train_limit),
+            stills.val,
+            stills.test,
+        ],
+        size,
+        cache,
+        [augment == "resized_crop_flip", False, False],
+    )
     train = Frames(
-        stills.train if train_limit is None else _limited(stills, train_limit),
+        train_stills,
         encoding,
         time_steps,
         image_size=size,
@@ -107,8 +129,8 @@ def load_data(
         augment=augment,
         seed=seed,
     )
-    val = Frames(stills.val, encoding, time_steps, image_size=size, seed=seed)
-    test = Frames(stills.test, encoding, time_steps, image_size=size, seed=seed)
+    val = Frames(val_stills, encoding, time_steps, image_size=size, seed=seed)
+    test = Frames(test_stills, encoding, time_steps, image_size=size, seed=seed)
     steps = 1 if encoding == "none" else time_steps
     return DataSplits(name, train, val, test, train.image_shape, stills.class_names, steps)
 

@@ -7,6 +7,7 @@ sample's seed is a hash of (seed, epoch, index). So a sample's frames are the sa
 batch, order, worker or resumed run it is drawn, and a batch of draws is one array operation.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from neuroconv.data.errors import check_choice
 ENCODINGS = ("repeat", "poisson", "saccade", "none")
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: SplitMix64's step
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # its multipliers
 
 
 def encode(
@@ -66,6 +68,21 @@ def encode(
     if len(sample_seeds) != len(images_BCHW):
         raise ValueError(f"{len(sample_seeds)} sample seeds for {len(images_BCHW)} images")
     seeds_B = np.asarray(sample_seeds, dtype=np.uint64)
+    if encoding == "poisson":
+        low, high = images_BCHW.aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"intensities {low:.3g}..{high:.3g}: poisson takes images in [0, 1]")
+    return to_frames(images_BCHW, encoding, time_steps, seeds_B, path_seed)
+
+
+def to_frames(
+    images_BCHW: Tensor,
+    encoding: str,
+    time_steps: int,
+    seeds_B: NDArray[np.uint64],
+    path_seed: int,
+) -> Tensor:
+    """`encode` without its checks: the one of intensities would make the host wait for a device."""
     if encoding == "none":
         return images_BCHW
     if encoding == "poisson":
@@ -106,40 +123,55 @@ def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.ui
     return seeds
 
 
-def uniforms(seeds_B: NDArray[np.uint64], count: int) -> Tensor:
+def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str = "cpu") -> Tensor:
     """`count` numbers for each seed, float32 (B, count), uniform on the 2^24 steps of [0, 1).
 
     SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): the k-th output is a hash
-    of seed + k x constant, so that all of them are computed at once. Each gives two numbers.
+    of seed + k x constant, so that all of them are computed at once, on the device: only the seeds
+    are copied to it. Each gives two numbers.
     """
-    steps = np.arange(1, (count + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
-    bits = _mix(seeds_B[:, None] + steps).view(np.uint32)[:, :count] >> np.uint32(8)
-    return torch.from_numpy(bits.astype(np.float32)) * 2.0**-24
+    # torch has no uint64 to compute with. Sums and products of int64 wrap to the same 64 bits, and
+    # `_shifted` is the logical shift; as numbers the bits are never read.
+    seeds = torch.from_numpy(seeds_B.view(np.int64)).to(device)
+    steps = torch.arange(1, (count + 1) // 2 + 1, device=device) * _signed(_GOLDEN)
+    bits = seeds[:, None] + steps
+    bits ^= _shifted(bits, 30)
+    bits *= _signed(_FIRST)
+    bits ^= _shifted(bits, 27)
+    bits *= _signed(_SECOND)
+    bits ^= _shifted(bits, 31)
+    halves = bits.view(torch.int32)[:, :count] >> 8  # keeps the sign, which the mask takes away
+    return halves.bitwise_and_(2**24 - 1).to(torch.float32).mul_(2.0**-24)
+
+
+def _signed(bits: np.uint64) -> int:
+    return int(bits.view(np.int64))
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    return (bits >> places).bitwise_and_(2 ** (64 - places) - 1)
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's one-to-one scrambling of 64 bits; works in place on its (fresh) argument."""
     bits ^= bits >> np.uint64(30)
-    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits *= _FIRST
     bits ^= bits >> np.uint64(27)
-    bits *= np.uint64(0x94D049BB133111EB)
+    bits *= _SECOND
     bits ^= bits >> np.uint64(31)
     return bits
 
 
 def _poisson(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) -> Tensor:
-    low, high = images_BCHW.aminmax()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"intensities {low:.3g}..{high:.3g}: poisson takes images in [0, 1]")
     B, C, H, W = images_BCHW.shape
-    draws = uniforms(seeds_B, C * time_steps * H * W).to(images_BCHW.device)
+    draws = uniforms(seeds_B, C * time_steps * H * W, images_BCHW.device)
     spikes = draws.view(B, C, time_steps, H, W) < images_BCHW.unsqueeze(2)
     return spikes.to(images_BCHW.dtype)
 
 
 def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:
     height, width = images_BCHW.shape[-2:]
-    path = saccade_path(time_steps, saccade_step(height, width), path_seed)
+    path = _path(time_steps, saccade_step(height, width), path_seed)
     m = max(abs(pixels) for move in path for pixels in move)
     padded = torch.nn.functional.pad(images_BCHW, (m, m, m, m))
     # Moving the image down is cutting it out of the padded one higher up.
@@ -148,3 +180,9 @@ def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:
         for down, right in path
     ]
     return torch.stack(frames, dim=2)
+
+
+@functools.lru_cache
+def _path(time_steps: int, step: int, seed: int) -> tuple[tuple[int, int], ...]:
+    """The path once and not for every batch."""
+    return tuple(saccade_path(time_steps, step, seed))

@@ -5,20 +5,24 @@ Shape legend: B batch, C channels, T time steps, H height, W width.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from neuroconv.data.encoding import ENCODINGS, encode, sample_seeds
+from neuroconv.data.augment import AUGMENTS, Fit, crop_flip, flip, resized_crop_flip
+from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
+from neuroconv.data.encoding import ENCODINGS, encode, sample_seeds, to_frames
 from neuroconv.data.errors import check_choice
-
-AUGMENTS = ("none", "flip", "crop_flip", "resized_crop_flip")
+from neuroconv.data.stills import ImageFiles, ImageTensors
 
 
 class Frames(Dataset[tuple[Tensor, int]]):
     """Wraps any map-style data set of (image, label) and gives (frames, label).
+
+    `batch` makes many items at once, of which the second half, `encode`, runs on a device.
 
     The image is a tensor (C, h, w), uint8 (divided by 255) or float in [0, 1]. It is augmented (in
     training), brought to `image_size`, and encoded as `neuroconv.data.encode` describes. All
@@ -81,7 +85,8 @@ class Frames(Dataset[tuple[Tensor, int]]):
         self.seed = seed
         height, width = image_size or first.shape[-2:]
         self.image_shape = (first.shape[0], int(height), int(width))
-        self._transform = _transform(augment, (int(height), int(width)))
+        self._fit = Fit((int(height), int(width)))
+        self._resident: dict[torch.device, Tensor] = {}
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -97,54 +102,106 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """A batch at once, as torch's DataLoader asks for it."""
-        indices = [range(len(self))[i] for i in indices]  # -1 is the last one; IndexError beyond
-        fetch = getattr(self.dataset, "__getitems__", None)
-        items = fetch(indices) if fetch else [self.dataset[i] for i in indices]
-        images, labels = zip(*items, strict=True)
-        seeds = sample_seeds(self.seed, int(self._epoch), indices)
-        if self.augment == "none":
-            images_BCHW = torch.stack([self._transform(image) for image in images])
+        """Several items, as torch's DataLoader asks for them; `batch` is faster."""
+        frames, labels = self.batch(indices)
+        return list(zip(frames.unbind(), labels.tolist(), strict=True))
+
+    def batch(
+        self, indices: Sequence[int], device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """The items of these indices as one frame tensor and one label tensor.
+
+        Returns:
+            float32 frames (B, C, T, H, W), with encoding "none" (B, C, H, W), on the device; int64
+            labels (B,) on the CPU. Images that lie on the device (`resident`) are gathered there;
+            else they are copied as bytes. Either way they are scaled and encoded on the device.
+        """
+        resident = self.resident(device)
+        if resident is None:
+            images, labels = self.images(indices)
+            return self.encode(images.to(device), indices), labels
+        rows = torch.tensor(self._checked(indices))
+        labels = torch.from_numpy(self.dataset.targets)[rows]  # type: ignore[attr-defined]
+        return self.encode(resident[rows.to(resident.device)], indices), labels
+
+    def images(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch's first half, on the CPU: images (B, C, H, W) as the data set gives them, fitted,
+        and int64 labels (B,). Of the augmentations only "resized_crop_flip" has been applied.
+        """
+        indices = self._checked(indices)
+        if isinstance(self.dataset, ImageTensors | FittedStills):
+            images, labels = self.dataset.gather(indices)
+            if self.augment != "resized_crop_flip" and images.shape[-2:] == self._fit.size:
+                return images, labels
+            several: Sequence[Tensor] = images.unbind()
         else:
-            # torchvision draws from the global generator: borrow it, and give it back as it was.
-            # torch.manual_seed would reset the generators of CUDA as well.
-            with torch.random.fork_rng(devices=[]):
-                augmented = []
-                for image, seed in zip(images, seeds.tolist(), strict=True):
-                    torch.default_generator.manual_seed(seed)
-                    augmented.append(self._transform(image))
-            images_BCHW = torch.stack(augmented)
-        images_BCHW = F.to_dtype(images_BCHW, torch.float32, scale=True)  # 0..255 to 0..1
-        frames = encode(images_BCHW, self.encoding, self.time_steps, seeds, self.seed)
-        return [(x, int(label)) for x, label in zip(frames.unbind(), labels, strict=True)]
+            fetch = getattr(self.dataset, "__getitems__", None)
+            items = fetch(indices) if fetch else [self.dataset[i] for i in indices]
+            several, numbers = zip(*items, strict=True)
+            labels = torch.tensor([int(number) for number in numbers])
+        if self.augment == "resized_crop_flip":
+            return resized_crop_flip(several, self._seeds(indices), self._fit.size), labels
+        return torch.stack([self._fit(image) for image in several]), labels
 
+    def encode(self, images_BCHW: Tensor, indices: Sequence[int]) -> Tensor:
+        """A batch's second half, on the images' device: flip and crop, scale to 0..1, encode.
 
-class _Fit(nn.Module):
-    """Scale an image so that it just covers (H, W), and cut the centre out."""
+        Args:
+            images_BCHW: what `images` gives for these indices.
+        """
+        if self.encoding == "poisson" or self.augment in ("flip", "crop_flip"):
+            seeds = self._seeds(self._checked(indices))
+        else:  # nothing is drawn
+            seeds = np.zeros(len(images_BCHW), dtype=np.uint64)
+        if self.augment == "flip":
+            images_BCHW = flip(images_BCHW, seeds)
+        elif self.augment == "crop_flip":
+            images_BCHW = crop_flip(images_BCHW, seeds)
+        scaled = F.to_dtype(images_BCHW, torch.float32, scale=True)  # 0..255 to 0..1
+        if images_BCHW.is_floating_point():  # which may lie outside of 0..1
+            return encode(scaled, self.encoding, self.time_steps, seeds, self.seed)
+        return to_frames(scaled, self.encoding, self.time_steps, seeds, self.seed)
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
+    def resident(self, device: torch.device | str = "cpu", at_once: int = 0) -> Tensor | None:
+        """All images (N, C, H, W) as they lie on the device, or None.
 
-    def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if (height, width) == self.size:
-            return image
-        scale = max(self.size[0] / height, self.size[1] / width)
-        covering = [
-            max(self.size[0], round(height * scale)),
-            max(self.size[1], round(width * scale)),
-        ]
-        return F.center_crop(F.resize(image, covering, antialias=True), list(self.size))
+        They lie there if they are held in memory at their final size, fit into a quarter of the
+        device's free memory, and need no "resized_crop_flip". They are copied once.
 
+        Args:
+            at_once: decode up to so many images that a cache does not hold yet.
+        """
+        device = torch.device(device)
+        if self.augment == "resized_crop_flip":
+            return None
+        if not isinstance(self.dataset, ImageTensors | FittedStills):
+            return None
+        known = self._resident.get(device)
+        if known is not None:
+            return known
+        whole = self.dataset.whole(at_once)
+        if whole is None or whole.shape[-2:] != self._fit.size:
+            return None
+        if device.type != "cpu":
+            if device.type == "cuda" and whole.nbytes > torch.cuda.mem_get_info(device)[0] // SHARE:
+                return None
+            whole = whole.to(device)
+        self._resident[device] = whole
+        return whole
 
-def _transform(augment: str, size: tuple[int, int]) -> nn.Module:
-    flip = v2.RandomHorizontalFlip()
-    if augment == "flip":
-        return nn.Sequential(_Fit(size), flip)
-    if augment == "crop_flip":
-        border = v2.Pad([size[1] // 8, size[0] // 8], padding_mode="reflect")
-        return nn.Sequential(_Fit(size), border, v2.RandomCrop(size), flip)
-    if augment == "resized_crop_flip":
-        return nn.Sequential(v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True), flip)
-    return _Fit(size)
+    @property
+    def threadsafe(self) -> bool:
+        """Whether `images` may run in another thread: it draws from no generator of the process."""
+        own = isinstance(self.dataset, ImageTensors | FittedStills | DecodedFiles | ImageFiles)
+        return own and self.augment != "resized_crop_flip"
+
+    def _checked(self, indices: Sequence[int]) -> list[int]:
+        rows = range(len(self))
+        return [rows[i] for i in indices]  # -1 is the last one; IndexError beyond
+
+    def _seeds(self, indices: Sequence[int]) -> NDArray[np.uint64]:
+        return sample_seeds(self.seed, int(self._epoch), indices)
+
+    def __getstate__(self) -> dict[str, object]:
+        # Another process gathers on its own device.
+        return {**self.__dict__, "_resident": {}}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -34,6 +35,15 @@ class ImageTensors(Dataset[tuple[Tensor, int]]):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         indices = list(indices)
         return list(zip(self.images[indices].unbind(), self.targets[indices].tolist(), strict=True))
+
+    def gather(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B,)."""
+        rows = torch.tensor(indices)
+        return self.images[rows], torch.from_numpy(self.targets)[rows]
+
+    def whole(self, at_once: int) -> Tensor | None:
+        """All images (N, C, H, W)."""
+        return self.images
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageTensors":
         return ImageTensors(self.images[indices], self.targets[indices])

@@ -1,12 +1,18 @@
 """From a map-style data set to checked batches on a device."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from neuroconv.data import Frames
+
+_Made = TypeVar("_Made")
 
 
 def length(data: Dataset[Any], role: str) -> int:
@@ -41,7 +47,16 @@ def epoch_batches(
 def load(
     data: Dataset[Any], batches: Sequence[list[int]], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The given batches as inputs on the device and labels (still on the CPU, to be checked)."""
+    """The given batches as inputs on the device and labels (still on the CPU, to be checked).
+
+    Batches of `Frames` are made whole and encoded on the device. Images that lie there are gathered
+    there, by no worker; images in memory that the device has no room for, and images that are
+    decoded, are prepared by the workers or, without them, by a thread, one batch ahead. On the CPU
+    there is no thread: the cores have enough to do.
+    """
+    if isinstance(data, Frames):
+        yield from _load_frames(data, batches, workers, device)
+        return
     loader: DataLoader[Any] = DataLoader(
         data, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"
     )
@@ -50,6 +65,87 @@ def load(
             raise TypeError("data[i] must be (input tensor, integer label)")
         inputs, labels = batch
         yield inputs.to(device, non_blocking=True), labels
+
+
+def _load_frames(
+    frames: Frames, batches: Sequence[list[int]], workers: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    # An epoch leaves out what remains beside its full batches: a cache may lack that much.
+    at_once = len(batches[0]) if batches else 0
+    in_memory = frames.resident("cpu", at_once) is not None
+    host: Iterator[tuple[Tensor, Tensor]]
+    if workers and not in_memory:
+        pin = device.type == "cuda"
+        host = iter(
+            DataLoader(
+                _Images(frames), batch_sampler=batches, num_workers=workers, pin_memory=pin,
+                collate_fn=_as_it_is,
+            )
+        )  # fmt: skip
+    else:
+        # What a DataLoader draws: dropout must not depend on how the data are loaded.
+        torch.empty((), dtype=torch.int64).random_()
+        if frames.resident(device) is not None:
+            yield from (frames.batch(batch, device) for batch in batches)
+            return
+        host = map(frames.images, batches)
+        if device.type != "cpu" and frames.threadsafe:
+            host = _one_ahead(frames.images, batches)
+    for (images, labels), batch in zip(_copied(host, device), batches, strict=True):
+        yield frames.encode(images, batch), labels
+
+
+class _Images(Dataset[Any]):
+    """What a worker makes: the images of a batch, not yet encoded, and their labels."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        return self.frames.images(indices)
+
+
+def _as_it_is(batch: _Made) -> _Made:
+    return batch
+
+
+def _one_ahead(make: Callable[[list[int]], _Made], batches: Sequence[list[int]]) -> Iterator[_Made]:
+    """make(batch) for each batch, in a thread which makes one while its forerunner is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[_Made]] = deque()
+        for batch in batches:
+            waiting.append(thread.submit(make, batch))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        if waiting:
+            yield waiting.popleft().result()
+
+
+def _copied(
+    host: Iterator[tuple[Tensor, Tensor]], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images on the device; on CUDA from pinned memory, while the batch before is in use."""
+    if device.type != "cuda":
+        yield from ((images.to(device), labels) for images, labels in host)
+        return
+    stream = torch.cuda.Stream(device)
+    waiting: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
+
+    def ready() -> tuple[Tensor, Tensor]:
+        copy, labels, done = waiting.popleft()
+        current = torch.cuda.current_stream(device)
+        current.wait_event(done)
+        copy.record_stream(current)  # its memory was taken on the other stream
+        return copy, labels
+
+    for images, labels in host:
+        with torch.cuda.stream(stream):
+            copy = images.pin_memory().to(device, non_blocking=True)
+            waiting.append((copy, labels, stream.record_event()))
+        if len(waiting) > 1:
+            yield ready()
+    while waiting:
+        yield ready()
 
 
 def classify(

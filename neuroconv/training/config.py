@@ -35,7 +35,10 @@ def _checked(holds: Callable[[Any], bool], form: str, default: Any = MISSING) ->
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The [data] table: the keywords of `load_data`, and the number of loading processes."""
+    """The [data] table: the keywords of `load_data`, and the number of loading processes.
+
+    `workers` decode and augment; images that lie in memory at their final size need none.
+    """
 
     name: str
     root: str | None = None
@@ -47,6 +50,7 @@ class DataConfig:
     time_steps: int = _checked(lambda v: v >= 1, "at least 1", 5)
     augment: str = "none"
     train_limit: int | None = _checked(lambda v: v >= 1, "at least 1", None)
+    cache: bool | Literal["auto"] = "auto"
     workers: int = _checked(lambda v: v >= 0, "at least 0", 0)
 
     def __post_init__(self) -> None:
@@ -290,7 +294,9 @@ def _describe(annotation: Any) -> str:
     if origin is tuple:
         number = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
         return f"an array of {number}{'strings' if arguments[0] is str else 'integers'}"
-    return {int: "an integer", float: "a number", str: "a string"}[annotation]
+    return {bool: "true or false", int: "an integer", float: "a number", str: "a string"}[
+        annotation
+    ]
 
 
 def _as_tuples(value: Any) -> Any:

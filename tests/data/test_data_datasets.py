@@ -38,7 +38,8 @@ def labels_of(frames: Frames) -> NDArray[np.int64]:
 
 
 def paths_of(frames: Frames) -> list[str]:
-    return frames.dataset.paths  # type: ignore[attr-defined]
+    files = getattr(frames.dataset, "stills", frames.dataset)  # a cache has its files beneath
+    return files.paths
 
 
 def images_of(frames: Frames) -> Tensor:
@@ -130,6 +131,7 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
         ("digits", {"train_limit": 1258}, "train_limit=1258, expected 10 .* to 1257"),
         ("digits", {"image_size": 0}, "image_size=0, expected pixels"),
         ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\], expected pixels"),
+        ("digits", {"cache": "yes"}, "cache='yes', expected \"auto\", True or False"),
         ("digits", {"classes": ["1"]}, "only the data set 'folder' takes classes"),
     ],
 )

@@ -1,13 +1,19 @@
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
-from neuroconv.data import AUGMENTS, ENCODINGS, Frames, load_data
+from neuroconv.data import AUGMENTS, ENCODINGS, Frames, encode, load_data, sample_seeds
+from neuroconv.data.augment import Fit
+from neuroconv.data.cache import FittedStills
+from neuroconv.data.stills import ImageTensors
 
 RANDOM = ["poisson", "saccade"]
 
@@ -44,6 +50,99 @@ def test_batches_hold_what_single_items_hold(
     shuffled.set_epoch(2)  # a new object, as in a resumed run
     order = [13, 2, 19, 2]
     assert torch.equal(torch.stack([x for x, _ in shuffled.__getitems__(order)]), one_by_one[order])
+
+
+def one_by_one(frames: Frames, stills: Any) -> Tensor:
+    """Every item on its own: torchvision's transforms under the global generator, then the stack.
+
+    It is how version 0.3.0 made all frames.
+    """
+    size = frames.image_shape[1:]
+    if frames.augment == "resized_crop_flip":
+        first: list[nn.Module] = [v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True)]
+    else:
+        first = [Fit(size)]
+    if frames.augment == "crop_flip":
+        first += [v2.Pad([size[1] // 8, size[0] // 8], padding_mode="reflect"), v2.RandomCrop(size)]
+    if frames.augment != "none":
+        first.append(v2.RandomHorizontalFlip())
+    transform = nn.Sequential(*first)
+    result = []
+    for index, (image, _) in enumerate(stills):
+        seeds = sample_seeds(frames.seed, int(frames._epoch), [index])
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(seeds[0]))
+            image = transform(image)
+        image = F.to_dtype(image, torch.float32, scale=True)[None]
+        result.append(encode(image, frames.encoding, frames.time_steps, seeds, frames.seed)[0])
+    return torch.stack(result)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(16, 18), (7, 11)])  # as they are, and fitted; 7 // 8 is 0
+def test_a_batch_is_what_torchvision_makes_of_each_image(
+    encoding: str, augment: str, dtype: torch.dtype, size: tuple[int, int]
+) -> None:
+    if dtype == torch.uint8:
+        images = torch.randint(0, 256, (12, 3, 16, 18), dtype=dtype)
+    else:
+        images = torch.rand(12, 3, 16, 18, dtype=dtype)
+    numbers = np.arange(12) % 5
+    keywords: Any = {"image_size": size, "training": True, "augment": augment, "seed": 5}
+    tensors = ImageTensors(images, numbers)
+    for stills in (tensors, [tensors[i] for i in range(12)], FittedStills(tensors, size)):
+        if isinstance(stills, FittedStills) and augment == "resized_crop_flip":
+            continue  # which would need the whole image
+        frames = Frames(pairs(stills), encoding, 4, **keywords)
+        frames.set_epoch(3)
+        expected = one_by_one(frames, [tensors[i] for i in range(12)])
+        order = [7, 0, -1, 7]
+        state = torch.get_rng_state()
+        for _ in range(2):  # decoded, and held
+            batch, labels = frames.batch(order)
+            assert torch.equal(batch, expected[order])
+            assert batch.dtype == torch.float32
+            assert batch.is_contiguous()
+            assert labels.dtype == torch.int64
+            assert labels.tolist() == numbers[order].tolist()
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(images, tensors.images)
+
+
+def test_crops_reach_every_corner_that_torchvisions_do() -> None:
+    """Many draws, at sides of 8 (a border of 1) and 40 (of 5)."""
+    images = ImageTensors(torch.randint(0, 256, (300, 1, 8, 40), dtype=torch.uint8), np.zeros(300))
+    frames = Frames(images, "none", training=True, augment="crop_flip")
+    expected = one_by_one(frames, [images[i] for i in range(300)])
+    assert torch.equal(frames.batch(range(300))[0], expected)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_intensities_out_of_range_are_still_an_error_of_poisson_alone(encoding: str) -> None:
+    frames = Frames(ImageTensors(torch.full((2, 1, 4, 4), 1.5), np.zeros(2, np.int64)), encoding)
+    if encoding == "poisson":
+        with pytest.raises(ValueError, match=r"intensities 1.5.*images in \[0, 1\]"):
+            frames.batch([0, 1])
+    else:
+        assert frames.batch([0, 1])[0].max() == 1.5
+
+
+def test_images_lie_on_a_device_once_and_only_where_they_need_no_new_size() -> None:
+    bytes_ = ImageTensors(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), np.zeros(6, np.int64))
+    frames = Frames(bytes_, "saccade")
+    assert frames.resident() is bytes_.images  # no copy
+    assert Frames(bytes_, image_size=(4, 4)).resident() is None
+    assert Frames(bytes_, training=True, augment="resized_crop_flip").resident() is None
+    assert Frames(pairs([bytes_[0]])).resident() is None
+    fitted = Frames(FittedStills(bytes_, (4, 4)), image_size=(4, 4))  # which has decoded the first
+    assert fitted.resident() is None
+    assert fitted.resident(at_once=4) is None
+    held = fitted.resident(at_once=5)
+    assert held is not None
+    assert held.shape == (6, 1, 4, 4)
+    assert fitted.resident() is held
 
 
 def test_poisson_frames_are_a_function_of_seed_epoch_and_index(

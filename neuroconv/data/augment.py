@@ -1,0 +1,102 @@
+"""Augmentation of training images.
+
+Shape legend: B batch, C channels, H height, W width.
+
+Every draw comes from a generator seeded with the sample's own seed. "flip" and "crop_flip" draw
+what torchvision's transforms of these names would draw, from a generator of their own, and then
+move the whole batch at once on whatever device it lies. "resized_crop_flip" is torchvision's, image
+by image on the CPU, since each image has another part cut out and scaled.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+AUGMENTS = ("none", "flip", "crop_flip", "resized_crop_flip")
+
+
+class Fit(nn.Module):
+    """Scale an image so that it just covers (H, W), and cut the centre out."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        if (height, width) == self.size:
+            return image
+        scale = max(self.size[0] / height, self.size[1] / width)
+        covering = [
+            max(self.size[0], round(height * scale)),
+            max(self.size[1], round(width * scale)),
+        ]
+        return F.center_crop(F.resize(image, covering, antialias=True), list(self.size))
+
+
+def resized_crop_flip(
+    images: Sequence[Tensor], seeds_B: NDArray[np.uint64], size: tuple[int, int]
+) -> Tensor:
+    """From images (C, h, w) of any size: a random part of each, scaled to (B, C, H, W), flipped."""
+    transform = nn.Sequential(
+        v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True), v2.RandomHorizontalFlip()
+    )
+    augmented = []
+    # torchvision draws from the global generator: borrow it, and give it back as it was.
+    # torch.manual_seed would reset the generators of CUDA as well.
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(images, seeds_B.tolist(), strict=True):
+            torch.default_generator.manual_seed(seed)
+            augmented.append(transform(image))
+    return torch.stack(augmented)
+
+
+def flip(images_BCHW: Tensor, seeds_B: NDArray[np.uint64]) -> Tensor:
+    """Each image or its mirror image."""
+    _, flipped = _draws(seeds_B, (0, 0))
+    mirrored = torch.from_numpy(flipped).to(images_BCHW.device)[:, None, None, None]
+    return torch.where(mirrored, images_BCHW.flip(-1), images_BCHW)
+
+
+def crop_flip(images_BCHW: Tensor, seeds_B: NDArray[np.uint64]) -> Tensor:
+    """Reflect the border outwards by an eighth of each side, cut out H x W anywhere, and flip."""
+    B, _, H, W = images_BCHW.shape
+    border = H // 8, W // 8
+    corners, flipped = _draws(seeds_B, border)
+    columns = np.where(flipped[:, None], np.arange(W)[::-1], np.arange(W))
+    rows = _reflected(corners[:, :1] + np.arange(H) - border[0], H)
+    columns = _reflected(corners[:, 1:] + columns - border[1], W)
+    places = np.arange(B)[:, None, None], rows[:, :, None], columns[:, None, :]
+    image, row, column = (torch.from_numpy(place).to(images_BCHW.device) for place in places)
+    return images_BCHW[image, :, row, column].permute(0, 3, 1, 2).contiguous()
+
+
+def _draws(
+    seeds_B: NDArray[np.uint64], border: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The crop's corner (B, 2) in the image with its border, and whether to flip (B,).
+
+    The order of draws is that of v2.RandomCrop, which draws nothing where there is no border,
+    followed by v2.RandomHorizontalFlip.
+    """
+    generator = torch.Generator()
+    corners = np.zeros((len(seeds_B), 2), dtype=np.int64)
+    flipped = np.zeros(len(seeds_B), dtype=np.bool_)
+    for place, seed in enumerate(seeds_B.tolist()):
+        generator.manual_seed(seed)
+        for axis, room in enumerate(border):
+            if room:
+                drawn = torch.randint(0, 2 * room + 1, size=(), generator=generator)
+                corners[place, axis] = drawn.item()
+        flipped[place] = torch.rand(1, generator=generator).item() < 0.5
+    return corners, flipped
+
+
+def _reflected(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Places up to a side beyond either edge, back inside; the edge itself is not repeated."""
+    return (side - 1) - np.abs((side - 1) - np.abs(places))

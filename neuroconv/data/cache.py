@@ -1,0 +1,170 @@
+"""Stills decoded and fitted once, and held in memory.
+
+An image is decoded when it is first asked for, and held for all processes: data-loader workers
+that are forked write into the same memory as the process that started them. A pickled cache, which
+is what workers get that are not forked, is the stills without it: these decode each time anew.
+
+Shape legend: N images, C channels, H height, W width.
+"""
+
+import math
+import multiprocessing
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from neuroconv.data.augment import Fit
+from neuroconv.data.memory import free_memory, shared_tensor
+from neuroconv.data.stills import ImageFiles, ImageTensors, Stills
+
+SHARE = 4  # "auto" holds what fits in a quarter of the free memory
+_HEADERS = 64  # so many files tell the mean size of a decoded image
+
+
+class FittedStills(Dataset[tuple[Tensor, int]]):
+    """Stills brought to one size (H, W), each once: (image (C, H, W), int label).
+
+    Args:
+        stills: any stills; the dtype of their images is kept.
+        size: (H, W), see `Fit`.
+    """
+
+    def __init__(self, stills: Stills, size: tuple[int, int]) -> None:
+        self.stills, self.size = stills, size
+        self.targets = stills.targets
+        self._fit = Fit(size)
+        first = stills[0][0]
+        self._images = shared_tensor((len(stills), first.shape[0], *size), first.dtype)
+        self._held = shared_tensor((len(stills),), torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        images, labels = self.gather([index])
+        return images[0], int(labels[0])
+
+    def gather(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B,)."""
+        rows = torch.tensor(indices)
+        for index in rows[~self._held[rows]].tolist():
+            self._images[index] = self._fit(self.stills[index][0])
+            self._held[index] = True  # last, for another process may be reading
+        return self._images[rows], torch.from_numpy(self.targets)[rows]
+
+    def whole(self, at_once: int) -> Tensor | None:
+        """All images (N, C, H, W) once all are held; up to `at_once` missing ones are decoded."""
+        missing = (~self._held).nonzero().flatten().tolist()
+        if len(missing) > at_once:
+            return None
+        if missing:
+            self.gather(missing)
+        return self._images
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _itself, (self.stills,)
+
+
+class DecodedFiles(Dataset[tuple[Tensor, int]]):
+    """Image files decoded once and held in their own sizes: (uint8 (3, h, w), int label).
+
+    For augmentation that begins with the whole image. What comes after `room` is full is decoded
+    each time.
+
+    Args:
+        files: the image files.
+        room: bytes.
+    """
+
+    def __init__(self, files: ImageFiles, room: int) -> None:
+        self.stills = files
+        self.targets = files.targets
+        self._bytes = shared_tensor((room,), torch.uint8)
+        self._used = shared_tensor((1,), torch.int64)
+        # Of each image where it begins, its height and width; a height of 0: not held.
+        self._places = shared_tensor((len(files), 3), torch.int64)
+        self._lock = multiprocessing.Lock()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        start, height, width = self._places[index].tolist()
+        if not height:
+            return self._decode(index), int(self.targets[index])
+        image = self._bytes[start : start + 3 * height * width].view(3, height, width)
+        return image, int(self.targets[index])
+
+    def _decode(self, index: int) -> Tensor:
+        image, _ = self.stills[index]
+        with self._lock:
+            start = int(self._used)
+            if start + image.numel() > len(self._bytes):
+                return image
+            self._used += image.numel()
+        self._bytes[start : start + image.numel()] = image.flatten()
+        self._places[index, 0], self._places[index, 2] = start, image.shape[2]
+        self._places[index, 1] = image.shape[1]  # last, for another process may be reading
+        return image
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _itself, (self.stills,)
+
+
+def held(
+    parts: Sequence[Stills],
+    size: tuple[int, int] | None,
+    cache: bool | str,
+    from_whole: Sequence[bool],
+) -> list[Stills | FittedStills | DecodedFiles]:
+    """Parts of a data set, with a cache where `load_data` says so of `cache`.
+
+    Args:
+        parts: the first ones are held first.
+        size: (H, W) to which images are fitted; None leaves tensors as they are.
+        cache: "auto", True or False.
+        from_whole: of each part, whether augmentation begins with the image in its full size.
+    """
+    room = free_memory() // SHARE if cache == "auto" else math.inf
+    result: list[Stills | FittedStills | DecodedFiles] = []
+    for part, whole in zip(parts, from_whole, strict=True):
+        held_already = isinstance(part, ImageTensors) and (
+            whole or size is None or part.images.shape[-2:] == size
+        )
+        if cache is False or size is None or held_already:
+            result.append(part)
+            continue
+        if whole and isinstance(part, ImageFiles):
+            needed = _decoded_bytes(part, len(part) if cache is True else _HEADERS)
+        else:
+            image = part[0][0]
+            needed = len(part) * len(image) * math.prod(size) * image.element_size()
+        if needed > room:  # the rest may still be smaller
+            result.append(part)
+            continue
+        room -= needed
+        if whole and isinstance(part, ImageFiles):
+            result.append(DecodedFiles(part, needed))
+        else:
+            result.append(FittedStills(part, size))
+    return result
+
+
+def _decoded_bytes(files: ImageFiles, headers: int) -> int:
+    """What the files will take in memory, from the headers of so many, evenly chosen."""
+    sizes = []
+    for index in np.unique(np.linspace(0, len(files) - 1, headers).round().astype(int)):
+        try:
+            with Image.open(files.paths[index]) as file:
+                sizes.append(3 * file.width * file.height)
+        except (OSError, SyntaxError, ValueError):  # a broken file is an error once it is asked for
+            continue
+    return math.ceil(sum(sizes) / max(len(sizes), 1) * len(files)) or 1
+
+
+def _itself(stills: Stills) -> Stills:
+    return stills
