@@ -8,6 +8,7 @@ draws other numbers in each process, and so others than in one. Only the first p
 prints and writes.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,5 +182,9 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
         tensor.detach().copy_(whole)
     place = next(model.parameters()).device
     devices = [place] if place.type == "cuda" else None
-    # The buffers are statistics of the whole batch, equal already.
-    return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    wrap: Any = nn.parallel.DistributedDataParallel
+    # The buffers are statistics of the whole batch, equal already. torch 2.14 renamed the keyword.
+    new = "forward_sync_buffers" in inspect.signature(wrap.__init__).parameters
+    keyword = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    learner: nn.Module = wrap(model, device_ids=devices, **keyword)
+    return learner
