@@ -36,12 +36,8 @@ def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     Raises:
         ConfigError: "tf32" on another device, which has no such arithmetic.
     """
+    arithmetic_of(precision, device)
     if device.type != "cuda":
-        if precision == "tf32":
-            raise ConfigError(
-                f'precision = "tf32" on the device {str(device)!r}: expected "float32" or '
-                '"bfloat16" there; tf32 is CUDA\'s'
-            )
         yield
         return
     mode = _MODES.get(precision)
@@ -57,7 +53,16 @@ def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def arithmetic_of(precision: str, device: torch.device) -> str:
-    """The arithmetic that a run's products have: "bfloat16", "float32" or "tf32"."""
+    """The arithmetic that a run's products have: "bfloat16", "float32" or "tf32".
+
+    Raises:
+        ConfigError: "tf32" on another device than CUDA, which has no such arithmetic.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError(
+            f'precision = "tf32" on the device "{device}": expected "float32" or "bfloat16" there; '
+            "tf32 is CUDA's"
+        )
     if precision == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
     return precision

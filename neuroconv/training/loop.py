@@ -20,9 +20,9 @@ from torch.utils.data import Dataset
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import classify, epoch_batches, length, load
 from neuroconv.training.checkpoint import save_weights
-from neuroconv.training.compiling import compiled
+from neuroconv.training.compiling import check_compiler, compiled
 from neuroconv.training.config import TrainConfig
-from neuroconv.training.device import choose_device, float32_arithmetic
+from neuroconv.training.device import arithmetic_of, choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_own_device, data_parallel
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
 from neuroconv.training.optimizer import learning_rate_at, make_optimizer
@@ -114,9 +114,7 @@ def train(
     length(val_data, "val_data")
     if test_data is not None:
         length(test_data, "test_data")
-    ranks, place = Ranks.current(), choose_device(device)
-    ranks.check_shares(size, batch_size, accumulate)
-    check_own_device(place)
+    ranks, place = Ranks.current(), check_place(settings, size)
     model.to(place)
     if channels_last:
         model.to(memory_format=torch.channels_last)
@@ -139,7 +137,7 @@ def train(
             bar,
         ):
             runner = compiled(model) if compile else None
-            learner = data_parallel(runner or model, ranks)
+            learner = data_parallel(model if runner is None else runner, ranks)
 
             def score(data: Dataset[Any]) -> tuple[Score, dict[str, dict[str, float]]]:
                 # Always watched: torch.compile would run what it made without the hooks.
@@ -186,6 +184,22 @@ def train(
         ranks.first(lambda: save_weights(model, folder / BEST))
         ranks.first(lambda: write_lines(folder / METRICS, lines))
     return TrainResult(state.history, state.best_epoch, state.best, test, state.step)
+
+
+def check_place(settings: TrainConfig, images: int) -> torch.device:
+    """The device of a training on so many images, where all that its settings ask for can be had.
+
+    Raises:
+        ConfigError: a device, an arithmetic or a compiler that is not there, or processes that do
+            not divide a batch.
+    """
+    place = choose_device(settings.device)
+    Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
+    check_own_device(place)
+    arithmetic_of(settings.precision, place)
+    if settings.compile:
+        check_compiler(place)
+    return place
 
 
 def _train_epoch(

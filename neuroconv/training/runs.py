@@ -23,7 +23,7 @@ from neuroconv.training.config import Config, ConfigError, load_config, save_con
 from neuroconv.training.device import arithmetic_of, choose_device
 from neuroconv.training.distributed import Ranks, backend_for
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.loop import TrainResult, train
+from neuroconv.training.loop import TrainResult, check_place, train
 from neuroconv.training.state import BEST, CHECKPOINT, LAST, METRICS
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
@@ -225,6 +225,7 @@ def build(config: Config) -> nn.Module:
 def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
     """Make the folder of a resolved configuration, and train in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
+    check_place(config.train, len(splits.train))
     environment = _environment(config)
 
     def make() -> None:

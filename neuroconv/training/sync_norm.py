@@ -66,7 +66,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, weight, bias, eps = inputs
-        own_mean, own_var = torch.batch_norm_update_stats(x, None, None, 0.0)
+        own_mean, own_var = torch.batch_norm_update_stats(x.to(weight.dtype), None, None, 0.0)
         own = torch.stack([own_mean, own_var, torch.full_like(own_mean, x.numel() // x.shape[1])])
         parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, own)
