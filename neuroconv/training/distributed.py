@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from neuroconv.training.config import ConfigError
 
@@ -172,7 +172,8 @@ def speaks_of_failure() -> bool:
 def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     """The model as training calls it: with several processes, its gradients are averaged.
 
-    Weights and buffers become those of rank 0.
+    Weights and buffers become those of rank 0. Every parameter that is trained must take part in
+    every batch.
     """
     if ranks.size == 1:
         return model
@@ -186,5 +187,27 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     # The buffers are statistics of the whole batch, equal already. torch 2.14 renamed the keyword.
     new = "forward_sync_buffers" in inspect.signature(wrap.__init__).parameters
     keyword = {"forward_sync_buffers" if new else "broadcast_buffers": False}
-    learner: nn.Module = wrap(model, device_ids=devices, **keyword)
+    learner: nn.Module = wrap(_Learner(model), device_ids=devices, **keyword)
+    learner(None).backward()
+    model.zero_grad()
     return learner
+
+
+class _Learner(nn.Module):
+    """The model; called with None, a sum that every parameter takes part in, in a fixed order.
+
+    DDP sorts the gradients anew by the order in which they first came. That has to be the same in a
+    new run and in one that goes on: three processes' numbers, laid out in another way, are added in
+    another order, and to other bits. So they come from here first.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor | None) -> Tensor:
+        if inputs is None:
+            sums = [0 * each.sum() for each in self.model.parameters() if each.requires_grad]
+            return torch.stack(sums).sum()
+        logits: Tensor = self.model(inputs)
+        return logits

@@ -302,6 +302,18 @@ def test_a_shared_batch_norm_takes_bfloat16(two: Processes) -> None:
 
 
 @pytest.mark.slow
+def test_three_processes_are_resumed_to_the_bit(tmp_path: Path) -> None:
+    """Of three numbers the order of adding them shows, and with it the layout of the gradients."""
+    keywords: dict[str, Any] = {"epochs": 3, "batch_size": 48}
+    with Processes(3, tmp_path) as three:
+        whole = three.call(work.train_digits, run_dir=tmp_path / "whole", **keywords)
+        three.outcomes(work.train_digits, run_dir=tmp_path / "cut", fail_in=1, **keywords)
+        continued = three.call(work.train_digits, run_dir=tmp_path / "cut", resume=True, **keywords)
+    assert equal(whole[0], continued[0])
+    assert_close(work.train_digits(**keywords), whole[0])
+
+
+@pytest.mark.slow
 def test_a_process_that_fails_takes_the_others_along(tmp_path: Path) -> None:
     start = time.monotonic()
     with Processes(2, tmp_path) as pair:
