@@ -39,8 +39,8 @@ from neuroconv.training import (
     load_weights,
     save_config,
 )
-from neuroconv.training.loop import BEST
 from neuroconv.training.runs import CONFIG, ENVIRONMENT
+from neuroconv.training.state import BEST
 from neuroconv.zoo import create_model
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 from rich.console import Console
@@ -20,8 +20,9 @@ from neuroconv.cli.counting import Cells, Operators, Profile
 from neuroconv.cli.options import say
 from neuroconv.cli.runs import Evaluate, Resume, Train
 from neuroconv.cli.zoo import List, Match
-from neuroconv.training import DataConfig, TrainConfig
+from neuroconv.training import DataConfig, Ranks, TrainConfig
 from neuroconv.training.allocator import keep_freed_memory
+from neuroconv.training.distributed import refuse_torchrun, speaks_of_failure
 
 _COMMANDS: dict[str, Any] = {
     "list": List,
@@ -48,12 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, TypeError, FloatingPointError, OSError, RuntimeError) as error:
-        message = Text.assemble(("error: ", "bold red"), _explain(error))
-        Console(stderr=True).print(message, soft_wrap=True)
-        sys.exit(2)
+        if speaks_of_failure():
+            message = Text.assemble(("error: ", "bold red"), _explain(error))
+            Console(stderr=True).print(message, soft_wrap=True)
+        _leave(2)
     except KeyboardInterrupt as stop:
-        say(Console(stderr=True), str(stop) or "interrupted")
-        sys.exit(130)
+        if speaks_of_failure():
+            say(Console(stderr=True), str(stop) or "interrupted")
+        _leave(130)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process; one of several at once, for the others may wait for it, or be gone."""
+    if Ranks.current().size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _explain(error: Exception) -> str:
@@ -90,6 +102,8 @@ def _dispatch(words: list[str], console: Console) -> None:
     )
     if unknown:
         raise ValueError(_unknown_words(words[0], unknown, takes_overrides))
+    if not isinstance(command, (Train, Resume)):
+        refuse_torchrun(words[0])
     if isinstance(command, (Train, Compare, Resume, Demo)):
         keep_freed_memory()
     if takes_overrides:

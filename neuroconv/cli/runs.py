@@ -13,6 +13,7 @@ from neuroconv.cli.options import ConfigArgument, FileOption, RunArgument, prepa
 from neuroconv.training import (
     RunResult,
     evaluate,
+    launched,
     load_config,
     mean_interval,
     resume,
@@ -31,6 +32,8 @@ class Train:
     Example: neuroconv train configs/digits_granule.toml
 
     Example: neuroconv train configs/mnist_granule.toml --data.root DIR --train.seeds "[0]"
+
+    Example: torchrun --nproc-per-node 2 -m neuroconv train configs/digits_granule.toml
     """
 
     config: ConfigArgument
@@ -40,8 +43,11 @@ class Train:
 
     def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
         config = load_config(self.config, overrides)
-        prepare(self.json, "--json")
-        _print_runs(train_seeds(config), self.json, console)
+        with launched() as ranks:
+            ranks.first(lambda: prepare(self.json, "--json"))
+            results = train_seeds(config)
+        if ranks.leads:
+            _print_runs(results, self.json, console)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,10 @@ class Resume:
     """a run folder that `neuroconv train` made"""
 
     def __call__(self, console: Console) -> None:
-        _print_runs([resume(self.run)], None, console)
+        with launched() as ranks:
+            result = resume(self.run)
+        if ranks.leads:
+            _print_runs([result], None, console)
 
 
 @dataclass(frozen=True)

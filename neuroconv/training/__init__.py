@@ -10,8 +10,11 @@ from neuroconv.training.config import (
     load_config,
     save_config,
 )
+from neuroconv.training.distributed import Ranks, launched
+from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.linear import linear_baseline
-from neuroconv.training.loop import Score, TrainResult, evaluate_model, learning_rate_at, train
+from neuroconv.training.loop import TrainResult, train
+from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.runs import (
     RunError,
     RunResult,
@@ -30,6 +33,7 @@ __all__ = [
     "DataConfig",
     "Estimate",
     "ModelResult",
+    "Ranks",
     "RunError",
     "RunResult",
     "Score",
@@ -38,6 +42,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_model",
+    "launched",
     "learning_rate_at",
     "linear_baseline",
     "load_config",

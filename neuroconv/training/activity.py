@@ -3,6 +3,7 @@
 Shapes: B batch, N neurons, T time steps.
 """
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from neuroconv.layers import FiringRate
+from neuroconv.training.distributed import Ranks
 
 
 class ActivityMonitor:
@@ -27,7 +29,8 @@ class ActivityMonitor:
         self.model = model
         self._counts: dict[str, _Count] = {}
         self._handles: list[RemovableHandle] = []
-        self._spikes, self._images = 0.0, 0
+        self._spikes: Any = 0.0  # sums stay on the device until they are asked for
+        self._images = 0
 
     def __enter__(self) -> Self:
         for path, module in self.model.named_modules():
@@ -50,8 +53,21 @@ class ActivityMonitor:
         complex_spikes = getattr(self.model, "complex_spikes", None)
         if complex_spikes is not None:
             rate = complex_spikes(logits.detach(), labels)
-            self._spikes += float(rate.mean()) * len(labels)
+            self._spikes = self._spikes + rate.mean().double() * len(labels)
             self._images += len(labels)
+
+    def join(self, ranks: Ranks) -> None:
+        """Takes in what the monitors of all processes saw: each then sums up the whole."""
+        own = {
+            path: count.on_cpu() for path, count in self._counts.items() if count.fired is not None
+        }
+        parts = ranks.gather((own, float(self._spikes), self._images))
+        self._spikes, self._images = sum(part[1] for part in parts), sum(part[2] for part in parts)
+        self._counts = {}
+        for counts, _, _ in parts:
+            for path, count in counts.items():
+                known = self._counts.get(path)
+                self._counts[path] = count if known is None else known + count
 
     def summary(self) -> dict[str, dict[str, float]]:
         """By path of the population, over all that was seen.
@@ -61,35 +77,66 @@ class ActivityMonitor:
         silent_share: the share of neurons that never fired.
         Of "climbing_fibres": complex_spikes_per_second, their mean.
         """
-        summary = {path: count.summary() for path, count in self._counts.items() if count.values}
+        summary = {
+            path: count.summary() for path, count in self._counts.items() if count.fired is not None
+        }
         if self._images:
-            summary["climbing_fibres"] = {"complex_spikes_per_second": self._spikes / self._images}
+            summary["climbing_fibres"] = {
+                "complex_spikes_per_second": float(self._spikes) / self._images
+            }
         return summary
 
 
+@dataclass
 class _Count:
-    """Sums over the rates (B, N, T, ...) of one population."""
+    """Sums over the rates (B, N, T, ...) of one population.
 
-    def __init__(self) -> None:
-        self.values = 0
-        self.total: Any = 0.0
-        self.active: Any = 0
-        self.fired: Tensor | None = None
+    Tensors on its device, until they are asked for: torch.compile takes a number for a constant,
+    and would compile a model anew whenever one in a hook has changed.
+    """
+
+    values: Any = 0
+    total: Any = 0.0
+    active: Any = 0
+    fired: Tensor | None = None
 
     def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
         rate = rate.detach()  # also where the caller keeps gradients
         firing = rate > 0
-        self.values += rate.numel()
+        fired = firing.any(2).any(0) if rate.dim() > 2 else firing.any(0)
+        if self.fired is None:
+            self.fired = torch.zeros_like(fired)
+            self.values = self.active = torch.zeros((), dtype=torch.int64, device=rate.device)
+            self.total = torch.zeros((), dtype=torch.float64, device=rate.device)
+        self.values = self.values + rate.numel()
         self.total = self.total + rate.sum(dtype=torch.float64)
         self.active = self.active + firing.sum()
-        fired = firing.any(2).any(0) if rate.dim() > 2 else firing.any(0)
-        self.fired = fired if self.fired is None else self.fired | fired
+        self.fired = self.fired | fired
+
+    @property
+    def seen(self) -> bool:
+        return self.fired is not None
+
+    def on_cpu(self) -> "_Count":
+        assert self.fired is not None
+        return _Count(int(self.values), float(self.total), int(self.active), self.fired.cpu())
+
+    def __add__(self, other: "_Count") -> "_Count":
+        assert self.fired is not None
+        assert other.fired is not None
+        return _Count(
+            self.values + other.values,
+            self.total + other.total,
+            self.active + other.active,
+            self.fired | other.fired,
+        )
 
     def summary(self) -> dict[str, float]:
         assert self.fired is not None
+        values = int(self.values)
         return {
-            "mean_rate": float(self.total) / self.values,
-            "active_share": float(self.active) / self.values,
+            "mean_rate": float(self.total) / values,
+            "active_share": float(self.active) / values,
             "silent_share": 1 - float(self.fired.double().mean()),
         }
 

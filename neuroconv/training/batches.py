@@ -151,7 +151,7 @@ def _copied(
 def classify(
     model: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device, precision: str
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, classes) in float32, and the labels (B,) on the device, after checking both.
+    """Logits (B, classes) in float32 or float64, and the labels (B,) on the device, both checked.
 
     Raises:
         ValueError: for logits of another shape, and for labels that name none of them.
@@ -174,4 +174,5 @@ def classify(
             f"label {low if low < 0 else high}: the model has {logits.shape[1]} logits, expected "
             f"labels 0 to {logits.shape[1] - 1}: build it for more classes, or renumber the labels"
         )
-    return logits.float(), labels.long().to(device, non_blocking=True)
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    return exact, labels.long().to(device, non_blocking=True)

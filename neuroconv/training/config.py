@@ -64,15 +64,21 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training data.
         learning_rate: its peak, reached after the warm-up.
-        batch_size: images in a step.
+        batch_size: images in a step, of all processes together.
+        accumulate: parts that a step's images are run in, one after the other, to save memory.
+            The gradient is that of the whole batch; batch norms see one part at a time.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         weight_decay: for parameters of two or more axes, a table of biases included.
         momentum: of SGD; AdamW does not read it.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient; `inf` for no clipping.
         label_smoothing: of the training loss; validation and test use the plain cross entropy.
-        precision: of the forward pass; "auto" is bfloat16 on CUDA and float32 elsewhere. By torch's
-            default, float32 convolutions on CUDA run in TF32.
+        precision: of the forward pass: "float32", full float32 on CUDA too; "tf32", CUDA's 10-bit
+            products in convolutions and matrix products; "bfloat16"; or "auto", which is bfloat16
+            on CUDA and float32 elsewhere.
+        compile: run the model through torch.compile, which takes minutes to start and a compiler.
+            Weights and checkpoints are those of the plain model.
+        channels_last: keep images and 4-D weights with their channels last in memory.
         device: "auto" (CUDA if there is one, else the CPU) or a name that torch knows.
         seeds: one run for each.
         output: the folder in which run folders are made.
@@ -82,13 +88,16 @@ class TrainConfig:
     epochs: int = _checked(lambda v: v >= 1, "at least 1")
     learning_rate: float = _checked(lambda v: 0 < v < math.inf, "above 0")
     batch_size: int = _checked(lambda v: v >= 1, "at least 1", 128)
+    accumulate: int = _checked(lambda v: v >= 1, "at least 1", 1)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = _checked(lambda v: 0 <= v < math.inf, "at least 0", 1e-2)
     momentum: float = _checked(lambda v: 0 <= v < 1, "in [0, 1)", 0.9)
     warmup: float = _checked(lambda v: 0 <= v < 1, "in [0, 1)", 0.15)
     clip: float = _checked(lambda v: v > 0, "above 0 (inf: no clipping)", 1.0)
     label_smoothing: float = _checked(lambda v: 0 <= v < 1, "in [0, 1)", 0.0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    compile: bool = False
+    channels_last: bool = False
     device: str = "auto"
     seeds: tuple[int, ...] = _checked(
         lambda v: len(set(v)) == len(v) > 0 and min(v) >= 0,
@@ -100,6 +109,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_fields(self, "train")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"[train] accumulate = {self.accumulate}: expected a divisor of "
+                f"batch_size = {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,14 @@ Every epoch starts from random numbers that are a function of (seed, epoch) alon
 checkpoint, so that a run that was killed continues as if it had not been: on the CPU, to the bit.
 """
 
-import copy
-import json
-import math
-import time
+import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,31 +19,17 @@ from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import classify, epoch_batches, length, load
-from neuroconv.training.checkpoint import (
-    CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
-    save_weights,
-    write_text,
-)
-from neuroconv.training.config import ConfigError, TrainConfig
+from neuroconv.training.checkpoint import save_weights
+from neuroconv.training.compiling import check_compiler, compiled
+from neuroconv.training.config import TrainConfig
+from neuroconv.training.device import arithmetic_of, choose_device, float32_arithmetic
+from neuroconv.training.distributed import Ranks, check_own_device, data_parallel
+from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
+from neuroconv.training.optimizer import learning_rate_at, make_optimizer
 from neuroconv.training.progress import TrainingBar
-
-CHECKPOINT, METRICS, BEST, LAST = (
-    "checkpoint.pt",
-    "metrics.jsonl",
-    "best.safetensors",
-    "last.safetensors",
-)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean cross entropy and share of right answers over a data set."""
-
-    loss: float
-    accuracy: float
-    images: int
+from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
+from neuroconv.training.sync_norm import synchronised_norms
+from neuroconv.training.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -78,13 +63,16 @@ def train(
     epochs: int = 10,
     learning_rate: float = 3e-3,
     batch_size: int = 128,
+    accumulate: int = 1,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     weight_decay: float = 1e-2,
     momentum: float = 0.9,
     warmup: float = 0.15,
     clip: float = 1.0,
     label_smoothing: float = 0.0,
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto",
+    compile: bool = False,
+    channels_last: bool = False,
     device: str = "auto",
     max_steps: int | None = None,
     seed: int = 0,
@@ -94,6 +82,9 @@ def train(
     progress: bool = True,
 ) -> TrainResult:
     """Train a model, select its best epoch on validation data, and meet the test data once.
+
+    Where torch.distributed has a process group, its processes train together: all call this with
+    the same arguments and have the same result, and rank 0 alone shows and writes.
 
     Args:
         model: maps a batch of inputs to logits (B, classes). Trained in place.
@@ -114,49 +105,72 @@ def train(
         FloatingPointError: when the loss or the gradient is no longer finite.
     """
     settings = TrainConfig(
-        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, optimizer=optimizer,
-        weight_decay=weight_decay, momentum=momentum, warmup=warmup, clip=clip,
-        label_smoothing=label_smoothing, precision=precision, device=device, max_steps=max_steps,
-        seeds=(seed,),
+        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, accumulate=accumulate,
+        optimizer=optimizer, weight_decay=weight_decay, momentum=momentum, warmup=warmup, clip=clip,
+        label_smoothing=label_smoothing, precision=precision, compile=compile,
+        channels_last=channels_last, device=device, max_steps=max_steps, seeds=(seed,),
     )  # fmt: skip
     size = length(train_data, "train_data")
     length(val_data, "val_data")
     if test_data is not None:
         length(test_data, "test_data")
-    place = choose_device(device)
-    updater = make_optimizer(model.to(place), settings)
+    ranks, place = Ranks.current(), check_place(settings, size)
+    model.to(place)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
     total_steps = epochs * max(1, size // batch_size)
     last_step = min(total_steps, max_steps or total_steps)
-    state = _State(model, updater, settings, total_steps)
+    updater = make_optimizer(model, settings)
+    state = State(model, updater, settings, total_steps, ranks)
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
         state.open(folder, resume)
 
-    def score(data: Dataset[Any], monitor: ActivityMonitor | None = None) -> Score:
-        return evaluate_model(
-            model, data, batch_size=batch_size, device=device, precision=precision,
-            workers=workers, monitor=monitor,
-        )  # fmt: skip
-
     title = folder.name if folder else type(model).__name__
-    bar = TrainingBar(title, epochs=epochs, steps=last_step, done=state.step, shown=progress)
+    shown = progress and ranks.leads
+    bar = TrainingBar(title, epochs=epochs, steps=last_step, done=state.step, shown=shown)
     try:
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), bar:
+        with (
+            torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+            float32_arithmetic(precision, place),
+            synchronised_norms(model, ranks, place),
+            bar,
+        ):
+            runner = compiled(model) if compile else None
+            learner = data_parallel(model if runner is None else runner, ranks)
+
+            def score(data: Dataset[Any]) -> tuple[Score, dict[str, dict[str, float]]]:
+                # Always watched: torch.compile would run what it made without the hooks.
+                with ActivityMonitor(model) as monitor:
+                    result = evaluate_model(
+                        model, data, batch_size=batch_size // accumulate, device=device,
+                        precision=precision, workers=workers, channels_last=channels_last,
+                        monitor=monitor, runner=runner, ranks=ranks,
+                    )  # fmt: skip
+                monitor.join(ranks)
+                return result, monitor.summary()
+
             while state.step < last_step:
                 epoch = len(state.history)
                 batches = epoch_batches(train_data, size, batch_size, seed, epoch)
-                batches = batches[: last_step - state.step]
-                record = _train_epoch(state, load(train_data, batches, workers, place), bar)
-                with ActivityMonitor(model) as monitor:
-                    val = score(val_data, monitor)
-                state.finish_epoch(record, val, monitor.summary())
+                if ranks.size > 1:
+                    torch.manual_seed(_seed_of_draws(seed, epoch, ranks.rank))
+                parts = [
+                    ranks.share(part)
+                    for batch in batches[: last_step - state.step]
+                    for part in _parts(batch, accumulate)
+                ]
+                tally = Tally(epoch + 1, place, bar, ranks)
+                stream = load(train_data, parts, workers, place)
+                record = _train_epoch(state, learner, min(size, batch_size), stream, tally)
+                state.finish_epoch(record, *score(val_data))
                 if folder is not None:
                     state.save(folder)
                 bar.epoch(state.history[-1])
             if folder is not None:
-                save_weights(model, folder / LAST)
+                ranks.first(lambda: save_weights(model, folder / LAST))
             model.load_state_dict(state.best_weights)
-            test = None if test_data is None else score(test_data)
+            test = None if test_data is None else score(test_data)[0]
     except KeyboardInterrupt:
         way_on = f"; continue with: neuroconv resume {folder}" if folder else ""
         done = len(state.history)
@@ -165,192 +179,79 @@ def train(
         ) from None
     model.eval()
     if folder is not None:
-        save_weights(model, folder / BEST)
         final = {} if test is None else {f"test_{k}": v for k, v in asdict(test).items()}
-        write_lines(folder / METRICS, [*state.history, {"best_epoch": state.best_epoch, **final}])
+        lines = [*state.history, {"best_epoch": state.best_epoch, **final}]
+        ranks.first(lambda: save_weights(model, folder / BEST))
+        ranks.first(lambda: write_lines(folder / METRICS, lines))
     return TrainResult(state.history, state.best_epoch, state.best, test, state.step)
 
 
+def check_place(settings: TrainConfig, images: int) -> torch.device:
+    """The device of a training on so many images, where all that its settings ask for can be had.
+
+    Raises:
+        ConfigError: a device, an arithmetic or a compiler that is not there, or processes that do
+            not divide a batch.
+    """
+    place = choose_device(settings.device)
+    Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
+    check_own_device(place)
+    arithmetic_of(settings.precision, place)
+    if settings.compile:
+        check_compiler(place)
+    return place
+
+
 def _train_epoch(
-    state: "_State", batches: Iterator[tuple[Tensor, Tensor]], bar: TrainingBar
+    state: State,
+    learner: nn.Module,
+    images: int,
+    parts: Iterator[tuple[Tensor, Tensor]],
+    tally: Tally,
 ) -> dict[str, Any]:
-    """One epoch of steps; returns its record, without validation."""
-    model, settings, place = state.model, state.settings, next(state.model.parameters()).device
-    epoch = len(state.history) + 1
-    model.train()
-    start, loss_sum, right, images = time.perf_counter(), 0.0, 0, 0
-    for inputs, labels in batches:
-        rate = learning_rate_at(
-            state.step, state.total_steps, settings.learning_rate, settings.warmup
-        )
-        for group in state.updater.param_groups:
-            group["lr"] = rate
-        logits, labels = classify(model, inputs, labels, place, settings.precision)
-        loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-        state.updater.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip).item()
-        if not math.isfinite(loss.item() + norm):
-            raise FloatingPointError(
-                f"epoch {epoch}, step {state.step + 1}: loss {loss.item():.4g}, gradient norm "
-                f"{norm:.4g} at learning rate {rate:.3g}: lower the learning rate, lengthen the "
-                "warm-up, or look for inputs that are not finite"
+    """One epoch of steps of so many images; returns its record, without validation."""
+    settings, place = state.settings, next(state.model.parameters()).device
+    state.model.train()
+    taken: list[tuple[Tensor, int, Tensor]] = []  # the parts of a step: loss, images, right answers
+    for inputs, labels in parts:
+        if not taken:
+            rate = learning_rate_at(
+                state.step, state.total_steps, settings.learning_rate, settings.warmup
             )
+            for group in state.updater.param_groups:
+                group["lr"] = rate
+            state.updater.zero_grad()
+        with _exchange(learner, at_once=len(taken) + 1 == settings.accumulate):
+            inputs = in_memory_format(inputs, settings.channels_last)
+            logits, labels = classify(learner, inputs, labels, place, settings.precision)
+            loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+            # Parts add up to the mean over the step, and the gradients of processes are averaged.
+            share = len(labels) * state.ranks.size / images
+            (loss if share == 1 else loss * share).backward()
+        taken.append((loss.detach(), len(labels), (logits.argmax(1) == labels).sum()))
+        if len(taken) < settings.accumulate:
+            continue
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
+        tally.add(state.step + 1, rate, taken, norm)
         state.updater.step()
         state.step += 1
-        images += len(labels)
-        loss_sum += loss.item() * len(labels)
-        right += int((logits.argmax(1) == labels).sum())
-        seconds = time.perf_counter() - start
-        bar.step(epoch, loss_sum / images, right / images, images / seconds)
-    return {
-        "epoch": epoch,
-        "train_loss": loss_sum / images,
-        "train_accuracy": right / images,
-        "learning_rate": rate,
-        "images_per_second": images / seconds,
-        "seconds": seconds,
-    }
+        taken = []
+    return tally.record()
 
 
-def evaluate_model(
-    model: nn.Module,
-    data: Dataset[Any],
-    *,
-    batch_size: int = 128,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int = 0,
-    monitor: ActivityMonitor | None = None,
-) -> Score:
-    """Score a model on a whole data set; the model is left in eval mode.
-
-    A monitor is told each batch's logits and labels, for what the climbing fibres would carry.
-    """
-    place = choose_device(device)
-    indices = torch.arange(length(data, "data")).split(batch_size)
-    model.to(place).eval()
-    loss, right, images = 0.0, 0, 0
-    with torch.inference_mode():
-        for inputs, labels in load(data, [batch.tolist() for batch in indices], workers, place):
-            logits, labels = classify(model, inputs, labels, place, precision)
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            if monitor is not None:
-                monitor.errors(logits, labels)
-            right += int((logits.argmax(1) == labels).sum())
-            images += len(labels)
-    return Score(loss / images, right / images, images)
+def _exchange(learner: nn.Module, at_once: bool) -> contextlib.AbstractContextManager[None]:
+    """Gradients of several processes are exchanged after a step's last part, and not before."""
+    if isinstance(learner, nn.parallel.DistributedDataParallel) and not at_once:
+        return learner.no_sync()
+    return contextlib.nullcontext()
 
 
-def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) -> float:
-    """A step's learning rate: a linear rise to the peak, then half a cosine to zero."""
-    rising = round(warmup * total_steps)
-    if step < rising:
-        return peak * (step + 1) / rising
-    return peak * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising))) / 2
+def _parts(batch: list[int], count: int) -> list[list[int]]:
+    """A batch in so many parts, in order; they differ by one image at most."""
+    bounds = [len(batch) * part // count for part in range(count + 1)]
+    return [batch[start:stop] for start, stop in pairwise(bounds)]
 
 
-def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the trainable parameters; those of one axis (norms, most biases) do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-    )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA if there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)  # a device that torch knows may still be absent
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f'device = {name!r}: {reason}; expected "auto", "cpu" or "cuda"'
-        ) from None
-    return device
-
-
-def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write records as JSON lines, in one step."""
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
-
-
-@dataclass
-class _State:
-    """Everything that changes during a run, and its way to and from the checkpoint."""
-
-    model: nn.Module
-    updater: torch.optim.Optimizer
-    settings: TrainConfig
-    total_steps: int
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best: Score = Score(math.inf, -1.0, 0)
-    best_weights: dict[str, Any] = field(default_factory=dict)
-
-    def finish_epoch(
-        self, record: dict[str, Any], val: Score, activity: dict[str, dict[str, float]]
-    ) -> None:
-        """Add an epoch to the history, and keep its weights if they are the best so far."""
-        scores = {"val_loss": val.loss, "val_accuracy": val.accuracy}
-        self.history.append({**record, **scores, **({"activity": activity} if activity else {})})
-        if (val.accuracy, -val.loss) > (self.best.accuracy, -self.best.loss):
-            self.best, self.best_epoch = val, record["epoch"]
-            self.best_weights = copy.deepcopy(self.model.state_dict())
-
-    def save(self, folder: Path) -> None:
-        """One atomic checkpoint; metrics.jsonl follows it and can always be written again."""
-        save_checkpoint(folder / CHECKPOINT, {
-            "settings": _identity(self.settings), "step": self.step, "history": self.history,
-            "model": self.model.state_dict(), "optimizer": self.updater.state_dict(),
-            "best": asdict(self.best), "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-        })  # fmt: skip
-        write_lines(folder / METRICS, self.history)
-
-    def open(self, folder: Path, resume: bool) -> None:
-        """Make the run folder or, to resume, take the state of its checkpoint if it has one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / CHECKPOINT
-        if not path.exists():
-            return
-        if not resume:
-            raise ValueError(f"{path} exists: pass resume=True to continue it, or another run_dir")
-        saved = load_checkpoint(path)
-        for key, value in _identity(self.settings).items():
-            if saved["settings"].get(key) != value:
-                raise CheckpointError(
-                    f"{path} was made with {key} = {saved['settings'].get(key)!r}, not {value!r}: "
-                    "resume with the same settings"
-                )
-        try:
-            self.model.load_state_dict(saved["model"])
-            self.updater.load_state_dict(saved["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path} belongs to another model: {error}") from error
-        self.step, self.history = saved["step"], saved["history"]
-        self.best, self.best_epoch = Score(**saved["best"]), saved["best_epoch"]
-        self.best_weights = saved["best_weights"]
-
-
-def _identity(settings: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the weights, as a checkpoint holds them."""
-    kept = {
-        key: value for key, value in asdict(settings).items() if key not in ("output", "device")
-    }
-    return {**kept, "seeds": list(settings.seeds)}
+def _seed_of_draws(seed: int, epoch: int, rank: int) -> int:
+    """Seeds what a model draws in one of several processes: no two draw the same."""
+    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])

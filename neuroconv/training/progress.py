@@ -47,12 +47,12 @@ class TrainingBar:
     ) -> None:
         self._progress.stop()
 
-    def step(self, epoch: int, loss: float, accuracy: float, rate: float) -> None:
-        """Show one step: the epoch's mean loss and accuracy so far, and its images per second."""
+    def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
+        """Show steps done: the epoch's mean loss and accuracy so far, and its images per second."""
         numbers = (
             f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {accuracy:.1%}  {rate:,.0f} images/s"
         )
-        self._progress.update(self._task, advance=1, numbers=numbers)
+        self._progress.update(self._task, advance=steps, numbers=numbers)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print a finished epoch's line, from its line of metrics.jsonl."""

@@ -20,16 +20,11 @@ from neuroconv.data import DataSplits, load_data
 from neuroconv.report.plots import plot_curves
 from neuroconv.training.checkpoint import file_sum, load_weights, write_text
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
-from neuroconv.training.loop import (
-    BEST,
-    CHECKPOINT,
-    LAST,
-    METRICS,
-    Score,
-    choose_device,
-    evaluate_model,
-    train,
-)
+from neuroconv.training.device import arithmetic_of, choose_device
+from neuroconv.training.distributed import Ranks, backend_for
+from neuroconv.training.evaluation import Score, evaluate_model
+from neuroconv.training.loop import TrainResult, check_place, train
+from neuroconv.training.state import BEST, CHECKPOINT, LAST, METRICS
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
 CONFIG, RESULT, ENVIRONMENT, CURVES = (
@@ -57,7 +52,7 @@ class RunResult:
         steps: optimiser steps taken.
         seconds_per_epoch: mean over epochs, without validation.
         peak_memory_mib: on CUDA the most that was allocated, else the process's largest resident
-            size up to the end of the run.
+            size up to the end of the run; of several processes, rank 0's.
         history: the epochs of metrics.jsonl.
     """
 
@@ -89,20 +84,27 @@ def run(
         RunError: if `run_dir` is there and not empty.
     """
     config, splits = resolve(config, seed)
-    folder = Path(run_dir) if run_dir is not None else new_folder(config)
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
-        )
-    return start(config, splits, folder, progress)
+
+    def choose() -> Path:
+        folder = Path(run_dir) if run_dir is not None else new_folder(config)
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(
+                f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
+            )
+        return folder
+
+    return start(config, splits, Ranks.current().first(choose), progress)
 
 
 def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
-    """Continue a run from its last checkpoint; a finished one is read and returned as it is."""
-    folder = Path(run_dir)
-    config = load_run(folder)
-    if (folder / RESULT).exists():
-        return read_result(folder)
+    """Continue a run from its last checkpoint; a finished one is read and returned as it is.
+
+    It may go on with another number of processes than it began with, equal up to rounding.
+    """
+    folder, ranks = Path(run_dir), Ranks.current()
+    config = ranks.first(lambda: load_run(folder))  # other machines need not see the folder
+    if ranks.first(lambda: (folder / RESULT).exists()):
+        return ranks.first(lambda: read_result(folder))
     config, splits = resolve(config, config.train.seeds[0])
     return _finish(config, splits, folder, progress)
 
@@ -140,10 +142,11 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
     return evaluate_model(
         model,
         splits.test if split == "test" else splits.val,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size // config.train.accumulate,
         device=config.train.device,
         precision=config.train.precision,
         workers=config.data.workers,
+        channels_last=config.train.channels_last,
     )
 
 
@@ -180,7 +183,8 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
     if data.root is not None:
         data = replace(data, root=str(Path(data.root).expanduser().resolve()))
     keywords = {key: value for key, value in asdict(data).items() if key not in ("name", "workers")}
-    splits = load_data(data.name, **keywords, seed=seed)
+    with Ranks.current().one_first():
+        splits = load_data(data.name, **keywords, seed=seed)
     known = {
         "image_shape": tuple(splits.image_shape),
         "num_classes": len(splits.class_names),
@@ -221,10 +225,15 @@ def build(config: Config) -> nn.Module:
 def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
     """Make the folder of a resolved configuration, and train in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
+    check_place(config.train, len(splits.train))
     environment = _environment(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / ENVIRONMENT, environment)
-    save_config(config, folder / CONFIG)
+
+    def make() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / ENVIRONMENT, environment)
+        save_config(config, folder / CONFIG)
+
+    Ranks.current().first(make)
     return _finish(config, splits, folder, progress)
 
 
@@ -248,7 +257,14 @@ def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) ->
         progress=progress,
         **settings,
     )
-    assert trained.test is not None  # test data was given
+    return Ranks.current().first(lambda: _record(config, folder, model, trained, device))
+
+
+def _record(
+    config: Config, folder: Path, model: nn.Module, trained: TrainResult, device: torch.device
+) -> RunResult:
+    """Write the curves and the result of a training that has come to its end."""
+    assert trained.test is not None
     name = config.model["name"]
     result = RunResult(
         run_dir=folder,
@@ -316,7 +332,7 @@ def _peak_memory_mib(device: torch.device) -> float:
 
 def _environment(config: Config) -> dict[str, Any]:
     device = choose_device(config.train.device)
-    on_cuda = device.type == "cuda"
+    on_cuda, ranks = device.type == "cuda", Ranks.current()
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -324,6 +340,9 @@ def _environment(config: Config) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_cuda else str(device),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
+        "precision": arithmetic_of(config.train.precision, device),
+        "world_size": ranks.size,
+        "backend": backend_for(device) if ranks.size > 1 else None,
         "git_commit": _git_commit(),
     }
 

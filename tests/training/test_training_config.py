@@ -99,7 +99,7 @@ def test_a_saved_config_reads_back_as_it_is(file: Path, tmp_path: Path) -> None:
         (["--train.batch_size", "0"], "batch_size = 0"),
         (["--train.max_steps", "0"], "max_steps = 0"),
         (["--train.optimizer", "adam"], "optimizer = 'adam': expected .*did you mean 'adamw'"),
-        (["--train.precision", "fp16"], 'expected "auto" or "float32" or "bfloat16"'),
+        (["--train.precision", "fp16"], 'expected "auto" or "float32" or "tf32" or "bfloat16"'),
         (["--train.seeds", "[]"], r"seeds = \[\]: expected an array of integers, one or more"),
         (["--train.seeds", "[1, 1]"], "all different"),
         (["--train.seeds", "[-1]"], "at least 0"),

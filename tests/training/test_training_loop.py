@@ -21,7 +21,7 @@ from neuroconv.training import (
 )
 from neuroconv.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from neuroconv.training.config import TrainConfig
-from neuroconv.training.loop import make_optimizer
+from neuroconv.training.optimizer import make_optimizer
 
 
 def digits() -> TensorDataset:

@@ -1,0 +1,213 @@
+"""Several processes that train one model: each takes its part of every batch.
+
+    torchrun --nproc-per-node N -m neuroconv train CONFIG
+
+`batch_size` stays that of the whole, batch norms see the whole batch, and the gradients are
+averaged: up to rounding the result is that of one process. A model that draws (Poisson dropout)
+draws other numbers in each process, and so others than in one. Only the first process, rank 0,
+prints and writes.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from neuroconv.training.config import ConfigError
+
+Value = TypeVar("Value")
+_FAILURES = "neuroconv/failures"  # a counter that all processes share
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together: the rank of this one, and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> "Ranks":
+        """Those of torch.distributed's process group; without one this process is alone."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def share(self, batch: list[int]) -> list[int]:
+        """This process's part of a batch, in order; parts differ by one image at most."""
+        first, last = (len(batch) * rank // self.size for rank in (self.rank, self.rank + 1))
+        return batch[first:last]
+
+    def check_shares(self, images: int, batch_size: int, accumulate: int) -> None:
+        """ConfigError unless every process gets its part of a batch of training images.
+
+        Args:
+            images: of the training data. If they are fewer than a batch, they are one batch.
+        """
+        parts = f"{accumulate} x " if accumulate > 1 else ""
+        if batch_size % (self.size * accumulate):
+            raise ConfigError(
+                f"batch_size = {batch_size}: expected a multiple of {parts}{self.size} processes, "
+                "each of which takes an equal part: change the batch size or --nproc-per-node"
+            )
+        if images < self.size * accumulate:
+            raise ConfigError(
+                f"train_data has {images} images: expected at least {parts}{self.size}, one for "
+                "each part of a batch: lower `accumulate` or --nproc-per-node"
+            )
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every process, in the order of their ranks. All must call this."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def total(self, *numbers: float) -> list[float]:
+        """Each number's sum over all processes."""
+        return [sum(column) for column in zip(*self.gather(numbers), strict=True)]
+
+    def first(self, call: Callable[[], Value]) -> Value:
+        """Rank 0 makes the call; all get its result, or raise its error. All must call this."""
+        if self.size == 1:
+            return call()
+        box: list[Any] = [None, None]
+        if self.leads:
+            try:
+                box[0] = call()
+            except Exception as error:
+                box[1] = error
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        result: Value = box[0]
+        return result
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """On each machine one process runs the block before the others: it downloads for all."""
+        waits = self.size > 1 and int(os.environ.get("LOCAL_RANK", self.rank)) > 0
+        if waits:
+            self.gather(None)
+        yield
+        if not waits:
+            self.gather(None)
+
+
+@contextmanager
+def launched() -> Iterator[Ranks]:
+    """Inside, this process is one of those that `torchrun` started, or else alone.
+
+    Numbers travel by Gloo between CPUs and by NCCL between CUDA devices, of which each process of
+    a machine gets its own.
+    """
+    if not dist.is_torchelastic_launched():
+        yield Ranks.current()
+        return
+    on_cuda = torch.cuda.is_available()
+    if on_cuda and (local := int(os.environ["LOCAL_RANK"])) < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    yield Ranks.current()
+    # Not after an error: to say goodbye to processes that are gone can take for ever.
+    dist.destroy_process_group()
+
+
+def check_own_device(device: torch.device) -> None:
+    """ConfigError unless each of the processes that torchrun started here has a CUDA device."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device.type != "cuda" or here == 1:
+        return
+    if here > torch.cuda.device_count():
+        raise ConfigError(
+            f"{here} processes on this machine, {torch.cuda.device_count()} CUDA devices: "
+            "expected one device for each: lower --nproc-per-node, or --train.device cpu"
+        )
+    if device.index is not None:
+        raise ConfigError(
+            f'device = "{device}": expected "cuda" or "auto" under torchrun, which gives each '
+            "process its own"
+        )
+
+
+def backend_for(device: torch.device) -> str:
+    """What carries numbers between processes with this kind of device."""
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def refuse_torchrun(command: str) -> None:
+    """ConfigError if several processes were started for a command that is work for one."""
+    if dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"`neuroconv {command}` runs in one process: expected no torchrun")
+
+
+def speaks_of_failure() -> bool:
+    """Whether this process is the one to print why it fails.
+
+    The first to fail is: what the others meet is the same mistake, or that it is gone.
+    """
+    if not dist.is_torchelastic_launched():
+        return True
+    if not (dist.is_available() and dist.is_initialized()):
+        return int(os.environ.get("LOCAL_RANK", 0)) == 0
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return bool(store.add(_FAILURES, 1) == 1)
+    except RuntimeError:  # the machine that keeps it is gone
+        return True
+
+
+def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """The model as training calls it: with several processes, its gradients are averaged.
+
+    Weights and buffers become those of rank 0. Every parameter that is trained must take part in
+    every batch.
+    """
+    if ranks.size == 1:
+        return model
+    for tensor in (*model.parameters(), *model.buffers()):
+        whole = tensor.detach().contiguous()
+        dist.broadcast(whole, src=0)
+        tensor.detach().copy_(whole)
+    place = next(model.parameters()).device
+    devices = [place] if place.type == "cuda" else None
+    wrap: Any = nn.parallel.DistributedDataParallel
+    # The buffers are statistics of the whole batch, equal already. torch 2.14 renamed the keyword.
+    new = "forward_sync_buffers" in inspect.signature(wrap.__init__).parameters
+    keyword = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    learner: nn.Module = wrap(_Learner(model), device_ids=devices, **keyword)
+    learner(None).backward()
+    model.zero_grad()
+    return learner
+
+
+class _Learner(nn.Module):
+    """The model; called with None, a sum that every parameter takes part in, in a fixed order.
+
+    DDP sorts the gradients anew by the order in which they first came. That has to be the same in a
+    new run and in one that goes on: three processes' numbers, laid out in another way, are added in
+    another order, and to other bits. So they come from here first.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor | None) -> Tensor:
+        if inputs is None:
+            sums = [0 * each.sum() for each in self.model.parameters() if each.requires_grad]
+            return torch.stack(sums).sum()
+        logits: Tensor = self.model(inputs)
+        return logits

@@ -1,0 +1,39 @@
+"""The optimiser of a run and its learning rate."""
+
+import math
+
+import torch
+from torch import nn
+
+from neuroconv.training.config import TrainConfig
+
+# Devices with one kernel for a whole AdamW step: three to seven times as fast on the CPU too.
+_FUSED = ("cpu", "cuda")
+
+
+def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) -> float:
+    """A step's learning rate: a linear rise to the peak, then half a cosine to zero."""
+    rising = round(warmup * total_steps)
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising))) / 2
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD over the trainable parameters; those of one axis (norms, most biases) do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        fused = all(p.device.type in _FUSED and p.is_floating_point() for p in parameters)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+    )
