@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
 COMMANDS = [
     *("list", "profile", "cells", "operators", "brain", "train", "compare", "resume", "evaluate"),
-    *("match", "demo"),
+    *("match", "bench", "demo"),
 ]
 ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
 SMALL = """
@@ -533,7 +533,10 @@ def test_mistakes_in_train(call: Call, tmp_path: Path, words: list[str], said: l
         (SMALL.replace("batch_size", "batchsize"), ["batchsize = 20", "mean 'batch_size'"]),
         (SMALL.replace("= 20", '= "20"'), ["batch_size = '20'", "an integer, at least 1"]),
         (SMALL.replace("epochs = 2\n", ""), ["[train] has no epochs", "an integer, at least 1"]),
-        (SMALL.replace("match = ", "match = 1 #"), ["match = 1", 'expected "parameters"']),
+        (
+            SMALL.replace("match = ", "match = 1 #"),
+            ["match = 1", 'expected "parameters" or "flops"'],
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "compare"])
