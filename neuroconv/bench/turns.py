@@ -126,14 +126,18 @@ def time_in_turns(
         device: where they run; on CUDA they are timed by events, on the CPU by the clock.
         seconds: roughly how long to measure all of them; there are 3 to 20 rounds.
         slow: a call of more seconds than this is timed once, and is its own warm-up.
-        hopeless: a variant this many times slower than the fastest is not timed again either.
+        hopeless: a variant this many times slower than the fastest is not timed again either. So
+            the one that is likely to be the fastest should come first.
     """
     outcomes: dict[str, Outcome] = {}
     once: dict[str, float] = {}
     for name, job in jobs.items():
         try:
             first = _block(job, 1, device)  # also chooses and loads kernels
-            once[name] = first if first > slow else min(first, _block(job, 1, device))
+            enough = (
+                slow if hopeless is None else min(slow, hopeless * min(once.values(), default=slow))
+            )
+            once[name] = first if first > enough else min(first, _block(job, 1, device))
         except (RuntimeError, ValueError) as error:
             outcomes[name] = Failure(first_line(error))
             release(device)
