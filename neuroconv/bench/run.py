@@ -75,7 +75,7 @@ class BenchReport:
 
     Attributes:
         hardware, versions: what it ran on.
-        settings: of the run.
+        settings: of the run; the load average of the minute before it is that of other programs.
         sections: by name, in the order of running.
     """
 
@@ -183,6 +183,7 @@ def run_bench(
         "seconds_per_comparison": seconds,
         "data": "synthetic" if data is None else "mnist",
         "sections": list(names),
+        "load_average_before": os.getloadavg()[0],
     }
     report = BenchReport(hardware(place), versions(place), settings)
     for name in names:

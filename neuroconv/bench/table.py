@@ -44,6 +44,9 @@ def verdict(report: BenchReport) -> str:
     lines += [
         f"  missed: {bar['comparison']}: {bar['figure']} = {bar['value']:.3g}" for bar in missed
     ]
+    busy = report.settings.get("load_average_before", 0.0)
+    if busy > 0.5:
+        lines.append(f"  other programs kept {busy:.1f} cores busy: take the times with caution")
     lines += [
         f"  not measured: {bar['comparison']}: {bar['figure']}" for bar in bars if "met" not in bar
     ]

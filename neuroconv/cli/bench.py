@@ -46,7 +46,7 @@ class Bench:
         tuple[str, ...], tyro.conf.arg(metavar="SECTION ...", help_behavior_hint="(default: all)")
     ] = ()
     """some of the sections"""
-    quick: bool = False
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """small shapes and few repeats, in seconds: shows that all runs, and judges nothing"""
     seconds: float = 1.0
     """how long to measure a comparison, roughly; what takes longer is timed once"""
@@ -62,7 +62,10 @@ class Bench:
 
         if not 0 < self.seconds < float("inf"):
             raise ValueError(f"--seconds {self.seconds}: expected a number above 0")
-        names = section_names(self.device, self.only)
+        try:
+            names = section_names(self.device, self.only)
+        except ValueError as error:
+            raise ValueError(f"--only: {error}") from None
         if self.plot is not None and "growth" not in names:
             raise ValueError("--plot draws the section growth: add it to --only")
         if self.data is not None and not self.data.is_dir():
