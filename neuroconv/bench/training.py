@@ -24,7 +24,7 @@ def training(bench: Bench) -> Iterator[Row]:
     entries = _entries()
     if bench.data is None:
         times = bench.turns(
-            {name: _step(bench, *entry) for name, entry in entries.items()}, share=6
+            {name: _step(bench, *entry) for name, entry in entries.items()}, share=6, slow=30.0
         )
         yield _row(bench, entries, times, "frames of MNIST's shape that lie on the device")
     else:

@@ -16,6 +16,7 @@ from neuroconv.flops.timing import Timing, run_block
 _MAX_ROUNDS = 20
 _MAX_BLOCK = 500  # calls in one repeat
 SLOW_S = 2.0  # a call that takes longer is timed once
+_COLD = 4  # what a first call may take of that, and still be run again: it may have been cold
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def time_in_turns(
         jobs: the variants by name.
         device: where they run; on CUDA they are timed by events, on the CPU by the clock.
         seconds: roughly how long to measure all of them; there are 3 to 20 rounds.
-        slow: a call of more seconds than this is timed once, and is its own warm-up.
+        slow: a call of more seconds than this is timed once; of more than four times this, it is
+            its own warm-up.
         hopeless: a variant this many times slower than the fastest is not timed again either. So
             the one that is likely to be the fastest should come first.
     """
@@ -134,9 +136,9 @@ def time_in_turns(
     for name, job in jobs.items():
         try:
             first = _block(job, 1, device)  # also chooses and loads kernels
-            enough = (
-                slow if hopeless is None else min(slow, hopeless * min(once.values(), default=slow))
-            )
+            enough = _COLD * slow
+            if hopeless is not None:
+                enough = min(enough, hopeless * min(once.values(), default=enough))
             once[name] = first if first > enough else min(first, _block(job, 1, device))
         except (RuntimeError, ValueError) as error:
             outcomes[name] = Failure(first_line(error))

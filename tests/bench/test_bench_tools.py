@@ -57,7 +57,7 @@ def test_variants_take_turns() -> None:
 
 
 def test_a_slow_variant_is_timed_once_and_a_hopeless_one_not_again() -> None:
-    calls = {"fast": 0, "slow": 0, "hopeless": 0}
+    calls = {"fast": 0, "slow": 0, "hopeless": 0, "cold": 0}
 
     def counting(name: str, seconds: float) -> Job:
         def call() -> None:
@@ -69,18 +69,28 @@ def test_a_slow_variant_is_timed_once_and_a_hopeless_one_not_again() -> None:
     jobs = {
         "fast": counting("fast", 1e-3),
         "hopeless": counting("hopeless", 20e-3),
-        "slow": counting("slow", 0.06),
+        "slow": counting("slow", 0.25),
+        "cold": counting("cold", 0.06),
     }
     times = time_in_turns(jobs, CPU, seconds=0.02, slow=0.05, hopeless=5)
-    assert calls["slow"] == 1
+    assert calls["slow"] == calls["cold"] == 1
     assert calls["hopeless"] == 1
     assert calls["fast"] >= 5
     slow = times["slow"]
     assert isinstance(slow, Turns)
     assert len(slow.seconds) == 1
-    assert slow.timing.seconds >= 0.06
+    assert slow.timing.seconds >= 0.25
     assert slow.timing.spread == 0
     assert list(times) == list(jobs)
+
+
+def test_a_first_call_that_is_cold_is_not_taken_for_slow() -> None:
+    waits = iter([0.06, *[1e-3] * 10_000])
+    taken = time_in_turns({"a": Job(lambda: time.sleep(next(waits)))}, CPU, seconds=0.02, slow=0.03)
+    outcome = taken["a"]
+    assert isinstance(outcome, Turns)
+    assert len(outcome.seconds) >= 3
+    assert outcome.timing.seconds < 0.03
 
 
 def test_a_variant_that_fails_is_recorded() -> None:
