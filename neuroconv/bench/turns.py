@@ -18,6 +18,8 @@ _MAX_BLOCK = 500  # calls in one repeat
 SLOW_S = 2.0  # a call that takes longer is timed once
 _COLD = 4  # what a first call may take of that, and still be run again: it may have been cold
 
+_COLD_S = 0.2  # nor does so short a first call say that a variant is hopeless
+
 
 @dataclass(frozen=True)
 class Job:
@@ -138,7 +140,8 @@ def time_in_turns(
             first = _block(job, 1, device)  # also chooses and loads kernels
             enough = _COLD * slow
             if hopeless is not None:
-                enough = min(enough, hopeless * min(once.values(), default=enough))
+                hope = hopeless * min(once.values(), default=enough)
+                enough = min(enough, max(_COLD_S, hope))
             once[name] = first if first > enough else min(first, _block(job, 1, device))
         except (RuntimeError, ValueError) as error:
             outcomes[name] = Failure(first_line(error))

@@ -74,7 +74,8 @@ def test_a_slow_variant_is_timed_once_and_a_hopeless_one_not_again() -> None:
     }
     times = time_in_turns(jobs, CPU, seconds=0.02, slow=0.05, hopeless=5)
     assert calls["slow"] == calls["cold"] == 1
-    assert calls["hopeless"] == 1
+    assert calls["hopeless"] == 2  # a first call so short may have been cold
+    assert len(times["hopeless"].seconds) == 1  # type: ignore[union-attr]
     assert calls["fast"] >= 5
     slow = times["slow"]
     assert isinstance(slow, Turns)
