@@ -17,7 +17,6 @@ _MAX_ROUNDS = 20
 _MAX_BLOCK = 500  # calls in one repeat
 SLOW_S = 2.0  # a call that takes longer is timed once
 _COLD = 4  # what a first call may take of that, and still be run again: it may have been cold
-
 _COLD_S = 0.2  # nor does so short a first call say that a variant is hopeless
 
 
