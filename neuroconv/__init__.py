@@ -13,7 +13,13 @@ from neuroconv.neurons import (
     convert,
 )
 from neuroconv.training import train
-from neuroconv.zoo import create_model, list_models, match_parameters, register_model
+from neuroconv.zoo import (
+    create_model,
+    list_models,
+    match_flops,
+    match_parameters,
+    register_model,
+)
 
 __version__ = "0.3.0"
 
@@ -30,6 +36,7 @@ __all__ = [
     "create_model",
     "estimate_brain",
     "list_models",
+    "match_flops",
     "match_parameters",
     "profile",
     "register_model",

@@ -18,14 +18,14 @@ import torch
 from neuroconv import profile
 from neuroconv.neurons import CELL_CLASSES, PRESETS, preset
 from neuroconv.training import RunResult, load_config, read_result
-from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
+from neuroconv.zoo import count_flops, count_parameters, create_model, get_builder, list_models
 from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
 COMMANDS = [
     *("list", "profile", "cells", "operators", "brain", "train", "compare", "resume", "evaluate"),
-    *("match", "demo"),
+    *("match", "bench", "demo"),
 ]
 ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
 SMALL = """
@@ -273,6 +273,20 @@ def test_match_prints_the_width(call: Call) -> None:
         for more in (0, 1)
     ]
     assert sizes[0] == matched <= target < sizes[1]
+
+
+def test_match_by_flops(call: Call) -> None:
+    status, out, _ = call("match", "granule_convnet", "--by", "flops")
+    assert status == 0
+    own, matched = out.splitlines()
+    (width,) = re.findall(r"width=(\d+)", matched)
+    target, found = (
+        int(re.findall(r"([\d,]+) FLOPs an image", line)[0].replace(",", ""))
+        for line in (own, matched)
+    )
+    assert target == count_flops("granule_convnet")
+    costs = [count_flops("plain_cnn", width=int(width) + more, time_steps=5) for more in (0, 1)]
+    assert costs[0] == found <= target < costs[1]
 
 
 # --- train, evaluate, resume, compare
@@ -533,7 +547,10 @@ def test_mistakes_in_train(call: Call, tmp_path: Path, words: list[str], said: l
         (SMALL.replace("batch_size", "batchsize"), ["batchsize = 20", "mean 'batch_size'"]),
         (SMALL.replace("= 20", '= "20"'), ["batch_size = '20'", "an integer, at least 1"]),
         (SMALL.replace("epochs = 2\n", ""), ["[train] has no epochs", "an integer, at least 1"]),
-        (SMALL.replace("match = ", "match = 1 #"), ["match = 1", 'expected "parameters"']),
+        (
+            SMALL.replace("match = ", "match = 1 #"),
+            ["match = 1", 'expected "parameters" or "flops"'],
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "compare"])

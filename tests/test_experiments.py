@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from neuroconv.bench import section_names
 from neuroconv.training import load_config
 from neuroconv.zoo import count_parameters, create_model
 
@@ -63,11 +64,38 @@ def test_a_section_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path) -
     assert "FAILED" in printed
 
 
+def test_what_pytest_printed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "gpu"))
+    suite = importlib.import_module("suite")
+    text = """collecting ... collected 9 items / 4 deselected / 5 selected
+
+tests/test_gpu.py::test_a[granule convnet] PASSED                 [ 20%]
+tests/test_gpu.py::test_a[mlp] FAILED                             [ 40%]
+tests/zoo/test_zoo_models.py::test_b SKIPPED (needs a CUDA device)[ 60%]
+tests/zoo/test_zoo_models.py::test_c ERROR                        [ 80%]
+tests/zoo/test_zoo_models.py::test_d PASSED                       [100%]
+/somewhere/tests/test_gpu.py:3: AssertionError
+FAILED tests/test_gpu.py::test_a[mlp] - AssertionError
+"""
+    row = suite.read_tests(text, 1)
+    assert (row["passed"], row["failed"], row["skipped"], row["ok"]) == (2, 2, 1, False)
+    assert row["failures"] == [
+        "tests/test_gpu.py::test_a[mlp]", "tests/zoo/test_zoo_models.py::test_c"
+    ]  # fmt: skip
+    assert row["last_lines"][-1].startswith("FAILED tests/test_gpu.py")
+    passed = "tests/test_gpu.py::test_a PASSED [100%]"
+    assert suite.read_tests(passed, 0)["ok"] is True
+    assert suite.read_tests(passed, None)["ok"] is False  # it ran out of time
+    name, _, test = suite._NOT_AGAIN.rpartition("::")
+    assert f"def {test}(" in (EXPERIMENTS.parent / name).read_text()
+    assert set(suite._SECTIONS) == set(section_names("cuda"))
+
+
 @pytest.mark.slow
 def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
     status, report, _ = run(tmp_path, "--device", "cpu", "--data", str(data_root))
     assert status == 0, report["failed"]
-    assert len(report["sections"]) == 16
+    assert len(report["sections"]) == 18
     assert all(section["rows"] for section in report["sections"].values())
 
 
@@ -76,7 +104,7 @@ def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
 def test_every_section_runs_on_cuda(tmp_path: Path) -> None:
     status, report, _ = run(tmp_path, "--device", "cuda")
     assert status == 0, report["failed"]
-    assert len(report["sections"]) == 12  # two more train, and need data
+    assert len(report["sections"]) == 16  # two more train, and need data
     for row in report["sections"]["training_step"]["rows"]:
         assert row["peak_memory_mib"] > 0
 

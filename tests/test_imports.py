@@ -23,8 +23,9 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"data"},
 }
 FORBIDDEN: dict[str, set[str]] = {
-    "report": {"training", "cli"},
-    "training": {"cli"},
+    "report": {"training", "bench", "cli"},
+    "training": {"bench", "cli"},
+    "bench": {"report", "cli"},
 }
 
 
@@ -80,6 +81,8 @@ def test_imports_go_one_way(path: Path) -> None:
         ("def f():\n    from neuroconv.zoo import mlp", "neuroconv.data.folder", {"zoo"}),
         ("from neuroconv.training.loop import train", "neuroconv.report.plots", {"training"}),
         ("from neuroconv.cli import main", "neuroconv.training.loop", {"cli"}),
+        ("from neuroconv.bench import run_bench", "neuroconv.training.loop", {"bench"}),
+        ("from neuroconv.report import svg", "neuroconv.bench.run", {"report"}),
         ("from neuroconv.layers import Cost", "neuroconv.flops.exact", set()),
         ("from .cost import Cost", "neuroconv.layers.soma", set()),
         ("import neurons, torch", "neuroconv.layers.soma", set()),

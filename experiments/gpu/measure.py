@@ -1,16 +1,16 @@
 """What the sections share: the settings of a run, errors, times and memory."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from neuroconv.bench import Failure, Job, first_line, peak_bytes, time_in_turns
 
 Row = dict[str, Any]
 Call = Callable[[], object]
@@ -77,45 +77,35 @@ def check(name: str, result: Tensor, wanted: Tensor, tolerance: float, **labels:
 def time_calls(
     calls: Mapping[str, Call], setup: Setup, *, seconds: float = 0.4, slow: float = 2.0
 ) -> dict[str, Row]:
-    """Times variants of one job in turns, after two warm-up calls each.
+    """Times variants of one job in turns, as `neuroconv.bench.time_in_turns` does.
 
-    A repeat is a block of calls that takes some milliseconds; its time is by CUDA events, on the
-    CPU by the clock. A call slower than `slow` seconds is timed once. A variant that raises is
-    recorded with its message, and the others go on.
+    Args:
+        seconds: for each variant, roughly; a call slower than `slow` seconds is timed once.
 
     Returns:
         by variant median_ms, iqr_ms (quarter to three quarters), repeats, calls_per_repeat and
         peak_memory_mib (on CUDA, its inputs included); or "failed".
     """
     rows: dict[str, Row] = {}
-    blocks: dict[str, int] = {}
-    rounds: dict[str, int] = {}
-    times: dict[str, list[float]] = {}
-    seconds = seconds / 10 if setup.quick else seconds
     for name, call in calls.items():
         try:
-            memory = peak_memory(call, setup)  # the first call also chooses and loads kernels
-            once = _time(call, 1, setup)
+            rows[name] = {"peak_memory_mib": peak_memory(call, setup)}
         except RuntimeError as error:
             rows[name] = {"failed": first_line(error)}
             release(setup)
+    jobs = {name: Job(calls[name]) for name, row in rows.items() if "failed" not in row}
+    total = seconds * len(jobs) / (10 if setup.quick else 1)
+    for name, found in time_in_turns(jobs, setup.device, seconds=total, slow=slow).items():
+        if isinstance(found, Failure):
+            rows[name] = {"failed": found.reason}
             continue
-        rows[name], times[name] = {"peak_memory_mib": memory}, [once]
-        blocks[name] = max(1, min(500, int(seconds / 20 / once)))
-        rounds[name] = 0 if once > slow else max(3, min(20, int(seconds / once / blocks[name])))
-        if rounds[name]:
-            times[name] = []
-    for turn in range(max(rounds.values(), default=0)):
-        for name, taken in times.items():
-            if turn < rounds[name]:
-                taken.append(_time(calls[name], blocks[name], setup))
-    for name, taken in times.items():
-        quarters = quantiles(taken, n=4) if len(taken) > 1 else None
+        timing = found.timing
+        spread = timing.upper_seconds - timing.lower_seconds
         rows[name] |= {
-            "median_ms": median(taken) * 1e3,
-            "iqr_ms": (quarters[2] - quarters[0]) * 1e3 if quarters else None,
-            "repeats": len(taken),
-            "calls_per_repeat": blocks[name],
+            "median_ms": timing.seconds * 1e3,
+            "iqr_ms": spread * 1e3 if timing.repeats > 1 else None,
+            "repeats": timing.repeats,
+            "calls_per_repeat": timing.calls_per_repeat,
         }
     return rows
 
@@ -130,40 +120,16 @@ def ratios(rows: Mapping[str, Row], reference: str) -> dict[str, float]:
     }
 
 
-def _time(call: Call, repeats: int, setup: Setup) -> float:
-    """Seconds of one call, the mean of a block."""
-    if setup.on_cuda:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        setup.synchronise()
-        start.record()
-        for _ in range(repeats):
-            call()
-        end.record()
-        setup.synchronise()
-        return float(start.elapsed_time(end)) / 1e3 / repeats
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - begin) / repeats
-
-
 def peak_memory(call: Call, setup: Setup) -> float | None:
     """MiB allocated at most during one call, whatever was there before included; None on CPU."""
     if not setup.on_cuda:
-        call()
         return None
     setup.synchronise()
-    torch.cuda.reset_peak_memory_stats(setup.device)
-    call()
-    setup.synchronise()
-    return torch.cuda.max_memory_allocated(setup.device) / 2**20
+    there = torch.cuda.memory_allocated(setup.device)
+    return (there + peak_bytes(call, setup.device)) / 2**20
 
 
 def release(setup: Setup) -> None:
     """Gives cached memory back to the device, after an error or a large section."""
     if setup.on_cuda:
         torch.cuda.empty_cache()
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

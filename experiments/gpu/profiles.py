@@ -39,6 +39,6 @@ def _row(name: str, counted: Profile) -> Row:
 
 def real_time(setup: Setup) -> Iterator[Row]:
     """Cells in real time under each reading of the estimate, and machines for a brain."""
-    seconds = 2.0 if setup.quick else 45.0
+    seconds = 2.0 if setup.quick else 20.0
     measured = measure_real_time(default_inputs(), setup.device.type, seconds=seconds)
     yield {"real_time": measured.to_dict()}

@@ -9,7 +9,6 @@ from measure import (
     Row,
     Setup,
     arithmetic,
-    first_line,
     peak_memory,
     ratios,
     release,
@@ -17,6 +16,8 @@ from measure import (
 )
 from torch import Tensor, nn
 
+from neuroconv.bench import first_line
+from neuroconv.bench.image_layer import CausalConv3d
 from neuroconv.layers import DendriticConv, dendritic_conv
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
 from neuroconv.zoo import create_model, match_parameters
@@ -130,16 +131,6 @@ def granule(setup: Setup) -> Iterator[Row]:
                     "benchmark": "granule population", "task": task, "precision": precision,
                     "batch": batch, "cells": cells, "variants": rows, **ratios(rows, "matmul"),
                 }  # fmt: skip
-
-
-class CausalConv3d(nn.Conv3d):
-    """A plain convolution of the granule layer's taps and shapes: padded as "same", causal."""
-
-    def forward(self, frames: Tensor) -> Tensor:
-        sides = [(k - 1) // 2 for k in self.kernel_size]
-        height, width = self.kernel_size[1:]
-        pads = (sides[2], width - 1 - sides[2], sides[1], height - 1 - sides[1])
-        return super().forward(F.pad(frames, (*pads, self.kernel_size[0] - 1, 0)))
 
 
 def image_layer(setup: Setup) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from neuroconv import __version__
+from neuroconv.cli.bench import Bench
 from neuroconv.cli.brain import Brain
 from neuroconv.cli.comparing import Compare, Demo
 from neuroconv.cli.counting import Cells, Operators, Profile
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, Any] = {
     "resume": Resume,
     "evaluate": Evaluate,
     "match": Match,
+    "bench": Bench,
     "demo": Demo,
 }
 
@@ -104,7 +106,7 @@ def _dispatch(words: list[str], console: Console) -> None:
         raise ValueError(_unknown_words(words[0], unknown, takes_overrides))
     if not isinstance(command, (Train, Resume)):
         refuse_torchrun(words[0])
-    if isinstance(command, (Train, Compare, Resume, Demo)):
+    if isinstance(command, (Train, Compare, Resume, Demo, Bench)):
         keep_freed_memory()
     if takes_overrides:
         command(console, overrides)

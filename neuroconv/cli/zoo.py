@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -11,7 +11,15 @@ from rich.table import Table
 
 from neuroconv.cli.options import ImageShapeOption, say
 from neuroconv.neurons import CELL_CLASSES
-from neuroconv.zoo import count_parameters, create_model, get_builder, list_models, match_parameters
+from neuroconv.zoo import (
+    count_flops,
+    count_parameters,
+    create_model,
+    get_builder,
+    list_models,
+    match_flops,
+    match_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,20 @@ class List:
 class Match:
     """Finds the width that gives an opponent as many parameters as a model has, but no more.
 
+    With --by flops the opponent costs as many FLOPs an image instead: two for each multiply-add of
+    the convolutions, matrix products and Fourier transforms that run; all else is not counted.
+
     Example: neuroconv match granule_convnet --opponent mlp
+
+    Example: neuroconv match granule_convnet --by flops
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
     """the model to match"""
     opponent: Annotated[str, tyro.conf.arg(metavar="NAME")] = "plain_cnn"
     """a zoo model with a free width"""
+    by: Literal["parameters", "flops"] = "parameters"
+    """what the two are to have in equal amount"""
     image_shape: ImageShapeOption = None
     """the image, such as 3x32x32 (default: the model's own)"""
 
@@ -62,13 +77,22 @@ class Match:
             "num_classes": defaults["num_classes"].default,
             "time_steps": defaults["time_steps"].default,
         }
-        with torch.device("meta"):
-            target = count_parameters(create_model(self.name, **task))
-        keywords = match_parameters(self.opponent, target, **task)
-        with torch.device("meta"):
-            matched = count_parameters(create_model(self.opponent, **keywords))
-        say(console, f"{self.name}: {target:,} parameters")
-        say(console, f"{self.opponent} with width={keywords['width']}: {matched:,} parameters")
+        match = match_flops if self.by == "flops" else match_parameters
+        keywords = match(self.opponent, self._amount(self.name, task), **task)
+        width = f" with width={keywords['width']}"
+        for name, words, own in ((self.name, "", task), (self.opponent, width, keywords)):
+            line = f"{name}{words}: {_parameters(name, own):,} parameters"
+            if self.by == "flops":
+                line += f", {count_flops(name, **own):,} FLOPs an image"
+            say(console, line)
+
+    def _amount(self, name: str, keywords: dict[str, Any]) -> int:
+        return count_flops(name, **keywords) if self.by == "flops" else _parameters(name, keywords)
+
+
+def _parameters(name: str, keywords: dict[str, Any]) -> int:
+    with torch.device("meta"):
+        return count_parameters(create_model(name, **keywords))
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

@@ -54,8 +54,20 @@ def timed_device(device: str) -> torch.device:
     return place
 
 
-def _run_block(call: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Seconds of one call, the mean of a block."""
+def run_block(
+    call: Callable[[], object],
+    calls: int,
+    device: torch.device,
+    before: Callable[[], object] | None = None,
+) -> float:
+    """Seconds of one call, the mean of a block.
+
+    Args:
+        before: runs before each call and is not timed. On CUDA the launching of what it does may
+            still overlap with what is.
+    """
+    if before is not None:
+        return _run_apart(call, calls, device, before)
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -71,15 +83,43 @@ def _run_block(call: Callable[[], object], calls: int, device: torch.device) -> 
     return (time.perf_counter() - begin) / calls
 
 
+def _run_apart(
+    call: Callable[[], object], calls: int, device: torch.device, before: Callable[[], object]
+) -> float:
+    """A block whose calls are timed one by one; a result is freed after its time is taken."""
+    if device.type == "cuda":
+        pairs = []
+        stream = torch.cuda.current_stream(device)
+        torch.cuda.synchronize(device)
+        for _ in range(calls):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before()
+            start.record(stream)
+            kept = call()
+            end.record(stream)
+            del kept
+            pairs.append((start, end))
+        torch.cuda.synchronize(device)
+        return sum(float(start.elapsed_time(end)) for start, end in pairs) / 1e3 / calls
+    total = 0.0
+    for _ in range(calls):
+        before()
+        begin = time.perf_counter()
+        kept = call()
+        total += time.perf_counter() - begin
+        del kept
+    return total / calls
+
+
 def time_call(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
     """Two warm-up calls, then 3 to 20 repeats that share out the time; one if a call is longer."""
-    _run_block(call, 1, device)  # also chooses and loads kernels
-    once = max(_run_block(call, 1, device), 1e-9)
+    run_block(call, 1, device)  # also chooses and loads kernels
+    once = max(run_block(call, 1, device), 1e-9)
     if once > seconds:
         return Timing(once, once, once, 1, 1)
     block = max(1, min(_MAX_BLOCK, int(seconds / 20 / once)))
     repeats = max(3, min(20, int(seconds / once / block)))
-    times = [_run_block(call, block, device) for _ in range(repeats)]
+    times = [run_block(call, block, device) for _ in range(repeats)]
     lower, _, upper = quantiles(times, n=4, method="inclusive")
     return Timing(median(times), lower, upper, repeats, block)
 

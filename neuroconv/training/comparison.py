@@ -21,7 +21,7 @@ from neuroconv.training.runs import (
     resume,
     start,
 )
-from neuroconv.zoo import match_parameters
+from neuroconv.zoo import count_flops, match_flops, match_parameters
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     """Train [model] and every opponent from every seed, on the same data and with the same budget.
 
     [model] may hold a `label` beside the keywords of `create_model`. So may an opponent's table,
-    and further `match = "parameters"`, which sets its free width for as many parameters as the
-    first model has, and an `encoding` and `time_steps` of its own.
+    and further `match = "parameters"` or `match = "flops"`, which sets its free width for as many
+    parameters as the first model has, or for as many FLOPs an image (see `match_flops`), and an
+    `encoding` and `time_steps` of its own.
 
     Runs that the output folder already holds, of equal configuration, are not trained again:
     finished ones are read, others resumed. Delete a run's folder to train it anew.
@@ -72,9 +73,9 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
         if labels.count(label) > 1:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
     entrants = [replace(config, opponents=())]
-    parameters = _parameters(entrants[0])
+    _parameters(entrants[0])
     for table in config.opponents:
-        entrants.append(_entrant(config, table, parameters))
+        entrants.append(_entrant(config, table))
         _parameters(entrants[-1])  # an opponent's mistake is found before anything is trained
     results: list[ModelResult] = []
     for label, entrant in zip(labels, entrants, strict=True):
@@ -99,7 +100,12 @@ def _parameters(config: Config) -> int:
         return count_parameters(build(resolved))
 
 
-def _entrant(config: Config, table: dict[str, Any], parameters: int) -> Config:
+def _flop(config: Config) -> int:
+    """FLOPs of an image through a configuration's model, counted without memory."""
+    return count_flops(**resolve(config, config.train.seeds[0])[0].model)
+
+
+def _entrant(config: Config, table: dict[str, Any]) -> Config:
     """An opponent's own configuration: what its table says of the data goes there."""
     own = {key: table[key] for key in ("encoding", "time_steps") if key in table}
     model = {k: v for k, v in table.items() if k not in ("label", "match", *own)}
@@ -110,7 +116,11 @@ def _entrant(config: Config, table: dict[str, Any], parameters: int) -> Config:
     name = keywords.pop("name")
     if "seed" not in table:
         keywords.pop("seed", None)  # each run draws its own wiring
-    matched = match_parameters(name, parameters, **keywords)
+    first = replace(config, opponents=())
+    if table["match"] == "flops":
+        matched = match_flops(name, _flop(first), **keywords)
+    else:
+        matched = match_parameters(name, _parameters(first), **keywords)
     return replace(entrant, model={"name": name, **keywords, **matched})
 
 

@@ -129,10 +129,10 @@ class Config:
         _check_model(self.model, "[model]")
         for number, opponent in enumerate(self.opponents, start=1):
             _check_model(opponent, f"[[opponents]] number {number}")
-            if opponent.get("match", "parameters") != "parameters":
+            if opponent.get("match", "parameters") not in ("parameters", "flops"):
                 raise ConfigError(
                     f"[[opponents]] number {number}: match = {opponent['match']!r}: "
-                    'expected "parameters"'
+                    'expected "parameters" or "flops"'
                 )
 
 

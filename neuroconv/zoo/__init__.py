@@ -14,7 +14,12 @@ from neuroconv.zoo.granule_convnet import (
     granule_convnet,
     granule_convnet_conv3d,
 )
-from neuroconv.zoo.match import count_parameters, match_parameters
+from neuroconv.zoo.match import (
+    count_flops,
+    count_parameters,
+    match_flops,
+    match_parameters,
+)
 from neuroconv.zoo.registry import create_model, get_builder, list_models, register_model
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 
@@ -29,6 +34,7 @@ __all__ = [
     "cerebellum_base",
     "cerebellum_small",
     "cerebellum_tiny",
+    "count_flops",
     "count_parameters",
     "create_model",
     "get_builder",
@@ -37,6 +43,7 @@ __all__ = [
     "lenet5",
     "linear",
     "list_models",
+    "match_flops",
     "match_parameters",
     "mlp",
     "plain_cnn",

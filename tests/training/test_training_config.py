@@ -138,7 +138,11 @@ def test_wrong_overrides(file: Path, words: list[str], message: str) -> None:
         ('name = "digits"', "", r"\[data\] has no name: expected a string"),
         ('name = "mlp"', "", r"\[model\] name = None: expected the name of a model"),
         ('name = "linear"', "", r"\[\[opponents\]\] number 1 name = None"),
-        ('label = "baseline"', 'match = "flops"', "match = 'flops': expected \"parameters\""),
+        (
+            'label = "baseline"',
+            'match = "flop"',
+            'match = \'flop\': expected "parameters" or "flops"',
+        ),
         ("[[opponents]]", "[opponents]", r"expected tables, each headed \[\[opponents\]\]"),
         ("[train]", "[training]", r"unknown table \[training\]; did you mean 'train'"),
         ("[data]", "[[data]]", r"expected a table, headed \[data\]"),

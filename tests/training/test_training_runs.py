@@ -12,6 +12,7 @@ from neuroconv.training import (
     Config,
     ConfigError,
     DataConfig,
+    ModelResult,
     RunError,
     TrainConfig,
     compare,
@@ -23,6 +24,7 @@ from neuroconv.training import (
     run,
     train_seeds,
 )
+from neuroconv.zoo import count_flops
 
 NEVER = "nothing should be trained here"
 
@@ -196,6 +198,23 @@ def test_an_opponent_is_matched_to_the_first_models_parameters(config: Config) -
     assert equal.label == "equal"
     assert abs(equal.parameters - first.parameters) < 0.1 * first.parameters
     assert "match" not in equal.model
+
+
+def test_an_opponent_is_matched_to_the_first_models_flops(config: Config) -> None:
+    config = replace(
+        config,
+        train=replace(config.train, max_steps=1),
+        opponents=({"name": "mlp", "match": "flops"}, {"name": "mlp", "label": "wider"}),
+    )
+    first, equal, _ = compare(config, progress=False)
+    target, found = (count_flops(each.name, **_keywords(each)) for each in (first, equal))
+    wider = {**_keywords(equal), "width": equal.model["width"] + 1}
+    assert found <= target < count_flops("mlp", **wider)
+    assert "match" not in equal.model
+
+
+def _keywords(result: ModelResult) -> dict[str, Any]:
+    return {key: value for key, value in result.model.items() if key != "name"}
 
 
 def test_models_of_a_comparison_need_labels_of_their_own(config: Config) -> None:
