@@ -53,10 +53,15 @@ class SomaFilter(nn.Module):
         matrix = causal_matrix(self.weight, current.shape[2])
         if current.dim() == 3:
             return F.linear(current, matrix)
-        # Time next to the batch is how the image layers keep their maps: no copy is made here.
+        if current.dim() == 5 and current.stride(1) == 1 and current.shape[1] > 1:
+            # Units innermost in memory, and steps next to them, as joined columns leave them.
+            places = current.permute(0, 3, 4, 2, 1)
+            mixed = F.conv1d(places.flatten(0, 2), matrix.unsqueeze(-1))
+            return mixed.reshape(places.shape).permute(0, 4, 3, 1, 2)
+        # Else time next to the batch, as image layers keep their maps: no copy is made of either.
         steps_first = current.transpose(1, 2)
         mixed = F.conv1d(steps_first.flatten(2), matrix.unsqueeze(-1))
-        return mixed.view_as(steps_first).transpose(1, 2)
+        return mixed.reshape(steps_first.shape).transpose(1, 2)
 
     def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
         """A shared filter runs as a T x T matrix over the window: T inputs for each output."""

@@ -5,6 +5,7 @@ K_H x K_W the patch: its columns are the K_W dendrites, its rows the K_H branche
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -12,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroconv.layers.autocast import autocast_dtype
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
+from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, rectified_sum
 from neuroconv.layers.cost import Cost
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter, causal_matrix
@@ -204,13 +207,24 @@ class GranuleConv2d(nn.Module):
         current, memory = after(state.current, current, self.soma_time_steps)
         potential = last(steps, self.soma(current))
         if self.soma_norm is not None:
-            steps_first = potential.transpose(1, 2)
-            normal = self.soma_norm(steps_first.flatten(0, 1))
-            potential = normal.view_as(steps_first).transpose(1, 2)
+            potential = self._normalise_soma(potential)
         if self.bias is not None:
             potential = potential + self.bias[:, None, None, None]
         rate, waiting = self.output.stream(self.firing(potential), state.output)
         return rate, NeuronState(lingering, memory, waiting)
+
+    def _normalise_soma(self, potential: Tensor) -> Tensor:
+        norm = self.soma_norm
+        assert norm is not None
+        if self._joins_columns(potential) and joins([norm]):
+            # As the dendrites' norms run: units innermost in memory, as the columns left them.
+            places = potential.permute(0, 3, 4, 2, 1).flatten(0, 2).flatten(1)
+            normal = norm_sum([norm], [places], linear=True)
+            size = potential.shape
+            return normal.view(size[0], size[3], size[4], size[2], size[1]).permute(0, 4, 3, 1, 2)
+        steps_first = potential.transpose(1, 2)
+        normal = norm(steps_first.flatten(0, 1)).unflatten(0, steps_first.shape[:2])
+        return normal.transpose(1, 2)
 
     def _dendrites(self, frames: Tensor) -> Tensor:
         """The summed rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
@@ -222,37 +236,68 @@ class GranuleConv2d(nn.Module):
         maps = frames.transpose(1, 2).flatten(1, 2)
         return self._fire(maps, steps).unflatten(1, (steps, -1)).transpose(1, 2)
 
+    def _joins_columns(self, maps: Tensor) -> bool:
+        """Whether norm, rectifier and sum of the dendrites run as one stage (`layers.columns`).
+
+        So on the CPU. On other devices a compiler joins them (`torch.compile`), and a tracer or
+        autocast has to see them one by one.
+        """
+        plain = maps.dtype in (torch.float32, torch.float64)
+        looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        here = maps.is_cpu or maps.is_meta
+        return here and plain and not looked_at and autocast_dtype(maps) is None
+
     def _fire(self, maps: Tensor, steps: int) -> Tensor:
         """The summed rates of all dendrites: (B, T * C, H, W) -> (B, T * U, H', W')."""
-        top, bottom, left, right = self.padding
-        padded = F.pad(maps, (left, right, top, bottom))
-        columns_out = self.output_size(maps.shape[2], maps.shape[3])[1]
-        reach = self.stride[1] * (columns_out - 1) + 1
-        kernel = self.kernel()
-        groups = self.groups if self._natural_groups and self.channels is None else 1
+        norms = None if self.dendritic_norms is None else list(self.dendritic_norms)
+        if self._joins_columns(maps) and self.spike is None and (norms is None or joins(norms)):
+            return self._fire_joined(maps, steps, norms)
         total: Tensor | None = None
-        for dendrite in range(self.kernel_size[1]):
-            start = dendrite * self.dilation[1]
-            bias = None
-            if self.dendritic_bias is not None:
-                bias = self.dendritic_bias[dendrite].repeat(steps)
-            potential = F.conv2d(
-                padded[..., start : start + reach],
-                _fold_time(kernel[..., dendrite], steps),
-                bias,
-                stride=self.stride,
-                dilation=(self.dilation[0], 1),
-                groups=groups,
-            )
-            if self.dendritic_norms is not None:
+        for dendrite, potential in enumerate(self._potentials(maps, steps)):
+            if norms is not None:
                 flat = potential.unflatten(1, (steps, -1)).flatten(0, 1)
-                potential = self.dendritic_norms[dendrite](flat).view_as(potential)
+                potential = norms[dendrite](flat).view_as(potential)
             if self.spike is not None:
                 potential = self.spike(potential)
             rate = potential if self.linear_dendrites else potential.relu()
             total = rate if total is None else total + rate
         assert total is not None
         return total
+
+    def _fire_joined(self, maps: Tensor, steps: int, norms: list[nn.Module] | None) -> Tensor:
+        """The same, with norm, rectifier and sum as one stage; units innermost in memory."""
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        columns = []
+        for potential in self._potentials(maps, steps):
+            size = potential.shape
+            columns.append(potential.permute(0, 2, 3, 1).reshape(-1, size[1]))
+        if norms is None:
+            total = rectified_sum(columns, self.out_channels, self.linear_dendrites)
+        else:
+            total = norm_sum(norms, columns, self.linear_dendrites)
+        return total.view(size[0], size[2], size[3], size[1]).permute(0, 3, 1, 2)
+
+    def _potentials(self, maps: Tensor, steps: int) -> Iterator[Tensor]:
+        """Of each dendrite, (B, T * C, H, W) -> (B, T * U, H', W'): one convolution each."""
+        top, bottom, left, right = self.padding
+        padded = F.pad(maps, (left, right, top, bottom))
+        columns_out = self.output_size(maps.shape[2], maps.shape[3])[1]
+        reach = self.stride[1] * (columns_out - 1) + 1
+        taps = _fold_time(self.kernel(), steps)
+        groups = self.groups if self._natural_groups and self.channels is None else 1
+        for dendrite in range(self.kernel_size[1]):
+            start = dendrite * self.dilation[1]
+            bias = None
+            if self.dendritic_bias is not None:
+                bias = self.dendritic_bias[dendrite].repeat(steps)
+            yield F.conv2d(
+                padded[..., start : start + reach],
+                taps[..., dendrite : dendrite + 1],
+                bias,
+                stride=self.stride,
+                dilation=(self.dilation[0], 1),
+                groups=groups,
+            )
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """(H', W') for an image of (H, W), by nn.Conv2d's rule.
@@ -310,6 +355,9 @@ class GranuleConv2d(nn.Module):
             )
         )
         normal = 0 if self.dendritic_norms is None else 2 * outputs * columns
+        joined = self._states_joined()
+        if joined and self.spike is None and self.dendritic_norms is not None:
+            normal += SCALE_FLOPS * units * columns
         stages.append(Cost("dendritic potential", pointwise=normal))
         if self.spike is not None:
             (spike,) = self.spike.closed_form(maps)
@@ -321,8 +369,14 @@ class GranuleConv2d(nn.Module):
         if isinstance(self.soma, SomaFilter):
             stages += self.soma.closed_form(maps)
         added = 2 * (self.soma_norm is not None) + (self.bias is not None)
-        stages.append(Cost("somatic potential", pointwise=added * outputs))
+        scales = SCALE_FLOPS * units if joined and self.soma_norm is not None else 0
+        stages.append(Cost("somatic potential", pointwise=added * outputs + scales))
         return (*stages, *self.firing.closed_form(maps), *self.output.closed_form(maps))
+
+    def _states_joined(self) -> bool:
+        """Whether norms run joined with what follows, by the weights alone."""
+        norms = [*(self.dendritic_norms or []), *([self.soma_norm] if self.soma_norm else [])]
+        return self._joins_columns(self.weight) and joins(norms)
 
     def extra_repr(self) -> str:
         return (
@@ -340,15 +394,15 @@ def wired_kernel(weight: Tensor, channels: Tensor, in_channels: int) -> Tensor:
     return kernel.scatter(1, index, weight)
 
 
-def _fold_time(taps: Tensor, steps: int) -> Tensor:
-    """One dendrite's taps (U, C, K_T, K_H) as the weight (T * U, T * C, K_H, 1) of a conv2d.
+def _fold_time(kernel: Tensor, steps: int) -> Tensor:
+    """Taps (U, C, K_T, K_H, K_W) as weights (T * U, T * C, K_H, K_W) of a convolution in 2-D.
 
     Output step t of a unit reads the input steps up to t, each by the tap of its lag.
     """
-    if taps.shape[2] == 1 and steps == 1:
-        return taps.transpose(2, 3)
-    causal = causal_matrix(taps.permute(2, 0, 1, 3), steps)  # (T out, T in, U, C, K_H)
-    return causal.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1).unsqueeze(-1)
+    if kernel.shape[2] == 1 and steps == 1:
+        return kernel.squeeze(2)
+    causal = causal_matrix(kernel.movedim(2, 0), steps)  # (T out, T in, U, C, K_H, K_W)
+    return causal.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
 def _padding(
