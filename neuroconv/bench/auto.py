@@ -129,7 +129,8 @@ def _summary(task: str, ratios: dict[str, float]) -> Row:
 def _shape(bench: Bench, shape: Shape, task: str) -> Row:
     torch.manual_seed(0)
     mode, batch, neurons, (time_steps, sites, dendrites), taps = shape
-    chosen = chosen_backend(batch, neurons, shape.sheet, taps, mode, bench.device)
+    both = task == "forward_backward"
+    chosen = chosen_backend(batch, neurons, shape.sheet, taps, mode, bench.device, both)
     sheet = bench.randn(batch, neurons, time_steps, sites, dendrites)
     filters = bench.randn(neurons, *taps)
     skipped: dict[str, Outcome] = {}

@@ -32,9 +32,12 @@ def chosen_backend(
     taps: tuple[int, int, int],
     mode: Mode,
     device: torch.device,
+    gradients: bool = False,
 ) -> Backend:
     """What "auto" runs for sheets of (T, P, D) and filters of (K_T, K_P, K_D)."""
-    return choose_backend(sheet, taps, mode, "auto")
+    return choose_backend(
+        sheet, taps, mode, batch=batch, neurons=neurons, gradients=gradients, device=device.type
+    )
 
 
 def ours(mode: Mode = "same", backend: Backend = "auto") -> Convolution:
