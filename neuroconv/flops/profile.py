@@ -87,6 +87,8 @@ def profile(
             doubled = count_exact(model, _twice(items), device=device)
         except (RuntimeError, ValueError):  # a model for one size of batch
             doubled = None
+        if doubled is not None and doubled.macs.keys() != counts["exact"].macs.keys():
+            doubled = None  # twice the batch runs by another algorithm: nothing to tell apart
         if strict:
             refuse_uncounted(counts["exact"])
             refuse_uncounted(training or counts["exact"])

@@ -56,6 +56,12 @@ class Tree(NamedTuple):
         """The axons of each tree, (N, A)."""
         return self.wiring[:, :: self.sheet[0]] if self.claw else self.wiring
 
+    @property
+    def axons(self) -> int:
+        """How many axons a tree hears, A."""
+        synapses = int(self.wiring.shape[1])
+        return -(-synapses // self.sheet[0]) if self.claw else synapses
+
 
 def tree_current(
     activity: Tensor,
@@ -115,7 +121,7 @@ def response_numbers(filters: torch.Size, tree: Tree) -> int:
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
     if tree.mode == "per_dendrite":
         return neurons * dendrites * k_time * (1 if tree.claw else sites) * rows
-    heard = tree.heard.shape[1]
+    heard = tree.axons
     return neurons * k_time * heard * rows * cols
 
 
@@ -137,7 +143,7 @@ def tree_costs(
         neurons, heard, points, outputs = neurons * dendrites, sites, sites, rows
         heard = 1 if tree.claw else sites
     else:
-        heard, points, outputs = tree.heard.shape[1], sites * dendrites, rows * cols
+        heard, points, outputs = tree.axons, sites * dendrites, rows * cols
         points = points if tree.claw else synapses
     joins = neurons * k_time * points * outputs * (2 if tree.claw else 1)
     totals = batch * neurons * steps
@@ -176,7 +182,7 @@ def _responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
         return heard.flatten(1, 2)
     joined = spread * _on_places(weight, tree)
     by_axon = joined.unflatten(2, tree.sheet[::-1]).sum(3)
-    return by_axon[:, :, : tree.heard.shape[1]].flatten(1, 2)  # a dendrite may have no synapse
+    return by_axon[:, :, : tree.axons].flatten(1, 2)  # a dendrite may have no synapse
 
 
 def _rows(activity: Tensor) -> Tensor:
@@ -308,7 +314,7 @@ class _Job:
 
     def chunks(self) -> Any:
         places = self.tree.sheet[0] * self.tree.sheet[1]
-        floats = self.batch * self.time_steps * (self.heard.shape[1] + self.outputs)
+        floats = self.batch * self.time_steps * (self.tree.axons + self.outputs)
         return neuron_chunks(self.rows, self.neurons, floats + self.k_time * places * self.outputs)
 
     def responses(self, cells: slice) -> Tensor:

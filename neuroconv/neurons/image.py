@@ -268,17 +268,26 @@ class GranuleConv2d(nn.Module):
         """The same, with norm, rectifier and sum as one stage; units innermost in memory."""
         maps = maps.contiguous(memory_format=torch.channels_last)
         columns = []
-        for potential in self._potentials(maps, steps):
+        for potential in self._potentials(maps, steps, torch.channels_last):
             size = potential.shape
-            columns.append(potential.permute(0, 2, 3, 1).reshape(-1, size[1]))
+            if maps.is_meta:  # whose convolutions know no layout: a view, as the CPU's is one
+                columns.append(potential.view(-1, size[1]))
+            else:
+                columns.append(potential.permute(0, 2, 3, 1).reshape(-1, size[1]))
         if norms is None:
             total = rectified_sum(columns, self.out_channels, self.linear_dendrites)
         else:
             total = norm_sum(norms, columns, self.linear_dendrites)
         return total.view(size[0], size[2], size[3], size[1]).permute(0, 3, 1, 2)
 
-    def _potentials(self, maps: Tensor, steps: int) -> Iterator[Tensor]:
-        """Of each dendrite, (B, T * C, H, W) -> (B, T * U, H', W'): one convolution each."""
+    def _potentials(
+        self,
+        maps: Tensor,
+        steps: int,
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> Iterator[Tensor]:
+        """Of each dendrite, (B, T * C, H, W) -> (B, T * U, H', W'): one convolution each, in the
+        memory format that is asked for."""
         top, bottom, left, right = self.padding
         padded = F.pad(maps, (left, right, top, bottom))
         columns_out = self.output_size(maps.shape[2], maps.shape[3])[1]
@@ -290,8 +299,11 @@ class GranuleConv2d(nn.Module):
             bias = None
             if self.dendritic_bias is not None:
                 bias = self.dendritic_bias[dendrite].repeat(steps)
+            column = padded[..., start : start + reach]
+            if memory_format != torch.preserve_format:
+                column = column.contiguous(memory_format=memory_format)
             yield F.conv2d(
-                padded[..., start : start + reach],
+                column,
                 taps[..., dendrite : dendrite + 1],
                 bias,
                 stride=self.stride,

@@ -92,9 +92,10 @@ def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
     Shape: tensor (B, N, ...)
     """
     batch, neurons = plain_sizes(tensor)[:2]
-    if tensor.is_meta:  # nothing is held there, and a counter need not go round
-        return [slice(0, neurons)], [slice(0, batch)]
-    room = max(1, _CHUNK_POINTS["cpu" if tensor.is_cpu else "cuda"] // points)
+    # On meta as on the CPU, that a count there is the CPU's; but no more chunks than take no time.
+    room = max(1, _CHUNK_POINTS["cuda" if tensor.is_cuda else "cpu"] // points)
+    if tensor.is_meta:
+        room = max(room, -(-batch * neurons // 256))
     samples = max(1, min(batch, room))
     return _slices(neurons, max(1, room // samples)), _slices(batch, samples)
 

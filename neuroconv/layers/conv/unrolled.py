@@ -12,10 +12,10 @@ O outputs, B batch, K time taps. In memory inputs are (N, T, A, B), so that the 
 inputs are the rows of a matrix, with no copy; matrices are (N, K * A, O).
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +27,9 @@ from neuroconv.layers.conv.sizes import Mode, output_size, padding, plain_sizes
 # Floats of all that a chunk of neurons holds, of the order of a core's second-level cache.
 _CHUNK_FLOATS = 1 << 20
 _LEAST_NEURONS = 16
+# From so many filters' lengths on, the windows of all steps are copied side by side for one product
+# instead of a product for each step.
+_FEW_WINDOWS = 3
 
 
 def unrolled_conv(
@@ -74,11 +77,12 @@ def unroll(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
     Points are numbered dendrite by dendrite, site by site, on both sides.
     """
     neurons, k_time, branches, across = plain_sizes(filters)
-    tap = _taps(sheet, (branches, across), mode)
+    tap = _taps(sheet, (branches, across), mode, filters.device)
     # One row for each neuron and step; its last number is for points that no tap joins.
     taps = F.pad(filters.flatten(2), (0, 1)).flatten(0, 1)
-    joined = taps.index_select(1, tap.to(filters.device).flatten())
-    return joined.view(neurons, k_time * tap.shape[0], tap.shape[1])
+    joined = taps.index_select(1, tap.flatten())
+    outputs = math.prod(output_size(sheet, (branches, across), mode))
+    return joined.view(neurons, k_time * sheet[0] * sheet[1], outputs)
 
 
 def reroll(grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode) -> Tensor:
@@ -87,23 +91,26 @@ def reroll(grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode) 
     As a product with a matrix of zeros and ones: a sum over scattered places takes far longer.
     """
     neurons, k_time, branches, across = shape
-    tap = _taps(sheet, (branches, across), mode)
+    tap = _taps(sheet, (branches, across), mode, grad.device)
     chosen = F.one_hot(tap.flatten(), branches * across + 1)[:, :-1].contiguous().to(grad)
     return (grad.reshape(neurons * k_time, -1) @ chosen).view(shape)
 
 
-@torch.compiler.assume_constant_result
-def _taps(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> Tensor:
+def _taps(
+    sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, device: torch.device
+) -> Tensor:
     """(A, O): which of the (K_P, K_D) taps joins a point to an output; one past the last: none."""
-    grids = []
+    joins, grids = [], []
     for points, k in zip(sheet, taps, strict=True):
         before, after = padding(k, mode)
-        out = np.arange(points + before + after - k + 1)
-        tap = np.arange(points)[:, None] + before - out[None, :]
-        grids.append(np.where((tap >= 0) & (tap < k), tap, -1))
-    site, dendrite = grids[0][None, :, None, :], grids[1][:, None, :, None]
-    tap = np.where((site >= 0) & (dendrite >= 0), site * taps[1] + dendrite, taps[0] * taps[1])
-    return torch.from_numpy(tap.reshape(sheet[0] * sheet[1], -1))
+        out = torch.arange(points + before + after - k + 1, device=device)
+        tap = torch.arange(points, device=device)[:, None] + before - out
+        joins.append((tap >= 0) & (tap < k))
+        grids.append(tap)
+    # Dendrite by dendrite, site by site, on both sides: (D, P, D', P').
+    tap = grids[0][None, :, None, :] * taps[1] + grids[1][:, None, :, None]
+    both = joins[0][None, :, None, :] & joins[1][:, None, :, None]
+    return torch.where(both, tap, taps[0] * taps[1]).view(sheet[0] * sheet[1], -1)
 
 
 def _points(sheet: Tensor) -> Tensor:
@@ -117,8 +124,12 @@ def window_products(
     """Each of the last `steps`, (N, O, B); written to `out` (steps, N, O, B) if it is given."""
     time_steps, axons = inputs.shape[1:3]
     columns = inputs.flatten(1, 2)
+    first = time_steps - steps
+    long = steps > _FEW_WINDOWS * k_time
+    stepwise = max(0, k_time - 1 - first) if long else steps  # then no window is cut short
     products = []
-    for place, now in enumerate(range(time_steps - steps, time_steps)):
+    for place in range(stepwise):
+        now = first + place
         reach = min(now + 1, k_time)  # before the window all is zero
         left = matrices[:, (k_time - reach) * axons :].transpose(1, 2)
         right = columns[:, (now + 1 - reach) * axons : (now + 1) * axons]
@@ -126,7 +137,21 @@ def window_products(
             products.append(torch.bmm(left, right))
         else:
             products.append(torch.bmm(left, right, out=out[place]))
+    if long:
+        windows = _side_by_side(inputs[:, first + stepwise - k_time + 1 :], k_time)
+        rest = torch.bmm(matrices.transpose(1, 2), windows)  # (N, O, steps * B)
+        by_step = rest.unflatten(2, (steps - stepwise, -1)).permute(2, 0, 1, 3)
+        if out is None:
+            products.extend(by_step.unbind())
+        else:
+            out[stepwise:] = by_step
     return products
+
+
+def _side_by_side(inputs: Tensor, k_time: int) -> Tensor:
+    """All windows of K steps as columns, (N, K * A, windows * B): a copy, K times as large."""
+    windows = inputs.unfold(1, k_time, 1)  # (N, windows, A, B, K)
+    return windows.permute(0, 4, 2, 1, 3).flatten(1, 2).flatten(2)
 
 
 def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int) -> Tensor:
@@ -138,6 +163,10 @@ def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int)
     first = time_steps - steps
     # The tap of the present first: (N, A, K, O), whose rows meet the outputs in order of time.
     turned = matrices.unflatten(1, (k_time, -1)).flip(1).transpose(1, 2).flatten(2)
+    if time_steps > _FEW_WINDOWS * k_time:
+        whole = F.pad(grad, (0, 0, 0, 0, first, k_time - 1))
+        back = torch.bmm(turned, _side_by_side(whole, k_time))
+        return back.unflatten(2, (time_steps, batch)).permute(2, 0, 1, 3)
     columns = grad.flatten(1, 2)
     result = grad.new_zeros(time_steps, neurons, turned.shape[1], batch)
     for step in range(max(0, first - k_time + 1), time_steps):
@@ -156,6 +185,9 @@ def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
     """
     axons, steps = inputs.shape[2], grad.shape[1]
     first = inputs.shape[1] - k_time + 1 - steps
+    if steps > _FEW_WINDOWS * k_time:
+        windows = _side_by_side(inputs[:, first:], k_time)
+        return torch.bmm(windows, grad.transpose(1, 2).flatten(2).transpose(1, 2))
     columns = inputs.flatten(1, 2)
     total = grad.new_zeros(len(grad), k_time * axons, grad.shape[2])
     for place in range(steps):
@@ -166,7 +198,11 @@ def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
 
 def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
     """Slices of neurons that fit a cache, when one neuron holds so many floats; else all."""
-    width = max(_LEAST_NEURONS, _CHUNK_FLOATS // floats) if tensor.is_cpu else neurons
+    width = neurons
+    if tensor.is_cpu or tensor.is_meta:  # on meta too, that a count there is the CPU's
+        width = max(_LEAST_NEURONS, _CHUNK_FLOATS // max(1, floats))
+    if tensor.is_meta:  # but no more chunks than take no time
+        width = max(width, -(-neurons // 256))
     for first in range(0, neurons, width):
         yield slice(first, min(first + width, neurons))
 
