@@ -146,9 +146,9 @@ def test_save_and_load(name: str, tmp_path: Path) -> None:
 
 
 FAMILIES = {
-    "cerebellum_base": {"matmul", "fft"},
-    "cerebellum_small": {"matmul"},
-    "cerebellum_tiny": {"matmul"},
+    "cerebellum_base": {"convolution", "matmul"},
+    "cerebellum_small": {"convolution", "matmul"},
+    "cerebellum_tiny": {"convolution", "matmul"},
     "granule_convnet": {"convolution", "matmul"},
     "granule_convnet_conv3d": {"convolution", "matmul"},
     "lenet5": {"convolution", "matmul"},
