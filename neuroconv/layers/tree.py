@@ -91,6 +91,8 @@ def tree_current(
         bias = None if bias is None else bias.to(half)
     else:
         activity = activity.to(filters.dtype)
+    if responses is not None:  # made in the weights' own precision
+        responses = responses.to(activity.dtype)
     with as_they_are(activity):
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             total = _traced(activity, weight, filters, bias, tree)
@@ -289,7 +291,7 @@ class _Tree(torch.autograd.Function):
                 to_responses, weight[cells], filters[cells], tree, (to_weight, to_filters)
             )
             for whole, part in zip((grad_weight, grad_filters), to_both, strict=True):
-                if whole is not None:
+                if whole is not None and part is not None:
                     whole[cells] = part
         grad_activity = None
         if grad_rows is not None:

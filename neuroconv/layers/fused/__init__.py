@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
         """P' * D', each padded."""
         return max(_LEAST, _power(self.sites) * _power(self.dendrites))
 
-    def check_small(self) -> bool:
+    def are_small(self) -> bool:
         """Whether a neuron's responses and their gradient stay in registers."""
         rows, outputs = self.rows, self.outputs
         return rows <= _MOST_ROWS and outputs <= _MOST_OUTPUTS and rows * outputs <= _MOST_RESPONSES
@@ -80,7 +80,7 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
         and type(activity) in (Tensor, torch.nn.Parameter)  # no fake tensors
         and activity.numel() > 0
         and neurons >= _LEAST_NEURONS
-        and sizes.check_small()
+        and sizes.are_small()
         and not is_counting()
     )
 
@@ -194,7 +194,7 @@ def _warps(numbers: int) -> int:
 
 def _precision() -> str:
     """Of float32 products: as torch's own setting has it, exact unless tf32 was allowed."""
-    setting = torch.backends.cuda.matmul.fp32_precision  # type: ignore[attr-defined]
+    setting = torch.backends.cuda.matmul.fp32_precision
     return "tf32" if setting == "tf32" else "ieee"
 
 

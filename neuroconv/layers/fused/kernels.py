@@ -15,7 +15,6 @@ power of two, as Triton wants all axes: so a tile splits into (dendrites, sites)
 Offsets are 64 bits wide where a population can be larger than 32 bits count.
 """
 # mypy: ignore-errors
-# ruff: noqa: ANN001
 
 import triton
 import triton.language as tl
