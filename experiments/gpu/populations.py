@@ -49,7 +49,8 @@ def fused(setup: Setup) -> Iterator[Row]:
                 yield {
                     "benchmark": "granule cells, axons to current", "task": task,
                     "precision": precision, "batch": batch, "cells": neurons, "bytes": moved,
-                    "fused_kernel_runs": setup.on_cuda and find_spec("triton") is not None, "variants": rows, **ratios(rows, "fused"),
+                    "fused_kernel_runs": setup.on_cuda and find_spec("triton") is not None,
+                    "variants": rows, **ratios(rows, "fused"),
                 }  # fmt: skip
             del cells, activity, variants
             release(setup)

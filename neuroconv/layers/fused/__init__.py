@@ -194,8 +194,9 @@ def _warps(numbers: int) -> int:
 
 def _precision() -> str:
     """Of float32 products: as torch's own setting has it, exact unless tf32 was allowed."""
-    setting = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if setting == "tf32" else "ieee"
+    own = torch.backends.cuda.matmul.fp32_precision
+    general = getattr(torch.backends, "fp32_precision", "none")  # where products have no own
+    return "tf32" if "tf32" in (own, general if own == "none" else own) else "ieee"
 
 
 def _on(tensor: Tensor) -> Any:
