@@ -64,6 +64,35 @@ def test_a_section_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path) -
     assert "FAILED" in printed
 
 
+def test_populations_are_compared(tmp_path: Path) -> None:
+    status, report, _ = run(tmp_path, "--device", "cpu", "--only", "peaks", "fused", "graphs")
+    assert status == 0, report["failed"]
+    fused, graphs = (report["sections"][name]["rows"] for name in ("fused", "graphs"))
+    timed = [row for row in fused if "variants" in row]
+    assert {(row["task"], row["precision"]) for row in timed} == {
+        (task, precision)
+        for task in ("inference", "forward", "forward_backward")
+        for precision in ("fp32", "tf32", "bf16")
+    }
+    for row in timed:
+        assert set(row["variants"]) == {"fused", "plain", "direct"}
+        assert row["fused_kernel_runs"] is False  # that is CUDA's
+        if row["task"] == "inference":
+            ours = row["variants"]["fused"]
+            assert ours["share_of_copy_bandwidth"] == pytest.approx(
+                row["bytes"] / ours["median_ms"] * 1e3 / _copy(report)
+            )
+    # Activity and current, 15 weights, filters and bias of 64 cells; an axon for each dendrite.
+    numbers = 2 * 4 * 64 * 5 + 64 * 15 + 64 * 60 + 64 * 4
+    assert timed[0]["bytes"] == 4 * numbers + 8 * 64 * 4
+    assert [len(row.get("variants", ())) for row in graphs] == [0, 2, 0, 2]
+
+
+def _copy(report: dict[str, Any]) -> float:
+    rate: float = report["sections"]["peaks"]["rows"][-1]["bytes_per_second"]
+    return rate
+
+
 def test_what_pytest_printed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXPERIMENTS / "gpu"))
     suite = importlib.import_module("suite")
@@ -95,7 +124,7 @@ FAILED tests/test_gpu.py::test_a[mlp] - AssertionError
 def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
     status, report, _ = run(tmp_path, "--device", "cpu", "--data", str(data_root))
     assert status == 0, report["failed"]
-    assert len(report["sections"]) == 18
+    assert len(report["sections"]) == 20
     assert all(section["rows"] for section in report["sections"].values())
 
 

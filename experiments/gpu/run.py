@@ -20,6 +20,7 @@ from typing import Any
 
 import checks
 import learning
+import populations
 import profiles
 import speed
 import suite
@@ -44,6 +45,8 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "peaks": (speed.peaks, 10),
     "purkinje": (speed.purkinje, 30),
     "granule": (speed.granule, 15),
+    "fused": (populations.fused, 20),
+    "graphs": (populations.graphs, 10),
     "image_layer": (speed.image_layer, 20),
     "training_step": (speed.training_step, 30),
     "digits": (learning.digits, 40),

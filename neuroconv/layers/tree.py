@@ -4,7 +4,7 @@ Synapse, filter and rectifier of a small tree, without a sheet in memory. Recept
 are joined into one matrix, the potential that each axon leaves on the branches; where the sites of
 a dendrite share one axon, their weights are summed in it. Some neurons at a time hear their axons,
 are filtered, rectified and summed, all in the cache. The backward pass does the same once more
-instead of keeping any of it.
+instead of keeping any of it. On CUDA small trees run as one kernel (`layers.fused`).
 
 Shapes: B batch, F axons, N neurons, T time steps, S synapses, P sites, D dendrites, K time taps;
 A axons that one tree hears, O = P' * D' branches that come out.
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from neuroconv.layers import fused
 from neuroconv.layers.autocast import as_they_are, autocast_dtype
 from neuroconv.layers.conv.sizes import Mode, output_size, step_pairs
 from neuroconv.layers.conv.unrolled import (
@@ -96,6 +97,8 @@ def tree_current(
         bias = None if bias is None else bias.to(half)
     else:
         activity = activity.to(filters.dtype)
+    if responses is not None:  # made in the weights' own precision
+        responses = responses.to(activity.dtype)
     with as_they_are(activity):
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             total = _traced(activity, weight, filters, bias, tree)
@@ -211,6 +214,11 @@ def _branches(filters: Tensor, tree: Tree) -> int:
     return output_size(tree.sheet, (int(filters.shape[2]), int(filters.shape[3])), tree.mode)[0]
 
 
+def _sizes(filters: Tensor, tree: Tree) -> fused.Sizes:
+    rows, cols = output_size(tree.sheet, (int(filters.shape[2]), int(filters.shape[3])), tree.mode)
+    return fused.Sizes(int(tree.heard.shape[1]), int(filters.shape[1]), rows, cols)
+
+
 def _traced(
     activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: Tree
 ) -> Tensor:
@@ -239,6 +247,12 @@ class _Tree(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(activity, weight, filters, bias)
         ctx.tree = tree
+        sizes = _sizes(filters, tree)
+        ctx.fused = fused.fits(activity, len(filters), sizes)
+        if ctx.fused:
+            made = _responses(weight, filters, tree) if responses is None else responses
+            shape = (sizes, tree.reduction, tree.linear)
+            return fused.current(activity, tree.heard, made, bias, *shape)
         job = _Job(activity, weight, filters, bias, tree)
         total = activity.new_empty(activity.shape[2], job.neurons, activity.shape[0])
         for cells in job.chunks():
@@ -254,6 +268,9 @@ class _Tree(torch.autograd.Function):
         activity, weight, filters, bias = ctx.saved_tensors
         tree: Tree = ctx.tree
         to_activity, to_weight, to_filters, to_bias = ctx.needs_input_grad[:4]
+        # The kernel adds up an axon's gradient in no fixed order.
+        if ctx.fused and not (to_activity and torch.are_deterministic_algorithms_enabled()):
+            return _fused_backward(ctx, grad)
         job = _Job(activity, weight, filters, bias, tree)
         k_time = filters.shape[1]
         # Sums over all that listen to an axon: in float32 at least, whatever the activity is in.
@@ -275,27 +292,60 @@ class _Tree(torch.autograd.Function):
                 grad_rows.index_add_(0, index.flatten(), back.reshape(-1, back.shape[3]).to(wide))
             if grad_weight is None and grad_filters is None:
                 continue
-            to_responses = matrix_gradient(inputs, own, k_time).unflatten(1, (k_time, -1))
-            if tree.claw:
-                to_responses = to_responses.repeat_interleave(tree.sheet[0], 2)
-                to_responses = to_responses[:, :, : tree.sheet[0] * tree.sheet[1]]
-            synapses = weight.shape[1]
-            if grad_weight is not None:
-                spread = unroll(filters[cells], tree.sheet, tree.mode).unflatten(1, (k_time, -1))
-                products = spread[:, :, :synapses] * to_responses[:, :, :synapses]
-                grad_weight[cells] = products.sum((1, 3))
-            if grad_filters is not None:
-                places = _on_places(weight[cells], tree)
-                scaled = to_responses * places[:, :, : to_responses.shape[2]]
-                missing = places.shape[2] - scaled.shape[2]
-                whole = F.pad(scaled, (0, 0, 0, missing)) if missing else scaled
-                part = filters[cells].shape
-                grad_filters[cells] = reroll(whole.flatten(1, 2), part, tree.sheet, tree.mode)
+            to_responses = matrix_gradient(inputs, own, k_time)
+            to_both = _joint_gradients(
+                to_responses, weight[cells], filters[cells], tree, (to_weight, to_filters)
+            )
+            for whole, part in zip((grad_weight, grad_filters), to_both, strict=True):
+                if whole is not None and part is not None:
+                    whole[cells] = part
         grad_activity = None
         if grad_rows is not None:
             shape = (activity.shape[2], activity.shape[1], activity.shape[0])
             grad_activity = grad_rows[:-1].view(shape).permute(2, 1, 0).to(activity.dtype)
         return grad_activity, grad_weight, grad_filters, grad_bias, None, None
+
+
+def _fused_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """As `_Tree.backward`, by the fused kernel."""
+    activity, weight, filters, bias = ctx.saved_tensors
+    to_activity, to_weight, to_filters, to_bias = ctx.needs_input_grad[:4]
+    tree: Tree = ctx.tree
+    made, sizes = _responses(weight, filters, tree), _sizes(filters, tree)
+    back, to_responses, rest = fused.gradients(
+        activity, tree.heard, made, bias, sizes, tree.reduction, tree.linear, grad, to_activity
+    )
+    own = _joint_gradients(to_responses, weight, filters, tree, (to_weight, to_filters))
+    found = (back, *own, rest if to_bias else None)
+    given = (activity, weight, filters, bias)
+    cast = (
+        None if each is None else each.to(like.dtype)
+        for each, like in zip(found, given, strict=True)
+    )
+    return (*cast, None, None)
+
+
+def _joint_gradients(
+    to_responses: Tensor, weight: Tensor, filters: Tensor, tree: Tree, asked: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of some neurons' weights and filters, where asked for, from their responses'."""
+    k_time, synapses = filters.shape[1], weight.shape[1]
+    to_responses = to_responses.unflatten(1, (k_time, -1))
+    if tree.claw:
+        to_responses = to_responses.repeat_interleave(tree.sheet[0], 2)
+        to_responses = to_responses[:, :, : tree.sheet[0] * tree.sheet[1]]
+    to_weight = to_filters = None
+    if asked[0]:
+        spread = unroll(filters, tree.sheet, tree.mode).unflatten(1, (k_time, -1))
+        products = spread[:, :, :synapses] * to_responses[:, :, :synapses]
+        to_weight = products.sum((1, 3))
+    if asked[1]:
+        places = _on_places(weight, tree)
+        scaled = to_responses * places[:, :, : to_responses.shape[2]]
+        missing = places.shape[2] - scaled.shape[2]
+        whole = F.pad(scaled, (0, 0, 0, missing)) if missing else scaled
+        to_filters = reroll(whole.flatten(1, 2), filters.shape, tree.sheet, tree.mode)
+    return to_weight, to_filters
 
 
 class _Job:

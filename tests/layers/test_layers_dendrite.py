@@ -188,3 +188,14 @@ def test_a_cable_at_unit_gain_passes_a_steady_input_at_its_own_strength(
     gain = cable.taps(3, 5).sum()
     torch.testing.assert_close(plain(steady), layer(steady) * gain, rtol=0, atol=1e-12)
     assert not torch.allclose(gain, torch.ones_like(gain))
+
+
+@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+def test_filters_kept_in_evaluation_serve_autocast(backend: Any) -> None:
+    layer = DendriticConv(20, (4, 4), (3, 4, 5), backend=backend).eval()
+    sheet = torch.rand(3, 20, 5, 4, 4)
+    with torch.no_grad():
+        wanted = layer(sheet)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = layer(sheet)
+    assert (half - wanted).abs().max() <= 2e-2 * wanted.abs().max()

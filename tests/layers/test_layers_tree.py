@@ -154,3 +154,18 @@ def test_an_empty_batch() -> None:
     result.sum().backward()
     assert learned[1] is not None
     assert not learned[1].grad.any()  # type: ignore[union-attr]
+
+
+def test_responses_made_before_serve_autocast() -> None:
+    tree, (weight, filters, bias) = job()
+    assert weight is not None
+    assert filters is not None
+    activity = torch.rand(2, AXONS, 4)
+    given = (weight.float(), filters.float(), None if bias is None else bias.float())
+    with torch.no_grad():
+        made = tree_responses(*given[:2], tree)
+        wanted = tree_current(activity, *given, tree, made)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = tree_current(activity, *given, tree, made)
+    assert half.dtype == torch.bfloat16
+    assert (half - wanted).abs().max() <= 2e-2 * wanted.abs().max()

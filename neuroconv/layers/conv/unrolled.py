@@ -51,6 +51,7 @@ def unrolled_conv(
     if (half := autocast_dtype(sheet)) is not None:
         sheet, filters = sheet.to(half), filters.to(half)
         bias = None if bias is None else bias.to(half)
+        matrices = None if matrices is None else matrices.to(half)
     sites, dendrites = plain_sizes(sheet)[3:]
     rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
     with as_they_are(sheet):

@@ -1,0 +1,92 @@
+"""Small populations in inference on CUDA: launching their kernels takes longer than running them.
+
+A CUDA graph records the kernels of one call once and launches them all at once from then on.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+
+def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """A module in inference as one CUDA graph, for inputs of one shape.
+
+    What is recorded is a copy of the module as it is now, at the precision of the autocast that is
+    on now: later changes of its weights do not reach it; record it again. Noise is drawn anew at
+    every call.
+
+    Args:
+        module: in evaluation, of one tensor in and one out, without a wait for the device inside.
+        example: an input; those to come have its shape, precision and device.
+
+    Returns:
+        a function of such an input, whose result is a tensor of its own and carries no gradient.
+        For an example on the CPU, where there are no graphs, the module itself.
+
+    Raises:
+        ValueError: a module in training, or not on the example's device; at the call, an input
+            unlike the example.
+        TypeError: a module that returns something else than one tensor.
+    """
+    if module.training:
+        raise ValueError(
+            f"{type(module).__name__} is in training mode; a graph is for inference: call "
+            "module.eval() first"
+        )
+    held = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    if not held <= {example.device}:
+        raise ValueError(
+            f"the example is on {example.device} and the module on "
+            f"{', '.join(sorted(map(str, held)))}; expected one device: use "
+            f"module.to({str(example.device)!r}), or move the example"
+        )
+    return _Graph(module, example) if example.is_cuda else module
+
+
+class _Graph:
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        # A copy of its own: nobody frees or replaces what the graph's kernels read.
+        self._module = copy.deepcopy(module)
+        self._input = example.detach().clone()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(example.device), torch.no_grad(), _same_autocast():
+            # Libraries set themselves up, kernels are compiled, and what evaluation keeps is made:
+            # on a stream of its own, as a capture demands of what runs before it.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    result = self._module(self._input)
+            torch.cuda.current_stream().wait_stream(stream)
+            if not isinstance(result, Tensor):
+                raise TypeError(
+                    f"{type(module).__name__} returned {type(result).__name__}; expected one tensor"
+                )
+            with torch.cuda.graph(self._graph):
+                self._output: Tensor = self._module(self._input)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        for name in ("shape", "dtype", "device"):
+            own, wanted = getattr(inputs, name), getattr(self._input, name)
+            if own != wanted:
+                raise ValueError(
+                    f"the input's {name} is {own}; the graph was recorded for {wanted}: give an "
+                    "input like the example, or record another graph"
+                )
+        with torch.no_grad(), torch.cuda.device(inputs.device):
+            self._input.copy_(inputs)
+            self._graph.replay()
+            return self._output.clone()  # the next call overwrites the graph's own
+
+
+def _same_autocast() -> AbstractContextManager[object]:
+    """Autocast as it is; a weight that it has cast before lies outside the graph's memory."""
+    return torch.autocast(
+        "cuda",
+        torch.get_autocast_dtype("cuda"),
+        enabled=torch.is_autocast_enabled("cuda"),
+        cache_enabled=False,
+    )
