@@ -111,7 +111,7 @@ def test_the_modules_own_counts() -> None:
     assert essay.update_mac("purkinje") == 25 * 10**9
     assert essay.update_mac("pyramidal") == 250_000_000
     assert essay.update_mac("granule", filter_of="purkinje") == 15 * 5 * 50_000
-    assert essay.update_mac("granule", "executed") == 6_400
+    assert essay.update_mac("granule", "executed") == 4_800
     assert essay.update_mac("purkinje", "linear_collapse") == 500_000
     assert essay.flop_per_second("purkinje").value == 10**21
     assert essay.flop_per_second("granule").value == 9 * 10**16

@@ -190,7 +190,7 @@ def test_a_hundred_million_cells_count_as_one_times_a_hundred_million() -> None:
 
 def test_what_ran_is_named() -> None:
     assert update_of(READINGS["executed"], "purkinje", AT_POINT).ran == "fft"
-    assert update_of(READINGS["executed"], "granule", AT_POINT).ran == "matmul"
+    assert update_of(READINGS["executed"], "granule", AT_POINT).ran == "convolution"
     assert update_of(READINGS["valid"], "purkinje", AT_POINT).ran == "convolution"
 
 

@@ -38,7 +38,7 @@ def test_what_runs_for_a_reading() -> None:
     assert ran("one_step", "purkinje") == "same direct, 1 step"
     assert ran("valid_one_step", "granule") == "valid direct, 1 step"
     assert ran("executed", "purkinje") == "same fft, 5 steps"
-    assert ran("executed", "granule") == "same matmul, 5 steps"
+    assert ran("executed", "granule") == "same direct, 5 steps"
     assert ran("linear_collapse", "purkinje") == "same dot product, 1 step"
     assert run_of(READINGS["published"], "granule", values) is None  # the essay's arithmetic alone
     runs = {

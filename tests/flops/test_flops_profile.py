@@ -22,7 +22,7 @@ def test_cells_and_plain_layers_are_summed() -> None:
     assert result.agree is True
     assert result.disagreements == ()
     assert result.skipped == {}
-    assert result.shared == ("matmul",)
+    assert result.shared == ("convolution", "matmul")
     assert (result.batch, result.time_steps) == (2, 5)
     assert result.neurons == 8 + 3 + 10
     assert result.dendritic_neurons == 11

@@ -99,7 +99,7 @@ def model_seconds(
     times: dict[Backend, float] = {}
     for name, sizes in terms.items():
         seconds = sum(c * size for c, size in zip(constants[name], sizes, strict=True))
-        times[_BACKEND_OF[name]] = seconds * (_BOTH_WAYS[name] if gradients else 1)
+        times[BACKEND_OF[name]] = seconds * (_BOTH_WAYS[name] if gradients else 1)
     return times
 
 
@@ -111,7 +111,7 @@ _BOTH_WAYS = {
     "unrolled": 3.6,
     "across": 3.5,
 }
-_BACKEND_OF: dict[str, Backend] = {
+BACKEND_OF: dict[str, Backend] = {
     "direct": "direct",
     "direct, one neuron": "direct",
     "fft": "fft",

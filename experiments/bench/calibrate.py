@@ -1,0 +1,156 @@
+"""Fits the constants by which `auto` chooses a backend of the dendritic convolution.
+
+    python experiments/bench/calibrate.py --seconds 300 --seed 1 [--device cuda] [--json FILE]
+
+Draws shapes at random, times every backend that is not hopeless on each, in two layouts of memory,
+and fits, for each way to compute, the seconds that a unit of each of the model's terms takes: least
+squares on the logarithms, robust against single shapes. On the CPU one thread is timed, by its own
+processor time, which other processes disturb least. What it prints goes into
+`neuroconv/layers/conv/choice.py`.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+
+from neuroconv.layers import dendritic_conv
+from neuroconv.layers.conv import conv_macs
+from neuroconv.layers.conv.choice import BACKEND_OF, choose_backend, model_terms
+from neuroconv.training.allocator import keep_freed_memory
+
+SHEETS = (
+    (4, 4), (3, 5), (8, 8), (6, 10), (10, 10), (5, 50), (10, 100), (20, 20), (25, 25), (50, 100),
+    (100, 100), (30, 300), (100, 1000),
+)  # fmt: skip
+MOST_NUMBERS = 1.5e7  # of a sheet
+SLOWEST_MACS_PER_S = {"direct": 1.5e9, "fft": 1e9, "matmul": 1e10}
+SECONDS_AT_MOST = 1.5
+# Batch innermost, as synapses give their sheets, and torch's own order.
+LAYOUTS = ((1, 4, 3, 2, 0), (0, 1, 2, 3, 4))
+
+Shape = dict[str, Any]
+
+
+def drawn(rng: random.Random) -> Shape:
+    mode = rng.choice(("same", "same", "valid", "per_dendrite"))
+    sites, dendrites = rng.choice(SHEETS)
+    across = rng.choice((dendrites, dendrites, max(1, dendrites // 2), min(dendrites, 3)))
+    return {
+        "mode": mode,
+        "batch": rng.choice((1, 1, 2, 8, 32, 32, 128, 256)),
+        "neurons": rng.choice((1, 2, 8, 12, 32, 128, 512, 1024, 4096)),
+        "sheet": (rng.choice((1, 3, 5, 5, 5, 10, 20)), sites, dendrites),
+        "taps": (
+            rng.choice((1, 3, 5, 5, 5)),
+            min(sites, rng.choice((1, 3, 3, 5, 10))),
+            dendrites if mode == "per_dendrite" else across,
+        ),
+    }
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    """The shortest of up to 20 calls, after one."""
+    clock = time.thread_time if device == "cpu" else time.perf_counter
+
+    def once() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        begin = clock()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return clock() - begin
+
+    once()
+    first = once()
+    return min([first, *(once() for _ in range(max(1, min(20, int(0.15 / max(first, 1e-6))))))])
+
+
+def measured(shape: Shape, device: str) -> list[tuple[str, float]]:
+    """(backend, seconds) in either layout."""
+    mode, batch, neurons = shape["mode"], shape["batch"], shape["neurons"]
+    size = (batch, neurons, *shape["sheet"])
+    filters = torch.randn(neurons, *shape["taps"], device=device)
+    found = []
+    for backend, rate in SLOWEST_MACS_PER_S.items():
+        sizes = (batch, neurons, shape["sheet"], shape["taps"], mode, backend)
+        macs = sum(conv_macs(*sizes).values())
+        if macs / rate > SECONDS_AT_MOST or (backend == "matmul" and macs / batch > 4e8):
+            continue
+        for order in LAYOUTS:
+            back = [order.index(axis) for axis in range(5)]
+            sheet = torch.randn([size[axis] for axis in order], device=device).permute(back)
+            call = lambda: dendritic_conv(sheet, filters, mode, backend)  # noqa: B023, E731
+            found.append((backend, seconds(call, device)))
+    return found
+
+
+def fitted(terms: list[tuple[float, ...]], times: list[float]) -> tuple[list[float], float]:
+    """Seconds for a unit of each term, and the standard deviation of the log of the ratio."""
+    sizes, taken = np.array(terms, float), np.array(times)
+    start = np.log(np.median(taken) / np.maximum(sizes.mean(0), 1e-30) / sizes.shape[1])
+
+    def missed(logs: Any) -> Any:
+        return np.log(sizes @ np.exp(logs)) - np.log(taken)
+
+    found = least_squares(missed, start, loss="soft_l1", max_nfev=2000)
+    return np.exp(found.x).tolist(), float(missed(found.x).std())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long to measure")
+    parser.add_argument("--seed", type=int, default=0, help="of the shapes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--json", type=Path, help="file for shapes, times and constants")
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    rng, end = random.Random(options.seed), time.monotonic() + options.seconds
+    rows, ratios = [], []
+    while time.monotonic() < end:
+        shape = drawn(rng)
+        if np.prod([shape["batch"], shape["neurons"], *shape["sheet"]]) > MOST_NUMBERS:
+            continue
+        times = measured(shape, options.device)
+        if times:
+            rows.append({**shape, "seconds_by_backend": times})
+    data: dict[str, tuple[list[tuple[float, ...]], list[float]]] = {}
+    for row in rows:
+        sizes = {key: row[key] for key in ("batch", "neurons")}
+        terms = model_terms(row["sheet"], row["taps"], row["mode"], **sizes)
+        for name, values in terms.items():
+            for backend, taken in row["seconds_by_backend"]:
+                if BACKEND_OF[name] == backend:
+                    data.setdefault(name, ([], []))[0].append(values)
+                    data[name][1].append(taken)
+        best: dict[str, float] = {}
+        for backend, taken in row["seconds_by_backend"]:
+            best[backend] = min(taken, best.get(backend, taken))
+        chosen = choose_backend(
+            row["sheet"], row["taps"], row["mode"], device=options.device, **sizes
+        )
+        if chosen in best:
+            ratios.append(best[chosen] / min(best.values()))
+    constants = {name: fitted(*each) for name, each in data.items() if len(each[1]) > 10}
+    for name, (values, spread) in constants.items():
+        shown = ", ".join(f"{value:.1e}" for value in values)
+        print(f'"{name}": ({shown}),  # {len(data[name][1])} times, log deviation {spread:.2f}')
+    print(
+        f"{len(rows)} shapes; as it stands the choice takes {np.exp(np.log(ratios).mean()):.3f} "
+        f"times the best backend's time on average, {max(ratios):.2f} at worst"
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps({"shapes": rows, "constants": constants}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
