@@ -25,8 +25,9 @@ class Reading:
         clock: an update for each spike of the mean rate ("rate"), or for each frame ("frame").
         algorithm: what of an update is counted: "essay" (synapses x steps x taps), "direct" (a
             direct convolution, padding zeros included), "executed" (what the package runs: a
-            Fourier transform, by the cost model 2.5 n log2 n FLOP, or a banded matrix product), or
-            "linear" (no dendritic non-linearity: one dot product for each step that comes out).
+            Fourier transform, by the cost model 2.5 n log2 n FLOP, matrix products or a
+            convolution), or "linear" (no dendritic non-linearity: one dot product for each step
+            that comes out).
         scope: "dendrites" alone, as the essay counts, or the whole "neuron", all stages of it.
         cells: the cell types that are summed.
         granule_filter: the granule cell's "own", or the "purkinje" cell's, which the printed total
