@@ -20,7 +20,7 @@ _BATCH = 32  # samples of the window for which two ways to run are compared
 
 
 def fold_population(cells: Population) -> None:
-    """Folds cells in place; those with methods or stages of their own, or hooks, stay as they are."""
+    """Folds cells in place; those with methods, stages or hooks of their own stay as they are."""
     if not _is_known(cells):
         return
     like = cells.dendrites.weight
