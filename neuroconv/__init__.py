@@ -11,6 +11,7 @@ from neuroconv.neurons import (
     Purkinje,
     Pyramidal,
     convert,
+    fold,
 )
 from neuroconv.training import train
 from neuroconv.zoo import (
@@ -35,6 +36,7 @@ __all__ = [
     "convert",
     "create_model",
     "estimate_brain",
+    "fold",
     "list_models",
     "match_flops",
     "match_parameters",

@@ -124,7 +124,7 @@ FAILED tests/test_gpu.py::test_a[mlp] - AssertionError
 def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
     status, report, _ = run(tmp_path, "--device", "cpu", "--data", str(data_root))
     assert status == 0, report["failed"]
-    assert len(report["sections"]) == 20
+    assert len(report["sections"]) == 21
     assert all(section["rows"] for section in report["sections"].values())
 
 
@@ -133,7 +133,7 @@ def test_every_section_runs_on_the_cpu(tmp_path: Path, data_root: Path) -> None:
 def test_every_section_runs_on_cuda(tmp_path: Path) -> None:
     status, report, _ = run(tmp_path, "--device", "cuda")
     assert status == 0, report["failed"]
-    assert len(report["sections"]) == 16  # two more train, and need data
+    assert len(report["sections"]) == 16  # three more train, and need data
     for row in report["sections"]["training_step"]["rows"]:
         assert row["peak_memory_mib"] > 0
 

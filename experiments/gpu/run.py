@@ -51,11 +51,12 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "training_step": (speed.training_step, 30),
     "digits": (learning.digits, 40),
     "mnist": (learning.mnist, 60),
+    "mnist_purkinje": (learning.mnist_purkinje, 90),
     "capacity": (speed.capacity, 15),
     "profiles": (profiles.profiles, 30),
     "real_time": (profiles.real_time, 30),
 }
-NEED_DATA = ("digits", "mnist")
+NEED_DATA = ("digits", "mnist", "mnist_purkinje")
 BUDGET_SECONDS = 480.0  # rows that are under way then still end, within nine minutes
 
 

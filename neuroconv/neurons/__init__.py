@@ -2,6 +2,7 @@
 
 from neuroconv.neurons.cells import CELL_CLASSES, DeepNuclear, Golgi, Granule, Purkinje, Pyramidal
 from neuroconv.neurons.convert import Conversion, convert
+from neuroconv.neurons.fold import fold
 from neuroconv.neurons.graphed import graphed
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.physiology import PRESETS, Physiology, Variant, preset
@@ -24,6 +25,7 @@ __all__ = [
     "Pyramidal",
     "Variant",
     "convert",
+    "fold",
     "graphed",
     "preset",
 ]

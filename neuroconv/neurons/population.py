@@ -4,10 +4,10 @@ Shapes: B batch, F axons that come in, N neurons, C transmitters, T time steps, 
 D dendrites.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from neuroconv.layers.layout import along_axis
 from neuroconv.layers.poisson import (
     DropoutMode,
     DropoutScope,
+    DropoutState,
     PoissonDropout,
     PoissonSpikes,
     ReleaseOrWait,
@@ -47,6 +48,7 @@ from neuroconv.layers.wiring import (
     sparse_wiring,
 )
 from neuroconv.neurons.physiology import Physiology, Variant, preset
+from neuroconv.neurons.recompute import recomputed
 from neuroconv.neurons.state import REST, NeuronState, after, last
 
 Wiring = Literal["dense", "sparse", "parallel", "parallel_fibres", "receptive_field"]
@@ -107,6 +109,10 @@ class Population(nn.Module):
         unit_taps: hold the dendritic taps in units of their initial standard deviation, which
             gives filters of any size the same pace of learning; see `DendriticConv`.
         backend: of the dendritic convolution.
+        checkpoint: keep neither sheet nor dendritic potentials for the backward pass, which makes
+            them anew: less memory for more time, for cells with large trees. Gradients, draws and
+            running statistics are the same. Small trees that run as one stage keep nothing anyway,
+            and a compiler decides for itself what to keep: there it changes nothing.
         seed: of the wiring.
 
     Shape:
@@ -153,6 +159,7 @@ class Population(nn.Module):
         output: Output | None = None,
         unit_taps: bool = False,
         backend: Backend = "auto",
+        checkpoint: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -177,6 +184,7 @@ class Population(nn.Module):
         claw = numbers.claw if claw is None else claw
         self.in_features, self.out_features = in_features, out_features
         self.transmitters, self.time_steps = transmitters, filter_shape[-1]
+        self.checkpoint = checkpoint
 
         wires = _wires(
             in_features, out_features, (rows, dendrites), synapses, claw, wiring, image_shape,
@@ -288,26 +296,54 @@ class Population(nn.Module):
 
     def integrate(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
         """From axons to the soma's potential (B, N, T): everything before the neuron fires."""
+        rate, lingering, places = self._stage(self._dendritic, activity, state.sheet, state.places)
+        current = self.summation(rate)  # (B, N, T)
+        steps = current.shape[2]
+        current, memory = after(state.current, current, self.soma.time_steps)
+        potential = self._somatic(current, steps)
+        return potential, NeuronState(lingering, memory, state.output, places)
+
+    def _stage(self, stage: Callable[..., Any], *arguments: Any) -> Any:
+        """A stage's result; with `checkpoint` nothing inside is kept for the backward pass."""
+        if self.checkpoint:
+            return recomputed(stage, self, *arguments)
+        return stage(*arguments)
+
+    def _dendritic(
+        self, activity: Tensor, past: Tensor | None, places: DropoutState | None
+    ) -> tuple[Tensor, Tensor, DropoutState | None]:
+        """From axons to the dendrites' rates (B, N, T, D'), and what lingers on the sheet.
+
+        Run again in the backward pass, it runs its own two ends a third time, one by one: so that
+        sheet and potentials are there, and not all that was made on the way to them.
+        """
+        sheet, places = self._stage(self._synaptic, activity, places)
+        steps = sheet.shape[2]
+        sheet, lingering = after(past, sheet, self.dendrites.filter_shape[-1])
+        potential = self.dendrites(sheet, steps)  # (B, N * C, T, P', D')
+        return self._stage(self._rate, potential), lingering, places
+
+    def _synaptic(
+        self, activity: Tensor, places: DropoutState | None
+    ) -> tuple[Tensor, DropoutState | None]:
+        """From axons to potentials on the sheet."""
         sheet = self.synapses(activity)  # (B, N * C, T, P, D)
         if self.threshold_norm is not None:
             sheet = self.threshold_norm(sheet)
-        places = state.places
         if self.unit_dropout is not None:
-            sheet, places = self.unit_dropout.stream(sheet, places)
-        steps = sheet.shape[2]
-        sheet, lingering = after(state.sheet, sheet, self.time_steps)
-        potential = self.dendrites(sheet, steps)  # (B, N * C, T, P', D')
+            return self.unit_dropout.stream(sheet, places)
+        return sheet, places
+
+    def _rate(self, potential: Tensor) -> Tensor:
+        """From filtered potentials (B, N * C, T, P', D') to the dendrites' rates."""
         if self.transmitters > 1:
             potential = potential.unflatten(1, (-1, self.transmitters)).sum(2)
         if self.dendritic_norm is not None:
             potential = self._normalise_dendrites(potential)
         if self.spike is not None:
             potential = self.spike(potential)
-        rate = self.dendritic_rate(potential)  # (B, N, T, D')
-        current = self.summation(rate)  # (B, N, T)
-        current, memory = after(state.current, current, self.soma.time_steps)
-        potential = self._somatic(current, steps)
-        return potential, NeuronState(lingering, memory, state.output, places)
+        rate: Tensor = self.dendritic_rate(potential)  # (B, N, T, D')
+        return rate
 
     def _somatic(self, current: Tensor, steps: int | None = None) -> Tensor:
         """The soma's potential at the last steps of a current (B, N, T)."""
@@ -405,7 +441,7 @@ class Population(nn.Module):
     def _costs(self, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
         """Of the stages from synapses to summation, one after another."""
         neurons = self.out_features
-        read = steps + (self.time_steps - 1 if resumed else 0)
+        read = steps + (self.dendrites.filter_shape[-1] - 1 if resumed else 0)
         rows, columns = self.dendrites.out_shape
         trees = neurons * self.transmitters
         sheet = torch.Size((batch, trees, steps, *self.dendrites.sheet_shape))

@@ -122,6 +122,7 @@ def cerebellum_small(
     dropout_scope: DropoutScope = "neuron",
     output: Literal["rate", "spikes", "release"] = "rate",
     freeze_purkinje_filters: bool = False,
+    checkpoint: bool = False,
     seed: int = 0,
 ) -> Cerebellum:
     """A cerebellum for 28x28 images: 1,000 granule cells, 32 Purkinje cells of 1,000 synapses.
@@ -157,6 +158,8 @@ def cerebellum_small(
         output: what granule axons carry: "rate" (with Poisson dropout), Poisson "spikes", or
             "release" (released if it fires and is not dropped, else a wait).
         freeze_purkinje_filters: keep the Purkinje filters as they were drawn.
+        checkpoint: training keeps no sheets and potentials of the Purkinje cells but makes them
+            anew in the backward pass: less memory for more time.
         seed: of the wiring.
     """
     channels, height, width = check_task(image_shape, num_classes, time_steps)
@@ -233,6 +236,7 @@ def cerebellum_small(
         soma_time_steps=soma_time_steps,
         mean_wait=0.0,
         unit_taps=purkinje_unit_taps,
+        checkpoint=checkpoint,
         seed=seed + 1,
     )
     if freeze_purkinje_filters:

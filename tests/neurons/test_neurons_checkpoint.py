@@ -1,0 +1,151 @@
+"""Activation checkpointing: the numbers of the plain run to the bit, in less memory."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from neuroconv.bench.memory import peak_bytes
+from neuroconv.flops import measure_traffic
+from neuroconv.layers import DendriticSpike
+from neuroconv.neurons import Population, Purkinje, recompute
+from neuroconv.zoo import create_model
+
+STAGES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "norm": {"norm": "both", "mode": "valid"},
+    "threshold": {"threshold": 1.0, "synapses": 10},
+    "spike": {"spike": (0.8, 0.1), "mode": "per_dendrite"},
+    "unit_dropout": {"mean_wait": 0.5, "dropout_scope": "unit"},
+    "everything": {
+        "norm": "both",
+        "threshold": 1.5,
+        "spike": (0.8, 0.1),
+        "mean_wait": 0.5,
+        "dropout_scope": "unit",
+        "transmitters": 2,
+        "vesicles": True,
+        "excitatory": 0.5,
+    },
+    "dense": {"wiring": "dense", "norm": "dendrites"},
+}
+
+
+def twins(**options: Any) -> tuple[Population, Population]:
+    """A population in training, and the same with checkpointing."""
+    spike = options.pop("spike", None)
+    if spike is not None:
+        options["spike"] = DendriticSpike(
+            *spike, softness=0.3, learn_pull=True, learn_threshold=True
+        )
+    options = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "mean_wait": 0.0} | options
+    plain = Purkinje(6, 2, backend="fft", **options).double().train()
+    kept = copy.deepcopy(plain)
+    kept.checkpoint = True
+    return plain, kept
+
+
+def step(cells: nn.Module, activity: Tensor) -> list[Tensor]:
+    """Rate, all gradients, all buffers, and the next draw of the generator."""
+    torch.manual_seed(3)
+    activity = activity.clone().requires_grad_()
+    rate = cells(activity)
+    (rate * torch.linspace(0.5, 1.5, rate.numel()).view_as(rate)).sum().backward()
+    gradients = [p.grad for p in cells.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(cells.parameters()))
+    assert activity.grad is not None
+    buffers = [buffer.clone() for buffer in cells.buffers()]
+    return [rate.detach(), activity.grad, *gradients, *buffers, torch.rand(1)]
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_a_step_is_the_plain_one_to_the_bit(stages: str) -> None:
+    plain, kept = twins(**STAGES[stages])
+    activity = torch.rand(3, 6, 5, dtype=torch.float64)
+    for _ in range(2):  # the second step starts from the statistics that the first one left
+        for own, other in zip(step(kept, activity), step(plain, activity), strict=True):
+            assert torch.equal(own, other)
+    for norm in kept.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert norm.num_batches_tracked == 2
+
+
+def test_the_second_run_would_move_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above can fail: with torch's own checkpoint it does."""
+    plain, kept = twins(**STAGES["norm"])
+    monkeypatch.setattr(
+        recompute, "checkpoint",
+        lambda stage, *a, **_: torch_checkpoint(stage, *a, use_reentrant=False),
+    )  # fmt: skip
+    activity = torch.rand(3, 6, 5, dtype=torch.float64)
+    pairs = zip(step(kept, activity), step(plain, activity), strict=True)
+    assert not all(torch.equal(own, other) for own, other in pairs)
+
+
+def test_a_stream_in_training_passes_its_state_on() -> None:
+    plain, kept = twins(**STAGES["everything"])
+    activity = torch.rand(3, 6, 5, dtype=torch.float64)
+    results = []
+    for cells in (plain, kept):
+        torch.manual_seed(3)
+        first, state = cells.stream(activity[:, :, :2])
+        second, _ = cells.stream(activity[:, :, 2:], state)
+        (first.sum() + second.square().sum()).backward()
+        results.append([first, second, *(p.grad for p in cells.parameters())])
+    for own, other in zip(*results, strict=True):
+        assert own is not None
+        assert torch.equal(own, other)
+
+
+def test_nothing_changes_without_gradients_or_in_evaluation() -> None:
+    plain, kept = twins(**STAGES["everything"])
+    activity = torch.rand(3, 6, 5, dtype=torch.float64)
+    plain.eval()
+    kept.eval()
+    assert torch.equal(kept(activity), plain(activity))
+    with torch.no_grad():
+        assert torch.equal(kept(activity), plain(activity))
+
+
+def test_a_tree_of_one_stage_keeps_nothing_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("recomputed what was never kept")
+
+    plain, kept = twins()
+    for cells in (plain, kept):
+        cells.dendrites.backend = "matmul"
+    assert kept.joins_stages(3, 5)
+    activity = torch.rand(3, 6, 5, dtype=torch.float64)
+    monkeypatch.setattr("neuroconv.neurons.population.recomputed", refuse)
+    for own, other in zip(step(kept, activity), step(plain, activity), strict=True):
+        assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("stages", ["plain", "everything"])
+def test_less_memory_is_held(stages: str) -> None:
+    plain, kept = twins(**STAGES[stages], sheet_shape=(20, 30))
+    activity = torch.rand(8, 6, 5, dtype=torch.float64)
+    held = {}
+    for name, cells in (("plain", plain), ("kept", kept)):
+        traffic = measure_traffic(cells, activity, backward=True, training=True)
+        run = peak_bytes(lambda cells=cells: cells(activity).sum().backward(), torch.device("cpu"))
+        held[name] = (traffic.saved_bytes, traffic.peak_bytes, run)
+    sheet = 8 * 2 * 5 * 20 * 30 * 8
+    assert held["plain"][0] is not None
+    assert held["plain"][0] >= 2 * sheet
+    assert held["kept"][0] is not None
+    assert held["kept"][0] < sheet
+    assert held["kept"][1] < held["plain"][1]
+    assert held["kept"][2] < held["plain"][2]
+
+
+@pytest.mark.parametrize("name", ["cerebellum_small", "cerebellum_base", "cerebellum_tiny"])
+def test_the_zoo_checkpoints_its_purkinje_cells(name: str) -> None:
+    with torch.device("meta"):
+        assert create_model(name, checkpoint=True).purkinje.checkpoint is True
+        model = create_model(name)
+    checkpointed = [m for m in model.modules() if isinstance(m, Population) and m.checkpoint]
+    assert checkpointed == []

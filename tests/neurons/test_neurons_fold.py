@@ -1,0 +1,402 @@
+"""Folded models against the models themselves, in float64, and what is left of their stages."""
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv import fold
+from neuroconv.flops import count_exact
+from neuroconv.layers import Cable, DendriticSpike, SparseSynapses
+from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
+from neuroconv.neurons.fold_linear import Contacts
+from neuroconv.zoo import create_model, list_models
+from tests.neurons.test_neurons_cost import Resumed, check
+
+Lively = Callable[[nn.Module], nn.Module]
+SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 3}
+
+
+def near(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def cells(lively: Lively, **options: Any) -> Population:
+    """Two lively cells; scales of norms are positive unless the test changes them."""
+    made = lively(Purkinje(6, 2, **SMALL | options))
+    assert isinstance(made, Population)
+    for norm in (made.dendritic_norm, made.soma_norm):
+        if norm is not None:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return made
+
+
+def same_everywhere(model: Any, folded: Any) -> None:
+    """A window, the same window in stretches, and static activity."""
+    x = noise(3, model.in_features, 5)
+    near(folded(x), model(x))
+    near(folded(x[:, :, 0]), model(x[:, :, 0]))
+    first, state = folded.stream(x[:, :, :2])
+    second, state = folded.stream(x[:, :, 2:3], state)
+    third, _ = folded.stream(x[:, :, 3:], state)
+    near(torch.cat([first, second, third], 2), model.stream(x)[0])
+
+
+def test_a_folded_population_is_the_population(population: Population) -> None:
+    before = copy.deepcopy(population.state_dict())
+    folded = fold(population)
+    assert type(folded) is type(population)
+    same_everywhere(population, folded)
+    assert all(torch.equal(v, before[k]) for k, v in population.state_dict().items())
+    assert all(p.requires_grad is False for p in folded.parameters())
+    assert any(p.requires_grad for p in population.parameters())
+
+
+def test_a_folded_population_states_all_that_runs(population: Population) -> None:
+    folded: Any = fold(population)
+    x = torch.zeros(3, population.in_features, 5, dtype=torch.float64)
+    check(folded.closed_form(x.shape), count_exact(folded, x))
+    state = folded.stream(x)[1]
+    counted = count_exact(Resumed(folded), (x, state.sheet, state.current))
+    check(folded.closed_form(x.shape, resumed=True), counted)
+
+    def flop(each: Any) -> int:
+        return sum(cost.flop for cost in each.closed_form(torch.Size((32, *x.shape[1:]))))
+
+    assert flop(folded) <= flop(population)
+
+
+def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:
+    folded: Any = fold(image_layer)
+    frames = noise(2, image_layer.in_channels, 4, 5, 6)
+    near(folded(frames), image_layer(frames))
+    near(folded(frames[:, :, 0]), image_layer(frames[:, :, 0]))
+    first, state = folded.stream(frames[:, :, :1])
+    second, _ = folded.stream(frames[:, :, 1:], state)
+    near(torch.cat([first, second], 2), image_layer.stream(frames)[0])
+    check(folded.closed_form(frames.shape), count_exact(folded, frames))
+    assert folded.dendritic_norms is None
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_entry_of_the_zoo(name: str, lively: Lively) -> None:
+    small = {"cerebellum_base": {"purkinje_cells": 1, "granule_cells": 200},
+             "resnet18_granule": {"width": 8}}  # fmt: skip
+    model = lively(create_model(name, image_shape=(1, 12, 12), time_steps=2, **small.get(name, {})))
+    frames = noise(2, 1, 2, 12, 12)
+    with torch.no_grad():
+        near(fold(model)(frames), model(frames))
+
+
+# --- what is left
+
+
+@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
+def test_the_dendrites_norm_goes_where_taps_allow(mode: Any, lively: Lively) -> None:
+    across = {"filter_shape": (2, 2, 3)} if mode == "valid" else {}
+    own = cells(lively, mode=mode, norm="dendrites", **across)
+    folded: Any = fold(own)
+    assert (folded.dendritic_norm is None) == (mode == "per_dendrite")
+    same_everywhere(own, folded)
+    assert own.dendritic_norm is not None
+    nn.init.constant_(own.dendritic_norm.running_var, 0.7)  # type: ignore[arg-type]
+    with torch.no_grad():  # one scale for each neuron
+        own.dendritic_norm.weight.copy_(
+            torch.tensor([0.5, 1.5]).repeat_interleave(len(own.dendritic_norm.weight) // 2)
+        )
+    folded = fold(own)
+    assert folded.dendritic_norm is None
+    same_everywhere(own, folded)
+
+
+def test_one_column_takes_any_norm(lively: Lively) -> None:
+    own = cells(lively, mode="valid", norm="both", backend="direct")
+    folded: Any = fold(own)
+    assert folded.dendritic_norm is None
+    assert folded.soma_norm is None
+    same_everywhere(own, folded)
+
+
+@pytest.mark.parametrize(
+    ("options", "gone", "gone_if_negative"),
+    [
+        ({}, True, False),
+        ({"reduction": "max"}, True, False),
+        ({"linear_dendrites": True, "wiring": "dense"}, True, True),
+        ({"linear_dendrites": True, "reduction": "max"}, True, False),
+        ({"soma_per_neuron": True, "law": "bistable"}, True, True),
+        ({"law": "sublinear"}, False, False),
+        ({"norm": "both"}, True, False),
+        ({"transmitters": 2, "threshold": 1.0}, True, False),
+        ({"spike": True}, False, False),
+    ],
+    ids=str,
+)
+def test_the_somas_norm(options: Any, gone: bool, gone_if_negative: bool, lively: Lively) -> None:
+    made = {"norm": "soma", **options}
+    if "spike" in made:
+        made["spike"] = DendriticSpike(0.5, 0.1)
+    own = cells(lively, **made)
+    folded: Any = fold(own)
+    assert (folded.soma_norm is None) == gone
+    same_everywhere(own, folded)
+    assert own.soma_norm is not None
+    with torch.no_grad():
+        own.soma_norm.weight[0] *= -1
+    folded = fold(own)
+    assert (folded.soma_norm is None) == gone_if_negative
+    same_everywhere(own, folded)
+
+
+def test_factors_signs_and_units_become_plain_weights(lively: Lively) -> None:
+    own = cells(lively, vesicles=True, excitatory=0.5, unit_taps=True)
+    folded: Any = fold(own)
+    assert type(folded.synapses) is SparseSynapses
+    assert folded.synapses.signs is None
+    near(folded.synapses.weight, own.synapses.effective_weight())
+    near(folded.dendrites.weight, own.dendrites.taps())
+    assert folded.dendrites.tap_unit == 1
+
+
+def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
+    apart: Any = fold(cells(lively, transmitters=3))
+    assert apart.transmitters == 3
+    cable = Cable(300.0, 40.0, 100.0, 20.0)
+    for options in (
+        {"cable": cable, "hold_cable": True},
+        {"cable": cable, "hold_cable": True, "wiring": "dense"},
+        {"filter_shape": (4, 3, 3), "mode": "per_dendrite", "synapses": 10},
+        {"filter_shape": (4, 3, 3), "mode": "valid"},
+    ):
+        own = cells(lively, transmitters=3, norm="dendrites", **options)
+        folded: Any = fold(own)
+        assert folded.transmitters == 1
+        assert folded.dendrites.neurons == 2
+        same_everywhere(own, folded)
+
+
+def test_a_clamp_keeps_transmitters_and_weights_apart(lively: Lively) -> None:
+    own = cells(
+        lively, transmitters=2, threshold=1.0, filter_shape=(4, 3, 3), mode="valid", backend="fft"
+    )
+    folded: Any = fold(own)
+    assert folded.transmitters == 2
+    assert type(folded.synapses) is SparseSynapses
+    same_everywhere(own, folded)
+
+
+def test_weights_go_into_taps_that_they_meet_alone(lively: Lively) -> None:
+    own = cells(lively, filter_shape=(4, 3, 3), mode="valid", synapses=9, norm="both")
+    own.dendrites.backend = "direct"
+    folded: Any = fold(own)
+    assert type(folded.synapses) is Contacts
+    assert not list(folded.synapses.parameters())
+    same_everywhere(own, folded)
+
+
+@pytest.mark.parametrize("norm", ["none", "dendrites", "soma", "both"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"claw": True, "reduction": "sum"},
+        {"wiring": "dense", "transmitters": 2},
+        {"transmitters": 2, "synapses": 7, "excitatory": 0.5, "vesicles": True},
+        {"soma_per_neuron": True, "mode": "per_dendrite"},
+        {"unit_taps": True, "mode": "valid", "filter_shape": (2, 2, 3), "backend": "fft"},
+        {"soma_time_steps": 1},
+        {"mean_wait": 0.5, "dropout_scope": "unit"},
+    ],
+    ids=str,
+)
+def test_the_linear_control_is_one_dot_product(norm: Any, options: Any, lively: Lively) -> None:
+    own = cells(lively, linear_dendrites=True, norm=norm, **options)
+    if own.soma_norm is not None:
+        with torch.no_grad():
+            own.soma_norm.weight[0] *= -1
+    folded: Any = fold(own)
+    same_everywhere(own, folded)
+    axons = folded.dendrites.sheet_shape[1]
+    assert folded.dendrites.filter_shape == (1, axons, own.time_steps)
+    assert axons <= own.in_features
+    assert folded.dendritic_norm is None
+    assert folded.soma_norm is None
+    assert folded.transmitters == 1
+
+
+def test_the_linear_control_stays_where_one_filter_costs_more(lively: Lively) -> None:
+    """A dense listener to many axons, whose synapses share one tap each."""
+    own = lively(
+        Purkinje(
+            50, 2, sheet_shape=(1, 2), filter_shape=(1, 2, 5), mode="per_dendrite",
+            wiring="dense", linear_dendrites=True,
+        )
+    )  # fmt: skip
+    folded: Any = fold(own)
+    assert folded.dendrites.sheet_shape == (1, 2)
+    same_everywhere(own, folded)
+
+
+def test_one_filter_for_a_purkinje_cell_of_full_size() -> None:
+    own = Purkinje(300, 1, mode="valid", wiring="parallel", linear_dendrites=True, norm="both")
+    own = own.double().eval()
+    x = torch.rand(1, 300, 5, dtype=torch.float64)
+    folded: Any = fold(own)
+    with torch.no_grad():
+        near(folded(x), own(x))
+    assert folded.dendrites.weight.shape == (1, 5, 1, 300)
+
+
+def test_scales_pass_the_image_layers_rectifier_if_positive() -> None:
+    layer = GranuleConv2d(2, 2, (2, 3), time_steps=2, norm="both").double().eval()
+    frames = noise(2, 2, 3, 5, 6)
+    folded: Any = fold(layer)
+    assert folded.soma_norm is None
+    near(folded(frames), layer(frames))
+    assert layer.soma_norm is not None
+    with torch.no_grad():
+        layer.soma_norm.weight[1] = -0.5
+    folded = fold(layer)
+    assert folded.soma_norm is not None
+    near(folded(frames), layer(frames))
+
+
+# --- nested, saved, differentiated, refused
+
+
+def test_nested_models_are_folded_and_shared_modules_stay_shared(lively: Lively) -> None:
+    shared = Granule(6, 6, norm="both", sheet_shape=(4, 3), filter_shape=(2, 3, 3))
+    mixed = MixedPopulation(Granule(6, 4, norm="soma"), Purkinje(6, 2, norm="both", **SMALL))
+    model = lively(nn.Sequential(shared, nn.Sequential(shared, mixed)))
+    folded: Any = fold(model)
+    assert folded[0] is folded[1][0]
+    x = noise(2, 6, 5)
+    near(folded(x), model(x))
+    near(folded[1][1].stream(x)[0], model[1][1].stream(x)[0])  # type: ignore[index]
+
+
+def test_convolutions_of_a_sequence_take_the_norm_behind_them(lively: Lively) -> None:
+    twice = nn.Conv2d(4, 4, 3, padding=1)
+    model = lively(
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), twice, nn.BatchNorm2d(4), twice,
+            nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4, track_running_stats=False),
+        )
+    )  # fmt: skip
+    folded: Any = fold(model)
+    x = noise(2, 1, 8, 8)
+    near(folded(x), model(x))
+    kept = [type(module) for module in folded]
+    assert kept[1] is nn.Identity
+    assert kept[4] is nn.BatchNorm2d  # its convolution is used once more
+    assert kept[7] is nn.BatchNorm2d  # it takes the batch's own statistics
+
+
+def test_a_model_in_training_is_folded_as_in_evaluation() -> None:
+    model = Granule(6, 4, norm="both").double().train()
+    folded = fold(model)
+    assert model.training
+    assert not folded.training
+    assert all(not module.training for module in folded.modules())
+    x = noise(2, 6, 5)
+    near(folded(x), copy.deepcopy(model).eval()(x))
+
+
+def test_folding_draws_nothing() -> None:
+    model = Granule(6, 4, norm="both", excitatory=0.5)
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    fold(model)
+    assert torch.equal(torch.rand(1), wanted)
+
+
+def test_gradients_flow_to_the_input(population: Population) -> None:
+    x = noise(2, population.in_features, 5)
+    gradients = []
+    for model in (population, fold(population)):
+        leaf = x.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(model(leaf).sum(), leaf)[0])
+    near(*gradients)
+
+
+def test_folded_twice_is_folded_once(population: Population) -> None:
+    once: Any = fold(population)
+    twice: Any = fold(once)
+    x = noise(2, population.in_features, 5)
+    near(twice(x), once(x))
+    assert {k: v.shape for k, v in twice.state_dict().items()} == {
+        k: v.shape for k, v in once.state_dict().items()
+    }
+
+
+def test_save_and_load(population: Population) -> None:
+    folded = fold(population)
+    file = io.BytesIO()
+    torch.save(folded, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    x = noise(2, population.in_features, 5)
+    assert torch.equal(loaded(x), folded(x))
+    other = copy.deepcopy(folded)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    other.load_state_dict(folded.state_dict())
+    assert torch.equal(other(x), folded(x))
+
+
+def test_it_moves_to_another_precision_and_device(population: Population) -> None:
+    folded: Any = fold(population).float()
+    x = torch.rand(2, population.in_features, 5)
+    torch.testing.assert_close(folded(x), population(x.double()).float(), rtol=1e-3, atol=1e-4)
+    folded.to("meta")(x.to("meta"))
+    assert all(t.is_meta for t in (*folded.parameters(), *folded.buffers()))
+
+
+@pytest.mark.gpu
+def test_on_cuda(population: Population) -> None:
+    x = noise(2, population.in_features, 5)
+    folded = fold(population.cuda())
+    assert all(t.is_cuda for t in (*folded.parameters(), *folded.buffers()))
+    near(folded(x.cuda()), population(x.cuda()))
+
+
+def test_neurons_with_hooks_on_their_stages_stay_as_they_are(lively: Lively) -> None:
+    own = cells(lively, norm="both", mode="per_dendrite")
+    seen: list[Tensor] = []
+    own.soma.register_forward_hook(lambda m, args, out: seen.append(out))
+    folded: Any = fold(own)
+    assert folded.dendritic_norm is not None
+    layer = GranuleConv2d(2, 2, norm="dendrites").double().eval()
+    layer.firing.register_forward_hook(lambda m, args, out: seen.append(out))
+    assert fold(layer).dendritic_norms is not None
+
+
+def test_subclasses_with_methods_of_their_own_stay_as_they_are() -> None:
+    class Loud(Granule):
+        def fire(self, potential: Tensor, state: Any) -> Any:
+            rate, state = super().fire(potential, state)
+            return 2 * rate, state
+
+    own = Loud(6, 4, norm="both", mode="per_dendrite").double().eval()
+    folded: Any = fold(own)
+    assert folded.dendritic_norm is not None
+    x = noise(2, 6, 5)
+    near(folded(x), own(x))
+
+
+def test_what_cannot_be_folded() -> None:
+    with pytest.raises(TypeError, match=r"model is a type; expected a torch\.nn\.Module"):
+        fold(nn.ReLU)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        model = Granule(6, 4)
+    with pytest.raises(ValueError, match=r"parameter 'bias' is on meta; expected values to fold"):
+        fold(model)
