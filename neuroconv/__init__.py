@@ -22,7 +22,7 @@ from neuroconv.zoo import (
     register_model,
 )
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "DeepNuclear",

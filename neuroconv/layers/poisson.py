@@ -321,7 +321,9 @@ def _periods(mean_wait: float, mode: DropoutMode) -> list[float]:
 
 def _first_due(periods: Sequence[float], device: torch.device) -> Tensor:
     """At the start of a window a draw is due at once: (R,)."""
-    return torch.tensor([1.0] + [0.0] * (len(periods) - 1), dtype=torch.float64, device=device)
+    due = torch.zeros(len(periods), dtype=torch.float64, device=device)
+    due[0] = 1.0
+    return due
 
 
 def _renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor, Tensor]:
@@ -330,7 +332,8 @@ def _renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor
     The renewal equation u(t) = sum over d of u(t - d) P(period = d), with what has been sent ahead
     in `due`, so that chunks of a window hand on no more than the longest period.
     """
-    law = torch.tensor(periods, dtype=due.dtype, device=due.device)
+    # Number by number: a literal would come to be on the CPU, whatever the device.
+    law = torch.stack([due.new_full((), probability) for probability in periods])
     ahead = F.pad(due, (0, steps))
     for step in range(steps):
         ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)

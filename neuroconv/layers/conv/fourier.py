@@ -20,6 +20,7 @@ from neuroconv.layers.conv.sizes import Mode, output_size, padding, plain_sizes
 # Complex numbers in flight at once, over neurons, samples and steps. On a CPU they stay in its
 # cache; on a GPU they fill it and its memory still holds them.
 _CHUNK_POINTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+_LARGE_STEP, _MOST_CALLS = 1 << 15, 128  # complex numbers of a step; calls for a window
 
 
 def fft_conv(
@@ -73,13 +74,47 @@ def _before(branches: int, across: int, mode: Mode) -> tuple[int, int]:
 def _spectra(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) -> Tensor:
     """Transforms of the filters, shifted so that the tap that meets a point itself comes first."""
     branches, across = plain_sizes(filters)[2:]
-    padded = F.pad(_real(filters), (0, size[1] - across, 0, size[0] - branches))
-    return torch.fft.rfft2(torch.roll(padded, (-before[0], -before[1]), dims=(2, 3)))
+
+    def shifted(taps: Tensor) -> Tensor:
+        padded = F.pad(_real(taps), (0, size[1] - across, 0, size[0] - branches))
+        return torch.roll(padded, (-before[0], -before[1]), dims=(-2, -1))
+
+    spectra = filters.new_empty(
+        *filters.shape[:2], size[0], size[1] // 2 + 1, dtype=_complex(filters)
+    )
+    for taps in _groups(int(filters.shape[1]), int(filters.shape[0]), size):
+        spectra[:, taps] = torch.fft.rfft2(shifted(filters[:, taps]))
+    return spectra
+
+
+def _transformed(sheet: Tensor, size: tuple[int, int]) -> Tensor:
+    """Spectra of (B, N, T, P, D) sheets."""
+    sheet = _real(sheet)
+    spectra = sheet.new_empty(*sheet.shape[:3], size[0], size[1] // 2 + 1, dtype=_complex(sheet))
+    for steps in _groups(int(sheet.shape[2]), int(sheet.shape[0] * sheet.shape[1]), size):
+        spectra[:, :, steps] = torch.fft.rfft2(sheet[:, :, steps].contiguous(), s=size)
+    return spectra
+
+
+def _groups(steps: int, sheets: int, size: tuple[int, int]) -> list[slice]:
+    """Steps to transform in one call: one, where the sheets of a step are worth a call and the
+    window is no film, else all.
+
+    What a call needs beside its result is then a step's and not all steps', and stays in the cache.
+    """
+    points = sheets * size[0] * (size[1] // 2 + 1)
+    one = points >= _LARGE_STEP and steps <= _MOST_CALLS
+    return _slices(steps, 1 if one else max(1, steps))
 
 
 def _real(tensor: Tensor) -> Tensor:
     """Half-precision inputs are transformed in float32: the FFT takes no bfloat16."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _complex(tensor: Tensor) -> torch.dtype:
+    """What its transform is in."""
+    return torch.complex128 if tensor.dtype == torch.float64 else torch.complex64
 
 
 def _conjugate(spectrum: Tensor) -> Tensor:
@@ -104,36 +139,6 @@ def _slices(length: int, width: int) -> list[slice]:
     return [slice(first, min(first + width, length)) for first in range(0, length, width)]
 
 
-def _sum_past(inputs: Tensor, kernels: Tensor, steps: int) -> Tensor:
-    """For each of the last `steps`, its spectrum times the last tap's, the one before it times the
-    one before, and so on.
-
-    Shape: inputs (B, N, T, ...), kernels (N, K, ...) -> (B, N, steps, ...)
-    """
-    time_steps, k_time = inputs.shape[2], kernels.shape[1]
-    first = time_steps - steps
-    total = inputs[:, :, first:] * kernels[:, k_time - 1].unsqueeze(1)
-    for lag in range(1, min(time_steps, k_time)):
-        start = max(first, lag)  # the first step that has one so long before it
-        past = inputs[:, :, start - lag : time_steps - lag]
-        total[:, :, start - first :].addcmul_(past, kernels[:, k_time - 1 - lag].unsqueeze(1))
-    return total
-
-
-def _sum_future(grads: Tensor, kernels: Tensor) -> Tensor:
-    """The transpose of `_sum_past` over all steps: a step reaches as many later ones as there are
-    taps.
-
-    Shape: grads (B, N, T, ...), kernels (N, K, ...) -> (B, N, T, ...)
-    """
-    time_steps, k_time = grads.shape[2], kernels.shape[1]
-    total = grads * kernels[:, k_time - 1].unsqueeze(1)
-    for lag in range(1, min(time_steps, k_time)):
-        later = grads[:, :, lag:]
-        total[:, :, :-lag].addcmul_(later, kernels[:, k_time - 1 - lag].unsqueeze(1))
-    return total
-
-
 def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
     """Products summed over batch and steps, (B, N, S, ...) twice -> (N, ...).
 
@@ -144,7 +149,40 @@ def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
     total = first * second
     for each, other in rest:
         total[:, :, : each.shape[2]].addcmul_(each, other)
-    return total.sum((0, 2))
+    return total[0, :, 0] if total.shape[0] == total.shape[2] == 1 else total.sum((0, 2))
+
+
+def _steps_back(
+    spectra: Tensor, kernels: Tensor, target: Tensor, size: tuple[int, int], *, past: bool
+) -> None:
+    """Writes to `target` (B, N, steps, P', D') what comes back of the sums over past steps, or over
+    future ones, cut to its size: step by step where a step is worth it.
+
+    Shape: spectra (B, N, T, ...), kernels (N, K, ...)
+    """
+    time_steps, k_time, steps = spectra.shape[2], kernels.shape[1], int(target.shape[2])
+    batch, neurons, _, rows, cols = plain_sizes(target)
+    before = time_steps - steps
+    for group in _groups(steps, batch * neurons, size):
+        start, end = before + group.start, before + group.stop
+        total = spectra[:, :, start:end] * kernels[:, k_time - 1].unsqueeze(1)
+        for lag in range(1, min(time_steps, k_time)):
+            kernel = kernels[:, k_time - 1 - lag].unsqueeze(1)
+            if past and (first := max(start, lag)) < end:  # that has one so long before it
+                total[:, :, first - start :].addcmul_(
+                    spectra[:, :, first - lag : end - lag], kernel
+                )
+            if not past and (last := min(end, time_steps - lag)) > start:  # or after it
+                later = spectra[:, :, start + lag : last + lag]
+                total[:, :, : last - start].addcmul_(later, kernel)
+        if past:
+            back = torch.fft.irfft2(total, s=size)
+        else:  # one axis after the other: what the first leaves behind is not held by the second
+            back = torch.fft.ifft(total, dim=-2)
+            del total
+            back = torch.fft.irfft(back[..., :rows, :], n=size[1])
+        target[:, :, group] = back[..., :rows, :cols]
+        del back  # before the next step needs its room
 
 
 def _forward(
@@ -163,10 +201,8 @@ def _forward(
             else spectra[cells]
         )
         for samples in all_samples:
-            inputs = torch.fft.rfft2(_real(sheet[samples, cells]).contiguous(), s=size)
-            products = _sum_past(inputs, kernels, steps)
-            del inputs
-            potential[samples, cells] = torch.fft.irfft2(products, s=size)[..., :rows, :cols]
+            inputs = _transformed(sheet[samples, cells], size)
+            _steps_back(inputs, kernels, potential[samples, cells], size, past=True)
     return potential
 
 
@@ -195,7 +231,7 @@ class _FFTConv(torch.autograd.Function):
         size = fft_size((sites, dendrites), (branches, across), ctx.mode)
         before = _before(branches, across, ctx.mode)
         grad_sheet = sheet.new_empty(sheet.shape) if to_sheet else None
-        grad_filters = filters.new_zeros(filters.shape) if to_filters else None
+        grad_filters = None
         lags = range(min(time_steps, k_time))
         points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
         all_cells, all_samples = _chunks(sheet, points)
@@ -203,26 +239,48 @@ class _FFTConv(torch.autograd.Function):
             kernels = _spectra(filters[cells], size, before) if to_sheet else None
             totals: list[Tensor] | None = None
             for samples in all_samples:
-                grads = torch.fft.rfft2(_real(grad[samples, cells]).contiguous(), s=size)
+                grads = _transformed(grad[samples, cells], size)
                 if grad_sheet is not None and kernels is not None:
-                    back = torch.fft.irfft2(_sum_future(grads, kernels), s=size)
-                    grad_sheet[samples, cells] = back[..., :sites, :dendrites]
-                    del back
+                    _steps_back(grads, kernels, grad_sheet[samples, cells], size, past=False)
+                    if samples is all_samples[-1]:
+                        kernels = None  # the rest needs its room
                 if to_filters:
-                    inputs = torch.fft.rfft2(_real(sheet[samples, cells]).contiguous(), s=size)
-                    grads = _conjugate(grads)
-                    products = [
-                        _sum_steps(inputs[:, :, : time_steps - lag], grads[:, :, lag:])
-                        for lag in lags
-                    ]
-                    totals = products if totals is None else _added(totals, products)
-            if grad_filters is not None and totals is not None:
+                    grads.conj_physical_()
+                    totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
+                del grads
+            if to_filters and totals is not None:
+                if grad_filters is None:
+                    grad_filters = filters.new_zeros(filters.shape)
                 # The forward pass shifted the filter by its padding; its gradient is shifted back.
                 for lag, total in zip(lags, totals, strict=True):
                     shifted = torch.roll(torch.fft.irfft2(total, s=size), before, dims=(1, 2))
                     grad_filters[cells, k_time - 1 - lag] = shifted[:, :branches, :across]
+        if to_filters and grad_filters is None:  # an empty batch
+            grad_filters = filters.new_zeros(filters.shape)
         return grad_sheet, grad_filters, None, None
 
 
-def _added(totals: list[Tensor], more: list[Tensor]) -> list[Tensor]:
-    return [total.add_(each) for total, each in zip(totals, more, strict=True)]
+def _sum_pairs(
+    sheet: Tensor, grads: Tensor, size: tuple[int, int], lags: range, totals: list[Tensor] | None
+) -> list[Tensor]:
+    """Adds to the totals, one for each lag, the sum over batch and steps of the products of a
+    step's spectrum with the gradient's of so many steps later.
+
+    Shape: sheet (B, N, T, P, D), grads (B, N, T, ...), conjugate -> (N, ...) each
+    """
+    batch, neurons, time_steps = plain_sizes(sheet)[:3]
+    for group in _groups(time_steps, batch * neurons, size):
+        inputs = torch.fft.rfft2(_real(sheet[:, :, group]).contiguous(), s=size)
+        for lag in lags:
+            last = min(group.stop, time_steps - lag)
+            if last <= group.start:
+                continue
+            later = grads[:, :, group.start + lag : last + lag]
+            product = _sum_steps(inputs[:, :, : last - group.start], later)
+            if totals is not None and len(totals) > lag:
+                totals[lag] += product
+            else:
+                totals = [*(totals or []), product]
+            del product
+        del inputs  # before the next step's transform needs its room
+    return totals or []
