@@ -1,9 +1,8 @@
 """Several processes: the time of a data-parallel step, measured here and projected for more."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
-
-import torch
 
 from neuroconv.bench.record import Bench, Figure, Row
 from neuroconv.training.scaling import MeasuredStep, measure_scaling, project_step
@@ -38,7 +37,8 @@ def _measured(one: MeasuredStep, two: MeasuredStep) -> Row:
 
 def _projected(one: MeasuredStep, half: MeasuredStep, two: MeasuredStep, processes: int) -> Row:
     """A step whose compute time falls with its images as it was measured to fall by half."""
-    share = (half.step_seconds / one.step_seconds) ** torch.tensor(float(processes)).log2().item()
+    by_half = max(0.5, half.step_seconds / one.step_seconds)  # no better than in proportion
+    share = by_half ** math.log2(processes)
     step = project_step(
         processes=processes,
         images=one.images,

@@ -21,7 +21,7 @@ from neuroconv.layers.conv import (
     conv_macs,
     dendritic_conv,
     filter_transform,
-    matmul_form,
+    joins_tree,
     needed_steps,
     output_size,
 )
@@ -148,15 +148,13 @@ class DendriticConv(nn.Module):
             batch=batch, neurons=self.neurons, steps=steps, device=self.weight.device.type,
         )  # fmt: skip
 
-    def unrolls(self, batch: int, time_steps: int, gradients: bool) -> bool:
-        """Whether a large population of this kind would run as products of unrolled filters."""
+    def joins(self, batch: int, time_steps: int, gradients: bool) -> bool:
+        """Whether a tree of such dendrites runs as one stage; see `joins_tree`."""
         branches, across, k_time = self.filter_shape
-        window, taps = (time_steps, *self.sheet_shape), (k_time, branches, across)
-        chosen = choose_backend(
-            window, taps, self.mode, self.backend,
+        return joins_tree(
+            (time_steps, *self.sheet_shape), (k_time, branches, across), self.mode, self.backend,
             batch=batch, gradients=gradients, device=self.weight.device.type,
         )  # fmt: skip
-        return chosen == "matmul" and matmul_form(window, taps, self.mode, time_steps) == "unrolled"
 
     def _transform(self, batch: int, time_steps: int, steps: int) -> Transform:
         branches, across, k_time = self.filter_shape

@@ -196,7 +196,8 @@ def test_waits_run_on_in_training(mode: Any, scope: Any) -> None:
     torch.testing.assert_close(rates[1], rates[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(rates[2], rates[0], rtol=0, atol=1e-12)
     torch.manual_seed(5)
-    assert torch.equal(cells(activity), rates[0])
+    # Step for step the same cells wait; what fires may be summed in another order.
+    torch.testing.assert_close(cells(activity), rates[0], rtol=0, atol=1e-12)
     assert not torch.equal(cells(activity), rates[0])  # draws run on, state does not
     if scope == "neuron":
         assert 0.2 < (rates[0] == 0).double().mean() < 0.8

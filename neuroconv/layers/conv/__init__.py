@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.layers.conv.across import across_conv
-from neuroconv.layers.conv.choice import choose_backend
+from neuroconv.layers.conv.choice import choose_backend, joins_tree
 from neuroconv.layers.conv.costs import conv_flops, conv_macs, fft_products, matmul_form
 from neuroconv.layers.conv.fourier import fft_conv, fft_size, filter_spectra
 from neuroconv.layers.conv.sizes import (
@@ -57,6 +57,7 @@ __all__ = [
     "dendritic_conv",
     "fft_products",
     "filter_transform",
+    "joins_tree",
     "matmul_form",
     "needed_steps",
     "output_size",

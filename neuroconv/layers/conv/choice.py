@@ -29,7 +29,7 @@ _SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
     "cpu": {
         "direct": (7.0e-05, 6.4e-11, 1.1e-10, 2.2e-09, 2.3e-08),
         "direct, one neuron": (6.2e-05, 2.9e-10, 9.5e-11, 6.5e-10, 0.0),
-        "fft": (1.1e-04, 2.4e-10, 3.9e-10, 2.8e-08, 1.7e-09),
+        "fft": (1.1e-04, 1.9e-10, 3.9e-10, 2.3e-08, 1.7e-09),
         "unrolled": (8.6e-05, 1.1e-05, 1.5e-11, 7.0e-09, 1.5e-09, 2.4e-08),
         "across": (6.6e-05, 1.5e-11, 4.3e-10, 1.6e-09, 4.0e-07),
     },
@@ -81,6 +81,32 @@ def choose_backend(
     return min(times, key=lambda each: times[each])
 
 
+def joins_tree(
+    sheet: Triple,
+    taps: Triple,
+    mode: Mode,
+    backend: Backend = "auto",
+    *,
+    batch: int,
+    gradients: bool,
+    device: str = "cpu",
+) -> bool:
+    """Whether a large population of such trees is fastest from axons to soma as one stage, which is
+    the unrolled product with its inputs heard and its outputs summed in the cache (`layers.tree`).
+
+    Arguments as in `choose_backend`; the window's steps all come out.
+    """
+    check_choice("backend", backend, BACKENDS)
+    if matmul_form(sheet, taps, mode, sheet[0]) != "unrolled" or backend in ("direct", "fft"):
+        return False
+    if backend == "matmul":
+        return True
+    times = model_seconds(
+        sheet, taps, mode, batch=batch, neurons=1024, gradients=gradients, device=device
+    )
+    return _JOINED * times["matmul"] <= min(times["direct"], times["fft"])
+
+
 def model_seconds(
     sheet: Triple,
     taps: Triple,
@@ -105,12 +131,14 @@ def model_seconds(
 
 # Both passes together, in forward passes. Of a grouped conv3d the gradient to the weights is slow.
 _BOTH_WAYS = {
-    "direct": 5.5,
-    "direct, one neuron": 8.0,
+    "direct": 9.0,
+    "direct, one neuron": 9.0,
     "fft": 2.6,
     "unrolled": 3.6,
-    "across": 3.5,
+    "across": 4.5,
 }
+# What a tree takes as one stage, in times of the unrolled product alone; measured on granule cells.
+_JOINED = 0.3
 BACKEND_OF: dict[str, Backend] = {
     "direct": "direct",
     "direct, one neuron": "direct",

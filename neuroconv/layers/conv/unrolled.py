@@ -93,7 +93,9 @@ def reroll(grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode) 
     """
     neurons, k_time, branches, across = shape
     tap = _taps(sheet, (branches, across), mode, grad.device)
-    chosen = F.one_hot(tap.flatten(), branches * across + 1)[:, :-1].contiguous().to(grad)
+    # Not by one_hot, which looks at the values and would wait for a GPU.
+    each = torch.arange(branches * across, device=grad.device)
+    chosen = (tap.flatten()[:, None] == each).to(grad.dtype)
     return (grad.reshape(neurons * k_time, -1) @ chosen).view(shape)
 
 
