@@ -417,7 +417,7 @@ def counted_macs(window: Triple, taps: Triple, mode: str, backend: str) -> int:
         for then, _, dendrite in np.ndindex(*window)
         if 0 <= now - then < taps[0] and (mode != "per_dendrite" or dendrite == d)
     )
-    if mode == "same" or (mode == "valid" and taps[2] < window[2]):
+    if mode != "valid" or taps[2] < window[2] or window[2] == 1:
         return unrolled
     # A filter over all dendrites: or each tap of time and branch once with each step and site.
     across = sum(1 for _ in np.ndindex(*window) for _ in np.ndindex(*taps[:2]))

@@ -62,7 +62,7 @@ def matmul_macs(sheet: Triple, taps: Triple, mode: Mode, steps: int) -> dict[str
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
     joined = sites * dendrites * rows * cols
     forms = {"unrolled": joined * step_pairs(time_steps, k_time, steps)}
-    if mode == "valid" and across == dendrites:
+    if mode == "valid" and across == dendrites > 1:
         forms["across"] = k_time * branches * dendrites * time_steps * sites
     return forms
 
