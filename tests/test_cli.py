@@ -646,6 +646,7 @@ def test_the_whole_zoo_is_profiled_in_seconds(call: Call, tmp_path: Path) -> Non
     assert names == [*CELL_CLASSES, *list_models()]
 
 
+@pytest.mark.slow  # two seconds by the clock: for a machine that does nothing else
 @pytest.mark.parametrize("cell", ["granule", "purkinje"])
 def test_a_window_of_2000_steps_is_profiled_in_no_time(cell: str) -> None:
     start = time.perf_counter()

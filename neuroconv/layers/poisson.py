@@ -113,12 +113,14 @@ class PoissonDropout(nn.Module):
             state = DropoutState(waiting, _first_due(self.periods, rate.device))
         _check_state(state, cells)
         mean = rate.new_full(cells, self.mean_wait, dtype=torch.float32)
-        waiting, fires = state.waiting, []
-        for _ in range(rate.shape[2]):
-            waiting = torch.where(waiting < self.draw_below, torch.poisson(mean), waiting)
-            fires.append(waiting == 0)
+        waiting, waits = state.waiting, []
+        # All steps' draws at once, the steps one after another as single calls would draw them.
+        draws = torch.poisson(mean.expand(rate.shape[2], *mean.shape).contiguous())
+        for draw in draws.unbind():
+            waiting = torch.where(waiting < self.draw_below, draw, waiting)
+            waits.append(waiting)
             waiting = waiting - 1
-        fired = torch.stack(fires, 2)
+        fired = torch.stack(waits, 2) == 0
         if not unit:
             fired = fired.view(*fired.shape, *[1] * (rate.dim() - 3))
         probability, due = self._probability(state.due, rate.shape[2])
@@ -335,8 +337,13 @@ def _renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor
     # Number by number: a literal would come to be on the CPU, whatever the device.
     law = torch.stack([due.new_full((), probability) for probability in periods])
     ahead = F.pad(due, (0, steps))
-    for step in range(steps):
-        ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)
+    if not steps or torch.compiler.is_compiling():
+        for step in range(steps):
+            ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)
+    else:  # views made all at once: a window of thousands of steps is as many small operators
+        reached = ahead[1:].unfold(0, len(law), 1).unbind()
+        for now, later in zip(ahead.unbind()[:steps], reached, strict=False):
+            later.addcmul_(now, law)
     return ahead[:steps], ahead[steps:].clone()
 
 

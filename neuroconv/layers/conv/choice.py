@@ -91,20 +91,16 @@ def joins_tree(
     gradients: bool,
     device: str = "cpu",
 ) -> bool:
-    """Whether a large population of such trees is fastest from axons to soma as one stage, which is
-    the unrolled product with its inputs heard and its outputs summed in the cache (`layers.tree`).
+    """Whether a large population of such trees runs from axons to soma as one stage, which is the
+    unrolled product with its inputs heard and its outputs summed in the cache (`layers.tree`).
 
     Arguments as in `choose_backend`; the window's steps all come out.
     """
     check_choice("backend", backend, BACKENDS)
-    if matmul_form(sheet, taps, mode, sheet[0]) != "unrolled" or backend in ("direct", "fft"):
-        return False
-    if backend == "matmul":
-        return True
-    times = model_seconds(
-        sheet, taps, mode, batch=batch, neurons=1024, gradients=gradients, device=device
+    chosen = choose_backend(
+        sheet, taps, mode, backend, batch=batch, gradients=gradients, device=device
     )
-    return _JOINED * times["matmul"] <= min(times["direct"], times["fft"])
+    return chosen == "matmul" and matmul_form(sheet, taps, mode, sheet[0]) == "unrolled"
 
 
 def model_seconds(
@@ -137,8 +133,6 @@ _BOTH_WAYS = {
     "unrolled": 3.6,
     "across": 4.5,
 }
-# What a tree takes as one stage, in times of the unrolled product alone; measured on granule cells.
-_JOINED = 0.3
 BACKEND_OF: dict[str, Backend] = {
     "direct": "direct",
     "direct, one neuron": "direct",

@@ -129,8 +129,8 @@ def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
     batch, neurons = plain_sizes(tensor)[:2]
     # On meta as on the CPU, that a count there is the CPU's; but no more chunks than take no time.
     room = max(1, _CHUNK_POINTS["cuda" if tensor.is_cuda else "cpu"] // points)
-    if tensor.is_meta:
-        room = max(room, -(-batch * neurons // 256))
+    if tensor.is_meta and batch * neurons > 16 * room:
+        room = max(1, batch * neurons)
     samples = max(1, min(batch, room))
     return _slices(neurons, max(1, room // samples)), _slices(batch, samples)
 

@@ -204,8 +204,8 @@ def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
     width = neurons
     if tensor.is_cpu or tensor.is_meta:  # on meta too, that a count there is the CPU's
         width = max(_LEAST_NEURONS, _CHUNK_FLOATS // max(1, floats))
-    if tensor.is_meta:  # but no more chunks than take no time
-        width = max(width, -(-neurons // 256))
+    if tensor.is_meta and neurons > 16 * width:  # but no more chunks than take no time
+        width = neurons
     for first in range(0, neurons, width):
         yield slice(first, min(first + width, neurons))
 
