@@ -202,7 +202,6 @@ def test_spikes_leave_as_whole_counts_in_training_and_as_rates_in_evaluation() -
     assert network(activity).shape == (4, 60)
 
 
-@pytest.mark.xfail(reason="sums in another order as one stage", strict=False)
 def test_release_or_wait_replaces_the_dropout() -> None:
     cells = open_granules(output=ReleaseOrWait(mean_wait=0.5, wait_ms=20.0, step_ms=5.0))
     activity = torch.rand(4, 8, 9)
@@ -215,7 +214,8 @@ def test_release_or_wait_replaces_the_dropout() -> None:
     assert not rate[:, :, 1:4][asleep].any()
     potential, _ = cells.eval().integrate(activity)
     assert (potential > 0).all()
-    assert torch.equal(cells(activity), potential)
+    assert torch.equal(cells.stream(activity)[0], potential)
+    torch.testing.assert_close(cells(activity), potential)  # as one stage, in another order
 
 
 def test_the_default_output_is_the_cells_waits() -> None:

@@ -60,9 +60,6 @@ def test_a_folded_population_is_the_population(population: Population) -> None:
     assert any(p.requires_grad for p in population.parameters())
 
 
-@pytest.mark.xfail(
-    reason="a folded population may run by another backend, of more FLOPs", strict=False
-)
 def test_a_folded_population_states_all_that_runs(population: Population) -> None:
     folded: Any = fold(population)
     x = torch.zeros(3, population.in_features, 5, dtype=torch.float64)
@@ -74,7 +71,8 @@ def test_a_folded_population_states_all_that_runs(population: Population) -> Non
     def flop(each: Any) -> int:
         return sum(cost.flop for cost in each.closed_form(torch.Size((32, *x.shape[1:]))))
 
-    assert flop(folded) <= flop(population)
+    if flop(folded) > flop(population):  # all above holds; this is owed
+        pytest.xfail("a folded population may run by another backend, of more FLOPs")
 
 
 def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:
