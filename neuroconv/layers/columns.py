@@ -20,7 +20,7 @@ from neuroconv.layers.counting import is_counting
 
 # Floats of a column to go through at once: they stay in the second-level caches of two cores.
 _CHUNK_FLOATS = 1 << 20
-_ROW_FLOATS = 4096
+_ROW_FLOATS = 1024
 
 
 class Statistics(NamedTuple):
@@ -207,36 +207,32 @@ class _Columns(torch.autograd.Function):
         gain, scale, offset, mean, variance, *columns = ctx.saved_tensors
         units, linear = ctx.units, ctx.linear
         grad = grad.contiguous()
-        own_statistics = mean.numel() > 0
         across = [_across(each, grad.shape[1]) for each in (scale, offset)]
         results = []
         to_gain, to_shift = (None, None) if gain is None else (torch.zeros_like(gain) for _ in "12")
+        spare = torch.empty_like(grad[_rows(grad)[0]])
         for dendrite, column in enumerate(columns):
             passed = torch.empty_like(column)
             sums = column.new_zeros(2, column.shape[1])
             for rows in _rows(column):
                 own, potential = passed[rows], column[rows]
-                spare = torch.empty_like(own)
                 if linear:
                     own.copy_(grad[rows])
                 else:
-                    z = _scaled(potential, across, dendrite, spare)
+                    z = _scaled(potential, across, dendrite, spare[: len(own)])
                     torch.ops.aten.threshold_backward.grad_input(grad[rows], z, 0, grad_input=own)
                 if gain is not None:
-                    sums[0] += own.sum(0)
-                    sums[1] += torch.mul(own, potential, out=spare).sum(0)
+                    sums += _sums(own, potential, spare[: len(own)])
             if gain is not None:
                 assert to_gain is not None
                 assert to_shift is not None
                 pushed, met = sums.view(2, -1, units).sum(1)  # of each unit: gradient, and x it
                 to_shift[dendrite] = pushed
-                if own_statistics:
-                    deviation = (variance[dendrite] + ctx.eps).rsqrt()
-                    to_gain[dendrite] = (met - mean[dendrite] * pushed) * deviation
-                    _through_the_norm(
-                        passed, column, units, scale[dendrite], mean[dendrite], deviation,
-                        pushed, to_gain[dendrite],
-                    )  # fmt: skip
+                if mean.numel():  # the columns' own statistics
+                    norm = _Norm(mean[dendrite], (variance[dendrite] + ctx.eps).rsqrt())
+                    to_gain[dendrite] = (met - norm.mean * pushed) * norm.deviation
+                    both = (pushed, to_gain[dendrite])
+                    _through_the_norm(passed, column, scale[dendrite], norm, both, spare)
                 else:
                     to_gain[dendrite] = met
                     assert across[0] is not None
@@ -245,26 +241,44 @@ class _Columns(torch.autograd.Function):
         return to_gain, to_shift, None, None, None, None, *results
 
 
+class _Norm(NamedTuple):
+    """Of one dendrite of each unit, (U,): mean, and 1 / the standard deviation."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
+    """Of each number of a row, over the rows: the gradient, and the potential times it."""
+    if own.is_meta or is_counting():  # an operator that a counter would take for a whole norm
+        return torch.stack([own.sum(0), torch.mul(own, potential, out=spare).sum(0)])
+    none, one = own.new_zeros(own.shape[1]), own.new_ones(own.shape[1])
+    norm = torch.ops.aten.native_batch_norm_backward
+    asked = [False, True, True]
+    _, met, pushed = norm(own, potential, one, None, None, none, one, True, 0.0, asked)
+    return torch.stack([pushed, met])
+
+
 def _through_the_norm(
     passed: Tensor,
     column: Tensor,
-    units: int,
     scale: Tensor,
-    mean: Tensor,
-    deviation: Tensor,
-    pushed: Tensor,
-    to_gain: Tensor,
+    norm: _Norm,
+    sums: tuple[Tensor, Tensor],
+    spare: Tensor,
 ) -> None:
     """Turns the gradient after a norm into the one before it, in place: what moves the mean or the
-    variance of all is taken off each."""
-    count = column.numel() // units
-    by_value = -scale * deviation * to_gain / count
-    constant = -scale * pushed / count - mean * by_value
-    repeated = (each.repeat(column.shape[1] // units) for each in (scale, by_value, constant))
-    scale, by_value, constant = repeated
+    variance of all is taken off each. `sums` are the gradients to shift and gain, (U,)."""
+    to_shift, to_gain = sums
+    count = column.numel() // len(scale)
+    by_value = -scale * norm.deviation * to_gain / count
+    constant = -scale * to_shift / count - norm.mean * by_value
+    width = column.shape[1] // len(scale)
+    scale, by_value, constant = (each.repeat(width) for each in (scale, by_value, constant))
     for rows in _rows(column):
         own = passed[rows]
-        torch.addcmul(torch.addcmul(constant, column[rows], by_value), own, scale, out=own)
+        other = torch.addcmul(constant, column[rows], by_value, out=spare[: len(own)])
+        torch.addcmul(other, own, scale, out=own)
 
 
 def _across(values: Tensor | None, width: int) -> Tensor | None:

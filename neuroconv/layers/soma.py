@@ -53,22 +53,23 @@ class SomaFilter(nn.Module):
         matrix = causal_matrix(self.weight, current.shape[2])
         if current.dim() == 3:
             return F.linear(current, matrix)
-        if current.dim() == 5 and current.stride(1) == 1 and current.shape[1] > 1:
-            # Units innermost in memory, and steps next to them, as joined columns leave them.
-            places = current.permute(0, 3, 4, 2, 1)
-            mixed = F.conv1d(places.flatten(0, 2), matrix.unsqueeze(-1))
-            return mixed.reshape(places.shape).permute(0, 4, 3, 1, 2)
+        if not torch.jit.is_tracing() and _units_lie_innermost(current):
+            # Units innermost in memory, as joined columns leave them: a copy with the steps
+            # outermost makes one long product of what is else one small product for each place.
+            order = [2, *(axis for axis in current.dim_order() if axis != 2)]
+            steps_first = current.permute(order).contiguous()
+            mixed = (matrix @ steps_first.flatten(1)).view(steps_first.shape)
+            return mixed.permute([order.index(axis) for axis in range(5)])
         # Else time next to the batch, as image layers keep their maps: no copy is made of either.
         steps_first = current.transpose(1, 2)
-        mixed = F.conv1d(steps_first.flatten(2), matrix.unsqueeze(-1))
-        return mixed.reshape(steps_first.shape).transpose(1, 2)
+        mixed = matrix @ steps_first.flatten(2)
+        return mixed.view(steps_first.shape).transpose(1, 2)
 
     def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
         """A shared filter runs as a T x T matrix over the window: T inputs for each output."""
         if self.neurons is not None:
             return (Cost("soma", {"convolution": current.numel() * self.time_steps}),)
-        family = "matmul" if len(current) == 3 else "convolution"
-        return (Cost("soma", {family: current.numel() * current[2]}),)
+        return (Cost("soma", {"matmul": current.numel() * current[2]}),)
 
     def extra_repr(self) -> str:
         return f"time_steps={self.time_steps}, neurons={self.neurons}"
@@ -88,6 +89,10 @@ class FiringRate(nn.Module):
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         return (Cost("firing", pointwise=potential.numel()),)
+
+
+def _units_lie_innermost(maps: Tensor) -> bool:
+    return maps.dim() == 5 and maps.stride(1) == 1 and maps.shape[1] > 1
 
 
 def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:

@@ -5,7 +5,7 @@ K_H x K_W the patch: its columns are the K_W dendrites, its rows the K_H branche
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from neuroconv.layers.autocast import autocast_dtype
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
 from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, rectified_sum
 from neuroconv.layers.cost import Cost
+from neuroconv.layers.patches import Reading, dendrite_maps
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter, causal_matrix
 from neuroconv.layers.spike import DendriticSpike
@@ -217,11 +218,11 @@ class GranuleConv2d(nn.Module):
         norm = self.soma_norm
         assert norm is not None
         if self._joins_columns(potential) and joins([norm]):
-            # As the dendrites' norms run: units innermost in memory, as the columns left them.
-            places = potential.permute(0, 3, 4, 2, 1).flatten(0, 2).flatten(1)
-            normal = norm_sum([norm], [places], linear=True)
-            size = potential.shape
-            return normal.view(size[0], size[3], size[4], size[2], size[1]).permute(0, 4, 3, 1, 2)
+            # As the dendrites' norms run: units innermost, the other axes as they lie in memory.
+            order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
+            places = potential.permute(order)
+            normal = norm_sum([norm], [places.reshape(-1, places.shape[-1])], linear=True)
+            return normal.view(places.shape).permute([order.index(axis) for axis in range(5)])
         steps_first = potential.transpose(1, 2)
         normal = norm(steps_first.flatten(0, 1)).unflatten(0, steps_first.shape[:2])
         return normal.transpose(1, 2)
@@ -229,12 +230,13 @@ class GranuleConv2d(nn.Module):
     def _dendrites(self, frames: Tensor) -> Tensor:
         """The summed rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
         batch, _, steps = frames.shape[:3]
+        norms = None if self.dendritic_norms is None else list(self.dendritic_norms)
+        joined = self._joins_columns(frames) and self.spike is None
+        fire = self._fire_joined if joined and (norms is None or joins(norms)) else self._fire
         if self.time_steps == 1:  # steps do not meet: each is an image of its own
-            maps = frames.transpose(1, 2).flatten(0, 1)
-            return self._fire(maps, 1).unflatten(0, (batch, steps)).transpose(1, 2)
-        # Time folds into the channels of a 2-D convolution: several times faster than conv3d.
-        maps = frames.transpose(1, 2).flatten(1, 2)
-        return self._fire(maps, steps).unflatten(1, (steps, -1)).transpose(1, 2)
+            images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+            return fire(images, norms).squeeze(2).unflatten(0, (batch, steps)).transpose(1, 2)
+        return fire(frames, norms)
 
     def _joins_columns(self, maps: Tensor) -> bool:
         """Whether norm, rectifier and sum of the dendrites run as one stage (`layers.columns`).
@@ -247,13 +249,19 @@ class GranuleConv2d(nn.Module):
         here = maps.is_cpu or maps.is_meta
         return here and plain and not looked_at and autocast_dtype(maps) is None
 
-    def _fire(self, maps: Tensor, steps: int) -> Tensor:
-        """The summed rates of all dendrites: (B, T * C, H, W) -> (B, T * U, H', W')."""
-        norms = None if self.dendritic_norms is None else list(self.dendritic_norms)
-        if self._joins_columns(maps) and self.spike is None and (norms is None or joins(norms)):
-            return self._fire_joined(maps, steps, norms)
+    def _fire(self, frames: Tensor, norms: list[nn.Module] | None) -> Tensor:
+        """The summed rates of all dendrites: (B, C, T, H, W) -> (B, U, T, H', W')."""
+        steps = frames.shape[2]
+        # Time folds into the channels of a 2-D convolution: several times faster than conv3d.
+        maps = frames.transpose(1, 2).flatten(1, 2)
+        top, bottom, left, right = self.padding
+        padded = F.pad(maps, (left, right, top, bottom))
+        columns_out = self.output_size(maps.shape[2], maps.shape[3])[1]
+        reach = self.stride[1] * (columns_out - 1) + 1
+        starts = [dendrite * self.dilation[1] for dendrite in range(self.kernel_size[1])]
+        read = [padded[..., start : start + reach] for start in starts]
         total: Tensor | None = None
-        for dendrite, potential in enumerate(self._potentials(maps, steps)):
+        for dendrite, potential in enumerate(self._potentials(read, steps)):
             if norms is not None:
                 flat = potential.unflatten(1, (steps, -1)).flatten(0, 1)
                 potential = norms[dendrite](flat).view_as(potential)
@@ -262,54 +270,53 @@ class GranuleConv2d(nn.Module):
             rate = potential if self.linear_dendrites else potential.relu()
             total = rate if total is None else total + rate
         assert total is not None
-        return total
+        return total.unflatten(1, (steps, -1)).transpose(1, 2)
 
-    def _fire_joined(self, maps: Tensor, steps: int, norms: list[nn.Module] | None) -> Tensor:
+    def _fire_joined(self, frames: Tensor, norms: list[nn.Module] | None) -> Tensor:
         """The same, with norm, rectifier and sum as one stage; units innermost in memory."""
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        columns = []
-        for potential in self._potentials(maps, steps, torch.channels_last):
-            size = potential.shape
-            if maps.is_meta:  # whose convolutions know no layout: a view, as the CPU's is one
-                columns.append(potential.view(-1, size[1]))
-            else:
-                columns.append(potential.permute(0, 2, 3, 1).reshape(-1, size[1]))
+        steps = frames.shape[2]
+        columns_out = self.output_size(frames.shape[3], frames.shape[4])[1]
+        (branches, width), (row_stride, stride) = self.kernel_size, self.stride
+        row_step = row_stride if branches == 1 else 1
+        reading = Reading(self.padding, width, self.dilation[1], stride, columns_out, row_step)
+        read = dendrite_maps(frames, reading)
+        # Convolutions on meta know no layout: there it is a view, as the CPU's is one.
+        columns = [
+            potential.view(-1, potential.shape[1])
+            if frames.is_meta
+            else potential.permute(0, 2, 3, 1).reshape(-1, potential.shape[1])
+            for potential in self._potentials(read, steps, lying=True)
+        ]
         if norms is None:
             total = rectified_sum(columns, self.out_channels, self.linear_dendrites)
         else:
             total = norm_sum(norms, columns, self.linear_dendrites)
-        return total.view(size[0], size[2], size[3], size[1]).permute(0, 3, 1, 2)
+        lying = (columns_out, frames.shape[0], -1, steps, self.out_channels)
+        return total.view(lying).permute(1, 4, 3, 2, 0)
 
     def _potentials(
-        self,
-        maps: Tensor,
-        steps: int,
-        memory_format: torch.memory_format = torch.preserve_format,
+        self, read: Sequence[Tensor], steps: int, lying: bool = False
     ) -> Iterator[Tensor]:
-        """Of each dendrite, (B, T * C, H, W) -> (B, T * U, H', W'): one convolution each, in the
-        memory format that is asked for."""
-        top, bottom, left, right = self.padding
-        padded = F.pad(maps, (left, right, top, bottom))
-        columns_out = self.output_size(maps.shape[2], maps.shape[3])[1]
-        reach = self.stride[1] * (columns_out - 1) + 1
+        """Of each dendrite, by one convolution of the maps that it reads.
+
+        Shape:
+            (B, T * C, H*, W*) -> (B, T * U, H', W'); `lying`, as `dendrite_maps` gives them,
+            (1, T * C, W' * B, H*) -> (1, T * U, W' * B, H')
+        """
         taps = _fold_time(self.kernel(), steps)
+        stride, dilation = self.stride, (self.dilation[0], 1)
+        if lying:
+            taps = taps.transpose(2, 3)
+            row_stride = 1 if self.kernel_size[0] == 1 else self.stride[0]  # else left out before
+            stride, dilation = (1, row_stride), (1, self.dilation[0])
         groups = self.groups if self._natural_groups and self.channels is None else 1
-        for dendrite in range(self.kernel_size[1]):
-            start = dendrite * self.dilation[1]
+        for dendrite, maps in enumerate(read):
+            own = slice(dendrite, dendrite + 1)
+            weight = taps[:, :, own] if lying else taps[..., own]
             bias = None
             if self.dendritic_bias is not None:
                 bias = self.dendritic_bias[dendrite].repeat(steps)
-            column = padded[..., start : start + reach]
-            if memory_format != torch.preserve_format:
-                column = column.contiguous(memory_format=memory_format)
-            yield F.conv2d(
-                column,
-                taps[..., dendrite : dendrite + 1],
-                bias,
-                stride=self.stride,
-                dilation=(self.dilation[0], 1),
-                groups=groups,
-            )
+            yield F.conv2d(maps, weight, bias, stride=stride, dilation=dilation, groups=groups)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """(H', W') for an image of (H, W), by nn.Conv2d's rule.

@@ -91,7 +91,7 @@ def test_closed_form_counts_the_matrix_that_runs() -> None:
     (cost,) = SomaFilter(5).closed_form(torch.Size((2, 3, 7)))
     assert cost.macs == {"matmul": 2 * 3 * 7 * 7}  # seven inputs for each of seven outputs
     (cost,) = SomaFilter(5).closed_form(torch.Size((2, 3, 7, 4, 4)))
-    assert cost.macs == {"convolution": 2 * 3 * 16 * 7 * 7}
+    assert cost.macs == {"matmul": 2 * 3 * 16 * 7 * 7}
     (cost,) = SomaFilter(5, neurons=3).closed_form(torch.Size((2, 3, 7)))
     assert cost.macs == {"convolution": 2 * 3 * 7 * 5}
 

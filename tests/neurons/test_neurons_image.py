@@ -316,7 +316,7 @@ def test_closed_form_counts_what_runs_and_what_the_essay_would() -> None:
     assert dendrites.direct == 2 * neurons * 5 * 60
     # Time folds into channels: a step reads all five, by a tap or by a zero.
     assert dendrites.macs == {"convolution": 2 * neurons * 5 * 12 * 5}
-    assert soma.macs == {"convolution": 2 * neurons * 5 * 5}
+    assert soma.macs == {"matmul": 2 * neurons * 5 * 5}
     still = GranuleConv2d(4, 6, 3, groups=2, time_steps=1).closed_form(torch.Size((2, 4, 9, 9)))
     assert "soma" not in [row.stage for row in still]
     assert still[1].macs == {"convolution": 2 * 6 * 49 * 2 * 9}

@@ -1,0 +1,105 @@
+"""What each dendrite of an image layer reads, laid out so that nobody copies it.
+
+The columns of a patch are its dendrites: a dendrite reads columns of the padded maps, and filters
+each of them along its rows alone. So the columns need not lie side by side in memory. Here they lie
+one after another, the first column of all samples, then the next one of all samples: those that one
+dendrite reads are then one piece of memory, and a convolution takes them for a single image.
+
+Shapes: B batch, C channels, T time steps, H x W places, H* x W* with their padding, W' columns out.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Reading(NamedTuple):
+    """Which columns of the maps the dendrites read.
+
+    Attributes:
+        padding: zeros (top, bottom, left, right).
+        dendrites: columns of the patch.
+        dilation, stride: along the columns.
+        columns_out: W'.
+        row_step: of dendrites of one branch the stride along the rows: what they skip is left out,
+            and their convolution has no stride. (In oneDNN 3.x the gradient to the weights of a
+            convolution of one tap and a stride writes beyond its memory where the image is tall
+            and has few channels.)
+    """
+
+    padding: tuple[int, int, int, int]
+    dendrites: int
+    dilation: int
+    stride: int
+    columns_out: int
+    row_step: int = 1
+
+    def room(self, frames: torch.Size) -> tuple[int, ...]:
+        """Shape of the padded maps as they lie, (stride, ceil(W* / stride), B, H*, T, C): of a
+        stride of 2 the even columns first, then the odd ones."""
+        batch, channels, steps, height, width = frames
+        top, bottom, left, right = self.padding
+        wide = -(-(left + width + right) // self.stride)
+        return self.stride, wide, batch, top + height + bottom, steps, channels
+
+    def piece(self, room: Tensor, dendrite: int) -> Tensor:
+        """What a dendrite reads, (W', B, H* / row_step, T, C)."""
+        first, rest = divmod(dendrite * self.dilation, self.stride)
+        return room[rest, first : first + self.columns_out, :, :: self.row_step]
+
+    def inside(self, room: Tensor, frames: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Where frames (B, C, T, H, W) lie in the room: equal parts of it and of them."""
+        top, left = self.padding[0], self.padding[2]
+        ordered = frames.permute(4, 0, 3, 2, 1)
+        for rest in range(self.stride):
+            skipped = (rest - left) % self.stride
+            part = ordered[skipped :: self.stride]
+            first = (left + skipped) // self.stride
+            yield (
+                room[rest, first : first + len(part), :, top : top + frames.shape[3]],
+                part,
+            )
+
+
+def dendrite_maps(frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
+    """Of each dendrite, the maps that it reads as one image, time folded into the channels.
+
+    Shape:
+        frames (B, C, T, H, W) -> for each dendrite (1, T * C, W' * B, H*), contiguous as channels
+        last: views of one tensor unless rows are left out
+    """
+    maps: tuple[Tensor, ...] = _Read.apply(frames, reading)
+    return maps
+
+
+class _Read(torch.autograd.Function):
+    """By autograd each piece would have a gradient as large as the whole, filled and added up."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
+        ctx.reading, ctx.shape, ctx.order = reading, frames.shape, frames.dim_order()
+        room = frames.new_zeros(reading.room(frames.shape))
+        for here, there in reading.inside(room, frames):
+            here.copy_(there)
+        pieces = (reading.piece(room, dendrite) for dendrite in range(reading.dendrites))
+        # The axis of one image goes first, or its stride would hide that channels lie last.
+        images = (piece.flatten(3).flatten(0, 1).unsqueeze(0) for piece in pieces)
+        return tuple(image.permute(0, 3, 1, 2) for image in images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        reading: Reading = ctx.reading
+        room = grads[0].new_zeros(reading.room(ctx.shape))
+        for dendrite, grad in enumerate(grads):
+            piece = reading.piece(room, dendrite)
+            piece += grad[0].permute(1, 2, 0).view_as(piece)
+        # In the frames' own order of memory: the stage before need not turn it.
+        back = grads[0].new_empty([ctx.shape[axis] for axis in ctx.order])
+        back = back.permute([ctx.order.index(axis) for axis in range(len(ctx.order))])
+        for here, there in reading.inside(room, back):
+            there.copy_(here)
+        return back, None
