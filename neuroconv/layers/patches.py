@@ -86,7 +86,7 @@ class _Read(torch.autograd.Function):
             here.copy_(there)
         pieces = (reading.piece(room, dendrite) for dendrite in range(reading.dendrites))
         # The axis of one image goes first, or its stride would hide that channels lie last.
-        images = (piece.flatten(3).flatten(0, 1).unsqueeze(0) for piece in pieces)
+        images = (piece.flatten(3).flatten(0, 1).unsqueeze(0).contiguous() for piece in pieces)
         return tuple(image.permute(0, 3, 1, 2) for image in images)
 
     @staticmethod
