@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
@@ -647,3 +648,16 @@ def test_cuda_keeps_the_mean(name: str) -> None:
     probability = torch.tensor(layer.firing_probability(6))
     sigma = torch.sqrt((1 - probability) / probability / 40_000)
     assert ((kept.mean((0, 1)).cpu() - 1).abs() < 5 * sigma).all()
+
+
+@pytest.mark.parametrize("mean_wait", [1e-9, 0.5, 4.0, 30.0])
+def test_waits_are_poisson_distributed(mean_wait: float) -> None:
+    """First waits of many neurons against SciPy's distribution, bin by bin."""
+    torch.manual_seed(0)
+    cells, steps = 200_000, int(mean_wait + 8 * mean_wait**0.5) + 2
+    fired = PoissonDropout(mean_wait)(torch.ones(1, cells, steps))[0] > 0
+    first = torch.where(fired.any(1), fired.int().argmax(1), steps)
+    found = torch.bincount(first, minlength=steps + 1).double() / cells
+    wanted = torch.as_tensor(scipy.stats.poisson.pmf(range(steps + 1), mean_wait))
+    error = (wanted * (1 - wanted) / cells).sqrt()
+    assert bool(((found - wanted).abs() <= 5 * error + 1e-6).all())
