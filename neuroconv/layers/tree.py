@@ -1,16 +1,17 @@
 """A dendritic tree as one stage: from the axons to the current that reaches the soma.
 
 Synapse, filter and rectifier of a small tree, without a sheet in memory. Receptor weights and taps
-are joined into one matrix, the potential that each axon leaves on the branches; where the sites of
-a dendrite share one axon, their weights are summed in it. Some neurons at a time hear their axons,
-are filtered, rectified and summed, all in the cache. The backward pass does the same once more
-instead of keeping any of it. On CUDA small trees run as one kernel (`layers.fused`).
+are joined into one matrix, the potential that each axon leaves on the branches (`layers.joining`).
+Some neurons at a time hear their axons, are filtered, rectified and summed, all in the cache. The
+backward pass does the same once more instead of keeping any of it. On CUDA small trees run as one
+kernel (`layers.fused`).
 
 Shapes: B batch, F axons, N neurons, T time steps, S synapses, P sites, D dendrites, K time taps;
 A axons that one tree hears, O = P' * D' branches that come out.
 """
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,49 +20,15 @@ from torch.autograd.function import once_differentiable
 
 from neuroconv.layers import fused
 from neuroconv.layers.autocast import as_they_are, autocast_dtype
-from neuroconv.layers.conv.sizes import Mode, output_size, step_pairs
+from neuroconv.layers.conv.sizes import output_size, step_pairs
 from neuroconv.layers.conv.unrolled import (
     input_gradient,
     matrix_gradient,
     neuron_chunks,
-    reroll,
-    unroll,
     window_products,
     within,
 )
-
-Reduction = Literal["mean", "sum", "max"]
-
-
-class Tree(NamedTuple):
-    """How the trees of a population are built; what is learned is given beside it.
-
-    Attributes:
-        wiring: the axon of each synapse, (N, S).
-        sheet: (sites P, dendrites D); synapses fill it dendrite by dendrite.
-        mode: of the filter.
-        claw: the sites of a dendrite share one axon.
-        reduction: of a dendrite's rates over its sites.
-        linear: the control without the dendritic rectifier.
-    """
-
-    wiring: Tensor
-    sheet: tuple[int, int]
-    mode: Mode
-    claw: bool
-    reduction: Reduction
-    linear: bool
-
-    @property
-    def heard(self) -> Tensor:
-        """The axons of each tree, (N, A)."""
-        return self.wiring[:, :: self.sheet[0]] if self.claw else self.wiring
-
-    @property
-    def axons(self) -> int:
-        """How many axons a tree hears, A."""
-        synapses = int(self.wiring.shape[1])
-        return -(-synapses // self.sheet[0]) if self.claw else synapses
+from neuroconv.layers.joining import Joining, Tree, join_costs
 
 
 def tree_current(
@@ -114,7 +81,7 @@ def tree_responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
     each dendrite, (N * D, K * A, O)."""
     if tree.mode == "per_dendrite":
         weight, filters, _, tree = _columns(weight, filters, None, tree)
-    return _responses(weight, filters, tree)
+    return Joining(filters, tree).responses(weight, filters)
 
 
 def response_numbers(filters: torch.Size, tree: Tree) -> int:
@@ -129,33 +96,31 @@ def response_numbers(filters: torch.Size, tree: Tree) -> int:
 
 
 def tree_costs(
-    batch: int, steps: int, filters: torch.Size, synapses: int, tree: "Tree"
+    batch: int, steps: int, filters: torch.Size, synapses: int, tree: Tree
 ) -> tuple[int, int, int]:
     """What `tree_current` runs, without its bias and rectifier.
 
     Returns:
-        multiply-adds of the products; FLOPs that join weights and taps, once for all samples; FLOPs
-        of the sums over sites and dendrites.
+        multiply-adds of the products, those that join weights and taps once for all samples among
+        them; FLOPs that join them otherwise; FLOPs of the sums over sites and dendrites.
     """
     neurons, k_time, branches, across = filters
     k_time = min(k_time, steps)  # older taps would meet rest alone
     sites, dendrites = tree.sheet
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
-    pairs = step_pairs(steps, k_time, steps)
-    if tree.mode == "per_dendrite":
-        neurons, heard, points, outputs = neurons * dendrites, sites, sites, rows
-        heard = 1 if tree.claw else sites
-    else:
-        heard, points, outputs = tree.axons, sites * dendrites, rows * cols
-        points = points if tree.claw else synapses
-    joins = neurons * k_time * points * outputs * (2 if tree.claw else 1)
     totals = batch * neurons * steps
-    sums = totals * outputs + totals * (tree.reduction == "mean")
+    sums = totals * rows * cols + totals * (tree.reduction == "mean")
     if tree.reduction == "max":
-        sums += totals * (outputs // rows)
-    if tree.mode == "per_dendrite":
+        sums += totals * cols
+    trees, heard, outputs = neurons, tree.axons, rows * cols
+    if tree.mode == "per_dendrite":  # each dendrite by itself, and then the dendrites' sum
         sums += totals
-    return batch * neurons * heard * outputs * pairs, joins, sums
+        trees, heard, outputs = neurons * dendrites, 1 if tree.claw else sites, rows
+        across, synapses = 1, sites
+        tree = tree._replace(sheet=(sites, 1), mode="valid")
+    taps = torch.Size((trees, k_time, branches, across))
+    joining, joins = join_costs(taps, synapses, tree)
+    return batch * trees * heard * outputs * step_pairs(steps, k_time, steps) + joining, joins, sums
 
 
 def _columns(
@@ -169,23 +134,6 @@ def _columns(
     filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
     bias = None if bias is None else bias.reshape(-1, 1)
     return weight, filters, bias, tree._replace(wiring=wiring, sheet=(sites, 1), mode="valid")
-
-
-def _on_places(weight: Tensor, tree: Tree) -> Tensor:
-    """Weights (N, S) at all places of the sheet, (N, 1, P * D, 1)."""
-    places = tree.sheet[0] * tree.sheet[1]
-    return F.pad(weight, (0, places - weight.shape[1]))[:, None, :, None]
-
-
-def _responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
-    k_time = filters.shape[1]
-    spread = unroll(filters, tree.sheet, tree.mode).unflatten(1, (k_time, -1))
-    if not tree.claw:  # empty places hear nobody
-        heard = spread[:, :, : weight.shape[1]] * weight[:, None, :, None]
-        return heard.flatten(1, 2)
-    joined = spread * _on_places(weight, tree)
-    by_axon = joined.unflatten(2, tree.sheet[::-1]).sum(3)
-    return by_axon[:, :, : tree.axons].flatten(1, 2)  # a dendrite may have no synapse
 
 
 def _rows(activity: Tensor) -> Tensor:
@@ -227,7 +175,7 @@ def _traced(
     branches = _branches(filters, tree)
     index = _index(tree.heard, activity.shape[1], time_steps)
     inputs = _rows(activity).index_select(0, index.flatten()).view(*index.shape, -1)
-    made = _responses(weight, filters, tree)
+    made = Joining(filters, tree).responses(weight, filters)
     potential = torch.stack(window_products(made, inputs, k_time, time_steps))
     if bias is not None:
         potential = potential + bias.repeat_interleave(branches, 1).unsqueeze(-1)
@@ -250,7 +198,9 @@ class _Tree(torch.autograd.Function):
         sizes = _sizes(filters, tree)
         ctx.fused = fused.fits(activity, len(filters), sizes)
         if ctx.fused:
-            made = _responses(weight, filters, tree) if responses is None else responses
+            made = responses
+            if made is None:
+                made = Joining(filters, tree).responses(weight, filters)
             shape = (sizes, tree.reduction, tree.linear)
             return fused.current(activity, tree.heard, made, bias, *shape)
         job = _Job(activity, weight, filters, bias, tree)
@@ -293,8 +243,8 @@ class _Tree(torch.autograd.Function):
             if grad_weight is None and grad_filters is None:
                 continue
             to_responses = matrix_gradient(inputs, own, k_time)
-            to_both = _joint_gradients(
-                to_responses, weight[cells], filters[cells], tree, (to_weight, to_filters)
+            to_both = job.joining.gradients(
+                to_responses, weight[cells], filters[cells], (to_weight, to_filters)
             )
             for whole, part in zip((grad_weight, grad_filters), to_both, strict=True):
                 if whole is not None and part is not None:
@@ -311,11 +261,12 @@ def _fused_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     activity, weight, filters, bias = ctx.saved_tensors
     to_activity, to_weight, to_filters, to_bias = ctx.needs_input_grad[:4]
     tree: Tree = ctx.tree
-    made, sizes = _responses(weight, filters, tree), _sizes(filters, tree)
+    joining, sizes = Joining(filters, tree), _sizes(filters, tree)
+    made = joining.responses(weight, filters)
     back, to_responses, rest = fused.gradients(
         activity, tree.heard, made, bias, sizes, tree.reduction, tree.linear, grad, to_activity
     )
-    own = _joint_gradients(to_responses, weight, filters, tree, (to_weight, to_filters))
+    own = joining.gradients(to_responses, weight, filters, (to_weight, to_filters))
     found = (back, *own, rest if to_bias else None)
     given = (activity, weight, filters, bias)
     cast = (
@@ -323,29 +274,6 @@ def _fused_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for each, like in zip(found, given, strict=True)
     )
     return (*cast, None, None)
-
-
-def _joint_gradients(
-    to_responses: Tensor, weight: Tensor, filters: Tensor, tree: Tree, asked: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of some neurons' weights and filters, where asked for, from their responses'."""
-    k_time, synapses = filters.shape[1], weight.shape[1]
-    to_responses = to_responses.unflatten(1, (k_time, -1))
-    if tree.claw:
-        to_responses = to_responses.repeat_interleave(tree.sheet[0], 2)
-        to_responses = to_responses[:, :, : tree.sheet[0] * tree.sheet[1]]
-    to_weight = to_filters = None
-    if asked[0]:
-        spread = unroll(filters, tree.sheet, tree.mode).unflatten(1, (k_time, -1))
-        products = spread[:, :, :synapses] * to_responses[:, :, :synapses]
-        to_weight = products.sum((1, 3))
-    if asked[1]:
-        places = _on_places(weight, tree)
-        scaled = to_responses * places[:, :, : to_responses.shape[2]]
-        missing = places.shape[2] - scaled.shape[2]
-        whole = F.pad(scaled, (0, 0, 0, missing)) if missing else scaled
-        to_filters = reroll(whole.flatten(1, 2), filters.shape, tree.sheet, tree.mode)
-    return to_weight, to_filters
 
 
 class _Job:
@@ -358,17 +286,18 @@ class _Job:
         self.batch, self.axons, self.time_steps = activity.shape
         self.neurons, self.k_time = filters.shape[:2]
         self.rows, self.heard = _rows(activity), tree.heard
+        self.joining = Joining(filters, tree)
         self.branches = _branches(filters, tree)
         across = (int(filters.shape[2]), int(filters.shape[3]))
         self.outputs = self.branches * output_size(tree.sheet, across, tree.mode)[1]
 
-    def chunks(self) -> Any:
+    def chunks(self) -> Iterator[slice]:
         places = self.tree.sheet[0] * self.tree.sheet[1]
         floats = self.batch * self.time_steps * (self.tree.axons + self.outputs)
         return neuron_chunks(self.rows, self.neurons, floats + self.k_time * places * self.outputs)
 
     def responses(self, cells: slice) -> Tensor:
-        return _responses(self.weight[cells], self.filters[cells], self.tree)
+        return self.joining.responses(self.weight[cells], self.filters[cells])
 
     def inputs(self, cells: slice, history: int = 0) -> Tensor:
         """What the neurons hear, (n, history + T, A, B)."""

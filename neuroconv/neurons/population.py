@@ -462,7 +462,8 @@ class Population(nn.Module):
     def _joined_costs(self, batch: int, steps: int) -> tuple[Cost, ...]:
         """Of the same stages where they run as one.
 
-        The synapses' products are those that join weights and taps, once for the whole batch.
+        What joins weights and taps is done once for the whole batch: of a claw by products, which
+        stand among those of the trees, else by the synapses' own.
         """
         neurons, synapses = self.out_features, self.synapses.synapses
         rows, columns = self.dendrites.out_shape
