@@ -218,10 +218,11 @@ def test_closed_form_rows() -> None:
     assert soma.macs == {"matmul": 3 * 6 * 5 * 5}
     assert Granule(20, 6, backend="direct").closed_form(torch.Size((3, 20, 5))) == rows
     joined = Granule(20, 6, backend="matmul").closed_form(torch.Size((3, 20)))
-    # Weights join the taps, 5 steps x 16 places x 16 branches, and sum over the sites of a claw.
-    assert joined[0].pointwise == 2 * 6 * 5 * 16 * 16
-    # Each step of an axon meets the 16 branches at itself and at all later steps of the window.
-    assert joined[1].macs == {"matmul": 3 * 6 * (5 + 4 + 3 + 2 + 1) * 4 * 16}
+    assert joined[0].pointwise == 0
+    # Each step of an axon meets the 16 branches at itself and at all later steps of the window; and
+    # the three weights that a branch of a claw reads meet the taps, of which one is zero.
+    joining = 6 * 5 * (4 + 1) * 3 * 16
+    assert joined[1].macs == {"matmul": 3 * 6 * (5 + 4 + 3 + 2 + 1) * 4 * 16 + joining}
     assert joined[1].essay == dendrites.essay
     spiking = Granule(20, 6, threshold=3.0, spike=DendriticSpike())
     stages = [row.stage for row in spiking.closed_form(torch.Size((3, 20)))]
