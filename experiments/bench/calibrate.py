@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import least_squares
 
 from neuroconv.layers import dendritic_conv
-from neuroconv.layers.conv import conv_macs
+from neuroconv.layers.conv import Job, conv_macs
 from neuroconv.layers.conv.choice import BACKEND_OF, choose_backend, model_terms
 from neuroconv.training.allocator import keep_freed_memory
 
@@ -126,7 +126,7 @@ def main() -> None:
     data: dict[str, tuple[list[tuple[float, ...]], list[float]]] = {}
     for row in rows:
         sizes = {key: row[key] for key in ("batch", "neurons")}
-        terms = model_terms(row["sheet"], row["taps"], row["mode"], **sizes)
+        terms = model_terms(Job(row["sheet"], row["taps"], row["mode"], **sizes))
         for name, values in terms.items():
             for backend, taken in row["seconds_by_backend"]:
                 if BACKEND_OF[name] == backend:

@@ -13,16 +13,17 @@ from neuroconv.layers.cable import Cable
 from neuroconv.layers.cache import FilterCache
 from neuroconv.layers.checks import check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import (
+    BACKENDS,
     Backend,
+    Job,
     Mode,
     Transform,
-    choose_backend,
-    conv_flops,
-    conv_macs,
     dendritic_conv,
     filter_transform,
+    job_backend,
+    job_flops,
+    job_macs,
     joins_tree,
-    needed_steps,
     output_size,
 )
 from neuroconv.layers.cost import Cost
@@ -71,7 +72,7 @@ class DendriticConv(nn.Module):
         self.sheet_shape = (sites, dendrites)
         self.filter_shape = (branches, across, time_steps)
         self.out_shape = output_size(self.sheet_shape, (branches, across), mode)
-        choose_backend((1, *self.sheet_shape), (time_steps, branches, across), mode, backend)
+        check_choice("backend", backend, BACKENDS)
         self.weight = nn.Parameter(torch.empty(neurons, time_steps, branches, across))
         self.bias = nn.Parameter(torch.empty(neurons, self.out_shape[1])) if bias else None
         fan_in = branches * time_steps * (1 if mode == "per_dendrite" else across)
@@ -140,27 +141,25 @@ class DendriticConv(nn.Module):
         """The filters that act, (N, K_T, K_P, K_D)."""
         return self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
 
+    def job(self, batch: int, time_steps: int, steps: int | None = None) -> Job:
+        """What a sheet of so many samples and steps asks for."""
+        branches, across, k_time = self.filter_shape
+        window, taps = (time_steps, *self.sheet_shape), (k_time, branches, across)
+        return Job(window, taps, self.mode, batch, self.neurons, steps)
+
     def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
         """The backend that a sheet of so many samples and steps runs on."""
-        branches, across, k_time = self.filter_shape
-        return choose_backend(
-            (time_steps, *self.sheet_shape), (k_time, branches, across), self.mode, self.backend,
-            batch=batch, neurons=self.neurons, steps=steps, device=self.weight.device.type,
-        )  # fmt: skip
+        job = self.job(batch, time_steps, steps)
+        return job_backend(job, self.backend, device=self.weight.device.type)
 
     def joins(self, batch: int, time_steps: int, gradients: bool) -> bool:
         """Whether a tree of such dendrites runs as one stage; see `joins_tree`."""
-        branches, across, k_time = self.filter_shape
-        return joins_tree(
-            (time_steps, *self.sheet_shape), (k_time, branches, across), self.mode, self.backend,
-            batch=batch, gradients=gradients, device=self.weight.device.type,
-        )  # fmt: skip
+        job, device = self.job(batch, time_steps), self.weight.device.type
+        return joins_tree(job, self.backend, gradients=gradients, device=device)
 
     def _transform(self, batch: int, time_steps: int, steps: int) -> Transform:
-        branches, across, k_time = self.filter_shape
         backend = self.chosen_backend(batch, time_steps, steps)
-        window, taps = (time_steps, *self.sheet_shape), (k_time, branches, across)
-        return filter_transform(self.neurons, window, taps, self.mode, backend, steps)
+        return filter_transform(self.job(batch, time_steps, steps), backend)
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's; what evaluation kept of the filters is dropped."""
@@ -172,21 +171,16 @@ class DendriticConv(nn.Module):
     ) -> tuple[Cost, ...]:
         """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site); steps,
         how many of the last ones are computed (default: all)."""
-        steps = sheet[2] if steps is None else steps
-        sites, dendrites = self.sheet_shape
-        branches, across, k_time = self.filter_shape
-        taps = (k_time, branches, across)
-        window = (needed_steps(sheet[2], k_time, steps), sites, dendrites)
-        job = (sheet[0], self.neurons, window, taps, self.mode)
-        backend = self.chosen_backend(sheet[0], window[0], steps)
-        synapses = sites * dendrites if synapses is None else synapses
+        job = self.job(sheet[0], sheet[2], steps)
+        backend = self.chosen_backend(sheet[0], sheet[2], steps)
+        synapses = math.prod(self.sheet_shape) if synapses is None else synapses
         cost = Cost(
             "dendrites",
-            conv_macs(*job, backend, steps),
-            pointwise=conv_flops(*job, backend, steps),
+            job_macs(job, backend),
+            pointwise=job_flops(job, backend),
             neurons=self.neurons,
-            essay=sheet[0] * self.neurons * synapses * steps * math.prod(taps),
-            direct=sum(conv_macs(*job, "direct", steps).values()),
+            essay=sheet[0] * self.neurons * synapses * job.asked * math.prod(job.taps),
+            direct=sum(job_macs(job, "direct").values()),
         )
         return (cost,)
 

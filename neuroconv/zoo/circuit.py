@@ -72,6 +72,9 @@ class GranularLayer(nn.Module):
         self.inhibition = SparseSynapses(wiring, cells, sheet, signs=-torch.ones(cells))
 
     def forward(self, mossy: Tensor) -> Tensor:
+        if self.golgi is None:  # a window of theirs may run as one stage
+            rate: Tensor = self.granule(mossy)
+            return rate
         return self.stream(mossy)[0]
 
     def stream(
@@ -95,7 +98,7 @@ class GranularLayer(nn.Module):
     def closed_form(self, mossy: torch.Size) -> tuple[Cost, ...]:
         """Args: mossy (B, F, T). Golgi cells answer every step but the last, each at the next."""
         batch, _, steps = mossy
-        costs = list(self.granule.closed_form(mossy))
+        costs = list(self.granule.closed_form(mossy, streamed=self.golgi is not None))
         if self.golgi is not None and self.inhibition is not None:
             heard = torch.Size((batch, self.golgi.in_features, 1))
             feedback = torch.Size((batch, self.golgi.out_features, 1))
@@ -105,7 +108,7 @@ class GranularLayer(nn.Module):
                 cost
                 for step in range(steps - 1)
                 for cost in (
-                    *self.golgi.closed_form(heard, resumed=step > 0),
+                    *self.golgi.closed_form(heard, resumed=step > 0, streamed=True),
                     replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"),
                     Cost("glomeruli", pointwise=averaged),
                 )

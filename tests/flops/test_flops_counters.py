@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
-from neuroconv.layers.conv import dendritic_conv, fft_products
+from neuroconv.layers.conv import Job, dendritic_conv, fft_products
 from neuroconv.neurons import Purkinje
 from tests.flops.calling import Call
 
@@ -282,6 +282,6 @@ def test_the_spectral_products_to_the_last_digit() -> None:
     def convolve(x: Tensor, w: Tensor) -> Tensor:
         return dendritic_conv(x, w, mode="same", backend="fft")
 
-    stated = fft_products(2, 3, (5, 8, 10), (5, 4, 10), "same")
+    stated = fft_products(Job((5, 8, 10), (5, 4, 10), "same", 2, 3))
     for counts in _measured(Call(convolve), (sheet, taps)):
         assert counts.flops == {"pointwise": stated}, counts.counter

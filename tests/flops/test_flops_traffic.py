@@ -222,11 +222,7 @@ def on_both(model: nn.Module, x: Tensor, *, training: bool) -> list[Traffic]:
     ]
 
 
-# Its populations go through neurons in chunks; the devices' counts of temporaries differ a little.
-_CHUNKED = pytest.param(
-    "cerebellum_tiny", marks=pytest.mark.xfail(reason="temporaries of chunks differ", strict=False)
-)
-NAMES = [_CHUNKED, "granule_convnet", "lenet5", "plain_cnn", "resnet18_granule"]
+NAMES = ["cerebellum_tiny", "granule_convnet", "lenet5", "plain_cnn", "resnet18_granule"]
 
 
 def build(name: str) -> nn.Module:

@@ -21,6 +21,7 @@ from neuroconv.flops import count_exact
 from neuroconv.layers import DendriticConv, dendritic_conv
 from neuroconv.layers.conv import (
     Backend,
+    Job,
     Mode,
     choose_backend,
     conv_macs,
@@ -469,7 +470,7 @@ def test_spectral_products_equal_a_counting_loop() -> None:
                 met = [tap for tap in range(k_time) if now - (k_time - 1 - tap) >= 0]
                 # A complex product is four real products and two sums; adding it is two more.
                 flops += sum(6 + 2 * (place > 0) for place, _ in enumerate(met))
-        assert fft_products(2, 3, window, taps, "same") == 2 * 3 * flops
+        assert fft_products(Job(window, taps, "same", 2, 3)) == 2 * 3 * flops
 
 
 def test_fft_cost_of_a_real_and_a_complex_transform() -> None:

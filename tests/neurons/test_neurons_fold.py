@@ -68,11 +68,25 @@ def test_a_folded_population_states_all_that_runs(population: Population) -> Non
     counted = count_exact(Resumed(folded), (x, state.sheet, state.current))
     check(folded.closed_form(x.shape, resumed=True), counted)
 
-    def flop(each: Any) -> int:
-        return sum(cost.flop for cost in each.closed_form(torch.Size((32, *x.shape[1:]))))
 
-    if flop(folded) > flop(population):  # all above holds; this is owed
-        pytest.xfail("a folded population may run by another backend, of more FLOPs")
+@pytest.mark.parametrize("backend", ["as it is", "direct", "fft", "matmul"])
+def test_folding_adds_no_flop(population: Population, backend: Any) -> None:
+    if backend != "as it is":
+        population.dendrites.backend = backend
+    folded: Any = fold(population)
+
+    def flop(each: Any, **how: bool) -> int:
+        window = torch.Size((32, population.in_features, 5))
+        return sum(cost.flop for cost in each.closed_form(window, **how))
+
+    assert flop(folded, streamed=True) <= flop(population, streamed=True)
+    assert flop(folded, resumed=True) <= flop(population, resumed=True)
+    # Without its norms a population may run as one stage, of more FLOPs in less time.
+    newly = folded.joins_stages(32, 5, evaluation=True) and not population.joins_stages(
+        32, 5, evaluation=True
+    )
+    if not newly:
+        assert flop(folded) <= flop(population)
 
 
 def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from neuroconv.flops import count_exact
+from neuroconv.layers import Cost
 from neuroconv.neurons import Golgi, Granule
 from neuroconv.zoo import Cerebellum, ClimbingFibres, GranularLayer, create_model
 
@@ -125,7 +126,8 @@ def test_inhibition_is_never_positive(weights: list[float]) -> None:
     assert (whole.inhibition.effective_weight() <= 0).all()
     assert (whole.inhibition(torch.rand(2, GOLGI, 3, dtype=torch.float64)) <= 0).all()
     fibres = mossy()
-    assert (whole(fibres) <= whole.granule(fibres)).all()
+    free, _ = whole.granule.stream(fibres)  # stage by stage too: to the last bit
+    assert (whole(fibres) <= free).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -169,7 +171,9 @@ def test_without_golgi_cells_it_is_the_granule_cells(training: bool) -> None:
     rates = bare(fibres)
     torch.manual_seed(1)
     assert torch.equal(rates, cells(fibres))
-    _, state = bare.stream(fibres)
+    stretch, state = bare.stream(fibres)
+    if not training:
+        torch.testing.assert_close(stretch, rates)
     assert (state.heard, state.golgi.sheet) == (None, None)
     assert state.granule.sheet is not None
     assert bare.closed_form(fibres.shape) == cells.closed_form(fibres.shape)
@@ -191,12 +195,9 @@ def test_golgi_cells_of_another_layer_are_refused() -> None:
         GranularLayer(Granule(FIBRES, 5), golgi())
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 6])
-@pytest.mark.parametrize("keywords", [{}, {"norm": "both", "threshold": 3.0}], ids=str)
-def test_closed_form_is_what_the_counter_sees(steps: int, keywords: dict[str, Any]) -> None:
-    whole = GranularLayer(granule(**keywords), golgi()).eval()
-    counts = count_exact(whole, torch.zeros(2, FIBRES, steps), device="meta")
-    rows = whole.closed_form(torch.Size((2, FIBRES, steps)))
+def states_what_runs(whole: GranularLayer, batch: int, steps: int) -> tuple[Cost, ...]:
+    counts = count_exact(whole, torch.zeros(batch, FIBRES, steps), device="meta")
+    rows = whole.closed_form(torch.Size((batch, FIBRES, steps)))
     macs: dict[str, int] = {}
     for row in rows:
         for family, amount in row.macs.items():
@@ -205,6 +206,30 @@ def test_closed_form_is_what_the_counter_sees(steps: int, keywords: dict[str, An
     assert sum(row.pointwise for row in rows) == sum(counts.flops.values())
     stages = [row.stage for row in rows]
     assert len(set(stages)) == len(stages)
+    return rows
+
+
+@pytest.mark.parametrize("feedback", [False, True], ids=["alone", "golgi"])
+@pytest.mark.parametrize(("backend", "batch"), [("auto", 8), ("auto", 64), ("matmul", 2)])
+def test_it_states_what_runs_where_granule_cells_alone_run_as_one_stage(
+    backend: Any, batch: int, feedback: bool
+) -> None:
+    cells = granule(backend=backend)
+    listeners = golgi(backend=backend) if feedback else None
+    whole = GranularLayer(cells, listeners).eval()
+    assert cells.joins_stages(batch, 3, evaluation=True)
+    rows = states_what_runs(whole, batch, 3)
+    states_what_runs(whole, batch, 1)
+    # With Golgi cells they do not: their firing goes step by step.
+    alone = cells.closed_form(torch.Size((batch, FIBRES, 3)), streamed=feedback)
+    assert rows[: len(alone)] == alone
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+@pytest.mark.parametrize("keywords", [{}, {"norm": "both", "threshold": 3.0}], ids=str)
+def test_closed_form_is_what_the_counter_sees(steps: int, keywords: dict[str, Any]) -> None:
+    whole = GranularLayer(granule(**keywords), golgi()).eval()
+    rows = states_what_runs(whole, 2, steps)
     # Golgi cells first answer at the second step; each has a tree and 20 synapses however often.
     golgi_rows = {row.stage: row for row in rows if row.stage.startswith("golgi ")}
     assert bool(golgi_rows) is (steps > 1)

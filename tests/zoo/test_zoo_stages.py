@@ -267,7 +267,7 @@ def test_golgi_cells_take_from_the_rates_and_add_to_none() -> None:
     take(free, model)
     mossy = torch.rand(4, 64, STEPS)
     with torch.no_grad():
-        held, rates = model.granular(mossy), free.granular(mossy)
+        held, (rates, _) = model.granular(mossy), free.granular.stream(mossy)  # both by stages
     assert torch.equal(held[:, :, 0], rates[:, :, 0])  # the answer comes one step later
     assert (held <= rates).all()
     assert (held < rates)[:, :, 1:].any()

@@ -20,6 +20,7 @@ Backends compute the same numbers and differ in cost:
     auto     the one that a model of their times says is fastest; see `choose_backend`
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,16 +29,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.layers.conv.across import across_conv
-from neuroconv.layers.conv.choice import choose_backend, joins_tree
-from neuroconv.layers.conv.costs import conv_flops, conv_macs, fft_products, matmul_form
+from neuroconv.layers.conv.choice import choose_backend, job_backend, joins_tree
+from neuroconv.layers.conv.costs import conv_macs, fft_products, job_flops, job_macs, matmul_form
 from neuroconv.layers.conv.fourier import fft_conv, fft_size, filter_spectra
 from neuroconv.layers.conv.sizes import (
     BACKENDS,
     MODES,
     Backend,
+    Job,
     Mode,
-    Triple,
-    as_columns,
     needed_steps,
     output_size,
     padding,
@@ -49,17 +49,18 @@ __all__ = [
     "BACKENDS",
     "MODES",
     "Backend",
+    "Job",
     "Mode",
     "Transform",
     "choose_backend",
-    "conv_flops",
     "conv_macs",
     "dendritic_conv",
     "fft_products",
     "filter_transform",
+    "job_backend",
+    "job_flops",
+    "job_macs",
     "joins_tree",
-    "matmul_form",
-    "needed_steps",
     "output_size",
 ]
 
@@ -102,11 +103,9 @@ def dendritic_conv(
     if not 1 <= steps <= time_steps:
         raise ValueError(f"steps={steps}; expected 1 to {time_steps}, the steps of the sheet")
     window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
-    chosen = choose_backend(
-        window, taps, mode, backend,
-        batch=batch, neurons=neurons, steps=steps, device=sheet.device.type,
-        gradients=torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad),
-    )  # fmt: skip
+    job = Job(window, taps, mode, batch, neurons, steps)
+    gradients = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
+    chosen = job_backend(job, backend, gradients=gradients, device=sheet.device.type)
     if steps < time_steps:
         sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
     if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
@@ -121,8 +120,7 @@ def dendritic_conv(
         )
         return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
     if chosen == "matmul":
-        window = (int(sheet.shape[2]), sites, dendrites)
-        if matmul_form(window, taps, mode, steps) == "unrolled":
+        if matmul_form(job) == "unrolled":
             return unrolled_conv(sheet, filters, mode, bias, steps, transformed)
         potential = across_conv(sheet, filters, steps)
     elif chosen == "fft":
@@ -146,37 +144,29 @@ class Transform(NamedTuple):
     make: Callable[[Tensor], Tensor]
 
 
-def filter_transform(
-    neurons: int, window: Triple, taps: Triple, mode: Mode, backend: Backend, steps: int
-) -> Transform:
+def filter_transform(job: Job, backend: Backend) -> Transform:
     """The transform for `dendritic_conv`'s argument `transformed`.
 
     Args:
-        neurons: N.
-        window: (T, P, D) of the sheets to come.
-        taps: (K_T, K_P, K_D) of the filters.
-        mode, steps: as in `dendritic_conv`.
+        job: of the sheets to come and the filters.
         backend: as `choose_backend` gave it.
     """
-    (_, *sheet), (k_time, branches, across), inner, columns = as_columns(window, taps, mode)
-    sites, dendrites = sheet
+    columns = job.as_columns()
     numbers = 0
     if backend == "fft":
-        rows, cols = fft_size((sites, dendrites), (branches, across), inner)
-        numbers = 2 * k_time * rows * (cols // 2 + 1)
-    elif backend == "matmul":
-        read = (needed_steps(window[0], k_time, steps), sites, dendrites)
-        if matmul_form(read, (k_time, branches, across), inner, steps) == "unrolled":
-            out = output_size((sites, dendrites), (branches, across), inner)
-            numbers = k_time * sites * dendrites * out[0] * out[1]
+        rows, cols = fft_size(*columns.plane)
+        numbers = 2 * columns.taps[0] * rows * (cols // 2 + 1)
+    elif backend == "matmul" and matmul_form(job) == "unrolled":
+        points = columns.sheet[1] * columns.sheet[2]
+        numbers = columns.taps[0] * points * math.prod(output_size(*columns.plane))
 
     def make(filters: Tensor) -> Tensor:
-        if mode == "per_dendrite":
+        if job.mode == "per_dendrite":
             filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
         made = filter_spectra if backend == "fft" else unroll
-        return made(filters, (sites, dendrites), inner)
+        return made(filters, columns.sheet[1:], columns.mode)
 
-    return Transform(backend, neurons * columns * numbers, make)
+    return Transform(backend, columns.neurons * numbers, make)
 
 
 def _check(sheet: Tensor, filters: Tensor) -> None:

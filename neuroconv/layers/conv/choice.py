@@ -11,15 +11,7 @@ import math
 from neuroconv.layers.checks import check_choice
 from neuroconv.layers.conv.costs import fft_products, matmul_form, matmul_macs
 from neuroconv.layers.conv.fourier import fft_size
-from neuroconv.layers.conv.sizes import (
-    BACKENDS,
-    Backend,
-    Mode,
-    Triple,
-    as_columns,
-    needed_steps,
-    output_size,
-)
+from neuroconv.layers.conv.sizes import BACKENDS, Backend, Job, Mode, Triple, output_size
 
 # Seconds for each unit of the terms that `model_terms` gives, by device. The CPU's were fitted on
 # one core of an AMD EPYC of the Zen 4 generation with torch 2.14: on other processors all of them
@@ -42,6 +34,13 @@ _SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 
+# Neurons of a population large enough for launching operators to cost nothing.
+_MANY = 1024
+# Of the unrolled product's time, what one stage from axons to soma takes: it never writes the
+# sheet, gathers in the cache, and skips the stages in between, which every other backend still
+# has to run. Against backends stage by stage, granule populations ran faster so from small batches.
+_JOINED = 0.3
+
 
 def choose_backend(
     sheet: Triple,
@@ -50,7 +49,7 @@ def choose_backend(
     backend: Backend = "auto",
     *,
     batch: int = 1,
-    neurons: int = 1024,
+    neurons: int = _MANY,
     steps: int | None = None,
     gradients: bool = False,
     device: str = "cpu",
@@ -71,55 +70,50 @@ def choose_backend(
     Raises:
         ValueError: an unknown backend.
     """
+    job = Job(sheet, taps, mode, batch, neurons, steps)
+    return job_backend(job, backend, gradients=gradients, device=device)
+
+
+def job_backend(
+    job: Job, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
+) -> Backend:
+    """As `choose_backend`."""
     check_choice("backend", backend, BACKENDS)
     if backend != "auto":
         return backend
-    times = model_seconds(
-        sheet, taps, mode,
-        batch=batch, neurons=neurons, steps=steps, gradients=gradients, device=device,
-    )  # fmt: skip
+    times = model_seconds(job, gradients=gradients, device=device)
     return min(times, key=lambda each: times[each])
 
 
 def joins_tree(
-    sheet: Triple,
-    taps: Triple,
-    mode: Mode,
-    backend: Backend = "auto",
-    *,
-    batch: int,
-    gradients: bool,
-    device: str = "cpu",
+    job: Job, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
 ) -> bool:
     """Whether a large population of such trees runs from axons to soma as one stage, which is the
     unrolled product with its inputs heard and its outputs summed in the cache (`layers.tree`).
 
-    Arguments as in `choose_backend`; the window's steps all come out.
+    By "auto" it does where the product that is left beats every other backend.
+
+    Args:
+        job: for any number of neurons.
+        backend, gradients, device: as in `choose_backend`.
     """
     check_choice("backend", backend, BACKENDS)
-    chosen = choose_backend(
-        sheet, taps, mode, backend, batch=batch, gradients=gradients, device=device
-    )
-    return chosen == "matmul" and matmul_form(sheet, taps, mode, sheet[0]) == "unrolled"
+    if matmul_form(job) != "unrolled" or backend in ("direct", "fft"):
+        return False
+    if backend == "matmul":
+        return True
+    times = model_seconds(job._replace(neurons=_MANY), gradients=gradients, device=device)
+    joined = _JOINED * times.pop("matmul")
+    return joined <= min(times.values())
 
 
 def model_seconds(
-    sheet: Triple,
-    taps: Triple,
-    mode: Mode,
-    *,
-    batch: int,
-    neurons: int,
-    steps: int | None = None,
-    gradients: bool = False,
-    device: str = "cpu",
+    job: Job, *, gradients: bool = False, device: str = "cpu"
 ) -> dict[Backend, float]:
-    """Modelled seconds by backend of a forward pass, with `gradients` of both passes; arguments as
-    in `choose_backend`."""
+    """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
     constants = _SECONDS["cuda" if device == "cuda" else "cpu"]
-    terms = model_terms(sheet, taps, mode, batch=batch, neurons=neurons, steps=steps)
     times: dict[Backend, float] = {}
-    for name, sizes in terms.items():
+    for name, sizes in model_terms(job).items():
         seconds = sum(c * size for c, size in zip(constants[name], sizes, strict=True))
         times[BACKEND_OF[name]] = seconds * (_BOTH_WAYS[name] if gradients else 1)
     return times
@@ -142,34 +136,28 @@ BACKEND_OF: dict[str, Backend] = {
 }
 
 
-def model_terms(
-    sheet: Triple, taps: Triple, mode: Mode, *, batch: int, neurons: int, steps: int | None = None
-) -> dict[str, tuple[float, ...]]:
+def model_terms(job: Job) -> dict[str, tuple[float, ...]]:
     """The sizes that the model multiplies by constants, one tuple for each way to compute."""
-    steps = sheet[0] if steps is None else steps
-    sheet = (needed_steps(sheet[0], taps[0], steps), *sheet[1:])
-    (time_steps, sites, dendrites), (k_time, branches, across), mode, columns = as_columns(
-        sheet, taps, mode
-    )
-    window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
-    cells, samples = neurons * columns, neurons * columns * batch
-    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    job = job.as_columns()
+    (time_steps, sites, dendrites), (k_time, branches, across) = job.sheet, job.taps
+    cells, samples, steps = job.neurons, job.neurons * job.batch, job.asked
+    rows, cols = output_size(*job.plane)
     moved = samples * (time_steps * sites * dendrites + steps * rows * cols)
 
     macs = samples * steps * rows * cols * k_time * branches * across
     name = "direct, one neuron" if cells == 1 else "direct"
     terms: dict[str, tuple[float, ...]] = {name: (1, macs, macs / cols, moved, samples)}
 
-    size = fft_size((sites, dendrites), (branches, across), mode)
+    size = fft_size(*job.plane)
     points = size[0] * size[1]
     transforms = samples * (time_steps + steps) + cells * k_time
-    products = fft_products(batch, cells, window, taps, mode, steps) / 8
     terms["fft"] = (
-        1, transforms * points * math.log2(points + 1), products, transforms * size[0], moved
+        1, transforms * points * math.log2(points + 1), fft_products(job) / 8,
+        transforms * size[0], moved,
     )  # fmt: skip
 
-    form = matmul_form(window, taps, mode, steps)
-    macs = samples * matmul_macs(window, taps, mode, steps)[form]
+    form = matmul_form(job)
+    macs = samples * matmul_macs(job)[form]
     if form == "unrolled":
         matrices = cells * min(k_time, time_steps) * sites * dendrites * rows * cols
         terms[form] = (1, steps, macs, matrices, moved, cells * steps)

@@ -4,7 +4,7 @@ Shapes: T time steps, P sites along a dendrite, D dendrites; K_T, K_P, K_D the f
 branches and dendrites. A window is (T, P, D) and taps are (K_T, K_P, K_D).
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -58,11 +58,47 @@ def padding(taps: int, mode: Mode) -> tuple[int, int]:
     return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
 
 
-def as_columns(window: Triple, taps: Triple, mode: Mode) -> tuple[Triple, Triple, Mode, int]:
-    """Rewrites "per_dendrite" as the "valid" problem of so many one-dendrite neurons (the last)."""
-    if mode != "per_dendrite":
-        return window, taps, mode, 1
-    return (*window[:2], 1), (*taps[:2], 1), "valid", window[2]
+class Job(NamedTuple):
+    """A dendritic convolution in sizes alone.
+
+    Attributes:
+        sheet: (T, P, D).
+        taps: (K_T, K_P, K_D).
+        mode: "same", "valid" or "per_dendrite".
+        batch: samples.
+        neurons: each with a filter of its own.
+        steps: how many of the last steps come out; None is all.
+    """
+
+    sheet: Triple
+    taps: Triple
+    mode: Mode
+    batch: int = 1
+    neurons: int = 1
+    steps: int | None = None
+
+    @property
+    def asked(self) -> int:
+        """How many steps come out."""
+        return self.sheet[0] if self.steps is None else self.steps
+
+    @property
+    def plane(self) -> tuple[tuple[int, int], tuple[int, int], Mode]:
+        """Without time: the arguments of `output_size`."""
+        return self.sheet[1:], self.taps[1:], self.mode
+
+    def as_columns(self) -> "Job":
+        """The same job as it is worked on: of the steps that are read alone, and "per_dendrite" as
+        "valid" for a neuron of one dendrite each."""
+        time_steps, sites, dendrites = self.sheet
+        read = needed_steps(time_steps, self.taps[0], self.asked)
+        job = self._replace(sheet=(read, sites, dendrites), steps=self.asked)
+        if self.mode != "per_dendrite":
+            return job
+        return job._replace(
+            sheet=(read, sites, 1), taps=(*self.taps[:2], 1), mode="valid",
+            neurons=self.neurons * dendrites,
+        )  # fmt: skip
 
 
 def plain_sizes(tensor: Tensor) -> list[int]:
