@@ -152,10 +152,10 @@ class DendriticConv(nn.Module):
         job = self.job(batch, time_steps, steps)
         return job_backend(job, self.backend, device=self.weight.device.type)
 
-    def joins(self, batch: int, time_steps: int, gradients: bool) -> bool:
+    def joins(self, batch: int, time_steps: int, axons: int, gradients: bool) -> bool:
         """Whether a tree of such dendrites runs as one stage; see `joins_tree`."""
         job, device = self.job(batch, time_steps), self.weight.device.type
-        return joins_tree(job, self.backend, gradients=gradients, device=device)
+        return joins_tree(job, axons, self.backend, gradients=gradients, device=device)
 
     def _transform(self, batch: int, time_steps: int, steps: int) -> Transform:
         backend = self.chosen_backend(batch, time_steps, steps)

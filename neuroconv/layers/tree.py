@@ -292,9 +292,9 @@ class _Job:
         self.outputs = self.branches * output_size(tree.sheet, across, tree.mode)[1]
 
     def chunks(self) -> Iterator[slice]:
-        places = self.tree.sheet[0] * self.tree.sheet[1]
-        floats = self.batch * self.time_steps * (self.tree.axons + self.outputs)
-        return neuron_chunks(self.rows, self.neurons, floats + self.k_time * places * self.outputs)
+        axons = self.tree.axons
+        floats = self.batch * self.time_steps * (axons + self.outputs)
+        return neuron_chunks(self.rows, self.neurons, floats + self.k_time * axons * self.outputs)
 
     def responses(self, cells: slice) -> Tensor:
         return self.joining.responses(self.weight[cells], self.filters[cells])

@@ -373,7 +373,7 @@ class Population(nn.Module):
         if hooks and not is_counting():
             return False
         gradients = torch.is_grad_enabled() and not evaluation
-        return self.dendrites.joins(batch, steps, gradients)
+        return self.dendrites.joins(batch, steps, self._tree().axons, gradients)
 
     def _tree(self) -> Tree:
         assert isinstance(self.synapses, SparseSynapses)

@@ -11,7 +11,15 @@ import math
 from neuroconv.layers.checks import check_choice
 from neuroconv.layers.conv.costs import fft_products, matmul_form, matmul_macs
 from neuroconv.layers.conv.fourier import fft_size
-from neuroconv.layers.conv.sizes import BACKENDS, Backend, Job, Mode, Triple, output_size
+from neuroconv.layers.conv.sizes import (
+    BACKENDS,
+    Backend,
+    Job,
+    Mode,
+    Triple,
+    output_size,
+    step_pairs,
+)
 
 # Seconds for each unit of the terms that `model_terms` gives, by device. The CPU's were fitted on
 # one core of an AMD EPYC of the Zen 4 generation with torch 2.14: on other processors all of them
@@ -24,6 +32,7 @@ _SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
         "fft": (1.1e-04, 2.4e-10, 3.9e-10, 2.8e-08, 1.7e-09),
         "unrolled": (8.6e-05, 1.1e-05, 1.5e-11, 7.0e-09, 1.5e-09, 2.4e-08),
         "across": (6.6e-05, 1.5e-11, 4.3e-10, 1.6e-09, 4.0e-07),
+        "joined": (5.0e-04, 3.0e-09, 1.0e-09, 1.2e-11, 7.0e-10),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
@@ -31,15 +40,15 @@ _SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
         "fft": (2.0e-04, 5.0e-13, 5.0e-13, 0.0, 1.0e-11),
         "unrolled": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
         "across": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
+        "joined": (2.0e-05, 4.0e-12, 0.0, 4.0e-14, 1.0e-12),
     },
 }
 
 # Neurons of a population large enough for launching operators to cost nothing.
 _MANY = 1024
-# Of the unrolled product's time, what one stage from axons to soma takes: it never writes the
-# sheet, gathers in the cache, and skips the stages in between, which every other backend still
-# has to run. Against backends stage by stage, granule populations ran faster so from small batches.
-_JOINED = 0.3
+# What a backend takes with the stages around it, where each of them writes the sheet, in times of
+# what it takes by itself: 0.8 to 2.4 for granule populations of 256 and 1,024 cells.
+_STAGE_BY_STAGE = 1.5
 
 
 def choose_backend(
@@ -86,25 +95,46 @@ def job_backend(
 
 
 def joins_tree(
-    job: Job, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
+    job: Job,
+    axons: int,
+    backend: Backend = "auto",
+    *,
+    gradients: bool = False,
+    device: str = "cpu",
 ) -> bool:
     """Whether a large population of such trees runs from axons to soma as one stage, which is the
     unrolled product with its inputs heard and its outputs summed in the cache (`layers.tree`).
 
-    By "auto" it does where the product that is left beats every other backend.
-
     Args:
         job: for any number of neurons.
-        backend, gradients, device: as in `choose_backend`.
+        axons: that one tree hears: fewer than its synapses where the sites of a claw share one.
+        backend, gradients, device: as in `choose_backend`. By "auto" it does where it is faster
+            than the fastest backend with the stages around it.
     """
     check_choice("backend", backend, BACKENDS)
     if matmul_form(job) != "unrolled" or backend in ("direct", "fft"):
         return False
     if backend == "matmul":
         return True
-    times = model_seconds(job._replace(neurons=_MANY), gradients=gradients, device=device)
-    joined = _JOINED * times.pop("matmul")
-    return joined <= min(times.values())
+    job = job._replace(neurons=_MANY)
+    terms = joined_terms(job, axons)
+    constants = _SECONDS["cuda" if device == "cuda" else "cpu"]["joined"]
+    joined = sum(c * size for c, size in zip(constants, terms, strict=True))
+    joined *= _BOTH_WAYS["joined"] if gradients else 1
+    times = model_seconds(job, gradients=gradients, device=device)
+    return joined <= _STAGE_BY_STAGE * min(times.values())
+
+
+def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
+    """The sizes of a tree as one stage: launches; responses made of weights and taps; responses
+    read, by each step that comes out; multiply-adds; what is heard and what comes out."""
+    trees = job.as_columns()
+    heard = -(-axons // (trees.neurons // job.neurons))
+    outputs = math.prod(output_size(*trees.plane))
+    each = trees.neurons * heard * outputs
+    read = each * step_pairs(job.sheet[0], job.taps[0], job.sheet[0])
+    moved = trees.neurons * job.batch * job.sheet[0] * (heard + outputs)
+    return 1, each * min(job.taps[0], job.sheet[0]), read, job.batch * read, moved
 
 
 def model_seconds(
@@ -126,6 +156,7 @@ _BOTH_WAYS = {
     "fft": 3.0,
     "unrolled": 3.6,
     "across": 4.5,
+    "joined": 4.0,
 }
 BACKEND_OF: dict[str, Backend] = {
     "direct": "direct",
