@@ -27,6 +27,7 @@ from neuroconv.layers.conv import (
     conv_macs,
     fft_products,
     fourier,
+    joins_tree,
     output_size,
 )
 from neuroconv.layers.cost import fft_macs
@@ -528,6 +529,31 @@ def test_choice_of_backend(
     assert choose_backend(window, taps, mode, batch=batch, gradients=True) == to_learn
     for backend in BACKENDS:
         assert choose_backend(window, taps, mode, backend) == backend
+
+
+@pytest.mark.parametrize(
+    ("window", "taps", "mode", "batch", "here", "to_learn"),
+    [
+        (*GRANULE, "same", 1, False, False),
+        (*GRANULE, "same", 8, True, True),  # stage by stage the direct convolution is faster
+        (*GRANULE, "same", 32, True, True),
+        (*PURKINJE, "same", 32, False, False),
+        (*PURKINJE, "valid", 32, False, False),  # a product over the dendrites
+    ],
+)
+def test_a_tree_is_one_stage_where_the_rest_of_its_product_is_fastest(
+    window: Triple, taps: Triple, mode: Mode, batch: int, here: bool, to_learn: bool
+) -> None:
+    job = Job(window, taps, mode, batch)
+    assert joins_tree(job) is here
+    assert joins_tree(job, gradients=True) is to_learn
+    for neurons in (1, 10_000):  # of any population as of a large one
+        assert joins_tree(job._replace(neurons=neurons)) is here
+    assert joins_tree(job, "matmul") is (mode == "same")
+    assert not joins_tree(job, "direct")
+    assert not joins_tree(job, "fft")
+    if choose_backend(window, taps, mode, batch=batch) == "matmul" and mode == "same":
+        assert here  # the rule is looser than the choice
 
 
 def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
