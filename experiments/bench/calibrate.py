@@ -3,10 +3,10 @@
     python experiments/bench/calibrate.py --seconds 300 --seed 1 [--device cuda] [--json FILE]
 
 Draws shapes at random, times every backend that is not hopeless on each, in two layouts of memory,
-and fits, for each way to compute, the seconds that a unit of each of the model's terms takes: least
-squares on the logarithms, robust against single shapes. On the CPU one thread is timed, by its own
-processor time, which other processes disturb least. What it prints goes into
-`neuroconv/layers/conv/choice.py`.
+forward and with both gradients, and fits, for each way to compute, the seconds that a unit of each
+of the model's terms takes: least squares on the logarithms, robust against single shapes, of the
+times that come near the best backend's. All threads work, as they do for users: leave the machine
+alone. What it prints goes into `neuroconv/layers/conv/choice.py`.
 """
 
 import argparse
@@ -36,7 +36,11 @@ SECONDS_AT_MOST = 1.5
 # Batch innermost, as synapses give their sheets, and torch's own order.
 LAYOUTS = ((1, 4, 3, 2, 0), (0, 1, 2, 3, 4))
 
+NEAR_THE_BEST = 10.0  # times: what is slower still is never chosen, however far off its model is
+TASKS = ("forward", "forward and backward")
+
 Shape = dict[str, Any]
+Times = list[tuple[str, float]]
 
 
 def drawn(rng: random.Random) -> Shape:
@@ -58,28 +62,27 @@ def drawn(rng: random.Random) -> Shape:
 
 def seconds(call: Callable[[], object], device: str) -> float:
     """The shortest of up to 20 calls, after one."""
-    clock = time.thread_time if device == "cpu" else time.perf_counter
 
     def once() -> float:
         if device == "cuda":
             torch.cuda.synchronize()
-        begin = clock()
+        begin = time.perf_counter()
         call()
         if device == "cuda":
             torch.cuda.synchronize()
-        return clock() - begin
+        return time.perf_counter() - begin
 
     once()
     first = once()
     return min([first, *(once() for _ in range(max(1, min(20, int(0.15 / max(first, 1e-6))))))])
 
 
-def measured(shape: Shape, device: str) -> list[tuple[str, float]]:
-    """(backend, seconds) in either layout."""
+def measured(shape: Shape, device: str) -> dict[str, Times]:
+    """By task, (backend, seconds) in either layout."""
     mode, batch, neurons = shape["mode"], shape["batch"], shape["neurons"]
     size = (batch, neurons, *shape["sheet"])
     filters = torch.randn(neurons, *shape["taps"], device=device)
-    found = []
+    found: dict[str, Times] = {task: [] for task in TASKS}
     for backend, rate in SLOWEST_MACS_PER_S.items():
         sizes = (batch, neurons, shape["sheet"], shape["taps"], mode, backend)
         macs = sum(conv_macs(*sizes).values())
@@ -89,7 +92,17 @@ def measured(shape: Shape, device: str) -> list[tuple[str, float]]:
             back = [order.index(axis) for axis in range(5)]
             sheet = torch.randn([size[axis] for axis in order], device=device).permute(back)
             call = lambda: dendritic_conv(sheet, filters, mode, backend)  # noqa: B023, E731
-            found.append((backend, seconds(call, device)))
+            found["forward"].append((backend, seconds(call, device)))
+            if macs / rate > SECONDS_AT_MOST / 10:
+                continue
+            leaves = sheet.detach().requires_grad_(), filters.detach().requires_grad_()
+            push = torch.ones_like(call())
+            both = lambda: torch.autograd.grad(  # noqa: E731
+                dendritic_conv(*leaves, mode, backend),  # noqa: B023
+                leaves,  # noqa: B023
+                push,  # noqa: B023
+            )
+            found["forward and backward"].append((backend, seconds(both, device)))
     return found
 
 
@@ -105,6 +118,44 @@ def fitted(terms: list[tuple[float, ...]], times: list[float]) -> tuple[list[flo
     return np.exp(found.x).tolist(), float(missed(found.x).std())
 
 
+def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
+    """Constants by the way to compute, printed, and what the present ones choose."""
+    data: dict[str, tuple[list[tuple[float, ...]], list[float]]] = {}
+    ratios = []
+    for row in rows:
+        times: Times = row["seconds"][task]
+        if not times:
+            continue
+        best: dict[str, float] = {}
+        for backend, taken in times:
+            best[backend] = min(taken, best.get(backend, taken))
+        near = NEAR_THE_BEST * min(best.values())
+        sizes = {key: row[key] for key in ("batch", "neurons")}
+        for name, values in model_terms(
+            Job(row["sheet"], row["taps"], row["mode"], **sizes)
+        ).items():
+            for backend, taken in times:
+                if BACKEND_OF[name] == backend and taken <= near:
+                    data.setdefault(name, ([], []))[0].append(values)
+                    data[name][1].append(taken)
+        chosen = choose_backend(
+            row["sheet"], row["taps"], row["mode"],
+            gradients=task != "forward", device=device, **sizes,
+        )  # fmt: skip
+        if chosen in best:
+            ratios.append(best[chosen] / min(best.values()))
+    constants = {name: fitted(*each) for name, each in data.items() if len(each[1]) > 10}
+    print(task)
+    for name, (values, spread) in constants.items():
+        shown = ", ".join(f"{value:.1e}" for value in values)
+        print(f'"{name}": ({shown}),  # {len(data[name][1])} times, log deviation {spread:.2f}')
+    print(
+        f"{len(ratios)} shapes; as it stands the choice takes {np.exp(np.log(ratios).mean()):.3f} "
+        f"times the best backend's time on average, {max(ratios):.2f} at worst"
+    )
+    return constants
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to measure")
@@ -113,41 +164,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for shapes, times and constants")
     options = parser.parse_args()
     keep_freed_memory()
-    torch.set_num_threads(1)
     rng, end = random.Random(options.seed), time.monotonic() + options.seconds
-    rows, ratios = [], []
+    rows = []
     while time.monotonic() < end:
         shape = drawn(rng)
         if np.prod([shape["batch"], shape["neurons"], *shape["sheet"]]) > MOST_NUMBERS:
             continue
-        times = measured(shape, options.device)
-        if times:
-            rows.append({**shape, "seconds_by_backend": times})
-    data: dict[str, tuple[list[tuple[float, ...]], list[float]]] = {}
-    for row in rows:
-        sizes = {key: row[key] for key in ("batch", "neurons")}
-        terms = model_terms(Job(row["sheet"], row["taps"], row["mode"], **sizes))
-        for name, values in terms.items():
-            for backend, taken in row["seconds_by_backend"]:
-                if BACKEND_OF[name] == backend:
-                    data.setdefault(name, ([], []))[0].append(values)
-                    data[name][1].append(taken)
-        best: dict[str, float] = {}
-        for backend, taken in row["seconds_by_backend"]:
-            best[backend] = min(taken, best.get(backend, taken))
-        chosen = choose_backend(
-            row["sheet"], row["taps"], row["mode"], device=options.device, **sizes
-        )
-        if chosen in best:
-            ratios.append(best[chosen] / min(best.values()))
-    constants = {name: fitted(*each) for name, each in data.items() if len(each[1]) > 10}
-    for name, (values, spread) in constants.items():
-        shown = ", ".join(f"{value:.1e}" for value in values)
-        print(f'"{name}": ({shown}),  # {len(data[name][1])} times, log deviation {spread:.2f}')
-    print(
-        f"{len(rows)} shapes; as it stands the choice takes {np.exp(np.log(ratios).mean()):.3f} "
-        f"times the best backend's time on average, {max(ratios):.2f} at worst"
-    )
+        rows.append({**shape, "seconds": measured(shape, options.device)})
+    constants = {task: fit_task(rows, task, options.device) for task in TASKS}
     if options.json is not None:
         options.json.write_text(json.dumps({"shapes": rows, "constants": constants}, indent=1))
 

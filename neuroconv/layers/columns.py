@@ -6,7 +6,8 @@ for their statistics and once more, some rows at a time, for everything else; th
 written out and does the same.
 
 Shapes: M places (batch x height x width), T time steps, U units; a column holds the potentials of
-one dendrite of all units, (M, T * U), contiguous.
+one dendrite of all units, (M, T * U), contiguous. In the sum the steps lie outermost, (T, M, U), as
+the soma's filter wants them.
 """
 
 from collections.abc import Sequence
@@ -30,11 +31,14 @@ class Statistics(NamedTuple):
     variance: Tensor
 
 
-def rectified_sum(columns: Sequence[Tensor], units: int, linear: bool = False) -> Tensor:
-    """The sum of the columns' rates, (M, T * U): max(0, potential), or with `linear` as it is."""
-    folded = _folded(columns)
-    result: Tensor = _Columns.apply(None, None, units, 0.0, linear, False, *folded)[0]
-    return result.view_as(columns[0])
+def rectified_sum(
+    columns: Sequence[Tensor], units: int, linear: bool = False, shift: Tensor | None = None
+) -> Tensor:
+    """The sum of the columns' rates, (T, M, U): max(0, potential), or with `linear` as it is.
+
+    A `shift`, (dendrites, U), is added to the potentials.
+    """
+    return _summed(columns, None, shift, units, None, linear)[0]
 
 
 def normalised_sum(
@@ -53,22 +57,33 @@ def normalised_sum(
         linear: leave the rectifier out.
 
     Returns:
-        the sum, (M, T * U), and the statistics, through which no gradient flows but the sum's own.
+        the sum, (T, M, U), and the statistics, through which no gradient flows but the sum's own.
     """
-    units = gain.shape[1]
-    folded = _folded(columns)
-    total, mean, variance = _Columns.apply(gain, shift, units, eps, linear, True, *folded)
-    return total.view_as(columns[0]), Statistics(mean, variance)
+    total, mean, variance = _summed(columns, gain, shift, gain.shape[1], eps, linear)
+    return total, Statistics(mean, variance)
 
 
 def scaled_sum(
     columns: Sequence[Tensor], gain: Tensor, shift: Tensor, linear: bool = False
 ) -> Tensor:
     """As `normalised_sum`, by statistics known before: gain * potential + shift, (dendrites, U)."""
-    units = gain.shape[1]
-    folded = _folded(columns)
-    result: Tensor = _Columns.apply(gain, shift, units, 0.0, linear, False, *folded)[0]
-    return result.view_as(columns[0])
+    return _summed(columns, gain, shift, gain.shape[1], None, linear)[0]
+
+
+def _summed(
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    units: int,
+    eps: float | None,
+    linear: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """With an eps by the columns' own statistics, which are returned too."""
+    steps = columns[0].shape[1] // units
+    made: tuple[Tensor, Tensor, Tensor] = _Columns.apply(
+        gain, shift, (steps, units), eps, linear, *_folded(columns)
+    )
+    return made
 
 
 def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
@@ -166,29 +181,33 @@ class _Columns(torch.autograd.Function):
         ctx: Any,
         gain: Tensor | None,
         shift: Tensor | None,
-        units: int,
-        eps: float,
+        sizes: tuple[int, int],
+        eps: float | None,
         linear: bool,
-        own_statistics: bool,
         *columns: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        steps, units = sizes
         mean = columns[0].new_empty(0)
         variance = mean
         scale, offset = gain, shift
-        if own_statistics:
+        if eps is not None:
             assert gain is not None
             assert shift is not None
             found = [_statistics(column, units) for column in columns]
             mean, variance = (torch.stack(each) for each in zip(*found, strict=True))
             scale = gain * (variance + eps).rsqrt()
             offset = torch.addcmul(shift, mean, scale, value=-1)
-        ctx.save_for_backward(gain, scale, offset, mean, variance, *columns)
-        ctx.units, ctx.eps, ctx.linear = units, eps, linear
+        ctx.save_for_backward(gain, shift, scale, offset, mean, variance, *columns)
+        ctx.sizes, ctx.eps, ctx.linear = sizes, eps, linear
         ctx.mark_non_differentiable(mean, variance)
-        total = torch.empty_like(columns[0])
-        across = [_across(each, total.shape[1]) for each in (scale, offset)]
-        for rows in _rows(total):
-            part = total[rows]
+        total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
+        across = [_across(each, columns[0].shape[1]) for each in (scale, offset)]
+        for rows in _rows(columns[0]):
+            places = _places(rows, columns[0], sizes)
+            if steps == 1:
+                part = total.view_as(columns[0])[rows]
+            else:  # what belongs to one place does not lie together
+                part = torch.empty_like(columns[0][rows])
             spare = torch.empty_like(part)
             for dendrite, column in enumerate(columns):
                 rate = _scaled(column[rows], across, dendrite, spare if dendrite else part)
@@ -199,46 +218,60 @@ class _Columns(torch.autograd.Function):
                     part += rate
                 elif rate is not part:
                     part.copy_(rate)
+            if steps > 1:
+                total[:, places] = part.view(-1, steps, units).transpose(0, 1)
         return total, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-        gain, scale, offset, mean, variance, *columns = ctx.saved_tensors
-        units, linear = ctx.units, ctx.linear
+        gain, shift, scale, offset, mean, variance, *columns = ctx.saved_tensors
+        (steps, units), width = ctx.sizes, columns[0].shape[1]
         grad = grad.contiguous()
-        across = [_across(each, grad.shape[1]) for each in (scale, offset)]
-        results = []
-        to_gain, to_shift = (None, None) if gain is None else (torch.zeros_like(gain) for _ in "12")
-        spare = torch.empty_like(grad[_rows(grad)[0]])
-        for dendrite, column in enumerate(columns):
-            passed = torch.empty_like(column)
-            sums = column.new_zeros(2, column.shape[1])
-            for rows in _rows(column):
-                own, potential = passed[rows], column[rows]
-                if linear:
-                    own.copy_(grad[rows])
+        across = [_across(each, width) for each in (scale, offset)]
+        results = [torch.empty_like(column) for column in columns]
+        # Of each number of a row: the gradient, and the potential times it.
+        sums = grad.new_zeros(len(columns), 2, width)
+        spare = torch.empty_like(columns[0][_rows(columns[0])[0]])
+        for rows in _rows(columns[0]):
+            if steps == 1:
+                pushed = grad.view_as(columns[0])[rows]
+            else:
+                places = _places(rows, columns[0], ctx.sizes)
+                pushed = grad[:, places].transpose(0, 1).reshape(-1, width)
+            rest = spare[: len(pushed)]
+            for dendrite, column in enumerate(columns):
+                own, potential = results[dendrite][rows], column[rows]
+                if ctx.linear:
+                    own.copy_(pushed)
                 else:
-                    z = _scaled(potential, across, dendrite, spare[: len(own)])
-                    torch.ops.aten.threshold_backward.grad_input(grad[rows], z, 0, grad_input=own)
+                    z = _scaled(potential, across, dendrite, rest)
+                    torch.ops.aten.threshold_backward.grad_input(pushed, z, 0, grad_input=own)
                 if gain is not None:
-                    sums += _sums(own, potential, spare[: len(own)])
-            if gain is not None:
-                assert to_gain is not None
-                assert to_shift is not None
-                pushed, met = sums.view(2, -1, units).sum(1)  # of each unit: gradient, and x it
-                to_shift[dendrite] = pushed
-                if mean.numel():  # the columns' own statistics
-                    norm = _Norm(mean[dendrite], (variance[dendrite] + ctx.eps).rsqrt())
-                    to_gain[dendrite] = (met - norm.mean * pushed) * norm.deviation
-                    both = (pushed, to_gain[dendrite])
-                    _through_the_norm(passed, column, scale[dendrite], norm, both, spare)
-                else:
-                    to_gain[dendrite] = met
-                    assert across[0] is not None
-                    passed.mul_(across[0][dendrite])
-            results.append(passed)
-        return to_gain, to_shift, None, None, None, None, *results
+                    sums[dendrite] += _sums(own, potential, rest)
+                elif shift is not None:
+                    sums[dendrite, 0] += own.sum(0)
+        to_shift, met = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
+        to_gain = None
+        if gain is not None and ctx.eps is not None:  # by the columns' own statistics
+            deviation = (variance + ctx.eps).rsqrt()
+            to_gain = (met - mean * to_shift) * deviation
+            for dendrite, column in enumerate(columns):
+                norm = _Norm(mean[dendrite], deviation[dendrite])
+                both = (to_shift[dendrite], to_gain[dendrite])
+                _through_the_norm(results[dendrite], column, scale[dendrite], norm, both, spare)
+        elif gain is not None:
+            to_gain = met
+            assert across[0] is not None
+            for passed, factor in zip(results, across[0], strict=True):
+                passed.mul_(factor)
+        return to_gain, None if shift is None else to_shift, None, None, None, *results
+
+
+def _places(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
+    """The places that lie side by side in these rows of a folded column."""
+    fold = column.shape[1] // (sizes[0] * sizes[1])
+    return slice(rows.start * fold, rows.stop * fold)
 
 
 class _Norm(NamedTuple):
@@ -289,6 +322,8 @@ def _across(values: Tensor | None, width: int) -> Tensor | None:
 def _scaled(column: Tensor, across: list[Tensor | None], dendrite: int, out: Tensor) -> Tensor:
     """The column itself, or its potentials as the norm leaves them, written to `out`."""
     scale, offset = across
-    if scale is None or offset is None:
+    if offset is None:
         return column
+    if scale is None:
+        return torch.add(column, offset[dendrite], out=out)
     return torch.addcmul(offset[dendrite], column, scale[dendrite], out=out)

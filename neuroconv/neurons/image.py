@@ -17,6 +17,7 @@ from neuroconv.layers.autocast import autocast_dtype
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
 from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, rectified_sum
 from neuroconv.layers.cost import Cost
+from neuroconv.layers.counting import is_counting
 from neuroconv.layers.patches import Reading, dendrite_maps
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter, causal_matrix
@@ -206,26 +207,33 @@ class GranuleConv2d(nn.Module):
         frames, lingering = after(state.sheet, frames, self.time_steps)
         current = self.summation.law_of(last(steps, self._dendrites(frames)))
         current, memory = after(state.current, current, self.soma_time_steps)
-        potential = last(steps, self.soma(current))
-        if self.soma_norm is not None:
-            potential = self._normalise_soma(potential)
-        if self.bias is not None:
-            potential = potential + self.bias[:, None, None, None]
-        rate, waiting = self.output.stream(self.firing(potential), state.output)
+        rate = self._rate(last(steps, self.soma(current)))
+        rate, waiting = self.output.stream(rate, state.output)
         return rate, NeuronState(lingering, memory, waiting)
 
-    def _normalise_soma(self, potential: Tensor) -> Tensor:
+    def _rate(self, potential: Tensor) -> Tensor:
+        """Norm or bias, and rectifier, of what the soma has filtered, (B, U, T, H', W')."""
         norm = self.soma_norm
-        assert norm is not None
-        if self._joins_columns(potential) and joins([norm]):
-            # As the dendrites' norms run: units innermost, the other axes as they lie in memory.
+        watched = self.firing._forward_hooks or self.firing._forward_pre_hooks
+        alone = type(self.firing) is FiringRate and (is_counting() or not watched)
+        if alone and self._joins_columns(potential) and (norm is None or joins([norm])):
+            # As one stage, like the dendrites': units innermost, other axes as they lie in memory.
             order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
             places = potential.permute(order)
-            normal = norm_sum([norm], [places.reshape(-1, places.shape[-1])], linear=True)
-            return normal.view(places.shape).permute([order.index(axis) for axis in range(5)])
-        steps_first = potential.transpose(1, 2)
-        normal = norm(steps_first.flatten(0, 1)).unflatten(0, steps_first.shape[:2])
-        return normal.transpose(1, 2)
+            rows = [places.reshape(-1, self.out_channels)]
+            if norm is None:
+                shift = None if self.bias is None else self.bias.unsqueeze(0)
+                rate = rectified_sum(rows, self.out_channels, shift=shift)
+            else:
+                rate = norm_sum([norm], rows)
+            return rate.view(places.shape).permute([order.index(axis) for axis in range(5)])
+        if norm is not None:
+            steps_first = potential.transpose(1, 2)
+            normal = norm(steps_first.flatten(0, 1)).unflatten(0, steps_first.shape[:2])
+            potential = normal.transpose(1, 2)
+        if self.bias is not None:
+            potential = potential + self.bias[:, None, None, None]
+        return self.firing(potential)
 
     def _dendrites(self, frames: Tensor) -> Tensor:
         """The summed rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
@@ -291,8 +299,8 @@ class GranuleConv2d(nn.Module):
             total = rectified_sum(columns, self.out_channels, self.linear_dendrites)
         else:
             total = norm_sum(norms, columns, self.linear_dendrites)
-        lying = (columns_out, frames.shape[0], -1, steps, self.out_channels)
-        return total.view(lying).permute(1, 4, 3, 2, 0)
+        lying = (steps, columns_out, frames.shape[0], -1, self.out_channels)
+        return total.view(lying).permute(2, 4, 0, 3, 1)
 
     def _potentials(
         self, read: Sequence[Tensor], steps: int, lying: bool = False

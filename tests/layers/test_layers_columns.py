@@ -43,7 +43,7 @@ def one_by_one(columns: list[Tensor], units: list[nn.Module] | None, linear: boo
             potential = units[place](potential)
         total = total + (potential if linear else potential.relu())
     assert isinstance(total, Tensor)
-    return total.view_as(columns[0])
+    return total.view(len(columns[0]), -1, UNITS).transpose(0, 1)
 
 
 @pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
@@ -88,6 +88,21 @@ def test_gradcheck(places: int) -> None:
     learned = [p for norm in units for p in norm.parameters()]
     assert torch.autograd.gradcheck(lambda *given: norm_sum(units, given[:2]), (*columns, *learned))
     assert torch.autograd.gradcheck(lambda *given: rectified_sum(given, UNITS), tuple(columns))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_shift_is_added_before_the_rectifier(linear: bool) -> None:
+    columns = drawn(2)
+    shift = torch.randn(2, UNITS, dtype=torch.float64, requires_grad=True)
+    moved = [column + own.repeat(STEPS) for column, own in zip(columns, shift, strict=True)]
+    wanted = one_by_one(moved, None, linear)
+    result = rectified_sum(columns, UNITS, linear, shift)
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-14)
+    push = torch.randn_like(wanted)
+    ours = torch.autograd.grad(result, [*columns, shift], push)
+    theirs = torch.autograd.grad(wanted, [*columns, shift], push)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
 
 
 def test_a_mean_far_from_zero_cancels_nothing() -> None:
