@@ -23,7 +23,7 @@ from scipy.optimize import least_squares
 
 from neuroconv.layers import dendritic_conv
 from neuroconv.layers.conv import Job, conv_macs
-from neuroconv.layers.conv.choice import BACKEND_OF, choose_backend, model_terms
+from neuroconv.layers.conv.choice import BACKEND_OF, choose_backend, constants, model_terms
 from neuroconv.training.allocator import keep_freed_memory
 
 SHEETS = (
@@ -37,6 +37,7 @@ SECONDS_AT_MOST = 1.5
 LAYOUTS = ((1, 4, 3, 2, 0), (0, 1, 2, 3, 4))
 
 NEAR_THE_BEST = 10.0  # times: what is slower still is never chosen, however far off its model is
+PULL, LEAST = 0.3, 1e-14  # of a constant to its value before, and what stands for 0 there
 TASKS = ("forward", "forward and backward")
 
 Shape = dict[str, Any]
@@ -106,15 +107,25 @@ def measured(shape: Shape, device: str) -> dict[str, Times]:
     return found
 
 
-def fitted(terms: list[tuple[float, ...]], times: list[float]) -> tuple[list[float], float]:
-    """Seconds for a unit of each term, and the standard deviation of the log of the ratio."""
+def fitted(
+    terms: list[tuple[float, ...]], times: list[float], before: tuple[float, ...]
+) -> tuple[list[float], float]:
+    """Seconds for a unit of each term, and the standard deviation of the log of the ratio.
+
+    What the times say nothing about stays near what it was before.
+    """
     sizes, taken = np.array(terms, float), np.array(times)
-    start = np.log(np.median(taken) / np.maximum(sizes.mean(0), 1e-30) / sizes.shape[1])
+    start = np.log(np.maximum(before, LEAST))
 
     def missed(logs: Any) -> Any:
         return np.log(sizes @ np.exp(logs)) - np.log(taken)
 
-    found = least_squares(missed, start, loss="soft_l1", max_nfev=2000)
+    def held(logs: Any) -> Any:
+        off = missed(logs)
+        robust = np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1))  # as `soft_l1`
+        return np.concatenate([robust, PULL * (logs - start)])
+
+    found = least_squares(held, start, max_nfev=3000)
     return np.exp(found.x).tolist(), float(missed(found.x).std())
 
 
@@ -144,16 +155,17 @@ def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
         )  # fmt: skip
         if chosen in best:
             ratios.append(best[chosen] / min(best.values()))
-    constants = {name: fitted(*each) for name, each in data.items() if len(each[1]) > 10}
+    before = constants(task != "forward", device)
+    found = {name: fitted(*each, before[name]) for name, each in data.items()}
     print(task)
-    for name, (values, spread) in constants.items():
+    for name, (values, spread) in found.items():
         shown = ", ".join(f"{value:.1e}" for value in values)
         print(f'"{name}": ({shown}),  # {len(data[name][1])} times, log deviation {spread:.2f}')
     print(
         f"{len(ratios)} shapes; as it stands the choice takes {np.exp(np.log(ratios).mean()):.3f} "
         f"times the best backend's time on average, {max(ratios):.2f} at worst"
     )
-    return constants
+    return found
 
 
 def main() -> None:
@@ -171,9 +183,9 @@ def main() -> None:
         if np.prod([shape["batch"], shape["neurons"], *shape["sheet"]]) > MOST_NUMBERS:
             continue
         rows.append({**shape, "seconds": measured(shape, options.device)})
-    constants = {task: fit_task(rows, task, options.device) for task in TASKS}
+    found = {task: fit_task(rows, task, options.device) for task in TASKS}
     if options.json is not None:
-        options.json.write_text(json.dumps({"shapes": rows, "constants": constants}, indent=1))
+        options.json.write_text(json.dumps({"shapes": rows, "constants": found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Which backend of the dendritic convolution is fastest, by a model of their times.
 
-Every backend's forward pass is modelled as a sum of a few terms, each a size times a constant:
-launching its operators, arithmetic, what is moved. The constants are fitted to measured times;
-`experiments/bench/calibrate.py` measures and fits them, and `neuroconv bench --only auto` holds the
-choice to the best backend.
+Every backend's time, forward or both ways, is modelled as a sum of a few terms, each a size times a
+constant: launching its operators, arithmetic, what is moved. The constants are fitted to measured
+times; `experiments/bench/calibrate.py` measures and fits them, and `neuroconv bench --only auto`
+holds the choice to the best backend.
 """
 
 import math
@@ -21,18 +21,20 @@ from neuroconv.layers.conv.sizes import (
     step_pairs,
 )
 
-# Seconds for each unit of the terms that `model_terms` gives, by device. The CPU's were fitted on
-# one core of an AMD EPYC of the Zen 4 generation with torch 2.14: on other processors all of them
-# scale, and it is their ratios that choose. The GPU's are assumptions, from the peaks of a data
-# centre's GPU and the cost of a launch, until the script has run on one.
-_SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
+# Seconds for each unit of the terms that `model_terms` and `joined_terms` give, by device, of a
+# forward pass and of both passes. The CPU's were fitted on two cores of an AMD EPYC of the Zen 4
+# generation with torch 2.14: on other processors all of them scale, and it is their ratios that
+# choose. The GPU's are assumptions, from the peaks of a data centre's GPU and the cost of a launch,
+# until the script has run on one.
+_Constants = dict[str, tuple[float, ...]]
+_FORWARD: dict[str, _Constants] = {
     "cpu": {
-        "direct": (7.0e-05, 6.4e-11, 1.1e-10, 2.2e-09, 2.3e-08),
-        "direct, one neuron": (6.2e-05, 3.8e-10, 9.5e-11, 6.5e-10, 0.0),
-        "fft": (1.1e-04, 2.4e-10, 3.9e-10, 2.8e-08, 1.7e-09),
-        "unrolled": (8.6e-05, 1.1e-05, 1.5e-11, 7.0e-09, 1.5e-09, 2.4e-08),
-        "across": (6.6e-05, 1.5e-11, 4.3e-10, 1.6e-09, 4.0e-07),
-        "joined": (5.0e-04, 3.0e-09, 1.0e-09, 1.2e-11, 7.0e-10),
+        "direct": (1.2e-04, 3.1e-11, 1.0e-10, 9.3e-10, 1.7e-08),
+        "direct, one neuron": (6.0e-05, 1.5e-10, 8.8e-11, 4.8e-09, 0.0),
+        "fft": (1.9e-04, 1.7e-10, 8.6e-10, 1.7e-08, 5.8e-10),
+        "unrolled": (1.9e-04, 1.0e-05, 8.8e-12, 2.4e-09, 8.5e-10, 3.7e-09),
+        "across": (4.3e-05, 1.2e-11, 2.7e-10, 1.5e-09, 4.3e-07),
+        "joined": (5.0e-04, 2.0e-09, 7.0e-10, 8.0e-12, 4.5e-10),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
@@ -41,6 +43,24 @@ _SECONDS: dict[str, dict[str, tuple[float, ...]]] = {
         "unrolled": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
         "across": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
         "joined": (2.0e-05, 4.0e-12, 0.0, 4.0e-14, 1.0e-12),
+    },
+}
+_BOTH: dict[str, _Constants] = {
+    "cpu": {
+        "direct": (4.2e-04, 9.2e-10, 3.0e-09, 3.4e-09, 9.6e-07),
+        "direct, one neuron": (2.6e-04, 1.9e-09, 4.9e-09, 7.8e-09, 0.0),
+        "fft": (8.6e-04, 3.5e-10, 5.0e-09, 4.5e-08, 2.4e-09),
+        "unrolled": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
+        "across": (2.0e-04, 5.1e-11, 1.4e-09, 3.2e-09, 1.1e-06),
+        "joined": (2.0e-03, 8.0e-09, 2.8e-09, 3.2e-11, 1.8e-09),
+    },
+    "cuda": {
+        "direct": (1.8e-04, 1.8e-12, 1.8e-12, 9.0e-12, 0.0),
+        "direct, one neuron": (1.8e-04, 1.8e-11, 1.8e-12, 9.0e-12, 0.0),
+        "fft": (6.0e-04, 1.5e-12, 1.5e-12, 0.0, 3.0e-11),
+        "unrolled": (1.4e-04, 3.6e-05, 1.4e-13, 1.4e-11, 1.4e-11, 0.0),
+        "across": (3.6e-04, 1.8e-13, 9.0e-12, 9.0e-12, 0.0),
+        "joined": (8.0e-05, 1.6e-11, 0.0, 1.6e-13, 4.0e-12),
     },
 }
 
@@ -117,10 +137,7 @@ def joins_tree(
     if backend == "matmul":
         return True
     job = job._replace(neurons=_MANY)
-    terms = joined_terms(job, axons)
-    constants = _SECONDS["cuda" if device == "cuda" else "cpu"]["joined"]
-    joined = sum(c * size for c, size in zip(constants, terms, strict=True))
-    joined *= _BOTH_WAYS["joined"] if gradients else 1
+    joined = _seconds("joined", joined_terms(job, axons), gradients, device)
     times = model_seconds(job, gradients=gradients, device=device)
     return joined <= _STAGE_BY_STAGE * min(times.values())
 
@@ -141,23 +158,22 @@ def model_seconds(
     job: Job, *, gradients: bool = False, device: str = "cpu"
 ) -> dict[Backend, float]:
     """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
-    constants = _SECONDS["cuda" if device == "cuda" else "cpu"]
-    times: dict[Backend, float] = {}
-    for name, sizes in model_terms(job).items():
-        seconds = sum(c * size for c, size in zip(constants[name], sizes, strict=True))
-        times[BACKEND_OF[name]] = seconds * (_BOTH_WAYS[name] if gradients else 1)
-    return times
+    return {
+        BACKEND_OF[name]: _seconds(name, terms, gradients, device)
+        for name, terms in model_terms(job).items()
+    }
 
 
-# Both passes together, in forward passes. Of a grouped conv3d the gradient to the weights is slow.
-_BOTH_WAYS = {
-    "direct": 9.0,
-    "direct, one neuron": 9.0,
-    "fft": 3.0,
-    "unrolled": 3.6,
-    "across": 4.5,
-    "joined": 4.0,
-}
+def constants(gradients: bool, device: str) -> _Constants:
+    """Seconds for each unit of the terms, by way to compute."""
+    return (_BOTH if gradients else _FORWARD)["cuda" if device == "cuda" else "cpu"]
+
+
+def _seconds(name: str, terms: tuple[float, ...], gradients: bool, device: str) -> float:
+    each = constants(gradients, device)[name]
+    return sum(c * size for c, size in zip(each, terms, strict=True))
+
+
 BACKEND_OF: dict[str, Backend] = {
     "direct": "direct",
     "direct, one neuron": "direct",
