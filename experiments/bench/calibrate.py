@@ -37,7 +37,7 @@ SECONDS_AT_MOST = 1.5
 LAYOUTS = ((1, 4, 3, 2, 0), (0, 1, 2, 3, 4))
 
 NEAR_THE_BEST = 10.0  # times: what is slower still is never chosen, however far off its model is
-PULL, LEAST = 0.3, 1e-14  # of a constant to its value before, and what stands for 0 there
+PULL, FIRMLY, LEAST = 0.3, 1e3, 1e-14  # to a constant's value before; what stands for 0 there
 TASKS = ("forward", "forward and backward")
 
 Shape = dict[str, Any]
@@ -108,14 +108,19 @@ def measured(shape: Shape, device: str) -> dict[str, Times]:
 
 
 def fitted(
-    terms: list[tuple[float, ...]], times: list[float], before: tuple[float, ...]
+    terms: list[tuple[float, ...]],
+    times: list[float],
+    before: tuple[float, ...],
+    last: float | None = None,
 ) -> tuple[list[float], float]:
     """Seconds for a unit of each term, and the standard deviation of the log of the ratio.
 
-    What the times say nothing about stays near what it was before.
+    What the times say nothing about stays near what it was before; the last may be known.
     """
     sizes, taken = np.array(terms, float), np.array(times)
-    start = np.log(np.maximum(before, LEAST))
+    start = np.log(np.maximum(before if last is None else (*before[:-1], last), LEAST))
+    pull = np.full(len(start), PULL)
+    pull[-1] = PULL if last is None else FIRMLY
 
     def missed(logs: Any) -> Any:
         return np.log(sizes @ np.exp(logs)) - np.log(taken)
@@ -123,10 +128,16 @@ def fitted(
     def held(logs: Any) -> Any:
         off = missed(logs)
         robust = np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1))  # as `soft_l1`
-        return np.concatenate([robust, PULL * (logs - start)])
+        return np.concatenate([robust, pull * (logs - start)])
 
     found = least_squares(held, start, max_nfev=3000)
     return np.exp(found.x).tolist(), float(missed(found.x).std())
+
+
+def product_seconds(device: str) -> float:
+    """Of one product of small matrices in a batch of them: too few shapes draw so many."""
+    left, right = torch.randn(16384, 2, 12, device=device), torch.randn(16384, 12, 8, device=device)
+    return seconds(lambda: torch.bmm(left, right), device) / len(left)
 
 
 def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
@@ -156,7 +167,11 @@ def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
         if chosen in best:
             ratios.append(best[chosen] / min(best.values()))
     before = constants(task != "forward", device)
-    found = {name: fitted(*each, before[name]) for name, each in data.items()}
+    product = product_seconds(device) if task == "forward" else None  # both ways other things weigh
+    found = {
+        name: fitted(*each, before[name], product if name == "unrolled" else None)
+        for name, each in data.items()
+    }
     print(task)
     for name, (values, spread) in found.items():
         shown = ", ".join(f"{value:.1e}" for value in values)

@@ -513,7 +513,7 @@ def test_closed_form_scales_with_batch_neurons_and_steps() -> None:
 @pytest.mark.parametrize(
     ("window", "taps", "mode", "batch", "wanted", "to_learn"),
     [
-        (*GRANULE, "same", 1, "direct", "direct"),
+        (*GRANULE, "same", 1, "direct", "fft"),
         (*GRANULE, "same", 32, "matmul", "matmul"),
         (*PURKINJE, "same", 1, "fft", "fft"),
         (*PURKINJE, "same", 32, "fft", "fft"),
@@ -532,26 +532,29 @@ def test_choice_of_backend(
 
 
 @pytest.mark.parametrize(
-    ("window", "taps", "mode", "batch", "here", "to_learn"),
+    ("window", "taps", "mode", "batch", "axons", "here", "to_learn"),
     [
-        (*GRANULE, "same", 1, False, False),
-        (*GRANULE, "same", 8, True, True),  # stage by stage the direct convolution is faster
-        (*GRANULE, "same", 32, True, True),
-        (*PURKINJE, "same", 32, False, False),
-        (*PURKINJE, "valid", 32, False, False),  # a product over the dendrites
+        (*GRANULE, "same", 1, 4, False, True),
+        (*GRANULE, "same", 8, 4, True, True),  # stage by stage the direct convolution is faster
+        (*GRANULE, "same", 32, 4, True, True),
+        (*GRANULE, "same", 32, 16, True, True),
+        ((5, 64, 4), (5, 3, 4), "same", 32, 4, True, True),
+        ((5, 64, 4), (5, 3, 4), "same", 1, 256, False, False),  # what no claw makes small
+        (*PURKINJE, "same", 32, 100_000, False, False),
+        (*PURKINJE, "valid", 32, 100_000, False, False),  # a product over the dendrites
     ],
 )
 def test_a_tree_is_one_stage_where_the_rest_of_its_product_is_fastest(
-    window: Triple, taps: Triple, mode: Mode, batch: int, here: bool, to_learn: bool
+    window: Triple, taps: Triple, mode: Mode, batch: int, axons: int, here: bool, to_learn: bool
 ) -> None:
     job = Job(window, taps, mode, batch)
-    assert joins_tree(job) is here
-    assert joins_tree(job, gradients=True) is to_learn
+    assert joins_tree(job, axons) is here
+    assert joins_tree(job, axons, gradients=True) is to_learn
     for neurons in (1, 10_000):  # of any population as of a large one
-        assert joins_tree(job._replace(neurons=neurons)) is here
-    assert joins_tree(job, "matmul") is (mode == "same")
-    assert not joins_tree(job, "direct")
-    assert not joins_tree(job, "fft")
+        assert joins_tree(job._replace(neurons=neurons), axons) is here
+    assert joins_tree(job, axons, "matmul") is (mode == "same")
+    assert not joins_tree(job, axons, "direct")
+    assert not joins_tree(job, axons, "fft")
     if choose_backend(window, taps, mode, batch=batch) == "matmul" and mode == "same":
         assert here  # the rule is looser than the choice
 
