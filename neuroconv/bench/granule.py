@@ -83,7 +83,7 @@ def _population(bench: Bench, batch: int, neurons: int, task: str) -> Row:
         with torch.device(bench.device):
             cells = Granule(neurons, neurons, backend=backend)  # type: ignore[arg-type]
         jobs[name] = module_job(cells, activity, task)
-    times = bench.turns(jobs, share=2)
+    times = bench.turns(jobs, share=6)
     figure = Figure.of(
         "conv3d_over_neuroconv_ratio",
         "times faster than with grouped conv3d, axons to rates",

@@ -96,18 +96,21 @@ def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
     return [column.reshape(places // fold, fold * width) for column in columns]
 
 
-def _statistics(column: Tensor, units: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of (M, T * U) for each unit.
+def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each (M, T * U) for each unit, (dendrites, U).
 
     First of every number of a row over the rows, as a batch norm takes them, then of those.
     """
-    if column.is_meta or is_counting():  # which know no statistics alone
-        variance, mean = torch.var_mean(column, 0, correction=0)
-    else:  # thirty times as fast as var_mean
-        mean, variance = torch.ops.aten.batch_norm_update_stats(column, None, None, 0.0)
-    mean, variance = mean.view(-1, units), variance.view(-1, units)
-    centre = mean.mean(0)
-    return centre, variance.mean(0) + (mean - centre).square().mean(0)
+    found = []
+    for column in columns:
+        if column.is_meta or is_counting():  # which know no statistics alone
+            variance, mean = torch.var_mean(column, 0, correction=0)
+        else:  # thirty times as fast as var_mean
+            mean, variance = torch.ops.aten.batch_norm_update_stats(column, None, None, 0.0)
+        found.append(torch.stack([mean, variance]))
+    mean, variance = torch.stack(found).view(len(columns), 2, -1, units).unbind(1)
+    centre = mean.mean(1)
+    return centre, variance.mean(1) + (mean - centre.unsqueeze(1)).square().mean(1)
 
 
 def _rows(column: Tensor) -> list[slice]:
@@ -193,8 +196,7 @@ class _Columns(torch.autograd.Function):
         if eps is not None:
             assert gain is not None
             assert shift is not None
-            found = [_statistics(column, units) for column in columns]
-            mean, variance = (torch.stack(each) for each in zip(*found, strict=True))
+            mean, variance = _statistics(columns, units)
             scale = gain * (variance + eps).rsqrt()
             offset = torch.addcmul(shift, mean, scale, value=-1)
         ctx.save_for_backward(gain, shift, scale, offset, mean, variance, *columns)
@@ -256,10 +258,9 @@ class _Columns(torch.autograd.Function):
         if gain is not None and ctx.eps is not None:  # by the columns' own statistics
             deviation = (variance + ctx.eps).rsqrt()
             to_gain = (met - mean * to_shift) * deviation
-            for dendrite, column in enumerate(columns):
-                norm = _Norm(mean[dendrite], deviation[dendrite])
-                both = (to_shift[dendrite], to_gain[dendrite])
-                _through_the_norm(results[dendrite], column, scale[dendrite], norm, both, spare)
+            _through_the_norm(
+                results, columns, (scale, mean, deviation), (to_shift, to_gain), spare
+            )
         elif gain is not None:
             to_gain = met
             assert across[0] is not None
@@ -274,13 +275,6 @@ def _places(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
     return slice(rows.start * fold, rows.stop * fold)
 
 
-class _Norm(NamedTuple):
-    """Of one dendrite of each unit, (U,): mean, and 1 / the standard deviation."""
-
-    mean: Tensor
-    deviation: Tensor
-
-
 def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
     """Of each number of a row, over the rows: the gradient, and the potential times it."""
     if own.is_meta or is_counting():  # an operator that a counter would take for a whole norm
@@ -293,25 +287,30 @@ def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
 
 
 def _through_the_norm(
-    passed: Tensor,
-    column: Tensor,
-    scale: Tensor,
-    norm: _Norm,
+    passed: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    norm: tuple[Tensor, Tensor, Tensor],
     sums: tuple[Tensor, Tensor],
     spare: Tensor,
 ) -> None:
-    """Turns the gradient after a norm into the one before it, in place: what moves the mean or the
-    variance of all is taken off each. `sums` are the gradients to shift and gain, (U,)."""
-    to_shift, to_gain = sums
-    count = column.numel() // len(scale)
-    by_value = -scale * norm.deviation * to_gain / count
-    constant = -scale * to_shift / count - norm.mean * by_value
-    width = column.shape[1] // len(scale)
-    scale, by_value, constant = (each.repeat(width) for each in (scale, by_value, constant))
-    for rows in _rows(column):
-        own = passed[rows]
-        other = torch.addcmul(constant, column[rows], by_value, out=spare[: len(own)])
-        torch.addcmul(other, own, scale, out=own)
+    """Turns the gradients after a norm into those before it, in place: what moves the mean or the
+    variance of all is taken off each.
+
+    Args:
+        norm: scale, mean and 1 / the standard deviation, (dendrites, U).
+        sums: the gradients to shift and gain, (dendrites, U).
+    """
+    (scale, mean, deviation), (to_shift, to_gain) = norm, sums
+    count, width = columns[0].numel() // scale.shape[1], columns[0].shape[1]
+    by_value = -scale * deviation * to_gain / count
+    constant = -scale * to_shift / count - mean * by_value
+    repeated = [values.repeat(1, width // scale.shape[1]) for values in (scale, by_value, constant)]
+    each = zip(*repeated, strict=True)
+    for own, column, (factor, slope, start) in zip(passed, columns, each, strict=True):
+        for rows in _rows(column):
+            part = own[rows]
+            other = torch.addcmul(start, column[rows], slope, out=spare[: len(part)])
+            torch.addcmul(other, part, factor, out=part)
 
 
 def _across(values: Tensor | None, width: int) -> Tensor | None:

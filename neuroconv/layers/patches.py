@@ -50,18 +50,13 @@ class Reading(NamedTuple):
         first, rest = divmod(dendrite * self.dilation, self.stride)
         return room[rest, first : first + self.columns_out, :, :: self.row_step]
 
-    def inside(self, room: Tensor, frames: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Where frames (B, C, T, H, W) lie in the room: equal parts of it and of them."""
-        top, left = self.padding[0], self.padding[2]
-        ordered = frames.permute(4, 0, 3, 2, 1)
+    def inside(self, frames: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Where frames (B, C, T, H, W) lie in the room: for each of its parts the first column, and
+        what lies there, (columns, B, H, T, C)."""
+        left, ordered = self.padding[2], frames.permute(4, 0, 3, 2, 1)
         for rest in range(self.stride):
             skipped = (rest - left) % self.stride
-            part = ordered[skipped :: self.stride]
-            first = (left + skipped) // self.stride
-            yield (
-                room[rest, first : first + len(part), :, top : top + frames.shape[3]],
-                part,
-            )
+            yield rest, (left + skipped) // self.stride, ordered[skipped :: self.stride]
 
 
 def dendrite_maps(frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
@@ -81,9 +76,16 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
         ctx.reading, ctx.shape, ctx.order = reading, frames.shape, frames.dim_order()
-        room = frames.new_zeros(reading.room(frames.shape))
-        for here, there in reading.inside(room, frames):
-            here.copy_(there)
+        room = frames.new_empty(reading.room(frames.shape))
+        top, bottom = reading.padding[0], reading.padding[0] + frames.shape[3]
+        for rest, first, part in reading.inside(frames):
+            last = first + len(part)
+            for border in (room[rest, :first], room[rest, last:]):
+                border.zero_()
+            columns = room[rest, first:last]
+            for border in (columns[:, :, :top], columns[:, :, bottom:]):
+                border.zero_()
+            columns[:, :, top:bottom] = part
         pieces = (reading.piece(room, dendrite) for dendrite in range(reading.dendrites))
         # The axis of one image goes first, or its stride would hide that channels lie last.
         images = (piece.flatten(3).flatten(0, 1).unsqueeze(0).contiguous() for piece in pieces)
@@ -93,13 +95,33 @@ class _Read(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         reading: Reading = ctx.reading
-        room = grads[0].new_zeros(reading.room(ctx.shape))
-        for dendrite, grad in enumerate(grads):
-            piece = reading.piece(room, dendrite)
-            piece += grad[0].permute(1, 2, 0).view_as(piece)
+        room = _added_up(grads, reading, ctx.shape)
         # In the frames' own order of memory: the stage before need not turn it.
         back = grads[0].new_empty([ctx.shape[axis] for axis in ctx.order])
         back = back.permute([ctx.order.index(axis) for axis in range(len(ctx.order))])
-        for here, there in reading.inside(room, back):
-            there.copy_(here)
+        top, bottom = reading.padding[0], reading.padding[0] + back.shape[3]
+        for rest, first, part in reading.inside(back):
+            part.copy_(room[rest, first : first + len(part), :, top:bottom])
         return back, None
+
+
+def _added_up(grads: tuple[Tensor, ...], reading: Reading, frames: torch.Size) -> Tensor:
+    """The gradients of the pieces, added where they lie; what no piece has reached is copied, and
+    what none reads is zero."""
+    room = grads[0].new_empty(reading.room(frames))
+    if reading.row_step > 1:
+        room.zero_()
+    reached = [0] * reading.stride
+    for dendrite, grad in enumerate(grads):
+        first, rest = divmod(dendrite * reading.dilation, reading.stride)
+        piece = reading.piece(room, dendrite)
+        own = grad[0].permute(1, 2, 0).view_as(piece)
+        known = reading.columns_out if reading.row_step > 1 else max(0, reached[rest] - first)
+        room[rest, reached[rest] : first].zero_()
+        piece[:known] += own[:known]
+        piece[known:] = own[known:]
+        reached[rest] = first + reading.columns_out
+    for rest, end in enumerate(reached):
+        if reading.row_step == 1:
+            room[rest, end:].zero_()
+    return room
