@@ -46,6 +46,7 @@ LAYER, AUTO, EPOCH = "`GranuleConv2d`", '`backend="auto"`', "an epoch of MNIST"
 GROWTH = "growth of time: exponent"
 OVER_CONV3D, OVER_CONVOLUTIONS = "conv3d_over_neuroconv_ratio", "layer_over_convolutions_ratio"
 OF_EPOCHS, OVER_BEST = "granule_convnet_over_plain_cnn", "chosen_over_best"
+OF_SAME_TAPS = "layer_over_conv3d_ratio"
 SPEED = (
     by_task(CELL, "times faster than `conv3d`", ["Purkinje"], OVER_CONV3D, 1),
     by_task(
@@ -72,6 +73,12 @@ LAYERS = (
     ),
     both_ways(
         LAYER, "with norms at dendrites and somata", "GranuleConv2d*norm both", OVER_CONVOLUTIONS
+    ),
+    both_ways(
+        LAYER, "times a `Conv3d` of the same taps", "GranuleConv2d*norm none", OF_SAME_TAPS
+    ),
+    both_ways(
+        LAYER, "with norms, times that `Conv3d`", "GranuleConv2d*norm both", OF_SAME_TAPS
     ),
 )  # fmt: skip
 CHOICE = (
@@ -140,4 +147,4 @@ def every_line(record: Mapping[str, Any]) -> list[Line]:
         for axes in AXES.values()
         for axis in axes
     ]
-    return [*EXACT, *SPEED, *layers, *CHOICE, *growth, *TRAINING]
+    return [*EXACT, *SPEED, *layers, *LAYERS[2:], *CHOICE, *growth, *TRAINING]

@@ -125,6 +125,12 @@ def _effect(w: Walk, axon: int) -> float:
     return float((w.cell(activity) - w.rate).abs().max())
 
 
+def _algorithm(cost: Cost) -> str:
+    """What ran, by the family of its products."""
+    names = {"convolution": "direct", "fft": "FFT", "matmul": "matrix product"}
+    return ", ".join(names[family] for family in cost.macs)
+
+
 def _dendrites(w: Walk) -> str:
     (cost,) = w.costs["dendrites"]
     taps = w.cell.dendrites.weight[0, :, :, (DENDRITES - 1) // 2]
@@ -134,8 +140,8 @@ def _dendrites(w: Walk) -> str:
     return passage(
         w.normal,
         w.spread,
-        f"{paid((cost,))} (FFT); a direct convolution {cost.direct:,} MAC, the essay's rule "
-        f"{cost.essay:,}",
+        f"{paid((cost,))} ({_algorithm(cost)}); a direct convolution {cost.direct:,} MAC, the essay's "
+        f"rule {cost.essay:,}",
         f"*In this run:* {SITES * DENDRITES} synapses x {STEPS} steps x {branches} x {across} x "
         f"{steps} taps are the essay's {cost.essay:,}. The cable has a length constant of "
         f"{CABLE.length_constant_um:g} \u00b5m, a time constant of {CABLE.time_constant_ms:g} ms "

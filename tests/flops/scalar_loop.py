@@ -289,7 +289,7 @@ def _(layer: SomaFilter, current: Array) -> Array:
     """Every step meets every step, by a zero where no tap reaches."""
     taps, steps = numbers(layer.weight), current.shape[2]
     potential = zeros(*current.shape)
-    with work("matmul" if current.ndim == 3 else "convolution"):
+    with work("matmul"):
         for place in np.ndindex(potential.shape):
             here, now, there = place[:2], place[2], place[3:]
             lags = [now - step for step in range(steps)]
