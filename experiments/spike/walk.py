@@ -140,8 +140,8 @@ def _dendrites(w: Walk) -> str:
     return passage(
         w.normal,
         w.spread,
-        f"{paid((cost,))} ({_algorithm(cost)}); a direct convolution {cost.direct:,} MAC, the essay's "
-        f"rule {cost.essay:,}",
+        f"{paid((cost,))} ({_algorithm(cost)}); a direct convolution {cost.direct:,} MAC, the "
+        f"essay's rule {cost.essay:,}",
         f"*In this run:* {SITES * DENDRITES} synapses x {STEPS} steps x {branches} x {across} x "
         f"{steps} taps are the essay's {cost.essay:,}. The cable has a length constant of "
         f"{CABLE.length_constant_um:g} \u00b5m, a time constant of {CABLE.time_constant_ms:g} ms "
