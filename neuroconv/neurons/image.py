@@ -254,7 +254,7 @@ class GranuleConv2d(nn.Module):
         """
         plain = maps.dtype in (torch.float32, torch.float64)
         looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        here = maps.is_cpu or maps.is_meta
+        here = (maps.is_cpu or maps.is_meta) and maps.numel() > 0  # samples are rows of an image
         return here and plain and not looked_at and autocast_dtype(maps) is None
 
     def _fire(self, frames: Tensor, norms: list[nn.Module] | None) -> Tensor:

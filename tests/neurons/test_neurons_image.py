@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuroconv.layers.checks import Norm
 from neuroconv.neurons import GranuleConv2d
 
 Array = NDArray[np.float64]
@@ -411,3 +412,9 @@ def test_cuda_equals_cpu(keywords: Any) -> None:
     image = torch.randn(2, 4, 4, 5, 6, dtype=torch.float64)
     wanted = layer(image)
     torch.testing.assert_close(layer.cuda()(image.cuda()).cpu(), wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["none", "both"])
+def test_no_samples_give_no_rates(norm: Norm) -> None:
+    layer = GranuleConv2d(2, 3, padding="same", norm=norm).eval()
+    assert layer(torch.rand(0, 2, 5, 7, 8)).shape == (0, 3, 5, 7, 8)
