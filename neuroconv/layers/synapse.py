@@ -210,7 +210,7 @@ class SparseSynapses(_Synapses):
         rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(weight.dtype)
         heard = rows.index_select(0, self.wiring.flatten())
         released = heard.view(self.neurons, 1, self.synapses, time_steps * batch) * weight
-        return self.on_sheet(released.reshape(-1, self.synapses, time_steps, batch))
+        return self.on_sheet(released.flatten(0, 1).unflatten(2, (time_steps, batch)))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
         """One product for each synapse, transmitter and step; nothing is summed: no multiply-add.

@@ -319,3 +319,10 @@ def test_cuda_equals_cpu(backend: Any, lively: Lively) -> None:
     wanted = cells(activity)
     result = cells.cuda()(activity.cuda())
     torch.testing.assert_close(result.cpu(), wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("backend", ["auto", "direct", "fft", "matmul"])
+def test_no_samples_give_no_rates(backend: Any, training: bool) -> None:
+    cells = Granule(20, 6, backend=backend).train(training)
+    assert cells(torch.rand(0, 20, 5)).shape == (0, 6, 5)
