@@ -67,8 +67,8 @@ _BOTH: dict[str, _Constants] = {
 # Neurons of a population large enough for launching operators to cost nothing.
 _MANY = 1024
 # What a backend takes with the stages around it, where each of them writes the sheet, in times of
-# what its model gives. Granule populations of 64 to 1,024 cells took 1.2 to 3.9 times as long on one
-# thread; the model's are two.
+# what its model gives. On one thread granule populations of 64 to 1,024 cells took 1.2 to 3.9 times
+# as long; the model's threads are two.
 _STAGE_BY_STAGE = 1.5
 
 
