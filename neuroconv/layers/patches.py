@@ -39,24 +39,33 @@ class Reading(NamedTuple):
 
     def room(self, frames: torch.Size) -> tuple[int, ...]:
         """Shape of the padded maps as they lie, (stride, ceil(W* / stride), B, H*, T, C): of a
-        stride of 2 the even columns first, then the odd ones."""
+        stride of 2 the even columns first, then the odd ones. H* counts no rows that are left out.
+        """
         batch, channels, steps, height, width = frames
         top, bottom, left, right = self.padding
         wide = -(-(left + width + right) // self.stride)
-        return self.stride, wide, batch, top + height + bottom, steps, channels
+        high = -(-(top + height + bottom) // self.row_step)
+        return self.stride, wide, batch, high, steps, channels
 
     def piece(self, room: Tensor, dendrite: int) -> Tensor:
-        """What a dendrite reads, (W', B, H* / row_step, T, C)."""
+        """What a dendrite reads, (W', B, H*, T, C)."""
         first, rest = divmod(dendrite * self.dilation, self.stride)
-        return room[rest, first : first + self.columns_out, :, :: self.row_step]
+        return room[rest, first : first + self.columns_out]
 
     def inside(self, frames: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """Where frames (B, C, T, H, W) lie in the room: for each of its parts the first column, and
-        what lies there, (columns, B, H, T, C)."""
-        left, ordered = self.padding[2], frames.permute(4, 0, 3, 2, 1)
+        what lies there, (columns, B, rows, T, C); see `rows`."""
+        top, _, left, _ = self.padding
+        ordered = frames.permute(4, 0, 3, 2, 1)[:, :, -top % self.row_step :: self.row_step]
         for rest in range(self.stride):
             skipped = (rest - left) % self.stride
             yield rest, (left + skipped) // self.stride, ordered[skipped :: self.stride]
+
+    def rows(self, height: int) -> slice:
+        """The rows of the room that hold rows of the frames."""
+        first = -(-self.padding[0] // self.row_step)
+        skipped = -self.padding[0] % self.row_step
+        return slice(first, first + len(range(skipped, height, self.row_step)))
 
 
 def dendrite_maps(frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
@@ -64,7 +73,7 @@ def dendrite_maps(frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
 
     Shape:
         frames (B, C, T, H, W) -> for each dendrite (1, T * C, W' * B, H*), contiguous as channels
-        last: views of one tensor unless rows are left out
+        last: views of one tensor
     """
     maps: tuple[Tensor, ...] = _Read.apply(frames, reading)
     return maps
@@ -77,18 +86,18 @@ class _Read(torch.autograd.Function):
     def forward(ctx: Any, frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
         ctx.reading, ctx.shape, ctx.order = reading, frames.shape, frames.dim_order()
         room = frames.new_empty(reading.room(frames.shape))
-        top, bottom = reading.padding[0], reading.padding[0] + frames.shape[3]
+        rows = reading.rows(frames.shape[3])
         for rest, first, part in reading.inside(frames):
             last = first + len(part)
             for border in (room[rest, :first], room[rest, last:]):
                 border.zero_()
             columns = room[rest, first:last]
-            for border in (columns[:, :, :top], columns[:, :, bottom:]):
+            for border in (columns[:, :, : rows.start], columns[:, :, rows.stop :]):
                 border.zero_()
-            columns[:, :, top:bottom] = part
+            columns[:, :, rows] = part
         pieces = (reading.piece(room, dendrite) for dendrite in range(reading.dendrites))
         # The axis of one image goes first, or its stride would hide that channels lie last.
-        images = (piece.flatten(3).flatten(0, 1).unsqueeze(0).contiguous() for piece in pieces)
+        images = (piece.flatten(3).flatten(0, 1).unsqueeze(0) for piece in pieces)
         return tuple(image.permute(0, 3, 1, 2) for image in images)
 
     @staticmethod
@@ -99,9 +108,11 @@ class _Read(torch.autograd.Function):
         # In the frames' own order of memory: the stage before need not turn it.
         back = grads[0].new_empty([ctx.shape[axis] for axis in ctx.order])
         back = back.permute([ctx.order.index(axis) for axis in range(len(ctx.order))])
-        top, bottom = reading.padding[0], reading.padding[0] + back.shape[3]
+        if reading.row_step > 1:
+            back.zero_()  # what is left out
+        rows = reading.rows(back.shape[3])
         for rest, first, part in reading.inside(back):
-            part.copy_(room[rest, first : first + len(part), :, top:bottom])
+            part.copy_(room[rest, first : first + len(part), :, rows])
         return back, None
 
 
@@ -109,19 +120,16 @@ def _added_up(grads: tuple[Tensor, ...], reading: Reading, frames: torch.Size) -
     """The gradients of the pieces, added where they lie; what no piece has reached is copied, and
     what none reads is zero."""
     room = grads[0].new_empty(reading.room(frames))
-    if reading.row_step > 1:
-        room.zero_()
     reached = [0] * reading.stride
     for dendrite, grad in enumerate(grads):
         first, rest = divmod(dendrite * reading.dilation, reading.stride)
         piece = reading.piece(room, dendrite)
         own = grad[0].permute(1, 2, 0).view_as(piece)
-        known = reading.columns_out if reading.row_step > 1 else max(0, reached[rest] - first)
+        known = max(0, reached[rest] - first)
         room[rest, reached[rest] : first].zero_()
         piece[:known] += own[:known]
         piece[known:] = own[known:]
         reached[rest] = first + reading.columns_out
     for rest, end in enumerate(reached):
-        if reading.row_step == 1:
-            room[rest, end:].zero_()
+        room[rest, end:].zero_()
     return room
