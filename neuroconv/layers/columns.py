@@ -203,7 +203,8 @@ class _Columns(torch.autograd.Function):
         ctx.sizes, ctx.eps, ctx.linear = sizes, eps, linear
         ctx.mark_non_differentiable(mean, variance)
         total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
-        across = [_across(each, columns[0].shape[1]) for each in (scale, offset)]
+        width = columns[0].shape[1]
+        across = [None if each is None else _across(each, width) for each in (scale, offset)]
         for rows in _rows(columns[0]):
             places = _places(rows, columns[0], sizes)
             if steps == 1:
@@ -230,7 +231,7 @@ class _Columns(torch.autograd.Function):
         gain, shift, scale, offset, mean, variance, *columns = ctx.saved_tensors
         (steps, units), width = ctx.sizes, columns[0].shape[1]
         grad = grad.contiguous()
-        across = [_across(each, width) for each in (scale, offset)]
+        across = [None if each is None else _across(each, width) for each in (scale, offset)]
         results = [torch.empty_like(column) for column in columns]
         # Of each number of a row: the gradient, and the potential times it.
         sums = grad.new_zeros(len(columns), 2, width)
@@ -304,8 +305,7 @@ def _through_the_norm(
     count, width = columns[0].numel() // scale.shape[1], columns[0].shape[1]
     by_value = -scale * deviation * to_gain / count
     constant = -scale * to_shift / count - mean * by_value
-    repeated = [values.repeat(1, width // scale.shape[1]) for values in (scale, by_value, constant)]
-    each = zip(*repeated, strict=True)
+    each = zip(*(_across(values, width) for values in (scale, by_value, constant)), strict=True)
     for own, column, (factor, slope, start) in zip(passed, columns, each, strict=True):
         for rows in _rows(column):
             part = own[rows]
@@ -313,9 +313,9 @@ def _through_the_norm(
             torch.addcmul(other, part, factor, out=part)
 
 
-def _across(values: Tensor | None, width: int) -> Tensor | None:
+def _across(values: Tensor, width: int) -> Tensor:
     """(dendrites, U) repeated over the steps and places of a row."""
-    return None if values is None else values.repeat(1, width // values.shape[1])
+    return values.repeat(1, width // values.shape[1])
 
 
 def _scaled(column: Tensor, across: list[Tensor | None], dendrite: int, out: Tensor) -> Tensor:
