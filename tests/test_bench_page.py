@@ -1,29 +1,22 @@
 """The pages that say how fast the neuron is: what they say is what the record holds."""
 
 import copy
-import importlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.scripts import loaded
+
 FOLDER = Path(__file__).resolve().parent.parent / "experiments" / "bench"
 RECORD = json.loads((FOLDER / "result.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        spec = importlib.util.spec_from_file_location("bench_table", FOLDER / "table.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+def table() -> ModuleType:
+    return loaded(FOLDER / "table.py")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The experiments' own script, in small on the CPU, and the index of their folder."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -12,6 +12,7 @@ import pytest
 from neuroconv.bench import section_names
 from neuroconv.training import load_config
 from neuroconv.zoo import count_parameters, create_model
+from tests.scripts import loaded
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -145,14 +146,9 @@ def test_the_index_names_every_experiment() -> None:
     assert "gpu" in folders
 
 
-def test_the_ablations_page_holds_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ablations_page_holds_what_was_recorded() -> None:
     folder = EXPERIMENTS / "ablation"
-    monkeypatch.syspath_prepend(str(folder))
-    spec = importlib.util.spec_from_file_location("ablation_table", folder / "table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
+    table = loaded(folder / "table.py")
     page = (folder / "README.md").read_text()
     assert table.filled(page) == page
     for name in ("granule", "cerebellum"):
