@@ -5,6 +5,7 @@ last time tap meets the present.
 """
 
 import itertools
+import math
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuroconv.flops import count_exact
 from neuroconv.layers import DendriticConv, dendritic_conv
@@ -437,29 +439,53 @@ def test_macs_equal_a_counting_loop(
     assert conv_macs(3, 7, window, taps, mode, backend) == {family: 21 * wanted}
 
 
-@pytest.mark.parametrize(("mode", "window", "taps"), PROBLEMS)
-def test_fft_macs_equal_the_transforms_that_run(
-    mode: Mode, window: Triple, taps: Triple, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Counts the transforms of a real run by their shapes, at 1.25 n log2 n multiply-adds each."""
-    seen: list[int] = []
+class TransformsCounted(TorchDispatchMode):
+    """Counts the transforms and matrix products of a real run by their shapes."""
 
-    def counting(transform: Any, real_result: bool) -> Any:
-        def run(x: Tensor, *args: Any, **keywords: Any) -> Tensor:
-            y: Tensor = transform(x, *args, **keywords)
-            size = keywords.get("s") or (y if real_result else x).shape[-2:]
-            points = size[0] * size[1]
-            calls = x.shape[:-2].numel()
-            seen.append(calls * round(1.25 * points * np.log2(points)))
-            return y
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs: dict[str, int] = {}
 
-        return run
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("_fft_r2c", "_fft_c2r"):
+            whole = args[0] if name == "_fft_r2c" else result  # the real side
+            points = math.prod(whole.shape[axis] for axis in args[1])
+            self._add("fft", whole.numel() // points * round(1.25 * points * np.log2(points)))
+        elif name in ("mm", "bmm"):
+            products = result.numel() * args[0].shape[-1]
+            self._add("matmul", products * (4 if result.is_complex() else 1))
+        else:
+            assert "fft" not in name
+        return result
 
-    monkeypatch.setattr(torch.fft, "rfft2", counting(torch.fft.rfft2, False))
-    monkeypatch.setattr(torch.fft, "irfft2", counting(torch.fft.irfft2, True))
+    def _add(self, family: str, macs: int) -> None:
+        self.macs[family] = self.macs.get(family, 0) + macs
+
+
+# More branches than are transformed by a product.
+TALL: tuple[Mode, Triple, Triple] = ("same", (2, 40, 6), (2, 36, 3))
+
+
+@pytest.mark.parametrize(("mode", "window", "taps"), [*PROBLEMS, TALL])
+def test_fft_macs_equal_the_transforms_that_run(mode: Mode, window: Triple, taps: Triple) -> None:
     sheet, filters = drawn(window, taps, batch=3, neurons=2)
-    dendritic_conv(sheet, filters, mode, "fft")
-    assert conv_macs(3, 2, window, taps, mode, "fft") == {"fft": sum(seen)}
+    with TransformsCounted() as counted:
+        dendritic_conv(sheet, filters, mode, "fft")
+    assert conv_macs(3, 2, window, taps, mode, "fft") == counted.macs
+
+
+def test_fft_of_many_branches_equals_direct() -> None:
+    mode, window, taps = TALL
+    sheet, filters = (each.requires_grad_() for each in drawn(window, taps, batch=2, neurons=2))
+    push = torch.randn_like(sheet)
+    results = []
+    for backend in ("direct", "fft"):
+        potential = dendritic_conv(sheet, filters, mode, backend)
+        results.append((potential, *torch.autograd.grad(potential, (sheet, filters), push)))
+    for direct, fft in zip(*results, strict=True):
+        assert error(fft.detach(), direct.detach()) < 1e-10
 
 
 def test_spectral_products_equal_a_counting_loop() -> None:
@@ -496,8 +522,10 @@ def test_the_essays_numbers() -> None:
     (purkinje,) = layer.closed_form(torch.Size((1, 1, 5, 100, 1000)))
     assert (purkinje.essay, purkinje.direct) == (25_000_000_000, 25_000_000_000)
     # 105 x 1,500 points hold the sheet and the longer half of the filter, and factor well.
-    transforms = 5 + 5 + 5
-    assert purkinje.macs == {"fft": transforms * round(1.25 * 157_500 * np.log2(157_500))}
+    sheets = (5 + 5) * round(1.25 * 157_500 * np.log2(157_500))
+    # Of a tap's 105 rows ten are not zero; a product takes them to all 105 frequencies.
+    rows, product = 5 * 10 * round(1.25 * 1_500 * np.log2(1_500)), 5 * 4 * 105 * 10 * 751
+    assert purkinje.macs == {"fft": sheets + rows, "matmul": product}
     assert purkinje.pointwise == (6 * 5 + 8 * (1 + 2 + 3 + 4)) * 105 * 751
 
 

@@ -10,7 +10,7 @@ import math
 
 from neuroconv.layers.checks import check_choice
 from neuroconv.layers.conv.costs import fft_products, matmul_form, matmul_macs
-from neuroconv.layers.conv.fourier import fft_size
+from neuroconv.layers.conv.fourier import few_branches, fft_size
 from neuroconv.layers.conv.sizes import (
     BACKENDS,
     Backend,
@@ -199,7 +199,9 @@ def model_terms(job: Job) -> dict[str, tuple[float, ...]]:
 
     size = fft_size(*job.plane)
     points = size[0] * size[1]
-    transforms = samples * (time_steps + steps) + cells * k_time
+    # Of a filter of few branches their share, and as much again for its product along the sites.
+    share = min(1.0, 2 * branches / size[0]) if few_branches(branches) else 1.0
+    transforms = samples * (time_steps + steps) + share * cells * k_time
     terms["fft"] = (
         1, transforms * points * math.log2(points + 1), fft_products(job) / 8,
         transforms * size[0], moved,

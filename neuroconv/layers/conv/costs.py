@@ -2,7 +2,7 @@
 
 import math
 
-from neuroconv.layers.conv.fourier import fft_size
+from neuroconv.layers.conv.fourier import few_branches, fft_size
 from neuroconv.layers.conv.sizes import Backend, Job, Mode, Triple, output_size, step_pairs
 from neuroconv.layers.cost import fft_macs
 
@@ -25,8 +25,9 @@ def job_macs(job: Job, backend: Backend) -> dict[str, int]:
 
     The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
     once forward for each step that is read and once back for each that comes out, and every filter
-    once for each time tap; its spectral products are counted by `fft_products`. A matrix product
-    takes the cheaper of its two forms.
+    once for each time tap: few branches along the dendrites, and along the sites by a product. Its
+    spectral products are counted by `fft_products`. A matrix product takes the cheaper of its two
+    forms.
 
     Args:
         backend: "direct", "fft" or "matmul"; `choose_backend` says what "auto" is.
@@ -40,8 +41,14 @@ def job_macs(job: Job, backend: Backend) -> dict[str, int]:
         return {"matmul": samples * min(matmul_macs(job).values())}
     if backend != "fft":
         raise ValueError(f"backend={backend!r}; expected 'direct', 'fft' or 'matmul'")
-    transforms = samples * (job.sheet[0] + job.asked) + job.neurons * job.taps[0]
-    return {"fft": transforms * fft_macs(math.prod(fft_size(*job.plane)))}
+    rows, cols = fft_size(*job.plane)
+    sheets = samples * (job.sheet[0] + job.asked) * fft_macs(rows * cols)
+    filters, branches = job.neurons * job.taps[0], job.taps[1]
+    if not few_branches(branches):
+        return {"fft": sheets + filters * fft_macs(rows * cols)}
+    # Complex numbers times complex numbers.
+    waves = 4 * rows * branches * (cols // 2 + 1)
+    return {"fft": sheets + filters * branches * fft_macs(cols), "matmul": filters * waves}
 
 
 def job_flops(job: Job, backend: Backend) -> int:

@@ -20,6 +20,8 @@ from neuroconv.layers.conv.sizes import Mode, output_size, padding, plain_sizes
 # Complex numbers in flight at once, over neurons, samples and steps. On a CPU they stay in its
 # cache; on a GPU they fill it and its memory still holds them.
 _CHUNK_POINTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+# Filters of up to so many branches are transformed along the sites by a product.
+_FEW_BRANCHES = 32
 _LARGE_STEP, _MOST_CALLS = 1 << 15, 128  # complex numbers of a step; calls for a window
 
 
@@ -61,10 +63,12 @@ def _fast_length(points: int) -> int:
 
 
 def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
-    """What `fft_conv` multiplies by: the conjugate spectra of filters for a (P, D) sheet."""
+    """What `fft_conv` multiplies by: the conjugate spectra of filters for a (P, D) sheet, which are
+    those of the filters turned round."""
     branches, across = plain_sizes(filters)[2:]
-    size = fft_size(sheet, (branches, across), mode)
-    return _conjugate(_spectra(filters, size, _before(branches, across, mode)))
+    before = _before(branches, across, mode)
+    after = (branches - 1 - before[0], across - 1 - before[1])
+    return _spectra(filters.flip(2, 3), fft_size(sheet, (branches, across), mode), after)
 
 
 def _before(branches: int, across: int, mode: Mode) -> tuple[int, int]:
@@ -74,17 +78,38 @@ def _before(branches: int, across: int, mode: Mode) -> tuple[int, int]:
 def _spectra(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) -> Tensor:
     """Transforms of the filters, shifted so that the tap that meets a point itself comes first."""
     branches, across = plain_sizes(filters)[2:]
+    taps = _real(filters)
+    if few_branches(branches):
+        rows = torch.roll(F.pad(taps, (0, size[1] - across)), -before[1], dims=-1)
+        spectra = torch.fft.rfft(rows)
+        return _site_waves(branches, size[0], before[0], spectra) @ spectra
+    padded = F.pad(taps, (0, size[1] - across, 0, size[0] - branches))
+    return torch.fft.rfft2(torch.roll(padded, (-before[0], -before[1]), dims=(-2, -1)))
 
-    def shifted(taps: Tensor) -> Tensor:
-        padded = F.pad(_real(taps), (0, size[1] - across, 0, size[0] - branches))
-        return torch.roll(padded, (-before[0], -before[1]), dims=(-2, -1))
 
-    spectra = filters.new_empty(
-        *filters.shape[:2], size[0], size[1] // 2 + 1, dtype=_complex(filters)
-    )
-    for taps in _groups(int(filters.shape[1]), int(filters.shape[0]), size):
-        spectra[:, taps] = torch.fft.rfft2(shifted(filters[:, taps]))
-    return spectra
+def _taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode: Mode) -> Tensor:
+    """The other way: (N, P', D' // 2 + 1) -> (N, K_P, K_D)."""
+    (branches, across), before = taps, _before(*taps, mode)
+    if few_branches(branches):
+        waves = _site_waves(branches, size[0], before[0], spectra)
+        whole = torch.fft.irfft((waves.mH / size[0]) @ spectra, n=size[1])
+        return torch.roll(whole, before[1], dims=2)[..., :across]
+    whole = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
+    return whole[:, :branches, :across]
+
+
+def few_branches(branches: int) -> bool:
+    """Whether the sites of a filter are transformed by a product with the waves of its branches:
+    all other sites are zero."""
+    return branches <= _FEW_BRANCHES
+
+
+def _site_waves(branches: int, sites: int, before: int, like: Tensor) -> Tensor:
+    """Of each frequency along the sites, its wave at the branches, (P', K_P)."""
+    place = torch.arange(branches, device=like.device, dtype=torch.float64) - before
+    frequency = torch.arange(sites, device=like.device, dtype=torch.float64)
+    angle = frequency[:, None] * place * (-2 * math.pi / sites)
+    return torch.polar(torch.ones_like(angle), angle).to(like.dtype)
 
 
 def _transformed(sheet: Tensor, size: tuple[int, int]) -> Tensor:
@@ -115,10 +140,6 @@ def _real(tensor: Tensor) -> Tensor:
 def _complex(tensor: Tensor) -> torch.dtype:
     """What its transform is in."""
     return torch.complex128 if tensor.dtype == torch.float64 else torch.complex64
-
-
-def _conjugate(spectrum: Tensor) -> Tensor:
-    return spectrum.conj().resolve_conj()
 
 
 def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
@@ -251,10 +272,9 @@ class _FFTConv(torch.autograd.Function):
             if to_filters and totals is not None:
                 if grad_filters is None:
                     grad_filters = filters.new_zeros(filters.shape)
-                # The forward pass shifted the filter by its padding; its gradient is shifted back.
                 for lag, total in zip(lags, totals, strict=True):
-                    shifted = torch.roll(torch.fft.irfft2(total, s=size), before, dims=(1, 2))
-                    grad_filters[cells, k_time - 1 - lag] = shifted[:, :branches, :across]
+                    taps = _taps_of(total, size, (branches, across), ctx.mode)
+                    grad_filters[cells, k_time - 1 - lag] = taps
         if to_filters and grad_filters is None:  # an empty batch
             grad_filters = filters.new_zeros(filters.shape)
         return grad_sheet, grad_filters, None, None
