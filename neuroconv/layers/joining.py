@@ -119,14 +119,14 @@ class _Claw:
         """One tap of zeros stands for all that do not reach."""
         taps = F.pad(filters, (0, 1)).transpose(2, 3).flatten(1, 2)  # (N, K * (K_D + 1), K_P)
         along = torch.bmm(taps, self._windows(weight).transpose(1, 2)).flatten(1)
-        joined = along.index_select(1, self.places)
+        joined = along.gather(1, self.places.expand(len(filters), -1))
         return joined.view(len(filters), self.k_time * self.axons, self.rows * self.cols)
 
     def gradients(
         self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         numbers = F.pad(grad.reshape(len(grad), -1), (0, 1))
-        along = numbers.index_select(1, self.back)
+        along = numbers.gather(1, self.back.expand(len(grad), -1))
         along = along.view(len(grad), self.k_time * self.across, -1)
         to_weight = to_filters = None
         if asked[0]:
