@@ -57,7 +57,7 @@ class Update(NamedTuple):
     Attributes:
         mac: multiply-adds.
         flop: FLOP that are no multiply-adds; of a whole neuron alone.
-        ran: what the multiply-adds were of: "convolution", "fft", "matmul"; "" of the essay's.
+        ran: what most multiply-adds were of: "convolution", "fft", "matmul"; "" of the essay's.
     """
 
     mac: int
@@ -170,7 +170,7 @@ def _column(cost: Cost, algorithm: str) -> int:
 
 def _ran(cost: Cost, algorithm: str) -> str:
     if algorithm == "executed":
-        return "+".join(cost.macs)
+        return max(cost.macs, key=lambda family: cost.macs[family])
     return "convolution" if algorithm == "direct" else ""
 
 

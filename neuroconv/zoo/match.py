@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuroconv.layers.cost import fft_macs
@@ -31,17 +31,19 @@ def count_flops(name: str, **keywords: Any) -> int:
     """
     image_shape, time_steps = _task(name, keywords)
     aten = torch.ops.aten
-    transforms = {
+    counted = {
         aten._fft_r2c: _real_transform,
         aten._fft_c2r: _real_inverse,
         aten._fft_c2c: _complex_transform,
+        aten.mm: _product,
+        aten.bmm: _product,
     }
     with torch.device("meta"):
         model = create_model(name, **keywords).eval()
         channels, *sides = image_shape
         steps = () if time_steps == 1 else (time_steps,)
         image = torch.empty(1, channels, *steps, *sides)
-    counter = FlopCounterMode(display=False, custom_mapping=transforms)
+    counter = FlopCounterMode(display=False, custom_mapping=counted)
     with torch.no_grad(), counter:
         model(image)
     return counter.get_total_flops()
@@ -126,6 +128,14 @@ def _transforms(shape: Any, dim: Any, real: bool) -> int:
     """FLOPs of the transforms over axes `dim` of a tensor of this shape."""
     points = math.prod(shape[axis] for axis in dim)
     return 2 * fft_macs(points, real=real) * (math.prod(shape) // points)
+
+
+def _product(left: Tensor, right: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    """FLOPs of a matrix product: torch's own formula takes complex numbers for real ones."""
+    return 2 * out_val.numel() * left.shape[-1] * (4 if out_val.is_complex() else 1)
+
+
+_product._get_raw = True  # type: ignore[attr-defined]  # to see tensors, not their shapes
 
 
 def _real_transform(shape: Any, dim: Any, *_: Any, **__: Any) -> int:

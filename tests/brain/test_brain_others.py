@@ -134,7 +134,7 @@ def test_rebuttal() -> None:
     assert by_fft["purkinje.fft.fewer"] == pytest.approx(
         2.5e10 / essay.update_mac("purkinje", "executed")
     )
-    assert "452 times" in third.answer
+    assert "454 times" in third.answer
     assert "1,250 times" in last.answer
 
 

@@ -32,6 +32,7 @@ from neuroconv.layers.conv import (
     joins_tree,
     output_size,
 )
+from neuroconv.layers.conv.fourier import device_waves, site_waves
 from neuroconv.layers.cost import fft_macs
 
 Triple = tuple[int, int, int]
@@ -474,6 +475,18 @@ def test_fft_macs_equal_the_transforms_that_run(mode: Mode, window: Triple, taps
     with TransformsCounted() as counted:
         dendritic_conv(sheet, filters, mode, "fft")
     assert conv_macs(3, 2, window, taps, mode, "fft") == counted.macs
+
+
+@pytest.mark.parametrize(("branches", "sites", "before"), [(10, 105, 4), (1, 1, 0), (3, 4, 1)])
+def test_waves_along_the_sites_are_transforms_of_impulses(
+    branches: int, sites: int, before: int
+) -> None:
+    impulses = torch.eye(sites, dtype=torch.float64)[:, :branches]
+    wanted = torch.fft.fft(torch.roll(impulses, -before, dims=0), dim=0)
+    made = site_waves(branches, sites, before, torch.empty(0, dtype=torch.complex128))
+    there = device_waves(branches, sites, before, torch.device("cpu"))
+    for waves in (made, there):
+        torch.testing.assert_close(waves, wanted, rtol=0, atol=1e-12)
 
 
 def test_fft_of_many_branches_equals_direct() -> None:

@@ -10,6 +10,7 @@ transform's size (P', D').
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -82,7 +83,7 @@ def _spectra(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) ->
     if few_branches(branches):
         rows = torch.roll(F.pad(taps, (0, size[1] - across)), -before[1], dims=-1)
         spectra = torch.fft.rfft(rows)
-        return _site_waves(branches, size[0], before[0], spectra) @ spectra
+        return site_waves(branches, size[0], before[0], spectra) @ spectra
     padded = F.pad(taps, (0, size[1] - across, 0, size[0] - branches))
     return torch.fft.rfft2(torch.roll(padded, (-before[0], -before[1]), dims=(-2, -1)))
 
@@ -91,7 +92,7 @@ def _taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode
     """The other way: (N, P', D' // 2 + 1) -> (N, K_P, K_D)."""
     (branches, across), before = taps, _before(*taps, mode)
     if few_branches(branches):
-        waves = _site_waves(branches, size[0], before[0], spectra)
+        waves = site_waves(branches, size[0], before[0], spectra)
         whole = torch.fft.irfft((waves.mH / size[0]) @ spectra, n=size[1])
         return torch.roll(whole, before[1], dims=2)[..., :across]
     whole = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
@@ -104,12 +105,22 @@ def few_branches(branches: int) -> bool:
     return branches <= _FEW_BRANCHES
 
 
-def _site_waves(branches: int, sites: int, before: int, like: Tensor) -> Tensor:
+def site_waves(branches: int, sites: int, before: int, like: Tensor) -> Tensor:
     """Of each frequency along the sites, its wave at the branches, (P', K_P)."""
-    place = torch.arange(branches, device=like.device, dtype=torch.float64) - before
-    frequency = torch.arange(sites, device=like.device, dtype=torch.float64)
+    if like.is_cuda:  # made there: a copy would wait for it, and a graph could not record it
+        waves = device_waves(branches, sites, before, like.device)
+    else:  # not by torch's operators, which a counter would count
+        angle = np.outer(np.arange(sites), np.arange(branches) - before)
+        waves = torch.from_numpy(np.exp(-2j * math.pi / sites * angle))
+    return waves.to(device=like.device, dtype=like.dtype)
+
+
+def device_waves(branches: int, sites: int, before: int, device: torch.device) -> Tensor:
+    """The same by operators of a device, in complex128."""
+    place = torch.arange(branches, device=device, dtype=torch.float64) - before
+    frequency = torch.arange(sites, device=device, dtype=torch.float64)
     angle = frequency[:, None] * place * (-2 * math.pi / sites)
-    return torch.polar(torch.ones_like(angle), angle).to(like.dtype)
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def _transformed(sheet: Tensor, size: tuple[int, int]) -> Tensor:
