@@ -4,10 +4,9 @@ Shapes: B batch, F axons that come in, N neurons, C transmitters, T time steps, 
 D dendrites.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,23 +35,16 @@ from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree import (
     Tree,
     response_numbers,
-    tree_costs,
     tree_current,
     tree_responses,
 )
-from neuroconv.layers.wiring import (
-    dale_signs,
-    parallel_fibre_wiring,
-    parallel_wiring,
-    receptive_field_wiring,
-    sparse_wiring,
-)
+from neuroconv.layers.wiring import dale_signs
 from neuroconv.neurons.physiology import Physiology, Variant, preset
+from neuroconv.neurons.population_cost import population_costs
 from neuroconv.neurons.recompute import recomputed
 from neuroconv.neurons.state import REST, NeuronState, after, last
+from neuroconv.neurons.wires import WIRINGS, Wiring, tree_wiring
 
-Wiring = Literal["dense", "sparse", "parallel", "parallel_fibres", "receptive_field"]
-WIRINGS: tuple[str, ...] = get_args(Wiring)
 Output = PoissonDropout | PoissonSpikes | ReleaseOrWait
 
 
@@ -186,7 +178,7 @@ class Population(nn.Module):
         self.transmitters, self.time_steps = transmitters, filter_shape[-1]
         self.checkpoint = checkpoint
 
-        wires = _wires(
+        wires = tree_wiring(
             in_features, out_features, (rows, dendrites), synapses, claw, wiring, image_shape,
             patch, crossed, seed,
         )  # fmt: skip
@@ -373,9 +365,10 @@ class Population(nn.Module):
         if hooks and not is_counting():
             return False
         gradients = torch.is_grad_enabled() and not evaluation
-        return self.dendrites.joins(batch, steps, self._tree().axons, gradients)
+        return self.dendrites.joins(batch, steps, self.tree().axons, gradients)
 
-    def _tree(self) -> Tree:
+    def tree(self) -> Tree:
+        """How its trees are built; of sparse synapses alone."""
         assert isinstance(self.synapses, SparseSynapses)
         rate = self.dendritic_rate
         return Tree(
@@ -386,7 +379,7 @@ class Population(nn.Module):
     def _joined_current(self, activity: Tensor) -> Tensor:
         """The summed current (B, N, T) of the dendrites, by one stage."""
         self.synapses.check(activity)
-        tree = self._tree()
+        tree = self.tree()
         weight, filters = self.synapses.effective_weight(), self.dendrites.taps()
         made = None
         if not self.training:
@@ -427,178 +420,4 @@ class Population(nn.Module):
             resumed: the stretch starts from a state, whose steps the filters read once more.
             streamed: it runs by `stream` or `integrate`: one stage after another, from rest too.
         """
-        steps = self.time_steps if len(activity) == 2 else activity[2]
-        batch, neurons = activity[0], self.out_features
-        recalled = steps + (self.soma.time_steps - 1 if resumed else 0)
-        somata = torch.Size((batch, neurons, steps))
-        each = 1 if self.soma_norm is None else 2  # a resting potential, or a norm
-        whole = not (resumed or streamed)  # a window by `forward`
-        joined = whole and self.joins_stages(batch, steps, evaluation=True)
-        return (
-            *(self._joined_costs(batch, steps) if joined else self._costs(batch, steps, resumed)),
-            *self.soma.closed_form(torch.Size((batch, neurons, recalled))),
-            Cost("somatic potential", pointwise=somata.numel() * each),
-            *self.firing.closed_form(somata),
-            *self.output.closed_form(somata),
-        )
-
-    def _costs(self, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
-        """Of the stages from synapses to summation, one after another."""
-        neurons = self.out_features
-        read = steps + (self.dendrites.filter_shape[-1] - 1 if resumed else 0)
-        rows, columns = self.dendrites.out_shape
-        trees = neurons * self.transmitters
-        sheet = torch.Size((batch, trees, steps, *self.dendrites.sheet_shape))
-        lingering = torch.Size((batch, trees, read, *self.dendrites.sheet_shape))
-        branches = torch.Size((batch, neurons, steps, rows, columns))
-        (trees_cost,) = self.dendrites.closed_form(lingering, self.synapses.synapses, steps)
-        joined = self._joining_flops(batch * trees * steps * rows * columns, branches.numel())
-        return (
-            *self.synapses.closed_form(torch.Size((batch, self.in_features, steps))),
-            *(() if self.threshold_norm is None else self.threshold_norm.closed_form(sheet)),
-            replace(trees_cost, neurons=neurons),
-            Cost("dendritic potential", pointwise=joined),
-            *(() if self.spike is None else self.spike.closed_form(branches)),
-            *self.dendritic_rate.closed_form(branches),
-            *self.summation.closed_form(torch.Size((batch, neurons, steps, columns))),
-        )
-
-    def _joined_costs(self, batch: int, steps: int) -> tuple[Cost, ...]:
-        """Of the same stages where they run as one.
-
-        What joins weights and taps is done once for the whole batch: of a claw by products, which
-        stand among those of the trees, else by the synapses' own.
-        """
-        neurons, synapses = self.out_features, self.synapses.synapses
-        rows, columns = self.dendrites.out_shape
-        potentials = batch * neurons * steps * rows * columns
-        products, joins, sums = tree_costs(
-            batch, steps, self.dendrites.weight.shape, synapses, self._tree()
-        )
-        window = torch.Size((batch, neurons, steps, *self.dendrites.sheet_shape))
-        (trees_cost,) = self.dendrites.closed_form(window, synapses)
-        weights = self.synapses.weight_flops() * neurons * synapses
-        currents = batch * neurons * steps
-        return (
-            Cost("synapses", pointwise=weights + joins, synapses=neurons * synapses),
-            replace(trees_cost, macs={"matmul": products}, pointwise=0),
-            Cost("dendritic potential", pointwise=self._joining_flops(potentials, potentials)),
-            Cost("dendritic rate", pointwise=potentials * (not self.dendritic_rate.linear)),
-            Cost(
-                "dendritic summation",
-                pointwise=sums + currents + self.summation.law_flops(currents),
-            ),
-        )
-
-    def _joining_flops(self, filtered: int, potentials: int) -> int:
-        """FLOPs between the filter and the spike, of so many numbers before and after the join.
-
-        Taps in units, resting potentials, the transmitters' sum, and two for normalisation.
-        """
-        flops = self.dendrites.weight.numel() if self.dendrites.tap_unit != 1 else 0
-        flops += filtered if self.dendrites.bias is not None else 0
-        flops += potentials * self.transmitters if self.transmitters > 1 else 0
-        return flops + (2 * potentials if self.dendritic_norm is not None else 0)
-
-
-class MixedPopulation(nn.Module):
-    """Populations of several cell types side by side: they hear the same axons.
-
-    Args:
-        *populations: each with the same in_features. Their neurons follow one another in the
-            output.
-
-    Shape:
-        activity (B, F, T) or (B, F) -> rate (B, N, T), N the neurons of all
-
-    Raises:
-        ValueError: none, or populations that expect different numbers of axons.
-    """
-
-    def __init__(self, *populations: Population) -> None:
-        super().__init__()
-        if len({each.in_features for each in populations}) != 1:
-            raise ValueError(
-                f"in_features={[each.in_features for each in populations]}; expected one or more "
-                "populations that listen to the same axons"
-            )
-        self.populations = nn.ModuleList(populations)
-        self.in_features = populations[0].in_features
-        self.out_features = sum(each.out_features for each in populations)
-
-    def forward(self, activity: Tensor) -> Tensor:
-        return torch.cat([each(activity) for each in self.populations], 1)
-
-    def stream(
-        self, activity: Tensor, state: Sequence[NeuronState] | None = None
-    ) -> tuple[Tensor, tuple[NeuronState, ...]]:
-        """As `Population.stream`; the state has one part for each population."""
-        parts = [REST] * len(self.populations) if state is None else state
-        rates, after_it = [], []
-        for population, part in zip(self.populations, parts, strict=True):
-            assert isinstance(population, Population)
-            rate, part = population.stream(activity, part)
-            rates.append(rate)
-            after_it.append(part)
-        return torch.cat(rates, 1), tuple(after_it)
-
-    def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """As `Population.closed_form`, one population after another."""
-        return tuple(
-            cost
-            for population in self.populations
-            if isinstance(population, Population)
-            for cost in population.closed_form(activity)
-        )
-
-
-def _wires(
-    in_features: int,
-    neurons: int,
-    sheet_shape: tuple[int, int],
-    synapses: int,
-    claw: bool,
-    wiring: Wiring,
-    image_shape: tuple[int, int, int] | None,
-    patch: tuple[int, int] | None,
-    crossed: int | None,
-    seed: int,
-) -> Tensor | None:
-    """The axon of each synapse, (N, synapses); None for dense wiring."""
-    if (image_shape is not None) != (wiring == "receptive_field"):
-        raise ValueError(
-            f"image_shape={image_shape} with wiring={wiring!r}; expected image_shape="
-            "(channels, height, width) with wiring='receptive_field', and without it otherwise"
-        )
-    if patch is not None and wiring != "receptive_field":
-        raise ValueError(f"patch={patch} with wiring={wiring!r}; it is for 'receptive_field' alone")
-    if crossed is not None and wiring != "parallel_fibres":
-        raise ValueError(
-            f"crossed={crossed} with wiring={wiring!r}; it is for 'parallel_fibres' alone"
-        )
-    if wiring == "dense":
-        return None
-    if wiring == "parallel":
-        return parallel_wiring(in_features, neurons, synapses)
-    if wiring == "parallel_fibres":
-        return parallel_fibre_wiring(in_features, neurons, synapses, crossed=crossed, seed=seed)
-    if image_shape is None:
-        return sparse_wiring(in_features, neurons, synapses, sheet_shape, claw=claw, seed=seed)
-    channels, height, width = check_sizes(
-        "image_shape", image_shape, ("channels", "height", "width")
-    )
-    pixels = channels * height * width
-    if pixels != in_features:
-        raise ValueError(
-            f"image_shape={image_shape} has {pixels} pixels and in_features is {in_features}; "
-            "expected one axon for each pixel"
-        )
-    return receptive_field_wiring(
-        (channels, height, width),
-        neurons,
-        synapses,
-        sheet_shape,
-        patch=patch,
-        claw=claw,
-        seed=seed,
-    )
+        return population_costs(self, activity, resumed=resumed, streamed=streamed)

@@ -1,0 +1,93 @@
+"""What a population runs, stage by stage, stated from its sizes alone."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from neuroconv.layers.cost import Cost
+from neuroconv.layers.tree import tree_costs
+
+if TYPE_CHECKING:
+    from neuroconv.neurons.population import Population
+
+
+def population_costs(
+    cells: "Population", activity: torch.Size, *, resumed: bool, streamed: bool
+) -> tuple[Cost, ...]:
+    """`Population.closed_form`."""
+    steps = cells.time_steps if len(activity) == 2 else activity[2]
+    batch, neurons = activity[0], cells.out_features
+    recalled = steps + (cells.soma.time_steps - 1 if resumed else 0)
+    somata = torch.Size((batch, neurons, steps))
+    each = 1 if cells.soma_norm is None else 2  # a resting potential, or a norm
+    whole = not (resumed or streamed)  # a window by `forward`
+    joined = whole and cells.joins_stages(batch, steps, evaluation=True)
+    return (
+        *(_joined_costs(cells, batch, steps) if joined else _costs(cells, batch, steps, resumed)),
+        *cells.soma.closed_form(torch.Size((batch, neurons, recalled))),
+        Cost("somatic potential", pointwise=somata.numel() * each),
+        *cells.firing.closed_form(somata),
+        *cells.output.closed_form(somata),
+    )
+
+
+def _costs(cells: "Population", batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
+    """Of the stages from synapses to summation, one after another."""
+    neurons = cells.out_features
+    read = steps + (cells.dendrites.filter_shape[-1] - 1 if resumed else 0)
+    rows, columns = cells.dendrites.out_shape
+    trees = neurons * cells.transmitters
+    sheet = torch.Size((batch, trees, steps, *cells.dendrites.sheet_shape))
+    lingering = torch.Size((batch, trees, read, *cells.dendrites.sheet_shape))
+    branches = torch.Size((batch, neurons, steps, rows, columns))
+    (trees_cost,) = cells.dendrites.closed_form(lingering, cells.synapses.synapses, steps)
+    joined = _joining_flops(cells, batch * trees * steps * rows * columns, branches.numel())
+    return (
+        *cells.synapses.closed_form(torch.Size((batch, cells.in_features, steps))),
+        *(() if cells.threshold_norm is None else cells.threshold_norm.closed_form(sheet)),
+        replace(trees_cost, neurons=neurons),
+        Cost("dendritic potential", pointwise=joined),
+        *(() if cells.spike is None else cells.spike.closed_form(branches)),
+        *cells.dendritic_rate.closed_form(branches),
+        *cells.summation.closed_form(torch.Size((batch, neurons, steps, columns))),
+    )
+
+
+def _joined_costs(cells: "Population", batch: int, steps: int) -> tuple[Cost, ...]:
+    """Of the same stages where they run as one.
+
+    What joins weights and taps is done once for the whole batch: of a claw by products, which
+    stand among those of the trees, else by the synapses' own.
+    """
+    neurons, synapses = cells.out_features, cells.synapses.synapses
+    rows, columns = cells.dendrites.out_shape
+    potentials = batch * neurons * steps * rows * columns
+    products, joins, sums = tree_costs(
+        batch, steps, cells.dendrites.weight.shape, synapses, cells.tree()
+    )
+    window = torch.Size((batch, neurons, steps, *cells.dendrites.sheet_shape))
+    (trees_cost,) = cells.dendrites.closed_form(window, synapses)
+    weights = cells.synapses.weight_flops() * neurons * synapses
+    currents = batch * neurons * steps
+    return (
+        Cost("synapses", pointwise=weights + joins, synapses=neurons * synapses),
+        replace(trees_cost, macs={"matmul": products}, pointwise=0),
+        Cost("dendritic potential", pointwise=_joining_flops(cells, potentials, potentials)),
+        Cost("dendritic rate", pointwise=potentials * (not cells.dendritic_rate.linear)),
+        Cost(
+            "dendritic summation",
+            pointwise=sums + currents + cells.summation.law_flops(currents),
+        ),
+    )
+
+
+def _joining_flops(cells: "Population", filtered: int, potentials: int) -> int:
+    """FLOPs between the filter and the spike, of so many numbers before and after the join.
+
+    Taps in units, resting potentials, the transmitters' sum, and two for normalisation.
+    """
+    flops = cells.dendrites.weight.numel() if cells.dendrites.tap_unit != 1 else 0
+    flops += filtered if cells.dendrites.bias is not None else 0
+    flops += potentials * cells.transmitters if cells.transmitters > 1 else 0
+    return flops + (2 * potentials if cells.dendritic_norm is not None else 0)
