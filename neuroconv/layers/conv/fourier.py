@@ -108,11 +108,12 @@ def few_branches(branches: int) -> bool:
 def site_waves(branches: int, sites: int, before: int, like: Tensor) -> Tensor:
     """Of each frequency along the sites, its wave at the branches, (P', K_P)."""
     if like.is_cuda:  # made there: a copy would wait for it, and a graph could not record it
-        waves = device_waves(branches, sites, before, like.device)
-    else:  # not by torch's operators, which a counter would count
-        angle = np.outer(np.arange(sites), np.arange(branches) - before)
-        waves = torch.from_numpy(np.exp(-2j * math.pi / sites * angle))
-    return waves.to(device=like.device, dtype=like.dtype)
+        return device_waves(branches, sites, before, like.device).to(like.dtype)
+    # Not by torch's operators, which a counter would count.
+    angle = np.outer(np.arange(sites), np.arange(branches) - before)
+    narrow = np.complex64 if like.dtype == torch.complex64 else np.complex128
+    waves = np.exp(-2j * math.pi / sites * angle).astype(narrow)
+    return torch.from_numpy(waves).to(like.device)
 
 
 def device_waves(branches: int, sites: int, before: int, device: torch.device) -> Tensor:
