@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from neuroconv.layers import fused
 from neuroconv.layers.autocast import as_they_are, autocast_dtype
-from neuroconv.layers.conv.sizes import output_size, step_pairs
+from neuroconv.layers.conv.sizes import output_size, plain_sizes, step_pairs
 from neuroconv.layers.conv.unrolled import (
     input_gradient,
     matrix_gradient,
@@ -157,14 +157,10 @@ def _total(potential: Tensor, branches: int, tree: Tree) -> Tensor:
     return total * (1 / branches) if tree.reduction == "mean" else total
 
 
-def _branches(filters: Tensor, tree: Tree) -> int:
-    """Sites of a dendrite that come out."""
-    return output_size(tree.sheet, (int(filters.shape[2]), int(filters.shape[3])), tree.mode)[0]
-
-
 def _sizes(filters: Tensor, tree: Tree) -> fused.Sizes:
-    rows, cols = output_size(tree.sheet, (int(filters.shape[2]), int(filters.shape[3])), tree.mode)
-    return fused.Sizes(int(tree.heard.shape[1]), int(filters.shape[1]), rows, cols)
+    k_time, branches, across = plain_sizes(filters)[1:]
+    sites, dendrites = output_size(tree.sheet, (branches, across), tree.mode)
+    return fused.Sizes(tree.axons, k_time, sites, dendrites)
 
 
 def _traced(
@@ -172,7 +168,7 @@ def _traced(
 ) -> Tensor:
     """All neurons at once, by operators that a tracer sees and a compiler fuses: (T, N, B)."""
     time_steps, k_time = activity.shape[2], filters.shape[1]
-    branches = _branches(filters, tree)
+    branches = _sizes(filters, tree).sites
     index = _index(tree.heard, activity.shape[1], time_steps)
     inputs = _rows(activity).index_select(0, index.flatten()).view(*index.shape, -1)
     made = Joining(filters, tree).responses(weight, filters)
@@ -287,9 +283,8 @@ class _Job:
         self.neurons, self.k_time = filters.shape[:2]
         self.rows, self.heard = _rows(activity), tree.heard
         self.joining = Joining(filters, tree)
-        self.branches = _branches(filters, tree)
-        across = (int(filters.shape[2]), int(filters.shape[3]))
-        self.outputs = self.branches * output_size(tree.sheet, across, tree.mode)[1]
+        sizes = _sizes(filters, tree)
+        self.branches, self.outputs = sizes.sites, sizes.sites * sizes.dendrites
 
     def chunks(self) -> Iterator[slice]:
         axons = self.tree.axons
