@@ -7,8 +7,13 @@ from torch import Tensor
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
-    """What autocast, where it is on for the tensor's device, would run a matrix product in."""
+    """What autocast, where it is on for the tensor's device, would run a matrix product in.
+
+    None where it is off, and for float64, which autocast leaves as it is.
+    """
     kind = tensor.device.type
+    if tensor.dtype == torch.float64:
+        return None
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return None

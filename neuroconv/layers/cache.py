@@ -1,7 +1,7 @@
 """What evaluation makes of filters, kept from call to call until a filter changes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,12 @@ from neuroconv.layers.counting import is_counting
 # A transform takes up to 16 times its filter's memory: for large populations making it anew is
 # cheaper than keeping it.
 _MOST_BYTES = 1 << 30
+
+
+class _Held(NamedTuple):
+    key: Any
+    copies: tuple[Tensor, ...]
+    made: Tensor
 
 
 class FilterCache:
@@ -29,9 +35,8 @@ class FilterCache:
 
     def clear(self) -> None:
         """Lets go of what is held."""
-        self._key: Any = None
-        self._copies: tuple[Tensor, ...] = ()
-        self._made: Tensor | None = None
+        # In one place, taken and set at once: replicas of a module on several threads share it.
+        self._held: _Held | None = None
 
     def get(
         self, sources: tuple[Tensor, ...], key: Any, numbers: int, make: Callable[[], Tensor]
@@ -51,12 +56,12 @@ class FilterCache:
         if not _holds(sources) or numbers * sources[0].element_size() > _MOST_BYTES:
             return None
         full = (key, *(_identity(source) for source in sources))
-        if full != self._key or not all(map(_equal, self._copies, sources)):
+        held = self._held
+        if held is None or held.key != full or not all(map(_equal, held.copies, sources)):
             self.clear()
-            self._made = make()
-            self._copies = tuple(s.detach().clone() if s.is_cpu else s for s in sources)
-            self._key = full
-        return self._made
+            copies = tuple(s.detach().clone() if s.is_cpu else s for s in sources)
+            held = self._held = _Held(full, copies, make())
+        return held.made
 
     def __deepcopy__(self, memo: Any) -> "FilterCache":
         return FilterCache()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from neuroconv.layers.counting import is_counting
+from neuroconv.layers.counting import is_counting, is_watched
 
 # Floats of a column to go through at once: they stay in the second-level caches of two cores.
 _CHUNK_FLOATS = 1 << 20
@@ -134,9 +134,8 @@ def joins(norms: Sequence[nn.Module]) -> bool:
         for norm in norms
         if isinstance(norm, nn.BatchNorm2d)
     }
-    watched = any(norm._forward_hooks or norm._forward_pre_hooks for norm in norms)
     plain = all(affine and tracked for *_, affine, tracked in kinds)
-    return len(kinds) <= 1 and plain and (is_counting() or not watched)
+    return len(kinds) <= 1 and plain and not is_watched(*norms)
 
 
 def norm_sum(norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False) -> Tensor:

@@ -1,8 +1,10 @@
-"""Whether a counter looks on."""
+"""Who looks on: a counter, or the hooks of others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from torch import nn
 
 _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
 
@@ -20,3 +22,14 @@ def counting() -> Iterator[None]:
 
 def is_counting() -> bool:
     return _COUNTING.get()
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether a hook wants to see what goes through a module, either way, and is no counter's."""
+    return not is_counting() and any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in modules
+    )

@@ -185,12 +185,19 @@ class SparseSynapses(_Synapses):
         """
         if self.wiring.is_meta or torch.compiler.is_compiling() or is_counting():
             return self._claw[1]
-        now = (self.wiring.data_ptr(), self.wiring._version)
-        if now != self._claw[0]:
+        # An inference tensor keeps no count of its changes: it is looked at each time.
+        counted = not self.wiring.is_inference()
+        now = (self.wiring.data_ptr(), self.wiring._version) if counted else None
+        if now is None or now != self._claw[0]:
             sites = self.sheet_shape[0]
             first = self.wiring[:, ::sites].repeat_interleave(sites, 1)[:, : self.synapses]
             self._claw = (now, torch.equal(first, self.wiring))
         return self._claw[1]
+
+    def weight_sources(self) -> tuple[Tensor, ...]:
+        """What the weights that act are made of."""
+        signed = () if self.signs is None else (self.signs, self.wiring)
+        return (*self.parameters(), *signed)
 
     def effective_weight(self) -> Tensor:
         """The weights that act, (N * C, S): vesicles x receptors, with the sign of the axon."""

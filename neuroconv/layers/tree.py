@@ -81,7 +81,8 @@ def tree_responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
     each dendrite, (N * D, K * A, O)."""
     if tree.mode == "per_dendrite":
         weight, filters, _, tree = _columns(weight, filters, None, tree)
-    return Joining(filters, tree).responses(weight, filters)
+    with as_they_are(filters):
+        return Joining(filters, tree).responses(weight, filters)
 
 
 def response_numbers(filters: torch.Size, tree: Tree) -> int:
@@ -109,12 +110,13 @@ def tree_costs(
     sites, dendrites = tree.sheet
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
     totals = batch * neurons * steps
-    sums = totals * rows * cols + totals * (tree.reduction == "mean")
+    summed = totals * (cols if tree.mode == "per_dendrite" else 1)
+    sums = totals * rows * cols + summed * (tree.reduction == "mean")
     if tree.reduction == "max":
         sums += totals * cols
     trees, heard, outputs = neurons, tree.axons, rows * cols
     if tree.mode == "per_dendrite":  # each dendrite by itself, and then the dendrites' sum
-        sums += totals
+        sums += totals * cols
         trees, heard, outputs = neurons * dendrites, 1 if tree.claw else sites, rows
         across, synapses = 1, sites
         tree = tree._replace(sheet=(sites, 1), mode="valid")
@@ -235,7 +237,7 @@ class _Tree(torch.autograd.Function):
             if grad_rows is not None:
                 back = input_gradient(made, own, k_time, own.shape[1]).transpose(0, 1)
                 index = _index(job.heard[cells], activity.shape[1], own.shape[1])
-                grad_rows.index_add_(0, index.flatten(), back.reshape(-1, back.shape[3]).to(wide))
+                grad_rows.index_add_(0, index.flatten(), back.flatten(0, 2).to(wide))
             if grad_weight is None and grad_filters is None:
                 continue
             to_responses = matrix_gradient(inputs, own, k_time)

@@ -31,6 +31,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from neuroconv.layers.counting import is_watched
 from neuroconv.neurons.fold_population import fold_population
 from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
 from neuroconv.neurons.image import GranuleConv2d
@@ -112,8 +113,7 @@ def _fuse_convolutions(sequence: nn.Module, places: Counter[int]) -> None:
     for name, after in pairwise(names):
         conv, norm = sequence._modules[name], sequence._modules[after]
         alone = all(
-            places[id(each)] == 1 and each is not None
-            and not (each._forward_hooks or each._forward_pre_hooks)
+            places[id(each)] == 1 and each is not None and not is_watched(each)
             for each in (conv, norm)
         )  # fmt: skip
         exact = type(conv) in _CONVOLUTIONS and isinstance(norm, _BatchNorm)

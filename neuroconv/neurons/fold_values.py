@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from neuroconv.layers.counting import is_watched
+
 
 def exact(tensor: Tensor) -> Tensor:
     """The values in float64, on the CPU: other devices may have none."""
@@ -33,5 +35,4 @@ def passes(gain: Tensor, linear: bool) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """On a stage inside: what watches it is to find it."""
-    inside = (each for each in module.modules() if each is not module)
-    return any(each._forward_hooks or each._forward_pre_hooks for each in inside)
+    return is_watched(*(each for each in module.modules() if each is not module))

@@ -17,7 +17,7 @@ from neuroconv.layers.autocast import autocast_dtype
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
 from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, rectified_sum
 from neuroconv.layers.cost import Cost
-from neuroconv.layers.counting import is_counting
+from neuroconv.layers.counting import is_watched
 from neuroconv.layers.patches import Reading, dendrite_maps
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter, causal_matrix
@@ -186,7 +186,7 @@ class GranuleConv2d(nn.Module):
             )
         if still:
             image = image.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
-        rate = self.stream(image)[0]
+        rate: Tensor = self.output(self._fired(image, REST)[0])
         return rate.squeeze(2) if still and self.time_steps == 1 else rate
 
     def stream(self, frames: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
@@ -201,6 +201,12 @@ class GranuleConv2d(nn.Module):
         Returns:
             rate (B, U, T, H', W'), and the state after it.
         """
+        rate, state = self._fired(frames, state)
+        rate, waiting = self.output.stream(rate, state.output)
+        return rate, state._replace(output=waiting)
+
+    def _fired(self, frames: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:
+        """As `stream`, before the output stage."""
         steps = frames.shape[2]
         if self.threshold_norm is not None:
             frames = self.threshold_norm(frames)
@@ -208,14 +214,12 @@ class GranuleConv2d(nn.Module):
         current = self.summation.law_of(last(steps, self._dendrites(frames)))
         current, memory = after(state.current, current, self.soma_time_steps)
         rate = self._rate(last(steps, self.soma(current)))
-        rate, waiting = self.output.stream(rate, state.output)
-        return rate, NeuronState(lingering, memory, waiting)
+        return rate, NeuronState(lingering, memory, state.output)
 
     def _rate(self, potential: Tensor) -> Tensor:
         """Norm or bias, and rectifier, of what the soma has filtered, (B, U, T, H', W')."""
         norm = self.soma_norm
-        watched = self.firing._forward_hooks or self.firing._forward_pre_hooks
-        alone = type(self.firing) is FiringRate and (is_counting() or not watched)
+        alone = type(self.firing) is FiringRate and not is_watched(self.firing)
         if alone and self._joins_columns(potential) and (norm is None or joins([norm])):
             # As one stage, like the dendrites': units innermost, other axes as they lie in memory.
             order = [*(axis for axis in potential.dim_order() if axis != 1), 1]

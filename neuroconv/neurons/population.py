@@ -16,7 +16,7 @@ from neuroconv.layers.cache import FilterCache
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
 from neuroconv.layers.conv import Backend, Mode
 from neuroconv.layers.cost import Cost
-from neuroconv.layers.counting import is_counting
+from neuroconv.layers.counting import is_watched
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.layout import along_axis
 from neuroconv.layers.poisson import (
@@ -268,8 +268,11 @@ class Population(nn.Module):
             activity = activity.unsqueeze(2).expand(-1, -1, self.time_steps)
         batch, _, steps = activity.shape if activity.dim() == 3 else (0, 0, 0)
         if steps and self.joins_stages(int(batch), int(steps)):
-            return self.fire(self._somatic(self._joined_current(activity)), REST)[0]
-        return self.stream(activity)[0]
+            potential = self._somatic(self._joined_current(activity))
+        else:
+            potential = self.integrate(activity)[0]
+        rate: Tensor = self.output(self.firing(potential))
+        return rate
 
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
         """Runs over a stretch of any number of steps; a window is a stretch that starts at rest.
@@ -361,8 +364,7 @@ class Population(nn.Module):
             return False
         if self.unit_dropout is not None and self.unit_dropout.acts and not evaluation:
             return False
-        hooks = any(each._forward_hooks or each._forward_pre_hooks for each in stages)
-        if hooks and not is_counting():
+        if is_watched(*stages):
             return False
         gradients = torch.is_grad_enabled() and not evaluation
         return self.dendrites.joins(batch, steps, self.tree().axons, gradients)
@@ -378,12 +380,13 @@ class Population(nn.Module):
 
     def _joined_current(self, activity: Tensor) -> Tensor:
         """The summed current (B, N, T) of the dendrites, by one stage."""
+        assert isinstance(self.synapses, SparseSynapses)
         self.synapses.check(activity)
         tree = self.tree()
         weight, filters = self.synapses.effective_weight(), self.dendrites.taps()
         made = None
         if not self.training:
-            sources = (*self.synapses.parameters(), self.dendrites.weight)
+            sources = (*self.synapses.weight_sources(), self.dendrites.weight)
             numbers = response_numbers(filters.shape, tree)
             make = partial(tree_responses, weight, filters, tree)
             made = self._responses.get(sources, tree.claw, numbers, make)
