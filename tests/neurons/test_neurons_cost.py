@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact
 from neuroconv.layers import Cost, DendriticSpike
-from neuroconv.neurons import GranuleConv2d, MixedPopulation, NeuronState, Population, Purkinje
+from neuroconv.neurons import (
+    Granule,
+    GranuleConv2d,
+    MixedPopulation,
+    NeuronState,
+    Population,
+    Purkinje,
+)
 
 
 class Resumed(nn.Module):
@@ -46,6 +53,18 @@ def check(rows: tuple[Cost, ...], counted: Counts) -> None:
 def test_a_population_states_all_that_runs(population: Population) -> None:
     x = torch.zeros(3, population.in_features, 5, dtype=torch.float64)
     check(population.closed_form(x.shape), count_exact(population, x))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
+@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
+def test_a_population_as_one_stage_states_all_that_runs(mode: Any, reduction: Any) -> None:
+    cells = Granule(
+        9, 5, sheet_shape=(3, 4), filter_shape=(2, 4, 3), mode=mode, reduction=reduction,
+        mean_wait=0.0, backend="matmul",
+    ).double()  # fmt: skip
+    x = torch.zeros(3, 9, 5, dtype=torch.float64)
+    assert cells.joins_stages(3, 5)
+    check(cells.closed_form(x.shape), count_exact(cells, x))
 
 
 def test_a_resumed_population_reads_its_state_once_more(population: Population) -> None:
