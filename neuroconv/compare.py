@@ -74,11 +74,11 @@ def compare_and_report(
     Raises:
         ConfigError: a model, data set or setting that does not fit the others.
     """
+    results = compare(config, progress=progress)
     folder = Path(output).parent if numbers is None else Path(numbers)
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / "comparison.toml"
     save_config(config, copy)
-    results = compare(config, progress=progress)
     entries = [_entry(result) for result in results]
     chance = _chance(config.data)
     linear_accuracy = linear_baseline(_stills(config.data)) if linear else None

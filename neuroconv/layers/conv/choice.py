@@ -2,8 +2,8 @@
 
 Every backend's time, forward or both ways, is modelled as a sum of a few terms, each a size times a
 constant: launching its operators, arithmetic, what is moved. The constants are fitted to measured
-times; `experiments/bench/calibrate.py` measures and fits them, and `neuroconv bench --only auto`
-holds the choice to the best backend.
+times; `experiments/bench/calibrate.py` and `calibrate_trees.py` measure and fit them, and
+`neuroconv bench --only auto` holds the choice to the best backend.
 """
 
 import math
@@ -34,7 +34,7 @@ _FORWARD: dict[str, _Constants] = {
         "fft": (2.3e-04, 9.7e-11, 9.8e-10, 1.6e-08, 6.1e-10),
         "unrolled": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
         "across": (4.3e-05, 1.2e-11, 2.7e-10, 1.5e-09, 4.3e-07),
-        "joined": (5.0e-04, 2.0e-09, 7.0e-10, 8.0e-12, 4.5e-10),
+        "joined": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
@@ -52,7 +52,7 @@ _BOTH: dict[str, _Constants] = {
         "fft": (1.0e-03, 2.3e-10, 5.2e-09, 3.3e-08, 1.2e-09),
         "unrolled": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
         "across": (2.0e-04, 5.1e-11, 1.4e-09, 3.2e-09, 1.1e-06),
-        "joined": (2.0e-03, 8.0e-09, 2.8e-09, 3.2e-11, 1.8e-09),
+        "joined": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
     },
 }
 # Of a GPU both passes are as much an assumption: so many forward passes.
@@ -67,10 +67,10 @@ _BOTH["cuda"] = {
 
 # Neurons of a population large enough for launching operators to cost nothing.
 _MANY = 1024
-# What a backend takes with the stages around it, where each of them writes the sheet, in times of
-# what its model gives. On one thread granule populations of 64 to 1,024 cells took 1.2 to 3.9 times
-# as long; the model's threads are two.
-_STAGE_BY_STAGE = 1.5
+# What the fastest backend takes with the stages around it, where each of them writes the sheet, in
+# times of what its model gives: the geometric mean, forward and both ways, of 36 populations that
+# `experiments/bench/calibrate_trees.py` drew.
+_STAGE_BY_STAGE, _STAGE_BY_STAGE_BOTH = 2.2, 1.4
 
 
 def choose_backend(
@@ -141,7 +141,8 @@ def joins_tree(
     job = job._replace(neurons=_MANY)
     joined = _seconds("joined", joined_terms(job, axons), gradients, device)
     times = model_seconds(job, gradients=gradients, device=device)
-    return joined <= _STAGE_BY_STAGE * min(times.values())
+    around = _STAGE_BY_STAGE_BOTH if gradients else _STAGE_BY_STAGE
+    return joined <= around * min(times.values())
 
 
 def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
