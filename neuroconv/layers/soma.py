@@ -52,7 +52,11 @@ class SomaFilter(nn.Module):
             return F.conv1d(padded, self.weight.unsqueeze(1), groups=self.neurons)
         matrix = causal_matrix(self.weight, current.shape[2])
         if current.dim() == 3:
-            return F.linear(current, matrix)
+            steps_first = current.permute(2, 1, 0)
+            if torch.jit.is_tracing() or not steps_first.is_contiguous():
+                return F.linear(current, matrix)
+            # As a tree's stage leaves its sum: one long product, and no copy.
+            return (matrix @ steps_first.flatten(1)).view(steps_first.shape).permute(2, 1, 0)
         if not torch.jit.is_tracing() and _units_lie_innermost(current):
             # Units innermost in memory, as joined columns leave them: a copy with the steps
             # outermost makes one long product of what is else one small product for each place.

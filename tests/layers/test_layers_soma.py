@@ -71,6 +71,21 @@ def test_image_form_equals_each_pixel_on_its_own(trailing: tuple[int, ...]) -> N
         )
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2, 0, 1), (1, 2, 0)])
+def test_any_order_of_memory_gives_the_same_both_ways(order: tuple[int, int, int]) -> None:
+    layer, back = soma(3, None), [order.index(axis) for axis in range(3)]
+    current = torch.randn(2, 4, 5, dtype=torch.float64)
+    laid = current.permute(order).contiguous().permute(back).requires_grad_()
+    plain = current.requires_grad_()
+    wanted, made = layer(plain), layer(laid)
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-12)
+    push = torch.randn_like(current)
+    ours = torch.autograd.grad(made, (laid, layer.weight), push)
+    theirs = torch.autograd.grad(wanted, (plain, layer.weight), push)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
+
+
 def test_starts_as_the_identity_with_the_essays_five_taps() -> None:
     current = torch.randn(2, 3, 6)
     for layer in (SomaFilter(), SomaFilter(neurons=3)):
