@@ -53,7 +53,8 @@ class SomaFilter(nn.Module):
         matrix = causal_matrix(self.weight, current.shape[2])
         if current.dim() == 3:
             steps_first = current.permute(2, 1, 0)
-            if torch.jit.is_tracing() or not steps_first.is_contiguous():
+            looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling()
+            if looked_at or not steps_first.is_contiguous():
                 return F.linear(current, matrix)
             # As a tree's stage leaves its sum: one long product, and no copy.
             return (matrix @ steps_first.flatten(1)).view(steps_first.shape).permute(2, 1, 0)
