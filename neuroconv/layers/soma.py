@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from neuroconv.layers.checks import check_positive
 from neuroconv.layers.cost import Cost
+from neuroconv.layers.counting import is_counting
 
 
 class SomaFilter(nn.Module):
@@ -53,7 +54,9 @@ class SomaFilter(nn.Module):
         matrix = causal_matrix(self.weight, current.shape[2])
         if current.dim() == 3:
             steps_first = current.permute(2, 1, 0)
-            looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling()
+            # Counters too see a linear layer: on meta a norm's gradient may lie otherwise than on
+            # the CPU, and what is copied for it with it.
+            looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling() or is_counting()
             if looked_at or not steps_first.is_contiguous():
                 return F.linear(current, matrix)
             # As a tree's stage leaves its sum: one long product, and no copy.

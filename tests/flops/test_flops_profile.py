@@ -14,7 +14,8 @@ from neuroconv.neurons import Granule, Purkinje
 
 
 def network() -> nn.Sequential:
-    return nn.Sequential(Granule(30, 8), Granule(8, 3), nn.Flatten(), nn.Linear(15, 10))
+    cells = (Granule(30, 8, backend="direct"), Granule(8, 3, backend="direct"))
+    return nn.Sequential(*cells, nn.Flatten(), nn.Linear(15, 10))
 
 
 def test_cells_and_plain_layers_are_summed() -> None:

@@ -487,6 +487,10 @@ def test_waves_along_the_sites_are_transforms_of_impulses(
     there = device_waves(branches, sites, before, torch.device("cpu"))
     for waves in (made, there):
         torch.testing.assert_close(waves, wanted, rtol=0, atol=1e-12)
+    way_back = site_waves(branches, sites, before, made, back=True)
+    there_back = device_waves(branches, sites, before, torch.device("cpu"), back=True)
+    for waves in (way_back, there_back):
+        torch.testing.assert_close(waves @ made, torch.eye(branches).to(made), rtol=0, atol=1e-12)
 
 
 def test_fft_of_many_branches_equals_direct() -> None:

@@ -92,8 +92,8 @@ def _taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode
     """The other way: (N, P', D' // 2 + 1) -> (N, K_P, K_D)."""
     (branches, across), before = taps, _before(*taps, mode)
     if few_branches(branches):
-        waves = site_waves(branches, size[0], before[0], spectra)
-        whole = torch.fft.irfft((waves.mH / size[0]) @ spectra, n=size[1])
+        waves = site_waves(branches, size[0], before[0], spectra, back=True)
+        whole = torch.fft.irfft(waves @ spectra, n=size[1])
         return torch.roll(whole, before[1], dims=2)[..., :across]
     whole = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
     return whole[:, :branches, :across]
@@ -105,23 +105,29 @@ def few_branches(branches: int) -> bool:
     return branches <= _FEW_BRANCHES
 
 
-def site_waves(branches: int, sites: int, before: int, like: Tensor) -> Tensor:
-    """Of each frequency along the sites, its wave at the branches, (P', K_P)."""
+def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool = False) -> Tensor:
+    """Of each frequency along the sites, its wave at the branches, (P', K_P); for the way `back`,
+    conjugate and over P', (K_P, P')."""
     if like.is_cuda:  # made there: a copy would wait for it, and a graph could not record it
-        return device_waves(branches, sites, before, like.device).to(like.dtype)
+        return device_waves(branches, sites, before, like.device, back).to(like.dtype)
     # Not by torch's operators, which a counter would count.
-    angle = np.outer(np.arange(sites), np.arange(branches) - before)
+    angle = np.outer(np.arange(sites), np.arange(branches) - before) * (-2 * math.pi / sites)
+    waves = np.exp(1j * angle)
+    if back:
+        waves = waves.conj().T / sites
     narrow = np.complex64 if like.dtype == torch.complex64 else np.complex128
-    waves = np.exp(-2j * math.pi / sites * angle).astype(narrow)
-    return torch.from_numpy(waves).to(like.device)
+    return torch.from_numpy(np.ascontiguousarray(waves, narrow)).to(like.device)
 
 
-def device_waves(branches: int, sites: int, before: int, device: torch.device) -> Tensor:
+def device_waves(
+    branches: int, sites: int, before: int, device: torch.device, back: bool = False
+) -> Tensor:
     """The same by operators of a device, in complex128."""
     place = torch.arange(branches, device=device, dtype=torch.float64) - before
     frequency = torch.arange(sites, device=device, dtype=torch.float64)
     angle = frequency[:, None] * place * (-2 * math.pi / sites)
-    return torch.polar(torch.ones_like(angle), angle)
+    waves = torch.polar(torch.ones_like(angle), angle)
+    return waves.mH / sites if back else waves
 
 
 def _transformed(sheet: Tensor, size: tuple[int, int]) -> Tensor:
