@@ -74,9 +74,9 @@ def compare_and_report(
     Raises:
         ConfigError: a model, data set or setting that does not fit the others.
     """
-    results = compare(config, progress=progress)
     folder = Path(output).parent if numbers is None else Path(numbers)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # one that cannot be made fails before the training
+    results = compare(config, progress=progress)
     copy = folder / "comparison.toml"
     save_config(config, copy)
     entries = [_entry(result) for result in results]

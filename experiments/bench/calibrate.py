@@ -183,12 +183,18 @@ def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def timing_parser(doc: str | None, what: str) -> argparse.ArgumentParser:
+    """The options of a script that times what it draws."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to measure")
-    parser.add_argument("--seed", type=int, default=0, help="of the shapes")
+    parser.add_argument("--seed", type=int, default=0, help=f"of the {what}")
+    parser.add_argument("--json", type=Path, help=f"file for {what}, times and constants")
+    return parser
+
+
+def main() -> None:
+    parser = timing_parser(__doc__, "shapes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--json", type=Path, help="file for shapes, times and constants")
     options = parser.parse_args()
     keep_freed_memory()
     rng, end = random.Random(options.seed), time.monotonic() + options.seconds

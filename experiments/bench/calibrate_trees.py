@@ -9,16 +9,14 @@ how many times the fastest backend's modelled time the stages take one by one: `
 machine alone.
 """
 
-import argparse
 import json
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from calibrate import TASKS, fitted, seconds
+from calibrate import TASKS, fitted, seconds, timing_parser
 
 from neuroconv.layers.conv.choice import constants, joined_terms, joins_tree, model_seconds
 from neuroconv.neurons import Granule
@@ -57,8 +55,7 @@ def population(shape: dict[str, Any], joined: bool) -> Granule:
     return cells
 
 
-def timed(cells: Granule, shape: dict[str, Any], task: str) -> float | None:
-    """Seconds; None where they do not run as one stage."""
+def timed(cells: Granule, shape: dict[str, Any], task: str) -> float:
     activity = torch.rand(shape["batch"], AXONS, shape["steps"])
     if task == "forward":
         with torch.no_grad():
@@ -70,11 +67,7 @@ def timed(cells: Granule, shape: dict[str, Any], task: str) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=300.0, help="how long to measure")
-    parser.add_argument("--seed", type=int, default=0, help="of the populations")
-    parser.add_argument("--json", type=Path, help="file for populations, times and constants")
-    options = parser.parse_args()
+    options = timing_parser(__doc__, "populations").parse_args()
     keep_freed_memory()
     rng, end = random.Random(options.seed), time.monotonic() + options.seconds
     rows = []
