@@ -10,13 +10,14 @@ one dendrite of all units, (M, T * U), contiguous. In the sum the steps lie oute
 the soma's filter wants them.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from neuroconv.layers import native
 from neuroconv.layers.counting import is_counting, is_watched
 
 # Floats of a column to go through at once: they stay in the second-level caches of two cores.
@@ -24,11 +25,9 @@ _CHUNK_FLOATS = 1 << 20
 _ROW_FLOATS = 1024
 
 
-class Statistics(NamedTuple):
-    """Of each dendrite of each unit, (dendrites, U): biased variance, as it normalises."""
-
-    mean: Tensor
-    variance: Tensor
+# Sums dendrites with (gain, shift, eps) of a norm: the sum (T, M, U), and with an eps the mean and
+# biased variance of each dendrite of each unit by which it was normalised, (dendrites, U).
+Summing = Callable[[Tensor | None, Tensor | None, float | None], tuple[Tensor, Tensor, Tensor]]
 
 
 def rectified_sum(
@@ -39,35 +38,6 @@ def rectified_sum(
     A `shift`, (dendrites, U), is added to the potentials.
     """
     return _summed(columns, None, shift, units, None, linear)[0]
-
-
-def normalised_sum(
-    columns: Sequence[Tensor],
-    gain: Tensor,
-    shift: Tensor,
-    eps: float,
-    linear: bool = False,
-) -> tuple[Tensor, Statistics]:
-    """Every dendrite of every unit normalised over places and steps, rectified, and summed.
-
-    Args:
-        columns: one for each dendrite.
-        gain, shift: of the norm, (dendrites, U).
-        eps: added to the variance.
-        linear: leave the rectifier out.
-
-    Returns:
-        the sum, (T, M, U), and the statistics, through which no gradient flows but the sum's own.
-    """
-    total, mean, variance = _summed(columns, gain, shift, gain.shape[1], eps, linear)
-    return total, Statistics(mean, variance)
-
-
-def scaled_sum(
-    columns: Sequence[Tensor], gain: Tensor, shift: Tensor, linear: bool = False
-) -> Tensor:
-    """As `normalised_sum`, by statistics known before: gain * potential + shift, (dendrites, U)."""
-    return _summed(columns, gain, shift, gain.shape[1], None, linear)[0]
 
 
 def _summed(
@@ -101,6 +71,12 @@ def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
 
     First of every number of a row over the rows, as a batch norm takes them, then of those.
     """
+    if native.takes(*columns):
+        each_mean, each_variance = native.columns_statistics(columns)
+        mean = each_mean.view(len(columns), -1, units)
+        centre = mean.mean(1)
+        spread = (mean - centre.unsqueeze(1)).square() + each_variance.view_as(mean)
+        return centre.to(columns[0].dtype), spread.mean(1).to(columns[0].dtype)
     found = []
     for column in columns:
         if column.is_meta or is_counting():  # which know no statistics alone
@@ -139,9 +115,25 @@ def joins(norms: Sequence[nn.Module]) -> bool:
 
 
 def norm_sum(norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False) -> Tensor:
-    """What `joins` says: each column by its own nn.BatchNorm2d, rectified, and summed.
+    """What `joins` says: each column by its own nn.BatchNorm2d, rectified, and summed, (T, M, U).
 
-    In training the statistics are the columns' own, and the norms' running ones follow them.
+    Raises:
+        ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
+    """
+    units = sum(norm.num_features for norm in norms[:1] if isinstance(norm, nn.BatchNorm2d))
+
+    def summed(
+        gain: Tensor | None, shift: Tensor | None, eps: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _summed(columns, gain, shift, units, eps, linear)
+
+    return normed(norms, summed, columns[0].numel() // units)
+
+
+def normed(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
+    """A sum of dendrites of `count` values each, normalised by what `joins` says.
+
+    In training the statistics are the values' own, and the norms' running ones follow them.
 
     Raises:
         ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
@@ -154,14 +146,13 @@ def norm_sum(norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool
         means = torch.stack([_known(norm.running_mean) for norm in plain])
         variances = torch.stack([_known(norm.running_var) for norm in plain])
         scale = gain * (variances + first.eps).rsqrt()
-        return scaled_sum(columns, scale, torch.addcmul(shift, means, scale, value=-1), linear)
-    count = columns[0].numel() // first.num_features
+        return summing(scale, torch.addcmul(shift, means, scale, value=-1), None)[0]
     if count < 2:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got {count} for each of "
             f"{first.num_features} units"
         )
-    total, (means, variances) = normalised_sum(columns, gain, shift, first.eps, linear)
+    total, means, variances = summing(gain, shift, first.eps)
     with torch.no_grad():
         for norm, mean, variance in zip(plain, means, variances, strict=True):
             _known(norm.num_batches_tracked).add_(1)
@@ -201,9 +192,12 @@ class _Columns(torch.autograd.Function):
         ctx.save_for_backward(gain, shift, scale, offset, mean, variance, *columns)
         ctx.sizes, ctx.eps, ctx.linear = sizes, eps, linear
         ctx.mark_non_differentiable(mean, variance)
-        total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
         width = columns[0].shape[1]
         across = [None if each is None else _across(each, width) for each in (scale, offset)]
+        if native.takes(*columns):
+            total = native.columns_sum(columns, sizes, across[0], across[1], linear)
+            return total, mean, variance
+        total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
         for rows in _rows(columns[0]):
             places = _places(rows, columns[0], sizes)
             if steps == 1:
@@ -231,6 +225,8 @@ class _Columns(torch.autograd.Function):
         (steps, units), width = ctx.sizes, columns[0].shape[1]
         grad = grad.contiguous()
         across = [None if each is None else _across(each, width) for each in (scale, offset)]
+        if native.takes(grad, *columns):
+            return _native_backward(ctx, grad, across)
         results = [torch.empty_like(column) for column in columns]
         # Of each number of a row: the gradient, and the potential times it.
         sums = grad.new_zeros(len(columns), 2, width)
@@ -256,11 +252,13 @@ class _Columns(torch.autograd.Function):
         to_shift, met = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
         to_gain = None
         if gain is not None and ctx.eps is not None:  # by the columns' own statistics
-            deviation = (variance + ctx.eps).rsqrt()
-            to_gain = (met - mean * to_shift) * deviation
-            _through_the_norm(
-                results, columns, (scale, mean, deviation), (to_shift, to_gain), spare
-            )
+            to_gain, slope, start = _through_the_norm(ctx, columns, to_shift, met)
+            each = (_across(values, width) for values in (scale, slope, start))
+            for own, column, *terms in zip(results, columns, *each, strict=True):
+                for rows in _rows(column):
+                    part = own[rows]
+                    other = torch.addcmul(terms[2], column[rows], terms[1], out=spare[: len(part)])
+                    torch.addcmul(other, part, terms[0], out=part)
         elif gain is not None:
             to_gain = met
             assert across[0] is not None
@@ -287,29 +285,49 @@ def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
 
 
 def _through_the_norm(
-    passed: Sequence[Tensor],
-    columns: Sequence[Tensor],
-    norm: tuple[Tensor, Tensor, Tensor],
-    sums: tuple[Tensor, Tensor],
-    spare: Tensor,
-) -> None:
-    """Turns the gradients after a norm into those before it, in place: what moves the mean or the
-    variance of all is taken off each.
+    ctx: Any, columns: Sequence[Tensor], to_shift: Tensor, met: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    *_, scale, _, mean, variance = ctx.saved_tensors[:6]
+    count = columns[0].numel() // scale.shape[1]
+    return through_a_norm((scale, mean, variance), ctx.eps, count, to_shift, met)
+
+
+def through_a_norm(
+    norm: tuple[Tensor, Tensor, Tensor], eps: float, count: int, to_shift: Tensor, met: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient to a norm's gain, and what moves the mean and the variance of all `count`
+    values: a gradient before the norm is scale * that after it + slope * potential + start.
 
     Args:
-        norm: scale, mean and 1 / the standard deviation, (dendrites, U).
-        sums: the gradients to shift and gain, (dendrites, U).
+        norm: scale, mean and variance.
+        to_shift, met: sums of the gradient after the norm, and of it times the potential.
+
+    Returns:
+        the gradient, slope and start, all (dendrites, U).
     """
-    (scale, mean, deviation), (to_shift, to_gain) = norm, sums
-    count, width = columns[0].numel() // scale.shape[1], columns[0].shape[1]
-    by_value = -scale * deviation * to_gain / count
-    constant = -scale * to_shift / count - mean * by_value
-    each = zip(*(_across(values, width) for values in (scale, by_value, constant)), strict=True)
-    for own, column, (factor, slope, start) in zip(passed, columns, each, strict=True):
-        for rows in _rows(column):
-            part = own[rows]
-            other = torch.addcmul(start, column[rows], slope, out=spare[: len(part)])
-            torch.addcmul(other, part, factor, out=part)
+    scale, mean, variance = norm
+    deviation = (variance + eps).rsqrt()
+    to_gain = (met - mean * to_shift) * deviation
+    slope = -scale * deviation * to_gain / count
+    return to_gain, slope, -scale * to_shift / count - mean * slope
+
+
+def _native_backward(ctx: Any, grad: Tensor, across: list[Tensor | None]) -> tuple[Any, ...]:
+    """As `_Columns.backward`, by the kernels of `layers.native`."""
+    gain, shift, *_ = ctx.saved_tensors
+    columns = ctx.saved_tensors[6:]
+    width = columns[0].shape[1]
+    stage = (columns, ctx.sizes, across[0], across[1], ctx.linear, grad)
+    to_gain = to_shift = through = None
+    if shift is not None:
+        sums = native.columns_sums(*stage).view(len(columns), 2, -1, ctx.sizes[1]).sum(2)
+        to_shift, met = sums.to(grad.dtype).unbind(1)
+        to_gain = None if gain is None else met
+        if ctx.eps is not None:  # by the columns' own statistics
+            to_gain, slope, start = _through_the_norm(ctx, columns, to_shift, met)
+            through = (_across(slope, width), _across(start, width))
+    results = native.columns_gradients(*stage, through)
+    return to_gain, to_shift, None, None, None, *results
 
 
 def _across(values: Tensor, width: int) -> Tensor:

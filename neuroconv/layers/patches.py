@@ -79,22 +79,41 @@ def dendrite_maps(frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
     return maps
 
 
+def lay_out(frames: Tensor, reading: Reading) -> Tensor:
+    """Frames (B, C, T, H, W) in a room, which is `Reading.room`'s, with their padding."""
+    room = frames.new_empty(reading.room(frames.shape))
+    rows = reading.rows(frames.shape[3])
+    for rest, first, part in reading.inside(frames):
+        last = first + len(part)
+        for border in (room[rest, :first], room[rest, last:]):
+            border.zero_()
+        columns = room[rest, first:last]
+        for border in (columns[:, :, : rows.start], columns[:, :, rows.stop :]):
+            border.zero_()
+        columns[:, :, rows] = part
+    return room
+
+
+def take_back(room: Tensor, reading: Reading, shape: torch.Size, order: tuple[int, ...]) -> Tensor:
+    """The transpose of `lay_out`: frames of this shape, whose axes lie in this order in memory, so
+    that the stage before need not turn them."""
+    back = room.new_empty([shape[axis] for axis in order])
+    back = back.permute([order.index(axis) for axis in range(len(order))])
+    if reading.row_step > 1:
+        back.zero_()  # what is left out
+    rows = reading.rows(back.shape[3])
+    for rest, first, part in reading.inside(back):
+        part.copy_(room[rest, first : first + len(part), :, rows])
+    return back
+
+
 class _Read(torch.autograd.Function):
     """By autograd each piece would have a gradient as large as the whole, filled and added up."""
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
         ctx.reading, ctx.shape, ctx.order = reading, frames.shape, frames.dim_order()
-        room = frames.new_empty(reading.room(frames.shape))
-        rows = reading.rows(frames.shape[3])
-        for rest, first, part in reading.inside(frames):
-            last = first + len(part)
-            for border in (room[rest, :first], room[rest, last:]):
-                border.zero_()
-            columns = room[rest, first:last]
-            for border in (columns[:, :, : rows.start], columns[:, :, rows.stop :]):
-                border.zero_()
-            columns[:, :, rows] = part
+        room = lay_out(frames, reading)
         pieces = (reading.piece(room, dendrite) for dendrite in range(reading.dendrites))
         # The axis of one image goes first, or its stride would hide that channels lie last.
         images = (piece.flatten(3).flatten(0, 1).unsqueeze(0) for piece in pieces)
@@ -105,15 +124,7 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         reading: Reading = ctx.reading
         room = _added_up(grads, reading, ctx.shape)
-        # In the frames' own order of memory: the stage before need not turn it.
-        back = grads[0].new_empty([ctx.shape[axis] for axis in ctx.order])
-        back = back.permute([ctx.order.index(axis) for axis in range(len(ctx.order))])
-        if reading.row_step > 1:
-            back.zero_()  # what is left out
-        rows = reading.rows(back.shape[3])
-        for rest, first, part in reading.inside(back):
-            part.copy_(room[rest, first : first + len(part), :, rows])
-        return back, None
+        return take_back(room, reading, ctx.shape, ctx.order), None
 
 
 def _added_up(grads: tuple[Tensor, ...], reading: Reading, frames: torch.Size) -> Tensor:

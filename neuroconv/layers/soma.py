@@ -3,10 +3,13 @@
 Shapes: B batch, N neurons, T time steps, K the filter's time steps.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroconv.layers import native
 from neuroconv.layers.checks import check_positive
 from neuroconv.layers.cost import Cost
 from neuroconv.layers.counting import is_counting
@@ -51,27 +54,32 @@ class SomaFilter(nn.Module):
         if self.neurons is not None:
             padded = F.pad(current, (self.time_steps - 1, 0))
             return F.conv1d(padded, self.weight.unsqueeze(1), groups=self.neurons)
-        matrix = causal_matrix(self.weight, current.shape[2])
         if current.dim() == 3:
             steps_first = current.permute(2, 1, 0)
             # Counters too see a linear layer: on meta a norm's gradient may lie otherwise than on
             # the CPU, and what is copied for it with it.
             looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling() or is_counting()
             if looked_at or not steps_first.is_contiguous():
-                return F.linear(current, matrix)
+                return F.linear(current, causal_matrix(self.weight, current.shape[2]))
             # As a tree's stage leaves its sum: one long product, and no copy.
-            return (matrix @ steps_first.flatten(1)).view(steps_first.shape).permute(2, 1, 0)
+            return self._mixed(steps_first).permute(2, 1, 0)
         if not torch.jit.is_tracing() and _units_lie_innermost(current):
             # Units innermost in memory, as joined columns leave them: a copy with the steps
             # outermost makes one long product of what is else one small product for each place.
             order = [2, *(axis for axis in current.dim_order() if axis != 2)]
-            steps_first = current.permute(order).contiguous()
-            mixed = (matrix @ steps_first.flatten(1)).view(steps_first.shape)
+            mixed = self._mixed(current.permute(order).contiguous())
             return mixed.permute([order.index(axis) for axis in range(5)])
         # Else time next to the batch, as image layers keep their maps: no copy is made of either.
         steps_first = current.transpose(1, 2)
-        mixed = matrix @ steps_first.flatten(2)
+        mixed = causal_matrix(self.weight, current.shape[2]) @ steps_first.flatten(2)
         return mixed.view(steps_first.shape).transpose(1, 2)
+
+    def _mixed(self, steps_first: Tensor) -> Tensor:
+        """Contiguous currents (T, ...) by the shared filter."""
+        if native.takes(steps_first, self.weight):
+            filtered: Tensor = _Filtered.apply(steps_first, self.weight)
+            return filtered
+        return _product(steps_first, self.weight)
 
     def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
         """A shared filter runs as a T x T matrix over the window: T inputs for each output."""
@@ -81,6 +89,31 @@ class SomaFilter(nn.Module):
 
     def extra_repr(self) -> str:
         return f"time_steps={self.time_steps}, neurons={self.neurons}"
+
+
+class _Filtered(torch.autograd.Function):
+    """Maps (T, ...) by taps (K,), on the CPU (`layers.native`)."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, taps)
+        return native.soma(maps, taps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        maps, taps = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            return torch.autograd.grad(_product(maps, taps), (maps, taps), grad, create_graph=True)
+        grad = grad.contiguous()
+        back = native.soma(grad, taps, turned=True) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return back, None
+        return back, native.soma_taps(maps, grad, len(taps)).to(taps.dtype)
+
+
+def _product(maps: Tensor, taps: Tensor) -> Tensor:
+    """Contiguous maps (T, ...) by taps (K,), as one matrix product."""
+    return (causal_matrix(taps, len(maps)) @ maps.flatten(1)).view(maps.shape)
 
 
 class FiringRate(nn.Module):

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroconv.layers import native, patch_sum
 from neuroconv.layers.autocast import autocast_dtype
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
-from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, rectified_sum
+from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, normed, rectified_sum
 from neuroconv.layers.cost import Cost
 from neuroconv.layers.counting import is_watched
 from neuroconv.layers.patches import Reading, dendrite_maps
@@ -168,6 +169,11 @@ class GranuleConv2d(nn.Module):
         """Without folded time steps groups run as convolution groups."""
         return self.time_steps == 1
 
+    @property
+    def _ungrouped(self) -> bool:
+        """Whether every unit's filter is over all channels, if by zeros."""
+        return self.groups == 1 or not self._natural_groups or self.channels is not None
+
     def kernel(self) -> Tensor:
         """The filters as a Conv3d of the same groups would hold them, zero off the wiring.
 
@@ -291,6 +297,12 @@ class GranuleConv2d(nn.Module):
         (branches, width), (row_stride, stride) = self.kernel_size, self.stride
         row_step = row_stride if branches == 1 else 1
         reading = Reading(self.padding, width, self.dilation[1], stride, columns_out, row_step)
+        lying = (steps, columns_out, frames.shape[0], -1, self.out_channels)
+        if self._ungrouped and (branches == 1 or self.dilation[0] == 1):
+            weight = _fold_time(self.kernel(), steps).permute(3, 2, 1, 0).flatten(1, 2)
+            if patch_sum.fits(frames, weight):
+                total = self._fire_native(frames, weight, reading, norms)
+                return total.view(lying).permute(2, 4, 0, 3, 1)
         read = dendrite_maps(frames, reading)
         # Convolutions on meta know no layout: there it is a view, as the CPU's is one.
         columns = [
@@ -303,8 +315,28 @@ class GranuleConv2d(nn.Module):
             total = rectified_sum(columns, self.out_channels, self.linear_dendrites)
         else:
             total = norm_sum(norms, columns, self.linear_dendrites)
-        lying = (steps, columns_out, frames.shape[0], -1, self.out_channels)
         return total.view(lying).permute(2, 4, 0, 3, 1)
+
+    def _fire_native(
+        self, frames: Tensor, weight: Tensor, reading: Reading, norms: list[nn.Module] | None
+    ) -> Tensor:
+        """The same by the CPU's own kernels, (T, W' * B * H', U); weight (D, K, T * U)."""
+        rows, columns = self.output_size(frames.shape[3], frames.shape[4])
+        row_stride = self.stride[0] if reading.row_step == 1 else 1
+        sizes = native.ImageSizes(
+            frames.shape[0], rows, columns, self.kernel_size[0], row_stride, frames.shape[2],
+            self.in_channels, self.out_channels,
+        )  # fmt: skip
+
+        def summing(
+            gain: Tensor | None, shift: Tensor | None, eps: float | None
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            linear = self.linear_dendrites
+            return patch_sum.patch_sum(frames, weight, gain, shift, reading, sizes, eps, linear)
+
+        if norms is None:
+            return summing(None, self.dendritic_bias, None)[0]
+        return normed(norms, summing, sizes.places * sizes.steps)
 
     def _potentials(
         self, read: Sequence[Tensor], steps: int, lying: bool = False
@@ -321,7 +353,7 @@ class GranuleConv2d(nn.Module):
             taps = taps.transpose(2, 3)
             row_stride = 1 if self.kernel_size[0] == 1 else self.stride[0]  # else left out before
             stride, dilation = (1, row_stride), (1, self.dilation[0])
-        groups = self.groups if self._natural_groups and self.channels is None else 1
+        groups = 1 if self._ungrouped else self.groups
         for dendrite, maps in enumerate(read):
             own = slice(dendrite, dendrite + 1)
             weight = taps[:, :, own] if lying else taps[..., own]

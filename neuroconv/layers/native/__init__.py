@@ -1,0 +1,32 @@
+"""Kernels of our own for the CPU, in C++: what torch's operators would pass through memory often.
+
+Callers ask `takes` and run torch's operators where the answer is no; tests hold both to the same
+results. The library is compiled when it is first needed (`native.build`). The environment's
+NEUROCONV_NATIVE=0 leaves it out.
+
+"""
+
+from neuroconv.layers.native.call import native_kernels, state, takes
+from neuroconv.layers.native.columns import (
+    columns_gradients,
+    columns_statistics,
+    columns_sum,
+    columns_sums,
+    soma,
+    soma_taps,
+)
+from neuroconv.layers.native.image import ImageLayer, ImageSizes
+
+__all__ = [
+    "ImageLayer",
+    "ImageSizes",
+    "columns_gradients",
+    "columns_statistics",
+    "columns_sum",
+    "columns_sums",
+    "native_kernels",
+    "soma",
+    "soma_taps",
+    "state",
+    "takes",
+]

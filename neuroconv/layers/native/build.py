@@ -1,0 +1,112 @@
+"""The library of C++ kernels: compiled once by the machine's own compiler, and kept.
+
+As `torch.compile` does, this asks for a C++ compiler at run time and not at installation, so that
+kernels use what the processor at hand offers. Where there is none, `library` says so by None and
+torch's operators run instead.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+SOURCES = ("columns.cpp", "image.cpp")
+_HEADERS = ("vectors.h",)
+_FLAGS = (
+    "-std=gnu++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+)  # fmt: skip
+_LIMIT_S = 300
+
+
+class BuildError(RuntimeError):
+    """A library that cannot be made; the message says why."""
+
+
+def find_compiler() -> str:
+    """The C++ compiler: what the variable CXX names, else c++, g++ or clang++.
+
+    Raises:
+        BuildError: there is none.
+    """
+    named = os.environ.get("CXX")
+    for name in [named] if named else ["c++", "g++", "clang++"]:
+        if (path := shutil.which(name)) is not None:
+            return path
+    looked = f"CXX={named!r} names none" if named else "neither c++, g++ nor clang++ is on PATH"
+    raise BuildError(f"no C++ compiler: {looked}")
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: ~/.cache/neuroconv, or as NEUROCONV_CACHE or XDG_CACHE_HOME say."""
+    if (own := os.environ.get("NEUROCONV_CACHE")) is not None:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "neuroconv"
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL:
+    """The kernels, compiled if they are not in the cache folder.
+
+    Raises:
+        BuildError: no compiler, one that fails, or a folder that cannot be written to.
+    """
+    folder = Path(__file__).parent
+    compiler = find_compiler()
+    # Whatever could make another library, the processor too: home folders are shared by machines.
+    told = [*(folder.joinpath(name).read_text() for name in (*SOURCES, *_HEADERS)), *_FLAGS]
+    told += [compiler, _version(compiler), _processor()]
+    name = hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+    path = cache_folder() / f"kernels-{name}.so"
+    try:
+        if not path.exists():
+            _compile(compiler, [folder / name for name in SOURCES], path)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"{path}: {error}") from error
+
+
+def _compile(compiler: str, sources: list[Path], path: Path) -> None:
+    """The files side by side, and then the library: by renaming, as several processes may try."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as held:
+        objects = [Path(held) / f"{source.stem}.o" for source in sources]
+        flags = [flag for flag in _FLAGS if flag != "-shared"]
+        running = [
+            subprocess.Popen(
+                [compiler, *flags, "-c", str(source), "-o", str(made)],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for source, made in zip(sources, objects, strict=True)
+        ]  # fmt: skip
+        for process in running:
+            said = process.communicate(timeout=_LIMIT_S)[0]
+            if process.returncode:
+                raise BuildError(f"{compiler} fails: {said.strip()[-500:]}")
+        made = Path(held) / path.name
+        linked = subprocess.run(
+            [compiler, *_FLAGS, *map(str, objects), "-o", str(made)],
+            capture_output=True, text=True, timeout=_LIMIT_S,
+        )  # fmt: skip
+        if linked.returncode:
+            raise BuildError(f"{compiler} fails: {linked.stderr.strip()[-500:]}")
+        made.replace(path)
+
+
+def _version(compiler: str) -> str:
+    found = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60)
+    return found.stdout
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.platform() + platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))

@@ -1,0 +1,63 @@
+// Vectors as GCC and Clang have them: arithmetic by the widest registers of the machine.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+using Index = std::int64_t;
+
+#ifdef __AVX512F__
+constexpr int kVectorBytes = 64;
+#else
+constexpr int kVectorBytes = 32;
+#endif
+
+// What holds vectors in arrays has to be inlined, or the arrays are memory and not registers.
+#define INLINED inline __attribute__((always_inline))
+
+template <typename Real>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  // Of a single number's alignment: it may be loaded from anywhere.
+  typedef float type __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+};
+
+template <typename Real>
+using Vector = typename VectorOf<Real>::type;
+
+template <typename Real>
+constexpr Index kLanes = kVectorBytes / static_cast<Index>(sizeof(Real));
+
+template <typename Real>
+inline Vector<Real> load(const Real* from) {
+  return *reinterpret_cast<const Vector<Real>*>(from);
+}
+
+template <typename Real>
+inline void store(Real* to, Vector<Real> values) {
+  *reinterpret_cast<Vector<Real>*>(to) = values;
+}
+
+template <typename Real>
+inline Real rectified(Real value) {
+  return value < 0 ? Real(0) : value;  // NaN stays NaN, as in torch
+}
+
+// Units of one place and step; constant sizes become a few moves.
+template <typename Real>
+inline void copy_units(Real* to, const Real* from, Index units) {
+  switch (units) {
+    case 4: std::memcpy(to, from, 4 * sizeof(Real)); break;
+    case 8: std::memcpy(to, from, 8 * sizeof(Real)); break;
+    case 16: std::memcpy(to, from, 16 * sizeof(Real)); break;
+    case 32: std::memcpy(to, from, 32 * sizeof(Real)); break;
+    default: std::copy_n(from, units, to);
+  }
+}
