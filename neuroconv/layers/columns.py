@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from neuroconv.layers import native
 from neuroconv.layers.counting import is_counting, is_watched
 
 # Floats of a column to go through at once: they stay in the second-level caches of two cores.
@@ -71,12 +70,6 @@ def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
 
     First of every number of a row over the rows, as a batch norm takes them, then of those.
     """
-    if native.takes(*columns):
-        each_mean, each_variance = native.columns_statistics(columns)
-        mean = each_mean.view(len(columns), -1, units)
-        centre = mean.mean(1)
-        spread = (mean - centre.unsqueeze(1)).square() + each_variance.view_as(mean)
-        return centre.to(columns[0].dtype), spread.mean(1).to(columns[0].dtype)
     found = []
     for column in columns:
         if column.is_meta or is_counting():  # which know no statistics alone
@@ -194,9 +187,6 @@ class _Columns(torch.autograd.Function):
         ctx.mark_non_differentiable(mean, variance)
         width = columns[0].shape[1]
         across = [None if each is None else _across(each, width) for each in (scale, offset)]
-        if native.takes(*columns):
-            total = native.columns_sum(columns, sizes, across[0], across[1], linear)
-            return total, mean, variance
         total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
         for rows in _rows(columns[0]):
             places = _places(rows, columns[0], sizes)
@@ -225,8 +215,6 @@ class _Columns(torch.autograd.Function):
         (steps, units), width = ctx.sizes, columns[0].shape[1]
         grad = grad.contiguous()
         across = [None if each is None else _across(each, width) for each in (scale, offset)]
-        if native.takes(grad, *columns):
-            return _native_backward(ctx, grad, across)
         results = [torch.empty_like(column) for column in columns]
         # Of each number of a row: the gradient, and the potential times it.
         sums = grad.new_zeros(len(columns), 2, width)
@@ -252,7 +240,9 @@ class _Columns(torch.autograd.Function):
         to_shift, met = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
         to_gain = None
         if gain is not None and ctx.eps is not None:  # by the columns' own statistics
-            to_gain, slope, start = _through_the_norm(ctx, columns, to_shift, met)
+            count = columns[0].numel() // units
+            norm = (scale, mean, variance)
+            to_gain, slope, start = through_a_norm(norm, ctx.eps, count, to_shift, met)
             each = (_across(values, width) for values in (scale, slope, start))
             for own, column, *terms in zip(results, columns, *each, strict=True):
                 for rows in _rows(column):
@@ -284,14 +274,6 @@ def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
     return torch.stack([pushed, met])
 
 
-def _through_the_norm(
-    ctx: Any, columns: Sequence[Tensor], to_shift: Tensor, met: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    *_, scale, _, mean, variance = ctx.saved_tensors[:6]
-    count = columns[0].numel() // scale.shape[1]
-    return through_a_norm((scale, mean, variance), ctx.eps, count, to_shift, met)
-
-
 def through_a_norm(
     norm: tuple[Tensor, Tensor, Tensor], eps: float, count: int, to_shift: Tensor, met: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -310,24 +292,6 @@ def through_a_norm(
     to_gain = (met - mean * to_shift) * deviation
     slope = -scale * deviation * to_gain / count
     return to_gain, slope, -scale * to_shift / count - mean * slope
-
-
-def _native_backward(ctx: Any, grad: Tensor, across: list[Tensor | None]) -> tuple[Any, ...]:
-    """As `_Columns.backward`, by the kernels of `layers.native`."""
-    gain, shift, *_ = ctx.saved_tensors
-    columns = ctx.saved_tensors[6:]
-    width = columns[0].shape[1]
-    stage = (columns, ctx.sizes, across[0], across[1], ctx.linear, grad)
-    to_gain = to_shift = through = None
-    if shift is not None:
-        sums = native.columns_sums(*stage).view(len(columns), 2, -1, ctx.sizes[1]).sum(2)
-        to_shift, met = sums.to(grad.dtype).unbind(1)
-        to_gain = None if gain is None else met
-        if ctx.eps is not None:  # by the columns' own statistics
-            to_gain, slope, start = _through_the_norm(ctx, columns, to_shift, met)
-            through = (_across(slope, width), _across(start, width))
-    results = native.columns_gradients(*stage, through)
-    return to_gain, to_shift, None, None, None, *results
 
 
 def _across(values: Tensor, width: int) -> Tensor:

@@ -102,14 +102,15 @@ class _PatchSum(torch.autograd.Function):
         layer = native.ImageLayer(room, weight, ctx.reading, ctx.sizes, kept=kept)
         stage = (scale, offset, ctx.linear, grad.contiguous())
         to_gain = to_shift = through = None
-        if shift is not None:
-            to_shift, met = layer.sums(*stage)
-            to_gain = None if gain is None else met
+        if gain is not None:
+            to_shift, to_gain = layer.sums(*stage)
             if ctx.eps is not None:
                 count = ctx.sizes.places * ctx.sizes.steps
                 norm = (scale, mean, variance)
-                to_gain, *through = through_a_norm(norm, ctx.eps, count, to_shift, met)
-        back, to_weight = layer.gradients(*stage, through, ctx.needs_input_grad[:2])
+                to_gain, *through = through_a_norm(norm, ctx.eps, count, to_shift, to_gain)
+        back, to_weight, own = layer.gradients(*stage, through, ctx.needs_input_grad[:2])
+        if shift is not None and gain is None:
+            to_shift = own
         if back is not None:
             back = take_back(back, ctx.reading, ctx.shape, ctx.order)
         return back, to_weight, to_gain, to_shift, None, None, None, None

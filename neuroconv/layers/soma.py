@@ -55,31 +55,27 @@ class SomaFilter(nn.Module):
             padded = F.pad(current, (self.time_steps - 1, 0))
             return F.conv1d(padded, self.weight.unsqueeze(1), groups=self.neurons)
         if current.dim() == 3:
-            steps_first = current.permute(2, 1, 0)
+            lying = current.permute(2, 1, 0)
             # Counters too see a linear layer: on meta a norm's gradient may lie otherwise than on
             # the CPU, and what is copied for it with it.
             looked_at = torch.jit.is_tracing() or torch.compiler.is_compiling() or is_counting()
-            if looked_at or not steps_first.is_contiguous():
+            if looked_at or not lying.is_contiguous():
                 return F.linear(current, causal_matrix(self.weight, current.shape[2]))
             # As a tree's stage leaves its sum: one long product, and no copy.
-            return self._mixed(steps_first).permute(2, 1, 0)
-        if not torch.jit.is_tracing() and _units_lie_innermost(current):
-            # Units innermost in memory, as joined columns leave them: a copy with the steps
-            # outermost makes one long product of what is else one small product for each place.
-            order = [2, *(axis for axis in current.dim_order() if axis != 2)]
-            mixed = self._mixed(current.permute(order).contiguous())
-            return mixed.permute([order.index(axis) for axis in range(5)])
+            return self._mixed(lying).permute(2, 1, 0)
+        if (units_last := steps_first(current)) is not None:
+            return as_it_lay(self._mixed(units_last), current)
         # Else time next to the batch, as image layers keep their maps: no copy is made of either.
-        steps_first = current.transpose(1, 2)
-        mixed = causal_matrix(self.weight, current.shape[2]) @ steps_first.flatten(2)
-        return mixed.view(steps_first.shape).transpose(1, 2)
+        maps = current.transpose(1, 2)
+        mixed = causal_matrix(self.weight, current.shape[2]) @ maps.flatten(2)
+        return mixed.view(maps.shape).transpose(1, 2)
 
-    def _mixed(self, steps_first: Tensor) -> Tensor:
+    def _mixed(self, lying: Tensor) -> Tensor:
         """Contiguous currents (T, ...) by the shared filter."""
-        if native.takes(steps_first, self.weight):
-            filtered: Tensor = _Filtered.apply(steps_first, self.weight)
+        if native.takes(lying, self.weight):
+            filtered: Tensor = _Filtered.apply(lying, self.weight)
             return filtered
-        return _product(steps_first, self.weight)
+        return _product(lying, self.weight)
 
     def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
         """A shared filter runs as a T x T matrix over the window: T inputs for each output."""
@@ -97,18 +93,22 @@ class _Filtered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, taps: Tensor) -> Tensor:
         ctx.save_for_backward(maps, taps)
-        return native.soma(maps, taps)
+        return _native(maps, taps).rate().view_as(maps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         maps, taps = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
-            return torch.autograd.grad(_product(maps, taps), (maps, taps), grad, create_graph=True)
-        grad = grad.contiguous()
-        back = native.soma(grad, taps, turned=True) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return back, None
-        return back, native.soma_taps(maps, grad, len(taps)).to(taps.dtype)
+            product = _product(maps, taps)
+            again = torch.autograd.grad(product, (maps, taps), grad, create_graph=True)
+            return again[0], again[1]
+        asked = (*ctx.needs_input_grad, False)
+        back, to_taps, _ = _native(maps, taps).gradients(grad.contiguous(), None, asked)
+        return None if back is None else back.view_as(maps), to_taps
+
+
+def _native(maps: Tensor, taps: Tensor) -> native.Soma:
+    return native.Soma(maps.view(len(maps), -1), taps, 1, None, None, False)
 
 
 def _product(maps: Tensor, taps: Tensor) -> Tensor:
@@ -132,8 +132,27 @@ class FiringRate(nn.Module):
         return (Cost("firing", pointwise=potential.numel()),)
 
 
-def _units_lie_innermost(maps: Tensor) -> bool:
-    return maps.dim() == 5 and maps.stride(1) == 1 and maps.shape[1] > 1
+def steps_first(maps: Tensor) -> Tensor | None:
+    """Maps (B, U, T, H, W) as contiguous ones with the steps outermost, the other axes as they lie,
+    if the units are innermost; else None.
+
+    So joined columns leave them, without a copy; a filter over the steps is then one long product
+    and not a small one for each place.
+    """
+    innermost = maps.dim() == 5 and maps.stride(1) == 1 and maps.shape[1] > 1
+    if torch.jit.is_tracing() or not innermost:
+        return None
+    return maps.permute(_steps_first(maps)).contiguous()
+
+
+def as_it_lay(lying: Tensor, maps: Tensor) -> Tensor:
+    """The axes of `steps_first(maps)` in the order of the maps."""
+    order = _steps_first(maps)
+    return lying.permute([order.index(axis) for axis in range(5)])
+
+
+def _steps_first(maps: Tensor) -> list[int]:
+    return [2, *(axis for axis in maps.dim_order() if axis != 2)]
 
 
 def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:

@@ -21,7 +21,8 @@ from neuroconv.layers.cost import Cost
 from neuroconv.layers.counting import is_watched
 from neuroconv.layers.patches import Reading, dendrite_maps
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
-from neuroconv.layers.soma import FiringRate, SomaFilter, causal_matrix
+from neuroconv.layers.soma import FiringRate, SomaFilter, as_it_lay, causal_matrix, steps_first
+from neuroconv.layers.soma_stage import soma_stage
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation, Law
 from neuroconv.layers.threshold import ThresholdNorm
@@ -219,8 +220,43 @@ class GranuleConv2d(nn.Module):
         frames, lingering = after(state.sheet, frames, self.time_steps)
         current = self.summation.law_of(last(steps, self._dendrites(frames)))
         current, memory = after(state.current, current, self.soma_time_steps)
-        rate = self._rate(last(steps, self.soma(current)))
+        rate = self._somatic(current, steps)
         return rate, NeuronState(lingering, memory, state.output)
+
+    def _somatic(self, current: Tensor, steps: int) -> Tensor:
+        """The rates of the last `steps`, (B, U, T, H', W'), of summed currents."""
+        soma, norm, units = self.soma, self.soma_norm, self.out_channels
+        lying = steps_first(current)
+        if (
+            not isinstance(soma, SomaFilter)
+            or lying is None
+            or current.shape[2] > steps
+            or not self._joins_soma(current)
+            or not native.takes(current, soma.weight)
+        ):
+            return self._rate(last(steps, soma(current)))
+        rows, taps = lying.flatten(1), soma.weight
+
+        def summing(
+            gain: Tensor | None, shift: Tensor | None, eps: float | None
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            gain, shift = (None if one is None else one.squeeze(0) for one in (gain, shift))
+            rate, mean, variance = soma_stage(rows, taps, units, gain, shift, eps)
+            return rate, mean.unsqueeze(0), variance.unsqueeze(0)
+
+        if norm is None:
+            shift = None if self.bias is None else self.bias.unsqueeze(0)
+            rate = summing(None, shift, None)[0]
+        else:
+            rate = normed([norm], summing, rows.numel() // units)
+        return as_it_lay(rate.view_as(lying), current)
+
+    def _joins_soma(self, current: Tensor) -> bool:
+        """Whether the soma's filter, norm and rectifier run as one stage."""
+        norm, parts = self.soma_norm, (self.soma, self.firing)
+        plain = type(self.soma) is SomaFilter and type(self.firing) is FiringRate
+        whole = plain and not is_watched(*parts) and self._joins_columns(current)
+        return whole and (norm is None or joins([norm]))
 
     def _rate(self, potential: Tensor) -> Tensor:
         """Norm or bias, and rectifier, of what the soma has filtered, (B, U, T, H', W')."""

@@ -7,26 +7,7 @@ NEUROCONV_NATIVE=0 leaves it out.
 """
 
 from neuroconv.layers.native.call import native_kernels, state, takes
-from neuroconv.layers.native.columns import (
-    columns_gradients,
-    columns_statistics,
-    columns_sum,
-    columns_sums,
-    soma,
-    soma_taps,
-)
 from neuroconv.layers.native.image import ImageLayer, ImageSizes
+from neuroconv.layers.native.soma import Soma
 
-__all__ = [
-    "ImageLayer",
-    "ImageSizes",
-    "columns_gradients",
-    "columns_statistics",
-    "columns_sum",
-    "columns_sums",
-    "native_kernels",
-    "soma",
-    "soma_taps",
-    "state",
-    "takes",
-]
+__all__ = ["ImageLayer", "ImageSizes", "Soma", "native_kernels", "state", "takes"]

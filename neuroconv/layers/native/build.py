@@ -15,7 +15,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-SOURCES = ("columns.cpp", "image.cpp")
+SOURCES = ("image.cpp", "soma.cpp")
 _HEADERS = ("vectors.h",)
 _FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",

@@ -148,7 +148,7 @@ struct Layer {
   const Real* room;     // maps as `layers.patches` lays them out
   const Index* pieces;  // where each dendrite's first column starts in it
   const Real* weight;   // (D, K, wide)
-  Real* kept;           // potentials, (D, W', B, H', wide), or null: made anew for each pass
+  Real* kept;           // potentials, (D * places, wide), or null: made anew for each pass
   bool made;            // what is kept is there already
 
   Index at(Index dendrite, const Tile& tile) const {
@@ -163,8 +163,10 @@ struct Layer {
 
   // The potentials of a tile, (rows, wide): where they are kept, or else in `held`.
   const Real* potentials_of(Index dendrite, const Tile& tile, Real* held) const {
-    if (kept) {
-      held = kept + (dendrite * s.places() + place(tile)) * s.wide;
+    if (kept) {  // in the order in which tiles are gone through
+      const Index before =
+          s.columns * s.rows * tile.sample + (tile.column * s.rows + tile.start) * tile.samples;
+      held = kept + (before * s.dendrites + dendrite * tile.rows()) * s.wide;
       if (made) return held;
     }
     const Real* read = room + at(dendrite, tile);
@@ -188,23 +190,82 @@ struct Layer {
         move((step * s.places() + first + row) * s.units, row * s.wide + step * s.units);
   }
 
-  // `run(tile)` over the tiles of a thread's share of the samples.
+  // `run(tile)` over the tiles of a thread's share. Tiles are the same for any number of threads.
   template <typename Run>
   void each_tile(Index thread, Index threads, Run run) const {
-    const Index last = s.samples * (thread + 1) / threads;
     const Index high = std::min(kTileRows, s.rows), many = kTileRows / high;
-    for (Index sample = s.samples * thread / threads; sample < last; sample += many)
+    const Index groups = (s.samples + many - 1) / many;
+    for (Index group = groups * thread / threads; group < groups * (thread + 1) / threads; ++group)
       for (Index column = 0; column < s.columns; ++column)
         for (Index start = 0; start < s.rows; start += high)
-          run({column, sample, std::min(many, last - sample), start,
+          run({column, group * many, std::min(many, s.samples - group * many), start,
                std::min(high, s.rows - start)});
   }
 };
 
-// The tile's gradients that pass the rectifier, in place of its potentials or beside them.
-template <typename Real>
-inline Real passed(Real potential, Real pushed, Real scale, Real offset, bool linear) {
-  return linear || potential * scale + offset > 0 ? pushed : Real(0);
+// What one dendrite does to a tile, vector by vector down its rows.
+
+// Adds its rates to the sums.
+template <typename Real, bool kLinear>
+void add_rates(const Real* values, Index rows, Index wide, const Real* scale, const Real* offset,
+               bool first, Real* sums) {
+  for (Index n = 0; n < wide; n += kLanes<Real>) {
+    const Vector<Real> by = load(scale + n), with = load(offset + n);
+    for (Index at = n; at < rows * wide; at += wide) {
+      const Vector<Real> potential = load(values + at) * by + with;
+      const Vector<Real> rate = kLinear ? potential : rectified(potential);
+      store<Real>(sums + at, first ? rate : load(sums + at) + rate);
+    }
+  }
+}
+
+// The part of a gradient that passes the rectifier.
+template <typename Real, bool kLinear>
+INLINED Vector<Real> passed(Vector<Real> value, Vector<Real> pushed, Vector<Real> by,
+                            Vector<Real> with) {
+  if constexpr (kLinear) return pushed;
+  return value * by + with > 0 ? pushed : Vector<Real>{};
+}
+
+// Adds up what passes, and it times the potential: (2, wide).
+template <typename Real, bool kLinear>
+void add_sums(const Real* values, const Real* pushed, Index rows, Index wide, const Real* scale,
+              const Real* offset, double* found) {
+  for (Index n = 0; n < wide; n += kLanes<Real>) {
+    const Vector<Real> by = load(scale + n), with = load(offset + n);
+    Vector<Real> passing = {}, met = {};
+    for (Index at = n; at < rows * wide; at += wide) {
+      const Vector<Real> value = load(values + at);
+      const Vector<Real> own = passed<Real, kLinear>(value, load(pushed + at), by, with);
+      passing += own;
+      met += own * value;
+    }
+    for (Index lane = 0; lane < kLanes<Real>; ++lane) {
+      found[n + lane] += passing[lane];
+      found[wide + n + lane] += met[lane];
+    }
+  }
+}
+
+// The gradients to its potentials, and their sums, (wide), added: see `back`.
+template <typename Real, bool kLinear>
+void own_gradients(const Real* values, const Real* pushed, Index rows, Index wide,
+                   const Real* scale, const Real* offset, const Real* slope, const Real* start,
+                   Real* result, double* found) {
+  for (Index n = 0; n < wide; n += kLanes<Real>) {
+    const Vector<Real> by = load(scale + n), with = load(offset + n);
+    const Vector<Real> rise = slope ? load(slope + n) : Vector<Real>{};
+    const Vector<Real> from = slope ? load(start + n) : Vector<Real>{};
+    Vector<Real> total = {};
+    for (Index at = n; at < rows * wide; at += wide) {
+      const Vector<Real> value = load(values + at);
+      Vector<Real> own = by * passed<Real, kLinear>(value, load(pushed + at), by, with);
+      if (slope) own += rise * value + from;
+      total += own;
+      store<Real>(result + at, own);
+    }
+    for (Index lane = 0; lane < kLanes<Real>; ++lane) found[n + lane] += total[lane];
+  }
 }
 
 template <typename Real>
@@ -218,18 +279,8 @@ void sum(const Layer<Real>& layer, const Stage<Real>& stage, Real* total, int th
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
         const Real* by = stage.scale + dendrite * s.wide;
         const Real* with = stage.offset + dendrite * s.wide;
-        for (Index row = 0; row < tile.rows(); ++row) {
-          const Real* from = values + row * s.wide;
-          Real* own = sums.data() + row * s.wide;
-          if (dendrite == 0) std::fill_n(own, s.wide, Real(0));
-          if (stage.linear) {
-#pragma omp simd
-            for (Index n = 0; n < s.wide; ++n) own[n] += from[n] * by[n] + with[n];
-          } else {
-#pragma omp simd
-            for (Index n = 0; n < s.wide; ++n) own[n] += rectified(from[n] * by[n] + with[n]);
-          }
-        }
+        const auto add = stage.linear ? add_rates<Real, true> : add_rates<Real, false>;
+        add(values, tile.rows(), s.wide, by, with, dendrite == 0, sums.data());
       }
       layer.each_place(tile, [&](Index there, Index here) {
         copy_units(total + there, sums.data() + here, s.units);
@@ -272,18 +323,17 @@ void statistics(const Layer<Real>& layer, double* mean, double* variance, int th
     layer.each_tile(thread, threads, [&](const Tile& tile) {
       for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
-        std::fill(centre.begin(), centre.end(), Real(0));
-        std::fill(square.begin(), square.end(), Real(0));
-        for (Index row = 0; row < tile.rows(); ++row)
-#pragma omp simd
-          for (Index n = 0; n < s.wide; ++n) centre[n] += values[row * s.wide + n];
-        for (Index n = 0; n < s.wide; ++n) centre[n] /= Real(tile.rows());
-        for (Index row = 0; row < tile.rows(); ++row)
-#pragma omp simd
-          for (Index n = 0; n < s.wide; ++n) {
-            const Real apart = values[row * s.wide + n] - centre[n];
-            square[n] += apart * apart;
+        for (Index n = 0; n < s.wide; n += kLanes<Real>) {
+          Vector<Real> whole = {}, spread = {};
+          for (Index at = n; at < tile.rows() * s.wide; at += s.wide) whole += load(values + at);
+          whole /= Real(tile.rows());
+          for (Index at = n; at < tile.rows() * s.wide; at += s.wide) {
+            const Vector<Real> apart = load(values + at) - whole;
+            spread += apart * apart;
           }
+          store<Real>(centre.data() + n, whole);
+          store<Real>(square.data() + n, spread);
+        }
         join(&means[thread][dendrite * s.wide], &squares[thread][dendrite * s.wide],
              counts[thread][dendrite], centre.data(), square.data(), tile.rows());
       }
@@ -311,7 +361,7 @@ void sums(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
     all[thread].assign(s.dendrites * 2 * s.wide, 0.0);
-    std::vector<Real> held(kTileRows * s.wide), pushed(kTileRows * s.wide), met(2 * s.wide);
+    std::vector<Real> held(kTileRows * s.wide), pushed(kTileRows * s.wide);
     layer.each_tile(thread, threads, [&](const Tile& tile) {
       layer.each_place(tile, [&](Index there, Index here) {
         copy_units(pushed.data() + here, grad + there, s.units);
@@ -320,17 +370,9 @@ void sums(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
         const Real* by = stage.scale + dendrite * s.wide;
         const Real* with = stage.offset + dendrite * s.wide;
-        std::fill(met.begin(), met.end(), Real(0));
-        for (Index row = 0; row < tile.rows(); ++row)
-#pragma omp simd
-          for (Index n = 0; n < s.wide; ++n) {
-            const Real value = values[row * s.wide + n];
-            const Real own = passed(value, pushed[row * s.wide + n], by[n], with[n], stage.linear);
-            met[n] += own;
-            met[s.wide + n] += own * value;
-          }
-        double* own = all[thread].data() + dendrite * 2 * s.wide;
-        for (Index n = 0; n < 2 * s.wide; ++n) own[n] += met[n];
+        const auto add = stage.linear ? add_sums<Real, true> : add_sums<Real, false>;
+        add(values, pushed.data(), tile.rows(), s.wide, by, with,
+            all[thread].data() + dendrite * 2 * s.wide);
       }
     });
   }
@@ -383,12 +425,27 @@ void to_weight(const Sizes& s, const Tile& tile, const Real* read, const Real* o
     });
 }
 
+// As below, of lines shorter than a vector: packed one after another, they are added as one.
+template <typename Real>
+void to_short_lines(const Sizes& s, const Tile& tile, const Real* held, Real* packed, Real* back) {
+  const Index line = s.steps * s.channels;
+  for (Index sample = 0; sample < tile.samples; ++sample)
+    for (Index branch = 0; branch < s.branches; ++branch) {
+      const Real* here = held + sample * tile.height * s.deep + branch * line;
+      for (Index row = 0; row < tile.height; ++row)  // what a line's vector holds beyond it goes
+        store<Real>(packed + row * line, load(here + row * s.deep));
+      Real* there = back + (sample * s.height + branch) * line;
+#pragma omp simd
+      for (Index k = 0; k < tile.height * line; ++k) there[k] += packed[k];
+    }
+}
+
 // The gradient to what a dendrite reads, added where it lies: own (rows, wide) by turned weights
 // (N, deep). Rows of the maps meet several rows of the tile: branch by branch they are added to
 // one after another, for a number that was only just written is slow to read again.
 template <typename Real>
 void to_room(const Sizes& s, const Tile& tile, const Real* own, const Real* turned, Real* held,
-             Real* back) {
+             Real* packed, Real* back) {
   in_blocks<Real>(tile.rows(), s.deep, [&](auto many, auto vectors, Index row, Index first) {
     constexpr int P = many.value, V = vectors.value;
     Vector<Real> acc[P][V] = {};
@@ -397,6 +454,7 @@ void to_room(const Sizes& s, const Tile& tile, const Real* own, const Real* turn
     put<Real>(acc, held + row * s.deep + first, s.deep);
   });
   const Index line = s.steps * s.channels;
+  if (line <= kLanes<Real> && s.row_stride == 1) return to_short_lines(s, tile, held, packed, back);
   for (Index sample = 0; sample < tile.samples; ++sample)
     for (Index branch = 0; branch < s.branches; ++branch)
       for (Index row = 0; row < tile.height; ++row) {
@@ -407,21 +465,23 @@ void to_room(const Sizes& s, const Tile& tile, const Real* own, const Real* turn
       }
 }
 
-// Gradients of weights, (D, K, wide), and of the room, from that of the total. A potential's own is
-// scale * what passes, and if the scale comes of the potentials' statistics + slope * potential +
-// start.
+// Gradients of weights, (D, K, wide), of the room, and of offsets, (D, wide), from that of the
+// total. A potential's own is scale * what passes, and if the scale comes of the potentials'
+// statistics + slope * potential + start.
 template <typename Real>
 void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, const Real* slope,
           const Real* start_of, const Real* turned, double* grad_weight, Real* grad_room,
-          int threads) {
+          double* grad_offset, int threads) {
   const Sizes& s = layer.s;
   const Index size = s.inputs() * s.wide;
-  std::vector<std::vector<double>> all(threads);
+  std::vector<std::vector<double>> all(threads), offsets(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
     all[thread].assign(s.dendrites * size, 0.0);
+    offsets[thread].assign(s.dendrites * s.wide, 0.0);
     std::vector<Real> held(kTileRows * s.wide), pushed(kTileRows * s.wide);
-    std::vector<Real> own(kTileRows * s.wide), reached(kTileRows * s.deep);
+    std::vector<Real> own(kTileRows * s.wide), reached(kTileRows * s.deep + kLanes<Real>),
+        packed((kTileRows + 1) * kLanes<Real>);
     std::vector<Real> met(s.dendrites * size);
     Index added = 0;  // places in `met`
     const auto hand_over = [&] {
@@ -437,35 +497,24 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
         const Real* by = stage.scale + dendrite * s.wide;
         const Real* with = stage.offset + dendrite * s.wide;
-        for (Index row = 0; row < tile.rows(); ++row) {
-          const Real* here = values + row * s.wide;
-          const Real* above = pushed.data() + row * s.wide;
-          Real* to = own.data() + row * s.wide;
-          if (slope) {
-            const Real* rise = slope + dendrite * s.wide;
-            const Real* from = start_of + dendrite * s.wide;
-#pragma omp simd
-            for (Index n = 0; n < s.wide; ++n)
-              to[n] = by[n] * passed(here[n], above[n], by[n], with[n], stage.linear) +
-                      rise[n] * here[n] + from[n];
-          } else {
-#pragma omp simd
-            for (Index n = 0; n < s.wide; ++n)
-              to[n] = by[n] * passed(here[n], above[n], by[n], with[n], stage.linear);
-          }
-        }
+        const Real* rise = slope ? slope + dendrite * s.wide : nullptr;
+        const Real* from = slope ? start_of + dendrite * s.wide : nullptr;
+        const auto run = stage.linear ? own_gradients<Real, true> : own_gradients<Real, false>;
+        run(values, pushed.data(), tile.rows(), s.wide, by, with, rise, from, own.data(),
+            offsets[thread].data() + dendrite * s.wide);
         const Index at = layer.at(dendrite, tile);
         if (grad_weight)
           to_weight(s, tile, layer.room + at, own.data(), met.data() + dendrite * size);
         if (grad_room)
           to_room(s, tile, own.data(), turned + dendrite * s.outputs() * s.deep, reached.data(),
-                  grad_room + at);
+                  packed.data(), grad_room + at);
       }
       if (grad_weight && (added += tile.rows()) >= kAdded) hand_over();
     });
     if (grad_weight) hand_over();
   }
   if (grad_weight) add_up(all, grad_weight);
+  add_up(offsets, grad_offset);
 }
 
 }  // namespace
@@ -491,9 +540,10 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
   }                                                                                               \
   extern "C" void image_back_##name(OPERANDS(Real), STAGE(Real), const Real* grad,                \
                                     const Real* slope, const Real* start, const Real* turned,     \
-                                    double* grad_weight, Real* grad_room, Index threads) {        \
+                                    double* grad_weight, Real* grad_room, double* grad_offset,    \
+                                    Index threads) {                                              \
     back<Real>(LAYER, {scale, offset, linear != 0}, grad, slope, start, turned, grad_weight,      \
-               grad_room, threads);                                                               \
+               grad_room, grad_offset, threads);                                                  \
   }
 
 NEUROCONV_IMAGE(float, float32)

@@ -113,8 +113,9 @@ class ImageLayer:
         grad: Tensor,
         through: Sequence[Tensor] | None,
         asked: tuple[bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients to the room and to the weights, where asked for.
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Gradients to the room and to the weights, where asked for, and to the offsets, (D, U), if
+        there is no scale.
 
         Args:
             through: slope and start, (D, U), of potentials' own statistics.
@@ -128,10 +129,11 @@ class ImageLayer:
         if asked[1]:
             weight = self.packed.new_empty(self.packed.shape, dtype=torch.float64)
         stage = self._stage(scale, offset, linear)
-        self._call("image_back", *stage, grad, slope, start, turned, weight, back)
+        offset = grad.new_empty(self.dendrites, self.wide, dtype=torch.float64)
+        self._call("image_back", *stage, grad, slope, start, turned, weight, back, offset)
         if weight is not None:
             weight = weight[:, :, : self.outputs].to(self.weight.dtype)
-        return back, weight
+        return back, weight, self._by_step(offset).sum(1).to(grad.dtype)
 
     def _stage(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool

@@ -45,9 +45,10 @@ inline void store(Real* to, Vector<Real> values) {
   *reinterpret_cast<Vector<Real>*>(to) = values;
 }
 
-template <typename Real>
-inline Real rectified(Real value) {
-  return value < 0 ? Real(0) : value;  // NaN stays NaN, as in torch
+// Of a number or a vector. NaN stays NaN, as in torch.
+template <typename Value>
+inline Value rectified(Value value) {
+  return value < 0 ? Value{} : value;
 }
 
 // Units of one place and step; constant sizes become a few moves.

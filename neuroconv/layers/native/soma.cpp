@@ -1,0 +1,288 @@
+// The soma: its filter in time, a norm or a resting potential, and the rectifier, in one pass.
+//
+// Maps are (steps, length), contiguous; of an image layer `length` is places by units, the units
+// side by side. Gains and offsets are of a tile, (kTile or less), repeated along it.
+
+#include <algorithm>
+#include <vector>
+
+#include "vectors.h"
+
+namespace {
+
+constexpr Index kTile = 1024;
+
+// Maps, the taps, the last of which meets the present, and what becomes of the potentials.
+template <typename Real>
+struct Soma {
+  const Real* maps;
+  Index steps, length, units;
+  const Real* taps;
+  Index count;
+  const Real* scale;  // of a tile, or null: neither scale nor offset
+  const Real* offset;
+  bool rectifies;
+
+  // Whole units of a place fit into a tile.
+  Index tile() const { return std::max(units, kTile / units * units); }
+  Index tiles() const { return (length + tile() - 1) / tile(); }
+  Index lags(Index step) const { return std::min(count, step + 1); }
+
+  // The potentials of all steps of a tile, (steps, wide), before scale and offset.
+  void filter(Index start, Index wide, Real* own) const {
+    for (Index step = 0; step < steps; ++step, own += wide)
+      for (Index lag = 0; lag < lags(step); ++lag) {
+        const Real* from = maps + (step - lag) * length + start;
+        const Real tap = taps[count - 1 - lag];
+        if (lag == 0) {
+#pragma omp simd
+          for (Index at = 0; at < wide; ++at) own[at] = tap * from[at];
+        } else {
+#pragma omp simd
+          for (Index at = 0; at < wide; ++at) own[at] += tap * from[at];
+        }
+      }
+  }
+
+  // `run(start, wide)` over a thread's share of the tiles.
+  template <typename Run>
+  void each_tile(Index thread, Index threads, Run run) const {
+    for (Index each = tiles() * thread / threads; each < tiles() * (thread + 1) / threads; ++each)
+      run(each * tile(), std::min(tile(), length - each * tile()));
+  }
+};
+
+template <typename Real>
+void rate(const Soma<Real>& soma, Real* result, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; ++thread) {
+    std::vector<Real> held(soma.steps * soma.tile());
+    soma.each_tile(thread, threads, [&](Index start, Index wide) {
+      soma.filter(start, wide, held.data());
+      for (Index step = 0; step < soma.steps; ++step) {
+        const Real* from = held.data() + step * wide;
+        Real* to = result + step * soma.length + start;
+        if (!soma.scale) {
+          if (soma.rectifies) {
+#pragma omp simd
+            for (Index at = 0; at < wide; ++at) to[at] = rectified(from[at]);
+          } else {
+            std::copy_n(from, wide, to);
+          }
+        } else {
+#pragma omp simd
+          for (Index at = 0; at < wide; ++at)
+            to[at] = rectified(from[at] * soma.scale[at] + soma.offset[at]);
+        }
+      }
+    });
+  }
+}
+
+// Mean and biased variance of the potentials of each unit: of each place in a tile about the
+// tile's own mean, joined by Chan's update.
+template <typename Real>
+void statistics(const Soma<Real>& soma, double* mean, double* variance, int threads) {
+  const Index units = soma.units;
+  std::vector<double> means(threads * units, 0.0), squares(threads * units, 0.0);
+  std::vector<Index> counts(threads, 0);
+  const auto join = [units](double* centre, double* square, Index& count, const double* other,
+                            const double* others_square, Index others) {
+    const double share = double(others) / double(count + others), met = share * double(count);
+    for (Index unit = 0; unit < units; ++unit) {
+      const double apart = other[unit] - centre[unit];
+      centre[unit] += apart * share;
+      square[unit] += others_square[unit] + apart * apart * met;
+    }
+    count += others;
+  };
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; ++thread) {
+    std::vector<Real> held(soma.steps * soma.tile()), centre(soma.tile()), square(soma.tile());
+    std::vector<double> whole(units), spread(units);
+    soma.each_tile(thread, threads, [&](Index start, Index wide) {
+      soma.filter(start, wide, held.data());
+      std::fill(centre.begin(), centre.end(), Real(0));
+      std::fill(square.begin(), square.end(), Real(0));
+      for (Index step = 0; step < soma.steps; ++step)
+#pragma omp simd
+        for (Index at = 0; at < wide; ++at) centre[at] += held[step * wide + at];
+      const double number = double(soma.steps * (wide / units));
+      std::fill(whole.begin(), whole.end(), 0.0);
+      std::fill(spread.begin(), spread.end(), 0.0);
+      for (Index at = 0; at < wide; at += units)
+        for (Index unit = 0; unit < units; ++unit) whole[unit] += centre[at + unit];
+      for (Index unit = 0; unit < units; ++unit) whole[unit] /= number;
+      for (Index at = 0; at < wide; at += units)
+        for (Index unit = 0; unit < units; ++unit) centre[at + unit] = Real(whole[unit]);
+      for (Index step = 0; step < soma.steps; ++step)
+#pragma omp simd
+        for (Index at = 0; at < wide; ++at) {
+          const Real apart = held[step * wide + at] - centre[at];
+          square[at] += apart * apart;
+        }
+      for (Index at = 0; at < wide; at += units)
+        for (Index unit = 0; unit < units; ++unit) spread[unit] += square[at + unit];
+      join(&means[thread * units], &squares[thread * units], counts[thread], whole.data(),
+           spread.data(), Index(number));
+    });
+  }
+  std::fill_n(mean, units, 0.0);
+  std::fill_n(variance, units, 0.0);
+  Index count = 0;
+  for (int thread = 0; thread < threads; ++thread)
+    if (counts[thread])
+      join(mean, variance, count, &means[thread * units], &squares[thread * units], counts[thread]);
+  for (Index unit = 0; unit < units; ++unit) variance[unit] /= double(count);
+}
+
+// What passes the rectifier, in place of a tile's potentials.
+template <typename Real>
+inline void pass(const Soma<Real>& soma, Real* potential, const Real* grad, Index wide) {
+  if (!soma.rectifies) {
+    std::copy_n(grad, wide, potential);
+  } else if (!soma.scale) {
+#pragma omp simd
+    for (Index at = 0; at < wide; ++at) potential[at] = potential[at] > 0 ? grad[at] : Real(0);
+  } else {
+#pragma omp simd
+    for (Index at = 0; at < wide; ++at)
+      potential[at] = potential[at] * soma.scale[at] + soma.offset[at] > 0 ? grad[at] : Real(0);
+  }
+}
+
+// Sums for each unit, (2, units): the gradient that passes, and it times the potential.
+template <typename Real>
+void sums(const Soma<Real>& soma, const Real* grad, double* found, int threads) {
+  const Index units = soma.units;
+  std::vector<double> all(threads * 2 * units, 0.0);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; ++thread) {
+    std::vector<Real> held(soma.steps * soma.tile()), own(soma.tile());
+    std::vector<Real> passing(soma.tile()), met(soma.tile());
+    double* mine = &all[thread * 2 * units];
+    soma.each_tile(thread, threads, [&](Index start, Index wide) {
+      soma.filter(start, wide, held.data());
+      std::fill(passing.begin(), passing.end(), Real(0));
+      std::fill(met.begin(), met.end(), Real(0));
+      for (Index step = 0; step < soma.steps; ++step) {
+        const Real* potential = held.data() + step * wide;
+        std::copy_n(potential, wide, own.data());
+        pass(soma, own.data(), grad + step * soma.length + start, wide);
+#pragma omp simd
+        for (Index at = 0; at < wide; ++at) {
+          passing[at] += own[at];
+          met[at] += own[at] * potential[at];
+        }
+      }
+      for (Index at = 0; at < wide; at += units)
+        for (Index unit = 0; unit < units; ++unit) {
+          mine[unit] += passing[at + unit];
+          mine[units + unit] += met[at + unit];
+        }
+    });
+  }
+  std::fill_n(found, 2 * units, 0.0);
+  for (int thread = 0; thread < threads; ++thread)
+    for (Index at = 0; at < 2 * units; ++at) found[at] += all[thread * 2 * units + at];
+}
+
+// Gradients to maps, taps and, if asked for, to each unit's offset. A potential's own is scale *
+// what passes, and if the scale comes of the potentials' statistics + slope * potential + start.
+template <typename Real>
+void back(const Soma<Real>& soma, const Real* grad, const Real* slope, const Real* start_of,
+          Real* result, double* to_taps, double* to_offset, int threads) {
+  const Index units = soma.units, count = soma.count, numbers = count + units;
+  std::vector<double> all(threads * numbers, 0.0);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; ++thread) {
+    std::vector<Real> held(soma.steps * soma.tile()), passing(soma.tile()), spare(soma.tile());
+    double* taps = &all[thread * numbers];
+    double* offset = taps + count;
+    soma.each_tile(thread, threads, [&](Index start, Index wide) {
+      if (soma.rectifies || slope) soma.filter(start, wide, held.data());
+      std::fill(passing.begin(), passing.end(), Real(0));
+      for (Index step = 0; step < soma.steps; ++step) {
+        Real* own = held.data() + step * wide;
+        if (slope) std::copy_n(own, wide, spare.data());
+        pass(soma, own, grad + step * soma.length + start, wide);
+        if (to_offset) {
+#pragma omp simd
+          for (Index at = 0; at < wide; ++at) passing[at] += own[at];
+        }
+        if (slope) {
+#pragma omp simd
+          for (Index at = 0; at < wide; ++at)
+            own[at] = own[at] * soma.scale[at] + spare[at] * slope[at] + start_of[at];
+        } else if (soma.scale) {
+#pragma omp simd
+          for (Index at = 0; at < wide; ++at) own[at] *= soma.scale[at];
+        }
+      }
+      if (to_offset)
+        for (Index at = 0; at < wide; at += units)
+          for (Index unit = 0; unit < units; ++unit) offset[unit] += passing[at + unit];
+      for (Index step = 0; step < soma.steps; ++step) {
+        const Real* own = held.data() + step * wide;
+        for (Index lag = 0; to_taps && lag < soma.lags(step); ++lag) {
+          const Real* from = soma.maps + (step - lag) * soma.length + start;
+          Real met = 0;
+#pragma omp simd reduction(+ : met)
+          for (Index at = 0; at < wide; ++at) met += own[at] * from[at];
+          taps[count - 1 - lag] += met;
+        }
+        if (!result) continue;
+        Real* to = result + step * soma.length + start;  // what this step led to
+        for (Index lag = 0; lag < std::min(count, soma.steps - step); ++lag) {
+          const Real tap = soma.taps[count - 1 - lag];
+          const Real* later = own + lag * wide;
+          if (lag == 0) {
+#pragma omp simd
+            for (Index at = 0; at < wide; ++at) to[at] = tap * later[at];
+          } else {
+#pragma omp simd
+            for (Index at = 0; at < wide; ++at) to[at] += tap * later[at];
+          }
+        }
+      }
+    });
+  }
+  const auto add_up = [&](double* found, Index first, Index many) {
+    for (Index at = 0; found && at < many; ++at) {
+      found[at] = 0;
+      for (int thread = 0; thread < threads; ++thread)
+        found[at] += all[thread * numbers + first + at];
+    }
+  };
+  add_up(to_taps, 0, count);
+  add_up(to_offset, count, units);
+}
+
+}  // namespace
+
+// What every pass is given.
+#define OPERANDS(Real)                                                                     \
+  const Real *maps, Index steps, Index length, Index units, const Real *taps, Index count, \
+      const Real *scale, const Real *offset, Index rectifies
+#define SOMA {maps, steps, length, units, taps, count, scale, offset, rectifies != 0}
+
+#define NEUROCONV_SOMA(Real, name)                                                       \
+  extern "C" void soma_rate_##name(OPERANDS(Real), Real* result, Index threads) {        \
+    rate<Real>(SOMA, result, threads);                                                   \
+  }                                                                                      \
+  extern "C" void soma_statistics_##name(OPERANDS(Real), double* mean, double* variance, \
+                                         Index threads) {                                \
+    statistics<Real>(SOMA, mean, variance, threads);                                     \
+  }                                                                                      \
+  extern "C" void soma_sums_##name(OPERANDS(Real), const Real* grad, double* found,      \
+                                   Index threads) {                                      \
+    sums<Real>(SOMA, grad, found, threads);                                              \
+  }                                                                                      \
+  extern "C" void soma_back_##name(OPERANDS(Real), const Real* grad, const Real* slope,  \
+                                   const Real* start, Real* result, double* to_taps,     \
+                                   double* to_offset, Index threads) {                   \
+    back<Real>(SOMA, grad, slope, start, result, to_taps, to_offset, threads);           \
+  }
+
+NEUROCONV_SOMA(float, float32)
+NEUROCONV_SOMA(double, float64)
