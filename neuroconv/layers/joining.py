@@ -98,6 +98,20 @@ class Joining:
             to_filters = reroll(whole, filters.shape, sheet, self.tree.mode)
         return to_weight, to_filters
 
+    def along(self, weight: Tensor, filters: Tensor) -> Tensor:
+        """Of a claw, weights and taps joined along the sites: the potential that a dendrite's axon
+        leaves by each tap across, the last of which is zero, (N, K * (K_D + 1), D * P')."""
+        assert self.claw is not None
+        return self.claw.along_sites(weight, filters)
+
+    def taken_apart(
+        self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """As `gradients`, of what `along` gave."""
+        assert self.claw is not None
+        taps = grad.view(len(grad), self.k_time, filters.shape[3] + 1, -1)[:, :, :-1]
+        return self.claw.gradients_along(taps.flatten(1, 2), weight, filters, asked)
+
     def _spread(self, filters: Tensor) -> Tensor:
         return unroll(filters, self.tree.sheet, self.tree.mode).unflatten(1, (self.k_time, -1))
 
@@ -116,11 +130,14 @@ class _Claw:
         self.places, self.back = self._places(filters.device), self._back(filters.device)
 
     def responses(self, weight: Tensor, filters: Tensor) -> Tensor:
-        """One tap of zeros stands for all that do not reach."""
-        taps = F.pad(filters, (0, 1)).transpose(2, 3).flatten(1, 2)  # (N, K * (K_D + 1), K_P)
-        along = torch.bmm(taps, self._windows(weight).transpose(1, 2)).flatten(1)
+        along = self.along_sites(weight, filters).flatten(1)
         joined = along.gather(1, self.places.expand(len(filters), -1))
         return joined.view(len(filters), self.k_time * self.axons, self.rows * self.cols)
+
+    def along_sites(self, weight: Tensor, filters: Tensor) -> Tensor:
+        """One tap of zeros stands for all that do not reach."""
+        taps = F.pad(filters, (0, 1)).transpose(2, 3).flatten(1, 2)  # (N, K * (K_D + 1), K_P)
+        return torch.bmm(taps, self._windows(weight).transpose(1, 2))
 
     def gradients(
         self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
@@ -128,13 +145,18 @@ class _Claw:
         numbers = F.pad(grad.reshape(len(grad), -1), (0, 1))
         along = numbers.gather(1, self.back.expand(len(grad), -1))
         along = along.view(len(grad), self.k_time * self.across, -1)
+        return self.gradients_along(along, weight, filters, asked)
+
+    def gradients_along(
+        self, along: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
         to_weight = to_filters = None
         if asked[0]:
             taps = filters.transpose(2, 3).flatten(1, 2)
             windows = torch.bmm(along.transpose(1, 2), taps)
             windows = windows.view(-1, self.dendrites, self.rows, self.branches)
             padded = sum(self.along) + self.sites
-            placed = windows.new_zeros(len(grad), self.dendrites, padded)
+            placed = windows.new_zeros(len(along), self.dendrites, padded)
             for branch in range(self.branches):
                 placed[:, :, branch : branch + self.rows] += windows[..., branch]
             own = placed[:, :, self.along[0] : self.along[0] + self.sites]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuroconv.layers import fused
+from neuroconv.layers import fused, native_tree
 from neuroconv.layers.autocast import as_they_are, autocast_dtype
 from neuroconv.layers.conv.sizes import output_size, plain_sizes, step_pairs
 from neuroconv.layers.conv.unrolled import (
@@ -69,6 +69,8 @@ def tree_current(
     with as_they_are(activity):
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             total = _traced(activity, weight, filters, bias, tree)
+        elif native_tree.takes(activity, weight, filters, tree):
+            total = native_tree.native_sum(activity, weight, filters, bias, tree, responses)
         else:
             total = _Tree.apply(activity, weight, filters, bias, tree, responses)
     if columns:  # add the dendrites of a neuron
@@ -76,12 +78,14 @@ def tree_current(
     return total.permute(2, 1, 0)
 
 
-def tree_responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
+def tree_responses(weight: Tensor, filters: Tensor, tree: Tree, native: bool = False) -> Tensor:
     """The potential that each axon leaves on the branches, (N, K * A, O); of "per_dendrite" for
-    each dendrite, (N * D, K * A, O)."""
+    each dendrite, (N * D, K * A, O). With `native`, the taps as `layers.native_tree` has them."""
     if tree.mode == "per_dendrite":
         weight, filters, _, tree = _columns(weight, filters, None, tree)
     with as_they_are(filters):
+        if native:
+            return native_tree.native_taps(weight, filters, tree)
         return Joining(filters, tree).responses(weight, filters)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from neuroconv.layers import native_tree
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.cache import FilterCache
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
@@ -388,8 +389,9 @@ class Population(nn.Module):
         if not self.training:
             sources = (*self.synapses.weight_sources(), self.dendrites.weight)
             numbers = response_numbers(filters.shape, tree)
-            make = partial(tree_responses, weight, filters, tree)
-            made = self._responses.get(sources, tree.claw, numbers, make)
+            native = native_tree.takes(activity, weight, filters, tree)
+            make = partial(tree_responses, weight, filters, tree, native)
+            made = self._responses.get(sources, (tree.claw, native), numbers, make)
         total = tree_current(activity, weight, filters, self.dendrites.bias, tree, made)
         return self.summation.law_of(total * self.summation.scale)
 

@@ -9,5 +9,19 @@ NEUROCONV_NATIVE=0 leaves it out.
 from neuroconv.layers.native.call import native_kernels, state, takes
 from neuroconv.layers.native.image import ImageLayer, ImageSizes
 from neuroconv.layers.native.soma import Soma
+from neuroconv.layers.native.trees import LANES, Heard, Reach, Trees, cells_at_once, whole_vectors
 
-__all__ = ["ImageLayer", "ImageSizes", "Soma", "native_kernels", "state", "takes"]
+__all__ = [
+    "LANES",
+    "Heard",
+    "ImageLayer",
+    "ImageSizes",
+    "Reach",
+    "Soma",
+    "Trees",
+    "cells_at_once",
+    "native_kernels",
+    "state",
+    "takes",
+    "whole_vectors",
+]

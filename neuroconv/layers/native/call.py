@@ -69,8 +69,15 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
             given.append(ctypes.c_void_p(each.data_ptr()))
         elif isinstance(each, int):
             given.append(ctypes.c_int64(each))
+        elif isinstance(each, float):
+            given.append(ctypes.c_double(each))
         else:
-            given.append(each)  # None is no memory
+            given.append(each)  # memory as it is, or None for none
     function = getattr(library(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
     function.restype = None
     function(*given, ctypes.c_int64(torch.get_num_threads()))
+
+
+def memory(tensor: Tensor) -> ctypes.c_void_p:
+    """Where a tensor lies that is not contiguous, for a kernel that knows its strides."""
+    return ctypes.c_void_p(tensor.data_ptr())

@@ -6,18 +6,14 @@
 // `wide`. A tile holds some rows of one column, of several samples if they are few: (rows, wide).
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
-#include "vectors.h"
+#include "blocks.h"
 
 namespace {
 
 constexpr Index kTileRows = 64;
 constexpr Index kAdded = 2048;  // places whose gradients are added up before they go to doubles
-// A block of products holds so many numbers by so many vectors, all in registers.
-template <typename Real>
-constexpr int kMost = kVectorBytes == 64 && sizeof(Real) == 4 ? 7 : 3;
 constexpr int kVectors = 3;
 
 // As `neuroconv.layers.native` packs them.
@@ -60,14 +56,6 @@ INLINED void multiply(Vector<Real> (&acc)[P][V], const Real* x, Index apart, con
   }
 }
 
-template <typename Real, int P, int V>
-INLINED void put(const Vector<Real> (&acc)[P][V], Real* to, Index wide) {
-#pragma GCC unroll 8
-  for (int p = 0; p < P; ++p)
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store(to + p * wide + v * kLanes<Real>, acc[p][v]);
-}
-
 // How many inputs of a row of the patch the v-th vector from output `first` on depends on: those
 // of its own steps and of the steps before.
 template <typename Real>
@@ -97,24 +85,6 @@ void potentials(const Sizes& s, const Real* read, const Real* weight, Index firs
   put<Real>(acc, tile + first, s.wide);
 }
 
-template <int N>
-using Constant = std::integral_constant<int, N>;
-
-// `run` with a number from 1 to kMost as a template argument.
-template <typename Real, typename Run>
-inline void as_constant(Index number, Run run) {
-  constexpr int most = kMost<Real>;
-  switch (number) {
-    case 1: return run(Constant<1>());
-    case 2: return run(Constant<2>());
-    case 3: return run(Constant<3>());
-    case 4: return run(Constant<std::min(4, most)>());
-    case 5: return run(Constant<std::min(5, most)>());
-    case 6: return run(Constant<std::min(6, most)>());
-    default: return run(Constant<most>());
-  }
-}
-
 template <typename Run>
 inline void as_vectors(Index number, Run run) {
   if (number == 3) run(Constant<3>());
@@ -122,19 +92,9 @@ inline void as_vectors(Index number, Run run) {
   else run(Constant<1>());
 }
 
-// `run(from, many)` over a range, in blocks of about the same size, of kMost at most.
-template <typename Real, typename Run>
-inline void in_blocks(Index count, Run run) {
-  const Index blocks = (count + kMost<Real> - 1) / kMost<Real>;
-  for (Index block = 0; block < blocks; ++block) {
-    const Index from = count * block / blocks;
-    as_constant<Real>(count * (block + 1) / blocks - from, [&](auto many) { run(from, many); });
-  }
-}
-
 // `run(many rows, vectors, row, first number)` over a tile's blocks.
 template <typename Real, typename Run>
-inline void in_blocks(Index rows, Index wide, Run run) {
+inline void in_tiles(Index rows, Index wide, Run run) {
   for (Index first = 0; first < wide; first += kVectors * kLanes<Real>)
     as_vectors(std::min<Index>(kVectors, (wide - first) / kLanes<Real>), [&](auto vectors) {
       in_blocks<Real>(rows, [&](Index row, auto many) { run(many, vectors, row, first); });
@@ -172,7 +132,7 @@ struct Layer {
     const Real* read = room + at(dendrite, tile);
     const Real* own = weight + dendrite * s.inputs() * s.wide;
     const Index line = s.steps * s.channels;
-    in_blocks<Real>(tile.height, s.wide, [&](auto many, auto vectors, Index row, Index first) {
+    in_tiles<Real>(tile.height, s.wide, [&](auto many, auto vectors, Index row, Index first) {
       for (Index sample = 0; sample < tile.samples; ++sample)
         potentials<Real, many.value, vectors.value>(
             s, read + (sample * s.height + row * s.row_stride) * line, own, first,
@@ -446,7 +406,7 @@ void to_short_lines(const Sizes& s, const Tile& tile, const Real* held, Real* pa
 template <typename Real>
 void to_room(const Sizes& s, const Tile& tile, const Real* own, const Real* turned, Real* held,
              Real* packed, Real* back) {
-  in_blocks<Real>(tile.rows(), s.deep, [&](auto many, auto vectors, Index row, Index first) {
+  in_tiles<Real>(tile.rows(), s.deep, [&](auto many, auto vectors, Index row, Index first) {
     constexpr int P = many.value, V = vectors.value;
     Vector<Real> acc[P][V] = {};
     multiply<Real, P, V, 0>(acc, own + row * s.wide, s.wide, turned + first, s.deep, 0,

@@ -51,6 +51,25 @@ inline Value rectified(Value value) {
   return value < 0 ? Value{} : value;
 }
 
+// The sum of a vector's numbers: by halves, which stay in registers.
+template <typename Values>
+INLINED auto added_up(Values values) {
+  constexpr int numbers = sizeof(values) / sizeof(values[0]);
+  if constexpr (numbers == 2) {
+    return values[0] + values[1];
+  } else {
+    typedef decltype(+values[0]) Half __attribute__((vector_size(sizeof(values) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &values, sizeof(values));
+    return added_up(halves[0] + halves[1]);
+  }
+}
+
+template <typename Real>
+INLINED Real added(Vector<Real> values) {
+  return added_up(values);
+}
+
 // Units of one place and step; constant sizes become a few moves.
 template <typename Real>
 inline void copy_units(Real* to, const Real* from, Index units) {

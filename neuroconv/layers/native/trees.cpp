@@ -1,0 +1,345 @@
+// Small dendritic trees, each neuron with its own filter: from the axons to the potentials of the
+// branches, or to the sum of their rates, and back. What a neuron hears and what its branches do is
+// held in the cache for some samples at a time; samples lie side by side and fill the vectors.
+//
+// Shapes: N neurons, T time steps, K taps in time, A inputs of a tree; C columns (dendrites) of R
+// rows (sites) come out, O = C * R; B samples, padded to whole vectors. `taps` are (N, K, S): input
+// a acts on row r of column c, k - K + 1 steps later, by taps[n][k][place[c][a] + r]. Outside of
+// first[c] <= a < last[c] those are zeros.
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "blocks.h"
+
+namespace {
+
+constexpr int kWide = 2;  // vectors of samples that are gone through at once
+
+// As `neuroconv.layers.native` packs them.
+struct Sizes {
+  Index neurons, all;  // of this call, and in the arrays that have neurons further in
+  Index samples, steps, taps_in_time, inputs, columns, rows, numbers;
+  Index step;      // rows of the heard array from one time step to the next
+  Index earliest;  // the first step that comes out
+  Index outputs() const { return columns * rows; }
+  Index steps_out() const { return steps - earliest; }
+};
+
+template <typename Real>
+struct Trees {
+  const Sizes& s;
+  const Real* heard;   // rows of samples
+  const Index* index;  // (N, A): each input's row at the first step
+  const Real* weight;  // (N, A), what inputs are multiplied by, or null
+  const Real* taps;
+  const Index* place;
+  const Index* first;
+  const Index* last;
+  const Real* bias;  // (N, C), or null
+
+  // What a neuron hears: (T, A, V vectors).
+  template <int V>
+  void hear(Index neuron, Index sample, Vector<Real>* held) const {
+    for (Index step = 0; step < s.steps; ++step)
+      for (Index input = 0; input < s.inputs; ++input) {
+        const Index row = index[neuron * s.inputs + input] + step * s.step;
+        const Real by = weight ? weight[neuron * s.inputs + input] : Real(1);
+        for (int v = 0; v < V; ++v)
+          *held++ = load(heard + row * s.samples + sample + v * kLanes<Real>) * by;
+      }
+  }
+
+  // `run(many, row, column)` over the branches, in blocks of rows.
+  template <typename Run>
+  void each_block(Run run) const {
+    for (Index column = 0; column < s.columns; ++column)
+      in_blocks<Real>(s.rows, [&](Index row, auto many) { run(many, row, column); });
+  }
+
+  // Potentials of `M` branches at a step.
+  template <int M, int V>
+  INLINED void potentials(Index neuron, Index step, Index row, Index column,
+                          const Vector<Real>* held, Vector<Real> (&acc)[M][V]) const {
+    const Real rest = bias ? bias[neuron * s.columns + column] : Real(0);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[m][v] = Vector<Real>{} + rest;
+    const Index* at = place + column * s.inputs;
+    const Index reach = std::min(step + 1, s.taps_in_time);
+    for (Index lag = 0; lag < reach; ++lag) {
+      const Real* own =
+          taps + (neuron * s.taps_in_time + s.taps_in_time - 1 - lag) * s.numbers + row;
+      const Vector<Real>* x = held + (step - lag) * s.inputs * V;
+      for (Index input = first[column]; input < last[column]; ++input) {
+        const Real* by = own + at[input];
+        Vector<Real> here[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) here[v] = x[input * V + v];
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) acc[m][v] += by[m] * here[v];
+      }
+    }
+  }
+};
+
+// `run(vectors, sample)` over a neuron's samples.
+template <typename Real, typename Run>
+inline void each_sample(Index samples, Run run) {
+  Index sample = 0;
+  for (; sample + kWide * kLanes<Real> <= samples; sample += kWide * kLanes<Real>)
+    run(Constant<kWide>(), sample);
+  for (; sample < samples; sample += kLanes<Real>) run(Constant<1>(), sample);
+}
+
+// Either the potentials, (steps out, N, O, B), or the sum of the rates times `share`, (steps out,
+// N, B).
+template <typename Real>
+void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential, Real* total,
+             int threads) {
+  const Sizes& s = trees.s;
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
+    auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
+#pragma omp for schedule(static)
+    for (Index neuron = 0; neuron < s.neurons; ++neuron)
+      each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
+        constexpr int V = vectors.value;
+        trees.template hear<V>(neuron, sample, held);
+        for (Index step = s.earliest; step < s.steps; ++step) {
+          const Index at = (step - s.earliest) * s.all + neuron;
+          Vector<Real> sum[V] = {};
+          trees.each_block([&](auto many, Index row, Index column) {
+            constexpr int M = many.value;
+            Vector<Real> acc[M][V];
+            trees.template potentials<M, V>(neuron, step, row, column, held, acc);
+            if (potential) {
+              Real* to = potential + (at * s.outputs() + column * s.rows + row) * s.samples;
+              put<Real>(acc, to + sample, s.samples);
+            } else {
+#pragma GCC unroll 8
+              for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) sum[v] += linear ? acc[m][v] : rectified(acc[m][v]);
+            }
+          });
+          if (total)
+            for (int v = 0; v < V; ++v)
+              store<Real>(total + at * s.samples + sample + v * kLanes<Real>, sum[v] * share);
+        }
+      });
+  }
+}
+
+// The backward pass of some samples of one neuron, all of it in the cache.
+template <typename Real, int V>
+struct Backward {
+  const Trees<Real>& trees;
+  const Sizes& s = trees.s;
+  Index neuron, sample;
+  const Vector<Real>* held;  // (T, A, V)
+  Vector<Real>* own;         // (steps out, O, V): gradients to the potentials
+
+  // Of the sum's gradient, what passes each branch's rectifier.
+  void pass(const Real* grad, bool linear, Real share) {
+    for (Index step = s.earliest; step < s.steps; ++step) {
+      const Index at = (step - s.earliest) * s.all + neuron;
+      Vector<Real> pushed[V];
+      for (int v = 0; v < V; ++v)
+        pushed[v] = load(grad + at * s.samples + sample + v * kLanes<Real>) * share;
+      Vector<Real>* to = own + (step - s.earliest) * s.outputs() * V;
+      trees.each_block([&](auto many, Index row, Index column) {
+        constexpr int M = many.value;
+        Vector<Real> acc[M][V];
+        if (!linear) trees.template potentials<M, V>(neuron, step, row, column, held, acc);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v)
+            to[(column * s.rows + row + m) * V + v] =
+                linear ? pushed[v] : (acc[m][v] > 0 ? pushed[v] : Vector<Real>{});
+      });
+    }
+  }
+
+  // The potentials' own gradient, as it is given.
+  void take(const Real* grad) {
+    Vector<Real>* to = own;
+    for (Index step = s.earliest; step < s.steps; ++step) {
+      const Real* from =
+          grad + ((step - s.earliest) * s.all + neuron) * s.outputs() * s.samples + sample;
+      for (Index output = 0; output < s.outputs(); ++output)
+        for (int v = 0; v < V; ++v) *to++ = load(from + output * s.samples + v * kLanes<Real>);
+    }
+  }
+
+  void to_bias(Real* found) const {
+    for (Index step = 0; step < s.steps_out(); ++step)
+      for (Index column = 0; column < s.columns; ++column) {
+        Vector<Real> sum = {};
+        const Vector<Real>* from = own + (step * s.columns + column) * s.rows * V;
+        for (Index at = 0; at < s.rows * V; ++at) sum += from[at];
+        found[column] += added<Real>(sum);
+      }
+  }
+
+  // (K, S), added.
+  void to_taps(Real* found) const {
+    trees.each_block([&](auto many, Index row, Index column) {
+      constexpr int M = many.value;
+      const Index* at = trees.place + column * s.inputs;
+      for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag)
+        for (Index input = trees.first[column]; input < trees.last[column]; ++input) {
+          Vector<Real> acc[M] = {};
+          for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
+            const Vector<Real>* x = held + ((step - lag) * s.inputs + input) * V;
+            const Vector<Real>* y =
+                own + ((step - s.earliest) * s.outputs() + column * s.rows + row) * V;
+            Vector<Real> here[V];
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) here[v] = x[v];
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+              for (int v = 0; v < V; ++v) acc[m] += here[v] * y[m * V + v];
+          }
+          Real* to = found + (s.taps_in_time - 1 - lag) * s.numbers + at[input] + row;
+#pragma GCC unroll 8
+          for (int m = 0; m < M; ++m) to[m] += added<Real>(acc[m]);
+        }
+    });
+  }
+
+  // Gradients to what is heard, (T, A, B), and to the weights it is multiplied by, (A), added.
+  void to_inputs(Real* back, Real* to_weight) const {
+    const Real* taps = trees.taps + neuron * s.taps_in_time * s.numbers;
+    in_blocks<Real>(s.inputs, [&](Index input, auto many) {
+      constexpr int M = many.value;
+      for (Index step = 0; step < s.steps; ++step) {
+        Vector<Real> acc[M][V] = {};
+        const Index until = std::min(s.steps, step + s.taps_in_time);
+        for (Index later = std::max(step, s.earliest); later < until; ++later) {
+          const Real* by = taps + (s.taps_in_time - 1 - (later - step)) * s.numbers;
+          const Vector<Real>* y = own + (later - s.earliest) * s.outputs() * V;
+          for (Index column = 0; column < s.columns; ++column, y += s.rows * V) {
+            if (trees.last[column] <= input || trees.first[column] >= input + M) continue;
+            const Index* at = trees.place + column * s.inputs + input;
+            const Real* w[M];
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) w[m] = by + at[m];
+            for (Index row = 0; row < s.rows; ++row) {
+              Vector<Real> here[V];
+#pragma GCC unroll 8
+              for (int v = 0; v < V; ++v) here[v] = y[row * V + v];
+#pragma GCC unroll 8
+              for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+                for (int v = 0; v < V; ++v) acc[m][v] += w[m][row] * here[v];
+            }
+          }
+        }
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) hand_on(acc[m], step, input + m, back, to_weight);
+      }
+    });
+  }
+
+  // An input's gradient: what was heard is the held number over its weight, but that may be zero.
+  INLINED void hand_on(const Vector<Real> (&acc)[V], Index step, Index input, Real* back,
+                       Real* to_weight) const {
+    const Index unit = neuron * s.inputs + input;
+    const Real by = trees.weight ? trees.weight[unit] : Real(1);
+    const Index row = trees.index[unit] + step * s.step;
+    Vector<Real> met = {};
+    for (int v = 0; v < V; ++v) {
+      const Index at = sample + v * kLanes<Real>;
+      if (back)
+        store<Real>(back + ((neuron * s.steps + step) * s.inputs + input) * s.samples + at,
+                    acc[v] * by);
+      if (to_weight) met += acc[v] * load(trees.heard + row * s.samples + at);
+    }
+    if (to_weight) to_weight[unit] += added<Real>(met);
+  }
+};
+
+// Gradients, each if asked for: to what is heard, (N, T, A, B); to weights, (N, A); to taps, (N, K,
+// S); to biases, (N, C). `sums` says that the gradient given is that of the rates' sum.
+template <typename Real>
+void backward(const Trees<Real>& trees, bool sums, bool linear, Real share, const Real* grad,
+              Real* back, Real* to_weight, Real* to_taps, Real* to_bias, int threads) {
+  const Sizes& s = trees.s;
+  const Index numbers = s.taps_in_time * s.numbers;
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
+    auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
+    std::vector<Real> own_numbers(s.steps_out() * s.outputs() * kWide * kLanes<Real>);
+    auto* own = reinterpret_cast<Vector<Real>*>(own_numbers.data());
+#pragma omp for schedule(static)
+    for (Index neuron = 0; neuron < s.neurons; ++neuron) {
+      if (to_weight) std::fill_n(to_weight + neuron * s.inputs, s.inputs, Real(0));
+      if (to_taps) std::fill_n(to_taps + neuron * numbers, numbers, Real(0));
+      if (to_bias) std::fill_n(to_bias + neuron * s.columns, s.columns, Real(0));
+      each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
+        constexpr int V = vectors.value;
+        Backward<Real, V> pass{trees, trees.s, neuron, sample, held, own};
+        trees.template hear<V>(neuron, sample, held);
+        if (sums) pass.pass(grad, linear, share);
+        else pass.take(grad);
+        if (to_bias) pass.to_bias(to_bias + neuron * s.columns);
+        if (to_taps) pass.to_taps(to_taps + neuron * numbers);
+        if (back || to_weight) pass.to_inputs(back, to_weight);
+      });
+    }
+  }
+}
+
+// Adds what trees give back, (N, T, A, B), to the rows that they heard; a thread has steps and
+// samples of its own, and goes through the neurons in their order.
+template <typename Real>
+void scatter(const Sizes& s, const Real* back, const Index* index, Real* rows, int threads) {
+  const Index vectors = s.samples / kLanes<Real>;
+#pragma omp parallel for num_threads(threads) schedule(static) collapse(2)
+  for (Index step = 0; step < s.steps; ++step)
+    for (Index vector = 0; vector < vectors; ++vector)
+      for (Index neuron = 0; neuron < s.neurons; ++neuron)
+        for (Index input = 0; input < s.inputs; ++input) {
+          const Index row = index[neuron * s.inputs + input] + step * s.step;
+          Real* to = rows + row * s.samples + vector * kLanes<Real>;
+          const Real* from = back + ((neuron * s.steps + step) * s.inputs + input) * s.samples +
+                             vector * kLanes<Real>;
+          store<Real>(to, load<Real>(to) + load(from));
+        }
+}
+
+}  // namespace
+
+// What every pass is given.
+#define OPERANDS(Real)                                                                             \
+  const Sizes *sizes, const Real *heard, const Index *index, const Real *weight, const Real *taps, \
+      const Index *place, const Index *first, const Index *last, const Real *bias
+#define TREES {*sizes, heard, index, weight, taps, place, first, last, bias}
+
+#define NEUROCONV_TREES(Real, name)                                                              \
+  extern "C" void trees_forward_##name(OPERANDS(Real), Index linear, double share,               \
+                                       Real* potential, Real* total, Index threads) {            \
+    forward<Real>(TREES, linear != 0, Real(share), potential, total, threads);                   \
+  }                                                                                              \
+  extern "C" void trees_backward_##name(OPERANDS(Real), Index sums, Index linear, double share,  \
+                                        const Real* grad, Real* back, Real* to_weight,           \
+                                        Real* to_taps, Real* to_bias, Index threads) {           \
+    backward<Real>(TREES, sums != 0, linear != 0, Real(share), grad, back, to_weight, to_taps,   \
+                   to_bias, threads);                                                            \
+  }                                                                                              \
+  extern "C" void trees_scatter_##name(const Sizes* sizes, const Real* back, const Index* index, \
+                                       Real* rows, Index threads) {                              \
+    scatter<Real>(*sizes, back, index, rows, threads);                                           \
+  }
+
+NEUROCONV_TREES(float, float32)
+NEUROCONV_TREES(double, float64)

@@ -1,0 +1,151 @@
+"""The kernels of small dendritic trees, `trees.cpp`.
+
+Shapes: N neurons, T time steps, K taps in time, A inputs of a tree; C dendrites of R sites come
+out, O = C * R; B samples; S taps of one neuron and time tap, as they are packed.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.layers.native.call import call, memory
+
+LANES = 16  # samples are padded to whole vectors of the widest registers
+# Numbers that a call holds beside its operands: more neurons take more calls.
+_MOST_NUMBERS = 1 << 24
+
+
+class Reach(NamedTuple):
+    """Which taps join a tree's inputs and branches; see trees.cpp.
+
+    Attributes:
+        rows: R.
+        place: (C, A), where in S the taps lie by which an input acts on a dendrite's sites.
+        first, last: (C,), the inputs that act on a dendrite.
+        numbers: S.
+    """
+
+    rows: int
+    place: Tensor
+    first: Tensor
+    last: Tensor
+    numbers: int
+
+    @property
+    def outputs(self) -> int:
+        """O."""
+        return self.rows * len(self.first)
+
+
+class Heard(NamedTuple):
+    """What trees hear.
+
+    Attributes:
+        rows: of samples, (..., B'), B' of whole vectors; rows lie anywhere.
+        first_rows: (N, A), each input's row at the first step.
+        step: rows from one step to the next.
+        steps: T.
+    """
+
+    rows: Tensor
+    first_rows: Tensor
+    step: int
+    steps: int
+
+
+def whole_vectors(samples_last: Tensor) -> Tensor:
+    """(..., B) -> (..., B'), contiguous, with zeros for samples that are not there."""
+    missing = -samples_last.shape[-1] % LANES
+    return F.pad(samples_last, (0, missing)) if missing else samples_last.contiguous()
+
+
+class Trees:
+    """Some neurons' trees.
+
+    Args:
+        heard: by these neurons.
+        neurons: N of all, that potentials and sums are of.
+        weight: of each input, (n, A), or None.
+        taps: (n, K, S).
+        bias: (n, C), or None.
+        steps: how many of the last steps come out.
+    """
+
+    def __init__(
+        self,
+        heard: Heard,
+        neurons: int,
+        reach: Reach,
+        weight: Tensor | None,
+        taps: Tensor,
+        bias: Tensor | None,
+        steps: int,
+    ) -> None:
+        self.heard, self.reach = heard, reach
+        self.index = heard.first_rows.contiguous()
+        self.weight = None if weight is None else weight.contiguous()
+        self.taps, self.bias = taps.contiguous(), None if bias is None else bias.contiguous()
+        samples = int(heard.rows.shape[-1])
+        self.samples = samples
+        self.numbers = torch.tensor(
+            [
+                len(taps), neurons, samples, heard.steps, taps.shape[1], self.index.shape[1],
+                len(reach.first), reach.rows, reach.numbers, heard.step, heard.steps - steps,
+            ]
+        )  # fmt: skip
+        self._operands = (
+            self.numbers, memory(heard.rows), self.index, self.weight, self.taps, reach.place, reach.first,
+            reach.last, self.bias,
+        )  # fmt: skip
+
+    def potentials(self, result: Tensor) -> None:
+        """Written to these neurons' part of (steps, N, O, B')."""
+        self._call("trees_forward", 0, 1.0, memory(result), None)
+
+    def total(self, linear: bool, share: float, result: Tensor) -> None:
+        """The sum of rates times `share`, written to these neurons' part of (steps, N, B')."""
+        self._call("trees_forward", int(linear), share, None, memory(result))
+
+    def gradients(
+        self,
+        grad: Tensor,
+        sums: bool,
+        linear: bool,
+        share: float,
+        asked: tuple[bool, bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients to what is heard (n, T, A, B'), weights, taps and bias, where asked for.
+
+        Args:
+            grad: these neurons' part of that of potentials (steps, N, O, B'), or with `sums` of
+                the sum of rates times `share`, (steps, N, B').
+        """
+        inputs = self.index.shape[1]
+        shape = (len(self.taps), self.heard.steps, inputs, self.samples)
+        back = grad.new_empty(shape) if asked[0] else None
+        weight = None if self.weight is None or not asked[1] else torch.empty_like(self.weight)
+        taps = torch.empty_like(self.taps) if asked[2] else None
+        bias = None
+        if asked[3]:
+            bias = grad.new_empty(len(self.taps), len(self.reach.first))
+        found = (back, weight, taps, bias)
+        stage = (int(sums), int(linear), share)
+        self._call("trees_backward", *stage, memory(grad), *found)
+        return found
+
+    def scatter(self, back: Tensor, rows: Tensor) -> None:
+        """Adds what `gradients` gave for what is heard to the rows it was heard from."""
+        call("trees_scatter", back, self.numbers, back, self.index, rows)
+
+    def _call(self, name: str, *rest: Any) -> None:
+        call(name, self.heard.rows, *self._operands, *rest)
+
+
+def cells_at_once(neurons: int, numbers: int) -> Iterator[slice]:
+    """Neurons, so many of which hold so many numbers each."""
+    width = max(1, _MOST_NUMBERS // max(1, numbers))
+    for first in range(0, neurons, width):
+        yield slice(first, min(first + width, neurons))
