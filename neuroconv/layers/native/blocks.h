@@ -45,3 +45,11 @@ INLINED void put(const Vector<Real> (&acc)[P][V], Real* to, Index wide) {
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) store(to + p * wide + v * kLanes<Real>, acc[p][v]);
 }
+
+template <typename Real, int P, int V>
+INLINED void put_past(const Vector<Real> (&acc)[P][V], Real* to, Index wide) {
+#pragma GCC unroll 8
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store_past(to + p * wide + v * kLanes<Real>, acc[p][v]);
+}

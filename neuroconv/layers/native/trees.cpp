@@ -15,7 +15,8 @@
 
 namespace {
 
-constexpr int kWide = 2;  // vectors of samples that are gone through at once
+constexpr int kSites = 4, kBranches = 3;  // of the granule cell's sheet and filter
+constexpr int kWide = 2;                  // vectors of samples that are gone through at once
 
 // As `neuroconv.layers.native` packs them.
 struct Sizes {
@@ -23,6 +24,7 @@ struct Sizes {
   Index samples, steps, taps_in_time, inputs, columns, rows, numbers;
   Index step;      // rows of the heard array from one time step to the next
   Index earliest;  // the first step that comes out
+  Index branches;  // of a whole sheet filtered in mode "same"; else 0
   Index outputs() const { return columns * rows; }
   Index steps_out() const { return steps - earliest; }
 };
@@ -39,16 +41,26 @@ struct Trees {
   const Index* last;
   const Real* bias;  // (N, C), or null
 
-  // What a neuron hears: (T, A, V vectors).
+  // What a neuron hears: (T, A, V vectors). With `ahead` the next neuron's is asked for from
+  // memory.
   template <int V>
-  void hear(Index neuron, Index sample, Vector<Real>* held) const {
+  void hear(Index neuron, Index sample, Vector<Real>* held, bool ahead = false) const {
+    const Index* rows = index + neuron * s.inputs;
+    const Index* next = neuron + 1 < s.neurons ? rows + s.inputs : rows;
     for (Index step = 0; step < s.steps; ++step)
-      for (Index input = 0; input < s.inputs; ++input) {
-        const Index row = index[neuron * s.inputs + input] + step * s.step;
-        const Real by = weight ? weight[neuron * s.inputs + input] : Real(1);
-        for (int v = 0; v < V; ++v)
-          *held++ = load(heard + row * s.samples + sample + v * kLanes<Real>) * by;
+      for (Index input = 0; input < s.inputs; ++input, held += V) {
+        const Real* from = heard + (rows[input] + step * s.step) * s.samples + sample;
+        if (ahead) {
+          const Real* soon = heard + (next[input] + step * s.step) * s.samples + sample;
+          for (int v = 0; v < V; ++v) __builtin_prefetch(soon + v * kLanes<Real>);
+        }
+        for (int v = 0; v < V; ++v) held[v] = load(from + v * kLanes<Real>);
       }
+    if (!weight) return;
+    held -= s.steps * s.inputs * V;
+    for (Index step = 0; step < s.steps; ++step)
+      for (Index input = 0; input < s.inputs; ++input, held += V)
+        for (int v = 0; v < V; ++v) held[v] *= weight[neuron * s.inputs + input];
   }
 
   // `run(many, row, column)` over the branches, in blocks of rows.
@@ -56,6 +68,37 @@ struct Trees {
   void each_block(Run run) const {
     for (Index column = 0; column < s.columns; ++column)
       in_blocks<Real>(s.rows, [&](Index row, auto many) { run(many, row, column); });
+  }
+
+  // The same of a sheet of the granule cell's own sites and branches, in mode "same": each input
+  // acts on three sites or fewer, and a filter's taps are loaded once for all of them.
+  template <int V>
+  INLINED void along_sites(Index neuron, Index step, Index column, const Vector<Real>* held,
+                           Vector<Real> (&acc)[kSites][V]) const {
+    constexpr int before = (kBranches - 1) / 2;
+    const Index* at = place + column * s.inputs;
+    const Index reach = std::min(step + 1, s.taps_in_time);
+    for (Index lag = 0; lag < reach; ++lag) {
+      const Real* own = taps + (neuron * s.taps_in_time + s.taps_in_time - 1 - lag) * s.numbers;
+      const Vector<Real>* x = held + (step - lag) * s.inputs * V;
+      for (Index input = first[column]; input < last[column]; input += kSites) {
+        const Real* by = own + at[input] - before;  // turned: the last tap first
+        Vector<Real> tap[kBranches];
+#pragma GCC unroll 8
+        for (int k = 0; k < kBranches; ++k) tap[k] = Vector<Real>{} + by[kBranches - 1 - k];
+#pragma GCC unroll 8
+        for (int site = 0; site < kSites; ++site)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) {
+            const Vector<Real> here = x[(input + site) * V + v];
+#pragma GCC unroll 8
+            for (int k = 0; k < kBranches; ++k) {
+              const int row = site + before - k;
+              if (row >= 0 && row < kSites) acc[row][v] += tap[k] * here;
+            }
+          }
+      }
+    }
   }
 
   // Potentials of `M` branches at a step.
@@ -67,6 +110,9 @@ struct Trees {
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) acc[m][v] = Vector<Real>{} + rest;
+    if constexpr (M == kSites)
+      if (s.branches == kBranches && s.rows == kSites)
+        return along_sites<V>(neuron, step, column, held, acc);
     const Index* at = place + column * s.inputs;
     const Index reach = std::min(step + 1, s.taps_in_time);
     for (Index lag = 0; lag < reach; ++lag) {
@@ -102,15 +148,17 @@ template <typename Real>
 void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential, Real* total,
              int threads) {
   const Sizes& s = trees.s;
+  const Index bytes = s.steps_out() * s.neurons * s.outputs() * s.samples * sizeof(Real);
+  const bool past = bytes > kCacheBytes;
 #pragma omp parallel num_threads(threads)
   {
     std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (Index neuron = 0; neuron < s.neurons; ++neuron)
       each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
-        trees.template hear<V>(neuron, sample, held);
+        trees.template hear<V>(neuron, sample, held, past);
         for (Index step = s.earliest; step < s.steps; ++step) {
           const Index at = (step - s.earliest) * s.all + neuron;
           Vector<Real> sum[V] = {};
@@ -120,7 +168,8 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
             trees.template potentials<M, V>(neuron, step, row, column, held, acc);
             if (potential) {
               Real* to = potential + (at * s.outputs() + column * s.rows + row) * s.samples;
-              put<Real>(acc, to + sample, s.samples);
+              if (past) put_past<Real>(acc, to + sample, s.samples);
+              else put<Real>(acc, to + sample, s.samples);
             } else {
 #pragma GCC unroll 8
               for (int m = 0; m < M; ++m)
@@ -133,6 +182,7 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
               store<Real>(total + at * s.samples + sample + v * kLanes<Real>, sum[v] * share);
         }
       });
+    settle();
   }
 }
 

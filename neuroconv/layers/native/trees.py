@@ -26,6 +26,7 @@ class Reach(NamedTuple):
         place: (C, A), where in S the taps lie by which an input acts on a dendrite's sites.
         first, last: (C,), the inputs that act on a dendrite.
         numbers: S.
+        branches: of the filter, where inputs are a whole sheet and mode is "same"; else 0.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class Reach(NamedTuple):
     first: Tensor
     last: Tensor
     numbers: int
+    branches: int = 0
 
     @property
     def outputs(self) -> int:
@@ -94,11 +96,12 @@ class Trees:
             [
                 len(taps), neurons, samples, heard.steps, taps.shape[1], self.index.shape[1],
                 len(reach.first), reach.rows, reach.numbers, heard.step, heard.steps - steps,
+                reach.branches,
             ]
         )  # fmt: skip
         self._operands = (
-            self.numbers, memory(heard.rows), self.index, self.weight, self.taps, reach.place, reach.first,
-            reach.last, self.bias,
+            self.numbers, memory(heard.rows), self.index, self.weight, self.taps, reach.place,
+            reach.first, reach.last, self.bias,
         )  # fmt: skip
 
     def potentials(self, result: Tensor) -> None:

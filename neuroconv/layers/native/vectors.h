@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 using Index = std::int64_t;
 
 #ifdef __AVX512F__
@@ -13,6 +17,9 @@ constexpr int kVectorBytes = 64;
 #else
 constexpr int kVectorBytes = 32;
 #endif
+
+// An array of more bytes than this is written past the caches: nobody finds it there.
+constexpr Index kCacheBytes = Index(1) << 25;
 
 // What holds vectors in arrays has to be inlined, or the arrays are memory and not registers.
 #define INLINED inline __attribute__((always_inline))
@@ -43,6 +50,24 @@ inline Vector<Real> load(const Real* from) {
 template <typename Real>
 inline void store(Real* to, Vector<Real> values) {
   *reinterpret_cast<Vector<Real>*>(to) = values;
+}
+
+// Written past the caches, to an address that whole vectors fit; `settle` waits for it.
+template <typename Real>
+INLINED void store_past(Real* to, Vector<Real> values) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(values));
+#elif defined(__AVX__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(values));
+#else
+  store(to, values);
+#endif
+}
+
+inline void settle() {
+#ifdef __AVX__
+  _mm_sfence();
+#endif
 }
 
 // Of a number or a vector. NaN stays NaN, as in torch.
