@@ -23,7 +23,13 @@ from scipy.optimize import least_squares
 
 from neuroconv.layers import dendritic_conv
 from neuroconv.layers.conv import Job, conv_macs
-from neuroconv.layers.conv.choice import BACKEND_OF, choose_backend, constants, model_terms
+from neuroconv.layers.conv.choice import (
+    BACKEND_OF,
+    choose_backend,
+    constants,
+    model_terms,
+    runs_native,
+)
 from neuroconv.training.allocator import keep_freed_memory
 
 SHEETS = (
@@ -153,9 +159,8 @@ def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
             best[backend] = min(taken, best.get(backend, taken))
         near = NEAR_THE_BEST * min(best.values())
         sizes = {key: row[key] for key in ("batch", "neurons")}
-        for name, values in model_terms(
-            Job(row["sheet"], row["taps"], row["mode"], **sizes)
-        ).items():
+        job = Job(row["sheet"], row["taps"], row["mode"], **sizes)
+        for name, values in model_terms(job, runs_native(job, device)).items():
             for backend, taken in times:
                 if BACKEND_OF[name] == backend and taken <= near:
                     data.setdefault(name, ([], []))[0].append(values)

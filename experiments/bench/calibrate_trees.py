@@ -4,9 +4,9 @@
 
 Draws populations at random and times each as one stage and stage by stage, forward and with all
 gradients. It prints the seconds that a unit of each of the model's terms takes as one stage, and
-how many times the fastest backend's modelled time the stages take one by one: `"joined"` and
-`_STAGE_BY_STAGE` of `neuroconv/layers/conv/choice.py`. Run `calibrate.py` first, and leave the
-machine alone.
+how many times the fastest backend's modelled time the stages take one by one: `"joined"`,
+`"joined, native"` and `_STAGE_BY_STAGE` of `neuroconv/layers/conv/choice.py`. Run `calibrate.py`
+first, and leave the machine alone.
 """
 
 import json
@@ -18,7 +18,14 @@ import numpy as np
 import torch
 from calibrate import TASKS, fitted, seconds, timing_parser
 
-from neuroconv.layers.conv.choice import constants, joined_terms, joins_tree, model_seconds
+from neuroconv.layers.conv.choice import (
+    constants,
+    joined_terms,
+    joins_tree,
+    model_seconds,
+    native_joined_terms,
+    runs_native,
+)
 from neuroconv.neurons import Granule
 from neuroconv.training.allocator import keep_freed_memory
 
@@ -78,10 +85,14 @@ def main() -> None:
         terms = joined_terms(job, axons)
         if terms[3] > MOST_MACS or terms[1] > MOST_RESPONSES:
             continue
+        own = runs_native(job, "cpu")
+        if own:
+            terms = native_joined_terms(job, axons)
         if not one.joins_stages(shape["batch"], shape["steps"]):
             continue  # another form of the product
         taken = {task: [timed(cells, shape, task) for cells in (one, apart)] for task in TASKS}
-        rows.append({**shape, "axons": axons, "terms": terms, "seconds": taken})
+        way = "joined, native" if own else "joined"
+        rows.append({**shape, "axons": axons, "way": way, "terms": terms, "seconds": taken})
         rows[-1]["modelled"] = {
             task: min(model_seconds(job, gradients=task != TASKS[0]).values()) for task in TASKS
         }
@@ -92,13 +103,18 @@ def main() -> None:
     for task in TASKS:
         one, apart = (np.array([row["seconds"][task][way] for row in rows]) for way in (0, 1))
         near = one < 10 * apart
-        used = [row["terms"] for row, close in zip(rows, near, strict=True) if close]
-        before = constants(task != TASKS[0], "cpu")["joined"]
-        values, spread = fitted(used, one[near].tolist(), before)
+        values = {}
+        for way in ("joined", "joined, native"):
+            mine = near & np.array([row["way"] == way for row in rows])
+            if not mine.any():
+                continue
+            used = [row["terms"] for row, close in zip(rows, mine, strict=True) if close]
+            before = constants(task != TASKS[0], "cpu")[way]
+            values[way], spread = fitted(used, one[mine].tolist(), before)
+            shown = ", ".join(f"{value:.1e}" for value in values[way])
+            print(f'{task}\n"{way}": ({shown}),  # {mine.sum()} times, log deviation {spread:.2f}')
         stages = apart / np.array([row["modelled"][task] for row in rows])
         chosen = np.where([row["joins"][task] for row in rows], one, apart) / np.minimum(one, apart)
-        shown = ", ".join(f"{value:.1e}" for value in values)
-        print(f'{task}\n"joined": ({shown}),  # {near.sum()} times, log deviation {spread:.2f}')
         print(
             f"stage by stage takes {np.exp(np.log(stages).mean()):.2f} times the backend's "
             f"modelled time, quartiles {np.quantile(stages, 0.25):.2f} to "
@@ -109,7 +125,7 @@ def main() -> None:
             f"{np.exp(np.log(chosen).mean()):.3f} times the better way's time on average, "
             f"{chosen.max():.2f} at worst"
         )
-        found[task] = {"joined": values, "stage_by_stage": stages.tolist()}
+        found[task] = {**values, "stage_by_stage": stages.tolist()}
     if options.json is not None:
         options.json.write_text(json.dumps({"populations": rows, "constants": found}, indent=1))
 

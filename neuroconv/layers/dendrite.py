@@ -159,7 +159,8 @@ class DendriticConv(nn.Module):
 
     def _transform(self, batch: int, time_steps: int, steps: int) -> Transform:
         backend = self.chosen_backend(batch, time_steps, steps)
-        return filter_transform(self.job(batch, time_steps, steps), backend)
+        job, weight = self.job(batch, time_steps, steps), self.weight
+        return filter_transform(job, backend, weight.device.type, weight.dtype)
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's; what evaluation kept of the filters is dropped."""

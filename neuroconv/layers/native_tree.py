@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 from neuroconv.layers import native
 from neuroconv.layers.autocast import autocast_dtype
-from neuroconv.layers.conv.native import LEAST_SAMPLES
 from neuroconv.layers.conv.reach import claw_reach, sheet_reach, sheet_taps, sheet_taps_back
 from neuroconv.layers.conv.sizes import plain_sizes
 from neuroconv.layers.joining import Joining, Tree
@@ -25,7 +24,7 @@ from neuroconv.layers.joining import Joining, Tree
 def takes(activity: Tensor, weight: Tensor, filters: Tensor, tree: Tree) -> bool:
     """Whether the kernels compute these trees, for an activity (B, F, T)."""
     samples = int(activity.shape[0])
-    known = tree.reduction != "max" and samples >= LEAST_SAMPLES
+    known = tree.reduction != "max" and samples >= native.LEAST_SAMPLES
     known = known and autocast_dtype(activity) is None
     return known and native.takes(activity, weight, filters)
 

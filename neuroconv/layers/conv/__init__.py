@@ -28,8 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.layers import native
 from neuroconv.layers.conv.across import across_conv
-from neuroconv.layers.conv.choice import choose_backend, job_backend, joins_tree
+from neuroconv.layers.conv.choice import choose_backend, job_backend, joins_tree, runs_native
 from neuroconv.layers.conv.costs import conv_macs, fft_products, job_flops, job_macs, matmul_form
 from neuroconv.layers.conv.fourier import fft_conv, fft_size, filter_spectra
 from neuroconv.layers.conv.sizes import (
@@ -144,19 +145,23 @@ class Transform(NamedTuple):
     make: Callable[[Tensor], Tensor]
 
 
-def filter_transform(job: Job, backend: Backend) -> Transform:
+def filter_transform(
+    job: Job, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transform:
     """The transform for `dendritic_conv`'s argument `transformed`.
 
     Args:
         job: of the sheets to come and the filters.
         backend: as `choose_backend` gave it.
+        device, dtype: of the sheets. The CPU's own kernels take filters as they are.
     """
     columns = job.as_columns()
     numbers = 0
+    as_they_are = dtype in native.DTYPES and runs_native(job, device)
     if backend == "fft":
         rows, cols = fft_size(*columns.plane)
         numbers = 2 * columns.taps[0] * rows * (cols // 2 + 1)
-    elif backend == "matmul" and matmul_form(job) == "unrolled":
+    elif backend == "matmul" and matmul_form(job) == "unrolled" and not as_they_are:
         points = columns.sheet[1] * columns.sheet[2]
         numbers = columns.taps[0] * points * math.prod(output_size(*columns.plane))
 

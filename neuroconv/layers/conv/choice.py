@@ -8,6 +8,7 @@ times; `experiments/bench/calibrate.py` and `calibrate_trees.py` measure and fit
 
 import math
 
+from neuroconv.layers import native
 from neuroconv.layers.checks import check_choice
 from neuroconv.layers.conv.costs import fft_products, matmul_form, matmul_macs
 from neuroconv.layers.conv.fourier import few_branches, fft_size
@@ -17,6 +18,7 @@ from neuroconv.layers.conv.sizes import (
     Job,
     Mode,
     Triple,
+    axis_pairs,
     output_size,
     step_pairs,
 )
@@ -29,12 +31,14 @@ from neuroconv.layers.conv.sizes import (
 _Constants = dict[str, tuple[float, ...]]
 _FORWARD: dict[str, _Constants] = {
     "cpu": {
-        "direct": (1.2e-04, 3.1e-11, 1.0e-10, 9.3e-10, 1.7e-08),
+        "direct": (1.0e-04, 2.0e-11, 6.9e-11, 9.9e-10, 5.8e-09),
         "direct, one neuron": (6.0e-05, 1.5e-10, 8.8e-11, 4.8e-09, 0.0),
         "fft": (2.3e-04, 9.7e-11, 9.8e-10, 1.6e-08, 6.1e-10),
         "unrolled": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
-        "across": (4.3e-05, 1.2e-11, 2.7e-10, 1.5e-09, 4.3e-07),
+        "across": (9.3e-05, 6.9e-12, 1.6e-10, 1.1e-09, 1.3e-07),
         "joined": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
+        "unrolled, native": (1.6e-04, 1.2e-11, 2.9e-10, 1.2e-08),
+        "joined, native": (4.0e-04, 1.0e-11, 2.0e-10, 4.0e-10, 1.0e-08),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
@@ -47,12 +51,14 @@ _FORWARD: dict[str, _Constants] = {
 }
 _BOTH: dict[str, _Constants] = {
     "cpu": {
-        "direct": (4.2e-04, 9.2e-10, 3.0e-09, 3.4e-09, 9.6e-07),
+        "direct": (3.4e-04, 9.3e-10, 1.2e-09, 2.0e-09, 2.0e-06),
         "direct, one neuron": (2.6e-04, 1.9e-09, 4.9e-09, 7.8e-09, 0.0),
         "fft": (1.0e-03, 2.3e-10, 5.2e-09, 3.3e-08, 1.2e-09),
         "unrolled": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
-        "across": (2.0e-04, 5.1e-11, 1.4e-09, 3.2e-09, 1.1e-06),
+        "across": (3.2e-04, 2.4e-11, 9.7e-10, 2.4e-09, 4.6e-07),
         "joined": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
+        "unrolled, native": (4.7e-04, 5.6e-11, 9.0e-10, 1.4e-08),
+        "joined, native": (1.0e-03, 4.0e-11, 6.0e-10, 2.0e-09, 1.0e-08),
     },
 }
 # Of a GPU both passes are as much an assumption: so many forward passes.
@@ -139,10 +145,18 @@ def joins_tree(
     if backend == "matmul":
         return True
     job = job._replace(neurons=_MANY)
-    joined = _seconds("joined", joined_terms(job, axons), gradients, device)
+    if runs_native(job, device):
+        joined = _seconds("joined, native", native_joined_terms(job, axons), gradients, device)
+    else:
+        joined = _seconds("joined", joined_terms(job, axons), gradients, device)
     times = model_seconds(job, gradients=gradients, device=device)
     around = _STAGE_BY_STAGE_BOTH if gradients else _STAGE_BY_STAGE
     return joined <= around * min(times.values())
+
+
+def runs_native(job: Job, device: str) -> bool:
+    """Whether products of small matrices run by the CPU's own kernels (`layers.native`)."""
+    return device != "cuda" and job.batch >= native.LEAST_SAMPLES and native.state() == "on"
 
 
 def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
@@ -157,13 +171,35 @@ def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
     return 1, each * min(job.taps[0], job.sheet[0]), read, job.batch * read, moved
 
 
+def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
+    """The same of the CPU's own kernels: launches; multiply-adds, without those of zeros across
+    the dendrites; what is heard; weights and taps as they are packed; blocks of branches."""
+    trees = job.as_columns()
+    heard = -(-axons // (trees.neurons // job.neurons))
+    steps, (rows, cols) = job.sheet[0], output_size(*trees.plane)
+    samples = trees.neurons * _whole_vectors(job.batch)
+    macs = samples * _native_pairs(trees) * heard // trees.sheet[2] * rows
+    packed = trees.neurons * job.taps[0] * (trees.taps[2] + 1) * rows * trees.sheet[2]
+    return 1, macs, samples * steps * heard, packed, trees.neurons * steps * cols
+
+
+def _native_pairs(job: Job) -> int:
+    """Of a job in columns, pairs of steps and dendrites that are joined."""
+    across = axis_pairs(job.sheet[2], job.taps[2], job.mode)
+    return step_pairs(job.sheet[0], job.taps[0], job.asked) * across
+
+
+def _whole_vectors(batch: int) -> int:
+    return -(-batch // native.LANES) * native.LANES
+
+
 def model_seconds(
     job: Job, *, gradients: bool = False, device: str = "cpu"
 ) -> dict[Backend, float]:
     """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
     return {
         BACKEND_OF[name]: _seconds(name, terms, gradients, device)
-        for name, terms in model_terms(job).items()
+        for name, terms in model_terms(job, runs_native(job, device)).items()
     }
 
 
@@ -182,12 +218,17 @@ BACKEND_OF: dict[str, Backend] = {
     "direct, one neuron": "direct",
     "fft": "fft",
     "unrolled": "matmul",
+    "unrolled, native": "matmul",
     "across": "matmul",
 }
 
 
-def model_terms(job: Job) -> dict[str, tuple[float, ...]]:
-    """The sizes that the model multiplies by constants, one tuple for each way to compute."""
+def model_terms(job: Job, with_native: bool = False) -> dict[str, tuple[float, ...]]:
+    """The sizes that the model multiplies by constants, one tuple for each way to compute.
+
+    Args:
+        with_native: small products run by the CPU's own kernels; see `runs_native`.
+    """
     job = job.as_columns()
     (time_steps, sites, dendrites), (k_time, branches, across) = job.sheet, job.taps
     cells, samples, steps = job.neurons, job.neurons * job.batch, job.asked
@@ -210,7 +251,12 @@ def model_terms(job: Job) -> dict[str, tuple[float, ...]]:
 
     form = matmul_form(job)
     macs = samples * matmul_macs(job)[form]
-    if form == "unrolled":
+    if form == "unrolled" and with_native:
+        vectors = cells * _whole_vectors(job.batch)
+        macs = vectors * _native_pairs(job) * sites * rows
+        moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
+        terms["unrolled, native"] = (1, macs, moved, cells * steps * cols)
+    elif form == "unrolled":
         matrices = cells * min(k_time, time_steps) * sites * dendrites * rows * cols
         terms[form] = (1, steps, macs, matrices, moved, cells * steps)
     else:

@@ -53,6 +53,13 @@ def step_pairs(time_steps: int, k_time: int, steps: int) -> int:
     return sum(min(step + 1, k_time) for step in range(time_steps - steps, time_steps))
 
 
+def axis_pairs(size: int, taps: int, mode: Mode) -> int:
+    """Pairs of a point of an axis and one that comes out of it which a tap joins."""
+    before, after = padding(taps, mode)
+    places = range(-before, size + after - taps + 1)  # where a filter starts
+    return sum(min(size, place + taps) - max(0, place) for place in places)
+
+
 def padding(taps: int, mode: Mode) -> tuple[int, int]:
     """Zeros before and after an axis: for an even filter the longer side is after."""
     return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)

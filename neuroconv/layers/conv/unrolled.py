@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuroconv.layers.autocast import as_they_are, autocast_dtype
-from neuroconv.layers.conv import native as conv_native
+from neuroconv.layers.conv import own_kernel
 from neuroconv.layers.conv.sizes import Mode, output_size, padding, plain_sizes
 
 # Floats of all that a chunk of neurons holds, of the order of a core's second-level cache.
@@ -63,8 +63,8 @@ def unrolled_conv(
             result = torch.stack(window_products(made, points, filters.shape[1], steps))
             if bias is not None:
                 result = result + bias.repeat_interleave(rows, 1).unsqueeze(-1)
-        elif matrices is None and conv_native.takes(sheet, filters):
-            result = conv_native.native_conv(sheet, filters, mode, bias, steps)
+        elif matrices is None and own_kernel.takes(sheet, filters):
+            result = own_kernel.native_conv(sheet, filters, mode, bias, steps)
         else:
             result = _Unrolled.apply(sheet, filters, bias, mode, steps, matrices)
     return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)

@@ -6,13 +6,23 @@ NEUROCONV_NATIVE=0 leaves it out.
 
 """
 
-from neuroconv.layers.native.call import native_kernels, state, takes
+from neuroconv.layers.native.call import DTYPES, native_kernels, state, takes
 from neuroconv.layers.native.image import ImageLayer, ImageSizes
 from neuroconv.layers.native.soma import Soma
-from neuroconv.layers.native.trees import LANES, Heard, Reach, Trees, cells_at_once, whole_vectors
+from neuroconv.layers.native.trees import (
+    LANES,
+    LEAST_SAMPLES,
+    Heard,
+    Reach,
+    Trees,
+    cells_at_once,
+    whole_vectors,
+)
 
 __all__ = [
+    "DTYPES",
     "LANES",
+    "LEAST_SAMPLES",
     "Heard",
     "ImageLayer",
     "ImageSizes",

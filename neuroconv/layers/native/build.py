@@ -21,7 +21,6 @@ _FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 )  # fmt: skip
-_LIMIT_S = 300
 
 
 class BuildError(RuntimeError):
@@ -43,20 +42,32 @@ def find_compiler() -> str:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ~/.cache/neuroconv, or as NEUROCONV_CACHE or XDG_CACHE_HOME say."""
-    if (own := os.environ.get("NEUROCONV_CACHE")) is not None:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "neuroconv"
+    """Where libraries are kept: as NEUROCONV_CACHE says, by default ~/.cache/neuroconv."""
+    return Path(os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv").expanduser()
 
 
-@lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
     """The kernels, compiled if they are not in the cache folder.
 
     Raises:
-        BuildError: no compiler, one that fails, or a folder that cannot be written to.
+        BuildError: no compiler, one that fails, or a folder that cannot be written to. It is not
+            tried again in this process.
     """
+    made = _library()
+    if isinstance(made, BuildError):
+        raise made
+    return made
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | BuildError:
+    try:
+        return _load()
+    except BuildError as error:
+        return error
+
+
+def _load() -> ctypes.CDLL:
     folder = Path(__file__).parent
     compiler = find_compiler()
     # Whatever could make another library, the processor too: home folders are shared by machines.
@@ -85,14 +96,14 @@ def _compile(compiler: str, sources: list[Path], path: Path) -> None:
             )
             for source, made in zip(sources, objects, strict=True)
         ]  # fmt: skip
-        for process in running:
-            said = process.communicate(timeout=_LIMIT_S)[0]
+        said = [process.communicate()[0] for process in running]
+        for process, words in zip(running, said, strict=True):
             if process.returncode:
-                raise BuildError(f"{compiler} fails: {said.strip()[-500:]}")
+                raise BuildError(f"{compiler} fails: {words.strip()[-500:]}")
         made = Path(held) / path.name
         linked = subprocess.run(
             [compiler, *_FLAGS, *map(str, objects), "-o", str(made)],
-            capture_output=True, text=True, timeout=_LIMIT_S,
+            capture_output=True, text=True,
         )  # fmt: skip
         if linked.returncode:
             raise BuildError(f"{compiler} fails: {linked.stderr.strip()[-500:]}")
@@ -100,7 +111,7 @@ def _compile(compiler: str, sources: list[Path], path: Path) -> None:
 
 
 def _version(compiler: str) -> str:
-    found = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([compiler, "--version"], capture_output=True, text=True)
     return found.stdout
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from neuroconv.layers.counting import is_counting
 from neuroconv.layers.native.build import BuildError, library
 
-_DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64)
 _ENABLED: ContextVar[bool] = ContextVar(
     "native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0"
 )
@@ -48,7 +48,7 @@ def takes(*tensors: Tensor) -> bool:
     first = tensors[0]
     return (
         first.is_cpu
-        and first.dtype in _DTYPES
+        and first.dtype in DTYPES
         and all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)  # no fake ones
         and all(each.dtype == first.dtype and each.numel() > 0 for each in tensors)
         and _ENABLED.get()

@@ -14,6 +14,7 @@ from torch import Tensor
 from neuroconv.layers.native.call import call, memory
 
 LANES = 16  # samples are padded to whole vectors of the widest registers
+LEAST_SAMPLES = 4  # fewer leave most of a vector empty
 # Numbers that a call holds beside its operands: more neurons take more calls.
 _MOST_NUMBERS = 1 << 24
 

@@ -15,13 +15,10 @@ from neuroconv.layers import native
 from neuroconv.layers.conv.reach import sheet_reach, sheet_taps, sheet_taps_back
 from neuroconv.layers.conv.sizes import Mode, plain_sizes
 
-# Fewer samples leave most of a vector empty.
-LEAST_SAMPLES = 4
-
 
 def takes(sheet: Tensor, filters: Tensor) -> bool:
     """Whether the kernels filter this sheet, (B, N, T, P, D), by (N, K_T, K_P, K_D)."""
-    return int(sheet.shape[0]) >= LEAST_SAMPLES and native.takes(sheet, filters)
+    return int(sheet.shape[0]) >= native.LEAST_SAMPLES and native.takes(sheet, filters)
 
 
 def native_conv(
