@@ -103,7 +103,7 @@ def main() -> None:
     for task in TASKS:
         one, apart = (np.array([row["seconds"][task][way] for row in rows]) for way in (0, 1))
         near = one < 10 * apart
-        values = {}
+        values, around = {}, {}
         for way in ("joined", "joined, native"):
             mine = near & np.array([row["way"] == way for row in rows])
             if not mine.any():
@@ -113,19 +113,20 @@ def main() -> None:
             values[way], spread = fitted(used, one[mine].tolist(), before)
             shown = ", ".join(f"{value:.1e}" for value in values[way])
             print(f'{task}\n"{way}": ({shown}),  # {mine.sum()} times, log deviation {spread:.2f}')
-        stages = apart / np.array([row["modelled"][task] for row in rows])
+            stages = apart[mine] / np.array([row["modelled"][task] for row in rows])[mine]
+            print(
+                f"stage by stage takes {np.exp(np.log(stages).mean()):.2f} times the backend's "
+                f"modelled time, quartiles {np.quantile(stages, 0.25):.2f} to "
+                f"{np.quantile(stages, 0.75):.2f}"
+            )
+            around[way] = stages.tolist()
         chosen = np.where([row["joins"][task] for row in rows], one, apart) / np.minimum(one, apart)
-        print(
-            f"stage by stage takes {np.exp(np.log(stages).mean()):.2f} times the backend's "
-            f"modelled time, quartiles {np.quantile(stages, 0.25):.2f} to "
-            f"{np.quantile(stages, 0.75):.2f}"
-        )
         print(
             f"{len(rows)} populations; as it stands the choice takes "
             f"{np.exp(np.log(chosen).mean()):.3f} times the better way's time on average, "
             f"{chosen.max():.2f} at worst"
         )
-        found[task] = {**values, "stage_by_stage": stages.tolist()}
+        found[task] = {**values, "stage_by_stage": around}
     if options.json is not None:
         options.json.write_text(json.dumps({"populations": rows, "constants": found}, indent=1))
 

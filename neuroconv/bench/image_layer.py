@@ -11,6 +11,7 @@ from neuroconv.bench.record import Bench, Figure, Row
 from neuroconv.bench.replay import CONVOLUTIONS, operators_alone
 from neuroconv.bench.turns import Job, ratio
 from neuroconv.layers.checks import Norm
+from neuroconv.layers.native import native_kernels
 from neuroconv.neurons import GranuleConv2d
 
 _AT_MOST = 1.5
@@ -43,9 +44,11 @@ def _layer(bench: Bench, batch: int, channels: int, units: int, pixels: int, nor
         layer = GranuleConv2d(channels, units, padding="same", time_steps=_TIME_STEPS, norm=norm)
         plain = CausalConv3d(channels, units, (_TIME_STEPS, 3, 4))
     whole = module_job(layer, frames, "forward_backward")
+    with native_kernels(False):  # as torch's operators run the layer
+        convolutions = operators_alone(whole.call, CONVOLUTIONS)
     jobs = {
         "layer": whole,
-        "convolutions": Job(operators_alone(whole.call, CONVOLUTIONS)),
+        "convolutions": Job(convolutions),
         "conv3d": module_job(plain, frames, "forward_backward"),
     }
     times = bench.turns(jobs, share=2)

@@ -109,8 +109,10 @@ class Joining:
     ) -> tuple[Tensor | None, Tensor | None]:
         """As `gradients`, of what `along` gave."""
         assert self.claw is not None
-        taps = grad.view(len(grad), self.k_time, filters.shape[3] + 1, -1)[:, :, :-1]
-        return self.claw.gradients_along(taps.flatten(1, 2), weight, filters, asked)
+        padded = F.pad(filters, (0, 1))
+        along = grad.view(len(grad), self.k_time * padded.shape[3], -1)
+        to_weight, taps = self.claw.gradients_along(along, weight, padded, asked)
+        return to_weight, None if taps is None else taps[..., :-1]
 
     def _spread(self, filters: Tensor) -> Tensor:
         return unroll(filters, self.tree.sheet, self.tree.mode).unflatten(1, (self.k_time, -1))
@@ -163,7 +165,7 @@ class _Claw:
             to_weight = own.flatten(1)[:, : weight.shape[1]]
         if asked[1]:
             taps = torch.bmm(along, self._windows(weight))
-            shape = (-1, self.k_time, self.across, self.branches)
+            shape = (-1, self.k_time, filters.shape[3], self.branches)
             to_filters = taps.view(shape).transpose(2, 3)
         return to_weight, to_filters
 

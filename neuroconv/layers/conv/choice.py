@@ -38,7 +38,7 @@ _FORWARD: dict[str, _Constants] = {
         "across": (9.3e-05, 6.9e-12, 1.6e-10, 1.1e-09, 1.3e-07),
         "joined": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
         "unrolled, native": (1.6e-04, 1.2e-11, 2.9e-10, 1.2e-08),
-        "joined, native": (4.0e-04, 1.0e-11, 2.0e-10, 4.0e-10, 1.0e-08),
+        "joined, native": (1.3e-03, 1.4e-11, 1.9e-10, 1.9e-10, 9.2e-09),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
@@ -58,7 +58,7 @@ _BOTH: dict[str, _Constants] = {
         "across": (3.2e-04, 2.4e-11, 9.7e-10, 2.4e-09, 4.6e-07),
         "joined": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
         "unrolled, native": (4.7e-04, 5.6e-11, 9.0e-10, 1.4e-08),
-        "joined, native": (1.0e-03, 4.0e-11, 6.0e-10, 2.0e-09, 1.0e-08),
+        "joined, native": (4.3e-03, 6.6e-11, 1.7e-09, 1.7e-09, 1.6e-08),
     },
 }
 # Of a GPU both passes are as much an assumption: so many forward passes.
@@ -74,9 +74,9 @@ _BOTH["cuda"] = {
 # Neurons of a population large enough for launching operators to cost nothing.
 _MANY = 1024
 # What the fastest backend takes with the stages around it, where each of them writes the sheet, in
-# times of what its model gives: the geometric mean, forward and both ways, of 36 populations that
-# `experiments/bench/calibrate_trees.py` drew.
-_STAGE_BY_STAGE, _STAGE_BY_STAGE_BOTH = 2.2, 1.4
+# times of what its model gives: the geometric mean, forward and both ways, of some 40 populations
+# that `experiments/bench/calibrate_trees.py` drew, by the way in which they join.
+_STAGE_BY_STAGE = {"joined": (2.2, 1.4), "joined, native": (2.6, 1.9)}
 
 
 def choose_backend(
@@ -145,13 +145,12 @@ def joins_tree(
     if backend == "matmul":
         return True
     job = job._replace(neurons=_MANY)
+    way, terms = "joined", joined_terms(job, axons)
     if runs_native(job, device):
-        joined = _seconds("joined, native", native_joined_terms(job, axons), gradients, device)
-    else:
-        joined = _seconds("joined", joined_terms(job, axons), gradients, device)
+        way, terms = "joined, native", native_joined_terms(job, axons)
     times = model_seconds(job, gradients=gradients, device=device)
-    around = _STAGE_BY_STAGE_BOTH if gradients else _STAGE_BY_STAGE
-    return joined <= around * min(times.values())
+    around = _STAGE_BY_STAGE[way][gradients] * min(times.values())
+    return _seconds(way, terms, gradients, device) <= around
 
 
 def runs_native(job: Job, device: str) -> bool:
