@@ -25,13 +25,14 @@ _MOST_WEIGHTS = 1 << 16
 _KEPT_INPUTS = 64
 
 
-def fits(frames: Tensor, weight: Tensor) -> bool:
+def fits(frames: Tensor, weight: Tensor, inputs: int, outputs: int) -> bool:
     """Whether the kernels compute this layer, and should.
 
     Args:
-        weight: (D, K, T * U).
+        weight: what the layer's weights are made of.
+        inputs, outputs: K and T * U.
     """
-    return weight[0].numel() <= _MOST_WEIGHTS and native.takes(frames, weight)
+    return inputs * outputs <= _MOST_WEIGHTS and native.takes(frames, weight)
 
 
 def patch_sum(

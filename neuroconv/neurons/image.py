@@ -334,11 +334,11 @@ class GranuleConv2d(nn.Module):
         row_step = row_stride if branches == 1 else 1
         reading = Reading(self.padding, width, self.dilation[1], stride, columns_out, row_step)
         lying = (steps, columns_out, frames.shape[0], -1, self.out_channels)
-        if self._ungrouped and (branches == 1 or self.dilation[0] == 1):
-            weight = _fold_time(self.kernel(), steps).permute(3, 2, 1, 0).flatten(1, 2)
-            if patch_sum.fits(frames, weight):
-                total = self._fire_native(frames, weight, reading, norms)
-                return total.view(lying).permute(2, 4, 0, 3, 1)
+        inputs, outputs = branches * steps * self.in_channels, steps * self.out_channels
+        side_by_side = self._ungrouped and (branches == 1 or self.dilation[0] == 1)
+        if side_by_side and patch_sum.fits(frames, self.weight, inputs, outputs):
+            total = self._fire_native(frames, reading, norms)
+            return total.view(lying).permute(2, 4, 0, 3, 1)
         read = dendrite_maps(frames, reading)
         # Convolutions on meta know no layout: there it is a view, as the CPU's is one.
         columns = [
@@ -354,9 +354,10 @@ class GranuleConv2d(nn.Module):
         return total.view(lying).permute(2, 4, 0, 3, 1)
 
     def _fire_native(
-        self, frames: Tensor, weight: Tensor, reading: Reading, norms: list[nn.Module] | None
+        self, frames: Tensor, reading: Reading, norms: list[nn.Module] | None
     ) -> Tensor:
-        """The same by the CPU's own kernels, (T, W' * B * H', U); weight (D, K, T * U)."""
+        """The same by the CPU's own kernels, (T, W' * B * H', U)."""
+        weight = _fold_time(self.kernel(), frames.shape[2]).permute(3, 2, 1, 0).flatten(1, 2)
         rows, columns = self.output_size(frames.shape[3], frames.shape[4])
         row_stride = self.stride[0] if reading.row_step == 1 else 1
         sizes = native.ImageSizes(

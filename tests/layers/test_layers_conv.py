@@ -32,8 +32,10 @@ from neuroconv.layers.conv import (
     joins_tree,
     output_size,
 )
+from neuroconv.layers.conv.choice import job_backend, runs_native
 from neuroconv.layers.conv.fourier import device_waves, site_waves
 from neuroconv.layers.cost import fft_macs
+from neuroconv.layers.native import native_kernels, state
 
 Triple = tuple[int, int, int]
 BACKENDS: tuple[Backend, ...] = ("direct", "fft", "matmul")
@@ -567,6 +569,7 @@ def test_closed_form_scales_with_batch_neurons_and_steps() -> None:
         ((1, 1, 257), (1, 1, 3), "same", 32, "direct", "fft"),
     ],
 )
+@native_kernels(False)
 def test_choice_of_backend(
     window: Triple, taps: Triple, mode: Mode, batch: int, wanted: str, to_learn: str
 ) -> None:
@@ -615,9 +618,22 @@ def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(owner, name, spy)
     jobs = ((GRANULE, 64, 64), (((1, 1, 300), (1, 1, 3)), 2, 2), (((2, 40, 60), (2, 20, 60)), 2, 2))
-    for (window, taps), batch, neurons in jobs:
-        dendritic_conv(*drawn(window, taps, batch, neurons))
+    with native_kernels(False):
+        for (window, taps), batch, neurons in jobs:
+            dendritic_conv(*drawn(window, taps, batch, neurons))
     assert [name for name, _ in itertools.groupby(called)] == ["bmm", "conv3d", "rfft2"]
+
+
+@pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
+def test_small_products_run_by_the_kernels_where_there_are_samples() -> None:
+    job = Job((1, 1, 257), (1, 1, 3), "same", 32, 1024)  # no product with a matrix of zeros
+    assert job_backend(job) == "matmul"
+    with native_kernels(False):
+        assert job_backend(job) == "direct"
+    assert runs_native(job, "cpu")
+    assert runs_native(job, "meta")
+    assert not runs_native(job, "cuda")
+    assert not runs_native(job._replace(batch=3), "cpu")  # most of a vector would be empty
 
 
 # --- errors

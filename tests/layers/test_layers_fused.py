@@ -32,7 +32,7 @@ def run_cases(**environment: str) -> None:
 
 
 def test_kernels_as_triton_interprets_them() -> None:
-    run_cases(TRITON_INTERPRET="1")
+    run_cases(TRITON_INTERPRET="1", NEUROCONV_NATIVE="0")
 
 
 @pytest.mark.gpu

@@ -1,0 +1,356 @@
+"""The CPU's own kernels against torch's operators, in float64, and how they are built."""
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.layers import SomaFilter, dendritic_conv, sparse_wiring
+from neuroconv.layers.counting import counting
+from neuroconv.layers.native import build, native_kernels, state, takes
+from neuroconv.layers.tree import Tree, tree_current
+from neuroconv.neurons import Granule, GranuleConv2d
+
+pytestmark = pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
+
+BOTH = (False, True)
+
+
+def by_either(run: Callable[[], Any]) -> tuple[Any, Any]:
+    """By torch's operators, and by the kernels."""
+    found = []
+    for enabled in BOTH:
+        with native_kernels(enabled):
+            found.append(run())
+    return found[0], found[1]
+
+
+def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """The output, and the gradients of a sum that weighs each of its numbers otherwise."""
+    push = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+    return [output.detach(), *torch.autograd.grad(output, inputs, push)]
+
+
+def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float = 1e-12) -> None:
+    """Largest difference over largest value."""
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-30)
+
+
+# Sheets (B, N, T, P, D) and taps (K_T, K_P, K_D): the granule cell's own, samples that fill no
+# vector and more than two, windows shorter than the filter, filters as long as the sheet, one tap.
+SHEETS = {
+    "granule": ((5, 7, 5, 4, 4), (5, 3, 4)),
+    "other_sites": ((16, 3, 6, 5, 3), (4, 2, 3)),
+    "short_window": ((33, 4, 3, 9, 2), (5, 4, 2)),
+    "one_tap": ((8, 2, 4, 4, 5), (3, 1, 1)),
+    "many_sites": ((40, 2, 4, 16, 5), (3, 9, 4)),
+    "three_branches": ((4, 2, 2, 4, 1), (2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
+@pytest.mark.parametrize("sizes", SHEETS.values(), ids=SHEETS)
+def test_a_sheet_is_filtered_as_by_conv3d(
+    sizes: tuple[tuple[int, ...], tuple[int, ...]], mode: Any, steps: int | None
+) -> None:
+    shape, taps = sizes
+    if mode == "per_dendrite":
+        taps = (*taps[:2], shape[4])
+    columns = shape[4] if mode != "valid" else shape[4] - taps[2] + 1
+    sheet = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    filters = torch.randn(shape[1], *taps, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(shape[1], columns, dtype=torch.float64, requires_grad=True)
+    inputs = [sheet, filters, bias]
+    wanted = gradients(dendritic_conv(sheet, filters, mode, "direct", bias, steps), inputs)
+    assert_same(
+        gradients(dendritic_conv(sheet, filters, mode, "matmul", bias, steps), inputs), wanted
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (1, 4, 3, 2, 0), (0, 2, 3, 4, 1)])
+def test_any_order_of_memory_is_read(order: tuple[int, ...]) -> None:
+    size = (32, 3, 5, 4, 4)
+    laid = torch.randn([size[axis] for axis in order], dtype=torch.float64)
+    sheet = laid.permute([order.index(axis) for axis in range(5)])
+    filters = torch.randn(3, 5, 3, 4, dtype=torch.float64)
+    found = dendritic_conv(sheet, filters, "same", "matmul")
+    assert_same([found], [dendritic_conv(sheet, filters, "same", "direct")])
+
+
+def test_maps_past_the_caches_are_the_same() -> None:
+    sheet = torch.randn(32, 1700, 5, 4, 4, dtype=torch.float64)
+    filters = torch.randn(1700, 5, 3, 4, dtype=torch.float64)
+    assert sheet.numel() * 8 > 1 << 25
+    found = dendritic_conv(sheet, filters, "same", "matmul")
+    assert_same([found], [dendritic_conv(sheet, filters, "same", "direct")])
+
+
+TREES: dict[str, dict[str, Any]] = {
+    "claw": {},
+    "no_claw": {"claw": False},
+    "empty_place": {"synapses": 11},
+    "empty_dendrite": {"synapses": 7},
+    "empty_place_no_claw": {"synapses": 10, "claw": False},
+    "valid": {"mode": "valid"},
+    "per_dendrite": {"mode": "per_dendrite"},
+    "sum": {"reduction": "sum"},
+    "linear": {"linear": True},
+    "no_bias": {"bias": False},
+    "one_sample_too_many": {"batch": 17},
+}
+
+
+def tree_job(
+    mode: Any = "same",
+    claw: bool = True,
+    synapses: int = 12,
+    reduction: Any = "mean",
+    linear: bool = False,
+    bias: bool = True,
+    batch: int = 6,
+) -> tuple[Tree, list[Tensor]]:
+    """A tree; activity, weights, filters and, if there is one, the bias."""
+    wiring = sparse_wiring(11, 7, synapses, (4, 3), claw=claw, seed=3)
+    columns = 2 if mode == "valid" else 3
+    shapes = [(batch, 11, 5), (7, synapses), (7, 3, 3, 3 if mode == "per_dendrite" else 2)]
+    shapes += [(7, columns)] if bias else []
+    tree = Tree(wiring, (4, 3), mode, claw, reduction, linear)
+    return tree, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def run_tree(
+    tree: Tree, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor
+) -> Tensor:
+    return tree_current(activity, weight, filters, bias[0] if bias else None, tree)
+
+
+@pytest.mark.parametrize("case", TREES.values(), ids=TREES)
+def test_a_tree_is_what_its_products_are(case: dict[str, Any]) -> None:
+    tree, inputs = tree_job(**case)
+    assert_same(*by_either(lambda: gradients(run_tree(tree, *inputs), inputs)))
+
+
+@pytest.mark.parametrize("case", ["claw", "no_claw", "per_dendrite"])
+def test_gradients_of_a_tree(case: str) -> None:
+    tree, inputs = tree_job(**TREES[case], batch=4)
+    assert torch.autograd.gradcheck(lambda *given: run_tree(tree, *given), inputs)
+
+
+@pytest.mark.parametrize("case", ["claw", "no_claw"])
+def test_neurons_in_several_calls_are_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree, inputs = tree_job(**TREES[case])
+    wanted = gradients(run_tree(tree, *inputs), inputs)
+    monkeypatch.setattr("neuroconv.layers.native.trees._MOST_NUMBERS", 1200)
+    assert_same(gradients(run_tree(tree, *inputs), inputs), wanted)
+
+
+@pytest.mark.parametrize("claw", BOTH)
+def test_a_population_in_evaluation_keeps_its_taps(claw: bool) -> None:
+    cells = Granule(20, 9, claw=claw, mean_wait=0.0).double().eval()
+    activity = torch.rand(6, 20, 5, dtype=torch.float64)
+    for _ in range(2):
+        found, wanted = by_either(lambda: cells(activity).detach())
+        assert_same([wanted], [found])
+        with torch.no_grad():
+            kept, _ = cells(activity), cells(activity)
+        assert_same([kept], [found])
+        with torch.no_grad():
+            cells.dendrites.weight.mul_(-0.5)
+
+
+def test_evaluation_under_autocast_runs_in_half_precision() -> None:
+    cells = Granule(20, 9, mean_wait=0.0).eval()
+    activity = torch.rand(6, 20, 5)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = cells(activity)
+    with torch.no_grad():
+        assert (cells(activity) - half).abs().max() <= 2e-2 * half.abs().max()
+
+
+# Layers (channels, units, keywords): strides, dilation along the columns, sides that differ, units
+# and channels that fill no vector, groups that run as one, claws, still images.
+LAYERS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "first": (1, 8, {"padding": "same"}),
+    "even": (3, 5, {"padding": "same", "kernel_size": (2, 3)}),
+    "strides": (2, 7, {"stride": (2, 3), "padding": (1, 2)}),
+    "dilated_columns": (2, 4, {"dilation": (1, 2)}),
+    "one_branch": (2, 4, {"kernel_size": (1, 3), "stride": (2, 1), "padding": (1, 1)}),
+    "claw": (6, 9, {"wiring": "claw", "padding": "same"}),
+    "groups": (4, 6, {"groups": 2}),
+    "many_inputs": (13, 20, {"padding": "same"}),
+    "linear": (2, 3, {"linear_dendrites": True}),
+    "still": (3, 6, {"time_steps": 1, "padding": "same"}),
+    "no_bias": (2, 3, {"bias": False}),
+    "no_memory": (2, 3, {"soma_time_steps": 1}),
+    "long_memory": (2, 3, {"soma_time_steps": 9}),
+}
+
+
+def layer_of(name: str, norm: Any) -> GranuleConv2d:
+    channels, units, keywords = LAYERS[name]
+    layer = GranuleConv2d(channels, units, **{"time_steps": 3, **keywords}, norm=norm).double()
+    for tensor in layer.parameters():
+        nn.init.normal_(tensor, std=0.5)
+    return layer
+
+
+@pytest.mark.parametrize("training", BOTH)
+@pytest.mark.parametrize("norm", ["none", "dendrites", "soma", "both"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_image_layer_is_what_its_convolutions_are(name: str, norm: Any, training: bool) -> None:
+    layer = layer_of(name, norm).train(training)
+    steps = layer.time_steps
+    frames = torch.randn(5, layer.in_channels, steps, 9, 10, dtype=torch.float64)
+    frames.requires_grad_()
+
+    def run() -> list[Tensor]:
+        own = copy.deepcopy(layer)
+        found = gradients(own(frames), [frames, *own.parameters()])
+        return [*found, *(each.double() for each in own.buffers())]
+
+    assert_same(*by_either(run), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["none", "both"])
+def test_gradients_of_an_image_layer(norm: Any) -> None:
+    layer = layer_of("strides", norm)
+    frames = torch.randn(2, 2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    learned = dict(layer.named_parameters())
+
+    def run(frames: Tensor, *values: Tensor) -> Tensor:
+        given = dict(zip(learned, values, strict=True))
+        return torch.func.functional_call(copy.deepcopy(layer), given, frames)
+
+    assert torch.autograd.gradcheck(run, (frames, *learned.values()))
+
+
+@pytest.mark.parametrize("rows", [3, 70, 130])
+def test_tall_images_take_several_tiles(rows: int) -> None:
+    layer = GranuleConv2d(2, 3, time_steps=2, padding="same", norm="both").double()
+    frames = torch.randn(3, 2, 2, rows, 4, dtype=torch.float64, requires_grad=True)
+    inputs = [frames, *layer.parameters()]
+    assert_same(*by_either(lambda: gradients(layer(frames), inputs)), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["none", "both"])
+def test_threads_do_not_matter(norm: Any) -> None:
+    # Also where they are more than samples, and where they change between the two passes.
+    layer = GranuleConv2d(13, 8, time_steps=3, padding="same", norm=norm).double()
+    frames = torch.randn(5, 13, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    inputs, threads = [frames, *layer.parameters()], torch.get_num_threads()
+    found = []
+    try:
+        for forward, backward in ((1, 1), (7, 2), (2, 7)):
+            torch.set_num_threads(forward)
+            output = layer(frames)
+            torch.set_num_threads(backward)
+            found.append(gradients(output, inputs))
+    finally:
+        torch.set_num_threads(threads)
+    for each in found[1:]:
+        assert_same(each, found[0], tolerance=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_a_large_mean_costs_no_digits(channels: int) -> None:
+    layer = GranuleConv2d(channels, 4, time_steps=1, norm="dendrites", linear_dendrites=True)
+    frames = torch.randn(8, channels, 12, 12) + 100
+    exact = copy.deepcopy(layer).double()(frames.double())
+    assert (layer(frames) - exact).abs().max() < 1e-3 * exact.abs().max()
+    running = layer.dendritic_norms[0].running_var  # type: ignore[index, union-attr]
+    with native_kernels(False):
+        other = copy.deepcopy(layer).double()
+        other(frames.double())
+    assert torch.isfinite(running).all()  # type: ignore[arg-type]
+
+
+def test_nan_is_not_hidden() -> None:
+    frames = torch.rand(4, 1, 2, 6, 6)
+    frames[1, 0, 0, 3, 3] = torch.nan
+    rates = GranuleConv2d(1, 3, time_steps=2)(frames)
+    assert rates[1].isnan().any()
+    assert not rates[[0, 2, 3]].isnan().any()
+    activity = torch.rand(6, 20, 5)
+    activity[2] = torch.nan
+    cells = Granule(20, 9, mean_wait=0.0)
+    assert cells(activity)[2].isnan().all()
+
+
+@pytest.mark.parametrize("axes", [3, 5])
+def test_a_soma_can_be_differentiated_twice(axes: int) -> None:
+    soma = SomaFilter(3).double()
+    if axes == 3:
+        current = torch.randn(4, 2, 3, dtype=torch.float64).permute(2, 1, 0)  # steps outermost
+    else:
+        current = torch.randn(4, 2, 2, 3, 2, dtype=torch.float64).permute(1, 4, 0, 2, 3)
+    current.requires_grad_()
+
+    def run(current: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(soma, {"weight": weight}, current)
+
+    weight = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    assert takes(current, weight)
+    assert torch.autograd.gradcheck(run, (current, weight))
+    assert torch.autograd.gradgradcheck(run, (current, weight))
+
+
+def test_what_the_kernels_take() -> None:
+    assert takes(torch.zeros(1))
+    assert takes(torch.zeros(1).double(), torch.zeros(2).double())
+    refused = [
+        (torch.zeros(0),),
+        (torch.zeros(1).half(),),
+        (torch.zeros(1), torch.zeros(1).double()),
+        (torch.zeros(1, device="meta"),),
+    ]
+    for tensors in refused:
+        assert not takes(*tensors)
+    with counting():  # who counts, sees torch's operators
+        assert not takes(torch.zeros(1))
+    with native_kernels(False):
+        assert state() == "off: NEUROCONV_NATIVE=0"
+        assert not takes(torch.zeros(1))
+
+
+SAYS = "from neuroconv.layers.native import state; print(state())"
+
+
+def said(**environment: str) -> str:
+    """What a new process says of its kernels."""
+    run = subprocess.run(
+        [sys.executable, "-c", SAYS],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return run.stdout.strip()
+
+
+def test_without_a_compiler_it_says_why(tmp_path: Path) -> None:
+    assert said(NEUROCONV_NATIVE="0") == "off: NEUROCONV_NATIVE=0"
+    missing = said(CXX="no-such-compiler", NEUROCONV_CACHE=str(tmp_path))
+    assert missing == "off: no C++ compiler: CXX='no-such-compiler' names none"
+    assert said(CXX="false", NEUROCONV_CACHE=str(tmp_path)).startswith("off: ")
+    assert "false fails" in said(CXX="false", NEUROCONV_CACHE=str(tmp_path))
+    file = tmp_path / "file"
+    file.touch()
+    assert str(file) in said(NEUROCONV_CACHE=str(file))
+    assert not list(tmp_path.glob("*.so"))
+
+
+def test_a_library_is_named_by_what_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build.library()._name
+    assert Path(path).parent == build.cache_folder()
+    assert build.library()._name == path
+    monkeypatch.setattr(build, "_processor", lambda: "another")
+    monkeypatch.setattr(build, "_compile", lambda compiler, sources, path: None)
+    with pytest.raises(build.BuildError, match=r"kernels-.*\.so"):  # not the one that is there
+        build._load()
