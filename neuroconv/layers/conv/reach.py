@@ -4,7 +4,6 @@ Shapes: P x D places of a sheet, K_P x K_D taps on it; R sites of C dendrites co
 taps of one neuron and time tap.
 """
 
-import math
 from functools import lru_cache
 
 import torch
@@ -31,9 +30,8 @@ def sheet_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, input
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
     place = tap[:, dendrite] * line + (sites - 1 - site)
     ends = (first * sites).clamp(max=inputs), (last * sites).clamp(max=inputs)
-    whole = mode == "same" and inputs == math.prod(sheet)
-    branches = taps[0] if whole else 0
-    return Reach(rows, place.contiguous(), *ends, (taps[1] + 1) * line, branches)
+    along = (sites, taps[0], padding(taps[0], mode)[0])
+    return Reach(rows, place.contiguous(), *ends, (taps[1] + 1) * line, *along)
 
 
 @lru_cache(maxsize=256)

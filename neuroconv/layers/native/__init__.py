@@ -12,6 +12,7 @@ from neuroconv.layers.native.soma import Soma
 from neuroconv.layers.native.trees import (
     LANES,
     LEAST_SAMPLES,
+    ROWS,
     Heard,
     Reach,
     Trees,
@@ -23,6 +24,7 @@ __all__ = [
     "DTYPES",
     "LANES",
     "LEAST_SAMPLES",
+    "ROWS",
     "Heard",
     "ImageLayer",
     "ImageSizes",

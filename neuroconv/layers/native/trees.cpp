@@ -24,7 +24,9 @@ struct Sizes {
   Index samples, steps, taps_in_time, inputs, columns, rows, numbers;
   Index step;      // rows of the heard array from one time step to the next
   Index earliest;  // the first step that comes out
-  Index branches;  // of a whole sheet filtered in mode "same"; else 0
+  // Inputs are so many sites of each dendrite, of which a filter reaches `branches` from `before`
+  // sites before its own on; or one for the whole dendrite.
+  Index sites, branches, before;
   Index outputs() const { return columns * rows; }
   Index steps_out() const { return steps - earliest; }
 };
@@ -70,6 +72,21 @@ struct Trees {
       in_blocks<Real>(s.rows, [&](Index row, auto many) { run(many, row, column); });
   }
 
+  // `run(input)` over those that act on some rows of a column.
+  template <typename Run>
+  INLINED void each_input(Index row, Index many, Index column, Run run) const {
+    if (s.sites == 1) {
+      for (Index input = first[column]; input < last[column]; ++input) run(input);
+      return;
+    }
+    const Index from = std::max<Index>(0, row - s.before);
+    const Index to = std::min(s.sites, row + many - 1 - s.before + s.branches);
+    for (Index dendrite = first[column]; dendrite < last[column]; dendrite += s.sites) {
+      const Index end = std::min(last[column], dendrite + to);
+      for (Index input = dendrite + from; input < end; ++input) run(input);
+    }
+  }
+
   // The same of a sheet of the granule cell's own sites and branches, in mode "same": each input
   // acts on three sites or fewer, and a filter's taps are loaded once for all of them.
   template <int V>
@@ -111,7 +128,8 @@ struct Trees {
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) acc[m][v] = Vector<Real>{} + rest;
     if constexpr (M == kSites)
-      if (s.branches == kBranches && s.rows == kSites)
+      if (s.sites == kSites && s.rows == kSites && s.branches == kBranches &&
+          s.inputs % kSites == 0)
         return along_sites<V>(neuron, step, column, held, acc);
     const Index* at = place + column * s.inputs;
     const Index reach = std::min(step + 1, s.taps_in_time);
@@ -119,7 +137,7 @@ struct Trees {
       const Real* own =
           taps + (neuron * s.taps_in_time + s.taps_in_time - 1 - lag) * s.numbers + row;
       const Vector<Real>* x = held + (step - lag) * s.inputs * V;
-      for (Index input = first[column]; input < last[column]; ++input) {
+      each_input(row, M, column, [&](Index input) {
         const Real* by = own + at[input];
         Vector<Real> here[V];
 #pragma GCC unroll 8
@@ -128,7 +146,7 @@ struct Trees {
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
           for (int v = 0; v < V; ++v) acc[m][v] += by[m] * here[v];
-      }
+      });
     }
   }
 };
@@ -244,7 +262,7 @@ struct Backward {
       constexpr int M = many.value;
       const Index* at = trees.place + column * s.inputs;
       for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag)
-        for (Index input = trees.first[column]; input < trees.last[column]; ++input) {
+        trees.each_input(row, M, column, [&](Index input) {
           Vector<Real> acc[M] = {};
           for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
             const Vector<Real>* x = held + ((step - lag) * s.inputs + input) * V;
@@ -261,7 +279,7 @@ struct Backward {
           Real* to = found + (s.taps_in_time - 1 - lag) * s.numbers + at[input] + row;
 #pragma GCC unroll 8
           for (int m = 0; m < M; ++m) to[m] += added<Real>(acc[m]);
-        }
+        });
     });
   }
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuroconv.layers.native.call import call, memory
 
+ROWS = 7  # of a block, as in blocks.h
 LANES = 16  # samples are padded to whole vectors of the widest registers
 LEAST_SAMPLES = 4  # fewer leave most of a vector empty
 # Numbers that a call holds beside its operands: more neurons take more calls.
@@ -27,7 +28,9 @@ class Reach(NamedTuple):
         place: (C, A), where in S the taps lie by which an input acts on a dendrite's sites.
         first, last: (C,), the inputs that act on a dendrite.
         numbers: S.
-        branches: of the filter, where inputs are a whole sheet and mode is "same"; else 0.
+        sites: that inputs are of each dendrite; 1 where an input reaches a whole dendrite.
+        branches: of the filter.
+        before: sites before its own that a filter reaches.
     """
 
     rows: int
@@ -35,7 +38,9 @@ class Reach(NamedTuple):
     first: Tensor
     last: Tensor
     numbers: int
-    branches: int = 0
+    sites: int = 1
+    branches: int = 1
+    before: int = 0
 
     @property
     def outputs(self) -> int:
@@ -97,7 +102,7 @@ class Trees:
             [
                 len(taps), neurons, samples, heard.steps, taps.shape[1], self.index.shape[1],
                 len(reach.first), reach.rows, reach.numbers, heard.step, heard.steps - steps,
-                reach.branches,
+                reach.sites, reach.branches, reach.before,
             ]
         )  # fmt: skip
         self._operands = (
