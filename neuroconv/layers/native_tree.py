@@ -86,7 +86,9 @@ class _Job:
         return native_taps(self.weight[cells], self.filters[cells], self.tree)
 
     def trees(self, cells: slice, taps: Tensor) -> native.Trees:
-        heard = native.Heard(self.rows, self.heard[cells], self.axons, self.time_steps)
+        samples = int(self.rows.shape[-1])
+        first, step = self.heard[cells] * samples, self.axons * samples
+        heard = native.Heard(self.rows, first, step, 1, self.time_steps, samples)
         weight = None if self.tree.claw else self.weight[cells]
         bias = None if self.bias is None else self.bias[cells]
         return native.Trees(heard, self.neurons, self.reach, weight, taps, bias, self.time_steps)

@@ -178,7 +178,7 @@ def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
     steps, (rows, cols) = job.sheet[0], output_size(*trees.plane)
     samples = trees.neurons * _whole_vectors(job.batch)
     sites = -(-heard // trees.sheet[2])  # that an axon each ends on, of a dendrite
-    macs = samples * _native_pairs(trees) * native_sites(sites, rows, trees.taps[1])
+    macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, trees.taps[1])
     packed = trees.neurons * job.taps[0] * (trees.taps[2] + 1) * rows * trees.sheet[2]
     return 1, macs, samples * steps * heard, packed, trees.neurons * steps * cols
 
@@ -187,12 +187,6 @@ def _native_pairs(job: Job) -> int:
     """Of a job in columns, pairs of steps and dendrites that are joined."""
     across = axis_pairs(job.sheet[2], job.taps[2], job.mode)
     return step_pairs(job.sheet[0], job.taps[0], job.asked) * across
-
-
-def native_sites(sites: int, rows: int, branches: int) -> int:
-    """Pairs of sites that are multiplied, zeros among them: rows come in blocks."""
-    blocks = -(-rows // native.ROWS)
-    return rows * min(sites, -(-rows // blocks) + branches - 1)
 
 
 def _whole_vectors(batch: int) -> int:
@@ -259,7 +253,7 @@ def model_terms(job: Job, with_native: bool = False) -> dict[str, tuple[float, .
     macs = samples * matmul_macs(job)[form]
     if form == "unrolled" and with_native:
         vectors = cells * _whole_vectors(job.batch)
-        macs = vectors * _native_pairs(job) * native_sites(sites, rows, branches)
+        macs = vectors * _native_pairs(job) * native.multiplied_sites(sites, rows, branches)
         moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
         terms["unrolled, native"] = (1, macs, moved, cells * steps * cols)
     elif form == "unrolled":

@@ -46,23 +46,14 @@ class _Job:
         return native.cells_at_once(self.neurons, each + self.filters[0].numel())
 
     def trees(self, cells: slice, bias: Tensor | None) -> native.Trees:
-        points = self.sheet[:, cells].permute(1, 2, 4, 3, 0)  # (n, T, D, P, B)
-        if not _samples_lie_in_vectors(points):
-            points = native.whole_vectors(points)
-        neuron, step, dendrite, site, _ = (stride // self.samples for stride in points.stride())
-        numbers, across, along = (torch.arange(size) for size in (len(points), *points.shape[2:4]))
+        points = self.sheet[:, cells]
+        sample, neuron, step, site, dendrite = points.stride()
+        cell, along, across = (torch.arange(points.shape[axis]) for axis in (1, 3, 4))
         place = (across[:, None] * dendrite + along * site).flatten()
-        heard = native.Heard(points, numbers[:, None] * neuron + place, step, self.time_steps)
+        first = cell[:, None] * neuron + place
+        heard = native.Heard(points, first, step, sample, self.time_steps, len(points))
         taps = sheet_taps(self.filters[cells], self.plane, self.mode)
         return native.Trees(heard, self.neurons, self.reach, None, taps, bias, self.steps)
-
-
-def _samples_lie_in_vectors(samples_last: Tensor) -> bool:
-    """Whether rows of samples can be read where they lie."""
-    *strides, innermost = samples_last.stride()
-    samples = samples_last.shape[-1]
-    whole = samples % native.LANES == 0 and innermost == 1
-    return whole and all(stride % samples == 0 for stride in strides)
 
 
 class _Conv(torch.autograd.Function):

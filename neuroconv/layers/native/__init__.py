@@ -12,11 +12,11 @@ from neuroconv.layers.native.soma import Soma
 from neuroconv.layers.native.trees import (
     LANES,
     LEAST_SAMPLES,
-    ROWS,
     Heard,
     Reach,
     Trees,
     cells_at_once,
+    multiplied_sites,
     whole_vectors,
 )
 
@@ -24,7 +24,6 @@ __all__ = [
     "DTYPES",
     "LANES",
     "LEAST_SAMPLES",
-    "ROWS",
     "Heard",
     "ImageLayer",
     "ImageSizes",
@@ -32,6 +31,7 @@ __all__ = [
     "Soma",
     "Trees",
     "cells_at_once",
+    "multiplied_sites",
     "native_kernels",
     "state",
     "takes",

@@ -28,10 +28,10 @@ inline void as_constant(Index number, Run run) {
   }
 }
 
-// `run(from, many)` over a range, in blocks of about the same size, of kMost at most.
+// `run(from, many)` over a range, in blocks of about the same size, of `most` at most.
 template <typename Real, typename Run>
-inline void in_blocks(Index count, Run run) {
-  const Index blocks = (count + kMost<Real> - 1) / kMost<Real>;
+inline void in_blocks(Index count, Run run, Index most = kMost<Real>) {
+  const Index blocks = (count + most - 1) / most;
   for (Index block = 0; block < blocks; ++block) {
     const Index from = count * block / blocks;
     as_constant<Real>(count * (block + 1) / blocks - from, [&](auto many) { run(from, many); });

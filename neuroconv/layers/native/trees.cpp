@@ -16,14 +16,16 @@
 namespace {
 
 constexpr int kSites = 4, kBranches = 3;  // of the granule cell's sheet and filter
+constexpr int kFew = 4;                   // branches, and rows of a block that they reach
 constexpr int kWide = 2;                  // vectors of samples that are gone through at once
 
 // As `neuroconv.layers.native` packs them.
 struct Sizes {
   Index neurons, all;  // of this call, and in the arrays that have neurons further in
   Index samples, steps, taps_in_time, inputs, columns, rows, numbers;
-  Index step;      // rows of the heard array from one time step to the next
-  Index earliest;  // the first step that comes out
+  Index step, apart;  // numbers from one time step, one sample to the next in what is heard
+  Index present;      // samples that are there
+  Index earliest;     // the first step that comes out
   // Inputs are so many sites of each dendrite, of which a filter reaches `branches` from `before`
   // sites before its own on; or one for the whole dendrite.
   Index sites, branches, before;
@@ -34,8 +36,8 @@ struct Sizes {
 template <typename Real>
 struct Trees {
   const Sizes& s;
-  const Real* heard;   // rows of samples
-  const Index* index;  // (N, A): each input's row at the first step
+  const Real* heard;
+  const Index* index;  // (N, A): where each input's first step and sample lies
   const Real* weight;  // (N, A), what inputs are multiplied by, or null
   const Real* taps;
   const Index* place;
@@ -47,29 +49,52 @@ struct Trees {
   // memory.
   template <int V>
   void hear(Index neuron, Index sample, Vector<Real>* held, bool ahead = false) const {
-    const Index* rows = index + neuron * s.inputs;
-    const Index* next = neuron + 1 < s.neurons ? rows + s.inputs : rows;
-    for (Index step = 0; step < s.steps; ++step)
-      for (Index input = 0; input < s.inputs; ++input, held += V) {
-        const Real* from = heard + (rows[input] + step * s.step) * s.samples + sample;
-        if (ahead) {
-          const Real* soon = heard + (next[input] + step * s.step) * s.samples + sample;
-          for (int v = 0; v < V; ++v) __builtin_prefetch(soon + v * kLanes<Real>);
-        }
-        for (int v = 0; v < V; ++v) held[v] = load(from + v * kLanes<Real>);
-      }
+    if (s.apart == 1 && s.present == s.samples) hear_vectors<V>(neuron, sample, held, ahead);
+    else hear_numbers<V>(neuron, sample, reinterpret_cast<Real*>(held));
     if (!weight) return;
-    held -= s.steps * s.inputs * V;
     for (Index step = 0; step < s.steps; ++step)
       for (Index input = 0; input < s.inputs; ++input, held += V)
         for (int v = 0; v < V; ++v) held[v] *= weight[neuron * s.inputs + input];
   }
 
-  // `run(many, row, column)` over the branches, in blocks of rows.
+  template <int V>
+  void hear_vectors(Index neuron, Index sample, Vector<Real>* held, bool ahead) const {
+    const Index* here = index + neuron * s.inputs;
+    const Index* next = neuron + 1 < s.neurons ? here + s.inputs : here;
+    for (Index step = 0; step < s.steps; ++step)
+      for (Index input = 0; input < s.inputs; ++input, held += V) {
+        const Index at = step * s.step + sample;
+        for (int v = 0; ahead && v < V; ++v)
+          __builtin_prefetch(heard + next[input] + at + v * kLanes<Real>);
+        for (int v = 0; v < V; ++v) held[v] = load(heard + here[input] + at + v * kLanes<Real>);
+      }
+  }
+
+  // Of samples that do not lie side by side, or fill no vector.
+  template <int V>
+  void hear_numbers(Index neuron, Index sample, Real* held) const {
+    constexpr Index wide = V * kLanes<Real>;
+    const Index* here = index + neuron * s.inputs;
+    const Index many = std::min(wide, s.present - sample);
+    for (Index step = 0; step < s.steps; ++step)
+      for (Index input = 0; input < s.inputs; ++input, held += wide) {
+        const Real* from = heard + here[input] + step * s.step + sample * s.apart;
+        if (many == wide)
+          for (Index each = 0; each < wide; ++each) held[each] = from[each * s.apart];
+        else
+          for (Index each = 0; each < wide; ++each)
+            held[each] = each < many ? from[each * s.apart] : Real(0);
+      }
+  }
+
+  // `run(many, row, column)` over the branches, in blocks of rows: smaller ones where few branches
+  // reach a row, for a block is multiplied with all sites that reach any of its rows.
   template <typename Run>
   void each_block(Run run) const {
+    const Index most =
+        s.sites > 1 && s.branches <= kFew ? std::min(kFew, kMost<Real>) : kMost<Real>;
     for (Index column = 0; column < s.columns; ++column)
-      in_blocks<Real>(s.rows, [&](Index row, auto many) { run(many, row, column); });
+      in_blocks<Real>(s.rows, [&](Index row, auto many) { run(many, row, column); }, most);
   }
 
   // `run(input)` over those that act on some rows of a column.
@@ -322,14 +347,14 @@ struct Backward {
                        Real* to_weight) const {
     const Index unit = neuron * s.inputs + input;
     const Real by = trees.weight ? trees.weight[unit] : Real(1);
-    const Index row = trees.index[unit] + step * s.step;
+    const Real* from = trees.heard + trees.index[unit] + step * s.step;
     Vector<Real> met = {};
     for (int v = 0; v < V; ++v) {
       const Index at = sample + v * kLanes<Real>;
       if (back)
         store<Real>(back + ((neuron * s.steps + step) * s.inputs + input) * s.samples + at,
                     acc[v] * by);
-      if (to_weight) met += acc[v] * load(trees.heard + row * s.samples + at);
+      if (to_weight) met += acc[v] * load(from + at);
     }
     if (to_weight) to_weight[unit] += added<Real>(met);
   }
@@ -377,8 +402,8 @@ void scatter(const Sizes& s, const Real* back, const Index* index, Real* rows, i
     for (Index vector = 0; vector < vectors; ++vector)
       for (Index neuron = 0; neuron < s.neurons; ++neuron)
         for (Index input = 0; input < s.inputs; ++input) {
-          const Index row = index[neuron * s.inputs + input] + step * s.step;
-          Real* to = rows + row * s.samples + vector * kLanes<Real>;
+          const Index first = index[neuron * s.inputs + input] + step * s.step;
+          Real* to = rows + first + vector * kLanes<Real>;
           const Real* from = back + ((neuron * s.steps + step) * s.inputs + input) * s.samples +
                              vector * kLanes<Real>;
           store<Real>(to, load<Real>(to) + load(from));

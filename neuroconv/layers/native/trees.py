@@ -13,8 +13,8 @@ from torch import Tensor
 
 from neuroconv.layers.native.call import call, memory
 
-ROWS = 7  # of a block, as in blocks.h
 LANES = 16  # samples are padded to whole vectors of the widest registers
+ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 LEAST_SAMPLES = 4  # fewer leave most of a vector empty
 # Numbers that a call holds beside its operands: more neurons take more calls.
 _MOST_NUMBERS = 1 << 24
@@ -48,20 +48,31 @@ class Reach(NamedTuple):
         return self.rows * len(self.first)
 
 
+def multiplied_sites(sites: int, rows: int, branches: int) -> int:
+    """Pairs of a site and one that comes out that are multiplied, zeros among them."""
+    if sites == 1:
+        return rows
+    blocks = -(-rows // (FEW_ROWS if branches <= FEW_ROWS else ROWS))
+    return rows * min(sites, -(-rows // blocks) + branches - 1)
+
+
 class Heard(NamedTuple):
     """What trees hear.
 
     Attributes:
-        rows: of samples, (..., B'), B' of whole vectors; rows lie anywhere.
-        first_rows: (N, A), each input's row at the first step.
-        step: rows from one step to the next.
+        numbers: in whatever order of memory.
+        first: (N, A), where each input's first step and sample lies, in numbers from the first.
+        step, sample: numbers from one step, one sample to the next.
         steps: T.
+        samples: B.
     """
 
-    rows: Tensor
-    first_rows: Tensor
+    numbers: Tensor
+    first: Tensor
     step: int
+    sample: int
     steps: int
+    samples: int
 
 
 def whole_vectors(samples_last: Tensor) -> Tensor:
@@ -93,20 +104,19 @@ class Trees:
         steps: int,
     ) -> None:
         self.heard, self.reach = heard, reach
-        self.index = heard.first_rows.contiguous()
+        self.index = heard.first.contiguous()
         self.weight = None if weight is None else weight.contiguous()
         self.taps, self.bias = taps.contiguous(), None if bias is None else bias.contiguous()
-        samples = int(heard.rows.shape[-1])
-        self.samples = samples
+        self.samples = heard.samples + -heard.samples % LANES
         self.numbers = torch.tensor(
             [
-                len(taps), neurons, samples, heard.steps, taps.shape[1], self.index.shape[1],
-                len(reach.first), reach.rows, reach.numbers, heard.step, heard.steps - steps,
-                reach.sites, reach.branches, reach.before,
+                len(taps), neurons, self.samples, heard.steps, taps.shape[1], self.index.shape[1],
+                len(reach.first), reach.rows, reach.numbers, heard.step, heard.sample,
+                heard.samples, heard.steps - steps, reach.sites, reach.branches, reach.before,
             ]
         )  # fmt: skip
         self._operands = (
-            self.numbers, memory(heard.rows), self.index, self.weight, self.taps, reach.place,
+            self.numbers, memory(heard.numbers), self.index, self.weight, self.taps, reach.place,
             reach.first, reach.last, self.bias,
         )  # fmt: skip
 
@@ -150,7 +160,7 @@ class Trees:
         call("trees_scatter", back, self.numbers, back, self.index, rows)
 
     def _call(self, name: str, *rest: Any) -> None:
-        call(name, self.heard.rows, *self._operands, *rest)
+        call(name, self.heard.numbers, *self._operands, *rest)
 
 
 def cells_at_once(neurons: int, numbers: int) -> Iterator[slice]:
