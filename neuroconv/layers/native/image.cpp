@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr Index kTileRows = 64;
+constexpr Index kTileRows = 32;
 constexpr Index kAdded = 2048;  // places whose gradients are added up before they go to doubles
 constexpr int kVectors = 3;
 
