@@ -3,6 +3,7 @@
 # Each makes .venv and installs the package first if need be. PYTHON chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+KERNELS := neuroconv/layers/native/*.cpp neuroconv/layers/native/*.h
 STAMP := .venv/.installed
 
 .PHONY: demo test test-all lint format clean
@@ -19,11 +20,13 @@ test-all: lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(KERNELS)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"neuroconv needs Python 3.11 or later; this is {sys.version}. Say make PYTHON=..."'

@@ -26,6 +26,7 @@ from neuroconv.bench.training import training
 from neuroconv.bench.turns import first_line, release
 from neuroconv.flops.roofline import device_name
 from neuroconv.flops.timing import timed_device
+from neuroconv.layers import native
 
 Section = Callable[[Bench], Iterator[Row]]
 
@@ -230,6 +231,8 @@ def versions(device: torch.device) -> dict[str, Any]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
+    if device.type == "cpu":
+        found["C++ kernels"] = native.state()
     if device.type == "cuda":
         found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return found

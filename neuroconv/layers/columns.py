@@ -3,7 +3,7 @@
 Of all that an image layer computes, the potentials of its dendrites are by far the most numbers,
 and each of a batch norm, a rectifier and a sum reads and writes them again. Here they are read once
 for their statistics and once more, some rows at a time, for everything else; the backward pass is
-written out and does the same.
+written out and does the same. Layers of few inputs run by `layers.patch_sum` instead.
 
 Shapes: M places (batch x height x width), T time steps, U units; a column holds the potentials of
 one dendrite of all units, (M, T * U), contiguous. In the sum the steps lie outermost, (T, M, U), as

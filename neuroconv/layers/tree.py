@@ -4,7 +4,7 @@ Synapse, filter and rectifier of a small tree, without a sheet in memory. Recept
 are joined into one matrix, the potential that each axon leaves on the branches (`layers.joining`).
 Some neurons at a time hear their axons, are filtered, rectified and summed, all in the cache. The
 backward pass does the same once more instead of keeping any of it. On CUDA small trees run as one
-kernel (`layers.fused`).
+kernel (`layers.fused`), on the CPU by kernels in C++ (`layers.native_tree`).
 
 Shapes: B batch, F axons, N neurons, T time steps, S synapses, P sites, D dendrites, K time taps;
 A axons that one tree hears, O = P' * D' branches that come out.

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -86,6 +87,8 @@ def _load() -> ctypes.CDLL:
 def _compile(compiler: str, sources: list[Path], path: Path) -> None:
     """The files side by side, and then the library: by renaming, as several processes may try."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if sys.stderr.isatty():
+        print(f"neuroconv compiles its kernels for this CPU, once: {path}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=path.parent) as held:
         objects = [Path(held) / f"{source.stem}.o" for source in sources]
         flags = [flag for flag in _FLAGS if flag != "-shared"]
