@@ -6,11 +6,26 @@
 #include <algorithm>
 #include <vector>
 
-#include "vectors.h"
+#include "blocks.h"
 
 namespace {
 
 constexpr Index kTile = 1024;
+
+// `run` with the number of steps as a template argument, if they fit into registers.
+template <typename Run>
+inline void as_steps(Index steps, Run run) {
+  switch (steps) {
+    case 1: return run(Constant<1>());
+    case 2: return run(Constant<2>());
+    case 3: return run(Constant<3>());
+    case 4: return run(Constant<4>());
+    case 5: return run(Constant<5>());
+    case 6: return run(Constant<6>());
+    case 7: return run(Constant<7>());
+    case 8: return run(Constant<8>());
+  }
+}
 
 // Maps, the taps, the last of which meets the present, and what becomes of the potentials.
 template <typename Real>
@@ -28,20 +43,87 @@ struct Soma {
   Index tiles() const { return (length + tile() - 1) / tile(); }
   Index lags(Index step) const { return std::min(count, step + 1); }
 
+  Real tap(Index lag) const { return lag < count ? taps[count - 1 - lag] : Real(0); }
+
   // The potentials of all steps of a tile, (steps, wide), before scale and offset.
   void filter(Index start, Index wide, Real* own) const {
-    for (Index step = 0; step < steps; ++step, own += wide)
-      for (Index lag = 0; lag < lags(step); ++lag) {
-        const Real* from = maps + (step - lag) * length + start;
-        const Real tap = taps[count - 1 - lag];
-        if (lag == 0) {
-#pragma omp simd
-          for (Index at = 0; at < wide; ++at) own[at] = tap * from[at];
-        } else {
-#pragma omp simd
-          for (Index at = 0; at < wide; ++at) own[at] += tap * from[at];
+    Index done = 0;
+    as_steps(steps, [&](auto all) { done = filter_vectors<all.value>(start, wide, own); });
+    for (Index step = 0; step < steps; ++step)
+      for (Index at = done; at < wide; ++at) {
+        Real sum = 0;
+        for (Index lag = 0; lag < lags(step); ++lag)
+          sum += tap(lag) * maps[(step - lag) * length + start + at];
+        own[step * wide + at] = sum;
+      }
+  }
+
+  // The whole vectors of a tile, all T steps in registers; returns how many numbers those are.
+  template <int T>
+  Index filter_vectors(Index start, Index wide, Real* own) const {
+    Real by[T];
+    for (int lag = 0; lag < T; ++lag) by[lag] = tap(lag);
+    Index at = 0;
+    for (; at + kLanes<Real> <= wide; at += kLanes<Real>) {
+      Vector<Real> x[T];
+#pragma GCC unroll 8
+      for (int step = 0; step < T; ++step) {
+        x[step] = load(maps + step * length + start + at);
+        Vector<Real> sum = by[0] * x[step];
+#pragma GCC unroll 8
+        for (int lag = 1; lag <= step; ++lag) sum += by[lag] * x[step - lag];
+        store(own + step * wide + at, sum);
+      }
+    }
+    return at;
+  }
+
+  // From the potentials' gradients of a tile, those of the maps, and each tap's, added.
+  void turn(Index start, Index wide, const Real* own, Real* result, double* to_taps) const {
+    Index done = 0;
+    as_steps(steps,
+             [&](auto all) { done = turn_vectors<all.value>(start, wide, own, result, to_taps); });
+    for (Index step = 0; step < steps; ++step)
+      for (Index at = done; at < wide; ++at) {
+        Real sum = 0;  // what this step led to
+        for (Index lag = 0; lag < std::min(count, steps - step); ++lag)
+          sum += tap(lag) * own[(step + lag) * wide + at];
+        if (result) result[step * length + start + at] = sum;
+        for (Index lag = 0; to_taps && lag < lags(step); ++lag)
+          to_taps[count - 1 - lag] +=
+              own[step * wide + at] * maps[(step - lag) * length + start + at];
+      }
+  }
+
+  template <int T>
+  Index turn_vectors(Index start, Index wide, const Real* own, Real* result,
+                     double* to_taps) const {
+    Real by[T];
+    for (int lag = 0; lag < T; ++lag) by[lag] = tap(lag);
+    Vector<Real> met[T] = {};
+    Index at = 0;
+    for (; at + kLanes<Real> <= wide; at += kLanes<Real>) {
+      Vector<Real> y[T];
+#pragma GCC unroll 8
+      for (int step = 0; step < T; ++step) y[step] = load(own + step * wide + at);
+#pragma GCC unroll 8
+      for (int step = 0; step < T; ++step) {
+        if (result) {
+          Vector<Real> sum = by[0] * y[step];
+#pragma GCC unroll 8
+          for (int lag = 1; lag < T - step; ++lag) sum += by[lag] * y[step + lag];
+          store(result + step * length + start + at, sum);
+        }
+        if (to_taps) {
+          const Vector<Real> x = load(maps + step * length + start + at);
+#pragma GCC unroll 8
+          for (int lag = 0; lag < T - step; ++lag) met[lag] += y[step + lag] * x;
         }
       }
+    }
+    for (Index lag = 0; to_taps && lag < std::min<Index>(count, T); ++lag)
+      to_taps[count - 1 - lag] += added<Real>(met[lag]);
+    return at;
   }
 
   // `run(start, wide)` over a thread's share of the tiles.
@@ -151,6 +233,16 @@ inline void pass(const Soma<Real>& soma, Real* potential, const Real* grad, Inde
   }
 }
 
+// Adds a tile's numbers to each unit's; tiles are added up before they go to doubles.
+constexpr Index kAddedTiles = 64;
+
+template <typename Real>
+inline void hand_over(std::vector<Real>& tile, Index units, double* found) {
+  for (Index at = 0; at < Index(tile.size()); at += units)
+    for (Index unit = 0; unit < units; ++unit) found[unit] += tile[at + unit];
+  std::fill(tile.begin(), tile.end(), Real(0));
+}
+
 // Sums for each unit, (2, units): the gradient that passes, and it times the potential.
 template <typename Real>
 void sums(const Soma<Real>& soma, const Real* grad, double* found, int threads) {
@@ -158,29 +250,30 @@ void sums(const Soma<Real>& soma, const Real* grad, double* found, int threads) 
   std::vector<double> all(threads * 2 * units, 0.0);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    std::vector<Real> held(soma.steps * soma.tile()), own(soma.tile());
+    std::vector<Real> held(soma.steps * soma.tile());
     std::vector<Real> passing(soma.tile()), met(soma.tile());
     double* mine = &all[thread * 2 * units];
+    Index tiles = 0;
     soma.each_tile(thread, threads, [&](Index start, Index wide) {
       soma.filter(start, wide, held.data());
-      std::fill(passing.begin(), passing.end(), Real(0));
-      std::fill(met.begin(), met.end(), Real(0));
       for (Index step = 0; step < soma.steps; ++step) {
         const Real* potential = held.data() + step * wide;
-        std::copy_n(potential, wide, own.data());
-        pass(soma, own.data(), grad + step * soma.length + start, wide);
+        const Real* pushed = grad + step * soma.length + start;
 #pragma omp simd
         for (Index at = 0; at < wide; ++at) {
-          passing[at] += own[at];
-          met[at] += own[at] * potential[at];
+          const Real own =
+              potential[at] * soma.scale[at] + soma.offset[at] > 0 ? pushed[at] : Real(0);
+          passing[at] += own;
+          met[at] += own * potential[at];
         }
       }
-      for (Index at = 0; at < wide; at += units)
-        for (Index unit = 0; unit < units; ++unit) {
-          mine[unit] += passing[at + unit];
-          mine[units + unit] += met[at + unit];
-        }
+      if (++tiles % kAddedTiles == 0) {
+        hand_over(passing, units, mine);
+        hand_over(met, units, mine + units);
+      }
     });
+    hand_over(passing, units, mine);
+    hand_over(met, units, mine + units);
   }
   std::fill_n(found, 2 * units, 0.0);
   for (int thread = 0; thread < threads; ++thread)
@@ -199,9 +292,9 @@ void back(const Soma<Real>& soma, const Real* grad, const Real* slope, const Rea
     std::vector<Real> held(soma.steps * soma.tile()), passing(soma.tile()), spare(soma.tile());
     double* taps = &all[thread * numbers];
     double* offset = taps + count;
+    Index tiles = 0;
     soma.each_tile(thread, threads, [&](Index start, Index wide) {
       if (soma.rectifies || slope) soma.filter(start, wide, held.data());
-      std::fill(passing.begin(), passing.end(), Real(0));
       for (Index step = 0; step < soma.steps; ++step) {
         Real* own = held.data() + step * wide;
         if (slope) std::copy_n(own, wide, spare.data());
@@ -219,33 +312,10 @@ void back(const Soma<Real>& soma, const Real* grad, const Real* slope, const Rea
           for (Index at = 0; at < wide; ++at) own[at] *= soma.scale[at];
         }
       }
-      if (to_offset)
-        for (Index at = 0; at < wide; at += units)
-          for (Index unit = 0; unit < units; ++unit) offset[unit] += passing[at + unit];
-      for (Index step = 0; step < soma.steps; ++step) {
-        const Real* own = held.data() + step * wide;
-        for (Index lag = 0; to_taps && lag < soma.lags(step); ++lag) {
-          const Real* from = soma.maps + (step - lag) * soma.length + start;
-          Real met = 0;
-#pragma omp simd reduction(+ : met)
-          for (Index at = 0; at < wide; ++at) met += own[at] * from[at];
-          taps[count - 1 - lag] += met;
-        }
-        if (!result) continue;
-        Real* to = result + step * soma.length + start;  // what this step led to
-        for (Index lag = 0; lag < std::min(count, soma.steps - step); ++lag) {
-          const Real tap = soma.taps[count - 1 - lag];
-          const Real* later = own + lag * wide;
-          if (lag == 0) {
-#pragma omp simd
-            for (Index at = 0; at < wide; ++at) to[at] = tap * later[at];
-          } else {
-#pragma omp simd
-            for (Index at = 0; at < wide; ++at) to[at] += tap * later[at];
-          }
-        }
-      }
+      if (to_offset && ++tiles % kAddedTiles == 0) hand_over(passing, units, offset);
+      soma.turn(start, wide, held.data(), result, to_taps ? taps : nullptr);
     });
+    if (to_offset) hand_over(passing, units, offset);
   }
   const auto add_up = [&](double* found, Index first, Index many) {
     for (Index at = 0; found && at < many; ++at) {

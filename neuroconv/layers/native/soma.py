@@ -38,6 +38,7 @@ class Soma:
             scale = torch.ones_like(offset)
         if scale is not None and offset is None:
             offset = torch.zeros_like(scale)
+        self._scaled = scale is not None
         numbers = (*maps.shape, units)
         stage = (self._across(scale), self._across(offset), int(rectifies))
         self._operands = (maps, *numbers, taps.contiguous(), len(taps), *stage)
@@ -56,11 +57,13 @@ class Soma:
         return mean.to(self.maps.dtype), variance.to(self.maps.dtype)
 
     def sums(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each unit, the gradient that passes the rectifier, and it times the potential, (U,).
+        """Of each unit, the gradient that passes the rectifier, and it times the potential, (U,);
+        of a soma with a scale.
 
         Args:
             grad: of the rates, (T, L).
         """
+        assert self._scaled
         found = grad.new_empty(2, self.units, dtype=torch.float64)
         self._call("soma_sums", grad, found)
         passing, met = found.to(grad.dtype).unbind()
