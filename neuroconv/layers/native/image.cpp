@@ -256,59 +256,62 @@ inline void add_up(const std::vector<std::vector<double>>& own, double* found) {
     for (std::size_t at = 0; at < each.size(); ++at) found[at] += each[at];
 }
 
-// Mean and biased variance of the potentials, (D, wide): of tiles about their own mean, and tiles
-// joined by Chan's update.
+// A tile's numbers less a pivot, and their squares, added: (wide) each.
+template <typename Real>
+void add_apart(const Real* values, Index rows, Index wide, const Real* pivot, Real* sum,
+               Real* squared) {
+  for (Index n = 0; n < wide; n += kLanes<Real>) {
+    const Vector<Real> centre = load(pivot + n);
+    Vector<Real> whole = load(sum + n), square = load(squared + n);
+    for (Index at = n; at < rows * wide; at += wide) {
+      const Vector<Real> apart = load(values + at) - centre;
+      whole += apart;
+      square += apart * apart;
+    }
+    store<Real>(sum + n, whole);
+    store<Real>(squared + n, square);
+  }
+}
+
+// Mean and biased variance of the potentials, (D, wide). A thread's first tile gives the pivots.
 template <typename Real>
 void statistics(const Layer<Real>& layer, double* mean, double* variance, int threads) {
   const Sizes& s = layer.s;
   const Index numbers = s.dendrites * s.wide;
-  std::vector<std::vector<double>> means(threads), squares(threads);
-  std::vector<std::vector<Index>> counts(threads);
-  const auto join = [&](double* centre, double* square, Index& count, const auto* other,
-                        const auto* others_square, Index others) {
-    const double share = double(others) / double(count + others), met = share * double(count);
-    for (Index n = 0; n < s.wide; ++n) {
-      const double apart = other[n] - centre[n];
-      centre[n] += apart * share;
-      square[n] += others_square[n] + apart * apart * met;
-    }
-    count += others;
-  };
+  std::vector<std::vector<Spread>> all(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    means[thread].assign(numbers, 0.0);
-    squares[thread].assign(numbers, 0.0);
-    counts[thread].assign(s.dendrites, 0);
-    std::vector<Real> held(kTileRows * s.wide), centre(s.wide), square(s.wide);
+    std::vector<Real> held(kTileRows * s.wide), pivot(numbers), sum(numbers), squared(numbers);
+    std::vector<double> sums(numbers), squares(numbers);
+    Index added = 0, places = 0;  // in `sum` and `squared`; in all
+    const auto hand_over = [&] {
+      for (Index at = 0; at < numbers; ++at) sums[at] += sum[at], squares[at] += squared[at];
+      std::fill(sum.begin(), sum.end(), Real(0));
+      std::fill(squared.begin(), squared.end(), Real(0));
+      places += added, added = 0;
+    };
     layer.each_tile(thread, threads, [&](const Tile& tile) {
       for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
-        for (Index n = 0; n < s.wide; n += kLanes<Real>) {
-          Vector<Real> whole = {}, spread = {};
-          for (Index at = n; at < tile.rows() * s.wide; at += s.wide) whole += load(values + at);
-          whole /= Real(tile.rows());
-          for (Index at = n; at < tile.rows() * s.wide; at += s.wide) {
-            const Vector<Real> apart = load(values + at) - whole;
-            spread += apart * apart;
-          }
-          store<Real>(centre.data() + n, whole);
-          store<Real>(square.data() + n, spread);
-        }
-        join(&means[thread][dendrite * s.wide], &squares[thread][dendrite * s.wide],
-             counts[thread][dendrite], centre.data(), square.data(), tile.rows());
+        const Index at = dendrite * s.wide;
+        if (places + added == 0)
+          for (Index row = 0; row < tile.rows(); ++row)
+            for (Index n = 0; n < s.wide; ++n)
+              pivot[at + n] += values[row * s.wide + n] / Real(tile.rows());
+        add_apart(values, tile.rows(), s.wide, &pivot[at], &sum[at], &squared[at]);
       }
+      if ((added += tile.rows()) >= kAdded) hand_over();
     });
+    hand_over();
+    for (Index at = 0; places && at < numbers; ++at)
+      all[thread].emplace_back(pivot[at], sums[at], squares[at], places);
   }
-  std::fill_n(mean, numbers, 0.0);
-  std::fill_n(variance, numbers, 0.0);
-  for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
-    const Index at = dendrite * s.wide;
-    Index count = 0;
-    for (int thread = 0; thread < threads; ++thread)
-      if (counts[thread][dendrite])
-        join(mean + at, variance + at, count, &means[thread][at], &squares[thread][at],
-             counts[thread][dendrite]);
-    for (Index n = 0; n < s.wide; ++n) variance[at + n] /= double(count);
+  for (Index at = 0; at < numbers; ++at) {
+    Spread whole;
+    for (const auto& each : all)
+      if (!each.empty()) whole.join(each[at]);
+    mean[at] = whole.mean;
+    variance[at] = whole.squares / double(whole.count);
   }
 }
 

@@ -161,61 +161,60 @@ void rate(const Soma<Real>& soma, Real* result, int threads) {
   }
 }
 
-// Mean and biased variance of the potentials of each unit: of each place in a tile about the
-// tile's own mean, joined by Chan's update.
+// Adds a tile's numbers to each unit's; tiles are added up before they go to doubles.
+constexpr Index kAddedTiles = 64;
+
+template <typename Real>
+inline void hand_over(std::vector<Real>& tile, Index units, double* found) {
+  for (Index at = 0; at < Index(tile.size()); at += units)
+    for (Index unit = 0; unit < units; ++unit) found[unit] += tile[at + unit];
+  std::fill(tile.begin(), tile.end(), Real(0));
+}
+
+// Mean and biased variance of the potentials of each unit. A thread's first tile gives the pivots.
 template <typename Real>
 void statistics(const Soma<Real>& soma, double* mean, double* variance, int threads) {
   const Index units = soma.units;
-  std::vector<double> means(threads * units, 0.0), squares(threads * units, 0.0);
-  std::vector<Index> counts(threads, 0);
-  const auto join = [units](double* centre, double* square, Index& count, const double* other,
-                            const double* others_square, Index others) {
-    const double share = double(others) / double(count + others), met = share * double(count);
-    for (Index unit = 0; unit < units; ++unit) {
-      const double apart = other[unit] - centre[unit];
-      centre[unit] += apart * share;
-      square[unit] += others_square[unit] + apart * apart * met;
-    }
-    count += others;
-  };
+  std::vector<std::vector<Spread>> all(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    std::vector<Real> held(soma.steps * soma.tile()), centre(soma.tile()), square(soma.tile());
-    std::vector<double> whole(units), spread(units);
+    std::vector<Real> held(soma.steps * soma.tile()), pivot(soma.tile());
+    std::vector<Real> sum(soma.tile()), squared(soma.tile());
+    std::vector<double> sums(units), squares(units), first(units);
+    Index tiles = 0, places = 0;
     soma.each_tile(thread, threads, [&](Index start, Index wide) {
       soma.filter(start, wide, held.data());
-      std::fill(centre.begin(), centre.end(), Real(0));
-      std::fill(square.begin(), square.end(), Real(0));
-      for (Index step = 0; step < soma.steps; ++step)
-#pragma omp simd
-        for (Index at = 0; at < wide; ++at) centre[at] += held[step * wide + at];
-      const double number = double(soma.steps * (wide / units));
-      std::fill(whole.begin(), whole.end(), 0.0);
-      std::fill(spread.begin(), spread.end(), 0.0);
-      for (Index at = 0; at < wide; at += units)
-        for (Index unit = 0; unit < units; ++unit) whole[unit] += centre[at + unit];
-      for (Index unit = 0; unit < units; ++unit) whole[unit] /= number;
-      for (Index at = 0; at < wide; at += units)
-        for (Index unit = 0; unit < units; ++unit) centre[at + unit] = Real(whole[unit]);
+      if (tiles == 0) {
+        for (Index step = 0; step < soma.steps; ++step)
+          for (Index at = 0; at < wide; ++at) first[at % units] += held[step * wide + at];
+        for (Index at = 0; at < soma.tile(); ++at)
+          pivot[at] = Real(first[at % units] / double(soma.steps * (wide / units)));
+      }
       for (Index step = 0; step < soma.steps; ++step)
 #pragma omp simd
         for (Index at = 0; at < wide; ++at) {
-          const Real apart = held[step * wide + at] - centre[at];
-          square[at] += apart * apart;
+          const Real apart = held[step * wide + at] - pivot[at];
+          sum[at] += apart;
+          squared[at] += apart * apart;
         }
-      for (Index at = 0; at < wide; at += units)
-        for (Index unit = 0; unit < units; ++unit) spread[unit] += square[at + unit];
-      join(&means[thread * units], &squares[thread * units], counts[thread], whole.data(),
-           spread.data(), Index(number));
+      places += soma.steps * (wide / units);
+      if (++tiles % kAddedTiles == 0) {
+        hand_over(sum, units, sums.data());
+        hand_over(squared, units, squares.data());
+      }
     });
+    hand_over(sum, units, sums.data());
+    hand_over(squared, units, squares.data());
+    for (Index unit = 0; places && unit < units; ++unit)
+      all[thread].emplace_back(pivot[unit], sums[unit], squares[unit], places);
   }
-  std::fill_n(mean, units, 0.0);
-  std::fill_n(variance, units, 0.0);
-  Index count = 0;
-  for (int thread = 0; thread < threads; ++thread)
-    if (counts[thread])
-      join(mean, variance, count, &means[thread * units], &squares[thread * units], counts[thread]);
-  for (Index unit = 0; unit < units; ++unit) variance[unit] /= double(count);
+  for (Index unit = 0; unit < units; ++unit) {
+    Spread whole;
+    for (const auto& each : all)
+      if (!each.empty()) whole.join(each[unit]);
+    mean[unit] = whole.mean;
+    variance[unit] = whole.squares / double(whole.count);
+  }
 }
 
 // What passes the rectifier, in place of a tile's potentials.
@@ -231,16 +230,6 @@ inline void pass(const Soma<Real>& soma, Real* potential, const Real* grad, Inde
     for (Index at = 0; at < wide; ++at)
       potential[at] = potential[at] * soma.scale[at] + soma.offset[at] > 0 ? grad[at] : Real(0);
   }
-}
-
-// Adds a tile's numbers to each unit's; tiles are added up before they go to doubles.
-constexpr Index kAddedTiles = 64;
-
-template <typename Real>
-inline void hand_over(std::vector<Real>& tile, Index units, double* found) {
-  for (Index at = 0; at < Index(tile.size()); at += units)
-    for (Index unit = 0; unit < units; ++unit) found[unit] += tile[at + unit];
-  std::fill(tile.begin(), tile.end(), Real(0));
 }
 
 // Sums for each unit, (2, units): the gradient that passes, and it times the potential.

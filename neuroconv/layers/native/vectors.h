@@ -95,6 +95,28 @@ INLINED Real added(Vector<Real> values) {
   return added_up(values);
 }
 
+// Mean and variance of many numbers, each about a pivot near their mean, so that a large mean costs
+// no digits; parts are joined by Chan's update.
+struct Spread {
+  double mean = 0, squares = 0;  // squares of the distances from the mean
+  Index count = 0;
+
+  Spread() = default;
+  Spread(double pivot, double sum, double squared, Index many)
+      : mean(pivot + sum / double(many)),
+        squares(squared - sum * sum / double(many)),
+        count(many) {}
+
+  void join(const Spread& other) {
+    if (!other.count) return;
+    const double apart = other.mean - mean,
+                 share = double(other.count) / double(count + other.count);
+    mean += apart * share;
+    squares += other.squares + apart * apart * share * double(count);
+    count += other.count;
+  }
+};
+
 // Units of one place and step; constant sizes become a few moves.
 template <typename Real>
 inline void copy_units(Real* to, const Real* from, Index units) {
