@@ -43,7 +43,7 @@ def native_sum(
         taps: what `native_taps` made of weights and filters; made anew if None.
     """
     total: Tensor = _Sum.apply(activity, weight, filters, bias, tree, taps)
-    return total
+    return total[..., : len(activity)]
 
 
 def native_taps(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
@@ -52,11 +52,6 @@ def native_taps(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
         return sheet_taps(filters, tree.sheet, tree.mode)
     along = Joining(filters, tree).along(weight, filters)
     return along.view(len(filters), filters.shape[1], -1)
-
-
-def taps_numbers(filters: torch.Size, tree: Tree) -> int:
-    """How many numbers `native_taps` gives for filters of this shape."""
-    return filters[0] * filters[1] * _reach(filters, tree).numbers
 
 
 def _reach(filters: torch.Size, tree: Tree) -> native.Reach:
@@ -75,7 +70,12 @@ class _Job:
         self.reach = _reach(filters.shape, tree)
         share = 1 / self.reach.rows if tree.reduction == "mean" else 1.0
         self.stage = (tree.linear, share)
-        self.heard = tree.heard
+        self.heard = tree.heard.long()
+        if len(self.heard) and not 0 <= self.heard.min() <= self.heard.max() < self.axons:
+            raise IndexError(
+                f"the wiring names axons {int(self.heard.min())} to {int(self.heard.max())}; there "
+                f"are {self.axons}"
+            )
 
     def cells(self) -> Iterator[slice]:
         back = self.time_steps * self.tree.axons * self.rows.shape[-1]
@@ -90,7 +90,7 @@ class _Job:
         first, step = self.heard[cells] * samples, self.axons * samples
         heard = native.Heard(self.rows, first, step, 1, self.time_steps, samples)
         weight = None if self.tree.claw else self.weight[cells]
-        bias = None if self.bias is None else self.bias[cells]
+        bias = None if self.bias is None else self.bias[cells].to(self.rows.dtype)
         return native.Trees(heard, self.neurons, self.reach, weight, taps, bias, self.time_steps)
 
 
@@ -108,11 +108,12 @@ class _Sum(torch.autograd.Function):
         ctx.save_for_backward(activity, weight, filters, bias)
         ctx.tree = tree
         job = _Job(activity, weight, filters, bias, tree)
+        assert taps is None or taps.shape[2] == job.reach.numbers
         total = activity.new_empty(job.time_steps, job.neurons, job.rows.shape[-1])
         for cells in job.cells():
             made = job.taps(cells) if taps is None else taps[cells]
             job.trees(cells, made).total(*job.stage, total[:, cells])
-        return total[..., : job.batch]
+        return total
 
     @staticmethod
     @once_differentiable
@@ -121,7 +122,7 @@ class _Sum(torch.autograd.Function):
         tree: Tree = ctx.tree
         to_activity, to_weight, to_filters, to_bias = ctx.needs_input_grad[:4]
         job = _Job(activity, weight, filters, bias, tree)
-        grad = native.whole_vectors(grad)
+        grad = grad.contiguous()
         grad_rows = torch.zeros_like(job.rows) if to_activity else None
         grad_weight = torch.empty_like(weight) if to_weight else None
         grad_filters = torch.empty_like(filters) if to_filters else None

@@ -60,8 +60,10 @@ def patch_sum(
         the sum, (T, M, U), and with an eps mean and biased variance, (D, U), through which no
         gradient flows but the sum's own.
     """
+    learned = any(each is not None and each.requires_grad for each in (frames, weight, gain, shift))
+    keep = torch.is_grad_enabled() and learned and weight.shape[1] >= _KEPT_INPUTS
     made: tuple[Tensor, Tensor, Tensor] = _PatchSum.apply(
-        frames, weight, gain, shift, reading, sizes, eps, linear
+        frames, weight, gain, shift, reading, sizes, eps, linear, keep
     )
     return made
 
@@ -78,8 +80,8 @@ class _PatchSum(torch.autograd.Function):
         sizes: native.ImageSizes,
         eps: float | None,
         linear: bool,
+        keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        keep = any(ctx.needs_input_grad) and weight.shape[1] >= _KEPT_INPUTS
         layer = native.ImageLayer(lay_out(frames, reading), weight, reading, sizes, keep)
         mean = variance = frames.new_empty(0)
         scale, offset = gain, shift
@@ -114,4 +116,4 @@ class _PatchSum(torch.autograd.Function):
             to_shift = own
         if back is not None:
             back = take_back(back, ctx.reading, ctx.shape, ctx.order)
-        return back, to_weight, to_gain, to_shift, None, None, None, None
+        return back, to_weight, to_gain, to_shift, None, None, None, None, None

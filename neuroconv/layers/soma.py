@@ -73,8 +73,8 @@ class SomaFilter(nn.Module):
     def _mixed(self, lying: Tensor) -> Tensor:
         """Contiguous currents (T, ...) by the shared filter."""
         if native.takes(lying, self.weight):
-            filtered: Tensor = _Filtered.apply(lying, self.weight)
-            return filtered
+            filtered: Tensor = _Filtered.apply(lying.flatten(1), self.weight)
+            return filtered.view(lying.shape)
         return _product(lying, self.weight)
 
     def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
@@ -88,27 +88,25 @@ class SomaFilter(nn.Module):
 
 
 class _Filtered(torch.autograd.Function):
-    """Maps (T, ...) by taps (K,), on the CPU (`layers.native`)."""
+    """Maps (T, L) by taps (K,), on the CPU (`layers.native`)."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, taps: Tensor) -> Tensor:
         ctx.save_for_backward(maps, taps)
-        return _native(maps, taps).rate().view_as(maps)
+        return native.Soma(maps, taps, 1, None, None, False).rate()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         maps, taps = ctx.saved_tensors
+        asked = ctx.needs_input_grad
         if torch.is_grad_enabled():  # to be differentiated again
             product = _product(maps, taps)
-            again = torch.autograd.grad(product, (maps, taps), grad, create_graph=True)
-            return again[0], again[1]
-        asked = (*ctx.needs_input_grad, False)
-        back, to_taps, _ = _native(maps, taps).gradients(grad.contiguous(), None, asked)
-        return None if back is None else back.view_as(maps), to_taps
-
-
-def _native(maps: Tensor, taps: Tensor) -> native.Soma:
-    return native.Soma(maps.view(len(maps), -1), taps, 1, None, None, False)
+            sources = [each for each, needed in zip((maps, taps), asked, strict=True) if needed]
+            found = iter(torch.autograd.grad(product, sources, grad, create_graph=True))
+            return next(found) if asked[0] else None, next(found) if asked[1] else None
+        soma = native.Soma(maps, taps, 1, None, None, False)
+        back, to_taps, _ = soma.gradients(grad.contiguous(), None, (*asked, False))
+        return back, to_taps
 
 
 def _product(maps: Tensor, taps: Tensor) -> Tensor:

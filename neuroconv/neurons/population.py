@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.layers import native_tree
+from neuroconv.layers.autocast import autocast_dtype
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.cache import FilterCache
 from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
@@ -385,6 +386,9 @@ class Population(nn.Module):
         self.synapses.check(activity)
         tree = self.tree()
         weight, filters = self.synapses.effective_weight(), self.dendrites.taps()
+        weight = weight.to(filters.dtype)
+        if autocast_dtype(activity) is None:
+            activity = activity.to(filters.dtype)
         made = None
         if not self.training:
             sources = (*self.synapses.weight_sources(), self.dendrites.weight)

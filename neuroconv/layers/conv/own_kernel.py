@@ -26,7 +26,7 @@ def native_conv(
 ) -> Tensor:
     """As `unrolled_conv`, where `takes` says so: (steps, N, O, B), dendrite by dendrite."""
     result: Tensor = _Conv.apply(sheet, filters, bias, mode, steps)
-    return result
+    return result[..., : len(sheet)]
 
 
 class _Job:
@@ -48,7 +48,7 @@ class _Job:
     def trees(self, cells: slice, bias: Tensor | None) -> native.Trees:
         points = self.sheet[:, cells]
         sample, neuron, step, site, dendrite = points.stride()
-        cell, along, across = (torch.arange(points.shape[axis]) for axis in (1, 3, 4))
+        cell, along, across = (torch.arange(points.shape[axis], device="cpu") for axis in (1, 3, 4))
         place = (across[:, None] * dendrite + along * site).flatten()
         first = cell[:, None] * neuron + place
         heard = native.Heard(points, first, step, sample, self.time_steps, len(points))
@@ -67,7 +67,7 @@ class _Conv(torch.autograd.Function):
         result = sheet.new_empty(steps, job.neurons, job.reach.outputs, job.samples)
         for cells in job.cells():
             job.trees(cells, None if bias is None else bias[cells]).potentials(result[:, cells])
-        return result[..., : len(sheet)]
+        return result
 
     @staticmethod
     @once_differentiable
@@ -75,7 +75,7 @@ class _Conv(torch.autograd.Function):
         sheet, filters = ctx.saved_tensors
         to_sheet, to_filters, to_bias = ctx.needs_input_grad[:3]
         job = _Job(sheet, filters, ctx.mode, len(grad))
-        grad = native.whole_vectors(grad)
+        grad = grad.contiguous()
         sites, dendrites = job.plane
         shape = (job.neurons, job.time_steps, dendrites, sites, len(sheet))
         grad_sheet = sheet.new_empty(shape) if to_sheet else None

@@ -25,8 +25,8 @@ def sheet_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, input
     """
     sites, (rows, columns) = sheet[0], output_size(sheet, taps, mode)
     line = sites + rows - 1
-    dendrite = torch.arange(inputs) // sites
-    site = torch.arange(inputs) % sites
+    dendrite = torch.arange(inputs, device="cpu") // sites
+    site = torch.arange(inputs, device="cpu") % sites
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
     place = tap[:, dendrite] * line + (sites - 1 - site)
     ends = (first * sites).clamp(max=inputs), (last * sites).clamp(max=inputs)
@@ -36,10 +36,10 @@ def sheet_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, input
 
 @lru_cache(maxsize=256)
 def claw_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int) -> Reach:
-    """Of inputs that reach all sites of one dendrite each, with `layers.joining.claw_taps`."""
+    """Of inputs that reach all sites of one dendrite each, with `layers.joining.Joining.along`."""
     rows, columns = output_size(sheet, taps, mode)
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
-    dendrite = torch.arange(inputs)
+    dendrite = torch.arange(inputs, device="cpu")
     place = (tap[:, :inputs] * sheet[1] + dendrite) * rows
     ends = first.clamp(max=inputs), last.clamp(max=inputs)
     return Reach(rows, place.contiguous(), *ends, (taps[1] + 1) * sheet[1] * rows)
@@ -73,8 +73,8 @@ def _across(dendrites: int, columns: int, taps: int, mode: Mode) -> tuple[Tensor
     """(C, D): which tap joins a dendrite to one that comes out, one past the last where none does;
     and the dendrites, first and one past the last, that reach each."""
     before = padding(taps, mode)[0]
-    column = torch.arange(columns)
-    tap = torch.arange(dendrites) + before - column[:, None]
+    column = torch.arange(columns, device="cpu")
+    tap = torch.arange(dendrites, device="cpu") + before - column[:, None]
     tap = torch.where((tap >= 0) & (tap < taps), tap, taps)
     first = (column - before).clamp(min=0)
     return tap, first, (column - before + taps).clamp(max=dendrites)

@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,23 +29,25 @@ class BuildError(RuntimeError):
     """A library that cannot be made; the message says why."""
 
 
-def find_compiler() -> str:
-    """The C++ compiler: what the variable CXX names, else c++, g++ or clang++.
+def find_compiler() -> list[str]:
+    """The C++ compiler's command: what the variable CXX says, else c++, g++ or clang++.
 
     Raises:
         BuildError: there is none.
     """
     named = os.environ.get("CXX")
-    for name in [named] if named else ["c++", "g++", "clang++"]:
+    for command in [named] if named else ["c++", "g++", "clang++"]:
+        name, *options = shlex.split(command)
         if (path := shutil.which(name)) is not None:
-            return path
+            return [path, *options]
     looked = f"CXX={named!r} names none" if named else "neither c++, g++ nor clang++ is on PATH"
     raise BuildError(f"no C++ compiler: {looked}")
 
 
 def cache_folder() -> Path:
     """Where libraries are kept: as NEUROCONV_CACHE says, by default ~/.cache/neuroconv."""
-    return Path(os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv").expanduser()
+    named = os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv"
+    return Path(named).expanduser().resolve()
 
 
 def library() -> ctypes.CDLL:
@@ -66,6 +69,8 @@ def _library() -> ctypes.CDLL | BuildError:
         return _load()
     except BuildError as error:
         return error
+    except (OSError, RuntimeError) as error:
+        return BuildError(f"{error}; NEUROCONV_CACHE names the folder to keep them in")
 
 
 def _load() -> ctypes.CDLL:
@@ -73,18 +78,15 @@ def _load() -> ctypes.CDLL:
     compiler = find_compiler()
     # Whatever could make another library, the processor too: home folders are shared by machines.
     told = [*(folder.joinpath(name).read_text() for name in (*SOURCES, *_HEADERS)), *_FLAGS]
-    told += [compiler, _version(compiler), _processor()]
+    told += [*compiler, _version(compiler), _processor()]
     name = hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
     path = cache_folder() / f"kernels-{name}.so"
-    try:
-        if not path.exists():
-            _compile(compiler, [folder / name for name in SOURCES], path)
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"{path}: {error}") from error
+    if not path.exists():
+        _compile(compiler, [folder / name for name in SOURCES], path)
+    return ctypes.CDLL(str(path))
 
 
-def _compile(compiler: str, sources: list[Path], path: Path) -> None:
+def _compile(compiler: list[str], sources: list[Path], path: Path) -> None:
     """The files side by side, and then the library: by renaming, as several processes may try."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if sys.stderr.isatty():
@@ -94,7 +96,7 @@ def _compile(compiler: str, sources: list[Path], path: Path) -> None:
         flags = [flag for flag in _FLAGS if flag != "-shared"]
         running = [
             subprocess.Popen(
-                [compiler, *flags, "-c", str(source), "-o", str(made)],
+                [*compiler, *flags, "-c", str(source), "-o", str(made)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
             for source, made in zip(sources, objects, strict=True)
@@ -102,19 +104,19 @@ def _compile(compiler: str, sources: list[Path], path: Path) -> None:
         said = [process.communicate()[0] for process in running]
         for process, words in zip(running, said, strict=True):
             if process.returncode:
-                raise BuildError(f"{compiler} fails: {words.strip()[-500:]}")
+                raise BuildError(f"{compiler[0]} fails: {words.strip()[-500:]}")
         made = Path(held) / path.name
         linked = subprocess.run(
-            [compiler, *_FLAGS, *map(str, objects), "-o", str(made)],
+            [*compiler, *_FLAGS, *map(str, objects), "-o", str(made)],
             capture_output=True, text=True,
         )  # fmt: skip
         if linked.returncode:
-            raise BuildError(f"{compiler} fails: {linked.stderr.strip()[-500:]}")
+            raise BuildError(f"{compiler[0]} fails: {linked.stderr.strip()[-500:]}")
         made.replace(path)
 
 
-def _version(compiler: str) -> str:
-    found = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+def _version(compiler: list[str]) -> str:
+    found = subprocess.run([*compiler, "--version"], capture_output=True, text=True)
     return found.stdout
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from neuroconv.layers.counting import is_counting
 from neuroconv.layers.native.build import BuildError, library
@@ -32,7 +33,7 @@ def native_kernels(enabled: bool) -> Iterator[None]:
 def state() -> str:
     """Whether the kernels are used here: "on", or "off" and why."""
     if not _ENABLED.get():
-        return "off: NEUROCONV_NATIVE=0"
+        return "off: left out by NEUROCONV_NATIVE=0 or native_kernels(False)"
     try:
         library()
     except BuildError as error:
@@ -41,30 +42,45 @@ def state() -> str:
 
 
 def takes(*tensors: Tensor) -> bool:
-    """Whether the kernels compute with these tensors: float32 or float64 on the CPU, and not empty.
+    """Whether the kernels compute with these tensors: all of one dtype, float32 or float64, on the
+    CPU, and not empty.
 
-    Under a counter torch's operators run, which it sees.
+    Under a counter torch's operators run, which it sees; under transforms of torch.func and forward
+    differentiation they do too.
     """
-    first = tensors[0]
     return (
-        first.is_cpu
-        and first.dtype in DTYPES
-        and all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)  # no fake ones
-        and all(each.dtype == first.dtype and each.numel() > 0 for each in tensors)
+        all(map(_is_plain, tensors))
+        and all(each.dtype == tensors[0].dtype for each in tensors)
         and _ENABLED.get()
         and not is_counting()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
         and state() == "on"
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    known = type(tensor) in (Tensor, torch.nn.Parameter)  # no fake ones
+    here = tensor.is_cpu and tensor.dtype in DTYPES and not tensor.is_neg()
+    return known and here and tensor.numel() > 0
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
     """A kernel by its name and the dtype, on all of torch's threads.
 
     Tensors go by their memory, which has to be contiguous; integers as 64 bits, flags too.
+
+    Raises:
+        TypeError: a tensor of another device or dtype than a kernel reads.
     """
     given: list[Any] = []
     for each in arguments:
         if isinstance(each, Tensor):
+            if not each.is_cpu or each.dtype not in (like.dtype, torch.float64, torch.int64):
+                raise TypeError(
+                    f"{name} got a {each.dtype} tensor on {each.device}; expected {like.dtype} on "
+                    "the CPU"
+                )
             assert each.is_contiguous()
             given.append(ctypes.c_void_p(each.data_ptr()))
         elif isinstance(each, int):

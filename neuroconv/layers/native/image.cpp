@@ -150,16 +150,20 @@ struct Layer {
         move((step * s.places() + first + row) * s.units, row * s.wide + step * s.units);
   }
 
-  // `run(tile)` over the tiles of a thread's share. Tiles are the same for any number of threads.
+  // `run(tile)` over the tiles of a thread's share: of whole samples, or also of their columns.
+  // Tiles are the same for any number of threads.
   template <typename Run>
-  void each_tile(Index thread, Index threads, Run run) const {
+  void each_tile(Index thread, Index threads, bool by_columns, Run run) const {
     const Index high = std::min(kTileRows, s.rows), many = kTileRows / high;
-    const Index groups = (s.samples + many - 1) / many;
-    for (Index group = groups * thread / threads; group < groups * (thread + 1) / threads; ++group)
-      for (Index column = 0; column < s.columns; ++column)
+    const Index groups = (s.samples + many - 1) / many, parts = by_columns ? s.columns : 1;
+    const Index tasks = groups * parts, columns = s.columns / parts;
+    for (Index task = tasks * thread / threads; task < tasks * (thread + 1) / threads; ++task) {
+      const Index sample = task / parts * many, first = task % parts * columns;
+      for (Index column = first; column < first + columns; ++column)
         for (Index start = 0; start < s.rows; start += high)
-          run({column, group * many, std::min(many, s.samples - group * many), start,
+          run({column, sample, std::min(many, s.samples - sample), start,
                std::min(high, s.rows - start)});
+    }
   }
 };
 
@@ -234,7 +238,7 @@ void sum(const Layer<Real>& layer, const Stage<Real>& stage, Real* total, int th
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
     std::vector<Real> held(kTileRows * s.wide), sums(kTileRows * s.wide);
-    layer.each_tile(thread, threads, [&](const Tile& tile) {
+    layer.each_tile(thread, threads, true, [&](const Tile& tile) {
       for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
         const Real* by = stage.scale + dendrite * s.wide;
@@ -290,7 +294,7 @@ void statistics(const Layer<Real>& layer, double* mean, double* variance, int th
       std::fill(squared.begin(), squared.end(), Real(0));
       places += added, added = 0;
     };
-    layer.each_tile(thread, threads, [&](const Tile& tile) {
+    layer.each_tile(thread, threads, true, [&](const Tile& tile) {
       for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
         const Real* values = layer.potentials_of(dendrite, tile, held.data());
         const Index at = dendrite * s.wide;
@@ -325,7 +329,7 @@ void sums(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
   for (int thread = 0; thread < threads; ++thread) {
     all[thread].assign(s.dendrites * 2 * s.wide, 0.0);
     std::vector<Real> held(kTileRows * s.wide), pushed(kTileRows * s.wide);
-    layer.each_tile(thread, threads, [&](const Tile& tile) {
+    layer.each_tile(thread, threads, true, [&](const Tile& tile) {
       layer.each_place(tile, [&](Index there, Index here) {
         copy_units(pushed.data() + here, grad + there, s.units);
       });
@@ -452,7 +456,7 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
       std::fill(met.begin(), met.end(), Real(0));
       added = 0;
     };
-    layer.each_tile(thread, threads, [&](const Tile& tile) {
+    layer.each_tile(thread, threads, false, [&](const Tile& tile) {
       layer.each_place(tile, [&](Index there, Index here) {
         copy_units(pushed.data() + here, grad + there, s.units);
       });

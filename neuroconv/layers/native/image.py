@@ -70,14 +70,15 @@ class ImageLayer:
             self.kept = room.new_empty(self.dendrites, sizes.places, self.wide)
         starts = [reading.piece(room, each) for each in range(self.dendrites)]
         self.pieces = torch.tensor(
-            [piece.storage_offset() - room.storage_offset() for piece in starts]
+            [piece.storage_offset() - room.storage_offset() for piece in starts], device="cpu"
         )
         own = sizes
         self.numbers = torch.tensor(
             [
                 self.dendrites, own.samples, own.columns, own.rows, room.shape[3], own.row_stride,
                 own.branches, own.steps, own.channels, own.units, self.wide, self.deep,
-            ]
+            ],
+            device="cpu",
         )  # fmt: skip
 
     def total(self, scale: Tensor | None, offset: Tensor | None, linear: bool) -> Tensor:
@@ -145,7 +146,7 @@ class ImageLayer:
 
     def _across(self, values: Tensor) -> Tensor:
         """(D, U) repeated over the steps, (D, wide)."""
-        repeated = values.repeat(1, self.sizes.steps)
+        repeated = values.to(self.room.dtype).repeat(1, self.sizes.steps)
         return F.pad(repeated, (0, self.wide - self.outputs))
 
     def _by_step(self, values: Tensor) -> Tensor:

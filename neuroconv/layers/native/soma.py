@@ -88,7 +88,9 @@ class Soma:
 
     def _across(self, values: Tensor | None) -> Tensor | None:
         """(U,) repeated along a tile."""
-        return None if values is None else values.repeat(max(1, _TILE // self.units))
+        if values is None:
+            return None
+        return values.to(self.maps.dtype).repeat(max(1, _TILE // self.units))
 
     def _call(self, name: str, *rest: Tensor | None) -> None:
         call(name, self.maps, *self._operands, *rest)

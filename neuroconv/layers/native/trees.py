@@ -78,7 +78,8 @@ class Heard(NamedTuple):
 def whole_vectors(samples_last: Tensor) -> Tensor:
     """(..., B) -> (..., B'), contiguous, with zeros for samples that are not there."""
     missing = -samples_last.shape[-1] % LANES
-    return F.pad(samples_last, (0, missing)) if missing else samples_last.contiguous()
+    whole = F.pad(samples_last, (0, missing)) if missing else samples_last
+    return whole.contiguous()  # padding keeps an order of memory that it knows
 
 
 class Trees:
@@ -113,7 +114,8 @@ class Trees:
                 len(taps), neurons, self.samples, heard.steps, taps.shape[1], self.index.shape[1],
                 len(reach.first), reach.rows, reach.numbers, heard.step, heard.sample,
                 heard.samples, heard.steps - steps, reach.sites, reach.branches, reach.before,
-            ]
+            ],
+            device="cpu",
         )  # fmt: skip
         self._operands = (
             self.numbers, memory(heard.numbers), self.index, self.weight, self.taps, reach.place,
