@@ -38,6 +38,7 @@ def tree_current(
     bias: Tensor | None,
     tree: Tree,
     responses: Tensor | None = None,
+    taps: Tensor | None = None,
 ) -> Tensor:
     """The dendrites' rates, summed over the dendrites of each neuron.
 
@@ -48,13 +49,15 @@ def tree_current(
         bias: resting potentials of the dendrites, (N, D'), or None.
         tree: the rest.
         responses: what `tree_responses` made of weights and filters, to be used while no gradient
-            is asked for; made anew if None.
+            is asked for; made anew if None. With them the kernels of `layers.native_tree` are left
+            out.
+        taps: for those kernels, what `tree_responses(..., native=True)` made; made anew if None.
 
     Returns:
         the sum, (B, N, T): of mode "per_dendrite" too.
     """
     neurons, columns = len(filters), tree.mode == "per_dendrite"
-    if responses is None:
+    if responses is None and taps is None:
         filters = within(filters, int(activity.shape[2]))
     if columns:
         weight, filters, bias, tree = _columns(weight, filters, bias, tree)
@@ -69,8 +72,8 @@ def tree_current(
     with as_they_are(activity):
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             total = _traced(activity, weight, filters, bias, tree)
-        elif native_tree.takes(activity, weight, filters, tree):
-            total = native_tree.native_sum(activity, weight, filters, bias, tree, responses)
+        elif responses is None and native_tree.takes(activity, weight, filters, tree):
+            total = native_tree.native_sum(activity, weight, filters, bias, tree, taps)
         else:
             total = _Tree.apply(activity, weight, filters, bias, tree, responses)
     if columns:  # add the dendrites of a neuron

@@ -389,14 +389,14 @@ class Population(nn.Module):
         weight = weight.to(filters.dtype)
         if autocast_dtype(activity) is None:
             activity = activity.to(filters.dtype)
-        made = None
+        made, native = None, native_tree.takes(activity, weight, filters, tree)
         if not self.training:
             sources = (*self.synapses.weight_sources(), self.dendrites.weight)
             numbers = response_numbers(filters.shape, tree)
-            native = native_tree.takes(activity, weight, filters, tree)
             make = partial(tree_responses, weight, filters, tree, native)
             made = self._responses.get(sources, (tree.claw, native), numbers, make)
-        total = tree_current(activity, weight, filters, self.dendrites.bias, tree, made)
+        kept = {"taps" if native else "responses": made}
+        total = tree_current(activity, weight, filters, self.dendrites.bias, tree, **kept)
         return self.summation.law_of(total * self.summation.scale)
 
     def train(self, mode: bool = True) -> Self:

@@ -4,7 +4,7 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -439,29 +439,49 @@ def test_what_the_kernels_take() -> None:
         assert not takes(torch.zeros(1))
 
 
-SAYS = "from neuroconv.layers.native import state; print(state())"
-
-
-def said(**environment: str) -> str:
-    """What a new process says of its kernels."""
+def test_the_environment_leaves_the_kernels_out() -> None:
+    says = "from neuroconv.layers.native import state; print(state())"
     run = subprocess.run(
-        [sys.executable, "-c", SAYS],
-        env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", says],
+        env={**os.environ, "NEUROCONV_NATIVE": "0"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return run.stdout.strip()
+    assert run.stdout.startswith("off: left out by NEUROCONV_NATIVE=0")
 
 
-def test_without_a_compiler_it_says_why(tmp_path: Path) -> None:
-    assert said(NEUROCONV_NATIVE="0").startswith("off: left out by NEUROCONV_NATIVE=0")
-    missing = said(CXX="no-such-compiler", NEUROCONV_CACHE=str(tmp_path))
-    assert missing == "off: no C++ compiler: CXX='no-such-compiler' names none"
-    assert said(CXX="false", NEUROCONV_CACHE=str(tmp_path)).startswith("off: ")
-    assert "false fails" in said(CXX="false", NEUROCONV_CACHE=str(tmp_path))
-    file = tmp_path / "file"
-    file.touch()
-    assert str(file) in said(NEUROCONV_CACHE=str(file))
-    assert "NEUROCONV_CACHE" in said(NEUROCONV_CACHE=str(file))
-    assert not list(tmp_path.glob("*.so"))
+@pytest.fixture
+def built_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The library is looked for once more, and again after the test."""
+    build._library.cache_clear()
+    yield
+    monkeypatch.undo()
+    build._library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "folder", "words"),
+    [
+        ("no-such-compiler", "cache", "off: no C++ compiler: CXX='no-such-compiler' names none"),
+        ("false", "cache", "false fails"),
+        (None, "file", "NEUROCONV_CACHE names the folder"),
+    ],
+)
+def test_without_a_library_it_says_why(
+    compiler: str | None,
+    folder: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    built_anew: None,
+) -> None:
+    (tmp_path / "file").touch()
+    if compiler is not None:
+        monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("NEUROCONV_CACHE", str(tmp_path / folder))
+    for _ in range(2):  # and does not try again
+        assert words in state()
+    assert not takes(torch.zeros(1))
+    Granule(20, 9)(torch.rand(6, 20, 5))
+    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_a_compiler_may_have_options(monkeypatch: pytest.MonkeyPatch) -> None:
