@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from neuroconv.flops import Peak, Timing
+from neuroconv.layers.native import state
 from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,12 @@ def data_root() -> Path:
             f"(NEUROCONV_DATA={named!r}; without it, ../shared/data beside the project)"
         )
     return root.resolve()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """The CPU's kernels are made before any test, and not in one that takes the time."""
+    state()
 
 
 @pytest.fixture(autouse=True)

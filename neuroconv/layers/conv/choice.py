@@ -8,6 +8,8 @@ times; `experiments/bench/calibrate.py` and `calibrate_trees.py` measure and fit
 
 import math
 
+import torch
+
 from neuroconv.layers import native
 from neuroconv.layers.checks import check_choice
 from neuroconv.layers.conv.costs import fft_products, matmul_form, matmul_macs
@@ -155,6 +157,8 @@ def joins_tree(
 
 def runs_native(job: Job, device: str) -> bool:
     """Whether products of small matrices run by the CPU's own kernels (`layers.native`)."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return device != "cuda" and job.batch >= native.LEAST_SAMPLES and native.state() == "on"
 
 

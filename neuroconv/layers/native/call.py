@@ -45,9 +45,11 @@ def takes(*tensors: Tensor) -> bool:
     """Whether the kernels compute with these tensors: all of one dtype, float32 or float64, on the
     CPU, and not empty.
 
-    Under a counter torch's operators run, which it sees; under transforms of torch.func and forward
-    differentiation they do too.
+    Under a counter torch's operators run, which it sees; so they do for tracers and compilers, and
+    under transforms of torch.func and forward differentiation.
     """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return (
         all(map(_is_plain, tensors))
         and all(each.dtype == tensors[0].dtype for each in tensors)
