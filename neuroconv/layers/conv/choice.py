@@ -180,7 +180,7 @@ def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
     trees = job.as_columns()
     heard = -(-axons // (trees.neurons // job.neurons))
     steps, (rows, cols) = job.sheet[0], output_size(*trees.plane)
-    samples = trees.neurons * _whole_vectors(job.batch)
+    samples = trees.neurons * native.whole(job.batch)
     sites = -(-heard // trees.sheet[2])  # that an axon each ends on, of a dendrite
     macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, trees.taps[1])
     packed = trees.neurons * job.taps[0] * (trees.taps[2] + 1) * rows * trees.sheet[2]
@@ -191,10 +191,6 @@ def _native_pairs(job: Job) -> int:
     """Of a job in columns, pairs of steps and dendrites that are joined."""
     across = axis_pairs(job.sheet[2], job.taps[2], job.mode)
     return step_pairs(job.sheet[0], job.taps[0], job.asked) * across
-
-
-def _whole_vectors(batch: int) -> int:
-    return -(-batch // native.LANES) * native.LANES
 
 
 def model_seconds(
@@ -256,7 +252,7 @@ def model_terms(job: Job, with_native: bool = False) -> dict[str, tuple[float, .
     form = matmul_form(job)
     macs = samples * matmul_macs(job)[form]
     if form == "unrolled" and with_native:
-        vectors = cells * _whole_vectors(job.batch)
+        vectors = cells * native.whole(job.batch)
         macs = vectors * _native_pairs(job) * native.multiplied_sites(sites, rows, branches)
         moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
         terms["unrolled, native"] = (1, macs, moved, cells * steps * cols)

@@ -39,7 +39,7 @@ class _Job:
         self.inputs = sites * dendrites
         taps = (int(filters.shape[2]), int(filters.shape[3]))
         self.reach = sheet_reach(self.plane, taps, mode, self.inputs)
-        self.samples = batch + -batch % native.LANES
+        self.samples = native.whole(batch)
 
     def cells(self) -> Iterator[slice]:
         each = self.time_steps * self.inputs * self.samples

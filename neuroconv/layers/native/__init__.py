@@ -6,11 +6,10 @@ NEUROCONV_NATIVE=0 leaves it out.
 
 """
 
-from neuroconv.layers.native.call import DTYPES, native_kernels, state, takes
+from neuroconv.layers.native.call import DTYPES, native_kernels, state, takes, whole
 from neuroconv.layers.native.image import ImageLayer, ImageSizes
 from neuroconv.layers.native.soma import Soma
 from neuroconv.layers.native.trees import (
-    LANES,
     LEAST_SAMPLES,
     Heard,
     Reach,
@@ -22,7 +21,6 @@ from neuroconv.layers.native.trees import (
 
 __all__ = [
     "DTYPES",
-    "LANES",
     "LEAST_SAMPLES",
     "Heard",
     "ImageLayer",
@@ -35,5 +33,6 @@ __all__ = [
     "native_kernels",
     "state",
     "takes",
+    "whole",
     "whole_vectors",
 ]

@@ -15,6 +15,7 @@ from neuroconv.layers.counting import is_counting
 from neuroconv.layers.native.build import BuildError, library
 
 DTYPES = (torch.float32, torch.float64)
+LANES = 16  # numbers are padded to whole vectors of the widest registers
 _ENABLED: ContextVar[bool] = ContextVar(
     "native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0"
 )
@@ -94,6 +95,11 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
     function = getattr(library(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
     function.restype = None
     function(*given, ctypes.c_int64(torch.get_num_threads()))
+
+
+def whole(numbers: int) -> int:
+    """So many numbers, padded to whole vectors."""
+    return -(-numbers // LANES) * LANES
 
 
 def memory(tensor: Tensor) -> ctypes.c_void_p:

@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.native.call import call
+from neuroconv.layers.native.call import call, whole
 from neuroconv.layers.patches import Reading
-
-_LANES = 16  # numbers are padded to whole vectors of the widest registers
 
 
 class ImageSizes(NamedTuple):
@@ -63,7 +61,7 @@ class ImageLayer:
     ) -> None:
         self.room, self.weight, self.sizes = room, weight, sizes
         self.dendrites, self.inputs, self.outputs = weight.shape
-        self.wide, self.deep = _whole(self.outputs), _whole(self.inputs)
+        self.wide, self.deep = whole(self.outputs), whole(self.inputs)
         self.packed = F.pad(weight.detach(), (0, self.wide - self.outputs)).contiguous()
         self.kept, self._made = kept, kept is not None
         if keep:
@@ -157,7 +155,3 @@ class ImageLayer:
         operands = (self.room, self.pieces, self.packed, self.kept, int(self._made))
         call(name, self.room, self.numbers, *operands, *rest)
         self._made = self.kept is not None
-
-
-def _whole(numbers: int) -> int:
-    return -(-numbers // _LANES) * _LANES

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.native.call import call, memory
+from neuroconv.layers.native.call import call, memory, whole
 
-LANES = 16  # samples are padded to whole vectors of the widest registers
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 LEAST_SAMPLES = 4  # fewer leave most of a vector empty
 # Numbers that a call holds beside its operands: more neurons take more calls.
@@ -77,9 +76,9 @@ class Heard(NamedTuple):
 
 def whole_vectors(samples_last: Tensor) -> Tensor:
     """(..., B) -> (..., B'), contiguous, with zeros for samples that are not there."""
-    missing = -samples_last.shape[-1] % LANES
-    whole = F.pad(samples_last, (0, missing)) if missing else samples_last
-    return whole.contiguous()  # padding keeps an order of memory that it knows
+    missing = whole(samples_last.shape[-1]) - samples_last.shape[-1]
+    padded = F.pad(samples_last, (0, missing)) if missing else samples_last
+    return padded.contiguous()  # padding keeps an order of memory that it knows
 
 
 class Trees:
@@ -108,7 +107,7 @@ class Trees:
         self.index = heard.first.contiguous()
         self.weight = None if weight is None else weight.contiguous()
         self.taps, self.bias = taps.contiguous(), None if bias is None else bias.contiguous()
-        self.samples = heard.samples + -heard.samples % LANES
+        self.samples = whole(heard.samples)
         self.numbers = torch.tensor(
             [
                 len(taps), neurons, self.samples, heard.steps, taps.shape[1], self.index.shape[1],
