@@ -38,18 +38,15 @@ inline void in_blocks(Index count, Run run, Index most = kMost<Real>) {
   }
 }
 
-template <typename Real, int P, int V>
+// Written where it is, or past the caches.
+template <typename Real, bool kPast = false, int P, int V>
 INLINED void put(const Vector<Real> (&acc)[P][V], Real* to, Index wide) {
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store(to + p * wide + v * kLanes<Real>, acc[p][v]);
-}
-
-template <typename Real, int P, int V>
-INLINED void put_past(const Vector<Real> (&acc)[P][V], Real* to, Index wide) {
-#pragma GCC unroll 8
-  for (int p = 0; p < P; ++p)
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store_past(to + p * wide + v * kLanes<Real>, acc[p][v]);
+    for (int v = 0; v < V; ++v) {
+      Real* at = to + p * wide + v * kLanes<Real>;
+      if constexpr (kPast) store_past(at, acc[p][v]);
+      else store(at, acc[p][v]);
+    }
 }

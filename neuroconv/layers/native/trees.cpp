@@ -211,7 +211,7 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
             trees.template potentials<M, V>(neuron, step, row, column, held, acc);
             if (potential) {
               Real* to = potential + (at * s.outputs() + column * s.rows + row) * s.samples;
-              if (past) put_past<Real>(acc, to + sample, s.samples);
+              if (past) put<Real, true>(acc, to + sample, s.samples);
               else put<Real>(acc, to + sample, s.samples);
             } else {
 #pragma GCC unroll 8
