@@ -98,22 +98,6 @@ class Joining:
             to_filters = reroll(whole, filters.shape, sheet, self.tree.mode)
         return to_weight, to_filters
 
-    def along(self, weight: Tensor, filters: Tensor) -> Tensor:
-        """Of a claw, weights and taps joined along the sites: the potential that a dendrite's axon
-        leaves by each tap across, the last of which is zero, (N, K * (K_D + 1), D * P')."""
-        assert self.claw is not None
-        return self.claw.along_sites(weight, filters)
-
-    def taken_apart(
-        self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """As `gradients`, of what `along` gave."""
-        assert self.claw is not None
-        padded = F.pad(filters, (0, 1))
-        along = grad.view(len(grad), self.k_time * padded.shape[3], -1)
-        to_weight, taps = self.claw.gradients_along(along, weight, padded, asked)
-        return to_weight, None if taps is None else taps[..., :-1]
-
     def _spread(self, filters: Tensor) -> Tensor:
         return unroll(filters, self.tree.sheet, self.tree.mode).unflatten(1, (self.k_time, -1))
 
@@ -147,11 +131,6 @@ class _Claw:
         numbers = F.pad(grad.reshape(len(grad), -1), (0, 1))
         along = numbers.gather(1, self.back.expand(len(grad), -1))
         along = along.view(len(grad), self.k_time * self.across, -1)
-        return self.gradients_along(along, weight, filters, asked)
-
-    def gradients_along(
-        self, along: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
         to_weight = to_filters = None
         if asked[0]:
             taps = filters.transpose(2, 3).flatten(1, 2)
@@ -165,7 +144,7 @@ class _Claw:
             to_weight = own.flatten(1)[:, : weight.shape[1]]
         if asked[1]:
             taps = torch.bmm(along, self._windows(weight))
-            shape = (-1, self.k_time, filters.shape[3], self.branches)
+            shape = (-1, self.k_time, self.across, self.branches)
             to_filters = taps.view(shape).transpose(2, 3)
         return to_weight, to_filters
 

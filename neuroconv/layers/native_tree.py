@@ -1,8 +1,7 @@
 """A dendritic tree as one stage, on the CPU by kernels of our own.
 
 A neuron hears its axons, filters, rectifies and sums for some samples at a time, all in the cache;
-the backward pass does it again. Weights and taps of a claw are joined along its sites alone: the
-kernel finds by itself which of them reach a dendrite.
+the backward pass does it again. Weights and taps of a claw are joined there too, along its sites.
 
 Shapes: as in `layers.tree`.
 """
@@ -16,9 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from neuroconv.layers import native
 from neuroconv.layers.autocast import autocast_dtype
-from neuroconv.layers.conv.reach import claw_reach, sheet_reach, sheet_taps, sheet_taps_back
+from neuroconv.layers.conv.reach import claw_reach, sheet_reach
 from neuroconv.layers.conv.sizes import plain_sizes
-from neuroconv.layers.joining import Joining, Tree
+from neuroconv.layers.joining import Tree
 
 
 def takes(activity: Tensor, weight: Tensor, filters: Tensor, tree: Tree) -> bool:
@@ -30,28 +29,11 @@ def takes(activity: Tensor, weight: Tensor, filters: Tensor, tree: Tree) -> bool
 
 
 def native_sum(
-    activity: Tensor,
-    weight: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    tree: Tree,
-    taps: Tensor | None,
+    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: Tree
 ) -> Tensor:
-    """The rates of each neuron's dendrites, summed, (T, N, B), where `takes` says so.
-
-    Args:
-        taps: what `native_taps` made of weights and filters; made anew if None.
-    """
-    total: Tensor = _Sum.apply(activity, weight, filters, bias, tree, taps)
+    """The rates of each neuron's dendrites, summed, (T, N, B), where `takes` says so."""
+    total: Tensor = _Sum.apply(activity, weight, filters, bias, tree)
     return total[..., : len(activity)]
-
-
-def native_taps(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
-    """The taps as the kernels read them, (N, K, S): of a claw with its weights."""
-    if not tree.claw:
-        return sheet_taps(filters, tree.sheet, tree.mode)
-    along = Joining(filters, tree).along(weight, filters)
-    return along.view(len(filters), filters.shape[1], -1)
 
 
 def _reach(filters: torch.Size, tree: Tree) -> native.Reach:
@@ -79,19 +61,15 @@ class _Job:
 
     def cells(self) -> Iterator[slice]:
         back = self.time_steps * self.tree.axons * self.rows.shape[-1]
-        taps = self.reach.numbers * int(self.filters.shape[1])
-        return native.cells_at_once(self.neurons, back + taps)
+        return native.cells_at_once(self.neurons, back)
 
-    def taps(self, cells: slice) -> Tensor:
-        return native_taps(self.weight[cells], self.filters[cells], self.tree)
-
-    def trees(self, cells: slice, taps: Tensor) -> native.Trees:
+    def trees(self, cells: slice) -> native.Trees:
         samples = int(self.rows.shape[-1])
         first, step = self.heard[cells] * samples, self.axons * samples
         heard = native.Heard(self.rows, first, step, 1, self.time_steps, samples)
-        weight = None if self.tree.claw else self.weight[cells]
         bias = None if self.bias is None else self.bias[cells].to(self.rows.dtype)
-        return native.Trees(heard, self.neurons, self.reach, weight, taps, bias, self.time_steps)
+        learned = (self.weight[cells], self.filters[cells], bias)
+        return native.Trees(heard, self.neurons, self.reach, *learned, self.time_steps)
 
 
 class _Sum(torch.autograd.Function):
@@ -103,16 +81,12 @@ class _Sum(torch.autograd.Function):
         filters: Tensor,
         bias: Tensor | None,
         tree: Tree,
-        taps: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(activity, weight, filters, bias)
         ctx.tree = tree
         job = _Job(activity, weight, filters, bias, tree)
-        assert taps is None or taps.shape[2] == job.reach.numbers
         total = activity.new_empty(job.time_steps, job.neurons, job.rows.shape[-1])
-        for cells in job.cells():
-            made = job.taps(cells) if taps is None else taps[cells]
-            job.trees(cells, made).total(*job.stage, total[:, cells])
+        job.trees(slice(None)).total(*job.stage, total)
         return total
 
     @staticmethod
@@ -120,34 +94,24 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         activity, weight, filters, bias = ctx.saved_tensors
         tree: Tree = ctx.tree
-        to_activity, to_weight, to_filters, to_bias = ctx.needs_input_grad[:4]
+        to_activity, *learns = ctx.needs_input_grad[:4]
         job = _Job(activity, weight, filters, bias, tree)
         grad = grad.contiguous()
         grad_rows = torch.zeros_like(job.rows) if to_activity else None
-        grad_weight = torch.empty_like(weight) if to_weight else None
-        grad_filters = torch.empty_like(filters) if to_filters else None
-        grad_bias = torch.empty_like(bias) if to_bias and bias is not None else None
-        learns = to_filters or (to_weight and tree.claw)
-        for cells in job.cells():
-            trees = job.trees(cells, job.taps(cells))
-            asked = (to_activity, to_weight, learns, grad_bias is not None)
-            back, own, taps, rest = trees.gradients(grad[:, cells], True, *job.stage, asked)
+        whole = [
+            torch.empty_like(each) if asked and each is not None else None
+            for each, asked in zip((weight, filters, bias), learns, strict=True)
+        ]
+        for cells in job.cells():  # what trees give back is held of some neurons at a time
+            trees = job.trees(cells)
+            asked = (to_activity, *learns)
+            back, *found = trees.gradients(grad[:, cells], True, *job.stage, asked)
             if grad_rows is not None and back is not None:
                 trees.scatter(back, grad_rows)
-            if grad_bias is not None and rest is not None:
-                grad_bias[cells] = rest
-            if tree.claw and taps is not None:
-                taken = Joining(filters[cells], tree).taken_apart(
-                    taps, weight[cells], filters[cells], (to_weight, to_filters)
-                )
-            elif taps is not None:
-                taken = own, sheet_taps_back(taps, filters[cells].shape, tree.sheet, tree.mode)
-            else:
-                taken = own, None
-            for whole, part in zip((grad_weight, grad_filters), taken, strict=True):
-                if whole is not None and part is not None:
-                    whole[cells] = part
+            for each, part in zip(whole, found, strict=True):
+                if each is not None and part is not None:
+                    each[cells] = part
         grad_activity = None
         if grad_rows is not None:
             grad_activity = grad_rows[..., : job.batch].permute(2, 1, 0)
-        return grad_activity, grad_weight, grad_filters, grad_bias, None, None
+        return grad_activity, *whole, None

@@ -38,7 +38,6 @@ def tree_current(
     bias: Tensor | None,
     tree: Tree,
     responses: Tensor | None = None,
-    taps: Tensor | None = None,
 ) -> Tensor:
     """The dendrites' rates, summed over the dendrites of each neuron.
 
@@ -49,15 +48,14 @@ def tree_current(
         bias: resting potentials of the dendrites, (N, D'), or None.
         tree: the rest.
         responses: what `tree_responses` made of weights and filters, to be used while no gradient
-            is asked for; made anew if None. With them the kernels of `layers.native_tree` are left
-            out.
-        taps: for those kernels, what `tree_responses(..., native=True)` made; made anew if None.
+            is asked for; made anew if None. With them the kernels of `layers.native_tree`, which
+            make none, are left out.
 
     Returns:
         the sum, (B, N, T): of mode "per_dendrite" too.
     """
     neurons, columns = len(filters), tree.mode == "per_dendrite"
-    if responses is None and taps is None:
+    if responses is None:
         filters = within(filters, int(activity.shape[2]))
     if columns:
         weight, filters, bias, tree = _columns(weight, filters, bias, tree)
@@ -73,7 +71,7 @@ def tree_current(
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             total = _traced(activity, weight, filters, bias, tree)
         elif responses is None and native_tree.takes(activity, weight, filters, tree):
-            total = native_tree.native_sum(activity, weight, filters, bias, tree, taps)
+            total = native_tree.native_sum(activity, weight, filters, bias, tree)
         else:
             total = _Tree.apply(activity, weight, filters, bias, tree, responses)
     if columns:  # add the dendrites of a neuron
@@ -81,14 +79,12 @@ def tree_current(
     return total.permute(2, 1, 0)
 
 
-def tree_responses(weight: Tensor, filters: Tensor, tree: Tree, native: bool = False) -> Tensor:
+def tree_responses(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
     """The potential that each axon leaves on the branches, (N, K * A, O); of "per_dendrite" for
-    each dendrite, (N * D, K * A, O). With `native`, the taps as `layers.native_tree` has them."""
+    each dendrite, (N * D, K * A, O)."""
     if tree.mode == "per_dendrite":
         weight, filters, _, tree = _columns(weight, filters, None, tree)
     with as_they_are(filters):
-        if native:
-            return native_tree.native_taps(weight, filters, tree)
         return Joining(filters, tree).responses(weight, filters)
 
 

@@ -389,14 +389,13 @@ class Population(nn.Module):
         weight = weight.to(filters.dtype)
         if autocast_dtype(activity) is None:
             activity = activity.to(filters.dtype)
-        made, native = None, native_tree.takes(activity, weight, filters, tree)
-        if not self.training:
+        responses = None
+        if not self.training and not native_tree.takes(activity, weight, filters, tree):
             sources = (*self.synapses.weight_sources(), self.dendrites.weight)
             numbers = response_numbers(filters.shape, tree)
-            make = partial(tree_responses, weight, filters, tree, native)
-            made = self._responses.get(sources, (tree.claw, native), numbers, make)
-        kept = {"taps" if native else "responses": made}
-        total = tree_current(activity, weight, filters, self.dendrites.bias, tree, **kept)
+            make = partial(tree_responses, weight, filters, tree)
+            responses = self._responses.get(sources, tree.claw, numbers, make)
+        total = tree_current(activity, weight, filters, self.dendrites.bias, tree, responses)
         return self.summation.law_of(total * self.summation.scale)
 
     def train(self, mode: bool = True) -> Self:

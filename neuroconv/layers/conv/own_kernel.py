@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neuroconv.layers import native
-from neuroconv.layers.conv.reach import sheet_reach, sheet_taps, sheet_taps_back
+from neuroconv.layers.conv.reach import sheet_reach
 from neuroconv.layers.conv.sizes import Mode, plain_sizes
 
 
@@ -34,7 +34,7 @@ class _Job:
 
     def __init__(self, sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> None:
         batch, self.neurons, self.time_steps, sites, dendrites = plain_sizes(sheet)
-        self.filters, self.mode, self.steps = filters, mode, steps
+        self.filters, self.steps = filters, steps
         self.sheet, self.plane = sheet, (sites, dendrites)
         self.inputs = sites * dendrites
         taps = (int(filters.shape[2]), int(filters.shape[3]))
@@ -48,12 +48,11 @@ class _Job:
     def trees(self, cells: slice, bias: Tensor | None) -> native.Trees:
         points = self.sheet[:, cells]
         sample, neuron, step, site, dendrite = points.stride()
-        cell, along, across = (torch.arange(points.shape[axis], device="cpu") for axis in (1, 3, 4))
+        along, across = (torch.arange(length, device="cpu") for length in self.plane)
         place = (across[:, None] * dendrite + along * site).flatten()
-        first = cell[:, None] * neuron + place
-        heard = native.Heard(points, first, step, sample, self.time_steps, len(points))
-        taps = sheet_taps(self.filters[cells], self.plane, self.mode)
-        return native.Trees(heard, self.neurons, self.reach, None, taps, bias, self.steps)
+        heard = native.Heard(points, place, step, sample, self.time_steps, len(points), neuron)
+        filters = self.filters[cells]
+        return native.Trees(heard, self.neurons, self.reach, None, filters, bias, self.steps)
 
 
 class _Conv(torch.autograd.Function):
@@ -84,11 +83,11 @@ class _Conv(torch.autograd.Function):
         for cells in job.cells():
             trees = job.trees(cells, None)
             asked = (to_sheet, False, to_filters, to_bias)
-            back, _, taps, own = trees.gradients(grad[:, cells], False, False, 1.0, asked)
+            back, _, to_taps, own = trees.gradients(grad[:, cells], False, False, 1.0, asked)
             if grad_sheet is not None and back is not None:
                 grad_sheet[cells] = back[..., : len(sheet)].unflatten(2, (dendrites, sites))
-            if grad_filters is not None and taps is not None:
-                grad_filters[cells] = sheet_taps_back(taps, filters.shape, job.plane, ctx.mode)
+            if grad_filters is not None and to_taps is not None:
+                grad_filters[cells] = to_taps
             if grad_bias is not None and own is not None:
                 grad_bias[cells] = own
         if grad_sheet is not None:

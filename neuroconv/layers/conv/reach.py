@@ -1,22 +1,22 @@
 """Which taps join the inputs of a small tree and its branches, as the CPU's kernels want to know.
 
-Shapes: P x D places of a sheet, K_P x K_D taps on it; R sites of C dendrites come out; A inputs, S
-taps of one neuron and time tap.
+Shapes: P x D places of a sheet, K_P x K_D taps on it; R sites of C dendrites come out; A inputs.
 """
 
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.layers import native
 from neuroconv.layers.conv.sizes import Mode, output_size, padding
-from neuroconv.layers.native import Reach
 
 
 @lru_cache(maxsize=256)
-def sheet_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int) -> Reach:
-    """Of inputs that are the places of a sheet, dendrite by dendrite, with `sheet_taps`.
+def sheet_reach(
+    sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
+) -> native.Reach:
+    """Of inputs that are the places of a sheet, dendrite by dendrite.
 
     Args:
         sheet: (P, D).
@@ -28,45 +28,28 @@ def sheet_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, input
     dendrite = torch.arange(inputs, device="cpu") // sites
     site = torch.arange(inputs, device="cpu") % sites
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
-    place = tap[:, dendrite] * line + (sites - 1 - site)
+    place = (tap[:, dendrite] * line + (sites - 1 - site)).contiguous()
     ends = (first * sites).clamp(max=inputs), (last * sites).clamp(max=inputs)
-    along = (sites, taps[0], padding(taps[0], mode)[0])
-    return Reach(rows, place.contiguous(), *ends, (taps[1] + 1) * line, *along)
+    return native.Reach(sheet, rows, place, *ends, line, *_before(taps, mode), claw=False)
 
 
 @lru_cache(maxsize=256)
-def claw_reach(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int) -> Reach:
-    """Of inputs that reach all sites of one dendrite each, with `layers.joining.Joining.along`."""
+def claw_reach(
+    sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
+) -> native.Reach:
+    """Of inputs that reach all sites of one dendrite each."""
     rows, columns = output_size(sheet, taps, mode)
+    line = native.whole(taps[1] * rows)
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
-    dendrite = torch.arange(inputs, device="cpu")
-    place = (tap[:, :inputs] * sheet[1] + dendrite) * rows
+    column = torch.arange(columns, device="cpu")[:, None]
+    place = torch.where(tap < taps[1], column * line + tap * rows, columns * line)
+    place = place[:, :inputs].contiguous()
     ends = first.clamp(max=inputs), last.clamp(max=inputs)
-    return Reach(rows, place.contiguous(), *ends, (taps[1] + 1) * sheet[1] * rows)
+    return native.Reach(sheet, rows, place, *ends, line, *_before(taps, mode), claw=True)
 
 
-def sheet_taps(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
-    """Filters (N, K, K_P, K_D) so that a dendrite's sites are reached from each place by taps that
-    lie side by side, (N, K, S): turned along the sites, with zeros where none reaches."""
-    turned = filters.flip(2).transpose(2, 3)
-    return F.pad(turned, _pads(filters.shape, sheet, mode)).flatten(2)
-
-
-def sheet_taps_back(
-    grad: Tensor, filters: torch.Size, sheet: tuple[int, int], mode: Mode
-) -> Tensor:
-    """The transpose of `sheet_taps`: what a gradient (N, K, S) is to filters of this shape."""
-    pads = _pads(filters, sheet, mode)
-    lines = grad.unflatten(2, (filters[3] + 1, -1))
-    return F.pad(lines, tuple(-pad for pad in pads)).transpose(2, 3).flip(2)
-
-
-def _pads(filters: torch.Size, sheet: tuple[int, int], mode: Mode) -> tuple[int, int, int, int]:
-    """Zeros before and after the taps along the sites; and one more tap across, of zeros."""
-    branches, across = filters[2], filters[3]
-    rows = output_size(sheet, (branches, across), mode)[0]
-    before = sheet[0] + padding(branches, mode)[0] - branches
-    return before, sheet[0] + rows - 1 - branches - before, 0, 1
+def _before(taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
+    return padding(taps[0], mode)[0], padding(taps[1], mode)[0]
 
 
 def _across(dendrites: int, columns: int, taps: int, mode: Mode) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,28 +13,21 @@ constexpr int kMost = kVectorBytes == 64 && sizeof(Real) == 4 ? 7 : 3;
 template <int N>
 using Constant = std::integral_constant<int, N>;
 
-// `run` with a number from 1 to kMost as a template argument.
-template <typename Real, typename Run>
-inline void as_constant(Index number, Run run) {
-  constexpr int most = kMost<Real>;
-  switch (number) {
-    case 1: return run(Constant<1>());
-    case 2: return run(Constant<2>());
-    case 3: return run(Constant<3>());
-    case 4: return run(Constant<std::min(4, most)>());
-    case 5: return run(Constant<std::min(5, most)>());
-    case 6: return run(Constant<std::min(6, most)>());
-    default: return run(Constant<most>());
-  }
+// `run` with a number from 1 to `Most` as a template argument.
+template <int Most, typename Run>
+INLINED void as_constant(Index number, Run run) {
+  if constexpr (Most == 1) run(Constant<1>());
+  else if (number >= Most) run(Constant<Most>());
+  else as_constant<Most - 1>(number, run);
 }
 
 // `run(from, many)` over a range, in blocks of about the same size, of `most` at most.
-template <typename Real, typename Run>
-inline void in_blocks(Index count, Run run, Index most = kMost<Real>) {
+template <int Most, typename Run>
+INLINED void in_blocks(Index count, Run run, Index most = Most) {
   const Index blocks = (count + most - 1) / most;
   for (Index block = 0; block < blocks; ++block) {
     const Index from = count * block / blocks;
-    as_constant<Real>(count * (block + 1) / blocks - from, [&](auto many) { run(from, many); });
+    as_constant<Most>(count * (block + 1) / blocks - from, [&](auto many) { run(from, many); });
   }
 }
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 SOURCES = ("image.cpp", "soma.cpp", "trees.cpp")
-_HEADERS = ("vectors.h", "blocks.h")
+_HEADERS = ("vectors.h", "blocks.h", "taps.h")
 _FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",

@@ -97,7 +97,7 @@ template <typename Real, typename Run>
 inline void in_tiles(Index rows, Index wide, Run run) {
   for (Index first = 0; first < wide; first += kVectors * kLanes<Real>)
     as_vectors(std::min<Index>(kVectors, (wide - first) / kLanes<Real>), [&](auto vectors) {
-      in_blocks<Real>(rows, [&](Index row, auto many) { run(many, vectors, row, first); });
+      in_blocks<kMost<Real>>(rows, [&](Index row, auto many) { run(many, vectors, row, first); });
     });
 }
 
@@ -378,7 +378,7 @@ template <typename Real>
 void to_weight(const Sizes& s, const Tile& tile, const Real* read, const Real* own, Real* total) {
   const Index line = s.steps * s.channels;
   for (Index first = 0; first < s.wide; first += kVectors * kLanes<Real>)
-    in_blocks<Real>(s.inputs(), [&](Index k, auto many) {
+    in_blocks<kMost<Real>>(s.inputs(), [&](Index k, auto many) {
       const Index in_line = k % line;
       const Index step = in_line + many.value > line ? 0 : in_line / s.channels;
       const Index skipped = std::max<Index>(0, step * s.units - first) / kLanes<Real>;

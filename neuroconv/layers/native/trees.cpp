@@ -3,15 +3,16 @@
 // held in the cache for some samples at a time; samples lie side by side and fill the vectors.
 //
 // Shapes: N neurons, T time steps, K taps in time, A inputs of a tree; C columns (dendrites) of R
-// rows (sites) come out, O = C * R; B samples, padded to whole vectors. `taps` are (N, K, S): input
-// a acts on row r of column c, k - K + 1 steps later, by taps[n][k][place[c][a] + r]. Outside of
-// first[c] <= a < last[c] those are zeros.
+// rows (sites) come out, O = C * R; B samples, padded to whole vectors. A neuron's taps are packed
+// into (K, S): input a acts on row r of column c, k - K + 1 steps later, by
+// taps[k][place[c][a] + r]. Outside of first[c] <= a < last[c] those are zeros.
 
 #include <algorithm>
 #include <type_traits>
 #include <vector>
 
 #include "blocks.h"
+#include "taps.h"
 
 namespace {
 
@@ -19,31 +20,34 @@ constexpr int kSites = 4, kBranches = 3;  // of the granule cell's sheet and fil
 constexpr int kFew = 4;                   // branches, and rows of a block that they reach
 constexpr int kWide = 2;                  // vectors of samples that are gone through at once
 
-// As `neuroconv.layers.native` packs them.
-struct Sizes {
-  Index neurons, all;  // of this call, and in the arrays that have neurons further in
-  Index samples, steps, taps_in_time, inputs, columns, rows, numbers;
-  Index step, apart;  // numbers from one time step, one sample to the next in what is heard
-  Index present;      // samples that are there
-  Index earliest;     // the first step that comes out
-  // Inputs are so many sites of each dendrite, of which a filter reaches `branches` from `before`
-  // sites before its own on; or one for the whole dendrite.
-  Index sites, branches, before;
-  Index outputs() const { return columns * rows; }
-  Index steps_out() const { return steps - earliest; }
-};
+// Columns, or inputs, beside each other in a block of `M` rows: what is loaded serves all of them.
+template <typename Real, int M>
+constexpr int kBeside = kMost<Real> < 7 ? 1
+                        : M <= 4        ? 3
+                        : M <= 6        ? 2
+                                        : 1;
 
 template <typename Real>
 struct Trees {
   const Sizes& s;
   const Real* heard;
-  const Index* index;  // (N, A): where each input's first step and sample lies
-  const Real* weight;  // (N, A), what inputs are multiplied by, or null
-  const Real* taps;
+  const Index* index;   // of each input, or (N, A): where its first step and sample lies
+  const Real* weight;   // of each synapse, or null: joined with the taps if it is a claw's
+  const Real* filters;  // (N, K, K_P, K_D)
   const Index* place;
   const Index* first;
   const Index* last;
   const Real* bias;  // (N, C), or null
+
+  void pack(Index neuron, Taps<Real>& taps) const {
+    taps.pack(filter(neuron), weight ? weight + neuron * s.synapses : nullptr);
+  }
+  const Real* filter(Index neuron) const {
+    return filters + neuron * s.taps_in_time * s.branches * s.across;
+  }
+  // What a neuron hears by its first input, at the first step and sample.
+  const Real* heard_by(Index neuron) const { return heard + neuron * s.cell; }
+  const Index* index_of(Index neuron) const { return index + neuron * s.own; }
 
   // What a neuron hears: (T, A, V vectors). With `ahead` the next neuron's is asked for from
   // memory.
@@ -51,7 +55,7 @@ struct Trees {
   void hear(Index neuron, Index sample, Vector<Real>* held, bool ahead = false) const {
     if (s.apart == 1 && s.present == s.samples) hear_vectors<V>(neuron, sample, held, ahead);
     else hear_numbers<V>(neuron, sample, reinterpret_cast<Real*>(held));
-    if (!weight) return;
+    if (!weight || s.claw) return;
     for (Index step = 0; step < s.steps; ++step)
       for (Index input = 0; input < s.inputs; ++input, held += V)
         for (int v = 0; v < V; ++v) held[v] *= weight[neuron * s.inputs + input];
@@ -59,14 +63,15 @@ struct Trees {
 
   template <int V>
   void hear_vectors(Index neuron, Index sample, Vector<Real>* held, bool ahead) const {
-    const Index* here = index + neuron * s.inputs;
-    const Index* next = neuron + 1 < s.neurons ? here + s.inputs : here;
+    const Index following = std::min(neuron + 1, s.neurons - 1);
+    const Index *here = index_of(neuron), *next = index_of(following);
+    const Real *from = heard_by(neuron), *then = heard_by(following);
     for (Index step = 0; step < s.steps; ++step)
       for (Index input = 0; input < s.inputs; ++input, held += V) {
         const Index at = step * s.step + sample;
         for (int v = 0; ahead && v < V; ++v)
-          __builtin_prefetch(heard + next[input] + at + v * kLanes<Real>);
-        for (int v = 0; v < V; ++v) held[v] = load(heard + here[input] + at + v * kLanes<Real>);
+          __builtin_prefetch(then + next[input] + at + v * kLanes<Real>);
+        for (int v = 0; v < V; ++v) held[v] = load(from + here[input] + at + v * kLanes<Real>);
       }
   }
 
@@ -74,11 +79,11 @@ struct Trees {
   template <int V>
   void hear_numbers(Index neuron, Index sample, Real* held) const {
     constexpr Index wide = V * kLanes<Real>;
-    const Index* here = index + neuron * s.inputs;
+    const Index* here = index_of(neuron);
     const Index many = std::min(wide, s.present - sample);
     for (Index step = 0; step < s.steps; ++step)
       for (Index input = 0; input < s.inputs; ++input, held += wide) {
-        const Real* from = heard + here[input] + step * s.step + sample * s.apart;
+        const Real* from = heard_by(neuron) + here[input] + step * s.step + sample * s.apart;
         if (many == wide)
           for (Index each = 0; each < wide; ++each) held[each] = from[each * s.apart];
         else
@@ -87,91 +92,107 @@ struct Trees {
       }
   }
 
-  // `run(many, row, column)` over the branches, in blocks of rows: smaller ones where few branches
-  // reach a row, for a block is multiplied with all sites that reach any of its rows.
-  template <typename Run>
-  void each_block(Run run) const {
-    const Index most =
-        s.sites > 1 && s.branches <= kFew ? std::min(kFew, kMost<Real>) : kMost<Real>;
-    for (Index column = 0; column < s.columns; ++column)
-      in_blocks<Real>(s.rows, [&](Index row, auto many) { run(many, row, column); }, most);
+  // Rows of a block: fewer where few branches reach a row, for a block is multiplied with all sites
+  // that reach any of its rows.
+  Index most_rows() const {
+    return s.along() > 1 && s.branches <= kFew ? std::min(kFew, kMost<Real>) : kMost<Real>;
   }
 
-  // `run(input)` over those that act on some rows of a column.
+  // `run(many rows, many columns, row, column)` over the branches.
   template <typename Run>
-  INLINED void each_input(Index row, Index many, Index column, Run run) const {
-    if (s.sites == 1) {
-      for (Index input = first[column]; input < last[column]; ++input) run(input);
-      return;
-    }
+  INLINED void each_block(Run run) const {
+    in_blocks<kMost<Real>>(
+        s.rows,
+        [&](Index row, auto many) {
+          in_blocks<kBeside<Real, many.value>>(
+              s.columns, [&](Index column, auto beside) { run(many, beside, row, column); });
+        },
+        most_rows());
+  }
+
+  // `run(first, one past the last)` over the runs of inputs that act on some rows of columns.
+  template <typename Run>
+  INLINED void each_run(Index row, Index many, Index column, Index beside, Run run) const {
+    const Index start = first[column], end = last[column + beside - 1];
+    if (s.along() == 1) return run(start, end);
     const Index from = std::max<Index>(0, row - s.before);
     const Index to = std::min(s.sites, row + many - 1 - s.before + s.branches);
-    for (Index dendrite = first[column]; dendrite < last[column]; dendrite += s.sites) {
-      const Index end = std::min(last[column], dendrite + to);
-      for (Index input = dendrite + from; input < end; ++input) run(input);
+    for (Index dendrite = start; dendrite < end; dendrite += s.sites)
+      run(dendrite + from, std::min(end, dendrite + to));
+  }
+
+  // Potentials of `M` rows of `C` columns at a step.
+  template <int M, int C, int V>
+  INLINED void potentials(const Real* taps, Index neuron, Index step, Index row, Index column,
+                          const Vector<Real>* held, Vector<Real> (&acc)[C][M][V]) const {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
+      const Real rest = bias ? bias[neuron * s.columns + column + c] : Real(0);
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) acc[c][m][v] = Vector<Real>{} + rest;
+    }
+    if constexpr (M == kSites)
+      if (!s.claw && s.sites == kSites && s.rows == kSites && s.branches == kBranches &&
+          s.inputs % kSites == 0)
+        return along_sites<C, V>(taps, step, column, held, acc);
+    const Index* at = place + column * s.inputs;
+    const Index reach = std::min(step + 1, s.taps_in_time);
+    for (Index lag = 0; lag < reach; ++lag) {
+      const Real* own = taps + (s.taps_in_time - 1 - lag) * s.numbers() + row;
+      const Vector<Real>* x = held + (step - lag) * s.inputs * V;
+      each_run(row, M, column, C, [&](Index input, Index end) {
+        for (; input < end; ++input) {
+          Vector<Real> here[V];
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) here[v] = x[input * V + v];
+#pragma GCC unroll 8
+          for (int c = 0; c < C; ++c) {
+            const Real* by = own + at[c * s.inputs + input];
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+              for (int v = 0; v < V; ++v) acc[c][m][v] += by[m] * here[v];
+          }
+        }
+      });
     }
   }
 
   // The same of a sheet of the granule cell's own sites and branches, in mode "same": each input
   // acts on three sites or fewer, and a filter's taps are loaded once for all of them.
-  template <int V>
-  INLINED void along_sites(Index neuron, Index step, Index column, const Vector<Real>* held,
-                           Vector<Real> (&acc)[kSites][V]) const {
+  template <int C, int V>
+  INLINED void along_sites(const Real* taps, Index step, Index column, const Vector<Real>* held,
+                           Vector<Real> (&acc)[C][kSites][V]) const {
     constexpr int before = (kBranches - 1) / 2;
     const Index* at = place + column * s.inputs;
     const Index reach = std::min(step + 1, s.taps_in_time);
     for (Index lag = 0; lag < reach; ++lag) {
-      const Real* own = taps + (neuron * s.taps_in_time + s.taps_in_time - 1 - lag) * s.numbers;
+      const Real* own = taps + (s.taps_in_time - 1 - lag) * s.numbers();
       const Vector<Real>* x = held + (step - lag) * s.inputs * V;
-      for (Index input = first[column]; input < last[column]; input += kSites) {
-        const Real* by = own + at[input] - before;  // turned: the last tap first
-        Vector<Real> tap[kBranches];
+      for (Index input = first[column]; input < last[column + C - 1]; input += kSites) {
+        Vector<Real> tap[C][kBranches];
 #pragma GCC unroll 8
-        for (int k = 0; k < kBranches; ++k) tap[k] = Vector<Real>{} + by[kBranches - 1 - k];
+        for (int c = 0; c < C; ++c) {
+          const Real* by = own + at[c * s.inputs + input] - before;  // turned: the last tap first
+#pragma GCC unroll 8
+          for (int k = 0; k < kBranches; ++k) tap[c][k] = Vector<Real>{} + by[kBranches - 1 - k];
+        }
 #pragma GCC unroll 8
         for (int site = 0; site < kSites; ++site)
 #pragma GCC unroll 8
           for (int v = 0; v < V; ++v) {
             const Vector<Real> here = x[(input + site) * V + v];
 #pragma GCC unroll 8
-            for (int k = 0; k < kBranches; ++k) {
-              const int row = site + before - k;
-              if (row >= 0 && row < kSites) acc[row][v] += tap[k] * here;
-            }
+            for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+              for (int k = 0; k < kBranches; ++k) {
+                const int row = site + before - k;
+                if (row >= 0 && row < kSites) acc[c][row][v] += tap[c][k] * here;
+              }
           }
       }
-    }
-  }
-
-  // Potentials of `M` branches at a step.
-  template <int M, int V>
-  INLINED void potentials(Index neuron, Index step, Index row, Index column,
-                          const Vector<Real>* held, Vector<Real> (&acc)[M][V]) const {
-    const Real rest = bias ? bias[neuron * s.columns + column] : Real(0);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) acc[m][v] = Vector<Real>{} + rest;
-    if constexpr (M == kSites)
-      if (s.sites == kSites && s.rows == kSites && s.branches == kBranches &&
-          s.inputs % kSites == 0)
-        return along_sites<V>(neuron, step, column, held, acc);
-    const Index* at = place + column * s.inputs;
-    const Index reach = std::min(step + 1, s.taps_in_time);
-    for (Index lag = 0; lag < reach; ++lag) {
-      const Real* own =
-          taps + (neuron * s.taps_in_time + s.taps_in_time - 1 - lag) * s.numbers + row;
-      const Vector<Real>* x = held + (step - lag) * s.inputs * V;
-      each_input(row, M, column, [&](Index input) {
-        const Real* by = own + at[input];
-        Vector<Real> here[V];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) here[v] = x[input * V + v];
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) acc[m][v] += by[m] * here[v];
-      });
     }
   }
 };
@@ -197,27 +218,33 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
   {
     std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
+    Taps<Real> taps(s);
 #pragma omp for schedule(static) nowait
-    for (Index neuron = 0; neuron < s.neurons; ++neuron)
+    for (Index neuron = 0; neuron < s.neurons; ++neuron) {
+      trees.pack(neuron, taps);
       each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
         trees.template hear<V>(neuron, sample, held, past);
         for (Index step = s.earliest; step < s.steps; ++step) {
           const Index at = (step - s.earliest) * s.all + neuron;
           Vector<Real> sum[V] = {};
-          trees.each_block([&](auto many, Index row, Index column) {
-            constexpr int M = many.value;
-            Vector<Real> acc[M][V];
-            trees.template potentials<M, V>(neuron, step, row, column, held, acc);
-            if (potential) {
-              Real* to = potential + (at * s.outputs() + column * s.rows + row) * s.samples;
-              if (past) put<Real, true>(acc, to + sample, s.samples);
-              else put<Real>(acc, to + sample, s.samples);
-            } else {
+          trees.each_block([&](auto many, auto beside, Index row, Index column) {
+            constexpr int M = many.value, C = beside.value;
+            Vector<Real> acc[C][M][V];
+            trees.template potentials<M, C, V>(taps.packed(), neuron, step, row, column, held, acc);
 #pragma GCC unroll 8
-              for (int m = 0; m < M; ++m)
+            for (int c = 0; c < C; ++c) {
+              if (potential) {
+                Real* to = potential + (at * s.outputs() + (column + c) * s.rows + row) * s.samples;
+                if (past) put<Real, true>(acc[c], to + sample, s.samples);
+                else put<Real>(acc[c], to + sample, s.samples);
+              } else {
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) sum[v] += linear ? acc[m][v] : rectified(acc[m][v]);
+                for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+                  for (int v = 0; v < V; ++v)
+                    sum[v] += linear ? acc[c][m][v] : rectified(acc[c][m][v]);
+              }
             }
           });
           if (total)
@@ -225,6 +252,7 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
               store<Real>(total + at * s.samples + sample + v * kLanes<Real>, sum[v] * share);
         }
       });
+    }
     settle();
   }
 }
@@ -234,6 +262,7 @@ template <typename Real, int V>
 struct Backward {
   const Trees<Real>& trees;
   const Sizes& s = trees.s;
+  const Real* taps;
   Index neuron, sample;
   const Vector<Real>* held;  // (T, A, V)
   Vector<Real>* own;         // (steps out, O, V): gradients to the potentials
@@ -246,16 +275,18 @@ struct Backward {
       for (int v = 0; v < V; ++v)
         pushed[v] = load(grad + at * s.samples + sample + v * kLanes<Real>) * share;
       Vector<Real>* to = own + (step - s.earliest) * s.outputs() * V;
-      trees.each_block([&](auto many, Index row, Index column) {
-        constexpr int M = many.value;
-        Vector<Real> acc[M][V];
-        if (!linear) trees.template potentials<M, V>(neuron, step, row, column, held, acc);
+      trees.each_block([&](auto many, auto beside, Index row, Index column) {
+        constexpr int M = many.value, C = beside.value;
+        Vector<Real> acc[C][M][V];
+        if (!linear) trees.template potentials<M, C, V>(taps, neuron, step, row, column, held, acc);
 #pragma GCC unroll 8
-        for (int m = 0; m < M; ++m)
+        for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
-          for (int v = 0; v < V; ++v)
-            to[(column * s.rows + row + m) * V + v] =
-                linear ? pushed[v] : (acc[m][v] > 0 ? pushed[v] : Vector<Real>{});
+          for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v)
+              to[((column + c) * s.rows + row + m) * V + v] =
+                  linear ? pushed[v] : (acc[c][m][v] > 0 ? pushed[v] : Vector<Real>{});
       });
     }
   }
@@ -281,43 +312,58 @@ struct Backward {
       }
   }
 
-  // (K, S), added.
+  // To what is packed, (K, S), added.
   void to_taps(Real* found) const {
-    trees.each_block([&](auto many, Index row, Index column) {
-      constexpr int M = many.value;
-      const Index* at = trees.place + column * s.inputs;
-      for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag)
-        trees.each_input(row, M, column, [&](Index input) {
-          Vector<Real> acc[M] = {};
-          for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
-            const Vector<Real>* x = held + ((step - lag) * s.inputs + input) * V;
-            const Vector<Real>* y =
-                own + ((step - s.earliest) * s.outputs() + column * s.rows + row) * V;
-            Vector<Real> here[V];
+    in_blocks<kMost<Real>>(
+        s.rows,
+        [&](Index row, auto many) {
+          constexpr int M = many.value;
+          for (Index column = 0; column < s.columns; ++column)
+            for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
+              Real* to = found + (s.taps_in_time - 1 - lag) * s.numbers() + row;
+              const Index* at = trees.place + column * s.inputs;
+              trees.each_run(row, M, column, 1, [&](Index start, Index end) {
+                in_blocks<kBeside<Real, M>>(end - start, [&](Index from, auto beside) {
+                  meet<M, beside.value>(lag, row, column, start + from, at, to);
+                });
+              });
+            }
+        },
+        trees.most_rows());
+  }
+
+  // Of `I` inputs and `M` rows.
+  template <int M, int I>
+  INLINED void meet(Index lag, Index row, Index column, Index input, const Index* at,
+                    Real* to) const {
+    Vector<Real> acc[I][M] = {};
+    for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
+      const Vector<Real>* x = held + ((step - lag) * s.inputs + input) * V;
+      const Vector<Real>* y = own + ((step - s.earliest) * s.outputs() + column * s.rows + row) * V;
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) here[v] = x[v];
+      for (int v = 0; v < V; ++v) {
+        Vector<Real> here[M];
 #pragma GCC unroll 8
-            for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m) here[m] = y[m * V + v];
 #pragma GCC unroll 8
-              for (int v = 0; v < V; ++v) acc[m] += here[v] * y[m * V + v];
-          }
-          Real* to = found + (s.taps_in_time - 1 - lag) * s.numbers + at[input] + row;
+        for (int i = 0; i < I; ++i)
 #pragma GCC unroll 8
-          for (int m = 0; m < M; ++m) to[m] += added<Real>(acc[m]);
-        });
-    });
+          for (int m = 0; m < M; ++m) acc[i][m] += x[i * V + v] * here[m];
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < I; ++i) add_each<Real>(acc[i], to + at[input + i]);
   }
 
   // Gradients to what is heard, (T, A, B), and to the weights it is multiplied by, (A), added.
   void to_inputs(Real* back, Real* to_weight) const {
-    const Real* taps = trees.taps + neuron * s.taps_in_time * s.numbers;
-    in_blocks<Real>(s.inputs, [&](Index input, auto many) {
+    in_blocks<kMost<Real>>(s.inputs, [&](Index input, auto many) {
       constexpr int M = many.value;
       for (Index step = 0; step < s.steps; ++step) {
         Vector<Real> acc[M][V] = {};
         const Index until = std::min(s.steps, step + s.taps_in_time);
         for (Index later = std::max(step, s.earliest); later < until; ++later) {
-          const Real* by = taps + (s.taps_in_time - 1 - (later - step)) * s.numbers;
+          const Real* by = taps + (s.taps_in_time - 1 - (later - step)) * s.numbers();
           const Vector<Real>* y = own + (later - s.earliest) * s.outputs() * V;
           for (Index column = 0; column < s.columns; ++column, y += s.rows * V) {
             if (trees.last[column] <= input || trees.first[column] >= input + M) continue;
@@ -346,8 +392,8 @@ struct Backward {
   INLINED void hand_on(const Vector<Real> (&acc)[V], Index step, Index input, Real* back,
                        Real* to_weight) const {
     const Index unit = neuron * s.inputs + input;
-    const Real by = trees.weight ? trees.weight[unit] : Real(1);
-    const Real* from = trees.heard + trees.index[unit] + step * s.step;
+    const Real by = trees.weight && !s.claw ? trees.weight[unit] : Real(1);
+    const Real* from = trees.heard_by(neuron) + trees.index_of(neuron)[input] + step * s.step;
     Vector<Real> met = {};
     for (int v = 0; v < V; ++v) {
       const Index at = sample + v * kLanes<Real>;
@@ -360,34 +406,41 @@ struct Backward {
   }
 };
 
-// Gradients, each if asked for: to what is heard, (N, T, A, B); to weights, (N, A); to taps, (N, K,
-// S); to biases, (N, C). `sums` says that the gradient given is that of the rates' sum.
+// Gradients, each if asked for: to what is heard, (N, T, A, B); to weights; to filters; to biases,
+// (N, C). `sums` says that the gradient given is that of the rates' sum.
 template <typename Real>
 void backward(const Trees<Real>& trees, bool sums, bool linear, Real share, const Real* grad,
-              Real* back, Real* to_weight, Real* to_taps, Real* to_bias, int threads) {
+              Real* back, Real* to_weight, Real* to_filters, Real* to_bias, int threads) {
   const Sizes& s = trees.s;
-  const Index numbers = s.taps_in_time * s.numbers;
+  // A claw's weights are packed with its taps.
+  const bool to_packed = to_filters || (to_weight && s.claw), heard = to_weight && !s.claw;
 #pragma omp parallel num_threads(threads)
   {
     std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
     std::vector<Real> own_numbers(s.steps_out() * s.outputs() * kWide * kLanes<Real>);
     auto* own = reinterpret_cast<Vector<Real>*>(own_numbers.data());
+    Taps<Real> taps(s);
 #pragma omp for schedule(static)
     for (Index neuron = 0; neuron < s.neurons; ++neuron) {
-      if (to_weight) std::fill_n(to_weight + neuron * s.inputs, s.inputs, Real(0));
-      if (to_taps) std::fill_n(to_taps + neuron * numbers, numbers, Real(0));
+      trees.pack(neuron, taps);
+      taps.clear();
+      if (heard) std::fill_n(to_weight + neuron * s.inputs, s.inputs, Real(0));
       if (to_bias) std::fill_n(to_bias + neuron * s.columns, s.columns, Real(0));
       each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
-        Backward<Real, V> pass{trees, trees.s, neuron, sample, held, own};
+        Backward<Real, V> pass{trees, trees.s, taps.packed(), neuron, sample, held, own};
         trees.template hear<V>(neuron, sample, held);
         if (sums) pass.pass(grad, linear, share);
         else pass.take(grad);
         if (to_bias) pass.to_bias(to_bias + neuron * s.columns);
-        if (to_taps) pass.to_taps(to_taps + neuron * numbers);
-        if (back || to_weight) pass.to_inputs(back, to_weight);
+        if (to_packed) pass.to_taps(taps.grad());
+        if (back || heard) pass.to_inputs(back, heard ? to_weight : nullptr);
       });
+      const auto of = [&](Real* all, Index each) { return all ? all + neuron * each : nullptr; };
+      if (to_packed)
+        taps.unpack(of(to_filters, s.taps_in_time * s.branches * s.across),
+                    of(to_weight, s.synapses));
     }
   }
 }
@@ -413,25 +466,26 @@ void scatter(const Sizes& s, const Real* back, const Index* index, Real* rows, i
 }  // namespace
 
 // What every pass is given.
-#define OPERANDS(Real)                                                                             \
-  const Sizes *sizes, const Real *heard, const Index *index, const Real *weight, const Real *taps, \
-      const Index *place, const Index *first, const Index *last, const Real *bias
-#define TREES {*sizes, heard, index, weight, taps, place, first, last, bias}
+#define OPERANDS(Real)                                                                \
+  const Sizes *sizes, const Real *heard, const Index *index, const Real *weight,      \
+      const Real *filters, const Index *place, const Index *first, const Index *last, \
+      const Real *bias
+#define TREES {*sizes, heard, index, weight, filters, place, first, last, bias}
 
-#define NEUROCONV_TREES(Real, name)                                                              \
-  extern "C" void trees_forward_##name(OPERANDS(Real), Index linear, double share,               \
-                                       Real* potential, Real* total, Index threads) {            \
-    forward<Real>(TREES, linear != 0, Real(share), potential, total, threads);                   \
-  }                                                                                              \
-  extern "C" void trees_backward_##name(OPERANDS(Real), Index sums, Index linear, double share,  \
-                                        const Real* grad, Real* back, Real* to_weight,           \
-                                        Real* to_taps, Real* to_bias, Index threads) {           \
-    backward<Real>(TREES, sums != 0, linear != 0, Real(share), grad, back, to_weight, to_taps,   \
-                   to_bias, threads);                                                            \
-  }                                                                                              \
-  extern "C" void trees_scatter_##name(const Sizes* sizes, const Real* back, const Index* index, \
-                                       Real* rows, Index threads) {                              \
-    scatter<Real>(*sizes, back, index, rows, threads);                                           \
+#define NEUROCONV_TREES(Real, name)                                                               \
+  extern "C" void trees_forward_##name(OPERANDS(Real), Index linear, double share,                \
+                                       Real* potential, Real* total, Index threads) {             \
+    forward<Real>(TREES, linear != 0, Real(share), potential, total, threads);                    \
+  }                                                                                               \
+  extern "C" void trees_backward_##name(OPERANDS(Real), Index sums, Index linear, double share,   \
+                                        const Real* grad, Real* back, Real* to_weight,            \
+                                        Real* to_filters, Real* to_bias, Index threads) {         \
+    backward<Real>(TREES, sums != 0, linear != 0, Real(share), grad, back, to_weight, to_filters, \
+                   to_bias, threads);                                                             \
+  }                                                                                               \
+  extern "C" void trees_scatter_##name(const Sizes* sizes, const Real* back, const Index* index,  \
+                                       Real* rows, Index threads) {                               \
+    scatter<Real>(*sizes, back, index, rows, threads);                                            \
   }
 
 NEUROCONV_TREES(float, float32)

@@ -1,7 +1,7 @@
 """The kernels of small dendritic trees, `trees.cpp`.
 
-Shapes: N neurons, T time steps, K taps in time, A inputs of a tree; C dendrites of R sites come
-out, O = C * R; B samples; S taps of one neuron and time tap, as they are packed.
+Shapes: N neurons, T time steps, K taps in time, K_P x K_D on the sheet; A inputs of a tree; C
+dendrites of R sites come out, O = C * R; B samples.
 """
 
 from collections.abc import Iterator
@@ -20,26 +20,27 @@ _MOST_NUMBERS = 1 << 24
 
 
 class Reach(NamedTuple):
-    """Which taps join a tree's inputs and branches; see trees.cpp.
+    """Which taps join a tree's inputs and branches; see trees.cpp and taps.h.
 
     Attributes:
+        sheet: (P, D), of the synapses.
         rows: R.
-        place: (C, A), where in S the taps lie by which an input acts on a dendrite's sites.
+        place: (C, A), where the taps are packed by which an input acts on a dendrite's sites.
         first, last: (C,), the inputs that act on a dendrite.
-        numbers: S.
-        sites: that inputs are of each dendrite; 1 where an input reaches a whole dendrite.
-        branches: of the filter.
-        before: sites before its own that a filter reaches.
+        line: packed numbers of a tap across the dendrites; of a claw, of a column.
+        before, sideways: sites before its own, and dendrites, that a filter reaches.
+        claw: inputs are dendrites, and end on all their sites; or else they are sites.
     """
 
+    sheet: tuple[int, int]
     rows: int
     place: Tensor
     first: Tensor
     last: Tensor
-    numbers: int
-    sites: int = 1
-    branches: int = 1
-    before: int = 0
+    line: int
+    before: int
+    sideways: int
+    claw: bool
 
     @property
     def outputs(self) -> int:
@@ -60,10 +61,12 @@ class Heard(NamedTuple):
 
     Attributes:
         numbers: in whatever order of memory.
-        first: (N, A), where each input's first step and sample lies, in numbers from the first.
+        first: (N, A), where each input's first step and sample lies, in numbers from the first; or
+            (A,) of all neurons alike.
         step, sample: numbers from one step, one sample to the next.
         steps: T.
         samples: B.
+        cell: numbers from one neuron to the next, beside what `first` says.
     """
 
     numbers: Tensor
@@ -72,6 +75,7 @@ class Heard(NamedTuple):
     sample: int
     steps: int
     samples: int
+    cell: int = 0
 
 
 def whole_vectors(samples_last: Tensor) -> Tensor:
@@ -87,8 +91,8 @@ class Trees:
     Args:
         heard: by these neurons.
         neurons: N of all, that potentials and sums are of.
-        weight: of each input, (n, A), or None.
-        taps: (n, K, S).
+        weight: of each synapse, (n, S), or None: of each input, if it is no claw.
+        filters: (n, K, K_P, K_D).
         bias: (n, C), or None.
         steps: how many of the last steps come out.
     """
@@ -99,26 +103,32 @@ class Trees:
         neurons: int,
         reach: Reach,
         weight: Tensor | None,
-        taps: Tensor,
+        filters: Tensor,
         bias: Tensor | None,
         steps: int,
     ) -> None:
         self.heard, self.reach = heard, reach
         self.index = heard.first.contiguous()
         self.weight = None if weight is None else weight.contiguous()
-        self.taps, self.bias = taps.contiguous(), None if bias is None else bias.contiguous()
-        self.samples = whole(heard.samples)
+        self.filters = filters.contiguous()
+        self.bias = None if bias is None else bias.contiguous()
+        self.samples, inputs = whole(heard.samples), self.index.shape[-1]
+        _, k_time, branches, across = filters.shape
+        synapses = 0 if self.weight is None else self.weight.shape[1]
+        assert reach.claw or synapses in (0, inputs)
         self.numbers = torch.tensor(
             [
-                len(taps), neurons, self.samples, heard.steps, taps.shape[1], self.index.shape[1],
-                len(reach.first), reach.rows, reach.numbers, heard.step, heard.sample,
-                heard.samples, heard.steps - steps, reach.sites, reach.branches, reach.before,
+                len(filters), neurons, self.samples, heard.steps, k_time, inputs,
+                len(reach.first), reach.rows, reach.line, heard.step, heard.sample,
+                heard.samples, heard.steps - steps, heard.cell, inputs * (self.index.dim() - 1),
+                *reach.sheet, branches, across, reach.before,
+                reach.sideways, int(reach.claw), synapses,
             ],
             device="cpu",
         )  # fmt: skip
         self._operands = (
-            self.numbers, memory(heard.numbers), self.index, self.weight, self.taps, reach.place,
-            reach.first, reach.last, self.bias,
+            self.numbers, memory(heard.numbers), self.index, self.weight, self.filters,
+            reach.place, reach.first, reach.last, self.bias,
         )  # fmt: skip
 
     def potentials(self, result: Tensor) -> None:
@@ -137,21 +147,20 @@ class Trees:
         share: float,
         asked: tuple[bool, bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients to what is heard (n, T, A, B'), weights, taps and bias, where asked for.
+        """Gradients to what is heard (n, T, A, B'), weights, filters and bias, where asked for.
 
         Args:
             grad: these neurons' part of that of potentials (steps, N, O, B'), or with `sums` of
                 the sum of rates times `share`, (steps, N, B').
         """
-        inputs = self.index.shape[1]
-        shape = (len(self.taps), self.heard.steps, inputs, self.samples)
+        shape = (len(self.filters), self.heard.steps, self.index.shape[-1], self.samples)
         back = grad.new_empty(shape) if asked[0] else None
         weight = None if self.weight is None or not asked[1] else torch.empty_like(self.weight)
-        taps = torch.empty_like(self.taps) if asked[2] else None
+        filters = torch.empty_like(self.filters) if asked[2] else None
         bias = None
         if asked[3]:
-            bias = grad.new_empty(len(self.taps), len(self.reach.first))
-        found = (back, weight, taps, bias)
+            bias = grad.new_empty(len(self.filters), len(self.reach.first))
+        found = (back, weight, filters, bias)
         stage = (int(sums), int(linear), share)
         self._call("trees_backward", *stage, memory(grad), *found)
         return found

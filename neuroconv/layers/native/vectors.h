@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __AVX__
 #include <immintrin.h>
@@ -93,6 +94,30 @@ INLINED auto added_up(Values values) {
 template <typename Real>
 INLINED Real added(Vector<Real> values) {
   return added_up(values);
+}
+
+// Each vector's sum, added to the numbers from `to` on.
+template <typename Real, int M>
+INLINED void add_each(const Vector<Real> (&values)[M], Real* to) {
+#ifdef __AVX512F__
+  if constexpr (M == 4 && std::is_same<Real, float>::value) {
+    // Vectors are folded onto each other as quarters: each quarter is then one vector's.
+    const auto fold = [](__m512 left, __m512 right) {
+      return _mm512_add_ps(_mm512_shuffle_f32x4(left, right, 0x88),
+                           _mm512_shuffle_f32x4(left, right, 0xdd));
+    };
+    __m512 all = fold(fold(__m512(values[0]), __m512(values[1])),
+                      fold(__m512(values[2]), __m512(values[3])));
+    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0x4e));
+    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xb1));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    const __m128 sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all));
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
+    return;
+  }
+#endif
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) to[m] += added<Real>(values[m]);
 }
 
 // Mean and variance of many numbers, each about a pivot near their mean, so that a large mean costs
