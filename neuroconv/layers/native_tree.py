@@ -1,7 +1,8 @@
 """A dendritic tree as one stage, on the CPU by kernels of our own.
 
-A neuron hears its axons, filters, rectifies and sums for some samples at a time, all in the cache;
-the backward pass does it again. Weights and taps of a claw are joined there too, along its sites.
+A neuron hears its axons, filters, rectifies and sums for some samples at a time, all in the cache.
+Weights and taps of a claw are joined there too, along its sites. For the backward pass a bit of
+each potential is kept: whether its rectifier passes anything.
 
 Shapes: as in `layers.tree`.
 """
@@ -32,7 +33,9 @@ def native_sum(
     activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: Tree
 ) -> Tensor:
     """The rates of each neuron's dendrites, summed, (T, N, B), where `takes` says so."""
-    total: Tensor = _Sum.apply(activity, weight, filters, bias, tree)
+    learned = (each for each in (activity, weight, filters, bias) if each is not None)
+    keep = torch.is_grad_enabled() and any(each.requires_grad for each in learned)
+    total: Tensor = _Sum.apply(activity, weight, filters, bias, tree, keep)
     return total[..., : len(activity)]
 
 
@@ -50,8 +53,7 @@ class _Job:
         self.neurons = len(filters)
         self.rows = native.whole_vectors(activity.permute(2, 1, 0))  # (T, F, B')
         self.reach = _reach(filters.shape, tree)
-        share = 1 / self.reach.rows if tree.reduction == "mean" else 1.0
-        self.stage = (tree.linear, share)
+        self.share = 1 / self.reach.rows if tree.reduction == "mean" else 1.0
         self.heard = tree.heard.long()
         if len(self.heard) and not 0 <= self.heard.min() <= self.heard.max() < self.axons:
             raise IndexError(
@@ -81,18 +83,21 @@ class _Sum(torch.autograd.Function):
         filters: Tensor,
         bias: Tensor | None,
         tree: Tree,
+        keep: bool,
     ) -> Tensor:
-        ctx.save_for_backward(activity, weight, filters, bias)
-        ctx.tree = tree
         job = _Job(activity, weight, filters, bias, tree)
         total = activity.new_empty(job.time_steps, job.neurons, job.rows.shape[-1])
-        job.trees(slice(None)).total(*job.stage, total)
+        trees = job.trees(slice(None))
+        passes = trees.bits(job.time_steps) if keep and not tree.linear else None
+        trees.total(tree.linear, job.share, total, passes)
+        ctx.save_for_backward(activity, weight, filters, bias, passes)
+        ctx.tree = tree
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        activity, weight, filters, bias = ctx.saved_tensors
+        activity, weight, filters, bias, passes = ctx.saved_tensors
         tree: Tree = ctx.tree
         to_activity, *learns = ctx.needs_input_grad[:4]
         job = _Job(activity, weight, filters, bias, tree)
@@ -104,8 +109,9 @@ class _Sum(torch.autograd.Function):
         ]
         for cells in job.cells():  # what trees give back is held of some neurons at a time
             trees = job.trees(cells)
+            own = None if passes is None else passes[cells]
             asked = (to_activity, *learns)
-            back, *found = trees.gradients(grad[:, cells], True, *job.stage, asked)
+            back, *found = trees.gradients(grad[:, cells], asked, job.share, own)
             if grad_rows is not None and back is not None:
                 trees.scatter(back, grad_rows)
             for each, part in zip(whole, found, strict=True):
@@ -114,4 +120,4 @@ class _Sum(torch.autograd.Function):
         grad_activity = None
         if grad_rows is not None:
             grad_activity = grad_rows[..., : job.batch].permute(2, 1, 0)
-        return grad_activity, *whole, None
+        return grad_activity, *whole, None, None

@@ -83,7 +83,7 @@ class _Conv(torch.autograd.Function):
         for cells in job.cells():
             trees = job.trees(cells, None)
             asked = (to_sheet, False, to_filters, to_bias)
-            back, _, to_taps, own = trees.gradients(grad[:, cells], False, False, 1.0, asked)
+            back, _, to_taps, own = trees.gradients(grad[:, cells], asked)
             if grad_sheet is not None and back is not None:
                 grad_sheet[cells] = back[..., : len(sheet)].unflatten(2, (dendrites, sites))
             if grad_filters is not None and to_taps is not None:

@@ -19,8 +19,10 @@ namespace {
 constexpr int kSites = 4, kBranches = 3;  // of the granule cell's sheet and filter
 constexpr int kFew = 4;                   // branches, and rows of a block that they reach
 constexpr int kWide = 2;                  // vectors of samples that are gone through at once
+constexpr Index kLeastBytes = 32;         // of a vector
+constexpr int kTurned = 2;                // vectors of branches
 
-// Columns, or inputs, beside each other in a block of `M` rows: what is loaded serves all of them.
+// Columns beside each other in a block of `M` rows: what is loaded serves all of them.
 template <typename Real, int M>
 constexpr int kBeside = kMost<Real> < 7 ? 1
                         : M <= 4        ? 3
@@ -45,6 +47,14 @@ struct Trees {
   const Real* filter(Index neuron) const {
     return filters + neuron * s.taps_in_time * s.branches * s.across;
   }
+  // Where a branch's bits lie, of samples from the given one on. There is room for vectors of any
+  // width, of which the first are used.
+  Index bits(Index neuron, Index step, Index row, Index column, Index sample) const {
+    const Index branch =
+        (neuron * s.steps_out() + step - s.earliest) * s.outputs() + column * s.rows + row;
+    return branch * room() + sample / kLanes<Real>;
+  }
+  Index room() const { return s.samples * Index(sizeof(Real)) / kLeastBytes; }
   // What a neuron hears by its first input, at the first step and sample.
   const Real* heard_by(Index neuron) const { return heard + neuron * s.cell; }
   const Index* index_of(Index neuron) const { return index + neuron * s.own; }
@@ -207,10 +217,10 @@ inline void each_sample(Index samples, Run run) {
 }
 
 // Either the potentials, (steps out, N, O, B), or the sum of the rates times `share`, (steps out,
-// N, B).
+// N, B). With `passes`, of which potentials are above zero: (N, steps out, O, vectors of B).
 template <typename Real>
 void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential, Real* total,
-             int threads) {
+             Bits* passes, int threads) {
   const Sizes& s = trees.s;
   const Index bytes = s.steps_out() * s.neurons * s.outputs() * s.samples * sizeof(Real);
   const bool past = bytes > kCacheBytes;
@@ -239,11 +249,15 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
                 if (past) put<Real, true>(acc[c], to + sample, s.samples);
                 else put<Real>(acc[c], to + sample, s.samples);
               } else {
+                Bits* bits =
+                    passes ? passes + trees.bits(neuron, step, row, column + c, sample) : nullptr;
 #pragma GCC unroll 8
                 for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-                  for (int v = 0; v < V; ++v)
+                  for (int v = 0; v < V; ++v) {
+                    if (bits) bits[m * trees.room() + v] = positive<Real>(acc[c][m][v]);
                     sum[v] += linear ? acc[c][m][v] : rectified(acc[c][m][v]);
+                  }
               }
             }
           });
@@ -260,34 +274,27 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
 // The backward pass of some samples of one neuron, all of it in the cache.
 template <typename Real, int V>
 struct Backward {
+  static constexpr Index kAtOnce = V * kLanes<Real>;  // samples
   const Trees<Real>& trees;
   const Sizes& s = trees.s;
   const Real* taps;
   Index neuron, sample;
   const Vector<Real>* held;  // (T, A, V)
   Vector<Real>* own;         // (steps out, O, V): gradients to the potentials
+  Vector<Real>* turned;  // (vectors of O, steps out, samples): the same with branches in vectors
 
-  // Of the sum's gradient, what passes each branch's rectifier.
-  void pass(const Real* grad, bool linear, Real share) {
+  // Of the sum's gradient, what passes each branch's rectifier: all if there is none.
+  void pass(const Real* grad, const Bits* passes, Real share) {
+    Vector<Real>* to = own;
     for (Index step = s.earliest; step < s.steps; ++step) {
       const Index at = (step - s.earliest) * s.all + neuron;
       Vector<Real> pushed[V];
       for (int v = 0; v < V; ++v)
         pushed[v] = load(grad + at * s.samples + sample + v * kLanes<Real>) * share;
-      Vector<Real>* to = own + (step - s.earliest) * s.outputs() * V;
-      trees.each_block([&](auto many, auto beside, Index row, Index column) {
-        constexpr int M = many.value, C = beside.value;
-        Vector<Real> acc[C][M][V];
-        if (!linear) trees.template potentials<M, C, V>(taps, neuron, step, row, column, held, acc);
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c)
-#pragma GCC unroll 8
-          for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-            for (int v = 0; v < V; ++v)
-              to[((column + c) * s.rows + row + m) * V + v] =
-                  linear ? pushed[v] : (acc[c][m][v] > 0 ? pushed[v] : Vector<Real>{});
-      });
+      const Bits* bits = passes ? passes + trees.bits(neuron, step, 0, 0, sample) : nullptr;
+      for (Index output = 0; output < s.outputs(); ++output)
+        for (int v = 0; v < V; ++v)
+          *to++ = bits ? chosen<Real>(bits[output * trees.room() + v], pushed[v]) : pushed[v];
     }
   }
 
@@ -312,47 +319,87 @@ struct Backward {
       }
   }
 
-  // To what is packed, (K, S), added.
-  void to_taps(Real* found) const {
-    in_blocks<kMost<Real>>(
-        s.rows,
-        [&](Index row, auto many) {
-          constexpr int M = many.value;
-          for (Index column = 0; column < s.columns; ++column)
-            for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
-              Real* to = found + (s.taps_in_time - 1 - lag) * s.numbers() + row;
-              const Index* at = trees.place + column * s.inputs;
-              trees.each_run(row, M, column, 1, [&](Index start, Index end) {
-                in_blocks<kBeside<Real, M>>(end - start, [&](Index from, auto beside) {
-                  meet<M, beside.value>(lag, row, column, start + from, at, to);
-                });
-              });
-            }
-        },
-        trees.most_rows());
+  void turn() {
+    constexpr int lanes = kLanes<Real>;
+    for (Index first = 0; first < s.outputs(); first += lanes)
+      for (Index step = 0; step < s.steps_out(); ++step) {
+        const Vector<Real>* from = own + (step * s.outputs() + first) * V;
+        Vector<Real>* to = turned + (first / lanes * s.steps_out() + step) * kAtOnce;
+        const Index present = std::min<Index>(lanes, s.outputs() - first);
+        for (int v = 0; v < V; ++v) {
+          Vector<Real> square[lanes];
+#pragma GCC unroll 16
+          for (int row = 0; row < lanes; ++row)
+            square[row] = row < present ? from[row * V + v] : Vector<Real>{};
+          transpose<1>(square);
+#pragma GCC unroll 16
+          for (int row = 0; row < lanes; ++row) to[v * lanes + row] = square[row];
+        }
+      }
   }
 
-  // Of `I` inputs and `M` rows.
-  template <int M, int I>
-  INLINED void meet(Index lag, Index row, Index column, Index input, const Index* at,
-                    Real* to) const {
-    Vector<Real> acc[I][M] = {};
+  // To what is packed, (K, S), added.
+  void to_taps(Real* found) {
+    turn();
+    constexpr Index lanes = kLanes<Real>;
+    in_blocks<kTurned>((s.outputs() + lanes - 1) / lanes, [&](Index vector, auto many) {
+      constexpr int N = many.value;
+      const Index first = vector * lanes, end = std::min(s.outputs(), first + N * lanes);
+      const Index column = first / s.rows, columns = (end - 1) / s.rows + 1 - column;
+      // Rows of a single column; of several it is all.
+      const Index row = columns == 1 ? first % s.rows : 0;
+      const Index rows = columns == 1 ? end - first : s.rows;
+      trees.each_run(row, rows, column, columns, [&](Index start, Index until) {
+        in_blocks<kMost<Real>>(until - start, [&](Index from, auto inputs) {
+          for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
+            Vector<Real> acc[inputs.value][N] = {};
+            meet(lag, start + from, vector, acc);
+            hand_over(acc, start + from, first, end,
+                      found + (s.taps_in_time - 1 - lag) * s.numbers());
+          }
+        });
+      });
+    });
+  }
+
+  // What `I` inputs and vectors of branches are to each other, over steps and samples.
+  template <int I, int N>
+  INLINED void meet(Index lag, Index input, Index vector, Vector<Real> (&acc)[I][N]) const {
+    const Index many = std::min(kAtOnce, s.present - sample);
     for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
-      const Vector<Real>* x = held + ((step - lag) * s.inputs + input) * V;
-      const Vector<Real>* y = own + ((step - s.earliest) * s.outputs() + column * s.rows + row) * V;
+      const Real* x = reinterpret_cast<const Real*>(held + ((step - lag) * s.inputs + input) * V);
+      const Vector<Real>* y = turned + (vector * s.steps_out() + step - s.earliest) * kAtOnce;
+      for (Index each = 0; each < many; ++each) {
+        Vector<Real> here[N];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        Vector<Real> here[M];
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) here[m] = y[m * V + v];
+        for (int n = 0; n < N; ++n) here[n] = y[n * s.steps_out() * kAtOnce + each];
 #pragma GCC unroll 8
         for (int i = 0; i < I; ++i)
 #pragma GCC unroll 8
-          for (int m = 0; m < M; ++m) acc[i][m] += x[i * V + v] * here[m];
+          for (int n = 0; n < N; ++n) acc[i][n] += x[i * kAtOnce + each] * here[n];
       }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < I; ++i) add_each<Real>(acc[i], to + at[input + i]);
+  }
+
+  // To the taps that join them: branches from `first` on.
+  template <int I, int N>
+  INLINED void hand_over(const Vector<Real> (&acc)[I][N], Index input, Index first, Index end,
+                         Real* to) const {
+    const auto* values = reinterpret_cast<const Real*>(acc);
+    for (Index branch = first; branch < end;) {
+      const Index column = branch / s.rows, row = branch % s.rows;
+      const Index rows = std::min(s.rows - row, end - branch);
+      for (int i = 0; i < I; ++i) {
+        if (input + i < trees.first[column] || input + i >= trees.last[column]) continue;
+        Real* taps_of = to + trees.place[column * s.inputs + input + i] + row;
+        const Real* from = values + i * N * kLanes<Real> + branch - first;
+        if (rows == kSites)
+          for (int r = 0; r < kSites; ++r) taps_of[r] += from[r];
+        else
+          for (Index r = 0; r < rows; ++r) taps_of[r] += from[r];
+      }
+      branch += rows;
+    }
   }
 
   // Gradients to what is heard, (T, A, B), and to the weights it is multiplied by, (A), added.
@@ -407,9 +454,10 @@ struct Backward {
 };
 
 // Gradients, each if asked for: to what is heard, (N, T, A, B); to weights; to filters; to biases,
-// (N, C). `sums` says that the gradient given is that of the rates' sum.
+// (N, C). `sums` says that the gradient given is that of the rates' sum; `passes` are what
+// `forward` left, or null without a rectifier.
 template <typename Real>
-void backward(const Trees<Real>& trees, bool sums, bool linear, Real share, const Real* grad,
+void backward(const Trees<Real>& trees, bool sums, Real share, const Bits* passes, const Real* grad,
               Real* back, Real* to_weight, Real* to_filters, Real* to_bias, int threads) {
   const Sizes& s = trees.s;
   // A claw's weights are packed with its taps.
@@ -420,6 +468,9 @@ void backward(const Trees<Real>& trees, bool sums, bool linear, Real share, cons
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
     std::vector<Real> own_numbers(s.steps_out() * s.outputs() * kWide * kLanes<Real>);
     auto* own = reinterpret_cast<Vector<Real>*>(own_numbers.data());
+    const Index vectors = (s.outputs() + kLanes<Real> - 1) / kLanes<Real>;
+    std::vector<Real> turned_numbers(vectors * s.steps_out() * kWide * kLanes<Real> * kLanes<Real>);
+    auto* turned = reinterpret_cast<Vector<Real>*>(turned_numbers.data());
     Taps<Real> taps(s);
 #pragma omp for schedule(static)
     for (Index neuron = 0; neuron < s.neurons; ++neuron) {
@@ -429,9 +480,9 @@ void backward(const Trees<Real>& trees, bool sums, bool linear, Real share, cons
       if (to_bias) std::fill_n(to_bias + neuron * s.columns, s.columns, Real(0));
       each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
-        Backward<Real, V> pass{trees, trees.s, taps.packed(), neuron, sample, held, own};
+        Backward<Real, V> pass{trees, trees.s, taps.packed(), neuron, sample, held, own, turned};
         trees.template hear<V>(neuron, sample, held);
-        if (sums) pass.pass(grad, linear, share);
+        if (sums) pass.pass(grad, passes, share);
         else pass.take(grad);
         if (to_bias) pass.to_bias(to_bias + neuron * s.columns);
         if (to_packed) pass.to_taps(taps.grad());
@@ -474,13 +525,14 @@ void scatter(const Sizes& s, const Real* back, const Index* index, Real* rows, i
 
 #define NEUROCONV_TREES(Real, name)                                                               \
   extern "C" void trees_forward_##name(OPERANDS(Real), Index linear, double share,                \
-                                       Real* potential, Real* total, Index threads) {             \
-    forward<Real>(TREES, linear != 0, Real(share), potential, total, threads);                    \
+                                       Real* potential, Real* total, Bits* passes,                \
+                                       Index threads) {                                           \
+    forward<Real>(TREES, linear != 0, Real(share), potential, total, passes, threads);            \
   }                                                                                               \
-  extern "C" void trees_backward_##name(OPERANDS(Real), Index sums, Index linear, double share,   \
-                                        const Real* grad, Real* back, Real* to_weight,            \
-                                        Real* to_filters, Real* to_bias, Index threads) {         \
-    backward<Real>(TREES, sums != 0, linear != 0, Real(share), grad, back, to_weight, to_filters, \
+  extern "C" void trees_backward_##name(                                                          \
+      OPERANDS(Real), Index sums, double share, const Bits* passes, const Real* grad, Real* back, \
+      Real* to_weight, Real* to_filters, Real* to_bias, Index threads) {                          \
+    backward<Real>(TREES, sums != 0, Real(share), passes, grad, back, to_weight, to_filters,      \
                    to_bias, threads);                                                             \
   }                                                                                               \
   extern "C" void trees_scatter_##name(const Sizes* sizes, const Real* back, const Index* index,  \

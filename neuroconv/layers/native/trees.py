@@ -15,6 +15,7 @@ from neuroconv.layers.native.call import call, memory, whole
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 LEAST_SAMPLES = 4  # fewer leave most of a vector empty
+_VECTOR_BYTES = 32  # or more
 # Numbers that a call holds beside its operands: more neurons take more calls.
 _MOST_NUMBERS = 1 << 24
 
@@ -133,25 +134,38 @@ class Trees:
 
     def potentials(self, result: Tensor) -> None:
         """Written to these neurons' part of (steps, N, O, B')."""
-        self._call("trees_forward", 0, 1.0, memory(result), None)
+        self._call("trees_forward", 0, 1.0, memory(result), None, None)
 
-    def total(self, linear: bool, share: float, result: Tensor) -> None:
-        """The sum of rates times `share`, written to these neurons' part of (steps, N, B')."""
-        self._call("trees_forward", int(linear), share, None, memory(result))
+    def total(
+        self, linear: bool, share: float, result: Tensor, passes: Tensor | None = None
+    ) -> None:
+        """The sum of rates times `share`, written to these neurons' part of (steps, N, B').
+
+        Args:
+            passes: room for `bits`, to be told which potentials are above zero.
+        """
+        bits = None if passes is None else memory(passes)
+        self._call("trees_forward", int(linear), share, None, memory(result), bits)
+
+    def bits(self, steps: int) -> Tensor:
+        """Room for one bit of each of all potentials: of a vector's in one number."""
+        most = self.samples * self.filters.element_size() // _VECTOR_BYTES
+        shape = (len(self.filters), steps, self.reach.outputs, most)
+        return torch.empty(shape, dtype=torch.int16, device="cpu")
 
     def gradients(
         self,
         grad: Tensor,
-        sums: bool,
-        linear: bool,
-        share: float,
         asked: tuple[bool, bool, bool, bool],
+        share: float | None = None,
+        passes: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
         """Gradients to what is heard (n, T, A, B'), weights, filters and bias, where asked for.
 
         Args:
-            grad: these neurons' part of that of potentials (steps, N, O, B'), or with `sums` of
-                the sum of rates times `share`, (steps, N, B').
+            grad: these neurons' part of that of potentials (steps, N, O, B'), or with a share of
+                the sum of rates times it, (steps, N, B').
+            passes: what `total` told; None without a rectifier.
         """
         shape = (len(self.filters), self.heard.steps, self.index.shape[-1], self.samples)
         back = grad.new_empty(shape) if asked[0] else None
@@ -161,8 +175,9 @@ class Trees:
         if asked[3]:
             bias = grad.new_empty(len(self.filters), len(self.reach.first))
         found = (back, weight, filters, bias)
-        stage = (int(sums), int(linear), share)
-        self._call("trees_backward", *stage, memory(grad), *found)
+        sums, share = share is not None, 1.0 if share is None else share
+        bits = None if passes is None else memory(passes)
+        self._call("trees_backward", int(sums), share, bits, memory(grad), *found)
         return found
 
     def scatter(self, back: Tensor, rows: Tensor) -> None:

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
+#include <utility>
 
 #ifdef __AVX__
 #include <immintrin.h>
@@ -96,28 +96,68 @@ INLINED Real added(Vector<Real> values) {
   return added_up(values);
 }
 
-// Each vector's sum, added to the numbers from `to` on.
-template <typename Real, int M>
-INLINED void add_each(const Vector<Real> (&values)[M], Real* to) {
-#ifdef __AVX512F__
-  if constexpr (M == 4 && std::is_same<Real, float>::value) {
-    // Vectors are folded onto each other as quarters: each quarter is then one vector's.
-    const auto fold = [](__m512 left, __m512 right) {
-      return _mm512_add_ps(_mm512_shuffle_f32x4(left, right, 0x88),
-                           _mm512_shuffle_f32x4(left, right, 0xdd));
-    };
-    __m512 all = fold(fold(__m512(values[0]), __m512(values[1])),
-                      fold(__m512(values[2]), __m512(values[3])));
-    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0x4e));
-    all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xb1));
-    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-    const __m128 sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, all));
-    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums));
-    return;
-  }
+// One bit for each number of a vector.
+using Bits = std::uint16_t;
+
+// Which numbers are above zero.
+template <typename Real>
+INLINED Bits positive(Vector<Real> values) {
+  constexpr bool is_float = sizeof(Real) == 4;
+#if defined(__AVX512F__)
+  if constexpr (is_float)
+    return _mm512_cmp_ps_mask(__m512(values), _mm512_setzero_ps(), _CMP_GT_OQ);
+  else return _mm512_cmp_pd_mask(__m512d(values), _mm512_setzero_pd(), _CMP_GT_OQ);
+#elif defined(__AVX__)
+  if constexpr (is_float) return _mm256_movemask_ps(__m256(values > 0));
+  else return _mm256_movemask_pd(__m256d(values > 0));
+#else
+  Bits bits = 0;
+  for (int lane = 0; lane < kLanes<Real>; ++lane) bits |= (values[lane] > 0) << lane;
+  return bits;
 #endif
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) to[m] += added<Real>(values[m]);
+}
+
+// The numbers whose bit is set, and zeros.
+template <typename Real>
+INLINED Vector<Real> chosen(Bits bits, Vector<Real> values) {
+  decltype(values > values) own = {};
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes<Real>; ++lane) own[lane] = 1 << lane;
+  return ((own & bits) != 0) ? values : Vector<Real>{};
+}
+
+// Numbers of two vectors, one after the other, as `I` says.
+template <typename Values, int... I>
+INLINED Values picked(Values left, Values right, std::integer_sequence<int, I...>) {
+#ifdef __clang__
+  return __builtin_shufflevector(left, right, I...);
+#else
+  return __builtin_shuffle(left, right, decltype(left > right){I...});
+#endif
+}
+
+// Where the rows of a square are vectors, blocks of `kApart` numbers beside the diagonal change
+// places, of two rows that far apart.
+template <int kApart, typename Values, int... I>
+INLINED void exchange(Values& above, Values& below, std::integer_sequence<int, I...>) {
+  constexpr int lanes = sizeof...(I);
+  const Values first = above, second = below;
+  above =
+      picked(first, second, std::integer_sequence<int, (I & kApart ? lanes + I - kApart : I)...>());
+  below =
+      picked(first, second, std::integer_sequence<int, (I & kApart ? lanes + I : I + kApart)...>());
+}
+
+// A square's rows become its columns.
+template <int kApart, typename Values, int kRows>
+INLINED void transpose(Values (&rows)[kRows]) {
+  if constexpr (kApart < kRows) {
+#pragma GCC unroll 16
+    for (int row = 0; row < kRows; ++row)
+      if (!(row & kApart))
+        exchange<kApart>(rows[row], rows[row + kApart], std::make_integer_sequence<int, kRows>());
+    transpose<2 * kApart>(rows);
+  }
 }
 
 // Mean and variance of many numbers, each about a pivot near their mean, so that a large mean costs
