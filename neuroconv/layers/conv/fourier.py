@@ -130,34 +130,40 @@ def device_waves(
     return waves.mH / sites if back else waves
 
 
-def _transformed(sheet: Tensor, size: tuple[int, int]) -> Tensor:
-    """Spectra of (B, N, T, P, D) sheets."""
-    sheet = _real(sheet)
-    spectra = sheet.new_empty(*sheet.shape[:3], size[0], size[1] // 2 + 1, dtype=_complex(sheet))
-    for steps in _groups(int(sheet.shape[2]), int(sheet.shape[0] * sheet.shape[1]), size):
-        spectra[:, :, steps] = torch.fft.rfft2(sheet[:, :, steps].contiguous(), s=size)
-    return spectra
-
-
-def _groups(steps: int, sheets: int, size: tuple[int, int]) -> list[slice]:
-    """Steps to transform in one call: one, where the sheets of a step are worth a call and the
-    window is no film, else all.
+class _Spectra:
+    """The spectra of sheets (B, N, T, P, D), each step's by itself where the sheets of a step are
+    worth a call, and the window is no film; else in one tensor.
 
     What a call needs beside its result is then a step's and not all steps', and stays in the cache.
     """
-    points = sheets * size[0] * (size[1] // 2 + 1)
-    one = points >= _LARGE_STEP and steps <= _MOST_CALLS
-    return _slices(steps, 1 if one else max(1, steps))
+
+    def __init__(self, sheet: Tensor, size: tuple[int, int]) -> None:
+        batch, neurons, self.steps = plain_sizes(sheet)[:3]
+        points = batch * neurons * size[0] * (size[1] // 2 + 1)
+        self.by_step = points >= _LARGE_STEP and self.steps <= _MOST_CALLS
+        self._parts = [
+            torch.fft.rfft2(_real(sheet[:, :, group]).contiguous(), s=size)
+            for group in self.groups(0, self.steps)
+        ]
+
+    def groups(self, start: int, end: int) -> list[slice]:
+        """Of these steps, those to go through at once."""
+        if self.by_step:
+            return [slice(step, step + 1) for step in range(start, end)]
+        return [slice(start, end)]
+
+    def of(self, steps: slice) -> Tensor:
+        """Of some steps, (B, N, steps, P', D' // 2 + 1): within a group."""
+        return self._parts[steps.start] if self.by_step else self._parts[0][:, :, steps]
+
+    def conjugate_(self) -> None:
+        for part in self._parts:
+            part.conj_physical_()
 
 
 def _real(tensor: Tensor) -> Tensor:
     """Half-precision inputs are transformed in float32: the FFT takes no bfloat16."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-def _complex(tensor: Tensor) -> torch.dtype:
-    """What its transform is in."""
-    return torch.complex128 if tensor.dtype == torch.float64 else torch.complex64
 
 
 def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
@@ -192,27 +198,26 @@ def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _steps_back(
-    spectra: Tensor, kernels: Tensor, target: Tensor, size: tuple[int, int], *, past: bool
+    spectra: _Spectra, kernels: Tensor, target: Tensor, size: tuple[int, int], *, past: bool
 ) -> None:
     """Writes to `target` (B, N, steps, P', D') what comes back of the sums over past steps, or over
     future ones, cut to its size: step by step where a step is worth it.
 
-    Shape: spectra (B, N, T, ...), kernels (N, K, ...)
+    Shape: kernels (N, K, ...)
     """
-    time_steps, k_time, steps = spectra.shape[2], kernels.shape[1], int(target.shape[2])
-    batch, neurons, _, rows, cols = plain_sizes(target)
-    before = time_steps - steps
-    for group in _groups(steps, batch * neurons, size):
-        start, end = before + group.start, before + group.stop
-        total = spectra[:, :, start:end] * kernels[:, k_time - 1].unsqueeze(1)
+    time_steps, k_time = spectra.steps, kernels.shape[1]
+    rows, cols = plain_sizes(target)[3:]
+    before = time_steps - int(target.shape[2])
+    for group in spectra.groups(before, time_steps):
+        start, end = group.start, group.stop
+        total = spectra.of(group) * kernels[:, k_time - 1].unsqueeze(1)
         for lag in range(1, min(time_steps, k_time)):
             kernel = kernels[:, k_time - 1 - lag].unsqueeze(1)
             if past and (first := max(start, lag)) < end:  # that has one so long before it
-                total[:, :, first - start :].addcmul_(
-                    spectra[:, :, first - lag : end - lag], kernel
-                )
+                earlier = spectra.of(slice(first - lag, end - lag))
+                total[:, :, first - start :].addcmul_(earlier, kernel)
             if not past and (last := min(end, time_steps - lag)) > start:  # or after it
-                later = spectra[:, :, start + lag : last + lag]
+                later = spectra.of(slice(start + lag, last + lag))
                 total[:, :, : last - start].addcmul_(later, kernel)
         if past:
             back = torch.fft.irfft2(total, s=size)
@@ -220,7 +225,7 @@ def _steps_back(
             back = torch.fft.ifft(total, dim=-2)
             del total
             back = torch.fft.irfft(back[..., :rows, :], n=size[1])
-        target[:, :, group] = back[..., :rows, :cols]
+        target[:, :, start - before : end - before] = back[..., :rows, :cols]
         del back  # before the next step needs its room
 
 
@@ -240,7 +245,7 @@ def _forward(
             else spectra[cells]
         )
         for samples in all_samples:
-            inputs = _transformed(sheet[samples, cells], size)
+            inputs = _Spectra(sheet[samples, cells], size)
             _steps_back(inputs, kernels, potential[samples, cells], size, past=True)
     return potential
 
@@ -278,13 +283,13 @@ class _FFTConv(torch.autograd.Function):
             kernels = _spectra(filters[cells], size, before) if to_sheet else None
             totals: list[Tensor] | None = None
             for samples in all_samples:
-                grads = _transformed(grad[samples, cells], size)
+                grads = _Spectra(grad[samples, cells], size)
                 if grad_sheet is not None and kernels is not None:
                     _steps_back(grads, kernels, grad_sheet[samples, cells], size, past=False)
                     if samples is all_samples[-1]:
                         kernels = None  # the rest needs its room
                 if to_filters:
-                    grads.conj_physical_()
+                    grads.conjugate_()
                     totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
                 del grads
             if to_filters and totals is not None:
@@ -299,21 +304,20 @@ class _FFTConv(torch.autograd.Function):
 
 
 def _sum_pairs(
-    sheet: Tensor, grads: Tensor, size: tuple[int, int], lags: range, totals: list[Tensor] | None
+    sheet: Tensor, grads: _Spectra, size: tuple[int, int], lags: range, totals: list[Tensor] | None
 ) -> list[Tensor]:
     """Adds to the totals, one for each lag, the sum over batch and steps of the products of a
-    step's spectrum with the gradient's of so many steps later.
+    step's spectrum with the gradient's, conjugate, of so many steps later.
 
-    Shape: sheet (B, N, T, P, D), grads (B, N, T, ...), conjugate -> (N, ...) each
+    Shape: sheet (B, N, T, P, D) -> (N, ...) each
     """
-    batch, neurons, time_steps = plain_sizes(sheet)[:3]
-    for group in _groups(time_steps, batch * neurons, size):
+    for group in grads.groups(0, grads.steps):
         inputs = torch.fft.rfft2(_real(sheet[:, :, group]).contiguous(), s=size)
         for lag in lags:
-            last = min(group.stop, time_steps - lag)
+            last = min(group.stop, grads.steps - lag)
             if last <= group.start:
                 continue
-            later = grads[:, :, group.start + lag : last + lag]
+            later = grads.of(slice(group.start + lag, last + lag))
             product = _sum_steps(inputs[:, :, : last - group.start], later)
             if totals is not None and len(totals) > lag:
                 totals[lag] += product
