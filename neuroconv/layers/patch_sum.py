@@ -21,7 +21,8 @@ from neuroconv.layers.patches import Reading, lay_out, take_back
 
 # Weights of one dendrite, K * T * U: more of them leave the cache, and oneDNN is as fast.
 _MOST_WEIGHTS = 1 << 16
-# From so many inputs of a dendrite on, potentials are sooner read again than made again.
+# From so many inputs of a dendrite on a norm's statistics are taken of the potentials, which are
+# then kept; of fewer, of the inputs and their products.
 _KEPT_INPUTS = 64
 
 
@@ -61,7 +62,7 @@ def patch_sum(
         gradient flows but the sum's own.
     """
     learned = any(each is not None and each.requires_grad for each in (frames, weight, gain, shift))
-    keep = torch.is_grad_enabled() and learned and weight.shape[1] >= _KEPT_INPUTS
+    keep = torch.is_grad_enabled() and learned
     made: tuple[Tensor, Tensor, Tensor] = _PatchSum.apply(
         frames, weight, gain, shift, reading, sizes, eps, linear, keep
     )
@@ -82,38 +83,64 @@ class _PatchSum(torch.autograd.Function):
         linear: bool,
         keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        layer = native.ImageLayer(lay_out(frames, reading), weight, reading, sizes, keep)
+        layer = native.ImageLayer(lay_out(frames, reading), weight, reading, sizes)
         mean = variance = frames.new_empty(0)
-        scale, offset = gain, shift
+        scale, offset, moments = gain, shift, None
         if eps is not None:
             assert gain is not None
             assert shift is not None
-            mean, variance = layer.statistics()
+            if layer.inputs < min(_KEPT_INPUTS, layer.outputs):
+                moments = layer.moments()
+                mean, variance = layer.statistics_of(moments)
+            else:
+                if keep:
+                    layer.keep()
+                mean, variance = layer.statistics()
             scale = gain * (variance + eps).rsqrt()
             offset = torch.addcmul(shift, mean, scale, value=-1)
-        kept = layer.kept
-        ctx.save_for_backward(layer.room, kept, weight, gain, shift, scale, offset, mean, variance)
+        total = layer.total(scale, offset, linear, keep and layer.kept is None and not linear)
+        held = (layer.room, layer.kept, layer.bits, *(moments or (None, None)))
+        ctx.save_for_backward(*held, weight, gain, shift, scale, offset, mean, variance)
         ctx.reading, ctx.sizes, ctx.eps, ctx.linear = reading, sizes, eps, linear
         ctx.shape, ctx.order = frames.shape, frames.dim_order()
         ctx.mark_non_differentiable(mean, variance)
-        return layer.total(scale, offset, linear), mean, variance
+        return total, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-        room, kept, weight, gain, shift, scale, offset, mean, variance = ctx.saved_tensors
-        layer = native.ImageLayer(room, weight, ctx.reading, ctx.sizes, kept=kept)
-        stage = (scale, offset, ctx.linear, grad.contiguous())
-        to_gain = to_shift = through = None
-        if gain is not None:
-            to_shift, to_gain = layer.sums(*stage)
-            if ctx.eps is not None:
-                count = ctx.sizes.places * ctx.sizes.steps
-                norm = (scale, mean, variance)
-                to_gain, *through = through_a_norm(norm, ctx.eps, count, to_shift, to_gain)
-        back, to_weight, own = layer.gradients(*stage, through, ctx.needs_input_grad[:2])
-        if shift is not None and gain is None:
-            to_shift = own
+        room, kept, bits, *moments, weight, gain, shift, scale, offset, mean, variance = (
+            ctx.saved_tensors
+        )
+        layer = native.ImageLayer(room, weight, ctx.reading, ctx.sizes, kept, bits)
+        grad, norm = grad.contiguous(), (scale, mean, variance)
+        count = ctx.sizes.places * ctx.sizes.steps
+        asked: tuple[bool, bool] = ctx.needs_input_grad[:2]
+        to_gain: Tensor | None = None
+        if kept is not None:
+            to_shift, met = layer.sums(scale, offset, ctx.linear, grad)
+            to_gain, *through = through_a_norm(norm, ctx.eps, count, to_shift, met)
+            stage = (ctx.linear, offset, through)
+            back, to_weight, _own = layer.gradients(scale, grad, asked, *stage)
+        else:
+            # The gain's gradient comes of the weights', which is asked for with it.
+            asked = (asked[0], asked[1] or gain is not None)
+            back, to_weight, passed = layer.gradients(scale, grad, asked)
+            to_shift = passed.sum(1)
+            if gain is not None:
+                assert to_weight is not None
+                by_step = (to_weight * weight.detach()).sum(1).unflatten(1, passed.shape[1:])
+                to_gain = by_step.sum(1)
+                to_weight *= scale.repeat(1, ctx.sizes.steps).unsqueeze(1)
+                if ctx.eps is not None:
+                    exact = (scale.double(), mean.double(), variance.double())
+                    to_gain, *through = through_a_norm(exact, ctx.eps, count, to_shift, to_gain)
+                    layer.mend(back, to_weight, through, (moments[0], moments[1]))
         if back is not None:
             back = take_back(back, ctx.reading, ctx.shape, ctx.order)
-        return back, to_weight, to_gain, to_shift, None, None, None, None, None
+        of_shift = to_shift if shift is not None else None
+        learned = [
+            None if each is None else each.to(weight.dtype)
+            for each in (to_weight, to_gain, of_shift)
+        ]
+        return back, *learned, None, None, None, None, None

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.flops import count_exact
+from neuroconv.layers.conv import unrolled
 from neuroconv.layers.conv.sizes import Mode
-from neuroconv.layers.conv.unrolled import unroll
+from neuroconv.layers.conv.unrolled import reroll, unroll
 from neuroconv.layers.joining import Joining, Tree, join_costs
 
 # Sheet, taps along the sites and across the dendrites, mode, synapses.
@@ -71,3 +72,19 @@ class Joins(nn.Module):
 
     def forward(self, weight: Tensor, filters: Tensor) -> Tensor:
         return Joining(filters, self.tree).responses(weight, filters)
+
+
+@pytest.mark.parametrize("most", [0, 1 << 26])
+@pytest.mark.parametrize("mode", ["same", "valid"])
+def test_reroll_is_the_transpose_of_unroll(
+    mode: Mode, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Also where the matrix that does it would be too large.
+    monkeypatch.setattr(unrolled, "_MOST_CHOSEN", most)
+    filters = torch.randn(2, 3, 2, 4, dtype=torch.float64)
+    matrices = unroll(filters, (5, 6), mode)
+    grad = torch.randn_like(matrices)
+    back = reroll(grad, filters.shape, (5, 6), mode)
+    torch.testing.assert_close((matrices * grad).sum(), (filters * back).sum())
+    (wanted,) = torch.func.vjp(lambda own: unroll(own, (5, 6), mode), filters)[1](grad)
+    torch.testing.assert_close(back, wanted)

@@ -404,21 +404,25 @@ def test_a_negative_view_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("watched", [torch.no_grad, torch.inference_mode])
-def test_inference_keeps_no_potentials(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = []
+def test_inference_keeps_nothing_of_potentials(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ImageLayer] = []
     original = ImageLayer.__init__
 
     def spy(self: ImageLayer, *arguments: Any, **keywords: Any) -> None:
         original(self, *arguments, **keywords)
-        kept.append(self.kept)
+        made.append(self)
 
     monkeypatch.setattr(ImageLayer, "__init__", spy)
-    layer, frames = GranuleConv2d(13, 4), torch.rand(4, 13, 5, 6, 6)
+    frames = torch.rand(4, 13, 5, 6, 6)
+    plain, normed = GranuleConv2d(13, 4), GranuleConv2d(13, 4, norm="both")
     with watched():
-        layer(frames)
-    assert kept == [None]
-    layer(frames)
-    assert kept[1] is not None
+        plain(frames), normed(frames)
+    assert all(layer.kept is None and layer.bits is None for layer in made)
+    plain(frames), normed(frames)
+    held = [(layer.kept is not None, layer.bits is not None) for layer in made[2:]]
+    assert held == [(False, True), (True, False)]
 
 
 def test_what_the_kernels_take() -> None:

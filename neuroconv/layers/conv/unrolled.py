@@ -31,6 +31,8 @@ _LEAST_NEURONS = 16
 # From so many filters' lengths on, the windows of all steps are copied side by side for one product
 # instead of a product for each step.
 _FEW_WINDOWS = 3
+# Numbers of the matrix that adds up the gradients of a tap.
+_MOST_CHOSEN = 1 << 26
 
 
 def unrolled_conv(
@@ -92,14 +94,18 @@ def unroll(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
 def reroll(grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode) -> Tensor:
     """The transpose of `unroll`: what a gradient of the matrices is to the filters.
 
-    As a product with a matrix of zeros and ones: a sum over scattered places takes far longer.
+    As a product with a matrix of zeros and ones, if that is not too large: a sum over scattered
+    places takes far longer.
     """
     neurons, k_time, branches, across = shape
-    tap = _taps(sheet, (branches, across), mode, grad.device)
+    tap = _taps(sheet, (branches, across), mode, grad.device).flatten()
+    numbers = grad.reshape(neurons * k_time, -1)
+    if len(tap) * branches * across > _MOST_CHOSEN:
+        taps = numbers.new_zeros(len(numbers), branches * across + 1)  # the last: none
+        return taps.index_add_(1, tap, numbers)[:, :-1].reshape(shape)
     # Not by one_hot, which looks at the values and would wait for a GPU.
     each = torch.arange(branches * across, device=grad.device)
-    chosen = (tap.flatten()[:, None] == each).to(grad.dtype)
-    return (grad.reshape(neurons * k_time, -1) @ chosen).view(shape)
+    return (numbers @ (tap[:, None] == each).to(grad.dtype)).view(shape)
 
 
 def _taps(

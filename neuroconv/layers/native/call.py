@@ -15,6 +15,7 @@ from neuroconv.layers.counting import is_counting
 from neuroconv.layers.native.build import BuildError, library
 
 DTYPES = (torch.float32, torch.float64)
+VECTOR_BYTES = 32  # or more
 LANES = 16  # numbers are padded to whole vectors of the widest registers
 _ENABLED: ContextVar[bool] = ContextVar(
     "native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0"

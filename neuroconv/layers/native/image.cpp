@@ -1,5 +1,7 @@
 // An image layer's dendrites, from what they read to the sum of their rates, and back. Potentials
-// are made a tile at a time and used while they are in the first-level cache.
+// are made a tile at a time and used while they are in the first-level cache. For the way back a
+// bit of each is kept, whether its rectifier passes; or the potentials, where a norm follows whose
+// statistics are not those of what is read.
 //
 // Shapes: B samples, W' x H' places that come out, T steps, C channels, U units, D dendrites;
 // K = branches * T * C inputs of one dendrite, which lie side by side; N = T * U outputs, padded to
@@ -110,6 +112,7 @@ struct Layer {
   const Real* weight;   // (D, K, wide)
   Real* kept;           // potentials, (D * places, wide), or null: made anew for each pass
   bool made;            // what is kept is there already
+  Bits* bits;           // of potentials, (D * places, room()), or null
 
   Index at(Index dendrite, const Tile& tile) const {
     const Index line = s.steps * s.channels;
@@ -121,16 +124,31 @@ struct Layer {
     return (tile.column * s.samples + tile.sample) * s.rows + tile.start;
   }
 
+  // Rows of a dendrite's tile, in the order in which tiles are gone through.
+  Index row_of(Index dendrite, const Tile& tile) const {
+    const Index before =
+        s.columns * s.rows * tile.sample + (tile.column * s.rows + tile.start) * tile.samples;
+    return before * s.dendrites + dendrite * tile.rows();
+  }
+
+  // Bits of a row: there is room for vectors of any width, of which the first are used.
+  Index room_of_bits() const { return s.wide * Index(sizeof(Real)) / kLeastBytes; }
+  Bits* bits_of(Index dendrite, const Tile& tile) const {
+    return bits ? bits + row_of(dendrite, tile) * room_of_bits() : nullptr;
+  }
+
   // The potentials of a tile, (rows, wide): where they are kept, or else in `held`.
   const Real* potentials_of(Index dendrite, const Tile& tile, Real* held) const {
-    if (kept) {  // in the order in which tiles are gone through
-      const Index before =
-          s.columns * s.rows * tile.sample + (tile.column * s.rows + tile.start) * tile.samples;
-      held = kept + (before * s.dendrites + dendrite * tile.rows()) * s.wide;
+    if (kept) {
+      held = kept + row_of(dendrite, tile) * s.wide;
       if (made) return held;
     }
-    const Real* read = room + at(dendrite, tile);
-    const Real* own = weight + dendrite * s.inputs() * s.wide;
+    product(tile, room + at(dendrite, tile), weight + dendrite * s.inputs() * s.wide, held);
+    return held;
+  }
+
+  // What a tile reads, (rows, K), by weights (K, wide).
+  void product(const Tile& tile, const Real* read, const Real* own, Real* held) const {
     const Index line = s.steps * s.channels;
     in_tiles<Real>(tile.height, s.wide, [&](auto many, auto vectors, Index row, Index first) {
       for (Index sample = 0; sample < tile.samples; ++sample)
@@ -138,7 +156,6 @@ struct Layer {
             s, read + (sample * s.height + row * s.row_stride) * line, own, first,
             held + (sample * tile.height + row) * s.wide);
     });
-    return held;
   }
 
   // Between a tile and maps (T, W', B, H', U): `move(in the maps, in the tile)`.
@@ -169,14 +186,16 @@ struct Layer {
 
 // What one dendrite does to a tile, vector by vector down its rows.
 
-// Adds its rates to the sums.
+// Adds its rates to the sums; with `bits`, says which rates are above zero.
 template <typename Real, bool kLinear>
 void add_rates(const Real* values, Index rows, Index wide, const Real* scale, const Real* offset,
-               bool first, Real* sums) {
+               bool first, Real* sums, Bits* bits, Index room) {
   for (Index n = 0; n < wide; n += kLanes<Real>) {
     const Vector<Real> by = load(scale + n), with = load(offset + n);
-    for (Index at = n; at < rows * wide; at += wide) {
+    Bits* own = bits + n / kLanes<Real>;
+    for (Index at = n; at < rows * wide; at += wide, own += room) {
       const Vector<Real> potential = load(values + at) * by + with;
+      if (!kLinear && bits) *own = positive<Real>(potential);
       const Vector<Real> rate = kLinear ? potential : rectified(potential);
       store<Real>(sums + at, first ? rate : load(sums + at) + rate);
     }
@@ -211,20 +230,37 @@ void add_sums(const Real* values, const Real* pushed, Index rows, Index wide, co
   }
 }
 
-// The gradients to its potentials, and their sums, (wide), added: see `back`.
+// The gradient that passes, and its sums, (wide), added: all of it without bits.
+template <typename Real>
+void passing(const Bits* bits, Index room, const Real* pushed, Index rows, Index wide, Real* result,
+             double* found) {
+  for (Index n = 0; n < wide; n += kLanes<Real>) {
+    const Bits* own = bits + n / kLanes<Real>;
+    Vector<Real> total = {};
+    for (Index at = n; at < rows * wide; at += wide, own += room) {
+      const Vector<Real> push = load(pushed + at);
+      const Vector<Real> passed = bits ? chosen<Real>(*own, push) : push;
+      total += passed;
+      store<Real>(result + at, passed);
+    }
+    for (Index lane = 0; lane < kLanes<Real>; ++lane) found[n + lane] += total[lane];
+  }
+}
+
+// The gradients to its potentials, and their sums, (wide), added: scale * what passes + slope *
+// potential + start.
 template <typename Real, bool kLinear>
 void own_gradients(const Real* values, const Real* pushed, Index rows, Index wide,
                    const Real* scale, const Real* offset, const Real* slope, const Real* start,
                    Real* result, double* found) {
   for (Index n = 0; n < wide; n += kLanes<Real>) {
     const Vector<Real> by = load(scale + n), with = load(offset + n);
-    const Vector<Real> rise = slope ? load(slope + n) : Vector<Real>{};
-    const Vector<Real> from = slope ? load(start + n) : Vector<Real>{};
+    const Vector<Real> rise = load(slope + n), from = load(start + n);
     Vector<Real> total = {};
     for (Index at = n; at < rows * wide; at += wide) {
       const Vector<Real> value = load(values + at);
-      Vector<Real> own = by * passed<Real, kLinear>(value, load(pushed + at), by, with);
-      if (slope) own += rise * value + from;
+      const Vector<Real> own =
+          by * passed<Real, kLinear>(value, load(pushed + at), by, with) + (rise * value + from);
       total += own;
       store<Real>(result + at, own);
     }
@@ -244,7 +280,8 @@ void sum(const Layer<Real>& layer, const Stage<Real>& stage, Real* total, int th
         const Real* by = stage.scale + dendrite * s.wide;
         const Real* with = stage.offset + dendrite * s.wide;
         const auto add = stage.linear ? add_rates<Real, true> : add_rates<Real, false>;
-        add(values, tile.rows(), s.wide, by, with, dendrite == 0, sums.data());
+        add(values, tile.rows(), s.wide, by, with, dendrite == 0, sums.data(),
+            layer.bits_of(dendrite, tile), layer.room_of_bits());
       }
       layer.each_place(tile, [&](Index there, Index here) {
         copy_units(total + there, sums.data() + here, s.units);
@@ -317,6 +354,74 @@ void statistics(const Layer<Real>& layer, double* mean, double* variance, int th
     mean[at] = whole.mean;
     variance[at] = whole.squares / double(whole.count);
   }
+}
+
+// products[k][l] += sum over rows of x[k] * x[l], from the vector of the diagonal on.
+inline void multiply_up(const double* x, Index rows, Index inputs, Index deep, double* products) {
+  constexpr Index lanes = kLanes<double>;
+  in_blocks<kMost<float>>(inputs, [&](Index k, auto many) {
+    constexpr int M = many.value;
+    for (Index first = k / lanes * lanes; first < inputs; first += kVectors * lanes) {
+      const Index vectors =
+          (std::min(inputs, first + kVectors * lanes) - first + lanes - 1) / lanes;
+      as_vectors(vectors, [&](auto across) {
+        constexpr int V = across.value;
+        double* to = products + k * deep + first;
+        Vector<double> acc[M][V];
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) acc[m][v] = load(to + m * deep + v * lanes);
+        for (Index row = 0; row < rows; ++row) {
+          const double* own = x + row * deep;
+          Vector<double> here[V];
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) here[v] = load(own + first + v * lanes);
+#pragma GCC unroll 8
+          for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) acc[m][v] += own[k + m] * here[v];
+        }
+        put<double>(acc, to, deep);
+      });
+    }
+  });
+}
+
+// Of what each dendrite reads less a pivot, (D, K): the sum over places, (D, K), and the sum of the
+// products of any two, (D, K, deep), of which those above the diagonal are right.
+template <typename Real>
+void moments(const Layer<Real>& layer, const double* pivot, double* sum, double* products,
+             int threads) {
+  const Sizes& s = layer.s;
+  const Index inputs = s.inputs(), size = inputs * s.deep, line = s.steps * s.channels;
+  std::vector<std::vector<double>> sums(threads), all(threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; ++thread) {
+    sums[thread].assign(s.dendrites * inputs, 0.0);
+    all[thread].assign(s.dendrites * size, 0.0);
+    std::vector<double> held(kTileRows * s.deep);
+    layer.each_tile(thread, threads, true, [&](const Tile& tile) {
+      for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
+        const Real* read = layer.room + layer.at(dendrite, tile);
+        const double* centre = pivot + dendrite * inputs;
+        double* whole = sums[thread].data() + dendrite * inputs;
+        double* to = held.data();
+        for (Index sample = 0; sample < tile.samples; ++sample)
+          for (Index row = 0; row < tile.height; ++row, to += s.deep) {
+            const Real* x = read + (sample * s.height + row * s.row_stride) * line;
+#pragma omp simd
+            for (Index k = 0; k < inputs; ++k) {
+              to[k] = double(x[k]) - centre[k];
+              whole[k] += to[k];
+            }
+          }
+        multiply_up(held.data(), tile.rows(), inputs, s.deep, &all[thread][dendrite * size]);
+      }
+    });
+  }
+  add_up(sums, sum);
+  add_up(all, products);
 }
 
 // Over all places, (D, 2, wide): the gradient that passes, and it times the potential.
@@ -407,19 +512,11 @@ void to_short_lines(const Sizes& s, const Tile& tile, const Real* held, Real* pa
     }
 }
 
-// The gradient to what a dendrite reads, added where it lies: own (rows, wide) by turned weights
-// (N, deep). Rows of the maps meet several rows of the tile: branch by branch they are added to
-// one after another, for a number that was only just written is slow to read again.
+// What a tile's rows, (rows, deep), give back to what a dendrite reads, added where it lies. Rows
+// of the maps meet several rows of the tile: branch by branch they are added to one after another,
+// for a number that was only just written is slow to read again.
 template <typename Real>
-void to_room(const Sizes& s, const Tile& tile, const Real* own, const Real* turned, Real* held,
-             Real* packed, Real* back) {
-  in_tiles<Real>(tile.rows(), s.deep, [&](auto many, auto vectors, Index row, Index first) {
-    constexpr int P = many.value, V = vectors.value;
-    Vector<Real> acc[P][V] = {};
-    multiply<Real, P, V, 0>(acc, own + row * s.wide, s.wide, turned + first, s.deep, 0,
-                            s.outputs());
-    put<Real>(acc, held + row * s.deep + first, s.deep);
-  });
+void add_lines(const Sizes& s, const Tile& tile, const Real* held, Real* packed, Real* back) {
   const Index line = s.steps * s.channels;
   if (line <= kLanes<Real> && s.row_stride == 1) return to_short_lines(s, tile, held, packed, back);
   for (Index sample = 0; sample < tile.samples; ++sample)
@@ -432,9 +529,28 @@ void to_room(const Sizes& s, const Tile& tile, const Real* own, const Real* turn
       }
 }
 
+// Rows of `inputs` numbers that lie `apart`, by weights (inputs, deep) and added to `first`,
+// (deep), if it is given: (rows, deep).
+template <typename Real>
+void multiply_rows(const Real* rows_of, Index rows, Index apart, const Real* weight, Index inputs,
+                   Index deep, const Real* first_of, Real* result) {
+  in_tiles<Real>(rows, deep, [&](auto many, auto vectors, Index row, Index first) {
+    constexpr int P = many.value, V = vectors.value;
+    Vector<Real> acc[P][V];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v)
+        acc[p][v] = first_of ? load(first_of + first + v * kLanes<Real>) : Vector<Real>{};
+    multiply<Real, P, V, 0>(acc, rows_of + row * apart, apart, weight + first, deep, 0, inputs);
+    put<Real>(acc, result + row * deep + first, deep);
+  });
+}
+
 // Gradients of weights, (D, K, wide), of the room, and of offsets, (D, wide), from that of the
-// total. A potential's own is scale * what passes, and if the scale comes of the potentials'
-// statistics + slope * potential + start.
+// total. A potential's own is what passes, as its bits say: its scale is in the turned weights and
+// has to be given to the weights' gradient. Or, with a slope, potentials are kept, and it is scale
+// * what passes + slope * potential + start.
 template <typename Real>
 void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, const Real* slope,
           const Real* start_of, const Real* turned, double* grad_weight, Real* grad_room,
@@ -461,20 +577,25 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
         copy_units(pushed.data() + here, grad + there, s.units);
       });
       for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
-        const Real* values = layer.potentials_of(dendrite, tile, held.data());
-        const Real* by = stage.scale + dendrite * s.wide;
-        const Real* with = stage.offset + dendrite * s.wide;
-        const Real* rise = slope ? slope + dendrite * s.wide : nullptr;
-        const Real* from = slope ? start_of + dendrite * s.wide : nullptr;
-        const auto run = stage.linear ? own_gradients<Real, true> : own_gradients<Real, false>;
-        run(values, pushed.data(), tile.rows(), s.wide, by, with, rise, from, own.data(),
-            offsets[thread].data() + dendrite * s.wide);
+        double* sums = offsets[thread].data() + dendrite * s.wide;
+        if (slope) {
+          const Real* values = layer.potentials_of(dendrite, tile, held.data());
+          const Index first = dendrite * s.wide;
+          const auto run = stage.linear ? own_gradients<Real, true> : own_gradients<Real, false>;
+          run(values, pushed.data(), tile.rows(), s.wide, stage.scale + first, stage.offset + first,
+              slope + first, start_of + first, own.data(), sums);
+        } else {
+          passing(layer.bits_of(dendrite, tile), layer.room_of_bits(), pushed.data(), tile.rows(),
+                  s.wide, own.data(), sums);
+        }
         const Index at = layer.at(dendrite, tile);
         if (grad_weight)
           to_weight(s, tile, layer.room + at, own.data(), met.data() + dendrite * size);
-        if (grad_room)
-          to_room(s, tile, own.data(), turned + dendrite * s.outputs() * s.deep, reached.data(),
-                  packed.data(), grad_room + at);
+        if (!grad_room) continue;
+        multiply_rows<Real>(own.data(), tile.rows(), s.wide,
+                            turned + dendrite * s.outputs() * s.deep, s.outputs(), s.deep, nullptr,
+                            reached.data());
+        add_lines(s, tile, reached.data(), packed.data(), grad_room + at);
       }
       if (grad_weight && (added += tile.rows()) >= kAdded) hand_over();
     });
@@ -484,14 +605,39 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
   add_up(offsets, grad_offset);
 }
 
+// Adds to the room's gradient what came by the statistics of a norm: what each dendrite reads by
+// `slope`, (D, K, deep), and `start`, (D, deep).
+template <typename Real>
+void mend(const Layer<Real>& layer, const Real* slope, const Real* start_of, Real* grad_room,
+          int threads) {
+  const Sizes& s = layer.s;
+  const Index line = s.steps * s.channels;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; ++thread) {
+    std::vector<Real> reached(kTileRows * s.deep + kLanes<Real>),
+        packed((kTileRows + 1) * kLanes<Real>);
+    layer.each_tile(thread, threads, false, [&](const Tile& tile) {
+      for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
+        const Index at = layer.at(dendrite, tile);
+        for (Index sample = 0; sample < tile.samples; ++sample)
+          multiply_rows<Real>(layer.room + at + sample * s.height * line, tile.height,
+                              s.row_stride * line, slope + dendrite * s.inputs() * s.deep,
+                              s.inputs(), s.deep, start_of + dendrite * s.deep,
+                              reached.data() + sample * tile.height * s.deep);
+        add_lines(s, tile, reached.data(), packed.data(), grad_room + at);
+      }
+    });
+  }
+}
+
 }  // namespace
 
 // What every pass is given of a layer.
 #define OPERANDS(Real)                                                                       \
   const Sizes *sizes, const Real *room, const Index *pieces, const Real *weight, Real *kept, \
-      Index made
+      Index made, Bits *bits
 #define STAGE(Real) const Real *scale, const Real *offset, Index linear
-#define LAYER {*sizes, room, pieces, weight, kept, made != 0}
+#define LAYER {*sizes, room, pieces, weight, kept, made != 0, bits}
 
 #define NEUROCONV_IMAGE(Real, name)                                                               \
   extern "C" void image_sum_##name(OPERANDS(Real), STAGE(Real), Real* total, Index threads) {     \
@@ -500,6 +646,14 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
   extern "C" void image_statistics_##name(OPERANDS(Real), double* mean, double* variance,         \
                                           Index threads) {                                        \
     statistics<Real>(LAYER, mean, variance, threads);                                             \
+  }                                                                                               \
+  extern "C" void image_moments_##name(OPERANDS(Real), const double* pivot, double* sum,          \
+                                       double* products, Index threads) {                         \
+    moments<Real>(LAYER, pivot, sum, products, threads);                                          \
+  }                                                                                               \
+  extern "C" void image_mend_##name(OPERANDS(Real), const Real* slope, const Real* start,         \
+                                    Real* grad_room, Index threads) {                             \
+    mend<Real>(LAYER, slope, start, grad_room, threads);                                          \
   }                                                                                               \
   extern "C" void image_sums_##name(OPERANDS(Real), STAGE(Real), const Real* grad, double* found, \
                                     Index threads) {                                              \

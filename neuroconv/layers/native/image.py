@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.native.call import call, whole
+from neuroconv.layers.native.call import VECTOR_BYTES, call, memory, whole
 from neuroconv.layers.patches import Reading
 
 
@@ -46,8 +46,8 @@ class ImageLayer:
     Args:
         room: the maps as `layers.patches.lay_out` leaves them.
         weight: (D, K, T * U).
-        keep: hold on to the potentials for later passes.
-        kept: what such a layer held.
+        kept: potentials of such a layer, as `keep` left them; None to make them for each pass.
+        bits: as `total` left them.
     """
 
     def __init__(
@@ -56,16 +56,15 @@ class ImageLayer:
         weight: Tensor,
         reading: Reading,
         sizes: ImageSizes,
-        keep: bool = False,
         kept: Tensor | None = None,
+        bits: Tensor | None = None,
     ) -> None:
         self.room, self.weight, self.sizes = room, weight, sizes
         self.dendrites, self.inputs, self.outputs = weight.shape
         self.wide, self.deep = whole(self.outputs), whole(self.inputs)
         self.packed = F.pad(weight.detach(), (0, self.wide - self.outputs)).contiguous()
         self.kept, self._made = kept, kept is not None
-        if keep:
-            self.kept = room.new_empty(self.dendrites, sizes.places, self.wide)
+        self.bits = bits
         starts = [reading.piece(room, each) for each in range(self.dendrites)]
         self.pieces = torch.tensor(
             [piece.storage_offset() - room.storage_offset() for piece in starts], device="cpu"
@@ -79,8 +78,22 @@ class ImageLayer:
             device="cpu",
         )  # fmt: skip
 
-    def total(self, scale: Tensor | None, offset: Tensor | None, linear: bool) -> Tensor:
-        """The sum over dendrites of max(0, scale * potential + offset), (T, M, U)."""
+    def keep(self) -> None:
+        """Holds on to the potentials of the next pass, for those that follow."""
+        self.kept = self.room.new_empty(self.dendrites, self.sizes.places, self.wide)
+
+    def total(
+        self, scale: Tensor | None, offset: Tensor | None, linear: bool, keep: bool = False
+    ) -> Tensor:
+        """The sum over dendrites of max(0, scale * potential + offset), (T, M, U).
+
+        Args:
+            keep: note which of them are above zero, by a bit of each.
+        """
+        if keep:
+            vectors = self.wide * self.room.element_size() // VECTOR_BYTES
+            shape = (self.dendrites * self.sizes.places, vectors)
+            self.bits = torch.empty(shape, dtype=torch.int16, device="cpu")
         total = self.room.new_empty(self.sizes.steps, self.sizes.places, self.sizes.units)
         self._call("image_sum", *self._stage(scale, offset, linear), total)
         return total
@@ -90,10 +103,40 @@ class ImageLayer:
         mean = self.room.new_empty(self.dendrites, self.wide, dtype=torch.float64)
         variance = torch.empty_like(mean)
         self._call("image_statistics", mean, variance)
+        return self._over_steps(mean[:, : self.outputs], variance[:, : self.outputs])
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance over places of what dendrites read, (D, K) and (D, K, K), float64."""
+        pivot = self._first_windows().double()
+        total = torch.empty_like(pivot)
+        products = pivot.new_empty(self.dendrites, self.inputs, self.deep)
+        self._call("image_moments", pivot, total, products)
+        apart, upper = total / self.sizes.places, products[..., : self.inputs].triu()
+        whole = upper + upper.triu(1).mT
+        covariance = whole / self.sizes.places - apart[:, :, None] * apart[:, None]
+        return pivot + apart, covariance
+
+    def statistics_of(self, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """As `statistics`, from the moments."""
+        weight = self.weight.detach().double()
+        mean = (moments[0][:, None] @ weight).squeeze(1)
+        return self._over_steps(mean, (weight * (moments[1] @ weight)).sum(1))
+
+    def _over_steps(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of all steps of those of each, (D, T * U)."""
         mean, variance = self._by_step(mean), self._by_step(variance)
         centre = mean.mean(1, keepdim=True)
         spread = (variance + (mean - centre).square()).mean(1)
         return centre.squeeze(1).to(self.room.dtype), spread.to(self.room.dtype)
+
+    def _first_windows(self) -> Tensor:
+        """What dendrites read at a place in the middle of the first sample's maps, (D, K)."""
+        own = self.sizes
+        line = own.steps * own.channels
+        at = own.columns // 2 * own.samples * self.room.shape[3] + own.rows // 2 * own.row_stride
+        numbers = self.room.flatten()
+        starts = (self.pieces + at * line).tolist()
+        return torch.stack([numbers[start : start + self.inputs] for start in starts])
 
     def sums(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, grad: Tensor
@@ -107,14 +150,17 @@ class ImageLayer:
     def gradients(
         self,
         scale: Tensor | None,
-        offset: Tensor | None,
-        linear: bool,
         grad: Tensor,
-        through: Sequence[Tensor] | None,
         asked: tuple[bool, bool],
+        linear: bool = False,
+        offset: Tensor | None = None,
+        through: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Gradients to the room and to the weights, where asked for, and to the offsets, (D, U), if
-        there is no scale.
+        """Gradients to the room and to the weights, where asked for, and to the offsets, (D, T, U).
+
+        By the bits of `total`, or by the potentials that are kept with what goes through their
+        statistics. By the bits the weights' gradient, in float64, is not yet multiplied by the
+        scale, nor are the offsets' gradients.
 
         Args:
             through: slope and start, (D, U), of potentials' own statistics.
@@ -122,17 +168,41 @@ class ImageLayer:
         slope, start = (None, None) if through is None else map(self._across, through)
         turned = back = weight = None
         if asked[0]:
-            turned = F.pad(self.weight.detach().transpose(1, 2), (0, self.deep - self.inputs))
-            turned = turned.contiguous()
+            scaled = self.weight.detach()
+            if slope is None and scale is not None:
+                scaled = scaled * self._across(scale)[:, None, : self.outputs]
+            turned = F.pad(scaled.mT, (0, self.deep - self.inputs)).contiguous()
             back = torch.zeros_like(self.room)
         if asked[1]:
             weight = self.packed.new_empty(self.packed.shape, dtype=torch.float64)
         stage = self._stage(scale, offset, linear)
-        offset = grad.new_empty(self.dendrites, self.wide, dtype=torch.float64)
-        self._call("image_back", *stage, grad, slope, start, turned, weight, back, offset)
+        found = grad.new_empty(self.dendrites, self.wide, dtype=torch.float64)
+        self._call("image_back", *stage, grad, slope, start, turned, weight, back, found)
         if weight is not None:
-            weight = weight[:, :, : self.outputs].to(self.weight.dtype)
-        return back, weight, self._by_step(offset).sum(1).to(grad.dtype)
+            weight = weight[:, :, : self.outputs]
+        return back, weight, self._by_step(found)
+
+    def mend(
+        self,
+        back: Tensor | None,
+        weight: Tensor | None,
+        through: Sequence[Tensor],
+        moments: tuple[Tensor, Tensor],
+    ) -> None:
+        """Adds to both gradients what goes through the potentials' own statistics: slope *
+        potential + start, which is a sum of what dendrites read, by the moments of that."""
+        slope, start = (each.double().repeat(1, self.sizes.steps) for each in through)
+        own = self.weight.detach().double()
+        if weight is not None:
+            mean, covariance = moments
+            centre = (mean[:, None] @ own) * slope[:, None] + start[:, None]
+            products = (covariance @ own) * slope[:, None] + mean[:, :, None] * centre
+            weight += products * self.sizes.places
+        if back is not None:
+            pads = (0, self.deep - self.inputs)
+            by = F.pad((own * slope[:, None]) @ own.mT, pads).to(back.dtype)
+            first = F.pad((own * start[:, None]).sum(2), pads).to(back.dtype)
+            self._call("image_mend", by, first, back)
 
     def _stage(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool
@@ -152,6 +222,7 @@ class ImageLayer:
         return values[..., : self.outputs].unflatten(-1, (self.sizes.steps, -1))
 
     def _call(self, name: str, *rest: Tensor | int | None) -> None:
-        operands = (self.room, self.pieces, self.packed, self.kept, int(self._made))
+        bits = None if self.bits is None else memory(self.bits)
+        operands = (self.room, self.pieces, self.packed, self.kept, int(self._made), bits)
         call(name, self.room, self.numbers, *operands, *rest)
         self._made = self.kept is not None

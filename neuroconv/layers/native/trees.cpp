@@ -19,7 +19,6 @@ namespace {
 constexpr int kSites = 4, kBranches = 3;  // of the granule cell's sheet and filter
 constexpr int kFew = 4;                   // branches, and rows of a block that they reach
 constexpr int kWide = 2;                  // vectors of samples that are gone through at once
-constexpr Index kLeastBytes = 32;         // of a vector
 constexpr int kTurned = 2;                // vectors of branches
 
 // Columns beside each other in a block of `M` rows: what is loaded serves all of them.

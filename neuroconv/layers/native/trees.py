@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.native.call import call, memory, whole
+from neuroconv.layers.native.call import VECTOR_BYTES, call, memory, whole
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 LEAST_SAMPLES = 4  # fewer leave most of a vector empty
-_VECTOR_BYTES = 32  # or more
 # Numbers that a call holds beside its operands: more neurons take more calls.
 _MOST_NUMBERS = 1 << 24
 
@@ -149,7 +148,7 @@ class Trees:
 
     def bits(self, steps: int) -> Tensor:
         """Room for one bit of each of all potentials: of a vector's in one number."""
-        most = self.samples * self.filters.element_size() // _VECTOR_BYTES
+        most = self.samples * self.filters.element_size() // VECTOR_BYTES
         shape = (len(self.filters), steps, self.reach.outputs, most)
         return torch.empty(shape, dtype=torch.int16, device="cpu")
 

@@ -96,8 +96,9 @@ INLINED Real added(Vector<Real> values) {
   return added_up(values);
 }
 
-// One bit for each number of a vector.
+// One bit for each number of a vector, whose bytes are kLeastBytes or more.
 using Bits = std::uint16_t;
+constexpr Index kLeastBytes = 32;
 
 // Which numbers are above zero.
 template <typename Real>
