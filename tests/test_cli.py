@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from neuroconv import profile
 from neuroconv.neurons import CELL_CLASSES, PRESETS, preset
-from neuroconv.training import RunResult, load_config, read_result
+from neuroconv.training import DataConfig, RunResult, TrainConfig, load_config, read_result
 from neuroconv.zoo import count_flops, count_parameters, create_model, get_builder, list_models
 from tests.commands import Call, status_of
 
@@ -413,6 +414,14 @@ def test_help_of_a_command_has_an_example_that_holds(call: Call, command: str) -
                 assert (PROJECT / word).is_file()
 
 
+def test_help_of_train_names_every_key(call: Call) -> None:
+    _, shown, _ = call("train", "--help")
+    for table in (DataConfig, TrainConfig):
+        for each in fields(table):
+            assert each.name in shown
+    assert "batch_size = 128" in shown
+
+
 def test_help_lists_all_commands(call: Call) -> None:
     status, out, _ = call("--help")
     assert status == 0
@@ -434,6 +443,11 @@ def refused(call: Call, *words: str) -> str:
     else:  # tyro's, in a box
         assert err.count("For full helptext") == 1
     return " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("words", [("granule",), ("granule_convnet", "--opponent", "granule")])
+def test_match_says_that_a_cell_is_one(call: Call, words: tuple[str, ...]) -> None:
+    assert "granule is a cell" in refused(call, "match", *words)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neuroconv.cli.options import ConfigArgument, PageOption, prepare
+from neuroconv.cli.options import ConfigArgument, PageOption, prepare, tell
 from neuroconv.training import load_config
 
 
@@ -31,6 +31,13 @@ class Compare:
 
         config = load_config(self.config, overrides)
         prepare(self.report, "--report")
+        if not config.opponents:
+            others = "a linear classifier alone" if self.linear else "nobody"
+            tell(
+                console,
+                f"no [[opponents]] in {self.config}: its model is compared with {others}. "
+                "configs/mnist_granule.toml shows how to name some",
+            )
         compare_and_report(config, output=self.report, title=self.config.stem, linear=self.linear)
 
 

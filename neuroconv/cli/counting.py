@@ -19,6 +19,7 @@ from neuroconv.cli.options import (
     prepare,
     prepare_picture,
     say,
+    tell,
     track,
 )
 from neuroconv.cli.subjects import Options, Subject, find_subjects
@@ -178,7 +179,7 @@ class Profile:
         """What the numbers hold under, and what is not in them."""
         measured = next((each.measured for each in profiles if each.measured is not None), None)
         energy = profiles[0].energy()
-        say(console, f"energy: {energy.node.name}; {energy.source}")
+        tell(console, f"energy: {energy.node.name}; {energy.source}")
         if measured is None:
             say(console, "time: not measured on meta; add --device cpu or --device cuda")
         else:
@@ -190,7 +191,7 @@ class Profile:
                 f"{in_units(peak.flop_per_s, 'FLOP/s')} ({peak.kernel}), "
                 f"{in_units(peak.byte_per_s, 'B/s')} (copy)",
             )
-            say(
+            tell(
                 console,
                 "inputs: uniform noise; of a run, its validation images. Bound by overhead: less "
                 "than a tenth of both peaks",

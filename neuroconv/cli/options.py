@@ -1,7 +1,9 @@
 """What commands share: the kinds of their options, and files that are checked before the work."""
 
+import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -9,6 +11,8 @@ import tyro
 from rich import progress
 from rich.console import Console
 from tyro.constructors import PrimitiveConstructorSpec
+
+from neuroconv.training import DataConfig, TrainConfig
 
 
 def _shape_option(
@@ -68,6 +72,24 @@ def track(items: Sequence[Item], what: str) -> Iterable[Item]:
 def say(console: Console, text: str) -> None:
     """Print as it is: a path keeps its brackets, and stays on one line."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def tell(console: Console, text: str) -> None:
+    """Print prose, broken into lines that fit; no paths."""
+    console.print(text, markup=False, highlight=False)
+
+
+def keys_of_tables() -> str:
+    """The keys of a configuration's tables and their defaults, as in the file."""
+    told = []
+    for name, table in (("data", DataConfig), ("train", TrainConfig)):
+        keys = []
+        for each in fields(table):
+            known = each.default is not None and each.default is not MISSING
+            keys.append(f"{each.name} = {json.dumps(each.default)}" if known else each.name)
+        told.append(f"Keys of [{name}]: {', '.join(keys)}.")
+    told.append("Keys of [model]: name, one of `neuroconv list`, and those of that model.")
+    return "\n\n    ".join(told)
 
 
 def prepare_picture(path: Path | None, option: str) -> None:

@@ -71,6 +71,12 @@ class Match:
     """the image, such as 3x32x32 (default: the model's own)"""
 
     def __call__(self, console: Console) -> None:
+        for name in (self.name, self.opponent):
+            if name in CELL_CLASSES:
+                raise ValueError(
+                    f"{name} is a cell, and `match` takes models of the zoo: "
+                    f"{', '.join(list_models())}; `neuroconv cells` counts cells"
+                )
         defaults = inspect.signature(get_builder(self.name)).parameters
         task = {  # the opponent is built for the very task of the model
             "image_shape": self.image_shape or image_shape(self.name),

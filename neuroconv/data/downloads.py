@@ -90,8 +90,9 @@ def _download(name: str, load: Callable[[], _Loaded], root: Path, expected: str)
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"no {name} in {root}, and downloading it failed ({reason}). Expected in {root}: "
-            f"{expected}. Name the folder that holds it with --data.root DIR"
+            f"no {name} in {root}: name the folder that holds it with --data.root DIR, or in the "
+            f"environment variable NEUROCONV_DATA.\nExpected there: {expected}.\nIt is not on this "
+            f"machine, and downloading it failed: {reason}"
         ) from error
 
 

@@ -238,8 +238,10 @@ def test_broken_mnist_files_are_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_absent_data_that_cannot_be_downloaded(tmp_path: Path, name: str, expected: str) -> None:
     with pytest.raises(DataError) as caught:
         load_data(name, root=tmp_path / "data")
+    message = str(caught.value)
     for words in (f"in {tmp_path}/data", expected, "--data.root DIR", "no network in tests"):
-        assert words in str(caught.value)
+        assert words in message
+    assert "NEUROCONV_DATA" in message.splitlines()[0]  # the remedy first
 
 
 def test_the_root_comes_from_the_environment(

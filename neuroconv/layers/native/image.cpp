@@ -388,42 +388,6 @@ inline void multiply_up(const double* x, Index rows, Index inputs, Index deep, d
   });
 }
 
-// Of what each dendrite reads less a pivot, (D, K): the sum over places, (D, K), and the sum of the
-// products of any two, (D, K, deep), of which those above the diagonal are right.
-template <typename Real>
-void moments(const Layer<Real>& layer, const double* pivot, double* sum, double* products,
-             int threads) {
-  const Sizes& s = layer.s;
-  const Index inputs = s.inputs(), size = inputs * s.deep, line = s.steps * s.channels;
-  std::vector<std::vector<double>> sums(threads), all(threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
-    sums[thread].assign(s.dendrites * inputs, 0.0);
-    all[thread].assign(s.dendrites * size, 0.0);
-    std::vector<double> held(kTileRows * s.deep);
-    layer.each_tile(thread, threads, true, [&](const Tile& tile) {
-      for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
-        const Real* read = layer.room + layer.at(dendrite, tile);
-        const double* centre = pivot + dendrite * inputs;
-        double* whole = sums[thread].data() + dendrite * inputs;
-        double* to = held.data();
-        for (Index sample = 0; sample < tile.samples; ++sample)
-          for (Index row = 0; row < tile.height; ++row, to += s.deep) {
-            const Real* x = read + (sample * s.height + row * s.row_stride) * line;
-#pragma omp simd
-            for (Index k = 0; k < inputs; ++k) {
-              to[k] = double(x[k]) - centre[k];
-              whole[k] += to[k];
-            }
-          }
-        multiply_up(held.data(), tile.rows(), inputs, s.deep, &all[thread][dendrite * size]);
-      }
-    });
-  }
-  add_up(sums, sum);
-  add_up(all, products);
-}
-
 // Over all places, (D, 2, wide): the gradient that passes, and it times the potential.
 template <typename Real>
 void sums(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, double* found,
@@ -605,28 +569,69 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
   add_up(offsets, grad_offset);
 }
 
-// Adds to the room's gradient what came by the statistics of a norm: what each dendrite reads by
-// `slope`, (D, K, deep), and `start`, (D, deep).
-template <typename Real>
-void mend(const Layer<Real>& layer, const Real* slope, const Real* start_of, Real* grad_room,
-          int threads) {
+// `run(rows, where their first window lies)` over what can be read of one column
+// of the room: dendrites read the same windows there.
+template <typename Real, typename Run>
+INLINED void each_window(const Layer<Real>& layer, Index column, Run run) {
   const Sizes& s = layer.s;
   const Index line = s.steps * s.channels;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
+  for (Index sample = 0; sample < s.samples; ++sample)
+    for (Index row = 0; row < s.rows; row += kTileRows)
+      run(std::min(kTileRows, s.rows - row),
+          ((column * s.samples + sample) * s.height + row * s.row_stride) * line);
+}
+
+// Of the windows of each column of the room less a pivot, (K): their sum, (columns, K), and the sum
+// of the products of any two numbers, (columns, K, deep), of which those above the diagonal are
+// right.
+template <typename Real>
+void moments(const Layer<Real>& layer, Index columns, const double* pivot, double* sum,
+             double* products, int threads) {
+  const Sizes& s = layer.s;
+  const Index inputs = s.inputs(), apart = s.row_stride * s.steps * s.channels;
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<double> held(kTileRows * s.deep);
+#pragma omp for schedule(static)
+    for (Index column = 0; column < columns; ++column) {
+      double* whole = sum + column * inputs;
+      double* all = products + column * inputs * s.deep;
+      std::fill_n(whole, inputs, 0.0);
+      std::fill_n(all, inputs * s.deep, 0.0);
+      each_window(layer, column, [&](Index rows, Index at) {
+        for (Index row = 0; row < rows; ++row) {
+          const Real* x = layer.room + at + row * apart;
+          double* to = held.data() + row * s.deep;
+#pragma omp simd
+          for (Index k = 0; k < inputs; ++k) {
+            to[k] = double(x[k]) - pivot[k];
+            whole[k] += to[k];
+          }
+        }
+        multiply_up(held.data(), rows, inputs, s.deep, all);
+      });
+    }
+  }
+}
+
+// Adds to the room's gradient what came by the statistics of a norm: the windows of each column by
+// `slope`, (columns, K, deep), and `start`, (columns, deep).
+template <typename Real>
+void mend(const Layer<Real>& layer, Index columns, const Real* slope, const Real* start_of,
+          Real* grad_room, int threads) {
+  const Sizes& s = layer.s;
+  const Index inputs = s.inputs(), apart = s.row_stride * s.steps * s.channels;
+#pragma omp parallel num_threads(threads)
+  {
     std::vector<Real> reached(kTileRows * s.deep + kLanes<Real>),
         packed((kTileRows + 1) * kLanes<Real>);
-    layer.each_tile(thread, threads, false, [&](const Tile& tile) {
-      for (Index dendrite = 0; dendrite < s.dendrites; ++dendrite) {
-        const Index at = layer.at(dendrite, tile);
-        for (Index sample = 0; sample < tile.samples; ++sample)
-          multiply_rows<Real>(layer.room + at + sample * s.height * line, tile.height,
-                              s.row_stride * line, slope + dendrite * s.inputs() * s.deep,
-                              s.inputs(), s.deep, start_of + dendrite * s.deep,
-                              reached.data() + sample * tile.height * s.deep);
-        add_lines(s, tile, reached.data(), packed.data(), grad_room + at);
-      }
-    });
+#pragma omp for schedule(static)
+    for (Index column = 0; column < columns; ++column)
+      each_window(layer, column, [&](Index rows, Index at) {
+        multiply_rows<Real>(layer.room + at, rows, apart, slope + column * inputs * s.deep, inputs,
+                            s.deep, start_of + column * s.deep, reached.data());
+        add_lines<Real>(s, {column, 0, 1, 0, rows}, reached.data(), packed.data(), grad_room + at);
+      });
   }
 }
 
@@ -647,13 +652,13 @@ void mend(const Layer<Real>& layer, const Real* slope, const Real* start_of, Rea
                                           Index threads) {                                        \
     statistics<Real>(LAYER, mean, variance, threads);                                             \
   }                                                                                               \
-  extern "C" void image_moments_##name(OPERANDS(Real), const double* pivot, double* sum,          \
-                                       double* products, Index threads) {                         \
-    moments<Real>(LAYER, pivot, sum, products, threads);                                          \
+  extern "C" void image_moments_##name(OPERANDS(Real), Index columns, const double* pivot,        \
+                                       double* sum, double* products, Index threads) {            \
+    moments<Real>(LAYER, columns, pivot, sum, products, threads);                                 \
   }                                                                                               \
-  extern "C" void image_mend_##name(OPERANDS(Real), const Real* slope, const Real* start,         \
-                                    Real* grad_room, Index threads) {                             \
-    mend<Real>(LAYER, slope, start, grad_room, threads);                                          \
+  extern "C" void image_mend_##name(OPERANDS(Real), Index columns, const Real* slope,             \
+                                    const Real* start, Real* grad_room, Index threads) {          \
+    mend<Real>(LAYER, columns, slope, start, grad_room, threads);                                 \
   }                                                                                               \
   extern "C" void image_sums_##name(OPERANDS(Real), STAGE(Real), const Real* grad, double* found, \
                                     Index threads) {                                              \

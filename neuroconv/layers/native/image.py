@@ -106,15 +106,19 @@ class ImageLayer:
         return self._over_steps(mean[:, : self.outputs], variance[:, : self.outputs])
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance over places of what dendrites read, (D, K) and (D, K, K), float64."""
-        pivot = self._first_windows().double()
-        total = torch.empty_like(pivot)
-        products = pivot.new_empty(self.dendrites, self.inputs, self.deep)
-        self._call("image_moments", pivot, total, products)
-        apart, upper = total / self.sizes.places, products[..., : self.inputs].triu()
-        whole = upper + upper.triu(1).mT
-        covariance = whole / self.sizes.places - apart[:, :, None] * apart[:, None]
-        return pivot + apart, covariance
+        """Mean and covariance over places of what dendrites read, (D, K) and (D, K, K), float64.
+
+        Of each column of the room first: dendrites read the same ones but for those at the edges.
+        """
+        pivot = self._a_window().double()
+        total = pivot.new_empty(self._columns, self.inputs)
+        products = pivot.new_empty(self._columns, self.inputs, self.deep)
+        self._call("image_moments", self._columns, pivot, total, products)
+        reads = self._reads().double() / self.sizes.places
+        apart = reads @ total
+        upper = (reads @ products[..., : self.inputs].flatten(1)).unflatten(1, (self.inputs, -1))
+        whole = upper.triu() + upper.triu(1).mT
+        return pivot + apart, whole - apart[:, :, None] * apart[:, None]
 
     def statistics_of(self, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """As `statistics`, from the moments."""
@@ -129,14 +133,21 @@ class ImageLayer:
         spread = (variance + (mean - centre).square()).mean(1)
         return centre.squeeze(1).to(self.room.dtype), spread.to(self.room.dtype)
 
-    def _first_windows(self) -> Tensor:
-        """What dendrites read at a place in the middle of the first sample's maps, (D, K)."""
-        own = self.sizes
-        line = own.steps * own.channels
-        at = own.columns // 2 * own.samples * self.room.shape[3] + own.rows // 2 * own.row_stride
-        numbers = self.room.flatten()
-        starts = (self.pieces + at * line).tolist()
-        return torch.stack([numbers[start : start + self.inputs] for start in starts])
+    @property
+    def _columns(self) -> int:
+        """Of the room, W*."""
+        return self.room.shape[0] * self.room.shape[1]
+
+    def _reads(self) -> Tensor:
+        """Whether a dendrite reads a column of the room, (D, W*)."""
+        first = (self.pieces // self.room[0, 0].numel())[:, None]
+        column = torch.arange(self._columns, device="cpu")
+        return (first <= column) & (column < first + self.sizes.columns)
+
+    def _a_window(self) -> Tensor:
+        """What is read at a place in the middle of the first sample's maps, (K,)."""
+        column = self.room.flatten(0, 1)[self._columns // 2, 0]
+        return column[self.sizes.rows // 2 * self.sizes.row_stride :].flatten()[: self.inputs]
 
     def sums(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, grad: Tensor
@@ -200,9 +211,13 @@ class ImageLayer:
             weight += products * self.sizes.places
         if back is not None:
             pads = (0, self.deep - self.inputs)
-            by = F.pad((own * slope[:, None]) @ own.mT, pads).to(back.dtype)
-            first = F.pad((own * start[:, None]).sum(2), pads).to(back.dtype)
-            self._call("image_mend", by, first, back)
+            reads = self._reads().double().T  # in a column all that read it add up
+            by = (reads @ ((own * slope[:, None]) @ own.mT).flatten(1)).unflatten(
+                1, (self.inputs, -1)
+            )
+            first = reads @ (own * start[:, None]).sum(2)
+            operands = (F.pad(each, pads).to(back.dtype) for each in (by, first))
+            self._call("image_mend", self._columns, *operands, back)
 
     def _stage(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool

@@ -318,13 +318,32 @@ struct Backward {
       }
   }
 
+  // Vectors of branches: they lie one after another, or, where a column's sites fill more than one
+  // of which a filter reaches few, each in one column.
+  static Index per_column(const Sizes& s) {
+    return s.along() > 1 && s.rows > kLanes<Real> ? (s.rows - 1) / kLanes<Real> + 1 : 0;
+  }
+  static Index turned_vectors(const Sizes& s) {
+    const Index each = per_column(s);
+    return each ? s.columns * each : (s.outputs() - 1) / kLanes<Real> + 1;
+  }
+  // The first branch of a vector, and one past the last of so many.
+  Index start(Index vector) const {
+    const Index each = per_column(s);
+    return each ? vector / each * s.rows + vector % each * kLanes<Real> : vector * kLanes<Real>;
+  }
+  Index end(Index vector, Index many) const {
+    const Index each = per_column(s), last = start(vector + many - 1) + kLanes<Real>;
+    return std::min(last, each ? (vector / each + 1) * s.rows : s.outputs());
+  }
+
   void turn() {
     constexpr int lanes = kLanes<Real>;
-    for (Index first = 0; first < s.outputs(); first += lanes)
+    for (Index vector = 0; vector < turned_vectors(s); ++vector) {
+      const Index first = start(vector), present = end(vector, 1) - first;
       for (Index step = 0; step < s.steps_out(); ++step) {
         const Vector<Real>* from = own + (step * s.outputs() + first) * V;
-        Vector<Real>* to = turned + (first / lanes * s.steps_out() + step) * kAtOnce;
-        const Index present = std::min<Index>(lanes, s.outputs() - first);
+        Vector<Real>* to = turned + (vector * s.steps_out() + step) * kAtOnce;
         for (int v = 0; v < V; ++v) {
           Vector<Real> square[lanes];
 #pragma GCC unroll 16
@@ -335,30 +354,32 @@ struct Backward {
           for (int row = 0; row < lanes; ++row) to[v * lanes + row] = square[row];
         }
       }
+    }
   }
 
   // To what is packed, (K, S), added.
   void to_taps(Real* found) {
     turn();
-    constexpr Index lanes = kLanes<Real>;
-    in_blocks<kTurned>((s.outputs() + lanes - 1) / lanes, [&](Index vector, auto many) {
-      constexpr int N = many.value;
-      const Index first = vector * lanes, end = std::min(s.outputs(), first + N * lanes);
-      const Index column = first / s.rows, columns = (end - 1) / s.rows + 1 - column;
-      // Rows of a single column; of several it is all.
-      const Index row = columns == 1 ? first % s.rows : 0;
-      const Index rows = columns == 1 ? end - first : s.rows;
-      trees.each_run(row, rows, column, columns, [&](Index start, Index until) {
-        in_blocks<kMost<Real>>(until - start, [&](Index from, auto inputs) {
-          for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
-            Vector<Real> acc[inputs.value][N] = {};
-            meet(lag, start + from, vector, acc);
-            hand_over(acc, start + from, first, end,
-                      found + (s.taps_in_time - 1 - lag) * s.numbers());
-          }
-        });
-      });
-    });
+    in_blocks<kTurned>(
+        turned_vectors(s),
+        [&](Index vector, auto many) {
+          const Index first = start(vector), until = end(vector, many.value);
+          const Index column = first / s.rows, columns = (until - 1) / s.rows + 1 - column;
+          // Rows of a single column; of several it is all.
+          const Index row = columns == 1 ? first % s.rows : 0;
+          const Index rows = columns == 1 ? until - first : s.rows;
+          trees.each_run(row, rows, column, columns, [&](Index input, Index last) {
+            in_blocks<kMost<Real>>(last - input, [&](Index from, auto inputs) {
+              for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
+                Vector<Real> acc[inputs.value][many.value] = {};
+                meet(lag, input + from, vector, acc);
+                hand_over(acc, input + from, first, until,
+                          found + (s.taps_in_time - 1 - lag) * s.numbers());
+              }
+            });
+          });
+        },
+        per_column(s) ? 1 : kTurned);
   }
 
   // What `I` inputs and vectors of branches are to each other, over steps and samples.
@@ -403,35 +424,47 @@ struct Backward {
 
   // Gradients to what is heard, (T, A, B), and to the weights it is multiplied by, (A), added.
   void to_inputs(Real* back, Real* to_weight) const {
-    in_blocks<kMost<Real>>(s.inputs, [&](Index input, auto many) {
-      constexpr int M = many.value;
-      for (Index step = 0; step < s.steps; ++step) {
-        Vector<Real> acc[M][V] = {};
-        const Index until = std::min(s.steps, step + s.taps_in_time);
-        for (Index later = std::max(step, s.earliest); later < until; ++later) {
-          const Real* by = taps + (s.taps_in_time - 1 - (later - step)) * s.numbers();
-          const Vector<Real>* y = own + (later - s.earliest) * s.outputs() * V;
-          for (Index column = 0; column < s.columns; ++column, y += s.rows * V) {
-            if (trees.last[column] <= input || trees.first[column] >= input + M) continue;
-            const Index* at = trees.place + column * s.inputs + input;
-            const Real* w[M];
+    const Index each = s.along() == 1 ? s.inputs : s.along();  // a block is of one dendrite's sites
+    for (Index first = 0; first < s.inputs; first += each)
+      in_blocks<kMost<Real>>(std::min(each, s.inputs - first), [&](Index from, auto many) {
+        const Index input = first + from;
+        if (s.along() == 1) return block<many.value>(input, 0, s.rows, back, to_weight);
+        // The rows that these sites act on.
+        const Index row = std::max<Index>(0, from + s.before - s.branches + 1);
+        const Index rows = std::min(s.rows, from + many.value + s.before);
+        block<many.value>(input, row, rows, back, to_weight);
+      });
+  }
+
+  // Of `M` inputs, from the rows of each column from `first` to before `end`.
+  template <int M>
+  INLINED void block(Index input, Index first, Index end, Real* back, Real* to_weight) const {
+    for (Index step = 0; step < s.steps; ++step) {
+      Vector<Real> acc[M][V] = {};
+      const Index until = std::min(s.steps, step + s.taps_in_time);
+      for (Index later = std::max(step, s.earliest); later < until; ++later) {
+        const Real* by = taps + (s.taps_in_time - 1 - (later - step)) * s.numbers();
+        const Vector<Real>* y = own + (later - s.earliest) * s.outputs() * V;
+        for (Index column = 0; column < s.columns; ++column, y += s.rows * V) {
+          if (trees.last[column] <= input || trees.first[column] >= input + M) continue;
+          const Index* at = trees.place + column * s.inputs + input;
+          const Real* w[M];
 #pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) w[m] = by + at[m];
-            for (Index row = 0; row < s.rows; ++row) {
-              Vector<Real> here[V];
+          for (int m = 0; m < M; ++m) w[m] = by + at[m];
+          for (Index row = first; row < end; ++row) {
+            Vector<Real> here[V];
 #pragma GCC unroll 8
-              for (int v = 0; v < V; ++v) here[v] = y[row * V + v];
+            for (int v = 0; v < V; ++v) here[v] = y[row * V + v];
 #pragma GCC unroll 8
-              for (int m = 0; m < M; ++m)
+            for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) acc[m][v] += w[m][row] * here[v];
-            }
+              for (int v = 0; v < V; ++v) acc[m][v] += w[m][row] * here[v];
           }
         }
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) hand_on(acc[m], step, input + m, back, to_weight);
       }
-    });
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) hand_on(acc[m], step, input + m, back, to_weight);
+    }
   }
 
   // An input's gradient: what was heard is the held number over its weight, but that may be zero.
@@ -467,8 +500,8 @@ void backward(const Trees<Real>& trees, bool sums, Real share, const Bits* passe
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
     std::vector<Real> own_numbers(s.steps_out() * s.outputs() * kWide * kLanes<Real>);
     auto* own = reinterpret_cast<Vector<Real>*>(own_numbers.data());
-    const Index vectors = (s.outputs() + kLanes<Real> - 1) / kLanes<Real>;
-    std::vector<Real> turned_numbers(vectors * s.steps_out() * kWide * kLanes<Real> * kLanes<Real>);
+    std::vector<Real> turned_numbers(Backward<Real, 1>::turned_vectors(s) * s.steps_out() * kWide *
+                                     kLanes<Real> * kLanes<Real>);
     auto* turned = reinterpret_cast<Vector<Real>*>(turned_numbers.data());
     Taps<Real> taps(s);
 #pragma omp for schedule(static)
