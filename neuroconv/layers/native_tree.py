@@ -23,9 +23,7 @@ from neuroconv.layers.joining import Tree
 
 def takes(activity: Tensor, weight: Tensor, filters: Tensor, tree: Tree) -> bool:
     """Whether the kernels compute these trees, for an activity (B, F, T)."""
-    samples = int(activity.shape[0])
-    known = tree.reduction != "max" and samples >= native.LEAST_SAMPLES
-    known = known and autocast_dtype(activity) is None
+    known = tree.reduction != "max" and autocast_dtype(activity) is None
     return known and native.takes(activity, weight, filters)
 
 

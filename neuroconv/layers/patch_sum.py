@@ -2,8 +2,9 @@
 
 By torch's operators the potentials of all dendrites are written, and read again by their norms, the
 rectifier and the sum (`layers.columns`): for few channels that takes longer than the products. The
-kernels of `layers.native` make them a tile at a time, in the cache, and make them again in the
-backward pass; steps that a dendrite cannot know yet are left out of the products.
+kernels of `layers.native` make them a tile at a time, in the cache; steps that a dendrite cannot
+know yet are left out of the products. For the backward pass a bit of each potential is kept: does
+its rectifier pass anything?
 
 Shapes: B batch, C channels, T time steps, H x W places; D dendrites, U units; K inputs of one
 dendrite, (branches, T, C); H' x W' places come out, M = W' * B * H' of them.
@@ -21,8 +22,9 @@ from neuroconv.layers.patches import Reading, lay_out, take_back
 
 # Weights of one dendrite, K * T * U: more of them leave the cache, and oneDNN is as fast.
 _MOST_WEIGHTS = 1 << 16
-# From so many inputs of a dendrite on a norm's statistics are taken of the potentials, which are
-# then kept; of fewer, of the inputs and their products.
+# From so many inputs of a dendrite on, or from as many as it has outputs, a norm's statistics are
+# taken of the potentials, which are then kept for the backward pass; of fewer, of the inputs and
+# their products, which are the sooner made.
 _KEPT_INPUTS = 64
 
 
@@ -123,12 +125,12 @@ class _PatchSum(torch.autograd.Function):
             stage = (ctx.linear, offset, through)
             back, to_weight, _own = layer.gradients(scale, grad, asked, *stage)
         else:
-            # The gain's gradient comes of the weights', which is asked for with it.
-            asked = (asked[0], asked[1] or gain is not None)
+            # A gain's gradient comes of the weights', and a norm's statistics of both.
+            known = ctx.eps is not None or ctx.needs_input_grad[2]
+            asked = (asked[0], asked[1] or known)
             back, to_weight, passed = layer.gradients(scale, grad, asked)
             to_shift = passed.sum(1)
-            if gain is not None:
-                assert to_weight is not None
+            if gain is not None and to_weight is not None:
                 by_step = (to_weight * weight.detach()).sum(1).unflatten(1, passed.shape[1:])
                 to_gain = by_step.sum(1)
                 to_weight *= scale.repeat(1, ctx.sizes.steps).unsqueeze(1)

@@ -21,6 +21,9 @@ from neuroconv.neurons import Granule, GranuleConv2d
 pytestmark = pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
 
 BOTH = (False, True)
+# Blocks have other sizes in each: both are held to float64.
+DTYPES = (torch.float64, torch.float32)
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
 def by_either(run: Callable[[], Any]) -> tuple[Any, Any]:
@@ -54,14 +57,22 @@ SHEETS = {
     "one_tap": ((8, 2, 4, 4, 5), (3, 1, 1)),
     "many_sites": ((40, 2, 4, 16, 5), (3, 9, 4)),
     "three_branches": ((4, 2, 2, 4, 1), (2, 3, 1)),
+    "long_sites": ((17, 2, 3, 37, 3), (2, 3, 2)),
+    "five_rows": ((3, 3, 4, 5, 7), (3, 5, 6)),
+    "seven_rows": ((1, 3, 4, 7, 6), (3, 6, 5)),
+    "one_sample": ((1, 3, 5, 4, 4), (5, 3, 4)),
 }
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [None, 1])
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 @pytest.mark.parametrize("sizes", SHEETS.values(), ids=SHEETS)
 def test_a_sheet_is_filtered_as_by_conv3d(
-    sizes: tuple[tuple[int, ...], tuple[int, ...]], mode: Any, steps: int | None
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    mode: Any,
+    steps: int | None,
+    dtype: torch.dtype,
 ) -> None:
     shape, taps = sizes
     if mode == "per_dendrite":
@@ -72,9 +83,9 @@ def test_a_sheet_is_filtered_as_by_conv3d(
     bias = torch.randn(shape[1], columns, dtype=torch.float64, requires_grad=True)
     inputs = [sheet, filters, bias]
     wanted = gradients(dendritic_conv(sheet, filters, mode, "direct", bias, steps), inputs)
-    assert_same(
-        gradients(dendritic_conv(sheet, filters, mode, "matmul", bias, steps), inputs), wanted
-    )
+    own = [each.detach().to(dtype).requires_grad_() for each in inputs]
+    found = gradients(dendritic_conv(*own[:2], mode, "matmul", own[2], steps), own)
+    assert_same(found, wanted, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (1, 4, 3, 2, 0), (0, 2, 3, 4, 1)])
@@ -100,6 +111,16 @@ def test_the_granule_cells_own_sheet_in_float32(batch: int) -> None:
     sheet, filters = torch.randn(batch, 6, 5, 4, 4), torch.randn(6, 5, 3, 4)
     wanted = dendritic_conv(sheet.double(), filters.double(), "same", "direct")
     assert_same([dendritic_conv(sheet, filters, "same", "matmul").double()], [wanted], 1e-6)
+
+
+def test_a_bias_of_another_dtype() -> None:
+    sheet, filters = torch.randn(5, 3, 2, 4, 4), torch.randn(3, 2, 3, 4)
+    bias = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    found = dendritic_conv(sheet, filters, "same", "matmul", bias)
+    wanted = dendritic_conv(sheet, filters, "same", "direct", bias)
+    assert_same([found.double()], [wanted.double()], 1e-6)
+    (grad,) = torch.autograd.grad(found.sum(), bias)
+    assert grad.dtype == torch.float64
 
 
 def test_a_gradient_in_another_order_of_memory() -> None:
@@ -136,6 +157,12 @@ TREES: dict[str, dict[str, Any]] = {
     "linear": {"linear": True},
     "no_bias": {"bias": False},
     "one_sample_too_many": {"batch": 17},
+    "one_sample": {"batch": 1},
+    "many_dendrites": {"sheet": (4, 17), "synapses": 66, "across": 17},
+    "many_dendrites_no_claw": {"sheet": (4, 17), "synapses": 66, "across": 9, "claw": False},
+    "many_sites": {"sheet": (19, 3), "synapses": 57},
+    "many_sites_no_claw": {"sheet": (19, 3), "synapses": 50, "claw": False},
+    "five_sites_valid": {"sheet": (7, 6), "synapses": 42, "mode": "valid", "across": 4},
 }
 
 
@@ -147,13 +174,17 @@ def tree_job(
     linear: bool = False,
     bias: bool = True,
     batch: int = 6,
+    sheet: tuple[int, int] = (4, 3),
+    across: int = 2,
 ) -> tuple[Tree, list[Tensor]]:
     """A tree; activity, weights, filters and, if there is one, the bias."""
-    wiring = sparse_wiring(11, 7, synapses, (4, 3), claw=claw, seed=3)
-    columns = 2 if mode == "valid" else 3
-    shapes = [(batch, 11, 5), (7, synapses), (7, 3, 3, 3 if mode == "per_dendrite" else 2)]
+    axons = max(11, synapses)
+    wiring = sparse_wiring(axons, 7, synapses, sheet, claw=claw, seed=3)
+    columns = sheet[1] - across + 1 if mode == "valid" else sheet[1]
+    across = sheet[1] if mode == "per_dendrite" else across
+    shapes = [(batch, axons, 5), (7, synapses), (7, 3, 3, across)]
     shapes += [(7, columns)] if bias else []
-    tree = Tree(wiring, (4, 3), mode, claw, reduction, linear)
+    tree = Tree(wiring, sheet, mode, claw, reduction, linear)
     return tree, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
@@ -163,10 +194,14 @@ def run_tree(
     return tree_current(activity, weight, filters, bias[0] if bias else None, tree)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", TREES.values(), ids=TREES)
-def test_a_tree_is_what_its_products_are(case: dict[str, Any]) -> None:
+def test_a_tree_is_what_its_products_are(case: dict[str, Any], dtype: torch.dtype) -> None:
     tree, inputs = tree_job(**case)
-    assert_same(*by_either(lambda: gradients(run_tree(tree, *inputs), inputs)))
+    with native_kernels(False):
+        wanted = gradients(run_tree(tree, *inputs), inputs)
+    own = [each.detach().to(dtype).requires_grad_() for each in inputs]
+    assert_same(gradients(run_tree(tree, *own), own), wanted, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("case", ["claw", "no_claw", "per_dendrite"])
@@ -184,7 +219,7 @@ def test_neurons_in_several_calls_are_the_same(case: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("claw", BOTH)
-def test_a_population_in_evaluation_keeps_its_taps(claw: bool) -> None:
+def test_a_population_in_evaluation_sees_its_weights_change(claw: bool) -> None:
     cells = Granule(20, 9, claw=claw, mean_wait=0.0).double().eval()
     activity = torch.rand(6, 20, 5, dtype=torch.float64)
     for _ in range(2):
@@ -220,8 +255,8 @@ def test_any_integers_wire_a_tree_and_wrong_ones_are_named() -> None:
     tree, inputs = tree_job()
     found = run_tree(tree._replace(wiring=tree.wiring.int()), *inputs)
     assert torch.equal(found, run_tree(tree, *inputs))
-    with pytest.raises(IndexError, match="names axons 11 to 11; there are 11"):
-        run_tree(tree._replace(wiring=torch.full_like(tree.wiring, 11)), *inputs)
+    with pytest.raises(IndexError, match="names axons 12 to 12; there are 12"):
+        run_tree(tree._replace(wiring=torch.full_like(tree.wiring, 12)), *inputs)
 
 
 # Layers (channels, units, keywords): strides, dilation along the columns, sides that differ, units
@@ -266,6 +301,53 @@ def test_an_image_layer_is_what_its_convolutions_are(name: str, norm: Any, train
         return [*found, *(each.double() for each in own.buffers())]
 
     assert_same(*by_either(run), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["none", "both"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_image_layer_in_float32(name: str, norm: Any) -> None:
+    layer = layer_of(name, norm)
+    frames = torch.randn(5, layer.in_channels, layer.time_steps, 9, 10, dtype=torch.float64)
+
+    def run(layer: GranuleConv2d, frames: Tensor) -> list[Tensor]:
+        frames = frames.clone().requires_grad_()
+        return gradients(layer(frames), [frames, *layer.parameters()])
+
+    with native_kernels(False):
+        wanted = run(copy.deepcopy(layer), frames)
+    assert_same(run(layer.float(), frames.float()), wanted, 1e-4)
+
+
+def test_a_large_mean_costs_gradients_few_digits() -> None:
+    layer = GranuleConv2d(1, 8, time_steps=3, norm="dendrites", soma_time_steps=1)
+    frames = torch.randn(16, 1, 3, 20, 20) + 10
+
+    def run(layer: GranuleConv2d, frames: Tensor) -> list[Tensor]:
+        rates = layer(frames)
+        push = torch.rand(rates.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+        return list(torch.autograd.grad((rates * push).sum(), list(layer.parameters())))
+
+    exact = run(copy.deepcopy(layer).double(), frames.double())
+    assert_same(run(layer, frames), exact, 1e-3)
+
+
+@pytest.mark.parametrize("asked", ["frames", "gain", "weights"])
+def test_a_part_of_an_evaluated_layer_learns(asked: str) -> None:
+    # Norms by their running statistics: what each is asked for comes of other sums.
+    layer = layer_of("first", "both").eval()
+    frames = torch.randn(5, 1, 3, 9, 10, dtype=torch.float64)
+    for parameter in layer.parameters():
+        parameter.requires_grad_(False)
+    assert layer.dendritic_norms is not None
+    if asked == "frames":
+        learned = [frames]
+    elif asked == "gain":
+        learned = [norm.weight for norm in layer.dendritic_norms]  # type: ignore[misc]
+    else:
+        learned = [layer.weight]
+    for each in learned:
+        each.requires_grad_()
+    assert_same(*by_either(lambda: gradients(layer(frames), learned)), tolerance=1e-10)
 
 
 @pytest.mark.parametrize("norm", ["none", "both"])

@@ -159,7 +159,7 @@ def runs_native(job: Job, device: str) -> bool:
     """Whether products of small matrices run by the CPU's own kernels (`layers.native`)."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return device != "cuda" and job.batch >= native.LEAST_SAMPLES and native.state() == "on"
+    return device != "cuda" and job.batch > 0 and native.state() == "on"
 
 
 def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
@@ -176,14 +176,19 @@ def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
 
 def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
     """The same of the CPU's own kernels: launches; multiply-adds, without those of zeros across
-    the dendrites; what is heard; weights and taps as they are packed; blocks of branches."""
+    the dendrites; what is heard; what weights and taps take to be packed; blocks of branches."""
     trees = job.as_columns()
     heard = -(-axons // (trees.neurons // job.neurons))
     steps, (rows, cols) = job.sheet[0], output_size(*trees.plane)
     samples = trees.neurons * native.whole(job.batch)
-    sites = -(-heard // trees.sheet[2])  # that an axon each ends on, of a dendrite
-    macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, trees.taps[1])
-    packed = trees.neurons * job.taps[0] * (trees.taps[2] + 1) * rows * trees.sheet[2]
+    sites = -(-heard // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
+    branches, across = trees.taps[1:]
+    macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, branches)
+    if sites == 1:
+        packed = cols * native.whole(across * rows) * branches
+    else:
+        packed = (across + 1) * (sites + rows - 1)
+    packed *= trees.neurons * job.taps[0]
     return 1, macs, samples * steps * heard, packed, trees.neurons * steps * cols
 
 

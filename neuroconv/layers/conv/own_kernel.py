@@ -18,13 +18,14 @@ from neuroconv.layers.conv.sizes import Mode, plain_sizes
 
 def takes(sheet: Tensor, filters: Tensor) -> bool:
     """Whether the kernels filter this sheet, (B, N, T, P, D), by (N, K_T, K_P, K_D)."""
-    return int(sheet.shape[0]) >= native.LEAST_SAMPLES and native.takes(sheet, filters)
+    return native.takes(sheet, filters)
 
 
 def native_conv(
     sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int
 ) -> Tensor:
     """As `unrolled_conv`, where `takes` says so: (steps, N, O, B), dendrite by dendrite."""
+    bias = None if bias is None else bias.to(filters.dtype)
     result: Tensor = _Conv.apply(sheet, filters, bias, mode, steps)
     return result[..., : len(sheet)]
 

@@ -10,7 +10,6 @@ from neuroconv.layers.native.call import DTYPES, native_kernels, state, takes, w
 from neuroconv.layers.native.image import ImageLayer, ImageSizes
 from neuroconv.layers.native.soma import Soma
 from neuroconv.layers.native.trees import (
-    LEAST_SAMPLES,
     Heard,
     Reach,
     Trees,
@@ -21,7 +20,6 @@ from neuroconv.layers.native.trees import (
 
 __all__ = [
     "DTYPES",
-    "LEAST_SAMPLES",
     "Heard",
     "ImageLayer",
     "ImageSizes",

@@ -1,8 +1,8 @@
 """The library of C++ kernels: compiled once by the machine's own compiler, and kept.
 
 As `torch.compile` does, this asks for a C++ compiler at run time and not at installation, so that
-kernels use what the processor at hand offers. Where there is none, `library` says so by None and
-torch's operators run instead.
+kernels use what the processor at hand offers. Where there is none, `library` says so and torch's
+operators run instead.
 """
 
 import ctypes

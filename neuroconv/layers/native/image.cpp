@@ -15,7 +15,7 @@
 namespace {
 
 constexpr Index kTileRows = 32;
-constexpr Index kAdded = 2048;  // places whose gradients are added up before they go to doubles
+constexpr Index kAdded = 256;  // places whose gradients are added up before they go to doubles
 constexpr int kVectors = 3;
 
 // As `neuroconv.layers.native` packs them.
@@ -192,10 +192,10 @@ void add_rates(const Real* values, Index rows, Index wide, const Real* scale, co
                bool first, Real* sums, Bits* bits, Index room) {
   for (Index n = 0; n < wide; n += kLanes<Real>) {
     const Vector<Real> by = load(scale + n), with = load(offset + n);
-    Bits* own = bits + n / kLanes<Real>;
-    for (Index at = n; at < rows * wide; at += wide, own += room) {
+    Bits* own = bits ? bits + n / kLanes<Real> : nullptr;
+    for (Index at = n; at < rows * wide; at += wide) {
       const Vector<Real> potential = load(values + at) * by + with;
-      if (!kLinear && bits) *own = positive<Real>(potential);
+      if (!kLinear && own) *own = positive<Real>(potential), own += room;
       const Vector<Real> rate = kLinear ? potential : rectified(potential);
       store<Real>(sums + at, first ? rate : load(sums + at) + rate);
     }
@@ -235,11 +235,11 @@ template <typename Real>
 void passing(const Bits* bits, Index room, const Real* pushed, Index rows, Index wide, Real* result,
              double* found) {
   for (Index n = 0; n < wide; n += kLanes<Real>) {
-    const Bits* own = bits + n / kLanes<Real>;
+    const Bits* own = bits ? bits + n / kLanes<Real> : nullptr;
     Vector<Real> total = {};
-    for (Index at = n; at < rows * wide; at += wide, own += room) {
-      const Vector<Real> push = load(pushed + at);
-      const Vector<Real> passed = bits ? chosen<Real>(*own, push) : push;
+    for (Index at = n; at < rows * wide; at += wide) {
+      Vector<Real> passed = load(pushed + at);
+      if (own) passed = chosen<Real>(*own, passed), own += room;
       total += passed;
       store<Real>(result + at, passed);
     }
@@ -524,12 +524,12 @@ void back(const Layer<Real>& layer, const Stage<Real>& stage, const Real* grad, 
   std::vector<std::vector<double>> all(threads), offsets(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    all[thread].assign(s.dendrites * size, 0.0);
+    if (grad_weight) all[thread].assign(s.dendrites * size, 0.0);
     offsets[thread].assign(s.dendrites * s.wide, 0.0);
     std::vector<Real> held(kTileRows * s.wide), pushed(kTileRows * s.wide);
     std::vector<Real> own(kTileRows * s.wide), reached(kTileRows * s.deep + kLanes<Real>),
         packed((kTileRows + 1) * kLanes<Real>);
-    std::vector<Real> met(s.dendrites * size);
+    std::vector<Real> met(grad_weight ? s.dendrites * size : 0);
     Index added = 0;  // places in `met`
     const auto hand_over = [&] {
       for (std::size_t at = 0; at < met.size(); ++at) all[thread][at] += met[at];

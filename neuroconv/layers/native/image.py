@@ -117,8 +117,8 @@ class ImageLayer:
         reads = self._reads().double() / self.sizes.places
         apart = reads @ total
         upper = (reads @ products[..., : self.inputs].flatten(1)).unflatten(1, (self.inputs, -1))
-        whole = upper.triu() + upper.triu(1).mT
-        return pivot + apart, whole - apart[:, :, None] * apart[:, None]
+        squares = upper.triu() + upper.triu(1).mT
+        return pivot + apart, squares - apart[:, :, None] * apart[:, None]
 
     def statistics_of(self, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """As `statistics`, from the moments."""
@@ -167,11 +167,12 @@ class ImageLayer:
         offset: Tensor | None = None,
         through: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Gradients to the room and to the weights, where asked for, and to the offsets, (D, T, U).
+        """Gradients to the room and to the weights, in float64, where asked for; and the sum over
+        places of those to the potentials, (D, T, U).
 
         By the bits of `total`, or by the potentials that are kept with what goes through their
-        statistics. By the bits the weights' gradient, in float64, is not yet multiplied by the
-        scale, nor are the offsets' gradients.
+        statistics. By the bits the scale is not yet in the weights' gradient, nor in the sum, which
+        is then the gradient to the offsets.
 
         Args:
             through: slope and start, (D, U), of potentials' own statistics.

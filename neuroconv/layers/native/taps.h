@@ -41,14 +41,16 @@ struct Sizes {
 template <typename Real>
 class Taps {
  public:
-  explicit Taps(const Sizes& sizes)
+  // With `learns`, for gradients too.
+  Taps(const Sizes& sizes, bool learns)
       : s(sizes),
         met_line_(s.dendrites * s.rows + 2 * kLanes<Real>),
         packed_(s.taps_in_time * s.numbers()),
-        grad_(packed_.size()) {
+        grad_(learns ? packed_.size() : 0) {
     if (!s.claw) return;
-    met_.resize(s.branches * met_line_), to_met_.resize(met_.size());
-    taps_.resize(s.taps_in_time * s.branches * s.line), to_taps_.resize(taps_.size());
+    met_.resize(s.branches * met_line_);
+    taps_.resize(s.taps_in_time * s.branches * s.line);
+    if (learns) to_met_.resize(met_.size()), to_taps_.resize(taps_.size());
   }
 
   const Real* packed() const { return packed_.data(); }

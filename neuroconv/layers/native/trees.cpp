@@ -4,8 +4,9 @@
 //
 // Shapes: N neurons, T time steps, K taps in time, A inputs of a tree; C columns (dendrites) of R
 // rows (sites) come out, O = C * R; B samples, padded to whole vectors. A neuron's taps are packed
-// into (K, S): input a acts on row r of column c, k - K + 1 steps later, by
-// taps[k][place[c][a] + r]. Outside of first[c] <= a < last[c] those are zeros.
+// into (K, S): input a acts on row r of column c, K - 1 - k steps later, by
+// taps[k][place[c][a] + r]. Outside of first[c] <= a < last[c] those are zeros, by which a block of
+// columns may be multiplied: infinities and NaN spread to its columns.
 
 #include <algorithm>
 #include <type_traits>
@@ -227,7 +228,7 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
   {
     std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
-    Taps<Real> taps(s);
+    Taps<Real> taps(s, false);
 #pragma omp for schedule(static) nowait
     for (Index neuron = 0; neuron < s.neurons; ++neuron) {
       trees.pack(neuron, taps);
@@ -503,7 +504,7 @@ void backward(const Trees<Real>& trees, bool sums, Real share, const Bits* passe
     std::vector<Real> turned_numbers(Backward<Real, 1>::turned_vectors(s) * s.steps_out() * kWide *
                                      kLanes<Real> * kLanes<Real>);
     auto* turned = reinterpret_cast<Vector<Real>*>(turned_numbers.data());
-    Taps<Real> taps(s);
+    Taps<Real> taps(s, to_packed);
 #pragma omp for schedule(static)
     for (Index neuron = 0; neuron < s.neurons; ++neuron) {
       trees.pack(neuron, taps);

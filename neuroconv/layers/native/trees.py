@@ -14,7 +14,6 @@ from torch import Tensor
 from neuroconv.layers.native.call import VECTOR_BYTES, call, memory, whole
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
-LEAST_SAMPLES = 4  # fewer leave most of a vector empty
 # Numbers that a call holds beside its operands: more neurons take more calls.
 _MOST_NUMBERS = 1 << 24
 
