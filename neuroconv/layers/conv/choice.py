@@ -33,14 +33,14 @@ from neuroconv.layers.conv.sizes import (
 _Constants = dict[str, tuple[float, ...]]
 _FORWARD: dict[str, _Constants] = {
     "cpu": {
-        "direct": (1.0e-04, 2.0e-11, 6.9e-11, 9.9e-10, 5.8e-09),
+        "direct": (1.2e-04, 3.4e-11, 8.7e-11, 8.9e-10, 6.3e-09),
         "direct, one neuron": (6.0e-05, 1.5e-10, 8.8e-11, 4.8e-09, 0.0),
-        "fft": (2.3e-04, 9.7e-11, 9.8e-10, 1.6e-08, 6.1e-10),
+        "fft": (2.5e-04, 1.2e-10, 9.8e-10, 1.7e-08, 3.2e-10),
         "unrolled": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
-        "across": (9.3e-05, 6.9e-12, 1.6e-10, 1.1e-09, 1.3e-07),
+        "across": (9.6e-05, 2.2e-11, 1.7e-10, 6.0e-10, 1.6e-07),
         "joined": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
-        "unrolled, native": (1.6e-04, 1.2e-11, 2.9e-10, 1.2e-08),
-        "joined, native": (1.3e-03, 1.4e-11, 1.9e-10, 1.9e-10, 9.2e-09),
+        "unrolled, native": (1.3e-04, 9.6e-12, 2.3e-10, 2.6e-09),
+        "joined, native": (3.7e-04, 1.3e-11, 2.7e-10, 8.3e-11, 5.2e-09),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
@@ -53,14 +53,14 @@ _FORWARD: dict[str, _Constants] = {
 }
 _BOTH: dict[str, _Constants] = {
     "cpu": {
-        "direct": (3.4e-04, 9.3e-10, 1.2e-09, 2.0e-09, 2.0e-06),
+        "direct": (3.7e-04, 1.0e-09, 1.4e-09, 2.6e-09, 1.3e-06),
         "direct, one neuron": (2.6e-04, 1.9e-09, 4.9e-09, 7.8e-09, 0.0),
-        "fft": (1.0e-03, 2.3e-10, 5.2e-09, 3.3e-08, 1.2e-09),
+        "fft": (1.0e-03, 2.8e-10, 4.6e-09, 3.7e-08, 9.5e-10),
         "unrolled": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
-        "across": (3.2e-04, 2.4e-11, 9.7e-10, 2.4e-09, 4.6e-07),
+        "across": (3.3e-04, 6.2e-11, 9.9e-10, 1.8e-09, 4.4e-07),
         "joined": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
-        "unrolled, native": (4.7e-04, 5.6e-11, 9.0e-10, 1.4e-08),
-        "joined, native": (4.3e-03, 6.6e-11, 1.7e-09, 1.7e-09, 1.6e-08),
+        "unrolled, native": (3.9e-04, 4.3e-11, 8.8e-10, 5.7e-09),
+        "joined, native": (8.9e-04, 5.9e-11, 1.9e-09, 3.8e-10, 1.6e-08),
     },
 }
 # Of a GPU both passes are as much an assumption: so many forward passes.
@@ -76,7 +76,7 @@ _BOTH["cuda"] = {
 # Neurons of a population large enough for launching operators to cost nothing.
 _MANY = 1024
 # What the fastest backend takes with the stages around it, where each of them writes the sheet, in
-# times of what its model gives: the geometric mean, forward and both ways, of some 40 populations
+# times of what its model gives: the geometric mean, forward and both ways, of some 80 populations
 # that `experiments/bench/calibrate_trees.py` drew, by the way in which they join.
 _STAGE_BY_STAGE = {"joined": (2.2, 1.4), "joined, native": (2.6, 1.9)}
 
