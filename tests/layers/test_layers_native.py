@@ -390,6 +390,24 @@ def test_threads_do_not_matter(norm: Any) -> None:
         assert_same(each, found[0], tolerance=1e-10)
 
 
+@pytest.mark.parametrize("neurons", [1, 3])
+@pytest.mark.parametrize("batch", [5, 70])
+def test_threads_share_a_neuron(neurons: int, batch: int) -> None:
+    sheet = torch.randn(batch, neurons, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    filters = torch.randn(neurons, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for many in (1, 2, 7):
+            torch.set_num_threads(many)
+            output = dendritic_conv(sheet, filters, "same", "matmul")
+            found.append(gradients(output, [sheet, filters]))
+    finally:
+        torch.set_num_threads(threads)
+    wanted = gradients(dendritic_conv(sheet, filters, "same", "direct"), [sheet, filters])
+    for each in found:
+        assert_same(each, wanted)
+
+
 @pytest.mark.parametrize("channels", [1, 16])
 def test_a_large_mean_costs_no_digits(channels: int) -> None:
     layer = GranuleConv2d(channels, 4, time_steps=1, norm="dendrites", linear_dendrites=True)

@@ -207,10 +207,12 @@ struct Trees {
   }
 };
 
-// `run(vectors, sample)` over a neuron's samples.
+// `run(vectors, sample)` over a neuron's samples: the given ones of `parts`.
 template <typename Real, typename Run>
-inline void each_sample(Index samples, Run run) {
-  Index sample = 0;
+inline void each_sample(Index all, Run run, Index part = 0, Index parts = 1) {
+  const Index chunk = kWide * kLanes<Real>, chunks = (all + chunk - 1) / chunk;
+  const Index samples = std::min(all, chunks * (part + 1) / parts * chunk);
+  Index sample = chunks * part / parts * chunk;
   for (; sample + kWide * kLanes<Real> <= samples; sample += kWide * kLanes<Real>)
     run(Constant<kWide>(), sample);
   for (; sample < samples; sample += kLanes<Real>) run(Constant<1>(), sample);
@@ -224,15 +226,18 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
   const Sizes& s = trees.s;
   const Index bytes = s.steps_out() * s.neurons * s.outputs() * s.samples * sizeof(Real);
   const bool past = bytes > kCacheBytes;
+  // Neurons that are fewer than the threads share them: each by its samples.
+  const Index parts = s.neurons < threads ? (threads - 1) / s.neurons + 1 : 1;
 #pragma omp parallel num_threads(threads)
   {
     std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
     auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
     Taps<Real> taps(s, false);
 #pragma omp for schedule(static) nowait
-    for (Index neuron = 0; neuron < s.neurons; ++neuron) {
+    for (Index task = 0; task < s.neurons * parts; ++task) {
+      const Index neuron = task / parts;
       trees.pack(neuron, taps);
-      each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
+      const auto run = [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
         trees.template hear<V>(neuron, sample, held, past);
         for (Index step = s.earliest; step < s.steps; ++step) {
@@ -265,7 +270,8 @@ void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential,
             for (int v = 0; v < V; ++v)
               store<Real>(total + at * s.samples + sample + v * kLanes<Real>, sum[v] * share);
         }
-      });
+      };
+      each_sample<Real>(s.samples, run, task % parts, parts);
     }
     settle();
   }
