@@ -582,12 +582,12 @@ def test_choice_of_backend(
 @pytest.mark.parametrize(
     ("window", "taps", "mode", "batch", "axons", "here", "to_learn"),
     [
-        (*GRANULE, "same", 1, 4, False, True),
+        (*GRANULE, "same", 1, 4, True, True),
         (*GRANULE, "same", 8, 4, True, True),  # stage by stage the direct convolution is faster
         (*GRANULE, "same", 32, 4, True, True),
         (*GRANULE, "same", 32, 16, True, True),
         ((5, 64, 4), (5, 3, 4), "same", 32, 4, True, True),
-        ((5, 64, 4), (5, 3, 4), "same", 1, 256, False, False),  # what no claw makes small
+        ((5, 64, 4), (5, 3, 4), "same", 1, 256, False, True),  # what no claw makes small
         (*PURKINJE, "same", 32, 100_000, False, False),
         (*PURKINJE, "valid", 32, 100_000, False, False),  # a product over the dendrites
     ],
@@ -633,7 +633,8 @@ def test_small_products_run_by_the_kernels_where_there_are_samples() -> None:
     assert runs_native(job, "cpu")
     assert runs_native(job, "meta")
     assert not runs_native(job, "cuda")
-    assert not runs_native(job._replace(batch=3), "cpu")  # most of a vector would be empty
+    assert runs_native(job._replace(batch=1), "cpu")
+    assert not runs_native(job._replace(batch=0), "cpu")
 
 
 # --- errors
