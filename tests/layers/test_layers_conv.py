@@ -582,12 +582,10 @@ def test_choice_of_backend(
 @pytest.mark.parametrize(
     ("window", "taps", "mode", "batch", "axons", "here", "to_learn"),
     [
-        (*GRANULE, "same", 1, 4, True, True),
         (*GRANULE, "same", 8, 4, True, True),  # stage by stage the direct convolution is faster
         (*GRANULE, "same", 32, 4, True, True),
         (*GRANULE, "same", 32, 16, True, True),
         ((5, 64, 4), (5, 3, 4), "same", 32, 4, True, True),
-        ((5, 64, 4), (5, 3, 4), "same", 1, 256, False, True),  # what no claw makes small
         (*PURKINJE, "same", 32, 100_000, False, False),
         (*PURKINJE, "valid", 32, 100_000, False, False),  # a product over the dendrites
     ],
@@ -607,6 +605,19 @@ def test_a_tree_is_one_stage_where_the_rest_of_its_product_is_fastest(
         assert here  # the rule is looser than the choice
 
 
+KERNELS = pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
+
+
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=KERNELS)])
+def test_a_tree_of_one_sample_is_one_stage_by_the_kernels(kernels: bool) -> None:
+    granule, no_claw = Job(*GRANULE, "same", 1), Job((5, 64, 4), (5, 3, 4), "same", 1)
+    with native_kernels(kernels):
+        assert joins_tree(granule, 4) is kernels
+        assert joins_tree(granule, 4, gradients=True)
+        assert not joins_tree(no_claw, 256)  # what no claw makes small
+        assert joins_tree(no_claw, 256, gradients=True) is kernels
+
+
 def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     for name, function in (("conv3d", F.conv3d), ("bmm", torch.bmm), ("rfft2", torch.fft.rfft2)):
@@ -624,7 +635,7 @@ def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name, _ in itertools.groupby(called)] == ["bmm", "conv3d", "rfft2"]
 
 
-@pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
+@KERNELS
 def test_small_products_run_by_the_kernels_where_there_are_samples() -> None:
     job = Job((1, 1, 257), (1, 1, 3), "same", 32, 1024)  # no product with a matrix of zeros
     assert job_backend(job) == "matmul"
