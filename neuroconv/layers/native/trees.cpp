@@ -378,10 +378,11 @@ struct Backward {
           trees.each_run(row, rows, column, columns, [&](Index input, Index last) {
             in_blocks<kMost<Real>>(last - input, [&](Index from, auto inputs) {
               for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
-                Vector<Real> acc[inputs.value][many.value] = {};
-                meet(lag, input + from, vector, acc);
-                hand_over(acc, input + from, first, until,
-                          found + (s.taps_in_time - 1 - lag) * s.numbers());
+                constexpr int I = inputs.value, N = many.value;
+                Real sums[I * N * kLanes<Real>];
+                meet<I, N>(lag, input + from, vector, sums);
+                hand_over<I, N>(sums, input + from, first, until,
+                                found + (s.taps_in_time - 1 - lag) * s.numbers());
               }
             });
           });
@@ -391,7 +392,8 @@ struct Backward {
 
   // What `I` inputs and vectors of branches are to each other, over steps and samples.
   template <int I, int N>
-  INLINED void meet(Index lag, Index input, Index vector, Vector<Real> (&acc)[I][N]) const {
+  INLINED void meet(Index lag, Index input, Index vector, Real* sums) const {
+    Vector<Real> acc[I][N] = {};
     const Index many = std::min(kAtOnce, s.present - sample);
     for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
       const Real* x = reinterpret_cast<const Real*>(held + ((step - lag) * s.inputs + input) * V);
@@ -406,24 +408,26 @@ struct Backward {
           for (int n = 0; n < N; ++n) acc[i][n] += x[i * kAtOnce + each] * here[n];
       }
     }
+    put<Real>(acc, sums, N * kLanes<Real>);
   }
 
   // To the taps that join them: branches from `first` on.
   template <int I, int N>
-  INLINED void hand_over(const Vector<Real> (&acc)[I][N], Index input, Index first, Index end,
-                         Real* to) const {
-    const auto* values = reinterpret_cast<const Real*>(acc);
+  INLINED void hand_over(const Real* sums, Index input, Index first, Index end, Real* to) const {
     for (Index branch = first; branch < end;) {
       const Index column = branch / s.rows, row = branch % s.rows;
       const Index rows = std::min(s.rows - row, end - branch);
       for (int i = 0; i < I; ++i) {
         if (input + i < trees.first[column] || input + i >= trees.last[column]) continue;
         Real* taps_of = to + trees.place[column * s.inputs + input + i] + row;
-        const Real* from = values + i * N * kLanes<Real> + branch - first;
-        if (rows == kSites)
-          for (int r = 0; r < kSites; ++r) taps_of[r] += from[r];
-        else
+        const Real* from = sums + i * N * kLanes<Real> + branch - first;
+        if (rows == kSites) {
+          Real own[kSites];  // all of them before the first is written, as one vector
+          for (int r = 0; r < kSites; ++r) own[r] = taps_of[r] + from[r];
+          std::copy_n(own, kSites, taps_of);
+        } else {
           for (Index r = 0; r < rows; ++r) taps_of[r] += from[r];
+        }
       }
       branch += rows;
     }
