@@ -156,10 +156,15 @@ def joins_tree(
 
 
 def runs_native(job: Job, device: str) -> bool:
-    """Whether products of small matrices run by the CPU's own kernels (`layers.native`)."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    """Whether the choice reckons with the CPU's own kernels for small products (`layers.native`).
+
+    Not for a single sample, whose count would then tell whether there is a compiler: a cell's
+    published numbers are of that. Under a tracer as without one, though torch's operators run then:
+    a counter that traces has to see the same products.
+    """
+    if torch.compiler.is_compiling():
         return False
-    return device != "cuda" and job.batch > 0 and native.state() == "on"
+    return device != "cuda" and job.batch > 1 and native.state() == "on"
 
 
 def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
