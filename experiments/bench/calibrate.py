@@ -160,7 +160,8 @@ def fit_task(rows: list[Shape], task: str, device: str) -> dict[str, Any]:
         near = NEAR_THE_BEST * min(best.values())
         sizes = {key: row[key] for key in ("batch", "neurons")}
         job = Job(row["sheet"], row["taps"], row["mode"], **sizes)
-        for name, values in model_terms(job, runs_native(job, device)).items():
+        own = runs_native(job, device, task != "forward")
+        for name, values in model_terms(job, own).items():
             for backend, taken in times:
                 if BACKEND_OF[name] == backend and taken <= near:
                     data.setdefault(name, ([], []))[0].append(values)

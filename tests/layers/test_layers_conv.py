@@ -615,7 +615,7 @@ def test_the_count_of_a_single_sample_does_not_tell_of_kernels(kernels: bool) ->
         assert not joins_tree(granule, 4)
         assert joins_tree(granule, 4, gradients=True)
         assert not joins_tree(no_claw, 256)
-        assert not joins_tree(no_claw, 256, gradients=True)
+        assert joins_tree(no_claw, 256, gradients=True) is kernels
 
 
 def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -644,8 +644,10 @@ def test_small_products_run_by_the_kernels_where_there_are_samples() -> None:
     assert runs_native(job, "cpu")
     assert runs_native(job, "meta")
     assert not runs_native(job, "cuda")
-    assert runs_native(job._replace(batch=2), "cpu")
-    assert not runs_native(job._replace(batch=1), "cpu")
+    one = job._replace(batch=1)
+    assert runs_native(one, "cpu")
+    assert not runs_native(one, "cpu", gradients=False)
+    assert not runs_native(job._replace(batch=0), "cpu")
 
 
 # --- errors

@@ -148,23 +148,26 @@ def joins_tree(
         return True
     job = job._replace(neurons=_MANY)
     way, terms = "joined", joined_terms(job, axons)
-    if runs_native(job, device):
+    if runs_native(job, device, gradients):
         way, terms = "joined, native", native_joined_terms(job, axons)
     times = model_seconds(job, gradients=gradients, device=device)
     around = _STAGE_BY_STAGE[way][gradients] * min(times.values())
     return _seconds(way, terms, gradients, device) <= around
 
 
-def runs_native(job: Job, device: str) -> bool:
-    """Whether the choice reckons with the CPU's own kernels for small products (`layers.native`).
+def runs_native(job: Job, device: str, gradients: bool = True) -> bool:
+    """Whether products of small matrices run by the CPU's own kernels (`layers.native`).
 
-    Not for a single sample, whose count would then tell whether there is a compiler: a cell's
-    published numbers are of that. Under a tracer as without one, though torch's operators run then:
-    a counter that traces has to see the same products.
+    Args:
+        gradients: without them the choice does not reckon with kernels for a single sample. That is
+            what models are counted with, and a count must not tell whether there is a compiler.
+
+    Under a tracer as without one, though torch's operators run then: a counter that traces has to
+    see the same products.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or device == "cuda":
         return False
-    return device != "cuda" and job.batch > 1 and native.state() == "on"
+    return job.batch > (0 if gradients else 1) and native.state() == "on"
 
 
 def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
@@ -209,7 +212,7 @@ def model_seconds(
     """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
     return {
         BACKEND_OF[name]: _seconds(name, terms, gradients, device)
-        for name, terms in model_terms(job, runs_native(job, device)).items()
+        for name, terms in model_terms(job, runs_native(job, device, gradients)).items()
     }
 
 
