@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neuroconv.cli.options import ConfigArgument, PageOption, prepare, tell
+from neuroconv.cli.options import ConfigArgument, PageOption, prepare, say
 from neuroconv.training import load_config
 
 
@@ -33,7 +33,7 @@ class Compare:
         prepare(self.report, "--report")
         if not config.opponents:
             others = "a linear classifier alone" if self.linear else "nobody"
-            tell(
+            say(
                 console,
                 f"no [[opponents]] in {self.config}: its model is compared with {others}. "
                 "configs/mnist_granule.toml shows how to name some",

@@ -103,6 +103,12 @@ def whole(numbers: int) -> int:
     return -(-numbers // LANES) * LANES
 
 
+def bits(*rows: int, of: int, like: Tensor) -> Tensor:
+    """Room for one bit of each of so many numbers in a row: of a vector's in one."""
+    numbers = of * like.element_size() // VECTOR_BYTES
+    return torch.empty(*rows, numbers, dtype=torch.int16, device="cpu")
+
+
 def memory(tensor: Tensor) -> ctypes.c_void_p:
     """Where a tensor lies that is not contiguous, for a kernel that knows its strides."""
     return ctypes.c_void_p(tensor.data_ptr())

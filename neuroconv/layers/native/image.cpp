@@ -131,8 +131,7 @@ struct Layer {
     return before * s.dendrites + dendrite * tile.rows();
   }
 
-  // Bits of a row: there is room for vectors of any width, of which the first are used.
-  Index room_of_bits() const { return s.wide * Index(sizeof(Real)) / kLeastBytes; }
+  Index room_of_bits() const { return room_for_bits<Real>(s.wide); }
   Bits* bits_of(Index dendrite, const Tile& tile) const {
     return bits ? bits + row_of(dendrite, tile) * room_of_bits() : nullptr;
   }

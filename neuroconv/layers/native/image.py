@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.native.call import VECTOR_BYTES, call, memory, whole
+from neuroconv.layers.native.call import bits, call, memory, whole
 from neuroconv.layers.patches import Reading
 
 
@@ -91,9 +91,8 @@ class ImageLayer:
             keep: note which of them are above zero, by a bit of each.
         """
         if keep:
-            vectors = self.wide * self.room.element_size() // VECTOR_BYTES
-            shape = (self.dendrites * self.sizes.places, vectors)
-            self.bits = torch.empty(shape, dtype=torch.int16, device="cpu")
+            places = self.dendrites * self.sizes.places
+            self.bits = bits(places, of=self.wide, like=self.room)
         total = self.room.new_empty(self.sizes.steps, self.sizes.places, self.sizes.units)
         self._call("image_sum", *self._stage(scale, offset, linear), total)
         return total
@@ -238,7 +237,7 @@ class ImageLayer:
         return values[..., : self.outputs].unflatten(-1, (self.sizes.steps, -1))
 
     def _call(self, name: str, *rest: Tensor | int | None) -> None:
-        bits = None if self.bits is None else memory(self.bits)
-        operands = (self.room, self.pieces, self.packed, self.kept, int(self._made), bits)
+        told = None if self.bits is None else memory(self.bits)
+        operands = (self.room, self.pieces, self.packed, self.kept, int(self._made), told)
         call(name, self.room, self.numbers, *operands, *rest)
         self._made = self.kept is not None

@@ -47,14 +47,13 @@ struct Trees {
   const Real* filter(Index neuron) const {
     return filters + neuron * s.taps_in_time * s.branches * s.across;
   }
-  // Where a branch's bits lie, of samples from the given one on. There is room for vectors of any
-  // width, of which the first are used.
+  // Where a branch's bits lie, of samples from the given one on.
   Index bits(Index neuron, Index step, Index row, Index column, Index sample) const {
     const Index branch =
         (neuron * s.steps_out() + step - s.earliest) * s.outputs() + column * s.rows + row;
     return branch * room() + sample / kLanes<Real>;
   }
-  Index room() const { return s.samples * Index(sizeof(Real)) / kLeastBytes; }
+  Index room() const { return room_for_bits<Real>(s.samples); }
   // What a neuron hears by its first input, at the first step and sample.
   const Real* heard_by(Index neuron) const { return heard + neuron * s.cell; }
   const Index* index_of(Index neuron) const { return index + neuron * s.own; }

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.native.call import VECTOR_BYTES, call, memory, whole
+from neuroconv.layers.native.call import bits, call, memory, whole
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 # Numbers that a call holds beside its operands: more neurons take more calls.
@@ -142,14 +142,13 @@ class Trees:
         Args:
             passes: room for `bits`, to be told which potentials are above zero.
         """
-        bits = None if passes is None else memory(passes)
-        self._call("trees_forward", int(linear), share, None, memory(result), bits)
+        told = None if passes is None else memory(passes)
+        self._call("trees_forward", int(linear), share, None, memory(result), told)
 
     def bits(self, steps: int) -> Tensor:
         """Room for one bit of each of all potentials: of a vector's in one number."""
-        most = self.samples * self.filters.element_size() // VECTOR_BYTES
-        shape = (len(self.filters), steps, self.reach.outputs, most)
-        return torch.empty(shape, dtype=torch.int16, device="cpu")
+        rows = (len(self.filters), steps, self.reach.outputs)
+        return bits(*rows, of=self.samples, like=self.filters)
 
     def gradients(
         self,
@@ -174,8 +173,8 @@ class Trees:
             bias = grad.new_empty(len(self.filters), len(self.reach.first))
         found = (back, weight, filters, bias)
         sums, share = share is not None, 1.0 if share is None else share
-        bits = None if passes is None else memory(passes)
-        self._call("trees_backward", int(sums), share, bits, memory(grad), *found)
+        told = None if passes is None else memory(passes)
+        self._call("trees_backward", int(sums), share, told, memory(grad), *found)
         return found
 
     def scatter(self, back: Tensor, rows: Tensor) -> None:

@@ -100,6 +100,13 @@ INLINED Real added(Vector<Real> values) {
 using Bits = std::uint16_t;
 constexpr Index kLeastBytes = 32;
 
+// Room for the bits of a row of so many numbers: for vectors of any width, of which the first are
+// used.
+template <typename Real>
+constexpr Index room_for_bits(Index numbers) {
+  return numbers * Index(sizeof(Real)) / kLeastBytes;
+}
+
 // Which numbers are above zero.
 template <typename Real>
 INLINED Bits positive(Vector<Real> values) {
