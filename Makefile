@@ -3,7 +3,7 @@
 # Each makes .venv and installs the package first if need be. PYTHON chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
-KERNELS := neuroconv/layers/native/*.cpp neuroconv/layers/native/*.h
+KERNELS := neuroconv/kernels/native/*.cpp neuroconv/kernels/native/*.h
 STAMP := .venv/.installed
 
 .PHONY: demo test test-all lint format clean

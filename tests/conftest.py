@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuroconv.flops import Peak, Timing
-from neuroconv.layers.native import state
+from neuroconv.kernels.native import state
 from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent

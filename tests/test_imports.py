@@ -15,11 +15,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 # What the files of a part may import of the project, themselves included.
 ALLOWED: dict[str, set[str]] = {
     "references": {"references"},
-    "layers": {"layers"},
-    "neurons": {"references", "layers", "neurons"},
-    "zoo": {"layers", "neurons", "zoo"},
-    "flops": {"references", "layers", "flops"},
-    "brain": {"references", "layers", "neurons", "flops", "brain"},
+    "core": {"core"},
+    "kernels": {"core", "kernels"},
+    "layers": {"core", "kernels", "layers"},
+    "neurons": {"references", "core", "kernels", "layers", "neurons"},
+    "zoo": {"core", "kernels", "layers", "neurons", "zoo"},
+    "flops": {"references", "core", "kernels", "layers", "flops"},
+    "brain": {"references", "core", "kernels", "layers", "neurons", "flops", "brain"},
     "data": {"data"},
 }
 FORBIDDEN: dict[str, set[str]] = {

@@ -6,7 +6,7 @@ Draws shapes at random, times every backend that is not hopeless on each, in two
 forward and with both gradients, and fits, for each way to compute, the seconds that a unit of each
 of the model's terms takes: least squares on the logarithms, robust against single shapes, of the
 times that come near the best backend's. All threads work, as they do for users: leave the machine
-alone. What it prints goes into `neuroconv/layers/conv/choice.py`.
+alone. What it prints goes into `neuroconv/kernels/conv/choice.py`.
 """
 
 import argparse
@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from scipy.optimize import least_squares
 
-from neuroconv.layers import dendritic_conv
-from neuroconv.layers.conv import Job, conv_macs
-from neuroconv.layers.conv.choice import (
+from neuroconv.kernels.conv import Job, conv_macs
+from neuroconv.kernels.conv.choice import (
     BACKEND_OF,
     choose_backend,
     constants,
     model_terms,
     runs_native,
 )
+from neuroconv.layers import dendritic_conv
 from neuroconv.training.allocator import keep_freed_memory
 
 SHEETS = (

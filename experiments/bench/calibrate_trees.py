@@ -5,7 +5,7 @@
 Draws populations at random and times each as one stage and stage by stage, forward and with all
 gradients. It prints the seconds that a unit of each of the model's terms takes as one stage, and
 how many times the fastest backend's modelled time the stages take one by one: `"joined"`,
-`"joined, native"` and `_STAGE_BY_STAGE` of `neuroconv/layers/conv/choice.py`. Run `calibrate.py`
+`"joined, native"` and `_STAGE_BY_STAGE` of `neuroconv/kernels/conv/choice.py`. Run `calibrate.py`
 first, and leave the machine alone.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from calibrate import TASKS, fitted, seconds, timing_parser
 
-from neuroconv.layers.conv.choice import (
+from neuroconv.kernels.conv.choice import (
     constants,
     joined_terms,
     joins_tree,

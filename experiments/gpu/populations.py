@@ -7,8 +7,8 @@ import torch
 from measure import Call, Row, Setup, arithmetic, check, ratios, release, time_calls
 from torch import Tensor
 
-from neuroconv.layers.fused import fused_kernels
-from neuroconv.layers.tree import Tree, tree_current, tree_responses
+from neuroconv.kernels.cuda import fused_kernels
+from neuroconv.kernels.tree_sum import Tree, tree_current, tree_responses
 from neuroconv.neurons import Granule, graphed
 
 TASKS = ("inference", "forward", "forward_backward")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuroconv.bench.kernels import ours
 from neuroconv.bench.record import Bench, Figure, Row
-from neuroconv.layers.conv import BACKENDS, Backend, Mode
+from neuroconv.kernels.conv import BACKENDS, Backend, Mode
 
 _AT_MOST = {"fp32": 1e-5, "bf16 tensors": 2e-2, "bf16 autocast": 2e-2}
 _PARTS = {

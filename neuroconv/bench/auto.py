@@ -11,7 +11,7 @@ from neuroconv.bench.kernels import TASKS, chosen_backend, kernel_job, ours
 from neuroconv.bench.purkinje import words
 from neuroconv.bench.record import Bench, Figure, Row, fastest
 from neuroconv.bench.turns import Failure, Outcome, ratio
-from neuroconv.layers.conv import BACKENDS, Backend, Mode, conv_macs
+from neuroconv.kernels.conv import BACKENDS, Backend, Mode, conv_macs
 
 _MEAN_AT_MOST, _WORST_AT_MOST = 1.2, 1.5
 

@@ -10,8 +10,8 @@ from neuroconv.bench.kernels import module_job
 from neuroconv.bench.record import Bench, Figure, Row
 from neuroconv.bench.replay import CONVOLUTIONS, operators_alone
 from neuroconv.bench.turns import Job, ratio
-from neuroconv.layers.checks import Norm
-from neuroconv.layers.native import native_kernels
+from neuroconv.core.checks import Norm
+from neuroconv.kernels.native import native_kernels
 from neuroconv.neurons import GranuleConv2d
 
 _AT_MOST = 1.5

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.bench.turns import Job
+from neuroconv.kernels.conv import Backend, Mode, choose_backend
 from neuroconv.layers import dendritic_conv
-from neuroconv.layers.conv import Backend, Mode, choose_backend
 
 TASKS = ("forward", "forward_backward")
 NO_FFT_CONV = (

@@ -26,7 +26,7 @@ from neuroconv.bench.training import training
 from neuroconv.bench.turns import first_line, release
 from neuroconv.flops.roofline import device_name
 from neuroconv.flops.timing import timed_device
-from neuroconv.layers import native
+from neuroconv.kernels import native
 
 Section = Callable[[Bench], Iterator[Row]]
 

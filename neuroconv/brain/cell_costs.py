@@ -10,7 +10,7 @@ from rich.text import Text
 
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
-from neuroconv.layers.cost import Cost
+from neuroconv.core.cost import Cost
 from neuroconv.neurons import CELL_CLASSES, PRESETS
 from neuroconv.references import Source
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from neuroconv.brain.correlation import Correlation
 from neuroconv.brain.quantity import Quantity, whole
-from neuroconv.layers.checks import check_choice
+from neuroconv.core.checks import check_choice
 from neuroconv.references import Source
 
 Distribution = Literal["fixed", "uniform", "log-uniform", "normal", "log-normal"]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from neuroconv.layers.checks import check_choice
-from neuroconv.layers.conv import MODES, Mode
+from neuroconv.core.checks import check_choice
+from neuroconv.kernels.conv import MODES, Mode
 
 CEREBELLUM = ("purkinje", "granule")
 SIZES = ("synapses", "dendrites", "branches")

@@ -31,7 +31,7 @@ from neuroconv.brain.machine.realtime_tables import realtime_table
 from neuroconv.brain.quantity import Quantity, plain_table, scientific
 from neuroconv.brain.readings import READINGS
 from neuroconv.brain.updates import flop_per_second
-from neuroconv.layers.checks import check_choice
+from neuroconv.core.checks import check_choice
 
 # In the order of the report.
 SECTIONS = (

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from neuroconv.brain.readings import SIZES, Reading
-from neuroconv.layers.conv import Mode
-from neuroconv.layers.cost import Cost
+from neuroconv.core.cost import Cost
+from neuroconv.kernels.conv import Mode
 from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.layers.synapse import DenseSynapses
 from neuroconv.neurons import CELL_CLASSES

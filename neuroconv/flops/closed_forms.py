@@ -1,7 +1,7 @@
 """The closed form: each module's cost from sizes alone.
 
 The model runs once under hooks, so that every module's real input and output shapes are known. A
-module with a method `closed_form` (see `neuroconv.layers.cost`) states its own cost, children
+module with a method `closed_form` (see `neuroconv.core.cost`) states its own cost, children
 included; for the layers of torch.nn the formulas are here.
 """
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of
 from neuroconv.flops.contractions import CONTRACTION_RULES
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
-from neuroconv.layers.cost import Cost
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The stages of a neuron as layers: tensors in, tensors out."""
 
+from neuroconv.core.cost import Cost
+from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.conv import dendritic_conv
-from neuroconv.layers.cost import Cost
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes, ReleaseOrWait
 from neuroconv.layers.readout import LastStep

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.checks import check_positive
+from neuroconv.core.checks import check_positive
 
 
 @dataclass(frozen=True)

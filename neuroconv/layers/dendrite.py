@@ -9,10 +9,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers.cable import Cable
-from neuroconv.layers.cache import FilterCache
-from neuroconv.layers.checks import check_choice, check_positive, check_sizes
-from neuroconv.layers.conv import (
+from neuroconv.core.checks import check_choice, check_positive, check_sizes
+from neuroconv.core.cost import Cost
+from neuroconv.kernels.cache import FilterCache
+from neuroconv.kernels.conv import (
     BACKENDS,
     Backend,
     Job,
@@ -26,7 +26,7 @@ from neuroconv.layers.conv import (
     joins_tree,
     output_size,
 )
-from neuroconv.layers.cost import Cost
+from neuroconv.layers.cable import Cable
 
 
 class DendriticConv(nn.Module):
@@ -37,7 +37,7 @@ class DendriticConv(nn.Module):
         sheet_shape: (sites P, dendrites D) of the sheet that comes in.
         filter_shape: (branches, dendrites, time_steps), in the essay's order. This layer turns it
             into torch's time-first order, and nothing else does.
-        mode: "same", "valid" or "per_dendrite"; see `neuroconv.layers.conv`.
+        mode: "same", "valid" or "per_dendrite"; see `neuroconv.kernels.conv`.
         backend: "auto", "direct", "fft" or "matmul".
         bias: a trainable resting potential for each dendrite that comes out.
         unit_taps: hold the taps in units of their initial standard deviation. A step of Adam is

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_choice
-from neuroconv.layers.cost import Cost
+from neuroconv.core.checks import check_choice
+from neuroconv.core.cost import Cost
 
 DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]

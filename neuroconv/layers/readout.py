@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers.cost import Cost
+from neuroconv.core.cost import Cost
 
 
 class LastStep(nn.Module):

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers import native
-from neuroconv.layers.checks import check_positive
-from neuroconv.layers.cost import Cost
-from neuroconv.layers.counting import is_counting
+from neuroconv.core.checks import check_positive
+from neuroconv.core.cost import Cost
+from neuroconv.core.counting import is_counting
+from neuroconv.kernels import native
 
 
 class SomaFilter(nn.Module):
@@ -88,7 +88,7 @@ class SomaFilter(nn.Module):
 
 
 class _Filtered(torch.autograd.Function):
-    """Maps (T, L) by taps (K,), on the CPU (`layers.native`)."""
+    """Maps (T, L) by taps (K,), on the CPU (`kernels.native`)."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, taps: Tensor) -> Tensor:

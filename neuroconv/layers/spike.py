@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_choice, check_positive
-from neuroconv.layers.cost import Cost
-from neuroconv.layers.layout import along_axis
+from neuroconv.core.checks import check_choice, check_positive
+from neuroconv.core.cost import Cost
+from neuroconv.core.layout import along_axis
 
 Signal = Literal["max", "essay"]
 SIGNALS: tuple[str, ...] = get_args(Signal)

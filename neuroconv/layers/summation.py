@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_choice
-from neuroconv.layers.cost import Cost
+from neuroconv.core.checks import check_choice
+from neuroconv.core.cost import Cost
 
 Law = Literal["linear", "sublinear", "supralinear", "bistable"]
 LAWS: tuple[str, ...] = get_args(Law)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_positive, check_room, check_sizes
-from neuroconv.layers.cost import Cost
-from neuroconv.layers.counting import is_counting
+from neuroconv.core.checks import check_positive, check_room, check_sizes
+from neuroconv.core.cost import Cost
+from neuroconv.core.counting import is_counting
 
 
 class _Synapses(nn.Module):

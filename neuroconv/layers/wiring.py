@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.layers.checks import check_positive, check_room, pair
+from neuroconv.core.checks import check_positive, check_room, pair
 
 
 def sparse_wiring(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from neuroconv.core.checks import check_choice, check_positive, check_room, check_sizes
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.checks import check_choice, check_positive, check_room, check_sizes
 from neuroconv.layers.summation import LAWS, Law
 from neuroconv.references import Source
 

@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from neuroconv.layers.counting import is_watched
+from neuroconv.core.counting import is_watched
 from neuroconv.neurons.fold_population import fold_population
 from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
 from neuroconv.neurons.image import GranuleConv2d

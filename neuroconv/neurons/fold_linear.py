@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.layers.conv import Backend, Mode, dendritic_conv
-from neuroconv.layers.cost import Cost
+from neuroconv.core.cost import Cost
+from neuroconv.kernels.conv import Backend, Mode, dendritic_conv
 from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neuroconv.layers.counting import is_watched
+from neuroconv.core.counting import is_watched
 
 
 def exact(tensor: Tensor) -> Tensor:

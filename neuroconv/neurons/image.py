@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.layers import native, patch_sum
-from neuroconv.layers.autocast import autocast_dtype
-from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, pair
-from neuroconv.layers.columns import SCALE_FLOPS, joins, norm_sum, normed, rectified_sum
-from neuroconv.layers.cost import Cost
-from neuroconv.layers.counting import is_watched
-from neuroconv.layers.patches import Reading, dendrite_maps
+from neuroconv.core.autocast import autocast_dtype
+from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive, pair
+from neuroconv.core.cost import Cost
+from neuroconv.core.counting import is_watched
+from neuroconv.kernels import native, patch_sum
+from neuroconv.kernels.columns import SCALE_FLOPS, joins, norm_sum, normed, rectified_sum
+from neuroconv.kernels.patches import Reading, dendrite_maps
+from neuroconv.kernels.soma_cpu import soma_stage
 from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter, as_it_lay, causal_matrix, steps_first
-from neuroconv.layers.soma_stage import soma_stage
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation, Law
 from neuroconv.layers.threshold import ThresholdNorm
@@ -293,7 +293,7 @@ class GranuleConv2d(nn.Module):
         return fire(frames, norms)
 
     def _joins_columns(self, maps: Tensor) -> bool:
-        """Whether norm, rectifier and sum of the dendrites run as one stage (`layers.columns`).
+        """Whether norm, rectifier and sum of the dendrites run as one stage (`kernels.columns`).
 
         So on the CPU. On other devices a compiler joins them (`torch.compile`), and a tracer or
         autocast has to see them one by one.

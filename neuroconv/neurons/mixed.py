@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers.cost import Cost
+from neuroconv.core.cost import Cost
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.state import REST, NeuronState
 

@@ -11,16 +11,22 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers import native_tree
-from neuroconv.layers.autocast import autocast_dtype
+from neuroconv.core.autocast import autocast_dtype
+from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive, check_sizes
+from neuroconv.core.cost import Cost
+from neuroconv.core.counting import is_watched
+from neuroconv.core.layout import along_axis
+from neuroconv.kernels import tree_sum_cpu as native_tree
+from neuroconv.kernels.cache import FilterCache
+from neuroconv.kernels.conv import Backend, Mode
+from neuroconv.kernels.tree_sum import (
+    Tree,
+    response_numbers,
+    tree_current,
+    tree_responses,
+)
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.cache import FilterCache
-from neuroconv.layers.checks import NORMS, Norm, check_choice, check_positive, check_sizes
-from neuroconv.layers.conv import Backend, Mode
-from neuroconv.layers.cost import Cost
-from neuroconv.layers.counting import is_watched
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
-from neuroconv.layers.layout import along_axis
 from neuroconv.layers.poisson import (
     DropoutMode,
     DropoutScope,
@@ -34,12 +40,6 @@ from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation, Law
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
 from neuroconv.layers.threshold import ThresholdNorm
-from neuroconv.layers.tree import (
-    Tree,
-    response_numbers,
-    tree_current,
-    tree_responses,
-)
 from neuroconv.layers.wiring import dale_signs
 from neuroconv.neurons.physiology import Physiology, Variant, preset
 from neuroconv.neurons.population_cost import population_costs
@@ -355,8 +355,8 @@ class Population(nn.Module):
         """Whether a window of so many samples and steps runs from axons to soma as one stage.
 
         It does where nothing acts between synapses, filter and rectifier, and a product of small
-        matrices is the fastest backend: the sheet is then never in memory (`layers.tree`). Hooks on
-        the stages in between are met stage by stage.
+        matrices is the fastest backend: the sheet is then never in memory (`kernels.tree_sum`).
+        Hooks on the stages in between are met stage by stage.
         """
         stages = (self.synapses, self.dendrites, self.dendritic_rate, self.summation)
         known = (SparseSynapses, DendriticConv, DendriticRate, DendriticSummation)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from neuroconv.layers.cost import Cost
-from neuroconv.layers.tree import tree_costs
+from neuroconv.core.cost import Cost
+from neuroconv.kernels.tree_sum import tree_costs
 
 if TYPE_CHECKING:
     from neuroconv.neurons.population import Population

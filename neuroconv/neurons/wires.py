@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from neuroconv.layers.checks import check_sizes
+from neuroconv.core.checks import check_sizes
 from neuroconv.layers.wiring import (
     parallel_fibre_wiring,
     parallel_wiring,

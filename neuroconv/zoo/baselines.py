@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import check_positive, check_task
+from neuroconv.core.checks import check_positive, check_task
 from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model
 

@@ -7,8 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from neuroconv.layers import DendriticSpike, LastStep, PoissonSpikes, ReleaseOrWait
-from neuroconv.layers.checks import (
+from neuroconv.core.checks import (
     Norm,
     check_choice,
     check_positive,
@@ -16,7 +15,8 @@ from neuroconv.layers.checks import (
     check_task,
     pair,
 )
-from neuroconv.layers.conv import Mode
+from neuroconv.kernels.conv import Mode
+from neuroconv.layers import DendriticSpike, LastStep, PoissonSpikes, ReleaseOrWait
 from neuroconv.layers.poisson import DropoutMode, DropoutScope
 from neuroconv.layers.spike import Signal
 from neuroconv.layers.summation import Law

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from neuroconv.core.checks import check_positive
 from neuroconv.layers import Cost, SparseSynapses
-from neuroconv.layers.checks import check_positive
 from neuroconv.layers.wiring import sparse_wiring
 from neuroconv.neurons import Golgi, Granule
 from neuroconv.neurons.state import REST, NeuronState

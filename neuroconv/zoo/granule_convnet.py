@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroconv.core.checks import Norm, check_positive, check_sizes, check_task
 from neuroconv.layers import Cost, DendriticSpike, LastStep
-from neuroconv.layers.checks import Norm, check_positive, check_sizes, check_task
 from neuroconv.layers.poisson import DropoutMode
 from neuroconv.layers.spike import Signal
 from neuroconv.layers.summation import Law

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from neuroconv.layers.cost import fft_macs
+from neuroconv.core.cost import fft_macs
 from neuroconv.zoo.registry import create_model, get_builder
 
 

@@ -8,8 +8,8 @@ from itertools import count
 
 from torch import Tensor, nn
 
+from neuroconv.core.checks import Norm, check_positive, check_task
 from neuroconv.layers import LastStep
-from neuroconv.layers.checks import Norm, check_positive, check_task
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import ImageWiring
 from neuroconv.zoo.frames import as_frames

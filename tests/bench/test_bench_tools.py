@@ -22,8 +22,8 @@ from neuroconv.bench import (
 )
 from neuroconv.bench.kernels import conv3d, kernel_job, module_job, pad_same
 from neuroconv.flops.calls import OperatorMode, name_of
+from neuroconv.kernels.native import native_kernels
 from neuroconv.layers import dendritic_conv
-from neuroconv.layers.native import native_kernels
 from neuroconv.neurons import GranuleConv2d
 
 CPU = torch.device("cpu")

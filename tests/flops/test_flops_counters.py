@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
-from neuroconv.layers.conv import Job, dendritic_conv, fft_products
+from neuroconv.kernels.conv import Job, dendritic_conv, fft_products
 from neuroconv.neurons import Purkinje
 from tests.flops.calling import Call
 

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from neuroconv.core.cost import Cost
 from neuroconv.flops import profile, stage_table, summary_table
-from neuroconv.layers.cost import Cost
 from neuroconv.neurons import Granule, Purkinje
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neuroconv.core.cost import fft_macs
 from neuroconv.flops import NODES, operator_rules, operators_table, profile
 from neuroconv.flops.closed_forms import CLOSED_FORM_RULES
 from neuroconv.flops.operators import RULES
 from neuroconv.flops.table import in_units
-from neuroconv.layers.cost import fft_macs
 from neuroconv.neurons import Granule, Purkinje
 
 QUICK = ("closed_form", "exact")

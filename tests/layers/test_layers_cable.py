@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.kernels.conv import Backend, Mode
 from neuroconv.layers import DendriticConv, dendritic_conv
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.conv import Backend, Mode
 
 CABLES = [
     Cable(length_constant_um=100.0, time_constant_ms=20.0, site_um=50.0, step_ms=10.0),

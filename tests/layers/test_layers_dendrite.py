@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from neuroconv.flops import count_exact
+from neuroconv.kernels.conv import Backend, Mode
 from neuroconv.layers import Cable, DendriticConv, DendriticRate, dendritic_conv
-from neuroconv.layers.conv import Backend, Mode
 
 
 @pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])

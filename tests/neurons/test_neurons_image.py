@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuroconv.layers.checks import Norm
+from neuroconv.core.checks import Norm
 from neuroconv.neurons import GranuleConv2d
 
 Array = NDArray[np.float64]

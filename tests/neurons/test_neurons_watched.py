@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from neuroconv.layers.cache import FilterCache
+from neuroconv.kernels.cache import FilterCache
 from neuroconv.neurons import Granule, GranuleConv2d
 
 AXONS, CELLS = 30, 40

@@ -15,7 +15,7 @@ from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.brain.updates import Sizes
 from neuroconv.flops.timing import Timing, measure_time
 from neuroconv.flops.traffic import measure_traffic
-from neuroconv.layers.conv import Mode, choose_backend
+from neuroconv.kernels.conv import Mode, choose_backend
 from neuroconv.neurons import CELL_CLASSES, Population
 from neuroconv.neurons.state import NeuronState
 

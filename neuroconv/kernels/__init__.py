@@ -1,0 +1,1 @@
+"""Fast ways to run the neuron, below the layers that define it."""

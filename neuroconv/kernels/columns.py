@@ -1,0 +1,309 @@
+"""The dendrites of an image layer after their filters: norm, rectifier and sum as one stage.
+
+Of all that an image layer computes, the potentials of its dendrites are by far the most numbers,
+and each of a batch norm, a rectifier and a sum reads and writes them again. Here they are read once
+for their statistics and once more, some rows at a time, for everything else; the backward pass is
+written out and does the same. Layers of few inputs run by `kernels.patch_sum` instead.
+
+Shapes: M places (batch x height x width), T time steps, U units; a column holds the potentials of
+one dendrite of all units, (M, T * U), contiguous. In the sum the steps lie outermost, (T, M, U), as
+the soma's filter wants them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from neuroconv.core.counting import is_counting, is_watched
+
+# Floats of a column to go through at once: they stay in the second-level caches of two cores.
+_CHUNK_FLOATS = 1 << 20
+_ROW_FLOATS = 1024
+
+
+# Sums dendrites with (gain, shift, eps) of a norm: the sum (T, M, U), and with an eps the mean and
+# biased variance of each dendrite of each unit by which it was normalised, (dendrites, U).
+Summing = Callable[[Tensor | None, Tensor | None, float | None], tuple[Tensor, Tensor, Tensor]]
+
+
+def rectified_sum(
+    columns: Sequence[Tensor], units: int, linear: bool = False, shift: Tensor | None = None
+) -> Tensor:
+    """The sum of the columns' rates, (T, M, U): max(0, potential), or with `linear` as it is.
+
+    A `shift`, (dendrites, U), is added to the potentials.
+    """
+    return _summed(columns, None, shift, units, None, linear)[0]
+
+
+def _summed(
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    units: int,
+    eps: float | None,
+    linear: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """With an eps by the columns' own statistics, which are returned too."""
+    steps = columns[0].shape[1] // units
+    made: tuple[Tensor, Tensor, Tensor] = _Columns.apply(
+        gain, shift, (steps, units), eps, linear, *_folded(columns)
+    )
+    return made
+
+
+def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
+    """Several places side by side in a row, as more steps: what an operator broadcasts over rows
+    is then long enough for its inner loop."""
+    places, width = columns[0].shape
+    fold = 1
+    while places % (2 * fold) == 0 and 2 * fold * width <= _ROW_FLOATS:
+        fold *= 2
+    return [column.reshape(places // fold, fold * width) for column in columns]
+
+
+def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each (M, T * U) for each unit, (dendrites, U).
+
+    First of every number of a row over the rows, as a batch norm takes them, then of those.
+    """
+    found = []
+    for column in columns:
+        if column.is_meta or is_counting():  # which know no statistics alone
+            variance, mean = torch.var_mean(column, 0, correction=0)
+        else:  # thirty times as fast as var_mean
+            mean, variance = torch.ops.aten.batch_norm_update_stats(column, None, None, 0.0)
+        found.append(torch.stack([mean, variance]))
+    mean, variance = torch.stack(found).view(len(columns), 2, -1, units).unbind(1)
+    centre = mean.mean(1)
+    return centre, variance.mean(1) + (mean - centre.unsqueeze(1)).square().mean(1)
+
+
+def _rows(column: Tensor) -> list[slice]:
+    height = max(1, _CHUNK_FLOATS // max(1, column.shape[1]))
+    places = column.shape[0]
+    return [slice(start, min(start + height, places)) for start in range(0, places, height)]
+
+
+# Of a norm's running statistics, its weight and bias, for each dendrite of a unit: what makes a
+# scale and an offset of them.
+SCALE_FLOPS = 5
+
+
+def joins(norms: Sequence[nn.Module]) -> bool:
+    """Whether `norm_sum` does what these norms would do: plain batch norms that agree in what they
+    normalise by, and that nobody but a counter watches."""
+    if any(type(norm) is not nn.BatchNorm2d for norm in norms):
+        return False
+    kinds = {
+        (norm.training, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        for norm in norms
+        if isinstance(norm, nn.BatchNorm2d)
+    }
+    plain = all(affine and tracked for *_, affine, tracked in kinds)
+    return len(kinds) <= 1 and plain and not is_watched(*norms)
+
+
+def norm_sum(norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False) -> Tensor:
+    """What `joins` says: each column by its own nn.BatchNorm2d, rectified, and summed, (T, M, U).
+
+    Raises:
+        ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
+    """
+    units = sum(norm.num_features for norm in norms[:1] if isinstance(norm, nn.BatchNorm2d))
+
+    def summed(
+        gain: Tensor | None, shift: Tensor | None, eps: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _summed(columns, gain, shift, units, eps, linear)
+
+    return normed(norms, summed, columns[0].numel() // units)
+
+
+def normed(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
+    """A sum of dendrites of `count` values each, normalised by what `joins` says.
+
+    In training the statistics are the values' own, and the norms' running ones follow them.
+
+    Raises:
+        ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
+    """
+    plain = [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]
+    first = plain[0]
+    gain = torch.stack([norm.weight for norm in plain])
+    shift = torch.stack([norm.bias for norm in plain])
+    if not first.training:
+        means = torch.stack([_known(norm.running_mean) for norm in plain])
+        variances = torch.stack([_known(norm.running_var) for norm in plain])
+        scale = gain * (variances + first.eps).rsqrt()
+        return summing(scale, torch.addcmul(shift, means, scale, value=-1), None)[0]
+    if count < 2:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got {count} for each of "
+            f"{first.num_features} units"
+        )
+    total, means, variances = summing(gain, shift, first.eps)
+    with torch.no_grad():
+        for norm, mean, variance in zip(plain, means, variances, strict=True):
+            _known(norm.num_batches_tracked).add_(1)
+            part = norm.momentum
+            weight = 1 / float(_known(norm.num_batches_tracked)) if part is None else part
+            _known(norm.running_mean).lerp_(mean, weight)
+            _known(norm.running_var).lerp_(variance * (count / (count - 1)), weight)
+    return total
+
+
+def _known(buffer: Tensor | None) -> Tensor:
+    assert buffer is not None  # `joins` takes norms with running statistics alone
+    return buffer
+
+
+class _Columns(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gain: Tensor | None,
+        shift: Tensor | None,
+        sizes: tuple[int, int],
+        eps: float | None,
+        linear: bool,
+        *columns: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        steps, units = sizes
+        mean = columns[0].new_empty(0)
+        variance = mean
+        scale, offset = gain, shift
+        if eps is not None:
+            assert gain is not None
+            assert shift is not None
+            mean, variance = _statistics(columns, units)
+            scale = gain * (variance + eps).rsqrt()
+            offset = torch.addcmul(shift, mean, scale, value=-1)
+        ctx.save_for_backward(gain, shift, scale, offset, mean, variance, *columns)
+        ctx.sizes, ctx.eps, ctx.linear = sizes, eps, linear
+        ctx.mark_non_differentiable(mean, variance)
+        width = columns[0].shape[1]
+        across = [None if each is None else _across(each, width) for each in (scale, offset)]
+        total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
+        for rows in _rows(columns[0]):
+            places = _places(rows, columns[0], sizes)
+            if steps == 1:
+                part = total.view_as(columns[0])[rows]
+            else:  # what belongs to one place does not lie together
+                part = torch.empty_like(columns[0][rows])
+            spare = torch.empty_like(part)
+            for dendrite, column in enumerate(columns):
+                rate = _scaled(column[rows], across, dendrite, spare if dendrite else part)
+                if not linear:
+                    torch.clamp_min(rate, 0, out=spare if dendrite else part)
+                    rate = spare if dendrite else part
+                if dendrite:
+                    part += rate
+                elif rate is not part:
+                    part.copy_(rate)
+            if steps > 1:
+                total[:, places] = part.view(-1, steps, units).transpose(0, 1)
+        return total, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+        gain, shift, scale, offset, mean, variance, *columns = ctx.saved_tensors
+        (steps, units), width = ctx.sizes, columns[0].shape[1]
+        grad = grad.contiguous()
+        across = [None if each is None else _across(each, width) for each in (scale, offset)]
+        results = [torch.empty_like(column) for column in columns]
+        # Of each number of a row: the gradient, and the potential times it.
+        sums = grad.new_zeros(len(columns), 2, width)
+        spare = torch.empty_like(columns[0][_rows(columns[0])[0]])
+        for rows in _rows(columns[0]):
+            if steps == 1:
+                pushed = grad.view_as(columns[0])[rows]
+            else:
+                places = _places(rows, columns[0], ctx.sizes)
+                pushed = grad[:, places].transpose(0, 1).reshape(-1, width)
+            rest = spare[: len(pushed)]
+            for dendrite, column in enumerate(columns):
+                own, potential = results[dendrite][rows], column[rows]
+                if ctx.linear:
+                    own.copy_(pushed)
+                else:
+                    z = _scaled(potential, across, dendrite, rest)
+                    torch.ops.aten.threshold_backward.grad_input(pushed, z, 0, grad_input=own)
+                if gain is not None:
+                    sums[dendrite] += _sums(own, potential, rest)
+                elif shift is not None:
+                    sums[dendrite, 0] += own.sum(0)
+        to_shift, met = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
+        to_gain = None
+        if gain is not None and ctx.eps is not None:  # by the columns' own statistics
+            count = columns[0].numel() // units
+            norm = (scale, mean, variance)
+            to_gain, slope, start = through_a_norm(norm, ctx.eps, count, to_shift, met)
+            each = (_across(values, width) for values in (scale, slope, start))
+            for own, column, *terms in zip(results, columns, *each, strict=True):
+                for rows in _rows(column):
+                    part = own[rows]
+                    other = torch.addcmul(terms[2], column[rows], terms[1], out=spare[: len(part)])
+                    torch.addcmul(other, part, terms[0], out=part)
+        elif gain is not None:
+            to_gain = met
+            assert across[0] is not None
+            for passed, factor in zip(results, across[0], strict=True):
+                passed.mul_(factor)
+        return to_gain, None if shift is None else to_shift, None, None, None, *results
+
+
+def _places(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
+    """The places that lie side by side in these rows of a folded column."""
+    fold = column.shape[1] // (sizes[0] * sizes[1])
+    return slice(rows.start * fold, rows.stop * fold)
+
+
+def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
+    """Of each number of a row, over the rows: the gradient, and the potential times it."""
+    if own.is_meta or is_counting():  # an operator that a counter would take for a whole norm
+        return torch.stack([own.sum(0), torch.mul(own, potential, out=spare).sum(0)])
+    none, one = own.new_zeros(own.shape[1]), own.new_ones(own.shape[1])
+    norm = torch.ops.aten.native_batch_norm_backward
+    asked = [False, True, True]
+    _, met, pushed = norm(own, potential, one, None, None, none, one, True, 0.0, asked)
+    return torch.stack([pushed, met])
+
+
+def through_a_norm(
+    norm: tuple[Tensor, Tensor, Tensor], eps: float, count: int, to_shift: Tensor, met: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient to a norm's gain, and what moves the mean and the variance of all `count`
+    values: a gradient before the norm is scale * that after it + slope * potential + start.
+
+    Args:
+        norm: scale, mean and variance.
+        to_shift, met: sums of the gradient after the norm, and of it times the potential.
+
+    Returns:
+        the gradient, slope and start, all (dendrites, U).
+    """
+    scale, mean, variance = norm
+    deviation = (variance + eps).rsqrt()
+    to_gain = (met - mean * to_shift) * deviation
+    slope = -scale * deviation * to_gain / count
+    return to_gain, slope, -scale * to_shift / count - mean * slope
+
+
+def _across(values: Tensor, width: int) -> Tensor:
+    """(dendrites, U) repeated over the steps and places of a row."""
+    return values.repeat(1, width // values.shape[1])
+
+
+def _scaled(column: Tensor, across: list[Tensor | None], dendrite: int, out: Tensor) -> Tensor:
+    """The column itself, or its potentials as the norm leaves them, written to `out`."""
+    scale, offset = across
+    if offset is None:
+        return column
+    if scale is None:
+        return torch.add(column, offset[dendrite], out=out)
+    return torch.addcmul(offset[dendrite], column, scale[dendrite], out=out)

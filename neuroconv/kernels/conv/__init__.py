@@ -1,0 +1,207 @@
+"""The dendritic convolution: one spatiotemporal filter for each neuron, by three backends.
+
+Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites;
+K_T, K_P, K_D the filter's time steps, branches and dendrites.
+
+All modes are cross-correlations and causal in time: history before the window is zero, and the
+filter's last time tap meets the present. Time always keeps its T steps.
+
+    same           P x D out; pads (k - 1) // 2 before and the rest after. Dendrites are mixed.
+    valid          (P - K_P + 1) x (D - K_D + 1) out; full overlaps only. Dendrites are mixed.
+    per_dendrite   (P - K_P + 1) x D out; each dendrite's column meets its own taps (K_D = D).
+
+Backends compute the same numbers and differ in cost:
+
+    direct   torch's conv3d with one group for each neuron; the reference
+    fft      a real 2-D FFT over sites and dendrites, the time taps summed in the frequency domain;
+             in float32 for half-precision inputs
+    matmul   batched matrix products: the filter unrolled over a small sheet, or, where it spans all
+             dendrites, one product over them
+    auto     the one that a model of their times says is fastest; see `choose_backend`
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.kernels import native
+from neuroconv.kernels.conv.choice import choose_backend, job_backend, joins_tree, runs_native
+from neuroconv.kernels.conv.costs import conv_macs, fft_products, job_flops, job_macs, matmul_form
+from neuroconv.kernels.conv.fourier import fft_conv, fft_size, filter_spectra
+from neuroconv.kernels.conv.full_width import across_conv
+from neuroconv.kernels.conv.sizes import (
+    BACKENDS,
+    MODES,
+    Backend,
+    Job,
+    Mode,
+    needed_steps,
+    output_size,
+    padding,
+    plain_sizes,
+)
+from neuroconv.kernels.conv.toeplitz import unroll, unrolled_conv
+
+__all__ = [
+    "BACKENDS",
+    "MODES",
+    "Backend",
+    "Job",
+    "Mode",
+    "Transform",
+    "choose_backend",
+    "conv_macs",
+    "dendritic_conv",
+    "fft_products",
+    "filter_transform",
+    "job_backend",
+    "job_flops",
+    "job_macs",
+    "joins_tree",
+    "output_size",
+]
+
+
+def dendritic_conv(
+    sheet: Tensor,
+    filters: Tensor,
+    mode: Mode = "same",
+    backend: Backend = "auto",
+    bias: Tensor | None = None,
+    steps: int | None = None,
+    transformed: Tensor | None = None,
+) -> Tensor:
+    """Filters every neuron's dendritic sheet with the neuron's own filter.
+
+    Args:
+        sheet: synaptic potentials, (B, N, T, P, D). With the batch innermost in memory, as the
+            synapses give them, the matrix products copy nothing.
+        filters: one filter for each neuron, (N, K_T, K_P, K_D).
+        mode: "same", "valid" or "per_dendrite"; see the module's docstring.
+        backend: "auto", "direct", "fft" or "matmul".
+        bias: a resting potential for each dendrite that comes out, (N, D').
+        steps: how many of the last steps to compute, for a stream that has seen the others; by
+            default all. No earlier step is worked on than these need.
+        transformed: what the backend's `filter_transform` made of these filters, to be used while
+            no gradient is asked for; by default it is made anew.
+
+    Returns:
+        The dendritic potential, (B, N, steps, P', D') with P' and D' as the mode says.
+
+    Raises:
+        ValueError: a wrong number of axes, disagreeing sizes, a filter larger than its sheet where
+            the mode needs full overlaps, or an unknown mode or backend.
+    """
+    _check(sheet, filters)
+    batch, neurons, time_steps, sites, dendrites = plain_sizes(sheet)
+    _, k_time, branches, across = plain_sizes(filters)
+    output_size((sites, dendrites), (branches, across), mode)
+    steps = time_steps if steps is None else int(steps)
+    if not 1 <= steps <= time_steps:
+        raise ValueError(f"steps={steps}; expected 1 to {time_steps}, the steps of the sheet")
+    window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
+    job = Job(window, taps, mode, batch, neurons, steps)
+    gradients = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
+    chosen = job_backend(job, backend, gradients=gradients, device=sheet.device.type)
+    if steps < time_steps:
+        sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
+    if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
+        columns = dendritic_conv(
+            _columns(sheet, batch_last=chosen == "matmul"),
+            filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1),
+            "valid",
+            chosen,
+            None if bias is None else bias.flatten().unsqueeze(-1),
+            steps,
+            transformed,
+        )
+        return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
+    if chosen == "matmul":
+        if matmul_form(job) == "unrolled":
+            return unrolled_conv(sheet, filters, mode, bias, steps, transformed)
+        potential = across_conv(sheet, filters, steps)
+    elif chosen == "fft":
+        potential = fft_conv(sheet, filters, mode, steps, transformed)
+    else:
+        potential = _direct_conv(sheet, filters, mode, steps)
+    return potential if bias is None else potential + bias[:, None, None, :]
+
+
+class Transform(NamedTuple):
+    """What a backend makes of filters before it meets a sheet.
+
+    Attributes:
+        backend: that multiplies by it.
+        numbers: real numbers that it holds; 0 if there is nothing to make.
+        make: makes it of the filters, (N, K_T, K_P, K_D).
+    """
+
+    backend: Backend
+    numbers: int
+    make: Callable[[Tensor], Tensor]
+
+
+def filter_transform(
+    job: Job, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transform:
+    """The transform for `dendritic_conv`'s argument `transformed`.
+
+    Args:
+        job: of the sheets to come and the filters.
+        backend: as `choose_backend` gave it.
+        device, dtype: of the sheets. The CPU's own kernels take filters as they are.
+    """
+    columns = job.as_columns()
+    numbers = 0
+    as_they_are = dtype in native.DTYPES and runs_native(job, device)
+    if backend == "fft":
+        rows, cols = fft_size(*columns.plane)
+        numbers = 2 * columns.taps[0] * rows * (cols // 2 + 1)
+    elif backend == "matmul" and matmul_form(job) == "unrolled" and not as_they_are:
+        points = columns.sheet[1] * columns.sheet[2]
+        numbers = columns.taps[0] * points * math.prod(output_size(*columns.plane))
+
+    def make(filters: Tensor) -> Tensor:
+        if job.mode == "per_dendrite":
+            filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
+        made = filter_spectra if backend == "fft" else unroll
+        return made(filters, columns.sheet[1:], columns.mode)
+
+    return Transform(backend, columns.neurons * numbers, make)
+
+
+def _check(sheet: Tensor, filters: Tensor) -> None:
+    if sheet.dim() != 5:
+        raise ValueError(
+            f"sheet has shape {tuple(sheet.shape)}; expected five axes "
+            "(batch, neurons, time_steps, sites, dendrites)"
+        )
+    if filters.dim() != 4:
+        raise ValueError(
+            f"filters have shape {tuple(filters.shape)}; expected four axes "
+            "(neurons, time_steps, branches, dendrites)"
+        )
+    if sheet.shape[1] != filters.shape[0]:
+        raise ValueError(
+            f"the sheet holds {sheet.shape[1]} neurons and there are {filters.shape[0]} filters; "
+            "expected one filter for each neuron"
+        )
+
+
+def _columns(sheet: Tensor, batch_last: bool) -> Tensor:
+    """(B, N, T, P, D) -> (B, N * D, T, P, 1); where it has to be copied, into the order of memory
+    that the backend reads."""
+    if batch_last:
+        return sheet.permute(1, 4, 2, 3, 0).flatten(0, 1).permute(3, 0, 1, 2).unsqueeze(-1)
+    return sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1)
+
+
+def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
+    neurons, k_time, branches, across = plain_sizes(filters)
+    history = steps + k_time - 1 - int(sheet.shape[2])  # before the window all is zero
+    padded = F.pad(sheet, (*padding(across, mode), *padding(branches, mode), history, 0))
+    return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)

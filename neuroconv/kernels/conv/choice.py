@@ -1,0 +1,277 @@
+"""Which backend of the dendritic convolution is fastest, by a model of their times.
+
+Every backend's time, forward or both ways, is modelled as a sum of a few terms, each a size times a
+constant: launching its operators, arithmetic, what is moved. The constants are fitted to measured
+times; `experiments/bench/calibrate.py` and `calibrate_trees.py` measure and fit them, and
+`neuroconv bench --only auto` holds the choice to the best backend.
+"""
+
+import math
+
+import torch
+
+from neuroconv.core.checks import check_choice
+from neuroconv.kernels import native
+from neuroconv.kernels.conv.costs import fft_products, matmul_form, matmul_macs
+from neuroconv.kernels.conv.fourier import few_branches, fft_size
+from neuroconv.kernels.conv.sizes import (
+    BACKENDS,
+    Backend,
+    Job,
+    Mode,
+    Triple,
+    axis_pairs,
+    output_size,
+    step_pairs,
+)
+
+# Seconds for each unit of the terms that `model_terms` and `joined_terms` give, by device, of a
+# forward pass and of both passes. The CPU's were fitted on two cores of an AMD EPYC of the Zen 4
+# generation with torch 2.14: on other processors all of them scale, and it is their ratios that
+# choose. The GPU's are assumptions, from the peaks of a data centre's GPU and the cost of a launch,
+# until the script has run on one.
+_Constants = dict[str, tuple[float, ...]]
+_FORWARD: dict[str, _Constants] = {
+    "cpu": {
+        "direct": (1.2e-04, 3.4e-11, 8.7e-11, 8.9e-10, 6.3e-09),
+        "direct, one neuron": (6.0e-05, 1.5e-10, 8.8e-11, 4.8e-09, 0.0),
+        "fft": (2.5e-04, 1.2e-10, 9.8e-10, 1.7e-08, 3.2e-10),
+        "unrolled": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
+        "across": (9.6e-05, 2.2e-11, 1.7e-10, 6.0e-10, 1.6e-07),
+        "joined": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
+        "unrolled, native": (1.3e-04, 7.5e-12, 2.3e-10, 2.6e-09),
+        "joined, native": (3.7e-04, 1.3e-11, 2.7e-10, 8.3e-11, 5.2e-09),
+    },
+    "cuda": {
+        "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
+        "direct, one neuron": (2.0e-05, 2.0e-12, 2.0e-13, 1.0e-12, 0.0),
+        "fft": (2.0e-04, 5.0e-13, 5.0e-13, 0.0, 1.0e-11),
+        "unrolled": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
+        "across": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
+        "joined": (2.0e-05, 4.0e-12, 0.0, 4.0e-14, 1.0e-12),
+    },
+}
+_BOTH: dict[str, _Constants] = {
+    "cpu": {
+        "direct": (3.7e-04, 1.0e-09, 1.4e-09, 2.6e-09, 1.3e-06),
+        "direct, one neuron": (2.6e-04, 1.9e-09, 4.9e-09, 7.8e-09, 0.0),
+        "fft": (1.0e-03, 2.8e-10, 4.6e-09, 3.7e-08, 9.5e-10),
+        "unrolled": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
+        "across": (3.3e-04, 6.2e-11, 9.9e-10, 1.8e-09, 4.4e-07),
+        "joined": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
+        "unrolled, native": (3.9e-04, 4.3e-11, 8.8e-10, 5.7e-09),
+        "joined, native": (8.9e-04, 5.9e-11, 1.9e-09, 3.8e-10, 1.6e-08),
+    },
+}
+# Of a GPU both passes are as much an assumption: so many forward passes.
+_BOTH_ON_CUDA = {
+    "direct": 9.0, "direct, one neuron": 9.0, "fft": 3.0, "unrolled": 3.6, "across": 4.5,
+    "joined": 4.0,
+}  # fmt: skip
+_BOTH["cuda"] = {
+    name: tuple(_BOTH_ON_CUDA[name] * each for each in forward)
+    for name, forward in _FORWARD["cuda"].items()
+}
+
+# Neurons of a population large enough for launching operators to cost nothing.
+_MANY = 1024
+# What the fastest backend takes with the stages around it, where each of them writes the sheet, in
+# times of what its model gives: the geometric mean, forward and both ways, of some 80 populations
+# that `experiments/bench/calibrate_trees.py` drew, by the way in which they join.
+_STAGE_BY_STAGE = {"joined": (2.2, 1.4), "joined, native": (2.6, 1.9)}
+
+
+def choose_backend(
+    sheet: Triple,
+    taps: Triple,
+    mode: Mode,
+    backend: Backend = "auto",
+    *,
+    batch: int = 1,
+    neurons: int = _MANY,
+    steps: int | None = None,
+    gradients: bool = False,
+    device: str = "cpu",
+) -> Backend:
+    """The backend that `dendritic_conv` runs.
+
+    Args:
+        sheet: (T, P, D).
+        taps: (K_T, K_P, K_D).
+        mode: "same", "valid" or "per_dendrite".
+        backend: what was asked for; any but "auto" is the answer.
+        batch: samples.
+        neurons: by default a population large enough for launching operators to cost nothing.
+        steps: how many of the last steps come out; by default all.
+        gradients: the backward pass is to follow.
+        device: "cpu" or "cuda"; on "meta" it is the CPU's choice.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+    job = Job(sheet, taps, mode, batch, neurons, steps)
+    return job_backend(job, backend, gradients=gradients, device=device)
+
+
+def job_backend(
+    job: Job, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
+) -> Backend:
+    """As `choose_backend`."""
+    check_choice("backend", backend, BACKENDS)
+    if backend != "auto":
+        return backend
+    times = model_seconds(job, gradients=gradients, device=device)
+    return min(times, key=lambda each: times[each])
+
+
+def joins_tree(
+    job: Job,
+    axons: int,
+    backend: Backend = "auto",
+    *,
+    gradients: bool = False,
+    device: str = "cpu",
+) -> bool:
+    """Whether a large population of such trees runs from axons to soma as one stage, which is the
+    unrolled product with its inputs heard and its outputs summed in the cache (`kernels.tree_sum`).
+
+    Args:
+        job: for any number of neurons.
+        axons: that one tree hears: fewer than its synapses where the sites of a claw share one.
+        backend, gradients, device: as in `choose_backend`. By "auto" it does where it is faster
+            than the fastest backend with the stages around it.
+    """
+    check_choice("backend", backend, BACKENDS)
+    if matmul_form(job) != "unrolled" or backend in ("direct", "fft"):
+        return False
+    if backend == "matmul":
+        return True
+    job = job._replace(neurons=_MANY)
+    way, terms = "joined", joined_terms(job, axons)
+    if runs_native(job, device, gradients):
+        way, terms = "joined, native", native_joined_terms(job, axons)
+    times = model_seconds(job, gradients=gradients, device=device)
+    around = _STAGE_BY_STAGE[way][gradients] * min(times.values())
+    return _seconds(way, terms, gradients, device) <= around
+
+
+def runs_native(job: Job, device: str, gradients: bool = True) -> bool:
+    """Whether products of small matrices run by the CPU's own kernels (`kernels.native`).
+
+    Args:
+        gradients: without them the choice does not reckon with kernels for a single sample. That is
+            what models are counted with, and a count must not tell whether there is a compiler.
+
+    Under a tracer as without one, though torch's operators run then: a counter that traces has to
+    see the same products.
+    """
+    if torch.compiler.is_compiling() or device == "cuda":
+        return False
+    return job.batch > (0 if gradients else 1) and native.state() == "on"
+
+
+def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
+    """The sizes of a tree as one stage: launches; responses made of weights and taps; responses
+    read, by each step that comes out; multiply-adds; what is heard and what comes out."""
+    trees = job.as_columns()
+    heard = -(-axons // (trees.neurons // job.neurons))
+    outputs = math.prod(output_size(*trees.plane))
+    each = trees.neurons * heard * outputs
+    read = each * step_pairs(job.sheet[0], job.taps[0], job.sheet[0])
+    moved = trees.neurons * job.batch * job.sheet[0] * (heard + outputs)
+    return 1, each * min(job.taps[0], job.sheet[0]), read, job.batch * read, moved
+
+
+def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
+    """The same of the CPU's own kernels: launches; multiply-adds, without those of zeros across
+    the dendrites; what is heard; what weights and taps take to be packed; blocks of branches."""
+    trees = job.as_columns()
+    heard = -(-axons // (trees.neurons // job.neurons))
+    steps, (rows, cols) = job.sheet[0], output_size(*trees.plane)
+    samples = trees.neurons * native.whole(job.batch)
+    sites = -(-heard // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
+    branches, across = trees.taps[1:]
+    macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, branches)
+    if sites == 1:
+        packed = cols * native.whole(across * rows) * branches
+    else:
+        packed = (across + 1) * (sites + rows - 1)
+    packed *= trees.neurons * job.taps[0]
+    return 1, macs, samples * steps * heard, packed, trees.neurons * steps * cols
+
+
+def _native_pairs(job: Job) -> int:
+    """Of a job in columns, pairs of steps and dendrites that are joined."""
+    across = axis_pairs(job.sheet[2], job.taps[2], job.mode)
+    return step_pairs(job.sheet[0], job.taps[0], job.asked) * across
+
+
+def model_seconds(
+    job: Job, *, gradients: bool = False, device: str = "cpu"
+) -> dict[Backend, float]:
+    """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
+    return {
+        BACKEND_OF[name]: _seconds(name, terms, gradients, device)
+        for name, terms in model_terms(job, runs_native(job, device, gradients)).items()
+    }
+
+
+def constants(gradients: bool, device: str) -> _Constants:
+    """Seconds for each unit of the terms, by way to compute."""
+    return (_BOTH if gradients else _FORWARD)["cuda" if device == "cuda" else "cpu"]
+
+
+def _seconds(name: str, terms: tuple[float, ...], gradients: bool, device: str) -> float:
+    each = constants(gradients, device)[name]
+    return sum(c * size for c, size in zip(each, terms, strict=True))
+
+
+BACKEND_OF: dict[str, Backend] = {
+    "direct": "direct",
+    "direct, one neuron": "direct",
+    "fft": "fft",
+    "unrolled": "matmul",
+    "unrolled, native": "matmul",
+    "across": "matmul",
+}
+
+
+def model_terms(job: Job, with_native: bool = False) -> dict[str, tuple[float, ...]]:
+    """The sizes that the model multiplies by constants, one tuple for each way to compute.
+
+    Args:
+        with_native: small products run by the CPU's own kernels; see `runs_native`.
+    """
+    job = job.as_columns()
+    (time_steps, sites, dendrites), (k_time, branches, across) = job.sheet, job.taps
+    cells, samples, steps = job.neurons, job.neurons * job.batch, job.asked
+    rows, cols = output_size(*job.plane)
+    moved = samples * (time_steps * sites * dendrites + steps * rows * cols)
+
+    macs = samples * steps * rows * cols * k_time * branches * across
+    name = "direct, one neuron" if cells == 1 else "direct"
+    terms: dict[str, tuple[float, ...]] = {name: (1, macs, macs / cols, moved, samples)}
+
+    size = fft_size(*job.plane)
+    points = size[0] * size[1]
+    # Of a filter of few branches their share, and as much again for its product along the sites.
+    share = min(1.0, 2 * branches / size[0]) if few_branches(branches) else 1.0
+    transforms = samples * (time_steps + steps) + share * cells * k_time
+    terms["fft"] = (
+        1, transforms * points * math.log2(points + 1), fft_products(job) / 8,
+        transforms * size[0], moved,
+    )  # fmt: skip
+
+    form = matmul_form(job)
+    macs = samples * matmul_macs(job)[form]
+    if form == "unrolled" and with_native:
+        vectors = cells * native.whole(job.batch)
+        macs = vectors * _native_pairs(job) * native.multiplied_sites(sites, rows, branches)
+        moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
+        terms["unrolled, native"] = (1, macs, moved, cells * steps * cols)
+    elif form == "unrolled":
+        matrices = cells * min(k_time, time_steps) * sites * dendrites * rows * cols
+        terms[form] = (1, steps, macs, matrices, moved, cells * steps)
+    else:
+        terms[form] = (1, macs, moved, samples * time_steps * sites * k_time * branches, cells)
+    return terms

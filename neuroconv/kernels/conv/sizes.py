@@ -1,0 +1,113 @@
+"""Sizes of a dendritic convolution: what comes out, what is padded, what a step reads.
+
+Shapes: T time steps, P sites along a dendrite, D dendrites; K_T, K_P, K_D the filter's time steps,
+branches and dendrites. A window is (T, P, D) and taps are (K_T, K_P, K_D).
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from neuroconv.core.checks import check_choice
+
+Mode = Literal["same", "valid", "per_dendrite"]
+Backend = Literal["auto", "direct", "fft", "matmul"]
+MODES: tuple[str, ...] = get_args(Mode)
+BACKENDS: tuple[str, ...] = get_args(Backend)
+Triple = tuple[int, int, int]
+
+
+def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
+    """Sites and dendrites (P', D') that come out of a (P, D) sheet under (K_P, K_D) taps.
+
+    Raises:
+        ValueError: an unknown mode, or taps that do not fit into the sheet.
+    """
+    (sites, dendrites), (branches, across) = sheet, taps
+    check_choice("mode", mode, MODES)
+    if mode == "same":
+        return sites, dendrites
+    if mode == "per_dendrite" and across != dendrites:
+        raise ValueError(
+            f"the filter spans {across} dendrites and the sheet has {dendrites}; mode "
+            "'per_dendrite' needs taps for each: "
+            f"filter_shape=({branches}, {dendrites}, time_steps)"
+        )
+    if branches > sites or across > dendrites:
+        raise ValueError(
+            f"a filter of {branches} branches x {across} dendrites does not fit into a sheet of "
+            f"{sites} sites x {dendrites} dendrites; mode {mode!r} takes full overlaps only: "
+            "make the filter smaller or use mode='same'"
+        )
+    return sites - branches + 1, dendrites if mode == "per_dendrite" else dendrites - across + 1
+
+
+def needed_steps(time_steps: int, k_time: int, steps: int) -> int:
+    """How many of the last steps the last `steps` outputs read."""
+    return min(time_steps, steps + k_time - 1)
+
+
+def step_pairs(time_steps: int, k_time: int, steps: int) -> int:
+    """Pairs of a step that comes out, of the last `steps`, and a step of the window that it reads:
+    the history before the window is zero and is not read."""
+    return sum(min(step + 1, k_time) for step in range(time_steps - steps, time_steps))
+
+
+def axis_pairs(size: int, taps: int, mode: Mode) -> int:
+    """Pairs of a point of an axis and one that comes out of it which a tap joins."""
+    before, after = padding(taps, mode)
+    places = range(-before, size + after - taps + 1)  # where a filter starts
+    return sum(min(size, place + taps) - max(0, place) for place in places)
+
+
+def padding(taps: int, mode: Mode) -> tuple[int, int]:
+    """Zeros before and after an axis: for an even filter the longer side is after."""
+    return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
+
+
+class Job(NamedTuple):
+    """A dendritic convolution in sizes alone.
+
+    Attributes:
+        sheet: (T, P, D).
+        taps: (K_T, K_P, K_D).
+        mode: "same", "valid" or "per_dendrite".
+        batch: samples.
+        neurons: each with a filter of its own.
+        steps: how many of the last steps come out; None is all.
+    """
+
+    sheet: Triple
+    taps: Triple
+    mode: Mode
+    batch: int = 1
+    neurons: int = 1
+    steps: int | None = None
+
+    @property
+    def asked(self) -> int:
+        """How many steps come out."""
+        return self.sheet[0] if self.steps is None else self.steps
+
+    @property
+    def plane(self) -> tuple[tuple[int, int], tuple[int, int], Mode]:
+        """Without time: the arguments of `output_size`."""
+        return self.sheet[1:], self.taps[1:], self.mode
+
+    def as_columns(self) -> "Job":
+        """The same job as it is worked on: of the steps that are read alone, and "per_dendrite" as
+        "valid" for a neuron of one dendrite each."""
+        time_steps, sites, dendrites = self.sheet
+        read = needed_steps(time_steps, self.taps[0], self.asked)
+        job = self._replace(sheet=(read, sites, dendrites), steps=self.asked)
+        if self.mode != "per_dendrite":
+            return job
+        return job._replace(
+            sheet=(read, sites, 1), taps=(*self.taps[:2], 1), mode="valid",
+            neurons=self.neurons * dendrites,
+        )  # fmt: skip
+
+
+def plain_sizes(tensor: Tensor) -> list[int]:
+    """A tensor's shape in plain integers, which it does not hold while a tracer records."""
+    return [int(size) for size in tensor.shape]

@@ -1,0 +1,288 @@
+"""The dendritic convolution as products of small matrices: filters unrolled over the sheet.
+
+For a step that comes out, a neuron's filter is one matrix from the points of the last K steps to
+the points that come out. It is the same for every step, so that a window of any length needs one
+matrix, and a step that the window's start cuts short needs its last columns alone.
+
+Neurons are gone through some at a time: what one product writes and the next reads stays in the
+cache.
+
+Shapes: N neurons, T time steps, A inputs of a neuron and step (points of its sheet, or axons),
+O outputs, B batch, K time taps. In memory inputs are (N, T, A, B), so that the last K steps of all
+inputs are the rows of a matrix, with no copy; matrices are (N, K * A, O).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from neuroconv.core.autocast import as_they_are, autocast_dtype
+from neuroconv.kernels.conv import native_conv as own_kernel
+from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
+
+# Floats of all that a chunk of neurons holds, of the order of a core's second-level cache.
+_CHUNK_FLOATS = 1 << 20
+_LEAST_NEURONS = 16
+# From so many filters' lengths on, the windows of all steps are copied side by side for one product
+# instead of a product for each step.
+_FEW_WINDOWS = 3
+# Numbers of the matrix that adds up the gradients of a tap.
+_MOST_CHOSEN = 1 << 26
+
+
+def unrolled_conv(
+    sheet: Tensor,
+    filters: Tensor,
+    mode: Mode,
+    bias: Tensor | None,
+    steps: int,
+    matrices: Tensor | None = None,
+) -> Tensor:
+    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (B, N, steps, P', D').
+
+    Args:
+        bias: (N, D'), or None.
+        matrices: of the filters, as `unroll` gave them; made anew if None.
+    """
+    if matrices is None:
+        filters = within(filters, int(sheet.shape[2]))
+    if (half := autocast_dtype(sheet)) is not None:
+        sheet, filters = sheet.to(half), filters.to(half)
+        bias = None if bias is None else bias.to(half)
+        matrices = None if matrices is None else matrices.to(half)
+    sites, dendrites = plain_sizes(sheet)[3:]
+    rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
+    with as_they_are(sheet):
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            # One chunk, of operators that a tracer sees and a compiler fuses.
+            made = unroll(filters, (sites, dendrites), mode)
+            points = _points(sheet)
+            result = torch.stack(window_products(made, points, filters.shape[1], steps))
+            if bias is not None:
+                result = result + bias.repeat_interleave(rows, 1).unsqueeze(-1)
+        elif matrices is None and own_kernel.takes(sheet, filters):
+            result = own_kernel.native_conv(sheet, filters, mode, bias, steps)
+        else:
+            result = _Unrolled.apply(sheet, filters, bias, mode, steps, matrices)
+    return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
+
+
+def within(filters: Tensor, time_steps: int) -> Tensor:
+    """The taps that reach no further back than so many steps: others would meet rest alone."""
+    return filters[:, -time_steps:] if filters.shape[1] > time_steps else filters
+
+
+def unroll(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
+    """The matrices (N, K * A, O) of filters (N, K_T, K_P, K_D) on a (P, D) sheet.
+
+    Points are numbered dendrite by dendrite, site by site, on both sides.
+    """
+    neurons, k_time, branches, across = plain_sizes(filters)
+    tap = _taps(sheet, (branches, across), mode, filters.device)
+    # One row for each neuron and step; its last number is for points that no tap joins.
+    taps = F.pad(filters.flatten(2), (0, 1)).flatten(0, 1)
+    joined = taps.index_select(1, tap.flatten())
+    outputs = math.prod(output_size(sheet, (branches, across), mode))
+    return joined.view(neurons, k_time * sheet[0] * sheet[1], outputs)
+
+
+def reroll(grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode) -> Tensor:
+    """The transpose of `unroll`: what a gradient of the matrices is to the filters.
+
+    As a product with a matrix of zeros and ones, if that is not too large: a sum over scattered
+    places takes far longer.
+    """
+    neurons, k_time, branches, across = shape
+    tap = _taps(sheet, (branches, across), mode, grad.device).flatten()
+    numbers = grad.reshape(neurons * k_time, -1)
+    if len(tap) * branches * across > _MOST_CHOSEN:
+        taps = numbers.new_zeros(len(numbers), branches * across + 1)  # the last: none
+        return taps.index_add_(1, tap, numbers)[:, :-1].reshape(shape)
+    # Not by one_hot, which looks at the values and would wait for a GPU.
+    each = torch.arange(branches * across, device=grad.device)
+    return (numbers @ (tap[:, None] == each).to(grad.dtype)).view(shape)
+
+
+def _taps(
+    sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, device: torch.device
+) -> Tensor:
+    """(A, O): which of the (K_P, K_D) taps joins a point to an output; one past the last: none."""
+    joins, grids = [], []
+    for points, k in zip(sheet, taps, strict=True):
+        before, after = padding(k, mode)
+        out = torch.arange(points + before + after - k + 1, device=device)
+        tap = torch.arange(points, device=device)[:, None] + before - out
+        joins.append((tap >= 0) & (tap < k))
+        grids.append(tap)
+    # Dendrite by dendrite, site by site, on both sides: (D, P, D', P').
+    tap = grids[0][None, :, None, :] * taps[1] + grids[1][:, None, :, None]
+    both = joins[0][None, :, None, :] & joins[1][:, None, :, None]
+    return torch.where(both, tap, taps[0] * taps[1]).view(sheet[0] * sheet[1], -1)
+
+
+def _points(sheet: Tensor) -> Tensor:
+    """A sheet (B, N, T, P, D) as inputs (N, T, P * D, B), numbered as `unroll` does."""
+    return sheet.permute(1, 2, 4, 3, 0).flatten(2, 3).contiguous()
+
+
+def window_products(
+    matrices: Tensor, inputs: Tensor, k_time: int, steps: int, out: Tensor | None = None
+) -> list[Tensor]:
+    """Each of the last `steps`, (N, O, B); written to `out` (steps, N, O, B) if it is given."""
+    time_steps, axons = inputs.shape[1:3]
+    columns = inputs.flatten(1, 2)
+    first = time_steps - steps
+    long = steps > _FEW_WINDOWS * k_time
+    stepwise = max(0, k_time - 1 - first) if long else steps  # then no window is cut short
+    products = []
+    for place in range(stepwise):
+        now = first + place
+        reach = min(now + 1, k_time)  # before the window all is zero
+        left = matrices[:, (k_time - reach) * axons :].transpose(1, 2)
+        right = columns[:, (now + 1 - reach) * axons : (now + 1) * axons]
+        if out is None:
+            products.append(torch.bmm(left, right))
+        else:
+            products.append(torch.bmm(left, right, out=out[place]))
+    if long:
+        windows = _side_by_side(inputs[:, first + stepwise - k_time + 1 :], k_time)
+        rest = torch.bmm(matrices.transpose(1, 2), windows)  # (N, O, steps * B)
+        by_step = rest.unflatten(2, (steps - stepwise, -1)).permute(2, 0, 1, 3)
+        if out is None:
+            products.extend(by_step.unbind())
+        else:
+            out[stepwise:] = by_step
+    return products
+
+
+def _side_by_side(inputs: Tensor, k_time: int) -> Tensor:
+    """All windows of K steps as columns, (N, K * A, windows * B): a copy, K times as large."""
+    windows = inputs.unfold(1, k_time, 1)  # (N, windows, A, B, K)
+    return windows.permute(0, 4, 2, 1, 3).flatten(1, 2).flatten(2)
+
+
+def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int) -> Tensor:
+    """Gradient to the inputs, (T, N, A, B): a step reaches the K outputs from itself on.
+
+    Shape: matrices (N, K * A, O), grad of the last steps (N, steps, O, B)
+    """
+    neurons, steps, outputs, batch = grad.shape
+    first = time_steps - steps
+    # The tap of the present first: (N, A, K, O), whose rows meet the outputs in order of time.
+    turned = matrices.unflatten(1, (k_time, -1)).flip(1).transpose(1, 2).flatten(2)
+    if time_steps > _FEW_WINDOWS * k_time:
+        whole = F.pad(grad, (0, 0, 0, 0, first, k_time - 1))
+        back = torch.bmm(turned, _side_by_side(whole, k_time))
+        return back.unflatten(2, (time_steps, batch)).permute(2, 0, 1, 3)
+    columns = grad.flatten(1, 2)
+    result = grad.new_zeros(time_steps, neurons, turned.shape[1], batch)
+    for step in range(max(0, first - k_time + 1), time_steps):
+        start, end = max(first, step), min(time_steps, step + k_time)
+        left = turned[:, :, (start - step) * outputs : (end - step) * outputs]
+        right = columns[:, (start - first) * outputs : (end - first) * outputs]
+        torch.bmm(left, right, out=result[step])
+    return result
+
+
+def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
+    """Gradient to the matrices, (N, K * A, O), summed over steps and batch.
+
+    Shape: inputs (N, K - 1 + T, A, B) with the history before the window, which is zero; grad of
+    the last steps (N, steps, O, B)
+    """
+    axons, steps = inputs.shape[2], grad.shape[1]
+    first = inputs.shape[1] - k_time + 1 - steps
+    if steps > _FEW_WINDOWS * k_time:
+        windows = _side_by_side(inputs[:, first:], k_time)
+        return torch.bmm(windows, grad.transpose(1, 2).flatten(2).transpose(1, 2))
+    columns = inputs.flatten(1, 2)
+    total = grad.new_zeros(len(grad), k_time * axons, grad.shape[2])
+    for place in range(steps):
+        window = columns[:, (first + place) * axons : (first + place + k_time) * axons]
+        total.baddbmm_(window, grad[:, place].transpose(1, 2))
+    return total
+
+
+def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
+    """Slices of neurons that fit a cache, when one neuron holds so many floats; else all."""
+    width = neurons
+    if tensor.is_cpu or tensor.is_meta:  # on meta too, that a count there is the CPU's
+        width = max(_LEAST_NEURONS, _CHUNK_FLOATS // max(1, floats))
+    if tensor.is_meta and neurons > 16 * width:  # but no more chunks than take no time
+        width = neurons
+    for first in range(0, neurons, width):
+        yield slice(first, min(first + width, neurons))
+
+
+class _Unrolled(torch.autograd.Function):
+    """Chunk by chunk, both ways; matrices are made again in the backward pass and never kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        sheet: Tensor,
+        filters: Tensor,
+        bias: Tensor | None,
+        mode: Mode,
+        steps: int,
+        matrices: Tensor | None,
+    ) -> Tensor:
+        """(steps, N, O, B), outputs dendrite by dendrite."""
+        ctx.save_for_backward(sheet, filters)
+        ctx.mode, ctx.biased = mode, bias is not None
+        batch, neurons, _, sites, dendrites = plain_sizes(sheet)
+        _, k_time, branches, across = plain_sizes(filters)
+        rows, cols = output_size((sites, dendrites), (branches, across), mode)
+        result = sheet.new_empty(steps, neurons, rows * cols, batch)
+        for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, rows * cols)):
+            made = (
+                unroll(filters[cells], (sites, dendrites), mode)
+                if matrices is None
+                else matrices[cells]
+            )
+            part = result[:, cells]
+            window_products(made, _points(sheet[:, cells]), k_time, steps, out=part)
+            if bias is not None:
+                part += bias[cells].repeat_interleave(rows, 1).unsqueeze(-1)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        sheet, filters = ctx.saved_tensors
+        to_sheet, to_filters, to_bias = ctx.needs_input_grad[:3]
+        batch, neurons, time_steps, sites, dendrites = plain_sizes(sheet)
+        k_time, branches, across = plain_sizes(filters)[1:]
+        cols = output_size((sites, dendrites), (branches, across), ctx.mode)[1]
+        shape = (time_steps, neurons, dendrites, sites, batch)
+        grad_sheet = sheet.new_empty(shape) if to_sheet else None
+        grad_filters = torch.empty_like(filters) if to_filters else None
+        grad_bias = filters.new_empty(neurons, cols) if to_bias else None
+        for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, grad.shape[2])):
+            own = grad[:, cells].transpose(0, 1).contiguous()
+            if grad_sheet is not None:
+                made = unroll(filters[cells], (sites, dendrites), ctx.mode)
+                back = input_gradient(made, own, k_time, time_steps)
+                grad_sheet[:, cells] = back.unflatten(2, (dendrites, sites))
+            if grad_filters is not None:
+                inputs = F.pad(_points(sheet[:, cells]), (0, 0, 0, 0, k_time - 1, 0))
+                back = matrix_gradient(inputs, own, k_time)
+                shape_of = filters[cells].shape
+                grad_filters[cells] = reroll(back, shape_of, (sites, dendrites), ctx.mode)
+            if grad_bias is not None:
+                grad_bias[cells] = own.unflatten(2, (cols, -1)).sum((1, 3, 4))
+        if grad_sheet is not None:
+            grad_sheet = grad_sheet.permute(4, 1, 0, 3, 2)
+        return grad_sheet, grad_filters, grad_bias, None, None, None
+
+
+def _floats(sheet: Tensor, filters: Tensor, outputs: int) -> int:
+    """Floats of one neuron in a chunk: inputs, outputs and matrices."""
+    batch, _, steps, sites, dendrites = plain_sizes(sheet)
+    points = sites * dendrites
+    return steps * batch * (points + outputs) + int(filters.shape[1]) * points * outputs

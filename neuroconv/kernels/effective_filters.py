@@ -1,0 +1,179 @@
+"""Receptor weights and a filter's taps as one: the potential that an axon leaves on the branches.
+
+An axon of a dendritic claw ends on all sites of one dendrite. What it does to a branch is the sum
+over those sites of weight times tap: a correlation of the dendrite's weights with the filter, along
+the sites alone. Taps that lie off the sheet across the dendrites are zeros.
+
+Shapes: N neurons, S synapses, P sites, D dendrites, K time taps, K_P x K_D taps on the sheet; A
+axons that one tree hears, O = P' * D' branches that come out, dendrite by dendrite.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.kernels.conv.sizes import Mode, output_size, padding
+from neuroconv.kernels.conv.toeplitz import reroll, unroll
+
+Reduction = Literal["mean", "sum", "max"]
+
+
+class Tree(NamedTuple):
+    """How the trees of a population are built; what is learned is given beside it.
+
+    Attributes:
+        wiring: the axon of each synapse, (N, S).
+        sheet: (sites P, dendrites D); synapses fill it dendrite by dendrite.
+        mode: of the filter.
+        claw: the sites of a dendrite share one axon.
+        reduction: of a dendrite's rates over its sites.
+        linear: the control without the dendritic rectifier.
+    """
+
+    wiring: Tensor
+    sheet: tuple[int, int]
+    mode: Mode
+    claw: bool
+    reduction: Reduction
+    linear: bool
+
+    @property
+    def heard(self) -> Tensor:
+        """The axons of each tree, (N, A)."""
+        return self.wiring[:, :: self.sheet[0]] if self.claw else self.wiring
+
+    @property
+    def axons(self) -> int:
+        """How many axons a tree hears, A."""
+        synapses = int(self.wiring.shape[1])
+        return -(-synapses // self.sheet[0]) if self.claw else synapses
+
+
+def join_costs(filters: torch.Size, synapses: int, tree: Tree) -> tuple[int, int]:
+    """Multiply-adds of products, and FLOPs beside them, that join all weights and taps."""
+    neurons, k_time, branches, across = filters
+    rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
+    if tree.claw:
+        return neurons * k_time * (across + 1) * branches * tree.sheet[1] * rows, 0
+    return 0, neurons * k_time * synapses * rows * cols
+
+
+class Joining:
+    """How the trees of a population join weights and taps, for any of its neurons.
+
+    Shape:
+        weight (N, S), filters (N, K, K_P, K_D), responses (N, K * A, O)
+    """
+
+    def __init__(self, filters: Tensor, tree: Tree) -> None:
+        self.tree, self.k_time = tree, int(filters.shape[1])
+        self.claw = _Claw(filters, tree) if tree.claw else None
+
+    def responses(self, weight: Tensor, filters: Tensor) -> Tensor:
+        """What each axon leaves on each branch."""
+        if self.claw is not None:
+            return self.claw.responses(weight, filters)
+        # Places beyond the synapses hear nobody.
+        heard = self._spread(filters)[:, :, : weight.shape[1]]
+        return (heard * weight[:, None, :, None]).flatten(1, 2)
+
+    def gradients(
+        self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of weights and filters, where asked for, from that of the responses, and
+        in its precision."""
+        weight, filters = weight.to(grad.dtype), filters.to(grad.dtype)
+        if self.claw is not None:
+            return self.claw.gradients(grad, weight, filters, asked)
+        to_weight = to_filters = None
+        grad = grad.unflatten(1, (self.k_time, -1))
+        sheet = self.tree.sheet
+        if asked[0]:
+            to_weight = (self._spread(filters)[:, :, : weight.shape[1]] * grad).sum((1, 3))
+        if asked[1]:
+            empty = sheet[0] * sheet[1] - weight.shape[1]
+            whole = F.pad(grad * weight[:, None, :, None], (0, 0, 0, empty)).flatten(1, 2)
+            to_filters = reroll(whole, filters.shape, sheet, self.tree.mode)
+        return to_weight, to_filters
+
+    def _spread(self, filters: Tensor) -> Tensor:
+        return unroll(filters, self.tree.sheet, self.tree.mode).unflatten(1, (self.k_time, -1))
+
+
+class _Claw:
+    """Of some neurons: a product along the sites, whose results are then put across dendrites."""
+
+    def __init__(self, filters: Tensor, tree: Tree) -> None:
+        self.k_time, self.branches, self.across = (int(size) for size in filters.shape[1:])
+        (self.sites, self.dendrites), self.axons = tree.sheet, tree.axons
+        self.along, self.sideways = (
+            padding(self.branches, tree.mode),
+            padding(self.across, tree.mode),
+        )
+        self.rows, self.cols = output_size(tree.sheet, (self.branches, self.across), tree.mode)
+        self.places, self.back = self._places(filters.device), self._back(filters.device)
+
+    def responses(self, weight: Tensor, filters: Tensor) -> Tensor:
+        along = self.along_sites(weight, filters).flatten(1)
+        joined = along.gather(1, self.places.expand(len(filters), -1))
+        return joined.view(len(filters), self.k_time * self.axons, self.rows * self.cols)
+
+    def along_sites(self, weight: Tensor, filters: Tensor) -> Tensor:
+        """One tap of zeros stands for all that do not reach."""
+        taps = F.pad(filters, (0, 1)).transpose(2, 3).flatten(1, 2)  # (N, K * (K_D + 1), K_P)
+        return torch.bmm(taps, self._windows(weight).transpose(1, 2))
+
+    def gradients(
+        self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        numbers = F.pad(grad.reshape(len(grad), -1), (0, 1))
+        along = numbers.gather(1, self.back.expand(len(grad), -1))
+        along = along.view(len(grad), self.k_time * self.across, -1)
+        to_weight = to_filters = None
+        if asked[0]:
+            taps = filters.transpose(2, 3).flatten(1, 2)
+            windows = torch.bmm(along.transpose(1, 2), taps)
+            windows = windows.view(-1, self.dendrites, self.rows, self.branches)
+            padded = sum(self.along) + self.sites
+            placed = windows.new_zeros(len(along), self.dendrites, padded)
+            for branch in range(self.branches):
+                placed[:, :, branch : branch + self.rows] += windows[..., branch]
+            own = placed[:, :, self.along[0] : self.along[0] + self.sites]
+            to_weight = own.flatten(1)[:, : weight.shape[1]]
+        if asked[1]:
+            taps = torch.bmm(along, self._windows(weight))
+            shape = (-1, self.k_time, self.across, self.branches)
+            to_filters = taps.view(shape).transpose(2, 3)
+        return to_weight, to_filters
+
+    def _windows(self, weight: Tensor) -> Tensor:
+        """The weights that a branch reads, (N, D * P', K_P)."""
+        sheet = F.pad(weight, (0, self.sites * self.dendrites - weight.shape[1]))
+        padded = F.pad(sheet.unflatten(1, (self.dendrites, self.sites)), self.along)
+        return padded.unfold(2, self.branches, 1).flatten(1, 2)
+
+    def _places(self, device: torch.device) -> Tensor:
+        """Where each number of (K, A, D', P') lies in (K, K_D + 1, D, P')."""
+        heard = torch.arange(self.axons, device=device)[:, None]
+        tap = heard + self.sideways[0] - torch.arange(self.cols, device=device)
+        tap = torch.where((tap >= 0) & (tap < self.across), tap, self.across)
+        column = tap * self.dendrites + heard  # (A, D')
+        step = torch.arange(self.k_time, device=device) * ((self.across + 1) * self.dendrites)
+        return self._with_rows(step[:, None, None] + column)
+
+    def _back(self, device: torch.device) -> Tensor:
+        """Where each number of (K, K_D, D, P') lies in (K, A, D', P'), or one past the last."""
+        heard = torch.arange(self.dendrites, device=device)
+        out = heard + self.sideways[0] - torch.arange(self.across, device=device)[:, None]
+        reached = (out >= 0) & (out < self.cols) & (heard < self.axons)  # (K_D, D)
+        step = torch.arange(self.k_time, device=device) * (self.axons * self.cols)
+        place = self._with_rows(step[:, None, None] + heard * self.cols + out)
+        last = self.k_time * self.axons * self.cols * self.rows
+        reached = reached.flatten().repeat_interleave(self.rows).repeat(self.k_time)
+        return torch.where(reached, place, last)
+
+    def _with_rows(self, column: Tensor) -> Tensor:
+        row = torch.arange(self.rows, device=column.device)
+        return (column.flatten()[:, None] * self.rows + row).flatten()

@@ -1,0 +1,175 @@
+"""Norm, rectifier and sum as one stage, against nn.BatchNorm2d, a rectifier and a sum."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.core.counting import counting
+from neuroconv.kernels import columns as stage
+from neuroconv.kernels.columns import joins, norm_sum, rectified_sum
+from neuroconv.neurons import GranuleConv2d
+
+PLACES, STEPS, UNITS = 24, 3, 4
+
+
+def drawn(dendrites: int, places: int = PLACES) -> list[Tensor]:
+    torch.manual_seed(0)
+    size = (places, STEPS * UNITS)
+    return [
+        (torch.randn(size, dtype=torch.float64) * 2 + 1).requires_grad_() for _ in range(dendrites)
+    ]
+
+
+def norms(dendrites: int, **keywords: Any) -> list[nn.Module]:
+    made: list[nn.Module] = []
+    for _ in range(dendrites):
+        norm = nn.BatchNorm2d(UNITS, **keywords).double()
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            nn.init.normal_(tensor)  # type: ignore[arg-type]
+        assert norm.running_var is not None
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        made.append(norm)
+    return made
+
+
+def one_by_one(columns: list[Tensor], units: list[nn.Module] | None, linear: bool) -> Tensor:
+    total: Tensor | float = 0.0
+    for place, column in enumerate(columns):
+        potential = column.view(-1, UNITS, 1, 1)
+        if units is not None:
+            potential = units[place](potential)
+        total = total + (potential if linear else potential.relu())
+    assert isinstance(total, Tensor)
+    return total.view(len(columns[0]), -1, UNITS).transpose(0, 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("dendrites", [1, 4])
+@pytest.mark.parametrize("kind", ["none", "training", "evaluation", "cumulative"])
+def test_a_stage_equals_its_parts(
+    kind: str, dendrites: int, linear: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(stage, "_ROW_FLOATS", 2 * STEPS * UNITS)  # two places to a row
+    columns = drawn(dendrites)
+    units = None
+    if kind != "none":
+        units = norms(dendrites, momentum=None if kind == "cumulative" else 0.2)
+        for norm in units:
+            norm.train(kind != "evaluation")
+    twins = copy.deepcopy(units)
+    if units is None:
+        result = rectified_sum(columns, UNITS, linear)
+    else:
+        assert joins(units)
+        result = norm_sum(units, columns, linear)
+    wanted = one_by_one(columns, twins, linear)
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-12)
+    push = torch.randn_like(wanted)
+    learned = [p for norm in units or [] for p in norm.parameters()]
+    others = [p for norm in twins or [] for p in norm.parameters()]
+    ours = torch.autograd.grad(result, [*columns, *learned], push)
+    theirs = torch.autograd.grad(wanted, [*columns, *others], push)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
+    for norm, twin in zip(units or [], twins or [], strict=True):
+        for own, other in zip(norm.buffers(), twin.buffers(), strict=True):
+            torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("places", [5, 16])
+def test_gradcheck(places: int) -> None:
+    columns = drawn(2, places)
+    units = norms(2)
+    learned = [p for norm in units for p in norm.parameters()]
+    assert torch.autograd.gradcheck(lambda *given: norm_sum(units, given[:2]), (*columns, *learned))
+    assert torch.autograd.gradcheck(lambda *given: rectified_sum(given, UNITS), tuple(columns))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_shift_is_added_before_the_rectifier(linear: bool) -> None:
+    columns = drawn(2)
+    shift = torch.randn(2, UNITS, dtype=torch.float64, requires_grad=True)
+    moved = [column + own.repeat(STEPS) for column, own in zip(columns, shift, strict=True)]
+    wanted = one_by_one(moved, None, linear)
+    result = rectified_sum(columns, UNITS, linear, shift)
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-14)
+    push = torch.randn_like(wanted)
+    ours = torch.autograd.grad(result, [*columns, shift], push)
+    theirs = torch.autograd.grad(wanted, [*columns, shift], push)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
+
+
+def test_a_mean_far_from_zero_cancels_nothing() -> None:
+    column = (torch.randn(4096, STEPS * UNITS) + 1e4).requires_grad_()
+    wanted = norm_sum([nn.BatchNorm2d(UNITS).double()], [column.double()], linear=True)
+    result = norm_sum([nn.BatchNorm2d(UNITS)], [column], linear=True)
+    # Numbers of 1e4 are held to 1e-3 in float32, and deviations are of order one.
+    assert (result.double() - wanted).abs().max() < 5e-3
+
+
+def test_what_does_not_join() -> None:
+    assert joins(norms(3))
+    assert not joins([*norms(1), nn.Identity()])
+    assert not joins([*norms(1), *norms(1, eps=1e-3)])
+    assert not joins([nn.BatchNorm2d(UNITS, affine=False)])
+    assert not joins([nn.BatchNorm2d(UNITS, track_running_stats=False)])
+    mixed = norms(2)
+    mixed[0].eval()
+    assert not joins(mixed)
+    watched = norms(1)
+    watched[0].register_forward_hook(lambda *_: None)
+    assert not joins(watched)
+    with counting():
+        assert joins(watched)
+
+
+def test_one_value_for_each_unit_cannot_be_normalised() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel when training, got 1"):
+        norm_sum([nn.BatchNorm2d(12)], [torch.zeros(1, 12)])
+
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "norms": {"norm": "both"},
+    "norm_at_dendrites": {"norm": "dendrites"},
+    "norm_at_soma": {"norm": "soma"},
+    "claw": {"wiring": "claw", "norm": "both"},
+    "groups": {"groups": 2, "norm": "both"},
+    "still": {"time_steps": 1, "norm": "both"},
+    "linear": {"linear_dendrites": True, "norm": "both"},
+    "strides": {"stride": (2, 3), "padding": (1, 2), "norm": "both"},
+    "dilated": {"dilation": 2, "padding": 3, "norm": "both"},
+    "one_unit": {"out_channels": 1, "in_channels": 1, "norm": "both"},
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", LAYERS)
+def test_an_image_layer_joined_and_stage_by_stage(
+    case: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"in_channels": 4, "out_channels": 6, "padding": 1, "time_steps": 3}
+    layer = GranuleConv2d(**{**sizes, **LAYERS[case]}).double().train(training)
+    for name, parameter in layer.named_parameters():
+        if "bias" in name:
+            nn.init.normal_(parameter)
+    frames = torch.randn(2, layer.in_channels, 4, 7, 9, dtype=torch.float64, requires_grad=True)
+    twin = copy.deepcopy(layer)
+    result = layer(frames)
+    monkeypatch.setattr(GranuleConv2d, "_joins_columns", lambda self, maps: False)
+    wanted = twin(frames)
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-11)
+    push = torch.randn_like(wanted)
+    ours = torch.autograd.grad(result, [frames, *layer.parameters()], push)
+    theirs = torch.autograd.grad(wanted, [frames, *twin.parameters()], push)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
+    for own, other in zip(layer.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-11)

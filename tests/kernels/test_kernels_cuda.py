@@ -1,0 +1,203 @@
+"""The fused kernels: which trees they take, that they are right, and that they compile."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from neuroconv.kernels import cuda as fused
+from neuroconv.kernels.cuda import Sizes, fits
+
+triton = pytest.importorskip("triton", reason="Triton is not installed: the plain path runs alone")
+
+HERE = Path(__file__).parent
+GRANULE = Sizes(axons=4, k_time=5, sites=4, dendrites=4)
+
+
+def run_cases(**environment: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [*command, str(HERE / "cuda_cases.py")], cwd=HERE.parents[1], env={**kept, **environment},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_kernels_as_triton_interprets_them() -> None:
+    run_cases(TRITON_INTERPRET="1", NEUROCONV_NATIVE="0")
+
+
+@pytest.mark.gpu
+def test_kernels_on_cuda() -> None:
+    run_cases()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_a_whole_population_on_cuda(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of programs at once, which an interpreter runs one after another."""
+    monkeypatch.setattr(fused, "_precision", lambda: precision)
+    generator = torch.Generator().manual_seed(0)
+    activity = torch.rand(100, 1000, 5, generator=generator)
+    wiring = torch.randint(1000, (2000, 4), generator=generator)
+    responses = torch.randn(2000, 20, 16, generator=generator)
+    bias, grad = (torch.randn(shape, generator=generator) for shape in ((2000, 4), (5, 2000, 100)))
+    found = {}
+    for device in ("cpu", "cuda"):
+        given = [each.to(device) for each in (activity, wiring, responses, bias)]
+        # Without the rectifier: near zero its gate depends on the rounding.
+        shape = (GRANULE, "mean", True)
+        if device == "cuda":
+            current = fused.current(*given, *shape)  # type: ignore[arg-type]
+            back = fused.gradients(*given, *shape, grad.cuda(), True)  # type: ignore[arg-type]
+            found[device] = [current, *back]
+        else:
+            found[device] = _plainly(*given, grad)
+    for result, exact in zip(found["cuda"], found["cpu"], strict=True):
+        error = (result.cpu().double() - exact).abs().max()
+        assert error <= {"ieee": 1e-5, "tf32": 5e-3}[precision] * exact.abs().max()
+
+
+def _plainly(
+    activity: torch.Tensor, wiring: torch.Tensor, responses: torch.Tensor, bias: torch.Tensor,
+    grad: torch.Tensor,
+) -> list[torch.Tensor]:  # fmt: skip
+    """Current and gradients in float64, by autograd."""
+    leaves = [each.double().requires_grad_() for each in (activity, responses, bias)]
+    x, matrices, rest = leaves
+    heard = x[:, wiring].movedim(3, 0)  # (T, B, N, A)
+    steps, k_time = heard.shape[0], GRANULE.k_time
+    taps = matrices.unflatten(1, (k_time, -1))
+    total = []
+    for now in range(steps):
+        reach = min(now + 1, k_time)
+        potential = torch.einsum(
+            "kbna,nkao->nob", heard[now + 1 - reach : now + 1], taps[:, k_time - reach :]
+        )
+        potential = potential + rest.repeat_interleave(GRANULE.sites, 1).unsqueeze(-1)
+        total.append(potential.sum(1) / GRANULE.sites)
+    current = torch.stack(total)
+    return [current.detach(), *torch.autograd.grad(current, leaves, grad.double())]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [
+        (GRANULE, True),
+        (Sizes(16, 5, 4, 4), True),
+        (Sizes(25, 5, 5, 4), True),  # 128 rows x 32 outputs
+        (Sizes(25, 5, 9, 4), False),  # 128 x 64
+        (Sizes(26, 5, 4, 4), False),  # 130 rows
+        (Sizes(1, 1, 128, 2), False),  # 256 outputs
+    ],
+)
+def test_sizes_that_are_taken(sizes: Sizes, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_device_takes", lambda tensor: True)
+    assert fits(torch.zeros(1, 1, 1), 32, sizes) is taken
+    assert not fits(torch.zeros(1, 1, 1), 31, sizes)
+
+
+def test_the_cpu_has_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    for device in ("cpu", "meta"):
+        assert not fits(torch.zeros(2, 2, 2, device=device), 4096, GRANULE)
+    # A tensor without memory that says it is on CUDA, as tracers use.
+    with torch._subclasses.FakeTensorMode():
+        assert not fits(torch.zeros(2, 2, 2), 4096, GRANULE)
+
+
+@pytest.mark.parametrize("mode", ["ieee", "tf32"])
+def test_precision_is_what_torch_is_set_to(mode: str) -> None:
+    products: Any = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = mode
+    try:
+        assert fused._precision() == mode
+    finally:
+        products.fp32_precision = before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", ["current_kernel", "gradient_kernel"])
+@pytest.mark.parametrize(
+    ("sizes", "reduction"),
+    [
+        pytest.param(GRANULE, "mean", id="granule"),
+        pytest.param(GRANULE, "max", id="max"),
+        pytest.param(Sizes(25, 5, 5, 4), "mean", id="most"),
+        # Numbers that are 1 become constants of the program.
+        pytest.param(Sizes(1, 1, 1, 1), "sum", id="ones"),
+    ],
+)
+def test_kernels_compile_for_a_data_centre_gpu(
+    sizes: Sizes,
+    reduction: Any,
+    kernel: str,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Triton compiles for compute capability 9.0 where there is no GPU too."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from neuroconv.kernels.cuda import kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    function = getattr(kernels, kernel)
+    given, constants, warps = _launch(kernel, sizes, reduction, dtype)
+    values = dict(zip(function.arg_names, given, strict=False))
+    ones = [name for name, value in values.items() if isinstance(value, int) and value == 1]
+    constants |= dict.fromkeys(ones, 1)
+    names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
+    signature = {
+        name: names[value.dtype] if isinstance(value, torch.Tensor) else "i32"
+        for name, value in values.items()
+    }
+    source = ASTSource(
+        function, {**signature, **dict.fromkeys(constants, "constexpr")}, constexprs=constants
+    )
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    assert len(made.asm["cubin"]) > 0
+    # Half precision is multiplied by tensor cores.
+    assert ("mma" in made.asm["ptx"]) is (dtype == torch.bfloat16)
+
+
+def _launch(
+    kernel: str, sizes: Sizes, reduction: Any, dtype: torch.dtype
+) -> tuple[tuple[Any, ...], Any, int]:
+    """What a kernel is given: arguments, constants and warps."""
+    seen: dict[str, Any] = {}
+
+    class Recorder:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda *values, **named: seen.update({self.name: (values, named)})
+
+    names = ("current_kernel", "gradient_kernel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            fused, "_kernels", lambda: SimpleNamespace(**{name: Recorder(name) for name in names})
+        )
+        batch, steps = (1, 1) if sizes.axons == 1 else (256, 5)
+        activity = torch.zeros(batch, 64, steps, dtype=dtype)
+        grad = torch.zeros(steps, 32, batch, dtype=dtype)
+        wiring = torch.zeros(32, sizes.axons, dtype=torch.int64)
+        outputs = sizes.sites * sizes.dendrites
+        responses = torch.zeros(32, sizes.k_time * sizes.axons, outputs, dtype=dtype)
+        bias = torch.zeros(32, sizes.dendrites, dtype=dtype)
+        given = (activity, wiring, responses, bias, sizes)
+        fused.current(*given, reduction, False)
+        fused.gradients(*given, reduction, False, grad, True)
+    values, named = seen[kernel]
+    return values, named, named.pop("num_warps")
