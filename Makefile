@@ -11,11 +11,12 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/neuroconv demo
 
+# One thread a process: OpenMP threads of several processes would wait for one another.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,7 +4,8 @@ Synapse, filter and rectifier of a small tree, without a sheet in memory. Recept
 are joined into one matrix, the potential that each axon leaves on the branches
 (`kernels.effective_filters`). Some neurons at a time hear their axons, are filtered, rectified and
 summed, all in the cache. The backward pass does the same once more instead of keeping any of it.
-On CUDA small trees run as one kernel (`kernels.cuda`), on the CPU by kernels in C++ (`kernels.tree_sum_cpu`).
+On CUDA small trees run as one kernel (`kernels.cuda`), on the CPU by kernels in C++
+(`kernels.tree_sum_cpu`).
 
 Shapes: B batch, F axons, N neurons, T time steps, S synapses, P sites, D dendrites, K time taps;
 A axons that one tree hears, O = P' * D' branches that come out.
