@@ -1,6 +1,7 @@
 """neuroconv: the neuron as a small convolutional network, built, counted, trained and compared."""
 
 from neuroconv.brain import estimate_brain
+from neuroconv.comparison import match_flops, match_parameters
 from neuroconv.flops import profile
 from neuroconv.neurons import (
     DeepNuclear,
@@ -14,13 +15,7 @@ from neuroconv.neurons import (
     fold,
 )
 from neuroconv.training import train
-from neuroconv.zoo import (
-    create_model,
-    list_models,
-    match_flops,
-    match_parameters,
-    register_model,
-)
+from neuroconv.zoo import create_model, list_models, register_model
 
 __version__ = "0.4.0"
 

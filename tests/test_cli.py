@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from neuroconv import profile
+from neuroconv.comparison import count_flops
 from neuroconv.neurons import CELL_CLASSES, PRESETS, preset
 from neuroconv.training import DataConfig, RunResult, TrainConfig, load_config, read_result
-from neuroconv.zoo import count_flops, count_parameters, create_model, get_builder, list_models
+from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
 from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent

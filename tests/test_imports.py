@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "flops": {"references", "core", "kernels", "layers", "flops"},
     "brain": {"references", "core", "kernels", "layers", "neurons", "flops", "brain"},
     "data": {"data"},
+    "comparison": {"core", "neurons", "zoo", "flops", "data", "training", "comparison"},
 }
 FORBIDDEN: dict[str, set[str]] = {
     "report": {"training", "bench", "cli"},
@@ -76,13 +77,14 @@ def test_imports_go_one_way(path: Path) -> None:
     ("source", "module", "wrong"),
     [
         ("import neuroconv.training", "neuroconv.layers.soma", {"training"}),
-        ("from neuroconv import training", "neuroconv.zoo.match", {"training"}),
-        ("from neuroconv import create_model", "neuroconv.zoo.match", {""}),
+        ("from neuroconv import training", "neuroconv.zoo.registry", {"training"}),
+        ("from neuroconv import create_model", "neuroconv.zoo.registry", {""}),
         ("from ..neurons import Granule", "neuroconv.layers.soma", {"neurons"}),
         ("from .. import zoo", "neuroconv.flops.exact", {"zoo"}),
         ("def f():\n    from neuroconv.zoo import mlp", "neuroconv.data.folder", {"zoo"}),
         ("from neuroconv.training.loop import train", "neuroconv.report.plots", {"training"}),
         ("from neuroconv.cli import main", "neuroconv.training.loop", {"cli"}),
+        ("from neuroconv.comparison import match_flops", "neuroconv.zoo.registry", {"comparison"}),
         ("from neuroconv.bench import run_bench", "neuroconv.training.loop", {"bench"}),
         ("from neuroconv.report import svg", "neuroconv.bench.run", {"report"}),
         ("from neuroconv.layers import Cost", "neuroconv.flops.exact", set()),

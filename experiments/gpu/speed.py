@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from neuroconv.bench import first_line
 from neuroconv.bench.image_layer import CausalConv3d
+from neuroconv.comparison import match_parameters
 from neuroconv.layers import DendriticConv, dendritic_conv
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
-from neuroconv.zoo import create_model, match_parameters
+from neuroconv.zoo import create_model
 
 
 def peaks(setup: Setup) -> Iterator[Row]:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from neuroconv.bench.kernels import kernel_job, module_job, ours
 from neuroconv.bench.record import Bench, Figure, Row
 from neuroconv.bench.turns import Failure, Turns, ratio
+from neuroconv.comparison import count_flops, match_flops
 from neuroconv.flops import Peak, measure_peak, place
 from neuroconv.layers import DendriticConv
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
-from neuroconv.zoo import count_flops, create_model, match_flops
+from neuroconv.zoo import create_model
 
 
 def cnn(bench: Bench) -> Iterator[Row]:

@@ -24,8 +24,8 @@ from neuroconv.bench.record import Bench, Row
 from neuroconv.bench.scaling import scaling
 from neuroconv.bench.training import training
 from neuroconv.bench.turns import first_line, release
-from neuroconv.flops.roofline import device_name
-from neuroconv.flops.timing import timed_device
+from neuroconv.flops.machine.roofline import device_name
+from neuroconv.flops.machine.timing import timed_device
 from neuroconv.kernels import native
 
 Section = Callable[[Bench], Iterator[Row]]

@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from neuroconv.bench.record import Bench, Figure, Row
 from neuroconv.bench.turns import Job, Outcome, Turns, ratio
+from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.data import load_data
 from neuroconv.training import train
-from neuroconv.zoo import count_flops, count_parameters, create_model, match_flops, match_parameters
+from neuroconv.zoo import count_parameters, create_model
 
 _AT_MOST = 2.0
 _BATCH, _IMAGES, _TIME_STEPS = 64, 55_000, 5

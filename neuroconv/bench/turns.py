@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroconv.flops.timing import Timing, run_block
+from neuroconv.flops.machine.timing import Timing, run_block
 
 _MAX_ROUNDS = 20
 _MAX_BLOCK = 500  # calls in one repeat

@@ -24,7 +24,7 @@ from neuroconv.cli.options import (
 )
 from neuroconv.cli.subjects import Options, Subject, find_subjects
 from neuroconv.flops import COUNTERS, in_units, operators_table, profile, stage_table, summary_table
-from neuroconv.flops.measured import machine_peak
+from neuroconv.flops.machine.measured import machine_peak
 from neuroconv.neurons import Variant
 from neuroconv.neurons.cells_table import cells_rows, cells_table, references_table
 

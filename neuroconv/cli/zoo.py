@@ -10,16 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from neuroconv.cli.options import ImageShapeOption, say
+from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.neurons import CELL_CLASSES
-from neuroconv.zoo import (
-    count_flops,
-    count_parameters,
-    create_model,
-    get_builder,
-    list_models,
-    match_flops,
-    match_parameters,
-)
+from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ The convention is stated once, in `neuroconv.flops.rules`.
 from neuroconv.flops.closed_forms import ClosedForm, StageRow, count_closed_form
 from neuroconv.flops.energy import NODES, Energy, at_rate, estimate_energy
 from neuroconv.flops.exact import count_exact
-from neuroconv.flops.firing import ActiveShares, firing_shares
 from neuroconv.flops.fvcore_adapter import count_fvcore
-from neuroconv.flops.measured import Measured
+from neuroconv.flops.machine.firing import ActiveShares, firing_shares
+from neuroconv.flops.machine.measured import Measured
+from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, place
+from neuroconv.flops.machine.timing import Timing, measure_time
+from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.operators_table import operator_rules, operators_table
 from neuroconv.flops.profile import COUNTERS, profile
 from neuroconv.flops.record import Profile
-from neuroconv.flops.roofline import Peak, Placement, measure_peak, place
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 from neuroconv.flops.table import in_units, stage_table, summary_table
-from neuroconv.flops.timing import Timing, measure_time
-from neuroconv.flops.traffic import Traffic, measure_traffic
 
 __all__ = [
     "CONTRACTIONS",

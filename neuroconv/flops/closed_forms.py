@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of
 from neuroconv.flops.contractions import CONTRACTION_RULES
+from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
-from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def count_closed_form(
                 flops[family] += amount
 
     with (
-        stand_in(model, items, device) as placed,  # takes the hooks off again
+        meta_copy(model, items, device) as placed,  # takes the hooks off again
         explained(device),
         torch.no_grad(),
         eagerly(),

@@ -206,7 +206,7 @@ def at_rate(
     Args:
         synaptic_mac: multiply-adds whose one factor comes in on an axon: synapses, and dendrites
             where synapse and dendritic filter are one linear map.
-        active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.firing`.
+        active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.machine.firing`.
         mac: multiply-adds of all the rest.
         other_flop: FLOPs of all that is no multiply-add.
         moved_bytes: bytes moved to and from main memory.

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from neuroconv.flops.calls import Call, OperatorMode
+from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
 from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
-from neuroconv.flops.stand_in import as_inputs, eagerly, explained, stand_in
 
 
 class _Tally:
@@ -60,7 +60,7 @@ class OperatorCounter(OperatorMode):
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Inside, it counts, and knows which modules are running. Asks for `stand_in` around it,
+        """Inside, it counts, and knows which modules are running. Asks for `meta_copy` around it,
         which takes the hooks off again with the tables that they lie in."""
         for path, module in model.named_modules():
             if path:
@@ -121,7 +121,7 @@ def count_exact(
     """
     counter = OperatorCounter()
     with (
-        stand_in(model, as_inputs(inputs), device, training=training) as items,
+        meta_copy(model, as_inputs(inputs), device, training=training) as items,
         explained(device),
         torch.set_grad_enabled(backward),
         counter.watching(model),

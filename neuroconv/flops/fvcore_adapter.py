@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from neuroconv.flops.fvcore_handles import HANDLES, fvcore_rules
+from neuroconv.flops.meta_copy import as_inputs, meta_copy
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
-from neuroconv.flops.stand_in import as_inputs, stand_in
 
 __all__ = ["count_fvcore", "fvcore_rules"]
 
@@ -66,7 +66,7 @@ def count_fvcore(
         from fvcore.nn import FlopCountAnalysis
 
     zero: dict[str, str] = {}
-    with stand_in(model, items, device) as placed, torch.no_grad():
+    with meta_copy(model, items, device) as placed, torch.no_grad():
         analysis = FlopCountAnalysis(model, placed)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle(**{operator: _recording(operator, zero) for operator in HANDLES})

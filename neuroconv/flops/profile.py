@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from neuroconv.flops.closed_forms import StageRow, count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_adapter import count_fvcore
-from neuroconv.flops.measured import measure
+from neuroconv.flops.machine.measured import measure
+from neuroconv.flops.machine.traffic import Traffic, measure_traffic
+from neuroconv.flops.meta_copy import as_inputs
 from neuroconv.flops.record import Profile
 from neuroconv.flops.rules import Counts
-from neuroconv.flops.stand_in import as_inputs
-from neuroconv.flops.traffic import Traffic, measure_traffic
 
 COUNTERS = ("closed_form", "exact", "fvcore")
 # A model of more floats would not fit beside itself on most machines.

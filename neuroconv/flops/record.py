@@ -9,9 +9,9 @@ from rich.console import Console
 
 from neuroconv.flops.closed_forms import StageRow
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energy
-from neuroconv.flops.measured import Measured
+from neuroconv.flops.machine.measured import Measured
+from neuroconv.flops.machine.traffic import Traffic
 from neuroconv.flops.rules import CONTRACTIONS, Counts
-from neuroconv.flops.traffic import Traffic
 
 
 def ratio(amount: float, parts: int) -> float:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv.flops.energy import Energy
-from neuroconv.flops.measured import Measured
+from neuroconv.flops.machine.measured import Measured
 from neuroconv.flops.record import Profile, ratio
 
 Convention = Literal["mac", "flop"]

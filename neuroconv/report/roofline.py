@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from neuroconv.flops.roofline import OVERHEAD_BELOW, Peak
+from neuroconv.flops.machine.roofline import OVERHEAD_BELOW, Peak
 from neuroconv.report.style import COLOURS, INK, MARKERS, label_points, plain
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from scipy.stats import t as student_t
 
+from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.training.config import Config, ConfigError, load_config
 from neuroconv.training.runs import (
     CONFIG,
@@ -21,7 +22,6 @@ from neuroconv.training.runs import (
     resume,
     start,
 )
-from neuroconv.zoo import count_flops, match_flops, match_parameters
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from neuroconv.zoo.granule_convnet import (
     granule_convnet,
     granule_convnet_conv3d,
 )
-from neuroconv.zoo.match import (
-    count_flops,
+from neuroconv.zoo.registry import (
     count_parameters,
-    match_flops,
-    match_parameters,
+    create_model,
+    get_builder,
+    list_models,
+    register_model,
 )
-from neuroconv.zoo.registry import create_model, get_builder, list_models, register_model
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "cerebellum_base",
     "cerebellum_small",
     "cerebellum_tiny",
-    "count_flops",
     "count_parameters",
     "create_model",
     "get_builder",
@@ -43,8 +42,6 @@ __all__ = [
     "lenet5",
     "linear",
     "list_models",
-    "match_flops",
-    "match_parameters",
     "mlp",
     "plain_cnn",
     "register_model",

@@ -107,6 +107,11 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
         raise
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Returns the number of trained floats."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:
     """Holds a value against the builder's annotation; a list will do for a tuple."""
     try:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from neuroconv import Granule, create_model
 from neuroconv.flops.energy import NODES, Energy, at_rate, estimate_energy
-from neuroconv.flops.firing import firing_shares
+from neuroconv.flops.machine.firing import firing_shares
 
 counts = st.floats(0, 1e21)
 

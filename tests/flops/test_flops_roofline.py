@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroconv.flops import roofline
-from neuroconv.flops.roofline import Peak, device_name, measure_peak, place
-from neuroconv.flops.timing import Timing, measure_time
+from neuroconv.flops.machine import roofline
+from neuroconv.flops.machine.roofline import Peak, device_name, measure_peak, place
+from neuroconv.flops.machine.timing import Timing, measure_time
 
 
 def timing(seconds: float) -> Timing:
@@ -35,14 +35,6 @@ def test_the_peak_states_what_was_measured(here: Peak) -> None:
     # Between a slow single core and the largest server there is: a wrong factor would show.
     assert 1e8 < here.flop_per_s < 1e14
     assert 1e8 < here.byte_per_s < 1e13
-
-
-def test_a_product_is_within_the_peak(here: Peak) -> None:
-    a = torch.rand(512, 512)
-    time = measure_time(lambda: a @ a, device="cpu", seconds=0.1)
-    spot = place(2 * 512**3, 3 * a.numel() * 4, time.seconds, here)
-    assert spot.flop_per_s <= 1.5 * here.flop_per_s
-    assert spot.share_of_peak_flop == pytest.approx(spot.flop_per_s / here.flop_per_s)
 
 
 def test_the_dtype_is_a_parameter() -> None:
@@ -142,19 +134,6 @@ def test_a_call_longer_than_the_time_is_timed_once() -> None:
     time = measure_time(lambda: calls.append(1), seconds=1e-12)
     assert (time.repeats, time.calls_per_repeat, len(calls)) == (1, 1, 2)
     assert time.spread == 0.0
-
-
-def test_a_longer_job_takes_longer() -> None:
-    a = torch.rand(256, 256)
-
-    def products(number: int) -> None:
-        for _ in range(number):
-            a @ a
-
-    short, long = (
-        measure_time(lambda n=number: products(n), seconds=0.1).seconds for number in (1, 20)
-    )
-    assert long > 2 * short  # 20 times as much, on a machine that others use too
 
 
 def test_to_dict_has_units_in_its_keys(machine: Peak) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from neuroconv import Granule, GranuleConv2d, Purkinje, create_model
-from neuroconv.flops.traffic import Traffic, measure_traffic
+from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 
 B = 4 * 1024  # bytes of a float32 tensor of 1024 elements
 

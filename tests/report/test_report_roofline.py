@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from neuroconv.flops.roofline import Peak
+from neuroconv.flops.machine.roofline import Peak
 from neuroconv.report.roofline import RooflinePoint, plot_roofline
 from neuroconv.report.style import MARKERS
 

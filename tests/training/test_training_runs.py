@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from neuroconv.comparison import count_flops
 from neuroconv.data import load_data
 from neuroconv.report.plots import plot_curves
 from neuroconv.training import (
@@ -24,7 +25,6 @@ from neuroconv.training import (
     run,
     train_seeds,
 )
-from neuroconv.zoo import count_flops
 
 NEVER = "nothing should be trained here"
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from neuroconv.comparison import match_parameters
 from neuroconv.zoo import (
     count_parameters,
     create_model,
     get_builder,
     list_models,
-    match_parameters,
     register_model,
 )
 from neuroconv.zoo import registry as registry_module

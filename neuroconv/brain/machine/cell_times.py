@@ -10,7 +10,7 @@ from neuroconv.brain.machine.running import Run, Timed
 from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.brain.updates import update_of
-from neuroconv.flops.roofline import Peak
+from neuroconv.flops.machine.roofline import Peak
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from neuroconv.brain.quantity import Quantity
 from neuroconv.flops.exact import count_exact
-from neuroconv.flops.measured import machine_peak
-from neuroconv.flops.roofline import Peak, measure_peak
-from neuroconv.flops.timing import measure_time
+from neuroconv.flops.machine.measured import machine_peak
+from neuroconv.flops.machine.roofline import Peak, measure_peak
+from neuroconv.flops.machine.timing import measure_time
 from neuroconv.references import Source
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from neuroconv.brain.quantity import Quantity
-from neuroconv.flops.timing import timed_device
+from neuroconv.flops.machine.timing import timed_device
 from neuroconv.references import Source
 
 NAME = "machine.power"

@@ -18,8 +18,8 @@ from neuroconv.brain.machine.machine_power import CORE_POWER, THREADS, PowerMete
 from neuroconv.brain.machine.running import AXONS, FILLED, Run, Timed, run_of, time_run
 from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.readings import READINGS, Reading
-from neuroconv.flops.measured import machine_peak
-from neuroconv.flops.roofline import Peak
+from neuroconv.flops.machine.measured import machine_peak
+from neuroconv.flops.machine.roofline import Peak
 
 CONDITIONS = (
     f"One sample; random weights, each neuron with its own; every synapse wired at random to one "

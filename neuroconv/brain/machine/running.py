@@ -13,8 +13,8 @@ from neuroconv.brain.machine.machine_power import PowerMeter
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.brain.updates import Sizes
-from neuroconv.flops.timing import Timing, measure_time
-from neuroconv.flops.traffic import measure_traffic
+from neuroconv.flops.machine.timing import Timing, measure_time
+from neuroconv.flops.machine.traffic import measure_traffic
 from neuroconv.kernels.conv import Mode, choose_backend
 from neuroconv.neurons import CELL_CLASSES, Population
 from neuroconv.neurons.state import NeuronState

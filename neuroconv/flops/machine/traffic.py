@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.flops.exact import OperatorCounter
-from neuroconv.flops.meter import (
-    Meter,
+from neuroconv.flops.machine.memory import (
+    MemoryTracker,
     PassTraffic,
     storage_bytes,
     storage_key,
     stored_bytes,
     tensors_in,
 )
-from neuroconv.flops.stand_in import as_inputs, explained, stand_in
+from neuroconv.flops.meta_copy import as_inputs, explained, meta_copy
 
 
 @dataclass(frozen=True)
@@ -138,27 +138,27 @@ def measure_traffic(
         ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass
             was asked of outputs that need none.
     """
-    meter, saved = Meter(torch.device(device).type), _Saved()
+    tracker, saved = MemoryTracker(torch.device(device).type), _Saved()
     with (
-        stand_in(model, as_inputs(inputs), device, training=training) as items,
+        meta_copy(model, as_inputs(inputs), device, training=training) as items,
         explained(device),
         torch.set_grad_enabled(backward),
     ):
         parameters, buffers = list(model.parameters()), list(model.buffers())
         for tensor in (*parameters, *buffers, *items):
-            meter.give(tensor)
+            tracker.give(tensor)
         held = {storage_key(tensor) for tensor in (*parameters, *buffers)}
         try:
-            meter.begin()
+            tracker.begin()
             watched = nullcontext() if counter is None else counter.watching(model)
-            with watched, meter, saved.watching(backward):
+            with watched, tracker, saved.watching(backward):
                 result = model(*items)
             outputs = tensors_in(result)
-            made = {storage_key(t): stored_bytes(t) for t in outputs if not meter.gave(t)}
-            forward = meter.end(sum(made.values()))
+            made = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.gave(t)}
+            forward = tracker.end(sum(made.values()))
             rest: dict[str, Any] = {}
             if backward:
-                rest["backward"] = _go_back(meter, counter, outputs, [*parameters, *items])
+                rest["backward"] = _go_back(tracker, counter, outputs, [*parameters, *items])
                 rest |= saved.totals(held, {storage_key(item) for item in items} - held)
             return Traffic(
                 device=device,
@@ -170,11 +170,11 @@ def measure_traffic(
                 **rest,
             )
         finally:
-            meter.release()
+            tracker.release()
 
 
 def _go_back(
-    meter: Meter,
+    tracker: MemoryTracker,
     counter: OperatorCounter | None,
     outputs: list[Tensor],
     leaves: list[Tensor],
@@ -184,11 +184,11 @@ def _go_back(
         raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
     seeds = [torch.ones_like(end) for end in ends]
     for seed in seeds:
-        meter.give(seed)
-    meter.begin()
+        tracker.give(seed)
+    tracker.begin()
     if counter is not None:
         counter.turn()
-    with counter or nullcontext(), meter:
+    with counter or nullcontext(), tracker:
         torch.autograd.backward(ends, seeds)
     left = {storage_key(leaf.grad): leaf.grad for leaf in leaves if leaf.grad is not None}
-    return meter.end(storage_bytes(left.values()))
+    return tracker.end(storage_bytes(left.values()))

@@ -91,7 +91,7 @@ class _Copies:
 
 
 @contextmanager
-def stand_in(
+def meta_copy(
     model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, training: bool = False
 ) -> Iterator[tuple[Tensor, ...]]:
     """Inside, the model holds other tensors on `device`, and the context is the inputs there.

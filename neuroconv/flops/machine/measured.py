@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuroconv.flops.firing import ActiveShares, firing_shares
-from neuroconv.flops.roofline import Peak, Placement, measure_peak, place
-from neuroconv.flops.timing import Timing, measure_time
+from neuroconv.flops.machine.firing import ActiveShares, firing_shares
+from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, place
+from neuroconv.flops.machine.timing import Timing, measure_time
 
 
 @dataclass(frozen=True)

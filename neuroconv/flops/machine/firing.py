@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from neuroconv.flops.meter import tensors_in
-from neuroconv.flops.stand_in import as_inputs, stand_in
+from neuroconv.flops.machine.memory import tensors_in
+from neuroconv.flops.meta_copy import as_inputs, meta_copy
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def firing_shares(
     if torch.device(device).type == "meta":
         raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
     counts: dict[str, _Activity] = {}
-    with stand_in(model, as_inputs(inputs), device) as items, torch.no_grad():
+    with meta_copy(model, as_inputs(inputs), device) as items, torch.no_grad():
         for path, module in _populations(model):
             counts[path] = _Activity()
-            # `stand_in` takes the hooks away again.
+            # `meta_copy` takes the hooks away again.
             module.register_forward_hook(counts[path], with_kwargs=True)
         model(*items)
     return {path: count.shares() for path, count in counts.items() if count.fired_elements}

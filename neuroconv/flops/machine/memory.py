@@ -1,4 +1,4 @@
-"""A meter of bytes: what operators read and write, and which storages are alive."""
+"""A tracker of bytes: what operators read and write, and which storages are alive."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -96,11 +96,11 @@ def _writable(func: Any) -> tuple[tuple[str, ...], dict[str, tuple[bool, bool]]]
     return tuple(each.name for each in arguments), writable
 
 
-class Meter(OperatorMode):
+class MemoryTracker(OperatorMode):
     """Counts the bytes of every operator, and keeps count of the storages alive.
 
     Args:
-        device: type of the device whose memory is metered. What lies elsewhere, such as a literal
+        device: type of the device whose memory is tracked. What lies elsewhere, such as a literal
             on its way to the device, is left out.
     """
 
@@ -160,7 +160,7 @@ class Meter(OperatorMode):
         return out
 
     def _here(self, func: Any, values: Any) -> list[Tensor]:
-        """The tensors that lie on the metered device."""
+        """The tensors that lie on the tracked device."""
         found = [t for t in tensors_of(values) if t.device.type == self.device]
         for tensor in found:
             if tensor.layout is not torch.strided:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-from neuroconv.flops.timing import Timing, time_call, timed_device
+from neuroconv.flops.machine.timing import Timing, time_call, timed_device
 
 Bound = Literal["arithmetic", "memory", "overhead"]
 # With less than this share of both peaks, neither is what the model waits for.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.stand_in import as_inputs, stand_in
+from neuroconv.flops.meta_copy import as_inputs, meta_copy
 
 _DEVICES = ("cpu", "cuda")
 _MAX_BLOCK = 1000  # calls in one repeat
@@ -159,7 +159,7 @@ def measure_time(
     assert inputs is not None
     model = job
     with ExitStack() as stack:
-        items = stack.enter_context(stand_in(model, as_inputs(inputs), device, training=training))
+        items = stack.enter_context(meta_copy(model, as_inputs(inputs), device, training=training))
         stack.enter_context(torch.set_grad_enabled(backward))
         call = _both_ways(model, items) if backward else lambda: model(*items)
         return time_call(call, place, seconds)

@@ -1,0 +1,1 @@
+"""What is measured on a device rather than counted: time, peaks, memory, the share of activity."""
