@@ -1,6 +1,7 @@
 """Fixtures that the whole suite shares."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,6 @@ def data_root() -> Path:
             f"(NEUROCONV_DATA={named!r}; without it, ../shared/data beside the project)"
         )
     return root.resolve()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled() -> None:
-    """The CPU's kernels are made before any test, and not in one that takes the time."""
-    state()
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +67,16 @@ def call(
     return run
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compiles the CPU's kernels once: before xdist starts its workers, which then load them."""
+    if not hasattr(session.config, "workerinput"):
+        state()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # xdist compares what its workers collect: an object's address differs from one to the next.
+    if unstable := [item.nodeid for item in items if re.search(r" at 0x[0-9a-f]+", item.nodeid)]:
+        raise pytest.UsageError(f"a test's id holds an address; expected a fixed one: {unstable}")
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; torch.cuda.is_available() is False here")

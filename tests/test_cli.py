@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from contextlib import redirect_stdout
 from dataclasses import fields
 from io import StringIO
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuroconv import profile
 from neuroconv.comparison import count_flops
@@ -650,34 +650,38 @@ def test_profile_of_a_run_measures_its_own_firing(call: Call, tmp_path: Path) ->
     assert "peaks measured now on" in out
 
 
-def test_the_whole_zoo_is_profiled_in_seconds(call: Call, tmp_path: Path) -> None:
+def test_the_whole_zoo_is_profiled(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "all.json"
-    start = time.perf_counter()
     words = ("profile", "*", "--no-stages", "--json", file, "--strict")
     for counter in ("exact", "closed_form"):
         assert call(*words, "--counter", counter)[0] == 0
-    assert time.perf_counter() - start < 20
     names = [each["name"] for each in json.loads(file.read_text())]
     assert names == [*CELL_CLASSES, *list_models()]
 
 
-@pytest.mark.slow  # two seconds by the clock: for a machine that does nothing else
-@pytest.mark.parametrize("cell", ["granule", "purkinje"])
-def test_a_window_of_2000_steps_is_profiled_in_no_time(cell: str) -> None:
-    start = time.perf_counter()
-    with torch.device("meta"):
-        cells = CELL_CLASSES[cell](1000, 1)
-        counted = profile(cells, torch.zeros(1, 1000, 2000), counters=("closed_form", "exact"))
-    assert time.perf_counter() - start < 2
+class _Operators(TorchDispatchMode):
+    """Counts the operators that run inside."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_long_window_is_profiled_by_a_few_operators_a_step() -> None:
+    steps = 2000
+    with torch.device("meta"), _Operators() as operators:
+        cells = CELL_CLASSES["granule"](1000, 1)
+        counted = profile(cells, torch.zeros(1, 1000, steps), counters=("closed_form", "exact"))
     assert counted.agree is True
-    assert counted.time_steps == 2000
+    assert counted.time_steps == steps
+    assert operators.number < 5 * steps
 
 
 def test_a_hundred_million_neurons_are_counted_exactly(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
-    start = time.perf_counter()
     assert call("profile", "purkinje", "--neurons", 10**8, "--no-stages", "--json", file)[0] == 0
-    assert time.perf_counter() - start < 10
     (many,) = json.loads(file.read_text())
     (one,) = json.loads(call_json(call, tmp_path, "purkinje"))
     assert many["counters_agree"] is True

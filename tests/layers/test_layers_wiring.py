@@ -1,6 +1,5 @@
 """Wiring: which axon each synapse listens to, and which axons excite."""
 
-import time
 from typing import Any
 
 import numpy as np
@@ -237,13 +236,6 @@ def test_out_degrees_of_shorter_fibres() -> None:
     share = synapses / (fibres * crossed / cells)
     assert inside.mean().item() == pytest.approx(crossed * share, rel=0.05)
     assert inside.var().item() == pytest.approx(crossed * share * (1 - share), rel=0.2)
-
-
-def test_a_full_purkinje_row_is_wired_in_seconds() -> None:
-    start = time.perf_counter()
-    wiring = parallel_fibre_wiring(200_000, 32, 100_000, crossed=31, seed=0)
-    assert time.perf_counter() - start < 10
-    assert wiring.shape == (32, 100_000)
 
 
 # --- Dale's law

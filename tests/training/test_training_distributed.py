@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,14 +314,12 @@ def test_three_processes_are_resumed_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_fails_takes_the_others_along(tmp_path: Path) -> None:
-    start = time.monotonic()
     with Processes(2, tmp_path) as pair:
         pair.asked[0].put((work.train_digits, (), {}))
         pair.asked[1].put((_fail, (), {}))
         good, error = pair.answers[0].get()
     assert not good
     assert "onnection" in error  # closed by peer
-    assert time.monotonic() - start < 60
 
 
 def _fail() -> None:

@@ -214,7 +214,6 @@ def convnet(**keywords: Any) -> FrameNet:
         ({"dropout_mode": "redraw"}, "granular.granule.output", lambda m: m.mode == "redraw"),
         ({"granule_mode": "valid"}, "granular.granule.dendrites", lambda m: m.mode == "valid"),
     ],
-    ids=str,
 )
 def test_a_keyword_reaches_its_stage_in_a_cerebellum(
     keywords: dict[str, Any], stage: str, holds: Callable[[Any], bool]
@@ -293,7 +292,6 @@ def test_dale_signs_hold_for_the_axons_of_the_mossy_fibres_too() -> None:
         ({"soma_time_steps": 1}, "soma", lambda m: type(m) is nn.Identity),
         ({"mean_wait": 0.3, "dropout_mode": "redraw"}, "output", lambda m: m.mode == "redraw"),
     ],
-    ids=str,
 )
 def test_a_keyword_reaches_its_stage_in_every_layer_of_a_convnet(
     keywords: dict[str, Any], stage: str, holds: Callable[[Any], bool]
