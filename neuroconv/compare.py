@@ -28,7 +28,7 @@ from neuroconv.report import (
     finding,
     write_report,
 )
-from neuroconv.report.page import percent, points
+from neuroconv.report.entry import percent, points
 from neuroconv.training import (
     Config,
     DataConfig,

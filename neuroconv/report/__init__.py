@@ -1,4 +1,4 @@
-"""Plots and the HTML page, of plain data."""
+"""Plots and the HTML page, drawn from plain data."""
 
 from neuroconv.report.entry import DendriteCost, Entry, against_linear, counting, finding
 from neuroconv.report.filters import dendritic_filters

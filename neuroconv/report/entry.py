@@ -1,4 +1,4 @@
-"""One row of a comparison as plain data, and what may be said of the rows."""
+"""One row of a comparison as plain data, and the sentences that summarise the rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ class Entry:
     Attributes:
         label: its name in tables and plots.
         name: its name in the zoo.
-        parameters: numbers that are trained.
+        parameters: number of trained parameters.
         neurons: per image, a unit at a position counted as one.
         mac_per_neuron: multiply-adds for one image over neurons; None without neurons.
         mflop_per_image: 1e6 FLOP for one image, one frame window; a multiply-add is two FLOP.
-        counters: the counters that ran, by name.
+        counters: names of the counters that ran.
         counter_remarks: what is wrong with the counts: counters that differ, or did not run.
         dendrites: None for a model without dendrites.
         accuracies: on the test set, in [0, 1], by seed; the same seeds in every entry.
-        mean, half_width: of `accuracies`, with its 95 % interval; None from a single seed.
-        difference, difference_half_width: of accuracy to the first entry, paired by seed; None for
-            the first.
-        seconds_per_epoch: of training, mean over seeds.
-        histories: for each seed, its epochs' records with the keys epoch, train_loss, val_loss,
+        mean, half_width: mean of `accuracies` and its 95 % interval; None for a single seed.
+        difference, difference_half_width: difference of accuracy to the first entry, paired by
+            seed, and its 95 % interval; None for the first.
+        seconds_per_epoch: training time, mean over seeds.
+        histories: for each seed, one record per epoch with the keys epoch, train_loss, val_loss,
             train_accuracy and val_accuracy.
-        filters: (title, weights) of the dendritic filters after training, to be drawn by
-            `neuroconv.report.dendritic_filters`.
+        filters: (title, weights) of the dendritic filters after training, as
+            `neuroconv.report.dendritic_filters` draws them.
     """
 
     label: str
@@ -67,34 +67,34 @@ class Entry:
 
 
 def finding(entries: Sequence[Entry]) -> str:
-    """One sentence: the best model in the mean, at what cost, and whether the seeds tell it apart.
+    """Returns one sentence: the best mean, its cost, and whether the seeds tell it apart.
 
-    The best is held against the first entry; if it is the first, against the runner-up.
+    The best model is compared with the first entry; if it is the first, with the runner-up.
     """
     first, *others = entries
     if not others:
-        return f"{first.label} reaches {_percent(first.mean)}; it was compared with nothing."
+        return f"{first.label} reaches {percent(first.mean)}; it was compared with nothing."
     best = max(entries, key=lambda entry: entry.mean)
     rival = max(others, key=lambda entry: entry.mean) if best is first else first
-    own = rival if best is first else best  # the entry that holds the paired difference
-    assert own.difference is not None  # every entry but the first has one
-    cost = _cost(best, rival)
+    paired = rival if best is first else best  # the entry with the paired difference
+    assert paired.difference is not None  # every entry but the first has one
+    cost = _cost_ratio(best, rival)
     if best.mean == rival.mean:
         sentence = (
-            f"{best.label} and {rival.label} tie in the mean at {_percent(best.mean)} over "
+            f"{best.label} and {rival.label} tie in the mean at {percent(best.mean)} over "
             f"{_seeds(best)}, the former for {cost} times the latter's FLOPs"
         )
     else:
         without = "" if best.dendrites else ", which has no dendrites,"
         price = "as many FLOPs" if cost == "1" else f"{cost} times its FLOPs"
         sentence = (
-            f"{best.label}{without} is best in the mean with {_percent(best.mean)} over "
-            f"{_seeds(best)}, {abs(own.difference) * 100:.2f} points above {rival.label} for "
+            f"{best.label}{without} is best in the mean with {percent(best.mean)} over "
+            f"{_seeds(best)}, {abs(paired.difference) * 100:.2f} points above {rival.label} for "
             f"{price}"
         )
-    if own.difference_half_width is None:
+    if paired.difference_half_width is None:
         return f"{sentence}; one seed gives no interval, so this separates nothing."
-    middle, half = abs(own.difference), own.difference_half_width
+    middle, half = abs(paired.difference), paired.difference_half_width
     interval = f"{(middle - half) * 100:+.2f} to {(middle + half) * 100:+.2f} points"
     if middle - half > 0:
         return f"{sentence}; the paired 95 % interval, {interval}, excludes zero."
@@ -105,10 +105,10 @@ def finding(entries: Sequence[Entry]) -> str:
 
 
 def against_linear(entries: Sequence[Entry], linear_accuracy: float) -> str:
-    """One sentence: which models are above a linear classifier in the mean, and which are not."""
+    """Returns one sentence: which models beat a linear classifier in the mean."""
     above = [entry.label for entry in entries if entry.mean > linear_accuracy]
     below = [entry.label for entry in entries if entry.mean <= linear_accuracy]
-    score = f"the linear classifier ({_percent(linear_accuracy)})"
+    score = f"the linear classifier ({percent(linear_accuracy)})"
     if not below:
         return f"{'All are' if len(above) > 1 else above[0] + ' is'} above {score} in the mean."
     if not above:
@@ -117,31 +117,41 @@ def against_linear(entries: Sequence[Entry], linear_accuracy: float) -> str:
 
 
 def counting(entries: Sequence[Entry]) -> list[str]:
-    """Whether the costs were counted by three counters that agree; a sentence for each that not."""
+    """Returns a sentence for each model whose counts are incomplete or differ, one for the rest."""
     flawed = [entry for entry in entries if entry.counter_remarks or len(entry.counters) < 3]
-    lines = [
+    sentences = [
         f"{entry.label}: counted by {len(entry.counters)} of 3 counters "
         f"({', '.join(entry.counters)}). {' '.join(entry.counter_remarks)}".rstrip()
         for entry in flawed
     ]
     if len(flawed) < len(entries):
-        which = "Every other model" if flawed else "Every model"
-        lines.append(
-            f"{which} was counted by three counters (the layers' closed form, torch's operators, "
+        subject = "Every other model" if flawed else "Every model"
+        sentences.append(
+            f"{subject} was counted by three counters (the layers' closed form, torch's operators, "
             "fvcore), and they agree on all multiply-adds to the last digit."
         )
-    return lines
+    return sentences
 
 
-def _percent(accuracy: float) -> str:
-    return f"{accuracy * 100:.2f} %"
+def percent(accuracy: float, half_width: float | None = None) -> str:
+    """Returns an accuracy in per cent, with its interval if there is one."""
+    interval = "" if half_width is None else f" ± {half_width * 100:.2f}"
+    return f"{accuracy * 100:.2f}{interval} %"
+
+
+def points(difference: float | None, half_width: float | None = None) -> str:
+    """Returns a difference of accuracies in percentage points; a dash for None."""
+    if difference is None:
+        return "–"
+    interval = "" if half_width is None else f" ± {half_width * 100:.2f}"
+    return f"{difference * 100:+.2f}{interval}"
 
 
 def _seeds(entry: Entry) -> str:
     return f"{len(entry.accuracies)} seed{'s' if len(entry.accuracies) > 1 else ''}"
 
 
-def _cost(best: Entry, rival: Entry) -> str:
+def _cost_ratio(best: Entry, rival: Entry) -> str:
     ratio = best.mflop_per_image / rival.mflop_per_image
     if 0.9 < ratio < 1.1 and ratio != 1:
         return f"{ratio:.2f}"

@@ -14,74 +14,70 @@ from neuroconv.report.entry import Entry
 from neuroconv.report.style import COLOURS, INK, label_points, log_ticks, plain
 
 ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_STYLES = {"validation": ("val", "o-"), "training": ("train", ".--")}
+
+History = Sequence[Mapping[str, Any]]
 
 
-def plot_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw loss and accuracy against the epoch, validation solid and training dashed.
+def plot_curves(histories: Mapping[str, History], path: Path) -> None:
+    """Draws loss and accuracy against the epoch, validation solid and training dashed.
 
-    Records of neurons also show how many of each population fire.
+    Records of neurons also show the share of each population that fires.
 
     Args:
         histories: by label, one record per epoch with the keys epoch, train_loss, val_loss,
-            train_accuracy and val_accuracy (accuracies in [0, 1]), and perhaps activity, with an
-            active_share by population.
-        path: the picture; its ending chooses the format.
+            train_accuracy and val_accuracy (accuracies in [0, 1]), and optionally activity, with
+            an active_share for each population.
+        path: the picture; its suffix chooses the format.
     """
     active = _active_shares(histories)
     panels = 3 if active else 2
     figure = Figure(figsize=(5 * panels, 4), layout="constrained")
-    axes_row = figure.subplots(1, panels)
-    for axes, quantity in zip(axes_row, ("loss", "accuracy"), strict=False):
+    loss, accuracy, *firing = figure.subplots(1, panels)
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         for number, (label, history) in enumerate(histories.items()):
             epochs = [record["epoch"] for record in history]
-            for part, style in (("val", "o-"), ("train", ".--")):
+            for split, (key, style) in _STYLES.items():
+                values = [record[f"{key}_{quantity}"] for record in history]
                 axes.plot(
-                    epochs,
-                    [record[f"{part}_{quantity}"] for record in history],
-                    style,
-                    color=f"C{number % 10}",
-                    markersize=4,
-                    label=f"{label}, {'validation' if part == 'val' else 'training'}",
-                )
+                    epochs, values, style, color=f"C{number % 10}", markersize=4,
+                    label=f"{label}, {split}",
+                )  # fmt: skip
+    loss.set_ylabel("cross entropy (nats)")
+    accuracy.set_ylabel("accuracy")
+    for axes in firing:
+        for label, (epochs, shares) in active.items():
+            axes.plot(epochs, shares, "o-", markersize=4, label=label)
+        axes.set(ylabel="neurons that fire (validation)", ylim=(0, 1))
+    for axes in (loss, accuracy, *firing):
         axes.set_xlabel("epoch")
-        axes.set_ylabel("cross entropy (nats)" if quantity == "loss" else quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.legend(fontsize="small")
-    if active:
-        for number, (label, (epochs, shares)) in enumerate(active.items()):
-            axes_row[2].plot(
-                epochs, shares, "o-", color=f"C{number % 10}", markersize=4, label=label
-            )
-        axes_row[2].set(xlabel="epoch", ylabel="neurons that fire (validation)", ylim=(0, 1))
-        axes_row[2].xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes_row[2].yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        axes_row[2].grid(alpha=0.3)
-        axes_row[2].legend(fontsize="small")
+    for axes in (accuracy, *firing):
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
 
-def _active_shares(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> dict[str, tuple[list[int], list[float]]]:
-    """By label and population, the epochs and the share of neurons that fired in each."""
+def _active_shares(histories: Mapping[str, History]) -> dict[str, tuple[list[int], list[float]]]:
+    """Returns, by label and population, the epochs and the share of neurons that fired in each."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for label, history in histories.items():
         for record in history:
-            for population, part in record.get("activity", {}).items():
-                if "active_share" in part:
+            for population, activity in record.get("activity", {}).items():
+                if "active_share" in activity:
                     name = f"{label}, {population}" if len(histories) > 1 else population
                     epochs, shares = curves.setdefault(name, ([], []))
                     epochs.append(record["epoch"])
-                    shares.append(part["active_share"])
+                    shares.append(activity["active_share"])
     return curves
 
 
 def learning_curves(entries: Sequence[Entry]) -> Figure:
-    """Validation loss and accuracy against the epoch: each seed thin, the mean over seeds bold."""
+    """Draws validation accuracy and loss against the epoch: each seed thin, their mean bold."""
     figure = Figure(figsize=(8.2, 3.5), layout=ConstrainedLayoutEngine(wspace=0.05))
-    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+    left, right = figure.subplots(1, 2)
+    for axes, quantity in ((left, "accuracy"), (right, "loss")):
         for number, entry in enumerate(entries):
             colour = COLOURS[number % len(COLOURS)]
             curves = [[record[f"val_{quantity}"] for record in run] for run in entry.histories]
@@ -97,7 +93,6 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
-    left, right = figure.axes
     left.set_ylabel("validation accuracy")
     runs = [run for entry in entries for run in entry.histories]
     _accuracy_axis(left, [record["val_accuracy"] for run in runs for record in run])
@@ -114,26 +109,30 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
 def accuracy_against_flops(
     entries: Sequence[Entry], *, linear_accuracy: float | None, chance: float
 ) -> Figure:
-    """Test accuracy against MFLOP per image, with 95 % intervals over seeds.
+    """Draws test accuracy against MFLOP per image, with 95 % intervals over seeds.
 
-    Both axes are stretched: cost is logarithmic, and accuracy is drawn on the logit scale, which
-    gives 98 to 99 % the room that 50 to 67 % has.
+    Cost is logarithmic, and accuracy is on the logit scale, which gives 98 to 99 % the room that
+    50 to 67 % has.
     """
     figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     costs = [entry.mflop_per_image for entry in entries]
     axes.set_xlim(min(costs) / 3, max(costs) * 6)
-    spans = [(e.mean - (e.half_width or 0), e.mean + (e.half_width or 0)) for e in entries]
+    intervals = [(e.mean - (e.half_width or 0), e.mean + (e.half_width or 0)) for e in entries]
     lines = {"chance": chance}
     if linear_accuracy is not None:
         lines["linear classifier"] = linear_accuracy
-    low, high = _accuracy_axis(axes, [*lines.values(), *(v for span in spans for v in span)])
-    for number, (entry, span) in enumerate(zip(entries, spans, strict=True)):
-        mean, bottom, top = np.clip([entry.mean, *span], low, high)
+    low, high = _accuracy_axis(
+        axes, [*lines.values(), *(end for ends in intervals for end in ends)]
+    )
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
+    means = np.clip([entry.mean for entry in entries], low, high)
+    spans = np.clip(intervals, low, high)
+    for cost, mean, (bottom, top), colour in zip(costs, means, spans, colours, strict=True):
         axes.errorbar(
-            entry.mflop_per_image, mean, [[mean - bottom], [top - mean]], fmt="o", capsize=4,
-            color=COLOURS[number % len(COLOURS)], markersize=7, elinewidth=1.6,
+            cost, mean, [[mean - bottom], [top - mean]], fmt="o", capsize=4, color=colour,
+            markersize=7, elinewidth=1.6,
         )  # fmt: skip
     for name, accuracy in lines.items():
         axes.axhline(accuracy, color=INK, linewidth=1, linestyle="--", alpha=0.6)
@@ -145,18 +144,13 @@ def accuracy_against_flops(
     axes.set_ylabel("test accuracy (logit scale)")
     log_ticks(axes.xaxis)
     plain(axes)
-    label_points(
-        axes,
-        [entry.label for entry in entries],
-        [(entry.mflop_per_image, float(np.clip(entry.mean, low, high))) for entry in entries],
-        [COLOURS[number % len(COLOURS)] for number in range(len(entries))],
-        spans=np.clip(spans, low, high).tolist(),
-    )
+    points = list(zip(costs, means.tolist(), strict=True))
+    label_points(axes, [entry.label for entry in entries], points, colours, spans=spans.tolist())
     return figure
 
 
 def _accuracy_axis(axes: Axes, accuracies: Sequence[float]) -> tuple[float, float]:
-    """A logit scale that holds the accuracies; those beyond 0.9995 are drawn there."""
+    """Sets a logit scale around the accuracies and returns its ends; it ends at 0.9995."""
     low = max(0.02, min(accuracies) * 0.75)
     high = min(0.9995, 1 - (1 - min(max(accuracies), 1.0)) * 0.6)
     axes.set_yscale("logit", nonpositive="clip")

@@ -1,7 +1,8 @@
-"""The roofline: what models reach, under what their machine can do."""
+"""The roofline plot: what models reach, under the peaks of their machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,19 +12,21 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from neuroconv.flops.machine.roofline import OVERHEAD_BELOW, Peak
 from neuroconv.report.style import COLOURS, INK, MARKERS, label_points, plain
 
+_TEXT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": INK}
+
 
 @dataclass(frozen=True)
 class RooflinePoint:
     """One measured run.
 
     Attributes:
-        name: as it is written beside its mark.
+        name: written beside its mark.
         kind: "cells", "networks", "baselines" ...; each kind has a mark and a colour.
         flop_per_byte: arithmetic intensity.
         flop_per_s: what the run reached.
 
     Raises:
-        ValueError: numbers that a logarithmic axis cannot show.
+        ValueError: a number that is not above 0, which a logarithmic axis cannot show.
     """
 
     name: str
@@ -40,43 +43,44 @@ class RooflinePoint:
 
 
 def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
-    """Draw runs under the two roofs of the machine that ran them, both axes logarithmic.
+    """Draws runs under the two roofs of the machine that ran them, both axes logarithmic.
 
-    The slope is what the copy allows, the ceiling what the fastest kernel reached. Below the dashed
-    line a run reaches less than a tenth of the roof above it: it waits for neither.
+    The slope is the copy's bandwidth, the ceiling the fastest kernel's arithmetic. Below the dashed
+    line a run reaches less than a tenth of the roof above it, so neither of the two bounds it.
 
     Args:
         points: the runs.
-        peak: of their machine.
+        peak: the peaks of their machine.
 
     Raises:
-        ValueError: no points.
+        ValueError: `points` is empty.
     """
     if not points:
         raise ValueError("points is empty; expected at least one RooflinePoint")
     figure = Figure(figsize=(8.2, 6), layout="constrained")
     axes = figure.subplots()
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     ridge = peak.ridge_flop_per_byte
     left = min(ridge / 30, *(point.flop_per_byte / 3 for point in points))
     right = max(ridge * 30, *(point.flop_per_byte * 4 for point in points))
-    lowest = min(point.flop_per_s for point in points)
-    bottom = min(lowest / 3, peak.flop_per_s / 1e3)
-    top = 4 * max(peak.flop_per_s, *(point.flop_per_s for point in points))
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
+    reached = [point.flop_per_s for point in points]
+    bottom = min(min(reached) / 3, peak.flop_per_s / 1e3)
+    axes.set(xlim=(left, right), ylim=(bottom, 4 * max(peak.flop_per_s, *reached)))
 
     kinds = list(dict.fromkeys(point.kind for point in points))
     style = {kind: (COLOURS[n % 7], MARKERS[n % 7]) for n, kind in enumerate(kinds)}
     for kind, (colour, marker) in style.items():
-        own = [point for point in points if point.kind == kind]
+        members = [point for point in points if point.kind == kind]
         axes.plot(
-            [point.flop_per_byte for point in own], [point.flop_per_s for point in own],
+            [point.flop_per_byte for point in members], [point.flop_per_s for point in members],
             linestyle="None", marker=marker, color=colour, markersize=8, label=kind,
             markeredgecolor=INK, markeredgewidth=0.6, zorder=3,
         )  # fmt: skip
-    _draw_roof(axes, peak, left, right)
+    corners = np.array([left, ridge, right])
+    roof = np.array([peak.attainable(corner) for corner in corners])
+    axes.plot(corners, roof, color=INK, linewidth=2)
+    axes.plot(corners, OVERHEAD_BELOW * roof, color=INK, linewidth=1, linestyle="--", alpha=0.7)
+
     axes.set_xlabel("arithmetic intensity (FLOP per byte that operators move, log scale)")
     axes.set_ylabel("arithmetic reached (log scale)")
     axes.xaxis.set_major_locator(LogLocator())
@@ -88,11 +92,11 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
     plain(axes)
     threads = "" if peak.threads is None else f", threads: {peak.threads}"
     arithmetic = f", {peak.float32_arithmetic}" if peak.float32_arithmetic else ""
-    axes.set_title(
-        f"{peak.device}{threads}, {peak.dtype}{arithmetic}", fontsize=10, color=INK, loc="left"
-    )
+    title = f"{peak.device}{threads}, {peak.dtype}{arithmetic}"
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.legend(frameon=False, loc="lower right", fontsize=9.5, labelcolor=INK)
-    _name_roof(figure, axes, peak, left, right)
+    figure.draw_without_rendering()  # fixes the slope's angle on paper, which its text follows
+    _name_roof(axes, peak)
     label_points(
         axes,
         [point.name for point in points],
@@ -103,35 +107,23 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
     return figure
 
 
-def _draw_roof(axes: Axes, peak: Peak, left: float, right: float) -> None:
-    corners = np.array([left, peak.ridge_flop_per_byte, right])
-    heights = np.array([peak.attainable(corner) for corner in corners])
-    axes.plot(corners, heights, color=INK, linewidth=2)
-    axes.plot(corners, OVERHEAD_BELOW * heights, color=INK, linewidth=1, linestyle="--", alpha=0.7)
-
-
-def _name_roof(figure: Figure, axes: Axes, peak: Peak, left: float, right: float) -> None:
-    """Write what the roof is made of along it."""
+def _name_roof(axes: Axes, peak: Peak) -> None:
+    """Writes along the roof what limits it."""
+    (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
     ridge = peak.ridge_flop_per_byte
-    gflop_per_s, gb_per_s = peak.flop_per_s / 1e9, peak.byte_per_s / 1e9
-    axes.annotate(
-        f"{gflop_per_s:,.3g} GFLOP/s: {peak.kernel}", (right, peak.flop_per_s),
-        xytext=(-4, 5), textcoords="offset points", ha="right", fontsize=8.5, color=INK,
-    )  # fmt: skip
-    figure.draw_without_rendering()  # the slope's angle on paper is known from here on
+    ceiling = f"{peak.flop_per_s / 1e9:,.3g} GFLOP/s: {peak.kernel}"
+    axes.annotate(ceiling, (right, peak.flop_per_s), xytext=(-4, 5), ha="right", **_TEXT)
     ends = axes.transData.transform([(left, peak.attainable(left)), (ridge, peak.flop_per_s)])
     angle = float(np.degrees(np.arctan2(*(ends[1] - ends[0])[::-1])))
-    low = max(left, axes.get_ylim()[0] / peak.byte_per_s)  # where the slope comes into sight
-    middle = float(np.sqrt(low * ridge))
-    for share, text in ((1.0, f"{gb_per_s:,.3g} GB/s: copy"), (OVERHEAD_BELOW, _overhead())):
-        start = middle if share == 1 else max(left, axes.get_ylim()[0] / (share * peak.byte_per_s))
-        axes.annotate(
-            text, (start, share * peak.attainable(start)), xytext=(0, 5 if share == 1 else -4),
-            textcoords="offset points", rotation=angle, rotation_mode="anchor", color=INK,
-            ha="center" if share == 1 else "left", va="bottom" if share == 1 else "top",
-            fontsize=8.5,
-        )  # fmt: skip
-
-
-def _overhead() -> str:
-    return f"{OVERHEAD_BELOW:.0%} of the roof; below it, overhead"
+    slope: dict[str, Any] = {**_TEXT, "rotation": angle, "rotation_mode": "anchor"}
+    middle = (max(left, bottom / peak.byte_per_s) * ridge) ** 0.5  # of the visible slope
+    axes.annotate(
+        f"{peak.byte_per_s / 1e9:,.3g} GB/s: copy", (middle, peak.attainable(middle)),
+        xytext=(0, 5), ha="center", va="bottom", **slope,
+    )  # fmt: skip
+    start = max(left, bottom / (OVERHEAD_BELOW * peak.byte_per_s))
+    axes.annotate(
+        f"{OVERHEAD_BELOW:.0%} of the roof; below it, overhead",
+        (start, OVERHEAD_BELOW * peak.attainable(start)),
+        xytext=(0, -4), ha="left", va="top", **slope,
+    )  # fmt: skip
