@@ -1,13 +1,12 @@
 """The direction of imports, read from the source of every file."""
 
-import ast
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import neuroconv
+from tests.sizes import imported
 
 ROOT = Path(neuroconv.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -30,19 +29,6 @@ FORBIDDEN: dict[str, set[str]] = {
     "training": {"bench", "cli"},
     "bench": {"report", "cli"},
 }
-
-
-def imported(source: str, module: str, is_package: bool) -> Iterator[str]:
-    """Full names that a module's source imports, inside functions too; relative ones resolved."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.split(".") if is_package else module.split(".")[:-1]
-                base = ".".join([*package[: len(package) - node.level + 1], *base.split(".")])
-            yield from (f"{base.rstrip('.')}.{alias.name}" for alias in node.names)
 
 
 def parts(source: str, module: str, is_package: bool = False) -> set[str]:

@@ -1,0 +1,235 @@
+"""How large the project is and how its files hang together: `python tests/sizes.py` prints it.
+
+Each measure is a number with a limit in `LIMITS`; test_sizes.py holds the one to the other.
+"""
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = PROJECT / "neuroconv"
+
+LIMITS = {
+    "lines of the package": 22_000,
+    "code lines of the package": 15_500,
+    "lines of the tests": 17_000,
+    "lines of the longest module": 350,
+    "files in cycles of imports": 0,
+    "code lines of Population.forward": 25,
+    "code lines of Population.stream": 25,
+    "code lines of GranuleConv2d.forward": 25,
+    "code lines of GranuleConv2d.stream": 25,
+    "questions about how to run in layers/ and neurons/": 0,
+    "package files that a granule cell's forward enters": 12,
+}
+# The definition of a neuron does not ask who looks on, or which kernel could run.
+QUESTIONS = {
+    *("is_compiling", "is_exporting", "is_scripting", "is_tracing", "is_counting", "counting"),
+    *("is_watched", "has_hooks", "is_grad_enabled", "forward_ad"),
+    *("_are_functorch_transforms_active", "native_kernels", "runs_native", "takes", "fits"),
+    *("joins", "joins_stages", "joins_tree"),
+}
+# Tools for finished neurons, which may: they fold weights, keep graphs, recompute activity.
+TOOLS = ("fold", "graphed", "recompute")
+
+# --- lines
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def code_lines(source: str, first: int = 1, last: int | None = None) -> int:
+    """Counts the lines from first to last that are neither blank, comment nor docstring."""
+    tree = ast.parse(source)
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(value=ast.Constant(value=str())) as docstring, *_]:
+                    left_out.update(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+    rows = source.splitlines()[:last]
+    return sum(
+        bool(row.strip()) and not row.strip().startswith("#") and number not in left_out
+        for number, row in enumerate(rows, 1)
+        if number >= first
+    )
+
+
+def method_lines(name: str) -> int:
+    """Counts the code lines of a method, "Class.method", wherever in the package it is defined.
+
+    Raises:
+        LookupError: no class of the package has the method, or several have.
+    """
+    owner, method = name.split(".")
+    spans = [
+        (path, node.lineno, node.end_lineno)
+        for path in modules()
+        for scope in ast.walk(ast.parse(path.read_text()))
+        if isinstance(scope, ast.ClassDef) and scope.name == owner
+        for node in scope.body
+        if isinstance(node, ast.FunctionDef) and node.name == method
+    ]
+    if len(spans) != 1:
+        raise LookupError(f"{name} is defined {len(spans)} times in the package; expected once")
+    path, first, last = spans[0]
+    return code_lines(path.read_text(), first, last)
+
+
+def modules(folder: Path = PACKAGE) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def by_part() -> dict[str, tuple[int, int]]:
+    """Counts lines and code lines by the package's first level: folders and files."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for path in modules():
+        part = path.relative_to(PACKAGE).parts[0]
+        total, code = sizes.get(part, (0, 0))
+        sizes[part] = total + lines(path), code + code_lines(path.read_text())
+    return sizes
+
+
+# --- imports
+
+
+def imported(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Full names that a module's source imports, inside functions too; relative ones resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                base = ".".join([*package[: len(package) - node.level + 1], *base.split(".")])
+            yield from (f"{base.rstrip('.')}.{alias.name}" for alias in node.names)
+
+
+def module_name(path: Path) -> str:
+    names = path.relative_to(PROJECT).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """The modules of the package that each module imports: the deepest that a name leads to."""
+    names = {module_name(path) for path in modules()}
+    graph = {}
+    for path in modules():
+        own = module_name(path)
+        targets = set()
+        for name in imported(path.read_text(), own, path.name == "__init__.py"):
+            while name not in names and "." in name:
+                name = name.rpartition(".")[0]
+            if name in names and name != own:
+                targets.add(name)
+        graph[own] = targets
+    return graph
+
+
+def in_cycles(graph: dict[str, set[str]]) -> set[str]:
+    """The nodes that a path leads back to: two files that import one another, or a longer ring."""
+
+    def reachable(node: str) -> set[str]:
+        reached: set[str] = set()
+        ahead = [*graph[node]]
+        while ahead:
+            target = ahead.pop()
+            if target not in reached:
+                reached.add(target)
+                ahead += graph[target]
+        return reached
+
+    return {node for node in graph if node in reachable(node)}
+
+
+# --- definitions
+
+
+def questions(source: str) -> list[str]:
+    """The names in a source that ask how to run: see `QUESTIONS`."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                names.append(name)
+            case ast.FunctionDef(name=name):
+                names.append(name)
+    return [name for name in names if name in QUESTIONS]
+
+
+def asked_in_definitions() -> list[str]:
+    return [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for part in ("layers", "neurons")
+        for path in modules(PACKAGE / part)
+        if not any(name.startswith(TOOLS) for name in path.relative_to(PACKAGE).parts)
+        for name in questions(path.read_text())
+    ]
+
+
+def files_entered() -> set[str]:
+    """The files of the package in which a granule cell's eager forward calls a function.
+
+    Fast kernels are off: these are the files to read for understanding what it computes.
+    """
+    import torch
+
+    from neuroconv.kernels.native import native_kernels
+    from neuroconv.neurons import Granule
+
+    entered: set[str] = set()
+
+    def note(frame: object, event: str, argument: object) -> None:
+        if event == "call":
+            path = Path(frame.f_code.co_filename)  # type: ignore[attr-defined]
+            if PACKAGE in path.parents:
+                entered.add(str(path.relative_to(PACKAGE)))
+
+    cells, activity = Granule(20, 8), torch.rand(2, 20, 5)
+    with native_kernels(False):
+        cells(activity)  # whatever is imported or filled at the first call
+        sys.setprofile(note)
+        try:
+            cells(activity)
+        finally:
+            sys.setprofile(None)
+    return entered
+
+
+MEASURES: dict[str, Callable[[], int]] = {
+    "lines of the package": lambda: sum(map(lines, modules())),
+    "code lines of the package": lambda: sum(code_lines(p.read_text()) for p in modules()),
+    "lines of the tests": lambda: sum(map(lines, modules(PROJECT / "tests"))),
+    "lines of the longest module": lambda: max(map(lines, modules())),
+    "files in cycles of imports": lambda: len(in_cycles(import_graph())),
+    "code lines of Population.forward": lambda: method_lines("Population.forward"),
+    "code lines of Population.stream": lambda: method_lines("Population.stream"),
+    "code lines of GranuleConv2d.forward": lambda: method_lines("GranuleConv2d.forward"),
+    "code lines of GranuleConv2d.stream": lambda: method_lines("GranuleConv2d.stream"),
+    "questions about how to run in layers/ and neurons/": lambda: len(asked_in_definitions()),
+    "package files that a granule cell's forward enters": lambda: len(files_entered()),
+}
+
+
+def main() -> None:
+    for part, (total, code) in by_part().items():
+        print(f"{part:<24}{total:>7}{code:>7}")
+    print()
+    for name, measure in MEASURES.items():
+        number = measure()
+        print(f"{name:<54}{number:>7} of {LIMITS[name]}{'' if number <= LIMITS[name] else '  !'}")
+    print()
+    long = sorted(((lines(path), path) for path in modules()), reverse=True)
+    print("longest:", *(f"{p.relative_to(PACKAGE)} {n}" for n, p in long[:5]), sep="\n    ")
+    print("in cycles:", *sorted(in_cycles(import_graph())), sep="\n    ")
+    print("questions:", *asked_in_definitions(), sep="\n    ")
+    print("entered:", *sorted(files_entered()), sep="\n    ")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(PROJECT))
+    main()
