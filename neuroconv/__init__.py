@@ -1,21 +1,29 @@
-"""neuroconv: the neuron as a small convolutional network, built, counted, trained and compared."""
+"""neuroconv: the neuron as a small convolutional network, built, counted, trained and compared.
 
-from neuroconv.brain import estimate_brain
-from neuroconv.comparison import match_flops, match_parameters
-from neuroconv.flops import profile
-from neuroconv.neurons import (
-    DeepNuclear,
-    Golgi,
-    Granule,
-    GranuleConv2d,
-    MixedPopulation,
-    Purkinje,
-    Pyramidal,
-    convert,
-    fold,
-)
-from neuroconv.training import train
-from neuroconv.zoo import create_model, list_models, register_model
+Public names are loaded when they are first used (PEP 562): `import neuroconv` alone does not wait
+for torch, and a population of neurons does not wait for data sets, plots or the brain.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuroconv.brain import estimate_brain
+    from neuroconv.comparison import match_flops, match_parameters
+    from neuroconv.flops import profile
+    from neuroconv.neurons import (
+        DeepNuclear,
+        Golgi,
+        Granule,
+        GranuleConv2d,
+        MixedPopulation,
+        Purkinje,
+        Pyramidal,
+        convert,
+        fold,
+    )
+    from neuroconv.training import train
+    from neuroconv.zoo import create_model, list_models, register_model
 
 __version__ = "0.4.0"
 
@@ -39,3 +47,42 @@ __all__ = [
     "register_model",
     "train",
 ]
+
+_PARTS = (
+    "brain", "comparison", "core", "data", "flops", "kernels", "layers", "neurons", "references",
+    "report", "training", "zoo",
+)  # fmt: skip
+_PART_OF = {
+    "DeepNuclear": "neurons",
+    "Golgi": "neurons",
+    "Granule": "neurons",
+    "GranuleConv2d": "neurons",
+    "MixedPopulation": "neurons",
+    "Purkinje": "neurons",
+    "Pyramidal": "neurons",
+    "convert": "neurons",
+    "create_model": "zoo",
+    "estimate_brain": "brain",
+    "fold": "neurons",
+    "list_models": "zoo",
+    "match_flops": "comparison",
+    "match_parameters": "comparison",
+    "profile": "flops",
+    "register_model": "zoo",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the part that a public name belongs to, or the part itself, on first use."""
+    if name in _PARTS:
+        return importlib.import_module(f"neuroconv.{name}")
+    if name not in _PART_OF:
+        raise AttributeError(f"module 'neuroconv' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"neuroconv.{_PART_OF[name]}"), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS})

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 AUGMENTS = ("none", "flip", "crop_flip", "resized_crop_flip")
 
@@ -31,6 +29,8 @@ class Fit(nn.Module):
         height, width = image.shape[-2:]
         if (height, width) == self.size:
             return image
+        from torchvision.transforms.v2 import functional as F  # slow to import
+
         scale = max(self.size[0] / height, self.size[1] / width)
         covering = [
             max(self.size[0], round(height * scale)),
@@ -43,6 +43,8 @@ def resized_crop_flip(
     images: Sequence[Tensor], seeds_B: NDArray[np.uint64], size: tuple[int, int]
 ) -> Tensor:
     """From images (C, h, w) of any size: a random part of each, scaled to (B, C, H, W), flipped."""
+    from torchvision.transforms import v2  # slow to import
+
     transform = nn.Sequential(
         v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True), v2.RandomHorizontalFlip()
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from neuroconv.data.augment import AUGMENTS
 from neuroconv.data.cache import held
@@ -148,6 +147,8 @@ def _stills(name: str, root: Path, classes: Sequence[str] | None) -> StillSplits
 
 
 def _digits() -> StillSplits:
+    from sklearn.datasets import load_digits  # slow to import
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16  # intensities are 0..16
     rest, test = hold_out(ImageTensors(images, bunch.target.astype(np.int64)), 360)

@@ -12,8 +12,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.utils import extract_archive
 
 from neuroconv.data.errors import DataError
 from neuroconv.data.folder import read_folder
@@ -34,6 +32,8 @@ _Loaded = TypeVar("_Loaded")
 
 
 def mnist(root: Path) -> StillSplits:
+    from torchvision import datasets  # slow to import
+
     folder = _unpacked_mnist(root)
     if folder is None:
         expected = (
@@ -55,6 +55,8 @@ def mnist(root: Path) -> StillSplits:
 
 
 def cifar10(root: Path) -> StillSplits:
+    from torchvision import datasets  # slow to import
+
     parts = _download(
         "CIFAR-10",
         lambda: [datasets.CIFAR10(root, train=train, download=True) for train in (True, False)],
@@ -70,6 +72,8 @@ def cifar10(root: Path) -> StillSplits:
 
 
 def imagenette(root: Path) -> StillSplits:
+    from torchvision import datasets  # slow to import
+
     on_disk = (size for size, name in _IMAGENETTE_FOLDERS.items() if (root / name).is_dir())
     size = next(on_disk, "160px")
     part = _download(
@@ -129,6 +133,8 @@ def _unpack(files: Sequence[Path]) -> Path:
     target = cache / f"mnist-{hashlib.sha256(repr(stats).encode()).hexdigest()[:16]}"
     if target.is_dir():
         return target
+    from torchvision.datasets.utils import extract_archive  # slow to import
+
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from neuroconv.data.errors import DataError, check_choice
 from neuroconv.data.stills import ImageFiles, StillSplits, hold_out
@@ -51,6 +50,8 @@ def _class_folders(root: Path, part: str) -> list[str]:
 
 
 def _image_files(folder: Path, names: Sequence[str]) -> ImageFiles:
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # slow to import
+
     labels = {name: label for label, name in enumerate(names)}
     try:
         samples = make_dataset(folder, labels, extensions=IMG_EXTENSIONS)

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as F
 
 from neuroconv.data.augment import AUGMENTS, Fit, crop_flip, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
@@ -157,9 +156,10 @@ class Frames(Dataset[tuple[Tensor, int]]):
             images_BCHW = flip(images_BCHW, seeds)
         elif self.augment == "crop_flip":
             images_BCHW = crop_flip(images_BCHW, seeds)
-        scaled = F.to_dtype(images_BCHW, torch.float32, scale=True)  # 0..255 to 0..1
+        scaled = images_BCHW.to(torch.float32)
         if images_BCHW.is_floating_point():  # which may lie outside of 0..1
             return encode(scaled, self.encoding, self.time_steps, seeds, self.seed)
+        scaled.mul_(1 / torch.iinfo(images_BCHW.dtype).max)  # 0..255 to 0..1
         return to_frames(scaled, self.encoding, self.time_steps, seeds, self.seed)
 
     def resident(self, device: torch.device | str = "cpu", at_once: int = 0) -> Tensor | None:

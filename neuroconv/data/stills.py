@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import pil_loader
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from neuroconv.data.errors import DataError
 
@@ -66,12 +64,13 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path = self.paths[index]
         try:
-            image = pil_loader(path)
+            with Image.open(path) as file:
+                image = np.array(file.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on broken files
             raise DataError(
                 f"{path}: not a whole image ({error}); replace it or remove it"
             ) from error
-        return pil_to_tensor(image), int(self.targets[index])
+        return torch.from_numpy(image).permute(2, 0, 1), int(self.targets[index])
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageFiles":
         return ImageFiles([self.paths[i] for i in indices], self.targets[indices])
@@ -94,6 +93,8 @@ def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:
     The choice depends on the labels and the count only, never on a run's seed, so that all runs
     are selected and tested on the same images.
     """
+    from sklearn.model_selection import train_test_split  # slow to import
+
     try:
         rest, held = train_test_split(
             np.arange(len(stills)), test_size=count, stratify=stills.targets, random_state=0

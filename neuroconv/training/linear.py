@@ -4,11 +4,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
 from neuroconv.data import DataSplits, Frames
@@ -31,6 +26,13 @@ def linear_baseline(splits: DataSplits) -> float:
         ValueError: if the inputs are frames instead of still images.
         RuntimeError: if the fit has not converged.
     """
+    # Here, for scikit-learn is slow to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     train_x, train_y = _pixels(splits.train)
     if len(train_y) > LARGEST:
         train_x, _, train_y, _ = train_test_split(

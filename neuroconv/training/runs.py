@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from neuroconv.data import DataSplits, load_data
-from neuroconv.report.plots import plot_curves
 from neuroconv.training.checkpoint import file_sum, load_weights, write_text
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
 from neuroconv.training.device import arithmetic_of, choose_device
@@ -282,6 +281,8 @@ def _record(
         peak_memory_mib=_peak_memory_mib(device),
         history=trained.history,
     )
+    from neuroconv.report.plots import plot_curves  # matplotlib is slow to import
+
     plot_curves({f"{name}, seed {result.seed}": trained.history}, folder / CURVES)
     values = {k: v for k, v in asdict(result).items() if k not in ("run_dir", "history")}
     sums = {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)}

@@ -7,7 +7,6 @@ image is then repeated.
 
 from collections.abc import Sequence
 
-import torchvision
 from torch import Tensor, nn
 
 from neuroconv.core.checks import check_positive, check_task
@@ -114,8 +113,10 @@ def resnet18(
     time_steps: int = 1,
 ) -> StillNet:
     """torchvision's ResNet-18, its first layer widened or narrowed to the channels."""
+    from torchvision.models import resnet18 as build  # takes longer to import than torch
+
     channels = _channels(image_shape, num_classes, time_steps)
-    network = torchvision.models.resnet18(num_classes=num_classes)
+    network = build(num_classes=num_classes)
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     return StillNet(network, time_steps)
