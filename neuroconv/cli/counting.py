@@ -26,7 +26,7 @@ from neuroconv.cli.subjects import Options, Subject, find_subjects
 from neuroconv.flops import COUNTERS, in_units, operators_table, profile, stage_table, summary_table
 from neuroconv.flops.machine.measured import machine_peak
 from neuroconv.neurons import Variant
-from neuroconv.neurons.cells_table import cells_rows, cells_table, references_table
+from neuroconv.neurons.presets.table import cells_rows, cells_table, references_table
 
 _REAL_ELEMENTS = 100_000_000  # above it, a model is counted without being given memory
 _MOST_ELEMENTS = 8_000_000_000  # above it, no machine is asked to hold it

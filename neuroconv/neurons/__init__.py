@@ -6,8 +6,8 @@ from neuroconv.neurons.fold import fold
 from neuroconv.neurons.graphed import graphed
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.mixed import MixedPopulation
-from neuroconv.neurons.physiology import PRESETS, Physiology, Variant, preset
 from neuroconv.neurons.population import Population
+from neuroconv.neurons.presets import PRESETS, Physiology, Variant, preset
 from neuroconv.neurons.state import NeuronState
 
 __all__ = [

@@ -41,8 +41,8 @@ from neuroconv.layers.summation import DendriticSummation, Law
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
 from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.wiring import dale_signs
-from neuroconv.neurons.physiology import Physiology, Variant, preset
 from neuroconv.neurons.population_cost import population_costs
+from neuroconv.neurons.presets import Physiology, Variant, preset
 from neuroconv.neurons.recompute import recomputed
 from neuroconv.neurons.state import REST, NeuronState, after, last
 from neuroconv.neurons.wires import WIRINGS, Wiring, tree_wiring

@@ -1,6 +1,6 @@
 """Where numbers come from: publications, and the places in them that numbers name."""
 
-from neuroconv.references.reference import Reference
-from neuroconv.references.source import OWN, REFERENCES, Source
+from neuroconv.references.reference import REFERENCES, Reference, read_references
+from neuroconv.references.source import UNPUBLISHED, Source
 
-__all__ = ["OWN", "REFERENCES", "Reference", "Source"]
+__all__ = ["REFERENCES", "UNPUBLISHED", "Reference", "Source", "read_references"]

@@ -1,39 +1,29 @@
 """How a number names its source."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from neuroconv.references.brains import BRAINS
-from neuroconv.references.cells import CELLS
-from neuroconv.references.energy import ENERGY
-from neuroconv.references.machines import MACHINES
-from neuroconv.references.reference import Reference
+from neuroconv.references.reference import REFERENCES
 
 _KEY = re.compile(r"\[(\w+)\]")
 _FIELD = re.compile(r"`([\w.]+)`")
-# What the project had to add, or its user set, is no citation, and says so.
-OWN = ("chosen", "derived", "user")
-
-REFERENCES: Mapping[str, Reference] = MappingProxyType(
-    {each.key: each for each in (*CELLS, *BRAINS, *MACHINES, *ENERGY)}
-)
+# Numbers that the project added or the user set are no citations, and say so.
+UNPUBLISHED = ("chosen", "derived", "user")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a number comes from. In a text, [key] cites a reference and `name` names a field.
+    """Where a number comes from. In its texts, [key] cites a reference and `name` names a field.
 
     Attributes:
         reference: key of `REFERENCES`; or "derived", a result of other numbers, "chosen", the
-            project's own decision, or "user", a number that the user set.
-        place: page, table, figure or section of the reference; for an own number, from what and
-            how, which must name a reference or a field.
+            project's decision, or "user", a number that the user set.
+        place: page, table, figure or section of the reference; for an unpublished number, the
+            reasoning behind it, which must name a reference or a field.
         note: species, method, and what other publications say.
 
     Raises:
-        ValueError: an unknown reference, no place, or an own number that names nothing.
+        ValueError: an unknown reference, no place, or an unpublished number that names no basis.
     """
 
     reference: str
@@ -47,18 +37,31 @@ class Source:
         if unknown:
             raise ValueError(
                 f"reference {unknown[0]!r} is unknown; expected a key of REFERENCES, "
-                f"or {' or '.join(repr(name) for name in OWN)}"
+                f"or {' or '.join(map(repr, UNPUBLISHED))}"
             )
-        if self.reference in OWN and not _KEY.search(self.place) and not self.names:
+        if self.reference in UNPUBLISHED and not _KEY.search(self.place) and not self.names:
             raise ValueError(
                 f"{self.reference} {self.place!r} names nothing that it rests on; "
                 "expected a [key] of REFERENCES or the `name` of a field"
             )
 
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """Returns the source that a data file writes as "reference: place; note".
+
+        Raises:
+            ValueError: a text without a reference and a place, or a source that is refused.
+        """
+        reference, colon, rest = text.partition(": ")
+        if not colon:
+            raise ValueError(f"source={text!r}; expected 'reference: place' or '...; note'")
+        place, _, note = rest.partition("; ")
+        return cls(reference, place, note)
+
     @property
     def cites(self) -> tuple[str, ...]:
         """Keys of all references that it cites."""
-        first = () if self.reference in OWN else (self.reference,)
+        first = () if self.reference in UNPUBLISHED else (self.reference,)
         return first + tuple(_KEY.findall(self.place) + _KEY.findall(self.note))
 
     @property
@@ -72,8 +75,8 @@ class Source:
 
     @property
     def brief(self) -> str:
-        """The reference and the place; of an own number, what it rests on."""
-        if self.reference not in OWN:
+        """The reference and the place; for an unpublished number, its basis."""
+        if self.reference not in UNPUBLISHED:
             return f"{REFERENCES[self.reference].short}, {_readable(self.place)}"
         if self.reference == "user":
             return "set by the user"
@@ -82,11 +85,11 @@ class Source:
         return f"{self.reference}, from {' and '.join(dict.fromkeys(bases))}"
 
     def __str__(self) -> str:
-        own = self.reference in OWN
-        text = f"{self.reference}: {_readable(self.place)}" if own else self.brief
+        unpublished = self.reference in UNPUBLISHED
+        text = f"{self.reference}: {_readable(self.place)}" if unpublished else self.brief
         return text + (f"; {_readable(self.note)}" if self.note else "")
 
 
 def _readable(text: str) -> str:
-    """Keys written out, and fields without their marks."""
-    return _FIELD.sub(r"\1", _KEY.sub(lambda found: REFERENCES[found[1]].short, text))
+    """Writes keys out as citations, and removes the marks of fields."""
+    return _FIELD.sub(r"\1", _KEY.sub(lambda match: REFERENCES[match[1]].short, text))

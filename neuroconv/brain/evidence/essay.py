@@ -6,7 +6,7 @@ from neuroconv.brain.quantity import Quantity, derived, whole
 from neuroconv.brain.readings import READINGS
 from neuroconv.brain.updates import Sizes, update_cost
 from neuroconv.neurons import Variant, preset
-from neuroconv.neurons.cell_numbers import UNITS
+from neuroconv.neurons.presets import UNITS
 from neuroconv.references import Source
 
 EVALUATION = "Evaluating current predictions of a technological singularity"

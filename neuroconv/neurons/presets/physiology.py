@@ -1,4 +1,4 @@
-"""The record that every preset is: a cell type's numbers, none without its source."""
+"""A preset: the numbers of a cell type, each with its source."""
 
 import math
 from collections.abc import Mapping
@@ -41,11 +41,11 @@ UNITS: Mapping[str, str] = MappingProxyType(
 class Physiology:
     """The numbers of one cell type.
 
-    None stands for a number that nobody gave or that we found no source for.
+    None stands for a number that nobody gave or for which we found no source.
 
     Attributes:
         cell: name of the cell type.
-        variant: name of the set of numbers.
+        variant: name of the set of numbers: "dettmers2015" for the essay's, "literature".
         cells_in_brain: how many a human brain has.
         synapses: synapses of one cell.
         sheet_shape: (sites, dendrites), the places where synapses can sit.
@@ -96,16 +96,18 @@ class Physiology:
 
     def _check_sources(self) -> None:
         who = f"{self.cell} {self.variant}"
-        held = {name for name in UNITS if getattr(self, name) is not None}
-        bare, idle = sorted(held - set(self.sources)), sorted(set(self.sources) - held)
-        if bare or idle:
+        given = {name for name in UNITS if getattr(self, name) is not None}
+        unsourced, unused = sorted(given - set(self.sources)), sorted(set(self.sources) - given)
+        if unsourced or unused:
             raise ValueError(
-                f"{who}: no source for {bare}, no value for {idle}; expected one for the other"
+                f"{who}: no source for {unsourced}, no value for {unused}; give both or neither"
             )
         for name, source in self.sources.items():
-            lost = [other for other in source.names if getattr(self, other, None) is None]
-            if lost:
-                raise ValueError(f"{who}: the source of {name} names {lost[0]!r}, not a value here")
+            missing = [other for other in source.names if getattr(self, other, None) is None]
+            if missing:
+                raise ValueError(
+                    f"{who}: the source of {name} names {missing[0]!r}, which has no value here"
+                )
 
     def _check_fit(self) -> None:
         counts = {"cells_in_brain": self.cells_in_brain, "outputs": self.outputs}
@@ -117,12 +119,16 @@ class Physiology:
         sites, columns = check_sizes("sheet_shape", self.sheet_shape, ("sites", "dendrites"))
         check_room(self.synapses, self.sheet_shape)
         if columns != self.dendrites:
-            raise ValueError(f"sheet_shape={self.sheet_shape} with dendrites={self.dendrites}")
+            raise ValueError(
+                f"sheet_shape={self.sheet_shape} with dendrites={self.dendrites}; expected "
+                "(sites, dendrites)"
+            )
         axes = ("branches", "dendrites", "time_steps")
         branches, across, _ = check_sizes("filter_shape", self.filter_shape, axes)
         if branches > sites or across > columns:
             raise ValueError(
-                f"filter_shape={self.filter_shape} does not fit sheet_shape={self.sheet_shape}"
+                f"filter_shape={self.filter_shape} does not fit sheet_shape={self.sheet_shape}; "
+                "expected at most its sites and its dendrites"
             )
         if not 0 <= self.mean_wait < math.inf:
             raise ValueError(f"mean_wait={self.mean_wait}; expected 0 or more time steps")
@@ -132,7 +138,7 @@ class Physiology:
                 raise ValueError(f"{name}={value}; expected a positive number of {UNITS[name]}")
 
     def cable(self, step_ms: float = FRAME_MS) -> Cable:
-        """The cell's dendrite as a cable, seen through the sheet's sites and steps.
+        """Returns the cell's dendrite as a cable, sampled at the sheet's sites and steps.
 
         Raises:
             ValueError: a constant that has no source.
@@ -141,16 +147,16 @@ class Physiology:
         if length is None or time is None or site is None:
             raise ValueError(
                 f"{self.cell} {self.variant}: length_constant_um={length}, time_constant_ms="
-                f"{time}, site_um={site}; a cable needs all three: give layers.Cable your own"
+                f"{time}, site_um={site}; a cable needs all three; pass your own to layers.Cable"
             )
         return Cable(length, time, site, step_ms)
 
     def cut_off(self, step_ms: float = FRAME_MS) -> float | None:
-        """Share of a membrane's exponential response that falls after the filter's last step."""
+        """Returns the share of the membrane's exponential response after the filter's last step."""
         if self.time_constant_ms is None:
             return None
         return math.exp(-self.filter_shape[-1] * step_ms / self.time_constant_ms)
 
 
 # `Physiology` and UNITS must not drift apart: a field without a unit would go unchecked.
-assert {each.name for each in fields(Physiology)} == {*UNITS, "cell", "variant", "sources"}
+assert {field.name for field in fields(Physiology)} == {*UNITS, "cell", "variant", "sources"}

@@ -1,0 +1,101 @@
+"""Presets: the numbers of a cell type, each with the place that it was read from.
+
+Two variants: `dettmers2015` holds the essay's numbers (`essay.toml`), `literature` what others have
+measured (`literature.toml`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from neuroconv.neurons.presets.loader import load_presets
+from neuroconv.neurons.presets.physiology import UNITS, VARIANTS, Physiology, Variant
+from neuroconv.references import Source
+
+__all__ = [
+    "CELLS",
+    "PRESETS",
+    "UNITS",
+    "VARIANTS",
+    "Difference",
+    "Physiology",
+    "Variant",
+    "differences",
+    "load_presets",
+    "preset",
+]
+
+_FILES: tuple[tuple[str, Variant], ...] = (
+    ("essay.toml", "dettmers2015"),
+    ("literature.toml", "literature"),
+)
+CELLS: tuple[str, ...] = ("granule", "purkinje", "deep_nuclear", "golgi", "pyramidal")
+
+
+def _load() -> Mapping[tuple[str, str], Physiology]:
+    presets = {
+        (cell.cell, cell.variant): cell
+        for name, variant in _FILES
+        for cell in load_presets(Path(__file__).with_name(name), variant)
+    }
+    keys = ((cell, variant) for cell in CELLS for variant in VARIANTS)
+    return MappingProxyType({key: presets[key] for key in keys if key in presets})
+
+
+PRESETS = _load()
+
+
+def preset(cell: str, variant: Variant | None = None) -> Physiology:
+    """Returns the numbers of a cell: by default the essay's where the essay has the cell.
+
+    Raises:
+        ValueError: an unknown cell, or a variant that the cell does not have.
+    """
+    if cell not in CELLS:
+        raise ValueError(f"cell={cell!r} is unknown; expected one of {', '.join(CELLS)}")
+    variants = [name for name in VARIANTS if (cell, name) in PRESETS]
+    name = variants[0] if variant is None else variant
+    if name not in variants:
+        expected = " or ".join(map(repr, variants))
+        raise ValueError(f"variant={name!r} is unknown for {cell!r}; expected {expected}")
+    return PRESETS[cell, name]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value in which the two variants differ. None: the variant does not have it.
+
+    Attributes:
+        cell: name of the cell type.
+        field: field of `Physiology`.
+        unit: unit of the values; "" for a yes or no, or a name.
+        dettmers2015, literature: the values.
+        dettmers2015_source, literature_source: their sources.
+    """
+
+    cell: str
+    field: str
+    unit: str
+    dettmers2015: object
+    literature: object
+    dettmers2015_source: Source | None
+    literature_source: Source | None
+
+
+def differences(cell: str | None = None) -> tuple[Difference, ...]:
+    """Returns the values in which the variants of a cell, or of all cells, differ.
+
+    Raises:
+        ValueError: an unknown cell.
+    """
+    cells = CELLS if cell is None else (preset(cell).cell,)
+    rows = (_compare(name, field) for name in cells for field in UNITS)
+    return tuple(row for row in rows if row.dettmers2015 != row.literature)
+
+
+def _compare(cell: str, field: str) -> Difference:
+    presets = [PRESETS.get((cell, variant)) for variant in VARIANTS]
+    essay, literature = (getattr(numbers, field, None) for numbers in presets)
+    sources = (numbers.sources.get(field) if numbers else None for numbers in presets)
+    return Difference(cell, field, UNITS[field], essay, literature, *sources)
