@@ -140,8 +140,8 @@ def test_preset_prefers_the_essay() -> None:
     ("cell", "variant", "message"),
     [
         ("basket", None, "cell='basket' is unknown; expected one of granule, purkinje"),
-        ("golgi", "dettmers2015", "'dettmers2015' is unknown for 'golgi'; expected 'literature'"),
-        ("granule", "ito", "'ito' is unknown for 'granule'; expected 'dettmers2015' or 'liter"),
+        ("golgi", "dettmers2015", "'dettmers2015': 'golgi' has 'literature' alone"),
+        ("granule", "ito", "'ito': 'granule' has 'dettmers2015' and 'literature' alone"),
     ],
 )
 def test_preset_refuses(cell: str, variant: Any, message: str) -> None:

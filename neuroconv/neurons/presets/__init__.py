@@ -57,8 +57,8 @@ def preset(cell: str, variant: Variant | None = None) -> Physiology:
     variants = [name for name in VARIANTS if (cell, name) in PRESETS]
     name = variants[0] if variant is None else variant
     if name not in variants:
-        expected = " or ".join(map(repr, variants))
-        raise ValueError(f"variant={name!r} is unknown for {cell!r}; expected {expected}")
+        has = " and ".join(map(repr, variants))
+        raise ValueError(f"variant={name!r}: {cell!r} has {has} alone; expected one that it has")
     return PRESETS[cell, name]
 
 
