@@ -134,7 +134,11 @@ IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
         "plain": _units(),
         "still": _units(time_steps=1),
         "claw": _units(4, 2, (2, 3), groups=2, wiring="claw"),
+        "still_claw": _units(
+            4, 2, (2, 3), padding="same", dilation=2, wiring="claw", time_steps=1
+        ),
         "groups": _units(4, 4, (2, 2), groups=2, bias=False),
+        "depthwise": _units(4, 4, (2, 3), (2, 1), (1, 2), (1, 2), groups=4, time_steps=1),
         "still_groups": _units(4, 4, (2, 2), groups=2, time_steps=1),
         "geometry": _units(2, 2, (2, 3), (1, 2), (2, 1), (2, 2)),
         "same": _units(padding="same"),

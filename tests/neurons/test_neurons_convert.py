@@ -154,6 +154,7 @@ def test_resnet18_becomes_granule_layers_trains_a_step_and_profiles() -> None:
     assert result.dendritic_neurons > 0
 
 
+@pytest.mark.slow
 def test_depthwise_convolutions_convert() -> None:
     model = torchvision.models.mobilenet_v3_small(num_classes=5)
     converted, rows = convert(model, lambda name, conv: conv.groups > 1)

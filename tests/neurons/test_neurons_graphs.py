@@ -23,6 +23,7 @@ RICH: dict[str, Any] = SMALL | {
 }
 IMAGE: dict[str, Any] = {"time_steps": 3, "norm": "both", "threshold": 1.0, "law": "sublinear"}
 Build = Callable[[], nn.Module]
+SLOW = pytest.mark.slow
 
 
 def soft() -> DendriticSpike:
@@ -58,28 +59,34 @@ def compiled_equals_eager(module: nn.Module, x: Tensor) -> None:
     assert results[0][0].any()
 
 
-@pytest.mark.slow
+@SLOW
 def test_compiled_populations(population: Population) -> None:
     population.requires_grad_()
     activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
     compiled_equals_eager(population, activity)
 
 
-@pytest.mark.slow
+@SLOW
 def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
     frames = torch.rand(2, image_layer.in_channels, 3, 4, 6, dtype=torch.float64)
     compiled_equals_eager(image_layer, frames)
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "training"),
     [
-        {"norm": "dendrites", "mean_wait": 0.5},
-        RICH | {"mean_wait": 0.5, "dropout_scope": "unit"},
-        SMALL | {"mode": "valid", "backend": "fft", "output": ReleaseOrWait()},
+        pytest.param({"norm": "dendrites", "mean_wait": 0.5}, True, id="norm", marks=SLOW),
+        pytest.param(RICH | {"mean_wait": 0.5, "dropout_scope": "unit"}, True, id="rich"),
+        *(
+            pytest.param(
+                {"mode": "valid", "backend": "fft", "output": ReleaseOrWait()},
+                training,
+                id=f"release_or_wait_{training}",
+                marks=SLOW,
+            )
+            for training in (True, False)
+        ),
     ],
-    ids=["norm", "rich", "release_or_wait"],
 )
 def test_compiled_neurons_with_their_draws(options: Any, training: bool) -> None:
     spike = soft() if "law" in options else None
@@ -88,6 +95,7 @@ def test_compiled_neurons_with_their_draws(options: Any, training: bool) -> None
     compiled_equals_eager(cells, torch.rand(3, 6, 4, dtype=torch.float64))
 
 
+@SLOW
 def test_a_compiled_stream() -> None:
     cells = Purkinje(6, 2, **SMALL, law="supralinear", output=PoissonSpikes()).double().eval()
     nn.init.constant_(cells.get_parameter("bias"), 0.5)
@@ -105,13 +113,18 @@ def test_a_compiled_image_layer_with_its_draws() -> None:
     ("build", "shape"),
     [
         (lambda: Granule(20, 3), (2, 20)),
-        (lambda: Purkinje(6, 2, **RICH, spike=soft()), (2, 6, 4)),
-        (lambda: Purkinje(6, 2, **SMALL, mode="valid", backend="fft", norm="dendrites"), (2, 6, 4)),
-        (lambda: Stream(Purkinje(6, 2, **SMALL, spike=DendriticSpike())), (2, 6, 3)),
         (lambda: GranuleConv2d(3, 4, (2, 3), **IMAGE, spike=soft()), (2, 3, 4, 5, 6)),
-        (lambda: GranuleConv2d(3, 4, (2, 3), time_steps=1), (2, 3, 5, 6)),
+        *(
+            pytest.param(build, shape, marks=SLOW)
+            for build, shape in (
+                (lambda: Purkinje(6, 2, **RICH, spike=soft()), (2, 6, 4)),
+                (lambda: Purkinje(6, 2, **SMALL, mode="valid", backend="fft"), (2, 6, 4)),
+                (lambda: Stream(Purkinje(6, 2, **SMALL, spike=DendriticSpike())), (2, 6, 3)),
+                (lambda: GranuleConv2d(3, 4, (2, 3), time_steps=1), (2, 3, 5, 6)),
+            )
+        ),
     ],
-    ids=["granule", "rich", "fft", "stream", "image", "still"],
+    ids=["granule", "image", "rich", "fft", "stream", "still"],
 )
 def test_export(build: Build, shape: tuple[int, ...]) -> None:
     module = build().eval()

@@ -295,8 +295,10 @@ def test_an_image_layer_is_its_stages(image_layer: GranuleConv2d, steps: int) ->
 
 # --- gradients
 
+FAST = pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
 
-def gradcheck(module: nn.Module, x: Tensor) -> None:
+
+def gradcheck(module: nn.Module, x: Tensor, fast: bool) -> None:
     """Inputs and parameters at once, at random points: none lies on a kink."""
     for spike in module.modules():
         if isinstance(spike, DendriticSpike):
@@ -308,14 +310,16 @@ def gradcheck(module: nn.Module, x: Tensor) -> None:
         named = dict(zip(trained, parameters, strict=True))
         return torch.func.functional_call(module, named, (inputs,))
 
-    assert torch.autograd.gradcheck(run, (x, *trained.values()))
+    assert torch.autograd.gradcheck(run, (x, *trained.values()), fast_mode=fast)
 
 
-def test_gradcheck_of_a_population(population: Population) -> None:
+@FAST
+def test_gradcheck_of_a_population(population: Population, fast: bool) -> None:
     shape = (1, population.in_features, 3)
-    gradcheck(population, torch.rand(shape, dtype=torch.float64, requires_grad=True))
+    gradcheck(population, torch.rand(shape, dtype=torch.float64, requires_grad=True), fast)
 
 
-def test_gradcheck_of_an_image_layer(image_layer: GranuleConv2d) -> None:
+@FAST
+def test_gradcheck_of_an_image_layer(image_layer: GranuleConv2d, fast: bool) -> None:
     shape = (1, image_layer.in_channels, 2, 3, 4)
-    gradcheck(image_layer, torch.rand(shape, dtype=torch.float64, requires_grad=True))
+    gradcheck(image_layer, torch.rand(shape, dtype=torch.float64, requires_grad=True), fast)

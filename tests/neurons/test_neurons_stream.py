@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ partitions = st.sets(st.integers(1, STEPS - 1)).map(
 )
 # The fixtures build neurons in eval mode, which no example changes.
 for_each_partition = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 3}
 
@@ -42,35 +42,31 @@ def same_state(one: Any, other: Any) -> None:
             same_state(a, b)
 
 
-@for_each_partition
-@given(stretches=partitions)
-def test_any_partition_of_a_populations_window(population: Cells, stretches: list[int]) -> None:
-    activity = torch.rand(2, population.in_features, STEPS, dtype=torch.float64)
-    whole, end = population.stream(activity)
+def check_partition(module: Any, x: Tensor, stretches: list[int]) -> None:
+    whole, end = module.stream(x)
     # A window from rest may run as one stage, whose sums run in another order.
-    torch.testing.assert_close(population(activity), whole, rtol=0, atol=1e-12)
-    rate, state = streamed(population, activity, stretches)
+    torch.testing.assert_close(module(x), whole, rtol=0, atol=1e-12)
+    rate, state = streamed(module, x, stretches)
     torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
     same_state(state, end)
 
 
 @for_each_partition
 @given(stretches=partitions)
+@example(stretches=[1] * STEPS)
+def test_any_partition_of_a_populations_window(population: Cells, stretches: list[int]) -> None:
+    activity = torch.rand(2, population.in_features, STEPS, dtype=torch.float64)
+    check_partition(population, activity, stretches)
+
+
+@for_each_partition
+@given(stretches=partitions)
+@example(stretches=[1] * STEPS)
 def test_any_partition_of_an_image_layers_window(
     image_layer: GranuleConv2d, stretches: list[int]
 ) -> None:
     frames = torch.rand(2, image_layer.in_channels, STEPS, 4, 6, dtype=torch.float64)
-    whole, end = image_layer.stream(frames)
-    torch.testing.assert_close(image_layer(frames), whole, rtol=0, atol=0)
-    rate, state = streamed(image_layer, frames, stretches)
-    torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
-    same_state(state, end)
-
-
-def test_a_population_step_by_step(population: Cells) -> None:
-    activity = torch.rand(2, population.in_features, 6, dtype=torch.float64)
-    rate, _ = streamed(population, activity, [1] * 6)
-    torch.testing.assert_close(rate, population(activity), rtol=0, atol=1e-12)
+    check_partition(image_layer, frames, stretches)
 
 
 def test_integrate_and_fire_are_a_stream(population: Cells) -> None:
@@ -123,37 +119,29 @@ def traces(module: nn.Module) -> list[Any]:
 
 
 @torch.no_grad()
-def test_state_is_explicit_in_a_population(population: Cells) -> None:
-    activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
-    before = traces(population)
-    _, state = population.stream(activity)
+def check_state_is_explicit(module: Any, x: Tensor) -> None:
+    before = traces(module)
+    _, state = module.stream(x)
     kept = copy.deepcopy(state)
-    first, after_first = population.stream(activity, state)
-    again, after_again = population.stream(activity, state)
+    first, after_first = module.stream(x, state)
+    again, after_again = module.stream(x, state)
     assert torch.equal(first, again)
     same_state(after_first, after_again)
     same_state(state, kept)  # the argument is left alone
-    streamed_anew = population.stream(activity)[0]
-    torch.testing.assert_close(population(activity), streamed_anew, rtol=0, atol=1e-12)
-    tensors, plain = traces(population)
+    torch.testing.assert_close(module(x), module.stream(x)[0], rtol=0, atol=1e-12)
+    tensors, plain = traces(module)
     assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
     assert before[1] == plain
 
 
-@torch.no_grad()
+def test_state_is_explicit_in_a_population(population: Cells) -> None:
+    activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
+    check_state_is_explicit(population, activity)
+
+
 def test_state_is_explicit_in_an_image_layer(image_layer: GranuleConv2d) -> None:
     frames = torch.rand(2, image_layer.in_channels, 4, 4, 6, dtype=torch.float64)
-    before = traces(image_layer)
-    _, state = image_layer.stream(frames)
-    kept = copy.deepcopy(state)
-    first, after_first = image_layer.stream(frames, state)
-    again, after_again = image_layer.stream(frames, state)
-    assert torch.equal(first, again)
-    same_state(after_first, after_again)
-    same_state(state, kept)
-    tensors, plain = traces(image_layer)
-    assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
-    assert before[1] == plain
+    check_state_is_explicit(image_layer, frames)
 
 
 def test_what_the_state_holds() -> None:
