@@ -1,4 +1,4 @@
-"""`compare` and `demo`: a model beside its opponents, as a table and a page."""
+"""`compare` and `demo`: a model and its opponents, as a table and a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from neuroconv.cli.options import ConfigArgument, PageOption, prepare, say
+from neuroconv.compare import compare_and_report, demo
 from neuroconv.training import load_config
 
 
@@ -14,7 +15,8 @@ from neuroconv.training import load_config
 class Compare:
     """Trains the model of a TOML file and its [[opponents]], and writes a table and report.html.
 
-    Overrides as for `train`. Finished runs of the same configuration are not trained again.
+    An option --TABLE.KEY VALUE overrides a key of the file, as for `train`. Finished runs of the
+    same configuration are not trained again.
 
     Example: neuroconv compare configs/mnist_granule.toml --data.root DIR --report mnist/report.html
     """
@@ -27,15 +29,13 @@ class Compare:
     """also fit a linear classifier on the still images' pixels"""
 
     def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
-        from neuroconv.compare import compare_and_report  # draws plots: not loaded for `list`
-
         config = load_config(self.config, overrides)
         prepare(self.report, "--report")
         if not config.opponents:
-            others = "a linear classifier alone" if self.linear else "nobody"
+            opponent = "a linear classifier alone" if self.linear else "nothing"
             say(
                 console,
-                f"no [[opponents]] in {self.config}: its model is compared with {others}. "
+                f"no [[opponents]] in {self.config}: its model is compared with {opponent}. "
                 "configs/mnist_granule.toml shows how to name some",
             )
         compare_and_report(config, output=self.report, title=self.config.stem, linear=self.linear)
@@ -43,16 +43,14 @@ class Compare:
 
 @dataclass(frozen=True)
 class Demo:
-    """The main job on embedded data: trains, counts and compares in under three minutes.
+    """Trains, counts and compares four networks on embedded data, in under three minutes.
 
     Example: neuroconv demo
     """
 
     report: PageOption = Path("report.html")
-    """where the page goes"""
+    """the page"""
 
     def __call__(self, console: Console) -> None:
-        from neuroconv.compare import demo
-
         prepare(self.report, "--report")
         demo(report=self.report)

@@ -1,4 +1,4 @@
-"""What commands share: the kinds of their options, and files that are checked before the work."""
+"""Option types that commands share, their printing, and checks of output files."""
 
 import json
 import os
@@ -14,33 +14,33 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from neuroconv.training import DataConfig, TrainConfig
 
+Item = TypeVar("Item")
+PICTURES = (".svg", ".png", ".pdf")
+
 
 def _shape_option(
-    metavar: str, what: str, axes: int | None = None
+    metavar: str, expected: str, axes: int | None = None
 ) -> PrimitiveConstructorSpec[tuple[int, ...] | None]:
-    """An option of sizes such as 3x224x224, the notation of `neuroconv list`; of any number of
-    axes, or of so many."""
+    """Returns an option of sizes such as 3x224x224, with the given number of axes or any."""
 
-    def read(words: list[str]) -> tuple[int, ...]:
+    def parse(words: list[str]) -> tuple[int, ...]:
         sizes = words[0].split("x")
         well_formed = all(size.isdecimal() and int(size) for size in sizes)
         if not well_formed or len(sizes) != (axes or len(sizes)):
-            raise ValueError(f"{words[0]!r}: expected {what}, such as 3x224x224")
+            raise ValueError(f"{words[0]!r}: expected {expected}, such as 3x224x224")
         return tuple(map(int, sizes))
 
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=read,
+        instance_from_str=parse,
         is_instance=lambda value: value is None or isinstance(value, tuple),
         str_from_instance=lambda value: ["x".join(map(str, value or ()))],
     )
 
 
-Item = TypeVar("Item")
-PICTURES = (".svg", ".png", ".pdf")
-
-# What tyro shows of an option: its metavar, and no "(default: None)".
+# What tyro's help shows of an option: its metavar, and an empty hint instead of "(default: None)".
+_NO_HINT = tyro.conf.arg(help_behavior_hint="")
 FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 PageOption = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 ConfigArgument = Annotated[
@@ -50,50 +50,50 @@ RunArgument = Annotated[
     Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
 ]
 InputShapeOption = Annotated[
-    tuple[int, ...] | None,
-    _shape_option("AxBx...", "the shape of one sample"),
-    tyro.conf.arg(help_behavior_hint=""),
+    tuple[int, ...] | None, _shape_option("AxBx...", "the shape of one sample"), _NO_HINT
 ]
 ImageShapeOption = Annotated[
     tuple[int, int, int] | None,
     _shape_option("CxHxW", "channels x height x width in pixels", axes=3),
-    tyro.conf.arg(help_behavior_hint=""),
+    _NO_HINT,
 ]
 
 
-def track(items: Sequence[Item], what: str) -> Iterable[Item]:
-    """The items, with a bar on a terminal's standard error while they are gone through."""
+def track(items: Sequence[Item], description: str) -> Iterable[Item]:
+    """Iterates over the items, with a progress bar on standard error if that is a terminal."""
     console = Console(stderr=True)
     return progress.track(
-        items, what, console=console, transient=True, disable=not console.is_terminal
+        items, description, console=console, transient=True, disable=not console.is_terminal
     )
 
 
 def say(console: Console, text: str) -> None:
-    """Print as it is: a path keeps its brackets, and stays on one line."""
+    """Prints text as it is: a path keeps its brackets, and stays on one line."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def tell(console: Console, text: str) -> None:
-    """Print prose, broken into lines that fit; no paths."""
+    """Prints prose, wrapped to the width of the console."""
     console.print(text, markup=False, highlight=False)
 
 
-def keys_of_tables() -> str:
-    """The keys of a configuration's tables and their defaults, as in the file."""
-    told = []
+def config_keys() -> str:
+    """Returns the keys of a configuration's tables and their defaults, written as in the file."""
+    lines = []
     for name, table in (("data", DataConfig), ("train", TrainConfig)):
-        keys = []
-        for each in fields(table):
-            known = each.default is not None and each.default is not MISSING
-            keys.append(f"{each.name} = {json.dumps(each.default)}" if known else each.name)
-        told.append(f"Keys of [{name}]: {', '.join(keys)}.")
-    told.append("Keys of [model]: name, one of `neuroconv list`, and those of that model.")
-    return "\n\n    ".join(told)
+        keys = [
+            field.name
+            if field.default is None or field.default is MISSING
+            else f"{field.name} = {json.dumps(field.default)}"
+            for field in fields(table)
+        ]
+        lines.append(f"Keys of [{name}]: {', '.join(keys)}.")
+    lines.append("Keys of [model]: name, one of `neuroconv list`, and the keywords of that model.")
+    return "\n\n    ".join(lines)
 
 
 def prepare_picture(path: Path | None, option: str) -> None:
-    """As `prepare`, for a picture; its ending is its format."""
+    """Does what `prepare` does for a picture, whose suffix names its format."""
     if path is not None and path.suffix not in PICTURES:
         raise ValueError(
             f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
@@ -103,7 +103,11 @@ def prepare_picture(path: Path | None, option: str) -> None:
 
 
 def prepare(path: Path | None, option: str) -> None:
-    """Makes the folder of an output file, and refuses the file, before the work and not after."""
+    """Creates the folder of an output file, before the work rather than after it.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     if path is None:
         return
     problem = "it is a folder" if path.is_dir() else ""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ from neuroconv.cli.options import (
     ConfigArgument,
     FileOption,
     RunArgument,
-    keys_of_tables,
+    config_keys,
     prepare,
     say,
 )
@@ -59,8 +59,8 @@ class Train:
             _print_runs(results, self.json, console)
 
 
-# Made of the tables themselves, that no key is missing.
-Train.__doc__ = (Train.__doc__ or "").replace("{keys}", keys_of_tables())
+# Inserted from the tables themselves, so that no key is missing.
+Train.__doc__ = (Train.__doc__ or "").replace("{keys}", config_keys())
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Resume:
     """
 
     run: RunArgument
-    """a run folder that `neuroconv train` made"""
+    """a run folder of `neuroconv train`"""
 
     def __call__(self, console: Console) -> None:
         with launched() as ranks:
@@ -82,13 +82,13 @@ class Resume:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Rebuilds a finished run's model from its folder and scores its best weights anew.
+    """Rebuilds a finished run's model from its folder and scores its best weights.
 
     Example: neuroconv evaluate runs/granule_convnet-20250131-120000-seed0 --split val
     """
 
     run: RunArgument
-    """a run folder that `neuroconv train` made"""
+    """a run folder of `neuroconv train`"""
     split: Literal["val", "test"] = "test"
     """the images to score it on"""
 
@@ -102,44 +102,38 @@ class Evaluate:
 
 
 def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) -> None:
+    """Prints the runs and their mean, and writes both to a JSON file if there is a path."""
     table = Table("model", "seed", "parameters", "best epoch", "validation", "test", "s/epoch")
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    for each in runs:
+    for run in runs:
         table.add_row(
-            each.name,
-            str(each.seed),
-            f"{each.parameters:,}",
-            str(each.best_epoch),
-            f"{each.val_accuracy:.2%}",
-            f"{each.test_accuracy:.2%}",
-            f"{each.seconds_per_epoch:.1f}",
+            run.name,
+            str(run.seed),
+            f"{run.parameters:,}",
+            str(run.best_epoch),
+            f"{run.val_accuracy:.2%}",
+            f"{run.test_accuracy:.2%}",
+            f"{run.seconds_per_epoch:.1f}",
         )
     console.print(table)
-    for each in runs:
-        say(console, f"run: {each.run_dir}")
-    mean = mean_interval([each.test_accuracy for each in runs])
-    if mean.half_width is not None:
+    for run in runs:
+        say(console, f"run: {run.run_dir}")
+    accuracy = mean_interval([run.test_accuracy for run in runs])
+    if accuracy.half_width is not None:
         say(
             console,
-            f"test accuracy {mean.mean:.2%} ± {mean.half_width:.2%} "
+            f"test accuracy {accuracy.mean:.2%} ± {accuracy.half_width:.2%} "
             f"(mean over {len(runs)} seeds, 95 % interval)",
         )
-        if len(runs) == 2:
-            say(
-                console,
-                "two seeds tell little of the spread: three make it 3.6 times narrower",
-            )
+    if len(runs) == 2:
+        say(console, "two seeds say little about the spread: three narrow the interval 3.6 times")
     if path is not None:
-        numbers = {
-            "runs": [_plain(asdict(each)) for each in runs],
-            "test_accuracy_fraction_mean": mean.mean,
-            "test_accuracy_fraction_95_half_width": mean.half_width,
+        results = {
+            "runs": [asdict(run) for run in runs],
+            "test_accuracy_fraction_mean": accuracy.mean,
+            "test_accuracy_fraction_95_half_width": accuracy.half_width,
         }
-        path.write_text(json.dumps(numbers, indent=2) + "\n")
+        path.write_text(json.dumps(results, indent=2, default=str) + "\n")
         say(console, f"written to {path}")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}

@@ -35,19 +35,19 @@ class List:
         table.columns[1].justify = "right"
         for name in names:
             with torch.device("meta"):
-                size = count_parameters(create_model(name))
+                parameters = count_parameters(create_model(name))
             summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
-            table.add_row(name, f"{size:,}", "x".join(map(str, image_shape(name))), summary)
+            table.add_row(name, f"{parameters:,}", "x".join(map(str, image_shape(name))), summary)
         console.print(table)
         say(console, f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
 
 
 @dataclass(frozen=True)
 class Match:
-    """Finds the width that gives an opponent as many parameters as a model has, but no more.
+    """Finds the width that gives an opponent as many parameters as a model has, or just fewer.
 
     With --by flops the opponent costs as many FLOPs an image instead: two for each multiply-add of
-    the convolutions, matrix products and Fourier transforms that run; all else is not counted.
+    the convolutions, matrix products and Fourier transforms that run; nothing else is counted.
 
     Example: neuroconv match granule_convnet --opponent mlp
 
@@ -59,7 +59,7 @@ class Match:
     opponent: Annotated[str, tyro.conf.arg(metavar="NAME")] = "plain_cnn"
     """a zoo model with a free width"""
     by: Literal["parameters", "flops"] = "parameters"
-    """what the two are to have in equal amount"""
+    """the quantity that the two have in equal amount"""
     image_shape: ImageShapeOption = None
     """the image, such as 3x32x32 (default: the model's own)"""
 
@@ -68,33 +68,34 @@ class Match:
             if name in CELL_CLASSES:
                 raise ValueError(
                     f"{name} is a cell, and `match` takes models of the zoo: "
-                    f"{', '.join(list_models())}; `neuroconv cells` counts cells"
+                    f"{', '.join(list_models())}; `neuroconv profile {name}` counts a cell"
                 )
         defaults = inspect.signature(get_builder(self.name)).parameters
-        task = {  # the opponent is built for the very task of the model
+        task = {  # the opponent is built for the same task as the model
             "image_shape": self.image_shape or image_shape(self.name),
             "num_classes": defaults["num_classes"].default,
             "time_steps": defaults["time_steps"].default,
         }
-        match = match_flops if self.by == "flops" else match_parameters
-        keywords = match(self.opponent, self._amount(self.name, task), **task)
-        width = f" with width={keywords['width']}"
-        for name, words, own in ((self.name, "", task), (self.opponent, width, keywords)):
-            line = f"{name}{words}: {_parameters(name, own):,} parameters"
-            if self.by == "flops":
-                line += f", {count_flops(name, **own):,} FLOPs an image"
-            say(console, line)
+        if self.by == "flops":
+            keywords = match_flops(self.opponent, count_flops(self.name, **task), **task)
+        else:
+            keywords = match_parameters(self.opponent, _parameters(self.name, **task), **task)
+        say(console, self._sizes(self.name, task))
+        say(console, self._sizes(self.opponent, keywords, f" with width={keywords['width']}"))
 
-    def _amount(self, name: str, keywords: dict[str, Any]) -> int:
-        return count_flops(name, **keywords) if self.by == "flops" else _parameters(name, keywords)
+    def _sizes(self, name: str, keywords: dict[str, Any], width: str = "") -> str:
+        sizes = f"{name}{width}: {_parameters(name, **keywords):,} parameters"
+        if self.by == "flops":
+            sizes += f", {count_flops(name, **keywords):,} FLOPs an image"
+        return sizes
 
 
-def _parameters(name: str, keywords: dict[str, Any]) -> int:
+def _parameters(name: str, **keywords: Any) -> int:
     with torch.device("meta"):
         return count_parameters(create_model(name, **keywords))
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
-    """The image that a model is built for by default: (channels, height, width)."""
+    """Returns the default image of a model: (channels, height, width)."""
     shape = inspect.signature(get_builder(name)).parameters["image_shape"].default
     return (shape[0], shape[1], shape[2])
