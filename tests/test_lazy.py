@@ -8,7 +8,6 @@ import sys
 import pytest
 
 import neuroconv
-from neuroconv.cli.main import _COMMANDS
 
 SLOW = ("torchvision", "matplotlib", "scipy", "sklearn", "fvcore", "neuroconv.brain")
 
@@ -46,11 +45,3 @@ def test_public_names_are_those_of_their_parts() -> None:
     assert neuroconv.zoo is importlib.import_module("neuroconv.zoo")
     with pytest.raises(AttributeError, match="no attribute 'Granul'"):
         _ = neuroconv.Granul
-
-
-@pytest.mark.parametrize("name", _COMMANDS)
-def test_help_says_of_a_command_what_it_says_itself(name: str) -> None:
-    command = _COMMANDS[name]
-    kind = getattr(importlib.import_module(f"neuroconv.cli.{command.module}"), command.kind)
-    first_paragraph = " ".join(kind.__doc__.split("\n\n")[0].split())
-    assert command.summary == first_paragraph

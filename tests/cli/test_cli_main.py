@@ -1,0 +1,224 @@
+"""The command line as a user meets it: the overview, help, and one message for a mistake."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import neuroconv
+from neuroconv.cli.main import COMMANDS
+from neuroconv.neurons import CELL_CLASSES
+from neuroconv.training import DataConfig, TrainConfig
+from neuroconv.zoo import list_models
+from tests.cli.small import SMALL
+from tests.commands import Call
+
+PROJECT = Path(__file__).resolve().parents[2]
+DIGITS = str(PROJECT / "configs" / "digits_granule.toml")
+
+
+def test_python_m_runs_the_same_command_line() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "neuroconv", "--version"],
+        capture_output=True, text=True, timeout=120, check=True, cwd=PROJECT,
+    )  # fmt: skip
+    assert process.stdout == f"neuroconv {neuroconv.__version__}\n"
+
+
+# --- help
+
+
+def test_the_overview_lists_each_command_with_its_summary(call: Call) -> None:
+    status, out, _ = call("--help")
+    assert status == 0
+    assert re.findall(r"^  (\w+)  +\S", out, flags=re.MULTILINE) == list(COMMANDS)
+    for module, kind in COMMANDS.values():
+        command = getattr(importlib.import_module(f"neuroconv.cli.{module}"), kind)
+        assert " ".join(command.__doc__.partition("\n\n")[0].split()) in out
+    assert "neuroconv COMMAND --help" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example_that_holds(call: Call, command: str) -> None:
+    status, out, err = call(command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: neuroconv {command} ")
+    assert "None" not in out
+    examples = re.findall(r"^Example: (neuroconv .*)$", out, flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        _, name, *words = shlex.split(example)
+        assert name == command
+        for word in words:
+            if word.startswith("--") and "." not in word:
+                assert f"{word} " in out
+            if word.endswith(".toml"):
+                assert (PROJECT / word).is_file()
+
+
+def test_help_of_train_names_every_key(call: Call) -> None:
+    _, out, _ = call("train", "--help")
+    assert {field.name for table in (DataConfig, TrainConfig) for field in fields(table)} <= set(
+        re.findall(r"\w+", out)
+    )
+    assert "batch_size = 128" in out
+
+
+# --- mistakes: status 2 and one message, which names the value, the expected form and the fix
+
+
+def refused(call: Call, *words: str) -> str:
+    """Returns the one message of a command that does nothing else, on one line."""
+    status, out, err = call(*words)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    if err.startswith("error: "):
+        assert err.count("\n") == 1
+    else:  # tyro's, in a box
+        assert err.count("For full helptext") == 1
+    return " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["expected one of", *COMMANDS, "neuroconv --help"]),
+        (["trian", DIGITS], ["'trian'", "did you mean 'train'", "expected one of", *COMMANDS]),
+        (["--hlep"], ["'--hlep'", "expected one of"]),
+        (["list", "zzz*"], ["'zzz*'", *list_models()]),
+        (["list", "gra*", "lenet5"], ["'lenet5'", "neuroconv list --help"]),
+        (["match", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
+        (["match", "lenet5", "--opponent", "resnet18"], ["'resnet18'", "'width'", "plain_cnn"]),
+        (["match", "granule"], ["granule is a cell", "neuroconv profile granule"]),
+        (["match", "lenet5", "--opponent", "golgi"], ["golgi is a cell", *list_models()]),
+        (["resume"], ["RUN", "a run folder"]),
+        (["resume", "nowhere"], ["nowhere is not a run", "config.toml", "`neuroconv train`"]),
+        (["evaluate", "."], [". is not a run", "expected a folder"]),
+        (["evaluate", ".", "--split", "train"], ["'train'", "--split", "'val', 'test'"]),
+        (["cells", "nosuch"], ["'nosuch'", "expected one of", *CELL_CLASSES]),
+        (["cells", "granule", "golgi"], ["'golgi'", "neuroconv cells --help"]),
+        (["cells", "--json", "."], ["--json .", "it is a folder", "the name of a file"]),
+        (["demo", "--report", "."], ["--report .", "it is a folder", "the name of a file"]),
+        (["operators", "nothing"], ["no operator matches 'nothing'"]),
+    ],
+)
+def test_mistakes(call: Call, words: list[str], parts: list[str]) -> None:
+    message = refused(call, *words)
+    assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["no name", "expected names such as: granule purkinje"]),
+        ([""], ["an empty name"]),
+        (["granul"], ["'granul'", "did you mean granule_convnet", "or a cell: granule, purkinje"]),
+        (["nothing*"], ["'nothing*' matches none of", "granule_convnet"]),
+        (["linear", "--image-shape", "1", "28"], ["--image-shape", "'1'", "3x224x224"]),
+        (["linear", "--image-shape", "1x28"], ["'1x28'", "channels x height x width", "3x224x224"]),
+        (["linear", "--image-shape", "1x0x28"], ["'1x0x28'", "channels x height x width"]),
+        (["linear", "--image-shape", "1x-2x28"], ["'1x-2x28'", "channels x height x width"]),
+        (["torch.nn:ReLU", "--input-shape", "4x"], ["'4x'", "such as 3x224x224"]),
+        (["granule", "--neurons", "0"], ["--neurons 0", "an integer of at least 1"]),
+        (["granule", "--neurons", "few"], ["--neurons", "'few'", "INT"]),
+        (["linear", "--batch", "-1"], ["--batch -1", "an integer of at least 1"]),
+        (["golgi", "--variant", "dettmers2015"], ["'dettmers2015'", "'golgi' has 'literature' al"]),
+        (["golgi", "--variant", "mine"], ["'mine'", "--variant", "dettmers2015", "literature"]),
+        (["granule", "--counter", "mine"], ["'mine'", "--counter", "'fvcore'"]),
+        (["granule", "--jsn", "x"], ["'--jsn x'", "neuroconv profile --help"]),
+        (["granule", "--json", "file/x.json"], ["--json file/x.json", "the name of a file in a"]),
+        (["granule", "--plot", "roofline.svg"], ["meta runs nothing: add --device"]),
+        (["granule", "--device", "cpu", "--plot", "a.txt"], ["the ending '.txt' is no picture"]),
+        (["granule_convnet", "--mode", "valid"], ["--mode is for a cell"]),
+        (["granule_convnet", "--neurons", "5"], ["--neurons is for a cell"]),
+        (["granule", "--image-shape", "3x8x8"], ["--image-shape is for a model of the zoo"]),
+        (["granule", "--input-shape", "4"], ["--input-shape is for a module:Class"]),
+        (["mine:Mine"], ["give the shape of one sample"]),
+        (["nowhere:Mine", "--input-shape", "4"], ["No module named 'nowhere'"]),
+        (["torch.nn:Conv2d", "--input-shape", "4"], ["takes no arguments"]),
+        (["torch:get_default_dtype", "--input-shape", "4"], ["expected an nn.Module"]),
+        (["torch.nn:LSTMCell", "--input-shape", "4"], ["torch.nn:LSTMCell", "no arguments"]),
+        (
+            ["purkinje", "--neurons", "100000000", "--device", "cpu"],
+            ["100,", "numbers to hold on cpu", "count with --device meta"],
+        ),
+    ],
+)
+def test_mistakes_in_profile(
+    call: Call, tmp_path: Path, words: list[str], parts: list[str]
+) -> None:
+    (tmp_path / "file").touch()  # so that no folder can have its name
+    message = refused(call, "profile", *words)
+    assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--model.name", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
+        (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean widths", "strides"]),
+        (["--model.kernel_size", "[0, 4]"], ["kernel_size=(0, 4)", "expected positive integers"]),
+        (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
+        (["--train.epoch", "3"], ["epoch = 3", "did you mean 'epochs'", "batch_size"]),
+        (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer, at least 1"]),
+        (["--train.epochs=0"], ["epochs = 0", "expected an integer, at least 1"]),
+        (["--train.epochs"], ["--train.epochs has no value", "--train.epochs VALUE"]),
+        (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
+        (["--trian.epochs", "3"], ["'trian'", "did you mean 'train'", "model, data, train"]),
+        (["--epochs", "3"], ["'--epochs 3'", "did you mean --train.epochs VALUE?"]),
+        (["--image-size=8"], ["did you mean --data.image_size VALUE?"]),
+        (["--nonsense"], ["'--nonsense'", "neuroconv train --help"]),
+        (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
+        (["--train.output", "file/runs"], ["file", "expected a path"]),
+        (["--json", "file/x.json"], ["--json file/x.json", "expected the name of a file"]),
+        (["--data.name", "digit"], ["'digit'", "did you mean 'digits'", "imagenette"]),
+        (["--data.encoding", "morse"], ["'morse'", "repeat, poisson, saccade, none"]),
+        (["--data.train_limit", "3"], ["train_limit=3", "10 (one image for each class) to 1257"]),
+        (
+            ["--data.name", "folder", "--data.root", "nowhere"],
+            ["nowhere", "is not a folder", "ROOT/{train,val}/CLASS/*.jpg", "--data.root ROOT"],
+        ),
+        (
+            ["--data.name", "folder", "--data.root", "empty"],
+            ["empty/train", "no valid file for the classes cat, dog", ".jpg", "Put images there"],
+        ),
+    ],
+)
+def test_mistakes_in_train(call: Call, tmp_path: Path, words: list[str], parts: list[str]) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (tmp_path / "empty" / folder).mkdir(parents=True)
+    message = refused(call, "train", DIGITS, *words)
+    assert [part for part in parts if part not in message] == []
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (None, ["config.toml: cannot be read", "expected a TOML file"]),
+        (SMALL + "x = = 1\n", ["config.toml: not valid TOML", "line 21"]),
+        (SMALL.replace("[train]", "[trian]"), ["[trian]", "did you mean 'train'"]),
+        (SMALL.replace("batch_size", "batchsize"), ["batchsize = 20", "mean 'batch_size'"]),
+        (SMALL.replace("= 20", '= "20"'), ["batch_size = '20'", "an integer, at least 1"]),
+        (SMALL.replace("epochs = 2\n", ""), ["[train] has no epochs", "an integer, at least 1"]),
+        (
+            SMALL.replace("match = ", "match = 1 #"),
+            ["match = 1", 'expected "parameters" or "flops"'],
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_mistakes_in_the_file(
+    call: Call, tmp_path: Path, command: str, text: str | None, parts: list[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "config.toml").write_text(text)
+    message = refused(call, command, "config.toml")
+    assert [part for part in parts if part not in message] == []

@@ -1,0 +1,160 @@
+"""`list`, `match`, `train`, `resume`, `evaluate` and `compare` in small."""
+
+import inspect
+import json
+import re
+import shlex
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroconv.comparison import count_flops
+from neuroconv.training import RunResult, load_config, read_result
+from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
+from tests.cli.small import SMALL
+from tests.commands import Call, status_of
+
+ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
+
+
+def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
+    status, out, err = call("list")
+    assert (status, err) == (0, "")
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in out.splitlines()
+        if line.startswith("│")
+    ]
+    assert sorted(name for name, *_ in rows) == list_models()
+    for name, parameters, _, summary in rows:
+        assert summary == (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
+        if name in ("granule_convnet", "lenet5"):
+            assert parameters == f"{count_parameters(create_model(name)):,}"
+    cells = "cells for `neuroconv profile`: granule, purkinje, deep_nuclear, golgi, pyramidal"
+    assert out.splitlines()[-1] == cells
+
+
+def test_list_takes_a_wildcard(call: Call) -> None:
+    _, out, _ = call("list", "cerebellum*")
+    assert {name for name in list_models() if re.search(rf"\b{name}\b", out)} == {
+        "cerebellum_base", "cerebellum_small", "cerebellum_tiny"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["parameters", "flops"])
+def test_match_finds_the_largest_width_that_is_no_larger(call: Call, by: str) -> None:
+    def amount(name: str, **keywords: Any) -> int:
+        if by == "flops":
+            return count_flops(name, **keywords)
+        return count_parameters(create_model(name, **keywords))
+
+    status, out, _ = call("match", "granule_convnet", "--by", by)
+    assert status == 0
+    unit = {"parameters": "parameters", "flops": "FLOPs an image"}[by]
+    target, matched = (
+        int(number.replace(",", "")) for number in re.findall(rf"([\d,]+) {unit}", out)
+    )
+    (width,) = map(int, re.findall(r"width=(\d+)", out))
+    assert target == amount("granule_convnet")
+    shape = {"image_shape": (1, 28, 28), "time_steps": 5}  # granule_convnet's own
+    smaller, larger = (amount("plain_cnn", width=width + more, **shape) for more in (0, 1))
+    assert smaller == matched <= target < larger
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, str, Path]:
+    """A run of one step, what was printed, and the file of results."""
+    folder = tmp_path_factory.mktemp("trained")
+    file, config = folder / "results.json", folder / "small.toml"
+    config.write_text(SMALL)
+    out = StringIO()
+    with redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        words = ["--train.output", str(folder / "[runs]"), "--json", str(file)]
+        assert status_of("train", str(config), *ONE_STEP, *words) == 0
+    (run,) = (folder / "[runs]").iterdir()
+    return read_result(run), out.getvalue(), file
+
+
+def test_train_overrides_the_file_and_writes_its_results(
+    trained: tuple[RunResult, str, Path],
+) -> None:
+    result, out, file = trained
+    assert result.steps == 1
+    assert f"run: {result.run_dir}" in out.splitlines()  # whole, even on a narrow screen
+    assert f"{result.test_accuracy:.2%}" in out
+    config = load_config(result.run_dir / "config.toml")
+    assert (config.train.max_steps, config.train.batch_size) == (1, 20)
+    numbers = json.loads(file.read_text())
+    (run,) = numbers["runs"]
+    assert run["run_dir"] == str(result.run_dir)
+    assert run["test_accuracy"] == numbers["test_accuracy_fraction_mean"] == result.test_accuracy
+    assert numbers["test_accuracy_fraction_95_half_width"] is None  # a single seed
+
+
+def test_evaluate_repeats_the_runs_scores(call: Call, trained: tuple[RunResult, str, Path]) -> None:
+    result = trained[0]
+    status, out, _ = call("evaluate", result.run_dir)
+    assert status == 0
+    assert out == (
+        f"test: accuracy {result.test_accuracy:.2%}, cross entropy {result.test_loss:.4f} nats, "
+        "360 images\n"
+    )
+    _, out, _ = call("evaluate", result.run_dir, "--split", "val")
+    assert out.startswith(f"val: accuracy {result.val_accuracy:.2%}")
+    assert out.endswith("180 images\n")
+
+
+def test_resume_of_a_finished_run_reads_it(
+    call: Call, trained: tuple[RunResult, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("nothing should be trained here")
+
+    monkeypatch.setattr("neuroconv.training.runs.train", fail)
+    status, out, _ = call("resume", trained[0].run_dir)
+    assert status == 0
+    assert f"{trained[0].test_accuracy:.2%}" in out
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+
+    def interrupt(bar: Any, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("neuroconv.training.loop.TrainingBar.epoch", interrupt)
+        status, _, err = call("train", "small.toml")
+    assert status == 130
+    assert "Traceback" not in err
+    (command,) = re.findall(r"interrupted with 1 epochs? finished; continue with: (.*)\n", err)
+    program, *words = shlex.split(command)
+    assert program == "neuroconv"
+    status, out, _ = call(*words)
+    assert status == 0
+    finished = read_result(words[-1])
+    assert [record["epoch"] for record in finished.history] == [1, 2]
+    assert f"{finished.test_accuracy:.2%}" in out
+
+
+def test_compare_writes_the_page_and_its_numbers(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+    status, out, _ = call(
+        "compare", "small.toml", *ONE_STEP, "--report", "made/here/page.html", "--no-linear"
+    )
+    assert status == 0
+    folder = tmp_path / "made" / "here"
+    numbers = json.loads((folder / "comparison.json").read_text())
+    granule, cnn = numbers["models"]
+    assert 0 < cnn["parameters_trained"] <= granule["parameters_trained"]
+    assert f"{granule['parameters_trained']:,}" in out
+    assert "<html" in (folder / "page.html").read_text()
+    assert str(folder / "page.html") in out
+    config = load_config(folder / "comparison.toml")
+    assert (config.train.max_steps, len(config.opponents)) == (1, 1)
