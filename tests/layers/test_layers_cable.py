@@ -311,25 +311,6 @@ def test_diffusion_leaves_the_layer_as_it_was_built() -> None:
     assert torch.equal(fresh.weight, weight)
 
 
-def test_diffusion_on_meta_in_bf16_compiled_and_exported() -> None:
-    with torch.device("meta"):
-        on_meta = DendriticConv(2, (6, 4), (3, 4, 5))
-        on_meta.diffuse(CABLES[0], hold=True)
-    assert on_meta.weight.is_meta
-    layer = DendriticConv(2, (6, 4), (3, 4, 5))
-    layer.diffuse(CABLES[0], hold=True)
-    sheet = torch.randn(3, 2, 5, 6, 4)
-    with torch.no_grad():
-        potential = layer(sheet)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded = layer(sheet)
-        torch.testing.assert_close(rounded.float(), potential, rtol=0, atol=0.03)
-        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(sheet), potential)
-        exported = torch.export.export(layer, (sheet,)).module()
-        torch.testing.assert_close(exported(sheet), potential)
-
-
 # Mistakes
 
 

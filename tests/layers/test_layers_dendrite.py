@@ -5,26 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from neuroconv.flops import count_exact
-from neuroconv.kernels.conv import Backend, Mode
+from neuroconv.kernels.conv import Mode
 from neuroconv.layers import Cable, DendriticConv, DendriticRate, dendritic_conv
-
-
-@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
-@pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
-def test_gradcheck_conv(mode: Mode, backend: Backend) -> None:
-    layer = DendriticConv(2, (3, 3), (2, 3, 2), mode, backend).double()
-    assert layer.bias is not None
-    torch.nn.init.normal_(layer.bias)
-    sheet = torch.randn(2, 2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
-
-    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        parameters = {"weight": weight, "bias": bias}
-        return torch.func.functional_call(layer, parameters, (x,))
-
-    assert torch.autograd.gradcheck(run, (sheet, layer.weight, layer.bias))
 
 
 @pytest.mark.parametrize(
@@ -100,24 +83,6 @@ def test_rate_of_either_layout(reduction: Any, linear: bool, sites: int) -> None
     for first, second in zip(*results, strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=1e-15)
     assert results[1][0].stride(0) == 1  # and so it stays
-
-
-@pytest.mark.parametrize("linear", [False, True])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
-@pytest.mark.parametrize("sites", [5, 1])
-def test_rate_states_what_it_costs(reduction: Any, linear: bool, sites: int) -> None:
-    layer, potential = DendriticRate(reduction, linear), torch.zeros(2, 3, 4, sites, 6)
-    (cost,) = layer.closed_form(potential.shape)
-    assert cost.pointwise == sum(count_exact(layer, potential).flops.values())
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
-def test_gradcheck_rate_away_from_kinks(reduction: Any) -> None:
-    # A permutation of distinct values, none near zero: neither the rectifier nor the maximum turns.
-    values = (torch.randperm(2 * 2 * 3 * 4 * 2).double() - 47.5) / 10
-    potential = values.view(2, 2, 3, 4, 2).requires_grad_()
-    assert torch.autograd.gradcheck(DendriticRate(reduction), potential)
-    assert torch.autograd.gradcheck(DendriticRate(reduction, linear=True), potential)
 
 
 @pytest.mark.parametrize(

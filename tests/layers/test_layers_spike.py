@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from neuroconv.flops.exact import count_exact
 from neuroconv.layers.spike import DendriticSpike, dendritic_spike
 
 OPEN = -1e9  # a threshold that every potential passes
@@ -139,13 +138,6 @@ def test_monotone_in_pull(
     assert (most <= x.max()).all()
 
 
-@pytest.mark.parametrize("reach", [None, 2, 3])
-@pytest.mark.parametrize(("pull", "softness"), [(1.0, 0.0), (0.6, 0.0), (1.0, 0.8), (0.6, 0.8)])
-def test_gradcheck_of_the_formula(pull: float, softness: float, reach: int | None) -> None:
-    x = distinct(2, 3, 4, 2).requires_grad_()
-    assert torch.autograd.gradcheck(DendriticSpike(pull, 0.3, softness=softness, reach=reach), x)
-
-
 @pytest.mark.parametrize("reach", [None, 2])
 @pytest.mark.parametrize("signal", ["max", "essay"])
 def test_gradcheck_of_learned_pull_and_threshold(signal: Any, reach: int | None) -> None:
@@ -159,7 +151,7 @@ def test_gradcheck_of_learned_pull_and_threshold(signal: Any, reach: int | None)
         parameters = {"pull_logit": logit, "threshold": threshold}
         return torch.func.functional_call(layer, parameters, (x,))
 
-    assert torch.autograd.gradcheck(run, (layer.pull_logit, layer.threshold))
+    assert torch.autograd.gradcheck(run, (layer.pull_logit, layer.threshold), fast_mode=True)
     fixed = DendriticSpike(0.7, 0.3, softness=0.8, reach=reach)
     torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-7)
     assert len(list(layer.parameters())) == 2
@@ -255,58 +247,6 @@ def test_layout_in_memory_is_kept(signal: Any, softness: float, reach: int | Non
     assert gradient.stride() == inner.stride()
     torch.testing.assert_close(layer(sheet.expand(2, *sheet.shape))[1], wanted)
     torch.testing.assert_close(layer(sheet[:, :, 1::2])[:, :, 0], wanted[:, :, 1])
-
-
-@pytest.mark.parametrize("keywords", [{}, {"softness": 0.5}, {"pull": 0.5}, {"pull": 0.0}])
-@pytest.mark.parametrize("reach", [None, 1, 2, 3])
-@pytest.mark.parametrize("signal", ["max", "essay"])
-def test_closed_form(keywords: Any, reach: int | None, signal: Any) -> None:
-    layers = [DendriticSpike(reach=reach, signal=signal, **keywords)]
-    if 0 < keywords.get("pull", 1.0) < 1:
-        layers.append(DendriticSpike(reach=reach, signal=signal, learn_pull=True, **keywords))
-        layers.append(DendriticSpike(softness=1.0, learn_pull=True, learn_threshold=True, pull=0.5))
-    for layer in layers:
-        x = torch.randn(2, 3, 2, 4, 3)
-        (cost,) = layer.closed_form(x.shape)
-        counts = count_exact(layer, x, device="meta")
-        assert cost.pointwise == sum(counts.flops.values())
-        assert not counts.uncounted
-        assert not counts.macs
-
-
-MAKES: list[dict[str, Any]] = [
-    {},
-    {"pull": 0.5, "reach": 2, "signal": "essay"},
-    {"pull": 0.5, "softness": 0.5, "learn_pull": True, "learn_threshold": True},
-    {"pull": 0.5, "reach": 3, "learn_pull": True, "signal": "essay"},
-]
-
-
-@pytest.mark.parametrize("keywords", MAKES)
-def test_meta_autocast_compile_and_export(keywords: Any) -> None:
-    layer = DendriticSpike(**keywords)
-    x = torch.randn(2, 3, 2, 5, 4)
-    with torch.device("meta"):
-        made = DendriticSpike(**keywords)
-    assert made(x.to("meta")).shape == x.shape
-    with torch.autocast("cpu", torch.bfloat16):
-        half = layer(x.bfloat16())
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), layer(x), rtol=2e-2, atol=2e-2)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    gradients = []
-    for run in (layer, compiled):
-        ours = batch_innermost(x).requires_grad_()
-        result = run(ours)
-        torch.testing.assert_close(result, layer(x))
-        gradients.append(torch.autograd.grad(result.square().sum(), ours)[0])
-    torch.testing.assert_close(gradients[1], gradients[0])
-    batch = {0: torch.export.Dim("batch", min=2)}
-    for given_x in (x, batch_innermost(x)):
-        exported = torch.export.export(layer, (given_x,), dynamic_shapes=(batch,)).module()
-        more = torch.cat([x, -x, x])
-        more = more if given_x is x else batch_innermost(more)
-        torch.testing.assert_close(exported(more), layer(more))
 
 
 @pytest.mark.parametrize(

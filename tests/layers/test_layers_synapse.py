@@ -8,11 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from neuroconv.flops import count_exact
 from neuroconv.layers import DenseSynapses, SparseSynapses
-from neuroconv.layers.wiring import dale_signs, sparse_wiring
+from neuroconv.layers.wiring import dale_signs
 
 KINDS = ("sparse", "dense")
 COMBINATIONS = list(product(KINDS, (False, True), (False, True), (1, 3)))
@@ -67,43 +65,12 @@ def test_equals_a_scalar_loop(kind: str, dale: bool, vesicles: bool, transmitter
                 for axon in range(5)
             )
         assert sheet[b, channel, t, p, d].item() == pytest.approx(wanted, abs=1e-13)
-
-
-@every
-def test_the_weights_that_act(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
-    layer = wild(synapses(kind, dale, vesicles, transmitters))
     weight = layer.effective_weight()
     assert weight.shape == ((2 * transmitters, 5) if kind == "sparse" else (10 * transmitters, 5))
     for row, column in np.ndindex(*weight.shape):
         axon = int(WIRING[row // transmitters, column]) if kind == "sparse" else column
         wanted = weight_by_formula(layer, row, column, axon)
         assert weight[row, column].item() == pytest.approx(wanted, abs=1e-15)
-
-
-@every
-def test_gradcheck(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
-    layer = wild(synapses(kind, dale, vesicles, transmitters))
-    names = [name for name, _ in layer.named_parameters()]
-    assert names == (["vesicles", "receptors"] if vesicles else ["weight"])
-    activity = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
-
-    def run(x: Tensor, *weights: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(run, (activity, *layer.parameters()), fast_mode=True)
-
-
-@every
-def test_closed_form_equals_the_exact_counter(
-    kind: str, dale: bool, vesicles: bool, transmitters: int
-) -> None:
-    layer, activity = synapses(kind, dale, vesicles, transmitters), torch.zeros(4, 5, 3)
-    (cost,) = layer.closed_form(activity.shape)
-    counts = count_exact(layer, activity)
-    assert counts.uncounted == {}
-    assert dict(cost.macs) == counts.macs
-    assert cost.pointwise == sum(counts.flops.values())
-    assert cost.synapses == (10 if kind == "sparse" else 50)
 
 
 def test_closed_forms_by_hand() -> None:
@@ -125,56 +92,10 @@ def test_closed_forms_by_hand() -> None:
 
 
 @every
-def test_compiles_and_exports(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
-    layer = synapses(kind, dale, vesicles, transmitters)
-    activity = torch.randn(3, 5, 4)
-    torch._dynamo.reset()
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(activity), layer(activity))
-    exported = torch.export.export(layer, (activity,)).module()
-    torch.testing.assert_close(exported(activity), layer(activity))
-
-
-@every
-def test_on_meta(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
-    activity = torch.zeros(2, 5, 4)
-    layer = synapses(kind, dale, vesicles, transmitters)
-    on_meta = layer.to("meta")(activity.to("meta"))
-    assert on_meta.is_meta
-    assert on_meta.shape == (2, 2 * transmitters, 4, 3, 2)
-    with torch.device("meta"):
-        signs = dale_signs(5, 0.8, 0) if dale else None
-        if kind == "sparse":
-            wiring = sparse_wiring(5, 2, 5, (3, 2), claw=False, seed=0)
-            built: Any = SparseSynapses(
-                wiring, 5, (3, 2), signs=signs, vesicles=vesicles, transmitters=transmitters
-            )
-        else:
-            built = DenseSynapses(
-                5, 2, (3, 2), 5, signs=signs, vesicles=vesicles, transmitters=transmitters
-            )
-    assert built(activity.to("meta")).shape == on_meta.shape
-    assert {k: v.shape for k, v in built.state_dict().items()} == {
-        k: v.shape for k, v in layer.state_dict().items()
-    }
-
-
-@every
 def test_the_batch_is_innermost(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
     """As `dendritic_conv` reads it: neurons, dendrites, sites, steps, batch, without a copy."""
     sheet = synapses(kind, dale, vesicles, transmitters)(torch.randn(3, 5, 4))
     assert sheet.permute(1, 4, 3, 2, 0).is_contiguous()
-
-
-@every
-def test_bf16_autocast(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
-    layer = synapses(kind, dale, vesicles, transmitters)
-    activity = torch.rand(3, 5, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = layer(activity)
-    full = layer(activity)
-    assert (half.float() - full).abs().max() < 0.02 * full.abs().max()
-    assert layer.bfloat16()(activity.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,16 +105,6 @@ def test_one_transmitter_of_free_weights_is_the_plain_layer(kind: str) -> None:
     }
     wanted = {"weight": (2, 5), "wiring": (2, 5)} if kind == "sparse" else {"weight": (10, 5)}
     assert state == wanted
-
-
-@every
-def test_state_dict_round_trip(kind: str, dale: bool, vesicles: bool, transmitters: int) -> None:
-    first, second = (synapses(kind, dale, vesicles, transmitters) for _ in range(2))
-    if dale:
-        second.signs.neg_()
-    second.load_state_dict(first.state_dict())
-    activity = torch.randn(2, 5, 3)
-    assert torch.equal(first(activity), second(activity))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,202 @@
+"""What every stage owes: its stated cost, gradients, half precision, meta, compilers, exports."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroconv.flops import count_exact
+from neuroconv.layers import (
+    Cable,
+    DendriticConv,
+    DendriticRate,
+    DendriticSpike,
+    DendriticSummation,
+    FiringRate,
+    LastStep,
+    PoissonDropout,
+    PoissonSpikes,
+    ReleaseOrWait,
+    SomaFilter,
+)
+from neuroconv.layers.threshold import ThresholdNorm
+from tests.layers.test_layers_synapse import COMBINATIONS, synapses
+
+# What builds a stage, and the shape of its input.
+Stage = tuple[Callable[[], Any], tuple[int, ...]]
+AXONS, SHEET, RATE, SOMA = (3, 5, 4), (3, 2, 4, 4, 3), (3, 2, 4, 5), (3, 2, 5)
+
+
+def cable() -> DendriticConv:
+    layer = DendriticConv(2, (4, 3), (3, 3, 2), bias=False)
+    layer.diffuse(Cable(100.0, 20.0, 50.0, 10.0), hold=True)
+    return layer
+
+
+STAGES: dict[str, Stage] = {
+    **{
+        f"{kind}_dale{dale:d}_vesicles{vesicles:d}_{transmitters}": (
+            lambda given=(kind, dale, vesicles, transmitters): synapses(*given),
+            AXONS,
+        )
+        for kind, dale, vesicles, transmitters in COMBINATIONS
+    },
+    "threshold": (lambda: ThresholdNorm(2), SHEET),
+    "threshold_empty": (lambda: ThresholdNorm(2, empty_places=1), SHEET),
+    "threshold_half_empty": (lambda: ThresholdNorm(2, empty_places=5), SHEET),
+    **{
+        f"conv_{mode}_{backend}": (
+            # A bias is a stage of its own in what a neuron costs.
+            lambda given=(mode, backend): DendriticConv(2, (4, 3), (2, 3, 3), *given, bias=False),
+            SHEET,
+        )
+        for mode in ("same", "valid", "per_dendrite")
+        for backend in ("direct", "fft", "matmul")
+    },
+    "cable": (cable, SHEET),
+    **{
+        f"spike_{name}": (lambda keywords=keywords: DendriticSpike(**keywords), SHEET)
+        for name, keywords in {
+            "plain": {},
+            "soft": {"softness": 0.5},
+            "weak_window": {"pull": 0.5, "reach": 2},
+            "none": {"pull": 0.0, "reach": 3},
+            "branch": {"reach": 1},
+            "essay": {"pull": 0.5, "reach": 2, "signal": "essay"},
+            "learned": {"pull": 0.5, "softness": 0.5, "learn_pull": True, "learn_threshold": True},
+            "learned_pull": {"pull": 0.5, "reach": 3, "learn_pull": True},
+        }.items()
+    },
+    **{
+        f"rate_{reduction}_{linear:d}": (
+            lambda given=(reduction, linear): DendriticRate(*given),
+            SHEET,
+        )
+        for reduction in ("mean", "sum", "max")
+        for linear in (False, True)
+    },
+    "rate_of_one_site": (lambda: DendriticRate(), (*SHEET[:3], 1, 3)),
+    "summation_linear": (lambda: DendriticSummation(scale=0.25), RATE),
+    **{
+        f"summation_{law}_{learnable:d}": (
+            lambda law=law, learnable=learnable: DendriticSummation(law, 0.5, learnable=learnable),
+            RATE,
+        )
+        for law in ("sublinear", "supralinear", "bistable")
+        for learnable in (False, True)
+    },
+    "soma": (lambda: SomaFilter(3), SOMA),
+    "soma_per_neuron": (lambda: SomaFilter(4, 2), SOMA),
+    "soma_of_maps": (lambda: SomaFilter(3), (*SOMA, 2, 3)),
+    "firing": (lambda: FiringRate(), SOMA),
+    "last_step": (lambda: LastStep(), SOMA),
+    "wait": (lambda: PoissonDropout(0.5), SOMA),
+    "redraw_of_maps": (lambda: PoissonDropout(0.5, "redraw"), (*SOMA, 2, 3)),
+    "independent": (lambda: PoissonDropout(0.5, "independent"), SOMA),
+    "redraw_units": (lambda: PoissonDropout(0.5, "redraw", "unit"), (*SOMA, 2, 3)),
+    "gate": (lambda: ReleaseOrWait(), SOMA),
+    "branch": (lambda: ReleaseOrWait(0.5, 20.0, 5.0), SOMA),
+    "spikes": (lambda: PoissonSpikes(0.5), SOMA),
+}
+# One of each class is compiled and exported, the rest in the slow tests.
+FAST = ("sparse_dale1_vesicles1_3", "threshold_empty", "conv_same_fft", "spike_learned")
+FAST += ("summation_bistable_1", "soma", "wait", "branch", "spikes")
+
+every_stage = pytest.mark.parametrize("name", STAGES)
+compiled_stages = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in STAGES]
+)
+
+
+def built(name: str) -> tuple[nn.Module, Tensor]:
+    """A stage and an input of distinct values, none near zero: no tie, nothing at a kink."""
+    build, shape = STAGES[name]
+    size = torch.Size(shape).numel()
+    values = (torch.randperm(size) - size / 2 + 0.25) / (0.4 * size)
+    return build(), values.view(shape)
+
+
+@every_stage
+def test_its_stated_cost_is_what_runs(name: str) -> None:
+    stage, x = built(name)
+    costs = stage.closed_form(x.shape)
+    counts = count_exact(stage, x, device="meta")
+    assert counts.uncounted == {}
+    assert {family: macs for cost in costs for family, macs in cost.macs.items()} == counts.macs
+    assert sum(cost.pointwise for cost in costs) == sum(counts.flops.values())
+
+
+@every_stage
+def test_on_meta_it_has_the_same_shapes(name: str) -> None:
+    stage, x = built(name)
+    with torch.device("meta" if "dale1" not in name else "cpu"):  # signs are given, on the CPU
+        made = STAGES[name][0]().to("meta")
+    assert made(x.to("meta")).shape == stage(x).shape
+    assert {k: v.shape for k, v in made.state_dict().items()} == {
+        k: v.shape for k, v in stage.state_dict().items()
+    }
+
+
+@every_stage
+def test_half_precision_is_near(name: str) -> None:
+    stage, x = built(name)
+    stage.eval()
+    wanted = stage(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = stage(x.bfloat16())
+    assert (half.float() - wanted).abs().max() <= 2e-2 * wanted.abs().max()
+    assert stage.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+
+
+@every_stage
+def test_a_state_dict_carries_it(name: str) -> None:
+    (stage, x), (other, _) = built(name), built(name)
+    for tensor in (*other.parameters(), *other.buffers()):
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    stage.load_state_dict(other.state_dict())
+    assert torch.equal(stage.eval()(x), other.eval()(x))
+
+
+@every_stage
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_gradcheck(name: str, fast: bool) -> None:
+    stage, x = built(name)
+    stage.double().eval()
+    if getattr(stage, "signal", "max") == "essay":
+        stage.signal = "max"  # the essay's learning signal is no gradient, by intention
+    learned = {key: p for key, p in stage.named_parameters() if p.requires_grad}
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        given = dict(zip(learned, parameters, strict=True))
+        return torch.func.functional_call(stage, given, (x,))
+
+    inputs = (x.double().requires_grad_(), *learned.values())
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=fast)
+
+
+@compiled_stages
+def test_compiled_it_gives_the_same_numbers_draws_and_gradients(name: str) -> None:
+    stage, x = built(name)
+    torch._dynamo.reset()
+    compiled = torch.compile(stage, fullgraph=True, backend="aot_eager")
+    results = []
+    for run in (stage, compiled):
+        torch.manual_seed(2)
+        given = x.clone().requires_grad_()
+        result = run(given)
+        result.square().sum().backward()
+        results.append((result.detach(), given.grad))
+    torch.testing.assert_close(*results)
+
+
+@compiled_stages
+def test_exported_it_gives_the_same_numbers(name: str) -> None:
+    stage, x = built(name)
+    stage.eval()
+    batch = {} if isinstance(stage, DendriticConv) else {0: torch.export.Dim("batch", min=2)}
+    exported = torch.export.export(stage, (x,), dynamic_shapes=(batch,)).module()
+    more = torch.cat([x, -x, x]) if batch else -x
+    torch.testing.assert_close(exported(more), stage(more))
