@@ -31,6 +31,7 @@ def run_cases(**environment: str) -> None:
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_kernels_as_triton_interprets_them() -> None:
     run_cases(TRITON_INTERPRET="1", NEUROCONV_NATIVE="0")
 
@@ -131,8 +132,8 @@ def test_precision_is_what_torch_is_set_to(mode: str) -> None:
     ("sizes", "reduction"),
     [
         pytest.param(GRANULE, "mean", id="granule"),
-        pytest.param(GRANULE, "max", id="max"),
-        pytest.param(Sizes(25, 5, 5, 4), "mean", id="most"),
+        pytest.param(GRANULE, "max", id="max", marks=pytest.mark.slow),
+        pytest.param(Sizes(25, 5, 5, 4), "mean", id="most", marks=pytest.mark.slow),
         # Numbers that are 1 become constants of the program.
         pytest.param(Sizes(1, 1, 1, 1), "sum", id="ones"),
     ],

@@ -207,7 +207,7 @@ def test_a_tree_is_what_its_products_are(case: dict[str, Any], dtype: torch.dtyp
 @pytest.mark.parametrize("case", ["claw", "no_claw", "per_dendrite"])
 def test_gradients_of_a_tree(case: str) -> None:
     tree, inputs = tree_job(**TREES[case], batch=4)
-    assert torch.autograd.gradcheck(lambda *given: run_tree(tree, *given), inputs)
+    assert torch.autograd.gradcheck(lambda *x: run_tree(tree, *x), inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("case", ["claw", "no_claw"])
@@ -360,7 +360,7 @@ def test_gradients_of_an_image_layer(norm: Any) -> None:
         given = dict(zip(learned, values, strict=True))
         return torch.func.functional_call(copy.deepcopy(layer), given, frames)
 
-    assert torch.autograd.gradcheck(run, (frames, *learned.values()))
+    assert torch.autograd.gradcheck(run, (frames, *learned.values()), fast_mode=True)
 
 
 @pytest.mark.parametrize("rows", [3, 70, 130])
@@ -447,8 +447,8 @@ def test_a_soma_can_be_differentiated_twice(axes: int) -> None:
 
     weight = torch.randn(3, dtype=torch.float64, requires_grad=True)
     assert takes(current, weight)
-    assert torch.autograd.gradcheck(run, (current, weight))
-    assert torch.autograd.gradgradcheck(run, (current, weight))
+    assert torch.autograd.gradcheck(run, (current, weight), fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (current, weight), fast_mode=True)
 
 
 @pytest.mark.parametrize("frozen", ["current", "weight"])
@@ -543,6 +543,7 @@ def test_what_the_kernels_take() -> None:
         assert not takes(torch.zeros(1))
 
 
+@pytest.mark.slow
 def test_the_environment_leaves_the_kernels_out() -> None:
     says = "from neuroconv.kernels.native import state; print(state())"
     run = subprocess.run(
