@@ -14,16 +14,13 @@ from torch import Tensor, nn
 
 from neuroconv.core.counting import counting
 from neuroconv.kernels.native import ImageLayer, build, native_kernels, state, takes
-from neuroconv.kernels.tree_sum import Tree, tree_current
-from neuroconv.layers import SomaFilter, dendritic_conv, sparse_wiring
+from neuroconv.layers import SomaFilter, dendritic_conv
 from neuroconv.neurons import Granule, GranuleConv2d
+from tests.kernels.test_kernels_tree_sum import TOLERANCES, assert_same, gradients
 
 pytestmark = pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
 
 BOTH = (False, True)
-# Blocks have other sizes in each: both are held to float64.
-DTYPES = (torch.float64, torch.float32)
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
 def by_either(run: Callable[[], Any]) -> tuple[Any, Any]:
@@ -33,19 +30,6 @@ def by_either(run: Callable[[], Any]) -> tuple[Any, Any]:
         with native_kernels(enabled):
             found.append(run())
     return found[0], found[1]
-
-
-def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """The output, and the gradients of a sum that weighs each of its numbers otherwise."""
-    push = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-    return [output.detach(), *torch.autograd.grad(output, inputs, push)]
-
-
-def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float = 1e-12) -> None:
-    """Largest difference over largest value."""
-    for one, other in zip(found, wanted, strict=True):
-        assert one.shape == other.shape
-        assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-30)
 
 
 # Sheets (B, N, T, P, D) and taps (K_T, K_P, K_D): the granule cell's own, samples that fill no
@@ -64,7 +48,7 @@ SHEETS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("steps", [None, 1])
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 @pytest.mark.parametrize("sizes", SHEETS.values(), ids=SHEETS)
@@ -106,13 +90,6 @@ def test_maps_past_the_caches_are_the_same() -> None:
     assert_same([found], [dendritic_conv(sheet, filters, "same", "direct")])
 
 
-@pytest.mark.parametrize("batch", [5, 16, 48])
-def test_the_granule_cells_own_sheet_in_float32(batch: int) -> None:
-    sheet, filters = torch.randn(batch, 6, 5, 4, 4), torch.randn(6, 5, 3, 4)
-    wanted = dendritic_conv(sheet.double(), filters.double(), "same", "direct")
-    assert_same([dendritic_conv(sheet, filters, "same", "matmul").double()], [wanted], 1e-6)
-
-
 def test_a_bias_of_another_dtype() -> None:
     sheet, filters = torch.randn(5, 3, 2, 4, 4), torch.randn(3, 2, 3, 4)
     bias = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
@@ -143,79 +120,6 @@ def test_outputs_can_be_changed_in_place() -> None:
     soma(current).relu_().sum().backward()
     assert filters.grad is not None
     assert soma.weight.grad is not None
-
-
-TREES: dict[str, dict[str, Any]] = {
-    "claw": {},
-    "no_claw": {"claw": False},
-    "empty_place": {"synapses": 11},
-    "empty_dendrite": {"synapses": 7},
-    "empty_place_no_claw": {"synapses": 10, "claw": False},
-    "valid": {"mode": "valid"},
-    "per_dendrite": {"mode": "per_dendrite"},
-    "sum": {"reduction": "sum"},
-    "linear": {"linear": True},
-    "no_bias": {"bias": False},
-    "one_sample_too_many": {"batch": 17},
-    "one_sample": {"batch": 1},
-    "many_dendrites": {"sheet": (4, 17), "synapses": 66, "across": 17},
-    "many_dendrites_no_claw": {"sheet": (4, 17), "synapses": 66, "across": 9, "claw": False},
-    "many_sites": {"sheet": (19, 3), "synapses": 57},
-    "many_sites_no_claw": {"sheet": (19, 3), "synapses": 50, "claw": False},
-    "five_sites_valid": {"sheet": (7, 6), "synapses": 42, "mode": "valid", "across": 4},
-}
-
-
-def tree_job(
-    mode: Any = "same",
-    claw: bool = True,
-    synapses: int = 12,
-    reduction: Any = "mean",
-    linear: bool = False,
-    bias: bool = True,
-    batch: int = 6,
-    sheet: tuple[int, int] = (4, 3),
-    across: int = 2,
-) -> tuple[Tree, list[Tensor]]:
-    """A tree; activity, weights, filters and, if there is one, the bias."""
-    axons = max(11, synapses)
-    wiring = sparse_wiring(axons, 7, synapses, sheet, claw=claw, seed=3)
-    columns = sheet[1] - across + 1 if mode == "valid" else sheet[1]
-    across = sheet[1] if mode == "per_dendrite" else across
-    shapes = [(batch, axons, 5), (7, synapses), (7, 3, 3, across)]
-    shapes += [(7, columns)] if bias else []
-    tree = Tree(wiring, sheet, mode, claw, reduction, linear)
-    return tree, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-
-
-def run_tree(
-    tree: Tree, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor
-) -> Tensor:
-    return tree_current(activity, weight, filters, bias[0] if bias else None, tree)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", TREES.values(), ids=TREES)
-def test_a_tree_is_what_its_products_are(case: dict[str, Any], dtype: torch.dtype) -> None:
-    tree, inputs = tree_job(**case)
-    with native_kernels(False):
-        wanted = gradients(run_tree(tree, *inputs), inputs)
-    own = [each.detach().to(dtype).requires_grad_() for each in inputs]
-    assert_same(gradients(run_tree(tree, *own), own), wanted, TOLERANCES[dtype])
-
-
-@pytest.mark.parametrize("case", ["claw", "no_claw", "per_dendrite"])
-def test_gradients_of_a_tree(case: str) -> None:
-    tree, inputs = tree_job(**TREES[case], batch=4)
-    assert torch.autograd.gradcheck(lambda *x: run_tree(tree, *x), inputs, fast_mode=True)
-
-
-@pytest.mark.parametrize("case", ["claw", "no_claw"])
-def test_neurons_in_several_calls_are_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree, inputs = tree_job(**TREES[case])
-    wanted = gradients(run_tree(tree, *inputs), inputs)
-    monkeypatch.setattr("neuroconv.kernels.native.trees._MOST_NUMBERS", 1200)
-    assert_same(gradients(run_tree(tree, *inputs), inputs), wanted)
 
 
 @pytest.mark.parametrize("claw", BOTH)
@@ -249,14 +153,6 @@ def test_evaluation_takes_activity_of_any_dtype(dtype: torch.dtype) -> None:
         with torch.no_grad():
             found, wanted = cells(activity), cells(activity.float())
         assert_same([found], [wanted], 1e-6)
-
-
-def test_any_integers_wire_a_tree_and_wrong_ones_are_named() -> None:
-    tree, inputs = tree_job()
-    found = run_tree(tree._replace(wiring=tree.wiring.int()), *inputs)
-    assert torch.equal(found, run_tree(tree, *inputs))
-    with pytest.raises(IndexError, match="names axons 12 to 12; there are 12"):
-        run_tree(tree._replace(wiring=torch.full_like(tree.wiring, 12)), *inputs)
 
 
 # Layers (channels, units, keywords): strides, dilation along the columns, sides that differ, units

@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from neuroconv.kernels.conv import toeplitz as unrolled
+from neuroconv.kernels.native import native_kernels, state
 from neuroconv.kernels.tree_sum import Tree, response_numbers, tree_current, tree_responses
 from neuroconv.layers import DendriticRate, SparseSynapses, dendritic_conv, sparse_wiring
 
-AXONS, NEURONS, SHEET = 11, 7, (4, 3)
+NEURONS, STEPS = 7, 5
+BOTH = (False, pytest.param(True, marks=pytest.mark.skipif(state() != "on", reason=state())))
+# Blocks of the kernels have other sizes in each: both are held to float64.
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 CASES: dict[str, dict[str, Any]] = {
     "claw": {},
@@ -27,6 +31,16 @@ CASES: dict[str, dict[str, Any]] = {
     "linear_max": {"linear": True, "reduction": "max"},
     "no_bias": {"bias": False},
 }
+# Sizes that fill no block of the kernels, and more than one.
+SIZES: dict[str, dict[str, Any]] = {
+    "one_sample_too_many": {"batch": 17},
+    "one_sample": {"batch": 1},
+    "many_dendrites": {"sheet": (4, 17), "synapses": 66, "across": 17},
+    "many_dendrites_no_claw": {"sheet": (4, 17), "synapses": 66, "across": 9, "claw": False},
+    "many_sites": {"sheet": (19, 3), "synapses": 57},
+    "many_sites_no_claw": {"sheet": (19, 3), "synapses": 50, "claw": False},
+    "five_sites_valid": {"sheet": (7, 6), "synapses": 42, "mode": "valid", "across": 4},
+}
 
 
 def job(
@@ -36,88 +50,107 @@ def job(
     reduction: Any = "mean",
     linear: bool = False,
     bias: bool = True,
-) -> tuple[Tree, list[Tensor | None]]:
-    """A tree, and its weights, filters and bias."""
-    torch.manual_seed(0)
-    wiring = sparse_wiring(AXONS, NEURONS, synapses, SHEET, claw=claw, seed=3)
-    across = SHEET[1] if mode == "per_dendrite" else 2
-    columns = {"same": 3, "valid": 2, "per_dendrite": 3}[mode]
-    filters = torch.randn(NEURONS, 3, 3, across, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(NEURONS, synapses, dtype=torch.float64, requires_grad=True)
-    rest = torch.randn(NEURONS, columns, dtype=torch.float64, requires_grad=True)
-    tree = Tree(wiring, SHEET, mode, claw, reduction, linear)
-    return tree, [weight, filters, rest if bias else None]
+    batch: int = 6,
+    sheet: tuple[int, int] = (4, 3),
+    across: int = 2,
+    steps: int = STEPS,
+) -> tuple[Tree, list[Tensor]]:
+    """A tree; activity, weights, filters and, if there is one, the bias."""
+    axons = max(11, synapses)
+    wiring = sparse_wiring(axons, NEURONS, synapses, sheet, claw=claw, seed=3)
+    columns = sheet[1] - across + 1 if mode == "valid" else sheet[1]
+    across = sheet[1] if mode == "per_dendrite" else across
+    shapes = [(batch, axons, steps), (NEURONS, synapses), (NEURONS, 3, 3, across)]
+    shapes += [(NEURONS, columns)] if bias else []
+    tree = Tree(wiring, sheet, mode, claw, reduction, linear)
+    return tree, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-def stages(activity: Tensor, tree: Tree, weight: Any, filters: Any, bias: Any) -> Tensor:
+def run(tree: Tree, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor) -> Tensor:
+    return tree_current(activity, weight, filters, bias[0] if bias else None, tree)
+
+
+def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """The output, and the gradients of a sum that weighs each of its numbers otherwise."""
+    push = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+    return [output.detach(), *torch.autograd.grad(output, inputs, push)]
+
+
+def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float = 1e-12) -> None:
+    """Largest difference over largest value."""
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-30)
+
+
+def stages(tree: Tree, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor) -> Tensor:
     """The same, stage by stage, by conv3d."""
-    synapses = SparseSynapses(tree.wiring, AXONS, SHEET).double()
+    synapses = SparseSynapses(tree.wiring, activity.shape[1], tree.sheet).double()
     sheet = torch.func.functional_call(
         synapses, {"weight": weight, "wiring": tree.wiring}, activity
     )
-    potential = dendritic_conv(sheet, filters, tree.mode, "direct", bias)
+    given = bias[0] if bias else None
+    potential = dendritic_conv(sheet, filters, tree.mode, "direct", given)
     rate: Tensor = DendriticRate(tree.reduction, tree.linear)(potential)
     return rate.sum(-1)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("kernels", BOTH)
+@pytest.mark.parametrize("case", CASES | SIZES)
+def test_a_tree_equals_its_stages(case: str, kernels: bool, dtype: torch.dtype) -> None:
+    tree, inputs = job(**(CASES | SIZES)[case])
+    wanted = gradients(stages(tree, *inputs), inputs)
+    own = [tensor.detach().to(dtype).requires_grad_() for tensor in inputs]
+    with native_kernels(kernels):
+        assert_same(gradients(run(tree, *own), own), wanted, TOLERANCES[dtype])
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("case", CASES)
-def test_a_tree_equals_its_stages(case: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree, learned = job(**CASES[case])
-    activity = torch.rand(3, AXONS, steps, dtype=torch.float64, requires_grad=True)
-    given = [activity, *(each for each in learned if each is not None)]
-    wanted = stages(activity, tree, *learned)
-    push = torch.randn_like(wanted)
-    gradients = torch.autograd.grad(wanted, given, push)
-    for floats in (1, 1 << 20):  # chunks of 16 neurons are whole here: a smaller least width below
-        monkeypatch.setattr(unrolled, "_CHUNK_FLOATS", floats)
-        monkeypatch.setattr(unrolled, "_LEAST_NEURONS", 2 if floats == 1 else 16)
-        result = tree_current(activity, *learned, tree)  # type: ignore[arg-type]
-        torch.testing.assert_close(result, wanted, rtol=0, atol=1e-12)
-        for own, other in zip(torch.autograd.grad(result, given, push), gradients, strict=True):
-            torch.testing.assert_close(own, other, rtol=0, atol=1e-11)
+def test_chunks_of_neurons_are_the_whole(
+    case: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, inputs = job(**CASES[case], steps=steps)
+    wanted = gradients(stages(tree, *inputs), inputs)
+    monkeypatch.setattr(unrolled, "_CHUNK_FLOATS", 1)
+    monkeypatch.setattr(unrolled, "_LEAST_NEURONS", 2)
+    monkeypatch.setattr("neuroconv.kernels.native.trees._MOST_NUMBERS", 1200)
+    for kernels in (False, True):
+        with native_kernels(kernels):
+            assert_same(gradients(run(tree, *inputs), inputs), wanted)
 
 
+@pytest.mark.parametrize("kernels", BOTH)
 @pytest.mark.parametrize("case", CASES)
-def test_gradcheck(case: str) -> None:
-    tree, learned = job(**CASES[case])
-    activity = torch.rand(2, AXONS, 4, dtype=torch.float64, requires_grad=True)
-    given = [activity, *(each for each in learned if each is not None)]
-    assert torch.autograd.gradcheck(
-        lambda a, w, f, b=None: tree_current(a, w, f, b, tree), given, fast_mode=True
-    )
+def test_gradcheck(case: str, kernels: bool) -> None:
+    tree, inputs = job(**CASES[case], batch=2, steps=4)
+    with native_kernels(kernels):
+        assert torch.autograd.gradcheck(lambda *x: run(tree, *x), inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_responses_made_before_serve_any_activity(case: str) -> None:
-    tree, (weight, filters, bias) = job(**CASES[case])
-    assert weight is not None
-    assert filters is not None
+    tree, (_, weight, filters, *bias) = job(**CASES[case])
+    given = bias[0] if bias else None
     with torch.no_grad():
         made = tree_responses(weight, filters, tree)
         assert made.numel() == response_numbers(filters.shape, tree)
         for steps in (1, 4):
-            activity = torch.rand(2, AXONS, steps, dtype=torch.float64)
-            anew = tree_current(activity, weight, filters, bias, tree)
-            torch.testing.assert_close(
-                tree_current(activity, weight, filters, bias, tree, made), anew, rtol=0, atol=1e-12
-            )
+            activity = torch.rand(2, 11 + (tree.wiring.max() > 10), steps, dtype=torch.float64)
+            wanted = tree_current(activity, weight, filters, given, tree)
+            found = tree_current(activity, weight, filters, given, tree, made)
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("gradient_of", [0, 1, 2, 3])
 def test_gradient_to_one_input_alone(gradient_of: int) -> None:
-    tree, learned = job()
-    activity = torch.rand(2, AXONS, 4, dtype=torch.float64)
-    given = [activity, *learned]
+    tree, inputs = job()
     leaves = [
-        each.detach().requires_grad_(place == gradient_of) if each is not None else None
-        for place, each in enumerate(given)
+        tensor.detach().requires_grad_(index == gradient_of) for index, tensor in enumerate(inputs)
     ]
-    leaf = leaves[gradient_of]
-    assert leaf is not None
-    (own,) = torch.autograd.grad(tree_current(*leaves, tree).sum(), leaf)  # type: ignore[arg-type]
-    (other,) = torch.autograd.grad(stages(leaves[0], tree, *leaves[1:]).sum(), leaf)  # type: ignore[arg-type]
-    torch.testing.assert_close(own, other, rtol=0, atol=1e-11)
+    own = gradients(run(tree, *leaves), [leaves[gradient_of]])
+    assert_same(own, gradients(stages(tree, *leaves), [leaves[gradient_of]]))
 
 
 @pytest.mark.parametrize("case", ["claw", "no_claw", "per_dendrite"])
@@ -126,46 +159,42 @@ def test_half_precision_under_autocast(case: str) -> None:
 
     Without the rectifier, whose gate flips where a potential near zero is rounded.
     """
-    tree, learned = job(**CASES[case], linear=True)
-    exact_activity = torch.rand(4, AXONS, 5, dtype=torch.float64, requires_grad=True)
-    exact = stages(exact_activity, tree, *learned)
-    kept = [each for each in (exact_activity, *learned) if each is not None]
-    wanted = (exact, *torch.autograd.grad(exact.sum(), kept))
-    leaves = [
-        None if each is None else each.detach().float().requires_grad_()
-        for each in (exact_activity, *learned)
-    ]
+    tree, inputs = job(**CASES[case], linear=True)
+    exact = stages(tree, *inputs)
+    wanted = [exact, *torch.autograd.grad(exact.sum(), inputs)]
+    leaves = [tensor.detach().float().requires_grad_() for tensor in inputs]
     with torch.autocast("cpu", torch.bfloat16):
-        result = tree_current(*leaves, tree)  # type: ignore[arg-type]
-    found = (
-        result,
-        *torch.autograd.grad(result.float().sum(), [x for x in leaves if x is not None]),
-    )
-    for own, other in zip(found, wanted, strict=True):
-        assert (own.double() - other).abs().max() / other.abs().max() < 2e-2
-    assert all(own.dtype == torch.float32 for own in found[1:])
+        result = run(tree, *leaves)
+    found = [result, *torch.autograd.grad(result.float().sum(), leaves)]
+    assert_same([tensor.double() for tensor in found], wanted, 2e-2)
+    assert all(tensor.dtype == torch.float32 for tensor in found[1:])
+
+
+def test_any_integers_wire_a_tree_and_wrong_ones_are_named() -> None:
+    tree, inputs = job()
+    found = run(tree._replace(wiring=tree.wiring.int()), *inputs)
+    assert torch.equal(found, run(tree, *inputs))
+    if state() == "on":
+        with pytest.raises(IndexError, match="names axons 12 to 12; there are 12"):
+            run(tree._replace(wiring=torch.full_like(tree.wiring, 12)), *inputs)
 
 
 def test_an_empty_batch() -> None:
-    tree, learned = job()
-    activity = torch.zeros(0, AXONS, 4, dtype=torch.float64)
-    result = tree_current(activity, *learned, tree)  # type: ignore[arg-type]
-    assert result.shape == (0, NEURONS, 4)
+    tree, inputs = job(batch=0)
+    result = run(tree, *inputs)
+    assert result.shape == (0, NEURONS, STEPS)
     result.sum().backward()
-    assert learned[1] is not None
-    assert not learned[1].grad.any()  # type: ignore[union-attr]
+    assert inputs[2].grad is not None
+    assert not inputs[2].grad.any()
 
 
 def test_responses_made_before_serve_autocast() -> None:
-    tree, (weight, filters, bias) = job()
-    assert weight is not None
-    assert filters is not None
-    activity = torch.rand(2, AXONS, 4)
-    given = (weight.float(), filters.float(), None if bias is None else bias.float())
+    tree, inputs = job()
+    activity, weight, filters, bias = (tensor.detach().float() for tensor in inputs)
     with torch.no_grad():
-        made = tree_responses(*given[:2], tree)
-        wanted = tree_current(activity, *given, tree, made)
+        made = tree_responses(weight, filters, tree)
+        wanted = tree_current(activity, weight, filters, bias, tree, made)
         with torch.autocast("cpu", torch.bfloat16):
-            half = tree_current(activity, *given, tree, made)
+            half = tree_current(activity, weight, filters, bias, tree, made)
     assert half.dtype == torch.bfloat16
     assert (half - wanted).abs().max() <= 2e-2 * wanted.abs().max()

@@ -305,14 +305,6 @@ def test_reproducible_under_a_seed(name: str) -> None:
         assert abs(torch.corrcoef(pair)[0, 1].item()) < 5 / math.sqrt(20_000)
 
 
-@pytest.mark.parametrize("name", [*LAYERS, "spikes"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_type_is_kept(name: str, dtype: torch.dtype) -> None:
-    layer = PoissonSpikes() if name == "spikes" else LAYERS[name]()
-    for training in (True, False):
-        assert layer.train(training)(torch.ones(2, 3, 5, dtype=dtype)).dtype == dtype
-
-
 @pytest.mark.parametrize("name", LAYERS)
 def test_half_precision_rounds_the_result_alone(name: str) -> None:
     layer, rate = LAYERS[name](), torch.rand(4, 200, 5).bfloat16()

@@ -188,18 +188,6 @@ def test_who_receives_the_gradient() -> None:
     assert soft == [[1, 0, 0], [0, 0.5, 0], [0, 0, 1]]
 
 
-def test_who_receives_the_gradient_in_windows() -> None:
-    sites = [4.0, 1.0, 2.0, 3.0, 0.0]  # the largest of their own windows of three: 4 and 3
-    to_largest = [[1, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 1, 0]] * 3
-    assert heard_by(DendriticSpike(reach=3), sites) == to_largest
-    essay = torch.eye(5)
-    essay[0, 0] = essay[3, 3] = 0
-    assert heard_by(DendriticSpike(reach=3, signal="essay"), sites) == essay.tolist()
-    essay[3, 3] = 1  # the gate of its window is closed
-    layer = DendriticSpike(1.0, 3.5, reach=3, signal="essay")
-    assert heard_by(layer, sites) == essay.tolist()
-
-
 def test_ties_go_to_the_first_and_silence_passes() -> None:
     for sites in ([0.0, 0.0, 0.0], [1.0, 2.0, 2.0]):
         first = sites.index(max(sites))
@@ -215,19 +203,6 @@ def test_ties_go_to_the_first_and_silence_passes() -> None:
     # The second is not the first largest of its own window: it hears.
     essay = heard_by(DendriticSpike(reach=3, signal="essay"), tied)
     assert essay == [[0, 0, 0], [0, 1, 0], [0, 0, 1]]
-
-
-def test_gradient_at_pull_one_is_max_poolings() -> None:
-    x = torch.randn(2, 3, 2, 6, 5, dtype=torch.float64).relu_()
-    for reach, size in ((None, 6), (3, 3)):
-        ours, pooled = x.clone().requires_grad_(), x.clone().requires_grad_()
-        upstream = torch.randn_like(x)
-        DendriticSpike(1.0, OPEN, reach=reach).forward(ours).backward(upstream)
-        flat = pooled.flatten(0, 2)
-        padding = 0 if reach is None else 1
-        windows = F.max_pool2d(flat, (size, 1), 1, (padding, 0))
-        windows.expand_as(flat).view_as(x).backward(upstream)
-        torch.testing.assert_close(ours.grad, pooled.grad)
 
 
 @pytest.mark.parametrize("reach", [None, 3, 4])
@@ -279,13 +254,6 @@ def test_call_errors() -> None:
             DendriticSpike()(torch.zeros(shape))
     with pytest.raises(ValueError, match="pull=2; expected a number from 0"):
         dendritic_spike(torch.zeros(2, 3), 2)
-
-
-def test_shown_with_what_is_learned() -> None:
-    shown = repr(DendriticSpike(0.5, softness=1.0, learn_pull=True))
-    assert "pull=0.5, threshold=0.0, softness=1.0, reach=None, signal='max'" in shown
-    assert "learned: pull" in shown
-    assert "learned" not in repr(DendriticSpike())
 
 
 @pytest.mark.parametrize("reach", [None, 3])

@@ -195,9 +195,3 @@ def test_parameters_start_where_asked_and_come_back(law: str) -> None:
 def test_constructor_errors(keywords: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DendriticSummation(**keywords)
-
-
-def test_shown() -> None:
-    assert "linear, scale=0.25" in repr(DendriticSummation(scale=0.25))
-    shown = repr(DendriticSummation("bistable", knee=2, learnable=True))
-    assert "bistable, scale=1, knee=2, exponent=4, learnable" in shown

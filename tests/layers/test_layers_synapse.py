@@ -99,15 +99,6 @@ def test_the_batch_is_innermost(kind: str, dale: bool, vesicles: bool, transmitt
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_transmitter_of_free_weights_is_the_plain_layer(kind: str) -> None:
-    state = {
-        key: value.shape for key, value in synapses(kind, False, False, 1).state_dict().items()
-    }
-    wanted = {"weight": (2, 5), "wiring": (2, 5)} if kind == "sparse" else {"weight": (10, 5)}
-    assert state == wanted
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_no_buffer_is_larger_than_the_synapses(kind: str) -> None:
     layer = synapses(kind, True, True, 3)
     shapes = {name: (buffer.dtype, buffer.shape) for name, buffer in layer.named_buffers()}
@@ -118,20 +109,6 @@ def test_no_buffer_is_larger_than_the_synapses(kind: str) -> None:
 
 
 # --- transmitters
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dale", "vesicles"), list(product((False, True), repeat=2)))
-def test_each_transmitter_is_a_layer_of_its_own(kind: str, dale: bool, vesicles: bool) -> None:
-    layer = wild(synapses(kind, dale, vesicles, 3))
-    activity = torch.randn(2, 5, 4, dtype=torch.float64)
-    sheets = layer(activity).unflatten(1, (2, 3))  # (B, N, C, T, P, D)
-    for c in range(3):
-        single = synapses(kind, dale, vesicles, 1).double()
-        with torch.no_grad():
-            for mine, all_three in zip(single.parameters(), layer.parameters(), strict=True):
-                mine.copy_(all_three.view(2, 3, -1, 5)[:, c].reshape(mine.shape))
-        torch.testing.assert_close(sheets[:, :, c], single(activity), rtol=0, atol=1e-13)
 
 
 # --- vesicles and receptors
@@ -155,15 +132,6 @@ def test_vesicles_and_receptors_start_apart(kind: str) -> None:
     """Two equal factors would get equal gradients for ever and be one."""
     layer = synapses(kind, False, True, 1)
     assert not torch.isclose(layer.vesicles, layer.receptors).any()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_receptors_or_vesicles_a_synapse_is_silent(kind: str) -> None:
-    for factor in ("vesicles", "receptors"):
-        layer = synapses(kind, False, True, 1)
-        with torch.no_grad():
-            getattr(layer, factor).zero_()
-        assert (layer(torch.randn(2, 5, 3)) == 0).all()
 
 
 # --- Dale's law
@@ -195,41 +163,6 @@ def test_dale_holds_whatever_the_weights(
         assert (effects[excites] >= 0).all()
         assert (effects[~excites] <= 0).all()
         optimiser.step()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("vesicles", [False, True])
-def test_training_against_dale_silences_and_never_flips(kind: str, vesicles: bool) -> None:
-    """The loss asks every axon for inhibition: only those that inhibit can give it."""
-    layer = synapses(kind, True, vesicles, 1)
-    optimiser = torch.optim.Adam(layer.parameters(), lr=0.05)
-    one_by_one = torch.eye(5).unsqueeze(2)  # sample f: axon f alone is active
-    for _ in range(200):
-        optimiser.zero_grad()
-        (layer(one_by_one) + 1).square().mean().backward()
-        optimiser.step()
-    effects = layer(one_by_one)
-    excites = SIGNS == 1
-    assert (effects[excites] >= 0).all()
-    assert (effects[excites] < 0.1).all()
-    assert effects[~excites].amin((1, 2, 3, 4)).tolist() == pytest.approx([-1, -1], abs=0.1)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_signs_of_any_type_are_kept_as_bytes(kind: str) -> None:
-    activity = torch.randn(2, 5, 3)
-    sheets = []
-    for signs in (SIGNS, SIGNS.float(), SIGNS.long()):
-        torch.manual_seed(1)
-        layer: Any = (
-            SparseSynapses(WIRING, 5, (3, 2), signs=signs)
-            if kind == "sparse"
-            else DenseSynapses(5, 2, (3, 2), signs=signs)
-        )
-        assert layer.signs.dtype == torch.int8
-        sheets.append(layer(activity))
-    assert torch.equal(sheets[0], sheets[1])
-    assert torch.equal(sheets[0], sheets[2])
 
 
 def test_repr_names_what_differs_from_the_plain_layer() -> None:
