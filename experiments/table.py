@@ -1,4 +1,4 @@
-"""Prints the README's table of results from the recorded comparison files.
+"""Prints the table of results in experiments/README.md from the recorded comparison files.
 
 python experiments/table.py
 """

@@ -181,8 +181,8 @@ BLOCKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "others": others,
 }
 PAGES: Mapping[Path, Sequence[str]] = {
-    HERE.parents[1] / "README.md": ("run", "summary"),
-    HERE / "README.md": ("run", "table", "missed", "layouts", "others"),
+    HERE.parents[1] / "README.md": ("run",),
+    HERE / "README.md": ("run", "summary", "table", "missed", "layouts", "others"),
 }
 
 

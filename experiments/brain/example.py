@@ -1,4 +1,4 @@
-"""Prints the README's table of the analyst's example, from the two recorded reports."""
+"""Prints the brain README's table of the analyst's example, from the two recorded reports."""
 
 import json
 from pathlib import Path

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import tyro
 from rich.console import Console
@@ -105,13 +105,9 @@ def _dispatch(words: list[str], console: Console) -> None:
         raise ValueError(_unknown_command(words))
     name, *words = words
     takes_overrides = name in _TAKE_OVERRIDES
-    options, overrides = _split_overrides(words) if takes_overrides else (words, [])
-    module, kind = COMMANDS[name]
+    options, overrides = split_overrides(words) if takes_overrides else (words, [])
     command, unknown = tyro.cli(
-        getattr(importlib.import_module(f"neuroconv.cli.{module}"), kind),
-        prog=f"neuroconv {name}",
-        args=options,
-        return_unknown_args=True,
+        command_class(name), prog=f"neuroconv {name}", args=options, return_unknown_args=True
     )
     if unknown:
         raise ValueError(_unknown_words(name, unknown))
@@ -127,6 +123,12 @@ def _dispatch(words: list[str], console: Console) -> None:
         command(console, overrides)
     else:
         command(console)
+
+
+def command_class(name: str) -> Any:
+    """Imports a command's module and returns its class."""
+    module, kind = COMMANDS[name]
+    return getattr(importlib.import_module(f"neuroconv.cli.{module}"), kind)
 
 
 def _print_overview(console: Console) -> None:
@@ -167,7 +169,7 @@ def _unknown_command(words: Sequence[str]) -> str:
     return f"unknown command {words[0]!r}; {hint}{commands}"
 
 
-def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separates `--table.key VALUE` and `--table.key=VALUE` from the command's own options."""
     options: list[str] = []
     overrides: list[str] = []
