@@ -199,6 +199,10 @@ class Profile:
         for each in profiles:
             for what, reason in each.skipped.items():
                 say(console, f"{each.name}: {what} was skipped: {reason}")
+            if each.stock_fvcore is not None and each.stock_fvcore.unsupported:
+                lacking = (op.removeprefix("aten::") for op in each.stock_fvcore.unsupported)
+                names = ", ".join(sorted(lacking))
+                tell(console, f"{each.name}: fvcore as it comes has no handle for {names}")
             if each.unstated:
                 kinds = Counter(name.rpartition(" ")[2].strip("()") for name in each.unstated)
                 listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items())

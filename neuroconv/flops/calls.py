@@ -13,9 +13,9 @@ Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of 
 
 
 @cache
-def _arguments(func: Any) -> tuple[tuple[str, Any], ...]:
-    """Names and defaults by the operator's schema, which is slow to read."""
-    return tuple((each.name, each.default_value) for each in func._schema.arguments)
+def _parameters(func: Any) -> tuple[tuple[str, Any], ...]:
+    """Returns names and defaults by the operator's schema, which is slow to read."""
+    return tuple((argument.name, argument.default_value) for argument in func._schema.arguments)
 
 
 class OperatorMode(TorchDispatchMode):
@@ -23,6 +23,9 @@ class OperatorMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        # HERE operators of neuroconv's own (torch.ops.neuroconv) will run their reference in plain
+        # operators, so that counts stay independent of the closed forms. Until they exist, the
+        # layers avoid fused ways by themselves: see `neuroconv.core.counting`.
         if torch.is_inference_mode_enabled():  # then composite operators arrive whole
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -31,17 +34,23 @@ class OperatorMode(TorchDispatchMode):
         return self.run(func, args, kwargs)
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Executes the operator, and returns what comes out."""
+        """Executes the operator, and returns its results."""
         raise NotImplementedError
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors of an operator's arguments or results, those in lists included."""
+    """Returns the tensors of an operator's arguments or results, those in lists included."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, list | tuple):
-        return [tensor for each in value for tensor in tensors_of(each)]
+        return [tensor for item in value for tensor in tensors_of(item)]
     return []
+
+
+def name_of(func: Any) -> str:
+    """Returns an operator's name without overload and without the underscore of in-place work."""
+    name = str(func._overloadpacket.__name__)
+    return name if name.startswith("__") else name.rstrip("_")
 
 
 @dataclass(frozen=True)
@@ -49,32 +58,34 @@ class Call:
     """One call.
 
     Attributes:
-        operator: its name in aten, without overload and without the underscore of in-place work.
-        given: its arguments by the names of its schema, defaults included.
+        operator: its name in aten, as `name_of` gives it.
+        arguments: by the names of its schema, defaults included.
         results: the tensors that came out.
     """
 
     operator: str
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     results: list[Tensor]
 
     @classmethod
     def of(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> "Call":
-        given = {}
-        for place, (name, default) in enumerate(_arguments(func)):
-            given[name] = args[place] if place < len(args) else kwargs.get(name, default)
-        return cls(name_of(func), given, tensors_of(out))
+        """Returns the call of a dispatched operator."""
+        arguments = {
+            name: args[position] if position < len(args) else kwargs.get(name, default)
+            for position, (name, default) in enumerate(_parameters(func))
+        }
+        return cls(name_of(func), arguments, tensors_of(out))
 
     @property
     def operands(self) -> list[Tensor]:
         """The tensors that went in, those in lists included."""
-        return tensors_of(tuple(self.given.values()))
+        return tensors_of(tuple(self.arguments.values()))
 
-    def tensor(self, place: int) -> Tensor:
-        """The argument at this place of the schema."""
-        found = list(self.given.values())[place]
-        assert isinstance(found, Tensor)
-        return found
+    def tensor(self, position: int) -> Tensor:
+        """Returns the tensor at this position of the schema."""
+        argument = list(self.arguments.values())[position]
+        assert isinstance(argument, Tensor)
+        return argument
 
     @property
     def read(self) -> int:
@@ -102,11 +113,5 @@ class Rule:
     amounts: Callable[[Call], Amounts]
 
     def of(self, operators: str) -> dict[str, "Rule"]:
-        """The rule for each of the operators that a text names."""
+        """Returns the rule for each of the operators that a text names."""
         return dict.fromkeys(operators.split(), self)
-
-
-def name_of(func: Any) -> str:
-    """An operator's name without overload and without the underscore of in-place work."""
-    name = str(func._overloadpacket.__name__)
-    return name if name.startswith("__") else name.rstrip("_")

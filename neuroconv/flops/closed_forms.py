@@ -1,8 +1,8 @@
 """The closed form: each module's cost from sizes alone.
 
-The model runs once under hooks, so that every module's real input and output shapes are known. A
-module with a method `closed_form` (see `neuroconv.core.cost`) states its own cost, children
-included; for the layers of torch.nn the formulas are here.
+The model runs once under hooks, which see every module's input and output shapes. A module with a
+method `closed_form` (see `neuroconv.core.cost`) states its cost itself, children included; for the
+layers of torch.nn the formulas are here.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """The closed form's counts, and the rows they are the sum of.
+    """The closed form's counts, and the rows that sum to them.
 
     `hidden` names the modules without a formula that run contractions themselves, by a function or
     an operator such as `@`: those are in no row. Without one, the multiply-adds are complete.
@@ -51,9 +51,9 @@ class ClosedForm:
 Formula = Callable[[Any, torch.Size, torch.Size], dict[str, int]]
 
 
-def _products(m: Any, of_complex: int) -> int:
-    """Real products in one of the module's: 1, or `of_complex` if its weights are complex."""
-    return of_complex if any(weight.is_complex() for weight in m.parameters()) else 1
+def _products(m: Any, if_complex: int) -> int:
+    """Returns the real products in one of the module's: 1, or `if_complex` for complex weights."""
+    return if_complex if any(weight.is_complex() for weight in m.parameters()) else 1
 
 
 def _convolution(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
@@ -68,11 +68,11 @@ def _linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
 
 
 def _batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    own_statistics = m.training or not m.track_running_stats
-    return {"normalisation": prod(x) * (4 + m.affine if own_statistics else 2)}
+    batch_statistics = m.training or not m.track_running_stats
+    return {"normalisation": prod(x) * (4 + m.affine if batch_statistics else 2)}
 
 
-def _own_norm(base: int) -> Formula:
+def _norm(base: int) -> Formula:
     def formula(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
         return {"normalisation": prod(x) * (base + (m.weight is not None))}
 
@@ -120,9 +120,9 @@ _FORMS: dict[type[nn.Module], _Form] = {
     **_Form("normalisation: running statistics 2 an element, own 4, or 5 if affine",
             _batch_norm).of(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d,
                             nn.InstanceNorm2d, nn.InstanceNorm3d),
-    **_Form("normalisation: 4 an element, or 5 with a weight", _own_norm(4)).of(
+    **_Form("normalisation: 4 an element, or 5 with a weight", _norm(4)).of(
         nn.LayerNorm, nn.GroupNorm),
-    **_Form("normalisation: 3 an element, or 4 with a weight", _own_norm(3)).of(nn.RMSNorm),
+    **_Form("normalisation: 3 an element, or 4 with a weight", _norm(3)).of(nn.RMSNorm),
     **_Form("normalisation: 5 an element", _softmax).of(nn.Softmax, nn.LogSoftmax),
     **_Form("pooling: the window an output element", _window_pool(1)).of(
         nn.MaxPool1d, nn.AvgPool1d),
@@ -148,17 +148,17 @@ CLOSED_FORM_RULES: Mapping[str, str] = MappingProxyType(
 
 
 def _formula(module: nn.Module) -> Formula | None:
-    """The formula of the class whose `forward` the module runs: an override has none."""
+    """Returns the formula of the class whose `forward` the module runs: an override has none."""
     kind = type(module)
-    known = (base for base in kind.__mro__ if base in _FORMS and base.forward is kind.forward)
-    base = next(known, None)
+    bases = (base for base in kind.__mro__ if base in _FORMS and base.forward is kind.forward)
+    base = next(bases, None)
     return None if base is None else _FORMS[base].amounts
 
 
 class _Contractions(OperatorMode):
-    """Notes in which modules a contraction runs that no formula covers.
+    """Records in which modules a contraction runs that no formula covers.
 
-    It looks at operators' names alone: what they cost is counted elsewhere, and independently.
+    It reads the names of operators alone, and no cost: the closed form stays independent.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -181,14 +181,14 @@ def _shapes(values: Any) -> list[torch.Size]:
 
 
 def _plain(shapes: list[torch.Size]) -> bool:
-    """Whether there is a first shape, and it is known: a nested tensor has symbols for sizes."""
+    """Returns whether there is a first shape of integers: a nested tensor has symbolic sizes."""
     return bool(shapes) and all(isinstance(size, int) for size in shapes[0])
 
 
 def count_closed_form(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "meta"
 ) -> ClosedForm:
-    """State the cost of one run in eval mode, from each module's sizes.
+    """Sums the cost of one run in eval mode from each module's sizes.
 
     A module that states its own cost hides its children. One that executed with no formula, and is
     a leaf, holds parameters itself or runs a contraction itself, is listed in `counts.uncounted` as
@@ -197,7 +197,7 @@ def count_closed_form(
     Args:
         model: any module; it is left untouched.
         inputs: what it is called with, the batch first.
-        device: where the shapes are found: "meta", "cpu" or "cuda".
+        device: where the model runs to give its shapes: "meta", "cpu" or "cuda".
     """
     items = as_inputs(inputs)
     batch = items[0].shape[0]
@@ -215,12 +215,12 @@ def count_closed_form(
 
     def leave(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         watch.running.pop()
-        given = _shapes((args, kwargs))
+        inputs = _shapes((args, kwargs))
         if stating and stating[-1] is module:
             stating.pop()
             if result is None:  # it raised
                 return
-            stated: tuple[Cost, ...] = module.closed_form(*given)  # type: ignore[operator]
+            stated: tuple[Cost, ...] = module.closed_form(*inputs)  # type: ignore[operator]
             for cost in stated:
                 rows.append(StageRow(path, cost))
                 flops["pointwise"] += cost.pointwise
@@ -228,18 +228,18 @@ def count_closed_form(
         if stating:
             return
         formula = _formula(module)
-        if formula is None or not (_plain(given) and _plain(_shapes(result))):
+        if formula is None or not (_plain(inputs) and _plain(_shapes(result))):
             if not any(True for _ in module.children()) or module._parameters:
                 unstated[_label(path, module)] += 1
             return
-        produced = _shapes(result)[0]
-        for family, amount in formula(module, given[0], produced).items():
+        output = _shapes(result)[0]
+        for family, amount in formula(module, inputs[0], output).items():
             if family in CONTRACTIONS:
                 stage = "convolution" if family == "convolution" else "linear"
                 cost = Cost(
                     stage,
                     {family: amount},
-                    neurons=prod(produced) // batch,
+                    neurons=prod(output) // batch,
                     synapses=amount // batch,
                 )
                 rows.append(StageRow(path, cost))
@@ -247,7 +247,7 @@ def count_closed_form(
                 flops[family] += amount
 
     with (
-        meta_copy(model, items, device) as placed,  # takes the hooks off again
+        meta_copy(model, items, device) as copies,  # removes the hooks
         explained(device),
         torch.no_grad(),
         eagerly(),
@@ -260,7 +260,7 @@ def count_closed_form(
                 with_kwargs=True,
                 always_call=True,
             )
-        model(*placed)
+        model(*copies)
 
     for label, calls in watch.hidden.items():
         unstated.setdefault(label, calls)

@@ -1,7 +1,7 @@
 """How the exact counter counts contractions: convolutions, matrix products, Fourier transforms.
 
-Every rule takes one operator's call and gives multiply-adds (MAC) from the sizes of its tensors; a
-fused operator gives its other FLOPs too. A product of complex numbers is four of real ones.
+A rule takes one call and returns multiply-adds (MAC) from the sizes of its tensors; the rule of a
+fused operator returns its other FLOPs too. A product of complex numbers is four of real ones.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _complex(call: Call) -> int:
 def _convolution(call: Call) -> Amounts:
     x, weight, out = call.tensor(0), call.tensor(1), call.results[0]
     # An element of the smaller map meets each tap of its unit, or of its channel, once.
-    positions = x if call.given.get("transposed") else out
+    positions = x if call.arguments.get("transposed") else out
     points = out.shape[0] * prod(positions.shape[2:])
     return {"convolution": _complex(call) * weight.numel() * points}
 
@@ -30,7 +30,10 @@ def _convolution_backward(call: Call) -> Amounts:
     # Each gradient is a convolution as large as the forward one, grouped or not; torch's own
     # formula takes the weight gradient of a grouped one too high by the number of groups.
     grad, x, weight = call.tensor(0), call.tensor(1), call.tensor(2)
-    transposed, (to_input, to_weight, to_bias) = call.given["transposed"], call.given["output_mask"]
+    transposed, (to_input, to_weight, to_bias) = (
+        call.arguments["transposed"],
+        call.arguments["output_mask"],
+    )
     positions = x if transposed else grad
     forward = _complex(call) * x.shape[0] * weight.numel() * prod(positions.shape[2:])
     amounts = {"convolution": forward * (to_input + to_weight)}
@@ -38,7 +41,7 @@ def _convolution_backward(call: Call) -> Amounts:
 
 
 def _product(first: int) -> Callable[[Call], Amounts]:
-    """Any matrix product: what comes out, times the last axis of the operand at `first`."""
+    """Counts output elements times the last axis of the operand at position `first`."""
 
     def amounts(call: Call) -> Amounts:
         return {"matmul": _complex(call) * call.results[0].numel() * call.tensor(first).shape[-1]}
@@ -65,35 +68,35 @@ def _distances(call: Call) -> Amounts:
 
 
 def _trilinear(call: Call) -> Amounts:
-    factors = [call.tensor(place) for place in range(3)]
-    axes = factors[0].dim() + len(call.given["expand1"])
+    factors = [call.tensor(position) for position in range(3)]
+    axes = factors[0].dim() + len(call.arguments["expand1"])
     sizes = [1] * axes
-    for place, factor in enumerate(factors, start=1):
-        inserted = set(call.given[f"expand{place}"])
-        held = [axis for axis in range(axes) if axis not in inserted]
-        for axis, size in zip(held, factor.shape, strict=True):
+    for number, factor in enumerate(factors, start=1):
+        inserted = set(call.arguments[f"expand{number}"])
+        kept = [axis for axis in range(axes) if axis not in inserted]
+        for axis, size in zip(kept, factor.shape, strict=True):
             sizes[axis] = sizes[axis] if size == 1 else size
     return {"matmul": prod(sizes), "pointwise": prod(sizes)}  # a product, and a multiply-add
 
 
 def _attention(products: int) -> Callable[[Call], Amounts]:
-    """`products` of the size of query x key; where there are two, the second is with the values."""
+    """Counts two products forward (query x key, weights x value), five backward."""
 
     def amounts(call: Call) -> Amounts:
-        query, key, value = (call.given[name] for name in ("query", "key", "value"))
+        query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
         scores = prod(query.shape[:-1]) * key.shape[-2]
         narrow, wide = query.shape[-1], value.shape[-1]
         if products == 2:
             mask = next(
-                (call.given[n] for n in ("attn_mask", "attn_bias") if n in call.given), None
+                (call.arguments[n] for n in ("attn_mask", "attn_bias") if n in call.arguments), None
             )
             return {
                 "matmul": scores * (narrow + wide),
                 "pointwise": scores * (1 + (mask is not None)),
                 "normalisation": 5 * scores,
             }
-        # Backward: the scores anew, and the gradients to query and key over `narrow`; to the
-        # weights and to the values over `wide`.
+        # Backward: the scores are computed again, with the gradients to query and key, over
+        # `narrow`; the gradients to the weights and to the values are over `wide`.
         return {
             "matmul": scores * (3 * narrow + 2 * wide),
             "pointwise": 2 * scores,
@@ -104,23 +107,23 @@ def _attention(products: int) -> Callable[[Call], Amounts]:
 
 
 _GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # by torch's number of a mode: ReLU, tanh, LSTM, GRU
-# FLOPs of one hidden unit and step beside the matrix products, by gates: what a cell does when it
-# runs operator by operator.
+# FLOPs of one hidden unit and step beside the matrix products, by gates, as when a cell runs
+# operator by operator.
 _CELL_FLOPS = {4: 13, 3: 10, 1: 2}
 
 
 def _recurrent(passes: int) -> Callable[[Call], Amounts]:
-    """Each weight matrix meets each step of each sequence once; backward twice (`passes`)."""
+    """Counts each weight matrix once for each step of each sequence; backward twice (`passes`)."""
 
     def amounts(call: Call) -> Amounts:
-        given, x = call.given, call.tensor(0)
-        gates, hidden = _GATES[given["mode"]], given["hidden_size"]
-        weights = tree_leaves([held for name, held in given.items() if name.startswith("weight")])
-        matrices = [each for each in weights if isinstance(each, Tensor) and each.dim() == 2]
-        cells = sum(each.shape[0] == gates * hidden for each in matrices) // 2  # layers, directions
+        arguments, x = call.arguments, call.tensor(0)
+        gates, hidden = _GATES[arguments["mode"]], arguments["hidden_size"]
+        weights = tree_leaves([v for name, v in arguments.items() if name.startswith("weight")])
+        matrices = [w for w in weights if isinstance(w, Tensor) and w.dim() == 2]
+        cells = sum(w.shape[0] == gates * hidden for w in matrices) // 2  # layers, directions
         steps = x.numel() // x.shape[-1]
         return {
-            "matmul": passes * steps * sum(each.numel() for each in matrices),
+            "matmul": passes * steps * sum(w.numel() for w in matrices),
             "pointwise": passes * steps * cells * hidden * _CELL_FLOPS[gates],
         }
 
@@ -137,14 +140,14 @@ def _fused_cell(gates: int) -> Callable[[Call], Amounts]:
 def _fft(real: bool) -> Callable[[Call], Amounts]:
     def amounts(call: Call) -> Amounts:
         x = call.tensor(0)
-        points = prod(x.shape[axis] for axis in call.given["dim"])
+        points = prod(x.shape[axis] for axis in call.arguments["dim"])
         return {"fft": fft_transform_macs(points, real=real) * (x.numel() // max(points, 1))}
 
     return amounts
 
 
 def _fft_c2r(call: Call) -> Amounts:
-    x, axes, last = call.tensor(0), call.given["dim"], call.given["last_dim_size"]
+    x, axes, last = call.tensor(0), call.arguments["dim"], call.arguments["last_dim_size"]
     points = prod(x.shape[axis] for axis in axes[:-1]) * last  # the input holds half of the axis
     transforms = x.numel() // prod(x.shape[axis] for axis in axes)
     return {"fft": fft_transform_macs(points, real=True) * transforms}
@@ -153,7 +156,7 @@ def _fft_c2r(call: Call) -> Amounts:
 CONTRACTION_RULES: dict[str, Rule] = {
     **Rule("convolution", "weights x output positions x batch (transposed: input positions)",
            _convolution).of("convolution _convolution cudnn_convolution mkldnn_convolution"),
-    **Rule("convolution", "as the forward convolution for each gradient that is asked for",
+    **Rule("convolution", "as the forward convolution for each gradient that is needed",
            _convolution_backward).of("convolution_backward"),
     **Rule("matmul", "m n k of each matrix product", _product(0)).of("mm bmm mv _scaled_mm"),
     **Rule("matmul", "m n k of each matrix product", _product(1)).of(
@@ -168,7 +171,7 @@ CONTRACTION_RULES: dict[str, Rule] = {
         "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
         "_scaled_dot_product_fused_attention_overrideable"),
-    **Rule("matmul", "five products: the scores anew, and four gradients", _attention(5)).of(
+    **Rule("matmul", "five products: the scores again, and four gradients", _attention(5)).of(
         "_scaled_dot_product_flash_attention_backward "
         "_scaled_dot_product_flash_attention_for_cpu_backward "
         "_scaled_dot_product_efficient_attention_backward "

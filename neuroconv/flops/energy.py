@@ -1,4 +1,4 @@
-"""What a run would cost in energy: an estimate, from published energies of single operations.
+"""The energy of a run: an estimate from published energies of single operations.
 
 Arithmetic and main memory only. Control, caches, wires, leakage, cooling and the rest of a machine
 are left out, so that a real one takes more, often several times more. The published values were
@@ -27,7 +27,7 @@ class Node:
         multiply_pj: one multiplication, in picojoules.
         add_pj: one addition, as in accumulating a product.
         dram_pj: lowest and highest of reading or writing 64 bits of main memory.
-        arithmetic_source, memory_source: where they come from.
+        arithmetic_source, memory_source: of the numbers.
     """
 
     name: str
@@ -108,7 +108,7 @@ DEFAULT_NODE = "7nm-fp32-hbm2"
 
 
 def find_node(name: str) -> Node:
-    """The node of that name; a ValueError that lists them if there is none."""
+    """Returns the node of that name; a ValueError lists them if there is none."""
     if name not in NODES:
         raise ValueError(f"node={name!r} is unknown; expected one of {', '.join(NODES)}")
     return NODES[name]
@@ -119,7 +119,7 @@ class Energy:
     """An estimate of a run's energy. Ranges are (lowest, highest).
 
     Attributes:
-        node: whose energies.
+        node: the technology.
         mac: multiply-adds.
         accumulates: additions that stand for a multiply-add with a spike.
         other_flop: FLOPs of all that is no multiply-add.
@@ -149,7 +149,7 @@ class Energy:
         return f"arithmetic: {arithmetic}. Memory: {memory}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, units in the keys, with node, sources and their addresses."""
+        """Returns plain data, units in the keys, with node, sources and their addresses."""
         parts = {
             "arithmetic": self.arithmetic_joules,
             "memory": self.memory_joules,
@@ -172,7 +172,7 @@ class Energy:
 def estimate_energy(
     mac: float, other_flop: float, moved_bytes: float, node: str = DEFAULT_NODE
 ) -> Energy:
-    """The energy of a dense run, in which every multiply-add is executed.
+    """Estimates the energy of a dense run, in which every multiply-add is executed.
 
     Args:
         mac: multiply-adds.
@@ -196,12 +196,12 @@ def at_rate(
     moved_bytes: float = 0,
     node: str = DEFAULT_NODE,
 ) -> Energy:
-    """The energy of an event-driven run, in which a silent axon costs nothing.
+    """Estimates the energy of an event-driven run, in which a silent axon costs nothing.
 
     A synaptic multiply-add becomes an accumulate: the weight of an active axon is added, once for
     each step in which it fires. A finer rate, or a grey value, takes more spikes than are counted:
-    the figure is a lower bound. All the rest stays dense, and so does memory traffic: that the
-    weights of silent axons need not be read is not taken off.
+    the figure is a lower bound. All the rest stays dense, memory traffic too: the weights of silent
+    axons count as read.
 
     Args:
         synaptic_mac: multiply-adds whose one factor comes in on an axon: synapses, and dendrites
@@ -224,13 +224,13 @@ def at_rate(
             raise ValueError(f"{name}={count!r}; expected a number, 0 or more")
     if not 0 <= active_share <= 1:
         raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
-    found = find_node(node)
+    energies = find_node(node)
     accumulates = synaptic_mac * active_share
-    certain = mac * found.mac_pj + accumulates * found.add_pj
-    cheap, dear = sorted((found.add_pj, found.multiply_pj))
-    low, high = found.dram_pj_per_byte
+    certain = mac * energies.mac_pj + accumulates * energies.add_pj
+    cheap, dear = sorted((energies.add_pj, energies.multiply_pj))
+    low, high = energies.dram_pj_per_byte
     return Energy(
-        node=found,
+        node=energies,
         mac=mac,
         accumulates=accumulates,
         other_flop=other_flop,

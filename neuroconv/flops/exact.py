@@ -15,8 +15,8 @@ from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 
 
-class _Tally:
-    """What was counted in one pass, forward or backward."""
+class _PassCounts:
+    """The counts of one pass, forward or backward."""
 
     def __init__(self) -> None:
         self.amounts: Counter[str] = Counter()
@@ -40,28 +40,30 @@ class _Tally:
 
 
 class OperatorCounter(OperatorMode):
-    """Counts each call into the current tally, and for each module that is running."""
+    """Counts each call, for the whole model and for each module that is running."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tally = _Tally()
-        self.forward: _Tally | None = None  # once the backward pass has begun
+        self.current = _PassCounts()
+        self.forward: _PassCounts | None = None  # once the backward pass has begun
         self.running: list[str] = []  # paths of the modules, outermost first
 
-    def turn(self) -> None:
-        """What follows is the backward pass."""
-        self.forward, self.tally = self.tally, _Tally()
+    def begin_backward(self) -> None:
+        """Ends the forward pass: calls that follow are counted apart."""
+        self.forward, self.current = self.current, _PassCounts()
 
     def counts(self, device: str) -> Counts:
-        """What was counted on a device of this type."""
+        """Returns the counts of a run on a device of this type."""
         if self.forward is None:
-            return self.tally.counts(device)
-        return self.forward.counts(device, self.tally.counts(device))
+            return self.current.counts(device)
+        return self.forward.counts(device, self.current.counts(device))
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Inside, it counts, and knows which modules are running. Asks for `meta_copy` around it,
-        which takes the hooks off again with the tables that they lie in."""
+        """Counts inside, with hooks that say which modules are running.
+
+        It must stand inside `meta_copy`, which removes the hooks.
+        """
         for path, module in model.named_modules():
             if path:
                 module.register_forward_pre_hook(lambda *_, path=path: self.running.append(path))
@@ -77,19 +79,19 @@ class OperatorCounter(OperatorMode):
         return out
 
     def _count(self, func: Any, call: Call) -> None:
-        found = look_up(func, call)
-        if found is None:
-            self.tally.uncounted[str(func)] += 1
-        elif isinstance(found, str):
-            self.tally.zero[str(func)] = found
+        rule = look_up(func, call)
+        if rule is None:
+            self.current.uncounted[str(func)] += 1
+        elif isinstance(rule, str):
+            self.current.zero[str(func)] = rule
         else:
-            amounts = found.amounts(call)
-            self.tally.amounts.update(amounts)
+            amounts = rule.amounts(call)
+            self.current.amounts.update(amounts)
             mac = sum(amount for family, amount in amounts.items() if family in CONTRACTIONS)
             if mac:
-                self.tally.operators[str(func)] += mac
+                self.current.operators[str(func)] += mac
                 for path in {"", *self.running}:
-                    self.tally.modules[path] += mac
+                    self.current.modules[path] += mac
 
 
 def count_exact(
@@ -101,10 +103,10 @@ def count_exact(
     training: bool = False,
     strict: bool = False,
 ) -> Counts:
-    """Count what executes when the model runs once, by torch's dispatcher.
+    """Counts all operators that execute when the model runs once, as torch's dispatcher sees them.
 
     The model is left as it was: parameters, buffers, training flags, hooks, modes and the state of
-    every random generator. What torch.compile would fuse runs operator by operator.
+    every random generator. A compiled model runs operator by operator.
 
     Args:
         model: any module.
@@ -128,7 +130,7 @@ def count_exact(
     ):
         result = model(*items)
         if backward:
-            counter.turn()
+            counter.begin_backward()
             ends = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
             torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
     counts = counter.counts(device)
@@ -138,7 +140,7 @@ def count_exact(
 
 
 def refuse_uncounted(counts: Counts) -> None:
-    """Raise ValueError if something ran without a rule, forward or backward."""
+    """Raises ValueError if something ran without a rule, forward or backward."""
     missing = {**counts.uncounted, **(counts.backward.uncounted if counts.backward else {})}
     if missing:
         raise ValueError(

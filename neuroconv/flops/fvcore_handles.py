@@ -1,296 +1,216 @@
-"""What the fvcore witness knows of every operator: a handle, or the reason why it costs nothing.
+"""fvcore's handles for contractions: convolutions, matrix products, Fourier transforms.
 
-A handle sees an operator as it was called, before torch takes it apart: a linear layer, an
-attention, a global average pool is one operator here, and for the exact counter often several.
+Real convolutions and plain matrix products are left to fvcore's own handles, which are right. What
+fvcore has no handle for, or counts wrongly, is counted here from traced shapes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import zip_longest
-from math import ceil, log2, prod
+from dataclasses import dataclass
+from math import isqrt, prod
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from neuroconv.flops.fvcore_contractions import CONTRACTION_HANDLES
-from neuroconv.flops.fvcore_graph import (
-    Amounts,
-    Handle,
-    integers,
-    is_boolean,
-    is_complex,
-    is_float,
-    is_tensor,
-    shape,
-    size,
-)
-from neuroconv.flops.rules import pointwise_weight
+from neuroconv.flops.fvcore_trace import integers, is_complex, shape, size, tensors
+from neuroconv.flops.operators import RULES, ZERO, is_pointwise
+from neuroconv.flops.rules import CONTRACTIONS, fft_transform_macs, names
 
-Rule = Callable[[list[Any], list[Any]], Amounts]
-DISCRETE = "integers or Booleans alone, or arithmetic on sizes"
+Rule = Callable[[list[Any], list[Any]], int]  # MAC by the traced inputs and outputs
 
 
-def _floating(rule: Rule) -> Rule:
-    """The rule where a floating-point tensor goes in or comes out; else it costs nothing."""
+@dataclass(frozen=True)
+class Handle:
+    """How one traced operator is counted.
 
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        return rule(inputs, outputs) if any(map(is_float, (*inputs, *outputs))) else DISCRETE
-
-    return amounts
-
-
-def _pointwise(name: str) -> Rule:
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        numbers = sum(is_complex(v) or isinstance(v.toIValue(), complex) for v in inputs)
-        product = "mul" if name in ("outer", "ger", "kron") else name
-        weight = pointwise_weight(product, is_complex(outputs[0]), numbers)
-        return {"pointwise": weight * size(outputs[0])}
-
-    return _floating(amounts)
-
-
-def _read(family: str, weight: int = 1) -> Rule:
-    return _floating(lambda inputs, outputs: {family: weight * size(inputs[0])})
-
-
-def _written(family: str, weight: int = 1) -> Rule:
-    return _floating(lambda inputs, outputs: {family: weight * size(outputs[0])})
-
-
-def _extremum(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    of_two_tensors = len(inputs) == 2 and is_tensor(inputs[1])  # then element by element
-    rule = _pointwise("maximum") if of_two_tensors else _read("reduction")
-    return rule(inputs, outputs)
-
-
-def _batch_norm(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    own_statistics = inputs[5].toIValue()
-    weight = 4 + is_tensor(inputs[1]) if own_statistics else 2
-    return {"normalisation": weight * size(inputs[0])}
-
-
-def _own_norm(base: int, weight: int) -> Rule:
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        return {"normalisation": (base + is_tensor(inputs[weight])) * size(inputs[0])}
-
-    return amounts
-
-
-def _pool(axes: int) -> Rule:
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        window = integers(inputs[1]) or []
-        taps = window[0] ** axes if len(window) == 1 else prod(window)
-        return {"pooling": taps * size(outputs[0])}
-
-    return amounts
-
-
-def _grid_sampler(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    axes = len(shape(inputs[0])) - 2
-    neighbours = {0: 2**axes, 1: 0, 2: 4**axes}[inputs[2].toIValue()]  # linear, nearest, cubic
-    return {"pooling": neighbours * size(outputs[0])} if neighbours else "moves elements"
-
-
-def _index_put(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    if not inputs[3].toIValue():
-        return "moves elements"
-    if not is_float(inputs[0]):
-        return DISCRETE
-    indices = list(inputs[1].node().inputs())
-    if any(is_boolean(index) for index in indices):  # how many it selects is not in the trace
-        return {"scatter": size(inputs[2])}
-    # The indices, broadcast, take the place of the axes that they index.
-    given = [shape(index) for index in indices if is_tensor(index)]
-    kept = [
-        n
-        for index, n in zip_longest(indices, shape(inputs[0]))
-        if index is None or not is_tensor(index)
-    ]
-    return {"scatter": prod(torch.broadcast_shapes(*given)) * prod(kept)}
-
-
-def _scatter(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    if len(inputs) == 4:  # without a word for what to do with the number that is there
-        return "moves elements"
-    return _floating(lambda given, _: {"scatter": size(given[2])})(inputs, outputs)
-
-
-def _dropout(noise: int, numbers: int, *, per_feature: bool) -> Rule:
-    """`noise` FLOPs for each number drawn and `numbers` for each element, in training."""
-
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        probability, training = inputs[1].toIValue(), inputs[2].toIValue()
-        if not training or probability == 0:
-            return "the identity"
-        elements = size(inputs[0])
-        if probability == 1:  # a product with zero
-            return {"pointwise": elements}
-        drawn = prod(shape(inputs[0])[:2]) if per_feature else elements
-        return {"random": drawn, "pointwise": noise * drawn + numbers * elements}
-
-    return amounts
-
-
-def _sorting(dim: int) -> Rule:
-    """n ceil(log2 n) along the axis that the input at place `dim` names."""
-
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        along = (shape(inputs[0]) or [1])[integers(inputs[dim])[0]]  # type: ignore[index]
-        return {"sorting": size(inputs[0]) * ceil(log2(max(along, 1)))}
-
-    return _floating(amounts)
-
-
-def _search(boundaries: int) -> Rule:
-    def amounts(inputs: list[Any], outputs: list[Any]) -> Amounts:
-        steps = ceil(log2(max(shape(inputs[boundaries])[-1], 1)))
-        return {"sorting": size(outputs[0]) * steps}
-
-    return _floating(amounts)
-
-
-def _cdist(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    left, right, out = shape(inputs[0]), shape(inputs[1]), size(outputs[0])
-    order, mode = inputs[2].toIValue(), inputs[3].toIValue() or 0
-    many = max(left[-2], right[-2]) > 25  # from there on torch multiplies matrices, if it may
-    if order == 2 and (mode == 1 or (mode == 0 and many)):
-        batch = prod(shape(outputs[0])[:-2])  # points of either side, for all of it
-        a, b = (batch * prod(side[-2:]) for side in (left, right))
-        return {
-            "matmul": out * (left[-1] + 2),
-            "pointwise": 2 * a + b + 2 * out,
-            "reduction": a + b,
-        }
-    return {"reduction": 3 * out * left[-1]}
-
-
-def _renorm(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    return {"reduction": size(inputs[1]) * shape(inputs[0])[-1]}
-
-
-def _bag(inputs: list[Any], outputs: list[Any]) -> Amounts:
-    return {"reduction": size(inputs[1]) * shape(inputs[0])[-1]}
-
-
-_POINTWISE = (
-    "add sub rsub mul div true_divide floor_divide neg abs sign sgn square sqrt rsqrt reciprocal "
-    "pow exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh tanh asinh "
-    "acosh atanh sinc sigmoid relu relu6 leaky_relu prelu elu celu selu gelu silu mish softplus "
-    "log_sigmoid hardtanh hardswish hardsigmoid hardshrink softshrink glu logit erf erfc erfinv "
-    "lgamma digamma xlogy logaddexp logaddexp2 hypot copysign heaviside nan_to_num clamp clamp_min "
-    "clamp_max maximum minimum fmax fmin where masked_fill threshold lerp addcmul addcdiv fmod "
-    "remainder floor ceil round trunc frac gt ge lt le eq ne isnan isinf logical_and "
-    "logical_or logical_xor logical_not outer ger addr kron polar"
-)
-_ALONG_AXES = "one an input element"
-_MIXED = "one a neighbour that an output element is mixed from"
-_POOLS = {axes: f"max_pool{axes}d avg_pool{axes}d max_pool{axes}d_with_indices"
-          for axes in (1, 2, 3)}  # fmt: skip
-_ADAPTIVE = " ".join(
-    f"adaptive_{kind}_pool{axes}d" for kind in ("avg", "max") for axes in (1, 2, 3)
-)
-
-_OTHER_HANDLES: dict[str, Handle] = {
-    **{operator: handle for name in _POINTWISE.split() for operator, handle in Handle(
-        "pointwise", "one an output element, addcmul two; complex: add 2, multiply 6, other 2",
-        _pointwise(name)).of(name).items()},
-    **Handle("pointwise", "three an output element", _written("pointwise", 3)).of("isfinite"),
-    **Handle("pointwise", "one an element, and one for the sum", _read("pointwise", 2)).of(
-        "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss "
-        "binary_cross_entropy_with_logits"),
-    **Handle("reduction", _ALONG_AXES, _read("reduction")).of(
-        "sum mean amax amin aminmax prod var std var_mean std_mean norm dist trace "
-        "linalg_vector_norm logsumexp logcumsumexp cumsum cumprod cummax cummin argmax argmin any "
-        "all nansum median nanmedian count_nonzero"),
-    **Handle("reduction", f"{_ALONG_AXES}; of two tensors, pointwise", _extremum).of("max min"),
-    **Handle("reduction", "one an element of the rows that are summed", _bag).of("embedding_bag"),
-    **Handle("reduction", "three a pair and axis; of many points, a matrix product", _cdist).of(
-        "cdist"),
-    **Handle("reduction", "one an element of the rows whose norm is bounded", _renorm).of(
-        "embedding_renorm"),
-    **Handle("normalisation", "running statistics 2 an element, own 4, or 5 with a weight",
-             _batch_norm).of("batch_norm instance_norm"),
-    **Handle("normalisation", "4 an element, or 5 with a weight", _own_norm(4, weight=2)).of(
-        "group_norm layer_norm"),
-    **Handle("normalisation", "3 an element, or 4 with a weight", _own_norm(3, weight=2)).of(
-        "rms_norm"),
-    **Handle("normalisation", "3 an element", _read("normalisation", 3)).of("_weight_norm"),
-    **Handle("normalisation", "5 an element", _read("normalisation", 5)).of("softmax log_softmax"),
-    **{operator: handle for axes, pools in _POOLS.items() for operator, handle in Handle(
-        "pooling", "the window an output element", _pool(axes)).of(pools).items()},
-    **Handle("pooling", _ALONG_AXES, _read("pooling")).of(_ADAPTIVE),
-    **{f"aten::upsample_{kind}": Handle("pooling", _MIXED, _written("pooling", neighbours))
-       for kind, neighbours in {"linear1d": 2, "bilinear2d": 4, "trilinear3d": 8,
-                                "bicubic2d": 16}.items()},
-    **Handle("pooling", _MIXED, _grid_sampler).of("grid_sampler"),
-    **Handle("scatter", "one an element of the index",
-             _floating(lambda inputs, _: {"scatter": size(inputs[2])})).of(
-        "scatter_add scatter_reduce"),
-    **Handle("scatter", "one an element that is added",
-             _floating(lambda inputs, _: {"scatter": size(inputs[3])})).of(
-        "index_add"),
-    **Handle("scatter", "one an element that is added, if it accumulates", _index_put).of(
-        "index_put _index_put_impl"),
-    **Handle("scatter", "one an element of the index, if it reduces", _scatter).of("scatter"),
-    **Handle("random", "one a number that is drawn", _written("random")).of(
-        "bernoulli binomial poisson normal uniform exponential geometric cauchy log_normal "
-        "multinomial random rand rand_like randn randn_like randint randint_like"),
-    **Handle("random", "in training a number drawn and two FLOP an element",
-             _dropout(0, 2, per_feature=False)).of("dropout"),
-    **Handle("random", "in training a number drawn and one FLOP a feature, one an element",
-             _dropout(1, 1, per_feature=True)).of("feature_dropout"),
-    **Handle("random", "in training a number drawn and six FLOP an element",
-             _dropout(4, 2, per_feature=False)).of("alpha_dropout"),
-    **Handle("random", "in training a number drawn and four FLOP a feature, two an element",
-             _dropout(4, 2, per_feature=True)).of("feature_alpha_dropout"),
-    **Handle("sorting", "n ceil(log2 n) comparisons along the axis", _sorting(-2)).of(
-        "sort argsort"),
-    **Handle("sorting", "n ceil(log2 n) comparisons along the axis", _sorting(2)).of(
-        "topk kthvalue"),
-    **Handle("sorting", "n ceil(log2 n) comparisons along the axis", _sorting(1)).of("mode"),
-    **Handle("sorting", "ceil(log2 n) comparisons a value", _search(1)).of("bucketize"),
-    **Handle("sorting", "ceil(log2 n) comparisons a value", _search(0)).of("searchsorted"),
-}  # fmt: skip
-
-
-def _zero(reason: str, operators: str) -> dict[str, Handle]:
-    return Handle("zero", reason, lambda inputs, outputs: reason).of(operators)
-
-
-_ZERO: dict[str, Handle] = {
-    **_zero("a view, or a copy where it cannot be one",
-        "alias adjoint chunk detach diagonal expand expand_as flatten mH mT movedim moveaxis "
-        "narrow numpy_T permute positive ravel real imag view_as_real view_as_complex conj _conj "
-        "resolve_conj resolve_neg reshape reshape_as select slice split split_with_sizes "
-        "tensor_split squeeze swapaxes swapdims t transpose unbind unflatten unfold unsqueeze "
-        "view view_as broadcast_to broadcast_tensors atleast_1d atleast_2d atleast_3d"),
-    **_zero("copies, or changes the type",
-        "clone complex contiguous copy to type_as unsafe_chunk unsafe_split lift_fresh"),
-    **_zero("moves elements",
-        "cat concat stack hstack vstack dstack column_stack constant_pad_nd pad block_diag "
-        "diag_embed embedding flip fliplr flipud gather im2col index index_copy index_fill "
-        "index_select masked_scatter masked_select take take_along_dim pixel_shuffle "
-        "pixel_unshuffle channel_shuffle repeat repeat_interleave roll rot90 tile tril triu "
-        "slice_scatter select_scatter diagonal_scatter upsample_nearest1d upsample_nearest2d "
-        "upsample_nearest3d one_hot _pack_padded_sequence _pad_packed_sequence"),
-    **_zero("allocates or fills",
-        "arange empty empty_like new_empty full full_like new_full fill linspace eye zeros "
-        "zeros_like new_zeros zero ones ones_like new_ones meshgrid"),
-    **_zero(DISCRETE,
-        "Int Float ScalarImplicit randperm size numel is_complex __and__ __or__ bitwise_and "
-        "bitwise_not bitwise_or bitwise_xor"),
-    **_zero("finds places", "nonzero"),
-}  # fmt: skip
-
-HANDLES: Mapping[str, Handle] = MappingProxyType({**_ZERO, **_OTHER_HANDLES, **CONTRACTION_HANDLES})
-
-
-def fvcore_rules() -> dict[str, str]:
-    """How the fvcore witness counts each operator of a trace, by its name in aten.
-
-    Each text is "family: how", in MAC for a contraction and in FLOP for another family, or
-    "zero: reason". An operator that is not here is listed as uncounted where it runs.
+    Attributes:
+        family: one of `CONTRACTIONS`.
+        how: the rule in a few words.
+        mac: the rule itself, of the operator's traced inputs and outputs.
     """
-    return {
-        operator: f"{handle.family}: {handle.how}" for operator, handle in sorted(HANDLES.items())
-    }
+
+    family: str
+    how: str
+    mac: Rule
+
+    def of(self, operators: str) -> dict[str, "Handle"]:
+        """Returns the handle for each operator of a text, and for its in-place form."""
+        aten, words = torch.ops.aten, operators.split()
+        forms = [*words, *(f"{name}_" for name in words if hasattr(aten, f"{name}_"))]
+        return {f"aten::{name}": self for name in forms}
+
+
+def _complex(outputs: list[Any]) -> int:
+    return 4 if is_complex(outputs[0]) else 1  # a complex product is four real ones
+
+
+def _stock(name: str) -> Rule:
+    """Returns the rule by a handle of fvcore's own."""
+
+    def mac(inputs: list[Any], outputs: list[Any]) -> int:
+        from fvcore.nn import jit_handles  # here, because its import warns
+
+        counted = getattr(jit_handles, name)(inputs, outputs)
+        return int(sum(counted.values()) if isinstance(counted, Counter) else counted)
+
+    return mac
+
+
+def _convolution(rule: Rule) -> Rule:
+    # torch makes three real convolutions of a complex one.
+    return lambda inputs, outputs: rule(inputs, outputs) * (3 if is_complex(outputs[0]) else 1)
+
+
+def _taps(inputs: list[Any], outputs: list[Any]) -> int:
+    return prod(shape(inputs[1])[1:]) * size(outputs[0])
+
+
+def _stock_product(name: str) -> Rule:
+    rule = _stock(name)
+    return lambda inputs, outputs: _complex(outputs) * rule(inputs, outputs)
+
+
+def _product(operand: int) -> Rule:
+    """Returns the rule of a product: output elements times the last axis of an operand."""
+    return lambda inputs, outputs: _complex(outputs) * size(outputs[0]) * shape(inputs[operand])[-1]
+
+
+def _addbmm(inputs: list[Any], outputs: list[Any]) -> int:
+    return _complex(outputs) * size(inputs[1]) * shape(inputs[2])[-1]
+
+
+def _tensordot(inputs: list[Any], outputs: list[Any]) -> int:
+    out = size(outputs[0])
+    terms = isqrt(size(inputs[0]) * size(inputs[1]) // max(out, 1))  # |a| |b| = |out| terms^2
+    return _complex(outputs) * out * terms
+
+
+def _bilinear(inputs: list[Any], outputs: list[Any]) -> int:
+    return size(outputs[0]) * shape(inputs[0])[-1] * shape(inputs[1])[-1]
+
+
+def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
+    """Contracts two operands at a time, along torch's path or from left to right."""
+    equation = inputs[0].toIValue()
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    if "..." in terms or not arrow:
+        raise ValueError(f"fvcore: write einsum {equation!r} with every index and '->'")
+    length: dict[str, int] = {}
+    for term, operand in zip(terms.split(","), tensors(inputs[1]), strict=True):
+        for label, points in zip(term, shape(operand), strict=True):
+            length[label] = max(points, length.get(label, 1))
+    path = integers(inputs[2]) if len(inputs) > 2 else None
+    pending = [set(term) for term in terms.split(",")]
+    mac = 0
+    while len(pending) > 1:
+        pair = (path.pop(0), path.pop(0)) if path else (0, 1)
+        a, b = (pending.pop(position) for position in sorted(pair, reverse=True))
+        kept = set(result).union(*pending)
+        # What only one of the two has and nobody needs is summed before the product.
+        labels = {label for label in a | b if label in kept or label in a & b}
+        if labels - kept:  # else nothing is summed, and the product is pointwise
+            mac += _complex(outputs) * prod(length[label] for label in labels)
+        pending.append(labels & kept)
+    return mac
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> int:
+    query, key, value = (shape(operand) for operand in inputs[:3])
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _recurrent(inputs: list[Any], outputs: list[Any]) -> int:
+    """Counts a whole recurrent layer, of all its layers, directions and steps."""
+    # The input is (..., features), packed or not; the last list of tensors is the weights.
+    weights = [weights for weights in map(tensors, inputs) if weights][-1]
+    matrices = sum(size(weight) for weight in weights if len(shape(weight)) == 2)
+    return prod(shape(inputs[0])[:-1]) * matrices
+
+
+def _fft(kind: str, several: bool) -> Rule:
+    """Returns the rule of transforms along one axis or several; kind: "r2c", "c2r" or "c2c"."""
+
+    def mac(inputs: list[Any], outputs: list[Any]) -> int:
+        source, out = shape(inputs[0]), shape(outputs[0])
+        lengths, axes = integers(inputs[1]), integers(inputs[2])
+        if axes is None:
+            axes = list(range(-len(lengths or source), 0))
+        points = prod(out[axis] for axis in axes)
+        transforms = prod(out) // points
+        if kind == "r2c":  # half of the last axis is kept: its length is that of the real input
+            last = lengths[-1] if lengths else source[axes[-1]]
+            points = points // out[axes[-1]] * last
+        # Along one axis torch transforms a real input by the real algorithm, along several not.
+        real = kind != "c2c" or not (several or is_complex(inputs[0]))
+        return fft_transform_macs(points, real=real) * transforms
+
+    return mac
+
+
+def _transforms() -> dict[str, Handle]:
+    handles: dict[str, Handle] = {}
+    for kind, transforms in {"r2c": "rfft ihfft", "c2r": "irfft hfft", "c2c": "fft ifft"}.items():
+        how = f"{2.5 if kind == 'c2c' else 1.25} n log2 n MAC a transform"
+        if kind == "c2c":
+            how += ", half of it along one axis of a real input"
+        for name in transforms.split():
+            handles |= Handle("fft", how, _fft(kind, several=False)).of(f"fft_{name}")
+            if "h" not in name:
+                handles |= Handle("fft", how, _fft(kind, several=True)).of(
+                    f"fft_{name}2 fft_{name}n"
+                )
+    return handles
+
+
+_CONVOLUTION = "weights x output positions x batch (transposed: input positions)"
+_PRODUCT = "m n k of each matrix product"
+
+HANDLES: Mapping[str, Handle] = MappingProxyType({
+    **Handle("convolution", f"{_CONVOLUTION}; fvcore's own handle",
+             _convolution(_stock("conv_flop_jit"))).of("_convolution"),
+    **Handle("convolution", _CONVOLUTION, _convolution(_taps)).of("_convolution_mode"),
+    **{f"aten::{name}": Handle("matmul", f"{_PRODUCT}; fvcore's own handle",
+                               _stock_product(f"{handle}_flop_jit"))
+       for name, handle in {"linear": "linear", "addmm": "addmm", "mm": "matmul",
+                            "bmm": "bmm"}.items()},
+    **Handle("matmul", _PRODUCT, _product(0)).of("matmul mv dot vdot inner"),
+    **Handle("matmul", _PRODUCT, _product(1)).of("baddbmm addmv"),
+    **Handle("matmul", "batch m n k", _addbmm).of("addbmm"),
+    **Handle("matmul", "output elements x contracted terms", _tensordot).of("tensordot"),
+    **Handle("matmul", "one MAC for each triple", _bilinear).of("bilinear"),
+    **Handle("matmul", "two operands at a time along torch's path; without a sum none",
+             _einsum).of("einsum"),
+    **Handle("matmul", "query x key and weights x value", _attention).of(
+        "scaled_dot_product_attention"),
+    **Handle("matmul", "each weight matrix once a step and sequence", _recurrent).of(
+        "lstm gru rnn_tanh rnn_relu"),
+    **_transforms(),
+})  # fmt: skip
+
+# Operators of a trace that contract nothing, beside those of the exact counter's tables.
+_COMPOSITES = names(
+    "Float __or__ adaptive_avg_pool1d adaptive_avg_pool3d adaptive_max_pool1d alpha_dropout "
+    "argsort atleast_1d atleast_2d atleast_3d avg_pool1d broadcast_tensors column_stack concat "
+    "dropout dstack embedding_bag feature_alpha_dropout feature_dropout fliplr flipud ger hstack "
+    "is_complex kron log_sigmoid log_softmax max_pool1d max_pool1d_with_indices max_pool2d "
+    "max_pool3d meshgrid numel one_hot outer pad _pad_packed_sequence prelu randperm rms_norm "
+    "softmax take_along_dim tile unsafe_chunk vstack _weight_norm"
+)
+
+
+def contracts_nothing(operator: str) -> bool:
+    """Returns whether a traced operator without a handle is known to hold no contraction."""
+    namespace, _, name = operator.partition("::")
+    if namespace != "aten":
+        return False
+    name = name if name.startswith("__") else name.rstrip("_")
+    if name in RULES:
+        return RULES[name].family not in CONTRACTIONS
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = () if packet is None else [getattr(packet, n) for n in packet.overloads()]
+    return (
+        name in ZERO
+        or name in _COMPOSITES
+        or any(overload.is_view or is_pointwise(overload) for overload in overloads)
+    )

@@ -1,4 +1,4 @@
-"""Run a model on stand-in tensors, and leave the model as it was."""
+"""Runs a model on copies of its tensors, on meta or a device, and leaves the model as it was."""
 
 import copy
 import random
@@ -17,7 +17,12 @@ from neuroconv.core.counting import counting
 
 
 def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The model's inputs as a tuple of tensors whose first axis is the batch."""
+    """Returns the model's inputs as a tuple of tensors whose first axis is the batch.
+
+    Raises:
+        TypeError: they are no tensors.
+        ValueError: an empty batch.
+    """
     items = (inputs,) if isinstance(inputs, Tensor) else inputs
     if not isinstance(items, tuple) or not all(isinstance(item, Tensor) for item in items):
         raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {type(inputs)!r}")
@@ -33,7 +38,7 @@ def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _like(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "meta":
         other = torch.empty_like(tensor, device=device, requires_grad=False)
-    elif tensor.is_meta:  # what an input holds does not change a count, but an operator needs data
+    elif tensor.is_meta:  # values do not change a count, but an operator needs some
         other = torch.zeros_like(tensor, device=device, requires_grad=False)
     else:
         other = tensor.detach().to(device, copy=True)
@@ -43,7 +48,7 @@ def _like(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class _Copies:
-    """Copies of what modules hold, each made once: what is shared or tied stays so.
+    """Copies of modules' attributes, each made once: what is shared or tied stays so.
 
     Args:
         registered: parameters and buffers, whose copies lie on `device`; other tensors stay where
@@ -53,14 +58,14 @@ class _Copies:
     def __init__(self, registered: list[Tensor], device: torch.device) -> None:
         self._registered = {id(tensor) for tensor in registered}
         self._device = device
-        self._made: dict[int, Any] = {}
+        self._copies: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
-        """The value's copy; a module, a function or an object of an unknown class is itself."""
-        if id(value) not in self._made:
-            self._made[id(value)] = self._shell(value)
-            self._fill(value, self._made[id(value)])
-        return self._made[id(value)]
+        """Returns a copy; of a module, a function or an object of an unknown class the original."""
+        if id(value) not in self._copies:
+            self._copies[id(value)] = self._shell(value)
+            self._fill(value, self._copies[id(value)])
+        return self._copies[id(value)]
 
     def _shell(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -77,37 +82,42 @@ class _Copies:
             return copy.copy(value)
         return value
 
-    def _fill(self, value: Any, made: Any) -> None:
-        """Replaces what a copied container holds by copies, after the container itself is known,
-        since it may hold itself."""
-        if made is value:
+    def _fill(self, value: Any, container: Any) -> None:
+        """Replaces the items of a copied container by copies.
+
+        The container's own copy must be known by then, since it may contain itself.
+        """
+        if container is value:
             return
         if isinstance(value, list | deque):
-            for place, held in enumerate(value):
-                made[place] = self.of(held)
+            for index, item in enumerate(value):
+                container[index] = self.of(item)
         elif isinstance(value, dict):
-            for key, held in value.items():
-                made[key] = self.of(held)
+            for key, item in value.items():
+                container[key] = self.of(item)
 
 
 @contextmanager
 def meta_copy(
     model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, training: bool = False
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Inside, the model holds other tensors on `device`, and the context is the inputs there.
+    """Gives the model copies of its tensors on `device`, for the time of the context.
 
     On "meta" nothing is copied and nothing takes memory. Elsewhere parameters, buffers and inputs
     are copied, since a model may write to any of them. So are the lists, dictionaries, tensors and
-    generators that a module holds as plain attributes. On leaving, everything the run may have
-    moved is back: parameters, buffers, submodules, hooks, training flags, attributes, and the state
-    of every generator. What a module reaches only through objects of other classes is not watched.
+    generators that are plain attributes of a module. On leaving, everything that the run may have
+    changed is restored: parameters, buffers, submodules, hooks, training flags, attributes, and the
+    state of every generator. Objects of other classes, and what only they reach, are not restored.
+
+    Yields:
+        The inputs on `device`.
 
     Raises:
         ValueError: a device that is missing, a model on meta that is to run on another device, or a
-            model of lazy or scripted modules, for which nothing can stand in.
+            model of lazy or scripted modules, whose tensors cannot be replaced.
     """
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
+    target = torch.device(device)
+    if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
     registered: list[Tensor] = [*model.parameters(), *model.buffers()]
     for path, module in model.named_modules():
@@ -121,7 +131,7 @@ def meta_copy(
             "the model has lazy modules, whose parameters have no shape yet; call it once on an "
             "input first"
         )
-    if place.type != "meta" and any(tensor.is_meta for tensor in registered):
+    if target.type != "meta" and any(tensor.is_meta for tensor in registered):
         raise ValueError(f"the model is on meta and cannot run on {device!r}; use device='meta'")
 
     saved = [(module, dict(module.__dict__)) for module in model.modules()]
@@ -131,16 +141,16 @@ def meta_copy(
     try:
         with (
             counting(),
-            torch.inference_mode(False),  # its tensors know no gradient, its operators no parts
-            torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+            torch.inference_mode(False),  # in it tensors have no gradient, operators no parts
+            torch.random.fork_rng(devices=[target] if target.type == "cuda" else []),
         ):
-            copies = _Copies(registered, place)
+            copies = _Copies(registered, target)
             for module, attributes in saved:
-                own = {name: copies.of(value) for name, value in attributes.items()}
-                module.__dict__.update(own | {"training": training})
-            # The fused attention path of inference is one operator whose inside no counter sees.
+                copied = {name: copies.of(value) for name, value in attributes.items()}
+                module.__dict__.update(copied | {"training": training})
+            # The fused attention path of inference is one operator, opaque to every counter.
             torch.backends.mha.set_fastpath_enabled(False)
-            yield tuple(_like(item, place) for item in inputs)
+            yield tuple(_like(item, target) for item in inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         random.setstate(plain_random)
@@ -152,8 +162,8 @@ def meta_copy(
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Inside, what torch.compile would fuse runs operator by operator; else nobody sees them."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+    """Runs compiled models operator by operator; fused, their operators could not be counted."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
         yield
         return
     with torch.compiler.set_stance("force_eager"):
@@ -162,7 +172,7 @@ def eagerly() -> Iterator[None]:
 
 @contextmanager
 def explained(device: str) -> Iterator[None]:
-    """On meta tensors, turn what a model raises into a ValueError that names the way out."""
+    """Turns what a model raises on meta tensors into a ValueError that names the remedy."""
     try:
         yield
     except (RuntimeError, NotImplementedError) as error:

@@ -4,149 +4,18 @@ An operator that is in neither table, is no view and has no pointwise tag of tor
 as uncounted.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from math import prod
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from neuroconv.flops.calls import Amounts, Call, Rule, name_of
+from neuroconv.flops import amounts
+from neuroconv.flops.calls import Call, Rule, name_of
 from neuroconv.flops.contractions import CONTRACTION_RULES
-from neuroconv.flops.rules import pointwise_weight
-
-Count = Callable[[Call], Amounts]
-
-
-def _pointwise(call: Call) -> Amounts:
-    inputs = sum(t.is_complex() for t in call.operands)
-    inputs += sum(isinstance(value, complex) for value in call.given.values())
-    weight = pointwise_weight(call.operator, call.results[0].is_complex(), inputs)
-    return {"pointwise": call.written * weight}
-
 
 POINTWISE = Rule("pointwise", "one an output element; complex: add 2, multiply 6, other 2",
-                 _pointwise)  # fmt: skip
-
-
-def _read(family: str, weight: int = 1) -> Count:
-    return lambda call: {family: weight * call.read}
-
-
-def _written(family: str, weight: int = 1) -> Count:
-    return lambda call: {family: weight * call.written}
-
-
-def _of(name: str, family: str) -> Count:
-    return lambda call: {family: call.given[name].numel()}
-
-
-def _first_lists(call: Call) -> Amounts:
-    return {"pointwise": sum(t.numel() for t in call.results or call.given["self"])}
-
-
-def _batch_norm(passes: int) -> Count:
-    def amounts(call: Call) -> Amounts:
-        given = call.given
-        own = given.get("training", given.get("train", "with_update" in call.operator))
-        x = given.get("input", given.get("self"))
-        affine = given.get("weight") is not None
-        return {"normalisation": passes * x.numel() * (4 + affine if own else 2)}
-
-    return amounts
-
-
-def _own_norm(base: int, passes: int) -> Count:
-    def amounts(call: Call) -> Amounts:
-        x = call.given["input"]
-        affine = next(
-            (call.given[name] is not None for name in ("weight", "gamma") if name in call.given),
-            False,
-        )
-        return {"normalisation": passes * x.numel() * (base + affine)}
-
-    return amounts
-
-
-def _window(call: Call) -> int:
-    window, axes = call.given["kernel_size"], 3 if "3d" in call.operator else 2
-    return window[0] ** axes if len(window) == 1 else prod(window)
-
-
-def _pool(call: Call) -> Amounts:
-    return {"pooling": call.written * _window(call)}
-
-
-def _average_pool_backward(call: Call) -> Amounts:
-    return {"pooling": call.given["grad_output"].numel() * _window(call)}
-
-
-def _interpolation(call: Call) -> Amounts:
-    neighbours = {"linear1d": 2, "bilinear2d": 4, "trilinear3d": 8, "bicubic2d": 16}
-    taps = next(n for kind, n in neighbours.items() if kind in call.operator)
-    produced = call.given["grad_output"] if "backward" in call.operator else call.results[0]
-    return {"pooling": produced.numel() * taps}
-
-
-def _grid_sampler(call: Call) -> Amounts:
-    axes = 3 if "3d" in call.operator else 2
-    neighbours = {0: 2**axes, 1: 0, 2: 4**axes}  # linear, nearest, cubic
-    taps = neighbours[call.given["interpolation_mode"]]
-    if "backward" in call.operator:
-        return {
-            "pooling": call.given["grad_output"].numel() * taps * sum(call.given["output_mask"])
-        }
-    return {"pooling": call.written * taps}
-
-
-def _pairs(call: Call) -> Amounts:
-    return {"reduction": 3 * call.written * call.tensor(0).shape[-1]}
-
-
-def _scatter(call: Call) -> Amounts:
-    return {"scatter": call.given["index"].numel()} if call.given.get("reduce") else {}
-
-
-def _named_rows(family: str, rows: str) -> Count:
-    return lambda call: {family: call.given["indices"].numel() * call.given[rows].shape[-1]}
-
-
-def _put(call: Call) -> Amounts:
-    if not call.given["accumulate"]:
-        return {}
-    x, places = call.tensor(0), call.given["indices"]
-    given = [each for each in places if each is not None]
-    if any(each.dtype is torch.bool for each in given):
-        return {"scatter": call.given["values"].numel()}  # how many are set is not in the shapes
-    chosen = prod(torch.broadcast_shapes(*(each.shape for each in given)))
-    left = [
-        size for axis, size in enumerate(x.shape) if axis >= len(places) or places[axis] is None
-    ]
-    return {"scatter": chosen * prod(left)}
-
-
-def _native_dropout(call: Call) -> Amounts:
-    if call.given["train"] is False:
-        return {}
-    return {"random": call.written, "pointwise": 2 * call.written}
-
-
-def _noisy_rectifier(call: Call) -> Amounts:
-    drawn = call.written if call.given["training"] else 0
-    return {"random": drawn, "pointwise": call.written}
-
-
-def _sorting(call: Call) -> Amounts:
-    x = call.tensor(0)
-    along = x.shape[call.given.get("dim", -1)] if x.dim() else 1
-    return {"sorting": x.numel() * math.ceil(math.log2(max(along, 1)))}
-
-
-def _search(call: Call) -> Amounts:
-    boundaries = call.given.get("boundaries", call.given.get("sorted_sequence"))
-    assert isinstance(boundaries, torch.Tensor)
-    return {"sorting": call.written * math.ceil(math.log2(max(boundaries.shape[-1], 1)))}
+                 amounts.pointwise)  # fmt: skip
 
 
 _OTHER_RULES: dict[str, Rule] = {
@@ -160,99 +29,104 @@ _OTHER_RULES: dict[str, Rule] = {
         "soft_margin_loss_backward binary_cross_entropy_backward floor_divide rsub abs eq ge gt "
         "le lt ne masked_fill threshold hardshrink_backward softshrink_backward"
     ),
-    **Rule("pointwise", "one an element, and one for the sum", _read("pointwise", 2)).of(
+    **Rule("pointwise", "one an element, and one for the sum", amounts.read("pointwise", 2)).of(
         "mse_loss smooth_l1_loss huber_loss binary_cross_entropy soft_margin_loss "
         "binary_cross_entropy_with_logits"
     ),
-    **Rule("reduction", "one a target", _of("target", "reduction")).of(
+    **Rule("reduction", "one a target", amounts.elements_of("target", "reduction")).of(
         "nll_loss_forward nll_loss2d_forward"
     ),
-    **Rule("scatter", "one a target", _of("target", "scatter")).of(
+    **Rule("scatter", "one a target", amounts.elements_of("target", "scatter")).of(
         "nll_loss_backward nll_loss2d_backward"
     ),
-    **Rule("reduction", "one an input element", _read("reduction")).of(
+    **Rule("reduction", "one an input element", amounts.read("reduction")).of(
         "sum mean amax amin aminmax max min prod var std var_mean std_mean norm renorm dist trace "
         "linalg_vector_norm argmax argmin any all cumsum cumprod cummax cummin logsumexp "
         "logcumsumexp nansum median nanmedian count_nonzero"
     ),
     **Rule("reduction", "one an element of the rows that are summed",
-           _named_rows("reduction", "weight")).of("_embedding_bag _embedding_bag_forward_only"),
+           amounts.rows_of("weight", "reduction")).of("_embedding_bag _embedding_bag_forward_only"),
     **Rule("scatter", "one an element of the rows that were summed",
-           _named_rows("scatter", "grad")).of("_embedding_bag_backward"),
+           amounts.rows_of("grad", "scatter")).of("_embedding_bag_backward"),
     **Rule("reduction", "one an element of the rows whose norm is bounded",
-           _named_rows("reduction", "self")).of("embedding_renorm"),
-    **Rule("reduction", "three a pair and axis", _pairs).of("_cdist_forward"),
+           amounts.rows_of("self", "reduction")).of("embedding_renorm"),
+    **Rule("reduction", "three a pair and axis", amounts.pairs).of("_cdist_forward"),
     **Rule("normalisation", "running statistics 2 an element, own 4, or 5 with a weight",
-           _batch_norm(1)).of(
+           amounts.batch_norm(1)).of(
         "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit "
         "_native_batch_norm_legit_no_training _batch_norm_with_update _batch_norm_no_update "
         "_native_batch_norm_legit_functional _batch_norm_with_update_functional"
     ),
-    **Rule("normalisation", "twice the forward pass", _batch_norm(2)).of(
+    **Rule("normalisation", "twice the forward pass", amounts.batch_norm(2)).of(
         "native_batch_norm_backward cudnn_batch_norm_backward miopen_batch_norm_backward "
         "batch_norm_backward"
     ),
-    **Rule("normalisation", "4 an element, or 5 with a weight", _own_norm(4, 1)).of(
+    **Rule("normalisation", "4 an element, or 5 with a weight", amounts.norm(4, 1)).of(
         "native_layer_norm native_group_norm"
     ),
-    **Rule("normalisation", "twice the forward pass", _own_norm(4, 2)).of(
+    **Rule("normalisation", "twice the forward pass", amounts.norm(4, 2)).of(
         "native_layer_norm_backward native_group_norm_backward"
     ),
-    **Rule("normalisation", "3 an element, or 4 with a weight", _own_norm(3, 1)).of(
+    **Rule("normalisation", "3 an element, or 4 with a weight", amounts.norm(3, 1)).of(
         "_fused_rms_norm"
     ),
-    **Rule("normalisation", "twice the forward pass", _own_norm(3, 2)).of(
+    **Rule("normalisation", "twice the forward pass", amounts.norm(3, 2)).of(
         "_fused_rms_norm_backward"
     ),
-    **Rule("normalisation", "3 an element", _read("normalisation", 3)).of("_weight_norm_interface"),
-    **Rule("normalisation", "twice the forward pass", _read("normalisation", 6)).of(
+    **Rule("normalisation", "3 an element", amounts.read("normalisation", 3)).of(
+        "_weight_norm_interface"
+    ),
+    **Rule("normalisation", "twice the forward pass", amounts.read("normalisation", 6)).of(
         "_weight_norm_interface_backward"
     ),
-    **Rule("normalisation", "5 an element", _read("normalisation", 5)).of(
+    **Rule("normalisation", "5 an element", amounts.read("normalisation", 5)).of(
         "_softmax _log_softmax _safe_softmax"
     ),
-    **Rule("normalisation", "4 an element", _read("normalisation", 4)).of(
+    **Rule("normalisation", "4 an element", amounts.read("normalisation", 4)).of(
         "_softmax_backward_data _log_softmax_backward_data"
     ),
-    **Rule("pooling", "the window an output element", _pool).of(
+    **Rule("pooling", "the window an output element", amounts.pool).of(
         "max_pool2d_with_indices max_pool3d_with_indices avg_pool2d avg_pool3d "
         "mkldnn_max_pool2d mkldnn_max_pool3d"
     ),
-    **Rule("pooling", "one an element of the gradient", _of("grad_output", "pooling")).of(
+    **Rule("pooling", "one an element of the gradient",
+           amounts.elements_of("grad_output", "pooling")).of(
         "max_pool2d_with_indices_backward max_pool3d_with_indices_backward "
         "adaptive_max_pool2d_backward adaptive_max_pool3d_backward"
     ),
-    **Rule("pooling", "the window an element of the gradient", _average_pool_backward).of(
+    **Rule("pooling", "the window an element of the gradient", amounts.average_pool_backward).of(
         "avg_pool2d_backward avg_pool3d_backward"
     ),
-    **Rule("pooling", "one an input element", _read("pooling")).of(
+    **Rule("pooling", "one an input element", amounts.read("pooling")).of(
         "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d"
     ),
-    **Rule("pooling", "one an input element", _of("self", "pooling")).of(
+    **Rule("pooling", "one an input element", amounts.elements_of("self", "pooling")).of(
         "_adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward"
     ),
-    **Rule("pooling", "one a neighbour that an output element is mixed from", _interpolation).of(
+    **Rule("pooling", "one for each neighbour that an output element is mixed from",
+           amounts.interpolation).of(
         "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d "
         "upsample_linear1d_backward upsample_bilinear2d_backward upsample_trilinear3d_backward "
         "upsample_bicubic2d_backward"
     ),
-    **Rule("pooling", "one a neighbour that an output element is mixed from", _grid_sampler).of(
+    **Rule("pooling", "one for each neighbour that an output element is mixed from",
+           amounts.grid_sampler).of(
         "grid_sampler_2d grid_sampler_3d grid_sampler_2d_backward grid_sampler_3d_backward"
     ),
-    **Rule("scatter", "one an element that is added", _of("source", "scatter")).of(
+    **Rule("scatter", "one an element that is added", amounts.elements_of("source", "scatter")).of(
         "index_add index_reduce"
     ),
-    **Rule("scatter", "one an element that is added, if it reduces", _scatter).of("scatter"),
-    **Rule("scatter", "one an element that is added", _of("index", "scatter")).of(
+    **Rule("scatter", "one an element that is added, if it reduces", amounts.scatter).of("scatter"),
+    **Rule("scatter", "one an element that is added", amounts.elements_of("index", "scatter")).of(
         "scatter_add scatter_reduce"
     ),
-    **Rule("scatter", "one an element that is added", _of("values", "scatter")).of(
+    **Rule("scatter", "one an element that is added", amounts.elements_of("values", "scatter")).of(
         "_unsafe_masked_index_put_accumulate"
     ),
-    **Rule("scatter", "one an element that is added, if it accumulates", _put).of(
+    **Rule("scatter", "one an element that is added, if it accumulates", amounts.put).of(
         "index_put _index_put_impl _unsafe_index_put"
     ),
-    **Rule("scatter", "one an element of the gradient", _read("scatter")).of(
+    **Rule("scatter", "one an element of the gradient", amounts.read("scatter")).of(
         "embedding_dense_backward col2im unfold_backward reflection_pad1d_backward "
         "reflection_pad2d_backward reflection_pad3d_backward replication_pad1d_backward "
         "replication_pad2d_backward replication_pad3d_backward upsample_nearest1d_backward "
@@ -260,22 +134,25 @@ _OTHER_RULES: dict[str, Rule] = {
         "_upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward "
         "_upsample_nearest_exact3d_backward"
     ),
-    **Rule("random", "one a number that is drawn", _written("random")).of(
+    **Rule("random", "one a number that is drawn", amounts.written("random")).of(
         "bernoulli binomial poisson normal normal_functional uniform exponential geometric cauchy "
         "log_normal multinomial random rand rand_like randn randn_like randint randint_like "
         "_standard_gamma"
     ),
-    **Rule("random", "in training a number drawn and two FLOP an element", _native_dropout).of(
+    **Rule("random", "in training a number drawn and two FLOP an element", amounts.dropout).of(
         "native_dropout"
     ),
-    **Rule("random", "in training a number drawn an element, and one FLOP", _noisy_rectifier).of(
+    **Rule("random", "in training a number drawn an element, and one FLOP",
+           amounts.noisy_rectifier).of(
         "rrelu_with_noise"
     ),
-    **Rule("sorting", "n ceil(log2 n) comparisons along the axis", _sorting).of(
+    **Rule("sorting", "n ceil(log2 n) comparisons along the axis", amounts.sorting).of(
         "sort topk kthvalue mode"
     ),
-    **Rule("sorting", "ceil(log2 n) comparisons a value", _search).of("bucketize searchsorted"),
-    **Rule("pointwise", "one an element of all tensors in the list", _first_lists).of(
+    **Rule("sorting", "ceil(log2 n) comparisons a value", amounts.search).of(
+        "bucketize searchsorted"
+    ),
+    **Rule("pointwise", "one an element of all tensors in the list", amounts.lists).of(
         "_foreach_add _foreach_sub _foreach_mul _foreach_div _foreach_neg _foreach_sqrt "
         "_foreach_lerp _foreach_addcmul _foreach_addcdiv _foreach_clamp_min _foreach_clamp_max"
     ),
@@ -320,7 +197,7 @@ ZERO: Mapping[str, str] = MappingProxyType(
         "upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
         "_upsample_nearest_exact3d _pack_padded_sequence _pack_padded_sequence_backward",
     )
-    | _zero("finds places", "nonzero nonzero_static")
+    | _zero("finds indices", "nonzero nonzero_static")
     | _zero("reads one number, or checks", "_local_scalar_dense _assert_async _assert_scalar "
             "_assert_tensor_metadata _functional_assert_async is_same_size equal "
             "_has_same_storage_numel")
@@ -328,7 +205,7 @@ ZERO: Mapping[str, str] = MappingProxyType(
 
 
 def look_up(func: Any, call: Call) -> Rule | str | None:
-    """The rule of a call, or the reason why it costs nothing; None if neither is known."""
+    """Returns the rule of a call, or why it costs nothing; None if neither is known."""
     operator = name_of(func)
     if func.is_view or torch.Tag.inplace_view in func.tags:
         return VIEW
@@ -336,18 +213,18 @@ def look_up(func: Any, call: Call) -> Rule | str | None:
         return ZERO[operator]
     tensors = call.operands + call.results
     if any(t.layout is not torch.strided for t in tensors):
-        return None  # how much of a sparse tensor is worked on is not in its shape
+        return None  # the number of elements that a sparse tensor stores is not in its shape
     if not any(t.is_floating_point() or t.is_complex() for t in tensors):
         return DISCRETE
     if operator in RULES:
         return RULES[operator]
-    return POINTWISE if _pointwise_tag(func, operator) and call.results else None
+    return POINTWISE if is_pointwise(func) and call.results else None
 
 
-def _pointwise_tag(func: Any, operator: str) -> bool:
-    """Whether torch tags it as pointwise; forward-mode differentiation runs untagged twins."""
+def is_pointwise(func: Any) -> bool:
+    """Returns whether torch tags an operator as pointwise, or its twin of forward-mode autograd."""
     if func.namespace != "prims":
         return torch.Tag.pointwise in func.tags
-    twin = getattr(torch.ops.aten, operator, None)
+    twin = getattr(torch.ops.aten, name_of(func), None)
     overloads = () if twin is None else (getattr(twin, name) for name in twin.overloads())
     return any(torch.Tag.pointwise in overload.tags for overload in overloads)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv.flops.closed_forms import CLOSED_FORM_RULES
-from neuroconv.flops.fvcore_adapter import fvcore_rules
+from neuroconv.flops.fvcore_handles import HANDLES
 from neuroconv.flops.operators import RULES, ZERO
 
 
@@ -20,7 +20,10 @@ def operator_rules() -> list[dict[str, str | None]]:
     """
     exact = {name: f"{rule.family}: {rule.how}" for name, rule in RULES.items()}
     exact |= {name: f"zero: {reason}" for name, reason in ZERO.items()}
-    fvcore = {name.removeprefix("aten::"): how for name, how in fvcore_rules().items()}
+    fvcore = {
+        name.removeprefix("aten::"): f"{handle.family}: {handle.how}"
+        for name, handle in HANDLES.items()
+    }
     rows = [
         {
             "operator": name,

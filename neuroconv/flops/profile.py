@@ -1,22 +1,41 @@
 """`profile`: one run counted by up to three counters, its memory, its time."""
 
 from collections.abc import Sequence
+from io import StringIO
+from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from neuroconv.flops.closed_forms import StageRow, count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
-from neuroconv.flops.fvcore_adapter import count_fvcore
+from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
 from neuroconv.flops.machine.measured import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.meta_copy import as_inputs
-from neuroconv.flops.record import Profile
+from neuroconv.flops.metrics import to_dict
+from neuroconv.flops.record import Record
 from neuroconv.flops.rules import Counts
+from neuroconv.flops.table import summary_table
 
 COUNTERS = ("closed_form", "exact", "fvcore")
-# A model of more floats would not fit beside itself on most machines.
+# A model of more floats would not fit beside its copy on most machines.
 _FVCORE_PARAMETERS = 2_000_000_000
+
+
+class Profile(Record):
+    """A record that prints as the table of `neuroconv profile`."""
+
+    def __str__(self) -> str:
+        console = Console(file=StringIO(), width=100)
+        console.print(summary_table([self]))
+        assert isinstance(console.file, StringIO)
+        return console.file.getvalue().rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON, units in the keys; integers stay integers of any size."""
+        return to_dict(self)
 
 
 def profile(
@@ -32,7 +51,7 @@ def profile(
     strict: bool = False,
     timed: bool = False,
 ) -> Profile:
-    """Count what one run of a model in eval mode costs, by counters independent of each other.
+    """Counts the cost of one run of a model in eval mode, by counters independent of each other.
 
     Args:
         model: any module, on any device, meta included; it is left as it was.
@@ -66,91 +85,99 @@ def profile(
     skipped: dict[str, str] = {}
     if "closed_form" in counters:
         counts["closed_form"] = closed.counts
-    several = items if items[0].shape[0] > 1 else _twice(items)  # samples of a training step
-    trains = any(parameter.requires_grad for parameter in model.parameters())
-    training: Counts | None = None
-    training_traffic: Traffic | None = None
+    training_items = items if items[0].shape[0] > 1 else _twice(items)
+    training, training_traffic = _training_step(model, training_items, device, skipped)
     doubled: Counts | None = None
-    if trains:
-        counter = OperatorCounter()
-        try:
-            training_traffic = measure_traffic(
-                model, several, device=device, backward=True, training=True, counter=counter
-            )
-        except (RuntimeError, ValueError) as error:  # it reads values, cannot be differentiated ...
-            skipped["training"] = str(error)
-        else:
-            training = counter.counts(device)
     if "exact" in counters:
         counts["exact"] = count_exact(model, items, device=device)
-        try:
-            doubled = count_exact(model, _twice(items), device=device)
-        except (RuntimeError, ValueError):  # a model for one size of batch
-            doubled = None
-        if doubled is not None and doubled.macs.keys() != counts["exact"].macs.keys():
-            doubled = None  # twice the batch runs by another algorithm: nothing to tell apart
+        doubled = _doubled(model, items, device, counts["exact"])
         if strict:
             refuse_uncounted(counts["exact"])
             refuse_uncounted(training or counts["exact"])
+    stock: StockCount | None = None
     if "fvcore" in counters:
-        reason = _why_not_fvcore(model, closed.rows, fvcore_limit)
-        if reason is None:
-            try:
-                counts["fvcore"] = count_fvcore(model, items, device=fvcore_device)
-            except ValueError as error:  # it says what hides the cost from fvcore
-                reason = str(error)
-        if reason is not None:
-            skipped["fvcore"] = reason
+        try:
+            _refuse_fvcore(model, closed.rows, fvcore_limit)
+            counts["fvcore"], stock = analyse_fvcore(model, items, device=fvcore_device)
+        except ValueError as error:  # too large, or something hides its cost from fvcore
+            skipped["fvcore"] = str(error)
     if not counts:
         raise ValueError(f"no counter ran: {skipped}; add 'exact' or 'closed_form' to counters")
-
-    trained = [p.numel() for p in model.parameters() if p.requires_grad]
-    frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
     traffic = measure_traffic(model, items, device=device)
     if timed and not traffic.moved_bytes:
         skipped["time"] = "the model moves no byte"
-    reference = next(counts[each] for each in ("exact", "fvcore", "closed_form") if each in counts)
+    flop = next(counts[c].flop for c in ("exact", "fvcore", "closed_form") if c in counts)
+    parameters = list(model.parameters())
     return Profile(
         name=type(model).__name__ if name is None else name,
         batch=items[0].shape[0],
         time_steps=_window(model, items[0]) if time_steps is None else time_steps,
-        parameters=sum(trained),
-        frozen_parameters=sum(frozen),
+        parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
         neurons=sum(row.cost.neurons for row in closed.rows),
         synapses=sum(row.cost.synapses for row in closed.rows),
         counts=counts,
+        stock_fvcore=stock,
         skipped=skipped,
         stages=closed.rows,
         unstated=tuple(closed.counts.uncounted),
         hidden=closed.hidden,
         training=training,
-        training_batch=several[0].shape[0],
+        training_batch=training_items[0].shape[0],
         doubled=doubled,
         traffic=traffic,
         training_traffic=training_traffic,
         measured=(
-            measure(model, items, device, flop=reference.flop, moved_bytes=traffic.moved_bytes)
+            measure(model, items, device, flop=flop, moved_bytes=traffic.moved_bytes)
             if timed and traffic.moved_bytes
             else None
         ),
     )
 
 
-def _why_not_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> str | None:
+def _training_step(
+    model: nn.Module, items: tuple[Tensor, ...], device: str, skipped: dict[str, str]
+) -> tuple[Counts | None, Traffic | None]:
+    """Counts a training step, or writes to `skipped` why it cannot be."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return None, None
+    counter = OperatorCounter()
+    try:
+        traffic = measure_traffic(
+            model, items, device=device, backward=True, training=True, counter=counter
+        )
+    except (RuntimeError, ValueError) as error:  # it reads values, cannot be differentiated ...
+        skipped["training"] = str(error)
+        return None, None
+    return counter.counts(device), traffic
+
+
+def _doubled(
+    model: nn.Module, items: tuple[Tensor, ...], device: str, once: Counts
+) -> Counts | None:
+    """Counts a batch twice as large; None if the model refuses it or runs another algorithm."""
+    try:
+        doubled = count_exact(model, _twice(items), device=device)
+    except (RuntimeError, ValueError):  # a model for one size of batch
+        return None
+    return doubled if doubled.macs.keys() == once.macs.keys() else None
+
+
+def _refuse_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> None:
+    """Raises ValueError where fvcore, which runs the model, would take too long or too much."""
     executed = sum(row.cost.executed for row in rows)
     size = sum(parameter.numel() for parameter in model.parameters())
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-        return "the model is on meta, and fvcore needs real tensors"
+        raise ValueError("the model is on meta, and fvcore needs real tensors")
     if executed > limit:
-        return f"{executed:,} MAC is more than fvcore_limit={limit:,}"
+        raise ValueError(f"{executed:,} MAC is more than fvcore_limit={limit:,}")
     if size > _FVCORE_PARAMETERS:
-        return f"{size:,} parameters are more than {_FVCORE_PARAMETERS:,}"
-    return None
+        raise ValueError(f"{size:,} parameters are more than {_FVCORE_PARAMETERS:,}")
 
 
 def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The inputs of a batch twice as large."""
+    """Returns the inputs of a batch twice as large."""
     batch = items[0].shape[0]
     return tuple(
         torch.cat([item, item]) if item.dim() and item.shape[0] == batch else item for item in items
@@ -158,9 +185,9 @@ def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _window(model: nn.Module, first: Tensor) -> int:
-    """Time steps of a window, by the rule that `profile` states."""
-    found = (getattr(module, "time_steps", None) for module in model.modules())
-    steps = next((steps for steps in found if isinstance(steps, int)), None)
+    """Returns the time steps of a window, by the rule that `profile` states."""
+    attributes = (getattr(module, "time_steps", None) for module in model.modules())
+    steps = next((steps for steps in attributes if isinstance(steps, int)), None)
     if steps is None:
         return 1
     return int(first.shape[2]) if first.dim() in (3, 5) else steps

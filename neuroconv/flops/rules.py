@@ -23,19 +23,20 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
 | sorting       | FLOP | n ceil(log2 n) comparisons along the axis; a binary search ceil(log2 n)  |
 
 The first three are *contractions*: every counter has a rule for each, and they must agree on them
-to the last digit. The rest is counted too, but not compared: one library call may be one operator
-for one counter and four for another (an average over a whole image is a pool or a mean).
+to the last digit. fvcore counts nothing else; what the exact counter and the closed form count of
+the other families is not compared.
 
-Biases ride on a contraction and are not counted; their gradients are reductions. Complex products
-are four real ones, a complex convolution the three that torch makes of it. The backward pass of a
-contraction is one of its size for each gradient asked for, that of a norm twice its forward pass.
-Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing: `Counts.zero`
-says which and why. What runs and has no rule is listed as uncounted.
+A contraction's bias is not counted; the bias's gradient is a reduction. Complex products are four
+real ones, a complex convolution the three that torch makes of it. The backward pass of a
+contraction is one of its size for each gradient that is needed, that of a norm twice its forward
+pass. Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing:
+`Counts.zero` says which and why. An operator that runs and has no rule is listed as uncounted.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 CONTRACTIONS = ("convolution", "matmul", "fft")
 OTHERS = ("pointwise", "reduction", "normalisation", "pooling", "scatter", "random", "sorting")
@@ -43,7 +44,7 @@ OTHERS = ("pointwise", "reduction", "normalisation", "pooling", "scatter", "rand
 
 @dataclass(frozen=True)
 class Counts:
-    """What one counter saw in one run of a model, for the whole batch.
+    """The count of one run of a model by one counter, for the whole batch.
 
     Attributes:
         counter: "closed_form", "exact" or "fvcore".
@@ -53,8 +54,7 @@ class Counts:
         operators: MAC by operator, contractions only.
         modules: MAC by module path ("" is the model), contractions only, children included.
         zero: operators that ran and cost nothing, with the reason.
-        uncounted: what ran without a rule, with its number of calls. For the closed form these are
-            modules, for the others operators.
+        uncounted: calls of what has no rule: modules for the closed form, operators for the others.
         backward: the backward pass, if it was counted; all else is the forward pass alone.
     """
 
@@ -78,21 +78,32 @@ class Counts:
         """FLOP of everything: two per MAC, and the other families."""
         return 2 * self.mac + sum(self.flops.values())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data, units in the keys; the backward pass apart."""
+        return {
+            "device": self.device,
+            "mac_per_batch_by_family": dict(self.macs),
+            "flop_per_batch_by_family": dict(self.flops),
+            "mac_per_batch_by_operator": dict(self.operators),
+            "zero_because": dict(self.zero),
+            "uncounted_calls": dict(self.uncounted),
+        }
+
 
 def names(text: str) -> frozenset[str]:
-    """The words of a text, as a set of operators' names."""
+    """Returns the words of a text, as a set of operators' names."""
     return frozenset(text.split())
 
 
 def fft_transform_macs(points: int, *, real: bool) -> int:
-    """MAC of one transform of `points` points by the cost model of the table above."""
+    """Returns the MAC of one transform of `points` points by the cost model of the table above."""
     if points < 2:
         return 0
     return round((1.25 if real else 2.5) * points * math.log2(points))
 
 
 def pointwise_weight(operator: str, complex_output: bool, complex_inputs: int) -> int:
-    """FLOP per output element of a pointwise operator, by the table above."""
+    """Returns the FLOP per output element of a pointwise operator, by the table above."""
     if operator.rstrip("_") == "addcmul":  # a product, added on
         return 8 if complex_output else 2
     if not complex_output:

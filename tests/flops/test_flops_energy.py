@@ -114,10 +114,10 @@ def test_shares_are_counted_at_each_population() -> None:
     model = nn.Sequential(Fixed(), nn.ReLU(), Fixed(), nn.Linear(8, 3))
     shares = firing_shares(model, x)
     assert list(shares) == ["0", "2", "3"]  # no rectifier, and nothing inside a population
-    assert (shares["0"].heard, shares["0"].fired) == (0.5, 0.25)
-    assert (shares["2"].heard, shares["2"].fired) == (0.25, 0.25)
-    assert shares["3"].heard == 0.25
-    assert (shares["0"].heard_elements, shares["3"].fired_elements) == (40, 15)
+    assert (shares["0"].inputs, shares["0"].outputs) == (0.5, 0.25)
+    assert (shares["2"].inputs, shares["2"].outputs) == (0.25, 0.25)
+    assert shares["3"].inputs == 0.25
+    assert (shares["0"].input_elements, shares["3"].output_elements) == (40, 15)
 
 
 def test_a_population_by_itself_is_its_own_path() -> None:
@@ -134,7 +134,7 @@ def test_a_module_called_twice_is_pooled() -> None:
             return self.layer(x) + self.layer(torch.zeros_like(x))
 
     (share,) = firing_shares(Twice(), torch.ones(3, 4)).values()
-    assert (share.heard, share.heard_elements) == (0.5, 24)
+    assert (share.inputs, share.input_elements) == (0.5, 24)
 
 
 @pytest.mark.parametrize("name", ["cerebellum_tiny", "granule_convnet", "lenet5"])
@@ -143,14 +143,14 @@ def test_a_network_s_axons(name: str) -> None:
     images, state = torch.rand(2, 1, 12, 12), torch.random.get_rng_state()
     shares = firing_shares(model, images)
     assert len(shares) > 1
-    assert all(0 <= s.heard <= 1 and 0 <= s.fired <= 1 for s in shares.values())
+    assert all(0 <= s.inputs <= 1 and 0 <= s.outputs <= 1 for s in shares.values())
     assert "last_step" not in shares
     assert not any(module._forward_hooks for module in model.modules())
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), state)
-    # What one population fires, the next one hears.
+    # The outputs of one population are the inputs of the next.
     if name == "granule_convnet":
-        assert shares["units.0"].fired == shares["units.1"].heard
+        assert shares["units.0"].outputs == shares["units.1"].inputs
 
 
 def test_meta_has_no_zeros() -> None:

@@ -1,6 +1,6 @@
-"""Which share of its axons a population hears and fires.
+"""The share of activity: how many inputs and outputs of a population are not zero.
 
-What `neuroconv.flops.energy` needs to set an event-driven run beside a dense one.
+`neuroconv.flops.energy` needs it to set an event-driven run beside a dense one.
 """
 
 from dataclasses import dataclass
@@ -16,52 +16,61 @@ from neuroconv.flops.meta_copy import as_inputs, meta_copy
 
 @dataclass(frozen=True)
 class ActiveShares:
-    """How much of what a module hears and says is not zero.
+    """The active share of a module's inputs and outputs.
 
     Attributes:
-        heard: share of its inputs' elements (axons, steps, samples) that are not zero.
-        fired: share of its outputs' elements that are not zero.
-        heard_elements, fired_elements: how many elements these are shares of.
+        inputs: share of its inputs' elements (axons, steps, samples) that are not zero.
+        outputs: share of its outputs' elements that are not zero.
+        input_elements, output_elements: how many elements these are shares of.
     """
 
-    heard: float
-    fired: float
-    heard_elements: int
-    fired_elements: int
+    inputs: float
+    outputs: float
+    input_elements: int
+    output_elements: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data, by the keys of the file format."""
+        return {
+            "heard": self.inputs,
+            "fired": self.outputs,
+            "heard_elements": self.input_elements,
+            "fired_elements": self.output_elements,
+        }
 
 
 class _Activity:
-    """Counts the non-zero elements of one module's calls."""
+    """A forward hook that counts the non-zero elements of one module's calls."""
 
     def __init__(self) -> None:
-        self.heard = self.heard_elements = self.fired = self.fired_elements = 0
+        self.inputs = self.outputs = (0, 0)  # active, of all
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        for tensor in tensors_in((args, kwargs)):
-            self.heard += int(torch.count_nonzero(tensor))
-            self.heard_elements += tensor.numel()
-        for tensor in tensors_in(result):
-            self.fired += int(torch.count_nonzero(tensor))
-            self.fired_elements += tensor.numel()
+        self.inputs = _add(self.inputs, (args, kwargs))
+        self.outputs = _add(self.outputs, result)
 
     def shares(self) -> ActiveShares:
-        return ActiveShares(
-            heard=self.heard / max(1, self.heard_elements),
-            fired=self.fired / max(1, self.fired_elements),
-            heard_elements=self.heard_elements,
-            fired_elements=self.fired_elements,
-        )
+        (active, elements), (fired, outputs) = self.inputs, self.outputs
+        return ActiveShares(active / max(1, elements), fired / max(1, outputs), elements, outputs)
+
+
+def _add(counted: tuple[int, int], values: Any) -> tuple[int, int]:
+    active, elements = counted
+    for tensor in tensors_in(values):
+        active += int(torch.count_nonzero(tensor))
+        elements += tensor.numel()
+    return active, elements
 
 
 def firing_shares(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], device: str = "cpu"
 ) -> dict[str, ActiveShares]:
-    """Measure which share of its axons every population hears and fires, in one run in eval mode.
+    """Measures the active share of every population's inputs and outputs, in one run in eval mode.
 
     Populations are the outermost modules that hold parameters and state their own cost (a method
     `closed_form`). Plain linear layers and convolutions outside them are measured too: a rectified
-    network is sparse as well, and a comparison must not deny it that. What such a layer returns has
-    not met its rectifier and is hardly ever zero: of those it is what they hear that matters.
+    network is sparse as well, and a comparison must not deny it that. Their outputs are
+    pre-activation and almost never zero, so that only their input sparsity is meaningful.
 
     Args:
         model: any module; it is left untouched.
@@ -69,28 +78,29 @@ def firing_shares(
         device: "cpu" or "cuda".
 
     Returns:
-        by module path ("" is the model itself), those that ran.
+        The shares of those that ran, by module path ("" is the model itself).
 
     Raises:
         ValueError: the device is "meta", which holds no values, or is missing.
     """
     if torch.device(device).type == "meta":
         raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
-    counts: dict[str, _Activity] = {}
+    activities: dict[str, _Activity] = {}
     with meta_copy(model, as_inputs(inputs), device) as items, torch.no_grad():
         for path, module in _populations(model):
-            counts[path] = _Activity()
-            # `meta_copy` takes the hooks away again.
-            module.register_forward_hook(counts[path], with_kwargs=True)
+            activities[path] = _Activity()
+            # `meta_copy` removes the hooks.
+            module.register_forward_hook(activities[path], with_kwargs=True)
         model(*items)
-    return {path: count.shares() for path, count in counts.items() if count.fired_elements}
+    shares = {path: activity.shares() for path, activity in activities.items()}
+    return {path: share for path, share in shares.items() if share.output_elements}
 
 
 def _populations(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    found: list[tuple[str, nn.Module]] = []
+    outermost: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
-        inside = any(not outer or path.startswith(f"{outer}.") for outer, _ in found)
+        inside = any(not outer or path.startswith(f"{outer}.") for outer, _ in outermost)
         stated = hasattr(module, "closed_form") and any(True for _ in module.parameters())
         if not inside and (stated or isinstance(module, nn.Linear | _ConvNd)):
-            found.append((path, module))
-    return found
+            outermost.append((path, module))
+    return outermost

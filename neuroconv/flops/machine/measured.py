@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,14 +14,14 @@ from neuroconv.flops.machine.timing import Timing, measure_time
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a run in eval mode, for the whole batch.
+    """The measurements of a run in eval mode, for the whole batch.
 
     Attributes:
         device: "cpu" or "cuda".
         timing: of the forward pass.
         peak: of the machine, measured in the same process.
         placement: of the run under the machine's roofs.
-        firing: by module path, the share of axons that were active and of outputs that fired.
+        firing: by module path, the active shares of inputs and outputs.
     """
 
     device: str
@@ -31,26 +31,26 @@ class Measured:
     firing: Mapping[str, ActiveShares]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, units in the keys."""
+        """Returns plain data, units in the keys."""
         return {
             "device": self.device,
             "forward_per_batch": self.timing.to_dict(),
             "peak": self.peak.to_dict(),
             "placement_per_batch": self.placement.to_dict(),
-            "firing_by_module": {path: asdict(shares) for path, shares in self.firing.items()},
+            "firing_by_module": {path: share.to_dict() for path, share in self.firing.items()},
         }
 
 
 @functools.cache
 def machine_peak(device: str) -> Peak:
-    """The machine's peaks in float32, measured once in a process."""
+    """Measures the machine's peaks in float32, once in a process."""
     return measure_peak(device)
 
 
 def measure(
     model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, flop: int, moved_bytes: int
 ) -> Measured:
-    """Measure a run of so many FLOPs, whose operators move so many bytes."""
+    """Measures a run that executes `flop` FLOPs and whose operators move `moved_bytes` bytes."""
     peak = machine_peak(device)
     timing = measure_time(model, inputs, device)
     return Measured(

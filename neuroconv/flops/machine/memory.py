@@ -1,4 +1,4 @@
-"""A tracker of bytes: what operators read and write, and which storages are alive."""
+"""Bytes that operators read and write, and the storages that are alive."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,15 +15,16 @@ from torch.utils._pytree import tree_leaves
 from neuroconv.flops.calls import OperatorMode, tensors_of
 from neuroconv.flops.rules import names
 
-# Their tensor argument gives a shape only; and results that nothing is written to.
+# Only the shape of their tensor argument matters.
 _SHAPE_ONLY = names(
     "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty "
     "new_zeros new_ones new_full new_empty_strided"
 )
+# Nothing is written to their results.
 _UNWRITTEN = names(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided resize set"
 )
-# In place, these replace what was there without reading it.
+# In place, these replace a tensor without reading it.
 _OVERWRITES = names(
     "copy fill zero random normal uniform bernoulli exponential geometric cauchy log_normal"
 )
@@ -68,7 +69,7 @@ def storage_key(tensor: Tensor) -> int:
 
 
 def stored_bytes(tensor: Tensor) -> int:
-    """Bytes of the elements that are there: an expanded axis is stored once."""
+    """Returns the bytes of the elements in memory: an expanded axis is stored once."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     elements = prod(size if stride or not size else 1 for size, stride in sizes)
     return min(elements * tensor.element_size(), tensor.untyped_storage().nbytes())
@@ -82,26 +83,39 @@ def tensors_in(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
+View = tuple[
+    int, int | torch.SymInt, torch.Size, tuple[int, ...]
+]  # storage, offset, shape, strides
+
+
+def _view(tensor: Tensor) -> View:
+    return storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
 @cache
 def _writable(func: Any) -> tuple[tuple[str, ...], dict[str, tuple[bool, bool]]]:
-    """By the operator's schema, which is slow to read: the names of its arguments, and those that
-    it may write to, each with whether it declares so, and whether it is given by keyword only."""
+    """Reads an operator's schema, which is slow.
+
+    Returns:
+        The names of its arguments, and of those that it may write to: whether the schema declares
+        it, and whether the argument is keyword-only.
+    """
     arguments = func._schema.arguments
     writable = {}
-    for each in arguments:
-        declared = bool(each.alias_info and each.alias_info.is_write)
+    for argument in arguments:
+        declared = bool(argument.alias_info and argument.alias_info.is_write)
         # Batch norms do not declare that they move their statistics.
-        if declared or each.name in ("running_mean", "running_var"):
-            writable[each.name] = (declared, bool(each.kwarg_only))
-    return tuple(each.name for each in arguments), writable
+        if declared or argument.name in ("running_mean", "running_var"):
+            writable[argument.name] = (declared, bool(argument.kwarg_only))
+    return tuple(argument.name for argument in arguments), writable
 
 
 class MemoryTracker(OperatorMode):
-    """Counts the bytes of every operator, and keeps count of the storages alive.
+    """Counts the bytes of every operator, and tracks the storages alive.
 
     Args:
-        device: type of the device whose memory is tracked. What lies elsewhere, such as a literal
-            on its way to the device, is left out.
+        device: type of the device whose memory is tracked. Tensors elsewhere, such as a literal on
+            its way to the device, are left out.
     """
 
     def __init__(self, device: str) -> None:
@@ -109,68 +123,67 @@ class MemoryTracker(OperatorMode):
         self.device = device
         self.alive_bytes = 0
         self._alive: dict[int, tuple[int, finalize]] = {}
-        self._given: dict[int, int] = {}  # storages that no operator made, and their bytes
+        self._external: dict[int, int] = {}  # storages that no operator made, and their bytes
         self.begin()
 
     def begin(self) -> None:
         """Starts a pass."""
         self.read = self.written = self.new_elements = self.new_bytes = 0
         self.peak = self.alive_bytes
-        self._fetched = 0  # of given storages that are no more
-        self._fetching: Counter[int] = Counter()  # of those that are
+        self._fetched = 0  # bytes of external storages that are freed
+        self._fetching: Counter[int] = Counter()  # of those that are alive
 
-    def end(self, results: int) -> PassTraffic:
-        """The pass so far, which leaves results of so many bytes."""
-        fetched = sum(min(size, self._given[key]) for key, size in self._fetching.items())
+    def end(self, result_bytes: int) -> PassTraffic:
+        """Returns the pass so far, which leaves results of `result_bytes`."""
+        fetched = sum(min(size, self._external[key]) for key, size in self._fetching.items())
         return PassTraffic(
             read_bytes=self.read,
             written_bytes=self.written,
-            compulsory_bytes=self._fetched + fetched + results,
+            compulsory_bytes=self._fetched + fetched + result_bytes,
             new_elements=self.new_elements,
             new_bytes=self.new_bytes,
             peak_bytes=self.peak,
         )
 
-    def give(self, tensor: Tensor) -> None:
-        """Takes note of a tensor that no operator has made."""
+    def add_external(self, tensor: Tensor) -> None:
+        """Tracks a tensor that no operator has made."""
         if storage_key(tensor) not in self._alive:
-            self._given[storage_key(tensor)] = tensor.untyped_storage().nbytes()
-            self._hold(tensor)
+            self._external[storage_key(tensor)] = tensor.untyped_storage().nbytes()
+            self._track(tensor)
 
-    def gave(self, tensor: Tensor) -> bool:
-        """Whether the tensor's storage is one that no operator has made."""
-        return storage_key(tensor) in self._given
+    def is_external(self, tensor: Tensor) -> bool:
+        """Returns whether no operator has made the tensor's storage."""
+        return storage_key(tensor) in self._external
 
     def release(self) -> None:
-        """Forgets all storages: what outlives the measurement keeps no trace of it."""
+        """Forgets all storages, so that what outlives the measurement is not watched."""
         for _, watch in self._alive.values():
             watch.detach()
         self._alive.clear()
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         operator = func._overloadpacket.__name__.rstrip("_")
-        operands = self._here(func, (*args, *kwargs.values()))
-        if operator == "lift_fresh":  # a literal: this is where it comes to be
+        operands = self._on_device(func, (*args, *kwargs.values()))
+        if operator == "lift_fresh":  # a literal, which comes into being here
             operands = [t for t in operands if storage_key(t) in self._alive]
         for operand in operands:
-            self.give(operand)
+            self.add_external(operand)
         out = func(*args, **kwargs)
         if torch.Tag.inplace_view not in func.tags:
             self._count(func, operator, args, kwargs, operands, out)
         return out
 
-    def _here(self, func: Any, values: Any) -> list[Tensor]:
-        """The tensors that lie on the tracked device."""
-        found = [t for t in tensors_of(values) if t.device.type == self.device]
-        for tensor in found:
+    def _on_device(self, func: Any, values: Any) -> list[Tensor]:
+        tensors = [t for t in tensors_of(values) if t.device.type == self.device]
+        for tensor in tensors:
             if tensor.layout is not torch.strided:
                 raise ValueError(
                     f"{func} works on a tensor of layout {tensor.layout}, whose bytes do not "
                     "follow from its shape; count_exact lists what such a model runs"
                 )
-        return found
+        return tensors
 
-    def _hold(self, tensor: Tensor) -> None:
+    def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         watch = finalize(storage, partial(self._freed, key))
@@ -181,60 +194,61 @@ class MemoryTracker(OperatorMode):
 
     def _freed(self, key: int) -> None:
         self.alive_bytes -= self._alive.pop(key)[0]
-        if key in self._given:
-            self._fetched += min(self._fetching.pop(key, 0), self._given.pop(key))
+        if key in self._external:
+            self._fetched += min(self._fetching.pop(key, 0), self._external.pop(key))
 
     def _count(
         self, func: Any, operator: str, args: Any, kwargs: Any, operands: list[Tensor], out: Any
     ) -> None:
-        known = {storage_key(operand) for operand in operands}
-        results = self._here(func, out)
-        made = {storage_key(t): t for t in results if storage_key(t) not in known}
-        for result in made.values():
-            self._hold(result)
+        operand_keys = {storage_key(operand) for operand in operands}
+        results = self._on_device(func, out)
+        new = {storage_key(t): t for t in results if storage_key(t) not in operand_keys}
+        for result in new.values():
+            self._track(result)
             size = result.untyped_storage().nbytes()
             self.new_bytes += size
             self.new_elements += size // result.element_size()
             self.written += 0 if operator in _UNWRITTEN else size
-        unread = self._write_in_place(func, operator, args, kwargs, operands)
-        view = results and not made and unread is None
-        if view or operator in _SHAPE_ONLY:
+        overwritten = self._write_in_place(func, operator, args, kwargs, operands)
+        is_view = results and not new and overwritten is None
+        if is_view or operator in _SHAPE_ONLY:
             return
-        limit = sum(map(stored_bytes, made.values())) if operator in _GATHERS else None
-        seen = set(unread or ())
+        limit = sum(map(stored_bytes, new.values())) if operator in _GATHERS else None
+        seen = set(overwritten or ())
         for number, operand in enumerate(operands):
-            key = storage_key(operand)
-            place = (key, operand.storage_offset(), operand.shape, operand.stride())
-            if place in seen:
+            if _view(operand) in seen:
                 continue
-            seen.add(place)
+            seen.add(_view(operand))
             size = stored_bytes(operand)
             size = size if limit is None or number else min(size, limit)
             self.read += size
-            if key in self._given:
-                self._fetching[key] += size
+            if self.is_external(operand):
+                self._fetching[storage_key(operand)] += size
 
     def _write_in_place(
         self, func: Any, operator: str, args: Any, kwargs: Any, operands: list[Tensor]
-    ) -> set[Any] | None:
-        """Counts what is written to operands, and returns the places replaced without reading
-        them; None if nothing is written in place."""
+    ) -> set[View] | None:
+        """Counts what is written to operands.
+
+        Returns:
+            The views that were replaced without being read; None if nothing is written in place.
+        """
         order, writable = _writable(func)
         if not writable:
             return None
-        given = dict(zip(order, args, strict=False)) | kwargs
-        replaced: set[Any] | None = None
+        arguments = dict(zip(order, args, strict=False)) | kwargs
+        replaced: set[View] | None = None
         for name, (declared, kwarg_only) in writable.items():
-            if not (declared or given.get("training")):
+            if not (declared or arguments.get("training")):
                 continue
-            for t in tensors_of(given.get(name)):
+            for t in tensors_of(arguments.get(name)):
                 replaced = set() if replaced is None else replaced
-                size, partly = stored_bytes(t), operator in _SCATTERS
-                if partly:
-                    most = max((each.numel() for each in operands if each is not t), default=1)
-                    size = min(size, most * t.element_size())
-                    self.read += size if "add" in operator or given.get("accumulate") else 0
+                size, is_part = stored_bytes(t), operator in _SCATTERS
+                if is_part:
+                    elements = max((o.numel() for o in operands if o is not t), default=1)
+                    size = min(size, elements * t.element_size())
+                    self.read += size if "add" in operator or arguments.get("accumulate") else 0
                 self.written += size
-                if partly or operator in _OVERWRITES or kwarg_only:
-                    replaced.add((storage_key(t), t.storage_offset(), t.shape, t.stride()))
+                if is_part or operator in _OVERWRITES or kwarg_only:
+                    replaced.add(_view(t))
         return replaced

@@ -1,4 +1,4 @@
-"""How fast this machine is, and which of its two peaks bounds a run.
+"""The peaks of this machine, and which of the two bounds a run.
 
 The peaks are measured, not read from a data sheet: matrix products and convolutions for arithmetic,
 a copy for memory. After Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785.
@@ -32,7 +32,7 @@ class Peak:
     """The two roofs of a machine, as measured here and now.
 
     Attributes:
-        device: what computes: the processor's own name.
+        device: the processor's name.
         device_type: "cpu" or "cuda".
         dtype: of both measurements, as "float32".
         threads: that PyTorch uses on the CPU; None elsewhere.
@@ -66,11 +66,11 @@ class Peak:
         return self.flop_per_s / self.byte_per_s
 
     def attainable(self, flop_per_byte: float) -> float:
-        """FLOP/s under the roof at this intensity."""
+        """Returns the FLOP/s under the roof at this intensity."""
         return min(self.flop_per_s, flop_per_byte * self.byte_per_s)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, units in the keys."""
+        """Returns plain data, units in the keys."""
         timings = {"arithmetic": self.arithmetic.to_dict(), "copy": self.copy.to_dict()}
         return {**asdict(self), **timings, "ridge_flop_per_byte": self.ridge_flop_per_byte}
 
@@ -81,7 +81,7 @@ class Placement:
 
     Attributes:
         flop, bytes, seconds: of the run.
-        flop_per_s, byte_per_s: what it reached.
+        flop_per_s, byte_per_s: that it reached.
         share_of_peak_flop, share_of_peak_bytes: of the two measured peaks. The bytes are those that
             operators ask for: where a cache serves them, their share can exceed 1.
         flop_per_byte: arithmetic intensity.
@@ -107,29 +107,28 @@ class Placement:
     overhead_below: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, units in the keys."""
+        """Returns plain data, units in the keys."""
         return asdict(self)
 
 
 def device_name(device: str) -> str:
-    """The processor's own name."""
+    """Returns the processor's name."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.is_file() else []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, "") or platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def measure_peak(
     device: str = "cpu", *, dtype: torch.dtype = torch.float32, seconds: float = 2.0
 ) -> Peak:
-    """Measure the most arithmetic and the most memory traffic that this machine gives to PyTorch.
+    """Measures the most arithmetic and the most memory traffic that PyTorch reaches here.
 
     Kernels of growing size share half of the time, and the best median counts; one that would not
     fit three repeats into its share is left out, the first excepted. A copy far larger than the
-    caches takes the other half. Nothing is set: threads, and on CUDA tf32, are as found, and
-    recorded.
+    caches takes the other half. Settings are recorded and not changed: threads, and on CUDA tf32.
 
     Args:
         device: "cpu" or "cuda".
@@ -139,67 +138,67 @@ def measure_peak(
     Raises:
         ValueError: a device that is neither or is missing, or a dtype that is not floating-point.
     """
-    place = timed_device(device)
+    target = timed_device(device)
     if not dtype.is_floating_point:
         raise ValueError(f"dtype={dtype}; expected a floating-point type, as torch.float32")
-    share = seconds / 2 / (len(_PRODUCTS[place.type]) + len(_CONVOLUTIONS[place.type]))
+    share = seconds / 2 / (len(_PRODUCTS[target.type]) + len(_CONVOLUTIONS[target.type]))
     rates: dict[str, float] = {}
     timings: dict[str, Timing] = {}
     with torch.no_grad():
-        for kernel, flop, call in _kernels(place, dtype):
+        for kernel, flop, call in _kernels(target, dtype):
             if rates and 3 * flop / max(rates.values()) > share:
                 continue
-            timings[kernel] = time_call(call, place, share)
+            timings[kernel] = time_call(call, target, share)
             rates[kernel] = flop / timings[kernel].seconds
         best = max(rates, key=lambda kernel: rates[kernel])
-        copied = _COPY_BYTES[place.type]
-        source = torch.zeros(copied // dtype.itemsize, device=place, dtype=dtype)
-        target = torch.ones_like(source)  # written once, so that its pages are there
-        copy = time_call(lambda: target.copy_(source), place, seconds / 2)
+        copied = _COPY_BYTES[target.type]
+        source = torch.zeros(copied // dtype.itemsize, device=target, dtype=dtype)
+        copy = torch.ones_like(source)  # written once, so that its pages are mapped
+        copying = time_call(lambda: copy.copy_(source), target, seconds / 2)
     return Peak(
         device=device_name(device),
-        device_type=place.type,
+        device_type=target.type,
         dtype=str(dtype).removeprefix("torch."),
-        threads=torch.get_num_threads() if place.type == "cpu" else None,
-        float32_arithmetic=_float32_arithmetic(place, dtype),
+        threads=torch.get_num_threads() if target.type == "cpu" else None,
+        float32_arithmetic=_float32_arithmetic(target, dtype),
         flop_per_s=rates[best],
-        byte_per_s=2 * copied / copy.seconds,
+        byte_per_s=2 * copied / copying.seconds,
         kernel=best,
         tried_flop_per_s=rates,
         copy_bytes=copied,
         arithmetic=timings[best],
-        copy=copy,
+        copy=copying,
     )
 
 
 def _kernels(
-    place: torch.device, dtype: torch.dtype
+    device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[str, int, Callable[[], object]]]:
-    """Name, FLOPs and call of each kernel; what it needs lives until the next is asked for."""
-    for n in _PRODUCTS[place.type]:
-        a, b = (torch.full((n, n), 0.5, device=place, dtype=dtype) for _ in range(2))
+    """Yields name, FLOPs and call of each kernel; its tensors are freed before the next."""
+    for n in _PRODUCTS[device.type]:
+        a, b = (torch.full((n, n), 0.5, device=device, dtype=dtype) for _ in range(2))
         out = torch.empty_like(a)
         product = partial(torch.mm, a, b, out=out)
         yield f"product of {n} x {n} matrices", 2 * n**3, product
         del a, b, out, product
-    for channels, side, batch in _CONVOLUTIONS[place.type]:
-        image = torch.full((batch, channels, side, side), 0.5, device=place, dtype=dtype)
-        weight = torch.full((channels, channels, 3, 3), 0.5, device=place, dtype=dtype)
+    for channels, side, batch in _CONVOLUTIONS[device.type]:
+        image = torch.full((batch, channels, side, side), 0.5, device=device, dtype=dtype)
+        weight = torch.full((channels, channels, 3, 3), 0.5, device=device, dtype=dtype)
         name = f"3 x 3 convolution, {channels} channels, {side} x {side} pixels, batch {batch}"
         flop = 2 * weight.numel() * batch * side**2
         yield name, flop, partial(F.conv2d, image, weight, padding=1)
 
 
-def _float32_arithmetic(place: torch.device, dtype: torch.dtype) -> str | None:
-    if place.type != "cuda" or dtype is not torch.float32:
+def _float32_arithmetic(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda" or dtype is not torch.float32:
         return None
     matmul: Any = torch.backends.cuda.matmul
     conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     general = getattr(torch.backends, "fp32_precision", "none")
     # "none" leaves it to the general setting, and that to IEEE arithmetic.
     modes = (
-        next((mode for mode in (own.fp32_precision, general) if mode != "none"), "ieee")
-        for own in (matmul, conv)
+        next((mode for mode in (backend.fp32_precision, general) if mode != "none"), "ieee")
+        for backend in (matmul, conv)
     )
     return "matmul {}, conv {}".format(*modes)
 
@@ -212,7 +211,7 @@ def place(
     *,
     overhead_below: float = OVERHEAD_BELOW,
 ) -> Placement:
-    """Place a run under the roofs.
+    """Places a run under the roofs.
 
     Args:
         flop: FLOPs that it executes; one multiply-add is two.

@@ -1,4 +1,4 @@
-"""How long a model, or any call, takes."""
+"""Times of a model, or of any call."""
 
 import time
 from collections.abc import Callable
@@ -40,18 +40,22 @@ class Timing:
         return (self.upper_seconds - self.lower_seconds) / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, units in the keys."""
+        """Returns plain data, units in the keys."""
         return {**asdict(self), "quartile_distance_share": self.spread}
 
 
 def timed_device(device: str) -> torch.device:
-    """The device; a ValueError if it has no clock to time by, or is missing."""
-    place = torch.device(device)
-    if place.type not in _DEVICES:
+    """Returns the device.
+
+    Raises:
+        ValueError: it cannot be timed, or is missing.
+    """
+    target = torch.device(device)
+    if target.type not in _DEVICES:
         raise ValueError(f"device={device!r} cannot be timed; expected 'cpu' or 'cuda'")
-    if place.type == "cuda" and not torch.cuda.is_available():
+    if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
-    return place
+    return target
 
 
 def run_block(
@@ -60,11 +64,11 @@ def run_block(
     device: torch.device,
     before: Callable[[], object] | None = None,
 ) -> float:
-    """Seconds of one call, the mean of a block.
+    """Returns the seconds of one call, the mean of a block.
 
     Args:
-        before: runs before each call and is not timed. On CUDA the launching of what it does may
-            still overlap with what is.
+        before: runs before each call and is not timed. On CUDA its kernels' launches may still
+            overlap with the call's.
     """
     if before is not None:
         return _run_apart(call, calls, device, before)
@@ -86,7 +90,7 @@ def run_block(
 def _run_apart(
     call: Callable[[], object], calls: int, device: torch.device, before: Callable[[], object]
 ) -> float:
-    """A block whose calls are timed one by one; a result is freed after its time is taken."""
+    """Times the calls of a block one by one; a result is freed after its time is taken."""
     if device.type == "cuda":
         pairs = []
         stream = torch.cuda.current_stream(device)
@@ -95,9 +99,9 @@ def _run_apart(
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             before()
             start.record(stream)
-            kept = call()
+            result = call()
             end.record(stream)
-            del kept
+            del result
             pairs.append((start, end))
         torch.cuda.synchronize(device)
         return sum(float(start.elapsed_time(end)) for start, end in pairs) / 1e3 / calls
@@ -105,14 +109,14 @@ def _run_apart(
     for _ in range(calls):
         before()
         begin = time.perf_counter()
-        kept = call()
+        result = call()
         total += time.perf_counter() - begin
-        del kept
+        del result
     return total / calls
 
 
 def time_call(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
-    """Two warm-up calls, then 3 to 20 repeats that share out the time; one if a call is longer."""
+    """Times a call: two to warm up, then 3 to 20 repeats in `seconds`, one if a call is longer."""
     run_block(call, 1, device)  # also chooses and loads kernels
     once = max(run_block(call, 1, device), 1e-9)
     if once > seconds:
@@ -133,10 +137,10 @@ def measure_time(
     training: bool = False,
     seconds: float = 0.5,
 ) -> Timing:
-    """Time a model on its inputs, or any call.
+    """Times a model on its inputs, or any call.
 
-    On CUDA by events, so that the queue of kernels is timed and not their launching alone, unless
-    launching is what takes longest; on the CPU by the clock. A fast call is timed in blocks.
+    CUDA is timed by events, so that the queue of kernels counts and not their launches alone,
+    unless these take longest; the CPU by the clock. A fast call is timed in blocks.
 
     Args:
         job: a model, which is left untouched; or a function without arguments, for which the other
@@ -151,26 +155,26 @@ def measure_time(
         ValueError: a device that cannot be timed or is missing, inputs without a model, a model
             without inputs, or a backward pass of outputs that need none.
     """
-    place = timed_device(device)
+    target = timed_device(device)
     if isinstance(job, nn.Module) is (inputs is None):
         raise ValueError("expected a model with its inputs, or a function without inputs")
     if not isinstance(job, nn.Module):
-        return time_call(job, place, seconds)
+        return time_call(job, target, seconds)
     assert inputs is not None
     model = job
     with ExitStack() as stack:
         items = stack.enter_context(meta_copy(model, as_inputs(inputs), device, training=training))
         stack.enter_context(torch.set_grad_enabled(backward))
         call = _both_ways(model, items) if backward else lambda: model(*items)
-        return time_call(call, place, seconds)
+        return time_call(call, target, seconds)
 
 
 def _both_ways(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
-    leaves = [each for each in (*model.parameters(), *items) if each.requires_grad]
+    leaves = [leaf for leaf in (*model.parameters(), *items) if leaf.requires_grad]
 
     def call() -> None:
-        results = [each for each in tree_leaves(model(*items)) if isinstance(each, Tensor)]
-        ends = [each for each in results if each.requires_grad]
+        results = [leaf for leaf in tree_leaves(model(*items)) if isinstance(leaf, Tensor)]
+        ends = [result for result in results if result.requires_grad]
         if not ends:
             raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
         torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])

@@ -8,8 +8,7 @@ where an operator itself does: in evaluation a batch norm returns two statistics
 meta, and none on the CPU.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,7 +35,7 @@ class Traffic:
         device: where it ran.
         parameter_bytes: parameters that the model holds; tied ones once.
         buffer_bytes: buffers that it holds.
-        input_bytes, output_bytes: what it is called with, and what it returns.
+        input_bytes, output_bytes: of the tensors that it is called with, and returns.
         forward: the forward pass.
         backward: the backward pass; None if it did not run. The outputs and their gradients stay
             alive during it.
@@ -61,51 +60,45 @@ class Traffic:
     @property
     def moved_bytes(self) -> int:
         """Bytes read and written, forward and backward."""
-        return sum(each.moved_bytes for each in self._passes)
+        return sum(traffic.moved_bytes for traffic in self._passes)
 
     @property
     def compulsory_bytes(self) -> int:
         """Compulsory bytes, forward and backward."""
-        return sum(each.compulsory_bytes for each in self._passes)
+        return sum(traffic.compulsory_bytes for traffic in self._passes)
 
     @property
     def peak_bytes(self) -> int:
-        return max(each.peak_bytes for each in self._passes)
+        return max(traffic.peak_bytes for traffic in self._passes)
 
     @property
     def _passes(self) -> tuple[PassTraffic, ...]:
         return (self.forward,) if self.backward is None else (self.forward, self.backward)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, units in the keys, sums included."""
+        """Returns plain data, units in the keys, sums included."""
         totals = {name: getattr(self, name) for name in ("moved_bytes", "compulsory_bytes")}
         return {**asdict(self), **totals, "peak_bytes": self.peak_bytes}
 
 
-class _Saved:
+class _Saved(torch.autograd.graph.saved_tensors_hooks):
     """The storages that autograd keeps for the backward pass."""
 
     def __init__(self) -> None:
         self.storages: dict[int, tuple[int, int]] = {}  # elements and bytes
+        super().__init__(self._pack, lambda kept: kept)
 
-    def pack(self, tensor: Tensor) -> Tensor:
+    def _pack(self, tensor: Tensor) -> Tensor:
         size = tensor.untyped_storage().nbytes()
         self.storages[storage_key(tensor)] = (size // tensor.element_size(), size)
         return tensor.detach()  # an operator's own result, packed as it is, would hold itself
 
-    @contextmanager
-    def watching(self, on: bool) -> Iterator[None]:
-        if not on:
-            yield
-            return
-        with torch.autograd.graph.saved_tensors_hooks(self.pack, lambda kept: kept):
-            yield
-
     def totals(self, parameters: set[int], inputs: set[int]) -> dict[str, int]:
-        made = [v for k, v in self.storages.items() if k not in parameters | inputs]
+        """Returns the sums by whose storage it is: an operator's, a parameter's, an input's."""
+        new = [v for k, v in self.storages.items() if k not in parameters | inputs]
         return {
-            "saved_elements": sum(elements for elements, _ in made),
-            "saved_bytes": sum(size for _, size in made),
+            "saved_elements": sum(elements for elements, _ in new),
+            "saved_bytes": sum(size for _, size in new),
             "saved_parameter_bytes": self._bytes(parameters),
             "saved_input_bytes": self._bytes(inputs),
         }
@@ -123,7 +116,7 @@ def measure_traffic(
     training: bool = False,
     counter: OperatorCounter | None = None,
 ) -> Traffic:
-    """Measure the bytes of one run, operator by operator.
+    """Measures the bytes of one run, operator by operator.
 
     Args:
         model: any module; it is left untouched.
@@ -135,8 +128,8 @@ def measure_traffic(
         counter: counts the FLOPs of the same run, if given.
 
     Raises:
-        ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass
-            was asked of outputs that need none.
+        ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass of
+            outputs that need none.
     """
     tracker, saved = MemoryTracker(torch.device(device).type), _Saved()
     with (
@@ -146,20 +139,20 @@ def measure_traffic(
     ):
         parameters, buffers = list(model.parameters()), list(model.buffers())
         for tensor in (*parameters, *buffers, *items):
-            tracker.give(tensor)
-        held = {storage_key(tensor) for tensor in (*parameters, *buffers)}
+            tracker.add_external(tensor)
         try:
             tracker.begin()
-            watched = nullcontext() if counter is None else counter.watching(model)
-            with watched, tracker, saved.watching(backward):
+            counting = nullcontext() if counter is None else counter.watching(model)
+            with counting, tracker, saved if backward else nullcontext():
                 result = model(*items)
             outputs = tensors_in(result)
-            made = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.gave(t)}
-            forward = tracker.end(sum(made.values()))
+            new = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.is_external(t)}
+            forward = tracker.end(sum(new.values()))
             rest: dict[str, Any] = {}
             if backward:
-                rest["backward"] = _go_back(tracker, counter, outputs, [*parameters, *items])
-                rest |= saved.totals(held, {storage_key(item) for item in items} - held)
+                rest["backward"] = _run_backward(tracker, counter, outputs, [*parameters, *items])
+                weights = {storage_key(tensor) for tensor in (*parameters, *buffers)}
+                rest |= saved.totals(weights, {storage_key(item) for item in items} - weights)
             return Traffic(
                 device=device,
                 parameter_bytes=storage_bytes(parameters),
@@ -173,7 +166,7 @@ def measure_traffic(
             tracker.release()
 
 
-def _go_back(
+def _run_backward(
     tracker: MemoryTracker,
     counter: OperatorCounter | None,
     outputs: list[Tensor],
@@ -184,11 +177,11 @@ def _go_back(
         raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
     seeds = [torch.ones_like(end) for end in ends]
     for seed in seeds:
-        tracker.give(seed)
+        tracker.add_external(seed)
     tracker.begin()
     if counter is not None:
-        counter.turn()
+        counter.begin_backward()
     with counter or nullcontext(), tracker:
         torch.autograd.backward(ends, seeds)
-    left = {storage_key(leaf.grad): leaf.grad for leaf in leaves if leaf.grad is not None}
-    return tracker.end(storage_bytes(left.values()))
+    gradients = {storage_key(leaf.grad): leaf.grad for leaf in leaves if leaf.grad is not None}
+    return tracker.end(storage_bytes(gradients.values()))

@@ -1,0 +1,139 @@
+"""How the exact counter counts operators that are no contractions: FLOP from a call's shapes."""
+
+import math
+from collections.abc import Callable
+from math import prod
+
+import torch
+
+from neuroconv.flops.calls import Amounts, Call
+from neuroconv.flops.rules import pointwise_weight
+
+Count = Callable[[Call], Amounts]
+
+
+def pointwise(call: Call) -> Amounts:
+    complex_inputs = sum(t.is_complex() for t in call.operands)
+    complex_inputs += sum(isinstance(value, complex) for value in call.arguments.values())
+    weight = pointwise_weight(call.operator, call.results[0].is_complex(), complex_inputs)
+    return {"pointwise": call.written * weight}
+
+
+def read(family: str, weight: int = 1) -> Count:
+    return lambda call: {family: weight * call.read}
+
+
+def written(family: str, weight: int = 1) -> Count:
+    return lambda call: {family: weight * call.written}
+
+
+def elements_of(name: str, family: str) -> Count:
+    return lambda call: {family: call.arguments[name].numel()}
+
+
+def rows_of(name: str, family: str) -> Count:
+    """Counts the elements of the rows of an argument that `indices` names."""
+    return lambda call: {family: call.arguments["indices"].numel() * call.arguments[name].shape[-1]}
+
+
+def lists(call: Call) -> Amounts:
+    return {"pointwise": sum(t.numel() for t in call.results or call.arguments["self"])}
+
+
+def batch_norm(passes: int) -> Count:
+    def amounts(call: Call) -> Amounts:
+        arguments = call.arguments
+        by_name = arguments.get("train", "with_update" in call.operator)
+        batch_statistics = arguments.get("training", by_name)
+        x = arguments.get("input", arguments.get("self"))
+        affine = arguments.get("weight") is not None
+        return {"normalisation": passes * x.numel() * (4 + affine if batch_statistics else 2)}
+
+    return amounts
+
+
+def norm(base: int, passes: int) -> Count:
+    def amounts(call: Call) -> Amounts:
+        weight = call.arguments.get("weight", call.arguments.get("gamma"))
+        elements = call.arguments["input"].numel()
+        return {"normalisation": passes * elements * (base + (weight is not None))}
+
+    return amounts
+
+
+def _window(call: Call) -> int:
+    window, axes = call.arguments["kernel_size"], 3 if "3d" in call.operator else 2
+    return window[0] ** axes if len(window) == 1 else prod(window)
+
+
+def pool(call: Call) -> Amounts:
+    return {"pooling": call.written * _window(call)}
+
+
+def average_pool_backward(call: Call) -> Amounts:
+    return {"pooling": call.arguments["grad_output"].numel() * _window(call)}
+
+
+def interpolation(call: Call) -> Amounts:
+    neighbours = {"linear1d": 2, "bilinear2d": 4, "trilinear3d": 8, "bicubic2d": 16}
+    taps = next(n for kind, n in neighbours.items() if kind in call.operator)
+    backward = "backward" in call.operator
+    output = call.arguments["grad_output"] if backward else call.results[0]
+    return {"pooling": output.numel() * taps}
+
+
+def grid_sampler(call: Call) -> Amounts:
+    axes = 3 if "3d" in call.operator else 2
+    neighbours = {0: 2**axes, 1: 0, 2: 4**axes}  # linear, nearest, cubic
+    taps = neighbours[call.arguments["interpolation_mode"]]
+    if "backward" not in call.operator:
+        return {"pooling": call.written * taps}
+    gradients = sum(call.arguments["output_mask"])
+    return {"pooling": call.arguments["grad_output"].numel() * taps * gradients}
+
+
+def pairs(call: Call) -> Amounts:
+    return {"reduction": 3 * call.written * call.tensor(0).shape[-1]}
+
+
+def scatter(call: Call) -> Amounts:
+    return elements_of("index", "scatter")(call) if call.arguments.get("reduce") else {}
+
+
+def put(call: Call) -> Amounts:
+    if not call.arguments["accumulate"]:
+        return {}
+    x, indices = call.tensor(0), call.arguments["indices"]
+    tensors = [index for index in indices if index is not None]
+    if any(index.dtype is torch.bool for index in tensors):
+        # The number of elements that a mask selects is not in its shape.
+        return elements_of("values", "scatter")(call)
+    # The indices, broadcast, replace the axes that they index.
+    chosen = prod(torch.broadcast_shapes(*(index.shape for index in tensors)))
+    whole = [
+        size for axis, size in enumerate(x.shape) if axis >= len(indices) or indices[axis] is None
+    ]
+    return {"scatter": chosen * prod(whole)}
+
+
+def dropout(call: Call) -> Amounts:
+    if call.arguments["train"] is False:
+        return {}
+    return {"random": call.written, "pointwise": 2 * call.written}
+
+
+def noisy_rectifier(call: Call) -> Amounts:
+    drawn = call.written if call.arguments["training"] else 0
+    return {"random": drawn, "pointwise": call.written}
+
+
+def sorting(call: Call) -> Amounts:
+    x = call.tensor(0)
+    length = x.shape[call.arguments.get("dim", -1)] if x.dim() else 1
+    return {"sorting": x.numel() * math.ceil(math.log2(max(length, 1)))}
+
+
+def search(call: Call) -> Amounts:
+    arguments = call.arguments
+    boundaries = arguments.get("boundaries", arguments.get("sorted_sequence"))
+    return {"sorting": call.written * math.ceil(math.log2(max(boundaries.shape[-1], 1)))}

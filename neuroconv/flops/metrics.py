@@ -1,0 +1,193 @@
+"""The quantities of a profile: one list, which the tables and the JSON are made of."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from neuroconv.flops.record import Record
+
+Unit = Literal["", "mac", "%", "J", "B", "s", "FLOP/s", "B/s", "3g", "text"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity: where it stands in the JSON, which row of the table shows it, how it is read.
+
+    Attributes:
+        key: in the JSON; None for a part of a record that has another key.
+        source: the path of attributes that leads to it from a `Record`, or a function of one. A
+            None on the way is the value.
+        label: of its row, "{unit}" standing for MAC or FLOP; None for a quantity of the JSON alone.
+        unit: how the table writes it: "mac" by the convention of the table, "" as it is, other
+            units with a metric prefix.
+        partial_if: the path to what makes it too small.
+    """
+
+    key: str | None
+    source: str | Callable[[Record], Any]
+    label: str | None = None
+    unit: Unit = ""
+    partial_if: str | None = None
+
+    def value(self, record: Record) -> Any:
+        """Reads the quantity off a record."""
+        if callable(self.source):
+            return self.source(record)
+        return _follow(record, self.source)
+
+    def text(self, record: Record, factor: int) -> str:
+        """Returns the cell of the table; factor: 1 for MAC, 2 for FLOP."""
+        value = self.value(record)
+        if value is None:
+            return "-"
+        is_partial = self.partial_if is not None and bool(_follow(record, self.partial_if))
+        return format_value(value, self.unit, factor) + " (partial)" * is_partial
+
+
+def _follow(record: Record, path: str) -> Any:
+    value: Any = record
+    for attribute in path.split("."):
+        value = None if value is None else getattr(value, attribute)
+    return value
+
+
+def format_number(value: float | None, factor: int = 1) -> str:
+    """Returns a number with separators: whole numbers whole, others with three digits or more."""
+    if value is None:
+        return "-"
+    value = value * factor
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def in_units(value: float, unit: str) -> str:
+    """Returns three digits and a metric prefix: 1.23 GFLOP/s."""
+    if not value:
+        return f"0 {unit}"
+    power = min(15, max(-12, 3 * math.floor(math.log10(abs(value)) / 3 + 1e-12)))
+    return f"{value / 10.0**power:.3g} {'pnµm kMGTP'[power // 3 + 4].strip()}{unit}"
+
+
+def format_value(value: Any, unit: Unit, factor: int = 1) -> str:
+    """Returns the text of a value in a table."""
+    match unit:
+        case "" | "mac":
+            return format_number(value, factor if unit == "mac" else 1)
+        case "text":
+            return str(value)
+        case "3g":
+            return f"{value:.3g}"
+        case "%":
+            return f"{100 * value:.2g} %"
+        case "J":
+            low, high = value.total_joules
+            return f"{in_units(low, unit)} to {in_units(high, unit)}"
+    return in_units(value, unit)
+
+
+def _dendrites(column: str) -> Metric:
+    return Metric(
+        f"dendrites_{column}_mac_per_neuron",
+        lambda record: record.dendritic_mac_per_neuron(column),
+        f"dendrites, {column}: {{unit}} a neuron with dendrites",
+        "mac",
+    )
+
+
+_json = partial(Metric, label=None)
+
+SECTIONS: tuple[tuple[Metric, ...], ...] = (
+    (
+        _json("name", "name"),
+        _json("batch_samples", "batch"),
+        _json("time_steps", "time_steps"),
+        Metric("parameters_trained", "parameters", "trained parameters"),
+        _json("parameters_frozen", "frozen_parameters"),
+        Metric(None, lambda record: record.frozen_parameters or None, "frozen parameters"),
+        _json("buffer_elements", "buffers"),
+        Metric("neurons_per_sample", "neurons", "neurons a sample", partial_if="hidden"),
+        Metric("synapses_per_sample", "synapses", "synapses a sample", partial_if="hidden"),
+        _json("neurons_and_synapses_complete", lambda record: not record.hidden),
+        _json("dendritic_neurons_per_sample", "dendritic_neurons"),
+    ),
+    (
+        *map(_dendrites, ("essay", "direct", "executed")),
+        Metric("mac_per_sample", "mac_per_sample", "executed: {unit} a sample", "mac"),
+        Metric("mac_per_neuron", "mac_per_neuron", "executed: {unit} a neuron", "mac"),
+        Metric("mac_per_neuron_and_step", "mac_per_neuron_step",
+               "executed: {unit} a neuron and step", "mac"),
+        Metric("mac_per_synapse", "mac_per_synapse", "executed: {unit} a synapse", "mac"),
+    ),
+    (
+        Metric("flop_per_sample", "flop_per_sample", "all operators: FLOP a sample"),
+        Metric("flop_per_neuron", "flop_per_neuron", "all operators: FLOP a neuron"),
+        _json("flop_per_neuron_and_step", "flop_per_neuron_step"),
+        Metric("flop_shared_by_the_batch", "shared_flop", "shared by its samples: FLOP a call"),
+        _json("flop_of_each_further_sample", "marginal_flop_per_sample"),
+        _json("training_forward_flop_per_sample", "training_forward_flop_per_sample"),
+        Metric("training_backward_flop_per_sample", "backward_flop_per_sample",
+               "backward pass in training: FLOP a sample"),
+    ),
+    (
+        Metric(None, "new_elements_per_sample", "activations: elements made a sample"),
+        Metric(None, "traffic.moved_bytes", "moved: bytes a call", "B"),
+        Metric(None, "traffic.compulsory_bytes", "compulsory: bytes a call", "B"),
+        Metric(None, "traffic.peak_bytes", "peak memory of a call", "B"),
+        Metric(None, "training_traffic.peak_bytes",
+               "peak memory of a training step, batch {training_batch}", "B"),
+        Metric("flop_per_byte_moved", "flop_per_byte", "intensity: FLOP a byte moved", "3g"),
+        _json("flop_per_byte_compulsory", "flop_per_compulsory_byte"),
+        _json("traffic_per_batch", "traffic"),
+        _json("training_batch_samples", "training_batch"),
+        _json("training_traffic_per_training_batch", "training_traffic"),
+    ),
+    (
+        _json("measured", "measured"),
+        Metric(None, "measured.timing.seconds", "time of a call (median)", "s"),
+        Metric(None, "measured.placement.flop_per_s", "reached", "FLOP/s"),
+        Metric(None, "measured.placement.share_of_peak_flop", "share of the peak", "%"),
+        Metric(None, "measured.placement.byte_per_s", "moved a second", "B/s"),
+        Metric(None, "measured.placement.share_of_peak_bytes", "share of a copy's rate", "%"),
+        Metric(None, "measured.placement.bound", "bound by", "text"),
+    ),
+    (
+        Metric("energy_per_sample", lambda record: record.energy(),
+               "energy a sample, dense (estimate)", "J"),
+        Metric("energy_per_sample_at_measured_firing", lambda record: record.energy_at_rate(),
+               "energy a sample, event-driven at the measured firing{dendrites} (estimate)", "J"),
+        _json("fft_cost_model", lambda _: "1.25 n log2 n MAC for a real transform of n points"),
+    ),
+    (
+        _json("counters", "counts"),
+        _json("fvcore_as_it_comes", "stock_fvcore"),
+        _json("counters_skipped", "skipped"),
+        _json("counters_shared_families", "shared"),
+        _json("counters_agree", "agree"),
+        _json("counters_disagreements", "disagreements"),
+        _json("modules_unstated", "unstated"),
+        _json("modules_with_hidden_contractions", "hidden"),
+        _json("stages", lambda record: record.stage_rows()),
+    ),
+)  # fmt: skip
+
+
+def metrics() -> Iterator[Metric]:
+    """Yields all of them."""
+    for section in SECTIONS:
+        yield from section
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """Returns plain data for JSON, units in the keys; integers stay integers of any size."""
+    return {m.key: _plain(m.value(record)) for m in metrics() if m.key is not None}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
