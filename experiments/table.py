@@ -23,6 +23,7 @@ def percent(mean: float, half_width: float | None) -> str:
 
 
 def rows(task: str, path: str) -> list[str]:
+    """Returns a recorded comparison's lines of the table; the first names the task."""
     recorded: dict[str, Any] = json.loads((HERE / path).read_text())
     lines = []
     for model in recorded["models"]:

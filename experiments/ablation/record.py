@@ -16,14 +16,14 @@ HERE = Path(__file__).parent
 
 
 def file_name(label: str) -> str:
-    """A label as the name of a file: "spike: pull 0.5" becomes spike-pull-0.5."""
+    """Returns a label as a file name: "spike: pull 0.5" becomes spike-pull-0.5."""
     return re.sub(r"[^a-z0-9.]+", "-", label.lower().replace("'s", "s")).strip("-")
 
 
 def granule_share(runs: list[str]) -> float:
-    """The share of granule cells that fire on validation images, at the best epoch, over all runs.
+    """Returns the share of granule cells that fire on validation images at the best epoch.
 
-    Of a cerebellum its granule cells, of a granule network the mean of its layers.
+    The mean over runs and, in a granule network, over its layers; NaN without granule cells.
     """
     shares = []
     for run in runs:
@@ -31,7 +31,7 @@ def granule_share(runs: list[str]) -> float:
         *epochs, last = (json.loads(line) for line in lines)
         activity = epochs[last["best_epoch"] - 1].get("activity", {})
         cells = [v for k, v in activity.items() if k.startswith("units") or k.endswith("granule")]
-        shares += [fmean(each["active_share"] for each in cells)] if cells else []
+        shares += [fmean(population["active_share"] for population in cells)] if cells else []
     return fmean(shares) if shares else math.nan
 
 

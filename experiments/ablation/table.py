@@ -19,8 +19,8 @@ def row(model: dict[str, Any], name: str, seconds: float, firing: float | None) 
     difference = ""
     if model["difference_fraction_mean"] is not None:
         points = [100 * model[f"difference_fraction_{key}"] for key in ("mean", "95_half_width")]
-        sure = "**" if abs(points[0]) > points[1] else ""
-        difference = f"{sure}{points[0]:+.2f}{sure} ± {points[1]:.2f}"
+        bold = "**" if abs(points[0]) > points[1] else ""
+        difference = f"{bold}{points[0]:+.2f}{bold} ± {points[1]:.2f}"
     return (
         f"| [{model['label']}]({name}/{file_name(model['label'])}.toml) | {mean:.2%} ± "
         f"{100 * half:.2f} | {difference} | {model['parameters_trained']:,} "
@@ -30,7 +30,7 @@ def row(model: dict[str, Any], name: str, seconds: float, firing: float | None) 
 
 
 def table(name: str) -> str:
-    """The table of one ablation, in Markdown."""
+    """Returns the table of one ablation in Markdown."""
     models = json.loads((HERE / name / "comparison.json").read_text())["models"]
     base = models[0]["seconds_per_epoch"]
     firing = json.loads((HERE / name / "granule_cells_that_fire_fraction.json").read_text())
@@ -44,7 +44,7 @@ def table(name: str) -> str:
 
 
 def filled(page: str) -> str:
-    """The page with each table between its marks, <!-- NAME --> and <!-- end -->."""
+    """Returns the page with each table between its marks, <!-- NAME --> and <!-- end -->."""
     return re.sub(
         r"(<!-- (granule|cerebellum) -->\n).*?(<!-- end -->)",
         lambda mark: f"{mark[1]}\n{table(mark[2])}\n\n{mark[3]}",

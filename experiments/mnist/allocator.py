@@ -1,4 +1,4 @@
-"""What keeping freed memory is worth: the same training steps with and without it, in turn.
+"""Measures what keeping freed memory is worth: the same training steps with and without it.
 
 python experiments/mnist/allocator.py cerebellum_small
 """
@@ -22,14 +22,14 @@ def images_per_second(name: str, keep: bool) -> float:
         sys.exit("this C library has no such setting: glibc alone does")
     torch.set_num_threads(1)
     model = create_model(name)
-    updater = torch.optim.AdamW(model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters())
     frames, labels = torch.rand(BATCH, 1, 5, 28, 28), torch.randint(10, (BATCH,))
     rates = []
     for _ in range(STEPS):
         start = time.process_time()
-        updater.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(frames), labels).backward()
-        updater.step()
+        optimizer.step()
         rates.append(BATCH / (time.process_time() - start))
     return median(rates[1:])
 
@@ -40,9 +40,9 @@ def main(name: str) -> None:
         for how in rates:
             command = [sys.executable, __file__, name, how]
             rates[how].append(float(subprocess.check_output(command)))
-    for how, each in rates.items():
-        spread = f"{min(each):,.0f} to {max(each):,.0f}"
-        print(f"{name}, freed memory {how}: {median(each):,.0f} images/s ({spread})")
+    for how, measured in rates.items():
+        spread = f"{min(measured):,.0f} to {max(measured):,.0f}"
+        print(f"{name}, freed memory {how}: {median(measured):,.0f} images/s ({spread})")
     ratio = median(rates["kept"]) / median(rates["by default"])
     print(f"ratio of the medians of {REPEATS}: {ratio:.2f}")
 

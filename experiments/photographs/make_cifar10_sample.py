@@ -20,14 +20,14 @@ def main() -> None:
     arguments = parser.parse_args()
     for split, per_class in (("train", 1_000), ("val", 200)):
         images = CIFAR10(arguments.root, train=split == "train", download=True)
-        made: Counter[str] = Counter()
+        written: Counter[str] = Counter()
         for image, label in images:
             name = images.classes[label]
-            if made[name] < per_class:
-                target = arguments.folder / split / name / f"{made[name]:04d}.jpg"
+            if written[name] < per_class:
+                target = arguments.folder / split / name / f"{written[name]:04d}.jpg"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 image.save(target, quality=95)
-                made[name] += 1
+                written[name] += 1
 
 
 if __name__ == "__main__":

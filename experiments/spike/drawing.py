@@ -1,11 +1,11 @@
-"""Pictures in plain SVG: text stays text, and light and dark pages each get their own colours."""
+"""Pictures in plain SVG: text stays text, and light and dark pages have their own colours."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-# GitHub's ground and ink, and three colours that the colour-blind tell apart. Strength is opacity,
-# so that a map is in order in grey and on either ground; below zero a stroke says so too.
-# "up" is above rest, "down" below rest, "rate" a firing rate.
+# GitHub's background and ink, and three colours that the colour-blind can tell apart. Strength is
+# opacity, so that a map is ordered in grey and on either background; a stroke marks values below
+# zero too. "up" is above rest, "down" below rest, "rate" a firing rate.
 LIGHT = {
     "ground": "#ffffff", "ink": "#1f2328", "soft": "#59636e", "faint": "#d1d9e0",
     "up": "#b34700", "down": "#0b5fa5", "rate": "#00704f",
@@ -29,16 +29,16 @@ def _rules(colours: dict[str, str]) -> str:
 
 
 def _number(value: float) -> str:
-    """One digit after the point, and none where it is zero."""
+    """Formats with one digit after the point, and none if it is zero."""
     return f"{value:.1f}".removesuffix(".0").replace("-0", "0" if abs(value) < 0.05 else "-0")
 
 
 class Drawing:
-    """An SVG picture on a ground of its own.
+    """An SVG picture with its own background.
 
     Args:
-        width, height: in pixels; a page shows 800 of them at their own size.
-        about: what it shows, in words.
+        width, height: in pixels; GitHub shows 800 of them unscaled.
+        about: a description of what it shows.
     """
 
     def __init__(self, width: int, height: int, about: str) -> None:
@@ -73,8 +73,12 @@ class Drawing:
             f'text-anchor="{anchor}"{weight}>{escape(words)}</text>'
         )
 
+    def note(self, x: float, y: float, words: str, anchor: str = "start") -> None:
+        """Writes small, soft text."""
+        self.text(x, y, words, colour="soft", size=12, anchor=anchor)
+
     def title(self, number: int, biology: str, module: str) -> None:
-        """The head of a panel: the step's number, what the cell does, and the module."""
+        """Writes the head of a panel: the step's number, what the cell does, and the module."""
         self.badge(22, 23, number)
         self.text(40, 28, biology, size=15, bold=True)
         self.text(786, 28, module, size=14, anchor="end", mono=True)
@@ -84,7 +88,7 @@ class Drawing:
         self.text(x, y + 4.5, str(number), colour="ground", size=13, anchor="middle", bold=True)
 
     def label(self, x: float, y: float, number: int, module: str) -> None:
-        """A module's name with its step's number before it, from x on."""
+        """Writes a module's name with its step's number before it, from x on."""
         self.badge(x + 11, y - 4.5, number)
         self.text(x + 27, y, module, mono=True)
 
@@ -104,7 +108,7 @@ class Drawing:
         dash: str = "",
         curved: bool = False,
     ) -> None:
-        """Through the points; curved: a Bezier curve of four."""
+        """Draws a line through the points, or a Bezier curve of four."""
         first, *rest = [f"{_number(x)} {_number(y)}" for x, y in points]
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
@@ -144,12 +148,12 @@ class Drawing:
         top: float,
         colour: str = "up",
     ) -> None:
-        """A map, one row of `values` below the other; opacity is |value| / top, at most 1.
+        """Draws a map, one row of `values` below the other; opacity is |value| / top, at most 1.
 
-        What is below zero is "down" and bears a stroke.
+        Values below zero are "down" and bear a stroke.
         """
         width, height = cell
-        places: dict[tuple[str, int], list[str]] = {}
+        squares: dict[tuple[str, int], list[str]] = {}
         strokes = []
         for row, line in enumerate(values):
             for column, value in enumerate(line):
@@ -159,26 +163,26 @@ class Drawing:
                 left, above = x + column * width, y + row * height
                 corner = f"M{_number(left)} {_number(above)}"
                 kind = colour if value > 0 else "down"
-                places.setdefault((kind, level), []).append(
+                squares.setdefault((kind, level), []).append(
                     f"{corner}h{_number(width)}v{_number(height)}h-{_number(width)}z"
                 )
                 if value < 0 and level > 1:
                     middle = _number(above + height / 2)
                     strokes.append(f"M{_number(left + width * 0.25)} {middle}h{_number(width / 2)}")
-        for (kind, level), found in sorted(places.items()):
+        for (kind, level), paths in sorted(squares.items()):
             self.parts.append(
-                f'<path class="{kind}" fill-opacity="{level / LEVELS:.2f}" d="{"".join(found)}"/>'
+                f'<path class="{kind}" fill-opacity="{level / LEVELS:.2f}" d="{"".join(paths)}"/>'
             )
         if strokes:
             self.parts.append(f'<path class="ink-line" stroke-width="1.5" d="{"".join(strokes)}"/>')
         self.box(x, y, width * len(values[0]), height * len(values))
 
     def scale(self, x: float, y: float, top: float, words: str, colour: str = "up") -> None:
-        """What a map's colours mean: a ramp from 0 to `top`, and of what."""
-        self.text(x, y + 10, "0", colour="soft", size=12)
+        """Draws the legend of a map: a ramp from 0 to `top`, and its unit."""
+        self.note(x, y + 10, "0")
         steps = [[step / 10 for step in range(1, 11)]]
         self.heat(x + 12, y, steps, (6, 11), 1, colour)
-        self.text(x + 77, y + 10, f"{top:.2f} {words}", colour="soft", size=12)
+        self.note(x + 77, y + 10, f"{top:.2f} {words}")
 
     def bars(
         self,
@@ -191,7 +195,7 @@ class Drawing:
         *,
         hollow: bool = False,
     ) -> None:
-        """Bars that stand on y, in a strip of this size; those below zero hang from it."""
+        """Draws bars that stand on y, in a strip of this size; negative ones hang from it."""
         width, height = size[0] / len(values), size[1]
         for step, value in enumerate(values):
             tall = min(abs(value) / top, 1.0) * height
@@ -205,8 +209,8 @@ class Drawing:
         self.line([(x, y), (x + size[0], y)], "soft", 1)
 
     def axes(self, x: float, y: float, size: Point, across: str, up: str) -> None:
-        """Two axes that meet at (x, y), the lower left corner, and what they measure."""
+        """Draws two axes that meet at (x, y), the lower left corner, with their labels."""
         width, height = size
         self.line([(x, y - height), (x, y), (x + width, y)], "soft", 1)
-        self.text(x + width / 2, y + 18, across, colour="soft", size=12, anchor="middle")
-        self.text(x, y - height - 7, up, colour="soft", size=12)
+        self.note(x + width / 2, y + 18, across, "middle")
+        self.note(x, y - height - 7, up)

@@ -1,6 +1,6 @@
 """The pictures of the walk: one of the whole way and one of each step, all 800 pixels wide."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from drawing import Drawing
@@ -26,46 +26,64 @@ FIRST = FOLLOWED % (SITES // 4) * 4  # the first of its sites there
 
 
 def rows(sheet: Tensor, step: int = NOW) -> list[list[float]]:
-    """A sheet (1, 1, T, P, D) at one step: a row for each dendrite, sites from left to right."""
-    found: list[list[float]] = sheet[0, 0, step].mT.tolist()
-    return found
+    """Returns a sheet (1, 1, T, P, D) at one step, one row for each dendrite, sites across."""
+    return sheet[0, 0, step].mT.tolist()
 
 
 def dendrite(sheet: Tensor) -> list[list[float]]:
-    """The dendrite that the burst meets: a row for each site, time steps from left to right."""
-    found: list[list[float]] = sheet[0, 0, :, :, HIT].mT.tolist()
-    return found
+    """Returns the dendrite that the burst meets, one row for each site, time steps across."""
+    return sheet[0, 0, :, :, HIT].mT.tolist()
 
 
 def line(stage: Tensor) -> list[float]:
-    """(1, 1, T) as a list."""
-    found: list[float] = stage[0, 0].tolist()
-    return found
+    """Returns (1, 1, T) as a list."""
+    return stage[0, 0].tolist()
 
 
 def on_sheet(weights: Tensor) -> list[list[float]]:
-    """(1, S) weights, one row for each dendrite: synapses fill dendrite by dendrite."""
-    found: list[list[float]] = weights.view(DENDRITES, SITES).tolist()
-    return found
+    """Returns (1, S) weights, one row for each dendrite: synapses fill dendrite by dendrite."""
+    return weights.view(DENDRITES, SITES).tolist()
 
 
 def top(*stages: Tensor) -> float:
     return max(float(stage.abs().max()) for stage in stages)
 
 
-def whole_way(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 530,
-        "One small Purkinje cell from left to right: the burst of an axon, synapses on six "
-        "dendrites drawn as heat maps, the dendrites' rates, the soma, and the cell's own axon "
-        "with its waiting periods, each labelled with its module",
-    )  # fmt: skip
+_PANELS: dict[str, Callable[[Walk], str]] = {}
+Panel = Callable[[Drawing, Walk], None]
+
+
+def panel(name: str, height: int, title: str = "", module: str = "") -> Callable[[Panel], Panel]:
+    """Registers a picture, whose docstring describes it; a number in its name is the step's."""
+
+    def register(draw: Panel) -> Panel:
+        def svg(w: Walk) -> str:
+            d = Drawing(WIDTH, height, " ".join((draw.__doc__ or "").split()).removesuffix("."))
+            if title:
+                d.title(int(name.partition("_")[0]), title, module)
+            draw(d, w)
+            return d.svg()
+
+        _PANELS[name] = svg
+        return draw
+
+    return register
+
+
+@panel("overview", 530)
+def whole_way(d: Drawing, w: Walk) -> None:
+    """One small Purkinje cell from left to right: the burst of an axon, synapses on six
+    dendrites drawn as heat maps, the dendrites' rates, the soma, and the cell's own axon
+    with its waiting periods, each labelled with its module.
+    """
     left, wide, first_y, pitch = 152, 16, 142, 55
     d.text(16, 30, "From one axon to the next", size=16, bold=True)
-    d.text(
-        16, 50, f"one small Purkinje cell as it ran: its dendrites at step {NOW}, and small bars "
-        f"over {STEPS} steps of {STEP_MS:.1f} ms", colour="soft", size=12,
-    )  # fmt: skip
+    d.note(
+        16,
+        50,
+        f"one small Purkinje cell as it ran: its dendrites at step {NOW}, and small bars "
+        f"over {STEPS} steps of {STEP_MS:.1f} ms",
+    )
 
     # Dendrites: synapses, below them the normalised potential, below that the sites' charge.
     assert w.cell.threshold_norm is not None
@@ -93,14 +111,14 @@ def whole_way(w: Walk) -> Drawing:
         x = start + (site + 0.5) * wide
         d.line([(x, way), (x, way + 6)], "up", 2.5)
     d.label(16, way + 26, 1, "activity")
-    d.text(43, way + 43, "rates of axons", colour="soft", size=12)
+    d.note(43, way + 43, "rates of axons")
 
     # What the signs mean, and the modules of the sheet.
     bottom = first_y + DENDRITES * pitch - 16
     legend = bottom - 108
     for row, words in enumerate(("excites", "inhibits", "0 to threshold", "charge")):
         middle = legend + row * 20
-        d.text(44, middle + 4, words, colour="soft", size=12)
+        d.note(44, middle + 4, words)
         if row < 2:
             _synapse(d, 28, middle, 1.0 - 2 * row)
     d.bars(16, legend + 46, (0.4, 0.8, 1.0), (24, 13), 1, "up")
@@ -108,11 +126,11 @@ def whole_way(w: Walk) -> Drawing:
     d.label(left, 98, 2, "SparseSynapses")
     d.label(left + 146, 98, 3, "ThresholdNorm")
     d.label(left, bottom + 10, 4, "DendriticConv")
-    d.text(left + 27, bottom + 27, "charge spreads,", colour="soft", size=12)
-    d.text(left + 27, bottom + 42, "lingers", colour="soft", size=12)
+    d.note(left + 27, bottom + 27, "charge spreads,")
+    d.note(left + 27, bottom + 42, "lingers")
     d.label(left + 146, bottom + 10, 5, "DendriticSpike")
-    d.text(left + 173, bottom + 27, "lifts neighbours", colour="soft", size=12)
-    d.text(left + 173, bottom + 42, "(underlined)", colour="soft", size=12)
+    d.note(left + 173, bottom + 27, "lifts neighbours")
+    d.note(left + 173, bottom + 42, "(underlined)")
 
     # Dendritic rates, and what runs on to the soma.
     right, soma_x, soma_y = left + SITES * wide, 544, first_y + 2.5 * pitch + 8
@@ -125,15 +143,15 @@ def whole_way(w: Walk) -> Drawing:
         d.line(ends, "rate" if rate > 0.005 else "faint", 1.5 + 4 * rate, curved=True)
     d.label(right + 26, 98, 6, "DendriticRate")
     d.label(right + 40, bottom + 10, 7, "DendriticSummation")
-    d.text(right + 67, bottom + 27, "linear in a Purkinje cell", colour="soft", size=12)
+    d.note(right + 67, bottom + 27, "linear in a Purkinje cell")
 
     # Soma and axon.
     d.circle(soma_x, soma_y, 36, "rate", 0.22)
     d.bars(soma_x - 27, soma_y + 9, line(w.potential), (54, 24), top(w.potential), "rate")
     d.label(soma_x - 36, soma_y - 66, 8, "SomaFilter")
-    d.text(soma_x - 9, soma_y - 49, "its potential", colour="soft", size=12)
+    d.note(soma_x - 9, soma_y - 49, "its potential")
     d.label(soma_x - 36, soma_y + 64, 9, "FiringRate")
-    d.text(soma_x - 9, soma_y + 81, "never below 0", colour="soft", size=12)
+    d.note(soma_x - 9, soma_y + 81, "never below 0")
     d.line([(soma_x + 36, soma_y), (744, soma_y)], "rate", 3)
     x, size = 628.0, (112.0, 48.0)
     highest = top(w.rate, w.dropped)
@@ -141,7 +159,7 @@ def whole_way(w: Walk) -> Drawing:
     d.bars(x, soma_y - 8, line(w.rate), size, highest, "ink", hollow=True)
     d.label(x - 12, soma_y - 116, 10, "PoissonDropout")
     d.text(x + 15, soma_y - 98, "or ReleaseOrWait", size=13, mono=True)
-    d.text(x + 15, soma_y - 80, "filled: it fires", colour="soft", size=12)
+    d.note(x + 15, soma_y - 80, "filled: it fires")
     for number in range(4):
         ending = soma_y - 33 + number * 22
         ends = [(744, soma_y), (756, soma_y), (754, ending), (764, ending)]
@@ -150,29 +168,25 @@ def whole_way(w: Walk) -> Drawing:
     later = w.arriving[0, 0, NOW + 3, :, 0].tolist()
     d.heat(780, soma_y - 44, [[value] for value in later], (12, 22), top(w.arriving))
     d.label(640, soma_y + 64, 11, "SparseSynapses")
-    d.text(667, soma_y + 81, "of the next cell", colour="soft", size=12)
-    return d
+    d.note(667, soma_y + 81, "of the next cell")
 
 
 def lifted_sites(w: Walk, number: int) -> list[int]:
-    """The sites of a dendrite that the dendritic spike lifts, by more than the eye misses."""
+    """Returns the sites of a dendrite that the dendritic spike lifts visibly."""
     gain = (w.lifted - w.spread)[0, 0, NOW, :, number]
     return [site for site, value in enumerate(gain.tolist()) if value > 0.02]
 
 
 def _synapse(d: Drawing, x: float, y: float, weight: float) -> None:
-    """A dot as large as the weight; one that inhibits bears a stroke."""
+    """Draws a dot as large as the weight; one that inhibits bears a stroke."""
     d.circle(x, y, 2.5 + 2 * abs(weight), "up" if weight > 0 else "down")
     if weight < 0:
         d.line([(x - 2, y), (x + 2, y)], "ground", 1.5)
 
 
-def axon(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 250,
-        f"Activity of {AXONS} axons over {STEPS} steps as a map, and the burst of axon {FOLLOWED}",
-    )  # fmt: skip
-    d.title(1, "Axons carry rates", "activity (B, F, T)")
+@panel("1_axon", 250, "Axons carry rates", "activity (B, F, T)")
+def axon(d: Drawing, w: Walk) -> None:
+    """Activity of the axons over time as a map, and the burst of the followed axon."""
     x, y, cell = 92, 56, (14, 7)
     strongest = top(w.activity)
     d.heat(x, y, w.activity[0].tolist(), cell, strongest)
@@ -181,31 +195,27 @@ def axon(w: Walk) -> Drawing:
         apart = 9 if number == FOLLOWED else -5
         d.line([(x - 14, middle + apart - 3), (x - 3, middle)], "ink", 1.5)
         d.text(x - 18, middle + apart, name, size=12, anchor="end", bold=number == FOLLOWED)
-    d.text(x - 8, y + 10, "axon 0", colour="soft", size=12, anchor="end")
-    d.text(x - 8, y + AXONS * cell[1], f"axon {AXONS - 1}", colour="soft", size=12, anchor="end")
-    d.text(x, y + AXONS * cell[1] + 17, f"{STEPS} steps of {STEP_MS:.1f} ms, from left to right",
-           colour="soft", size=12)  # fmt: skip
+    d.note(x - 8, y + 10, "axon 0", "end")
+    d.note(x - 8, y + AXONS * cell[1], f"axon {AXONS - 1}", "end")
+    d.note(x, y + AXONS * cell[1] + 17, f"{STEPS} steps of {STEP_MS:.1f} ms, from left to right")
     d.arrow(396, 140)
     d.axes(452, 200, (320, 120), "", f"rate of axon {FOLLOWED}")
     d.bars(452, 200, w.activity[0, FOLLOWED].tolist(), (320, 120), strongest, "up")
     _step_marks(d, 452, 216, 320)
-    return d
 
 
-def synapses(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 250,
-        "Four maps of sites by dendrites: vesicles times receptors, with the axon's sign, is the "
-        "weight; times activity, the potential",
-    )  # fmt: skip
-    d.title(2, "Vesicles meet receptors", "SparseSynapses")
-    made = w.cell.synapses
-    assert made.vesicles is not None
-    assert made.receptors is not None
-    weight = made.effective_weight()
+@panel("2_synapses", 250, "Vesicles meet receptors", "SparseSynapses")
+def synapses(d: Drawing, w: Walk) -> None:
+    """Four maps of sites by dendrites: vesicles times receptors, with the axon's sign, is the
+    weight; times activity, the potential.
+    """
+    module = w.cell.synapses
+    assert module.vesicles is not None
+    assert module.receptors is not None
+    weight = module.effective_weight()
     maps = (
-        ("vesicles released", on_sheet(made.vesicles), top(made.vesicles), "soft", "\u00d7"),
-        ("receptors present", on_sheet(made.receptors), top(made.receptors), "soft", "="),
+        ("vesicles released", on_sheet(module.vesicles), top(module.vesicles), "soft", "\u00d7"),
+        ("receptors present", on_sheet(module.receptors), top(module.receptors), "soft", "="),
         ("weight, Dale's sign", on_sheet(weight), top(weight), "up", "\u00d7"),
         (f"potential, step {NOW}", rows(w.synaptic), top(w.synaptic), "up", ""),
     )
@@ -218,20 +228,19 @@ def synapses(w: Walk) -> Drawing:
         d.scale(x, 190, strongest, "", colour)
         d.text(x + 180, 134, then, size=17, anchor="middle")
     d.text(600, 152, "rate", size=12, anchor="middle")
-    d.text(
-        20, 232, f"a row is a dendrite, its {SITES} sites from left to right; framed: the four "
-        f"synapses of axon {FOLLOWED}; a stroke: below rest", colour="soft", size=12,
-    )  # fmt: skip
-    return d
+    d.note(
+        20,
+        232,
+        f"a row is a dendrite, its {SITES} sites from left to right; framed: the four "
+        f"synapses of axon {FOLLOWED}; a stroke: below rest",
+    )
 
 
-def threshold(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 290,
-        "The potential before and after normalisation, and the curve between: flat at zero, then "
-        "rising, then flat at the threshold",
-    )  # fmt: skip
-    d.title(3, "From rest up to the threshold", "ThresholdNorm")
+@panel("3_threshold", 290, "From rest up to the threshold", "ThresholdNorm")
+def threshold(d: Drawing, w: Walk) -> None:
+    """The potential before and after normalisation, and the curve between: flat at zero, then
+    rising, then flat at the threshold.
+    """
     norm = w.cell.threshold_norm
     assert norm is not None
     cell = (11, 19)
@@ -263,16 +272,13 @@ def threshold(w: Walk) -> Drawing:
     mean = float(norm.norm.running_mean)
     d.line([at(mean, 0), at(mean, 1.4)], "soft", 1, dash="4 4")
     d.text(at(mean, 0)[0] - 5, at(0, 1.25)[1], "running mean", size=12, anchor="end")
-    return d
 
 
-def dendrites(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 300,
-        "Dendrite with the burst, sites by time, before and after; between them the taps of the "
-        "cable, which widen and sink with each step of lag",
-    )  # fmt: skip
-    d.title(4, "Charge spreads and lingers", "DendriticConv, Cable")
+@panel("4_dendrites", 300, "Charge spreads and lingers", "DendriticConv, Cable")
+def dendrites(d: Drawing, w: Walk) -> None:
+    """Dendrite with the burst, sites by time, before and after; between them the taps of the
+    cable, which widen and sink with each step of lag.
+    """
     cell = (11, 11)
     for x, name, sheet in (
         (20, "what comes in", w.normal),
@@ -280,8 +286,7 @@ def dendrites(w: Walk) -> Drawing:
     ):
         d.text(x, 66, f"dendrite {HIT}, {name}", size=13)
         d.heat(x, 78, dendrite(sheet), cell, top(sheet))
-        d.text(x, 78 + SITES * 11 + 17, "time from left to right, sites down", colour="soft",
-               size=12)  # fmt: skip
+        d.note(x, 78 + SITES * 11 + 17, "time from left to right, sites down")
         d.scale(x, 78 + SITES * 11 + 25, top(sheet), "")
     d.arrow(250, 166, 18)
     d.arrow(530, 166, 18)
@@ -289,38 +294,33 @@ def dendrites(w: Walk) -> Drawing:
     taps = w.cell.dendrites.weight[0, :, :, (DENDRITES - 1) // 2]  # (time, branches)
     highest = top(taps)
     d.axes(x, y, size, "", "tap")
-    d.text(x + size[0] / 2, y + 34, "sites away from the synapse", colour="soft", size=12,
-           anchor="middle")  # fmt: skip
+    d.note(x + size[0] / 2, y + 34, "sites away from the synapse", "middle")
     lags, branches = taps.shape
     for lag in range(lags):
         values = taps[lags - 1 - lag].tolist()
         # A tap at offset o reads the site o further on: charge travels the other way.
         points = [
-            (x + (branches - 1 - place + 0.5) / branches * size[0], y - value / highest * size[1])
-            for place, value in enumerate(values)
+            (x + (branches - 1 - site + 0.5) / branches * size[0], y - value / highest * size[1])
+            for site, value in enumerate(values)
         ]
         d.line(points, ("up", "ink", "soft", "soft", "soft")[lag], 3.2 - 0.5 * lag,
                dash=("", "", "", "5 4", "1.5 4")[lag])  # fmt: skip
     for offset in (-5, 0, 4):
         name = f"{offset:+d}".replace("-", "\u2212") if offset else "0"
-        d.text(x + (offset + 5.5) / branches * size[0], y + 16, name, colour="soft", size=12,
-               anchor="middle")  # fmt: skip
+        d.note(x + (offset + 5.5) / branches * size[0], y + 16, name, "middle")
     for lag, name in enumerate(("now", "1 step ago", "2", "3", "4")):
         above = 98 + lag * 16
         d.line([(x + 6, above - 4), (x + 26, above - 4)],
                ("up", "ink", "soft", "soft", "soft")[lag], 3.2 - 0.5 * lag,
                dash=("", "", "", "5 4", "1.5 4")[lag])  # fmt: skip
         d.text(x + 32, above, name, size=12)
-    return d
 
 
-def spike(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 270,
-        "Potential along the dendrite before and after: sites near the largest are lifted toward "
-        "it, those out of reach are not; beside it the whole sheet before and after",
-    )  # fmt: skip
-    d.title(5, "A dendritic spike lifts the neighbours", "DendriticSpike")
+@panel("5_spike", 270, "A dendritic spike lifts the neighbours", "DendriticSpike")
+def spike(d: Drawing, w: Walk) -> None:
+    """Potential along the dendrite before and after: sites near the largest are lifted toward
+    it, those out of reach are not; beside it the whole sheet before and after.
+    """
     module = w.cell.spike
     assert module is not None
     before, after = (rows(sheet)[HIT] for sheet in (w.spread, w.lifted))
@@ -339,7 +339,7 @@ def spike(w: Walk) -> Drawing:
     d.line([(x, edge), (x + size[0], edge)], "soft", 1, dash="4 4")
     d.text(x + size[0], edge - 6, f"threshold {module.threshold:g}", size=12, anchor="end")
     for value in (0, 1):
-        d.text(x - 6, at(0, value)[1] + 4, str(value), colour="soft", size=12, anchor="end")
+        d.note(x - 6, at(0, value)[1] + 4, str(value), "end")
     for site in lifted_sites(w, HIT):
         d.line([at(site, before[site]), at(site, after[site])], "up", 2)
     d.line([at(*pair) for pair in enumerate(before)], "ink", 2, dash="5 4")
@@ -354,37 +354,31 @@ def spike(w: Walk) -> Drawing:
         d.text(left, 66, f"all dendrites, {name}", size=13)
         d.heat(left, 78, rows(sheet - REST), (10, 21), highest)
     d.scale(448, 216, highest, f"above the dendrite's rest, {REST:g}".replace("-", "\u2212"))
-    return d
 
 
-def rate(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 270,
-        "Potentials of the sites, the rectifier's curve, and one rate for each of six dendrites "
-        "over time",
-    )  # fmt: skip
-    d.title(6, "One number for each dendrite", "DendriticRate")
+@panel("6_rate", 270, "One number for each dendrite", "DendriticRate")
+def rate(d: Drawing, w: Walk) -> None:
+    """Potentials of the sites, the rectifier's curve, and one rate for each of six dendrites
+    over time.
+    """
     d.text(20, 66, f"potential, step {NOW}", size=13)
     d.heat(20, 78, rows(w.lifted), (11, 21), top(w.lifted[0, 0, NOW]))
-    d.text(20, 222, "a stroke: below zero, no rate", colour="soft", size=12)
+    d.note(20, 222, "a stroke: below zero, no rate")
     d.arrow(212, 140)
     x, y, size = 262, 196, (130, 100)
     d.axes(x, y, size, "potential of a site", "rate of a site")
     d.line([(x, y), (x + 40, y), (x + size[0], y - 86)], "rate", 3)
     d.text(x + 8, y - 60, "max(0, x)", size=13, mono=True)
-    d.text(x + size[0] / 2, 238, "then the mean over sites", colour="soft", size=12,
-           anchor="middle")  # fmt: skip
+    d.note(x + size[0] / 2, 238, "then the mean over sites", "middle")
     d.arrow(402, 140)
     left, cell = 508, (14, 21)
     d.text(left, 66, "rate of each dendrite over time", size=13)
     d.heat(left, 78, w.dendritic[0, 0].mT.tolist(), cell, top(w.dendritic), "rate")
     d.box(left + NOW * cell[0], 78, cell[0], 6 * cell[1], "ink", stroke=2)
     for number in range(DENDRITES):
-        d.text(left - 6, 93 + number * cell[1], f"dendrite {number}", colour="soft", size=12,
-               anchor="end")  # fmt: skip
+        d.note(left - 6, 93 + number * cell[1], f"dendrite {number}", "end")
     d.scale(left, 212, top(w.dendritic), f"(framed: step {NOW})", "rate")
     _step_marks(d, left, 240, STEPS * cell[0])
-    return d
 
 
 LAWS = (  # each with its line
@@ -397,7 +391,7 @@ KNEE = 0.1  # in the range of this run's sums
 
 
 def laws(scale: float = 1.0) -> dict[str, DendriticSummation]:
-    """The four laws of summation, by name."""
+    """Returns the four laws of summation by name."""
     return {
         "linear": DendriticSummation("linear", scale),
         "sublinear": DendriticSummation("sublinear", scale, knee=KNEE),
@@ -406,12 +400,9 @@ def laws(scale: float = 1.0) -> dict[str, DendriticSummation]:
     }
 
 
-def summation(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 300,
-        "The four laws of summation as curves, and what each makes of this run's sums over time",
-    )  # fmt: skip
-    d.title(7, "Dendrites sum by the cell's law", "DendriticSummation")
+@panel("7_summation", 300, "Dendrites sum by the cell's law", "DendriticSummation")
+def summation(d: Drawing, w: Walk) -> None:
+    """The four laws of summation as curves, and what each makes of this run's sums over time."""
     x, y, size = 46, 250, (330, 180)
     most = 0.25
     d.axes(x, y, size, f"s = mean of the dendrites' rates (knee {KNEE:g})", "current to the soma")
@@ -443,16 +434,12 @@ def summation(w: Walk) -> Drawing:
         d.bars(left + 92, base, line(law(w.dendritic)), (wide - 92, 36), 0.2, colour)
         d.text(left + 86, base - 4, name, size=13, anchor="end", bold=name == "linear")
     _step_marks(d, left + 92, 262, wide - 92)
-    d.text(left, 288, "bold: this cell's law", colour="soft", size=12)
-    return d
+    d.note(left, 288, "bold: this cell's law")
 
 
-def soma(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 230,
-        "Current, the five taps of the soma's filter, and the smoother, later potential",
-    )  # fmt: skip
-    d.title(8, "The soma remembers five steps", "SomaFilter")
+@panel("8_soma", 230, "The soma remembers five steps", "SomaFilter")
+def soma(d: Drawing, w: Walk) -> None:
+    """Current, the five taps of the soma's filter, and the smoother, later potential."""
     highest = top(w.current)
     size = (270.0, 110.0)
     d.axes(30, 188, size, "", "current from the dendrites")
@@ -467,15 +454,12 @@ def soma(w: Walk) -> Drawing:
     d.bars(510, 188, line(w.current), size, highest, "soft", hollow=True)
     _step_marks(d, 30, 204, size[0])
     _step_marks(d, 510, 204, size[0])
-    d.text(780, 71, "outline: the current", colour="soft", size=12, anchor="end")
-    return d
+    d.note(780, 71, "outline: the current", "end")
 
 
-def firing(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 244, "The soma's potential with its bias, and the rate, which is never below zero"
-    )  # fmt: skip
-    d.title(9, "No rate below zero", "FiringRate")
+@panel("9_firing", 244, "No rate below zero", "FiringRate")
+def firing(d: Drawing, w: Walk) -> None:
+    """The soma's potential with its bias, and the rate, which is never below zero."""
     highest = top(w.potential)
     size = (300.0, 96.0)
     d.axes(30, 176, size, "", "potential and the soma's bias")
@@ -487,17 +471,14 @@ def firing(w: Walk) -> Drawing:
     d.axes(500, 176, (280, 96), "", "firing rate")
     d.bars(500, 176, line(w.rate), (280, 96), highest, "rate")
     _step_marks(d, 500, 210, 280)
-    d.text(30, 230, "hanging: below zero, silent", colour="soft", size=12)
-    return d
+    d.note(30, 230, "hanging: below zero, silent")
 
 
-def chance(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 270,
-        "The rate as outlines and what the axon carries filled, for Poisson dropout and for "
-        "release or wait; beside them the Poisson distribution of waiting periods",
-    )  # fmt: skip
-    d.title(10, "Fire, or wait", "PoissonDropout, ReleaseOrWait")
+@panel("10_chance", 270, "Fire, or wait", "PoissonDropout, ReleaseOrWait")
+def chance(d: Drawing, w: Walk) -> None:
+    """The rate as outlines and what the axon carries filled, for Poisson dropout and for release
+    or wait; beside them the Poisson distribution of waiting periods.
+    """
     highest = top(w.dropped, w.released)
     rate = line(w.rate)
     for y, name, stage in ((126, "PoissonDropout", w.dropped), (214, "ReleaseOrWait", w.released)):
@@ -505,14 +486,13 @@ def chance(w: Walk) -> Drawing:
         fires = line(stage)
         d.bars(166, y, fires, (350, 64), highest, "rate")
         d.bars(166, y, rate, (350, 64), highest, "ink", hollow=True)
-        for step, (wanted, sent) in enumerate(zip(rate, fires, strict=True)):
-            if wanted > 0 and sent == 0:
+        for step, (intended, sent) in enumerate(zip(rate, fires, strict=True)):
+            if intended > 0 and sent == 0:
                 x = 166 + (step + 0.5) * 17.5
                 d.line([(x - 3, y + 5), (x + 3, y + 11)], "ink", 1.5)
                 d.line([(x - 3, y + 11), (x + 3, y + 5)], "ink", 1.5)
     _step_marks(d, 166, 240, 350)
-    d.text(166, 260, "outline: the rate; filled: what goes out; \u00d7: it waits", colour="soft",
-           size=12)  # fmt: skip
+    d.note(166, 260, "outline: the rate; filled: what goes out; \u00d7: it waits")
     x, y = 580, 206
     d.text(x - 10, y - 130, "waiting periods K ~ Poisson(0.5)", size=13)
     share = torch.distributions.Poisson(w.dropout.mean_wait)
@@ -521,17 +501,14 @@ def chance(w: Walk) -> Drawing:
     for k, value in enumerate(shares):
         middle = x + (k + 0.5) * 190 / 4
         d.text(middle, y - value / shares[0] * 106 - 5, f"{value:.0%}", size=12, anchor="middle")
-        d.text(middle, y + 17, f"K = {k}", colour="soft", size=12, anchor="middle")
-    return d
+        d.note(middle, y + 17, f"K = {k}", "middle")
 
 
-def terminals(w: Walk) -> Drawing:
-    d = Drawing(
-        WIDTH, 230,
-        "What the axon carries, and the potential that it makes at four synapses of the next cell, "
-        "below rest",
-    )  # fmt: skip
-    d.title(11, "Its terminals are the next layer's synapses", "SparseSynapses")
+@panel("11_terminals", 230, "Its terminals are the next layer's synapses", "SparseSynapses")
+def terminals(d: Drawing, w: Walk) -> None:
+    """What the axon carries, and the potential that it makes at four synapses of the next cell,
+    below rest.
+    """
     size = (290.0, 110.0)
     d.axes(30, 188, size, "", "what the axon carries")
     d.bars(30, 188, line(w.dropped), size, top(w.dropped), "rate")
@@ -549,34 +526,16 @@ def terminals(w: Walk) -> Drawing:
     values = w.arriving[0, 0, :, :, 0].mT.tolist()
     d.heat(x, y, values, cell, top(w.arriving))
     _step_marks(d, x, 206, STEPS * cell[0])
-    return d
 
 
 def _step_marks(d: Drawing, x: float, y: float, width: float) -> None:
-    """Numbers of some steps under a strip that starts at x."""
-    d.text(x + width, y, "step", colour="soft", size=12, anchor="end")
+    """Writes the numbers of some steps under a strip that starts at x."""
+    d.note(x + width, y, "step", "end")
     for step in range(0, STEPS, 5):
-        d.text(x + (step + 0.5) * width / STEPS, y, str(step), colour="soft", size=12,
-               anchor="middle")  # fmt: skip
-
-
-DRAWN: Mapping[str, Callable[[Walk], Drawing]] = {
-    "overview": whole_way,
-    "1_axon": axon,
-    "2_synapses": synapses,
-    "3_threshold": threshold,
-    "4_dendrites": dendrites,
-    "5_spike": spike,
-    "6_rate": rate,
-    "7_summation": summation,
-    "8_soma": soma,
-    "9_firing": firing,
-    "10_chance": chance,
-    "11_terminals": terminals,
-}
+        d.note(x + (step + 0.5) * width / STEPS, y, str(step), "middle")
 
 
 def pictures(w: Walk) -> dict[str, str]:
-    """The text of each SVG file by its name, without the ending."""
+    """Returns the text of each SVG file by its name, without the suffix."""
     with torch.no_grad():
-        return {name: draw(w).svg() for name, draw in DRAWN.items()}
+        return {name: svg(w) for name, svg in _PANELS.items()}

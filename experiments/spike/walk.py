@@ -38,7 +38,7 @@ BLOCK = re.compile(r"(<!-- walk: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def number(value: float) -> str:
-    """Two digits after the point; so few that they are the same on every machine."""
+    """Formats with two digits after the point, few enough to be equal on every machine."""
     return f"{value:.2f}".replace("-", "\u2212")
 
 
@@ -47,17 +47,17 @@ def listed(values: Iterable[float]) -> str:
     return f"{', '.join(most)} and {last}"
 
 
-def paid(costs: Iterable[Cost]) -> str:
-    """What stages cost, in words."""
+def cost_text(costs: Iterable[Cost]) -> str:
+    """Returns what stages cost, in words."""
     costs = tuple(costs)
     macs = sum(sum(cost.macs.values()) for cost in costs)
     flops = sum(cost.pointwise for cost in costs)
-    said = [f"{macs:,} MAC"] * (macs > 0) + [f"{flops:,} pointwise FLOP"] * (flops > 0)
-    return " and ".join(said) or "nothing"
+    parts = [f"{macs:,} MAC"] * (macs > 0) + [f"{flops:,} pointwise FLOP"] * (flops > 0)
+    return " and ".join(parts) or "nothing"
 
 
 def passage(before: Tensor, after: Tensor, cost: str, result: str) -> str:
-    """A step's block: the shapes that go in and come out, the cost, and what this run gave."""
+    """Returns a step's block: shapes in and out, the cost, and the result of this run."""
     return (
         f"| in | out | cost of this run |\n|---|---|---|\n"
         f"| `{tuple(before.shape)}` | `{tuple(after.shape)}` | {cost} |\n\n{result}\n"
@@ -80,22 +80,23 @@ def _axon(w: Walk) -> str:
 
 
 def _synapses(w: Walk) -> str:
-    made = w.cell.synapses
-    assert made.vesicles is not None
-    assert made.receptors is not None
-    assert isinstance(made, SparseSynapses)
-    mine = (made.wiring[0] == FOLLOWED).nonzero().flatten()
-    theirs = (made.wiring[0] == INHIBITORY).nonzero().flatten()
-    weight, potential = made.effective_weight()[0], w.synaptic[0, 0, NOW].mT.flatten()
+    module = w.cell.synapses
+    assert module.vesicles is not None
+    assert module.receptors is not None
+    assert isinstance(module, SparseSynapses)
+    followed = (module.wiring[0] == FOLLOWED).nonzero().flatten()
+    inhibitory = (module.wiring[0] == INHIBITORY).nonzero().flatten()
+    weight, potential = module.effective_weight()[0], w.synaptic[0, 0, NOW].mT.flatten()
     return passage(
         w.activity,
         w.synaptic,
-        paid(w.costs["synapses"]),
+        cost_text(w.costs["synapses"]),
         f"*In this run:* the four terminals of axon {FOLLOWED} release "
-        f"{listed(made.vesicles[0, mine].tolist())} and meet "
-        f"{listed(made.receptors[0, mine].tolist())}: weights of {listed(weight[mine].tolist())}. "
-        f"At step {NOW} they make potentials of {listed(potential[mine].tolist())}; beside them "
-        f"axon {INHIBITORY} makes {listed(potential[theirs].tolist())}.",
+        f"{listed(module.vesicles[0, followed].tolist())} and meet "
+        f"{listed(module.receptors[0, followed].tolist())}: weights of "
+        f"{listed(weight[followed].tolist())}. At step {NOW} they make potentials of "
+        f"{listed(potential[followed].tolist())}; beside them axon {INHIBITORY} makes "
+        f"{listed(potential[inhibitory].tolist())}.",
     )
 
 
@@ -109,7 +110,7 @@ def _threshold(w: Walk) -> str:
     return passage(
         w.synaptic,
         w.normal,
-        paid(w.costs["threshold"]),
+        cost_text(w.costs["threshold"]),
         f"*In this run:* the running mean is {number(mean)} and the deviation {number(deviation)}, "
         f"learned from 64 windows of background. Of {w.normal.numel():,} values {floor:,} end at 0 "
         f"and {ceiling:,} at the threshold of {module.threshold:g}. With axon {INHIBITORY} silent, "
@@ -119,14 +120,14 @@ def _threshold(w: Walk) -> str:
 
 
 def _effect(w: Walk, axon: int) -> float:
-    """How much the firing rate changes, at most, where an axon is silent."""
+    """Returns how much the firing rate changes, at most, if an axon is silent."""
     activity = w.activity.clone()
     activity[:, axon] = 0
     return float((w.cell(activity) - w.rate).abs().max())
 
 
 def _algorithm(cost: Cost) -> str:
-    """What ran, by the family of its products."""
+    """Names the algorithm that ran, by the family of its products."""
     names = {"convolution": "direct", "fft": "FFT", "matmul": "matrix product"}
     return ", ".join(names[family] for family in cost.macs)
 
@@ -135,12 +136,12 @@ def _dendrites(w: Walk) -> str:
     (cost,) = w.costs["dendrites"]
     taps = w.cell.dendrites.weight[0, :, :, (DENDRITES - 1) // 2]
     peaks = taps.max(1).values.flip(0).tolist()
-    held = w.spread[0, 0, :, :, HIT].amax(1) > 0
+    above = w.spread[0, 0, :, :, HIT].amax(1) > 0
     branches, across, steps = w.cell.dendrites.filter_shape
     return passage(
         w.normal,
         w.spread,
-        f"{paid((cost,))} ({_algorithm(cost)}); a direct convolution {cost.direct:,} MAC, the "
+        f"{cost_text((cost,))} ({_algorithm(cost)}); a direct convolution {cost.direct:,} MAC, the "
         f"essay's rule {cost.essay:,}",
         f"*In this run:* {SITES * DENDRITES} synapses x {STEPS} steps x {branches} x {across} x "
         f"{steps} taps are the essay's {cost.essay:,}. The cable has a length constant of "
@@ -148,7 +149,7 @@ def _dendrites(w: Walk) -> str:
         f"and sites of {CABLE.site_um:g} \u00b5m. On its own site an input counts "
         f"{number(peaks[0])} in the step it comes, then {listed(peaks[1:])}. Every dendrite rests "
         f"at {number(REST)} (its bias); dendrite {HIT} is above zero somewhere in "
-        f"{int(held.sum())} steps.",
+        f"{int(above.sum())} steps.",
     )
 
 
@@ -162,7 +163,7 @@ def _spike(w: Walk) -> str:
     return passage(
         w.spread,
         w.lifted,
-        paid(w.costs["spike"]),
+        cost_text(w.costs["spike"]),
         f"*In this run:* pull {module.pull:g}, threshold {module.threshold:g}, reach "
         f"{module.reach}. At step {NOW} the largest potential of dendrite {HIT} is "
         f"{number(float(before.max()))}, and it stays; {len(sites)} sites near it rise visibly, "
@@ -178,7 +179,7 @@ def _rate(w: Walk) -> str:
     return passage(
         w.lifted,
         w.dendritic,
-        paid(w.costs["rate"]),
+        cost_text(w.costs["rate"]),
         f"*In this run:* at step {NOW}, {above} of {SITES * DENDRITES} sites are above zero, and "
         f"the dendrites pass on {listed(rates)}.",
     )
@@ -193,7 +194,7 @@ def _summation(w: Walk) -> str:
     return passage(
         w.dendritic,
         w.current,
-        paid(w.costs["summation"]),
+        cost_text(w.costs["summation"]),
         f"*In this run:* the current at step {NOW} is {number(current)} by the linear law, this "
         f"cell's. With a knee of {KNEE:g} the others would make of the same rates: "
         f"{', '.join(other)}.",
@@ -206,7 +207,7 @@ def _soma(w: Walk) -> str:
     return passage(
         w.current,
         w.filtered,
-        paid(w.costs["soma"]),
+        cost_text(w.costs["soma"]),
         f"*In this run:* taps {listed(w.cell.soma.weight.tolist())}, the last one for the present. "
         f"The current is largest at step {peaks[0]}, the potential at step {peaks[1]}; the "
         f"current ends after step {last[0]}, the potential after step {last[1]}.",
@@ -218,23 +219,23 @@ def _firing(w: Walk) -> str:
     return passage(
         w.potential,
         w.rate,
-        paid(w.costs["firing"]),
+        cost_text(w.costs["firing"]),
         f"*In this run:* the soma's bias is {number(SOMA_REST)}. {silent} of {STEPS} steps are "
         f"silent; the largest rate is {number(float(w.rate.max()))}.",
     )
 
 
 def _chance(w: Walk) -> str:
-    wanted = w.rate > 0
+    intended = w.rate > 0
     fired, released = (int((stage > 0).sum()) for stage in (w.dropped, w.released))
     share = w.dropout.firing_probability(4)
     short = ReleaseOrWait(w.release.mean_wait, w.release.wait_ms, 5.0).wait_steps
     return passage(
         w.rate,
         w.dropped,
-        f"{paid(w.costs['dropout'])}: in evaluation it is the identity; `ReleaseOrWait` "
-        f"{paid(w.costs['release'])}",
-        f"*In this run:* of {int(wanted.sum())} steps with a rate `PoissonDropout` lets {fired} "
+        f"{cost_text(w.costs['dropout'])}: in evaluation it is the identity; `ReleaseOrWait` "
+        f"{cost_text(w.costs['release'])}",
+        f"*In this run:* of {int(intended.sum())} steps with a rate `PoissonDropout` lets {fired} "
         f"out and `ReleaseOrWait` {released}. The probability of firing is {listed(share)} in the "
         f"first four steps, {number(1 / (1 + w.dropout.mean_wait))} in the long run; what fires "
         f"is divided by it. A sleep of {w.release.wait_ms:g} ms is {w.release.wait_steps} step of "
@@ -247,7 +248,7 @@ def _terminals(w: Walk) -> str:
     return passage(
         w.dropped,
         w.arriving,
-        paid(w.costs["terminals"]),
+        cost_text(w.costs["terminals"]),
         f"*In this run:* four terminals of weight {listed(weights)}; the next cell's potential "
         f"falls to {number(float(w.arriving.min()))}.",
     )
@@ -288,14 +289,14 @@ BLOCKS: Mapping[str, Callable[[Walk], str]] = {
 
 @torch.no_grad()
 def filled(page: str, w: Walk) -> str:
-    """The page with each of its blocks as this run makes it.
+    """Returns the page with its blocks filled in from this run.
 
     Raises:
-        ValueError: the page's blocks are not those that there are, each once.
+        ValueError: the page does not have each of the blocks once.
     """
-    found = [name for _, name, _ in BLOCK.findall(page)]
-    if sorted(found) != sorted(BLOCKS):
-        raise ValueError(f"the page has the blocks {found}; expected {list(BLOCKS)}, each once")
+    names = [name for _, name, _ in BLOCK.findall(page)]
+    if sorted(names) != sorted(BLOCKS):
+        raise ValueError(f"the page has the blocks {names}; expected {list(BLOCKS)}, each once")
     return BLOCK.sub(lambda match: match[1] + BLOCKS[match[2]](w) + match[3], page)
 
 
