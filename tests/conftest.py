@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from neuroconv.flops import Peak, Timing
 from neuroconv.kernels.native import state
 from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run, and nothing that depends on how busy the machine is.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,10 +16,7 @@ STEPS = 7
 partitions = st.sets(st.integers(1, STEPS - 1)).map(
     lambda cuts: [b - a for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), STEPS], strict=True)]
 )
-# The fixtures build neurons in eval mode, which no example changes.
-for_each_partition = settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+for_each_partition = settings(max_examples=6)  # the fixtures build neurons that none changes
 SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 3}
 
 
