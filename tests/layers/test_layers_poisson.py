@@ -169,20 +169,6 @@ def test_mean_is_kept_at_every_step(mean_wait: float, mode: Any, scope: Any) -> 
         )
 
 
-@pytest.mark.parametrize("shape", [(3, 400), (3, 400, 5), (3, 40, 5, 3, 4), (3, 400, 5, 2)])
-@pytest.mark.parametrize("scope", ["neuron", "unit"])
-def test_shapes_and_rates_are_kept_or_silenced(shape: tuple[int, ...], scope: Any) -> None:
-    layer = PoissonDropout(scope=scope)
-    rate = torch.rand(shape) + 0.5
-    kept = layer(rate)
-    assert kept.shape == rate.shape
-    probability = torch.tensor(layer.firing_probability(shape[2] if len(shape) > 2 else 1))
-    probability = probability.view(-1, *[1] * (len(shape) - 3)) if len(shape) > 2 else probability
-    fired = kept > 0
-    assert 0.4 < fired.double().mean() < 0.9
-    torch.testing.assert_close(kept[fired], (rate / probability)[fired])
-
-
 def test_scope_removes_the_neuron_or_each_unit() -> None:
     rate = torch.ones(4, 50, 5, 3, 4)
     for mode in MODES:

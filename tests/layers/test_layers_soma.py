@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from neuroconv.layers import FiringRate, LastStep, SomaFilter
-from neuroconv.layers.soma import causal_matrix
 
 
 def scalar_soma(current: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,22 +75,6 @@ def test_starts_as_the_identity_with_the_essays_five_taps() -> None:
         assert torch.equal(layer(current), current)
     assert sum(p.numel() for p in SomaFilter(5).parameters()) == 5
     assert sum(p.numel() for p in SomaFilter(5, 7).parameters()) == 35
-
-
-def test_causal_matrix_is_lower_triangular_and_banded() -> None:
-    taps = torch.tensor([3.0, 2.0, 1.0])
-    wanted = [[1, 0, 0, 0], [2, 1, 0, 0], [3, 2, 1, 0], [0, 3, 2, 1]]
-    assert causal_matrix(taps, 4).tolist() == wanted
-    assert causal_matrix(torch.randn(3, 2, 5), 4).shape == (4, 4, 2, 5)
-
-
-def test_closed_form_counts_the_matrix_that_runs() -> None:
-    (cost,) = SomaFilter(5).closed_form(torch.Size((2, 3, 7)))
-    assert cost.macs == {"matmul": 2 * 3 * 7 * 7}  # seven inputs for each of seven outputs
-    (cost,) = SomaFilter(5).closed_form(torch.Size((2, 3, 7, 4, 4)))
-    assert cost.macs == {"matmul": 2 * 3 * 16 * 7 * 7}
-    (cost,) = SomaFilter(5, neurons=3).closed_form(torch.Size((2, 3, 7)))
-    assert cost.macs == {"convolution": 2 * 3 * 7 * 5}
 
 
 def test_firing_rate_rectifies() -> None:
