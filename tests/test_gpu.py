@@ -1,6 +1,6 @@
-"""What the `gpu` tests beside each part leave out: counters, training and conversion on CUDA.
+"""Training and conversion on CUDA, which the `gpu` tests of each part leave out.
 
-There the backends, the layers and every zoo entry are held to the CPU's numbers.
+`experiments/bench/run.py --device cuda` compares backends, zoo entries and counters with the CPU.
 """
 
 from pathlib import Path
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from neuroconv import GranuleConv2d, convert, create_model, list_models, profile
-from neuroconv.layers import dendritic_conv
+from neuroconv import GranuleConv2d, convert, create_model, list_models
 from neuroconv.training import evaluate_model, load_weights, train
 
 pytestmark = pytest.mark.gpu
@@ -56,23 +55,6 @@ def copies(model: nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_three_counters_agree_on_the_device(name: str) -> None:
-    model = build(name)
-    frames = torch.zeros(2, 1, 3, 12, 12)
-    torch.zeros(1, device=DEVICE)  # the generator's state is there from now on
-    state = torch.cuda.get_rng_state()
-    there = profile(model, frames, device=DEVICE, fvcore_device=DEVICE)
-    meta = profile(model, frames, counters=("exact",))
-    assert not there.skipped
-    assert there.agree, there.disagreements
-    assert {counts.device for counts in there.counts.values()} == {DEVICE}
-    assert there.counts["exact"].macs == meta.counts["exact"].macs
-    assert there.counts["exact"].uncounted == meta.counts["exact"].uncounted
-    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
-    assert torch.equal(torch.cuda.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_zoo_entry_trains_in_bfloat16_and_its_weights_run_on_the_cpu(
     name: str, tmp_path: Path
 ) -> None:
@@ -91,24 +73,6 @@ def test_zoo_entry_trains_in_bfloat16_and_its_weights_run_on_the_cpu(
     load_weights(again, tmp_path / "best.safetensors")
     on_cpu = evaluate_model(again, data, batch_size=4, device="cpu", precision="float32")
     assert result.val.loss == pytest.approx(on_cpu.loss, rel=0.05)
-
-
-@pytest.mark.parametrize("mode", ["same", "valid"])
-@pytest.mark.parametrize("half", [False, True])
-def test_fft_in_float32_is_near_float64_under_autocast_too(mode: Any, half: bool) -> None:
-    sheet, filters = torch.randn(3, 2, 5, 20, 40), torch.randn(2, 5, 10, 40)
-    x, w = (t.double().requires_grad_() for t in (sheet, filters))
-    wanted = dendritic_conv(x, w, mode, "direct")
-    grad = torch.randn_like(wanted)
-    exact = (wanted, *torch.autograd.grad(wanted, (x, w), grad))
-    x, w = (t.to(DEVICE).requires_grad_() for t in (sheet, filters))
-    with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
-        y = dendritic_conv(x, w, mode, "fft")
-    assert y.dtype == torch.float32  # the FFT takes no bfloat16, and rounds nothing to it
-    results = (y, *torch.autograd.grad(y, (x, w), grad.float().to(DEVICE)))
-    for result, reference in zip(results, exact, strict=True):
-        error = (result.detach().cpu().double() - reference.detach()).abs().max()
-        assert error < 1e-5 * reference.abs().max()
 
 
 def test_an_interrupted_run_continues_on_the_device(tmp_path: Path) -> None:

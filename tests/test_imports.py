@@ -25,9 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "comparison": {"core", "neurons", "zoo", "flops", "data", "training", "comparison"},
 }
 FORBIDDEN: dict[str, set[str]] = {
-    "report": {"training", "bench", "cli"},
-    "training": {"bench", "cli"},
-    "bench": {"report", "cli"},
+    "report": {"training", "cli"},
+    "training": {"cli"},
 }
 
 
@@ -71,8 +70,6 @@ def test_imports_go_one_way(path: Path) -> None:
         ("from neuroconv.training.loop import train", "neuroconv.report.plots", {"training"}),
         ("from neuroconv.cli import main", "neuroconv.training.loop", {"cli"}),
         ("from neuroconv.comparison import match_flops", "neuroconv.zoo.registry", {"comparison"}),
-        ("from neuroconv.bench import run_bench", "neuroconv.training.loop", {"bench"}),
-        ("from neuroconv.report import svg", "neuroconv.bench.run", {"report"}),
         ("from neuroconv.layers import Cost", "neuroconv.flops.exact", set()),
         ("from .cost import Cost", "neuroconv.layers.soma", set()),
         ("import neurons, torch", "neuroconv.layers.soma", set()),

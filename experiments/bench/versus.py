@@ -45,7 +45,7 @@ class Worker:
     """A process that imports one checkout and times blocks of calls on demand."""
 
     def __init__(self, checkout: Path, options: argparse.Namespace) -> None:
-        words = ["--device", options.device, "--clock", options.clock, *["--tiny"] * options.tiny]
+        words = ["--device", options.device, "--clock", options.clock, *["--quick"] * options.quick]
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--worker", *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=checkout,
@@ -105,7 +105,7 @@ def serve(options: argparse.Namespace) -> None:
     from workloads import all_workloads
 
     device, clock = torch.device(options.device), CLOCKS[options.clock]
-    workloads = all_workloads(device, tiny=options.tiny)
+    workloads = all_workloads(device, quick=options.quick)
     built: list[Any] = []
 
     def build(name: str) -> None:
@@ -267,7 +267,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="written after every workload")
     parser.add_argument("--list", action="store_true", help="name the workloads, and run none")
-    parser.add_argument("--tiny", action="store_true", help="shows that everything runs, not speed")
+    parser.add_argument(
+        "--quick", action="store_true", help="shows that everything runs, not speed"
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not options.worker:
@@ -320,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record: dict[str, Any] = {
             "sides": sides,
             "settings": {
-                "device": options.device, "tiny": options.tiny, "seconds": options.seconds,
+                "device": options.device, "quick": options.quick, "seconds": options.seconds,
                 "clock": options.clock,
                 "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
                 "load_average_before": load_before,

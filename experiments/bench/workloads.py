@@ -113,14 +113,14 @@ SHAPES: tuple[Shape, ...] = (
     Shape("per_dendrite", 8, 32, (5, 20, 100), (5, 10, 100)),
     Shape("per_dendrite", 16, 64, (5, 16, 16), (5, 5, 16)),
 )
-TINY_SHAPES: tuple[Shape, ...] = (
+QUICK_SHAPES: tuple[Shape, ...] = (
     Shape("same", 2, 8, GRANULE, CLAW),
     Shape("valid", 2, 2, (5, 10, 30), (5, 4, 30)),
     Shape("per_dendrite", 2, 3, (5, 8, 6), (5, 3, 6)),
 )
 
 IMAGE_LAYERS = ((1, 8, 28), (8, 8, 13), (16, 32, 14))  # channels in, units, pixels
-TINY_IMAGE_LAYERS = ((2, 3, 8),)
+QUICK_IMAGE_LAYERS = ((2, 3, 8),)
 
 AXONS = 2_000
 
@@ -175,9 +175,9 @@ CELLS: dict[str, Cell] = {
         "dendrites": (_FEW, (4, 8, 16, 32, 64)),
     }),
 }  # fmt: skip
-_TINY = Sizes(2, 2, 5, 6, 8)
-TINY_CELLS: dict[str, Cell] = {
-    name: Cell(cell.kind, 3, 5, dict.fromkeys(AXES, (_TINY, (6, 12, 24))))
+_QUICK = Sizes(2, 2, 5, 6, 8)
+QUICK_CELLS: dict[str, Cell] = {
+    name: Cell(cell.kind, 3, 5, dict.fromkeys(AXES, (_QUICK, (6, 12, 24))))
     for name, cell in CELLS.items()
 }
 
@@ -200,62 +200,62 @@ def image_layer(
         return layer, torch.rand(batch, channels, 5, pixels, pixels)
 
 
-def small_model(name: str, tiny: bool, **keywords: Any) -> nn.Module:
-    """Returns a zoo entry for digits; if tiny, with few cells where it has many."""
+def small_model(name: str, quick: bool, **keywords: Any) -> nn.Module:
+    """Returns a zoo entry for digits; if quick, with few cells where it has many."""
     torch.manual_seed(0)
-    if tiny and name == "cerebellum_base":
+    if quick and name == "cerebellum_base":
         try:
             tree = {"sheet": [10, 60], "filter": [4, 60, 5]}
             return create_model(name, granule_cells=60, purkinje={"tree": tree}, **keywords)
         except TypeError:  # 0.4.0
             sizes = {"purkinje_cells": 1, "purkinje_sheet": (10, 60), "purkinje_filter": (4, 60)}
             return create_model(name, granule_cells=60, **sizes, **keywords)
-    return create_model(name, **({"width": 8} if tiny and name == "resnet18_granule" else {}),
+    return create_model(name, **({"width": 8} if quick and name == "resnet18_granule" else {}),
                         **keywords)  # fmt: skip
 
 
-def all_workloads(device: torch.device, *, tiny: bool = False) -> dict[str, Build]:
+def all_workloads(device: torch.device, *, quick: bool = False) -> dict[str, Build]:
     """Returns what `versus.py` compares: by name a function that builds the call."""
-    pairs = (*_kernels(device, tiny), *_cells(device, tiny), *_networks(device, tiny))
+    pairs = (*_kernels(device, quick), *_cells(device, quick), *_networks(device, quick))
     return dict(pairs)
 
 
-def _kernels(device: torch.device, tiny: bool) -> Iterator[tuple[str, Build]]:
+def _kernels(device: torch.device, quick: bool) -> Iterator[tuple[str, Build]]:
     for task in TASKS:
         for name, shape in {
             "Purkinje": Shape("same", 1, 1, PURKINJE, FULL),
             "granule": Shape("same", 32, 4096, GRANULE, CLAW),
             "small": Shape("same", 1, 8, GRANULE, CLAW),
         }.items():
-            sizes = TINY_SHAPES[0] if tiny else shape
+            sizes = QUICK_SHAPES[0] if quick else shape
             yield (
                 f"dendrites/{name}/{task}",
                 lambda sizes=sizes, task=task: dendrites(sizes, task, device, BATCH_INNERMOST),
             )
-        for shape in TINY_SHAPES if tiny else SHAPES:
+        for shape in QUICK_SHAPES if quick else SHAPES:
             yield (
                 f"auto/{shape}/{task}",
                 lambda shape=shape, task=task: dendrites(shape, task, device, range(5)),
             )
 
 
-def _cells(device: torch.device, tiny: bool) -> Iterator[tuple[str, Build]]:
-    many = 8 if tiny else 4096
+def _cells(device: torch.device, quick: bool) -> Iterator[tuple[str, Build]]:
+    many, batch = (8, 2) if quick else (4096, 32)
     populations: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-        "population/granule": lambda: (Granule(many, many), torch.rand(2 if tiny else 32, many, 5)),
+        "population/granule": lambda: (Granule(many, many), torch.rand(batch, many, 5)),
         "small/granule": lambda: (Granule(16, 16), torch.rand(1, 16, 5)),
         "small/Purkinje": lambda: (
             population(Purkinje, 24, 2, sheet=(4, 6), filters=(3, 6, 5)), torch.rand(1, 24, 5)
         ),
         "small/image layer": lambda: image_layer(1, 2, 8, "none", 1, device),
     }  # fmt: skip
-    if not tiny:
+    if not quick:
         populations["population/Purkinje"] = lambda: (Purkinje(AXONS, 1), torch.rand(1, AXONS, 5))
-    for channels, units, pixels in TINY_IMAGE_LAYERS if tiny else IMAGE_LAYERS:
+    for channels, units, pixels in QUICK_IMAGE_LAYERS if quick else IMAGE_LAYERS:
         for norm in ("none", "both"):
             populations[f"image layer/{channels} to {units} at {pixels}, norm {norm}"] = (
                 lambda sizes=(channels, units, pixels, norm): image_layer(
-                    *sizes, 2 if tiny else 128, device
+                    *sizes, 2 if quick else 128, device
                 )
             )
 
@@ -268,7 +268,7 @@ def _cells(device: torch.device, tiny: bool) -> Iterator[tuple[str, Build]]:
     for task in TASKS:
         for name, make in populations.items():
             yield f"{name}/{task}", lambda make=make, task=task: build(make, task)
-        for name, cell in (TINY_CELLS if tiny else CELLS).items():
+        for name, cell in (QUICK_CELLS if quick else CELLS).items():
             for axis, (start, points) in cell.axes.items():
                 for point in (points[0], points[-1]):
                     sizes = start._replace(**{axis: point})
@@ -278,14 +278,14 @@ def _cells(device: torch.device, tiny: bool) -> Iterator[tuple[str, Build]]:
                     )
 
 
-def _networks(device: torch.device, tiny: bool) -> Iterator[tuple[str, Build]]:
-    batch, steps = (2, 1) if tiny else (64, 20)
+def _networks(device: torch.device, quick: bool) -> Iterator[tuple[str, Build]]:
+    batch, steps = (2, 1) if quick else (64, 20)
     frames = (batch, 1, 5, 28, 28)
     for name, count in {"granule_convnet": steps, "cerebellum_small": 1}.items():
         yield (
             f"training/{name}, {count} steps of {batch}",
             lambda name=name, count=count: step_variant(
-                small_model(name, tiny).to(device), torch.rand(frames, device=device), steps=count
+                small_model(name, quick).to(device), torch.rand(frames, device=device), steps=count
             ),
         )
     yield "training/granule_convnet, train()", lambda: _training_run(batch, device)
@@ -294,7 +294,7 @@ def _networks(device: torch.device, tiny: bool) -> Iterator[tuple[str, Build]]:
         yield (
             f"evaluation/{name}",
             lambda name=name, heavy=heavy: _evaluation(
-                name, 2 if tiny else 4 if heavy else 64, device, tiny
+                name, 2 if quick else 4 if heavy else 64, device, quick
             ),
         )
 
@@ -316,11 +316,11 @@ def _training_run(batch: int, device: torch.device) -> Variant:
     return Variant(call, (), device)
 
 
-def _evaluation(name: str, batch: int, device: torch.device, tiny: bool) -> Variant:
+def _evaluation(name: str, batch: int, device: torch.device, quick: bool) -> Variant:
     pixels = 64 if name.startswith("resnet18") else 28
     channels = 3 if name.startswith("resnet18") else 1
     shape = (channels, pixels, pixels)
-    model = small_model(name, tiny, image_shape=shape, num_classes=10).to(device).eval()
+    model = small_model(name, quick, image_shape=shape, num_classes=10).to(device).eval()
     images = torch.rand(batch, *shape, device=device)
 
     def call() -> object:

@@ -29,7 +29,6 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "cells": ("counting", "Cells"),
         "brain": ("brain", "Brain"),
         "match": ("zoo", "Match"),
-        "bench": ("bench", "Bench"),
     },
     "train": {
         "train": ("runs", "Train"),
@@ -41,7 +40,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 COMMANDS = {name: source for group in _GROUPS.values() for name, source in group.items()}
 _TAKE_OVERRIDES = ("train", "compare")  # --table.key VALUE
 _DISTRIBUTED = ("train", "resume")  # may run under torchrun
-_TRAINING = ("train", "resume", "compare", "demo", "bench")
+_TRAINING = ("train", "resume", "compare", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,8 +2,8 @@
 
 Every backend's time, forward or both ways, is modelled as a sum of a few terms, each a size times a
 constant: launching its operators, arithmetic, what is moved. The constants are fitted to measured
-times; `experiments/bench/calibrate.py` and `calibrate_trees.py` measure and fit them, and
-`neuroconv bench --only auto` holds the choice to the best backend.
+times; `experiments/bench/calibrate.py` measures and fits them, and the section `auto` of
+`experiments/bench/run.py` holds the choice to the best backend.
 """
 
 import math
@@ -77,7 +77,7 @@ _BOTH["cuda"] = {
 _MANY = 1024
 # What the fastest backend takes with the stages around it, where each of them writes the sheet, in
 # times of what its model gives: the geometric mean, forward and both ways, of some 80 populations
-# that `experiments/bench/calibrate_trees.py` drew, by the way in which they join.
+# that `experiments/bench/calibrate.py` drew, by the way in which they join.
 _STAGE_BY_STAGE = {"joined": (2.2, 1.4), "joined, native": (2.6, 1.9)}
 
 

@@ -1,0 +1,55 @@
+"""The package's internals that the benchmark needs: everything else here uses public names."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from neuroconv.kernels import native
+from neuroconv.kernels.conv import BACKENDS, choice, conv_macs
+from neuroconv.kernels.cuda import fused_kernels
+from neuroconv.training.allocator import keep_freed_memory
+
+__all__ = [
+    "FORCED",
+    "choice",
+    "chosen_backend",
+    "conv_macs",
+    "fused_kernels",
+    "keep_freed_memory",
+    "kernel_state",
+    "torch_operators",
+    "tree_problem",
+    "with_backend",
+]
+
+FORCED = tuple(backend for backend in BACKENDS if backend != "auto")
+
+
+def kernel_state() -> str:
+    """Returns "on" if the C++ kernels run, else "off" and the reason."""
+    return native.state()
+
+
+def torch_operators() -> AbstractContextManager[None]:
+    """Returns a context in which torch's operators run in place of the C++ kernels."""
+    return native.native_kernels(False)
+
+
+def chosen_backend(shape: Any, device: str, gradients: bool) -> str:
+    """Returns the backend that "auto" runs for a `workloads.Shape`."""
+    return choice.choose_backend(
+        shape.sheet, shape.taps, shape.mode, batch=shape.batch, neurons=shape.neurons,
+        gradients=gradients, device=device,
+    )  # fmt: skip
+
+
+def with_backend(kind: Any, *sizes: int, backend: str, **keywords: Any) -> nn.Module:
+    """Returns a population whose dendrites are forced to one backend."""
+    population: nn.Module = kind(*sizes, backend=backend, **keywords)
+    return population
+
+
+def tree_problem(cells: Any, batch: int, steps: int) -> tuple[Any, int, bool]:
+    """Returns a population's convolution, the axons of a tree, and whether it runs as one stage."""
+    return cells.dendrites.job(batch, steps), cells.tree().axons, cells.joins_stages(batch, steps)

@@ -1,0 +1,538 @@
+"""The benchmark of experiments/bench: its clock, its record, its workloads, and its pages."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from neuroconv.layers import dendritic_conv
+from neuroconv.neurons import GranuleConv2d
+from tests.scripts import loaded
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "experiments" / "bench"
+RESULT = json.loads((FOLDER / "result.json").read_text())
+CPU = torch.device("cpu")
+
+run = loaded(FOLDER / "run.py")
+timer, record, variants, operators, workloads, growth, scaling = (
+    sys.modules[name]
+    for name in ("timer", "recording", "variants", "operators", "workloads", "growth", "scaling")
+)
+
+
+class Fake:
+    """A variant whose calls take given seconds by its own clock, the last ones for ever."""
+
+    def __init__(self, seconds: list[float], log: list[str], name: str = "") -> None:
+        self.seconds, self.log, self.name = seconds, log, name
+
+    def block(self, calls: int) -> float:
+        self.log.extend([self.name] * calls)
+        taken = [self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+                 for _ in range(calls)]  # fmt: skip
+        return sum(taken) / calls
+
+
+# --- the timer
+
+
+def test_variants_take_turns_and_are_warmed_up_before_each_repeat() -> None:
+    log: list[str] = []
+    # A first call after the other variant takes ten times as long: warming up leaves it out.
+    pair = {name: Fake([3.0, 1.0] + [10.0, 1.0] * 9, log, name) for name in "ab"}
+    times = timer.interleaved(pair, seconds=12.0)
+    repeats = (len(log) - 4) // 4
+    assert log == ["a", "a", "b", "b"] + ["a", "a", "b", "b"] * repeats
+    assert repeats == 3
+    for outcome in times.values():
+        assert outcome.seconds == (1.0,) * repeats
+
+
+def test_short_calls_come_in_blocks_and_the_repeats_fill_the_time() -> None:
+    log: list[str] = []
+    times = timer.interleaved({"a": Fake([1e-3], log)}, seconds=1.0)
+    assert times["a"].calls_per_repeat == 50
+    assert len(times["a"].seconds) == 17  # 56 calls each, 6 of them to warm up
+    assert len(log) == 2 + 17 * 56
+
+
+def test_slow_and_hopeless_variants_are_timed_once() -> None:
+    logs: dict[str, list[str]] = {name: [] for name in ("fast", "hopeless", "slow", "cold")}
+    seconds = {"fast": [1e-3], "hopeless": [20e-3], "slow": [9.0], "cold": [0.3, 1e-3]}
+    pair = {name: Fake(seconds[name], logs[name]) for name in logs}
+    times = timer.interleaved(pair, seconds=0.02, slow=2.0, hopeless=5)
+    assert [len(logs[name]) for name in ("hopeless", "slow")] == [2, 1]
+    assert times["slow"].seconds == (9.0,)
+    assert times["hopeless"].seconds == (20e-3,)
+    assert len(times["fast"].seconds) >= 3
+    assert list(times) == list(pair)
+    # A first call that was cold is not taken for slow.
+    times = timer.interleaved({"cold": Fake([3.0, 1e-3], [])}, seconds=0.02)
+    assert max(times["cold"].seconds) == 1e-3
+
+
+def test_a_variant_that_fails_is_recorded() -> None:
+    class Fails:
+        def block(self, calls: int) -> float:
+            raise RuntimeError("out of memory\nand more")
+
+    times = timer.interleaved({"bad": Fails(), "good": Fake([1e-4], [])}, seconds=0.01)
+    assert times["bad"] == timer.Failure("RuntimeError: out of memory")
+    assert times["bad"].to_dict() == {"not_measured": "RuntimeError: out of memory"}
+    assert timer.ratio(times["bad"], times["good"]) is None
+
+
+def test_ratios_are_by_repeat() -> None:
+    # The machine slows down threefold on the way, and the ratio is 2 in every repeat but one.
+    short = timer.TimedRun((1.0, 2.0, 3.0, 3.0, 3.0))
+    long = timer.TimedRun((2.0, 4.0, 6.0, 6.0, 9.0))
+    assert timer.ratio(long, short) == timer.Ratio(2.0, 2.0, 2.0)
+    assert long.spread == pytest.approx(2 / 6)
+    once = timer.ratio(timer.TimedRun((60.0,)), timer.TimedRun((1.0, 2.0, 3.0, 4.0, 5.0)))
+    assert once == timer.Ratio(20.0, 60 / 4, 60 / 2)
+
+
+def test_weights_change_before_each_call_outside_of_its_time() -> None:
+    weight, seen, now = torch.ones(3), [], [0.0]
+
+    def call() -> None:
+        seen.append(weight[0].item())
+        now[0] += 1.0
+
+    class Slow(torch.Tensor):
+        """Weights that take a second to change."""
+
+        def neg_(self) -> Any:
+            now[0] += 1.0
+            return super().neg_()
+
+    variant = variants.Variant(call, (weight.as_subclass(Slow),))
+    assert variant.block(4, clock=lambda: now[0]) == 1.0
+    assert seen == [-1.0, 1.0, -1.0, 1.0]
+    assert now == [8.0]
+
+
+# --- memory and operators alone
+
+
+def test_the_peak_is_what_was_alive_at_once() -> None:
+    x, w = torch.randn(1_000_000, requires_grad=True), torch.randn(1_000_000, requires_grad=True)
+
+    def call() -> object:
+        a = x.detach() * 2  # 4 MB
+        b = a + 1  # 8
+        del a  # 4
+        c = b * b  # 8
+        del b
+        return c[:10].clone()
+
+    def both() -> object:
+        y = x * w
+        return y, *torch.autograd.grad(y, (x, w), torch.ones_like(y))
+
+    assert operators.peak_bytes(call, CPU) == pytest.approx(8e6, rel=1e-3)
+    assert operators.peak_bytes(both, CPU) == pytest.approx(4 * 4e6, rel=1e-3)
+    # A stable sort makes indices beside the values that are returned.
+    values = torch.randn(100_000)
+    sort = operators.peak_bytes(lambda: torch.sort(values, stable=True).values, CPU)
+    assert sort >= 100_000 * (4 + 8)
+
+
+class Names(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def names_of(call: Callable[[], object]) -> list[str]:
+    with Names() as names:
+        call()
+    return names.names
+
+
+@pytest.mark.parametrize("task", variants.TASKS)
+def test_transforms_alone_are_those_of_the_convolution(task: str) -> None:
+    sheet, filters = torch.randn(2, 3, 5, 6, 9), torch.randn(3, 5, 4, 9)
+    whole = variants.kernel_variant(variants.neuroconv("same", "fft"), sheet, filters, task).call
+    alone = names_of(operators.operators_alone(whole, operators.TRANSFORMS))
+    assert alone == [name for name in names_of(whole) if name in operators.TRANSFORMS]
+    assert len(alone) >= 3
+    with pytest.raises(ValueError, match="the call runs none of _fft_r2c, _fft_c2r, _fft_c2c"):
+        operators.operators_alone(lambda: torch.ones(3) + 1, operators.TRANSFORMS)
+
+
+def test_convolutions_alone_are_those_of_the_layer() -> None:
+    layer = GranuleConv2d(2, 3, padding="same", norm="both")
+    call = variants.module_variant(layer, torch.rand(2, 2, 5, 8, 8), "forward_backward").call
+    with sys.modules["internals"].torch_operators():
+        alone = names_of(operators.operators_alone(call, operators.CONVOLUTIONS))
+    assert alone.count("convolution") >= 4
+    assert alone.count("convolution_backward") * 2 == len(alone)
+
+
+@pytest.mark.parametrize("taps", [(5, 3, 4), (2, 4, 5), (5, 1, 1)])
+def test_rivals_compute_the_same_and_return_all_of_it(taps: tuple[int, int, int]) -> None:
+    sheet, filters = torch.randn(2, 3, 5, 6, 7), torch.randn(3, *taps)
+    exact = dendritic_conv(sheet.double(), filters.double(), "same", "direct")
+    padded = variants.pad_same(sheet, taps)
+    assert padded.shape[2:] == tuple(n + k - 1 for n, k in zip((5, 6, 7), taps, strict=True))
+    for rival in filter(None, (variants.conv3d, variants.fft_conv())):
+        assert record.error(rival(padded, filters), exact) <= 1e-5
+        variant = variants.kernel_variant(rival, padded, filters, "forward_backward")
+        results = variant.call()
+        assert [result.shape for result in results] == [exact.shape, padded.shape, filters.shape]
+        before = variant.weights[0].detach().clone()
+        variant.change()
+        assert torch.equal(variant.weights[0], -before)
+        assert torch.equal(filters, before)  # each variant has a copy of the weights
+    direct = F.conv3d(padded, filters.unsqueeze(1), groups=3)
+    assert torch.equal(variants.conv3d(padded, filters), direct)
+
+
+# --- growth, and training over processes
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.15, 2.0])
+def test_exponents_of_powers(power: float) -> None:
+    sizes = [1, 2, 4, 8, 16]
+    line = growth.fit_exponent(sizes, [3e-3 * size**power for size in sizes])
+    assert line.value == pytest.approx(power, abs=1e-12)
+    assert line.standard_error == pytest.approx(0, abs=1e-7)
+    assert line.seconds_at_one == pytest.approx(3e-3)
+
+
+def test_the_standard_error_is_the_lines() -> None:
+    # In logs x = -1, 0, 1 and y = 0, 1.2, 1.8: slope 0.9, residuals -0.1, 0.2, -0.1.
+    sizes, seconds = ([2.718281828459045**x for x in logs] for logs in ((-1, 0, 1), (0, 1.2, 1.8)))
+    line = growth.fit_exponent(sizes, seconds)
+    assert line.value == pytest.approx(0.9)
+    assert line.standard_error == pytest.approx((0.06 / 1 / 2) ** 0.5)
+    with pytest.raises(ValueError, match="expected three or more of each, all above 0"):
+        growth.fit_exponent([1, 2, 4], [1, 0, 2])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 64])
+def test_a_projected_exchange_is_the_rings(processes: int) -> None:
+    seconds = 0.0
+    for _ in ("add up", "hand round"):  # message by message, each a part of the gradient
+        for _ in range(processes - 1):
+            seconds += 1e-5 + 4_000_000 / processes / 1e9
+    exchange = scaling.exchange_seconds(processes, 4_000_000, 1e9, 1e-5)
+    assert exchange == pytest.approx(seconds, rel=1e-12)
+
+
+# --- the record
+
+
+def row(name: str, **figures: dict[str, Any]) -> dict[str, Any]:
+    return record.row(name, times={"a": timer.TimedRun((1.0,))}, figures=figures)  # type: ignore[no-any-return]
+
+
+def test_a_run_that_is_killed_keeps_what_it_measured(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    written = record.Record(record.Bench(CPU), ["first", "second"], file)
+
+    def first(bench: object) -> Iterator[dict[str, Any]]:
+        yield row("one", ratio=record.figure("a ratio", 2.0, at_least=1.0))
+        raise RuntimeError("no memory\nleft")
+
+    def second(bench: object) -> Iterator[dict[str, Any]]:
+        yield row("two", ratio=record.figure("a ratio", 2.0, at_most=1.0))
+        raise KeyboardInterrupt
+
+    assert written.run("first", first) == "RuntimeError: no memory"
+    with pytest.raises(KeyboardInterrupt):
+        written.run("second", second)
+    plain = json.loads(file.read_text())
+    assert [plain["sections"][name]["state"] for name in ("first", "second")] == [
+        "RuntimeError: no memory", "running"
+    ]  # fmt: skip
+    assert plain["sections"]["second"]["rows"][0]["times"]["a"]["seconds"] == 1.0
+    assert [bar["met"] for bar in plain["bars"]] == [True, False]
+    assert written.failed == {"first": "RuntimeError: no memory"}
+    assert set(plain) == set(RESULT)
+    assert set(plain["settings"]) == set(RESULT["settings"])
+    assert run.verdict(plain).startswith("1 of 2 bars met\n  missed: two: ratio = 2")
+
+
+def test_a_section_stops_at_its_limit() -> None:
+    def endless(bench: object) -> Iterator[dict[str, Any]]:
+        while True:
+            yield row("again")
+
+    written = record.Record(record.Bench(CPU), ["endless"])
+    assert written.run("endless", endless, limit=0.0) == "stopped after its 0 s"
+    assert len(written.plain["sections"]["endless"]["rows"]) == 1
+    assert written.failed == {}
+
+
+def test_bars() -> None:
+    cases: list[tuple[float | None, dict[str, float], bool | None]] = [
+        (5.0, {"at_least": 5}, True), (4.99, {"at_least": 5}, False), (1.5, {"at_most": 1.5}, True),
+        (1.51, {"at_most": 1.5}, False), (1.51, {}, None), (None, {"at_most": 1.5}, None),
+        (float("inf"), {"at_most": 1.5}, False),
+    ]  # fmt: skip
+    for value, bar, met in cases:
+        assert record.figure("times a", value, **bar).get("met") is met
+    assert record.error(torch.tensor([float("nan")]), torch.ones(1)) == float("inf")
+
+
+# --- every section and workload, in small
+
+
+def test_every_section_of_the_cpu_runs_in_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = [name for name in run.ALL if name not in ("scaling", "tests", "learning", "zoo",
+                                                        "profiles")]  # fmt: skip
+    monkeypatch.setattr(run, "keep_freed_memory", lambda: True)
+    file, plot = tmp_path / "a" / "bench.json", tmp_path / "growth.png"
+    status = run.main(
+        ["--quick", "--only", *sections, "--json", str(file), "--plot", str(plot)]
+    )  # fmt: skip
+    plain = json.loads(file.read_text())
+    assert status == 0, {name: part["state"] for name, part in plain["sections"].items()}
+    assert list(plain["sections"]) == sections
+    assert all(part["rows"] for part in plain["sections"].values())
+    assert all(bar["met"] for bar in plain["bars"])
+    assert not any(bar["figure"].endswith(("_ratio", "_exponent")) for bar in plain["bars"])
+    assert len(growth.lines(plain)) == 2 * 5 * 2
+    assert plot.stat().st_size > 10_000
+    assert "quick: no speed was judged" in capsys.readouterr().out
+    # The record of a full run is told by the same names.
+    for name, part in RESULT["sections"].items():
+        if name in ("purkinje", "granule", "training"):
+            rows = plain["sections"][name]["rows"]
+            for mine, recorded in zip(rows, part["rows"], strict=True):
+                assert mine["comparison"] == recorded["comparison"]
+                assert list(mine["figures"]) == list(recorded["figures"])
+
+
+@pytest.mark.slow
+def test_the_long_sections_run_in_small() -> None:
+    assert run.main(["--quick", "--only", "scaling", "zoo", "profiles"]) == 0
+
+
+def test_bars_of_a_full_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_OF_SPEED", ())
+    written = record.Record(record.Bench(CPU, quick=True), [])
+    for name in ("purkinje", "granule", "image_layer", "auto", "growth"):
+        assert written.run(name, run.ALL[name]) == "complete"
+    bars = {name: sorted(bar.get("at_least", bar.get("at_most")) for bar in written.plain["bars"]
+                         if bar["section"] == name) for name in run.ALL}  # fmt: skip
+    assert bars["purkinje"] == [1e-5, 2, 3, 4, 4, 4, 300, 500]
+    assert bars["granule"] == [5] * 4
+    assert bars["image_layer"] == [1.5] * 2
+    assert bars["auto"] == [1.2, 1.2, 1.5, 1.5]
+    assert bars["growth"] == [1.05] * 12 + [1.15] * 8
+
+
+def test_without_fft_conv_the_comparison_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "find_spec", lambda _: None)
+    written = record.Record(record.Bench(CPU, quick=True), [])
+    assert written.run("purkinje", run.ALL["purkinje"]) == "complete"
+    item = written.plain["sections"]["purkinje"]["rows"][1]
+    reason = item["times"]["fft_conv_pytorch"]["not_measured"]
+    assert reason.startswith("fft-conv-pytorch is not installed, and is left out; pip install")
+    assert item["figures"]["fft_conv_pytorch_over_neuroconv_ratio"]["value"] is None
+    assert item["figures"]["conv3d_over_neuroconv_ratio"]["value"] > 0
+
+
+def test_shapes_and_points_are_varied() -> None:
+    shapes = workloads.SHAPES
+    assert len(shapes) == len(set(shapes)) == 40
+    assert {shape.mode for shape in shapes} == {"same", "valid", "per_dendrite"}
+    assert {1, 256} <= {shape.batch for shape in shapes}
+    assert {1, 4096} <= {shape.neurons for shape in shapes}
+    for cell in workloads.CELLS.values():
+        assert tuple(cell.axes) == workloads.AXES == tuple(growth.BARS)
+        for _, points in cell.axes.values():
+            assert points[-1] >= 16 * points[0]
+            assert len(points) >= 5
+
+
+def test_every_workload_runs_once() -> None:
+    everything = workloads.all_workloads(CPU, quick=True)
+    assert len(everything) > 60
+    for name, build in everything.items():
+        if name not in ("training/granule_convnet, train()", "evaluation/cerebellum_base"):
+            assert build().block(1) > 0, name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--only", "speed"), "invalid choice: 'speed'"),
+        (("--seconds", "0"), "--seconds 0.0: expected a number above 0"),
+        (("--only", "auto", "--plot", "a.svg"), "--plot draws the section growth: add it to"),
+        (("--only", "learning"), "--only learning: expected --data"),
+        (("--data", "absent"), "--data absent: expected a folder that exists"),
+    ],
+)
+def test_mistakes(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run.main(words)
+    assert message in capsys.readouterr().err
+
+
+def test_sections_by_device() -> None:
+    assert set(run.section_names("cpu")) == set(run.SECTIONS)
+    assert run.section_names("cuda")[0] == "smoke"
+    assert set(run.ALL) - set(run.section_names("cuda")) == {"learning"}
+    assert run.section_names("cpu", ("peaks", "auto")) == ["auto", "peaks"]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_every_section_runs_on_cuda() -> None:
+    sections = [name for name in run.section_names("cuda") if name != "tests"]
+    assert run.main(["--quick", "--device", "cuda", "--only", *sections]) == 0
+
+
+# --- two checkouts
+
+
+@pytest.mark.slow
+def test_a_checkout_beside_itself(tmp_path: Path) -> None:
+    file = tmp_path / "versus.json"
+    command = [
+        *(sys.executable, str(FOLDER / "versus.py"), "--old", str(ROOT), "--quick", "--repeats"),
+        *("3", "--seconds", "0.1", "--only", "small/granule*", "--json", str(file)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(file.read_text())
+    assert list(plain["workloads"]) == ["small/granule/forward", "small/granule/forward_backward"]
+    for item in plain["workloads"].values():
+        assert item["old"]["repeats"] == item["new"]["repeats"] >= 3
+        assert item["new_over_old_ratio"] > 0
+    assert plain["summary"]["workloads"] == 2
+    assert plain["summary"]["not_measured"] == []
+    assert {side["folder"] for side in plain["sides"].values()} == {str(ROOT)}
+
+
+def test_the_summary_of_two_checkouts() -> None:
+    versus = loaded(FOLDER / "versus.py")
+    runs = {"a/x": (1.0, 2.0), "a/y": (1.0, 0.5), "b/z": (2.0, 8.0)}
+    comparisons = [
+        versus.Comparison(name, {"old": timer.TimedRun((old,)), "new": timer.TimedRun((new,))})
+        for name, (old, new) in runs.items()
+    ]
+    failed = {"old": timer.TimedRun((1.0,)), "new": timer.Failure("TypeError: unknown")}
+    comparisons.append(versus.Comparison("b/w", failed))
+    summary = versus.summary(comparisons)
+    assert summary["geometric_mean_ratio_by_group"] == pytest.approx({"a": 1.0, "b": 4.0})
+    assert summary["geometric_mean_ratio"] == pytest.approx(4 ** (1 / 3))
+    assert (summary["worst_workload"], summary["worst_ratio"]) == ("b/z", 4.0)
+    assert summary["not_measured"] == ["b/w"]
+    assert versus.table(comparisons).row_count == 4
+
+
+# --- the pages
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    return loaded(FOLDER / "table.py")
+
+
+def test_the_pages_hold_what_was_recorded(table: ModuleType) -> None:
+    assert set(table.PAGES) == {ROOT / "README.md", FOLDER / "README.md"}
+    for page, names in table.PAGES.items():
+        text = page.read_text()
+        assert table.filled(text, names, RESULT) == text, "run python experiments/bench/table.py"
+
+
+def test_every_bar_is_in_a_line_and_every_miss_in_the_list(table: ModuleType) -> None:
+    shown = [
+        id(figure)
+        for line in table.lines_of("table")
+        for names, name in line.columns
+        for figure in table.figures(RESULT, names, name)
+        if table.bar(figure)
+    ]
+    assert len(shown) == len(set(shown)) == len(RESULT["bars"]) > 70
+    missed = [bar for bar in RESULT["bars"] if not bar.get("met")]
+    assert len(table.missed(RESULT).splitlines()[2:]) == len(missed)
+    assert f"**{len(RESULT['bars']) - len(missed)} of {len(RESULT['bars'])} " in table.run(RESULT)
+
+
+def test_the_text_follows_the_record(table: ModuleType) -> None:
+    plain = copy.deepcopy(RESULT)
+
+    def judge(name: str, **changed: Any) -> None:
+        """Writes another value into both places of the record that hold it."""
+        for item in plain["sections"]["purkinje"]["rows"]:
+            if item["comparison"] == "Purkinje, forward":
+                item["figures"][name] |= changed
+        for bar in plain["bars"]:
+            if (bar["comparison"], bar["figure"]) == ("Purkinje, forward", name):
+                bar |= changed
+
+    judge("conv3d_over_neuroconv_ratio", value=499.7, met=False)
+    judge("fft_conv_pytorch_over_neuroconv_ratio", value=None, met=None)
+    plain["sections"]["granule"]["state"] = "MemoryError: no more"
+    del plain["sections"]["training"]
+    for bar in plain["bars"]:
+        if bar.get("met", ...) is None:
+            del bar["met"]
+    summary = table.table(plain, table.lines_of("summary"))
+    assert (
+        "| full Purkinje cell | times faster than `conv3d` | 499.7 | ≥ 500, **missed** | "
+        in summary
+    )
+    assert "| times faster than fft-conv-pytorch | not measured | ≥ 4 | " in summary
+    assert summary.endswith("|  |  | not measured |  |")
+    listed = table.missed(plain)
+    assert "| Purkinje, forward | `conv3d_over_neuroconv_ratio` | 499.7 | " in listed
+    assert "`fft_conv_pytorch_over_neuroconv_ratio` | not measured | " in listed
+    text = " ".join(table.run(plain).split())
+    assert "Missed: 1 in `purkinje`. Not measured: 1 more." in text
+    assert "Section `granule` ended: MemoryError: no more." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "bar", "text"),
+    [
+        (488.72, 1, {"at_least": 500, "met": False}, "489"),
+        (2126.17, 1, {"at_least": 300, "met": True}, "2,126"),
+        (4.0046, 1, {"at_least": 4, "met": True}, "4.0"),
+        (3.9996, 1, {"at_least": 4, "met": False}, "3.9996"),
+        (1.504, 2, {"at_most": 1.5, "met": False}, "1.504"),
+        (21.05, 1, {}, "21.1"),
+        (4.22e-7, 2, {"at_most": 1e-5, "met": True}, "4.2e-07"),
+        (1.004e-5, 2, {"at_most": 1e-5, "met": False}, "1.004e-05"),
+        (None, 2, {"at_least": 4}, "not measured"),
+    ],
+)
+def test_rounding_carries_no_number_over_its_bar(
+    table: ModuleType, value: float | None, decimals: int, bar: dict[str, Any], text: str
+) -> None:
+    assert table.number({"value": value, **bar}, decimals) == text
+
+
+def test_ranges_and_mistakes_of_pages(table: ModuleType) -> None:
+    values = [
+        {"value": 2.05, "at_most": 1.5, "met": False}, {"value": 1.2, "at_most": 1.5, "met": True},
+        {"value": None, "at_most": 1.5},
+    ]  # fmt: skip
+    assert table.cells(values, 2) == ("1.20 to 2.05", "≤ 1.5, **1 of 3 missed**, 1 not measured")
+    with pytest.raises(ValueError, match=r"the page has the blocks \[\]; expected \['run'\]"):
+        table.filled("no block", ["run"], RESULT)
+    quick = {**RESULT, "settings": {"quick": True}}
+    with pytest.raises(ValueError, match="the record is of --quick"):
+        table.filled("<!-- bench: run -->\n<!-- end -->", ["run"], quick)
