@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
 from rich.console import Console
-from torch import Tensor, nn
 
 from neuroconv import flops
 from neuroconv.cli.options import (
@@ -98,60 +98,52 @@ class Profile:
         if self.plot is not None and self.device == "meta":
             raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
         subjects = find_subjects(self.names, self._options())
-        self._refuse_idle_options({subject.kind for subject in subjects})
+        self._check_options({subject.kind for subject in subjects})
         prepare(self.json, "--json")
         prepare_picture(self.plot, "--plot")
         profiles = [self._profile(subject) for subject in track(subjects, "counting")]
-        side_by_side = max(1, (console.width - 54) // 22)  # labels, and columns as wide
-        for first in range(0, len(profiles), side_by_side):
-            shown = profiles[first : first + side_by_side]
-            last = first + side_by_side >= len(profiles)
-            console.print(summary_table(shown, self.convention, legend=last))
-        if self.stages:
-            for each in profiles:
-                console.print(stage_table(each, self.convention))
-        self._say_conditions(profiles, console)
+        columns = max(1, (console.width - 54) // 22)  # of about 22 characters, beside the labels
+        for first in range(0, len(profiles), columns):
+            shown = profiles[first : first + columns]
+            is_last = first + columns >= len(profiles)
+            console.print(summary_table(shown, self.convention, legend=is_last))
+        for counted in profiles if self.stages else ():
+            console.print(stage_table(counted, self.convention))
+        self._print_conditions(profiles, console)
         if self.json is not None:
-            self.json.write_text(json.dumps([each.to_dict() for each in profiles], indent=2) + "\n")
+            rows = [counted.to_dict() for counted in profiles]
+            self.json.write_text(json.dumps(rows, indent=2) + "\n")
             say(console, f"written to {self.json}")
         if self.plot is not None:
             self._draw(subjects, profiles, self.plot)
             say(console, f"drawn in {self.plot}")
-        if any(each.agree is False for each in profiles):
+        if any(counted.agree is False for counted in profiles):
             raise RuntimeError("the counters disagree; see the table's last row")
 
-    def _refuse_idle_options(self, kinds: set[str]) -> None:
-        """An option for another kind of NAME would change nothing, and must not seem to."""
-        given = {
-            "--variant": (self.variant is not None, "cell", "a cell, such as purkinje"),
-            "--neurons": (self.neurons != 1, "cell", "a cell, such as purkinje"),
-            "--mode": (self.mode != "same", "cell", "a cell, such as purkinje"),
-            "--backend": (self.backend != "auto", "cell", "a cell, such as purkinje"),
+    def _check_options(self, kinds: set[str]) -> None:
+        """Refuses an option that is for another kind of NAME, and would change nothing."""
+        cell = ("cell", "a cell, such as purkinje")
+        options = {
+            "--variant": (self.variant is not None, *cell),
+            "--neurons": (self.neurons != 1, *cell),
+            "--mode": (self.mode != "same", *cell),
+            "--backend": (self.backend != "auto", *cell),
             "--image-shape": (self.image_shape is not None, "zoo", "a model of the zoo"),
             "--input-shape": (self.input_shape is not None, "module", "a module:Class"),
         }
-        for option, (is_given, kind, whose) in given.items():
-            if is_given and kind not in kinds:
+        for option, (is_set, kind, description) in options.items():
+            if is_set and kind not in kinds:
                 raise ValueError(
-                    f"{option} is for {whose}, and there is none among {' '.join(self.names)}"
+                    f"{option} is for {description}, and there is none among {' '.join(self.names)}"
                 )
 
     def _options(self) -> Options:
-        return Options(
-            batch=self.batch,
-            neurons=self.neurons,
-            variant=self.variant,
-            mode=self.mode,
-            backend=self.backend,
-            image_shape=self.image_shape,
-            input_shape=self.input_shape,
-        )
+        return Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
 
     def _profile(self, subject: Subject) -> flops.Profile:
         with torch.device("meta"):
             model, inputs = subject.build()
-        held = (*model.parameters(), *model.buffers(), inputs)
-        size = sum(tensor.numel() for tensor in held)
+        size = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers(), inputs))
         if self.device != "meta" and size > _MOST_ELEMENTS:
             raise ValueError(
                 f"{subject.name}: {size:,} numbers to hold on {self.device}, at most "
@@ -161,25 +153,24 @@ class Profile:
         # Only a run needs memory: fvcore's on the CPU, or one that --device asks for.
         if self.device != "meta" or size <= _REAL_ELEMENTS:
             model, inputs = subject.build()
-        return subject.run(lambda: self._count(subject.name, model, inputs), inputs)
-
-    def _count(self, name: str, model: nn.Module, inputs: Tensor) -> flops.Profile:
-        return profile(
+        count = partial(
+            profile,
             model,
             inputs,
-            name=name,
+            name=subject.name,
             counters=COUNTERS if self.counter == "all" else (self.counter,),
             device=self.device,
             fvcore_device="cuda" if self.device == "cuda" else "cpu",
             strict=self.strict,
             timed=self.device != "meta",
         )
+        return subject.run(count, inputs)
 
-    def _say_conditions(self, profiles: list[flops.Profile], console: Console) -> None:
-        """What the numbers hold under, and what is not in them."""
-        measured = next((each.measured for each in profiles if each.measured is not None), None)
+    def _print_conditions(self, profiles: list[flops.Profile], console: Console) -> None:
+        """Prints the conditions under which the numbers hold, and what they leave out."""
         energy = profiles[0].energy()
         tell(console, f"energy: {energy.node.name}; {energy.source}")
+        measured = next((p.measured for p in profiles if p.measured is not None), None)
         if measured is None:
             say(console, "time: not measured on meta; add --device cpu or --device cuda")
         else:
@@ -193,43 +184,39 @@ class Profile:
             )
             tell(
                 console,
-                "inputs: uniform noise; of a run, its validation images. Bound by overhead: less "
+                "inputs: uniform noise; for a run, its validation images. Bound by overhead: less "
                 "than a tenth of both peaks",
             )
-        for each in profiles:
-            for what, reason in each.skipped.items():
-                say(console, f"{each.name}: {what} was skipped: {reason}")
-            if each.stock_fvcore is not None and each.stock_fvcore.unsupported:
-                lacking = (op.removeprefix("aten::") for op in each.stock_fvcore.unsupported)
-                names = ", ".join(sorted(lacking))
-                tell(console, f"{each.name}: fvcore as it comes has no handle for {names}")
-            if each.unstated:
-                kinds = Counter(name.rpartition(" ")[2].strip("()") for name in each.unstated)
-                listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-                say(console, f"{each.name}: no closed form for {listed}")
-            exact = each.counts.get("exact")
-            if exact is not None and exact.uncounted:
-                say(
-                    console,
-                    f"{each.name}: NOT COUNTED, no rule for {', '.join(exact.uncounted)}",
+        for counted in profiles:
+            name = counted.name
+            for counter, reason in counted.skipped.items():
+                say(console, f"{name}: {counter} was skipped: {reason}")
+            if counted.stock_fvcore is not None and counted.stock_fvcore.unsupported:
+                operators = (op.removeprefix("aten::") for op in counted.stock_fvcore.unsupported)
+                listed = ", ".join(sorted(operators))
+                tell(console, f"{name}: fvcore as it comes has no handle for {listed}")
+            if counted.unstated:
+                kinds = Counter(
+                    module.rpartition(" ")[2].strip("()") for module in counted.unstated
                 )
+                listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+                say(console, f"{name}: no closed form for {listed}")
+            exact = counted.counts.get("exact")
+            if exact is not None and exact.uncounted:
+                say(console, f"{name}: NOT COUNTED, no rule for {', '.join(exact.uncounted)}")
 
     def _draw(self, subjects: list[Subject], profiles: list[flops.Profile], path: Path) -> None:
         from neuroconv.report.roofline import RooflinePoint, plot_roofline
 
         points = []
-        for subject, each in zip(subjects, profiles, strict=True):
-            if each.measured is None:  # it moves no byte: the roofline has no place for it
+        for subject, counted in zip(subjects, profiles, strict=True):
+            if counted.measured is None:  # it moves no byte, so a roofline cannot show it
                 continue
-            of_zoo = "networks" if each.dendritic_neurons else "baselines"
-            kinds = {"cell": "cells", "zoo": of_zoo, "run": "runs", "module": "modules"}
+            zoo = "networks" if counted.dendritic_neurons else "baselines"
+            kinds = {"cell": "cells", "zoo": zoo, "run": "runs", "module": "modules"}
+            reached = counted.measured.placement.flop_per_s
             points.append(
-                RooflinePoint(
-                    name=each.name,
-                    kind=kinds[subject.kind],
-                    flop_per_byte=each.flop_per_byte,
-                    flop_per_s=each.measured.placement.flop_per_s,
-                )
+                RooflinePoint(counted.name, kinds[subject.kind], counted.flop_per_byte, reached)
             )
         plot_roofline(points, machine_peak(self.device)).savefig(path)
 

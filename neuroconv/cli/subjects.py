@@ -1,4 +1,4 @@
-"""What `profile` can be asked about: cells, the zoo's models, runs, and anybody's modules."""
+"""The NAMEs of `profile`: cells, the zoo's models, runs, and modules of any kind."""
 
 import fnmatch
 import importlib
@@ -16,7 +16,7 @@ from neuroconv.neurons import CELL_CLASSES
 from neuroconv.training import rebuild
 from neuroconv.zoo import create_model, list_models
 
-AXONS = 1_000  # that a cell is profiled with; sparse wiring costs the same for any number
+AXONS = 1_000  # of a profiled cell; sparse wiring costs the same for any number
 
 Result = TypeVar("Result")
 Kind = Literal["cell", "zoo", "run", "module"]
@@ -24,7 +24,7 @@ Kind = Literal["cell", "zoo", "run", "module"]
 
 @dataclass(frozen=True)
 class Options:
-    """What subjects are built with; each option is for the kinds that its comment names."""
+    """Options of the subjects; a comment names the kind that an option is for."""
 
     batch: int = 1
     neurons: int = 1  # cell
@@ -37,28 +37,28 @@ class Options:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and what it is called with.
+    """A model and its inputs.
 
     Attributes:
         name: as the tables show it.
-        kind: of its name.
-        build: gives the model and its inputs; may be called in any torch.device.
+        kind: the kind of its name.
+        build: returns the model and its inputs, in the torch.device of the caller.
     """
 
     name: str
     kind: Kind
     build: Callable[[], tuple[nn.Module, Tensor]]
 
-    def run(self, job: Callable[[], Result], inputs: Tensor) -> Result:
-        """The job's result. What somebody else's module raises becomes a message about it.
+    def run(self, task: Callable[[], Result], inputs: Tensor) -> Result:
+        """Returns the task's result; an exception of a user's module becomes a message about it.
 
         Raises:
             ValueError: the module raised.
         """
         if self.kind != "module":
-            return job()
+            return task()
         try:
-            return job()
+            return task()
         except Exception as error:
             raise ValueError(
                 f"{self.name}, called with a tensor of shape {tuple(inputs.shape)}: "
@@ -67,25 +67,25 @@ class Subject:
 
 
 def find_subjects(names: Sequence[str], options: Options) -> list[Subject]:
-    """The subjects of all names, each once; a wildcard stands for cells and models of the zoo.
+    """Returns the subjects of all names, each once; a wildcard matches cells and zoo models.
 
     Raises:
-        ValueError: a name that is nobody's.
+        ValueError: a name is unknown.
     """
-    known = [*CELL_CLASSES, *list_models()]
-    found: dict[str, Subject] = {}
+    all_names = [*CELL_CLASSES, *list_models()]
+    subjects: dict[str, Subject] = {}
     for name in names:
         if not name:
             raise ValueError("an empty name; expected names such as: granule purkinje")
         if any(sign in name for sign in "*?["):
-            matches = fnmatch.filter(known, name)
+            matches = fnmatch.filter(all_names, name)
             if not matches:
-                raise ValueError(f"{name!r} matches none of {', '.join(known)}")
+                raise ValueError(f"{name!r} matches none of {', '.join(all_names)}")
         else:
             matches = [name]
         for match in matches:
-            found[match] = _find(match, options)
-    return list(found.values())
+            subjects[match] = _find(match, options)
+    return list(subjects.values())
 
 
 def _find(name: str, options: Options) -> Subject:
@@ -124,7 +124,7 @@ def _run(folder: str, options: Options) -> tuple[nn.Module, Tensor]:
         _, model, splits = rebuild(folder)
         if len(splits.val) < options.batch:
             raise ValueError(f"--batch {options.batch}: {folder} has {len(splits.val)} images")
-        images = torch.stack([splits.val[place][0] for place in range(options.batch)])
+        images = torch.stack([splits.val[index][0] for index in range(options.batch)])
     return model, images
 
 

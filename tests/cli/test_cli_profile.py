@@ -187,7 +187,7 @@ def test_a_run_is_measured_on_its_validation_images(call: Call, tmp_path: Path) 
 def test_operators_says_how_each_is_counted(call: Call) -> None:
     status, out, _ = call("operators", "convolution*")
     assert status == 0
-    assert "for each gradient that is asked for" in out
+    assert "for each gradient that is needed" in out
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
