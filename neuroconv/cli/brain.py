@@ -17,7 +17,7 @@ from neuroconv.brain.machine.learning import learning_share
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.tables import SECTIONS
-from neuroconv.cli.options import FileOption, prepare, prepare_picture, say, track
+from neuroconv.cli.options import FileOption, check_output, check_picture, print_line, track
 from neuroconv.zoo import create_model
 
 _IMAGES = (16, 3, 64, 64)  # that a network learns from while it is measured
@@ -122,27 +122,27 @@ class Brain:
         weights = _weights(self.weigh)
         if self.reading is not None and self.reading not in READINGS:
             raise ValueError(f"--reading {self.reading}: expected one of {', '.join(READINGS)}")
-        prepare(self.json, "--json")
-        prepare_picture(self.plot, "--plot")
+        check_output(self.json, "--json")
+        check_picture(self.plot, "--plot")
         estimate = estimate_brain(
             inputs, reading=self.reading, weights=weights, samples=self.samples, seed=self.seed
         )
         cited = _cited(estimate)
         if self.cite:
-            say(console, cited)
+            print_line(console, cited)
             return
         report = BrainReport(estimate, *self._measured(inputs))
         for section in report.sections(self.section or SECTIONS):
             console.print(section)
             console.print()
-        say(console, cited)
+        print_line(console, cited)
         if self.json is not None:
             rows = {"neuroconv_version": __version__, "cite": cited, **report.to_dict()}
             self.json.write_text(json.dumps(rows, indent=2) + "\n")
-            say(console, f"written to {self.json}, with all sources in full")
+            print_line(console, f"written to {self.json}, with all sources in full")
         if self.plot is not None:
             for path in _draw(report, self.plot):
-                say(console, f"drawn to {path}")
+                print_line(console, f"drawn to {path}")
 
     def _measured(self, inputs: Inputs) -> tuple[RealTime | None, Quantity | None]:
         if self.measure is None:

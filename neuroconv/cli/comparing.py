@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neuroconv.cli.options import ConfigArgument, PageOption, prepare, say
+from neuroconv.cli.options import ConfigArgument, PageOption, check_output, print_line
 from neuroconv.compare import compare_and_report, demo
 from neuroconv.training import load_config
 
@@ -30,10 +30,10 @@ class Compare:
 
     def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
         config = load_config(self.config, overrides)
-        prepare(self.report, "--report")
+        check_output(self.report, "--report")
         if not config.opponents:
             opponent = "a linear classifier alone" if self.linear else "nothing"
-            say(
+            print_line(
                 console,
                 f"no [[opponents]] in {self.config}: its model is compared with {opponent}. "
                 "configs/mnist_granule.toml shows how to name some",
@@ -52,5 +52,5 @@ class Demo:
     """the page"""
 
     def __call__(self, console: Console) -> None:
-        prepare(self.report, "--report")
+        check_output(self.report, "--report")
         demo(report=self.report)

@@ -16,10 +16,10 @@ from neuroconv.cli.options import (
     FileOption,
     ImageShapeOption,
     InputShapeOption,
-    prepare,
-    prepare_picture,
-    say,
-    tell,
+    check_output,
+    check_picture,
+    print_line,
+    print_text,
     track,
 )
 from neuroconv.cli.subjects import Options, Subject, find_subjects
@@ -99,8 +99,8 @@ class Profile:
             raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
         subjects = find_subjects(self.names, self._options())
         self._check_options({subject.kind for subject in subjects})
-        prepare(self.json, "--json")
-        prepare_picture(self.plot, "--plot")
+        check_output(self.json, "--json")
+        check_picture(self.plot, "--plot")
         profiles = [self._profile(subject) for subject in track(subjects, "counting")]
         columns = max(1, (console.width - 54) // 22)  # of about 22 characters, beside the labels
         for first in range(0, len(profiles), columns):
@@ -113,10 +113,10 @@ class Profile:
         if self.json is not None:
             rows = [counted.to_dict() for counted in profiles]
             self.json.write_text(json.dumps(rows, indent=2) + "\n")
-            say(console, f"written to {self.json}")
+            print_line(console, f"written to {self.json}")
         if self.plot is not None:
             self._draw(subjects, profiles, self.plot)
-            say(console, f"drawn in {self.plot}")
+            print_line(console, f"drawn in {self.plot}")
         if any(counted.agree is False for counted in profiles):
             raise RuntimeError("the counters disagree; see the table's last row")
 
@@ -169,20 +169,20 @@ class Profile:
     def _print_conditions(self, profiles: list[flops.Profile], console: Console) -> None:
         """Prints the conditions under which the numbers hold, and what they leave out."""
         energy = profiles[0].energy()
-        tell(console, f"energy: {energy.node.name}; {energy.source}")
+        print_text(console, f"energy: {energy.node.name}; {energy.source}")
         measured = next((p.measured for p in profiles if p.measured is not None), None)
         if measured is None:
-            say(console, "time: not measured on meta; add --device cpu or --device cuda")
+            print_line(console, "time: not measured on meta; add --device cpu or --device cuda")
         else:
             peak = measured.peak
             threads = "" if peak.threads is None else f", {peak.threads} threads"
-            say(
+            print_line(
                 console,
                 f"peaks measured now on {peak.device}{threads}, {peak.dtype}: "
                 f"{in_units(peak.flop_per_s, 'FLOP/s')} ({peak.kernel}), "
                 f"{in_units(peak.byte_per_s, 'B/s')} (copy)",
             )
-            tell(
+            print_text(
                 console,
                 "inputs: uniform noise; for a run, its validation images. Bound by overhead: less "
                 "than a tenth of both peaks",
@@ -190,20 +190,22 @@ class Profile:
         for counted in profiles:
             name = counted.name
             for counter, reason in counted.skipped.items():
-                say(console, f"{name}: {counter} was skipped: {reason}")
+                print_line(console, f"{name}: {counter} was skipped: {reason}")
             if counted.stock_fvcore is not None and counted.stock_fvcore.unsupported:
                 operators = (op.removeprefix("aten::") for op in counted.stock_fvcore.unsupported)
                 listed = ", ".join(sorted(operators))
-                tell(console, f"{name}: fvcore as it comes has no handle for {listed}")
+                print_text(console, f"{name}: fvcore as it comes has no handle for {listed}")
             if counted.unstated:
                 kinds = Counter(
                     module.rpartition(" ")[2].strip("()") for module in counted.unstated
                 )
                 listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-                say(console, f"{name}: no closed form for {listed}")
+                print_line(console, f"{name}: no closed form for {listed}")
             exact = counted.counts.get("exact")
             if exact is not None and exact.uncounted:
-                say(console, f"{name}: NOT COUNTED, no rule for {', '.join(exact.uncounted)}")
+                print_line(
+                    console, f"{name}: NOT COUNTED, no rule for {', '.join(exact.uncounted)}"
+                )
 
     def _draw(self, subjects: list[Subject], profiles: list[flops.Profile], path: Path) -> None:
         from neuroconv.report.roofline import RooflinePoint, plot_roofline
@@ -239,13 +241,13 @@ class Cells:
 
     def __call__(self, console: Console) -> None:
         table = cells_table(self.cell)
-        prepare(self.json, "--json")
+        check_output(self.json, "--json")
         console.print(table)
         if self.cell is not None:
             console.print(references_table(self.cell))
         if self.json is not None:
             self.json.write_text(json.dumps(cells_rows(self.cell), indent=2) + "\n")
-            say(console, f"written to {self.json}")
+            print_line(console, f"written to {self.json}")
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,12 @@ def track(items: Sequence[Item], description: str) -> Iterable[Item]:
     )
 
 
-def say(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Prints text as it is: a path keeps its brackets, and stays on one line."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def tell(console: Console, text: str) -> None:
+def print_text(console: Console, text: str) -> None:
     """Prints prose, wrapped to the width of the console."""
     console.print(text, markup=False, highlight=False)
 
@@ -92,17 +92,17 @@ def config_keys() -> str:
     return "\n\n    ".join(lines)
 
 
-def prepare_picture(path: Path | None, option: str) -> None:
-    """Does what `prepare` does for a picture, whose suffix names its format."""
+def check_picture(path: Path | None, option: str) -> None:
+    """Does what `check_output` does for a picture, whose suffix names its format."""
     if path is not None and path.suffix not in PICTURES:
         raise ValueError(
             f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
             f"{', '.join(PICTURES)}"
         )
-    prepare(path, option)
+    check_output(path, option)
 
 
-def prepare(path: Path | None, option: str) -> None:
+def check_output(path: Path | None, option: str) -> None:
     """Creates the folder of an output file, before the work rather than after it.
 
     Raises:

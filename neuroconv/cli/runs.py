@@ -13,9 +13,9 @@ from neuroconv.cli.options import (
     ConfigArgument,
     FileOption,
     RunArgument,
+    check_output,
     config_keys,
-    prepare,
-    say,
+    print_line,
 )
 from neuroconv.training import (
     RunResult,
@@ -53,7 +53,7 @@ class Train:
     def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
         config = load_config(self.config, overrides)
         with launched() as ranks:
-            ranks.first(lambda: prepare(self.json, "--json"))
+            ranks.first(lambda: check_output(self.json, "--json"))
             results = train_seeds(config)
         if ranks.leads:
             _print_runs(results, self.json, console)
@@ -94,7 +94,7 @@ class Evaluate:
 
     def __call__(self, console: Console) -> None:
         score = evaluate(self.run, self.split)
-        say(
+        print_line(
             console,
             f"{self.split}: accuracy {score.accuracy:.2%}, cross entropy {score.loss:.4f} nats, "
             f"{score.images:,} images",
@@ -119,16 +119,18 @@ def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) 
         )
     console.print(table)
     for run in runs:
-        say(console, f"run: {run.run_dir}")
+        print_line(console, f"run: {run.run_dir}")
     accuracy = mean_interval([run.test_accuracy for run in runs])
     if accuracy.half_width is not None:
-        say(
+        print_line(
             console,
             f"test accuracy {accuracy.mean:.2%} ± {accuracy.half_width:.2%} "
             f"(mean over {len(runs)} seeds, 95 % interval)",
         )
     if len(runs) == 2:
-        say(console, "two seeds say little about the spread: three narrow the interval 3.6 times")
+        print_line(
+            console, "two seeds say little of the spread: three narrow the interval 3.6 times"
+        )
     if path is not None:
         results = {
             "runs": [asdict(run) for run in runs],
@@ -136,4 +138,4 @@ def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) 
             "test_accuracy_fraction_95_half_width": accuracy.half_width,
         }
         path.write_text(json.dumps(results, indent=2, default=str) + "\n")
-        say(console, f"written to {path}")
+        print_line(console, f"written to {path}")

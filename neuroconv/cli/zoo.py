@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from neuroconv.cli.options import ImageShapeOption, say
+from neuroconv.cli.options import ImageShapeOption, print_line
 from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.neurons import CELL_CLASSES
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
@@ -39,7 +39,7 @@ class List:
             summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
             table.add_row(name, f"{parameters:,}", "x".join(map(str, image_shape(name))), summary)
         console.print(table)
-        say(console, f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
+        print_line(console, f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,10 @@ class Match:
             keywords = match_flops(self.opponent, count_flops(self.name, **task), **task)
         else:
             keywords = match_parameters(self.opponent, _parameters(self.name, **task), **task)
-        say(console, self._sizes(self.name, task))
-        say(console, self._sizes(self.opponent, keywords, f" with width={keywords['width']}"))
+        print_line(console, self._sizes(self.name, task))
+        print_line(
+            console, self._sizes(self.opponent, keywords, f" with width={keywords['width']}")
+        )
 
     def _sizes(self, name: str, keywords: dict[str, Any], width: str = "") -> str:
         sizes = f"{name}{width}: {_parameters(name, **keywords):,} parameters"
