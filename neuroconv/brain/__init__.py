@@ -7,8 +7,8 @@ from neuroconv.brain.inputs import Input, Inputs
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity, bare_numbers
 from neuroconv.brain.readings import READINGS, Reading
+from neuroconv.brain.report import BrainReport
 from neuroconv.brain.setting import read_inputs
-from neuroconv.brain.tables import BrainReport
 
 __all__ = [
     "READINGS",

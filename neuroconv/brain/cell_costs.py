@@ -1,18 +1,17 @@
 """What each cell type adds to a brain by the essay's method, in both variants of its numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from rich.console import Group
-from rich.text import Text
 
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.quantity import Quantity, plain_table, scientific
+from neuroconv.brain.quantity import Quantity, derived, scientific
+from neuroconv.brain.section import Column, Section, number
+from neuroconv.brain.worksheet import Worksheet
 from neuroconv.core.cost import Cost
 from neuroconv.neurons import CELL_CLASSES, PRESETS
-from neuroconv.references import Source
+from neuroconv.neurons.presets import Physiology
 
 _AXONS = 1_000  # sparse wiring costs the same for any number
 _CEREBELLUM = ("granule", "purkinje", "deep_nuclear")
@@ -21,15 +20,15 @@ _CORTEX = ("pyramidal",)
 
 @dataclass(frozen=True)
 class CellCost:
-    """What all cells of one type cost, at the sizes of a preset.
+    """The cost of all cells of one type, at the sizes of a preset.
 
     Attributes:
         cell, variant: the preset.
         cells: how many a human brain has.
         essay_mac, direct_mac, executed_mac: of one update of one cell's dendrites.
-        dendrites_share: of the FLOP of a whole neuron's update, dendrites by the essay's rule.
+        dendrites_share: share of the dendrites, by the essay's rule, in the FLOP of a whole neuron.
         flop_per_s: of all cells by the essay's rule, all at the input `rate_hz`.
-        own_rate: the preset's own rate; None where it has none.
+        own_rate: the preset's rate; None where it has none.
         own_flop_per_s: FLOP/s at that rate.
     """
 
@@ -44,163 +43,136 @@ class CellCost:
     own_rate: Quantity | None
     own_flop_per_s: Quantity | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: each number as a quantity."""
-        row: dict[str, Any] = {"cell": self.cell, "variant": self.variant}
-        for name, each in vars(self).items():
-            if name not in row:
-                row[name] = None if each is None else each.to_dict()
-        return row
-
 
 def cell_costs(inputs: Inputs) -> tuple[CellCost, ...]:
-    """One row for each preset with a count of cells; of the inputs, rate and FLOP per MAC."""
+    """Returns a row for each preset with a count of cells, at the inputs' rate and FLOP per MAC."""
     return tuple(
-        _cell_cost(cell, variant, inputs)
-        for (cell, variant), numbers in PRESETS.items()
+        _cell_cost(numbers, inputs)
+        for numbers in PRESETS.values()
         if numbers.cells_in_brain is not None
     )
 
 
-def _cell_cost(cell: str, variant: str, inputs: Inputs) -> CellCost:
-    numbers = PRESETS[cell, variant]
-    assert numbers.cells_in_brain is not None
-    rows = _stages(cell, variant)
-    tree = next(row for row in rows if row.essay is not None)
-    assert tree.essay is not None
-    assert tree.direct is not None
-    account, rate = inputs["flop_per_mac"].value, inputs["rate_hz"].value
+def _cell_cost(numbers: Physiology, inputs: Inputs) -> CellCost:
+    title = f"{numbers.cell}.{numbers.variant}"
+    costs = _stages(numbers)
+    tree = next(cost for cost in costs if cost.essay is not None)
+    flop_per_mac = inputs["flop_per_mac"].value
     others = sum(
-        account * sum(row.macs.values()) + row.pointwise for row in rows if row is not tree
+        flop_per_mac * sum(cost.macs.values()) + cost.pointwise
+        for cost in costs
+        if cost is not tree
     )
-    title = f"{cell}.{variant}"
-    stated = f"closed form of the module of [dettmers2015]'s {cell} cell, sizes of `{title}`"
+    sheet = Worksheet([inputs["rate_hz"].quantity, inputs["flop_per_mac"].quantity])
+    basis = f"closed form of the module of [dettmers2015]'s {numbers.cell} cell, sizes of `{title}`"
+    for rule in ("essay", "direct", "executed"):
+        sheet.add(derived(f"{title}.{rule}_mac", getattr(tree, rule), "MAC", basis))
+    for name, field, unit in (("cells", "cells_in_brain", "cells"), ("rate_hz", "rate_hz", "1/s")):
+        value = getattr(numbers, field)
+        if value is not None:
+            source = numbers.sources[field]
+            sheet.add(Quantity(name=f"{title}.{name}", value=value, unit=unit, source=source))
+    update = flop_per_mac * sheet[f"{title}.essay_mac"].value
 
-    def quantity(what: str, value: float, unit: str, how: str = stated) -> Quantity:
-        return Quantity(
-            name=f"{title}.{what}", value=value, unit=unit, source=Source("derived", how)
-        )
+    def total(what: str, rate: str) -> Quantity:
+        formula = f"`{title}.cells` x `{rate}` x `flop_per_mac` x `{title}.essay_mac`"
+        return sheet.derive(f"{title}.{what}", "FLOP/s", formula)
 
-    def total(what: str, rate: float, rate_name: str) -> Quantity:
-        assert tree.essay is not None
-        flops = numbers.cells_in_brain * rate * account * tree.essay  # type: ignore[operator]
-        how = f"`{title}.cells` x `{rate_name}` x `flop_per_mac` x `{title}.essay_mac`"
-        return quantity(what, flops, "FLOP/s", how)
-
-    own = None
-    if numbers.rate_hz is not None:
-        own = Quantity(
-            name=f"{title}.rate_hz",
-            value=numbers.rate_hz,
-            unit="1/s",
-            source=numbers.sources["rate_hz"],
-        )
-    flop = account * tree.essay
+    own_rate = sheet.get(f"{title}.rate_hz")
     return CellCost(
-        cell,
-        variant,
-        Quantity(
-            name=f"{title}.cells",
-            value=numbers.cells_in_brain,
-            unit="cells",
-            source=numbers.sources["cells_in_brain"],
-        ),
-        quantity("essay_mac", tree.essay, "MAC"),
-        quantity("direct_mac", tree.direct, "MAC"),
-        quantity("executed_mac", tree.executed, "MAC"),
-        quantity("dendrites_share", flop / (flop + others), "1"),
-        total("flop_per_s", rate, "rate_hz"),
-        own,
-        None if own is None else total("own_flop_per_s", own.value, own.name),
+        cell=numbers.cell,
+        variant=numbers.variant,
+        cells=sheet[f"{title}.cells"],
+        essay_mac=sheet[f"{title}.essay_mac"],
+        direct_mac=sheet[f"{title}.direct_mac"],
+        executed_mac=sheet[f"{title}.executed_mac"],
+        dendrites_share=derived(f"{title}.dendrites_share", update / (update + others), "1", basis),
+        flop_per_s=total("flop_per_s", "rate_hz"),
+        own_rate=own_rate,
+        own_flop_per_s=None if own_rate is None else total("own_flop_per_s", own_rate.name),
     )
 
 
-def _stages(cell: str, variant: str) -> tuple[Cost, ...]:
+def _stages(numbers: Physiology) -> tuple[Cost, ...]:
     with torch.device("meta"):
-        neuron = CELL_CLASSES[cell](_AXONS, 1, variant=PRESETS[cell, variant].variant)
+        neuron = CELL_CLASSES[numbers.cell](_AXONS, 1, variant=numbers.variant)
     return neuron.closed_form(torch.Size((1, _AXONS, neuron.time_steps)))
 
 
 def cortex_ratios(costs: Iterable[CellCost]) -> tuple[Quantity, ...]:
-    """FLOP/s of the cortex's pyramidal cells over the cerebellum's cells, by variant and rate."""
+    """Returns the FLOP/s of the cortex's pyramidal cells over those of the cerebellum's cells.
+
+    In order: the essay's presets at the input rate and at their rates, then the literature's.
+    """
     costs = tuple(costs)
-    rows = []
-    for variant in dict.fromkeys(each.variant for each in costs):
+    ratios = []
+    for variant in dict.fromkeys(cost.variant for cost in costs):
         for rate in ("flop_per_s", "own_flop_per_s"):
-            sums = []
-            for cells in (_CORTEX, _CEREBELLUM):
-                found = [
-                    getattr(each, rate)
-                    for each in costs
-                    if each.variant == variant and each.cell in cells
-                ]
-                sums.append(sum(each.value for each in found if each is not None))
+            cortex, cerebellum = (
+                sum(
+                    flop.value
+                    for cost in costs
+                    if cost.variant == variant and cost.cell in cells
+                    if (flop := getattr(cost, rate)) is not None
+                )
+                for cells in (_CORTEX, _CEREBELLUM)
+            )
             at = "the input `rate_hz`" if rate == "flop_per_s" else "each preset's own rate"
-            rows.append(
-                Quantity(
-                    name=f"cortex over cerebellum.{variant}.{rate}",
-                    value=sums[0] / sums[1],
-                    unit="1",
-                    source=Source(
-                        "derived",
-                        f"`{variant}` presets of {', '.join(_CORTEX)}, over those of "
-                        f"{', '.join(_CEREBELLUM)}; at {at}",
-                        "a cell without a rate of its own adds nothing there",
-                    ),
+            ratios.append(
+                derived(
+                    f"cortex over cerebellum.{variant}.{rate}",
+                    cortex / cerebellum,
+                    "1",
+                    f"`{variant}` presets of {', '.join(_CORTEX)}, over those of "
+                    f"{', '.join(_CEREBELLUM)}; at {at}",
+                    "a cell without a rate of its own adds nothing there",
                 )
             )
-    return tuple(rows)
+    return tuple(ratios)
 
 
-def cell_rows(costs: Iterable[CellCost]) -> list[dict[str, Any]]:
-    """What the table shows, as quantities."""
-    return [each.to_dict() for each in costs]
-
-
-def cell_table(costs: Iterable[CellCost], inputs: Inputs) -> Group:
-    """MAC, then FLOP/s of each cell type and variant; the caption says what the cortex comes to."""
-    costs = tuple(costs)
+def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, Section]:
+    """Returns the MAC, and the FLOP/s, of each cell type and variant; both have the same rows."""
     rate = inputs["rate_hz"].value
-    at_input, _, literature, literature_own = cortex_ratios(costs)
+    at_input, _, literature, literature_own = (ratio.value for ratio in cortex_ratios(costs))
     dendrites = PRESETS["pyramidal", "dettmers2015"].dendrites
-    macs = plain_table("MAC of one update of one cell's dendrites")
-    macs.caption = (
+    rows = [vars(cost) for cost in sorted(costs, key=lambda cost: cost.variant)]
+    names = (
+        Column("cell", lambda row: row["cell"].replace("_", " "), wrap=False),
+        Column("numbers", "variant", wrap=False),
+    )
+    macs = Section(
+        "MAC of one update of one cell's dendrites",
+        rows,
+        (
+            *names,
+            *(number(rule, f"{rule}_mac") for rule in ("essay", "direct", "executed")),
+            number("share", lambda row: f"{100 * row['dendrites_share'].value:.5g} %"),
+        ),
         "share: of the FLOP of a whole neuron, its dendrites by the essay's rule. No row without "
-        "a count of cells: Golgi cells have none that we found."
+        "a count of cells: Golgi cells have none that we found.",
     )
-    flops = plain_table("FLOP/s of all cells by the essay's rule, dendrites alone")
-    flops.caption = (
-        f"By the essay's own method the cortex, which its sum leaves out, costs "
-        f"{at_input.value:.3g} times the cerebellum (in proportion to the {dendrites} dendrites "
-        "on a cell, which are chosen: the essay gives none). With the literature's numbers it "
-        f"costs {literature.value:.3g} times the cerebellum at {rate:g}/s, and "
-        f"{literature_own.value:.2g} times at each cell's own rate, granule cells left out, which "
-        "have none."
+    flops = Section(
+        "FLOP/s of all cells by the essay's rule, dendrites alone",
+        rows,
+        (
+            *names,
+            number("cells", "cells"),
+            number(f"at {rate:g}/s", lambda row: scientific(row["flop_per_s"].value)),
+            number(
+                "own rate", lambda row: f"{row['own_rate'].value:g}/s" if row["own_rate"] else "-"
+            ),
+            number(
+                "at own rate",
+                lambda row: (
+                    scientific(row["own_flop_per_s"].value) if row["own_flop_per_s"] else "-"
+                ),
+            ),
+        ),
+        f"By the essay's own method the cortex, which its sum leaves out, costs {at_input:.3g} "
+        f"times the cerebellum (in proportion to the {dendrites} dendrites on a cell, which are "
+        "chosen: the essay gives none). With the literature's numbers it costs "
+        f"{literature:.3g} times the cerebellum at {rate:g}/s, and {literature_own:.2g} times at "
+        "each cell's own rate, granule cells left out, which have none.",
     )
-    for table, columns in (
-        (macs, ("essay", "direct", "executed", "share")),
-        (flops, ("cells", f"at {rate:g}/s", "own rate", "at own rate")),
-    ):
-        for column in ("cell", "numbers"):
-            table.add_column(column, no_wrap=True)
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
-    for each in sorted(costs, key=lambda each: each.variant):
-        name = each.cell.replace("_", " ")
-        numbers = (each.essay_mac, each.direct_mac, each.executed_mac)
-        macs.add_row(
-            name,
-            each.variant,
-            *(scientific(number.value, trim=True) for number in numbers),
-            f"{100 * each.dendrites_share.value:.5g} %",
-        )
-        own, at_own = each.own_rate, each.own_flop_per_s
-        flops.add_row(
-            name,
-            each.variant,
-            scientific(each.cells.value, trim=True),
-            scientific(each.flop_per_s.value),
-            "-" if own is None else f"{own.value:g}/s",
-            "-" if at_own is None else scientific(at_own.value),
-        )
-    return Group(macs, Text(), flops)
+    return macs, flops

@@ -1,4 +1,4 @@
-"""The estimate: a value, its spread over the inputs' ranges, and what the spread is due to."""
+"""The estimate: a value, its spread over the inputs' ranges, and the causes of the spread."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,27 +10,27 @@ import numpy as np
 from scipy import stats
 
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.quantity import Quantity, derived, plain
 from neuroconv.brain.readings import Reading, reading_of
 from neuroconv.brain.sensitivity import Sensitivity, Swing, sobol
 from neuroconv.brain.setting import as_inputs
 from neuroconv.brain.updates import flop_per_second, sampled_flop_per_second
 from neuroconv.references import Source
 
-READING = "reading"  # of a mix, the choice of reading as an input of its own
+READING = "reading"  # the choice of reading, which is an input of a mix
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What a brain computes, under one reading or a mix that the user weighed.
+    """The FLOP/s of a brain, under one reading or a weighted mix of them.
 
     Attributes:
-        inputs: what went in.
+        inputs: values, ranges and correlations.
         weights: each reading's share of the samples; one reading alone has 1.
         samples: FLOP/s of each draw, (samples,).
         draws: the inputs' draws by name, (samples,) each.
         chosen: index into `weights` of each draw's reading, (samples,).
-        seed: that the draws came from.
+        seed: of the draws.
     """
 
     inputs: Inputs
@@ -42,34 +42,34 @@ class Estimate:
 
     @property
     def reading(self) -> Reading | None:
-        """The one reading; None of a mix."""
+        """The reading; None for a mix."""
         return next(iter(self.weights)) if len(self.weights) == 1 else None
 
     @property
     def value(self) -> float | None:
         """FLOP/s with all inputs at their values, an exact integer where they are integers.
 
-        None of a mix: readings that differ by orders of magnitude have no common value.
+        None for a mix: readings that differ by orders of magnitude have no common value.
         """
         return sum(self.by_cell.values()) if self.by_cell is not None else None
 
     @cached_property
     def by_cell(self) -> Mapping[str, float] | None:
-        """`value`, cell type by cell type; None of a mix."""
+        """`value`, cell type by cell type; None for a mix."""
         if self.reading is None:
             return None
         return MappingProxyType(flop_per_second(self.reading, self.inputs.values_at_point))
 
     @cached_property
     def by_reading(self) -> Mapping[str, float]:
-        """FLOP/s of each reading by its name, with all inputs at their values."""
+        """FLOP/s of each reading by name, with all inputs at their values."""
         at_point = self.inputs.values_at_point
         return MappingProxyType(
-            {each.name: sum(flop_per_second(each, at_point).values()) for each in self.weights}
+            {row.name: sum(flop_per_second(row, at_point).values()) for row in self.weights}
         )
 
     def quantiles(self, *levels: float) -> tuple[float, ...]:
-        """FLOP/s below which these shares of the samples lie; by default 5, 50 and 95 %."""
+        """Returns FLOP/s below which shares of the samples lie; by default 5, 50 and 95 %."""
         levels = levels or (0.05, 0.5, 0.95)
         return tuple(float(q) for q in np.quantile(self.samples, levels))
 
@@ -81,10 +81,10 @@ class Estimate:
 
     @cached_property
     def sensitivities(self) -> tuple[Sensitivity, ...]:
-        """What the spread is due to, the largest total index first.
+        """Causes of the spread, the largest total index first.
 
-        The Sobol indices are those of inputs that vary independently, even where `inputs` has
-        correlations; the rank correlations are of the samples, with them.
+        The Sobol indices take the inputs as independent, even where `inputs` has correlations; the
+        rank correlations are of the samples, which have them.
         """
         mixed = self.reading is None
         names = (*self.free, *((READING,) if mixed else ()))
@@ -105,21 +105,21 @@ class Estimate:
         return tuple(sorted(rows, key=lambda row: -row.total))
 
     def _log_flop(self, names: tuple[str, ...], points: np.ndarray) -> np.ndarray:
-        """log10(FLOP/s) at probabilities (inputs, n) of the named inputs, the others at values."""
+        """Returns log10(FLOP/s) at probabilities (inputs, n) of the named inputs, others fixed."""
         n = points.shape[1]
         given = dict(zip(names, points, strict=True))
         draws = {
-            name: each.at(given[name]) if name in given else np.full(n, float(each.value))
-            for name, each in self.inputs.items()
+            name: row.at(given[name]) if name in given else np.full(n, float(row.value))
+            for name, row in self.inputs.items()
         }
         chosen = _choose(self.weights, given.get(READING, np.zeros(n)))
         return np.log10(_mixture(self.weights, chosen, draws))
 
     def swings(self) -> tuple[Swing, ...]:
-        """What each input alone moves, the widest first. For a tornado plot.
+        """Returns how far each input alone moves the estimate, the widest first, as a tornado plot.
 
         Raises:
-            ValueError: of a mix, which has no value to swing about.
+            ValueError: a mix, which has no value to swing about.
         """
         reading = self.reading
         if reading is None:
@@ -129,47 +129,41 @@ class Estimate:
         at_point = self.inputs.values_at_point
         rows = []
         for name in self.free:
-            each = self.inputs[name]
+            ends = self.inputs[name].ends
             low, high = (
-                sum(flop_per_second(reading, {**at_point, name: end}).values()) for end in each.ends
+                sum(flop_per_second(reading, {**at_point, name: end}).values()) for end in ends
             )
-            rows.append(Swing(name, each.quantity.unit, each.ends, (low, high)))
+            rows.append(Swing(name, self.inputs[name].quantity.unit, ends, (low, high)))
         return tuple(sorted(rows, key=lambda row: min(row.flop_per_s) / max(row.flop_per_s)))
 
     def to_dict(self, sensitivities: bool = True) -> dict[str, Any]:
-        """Plain data: value, quantiles and weights as quantities, and the sensitivities."""
-        names = ", ".join(f"`{each.name}`" for each in self.weights)
-        point = Source("derived", f"all inputs at their values, read as {names}")
-        spread = Source(
-            "derived", f"{len(self.samples)} draws of the inputs, seed {self.seed}, read as {names}"
-        )
-        weighed = Source("chosen", f"weights of {names}")
-
-        def record(name: str, value: float, unit: str, source: Source) -> dict[str, Any]:
-            return Quantity(name=name, value=value, unit=unit, source=source).to_dict()
-
+        """Returns value, quantiles and weights as quantities, and the sensitivities, plain."""
+        names = ", ".join(f"`{row.name}`" for row in self.weights)
+        point = f"all inputs at their values, read as {names}"
+        draws = f"{len(self.samples)} draws of the inputs, seed {self.seed}, read as {names}"
+        weights = Source("chosen", f"weights of {names}")
         levels = (0.05, 0.25, 0.5, 0.75, 0.95)
-        rows = {
+        rows: dict[str, Any] = {
             "reading": self.reading.name if self.reading else "mix",
             "value": None
             if self.value is None
-            else record("estimate", self.value, "FLOP/s", point),
+            else derived("estimate", self.value, "FLOP/s", point),
             "by_cell": [
-                record(f"{cell}.estimate", value, "FLOP/s", point)
+                derived(f"{cell}.estimate", value, "FLOP/s", point)
                 for cell, value in (self.by_cell or {}).items()
             ],
             "weights": [
-                record(f"{each.name}.weight", weight, "1", weighed)
-                for each, weight in self.weights.items()
+                Quantity(name=f"{row.name}.weight", value=weight, unit="1", source=weights)
+                for row, weight in self.weights.items()
             ],
             "quantiles": [
-                record(f"quantile {level:.0%}", value, "FLOP/s", spread)
+                derived(f"quantile {level:.0%}", value, "FLOP/s", draws)
                 for level, value in zip(levels, self.quantiles(*levels), strict=True)
             ],
         }
         if sensitivities:
-            rows["sensitivities"] = [each.to_dict() for each in self.sensitivities]
-        return rows
+            rows["sensitivities"] = [row.to_dict() for row in self.sensitivities]
+        return {name: plain(value) for name, value in rows.items()}
 
 
 def estimate_brain(
@@ -184,10 +178,10 @@ def estimate_brain(
 
     Args:
         inputs: None for the essay's in their default ranges; {name: value or (low, high)} to set
-            some; or `Inputs`, as `read_inputs` makes them of a file.
-        reading: a name of `READINGS` (default "essay"), or a `Reading` of your own.
+            some; or `Inputs`, as `read_inputs` returns them.
+        reading: a name of `READINGS` (default "essay"), or another `Reading`.
         weights: {reading: weight} instead: a mix, in which each draw of the inputs is read in one
-            way. Readings are never mixed unasked.
+            way.
         samples: draws of the inputs, at least 2.
         seed: of the draws. The same arguments give the same estimate.
 
@@ -209,7 +203,7 @@ def estimate_brain(
 
 
 def _shares(weights: Mapping[Any, float]) -> Mapping[Reading, float]:
-    """Weights above zero, made to sum to one."""
+    """Returns the weights above zero, normalised to a sum of one."""
     for name, weight in weights.items():
         if isinstance(weight, bool) or not 0 <= weight < float("inf"):
             title = name.name if isinstance(name, Reading) else name
@@ -223,7 +217,7 @@ def _shares(weights: Mapping[Any, float]) -> Mapping[Reading, float]:
 
 
 def _choose(weights: Mapping[Reading, float], probability: np.ndarray) -> np.ndarray:
-    """The reading of each probability, as an index into `weights`."""
+    """Returns the reading of each probability, as an index into `weights`."""
     edges = np.cumsum(list(weights.values()))[:-1]
     return np.searchsorted(edges, probability, side="right")
 
@@ -233,9 +227,9 @@ def _mixture(
 ) -> np.ndarray:
     flops = np.empty(chosen.shape)
     for i, reading in enumerate(weights):
-        here = chosen == i
-        if here.any():
-            flops[here] = sampled_flop_per_second(
-                reading, {name: draws[name][here] for name in draws}
+        rows = chosen == i
+        if rows.any():
+            flops[rows] = sampled_flop_per_second(
+                reading, {name: draws[name][rows] for name in draws}
             )
     return flops

@@ -1,4 +1,4 @@
-"""The report's first lines: what the essay's reading comes to, and what it rests on."""
+"""The report's first lines: the essay's reading, and what it rests on."""
 
 from dataclasses import replace
 
@@ -6,18 +6,17 @@ import numpy as np
 from rich.text import Text
 
 from neuroconv.brain.estimate import Estimate
-from neuroconv.brain.grid import what_ran
+from neuroconv.brain.grid import algorithm_of
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.quantity import Quantity, scientific
+from neuroconv.brain.quantity import Quantity, derived, scientific
 from neuroconv.brain.readings import READINGS, Reading
 from neuroconv.brain.updates import flop_per_second
-from neuroconv.references import Source
 
 
 def headline(inputs: Inputs) -> tuple[Quantity, ...]:
-    """What the dendritic non-linearity is worth, like for like too, and what the FFT saves.
+    """Returns the worth of the dendritic non-linearity, also like for like, and the FFT's saving.
 
-    Of the Purkinje cells, with all inputs at their values: ratios of FLOP/s.
+    They are ratios of the Purkinje cells' FLOP/s, with all inputs at their values.
     """
     at_point = inputs.values_at_point
 
@@ -25,10 +24,11 @@ def headline(inputs: Inputs) -> tuple[Quantity, ...]:
         return flop_per_second(reading, at_point)["purkinje"]
 
     essay, linear = purkinje(READINGS["essay"]), purkinje(READINGS["linear_collapse"])
+    worth = "worth of the dendritic non-linearity"
     ratios = (
-        ("worth of the dendritic non-linearity", essay / linear, "`essay` / `linear_collapse`"),
+        (worth, essay / linear, "`essay` / `linear_collapse`"),
         (
-            "worth of the dendritic non-linearity for one step",
+            f"{worth} for one step",
             purkinje(READINGS["one_step"]) / linear,
             "`one_step` / `linear_collapse`",
         ),
@@ -38,32 +38,29 @@ def headline(inputs: Inputs) -> tuple[Quantity, ...]:
             "`essay` / `executed`",
         ),
         (
-            "worth of the dendritic non-linearity for one step, by the algorithm that runs",
+            f"{worth} for one step, by the algorithm that runs",
             purkinje(replace(READINGS["executed"], steps="last")) / linear,
             "`executed`, of its one new step, / `linear_collapse`",
         ),
     )
     return tuple(
-        Quantity(
-            name=name, value=value, unit="1", source=Source("derived", f"{how}, Purkinje cells")
-        )
-        for name, value, how in ratios
+        derived(name, value, "1", f"{basis}, Purkinje cells") for name, value, basis in ratios
     )
 
 
 def headline_text(estimate: Estimate) -> Text:
-    """The first lines: the essay's reading and what it rests on; the estimate's interval."""
+    """Returns the first lines: the essay's reading and its basis; the estimate's interval."""
     inputs = estimate.inputs
     at_point = inputs.values_at_point
-    worth, one_step, saving, one_step_by_it = (each.value for each in headline(inputs))
+    worth, one_step, saving, one_step_executed = (ratio.value for ratio in headline(inputs))
     essay = flop_per_second(READINGS["essay"], at_point)
     linear = flop_per_second(READINGS["linear_collapse"], at_point)["purkinje"]
     terms = int(at_point["purkinje.synapses"] * at_point["time_steps"])
-    runs = what_ran("purkinje", inputs)
+    algorithm = algorithm_of("purkinje", inputs)
     model = (
         " (2.5 n log2 n FLOP for a transform of n real points, and the products of the "
-        "spectra; filters transformed anew at each update)"
-        if "Fourier" in runs
+        "spectra; filters transformed again at each update)"
+        if "Fourier" in algorithm
         else ""
     )
     steps = int(at_point["time_steps"])
@@ -74,28 +71,27 @@ def headline_text(estimate: Estimate) -> Text:
         (f"Its whole case is the dendritic non-linearity: x {worth:,.0f}.", "bold"),
         " Were dendrites linear up to the soma, filter and sum of a Purkinje cell would be one "
         f"dot product of {terms:,} terms, and all Purkinje cells {scientific(linear)} FLOP/s. "
-        f"Of the factor, {worth / one_step:,.3g} comes of computing all {steps} steps anew; for "
+        f"Of the factor, {worth / one_step:,.3g} comes from recomputing all {steps} steps; for "
         f"one step from each, the non-linearity is worth x {one_step:,.0f}.\n",
         (f"The same output costs 1/{saving:,.0f}", "bold"),
-        f" of the Purkinje cells' FLOP by {runs}{model}. Computed so, the non-linearity is worth "
-        f"x {one_step_by_it:,.3g} for one step.\n",
+        f" of the Purkinje cells' FLOP by {algorithm}{model}. Computed so, the non-linearity is "
+        f"worth x {one_step_executed:,.3g} for one step.\n",
     )
+    low, middle, high = (scientific(level, 2) for level in estimate.quantiles())
     if estimate.value is not None and estimate.reading is not None:
         above = int(np.sum(estimate.samples >= estimate.value))
-        ranges = (inputs[name] for name in estimate.free)
-        at_top = sum(each.high is not None and each.value == each.high.value for each in ranges)
-        low, middle, high = estimate.quantiles()
+        ranges = [inputs[name] for name in estimate.free]
+        at_top = sum(row.high is not None and row.value == row.high.value for row in ranges)
         text.append(
-            f"Over the inputs' ranges, read as {estimate.reading.name}: {scientific(low, 2)} to "
-            f"{scientific(high, 2)} (90 %), median {scientific(middle, 2)}; {above:,} of "
-            f"{len(estimate.samples):,} draws reach the value {scientific(estimate.value)}, "
-            f"which takes the upper end of {at_top} of the {len(estimate.free)} ranges.\n"
+            f"Over the inputs' ranges, read as {estimate.reading.name}: {low} to {high} (90 %), "
+            f"median {middle}; {above:,} of {len(estimate.samples):,} draws reach the value "
+            f"{scientific(estimate.value)}, which takes the upper end of {at_top} of the "
+            f"{len(ranges)} ranges.\n"
         )
     else:
-        mix = ", ".join(f"{each.name} {share:.3g}" for each, share in estimate.weights.items())
-        low, middle, high = estimate.quantiles()
+        mix = ", ".join(f"{row.name} {share:.3g}" for row, share in estimate.weights.items())
         text.append(
-            f"Mixed as asked for ({mix}): {scientific(low, 2)} to {scientific(high, 2)} (90 %), "
-            f"median {scientific(middle, 2)}; readings differ in kind, and the weights are yours.\n"
+            f"Mixed with your weights ({mix}): {low} to {high} (90 %), median {middle}; readings "
+            "differ in kind, and no weights are right by themselves.\n"
         )
     return text

@@ -1,12 +1,10 @@
 """A number of the brain report: never without its unit and its source."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from neuroconv.references import Source
 
@@ -22,7 +20,7 @@ class Quantity:
         source: where it comes from.
 
     Raises:
-        ValueError: no name, no unit, or a value that is no finite number.
+        ValueError: no name, no unit, or a value that is not a finite number.
     """
 
     name: str
@@ -46,7 +44,7 @@ class Quantity:
         return scientific(self.value, trim=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: name, value, unit, source and the addresses that the source leads to."""
+        """Returns name, value, unit, source and the addresses that the source leads to."""
         return {
             "name": self.name,
             "value": self.value,
@@ -56,58 +54,31 @@ class Quantity:
         }
 
 
+def derived(name: str, value: float, unit: str, basis: str, note: str = "") -> Quantity:
+    """Returns a number that follows from others, which `basis` names."""
+    return Quantity(name=name, value=value, unit=unit, source=Source("derived", basis, note))
+
+
+def plain(data: Any) -> Any:
+    """Returns data as JSON has it: quantities, sources, dataclasses and mappings written out."""
+    if isinstance(data, Quantity):
+        return data.to_dict()
+    if isinstance(data, Source):
+        return str(data)
+    if dataclasses.is_dataclass(data):
+        data = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
+    if isinstance(data, Mapping):
+        return {key: plain(value) for key, value in data.items()}
+    return [plain(value) for value in data] if isinstance(data, list | tuple) else data
+
+
 def whole(value: float) -> float:
-    """An integral float as an int, which stays exact at any size."""
+    """Returns an integral float as an int, which stays exact at any size."""
     return int(value) if float(value).is_integer() else value
 
 
-def derived(name: str, value: float, unit: str, how: str, note: str = "") -> Quantity:
-    """A number that follows from others, which `how` names."""
-    return Quantity(name=name, value=value, unit=unit, source=Source("derived", how, note))
-
-
-# Units that a key may end in instead: "measured_s", "year".
-_KEY_UNITS = (
-    *("year", "hz", "s", "ms", "j", "pj", "w", "flop", "mac", "bytes", "share"),
-    *("flop_per_s", "mac_per_s"),
-)
-
-
-def bare_numbers(data: Any, place: str = "") -> list[str]:
-    """Places of the numbers in plain data that lack a unit or a source; of a good report, none.
-
-    A number is dressed as the `value` of a record that also has a name, a unit and a source, or
-    under a key that is or ends in a unit ("latency_s", "year") beside a key "source".
-    """
-    if isinstance(data, Mapping):
-        record = all(_text(data.get(key)) for key in ("name", "unit", "source"))
-        bare = []
-        for key, each in data.items():
-            dressed = (record and key == "value") or (
-                _text(data.get("source")) and _names_unit(str(key))
-            )
-            if not (dressed and _is_number(each)):
-                bare += bare_numbers(each, f"{place}.{key}" if place else str(key))
-        return bare
-    if isinstance(data, list | tuple):
-        return [bare for i, each in enumerate(data) for bare in bare_numbers(each, f"{place}[{i}]")]
-    return [f"{place} = {data!r}"] if _is_number(data) else []
-
-
-def _is_number(data: Any) -> bool:
-    return isinstance(data, int | float) and not isinstance(data, bool)
-
-
-def _text(data: Any) -> bool:
-    return isinstance(data, str) and bool(data.strip())
-
-
-def _names_unit(key: str) -> bool:
-    return any(key == unit or key.endswith(f"_{unit}") for unit in _KEY_UNITS)
-
-
 def scientific(value: float, digits: int = 4, trim: bool = False) -> str:
-    """A number as tables show it: 1.075e21, 400, 2.4. Trimmed, 1.000e21 is 1e21."""
+    """Formats a number for a table: 1.075e21, 400, 2.4. Trimmed, 1.000e21 is 1e21."""
     if value == 0 or 1e-3 <= abs(value) < 10**6:
         return f"{value:,.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
@@ -116,15 +87,37 @@ def scientific(value: float, digits: int = 4, trim: bool = False) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def plain_table(title: str, caption: str | None = None, apart: bool = False) -> Table:
-    """A table as the brain report has them, without columns; `apart` puts lines between rows."""
-    return Table(
-        title=title,
-        caption=caption,
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        caption_justify="left",
-        title_justify="left",
-        leading=1 if apart else 0,
-    )
+# Units in which a key may end instead of standing beside it: "measured_s", "year".
+_KEY_UNITS = (
+    *("year", "hz", "s", "ms", "j", "pj", "w", "flop", "mac", "bytes", "share"),
+    *("flop_per_s", "mac_per_s"),
+)
+
+
+def bare_numbers(data: Any, position: str = "") -> list[str]:
+    """Finds the numbers in plain data that lack a unit or a source; a good report has none.
+
+    A number has both as the `value` of a record with a name, a unit and a source, or under a key
+    that is or ends in a unit ("latency_s", "year") beside a key "source".
+    """
+    if isinstance(data, Mapping):
+        record = all(_is_text(data.get(key)) for key in ("name", "unit", "source"))
+        bare = []
+        for key, value in data.items():
+            unit = any(key == unit or str(key).endswith(f"_{unit}") for unit in _KEY_UNITS)
+            sourced = (record and key == "value") or (_is_text(data.get("source")) and unit)
+            if not (sourced and _is_number(value)):
+                bare += bare_numbers(value, f"{position}.{key}" if position else str(key))
+        return bare
+    if isinstance(data, list | tuple):
+        rows = (bare_numbers(row, f"{position}[{i}]") for i, row in enumerate(data))
+        return [bare for row in rows for bare in row]
+    return [f"{position} = {data!r}"] if _is_number(data) else []
+
+
+def _is_number(data: Any) -> bool:
+    return isinstance(data, int | float) and not isinstance(data, bool)
+
+
+def _is_text(data: Any) -> bool:
+    return isinstance(data, str) and bool(data.strip())

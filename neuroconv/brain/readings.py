@@ -98,9 +98,7 @@ READINGS = _readings(
         granule_filter="purkinje",
     ),
     Reading(
-        name="whole_neuron",
-        title="the essay's, and all other stages of the neuron",
-        scope="neuron",
+        name="whole_neuron", title="the essay's, and all other stages of the neuron", scope="neuron"
     ),
     Reading(
         name="with_cortex",
@@ -109,10 +107,7 @@ READINGS = _readings(
     ),
     Reading(name="one_step", title="one new step at each spike", steps="last"),
     Reading(
-        name="one_step_per_frame",
-        title="one new step at each frame",
-        steps="last",
-        clock="frame",
+        name="one_step_per_frame", title="one new step at each frame", steps="last", clock="frame"
     ),
     Reading(
         name="valid", title="full overlaps only, all steps", padding="valid", algorithm="direct"

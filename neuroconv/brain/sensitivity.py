@@ -1,4 +1,4 @@
-"""What a spread is due to: Sobol indices, and what one input alone moves."""
+"""Causes of a spread: Sobol indices, and how far one input alone moves the estimate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.quantity import Quantity
-from neuroconv.references import Source
+from neuroconv.brain.quantity import derived
 
 _FEWEST, _POINTS = 64, 1_024  # powers of two
 _RESAMPLES = 200
@@ -18,17 +17,17 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much of the spread is due to one input. The spread is the variance of log10(FLOP/s).
+    """Share of one input in the spread, the variance of log10(FLOP/s).
 
     Attributes:
         name: the input's, or "reading" in a mix.
         first: first-order Sobol index: the share that vanishes when this input is known.
         first_interval: its 95 % interval, by SciPy's bootstrap. It takes the points of a Sobol
-            sequence for independent draws, and is far wider than the error of so even a sequence.
+            sequence for independent draws, and is far wider than the error of an even sequence.
         total: total Sobol index: the share that remains when all the others are known.
         total_interval: its 95 % interval.
         rank_correlation: Spearman's, of the input's draws with the FLOP/s; of correlated inputs
-            it holds what they share. None of a reading, which has no order, and of equal draws.
+            it holds what they share. None for a reading, which has no order, and for equal draws.
     """
 
     name: str
@@ -39,28 +38,24 @@ class Sensitivity:
     rank_correlation: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: each number as a quantity."""
-
-        def share(what: str, value: float, how: str) -> dict[str, Any]:
-            source = Source("derived", f"{how} of `{self.name}`")
-            name = f"{self.name}.{what}"
-            return Quantity(name=name, value=value, unit="1", source=source).to_dict()
-
+        """Returns the numbers as quantities, plain."""
         sobol = "Sobol index of log10(FLOP/s), inputs taken as independent,"
-        boot = f"{_LEVEL:.0%} bootstrap interval of the Sobol index"
-        rank = "Spearman's rank correlation of the draws"
-        known = self.rank_correlation is not None
-        return {
-            "input": self.name,
-            "first": share("first", self.first, f"first-order {sobol}"),
-            "first_low": share("first_low", self.first_interval[0], boot),
-            "first_high": share("first_high", self.first_interval[1], boot),
-            "total": share("total", self.total, f"total {sobol}"),
-            "total_low": share("total_low", self.total_interval[0], boot),
-            "total_high": share("total_high", self.total_interval[1], boot),
-            "rank_correlation": share("rank_correlation", self.rank_correlation or 0.0, rank)
-            if known
-            else None,
+        interval = f"{_LEVEL:.0%} bootstrap interval of the Sobol index"
+        (first_low, first_high), (total_low, total_high) = self.first_interval, self.total_interval
+        shares = (
+            ("first", self.first, f"first-order {sobol}"),
+            ("first_low", first_low, interval),
+            ("first_high", first_high, interval),
+            ("total", self.total, f"total {sobol}"),
+            ("total_low", total_low, interval),
+            ("total_high", total_high, interval),
+            ("rank_correlation", self.rank_correlation, "Spearman's rank correlation of the draws"),
+        )
+        return {"input": self.name} | {
+            name: None
+            if value is None
+            else derived(f"{self.name}.{name}", value, "1", f"{basis} of `{self.name}`").to_dict()
+            for name, value, basis in shares
         }
 
 
@@ -82,33 +77,31 @@ class Swing:
     flop_per_s: Interval
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: the ends, and the FLOP/s at each, as quantities."""
-        source = Source("derived", f"`{self.name}` at an end of its range, others at their values")
-
-        def record(end: str, value: float, unit: str) -> dict[str, Any]:
-            name = f"{self.name}.{end}"
-            return Quantity(name=name, value=value, unit=unit, source=source).to_dict()
-
-        return {
-            "input": self.name,
-            "low": record("low", self.ends[0], self.unit),
-            "high": record("high", self.ends[1], self.unit),
-            "flop_per_s_at_low": record("flop_per_s_at_low", self.flop_per_s[0], "FLOP/s"),
-            "flop_per_s_at_high": record("flop_per_s_at_high", self.flop_per_s[1], "FLOP/s"),
+        """Returns the ends, and the FLOP/s at each, as quantities, plain."""
+        basis = f"`{self.name}` at an end of its range, others at their values"
+        ends = (
+            ("low", self.ends[0], self.unit),
+            ("high", self.ends[1], self.unit),
+            ("flop_per_s_at_low", self.flop_per_s[0], "FLOP/s"),
+            ("flop_per_s_at_high", self.flop_per_s[1], "FLOP/s"),
+        )
+        return {"input": self.name} | {
+            name: derived(f"{self.name}.{name}", value, unit, basis).to_dict()
+            for name, value, unit in ends
         }
 
 
 def sobol(
     function: Callable[[np.ndarray], np.ndarray], *, inputs: int, points: int, seed: int
 ) -> list[tuple[float, Interval, float, Interval]]:
-    """First-order and total Sobol indices by SciPy, each with a 95 % bootstrap interval.
+    """Returns first-order and total Sobol indices by SciPy, each with a 95 % bootstrap interval.
 
     The interval overstates the error: see `Sensitivity`.
 
     Args:
-        function: from probabilities (inputs, n), each uniform on its own, to values (n,).
-        inputs: how many.
-        points: n, cut to a power of two, 64 to 1,024; the function is asked (inputs + 2) times.
+        function: from independent probabilities (inputs, n) to values (n,).
+        inputs: number of inputs.
+        points: n, cut to a power of two, 64 to 1,024; the function is called (inputs + 2) times.
         seed: of the points and of the bootstrap.
 
     Returns:
@@ -125,7 +118,7 @@ def sobol(
         # All of the spread is one input's, or there is none; SciPy takes neither.
         share = float(np.ptp(np.stack([f_a, f_b])) > 0)
         return [(share, (share, share), share, (share, share))] * inputs
-    f_ab = np.stack([function(each) for each in exchanged])[:, None]
+    f_ab = np.stack([function(points_ab) for points_ab in exchanged])[:, None]
 
     # SciPy's own interval of the indices takes no seed, so they are resampled here.
     def indices(index: np.ndarray) -> np.ndarray:
@@ -133,7 +126,7 @@ def sobol(
         result = stats.sobol_indices(func=parts, n=n)
         return np.stack([result.first_order.reshape(-1), result.total_order.reshape(-1)])
 
-    found = indices(np.arange(n))
+    estimate = indices(np.arange(n))
     interval = stats.bootstrap(
         (np.arange(n),),
         indices,
@@ -143,13 +136,11 @@ def sobol(
         vectorized=False,
         rng=rng,
     ).confidence_interval
-    low, high = interval.low, interval.high
+    # (first or total, value or end, inputs)
+    shares = np.stack([estimate, interval.low, interval.high], axis=1)
     return [
-        (
-            float(found[0, i]),
-            (float(low[0, i]), float(high[0, i])),
-            float(found[1, i]),
-            (float(low[1, i]), float(high[1, i])),
+        (first, (first_low, first_high), total, (total_low, total_high))
+        for (first, first_low, first_high), (total, total_low, total_high) in (
+            shares[..., i].tolist() for i in range(inputs)
         )
-        for i in range(inputs)
     ]

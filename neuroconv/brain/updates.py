@@ -1,7 +1,7 @@
-"""What one update of a neuron costs, and so what a brain costs a second.
+"""The cost of one update of a neuron, and so of a brain in a second.
 
-FLOP/s = sum over cell types of cells x updates per second x FLOP of one update. What an update
-costs is asked of the modules themselves, which state it from sizes alone (`closed_form`).
+FLOP/s = sum over cell types of cells x updates per second x FLOP of one update. The modules
+themselves state the cost of an update, from sizes alone (`closed_form`).
 """
 
 import math
@@ -16,15 +16,14 @@ from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import Mode
 from neuroconv.layers.dendrite import DendriticConv
-from neuroconv.layers.synapse import DenseSynapses
 from neuroconv.neurons import CELL_CLASSES
 
-_AXONS = 1_000  # that a whole neuron listens to: sparse wiring costs the same for any number
+_AXONS = 1_000  # inputs of a whole neuron: sparse wiring costs the same for any number
 _CACHED = 1 << 18
 
 
 class Sizes(NamedTuple):
-    """What a dendritic tree is as a sheet and a filter, which spans all its dendrites."""
+    """Sizes of a dendritic tree: its sheet, and a filter that spans all its dendrites."""
 
     synapses: int
     dendrites: int
@@ -33,7 +32,7 @@ class Sizes(NamedTuple):
 
     @property
     def sheet_shape(self) -> tuple[int, int]:
-        """(sites, dendrites): as few sites on a dendrite as hold the synapses."""
+        """(sites, dendrites), with the fewest sites on a dendrite that hold the synapses."""
         return math.ceil(self.synapses / self.dendrites), self.dendrites
 
     @property
@@ -41,7 +40,7 @@ class Sizes(NamedTuple):
         return self.branches, self.dendrites, self.time_steps
 
     def check(self, cell: str) -> "Sizes":
-        """Raises ValueError for a filter that is longer than a dendrite."""
+        """Returns the sizes; raises ValueError for a filter that is longer than a dendrite."""
         if self.branches > self.sheet_shape[0]:
             raise ValueError(
                 f"{cell}.branches={self.branches} is more than the {self.sheet_shape[0]} sites "
@@ -52,12 +51,12 @@ class Sizes(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one update of one cell costs.
+    """The cost of one update of one cell.
 
     Attributes:
         mac: multiply-adds.
-        flop: FLOP that are no multiply-adds; of a whole neuron alone.
-        ran: what most multiply-adds were of: "convolution", "fft", "matmul"; "" of the essay's.
+        flop: FLOP that are no multiply-adds; only for a whole neuron.
+        ran: algorithm of most multiply-adds: "convolution", "fft", "matmul"; "" for the essay's.
     """
 
     mac: int
@@ -66,13 +65,13 @@ class Update(NamedTuple):
 
 
 def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None = None) -> Update:
-    """What one update of one cell costs, as its modules state it.
+    """Returns the cost of one update of one cell, as its modules state it.
 
     Args:
         reading: what is counted.
         cell: "purkinje", "granule" or "pyramidal".
         sizes: of its dendritic tree.
-        through: of another tree, whose filter the inputs are taken through.
+        through: sizes of another tree, whose filter the inputs pass through.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -81,8 +80,8 @@ def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None
     if through is not None:
         through.check("purkinje")
     if reading.algorithm == "linear":
-        terms = sizes.synapses * sizes.time_steps
-        return Update(_dot_product(terms, _outputs(reading, sizes)), ran="matmul")
+        outputs = sizes.time_steps if reading.steps == "window" else 1
+        return Update(sizes.synapses * sizes.time_steps * outputs, ran="matmul")
     if reading.scope == "dendrites":
         tree = sizes if through is None else through
         costs = _tree_costs(tree, sizes.synapses, reading.padding)
@@ -101,7 +100,7 @@ def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None
 
 
 def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Update:
-    """What one update of one cell costs, the inputs at these values.
+    """Returns the cost of one update of one cell, the inputs at these values.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -111,40 +110,40 @@ def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Updat
 
 
 def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, float]:
-    """FLOP/s of each cell type, the inputs at these values. Integers give an exact integer.
+    """Returns the FLOP/s of each cell type; inputs that are integers give an exact integer.
 
     Raises:
         ValueError: sizes that do not fit together.
     """
-    clock, account = values[reading.clock_input], values["flop_per_mac"]
+    clock, flop_per_mac = values[reading.clock_input], values["flop_per_mac"]
     result = {}
     for cell in reading.cells:
         cost = update_of(reading, cell, values)
-        result[cell] = values[f"{cell}.cells"] * clock * (account * cost.mac + cost.flop)
+        result[cell] = values[f"{cell}.cells"] * clock * (flop_per_mac * cost.mac + cost.flop)
     return result
 
 
 def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -> np.ndarray:
-    """FLOP/s of all cells together for each draw of the inputs, (samples,).
+    """Returns the FLOP/s of all cells together for each draw of the inputs, (samples,).
 
     Raises:
         ValueError: sizes that do not fit together.
     """
-    clock, account = draws[reading.clock_input], draws["flop_per_mac"]
+    clock, flop_per_mac = draws[reading.clock_input], draws["flop_per_mac"]
     total = np.zeros_like(clock)
     for cell in reading.cells:
-        named = [f"{cell}.{what}" for what in SIZES] + ["time_steps"]
+        names = [f"{cell}.{what}" for what in SIZES] + ["time_steps"]
         if _borrows(reading, cell):
-            named += [f"purkinje.{what}" for what in SIZES]
-        table = np.stack([draws[name] for name in named])
-        kinds, place = np.unique(table, axis=1, return_inverse=True)
+            names += [f"purkinje.{what}" for what in SIZES]
+        # Equal trees are counted once.
+        sizes = np.stack([draws[name] for name in names])
+        kinds, kind = np.unique(sizes, axis=1, return_inverse=True)
         mac, flop = np.empty(kinds.shape[1]), np.empty(kinds.shape[1])
         for i, column in enumerate(kinds.T.tolist()):
-            values = dict(zip(named, column, strict=True))
-            cost = update_of(reading, cell, values)
+            cost = update_of(reading, cell, dict(zip(names, column, strict=True)))
             mac[i], flop[i] = cost.mac, cost.flop
-        place = place.reshape(-1)
-        total += draws[f"{cell}.cells"] * clock * (account * mac[place] + flop[place])
+        kind = kind.reshape(-1)
+        total += draws[f"{cell}.cells"] * clock * (flop_per_mac * mac[kind] + flop[kind])
     return total
 
 
@@ -156,10 +155,6 @@ def _sizes(cell: str, values: Mapping[str, float]) -> Sizes:
 
 def _borrows(reading: Reading, cell: str) -> bool:
     return cell == "granule" and reading.granule_filter == "purkinje"
-
-
-def _outputs(reading: Reading, sizes: Sizes) -> int:
-    return sizes.time_steps if reading.steps == "window" else 1
 
 
 def _column(cost: Cost, algorithm: str) -> int:
@@ -178,8 +173,11 @@ def _ran(cost: Cost, algorithm: str) -> str:
 def _tree_costs(
     tree: Sizes, synapses: int, padding: Mode
 ) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
-    """Of a window, and of the one new step of a stream, as `Population.closed_form` states it: a
-    Fourier transform reads the lingering steps once more for it."""
+    """Returns the costs of a window, and of the one new step of a stream.
+
+    They are those of `Population.closed_form`: a Fourier transform reads the remembered steps once
+    more for the new one.
+    """
     with torch.device("meta"):
         layer = DendriticConv(1, tree.sheet_shape, tree.filter_shape, padding, bias=False)
     sheet = torch.Size((1, 1, tree.time_steps, *tree.sheet_shape))
@@ -190,10 +188,10 @@ def _tree_costs(
 def _neuron_costs(
     cell: str, sizes: Sizes, padding: Mode
 ) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
-    """All stages of a window, and of the one new step of a stream."""
+    """Returns the costs of all stages: of a window, and of the one new step of a stream."""
     with torch.device("meta"):
         neuron = CELL_CLASSES[cell](
-            _AXONS + sizes.dendrites,  # a granule cell's dendrites listen to an axon each
+            _AXONS + sizes.dendrites,  # each dendrite of a granule cell has one axon
             1,
             sheet_shape=sizes.sheet_shape,
             filter_shape=sizes.filter_shape,
@@ -203,12 +201,3 @@ def _neuron_costs(
     shape: Any = (1, neuron.in_features)
     window = neuron.closed_form(torch.Size((*shape, sizes.time_steps)))
     return window, neuron.closed_form(torch.Size((*shape, 1)), resumed=True)
-
-
-@lru_cache(_CACHED)
-def _dot_product(terms: int, outputs: int) -> int:
-    """Multiply-adds of one linear neuron: a synapse that listens to all terms."""
-    with torch.device("meta"):
-        neuron = DenseSynapses(terms, 1, (1, 1))
-    (cost,) = neuron.closed_form(torch.Size((1, terms, outputs)))
-    return cost.macs["matmul"]

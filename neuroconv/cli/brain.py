@@ -16,7 +16,7 @@ from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.machine.learning import learning_share
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.tables import SECTIONS
+from neuroconv.brain.report import SECTIONS
 from neuroconv.cli.options import FileOption, check_output, check_picture, print_line, track
 from neuroconv.zoo import create_model
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from neuroconv.brain.growth.records import HPCG_RECORDS
-from neuroconv.brain.growth.trends import TRENDS, Trend
+from neuroconv.brain.growth.records import hpcg_records
+from neuroconv.brain.growth.trends import Trend, trends
 from neuroconv.brain.quantity import scientific
 from neuroconv.report.style import COLOURS, INK, STROKES, plain
 
@@ -57,7 +57,7 @@ def plot_trends(
     main = figure.add_subplot(grid[0, columns - 1])
     main.set(xlim=(FIRST_YEAR, LAST_YEAR), ylim=(low, high), yscale="log")
     _decades(main)
-    for trend, colour, stroke in zip(TRENDS, COLOURS, STROKES, strict=False):
+    for trend, colour, stroke in zip(trends(), COLOURS, STROKES, strict=False):
         _line(main, trend, colour, stroke)
     _built(main)
     main.set_xlabel("year")
@@ -75,7 +75,7 @@ def plot_trends(
     figure.draw_without_rendering()
     # Names follow the slopes of lines, which another layout would change.
     figure.set_layout_engine("none")
-    for trend, share in zip(TRENDS, _NAME_AT, strict=True):
+    for trend, share in zip(trends(), _NAME_AT, strict=True):
         _name_line(main, trend, share)
     return figure
 
@@ -115,15 +115,15 @@ def _line(axes: Axes, trend: Trend, colour: str, stroke: Any) -> None:
 
 def _built(axes: Axes) -> None:
     """Machines that were built: the HPCG record as steps, other facts as squares."""
-    years = [record.year.value for record in HPCG_RECORDS]
+    years = [record.year.value for record in hpcg_records()]
     axes.step(
-        years, [record.hpcg.value for record in HPCG_RECORDS],
+        years, [record.hpcg.value for record in hpcg_records()],
         where="post", color=INK, linewidth=1.6, marker="o", markersize=4, gid="HPCG record",
         zorder=4,
     )  # fmt: skip
-    jump = HPCG_RECORDS[2]
+    jump = hpcg_records()[2]
     _call(axes, "HPCG\nrecord", jump.year.value, jump.hpcg.value)
-    for machine, year, peak in TRENDS[-1].facts:
+    for machine, year, peak in trends()[-1].machines:
         axes.plot(year.value, peak.value, "s", color=INK, markersize=6, zorder=4)
         _call(axes, machine, year.value, peak.value)
 
@@ -215,7 +215,7 @@ def _zoom(axes: Axes) -> None:
     axes.set(xlim=ZOOM_YEARS, ylim=(2e14, 2e17), yscale="log", xlabel="year")
     axes.set_ylabel("FLOP/s")
     _decades(axes)
-    for trend, colour, stroke in zip(TRENDS[:-2], COLOURS, STROKES, strict=False):
+    for trend, colour, stroke in zip(trends()[:-2], COLOURS, STROKES, strict=False):
         end = min(last, trend.year_of(2e17))
         span = np.array([trend.start_year.value, end])
         axes.plot(
@@ -229,12 +229,12 @@ def _zoom(axes: Axes) -> None:
             fontsize=9, fontweight="bold", ha="left" if right else "right",
             va="center" if right else "top", annotation_clip=False,
         )  # fmt: skip
-    years = [record.year.value for record in HPCG_RECORDS]
-    results = [record.hpcg.value for record in HPCG_RECORDS]
+    years = [record.year.value for record in hpcg_records()]
+    results = [record.hpcg.value for record in hpcg_records()]
     axes.step(
         years, results, where="post", color=INK, linewidth=1.6, marker="o", markersize=6, zorder=4
     )
-    for number, record in enumerate(HPCG_RECORDS):
+    for number, record in enumerate(hpcg_records()):
         offset, ha, va = _beside(number, years, results)
         axes.annotate(
             f"{record.machine}\n{record.hpcg.value / 1e15:.3g} PFLOP/s",

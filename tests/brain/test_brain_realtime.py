@@ -1,17 +1,15 @@
 """Real time: the arithmetic by hand on made-up times, and tiny cells that are really timed."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from neuroconv.brain import bare_numbers, read_inputs
-from neuroconv.brain.growth.forecast import share_claim
+from neuroconv.brain.growth.sections import share_claim
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.machine import realtime as rt
 from neuroconv.brain.machine import running
@@ -19,13 +17,14 @@ from neuroconv.brain.machine.cell_times import cell_time, reading_time
 from neuroconv.brain.machine.learning import learning_share
 from neuroconv.brain.machine.machine_power import PowerMeter
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
-from neuroconv.brain.machine.realtime_tables import realtime_rows, realtime_table
 from neuroconv.brain.machine.running import Run, Timed, run_of
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.machine.sections import realtime_sections
+from neuroconv.brain.quantity import Quantity, plain
 from neuroconv.brain.readings import READINGS, Reading
 from neuroconv.cli import main
 from neuroconv.flops import Peak, Timing
 from neuroconv.references import Source
+from tests.brain.printing import printed
 
 SMALL = (
     "purkinje.synapses=60", "purkinje.dendrites=6", "purkinje.branches=3",
@@ -110,10 +109,7 @@ def test_every_reading_is_measured_and_no_number_is_bare(measured: RealTime) -> 
             assert cells.lower.value <= cells.update.value <= cells.upper.value
             assert cells.neurons.value >= 1
             assert cells.power.value == 12
-    rows = json.loads(json.dumps(realtime_rows(measured)))
-    assert len(rows) == 9 + 2 * 9 + 1  # a brain's row for each, two cells, and the cortex's once
-    for plain in (rows, json.loads(json.dumps(measured.to_dict()))):
-        assert bare_numbers(plain) == []
+    assert bare_numbers(json.loads(json.dumps(measured.to_dict()))) == []
 
 
 def test_names_in_the_sources_are_in_the_report(measured: RealTime) -> None:
@@ -139,10 +135,7 @@ def test_readings_that_count_differently_share_a_run(measured: RealTime) -> None
 
 
 def test_the_tables_say_what_was_measured(measured: RealTime) -> None:
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(realtime_table(measured))
-    assert isinstance(console.file, io.StringIO)
-    shown = " ".join(console.file.getvalue().split())
+    shown = " ".join("".join(printed(part, 80) for part in realtime_sections(measured)).split())
     for word in (
         "cells in real time, measured here: a processor, 2 threads", "granule, direct, 5 steps",
         "purkinje, dot product, 1 step", "nothing sent from one to another", "One machine: 12 W",
@@ -159,10 +152,8 @@ def test_too_little_room_for_the_threads_is_said(
     monkeypatch.setattr(rt, "time_run", lambda *args: timed(1, 1e-6))
     monkeypatch.setattr("os.getloadavg", lambda: (1.6, 0.0, 0.0))
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(realtime_table(measure_real_time(read_inputs(None, ()))))  # 2 threads
-    assert isinstance(console.file, io.StringIO)
-    shown = " ".join(console.file.getvalue().split())
+    times, _ = realtime_sections(measure_real_time(read_inputs(None, ())))  # 2 threads
+    shown = " ".join(printed(times, 80).split())
     assert ("Not to be relied on: the load was 1.6" in shown) == busy
 
 
@@ -211,7 +202,7 @@ def test_the_share_of_a_network_that_learns(peak: Peak, monkeypatch: pytest.Monk
     assert share.value == pytest.approx(256 / 0.5 / 1e9)
     assert share.unit == "1"
     assert "2 x 8" in str(share.source)
-    assert bare_numbers(share_claim(share)) == []
+    assert bare_numbers(plain(share_claim(share))) == []
 
 
 def test_inputs_that_do_not_fit_are_refused(peak: Peak) -> None:

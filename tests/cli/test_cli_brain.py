@@ -65,7 +65,7 @@ def test_a_file_and_a_mix(call: Call, tmp_path: Path) -> None:
     weights = ("--weigh", "essay=1", "--weigh", "linear_collapse=3")
     status, out, err = call("--inputs", "in.toml", *weights, *FEW)
     assert (status, err) == (0, "")
-    assert "Mixed as asked for (essay 0.25, linear_collapse 0.75)" in " ".join(out.split())
+    assert "Mixed with your weights (essay 0.25, linear_collapse 0.75)" in " ".join(out.split())
     assert "reading essay=0.25, linear_collapse=0.75" in out
     assert "purkinje 1.540e20" in out
 

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from neuroconv.brain.growth.records import HPCG_RECORDS
-from neuroconv.brain.growth.trends import TRENDS
+from neuroconv.brain.growth.records import hpcg_records
+from neuroconv.brain.growth.trends import trends
 from neuroconv.report.trends import _apart, plot_trends
 
 READINGS = {"published": 1.075e21, "five steps": 1.0e21, "one step": 1.8e17, "collapse": 2.0e16}
@@ -22,7 +22,7 @@ def figure() -> Figure:
 
 def test_every_trend_is_drawn_from_its_start_at_its_pace(figure: Figure) -> None:
     lines = {line.get_gid(): line for line in figure.axes[0].lines}
-    for trend in TRENDS:
+    for trend in trends():
         years, values = lines[trend.name].get_data()
         assert years[0] == trend.start_year.value
         doublings = np.log2(values[-1] / values[0])
@@ -30,14 +30,14 @@ def test_every_trend_is_drawn_from_its_start_at_its_pace(figure: Figure) -> None
 
 
 def test_trends_differ_by_stroke_and_not_by_colour_alone(figure: Figure) -> None:
-    named = {trend.name for trend in TRENDS}
+    named = {trend.name for trend in trends()}
     lines = [line for line in figure.axes[0].lines if line.get_gid() in named]
     strokes = {str((line.get_linestyle(), line._unscaled_dash_pattern)) for line in lines}
-    assert len(strokes) == len(lines) == len(TRENDS)
+    assert len(strokes) == len(lines) == len(trends())
 
 
 def test_the_record_is_drawn_as_points_in_both_panels(figure: Figure) -> None:
-    expected = [(record.year.value, record.hpcg.value) for record in HPCG_RECORDS]
+    expected = [(record.year.value, record.hpcg.value) for record in hpcg_records()]
     for axes in figure.axes:
         points = [
             list(zip(*line.get_data(orig=True), strict=True))
@@ -68,9 +68,9 @@ def test_names_of_readings_do_not_overlap(figure: Figure) -> None:
 
 def test_names_of_machines_do_not_overlap(figure: Figure) -> None:
     figure.draw_without_rendering()
-    machines = {record.machine for record in HPCG_RECORDS}
+    machines = {record.machine for record in hpcg_records()}
     texts = [text for text in figure.axes[1].texts if text.get_text().split("\n")[0] in machines]
-    assert len(texts) == len(HPCG_RECORDS)
+    assert len(texts) == len(hpcg_records())
     boxes = [_box(text) for text in texts]
     for i, one in enumerate(boxes):
         for other in boxes[:i]:

@@ -1,1 +1,1 @@
-"""What speaks for and against the estimate: omissions, contradictions, other estimates."""
+"""The essay's facts and what speaks for and against them."""

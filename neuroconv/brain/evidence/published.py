@@ -1,26 +1,19 @@
-"""Published estimates of what a brain computes, and mean firing rates in the literature.
-
-Each author counts something else: the units say what, and nothing is converted.
-"""
+"""What others say of the brain: their estimates, firing rates, its power, and the rebuttal."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
-from neuroconv.brain.evidence.essay import (
-    FLOP_PER_MAC,
-    SPIKE_RATES,
-    SYNAPSES,
-    TOTAL,
-    USE,
-    of_preset,
-)
+from neuroconv.brain.evidence.facts import facts, read_rows
 from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.section import Column, Notes, Row, Section, number
 from neuroconv.references import REFERENCES, Source
 
-Kind = Literal["estimate", "limit", "rate"]
-FLOPS = "FLOP/s"
 EDGES = "edges/s"  # traversed edges measure communication, and no arithmetic
-_UNSEEN = "not looked up here"
+_ENERGIES = (
+    *("brain.power", "brain.power.computing", "brain.power.signalling"),
+    *("brain.energy_per_flop", "landauer_bound", "brain.energy_per_flop_to_bound"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +22,62 @@ class Published:
 
     Attributes:
         name: who, and which of several.
-        kind: "estimate" of what a brain computes, a "limit" that it hardly exceeds, or mean firing
-            "rate".
-        low, high: ends of the range; the same for a single figure.
-        best: the figure that the source prefers, if it names one.
         what: what is counted.
+        kind: "estimate" of what a brain computes, a "limit" that it hardly exceeds, or a mean
+            firing "rate".
+        facts: quantities: low, high and preferred; or low and high; or a single one.
+        key, values, unit, source: the same as numbers, with their key, unit and source.
+
+    Raises:
+        ValueError: neither facts nor values, or both.
     """
 
     name: str
-    kind: Kind = "estimate"
-    low: Quantity
-    high: Quantity
-    best: Quantity | None = None
     what: str
+    kind: Literal["estimate", "limit", "rate"] = "estimate"
+    facts: tuple[Quantity, ...] = ()
+    key: str = ""
+    values: tuple[float, ...] = ()
+    unit: str = ""
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.facts) == bool(self.values and self.key and self.source):
+            raise ValueError(
+                f"{self.name}: facts={[fact.name for fact in self.facts]}, values={self.values}; "
+                "expected facts, or values with key, unit and source"
+            )
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Low, high and preferred; low and high; or a single one."""
+        if self.source is None:
+            return self.facts
+        ends = ("low", "high", "best") if len(self.values) > 1 else ("value",)
+        return tuple(
+            Quantity(
+                name=f"{self.kind}.{self.key}.{end}", value=value, unit=self.unit,
+                source=self.source,
+            )
+            for end, value in zip(ends, self.values, strict=False)
+        )  # fmt: skip
+
+    @property
+    def low(self) -> Quantity:
+        return self.quantities[0]
+
+    @property
+    def high(self) -> Quantity:
+        return self.quantities[min(1, len(self.quantities) - 1)]
+
+    @property
+    def best(self) -> Quantity | None:
+        """The figure that the source prefers, if it names one."""
+        return self.quantities[2] if len(self.quantities) > 2 else None
 
     @property
     def year(self) -> int:
-        """Of the first publication that the source cites."""
+        """Year of the first publication that the source cites."""
         return REFERENCES[self.low.source.cites[0]].year
 
     @property
@@ -53,233 +85,148 @@ class Published:
         """The essay's figure to this range's upper end; None if it counts something else."""
         if self.high.unit == EDGES:
             return None
-        ours = of_preset("purkinje", "rate_hz") if self.kind == "rate" else TOTAL
+        essay = facts()[_ESSAY_FIGURE[self.kind]]
         return derived(
             f"{self.high.name}.essay_times",
-            ours.value / self.high.value,
+            essay.value / self.high.value,
             "1",
-            f"`{ours.name}` / `{self.high.name}`",
+            f"`{essay.name}` / `{self.high.name}`",
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        times = self.essay_times
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "year": self.year,
-            "source": str(self.low.source),
-            "what": self.what,
-            "low": self.low.to_dict(),
-            "high": self.high.to_dict(),
-            "best": None if self.best is None else self.best.to_dict(),
-            "essay_times": None if times is None else times.to_dict(),
-        }
 
-
-def _given(
-    name: str,
-    key: str,
-    values: tuple[float, ...],
-    unit: str,
-    source: Source,
-    what: str,
-    best: float | None = None,
-    kind: Kind = "estimate",
-) -> Published:
-    ends = ("low", "high") if len(values) == 2 else ("value",)
-    low, *rest = (
-        Quantity(name=f"{kind}.{key}.{end}", value=value, unit=unit, source=source)
-        for end, value in zip(ends, values, strict=True)
-    )
-    high = rest[0] if rest else low
-    middle = None
-    if best is not None:
-        middle = Quantity(name=f"{kind}.{key}.best", value=best, unit=unit, source=source)
-    return Published(name=name, kind=kind, low=low, high=high, best=middle, what=what)
-
-
-def _synapses_by_rate() -> Published:
-    """Neurons x synapses x rate, from the essay's own numbers."""
-    rate = of_preset("purkinje", "rate_hz")
-    events = derived(
-        "estimate.synapses_by_rate.low",
-        SYNAPSES.value * rate.value,
-        FLOPS,
-        f"`{SYNAPSES.name}` x `{rate.name}`, one FLOP each: [dettmers2015], '{USE}'",
-    )
-    return Published(
-        name="neurons x synapses x rate",
-        low=events,
-        high=derived(
-            "estimate.synapses_by_rate.high",
-            FLOP_PER_MAC.value * events.value,
-            FLOPS,
-            f"`{events.name}` x `{FLOP_PER_MAC.name}`: [dettmers2015], '{USE}'",
-        ),
-        what="the simpler model that the essay tells first, by its numbers: every synapse, every "
-        "spike",
-    )
-
-
-def _levels() -> tuple[Published, ...]:
-    place = "table 9, processing demands"
-    told = f"as section 40.3.2 of [drexler2019] relates it; the table itself {_UNSEEN}"
-    second_hand = f"as AI Impacts relates it; the table itself {_UNSEEN}"
-    return tuple(
-        _given(
-            f"Sandberg and Bostrom 2008, {level}",
-            f"sandberg2008.{level.split()[0]}",
-            (10**power,),
-            FLOPS,
-            Source("sandberg2008", place, note),
-            "emulation of a human brain at this level of detail",
-        )
-        for level, power, note in (
-            ("analog network of populations", 15, told),
-            ("spiking network", 18, told),
-            ("electrophysiology", 22, told),
-            ("metabolome", 25, second_hand),
-        )
-    )
-
-
-OTHERS: tuple[Published, ...] = (
-    _given(
-        "Merkle 1989",
-        "merkle1989",
-        (10**13, 10**16),
-        "operations/s",
-        Source(
-            "merkle1989",
-            "'Other estimates', and its conclusion",
-            "1e16 is 1e15 synapses at 10 impulses a second; the conclusion's range " + _UNSEEN,
-        ),
-        "synaptic operations, from counts, the retina and the energy of nerve impulses",
-    ),
-    _given(
-        "Moravec 1998",
-        "moravec1998",
-        (10**14,),
-        "instructions/s",
-        Source("moravec1998", "'Brains, eyes and machines': 100 million MIPS"),
-        "robot vision that matches a retina, 100,000 times",
-    ),
-    _given(
-        "Kurzweil 2005, functions",
-        "kurzweil2005.function",
-        (10**14, 10**16),
-        "calculations/s",
-        Source("kurzweil2005", "chapter 3, 'The computational capacity of the human brain'"),
-        "brain regions whose function has been rebuilt, scaled up",
-        best=10**16,
-    ),
-    _given(
-        "Kurzweil 2005, neurons",
-        "kurzweil2005.neurons",
-        (10**19,),
-        "calculations/s",
-        Source(
-            "kurzweil2005",
-            "chapter 3, 'The computational capacity of the human brain'",
-            f"as a summary relates it; the page itself {_UNSEEN}",
-        ),
-        "simulation of each neuron and its connections",
-    ),
-    *_levels(),
-    _given(
-        "AI Impacts 2015, traversed edges",
-        "aiimpacts2015teps",
-        (18 * 10**12, 64 * 10**13),
-        EDGES,
-        Source(
-            "aiimpacts2015teps",
-            "its estimate, 0.18 to 6.4 x 10^14",
-            f"the upper end as the press related it; the lower {_UNSEEN}",
-        ),
-        "spikes arriving at synapses, as a graph search is measured",
-    ),
-    _synapses_by_rate(),
-    _given(
-        "Drexler 2019",
-        "drexler2019",
-        (10**15,),
-        FLOPS,
-        Source("drexler2019", "section 40, its title's 1 PFLOP/s", f"the section {_UNSEEN}"),
-        "tasks of narrow AI compared with the brain regions that do the like",
-    ),
-    _given(
-        "Carlsmith 2020",
-        "carlsmith2020",
-        (10**13, 10**17),
-        FLOPS,
-        Source("carlsmith2020", "executive summary"),
-        "enough for the brain's tasks by its mechanisms; the best figure: more likely than not",
-        best=10**15,
-    ),
-    _given(
-        "Carlsmith 2020, hardly more",
-        "carlsmith2020",
-        (10**21,),
-        FLOPS,
-        Source("carlsmith2020", "executive summary"),
-        "that more is required has a probability under 10 %",
-        kind="limit",
-    ),
-)
-
-
-_CELLS = {
-    "pyramidal": "pyramidal",
-    "purkinje": "Purkinje",
-    "deep_nuclear": "deep nuclear",
-    "golgi": "Golgi",
+_ESSAY_FIGURE = {
+    "estimate": "brain.flop_per_second",
+    "limit": "brain.flop_per_second",
+    "rate": "purkinje.rate_hz",
 }
 
 
-def _preset_rate(cell: str) -> Published:
-    quantity = of_preset(cell, "rate_hz", "literature")
-    what = quantity.source.note or quantity.source.place
-    return Published(
-        name=f"{REFERENCES[quantity.source.cites[0]].short}, {_CELLS[cell]} cell",
-        kind="rate",
-        low=quantity,
-        high=quantity,
-        what=what,
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """An argument of the essay's best-known rebuttal.
+
+    Attributes:
+        claim: the argument, in a sentence of ours.
+        source: where it is made.
+        answer: what here speaks to it.
+        evidence: the figures that the answer rests on.
+    """
+
+    claim: str
+    source: Source
+    answer: str
+    evidence: tuple[Quantity, ...]
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Returns the estimates, ordered by year, then the firing rates."""
+    return read_rows("published.toml", "published", Published)
+
+
+@cache
+def arguments() -> tuple[Argument, ...]:
+    """Returns the rebuttal's arguments, in its order."""
+    return read_rows("published.toml", "argument", Argument)
+
+
+def energies() -> tuple[Quantity, ...]:
+    """Returns the brain's power, what it leaves for a FLOP of the essay's, and Landauer's bound."""
+    return tuple(facts()[name] for name in _ENERGIES)
+
+
+def bands() -> tuple[tuple[str, float, float, int], ...]:
+    """Returns (name, low, high, year) of the estimates that count operations of some kind."""
+    return tuple(
+        (estimate.name, float(estimate.low.value), float(estimate.high.value), estimate.year)
+        for estimate in published()
+        if estimate.kind == "estimate" and estimate.high.unit != EDGES
     )
 
 
-RATES: tuple[Published, ...] = (
-    Published(
-        name="the essay, most neurons",
-        kind="rate",
-        low=SPIKE_RATES[0],
-        high=SPIKE_RATES[1],
-        best=of_preset("purkinje", "rate_hz"),
-        what="by type and activity; the best figure: an average neuron's",
-    ),
-    _preset_rate("pyramidal"),
-    _given(
-        "Attwell and Laughlin 2001, rodent",
-        "attwell2001",
-        (4,),
-        "Hz",
-        Source("attwell2001", "p. 1139"),
-        "mean rate for which the energy budget is drawn up",
-        kind="rate",
-    ),
-    _given(
-        "AI Impacts 2015, human brain",
-        "aiimpacts2015rates",
-        (0.1, 2),
-        "Hz",
-        Source(
-            "aiimpacts2015rates",
-            "its best guess",
-            "recordings find the active neurons: many fire rarely ([shoham2006], abstract), and "
-            "rates are spread log-normally ([buzsaki2014], abstract), a mean above the median",
+def others_sections() -> tuple[Section, ...]:
+    """Returns the estimates of others, firing rates, the brain's energy, and the rebuttal."""
+    estimates = [row for row in published() if row.kind != "rate"]
+    rates = [row for row in published() if row.kind == "rate"]
+    energy = Section(
+        "What a brain's power leaves for a FLOP",
+        [{"kind": "energy", "quantity": quantity} for quantity in energies()],
+        (
+            Column("quantity", lambda row: row["quantity"].name, wrap=False),
+            Column("value", "quantity", "right"),
+            Column("unit", lambda row: row["quantity"].unit),
+            Column("source", lambda row: str(row["quantity"].source), ratio=5),
         ),
-        "average neuron, silent ones included",
-        kind="rate",
-    ),
-    *(_preset_rate(cell) for cell in ("purkinje", "deep_nuclear", "golgi")),
-)
+        "the bound is of one bit erased, and a FLOP erases many: no ordinary machine of that power "
+        "could execute the estimate",
+    )
+    rebuttal = Section(
+        "The rebuttal, and what speaks to it",
+        [
+            {
+                "kind": "argument",
+                "claim": argument.claim,
+                "source": argument.source,
+                "urls": argument.source.urls,
+                "answer": argument.answer,
+                "evidence": argument.evidence,
+            }
+            for argument in arguments()
+        ],
+        (
+            Column("argument", "claim", ratio=3),
+            Column("answer", "answer", ratio=3),
+            Column("figures", _figures, ratio=3),
+            Column("source", lambda row: str(row["source"]), ratio=2),
+        ),
+        spaced=True,
+    )
+    return (
+        _ranges("Other estimates of what a brain computes", estimates),
+        _ranges("Mean firing rates", rates),
+        energy,
+        rebuttal,
+    )
+
+
+def _ranges(title: str, published: list[Published]) -> Section:
+    """Returns the ranges, and the essay's figure as a multiple of their upper ends."""
+    notes = Notes()
+    essay = facts()[_ESSAY_FIGURE[published[0].kind]]
+    rows = [
+        {
+            "kind": row.kind,
+            "name": row.name,
+            "year": row.year,
+            "source": row.low.source,
+            "what": row.what,
+            "low": row.low,
+            "high": row.high,
+            "best": row.best,
+            "essay_times": row.essay_times,
+        }
+        for row in published
+    ]
+    columns = (
+        Column("who", "name", ratio=3),
+        Column("range", _range, ratio=3),
+        number(f"{essay.shown} is x", "essay_times"),
+        Column("what is counted", "what", ratio=4),
+        Column("", lambda row: notes.mark(str(row["source"])), wrap=False),
+    )
+    return Section(title, rows, columns, "x: times the upper end of the range", notes)
+
+
+def _range(row: Row) -> str:
+    low, high, best = row["low"], row["high"], row["best"]
+    ends = low.shown if high is low or high == low else f"{low.shown} to {high.shown}"
+    return ends + (f", best {best.shown}" if best else "") + f" {high.unit}"
+
+
+def _figures(row: Row) -> str:
+    lines = []
+    for quantity in row["evidence"]:
+        unit = "" if quantity.unit == "1" else f" {quantity.unit}"
+        name = quantity.name.replace(".", " ").replace("_", " ")
+        lines.append(f"{name}: {quantity.shown}{unit}")
+    return "\n".join(lines) or "-"

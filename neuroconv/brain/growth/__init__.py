@@ -1,1 +1,1 @@
-"""When computers reach the estimate: the essay's dates, the records since, and the trends."""
+"""How fast computers grow, and when they reach the estimate."""

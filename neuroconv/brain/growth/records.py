@@ -1,267 +1,153 @@
-"""Facts on computers that the forecast is held against, each with its source.
-
-Performance is kept apart by arithmetic: HPL and HPCG are measured in 64 bit, an AI cluster's peak
-is the sum of its chips' theoretical dense 16-bit rates. A date is a decimal year.
-"""
+"""Machines that were first in HPCG, and the dates that the essay prints."""
 
 import re
 from dataclasses import dataclass
 from datetime import date
+from functools import cache, cached_property
 
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.evidence.facts import facts, read_rows
+from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.references import Source
 
 PETA = 10**15
 
 
 def decimal_year(day: date) -> float:
-    """The day's start as a year with decimals: 1 July 2014 is 2014.496."""
+    """Returns the day's start as a year with decimals: 1 July 2014 is 2014.496."""
     start, end = date(day.year, 1, 1), date(day.year + 1, 1, 1)
     return day.year + (day - start).days / (end - start).days
 
 
+def years(name: str, value: float, source: Source) -> Quantity:
+    """Returns a year, or a number of them, as a quantity."""
+    return Quantity(name=name, value=value, unit="year", source=source)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A machine that was first in HPCG, at the date of the list that says so.
+    """A machine that was first in HPCG.
 
     Attributes:
         machine: its name.
-        year: date of the list, in years.
-        hpcg: its HPCG result, in FLOP/s.
-        hpl: its Linpack result on the TOP500 list of that date, in FLOP/s.
+        date: of the list that says so.
+        source: that list.
+        hpcg_pflop_per_s, hpcg_source: its HPCG result.
+        hpl_pflop_per_s, hpl_source: its Linpack result on the TOP500 list of that date.
     """
 
     machine: str
-    year: Quantity
-    hpcg: Quantity
-    hpl: Quantity
+    date: date
+    source: Source
+    hpcg_pflop_per_s: float
+    hpcg_source: Source
+    hpl_pflop_per_s: float
+    hpl_source: Source
 
     @property
+    def _name(self) -> str:
+        machine = re.sub(r"\W", "_", self.machine.lower())
+        return f"hpcg_record.{machine}_{self.date:%Y%m}"
+
+    @cached_property
+    def year(self) -> Quantity:
+        return years(f"{self._name}.year", round(decimal_year(self.date), 3), self.source)
+
+    @cached_property
+    def hpcg(self) -> Quantity:
+        return self._flop_per_s("hpcg", self.hpcg_pflop_per_s, self.hpcg_source)
+
+    @cached_property
+    def hpl(self) -> Quantity:
+        return self._flop_per_s("hpl", self.hpl_pflop_per_s, self.hpl_source)
+
+    @cached_property
     def share(self) -> Quantity:
         """HPCG as a share of HPL."""
-        return Quantity(
-            name=self.hpcg.name.replace(".hpcg", ".hpcg_over_hpl"),
-            value=self.hpcg.value / self.hpl.value,
-            unit="1",
-            source=Source("derived", f"`{self.hpcg.name}` / `{self.hpl.name}`"),
+        return derived(
+            f"{self._name}.hpcg_over_hpl",
+            self.hpcg.value / self.hpl.value,
+            "1",
+            f"`{self.hpcg.name}` / `{self.hpl.name}`",
+        )
+
+    def _flop_per_s(self, benchmark: str, peta: float, source: Source) -> Quantity:
+        name = f"{self._name}.{benchmark}"
+        return Quantity(name=name, value=peta * PETA, unit="FLOP/s", source=source)
+
+
+@cache
+def hpcg_records() -> tuple[Record, ...]:
+    """Returns the holders of the HPCG record, the earliest first."""
+    return read_rows("machines.toml", "record", Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EssayDate:
+    """A date that the essay prints, beside what its numbers give.
+
+    The essay counts doublings from the fastest computer of its day to its estimate of the brain.
+
+    Attributes:
+        key: name of the growth in names of quantities.
+        label: name of the growth in the essay.
+        printed: the year in the essay.
+        source: where it is printed.
+        pace: years a doubling that the essay states; None where it states none.
+        pace_source: where it is stated.
+    """
+
+    key: str
+    label: str
+    printed: int
+    source: Source
+    pace: float | None = None
+    pace_source: Source | None = None
+
+    @property
+    def printed_year(self) -> Quantity:
+        return years(f"essay.{self.key}.printed", self.printed, self.source)
+
+    @property
+    def stated_pace(self) -> Quantity | None:
+        if self.pace is None or self.pace_source is None:
+            return None
+        return years(f"essay.{self.key}.pace", self.pace, self.pace_source)
+
+    def computed(self, start: str = "essay.year", part: str = "computed") -> Quantity | None:
+        """Returns the year that the pace leads to from a starting year; None without a pace."""
+        if self.pace is None:
+            return None
+        value = facts()[start].value + facts()["doublings"].value * self.pace
+        basis = f"`{start}` + `doublings` x `essay.{self.key}.pace`"
+        return years(f"essay.{self.key}.{part}", value, Source("derived", basis))
+
+    @property
+    def from_listing(self) -> Quantity | None:
+        """The year from July 2013, where the essay dates the computer's score."""
+        return self.computed("essay.computer_year", "from_listing")
+
+    @property
+    def needed(self) -> Quantity:
+        """Years a doubling that lead to the printed year, from the essay's date."""
+        value = (self.printed - facts()["essay.year"].value) / facts()["doublings"].value
+        basis = f"(`essay.{self.key}.printed` - `essay.year`) / `doublings`"
+        return years(f"essay.{self.key}.needed", value, Source("derived", basis))
+
+    @property
+    def verdict(self) -> str:
+        """Whether the printed and the computed year agree."""
+        computed = self.computed()
+        if computed is None:
+            return f"no pace given; needs {self.needed.value:.2f} years a doubling"
+        if round(computed.value) == self.printed:
+            return "as printed"
+        return (
+            f"not as printed: {self.pace:g} years a doubling give {round(computed.value)}; "
+            f"{self.printed} needs {self.needed.value:.2f}"
         )
 
 
-def _record(
-    machine: str, day: date, listed: Source, hpcg: tuple[float, Source], hpl: tuple[float, Source]
-) -> Record:
-    """HPCG and HPL in PFLOP/s, each with its source."""
-    slug = re.sub(r"\W", "_", machine.lower())
-    name = f"hpcg_record.{slug}_{day:%Y%m}"
-    return Record(
-        machine=machine,
-        year=Quantity(
-            name=f"{name}.year", value=round(decimal_year(day), 3), unit="year", source=listed
-        ),
-        hpcg=Quantity(name=f"{name}.hpcg", value=hpcg[0] * PETA, unit="FLOP/s", source=hpcg[1]),
-        hpl=Quantity(name=f"{name}.hpl", value=hpl[0] * PETA, unit="FLOP/s", source=hpl[1]),
-    )
-
-
-_LIST_202011 = Source("top500_202011", "rank 1", "announced on 23 November 2020")
-_LIST_202506 = Source("top500_202506", "El Capitan", "announced on 10 June 2025")
-_LIST_202606 = Source(
-    "letsdatascience2026", "quotation of the release", "the TOP500's own page not looked up here"
-)
-
-HPCG_RECORDS: tuple[Record, ...] = (
-    _record(
-        "Tianhe-2",
-        date(2014, 6, 23),
-        Source(
-            "hpcg201806",
-            "the first HPCG list is ISC 2014's",
-            "[dettmers2015] dates the score July 2013, a year before the first list, which is when "
-            "the machine led in Linpack; which list of 2014 held 0.58 is not looked up here",
-        ),
-        (0.58, Source("dettmers2015", "part IV", "0.580 on the lists, not looked up here")),
-        (33.86, Source("top500_201506", "first paragraph", "unchanged since June 2013")),
-    ),
-    _record(
-        "K computer",
-        date(2016, 11, 14),
-        Source("hpcg201706", "second highlight: first since SC16, November 2016"),
-        (0.602, Source("kcomputer2016", "602 teraflops", "on all its 82,944 nodes")),
-        (10.51, Source("top500_201506", "fourth highlight", "unchanged since 2011")),
-    ),
-    _record(
-        "Summit",
-        date(2018, 6, 25),
-        Source("hpcg201806", "first paragraphs"),
-        (2.92575, Source("top500_202011", "rank 2", "first with 2.9: [hpcg201806]")),
-        (
-            122.3,
-            Source("summit2018", "second paragraph", "148.6 in [top500_202011]"),
-        ),
-    ),
-    _record(
-        "Fugaku",
-        date(2020, 6, 22),
-        Source("hpcg202006", "second paragraph"),
-        (13.4, Source("fujitsu2020", "13,400 teraflops", "on 138,240 nodes, 87 % of the machine")),
-        (415.53, Source("fujitsu2020", "first paragraph", "on 152,064 nodes")),
-    ),
-    _record(
-        "Fugaku", date(2020, 11, 23), _LIST_202011, (16.0045, _LIST_202011), (442.01, _LIST_202011)
-    ),
-    _record(
-        "El Capitan",
-        date(2025, 6, 10),
-        _LIST_202506,
-        (17.41, _LIST_202506),
-        (1742.0, _LIST_202506),
-    ),
-    _record(
-        "LineShine", date(2026, 6, 23), _LIST_202606, (22.0, _LIST_202606), (2198.0, _LIST_202606)
-    ),
-)
-
-_NOT_SEEN = "the paper's own page not seen"
-
-COLOSSUS_YEAR = Quantity(
-    name="ai.colossus.year",
-    value=round(decimal_year(date(2025, 3, 1)), 3),
-    unit="year",
-    source=Source("pilz2025", "abstract: the leading system in March 2025"),
-)
-COLOSSUS_CHIPS = Quantity(
-    name="ai.colossus.chips", value=200_000, unit="chips", source=Source("pilz2025", "abstract")
-)
-COLOSSUS = Quantity(
-    name="ai.colossus.peak",
-    value=2e20,
-    unit="FLOP/s",
-    source=Source(
-        "pilz2025",
-        "peak, dense, 16 bit, as summaries of the paper quote it",
-        f"{_NOT_SEEN}; `ai.colossus.chips` at 989 TFLOP/s ([itkb2026], table) give 1.98e20",
-    ),
-)
-COLOSSUS_POWER = Quantity(
-    name="ai.colossus.power",
-    value=300e6,
-    unit="W",
-    source=Source("pilz2025", "abstract", "280 MW in [epoch2025]"),
-)
-CLUSTER_DOUBLING = Quantity(
-    name="ai.clusters.doubling_time",
-    value=0.75,
-    unit="year",
-    source=Source(
-        "pilz2025",
-        "abstract: nine months",
-        "leading AI supercomputers, 2019 to 2025, peak in 16 bit",
-    ),
-)
-
-# What grows how fast; a factor per year where the publication gives one.
-AI_GROWTH: tuple[Quantity, ...] = (
-    Quantity(
-        name="ai.training_compute.doubling_time",
-        value=0.5,
-        unit="year",
-        source=Source(
-            "sevilla2022",
-            "abstract: approximately six months, since 2010",
-            "of the FLOP of one training run, which is no FLOP/s: runs also grew longer",
-        ),
-    ),
-    Quantity(
-        name="ai.training_compute.growth_low",
-        value=4,
-        unit="fold/year",
-        source=Source(
-            "epoch2024",
-            "introduction: 4 to 5 times a year, 2010 to May 2024",
-            "4.1 times in [pilz2025], executive summary; FLOP of a run, no FLOP/s",
-        ),
-    ),
-    Quantity(
-        name="ai.training_compute.growth_high",
-        value=5,
-        unit="fold/year",
-        source=Source("epoch2024", "introduction: 4 to 5 times a year, 2010 to May 2024"),
-    ),
-    CLUSTER_DOUBLING,
-    Quantity(
-        name="ai.largest_site.doubling_time",
-        value=round(7 / 12, 3),
-        unit="year",
-        source=Source(
-            "epoch2026",
-            "first paragraph: seven months, since August 2024",
-            "peak of the largest data centre; none meaningfully larger expected before the second "
-            "half of 2027",
-        ),
-    ),
-    Quantity(
-        name="ai.clusters.power_doubling_time",
-        value=round(13 / 12, 3),
-        unit="year",
-        source=Source(
-            "epoch2025", "title: 13 months", "cost and power every year in [pilz2025], abstract"
-        ),
-    ),
-    COLOSSUS_CHIPS,
-    COLOSSUS,
-    COLOSSUS_POWER,
-    Quantity(
-        name="ai.colossus_2.planned_capacity",
-        value=1_400_000,
-        unit="H100 equivalents",
-        source=Source(
-            "nextbigfuture2025",
-            "third paragraph",
-            "a plan for 2026; the largest site in [epoch2026], what stands there not looked up "
-            "here. At 989 TFLOP/s each ([itkb2026], table) that is 1.4e21 FLOP/s on paper",
-        ),
-    ),
-)
-
-CMOS_LIMIT = Quantity(
-    name="limit.cmos_efficiency_4_bit",
-    value=4.7e15,
-    unit="FLOP/J",
-    source=Source(
-        "ho2023", "abstract", "4-bit operations; about 200 times what processors did in 2023"
-    ),
-)
-
-# Share of the peak that training runs of language models reached on thousands of chips.
-UTILISATION: tuple[Quantity, ...] = (
-    Quantity(
-        name="utilisation.palm_540b",
-        value=0.462,
-        unit="1",
-        source=Source(
-            "chowdhery2022",
-            "training efficiency: model FLOPs utilisation on 6,144 TPU v4",
-            f"as summaries of the paper quote it, {_NOT_SEEN}; of the 16-bit peak",
-        ),
-    ),
-    Quantity(
-        name="utilisation.llama3_405b_low",
-        value=0.38,
-        unit="1",
-        source=Source(
-            "grattafiori2024",
-            "scaling configurations: BF16 model FLOPs utilisation, up to 16,384 H100",
-            f"38 to 43 %, as summaries of the paper quote it, {_NOT_SEEN}",
-        ),
-    ),
-    Quantity(
-        name="utilisation.llama3_405b_high",
-        value=0.43,
-        unit="1",
-        source=Source(
-            "grattafiori2024",
-            "scaling configurations: BF16 model FLOPs utilisation, 8,192 H100",
-            f"as summaries of the paper quote it, {_NOT_SEEN}",
-        ),
-    ),
-)
+@cache
+def essay_dates() -> tuple[EssayDate, ...]:
+    """Returns the essay's five dates."""
+    return read_rows("essay.toml", "date", EssayDate)

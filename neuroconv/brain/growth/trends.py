@@ -7,33 +7,27 @@ and where is not part of it.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.evidence.essay import FASTEST
-from neuroconv.brain.growth.essay_dates import ESSAY_YEAR, essay_dates, years
-from neuroconv.brain.growth.records import (
-    CLUSTER_DOUBLING,
-    COLOSSUS,
-    COLOSSUS_YEAR,
-    HPCG_RECORDS,
-    Record,
-)
-from neuroconv.brain.quantity import Quantity
+from neuroconv.brain.evidence.facts import facts
+from neuroconv.brain.growth.records import Record, essay_dates, hpcg_records, years
+from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.references import Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How fast a record doubled, in years.
+    """Doubling times of a record, in years.
 
     Attributes:
         fitted: by least squares of log2(FLOP/s) on the date.
         low, high: ends of the fit's 95 % interval. It takes the records' scatter about a line for
             independent noise, which records are not: read it as a width, not as a test.
         between_ends: from the first record to the last.
-        recent: from the record of November 2020, or whichever is third last, to the last.
+        recent: from the third last record to the last.
     """
 
     fitted: Quantity
@@ -43,50 +37,51 @@ class Growth:
     recent: Quantity
 
 
-def record_growth(records: Sequence[Record] = HPCG_RECORDS) -> Growth:
-    """Doubling time of the HPCG record.
+def record_growth(records: Sequence[Record] | None = None) -> Growth:
+    """Returns the doubling time of the HPCG record, or of other records.
 
     Raises:
-        ValueError: fewer than four records, or records whose growth is not told from none.
+        ValueError: fewer than four records, or records whose growth may as well be none.
     """
+    records = hpcg_records() if records is None else records
     if len(records) < 4:
         raise ValueError(f"{len(records)} records; expected 4 or more for a line and its interval")
     dates = np.array([record.year.value for record in records])
     doublings = np.log2([record.hpcg.value for record in records])
     fit = stats.linregress(dates, doublings)
-    reach = stats.t.ppf(0.975, len(records) - 2) * fit.stderr
-    if fit.slope <= reach:
+    margin = stats.t.ppf(0.975, len(records) - 2) * fit.stderr
+    if fit.slope <= margin:
         raise ValueError(
-            f"growth of {fit.slope:.3f} +- {reach:.3f} doublings a year; expected one above zero"
+            f"growth of {fit.slope:.3f} +- {margin:.3f} doublings a year; expected one above zero"
         )
 
-    def quantity(part: str, value: float, how: str) -> Quantity:
-        basis = Source("derived", f"{how} of the {len(records)} records `hpcg_record`")
-        return years(f"hpcg.doubling_time.{part}", float(value), basis)
+    def doubling_time(part: str, value: float, basis: str) -> Quantity:
+        source = Source("derived", f"{basis} of the {len(records)} records `hpcg_record`")
+        return years(f"hpcg.doubling_time.{part}", float(value), source)
 
-    fastest, slowest = 1 / (fit.slope + reach), 1 / (fit.slope - reach)
     ends, recent = (
         (dates[-1] - dates[start]) / (doublings[-1] - doublings[start]) for start in (0, -3)
     )
+    interval = "end of the 95 % interval (t) of the line"
     return Growth(
-        fitted=quantity("fitted", 1 / fit.slope, "least squares of log2 on the date"),
-        low=quantity("low", fastest, "lower end of the 95 % interval (t) of the line"),
-        high=quantity("high", slowest, "upper end of the 95 % interval (t) of the line"),
-        between_ends=quantity("between_ends", ends, "first to last"),
-        recent=quantity("recent", recent, "third last to last"),
+        fitted=doubling_time("fitted", 1 / fit.slope, "least squares of log2 on the date"),
+        low=doubling_time("low", 1 / (fit.slope + margin), f"lower {interval}"),
+        high=doubling_time("high", 1 / (fit.slope - margin), f"upper {interval}"),
+        between_ends=doubling_time("between_ends", ends, "first to last"),
+        recent=doubling_time("recent", recent, "third last to last"),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """A line of doublings, and the facts that stand beside it.
+    """A line of doublings, and the machines that stand beside it.
 
     Attributes:
         name: as tables and plots show it.
         start_year: where the line starts, in years.
         start: performance there, in FLOP/s.
         doubling_time: in years; low and high are its interval where there is one.
-        facts: (machine, year, FLOP/s) of what was built; a line that only forecasts has none.
+        machines: (machine, year, FLOP/s) of what was built; a line that only forecasts has none.
     """
 
     name: str
@@ -95,30 +90,37 @@ class Trend:
     doubling_time: Quantity
     low: Quantity | None = None
     high: Quantity | None = None
-    facts: tuple[tuple[str, Quantity, Quantity], ...] = ()
+    machines: tuple[tuple[str, Quantity, Quantity], ...] = ()
 
     def year_of(self, flop_per_s: float, doubling_time: float | None = None) -> float:
-        """Year in which the line passes a performance; before its start for a smaller one."""
+        """Returns the year in which the line passes a performance; it may precede the start."""
         pace = self.doubling_time.value if doubling_time is None else doubling_time
         return self.start_year.value + math.log2(flop_per_s / self.start.value) * pace
 
     def flop_per_s(self, year: float, doubling_time: float | None = None) -> float:
-        """Performance of the line in a year, in FLOP/s."""
+        """Returns the line's performance in a year, in FLOP/s."""
         pace = self.doubling_time.value if doubling_time is None else doubling_time
         return float(self.start.value * 2 ** ((year - self.start_year.value) / pace))
 
 
-def _essay_trend(name: str, doubling_time: Quantity) -> Trend:
-    return Trend(name=name, start_year=ESSAY_YEAR, start=FASTEST, doubling_time=doubling_time)
-
-
-def _trends() -> tuple[Trend, ...]:
-    essay = essay_dates()
-    growth, last = record_growth(), HPCG_RECORDS[-1]
+@cache
+def trends() -> tuple[Trend, ...]:
+    """Returns the essay's lines, the HPCG record's and the AI clusters'."""
+    growth, last = record_growth(), hpcg_records()[-1]
     # The pace that the printed 2037 implies, and the three that the essay states.
-    paces = [essay[0].needed, *(each.pace for each in essay if each.pace is not None)]
+    stated = (row.stated_pace for row in essay_dates())
+    paces = [essay_dates()[0].needed, *(pace for pace in stated if pace is not None)]
+    cluster = facts()["ai.colossus.year"], facts()["ai.colossus.peak"]
     return (
-        *(_essay_trend(f"essay, {pace.value:.3g} years", pace) for pace in paces),
+        *(
+            Trend(
+                name=f"essay, {pace.value:.3g} years",
+                start_year=facts()["essay.year"],
+                start=facts()["hpcg.start"],
+                doubling_time=pace,
+            )
+            for pace in paces
+        ),
         Trend(
             name="HPCG record as it grew",
             start_year=last.year,
@@ -126,23 +128,20 @@ def _trends() -> tuple[Trend, ...]:
             doubling_time=growth.fitted,
             low=growth.low,
             high=growth.high,
-            facts=tuple((each.machine, each.year, each.hpcg) for each in HPCG_RECORDS),
+            machines=tuple((row.machine, row.year, row.hpcg) for row in hpcg_records()),
         ),
         Trend(
             name="AI clusters, 16-bit peak",
-            start_year=COLOSSUS_YEAR,
-            start=COLOSSUS,
-            doubling_time=CLUSTER_DOUBLING,
-            facts=(("Colossus", COLOSSUS_YEAR, COLOSSUS),),
+            start_year=cluster[0],
+            start=cluster[1],
+            doubling_time=facts()["ai.clusters.doubling_time"],
+            machines=(("Colossus", *cluster),),
         ),
     )
 
 
-TRENDS: tuple[Trend, ...] = _trends()
-
-
 @dataclass(frozen=True, kw_only=True)
-class Reach:
+class Crossing:
     """When a trend reaches a reading.
 
     Attributes:
@@ -166,35 +165,32 @@ class Reach:
         return bool(self.machine)
 
 
-def reach_dates(
-    readings: Mapping[str, float], trends: Sequence[Trend] = TRENDS
-) -> tuple[Reach, ...]:
-    """When each trend reaches each reading, reading by reading.
+def crossings(readings: Mapping[str, float]) -> tuple[Crossing, ...]:
+    """Returns when each trend reaches each reading, reading by reading.
 
     Args:
         readings: FLOP/s by name.
-        trends: lines of doublings.
 
     Raises:
-        ValueError: a reading that is no positive number of FLOP/s.
+        ValueError: a reading that is not a positive number of FLOP/s.
     """
     for name, value in readings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
-    return tuple(_reach(name, value, trend) for name, value in readings.items() for trend in trends)
+    return tuple(_crossing(*reading, trend) for reading in readings.items() for trend in trends())
 
 
-def _reach(reading: str, flop_per_s: float, trend: Trend) -> Reach:
-    for machine, year, built in trend.facts:
+def _crossing(reading: str, flop_per_s: float, trend: Trend) -> Crossing:
+    for machine, year, built in trend.machines:
         if built.value >= flop_per_s:
-            return Reach(reading=reading, trend=trend.name, year=year, machine=machine)
+            return Crossing(reading=reading, trend=trend.name, year=year, machine=machine)
 
     def passes(part: str, pace: Quantity) -> Quantity:
         basis = f"`{trend.start_year.name}` + log2(reading / `{trend.start.name}`) x `{pace.name}`"
         year = trend.year_of(flop_per_s, pace.value)
         return years(f"reach.{part}", year, Source("derived", basis))
 
-    return Reach(
+    return Crossing(
         reading=reading,
         trend=trend.name,
         year=passes("year", trend.doubling_time),
@@ -205,12 +201,12 @@ def _reach(reading: str, flop_per_s: float, trend: Trend) -> Reach:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a trend foretold for the date of the latest HPCG record, and how it came out.
+    """A trend's forecast for the date of the latest HPCG record, and how it came out.
 
     Attributes:
         trend: name of the trend.
         foretold: FLOP/s at that date.
-        ratio: the record over what was foretold; above 1, growth was faster.
+        ratio: the record over the forecast; above 1, growth was faster.
     """
 
     trend: str
@@ -218,24 +214,25 @@ class Score:
     ratio: Quantity
 
 
-def scores(record: Record = HPCG_RECORDS[-1]) -> tuple[Score, ...]:
-    """The essay's trends against a record; the first is nearest to it, as a factor."""
-    found = []
-    for trend in TRENDS:
-        if trend.facts:
+def scores() -> tuple[Score, ...]:
+    """Returns the essay's trends against the latest record, the nearest first, as a factor."""
+    record = hpcg_records()[-1]
+    rows = []
+    for trend in trends():
+        if trend.machines:
             continue
         pace, name = trend.doubling_time.name, f"score.{trend.doubling_time.name}"
-        foretold = Quantity(
-            name=f"{name}.foretold",
-            value=trend.flop_per_s(record.year.value),
-            unit="FLOP/s",
-            source=Source("derived", f"`{FASTEST.name}`, doubled every `{pace}` until then"),
+        foretold = derived(
+            f"{name}.foretold",
+            trend.flop_per_s(record.year.value),
+            "FLOP/s",
+            f"`{trend.start.name}`, doubled every `{pace}` until then",
         )
-        ratio = Quantity(
-            name=f"{name}.ratio",
-            value=record.hpcg.value / foretold.value,
-            unit="1",
-            source=Source("derived", f"`{record.hpcg.name}` / `{foretold.name}`"),
+        ratio = derived(
+            f"{name}.ratio",
+            record.hpcg.value / foretold.value,
+            "1",
+            f"`{record.hpcg.name}` / `{foretold.name}`",
         )
-        found.append(Score(trend=trend.name, foretold=foretold, ratio=ratio))
-    return tuple(sorted(found, key=lambda each: abs(math.log(each.ratio.value))))
+        rows.append(Score(trend=trend.name, foretold=foretold, ratio=ratio))
+    return tuple(sorted(rows, key=lambda score: abs(math.log(score.ratio.value))))

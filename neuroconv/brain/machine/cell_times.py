@@ -1,15 +1,14 @@
 """What the time of an update comes to: cells in real time, machines for a brain, their power."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from neuroconv.brain.evidence.power import POWER
+from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.machine.running import Run, Timed
 from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.brain.updates import update_of
+from neuroconv.brain.worksheet import Worksheet
 from neuroconv.flops.machine.roofline import Peak
 
 
@@ -46,10 +45,6 @@ class CellTime:
     power: Quantity
     cells_per_watt: Quantity
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: each number as a quantity."""
-        return _plain(vars(self))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingTime:
@@ -71,13 +66,9 @@ class ReadingTime:
     power: Quantity
     over_brain: Quantity
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: each number as a quantity."""
-        return _plain(vars(self)) | {"cells": [each.to_dict() for each in self.cells]}
-
 
 def cell_time(reading: Reading, run: Run, timed: Timed, inputs: Inputs, peak: Peak) -> CellTime:
-    """What the time of an update says of cells of one type.
+    """Returns what the time of an update says of cells of one type.
 
     Args:
         reading: which counts, and has a clock.
@@ -86,105 +77,90 @@ def cell_time(reading: Reading, run: Run, timed: Timed, inputs: Inputs, peak: Pe
         inputs: of the estimate.
         peak: of the machine that ran it.
     """
-    cell, values = run.cell, inputs.values_at_point
-    start, timing = f"realtime.{reading.name}.{cell}", timed.timing
+    cell, timing = run.cell, timed.timing
+    prefix = f"realtime.{reading.name}.{cell}"
+    cost = update_of(reading, cell, inputs.values_at_point)
     sizes = ", ".join(f"`{cell}.{what}`" for what in SIZES)
-    how = (
-        f"measured here: `{start}.neurons` updated at once, of {sizes}, `time_steps`; {run}; "
+    measured = (
+        f"measured here: `{prefix}.neurons` updated at once, of {sizes}, `time_steps`; {run}; "
         f"{timing.repeats} repeats of {timing.calls_per_repeat}"
     )
-    cost = update_of(reading, cell, values)
-    flop = values["flop_per_mac"] * cost.mac + cost.flop
-    each = timing.seconds / timed.neurons
-    count, clock = inputs[f"{cell}.cells"].quantity, inputs[reading.clock_input].quantity
-    alive = 1 / (each * clock.value)
-
-    def quantity(what: str, value: float, unit: str, how: str) -> Quantity:
-        return derived(f"{start}.{what}", value, unit, how)
-
-    return CellTime(
-        cell=cell,
-        ran=str(run),
-        neurons=quantity(
-            "neurons",
+    clock = inputs[reading.clock_input].quantity
+    cells = inputs[f"{cell}.cells"].quantity
+    sheet = Worksheet([clock, cells, timed.power])
+    sheet.add(
+        derived("machine.peak", peak.flop_per_s, "FLOP/s", "measured here: `flop` / `seconds`"),
+        derived(
+            f"{prefix}.flop",
+            inputs["flop_per_mac"].value * cost.mac + cost.flop,
+            "FLOP",
+            f"that `{reading.name}` counts of an update",
+        ),
+        derived(
+            f"{prefix}.neurons",
             timed.neurons,
             "cells",
             f"chosen here, to fill a tick of `{clock.name}`",
         ),
-        update=quantity("update", each, "s", f"{how}: the median"),
-        lower=quantity("update.lower", timing.lower_seconds / timed.neurons, "s", how),
-        upper=quantity("update.upper", timing.upper_seconds / timed.neurons, "s", how),
-        flop_per_s=quantity(
-            "flop_per_s",
-            flop / each,
-            "FLOP/s",
-            f"{flop:,.6g} FLOP that `{reading.name}` counts of an update / `{start}.update`",
-        ),
-        share_of_peak=quantity(
-            "share_of_peak",
-            flop / each / peak.flop_per_s,
-            "1",
-            f"`{start}.flop_per_s` / `machine.peak`",
-        ),
-        in_real_time=quantity(
-            "in_real_time", alive, "cells", f"1 / (`{start}.update` x `{clock.name}`)"
-        ),
-        machines=quantity(
-            "machines", count.value / alive, "machines", f"`{count.name}` / `{start}.in_real_time`"
-        ),
-        machines_at_peak=quantity(
+        derived(f"{prefix}.update", timing.seconds / timed.neurons, "s", f"{measured}: the median"),
+        derived(f"{prefix}.update.lower", timing.lower_seconds / timed.neurons, "s", measured),
+        derived(f"{prefix}.update.upper", timing.upper_seconds / timed.neurons, "s", measured),
+    )
+    flop = f"{sheet[f'{prefix}.flop'].value:,.6g} FLOP that `{reading.name}` counts of an update"
+
+    def derive(what: str, unit: str, formula: str, note: str = "") -> Quantity:
+        return sheet.derive(f"{prefix}.{what}", unit, formula, note=note)
+
+    return CellTime(
+        cell=cell,
+        ran=str(run),
+        neurons=sheet[f"{prefix}.neurons"],
+        update=sheet[f"{prefix}.update"],
+        lower=sheet[f"{prefix}.update.lower"],
+        upper=sheet[f"{prefix}.update.upper"],
+        flop_per_s=derive("flop_per_s", "FLOP/s", f"`{prefix}.flop` / `{prefix}.update`", flop),
+        share_of_peak=derive("share_of_peak", "1", f"`{prefix}.flop_per_s` / `machine.peak`"),
+        in_real_time=derive("in_real_time", "cells", f"1 / (`{prefix}.update` x `{clock.name}`)"),
+        machines=derive("machines", "machines", f"`{cells.name}` / `{prefix}.in_real_time`"),
+        machines_at_peak=derive(
             "machines_at_peak",
-            count.value * clock.value * flop / peak.flop_per_s,
             "machines",
-            f"`{count.name}` x `{clock.name}` x {flop:,.6g} FLOP that `{reading.name}` counts of "
-            "an update / `machine.peak`",
+            f"`{cells.name}` x `{clock.name}` x `{prefix}.flop` / `machine.peak`",
+            flop,
         ),
         power=timed.power,
-        cells_per_watt=quantity(
-            "cells_per_watt",
-            alive / timed.power.value,
-            "cells/W",
-            f"`{start}.in_real_time` / `{timed.power.name}`",
+        cells_per_watt=derive(
+            "cells_per_watt", "cells/W", f"`{prefix}.in_real_time` / `{timed.power.name}`"
         ),
     )
 
 
 def reading_time(reading: Reading, cells: tuple[CellTime, ...]) -> ReadingTime:
-    """A brain of these cells, on machines that take turns at them: their numbers add up."""
-    start = f"realtime.{reading.name}"
+    """Returns a brain of these cells, on machines that take turns at them: machines add up."""
+    prefix = f"realtime.{reading.name}"
+    sheet = Worksheet([facts()["brain.power"]])
+    for row in cells:
+        sheet.add(row.machines, row.machines_at_peak)
     machines, at_peak = (
-        derived(
-            f"{start}.{what}",
-            sum(each.value for each in parts),
+        sheet.derive(
+            f"{prefix}.{what}",
             "machines",
-            " + ".join(f"`{each.name}`" for each in parts),
+            " + ".join(f"`{getattr(row, what).name}`" for row in cells),
         )
-        for what, parts in (
-            ("machines", [each.machines for each in cells]),
-            ("machines_at_peak", [each.machines_at_peak for each in cells]),
-        )
+        for what in ("machines", "machines_at_peak")
     )
     power = derived(
-        f"{start}.power",
-        sum(each.machines.value * each.power.value for each in cells),
+        f"{prefix}.power",
+        sum(row.machines.value * row.power.value for row in cells),
         "W",
-        " + ".join(f"`{each.machines.name}` x `{each.power.name}`" for each in cells),
+        " + ".join(f"`{row.machines.name}` x `{row.power.name}`" for row in cells),
     )
-    over = derived(
-        f"{start}.over_brain", power.value / POWER.value, "1", f"`{power.name}` / `{POWER.name}`"
-    )
+    sheet.add(power)
     return ReadingTime(
         reading=reading.name,
         cells=cells,
         machines=machines,
         machines_at_peak=at_peak,
         power=power,
-        over_brain=over,
+        over_brain=sheet.derive(f"{prefix}.over_brain", "1", f"`{power.name}` / `brain.power`"),
     )
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: each.to_dict() if isinstance(each, Quantity) else each
-        for name, each in fields.items()
-    }

@@ -1,8 +1,8 @@
 """Real time, measured: how many cells this machine runs, and how many machines a brain would take.
 
-A cell runs in real time if it is updated as often as the clock of the reading asks. What was
-measured of some cells is taken to hold for more of them, and for more machines: no time is counted
-for what axons would carry between machines, and none for learning.
+A cell runs in real time if it is updated at every tick of the reading's clock. The throughput of
+some cells is taken to hold for more of them, and for more machines: no time is counted for what
+axons would carry between machines, and none for learning.
 """
 
 import os
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from neuroconv.brain.evidence.power import POWER
+from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.machine.cell_times import ReadingTime, cell_time, reading_time
 from neuroconv.brain.machine.learning import describe, peak_again
 from neuroconv.brain.machine.machine_power import CORE_POWER, THREADS, PowerMeter
 from neuroconv.brain.machine.running import AXONS, FILLED, Run, Timed, run_of, time_run
-from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.quantity import Quantity, derived, plain
 from neuroconv.brain.readings import READINGS, Reading
 from neuroconv.flops.machine.measured import machine_peak
 from neuroconv.flops.machine.roofline import Peak
@@ -38,12 +38,12 @@ Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class RealTime:
-    """What was measured of every reading that modules can run.
+    """Real time under every reading that modules can run.
 
     Attributes:
         device: "cpu" or "cuda".
         machine: what computed, in words.
-        basis: what the rest refers to: the measured peak, threads, a core's assumed power, the
+        basis: what the sources refer to: the measured peak, threads, a core's assumed power, the
             load by other programs, a brain's power.
         readings: in the order of `READINGS`.
         left_out: names of readings that no module computes.
@@ -56,23 +56,23 @@ class RealTime:
     left_out: tuple[str, ...]
 
     def of_basis(self, name: str) -> Quantity | None:
-        """What the rest refers to by that name; None where the system does not say it."""
-        return next((each for each in self.basis if each.name == name), None)
+        """Returns a quantity of the basis; None where the system does not report it."""
+        return next((quantity for quantity in self.basis if quantity.name == name), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data in which every number has a unit and a source."""
+        """Returns plain data in which every number has a unit and a source."""
         return {
             "device": self.device,
             "machine": self.machine,
             "conditions": CONDITIONS,
             "extrapolation": EXTRAPOLATION,
-            "basis": [each.to_dict() for each in self.basis],
-            "readings": [each.to_dict() for each in self.readings],
+            "basis": plain(self.basis),
+            "readings": plain(self.readings),
             "left_out": list(self.left_out),
         }
 
 
-class _Job(NamedTuple):
+class _ClockedRun(NamedTuple):
     run: Run
     clock_hz: float
 
@@ -86,7 +86,7 @@ def measure_real_time(
     readings: Mapping[str, Reading] = READINGS,
     track: Track = iter,
 ) -> RealTime:
-    """Measure how many cells this machine runs in real time under each reading.
+    """Measures how many cells this machine runs in real time under each reading.
 
     Args:
         inputs: of the estimate; their values are taken.
@@ -95,7 +95,7 @@ def measure_real_time(
         seconds: roughly how long to measure; a single update can take longer than its share, that
             of a Purkinje cell by direct convolution seconds on a CPU.
         readings: by name.
-        track: is given a list of all that will run, and yields it as it is gone through.
+        track: wraps the list of all runs and yields them, to show progress.
 
     Raises:
         ValueError: a device that cannot be timed or is missing, watts that are not above 0, or
@@ -103,49 +103,51 @@ def measure_real_time(
     """
     values = inputs.values_at_point
     meter = PowerMeter(device, watts)
-    jobs: dict[str, dict[str, _Job]] = {}
+    runs: dict[str, dict[str, _ClockedRun]] = {}
     left_out = []
     for name, reading in readings.items():
-        runs = {cell: run_of(reading, cell, values) for cell in reading.cells}
-        clock_hz = values[reading.clock_input]
-        jobs[name] = {cell: _Job(run, clock_hz) for cell, run in runs.items() if run is not None}
-        if len(jobs[name]) < len(runs):
+        by_cell = {cell: run_of(reading, cell, values) for cell in reading.cells}
+        if None in by_cell.values():
             left_out.append(name)
-            del jobs[name]
+            continue
+        clock_hz = values[reading.clock_input]
+        runs[name] = {
+            cell: _ClockedRun(run, clock_hz) for cell, run in by_cell.items() if run is not None
+        }
     load = _load()
     peak = machine_peak(device)
-    timed: dict[_Job, Timed] = {}
-    distinct = list(dict.fromkeys(job for each in jobs.values() for job in each.values()))
-    for job in track(distinct):
-        same = _same_at_any_clock(job, timed)
+    timed: dict[_ClockedRun, Timed] = {}
+    distinct = list(dict.fromkeys(run for by_cell in runs.values() for run in by_cell.values()))
+    for run in track(distinct):
         share = seconds / len(distinct)
-        timed[job] = same or time_run(job.run, 1 / job.clock_hz, meter, share)
+        same = _same_at_any_clock(run, timed)
+        timed[run] = same or time_run(run.run, 1 / run.clock_hz, meter, share)
     peak = peak_again(peak)
     return RealTime(
         device=device,
         machine=describe(peak),
-        basis=(*_basis(peak), *load, POWER),
+        basis=(*_basis(peak), *load, facts()["brain.power"]),
         readings=tuple(
             reading_time(
                 readings[name],
                 tuple(
-                    cell_time(readings[name], job.run, timed[job], inputs, peak)
-                    for job in each.values()
+                    cell_time(readings[name], run.run, timed[run], inputs, peak)
+                    for run in by_cell.values()
                 ),
             )
-            for name, each in jobs.items()
+            for name, by_cell in runs.items()
         ),
         left_out=tuple(left_out),
     )
 
 
-def _same_at_any_clock(job: _Job, timed: Mapping[_Job, Timed]) -> Timed | None:
-    """The same run at another clock, if one neuron fills a tick of either."""
-    for other, found in timed.items():
-        each = found.timing.seconds / found.neurons
-        slow = all(each >= FILLED / clock for clock in (job.clock_hz, other.clock_hz))
-        if other.run == job.run and slow:
-            return found
+def _same_at_any_clock(run: _ClockedRun, timed: Mapping[_ClockedRun, Timed]) -> Timed | None:
+    """Returns the same run's time at another clock, if one neuron fills a tick of either."""
+    for other, result in timed.items():
+        seconds = result.timing.seconds / result.neurons
+        slow = all(seconds >= FILLED / clock for clock in (run.clock_hz, other.clock_hz))
+        if other.run == run.run and slow:
+            return result
     return None
 
 
@@ -157,7 +159,7 @@ def _load() -> tuple[Quantity, ...]:
 
 
 def _basis(peak: Peak) -> tuple[Quantity, ...]:
-    """What names in the sources refer to."""
+    """Returns the quantities that sources refer to by name."""
     fastest = derived(
         "machine.peak",
         peak.flop_per_s,

@@ -1,12 +1,10 @@
 """The report on the brain: first lines, tables, and no number without unit and source."""
 
-import io
 import json
 import math
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from neuroconv.brain import (
     READINGS,
@@ -19,9 +17,10 @@ from neuroconv.brain import (
 from neuroconv.brain.cell_costs import cell_costs, cortex_ratios
 from neuroconv.brain.grid import grid_rows
 from neuroconv.brain.headline import headline
-from neuroconv.brain.quantity import scientific
+from neuroconv.brain.quantity import plain, scientific
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.neurons import PRESETS
+from tests.brain.printing import printed as shown
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +29,7 @@ def report() -> BrainReport:
 
 
 def printed(report: BrainReport, width: int = 100) -> str:
-    console = Console(width=width, file=io.StringIO(), color_system=None)
-    for table in report.sections():
-        console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    return "".join(shown(section, width) for section in report.sections())
 
 
 def test_no_number_is_without_unit_and_source(report: BrainReport) -> None:
@@ -70,7 +65,7 @@ def test_the_first_lines_are_what_the_non_linearity_is_worth(report: BrainReport
     assert first.startswith("The essay's reading: 1.000e21 FLOP/s")
     assert "Its whole case is the dendritic non-linearity: x 50,000." in first
     assert "one dot product of 500,000 terms" in first
-    assert "5 comes of computing all 5 steps anew" in first
+    assert "5 comes from recomputing all 5 steps" in first
     assert "x 10,000" in first
     assert f"1/{saving:.0f}" in first
     assert "a Fourier transform" in first
@@ -102,7 +97,7 @@ def test_own_tables_fit_the_screen(report: BrainReport, width: int) -> None:
 
 
 def test_the_grid_is_whole_and_equals_the_readings(report: BrainReport) -> None:
-    rows = grid_rows(report.inputs)
+    rows = plain(grid_rows(report.inputs))
     assert len(rows) == 8 * 4
     found = {
         (row["algorithm"], row["padding"], row["clock"], row["steps"]): {

@@ -1,0 +1,107 @@
+"""The essay's numbers held against each other, and whether they fit."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from rich.text import Text
+
+from neuroconv.brain.evidence.facts import read_rows
+from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.section import Column, Row, Section
+
+Expectation = Literal["equal", "part", "at least", "within"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Two sides that should fit.
+
+    Attributes:
+        name: of the check.
+        claim: what the essay says.
+        stated: its number, or the two ends of its range.
+        implied: what its other numbers come to.
+        expects: how `implied` should lie to `stated`: "equal", "part" (clearly less: something
+            else makes up the rest), "at least" (stated as a lower bound), "within" the range.
+        tolerance: relative; half of the last printed digit, or a tenth for "about".
+        finding: what follows.
+    """
+
+    name: str
+    claim: str
+    stated: tuple[Quantity, ...]
+    implied: Quantity
+    expects: Expectation = "equal"
+    tolerance: float = 0.1
+    finding: str
+
+    @property
+    def ratio(self) -> Quantity:
+        """Implied to stated; for a range, to its nearer end, and 1 inside of it."""
+        low, high = self.stated[0].value, self.stated[-1].value
+        nearest = min(max(self.implied.value, low), high)
+        return derived(
+            f"{self.name.replace(' ', '_')}.ratio",
+            self.implied.value / nearest,
+            "1",
+            f"`{self.implied.name}` to " + " .. ".join(f"`{end.name}`" for end in self.stated),
+        )
+
+    @property
+    def fits(self) -> bool:
+        ratio = self.ratio.value
+        if self.expects == "part":
+            return ratio < 1 - self.tolerance
+        if self.expects == "at least":
+            return ratio >= 1 - self.tolerance
+        return abs(ratio - 1) <= self.tolerance
+
+
+@cache
+def checks() -> tuple[Check, ...]:
+    """Returns all checks, in the order of the report."""
+    return read_rows("essay.toml", "check", Check)
+
+
+def checks_section() -> Section:
+    """Returns a row for each check: the claim, what the essay's other numbers make, a finding."""
+    rows = [
+        {
+            "name": check.name,
+            "claim": check.claim,
+            "stated": check.stated,
+            "implied": check.implied,
+            "ratio": check.ratio,
+            "expects": check.expects,
+            "fits": check.fits,
+            "finding": check.finding,
+        }
+        for check in checks()
+    ]
+    return Section(
+        f"The essay's numbers against each other: {sum(check.fits for check in checks())} of "
+        f"{len(rows)} checks fit",
+        rows,
+        (
+            Column("the essay says", "claim", ratio=3),
+            Column("stated", lambda row: _with_unit(*row["stated"]), "right", ratio=2),
+            Column(
+                "its other numbers make", lambda row: _with_unit(row["implied"]), "right", ratio=2
+            ),
+            Column("ratio", "ratio", "right"),
+            Column("fits", _fits),
+            Column("finding", "finding", ratio=4),
+        ),
+        '"about" is taken to allow a tenth; a whole should leave room for its other parts',
+        spaced=True,
+    )
+
+
+def _with_unit(*quantities: Quantity) -> str:
+    unit = quantities[0].unit
+    return " to ".join(end.shown for end in quantities) + (f" {unit}" if unit != "1" else "")
+
+
+def _fits(row: Row) -> Text:
+    return Text("yes") if row["fits"] else Text("NO", style="bold")

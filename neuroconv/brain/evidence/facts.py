@@ -1,0 +1,157 @@
+"""The facts that the report rests on: the essay's numbers, and those that follow from them.
+
+All of them stand in the TOML files beside this module, each with its source; what follows from
+others is a formula there.
+"""
+
+import dataclasses
+import tomllib
+import types
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from typeguard import TypeCheckError, check_type
+
+from neuroconv.brain.quantity import Quantity, derived, whole
+from neuroconv.brain.readings import READINGS
+from neuroconv.brain.updates import Sizes, update_cost
+from neuroconv.brain.worksheet import Worksheet
+from neuroconv.neurons.presets import PRESETS, UNITS, preset
+from neuroconv.references import Source
+
+_FOLDER = Path(__file__).parent
+_FACTS = ("essay.toml", "published.toml", "machines.toml")
+RowType = TypeVar("RowType")
+
+
+@cache
+def facts() -> Worksheet:
+    """Returns all facts by name. Read them only.
+
+    Names are those of the TOML files; `purkinje.rate_hz` is a number of the essay's preset,
+    `purkinje.literature.rate_hz` one of the other's; `purkinje.essay_mac` are the multiply-adds of
+    one update of a cell of the essay under a reading, from the modules' closed forms.
+
+    Raises:
+        ValueError: a fact without unit or source, or a formula that cannot be evaluated.
+    """
+    sheet = Worksheet()
+    for (cell, variant), numbers in PRESETS.items():
+        prefix = cell if variant == "dettmers2015" else f"{cell}.{variant}"
+        for field, source in numbers.sources.items():
+            value = getattr(numbers, field)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                sheet.add(_quantity(f"{prefix}.{field}", value, UNITS[field], source))
+    for cell in ("granule", "purkinje", "pyramidal"):
+        sizes, source = _sizes(cell), preset(cell, "dettmers2015").sources["filter_shape"]
+        sheet.add(_quantity(f"{cell}.branches", sizes.branches, "branches", source))
+        sheet.add(_quantity(f"{cell}.time_steps", sizes.time_steps, "steps", source))
+        for reading in ("essay", "executed", "linear_collapse"):
+            mac = update_cost(READINGS[reading], cell, sizes).mac
+            basis = f"closed form of the modules of [dettmers2015]'s cell, read as `{reading}`"
+            sheet.add(derived(f"{cell}.{reading}_mac", mac, "MAC", basis))
+    mac = update_cost(READINGS["essay"], "granule", _sizes("granule"), _sizes("purkinje")).mac
+    basis = "granule synapses of [dettmers2015] through its Purkinje cell's filter, closed form"
+    sheet.add(derived("granule.crossed_mac", mac, "MAC", basis))
+    for name in _FACTS:
+        for key, entry in read_toml(name).get("facts", {}).items():
+            try:
+                add_fact(sheet, key, entry)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name}: {key}: {error}") from None
+    return sheet
+
+
+def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> Quantity:
+    """Adds what a TOML file says of a fact.
+
+    Args:
+        sheet: what is added to.
+        name: of the fact.
+        entry: {value, unit, source}, the value a number or a formula without names; or {formula,
+            unit} and perhaps {basis, note}.
+
+    Raises:
+        ValueError: other keys, a formula that cannot be evaluated, a source that is refused.
+    """
+    if set(entry) == {"value", "unit", "source"}:
+        value = entry["value"]
+        value = sheet.evaluate(value) if isinstance(value, str) else value
+        sheet.add(_quantity(name, value, entry["unit"], Source.parse(entry["source"]), exact=True))
+        return sheet[name]
+    if not {"formula", "unit"} <= set(entry) <= {"formula", "unit", "basis", "note"}:
+        raise ValueError(
+            f"has {', '.join(entry)}; expected value, unit and source, or formula and unit "
+            "(with basis and note, if any)"
+        )
+    return sheet.derive(name, **entry)
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    """Reads a TOML file of this folder."""
+    return tomllib.loads((_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ...]:
+    """Reads an array of tables as dataclasses.
+
+    A field's type says what its value is: a `Source` is parsed, a `Quantity` is the name of a fact,
+    texts are filled in with facts; a number may be a formula.
+
+    Args:
+        name: of a TOML file of this folder.
+        key: of the array: its tables are [[key]].
+        row_type: the dataclass.
+
+    Raises:
+        ValueError: an unknown or missing key, an unknown fact, or a value of another type. Names
+            file, row and field.
+    """
+    hints = get_type_hints(row_type)
+    rows = []
+    for number, table in enumerate(read_toml(name)[key], 1):
+        values = {}
+        for field, value in table.items():
+            position = f"{name}: [[{key}]] {number}: {field}={value!r}"
+            if field not in hints:
+                raise ValueError(f"{position} is unknown; expected one of {', '.join(hints)}")
+            try:
+                values[field] = check_type(_converted(value, hints[field]), hints[field])
+            except (TypeCheckError, ValueError) as error:
+                raise ValueError(f"{position}: {error}") from None
+        fields = dataclasses.fields(row_type)  # type: ignore[arg-type]
+        required = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if not required <= set(values):
+            missing = ", ".join(sorted(required - set(values)))
+            raise ValueError(f"{name}: [[{key}]] {number} lacks {missing}; expected {required}")
+        rows.append(row_type(**values))
+    return tuple(rows)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    choices = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, list):
+        (item, _) = get_args(hint)
+        return tuple(_converted(item_value, item) for item_value in value)
+    if not isinstance(value, str):
+        return value
+    if Source in choices:
+        return Source.parse(value)
+    if Quantity in choices:
+        if value not in facts():
+            raise ValueError(f"{value!r} is not the name of a fact")
+        return facts()[value]
+    return facts().evaluate(value) if float in choices else facts().fill(value)
+
+
+def _sizes(cell: str) -> Sizes:
+    """Returns the dendritic tree of a cell of the essay."""
+    numbers = preset(cell, "dettmers2015")
+    branches, _, time_steps = numbers.filter_shape
+    return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)
+
+
+def _quantity(name: str, value: float, unit: str, source: Source, exact: bool = False) -> Quantity:
+    return Quantity(name=name, value=value if exact else whole(value), unit=unit, source=source)

@@ -1,0 +1,295 @@
+"""The forecast's tables: the essay's dates, the HPCG record, AI's growth, and when it is reached.
+
+In a JSON file each row has a "section": essay_basis, essay_date, hpcg_record, hpcg_growth, score,
+ai_growth, reach, share_claim or caveat.
+"""
+
+from collections.abc import Mapping
+from textwrap import fill
+from typing import Any
+
+from neuroconv.brain.evidence.facts import facts
+from neuroconv.brain.growth.records import PETA, essay_dates, hpcg_records
+from neuroconv.brain.growth.trends import Crossing, crossings, record_growth, scores, trends
+from neuroconv.brain.quantity import Quantity, derived, plain, scientific
+from neuroconv.brain.section import Column, Row, Section, number
+from neuroconv.references import Source
+
+CAVEATS = (
+    "A line is arithmetic, and some physical limit ends it: one estimate of CMOS's limit lies at "
+    "about 200 times the FLOP per joule of 2023.",
+    "HPCG is measured in 64 bit; an AI cluster's peak is theoretical, dense and in 16 bit, and "
+    "training sustains less than half of it: the two are not one history.",
+    "Training compute is FLOP, spread over weeks or months, and no FLOP/s: its growth is no date "
+    "at which a machine keeps up with a brain.",
+)
+_BASIS = ("brain.flop_per_second", "hpcg.start", "essay.year", "essay.computer_year", "doublings")
+_GROWTH = (
+    *("ai.training_compute.doubling_time", "ai.training_compute.growth_low"),
+    *("ai.training_compute.growth_high", "ai.clusters.doubling_time"),
+    *("ai.largest_site.doubling_time", "ai.clusters.power_doubling_time", "ai.colossus.chips"),
+    *("ai.colossus.peak", "ai.colossus.power", "ai.colossus_2.planned_capacity"),
+    "limit.cmos_efficiency_4_bit",
+)
+_UTILISATION = (
+    *("utilisation.palm_540b", "utilisation.llama3_405b_low", "utilisation.llama3_405b_high"),
+)
+
+
+def dates_section() -> Section:
+    """Returns the years that the essay prints beside those that its numbers give."""
+    doublings, start, total = (
+        facts()[name] for name in ("doublings", "hpcg.start", "brain.flop_per_second")
+    )
+    rows = [
+        {
+            "section": "essay_date",
+            "label": date.label,
+            "printed": date.printed_year,
+            "pace": date.stated_pace,
+            "computed": date.computed(),
+            "from_listing": date.from_listing,
+            "needed": date.needed,
+            "verdict": date.verdict,
+        }
+        for date in essay_dates()
+    ]
+    essay_year, computer_year = facts()["essay.year"], facts()["essay.computer_year"]
+    return Section(
+        "The essay's dates, recomputed",
+        rows,
+        (
+            Column("growth", "label", wrap=False),
+            number("printed", _formatted("printed", "g")),
+            number("years a\ndoubling", _formatted("pace", "g")),
+            number("computed", _formatted("computed", ".1f")),
+            number("from 2013.5", _formatted("from_listing", ".1f")),
+            Column("verdict", "verdict"),
+        ),
+        f"{doublings.value:.2f} doublings from {start.shown} to {total.shown} FLOP/s, counted "
+        f"from {essay_year.value:.2f}, the essay's date; right, from {computer_year.value:.1f}, "
+        "where it dates the computer",
+    )
+
+
+def records_section() -> Section:
+    """Returns every holder of the HPCG record, its share of Linpack, and the record's growth."""
+    growth = record_growth()
+    rows = [
+        {
+            "section": "hpcg_record",
+            "machine": record.machine,
+            "year": record.year,
+            "hpcg": record.hpcg,
+            "hpl": record.hpl,
+            "share": record.share,
+        }
+        for record in hpcg_records()
+    ]
+    return Section(
+        "The HPCG record",
+        rows,
+        (
+            Column("machine", "machine"),
+            number("date", _formatted("year", ".1f")),
+            number("HPCG,\nPFLOP/s", _formatted("hpcg", ".3g", 1 / PETA)),
+            number("HPL,\nPFLOP/s", _formatted("hpl", ".4g", 1 / PETA)),
+            number("HPCG / HPL,\n%", _formatted("share", ".1f", 100)),
+            Column("source of the HPCG result", lambda row: row["hpcg"].source),
+        ),
+        f"Doubling time {growth.fitted.value:.2f} years (least squares, 95 % interval "
+        f"{growth.low.value:.2f} to {growth.high.value:.2f}), {growth.between_ends.value:.2f} from "
+        f"first to last; since {hpcg_records()[-3].year.value:.1f} only {growth.recent.value:.1f}. "
+        + forecast_so_far(),
+    )
+
+
+def forecast_so_far() -> str:
+    """Says which of the essay's paces the HPCG record has borne out so far."""
+    growth, last = record_growth(), hpcg_records()[-1]
+    within = [
+        trend.name.removeprefix("essay, ")
+        for trend in trends()
+        if not trend.machines and growth.low.value <= trend.doubling_time.value <= growth.high.value
+    ]
+    foretold = "; ".join(
+        f"{score.foretold.value / PETA:.3g} PFLOP/s ({score.trend.removeprefix('essay, ')})"
+        for score in scores()
+    )
+    return (
+        f"For {last.year.value:.1f} the essay's paces foretold, nearest first: {foretold}; built "
+        f"were {last.hpcg.value / PETA:.1f}. The interval holds {', '.join(within) or 'none'}."
+    )
+
+
+def growth_section() -> Section:
+    """Returns how fast AI's training compute and clusters grew."""
+    return Section(
+        "The growth of AI computers",
+        [{"section": "ai_growth", "quantity": facts()[name]} for name in _GROWTH],
+        (
+            Column("quantity", lambda row: _title(row["quantity"].name.removeprefix("ai."))),
+            number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),
+            Column("source", lambda row: row["quantity"].source),
+        ),
+        CAVEATS[2],
+    )
+
+
+def forecast_section(readings: Mapping[str, float]) -> Section:
+    """Returns the year in which each trend reaches each reading, or the machine that has.
+
+    Args:
+        readings: FLOP/s by name.
+
+    Raises:
+        ValueError: a reading that is not a positive number of FLOP/s.
+    """
+    dates = iter(crossings(readings))
+    rows = [
+        {"reading": name, "flop_per_s": scientific(value, 2)}
+        | {trend.name: _reached(next(dates)) for trend in trends()}
+        for name, value in readings.items()
+    ]
+    columns = [Column("reading", "reading", wrap=False), number("FLOP/s", "flop_per_s")]
+    for trend in trends():
+        # Words one below another, so that all trends fit into 80 columns.
+        width = 9 if trend.machines else 5
+        title = fill(trend.name.replace(",", ""), width, break_long_words=False)
+        columns.append(number(title, trend.name))
+    return Section(
+        "When each reading is reached",
+        rows,
+        columns,
+        "by YEAR, machine: reached, by a machine that was built. <2015: a line starts above it. "
+        "Below a year the ends of the growth's 95 % interval. " + " ".join(CAVEATS[:2]),
+    )
+
+
+def _reached(crossing: Crossing) -> str:
+    if crossing.reached:
+        return f"by {int(crossing.year.value)},\n{crossing.machine}"
+    start = facts()["essay.year"].value
+    if crossing.year.value < start:  # the line starts above the reading
+        return f"<{int(start)}"
+    if crossing.earliest is None or crossing.latest is None:
+        return f"{crossing.year.value:.0f}"
+    ends = f"{crossing.earliest.value:.0f}-{crossing.latest.value:.0f}"
+    return f"{crossing.year.value:.0f}\n{ends}"
+
+
+def learning_section(measured: Quantity | None = None) -> Section:
+    """Returns shares of a peak beside the essay's claim that HPCG overstates deep learning.
+
+    Args:
+        measured: share of this machine's measured peak that a network reached; unit "1".
+
+    Raises:
+        ValueError: a share with another unit, or not above zero.
+    """
+    claim = share_claim(measured)
+    rows: list[dict[str, Any]] = [
+        {
+            "title": "HPCG / HPL, record holders",
+            "share": " to ".join(
+                f"{share:.1f}" for share in _percent_range(claim["hpcg_over_hpl"])
+            ),
+            "source": "the table of the HPCG record",
+        }
+    ]
+    for share in (*claim["published"], *((measured,) if measured else ())):
+        percent = f"{share.value * 100:.1f}"
+        rows.append({"title": _title(share.name), "share": percent, "source": share.source})
+    return Section(
+        "Does HPCG overstate deep learning?",
+        rows,
+        (Column("share of a peak", "title"), number("%", "share"), Column("source", "source")),
+        claim["verdict"],
+    )
+
+
+def share_claim(measured: Quantity | None = None) -> dict[str, Any]:
+    """Returns the essay's claim beside shares of a peak, published and measured.
+
+    HPCG is divided by Linpack's 64-bit result, a network by a peak of the arithmetic it runs in:
+    the shares compare how well two kinds of work use a computer, not two speeds.
+
+    Args:
+        measured: share of this machine's measured peak that a network reached; unit "1".
+
+    Returns:
+        {"claim", "source", "hpcg_over_hpl", "published", "measured", "verdict"}
+
+    Raises:
+        ValueError: a share with another unit, or not above zero.
+    """
+    if measured is not None and (measured.unit != "1" or measured.value <= 0):
+        raise ValueError(
+            f"{measured.name}={measured.value!r} {measured.unit!r}; "
+            "expected a share above zero, of unit '1'"
+        )
+    hpcg = [record.share for record in hpcg_records()]
+    published = [facts()[name] for name in _UTILISATION]
+    (low, high), (fewest, most) = _percent_range(hpcg), _percent_range(published)
+    verdict = (
+        f"The claim {'does not hold' if fewest > high else 'is not refuted'} for large training "
+        f"runs: they reached {fewest:.0f} to {most:.0f} % of the peak, HPCG's record holders "
+        f"{low:.1f} to {high:.1f} % of their Linpack result. "
+        "The machines differ, and so does the arithmetic (16 and 64 bit): no machine here has "
+        "both numbers, and nothing here says what networks of 2015 reached."
+    )
+    if measured is not None:
+        share = measured.value * 100
+        side = "above all" if share > high else "below all" if share < low else "among"
+        verdict += f" Measured here: {share:.1f} %, {side} of HPCG's shares."
+    return {
+        "claim": "HPCG greatly overstates what deep learning can get out of a computer",
+        "source": Source("dettmers2015", "part IV"),
+        "hpcg_over_hpl": hpcg,
+        "published": published,
+        "measured": measured,
+        "verdict": verdict,
+    }
+
+
+def forecast_rows(
+    readings: Mapping[str, float], measured: Quantity | None = None
+) -> list[dict[str, Any]]:
+    """Returns the rows of all these tables as plain data, and what they rest on.
+
+    Args:
+        readings: FLOP/s by name.
+        measured: share of this machine's measured peak that a network reached; unit "1".
+
+    Raises:
+        ValueError: a reading that is not a positive number, or a share that `share_claim` refuses.
+    """
+    rows: list[Row] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
+    rows += dates_section().rows
+    rows += records_section().rows
+    rows.append({"section": "hpcg_growth"} | vars(record_growth()))
+    rows += [{"section": "score"} | vars(score) for score in scores()]
+    rows += growth_section().rows
+    rows.append({"section": "ai_growth", "quantity": facts()["ai.colossus.year"]})
+    for crossing in crossings(readings):
+        basis = f"{crossing.reading!r} of `readings`, elsewhere in this report"
+        value = derived("reading", readings[crossing.reading], "FLOP/s", basis)
+        row = {"section": "reach", "flop_per_s": value, "reached": crossing.reached}
+        rows.append(row | vars(crossing))
+    rows.append({"section": "share_claim"} | share_claim(measured))
+    rows += [{"section": "caveat", "text": text} for text in CAVEATS]
+    return [plain(row) for row in rows]
+
+
+def _percent_range(shares: list[Quantity]) -> tuple[float, float]:
+    percents = [share.value * 100 for share in shares]
+    return min(percents), max(percents)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").replace(".", ", ")
+
+
+def _formatted(key: str, form: str, factor: float = 1) -> Any:
+    """Returns a cell function that formats the value of a row's quantity, "-" for none."""
+    return lambda row: "-" if row[key] is None else f"{row[key].value * factor:{form}}"

@@ -1,0 +1,241 @@
+"""The report on the brain: its sections, as rich tables and as plain data."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from neuroconv.brain.cell_costs import CellCost, cell_costs, cell_sections, cortex_ratios
+from neuroconv.brain.estimate import Estimate, estimate_brain
+from neuroconv.brain.evidence.checks import checks_section
+from neuroconv.brain.evidence.facts import facts
+from neuroconv.brain.evidence.ledger import ledger_section
+from neuroconv.brain.evidence.published import others_sections
+from neuroconv.brain.grid import grid_rows, grid_section
+from neuroconv.brain.growth.sections import (
+    dates_section,
+    forecast_rows,
+    forecast_section,
+    growth_section,
+    learning_section,
+    records_section,
+)
+from neuroconv.brain.headline import headline, headline_text
+from neuroconv.brain.inputs import Inputs
+from neuroconv.brain.machine.realtime import RealTime
+from neuroconv.brain.machine.sections import realtime_sections
+from neuroconv.brain.quantity import Quantity, plain, scientific
+from neuroconv.brain.readings import READINGS
+from neuroconv.brain.section import Column, Notes, Section, number
+from neuroconv.brain.updates import flop_per_second
+from neuroconv.core.checks import check_choice
+
+# In the order of the report.
+SECTIONS = (
+    *("headline", "inputs", "grid", "cells", "readings", "sensitivity", "ledger", "checks"),
+    *("others", "dates", "records", "forecast", "learning", "realtime"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class BrainReport:
+    """Everything that `neuroconv brain` says, from one estimate.
+
+    Attributes:
+        estimate: of one reading, or of a mix.
+        realtime: how many cells this machine was measured to run; None if nothing was measured.
+        learning_share: share of its measured peak that a network reached while it learned.
+    """
+
+    estimate: Estimate
+    realtime: RealTime | None = None
+    learning_share: Quantity | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.estimate.inputs
+
+    @cached_property
+    def by_reading(self) -> Mapping[str, Estimate]:
+        """An estimate under each of `READINGS`, from the same draws."""
+        samples, seed = len(self.estimate.samples), self.estimate.seed
+        return {
+            name: estimate_brain(self.inputs, reading=name, samples=samples, seed=seed)
+            for name in READINGS
+        }
+
+    @property
+    def values(self) -> dict[str, float]:
+        """FLOP/s of each reading, all inputs at their values."""
+        at_point = self.inputs.values_at_point  # no draws are needed for these
+        return {
+            name: sum(flop_per_second(reading, at_point).values())
+            for name, reading in READINGS.items()
+        }
+
+    @cached_property
+    def cells(self) -> tuple[CellCost, ...]:
+        return cell_costs(self.inputs)
+
+    def sections(self, names: Sequence[str] = SECTIONS) -> Iterator[RenderableType]:
+        """Yields the report, what matters most first; "realtime" only where it was measured.
+
+        Raises:
+            ValueError: a name that is none of `SECTIONS`.
+        """
+        for name in names:
+            check_choice("section", name, SECTIONS)
+        sections: dict[str, Callable[[], Sequence[RenderableType]]] = {
+            "headline": lambda: [headline_text(self.estimate)],
+            "inputs": lambda: [inputs_section(self.inputs)],
+            "grid": lambda: [grid_section(self.inputs)],
+            "cells": lambda: cell_sections(self.cells, self.inputs),
+            "readings": lambda: [readings_section(self)],
+            "sensitivity": lambda: [sensitivity_section(self.estimate)],
+            "ledger": lambda: [ledger_section()],
+            "checks": lambda: [checks_section()],
+            "others": others_sections,
+            "dates": lambda: [dates_section()],
+            "records": lambda: [records_section(), growth_section()],
+            "forecast": lambda: [forecast_section(self.values)],
+            "learning": lambda: [learning_section(self.learning_share)],
+        }
+        if self.realtime is not None:
+            measured = self.realtime
+            sections["realtime"] = lambda: realtime_sections(measured)
+        for name in SECTIONS:
+            if name in names and name in sections:
+                first, *others = sections[name]()
+                yield Group(first, *(part for other in others for part in (Text(), other)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as plain data, in which every number has a unit and a source."""
+        swings = self.estimate.swings() if self.estimate.reading is not None else ()
+        others = [row for section in others_sections() for row in section.to_list()]
+        return {
+            "headline": plain(headline(self.inputs)),
+            **self.inputs.to_dict(),
+            "inputs_sha256": self.inputs.sha256,
+            "grid": plain(grid_rows(self.inputs)),
+            "cells": plain(self.cells),
+            "cortex_over_cerebellum": plain(cortex_ratios(self.cells)),
+            "readings": [
+                {"title": READINGS[name].title, **estimate.to_dict(sensitivities=False)}
+                for name, estimate in self.by_reading.items()
+            ],
+            "estimate": self.estimate.to_dict(),
+            "swings": [swing.to_dict() for swing in swings],
+            "ledger": ledger_section().to_list(),
+            "essay_check": checks_section().to_list(),
+            "others": others,
+            "forecast": forecast_rows(self.values, self.learning_share),
+            "realtime": None if self.realtime is None else self.realtime.to_dict(),
+        }
+
+
+def inputs_section(inputs: Inputs) -> Section:
+    """Returns value and range of each input; numbers in brackets lead to the sources below."""
+    notes = Notes()
+
+    def cell(quantity: Quantity | None) -> str:
+        return "-" if quantity is None else f"{quantity.shown} {notes.mark(quantity.source.brief)}"
+
+    rows = [
+        {
+            "name": name,
+            "value": cell(row.quantity),
+            "low": cell(row.low),
+            "high": cell(row.high),
+            "distribution": row.distribution,
+        }
+        for name, row in inputs.items()
+    ]
+    rows += [
+        {
+            "name": " ~\n".join(correlation.between),
+            "value": f"{correlation.rank:g} {notes.mark(correlation.source.brief)}",
+            "low": "",
+            "high": "",
+            "distribution": "rank\ncorrelation",
+        }
+        for correlation in inputs.correlations
+    ]
+    columns = (
+        Column("input", "name", wrap=False),
+        *(number(name, name) for name in ("value", "low", "high")),
+        Column("distribution", "distribution", wrap=False),
+    )
+    return Section("inputs", rows, columns, notes=notes)
+
+
+def readings_section(report: BrainReport) -> Section:
+    """Returns value and interval of each named reading."""
+    rate = facts()["purkinje.literature.rate_hz"]
+    at_point = {**report.inputs.values_at_point, "rate_hz": rate.value}
+    at_own_rate = sum(flop_per_second(READINGS["essay"], at_point).values())
+    low, high = report.inputs["rate_hz"].ends
+    rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    rows = [
+        {
+            "reading": name,
+            "value": scientific(estimate.value or 0),
+            "quantiles": [scientific(level, 3) for level in estimate.quantiles()],
+            "title": READINGS[name].title,
+        }
+        for name, estimate in report.by_reading.items()
+    ]
+    columns = (
+        Column("reading", "reading", wrap=False),
+        number("value", "value"),
+        number("5 %", lambda row: row["quantiles"][0]),
+        number("50 %", lambda row: row["quantiles"][1]),
+        number("95 %", lambda row: row["quantiles"][2]),
+        Column("what it is", "title"),
+    )
+    return Section(
+        "FLOP/s by named reading, over the inputs' ranges",
+        rows,
+        columns,
+        f"One rate_hz, here {rates}/s, clocks cells of all types, though types differ. Purkinje "
+        f"cells, which nearly all FLOP are of, fire at {rate.value:g}/s by themselves "
+        f"({rate.source}): at that rate the essay's reading is {scientific(at_own_rate, 2)}.",
+    )
+
+
+def sensitivity_section(estimate: Estimate) -> Section:
+    """Returns what the spread is due to, the largest share first."""
+    name = estimate.reading.name if estimate.reading else "mix"
+    rows = [
+        {
+            "input": row.name,
+            "first": _interval(row.first, row.first_interval),
+            "total": _interval(row.total, row.total_interval),
+            "rank": "-" if row.rank_correlation is None else _share(row.rank_correlation),
+        }
+        for row in estimate.sensitivities
+    ]
+    columns = (
+        Column("input", "input", wrap=False),
+        *(Column(title, title, "right") for title in ("first", "total", "rank")),
+    )
+    return Section(
+        f"what the spread of log10(FLOP/s) is due to, read as {name}",
+        rows or [{"input": "no input has a range", "first": "-", "total": "-", "rank": "-"}],
+        columns,
+        "Sobol indices with 95 % bootstrap intervals, which overstate the error (they "
+        "take a regular sequence for random draws); inputs taken as independent"
+        + (" although some are correlated here" if estimate.inputs.correlations else "")
+        + ": first, the share that vanishes when the input is known; total, the share that remains "
+        "when all others are. Rank: Spearman's correlation in the draws.",
+    )
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}".replace("-0.000", "0.000")
+
+
+def _interval(value: float, ends: tuple[float, float]) -> str:
+    return f"{_share(value)} ({_share(ends[0])} to {_share(ends[1])})"

@@ -1,0 +1,115 @@
+"""Quantities by name, and formulas over them: a formula is both the value and its source."""
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from neuroconv.brain.quantity import Quantity, derived, scientific
+
+_NAME = re.compile(r"`([\w.]+)`")
+_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_FUNCTIONS: Mapping[str, Callable[[float], float]] = {"log2": math.log2, "ln": math.log}
+_FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
+
+
+class Worksheet(dict[str, Quantity]):
+    """Quantities by name, to which formulas add further ones.
+
+    A formula has `names`, numbers, + - x / ^, parentheses, log2() and ln(). It is evaluated, and is
+    the source of its result: what a source says is what was computed.
+    """
+
+    def __init__(self, quantities: Iterable[Quantity] = ()) -> None:
+        super().__init__()
+        self.add(*quantities)
+
+    def add(self, *quantities: Quantity) -> None:
+        """Adds quantities.
+
+        Raises:
+            ValueError: a name that is in use.
+        """
+        for quantity in quantities:
+            if quantity.name in self:
+                raise ValueError(f"{quantity.name!r} is defined twice; expected one definition")
+            self[quantity.name] = quantity
+
+    def derive(
+        self, name: str, unit: str, formula: str, basis: str = "", note: str = ""
+    ) -> Quantity:
+        """Evaluates a formula, adds the result and returns it.
+
+        Args:
+            name: of the result.
+            unit: of the result.
+            formula: evaluated; must name a quantity unless `basis` cites a reference.
+            basis: what the source says beside the formula.
+            note: of the source.
+
+        Raises:
+            ValueError: what `evaluate` refuses, or a name that is in use.
+        """
+        source = f"{formula}: {basis}" if basis else formula
+        quantity = derived(name, self.evaluate(formula), unit, source, note)
+        self.add(quantity)
+        return quantity
+
+    def evaluate(self, formula: str) -> float:
+        """Returns the value of a formula; integers give an exact integer unless divided.
+
+        Raises:
+            ValueError: an unknown name, or anything that is not part of a formula.
+        """
+        names = _NAME.findall(formula)
+        unknown = [name for name in names if name not in self]
+        if unknown:
+            raise ValueError(f"{formula!r} names {unknown[0]!r}, which is not defined above it")
+        text = _NAME.sub(lambda match: f" _{names.index(match[1])} ", formula)
+        text = re.sub(r"\sx\s", " * ", text).replace("^", "**").strip()
+        try:
+            return _value(ast.parse(text, mode="eval").body, [self[name].value for name in names])
+        except (SyntaxError, TypeError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"{formula!r}: {error}; expected `names`, numbers, + - x / ^, log2() and ln()"
+            ) from None
+
+    def fill(self, text: str) -> str:
+        """Fills in a text: "{`name`}" becomes its value, "{FORMULA:.1f}" a formatted one.
+
+        Without a format, or with a number of digits instead, it is formatted as in a table.
+
+        Raises:
+            ValueError: what `evaluate` refuses.
+        """
+
+        def filled(match: re.Match[str]) -> str:
+            value = self.evaluate(match[1])
+            digits = match[2] or "4"
+            if digits.isdigit():
+                return scientific(value, int(digits), trim=True)
+            return format(value, digits)
+
+        return _FIELD.sub(filled, text)
+
+
+def _value(node: ast.expr, values: list[float]) -> float:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.Name(id=name) if name[:1] == "_" and name[1:].isdigit():
+            return values[int(name[1:])]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand, values)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_value(left, values), _value(right, values))
+        case ast.Call(func=ast.Name(id=name), args=[argument]) if name in _FUNCTIONS:
+            return _FUNCTIONS[name](_value(argument, values))
+    raise TypeError(f"{ast.unparse(node)!r} is not part of a formula")
