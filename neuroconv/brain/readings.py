@@ -20,7 +20,7 @@ class Reading:
         name: what it is called in options and files.
         title: what it is, in a line.
         padding: of the dendritic convolution: "same" (the essay's cost), "valid", "per_dendrite".
-        steps: an update computes all steps of its window anew ("window"), or the one new step
+        steps: an update recomputes all steps of its window ("window"), or computes the new step
             ("last") while the dendrites remember the others.
         clock: an update for each spike of the mean rate ("rate"), or for each frame ("frame").
         algorithm: what of an update is counted: "essay" (synapses x steps x taps), "direct" (a
@@ -91,7 +91,7 @@ def _readings(*readings: Reading) -> Mapping[str, Reading]:
 
 
 READINGS = _readings(
-    Reading(name="essay", title="the essay's: all five steps anew at each spike"),
+    Reading(name="essay", title="the essay's: all five steps recomputed at each spike"),
     Reading(
         name="published",
         title="one way to the printed total: granule inputs through the Purkinje-sized filter",

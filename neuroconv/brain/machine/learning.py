@@ -33,7 +33,7 @@ def learning_share(
         seconds: roughly how long to time steps.
 
     Returns:
-        the share, of unit "1", as `neuroconv.brain.growth.forecast.share_claim` takes it.
+        the share, of unit "1", as `neuroconv.brain.growth.sections.share_claim` takes it.
 
     Raises:
         ValueError: a device that cannot be timed or is missing, or a model without parameters that
@@ -62,7 +62,7 @@ def learning_share(
 
 
 def peak_again(peak: Peak) -> Peak:
-    """The faster of a peak and the same measured anew: a program beside it can only lower it."""
+    """Returns the faster of a peak and a second measurement: other programs can only lower it."""
     again = measure_peak(peak.device_type)
     return again if again.flop_per_s > peak.flop_per_s else peak
 
