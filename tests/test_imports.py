@@ -22,11 +22,14 @@ ALLOWED: dict[str, set[str]] = {
     "flops": {"references", "core", "kernels", "layers", "flops"},
     "brain": {"references", "core", "kernels", "layers", "neurons", "flops", "brain"},
     "data": {"data"},
-    "comparison": {"core", "neurons", "zoo", "flops", "data", "training", "comparison"},
+    "comparison": {
+        *("core", "layers", "neurons", "zoo", "flops"),
+        *("data", "training", "report", "comparison"),
+    },
 }
 FORBIDDEN: dict[str, set[str]] = {
-    "report": {"training", "cli"},
-    "training": {"cli"},
+    "report": {"training", "comparison", "cli"},
+    "training": {"report", "comparison", "cli"},
 }
 
 

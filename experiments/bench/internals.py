@@ -8,7 +8,7 @@ from torch import nn
 from neuroconv.kernels import native
 from neuroconv.kernels.conv import BACKENDS, choice, conv_macs
 from neuroconv.kernels.cuda import fused_kernels
-from neuroconv.training.allocator import keep_freed_memory
+from neuroconv.training.glibc_malloc import keep_freed_memory
 
 __all__ = [
     "FORCED",

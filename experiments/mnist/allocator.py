@@ -16,7 +16,7 @@ def images_per_second(name: str, keep: bool) -> float:
     import torch
 
     from neuroconv import create_model
-    from neuroconv.training.allocator import keep_freed_memory
+    from neuroconv.training.glibc_malloc import keep_freed_memory
 
     if keep and not keep_freed_memory():
         sys.exit("this C library has no such setting: glibc alone does")

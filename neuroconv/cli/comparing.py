@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from neuroconv.cli.options import ConfigArgument, PageOption, check_output, print_line
-from neuroconv.compare import compare_and_report, demo
+from neuroconv.comparison.page import compare_and_report, demo
 from neuroconv.training import load_config
 
 

@@ -115,7 +115,7 @@ def _dispatch(words: list[str], console: Console) -> None:
 
         refuse_torchrun(name)
     if name in _TRAINING:
-        from neuroconv.training.allocator import keep_freed_memory
+        from neuroconv.training.glibc_malloc import keep_freed_memory
 
         keep_freed_memory()
     if takes_overrides:

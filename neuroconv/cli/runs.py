@@ -17,12 +17,12 @@ from neuroconv.cli.options import (
     config_keys,
     print_line,
 )
+from neuroconv.comparison import mean_interval
 from neuroconv.training import (
     RunResult,
     evaluate,
     launched,
     load_config,
-    mean_interval,
     resume,
     train_seeds,
 )

@@ -1,5 +1,20 @@
-"""Comparisons on equal terms: networks matched in size or cost."""
+"""Comparisons on equal terms: match a network's size or cost, train, count, and report.
 
+`neuroconv.comparison.page`, which draws, is not imported here: matplotlib is slow to import.
+"""
+
+from neuroconv.comparison.interval import Estimate, mean_interval
+from neuroconv.comparison.linear import linear_baseline
 from neuroconv.comparison.match import count_flops, match_flops, match_parameters
+from neuroconv.comparison.train import ModelResult, compare
 
-__all__ = ["count_flops", "match_flops", "match_parameters"]
+__all__ = [
+    "Estimate",
+    "ModelResult",
+    "compare",
+    "count_flops",
+    "linear_baseline",
+    "match_flops",
+    "match_parameters",
+    "mean_interval",
+]

@@ -89,6 +89,12 @@ class Frames(Dataset[tuple[Tensor, int]]):
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """Labels (N,), where the data set holds them as `load_data`'s do."""
+        targets: NDArray[np.int64] = self.dataset.targets  # type: ignore[attr-defined]
+        return targets
+
     def set_epoch(self, epoch: int) -> None:
         """Draw fresh frames and augmentations from now on; without effect outside of training."""
         if self.training:
@@ -120,7 +126,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
             images, labels = self.images(indices)
             return self.encode(images.to(device), indices), labels
         rows = torch.tensor(self._checked(indices))
-        labels = torch.from_numpy(self.dataset.targets)[rows]  # type: ignore[attr-defined]
+        labels = torch.from_numpy(self.targets)[rows]
         return self.encode(resident[rows.to(resident.device)], indices), labels
 
     def images(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from neuroconv.report.entry import DendriteCost, Entry, against_linear, counting, finding
 from neuroconv.report.filters import dendritic_filters
 from neuroconv.report.page import write_report
-from neuroconv.report.plots import accuracy_against_flops, learning_curves, plot_curves
+from neuroconv.report.plots import accuracy_against_flops, learning_curves
 from neuroconv.report.svg import inline_svg
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "finding",
     "inline_svg",
     "learning_curves",
-    "plot_curves",
     "write_report",
 ]

@@ -1,76 +1,17 @@
 """Plots of plain data, as matplotlib figures without pyplot's state."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from neuroconv.report.entry import Entry
 from neuroconv.report.style import COLOURS, INK, label_points, log_ticks, plain
 
 ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-_STYLES = {"validation": ("val", "o-"), "training": ("train", ".--")}
-
-History = Sequence[Mapping[str, Any]]
-
-
-def plot_curves(histories: Mapping[str, History], path: Path) -> None:
-    """Draws loss and accuracy against the epoch, validation solid and training dashed.
-
-    Records of neurons also show the share of each population that fires.
-
-    Args:
-        histories: by label, one record per epoch with the keys epoch, train_loss, val_loss,
-            train_accuracy and val_accuracy (accuracies in [0, 1]), and optionally activity, with
-            an active_share for each population.
-        path: the picture; its suffix chooses the format.
-    """
-    active = _active_shares(histories)
-    panels = 3 if active else 2
-    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
-    loss, accuracy, *firing = figure.subplots(1, panels)
-    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
-        for number, (label, history) in enumerate(histories.items()):
-            epochs = [record["epoch"] for record in history]
-            for split, (key, style) in _STYLES.items():
-                values = [record[f"{key}_{quantity}"] for record in history]
-                axes.plot(
-                    epochs, values, style, color=f"C{number % 10}", markersize=4,
-                    label=f"{label}, {split}",
-                )  # fmt: skip
-    loss.set_ylabel("cross entropy (nats)")
-    accuracy.set_ylabel("accuracy")
-    for axes in firing:
-        for label, (epochs, shares) in active.items():
-            axes.plot(epochs, shares, "o-", markersize=4, label=label)
-        axes.set(ylabel="neurons that fire (validation)", ylim=(0, 1))
-    for axes in (loss, accuracy, *firing):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    for axes in (accuracy, *firing):
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-
-
-def _active_shares(histories: Mapping[str, History]) -> dict[str, tuple[list[int], list[float]]]:
-    """Returns, by label and population, the epochs and the share of neurons that fired in each."""
-    curves: dict[str, tuple[list[int], list[float]]] = {}
-    for label, history in histories.items():
-        for record in history:
-            for population, activity in record.get("activity", {}).items():
-                if "active_share" in activity:
-                    name = f"{label}, {population}" if len(histories) > 1 else population
-                    epochs, shares = curves.setdefault(name, ([], []))
-                    epochs.append(record["epoch"])
-                    shares.append(activity["active_share"])
-    return curves
 
 
 def learning_curves(entries: Sequence[Entry]) -> Figure:

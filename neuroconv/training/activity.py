@@ -3,6 +3,7 @@
 Shapes: B batch, N neurons, T time steps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -16,20 +17,17 @@ from neuroconv.training.distributed import Ranks
 
 
 class ActivityMonitor:
-    """Inside the context, watches every population of a model where its rates arise.
+    """A context that counts the firing of every population of a model.
 
-    A model without neurons has nothing to watch. Climbing fibres are asked what they would carry:
-    a model that has them has a method complex_spikes(logits, labels).
-
-    Args:
-        model: any module; its neurons are found by their `FiringRate`.
+    Populations are found by their `FiringRate`; a model without neurons has nothing to count.
+    A model with climbing fibres has a method complex_spikes(logits, labels).
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._counts: dict[str, _Count] = {}
         self._handles: list[RemovableHandle] = []
-        self._spikes: Any = 0.0  # sums stay on the device until they are asked for
+        self._spikes: Any = 0.0  # sums stay on the device until they are read
         self._images = 0
 
     def __enter__(self) -> Self:
@@ -48,42 +46,38 @@ class ActivityMonitor:
         for handle in self._handles:
             handle.remove()
 
-    def errors(self, logits: Tensor, labels: Tensor) -> None:
-        """Takes the climbing fibres' answer to a batch, if the model has any."""
+    def observe(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds the complex spikes that a batch's errors would cause, if the model has any."""
         complex_spikes = getattr(self.model, "complex_spikes", None)
         if complex_spikes is not None:
             rate = complex_spikes(logits.detach(), labels)
             self._spikes = self._spikes + rate.mean().double() * len(labels)
             self._images += len(labels)
 
-    def join(self, ranks: Ranks) -> None:
-        """Takes in what the monitors of all processes saw: each then sums up the whole."""
-        own = {
-            path: count.on_cpu() for path, count in self._counts.items() if count.fired is not None
-        }
-        parts = ranks.gather((own, float(self._spikes), self._images))
-        self._spikes, self._images = sum(part[1] for part in parts), sum(part[2] for part in parts)
+    def merge(self, ranks: Ranks) -> None:
+        """Adds up the counts of all processes, in each of them."""
+        counts = {path: count.on_cpu() for path, count in self._counts.items() if count.seen}
+        gathered = ranks.gather((counts, float(self._spikes), self._images))
+        self._spikes = sum(spikes for _, spikes, _ in gathered)
+        self._images = sum(images for *_, images in gathered)
         self._counts = {}
-        for counts, _, _ in parts:
+        for counts, *_ in gathered:
             for path, count in counts.items():
-                known = self._counts.get(path)
-                self._counts[path] = count if known is None else known + count
+                total = self._counts.get(path)
+                self._counts[path] = count if total is None else total + count
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """By path of the population, over all that was seen.
+        """Returns, by path of the population, statistics over everything since the start:
 
-        mean_rate: of all neurons, steps and images, in the network's own units.
+        mean_rate: over neurons, steps and images, in the network's own units.
         active_share: the share of neurons x steps x images with a rate above zero.
         silent_share: the share of neurons that never fired.
-        Of "climbing_fibres": complex_spikes_per_second, their mean.
+        And for "climbing_fibres" complex_spikes_per_second, their mean.
         """
-        summary = {
-            path: count.summary() for path, count in self._counts.items() if count.fired is not None
-        }
+        summary = {path: count.summary() for path, count in self._counts.items() if count.seen}
         if self._images:
-            summary["climbing_fibres"] = {
-                "complex_spikes_per_second": float(self._spikes) / self._images
-            }
+            spikes = float(self._spikes) / self._images
+            summary["climbing_fibres"] = {"complex_spikes_per_second": spikes}
         return summary
 
 
@@ -91,14 +85,14 @@ class ActivityMonitor:
 class _Count:
     """Sums over the rates (B, N, T, ...) of one population.
 
-    Tensors on its device, until they are asked for: torch.compile takes a number for a constant,
-    and would compile a model anew whenever one in a hook has changed.
+    They are tensors on its device until they are read: torch.compile takes a number for a constant,
+    and would compile a model again whenever one in a hook has changed.
     """
 
     values: Any = 0
     total: Any = 0.0
     active: Any = 0
-    fired: Tensor | None = None
+    fired: Any = None  # by neuron, bool; None before the first rates
 
     def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
         rate = rate.detach()  # also where the caller keeps gradients
@@ -118,12 +112,9 @@ class _Count:
         return self.fired is not None
 
     def on_cpu(self) -> "_Count":
-        assert self.fired is not None
         return _Count(int(self.values), float(self.total), int(self.active), self.fired.cpu())
 
     def __add__(self, other: "_Count") -> "_Count":
-        assert self.fired is not None
-        assert other.fired is not None
         return _Count(
             self.values + other.values,
             self.total + other.total,
@@ -132,7 +123,6 @@ class _Count:
         )
 
     def summary(self) -> dict[str, float]:
-        assert self.fired is not None
         values = int(self.values)
         return {
             "mean_rate": float(self.total) / values,
@@ -141,8 +131,8 @@ class _Count:
         }
 
 
-def active_shares(activity: dict[str, dict[str, float]]) -> str:
-    """One line of text: the populations and the share of them that fires."""
+def active_shares(activity: Mapping[str, Mapping[str, float]]) -> str:
+    """Returns one line of text: the populations and the share of them that fires."""
     shares = [
         f"{path or 'neurons'} {part['active_share']:.0%}"
         for path, part in activity.items()

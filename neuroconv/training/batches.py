@@ -12,11 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from neuroconv.data import Frames
 
-_Made = TypeVar("_Made")
+_Batch = TypeVar("_Batch")
 
 
-def length(data: Dataset[Any], role: str) -> int:
-    """Length of a map-style data set; TypeError or ValueError if it is not one, or is empty."""
+def check_length(data: Dataset[Any], role: str) -> int:
+    """Returns the length of a map-style data set.
+
+    Raises:
+        TypeError: not a map-style data set.
+        ValueError: an empty one.
+    """
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(
             f"{role} is a {type(data).__name__}: expected a map-style data set of (input, label), "
@@ -30,10 +35,9 @@ def length(data: Dataset[Any], role: str) -> int:
 def epoch_batches(
     data: Dataset[Any], size: int, batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """Start an epoch: seed torch from (seed, epoch) alone and return its full batches of indices.
+    """Seeds torch from (seed, epoch) alone and returns the epoch's full batches of indices.
 
-    What remains beside the full batches is left for another epoch's order; data smaller than a
-    batch is one batch.
+    The remainder is left out, in each epoch another one; data smaller than a batch is one batch.
     """
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
     set_epoch = getattr(data, "set_epoch", None)
@@ -47,12 +51,11 @@ def epoch_batches(
 def load(
     data: Dataset[Any], batches: Sequence[list[int]], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The given batches as inputs on the device and labels (still on the CPU, to be checked).
+    """Yields batches as inputs on the device and labels (still on the CPU, to be checked).
 
-    Batches of `Frames` are made whole and encoded on the device. Images that lie there are gathered
-    there, by no worker; images in memory that the device has no room for, and images that are
-    decoded, are prepared by the workers or, without them, by a thread, one batch ahead. On the CPU
-    there is no thread: the cores have enough to do.
+    `Frames` are encoded on the device, a batch at a time. Images that lie on the device are
+    gathered there; others are prepared by the workers or, without workers, by a thread that is one
+    batch ahead. On the CPU there is no thread: the cores have enough to do.
     """
     if isinstance(data, Frames):
         yield from _load_frames(data, batches, workers, device)
@@ -73,13 +76,12 @@ def _load_frames(
     # An epoch leaves out what remains beside its full batches: a cache may lack that much.
     at_once = len(batches[0]) if batches else 0
     in_memory = frames.resident("cpu", at_once) is not None
-    host: Iterator[tuple[Tensor, Tensor]]
+    on_cpu: Iterator[tuple[Tensor, Tensor]]
     if workers and not in_memory:
-        pin = device.type == "cuda"
-        host = iter(
+        on_cpu = iter(
             DataLoader(
-                _Images(frames), batch_sampler=batches, num_workers=workers, pin_memory=pin,
-                collate_fn=_as_it_is,
+                _Images(frames), batch_sampler=batches, num_workers=workers,
+                pin_memory=device.type == "cuda", collate_fn=_identity,
             )
         )  # fmt: skip
     else:
@@ -88,15 +90,15 @@ def _load_frames(
         if frames.resident(device) is not None:
             yield from (frames.batch(batch, device) for batch in batches)
             return
-        host = map(frames.images, batches)
+        on_cpu = map(frames.images, batches)
         if device.type != "cpu" and frames.threadsafe:
-            host = _one_ahead(frames.images, batches)
-    for (images, labels), batch in zip(_copied(host, device), batches, strict=True):
+            on_cpu = _one_ahead(frames.images, batches)
+    for (images, labels), batch in zip(_copied(on_cpu, device), batches, strict=True):
         yield frames.encode(images, batch), labels
 
 
 class _Images(Dataset[Any]):
-    """What a worker makes: the images of a batch, not yet encoded, and their labels."""
+    """Batches of images, not yet encoded, and their labels, as workers prepare them."""
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
@@ -105,53 +107,55 @@ class _Images(Dataset[Any]):
         return self.frames.images(indices)
 
 
-def _as_it_is(batch: _Made) -> _Made:
+def _identity(batch: _Batch) -> _Batch:
     return batch
 
 
-def _one_ahead(make: Callable[[list[int]], _Made], batches: Sequence[list[int]]) -> Iterator[_Made]:
-    """make(batch) for each batch, in a thread which makes one while its forerunner is in use."""
+def _one_ahead(
+    make: Callable[[list[int]], _Batch], batches: Sequence[list[int]]
+) -> Iterator[_Batch]:
+    """Yields make(batch) for each batch, made in a thread while the batch before is in use."""
     with ThreadPoolExecutor(1) as thread:
-        waiting: deque[Future[_Made]] = deque()
+        pending: deque[Future[_Batch]] = deque()
         for batch in batches:
-            waiting.append(thread.submit(make, batch))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        if waiting:
-            yield waiting.popleft().result()
+            pending.append(thread.submit(make, batch))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        if pending:
+            yield pending.popleft().result()
 
 
 def _copied(
-    host: Iterator[tuple[Tensor, Tensor]], device: torch.device
+    on_cpu: Iterator[tuple[Tensor, Tensor]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images on the device; on CUDA from pinned memory, while the batch before is in use."""
+    """Copies images to the device; on CUDA from pinned memory, while the batch before is in use."""
     if device.type != "cuda":
-        yield from ((images.to(device), labels) for images, labels in host)
+        yield from ((images.to(device), labels) for images, labels in on_cpu)
         return
     stream = torch.cuda.Stream(device)
-    waiting: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
+    pending: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
 
     def ready() -> tuple[Tensor, Tensor]:
-        copy, labels, done = waiting.popleft()
+        copy, labels, done = pending.popleft()
         current = torch.cuda.current_stream(device)
         current.wait_event(done)
         copy.record_stream(current)  # its memory was taken on the other stream
         return copy, labels
 
-    for images, labels in host:
+    for images, labels in on_cpu:
         with torch.cuda.stream(stream):
             copy = images.pin_memory().to(device, non_blocking=True)
-            waiting.append((copy, labels, stream.record_event()))
-        if len(waiting) > 1:
+            pending.append((copy, labels, stream.record_event()))
+        if len(pending) > 1:
             yield ready()
-    while waiting:
+    while pending:
         yield ready()
 
 
 def classify(
     model: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device, precision: str
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, classes) in float32 or float64, and the labels (B,) on the device, both checked.
+    """Returns logits (B, classes) in float32 or float64 and the labels (B,) on the device, checked.
 
     Raises:
         ValueError: for logits of another shape, and for labels that name none of them.

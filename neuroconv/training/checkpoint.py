@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then put it in the place of `path` in one step.
+    """Lets `write` fill a temporary file, then replaces `path` by it in one step.
 
     A process killed at any moment leaves the old file or the new one, never a part of either.
     """
@@ -39,12 +39,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, in UTF-8, in one step."""
+    """Writes a text file, in UTF-8, in one step."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write training state (tensors, numbers, strings, lists, dicts) behind its SHA-256 sum."""
+    """Writes training state (tensors, numbers, strings, lists, dicts) behind its SHA-256 sum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -58,7 +58,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, tensors on the CPU.
+    """Reads a file of `save_checkpoint`, tensors on the CPU.
 
     Raises:
         CheckpointError: if the file is missing or its content does not have the recorded sum.
@@ -68,28 +68,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     header, _, content = path.read_bytes().partition(b"\n")
     if header != _HEADER + hashlib.sha256(content).hexdigest().encode():
         raise CheckpointError(
-            f"{path}: damaged (its SHA-256 sum does not fit): delete it and train anew"
+            f"{path}: damaged (its SHA-256 sum does not fit): delete it and train again"
         )
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's parameters and buffers as safetensors; tensors that are shared, once."""
+    """Writes a model's parameters and buffers as safetensors; tensors that are shared, once."""
     write_atomically(path, lambda temporary: save_model(model, str(temporary)))
 
 
 def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:
-    """Read weights into `model`, after holding the file to its sum if one is given.
+    """Reads weights into `model`, after checking the file's sum if one is given.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or belongs to another model.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights")
-    if sha256 is not None and (found := file_sum(path)) != sha256:
+    if sha256 is not None and (actual := file_sum(path)) != sha256:
         raise CheckpointError(
-            f"{path}: damaged: SHA-256 sum {found}, recorded {sha256}: train anew"
+            f"{path}: damaged: SHA-256 sum {actual}, recorded {sha256}: train again"
         )
     try:
         load_model(model, path)
@@ -98,13 +98,13 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
 
 
 def file_sum(path: Path) -> str:
-    """A file's SHA-256 sum, in hexadecimal."""
+    """Returns a file's SHA-256 sum, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _synchronise(path: Path) -> None:
-    """Ask the disk to hold a file, or the names in a folder, before going on."""
+    """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,13 +11,13 @@ Every mistake is a ConfigError that names the file, the key, its value and the e
 import difflib
 import math
 import tomllib
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import tomli_w
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from neuroconv.training.checkpoint import write_text
 
@@ -28,9 +28,13 @@ class ConfigError(ValueError):
     """A mistake in a configuration file, an override or a setting."""
 
 
-def _checked(holds: Callable[[Any], bool], form: str, default: Any = MISSING) -> Any:
-    """A dataclass field whose value, if given, must satisfy `holds`; `form` says it in words."""
-    return field(default=default, metadata={"holds": holds, "form": form})
+def _setting(form: str, valid: Callable[[Any], bool], default: Any = MISSING) -> Any:
+    """Returns a dataclass field whose value, if not None, is `valid`; `form` says it in words."""
+    return field(default=default, metadata={"form": form, "valid": valid})
+
+
+def _count(least: int, default: Any = MISSING) -> Any:
+    return _setting(f"an integer, at least {least}", lambda value: value >= least, default)
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,20 @@ class DataConfig:
 
     name: str
     root: str | None = None
-    classes: tuple[str, ...] | None = _checked(lambda v: len(v) > 1, "two or more", None)
-    image_size: int | tuple[int, int] | None = _checked(
-        lambda v: min(v if isinstance(v, tuple) else (v,)) > 0, "at least 1", None
+    classes: tuple[str, ...] | None = _setting(
+        "an array of strings, two or more", lambda names: len(names) > 1, None
+    )
+    image_size: int | tuple[int, int] | None = _setting(
+        "an integer or an array of 2 integers, at least 1",
+        lambda size: min(size if isinstance(size, tuple) else (size,)) > 0,
+        None,
     )
     encoding: str = "saccade"
-    time_steps: int = _checked(lambda v: v >= 1, "at least 1", 5)
+    time_steps: int = _count(1, 5)
     augment: str = "none"
-    train_limit: int | None = _checked(lambda v: v >= 1, "at least 1", None)
-    cache: bool | Literal["auto"] = "auto"
-    workers: int = _checked(lambda v: v >= 0, "at least 0", 0)
+    train_limit: int | None = _count(1, None)
+    cache: bool | Literal["auto"] = _setting('true or false or "auto"', lambda _: True, "auto")
+    workers: int = _count(0, 0)
 
     def __post_init__(self) -> None:
         _check_fields(self, "data")
@@ -85,27 +93,27 @@ class TrainConfig:
         max_steps: stop there; the learning rate still follows the schedule of all epochs.
     """
 
-    epochs: int = _checked(lambda v: v >= 1, "at least 1")
-    learning_rate: float = _checked(lambda v: 0 < v < math.inf, "above 0")
-    batch_size: int = _checked(lambda v: v >= 1, "at least 1", 128)
-    accumulate: int = _checked(lambda v: v >= 1, "at least 1", 1)
+    epochs: int = _count(1)
+    learning_rate: float = _setting("a number, above 0", lambda rate: 0 < rate < math.inf)
+    batch_size: int = _count(1, 128)
+    accumulate: int = _count(1, 1)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: float = _checked(lambda v: 0 <= v < math.inf, "at least 0", 1e-2)
-    momentum: float = _checked(lambda v: 0 <= v < 1, "in [0, 1)", 0.9)
-    warmup: float = _checked(lambda v: 0 <= v < 1, "in [0, 1)", 0.15)
-    clip: float = _checked(lambda v: v > 0, "above 0 (inf: no clipping)", 1.0)
-    label_smoothing: float = _checked(lambda v: 0 <= v < 1, "in [0, 1)", 0.0)
+    weight_decay: float = _setting("a number, at least 0", lambda rate: 0 <= rate < math.inf, 1e-2)
+    momentum: float = _setting("a number, in [0, 1)", lambda share: 0 <= share < 1, 0.9)
+    warmup: float = _setting("a number, in [0, 1)", lambda share: 0 <= share < 1, 0.15)
+    clip: float = _setting("a number, above 0 (inf: no clipping)", lambda norm: norm > 0, 1.0)
+    label_smoothing: float = _setting("a number, in [0, 1)", lambda share: 0 <= share < 1, 0.0)
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     compile: bool = False
     channels_last: bool = False
     device: str = "auto"
-    seeds: tuple[int, ...] = _checked(
-        lambda v: len(set(v)) == len(v) > 0 and min(v) >= 0,
-        "one or more, all different and at least 0",
+    seeds: tuple[int, ...] = _setting(
+        "an array of integers, one or more, all different and at least 0",
+        lambda seeds: len(set(seeds)) == len(seeds) > 0 and min(seeds) >= 0,
         (0,),
     )
     output: str = "runs"
-    max_steps: int | None = _checked(lambda v: v >= 1, "at least 1", None)
+    max_steps: int | None = _count(1, None)
 
     def __post_init__(self) -> None:
         _check_fields(self, "train")
@@ -140,7 +148,7 @@ _Section = TypeVar("_Section", DataConfig, TrainConfig)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration file.
+    """Reads a configuration file.
 
     Args:
         path: a TOML file.
@@ -169,17 +177,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             if name not in document:
                 raise ConfigError(f"no [{name}] table: expected one")
         return Config(
-            model=_as_tuples(document["model"]),
+            model=_read_model(document["model"]),
             data=_build(DataConfig, "data", document["data"]),
             train=_build(TrainConfig, "train", document["train"]),
-            opponents=_as_tuples(document.get("opponents", [])),
+            opponents=tuple(_read_model(table) for table in document.get("opponents", [])),
         )
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write a configuration that `load_config` reads back as it is. A None is left out."""
+    """Writes a configuration that `load_config` reads back as it is. A None is left out."""
     document = {name: value for name, value in asdict(config).items() if name != "opponents"}
     if config.opponents:
         document["opponents"] = list(config.opponents)
@@ -187,11 +195,17 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """What an error says of an unknown word: the nearest options, and all of them."""
+    """Returns what an error says of an unknown word: the nearest option, and all of them."""
     options = list(options)
     close = difflib.get_close_matches(word, options, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"{guess}known: {', '.join(options)}"
+
+
+def _read_model(table: dict[str, Any]) -> dict[str, Any]:
+    """Reads a [model] or [[opponents]] table: the only reader, of run folders too."""
+    model: dict[str, Any] = _as_tuples(table)
+    return model
 
 
 def _check_section(name: str, table: object) -> None:
@@ -204,15 +218,15 @@ def _check_section(name: str, table: object) -> None:
         raise ConfigError(f"{name} = {table!r}: expected a table, headed [{name}]")
 
 
-def _check_model(model: Mapping[str, Any], where: str) -> None:
+def _check_model(model: Mapping[str, Any], header: str) -> None:
     if not isinstance(model.get("name"), str):
         raise ConfigError(
-            f"{where} name = {model.get('name')!r}: expected the name of a model, as a string"
+            f"{header} name = {model.get('name')!r}: expected the name of a model, as a string"
         )
 
 
 def _read_overrides(words: Sequence[str]) -> list[tuple[str, str, Any]]:
-    """Words of the command line as (table, key, value)."""
+    """Returns words of the command line as (table, key, value)."""
     result = []
     remaining = list(words)
     while remaining:
@@ -239,13 +253,11 @@ def _read_value(section: str, key: str, text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
     except tomllib.TOMLDecodeError:
-        value = text
+        return text
     table = {"data": DataConfig, "train": TrainConfig}.get(section)
-    annotation = get_type_hints(table).get(key) if table else None
-    if annotation is not None and _fit(value, annotation) is MISSING:
-        # A folder named 2024 is a string, though it reads as a number.
-        return value if _fit(text, annotation) is MISSING else text
-    return value
+    hint = get_type_hints(table).get(key) if table else None
+    # A folder named 2024 is a string, though it reads as a number.
+    return text if not _fits(value, hint) and _fits(text, hint) else value
 
 
 def _build(cls: type[_Section], section: str, table: dict[str, Any]) -> _Section:
@@ -260,57 +272,43 @@ def _build(cls: type[_Section], section: str, table: dict[str, Any]) -> _Section
     return cls(**table)
 
 
-def _check_fields(config: Any, section: str) -> None:
-    """Hold every field to its annotation and its range; arrays become tuples."""
+def _check_fields(config: DataConfig | TrainConfig, section: str) -> None:
+    """Holds every field to its annotation and its range; arrays become tuples, 1 becomes 1.0."""
     hints = get_type_hints(type(config))
     for entry in fields(config):
-        given = getattr(config, entry.name)
-        value = _fit(given, hints[entry.name])
-        holds = entry.metadata.get("holds")
-        if value is MISSING or (holds and value is not None and not holds(value)):
-            form = _form(entry, hints[entry.name])
-            options = [option for option in get_args(hints[entry.name]) if isinstance(option, str)]
+        given, hint = getattr(config, entry.name), hints[entry.name]
+        value = _as_tuples(given)
+        valid = entry.metadata.get("valid", lambda _: True)
+        if not _fits(value, hint) or not (value is None or valid(value)):
+            options = [option for option in get_args(hint) if isinstance(option, str)]
             guess = f"; {nearest(str(given), options)}" if options else ""
+            form = _form(entry, hint)
             raise ConfigError(f"[{section}] {entry.name} = {given!r}: expected {form}{guess}")
+        value = float(value) if hint is float else value
         object.__setattr__(config, entry.name, value)  # the way into a frozen dataclass
 
 
-def _fit(value: Any, annotation: Any) -> Any:
-    """`value` as annotated (a list as a tuple, 1 as 1.0), or MISSING if it does not fit."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        fitted = (_fit(value, option) for option in arguments)
-        return next((option for option in fitted if option is not MISSING), MISSING)
-    if origin is Literal:
-        return value if value in arguments else MISSING
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return MISSING
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        entries = tuple(_fit(entry, kind) for entry, kind in zip(value, kinds, strict=False))
-        return MISSING if MISSING in entries or len(value) != len(kinds) else entries
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value if type(value) is annotation else MISSING
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type. Python takes True for an integer, a configuration does not."""
+    entries = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(entry, bool) for entry in entries) and bool not in (hint, *get_args(hint)):
+        return False
+    try:
+        check_type(
+            _as_tuples(value), hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
+        )
+    except TypeCheckError:
+        return False
+    return True
 
 
-def _form(entry: Field[Any], annotation: Any) -> str:
-    words, limit = _describe(annotation), entry.metadata.get("form")
-    return f"{words}, {limit}" if limit else words
-
-
-def _describe(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments if option is not type(None))
-    if origin is Literal:
-        return " or ".join(f'"{option}"' for option in arguments)
-    if origin is tuple:
-        number = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
-        return f"an array of {number}{'strings' if arguments[0] is str else 'integers'}"
-    return {bool: "true or false", int: "an integer", float: "a number", str: "a string"}[
-        annotation
-    ]
+def _form(entry: Field[Any], hint: Any) -> str:
+    """Returns in words what a field takes."""
+    if "form" in entry.metadata:
+        return str(entry.metadata["form"])
+    if options := [option for option in get_args(hint) if isinstance(option, str)]:
+        return " or ".join(f'"{option}"' for option in options)
+    return "true or false" if hint is bool else "a string"
 
 
 def _as_tuples(value: Any) -> Any:

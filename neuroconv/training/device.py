@@ -1,4 +1,4 @@
-"""Where a model runs, and in which arithmetic its float32 numbers are multiplied there."""
+"""Where a model runs, in which float32 arithmetic, and whether torch.compile works there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,11 @@ _MODES = {"float32": "ieee", "tf32": "tf32"}
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA if there is one, else the CPU."""
+    """Returns the device of that name; "auto" is CUDA if there is one, else the CPU.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -26,34 +30,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-@contextmanager
-def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Inside, float32 products and convolutions on CUDA run as `precision` says.
-
-    "float32" rounds as IEEE 754 has it, "tf32" lets tensor cores read 10 bits of each factor's
-    mantissa; any other precision leaves torch's settings alone. They are restored at the end.
-
-    Raises:
-        ConfigError: "tf32" on another device, which has no such arithmetic.
-    """
-    arithmetic_of(precision, device)
-    if device.type != "cuda":
-        yield
-        return
-    mode = _MODES.get(precision)
-    settings = _settings() if mode is not None else ()
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = mode
-        yield
-    finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
-
-
 def arithmetic_of(precision: str, device: torch.device) -> str:
-    """The arithmetic that a run's products have: "bfloat16", "float32" or "tf32".
+    """Returns the arithmetic of a run's products: "bfloat16", "float32" or "tf32".
 
     Raises:
         ConfigError: "tf32" on another device than CUDA, which has no such arithmetic.
@@ -68,6 +46,45 @@ def arithmetic_of(precision: str, device: torch.device) -> str:
     return precision
 
 
-def _settings() -> tuple[Any, ...]:
+@contextmanager
+def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Sets how float32 products and convolutions run on CUDA, and restores it at the end.
+
+    "float32" rounds as IEEE 754 has it, "tf32" lets tensor cores read 10 bits of each factor's
+    mantissa; any other precision leaves torch's settings alone.
+
+    Raises:
+        ConfigError: "tf32" on another device, which has no such arithmetic.
+    """
+    arithmetic_of(precision, device)
     cudnn: Any = torch.backends.cudnn
-    return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+    settings: tuple[Any, ...] = ()
+    if device.type == "cuda" and precision in _MODES:
+        settings = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = _MODES[precision]
+        yield
+    finally:
+        for setting, mode in zip(settings, before, strict=True):
+            setting.fp32_precision = mode
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises a ConfigError, which says what to install, where torch.compile does not work."""
+    try:
+        torch.compile(_double_and_add)(torch.zeros(2, device=device))
+    except Exception as error:  # the compiler's own kinds are many, and none of them public
+        reason = str(error).strip().partition("\n")[0]
+        needed = "a C++ compiler (g++ or clang++)"
+        if device.type == "cuda":
+            needed += " and the package triton"
+        raise ConfigError(
+            f"compile = true: torch.compile does not work for {device.type} here "
+            f"({type(error).__name__}: {reason}): install {needed}, or set compile = false"
+        ) from None
+
+
+def _double_and_add(x: torch.Tensor) -> torch.Tensor:
+    return x * 2 + 1

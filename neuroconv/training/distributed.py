@@ -1,4 +1,4 @@
-"""Several processes that train one model: each takes its part of every batch.
+"""Several processes that train one model: each takes a part of every batch.
 
     torchrun --nproc-per-node N -m neuroconv train CONFIG
 
@@ -27,14 +27,14 @@ _FAILURES = "neuroconv/failures"  # a counter that all processes share
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together: the rank of this one, and how many there are."""
+    """The processes that train together: the rank of this one, and their number."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> "Ranks":
-        """Those of torch.distributed's process group; without one this process is alone."""
+        """Returns those of torch.distributed's process group; without one this process is alone."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
@@ -45,12 +45,12 @@ class Ranks:
         return self.rank == 0
 
     def share(self, batch: list[int]) -> list[int]:
-        """This process's part of a batch, in order; parts differ by one image at most."""
+        """Returns this process's part of a batch, in order; parts differ by one image at most."""
         first, last = (len(batch) * rank // self.size for rank in (self.rank, self.rank + 1))
         return batch[first:last]
 
     def check_shares(self, images: int, batch_size: int, accumulate: int) -> None:
-        """ConfigError unless every process gets its part of a batch of training images.
+        """Raises a ConfigError unless every process gets a part of each batch.
 
         Args:
             images: of the training data. If they are fewer than a batch, they are one batch.
@@ -68,7 +68,7 @@ class Ranks:
             )
 
     def gather(self, value: Value) -> list[Value]:
-        """The value of every process, in the order of their ranks. All must call this."""
+        """Returns the value of every process, in the order of ranks. All must call this."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -76,11 +76,11 @@ class Ranks:
         return values
 
     def total(self, *numbers: float) -> list[float]:
-        """Each number's sum over all processes."""
+        """Returns each number's sum over all processes."""
         return [sum(column) for column in zip(*self.gather(numbers), strict=True)]
 
     def first(self, call: Callable[[], Value]) -> Value:
-        """Rank 0 makes the call; all get its result, or raise its error. All must call this."""
+        """Calls in rank 0; all return its result, or raise its error. All must call this."""
         if self.size == 1:
             return call()
         box: list[Any] = [None, None]
@@ -97,7 +97,7 @@ class Ranks:
 
     @contextmanager
     def one_first(self) -> Iterator[None]:
-        """On each machine one process runs the block before the others: it downloads for all."""
+        """Lets one process of each machine run the block first: it downloads for all."""
         waits = self.size > 1 and int(os.environ.get("LOCAL_RANK", self.rank)) > 0
         if waits:
             self.gather(None)
@@ -108,7 +108,7 @@ class Ranks:
 
 @contextmanager
 def launched() -> Iterator[Ranks]:
-    """Inside, this process is one of those that `torchrun` started, or else alone.
+    """Joins the processes that `torchrun` started, or stays alone.
 
     Numbers travel by Gloo between CPUs and by NCCL between CUDA devices, of which each process of
     a machine gets its own.
@@ -121,18 +121,18 @@ def launched() -> Iterator[Ranks]:
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
     yield Ranks.current()
-    # Not after an error: to say goodbye to processes that are gone can take for ever.
+    # Not after an error: waiting for processes that are gone can take for ever.
     dist.destroy_process_group()
 
 
-def check_own_device(device: torch.device) -> None:
-    """ConfigError unless each of the processes that torchrun started here has a CUDA device."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if device.type != "cuda" or here == 1:
+def check_local_devices(device: torch.device) -> None:
+    """Raises a ConfigError unless each process on this machine can have a CUDA device."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device.type != "cuda" or local == 1:
         return
-    if here > torch.cuda.device_count():
+    if local > torch.cuda.device_count():
         raise ConfigError(
-            f"{here} processes on this machine, {torch.cuda.device_count()} CUDA devices: "
+            f"{local} processes on this machine, {torch.cuda.device_count()} CUDA devices: "
             "expected one device for each: lower --nproc-per-node, or --train.device cpu"
         )
     if device.index is not None:
@@ -143,12 +143,12 @@ def check_own_device(device: torch.device) -> None:
 
 
 def backend_for(device: torch.device) -> str:
-    """What carries numbers between processes with this kind of device."""
+    """Returns the backend that carries tensors of this kind of device."""
     return "nccl" if device.type == "cuda" else "gloo"
 
 
 def refuse_torchrun(command: str) -> None:
-    """ConfigError if several processes were started for a command that is work for one."""
+    """Raises a ConfigError if torchrun started several processes for a command that is for one."""
     if dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(f"`neuroconv {command}` runs in one process: expected no torchrun")
 
@@ -170,7 +170,7 @@ def speaks_of_failure() -> bool:
 
 
 def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """The model as training calls it: with several processes, its gradients are averaged.
+    """Returns the model as training calls it: with several processes, gradients are averaged.
 
     Weights and buffers become those of rank 0. Every parameter that is trained must take part in
     every batch.
@@ -178,27 +178,27 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.size == 1:
         return model
     for tensor in (*model.parameters(), *model.buffers()):
-        whole = tensor.detach().contiguous()
-        dist.broadcast(whole, src=0)
-        tensor.detach().copy_(whole)
-    place = next(model.parameters()).device
-    devices = [place] if place.type == "cuda" else None
+        values = tensor.detach().contiguous()
+        dist.broadcast(values, src=0)
+        tensor.detach().copy_(values)
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else None
     wrap: Any = nn.parallel.DistributedDataParallel
     # The buffers are statistics of the whole batch, equal already. torch 2.14 renamed the keyword.
-    new = "forward_sync_buffers" in inspect.signature(wrap.__init__).parameters
-    keyword = {"forward_sync_buffers" if new else "broadcast_buffers": False}
-    learner: nn.Module = wrap(_Learner(model), device_ids=devices, **keyword)
+    renamed = "forward_sync_buffers" in inspect.signature(wrap.__init__).parameters
+    keyword = "forward_sync_buffers" if renamed else "broadcast_buffers"
+    learner: nn.Module = wrap(_Learner(model), device_ids=devices, **{keyword: False})
     learner(None).backward()
     model.zero_grad()
     return learner
 
 
 class _Learner(nn.Module):
-    """The model; called with None, a sum that every parameter takes part in, in a fixed order.
+    """A model that, called with None, returns a sum over all parameters in a fixed order.
 
-    DDP sorts the gradients anew by the order in which they first came. That has to be the same in a
-    new run and in one that goes on: three processes' numbers, laid out in another way, are added in
-    another order, and to other bits. So they come from here first.
+    DDP lays gradients out by the order in which they first came. It has to be the same in a new run
+    and in a resumed one: the numbers of three processes, laid out in another way, are added in
+    another order, and to other bits. The first gradients are therefore those of this sum.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -207,7 +207,7 @@ class _Learner(nn.Module):
 
     def forward(self, inputs: Tensor | None) -> Tensor:
         if inputs is None:
-            sums = [0 * each.sum() for each in self.model.parameters() if each.requires_grad]
+            sums = [0 * weight.sum() for weight in self.model.parameters() if weight.requires_grad]
             return torch.stack(sums).sum()
         logits: Tensor = self.model(inputs)
         return logits

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import classify, length, load
+from neuroconv.training.batches import check_length, classify, load
 from neuroconv.training.device import choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross entropy and share of right answers over a data set."""
+    """Mean cross entropy (nats) and share of right answers over a data set."""
 
     loss: float
     accuracy: float
@@ -36,48 +36,45 @@ def evaluate_model(
     runner: nn.Module | None = None,
     ranks: Ranks | None = None,
 ) -> Score:
-    """Score a model on a whole data set; the model is left in eval mode.
+    """Scores a model on a whole data set; the model is left in eval mode.
 
     Args:
         model, data: as for `train`.
         batch_size, device, precision, workers, channels_last: as in `TrainConfig`.
-        monitor: is told each batch's logits and labels, for what climbing fibres would carry.
+        monitor: sees each batch's logits and labels, for what climbing fibres would carry.
         runner: the model as torch.compile runs it.
         ranks: the processes that share the work; all of them must call this.
     """
-    place, ranks = choose_device(device), ranks or Ranks()
-    indices = torch.arange(length(data, "data")).split(batch_size)
-    shares = [share for batch in indices if (share := ranks.share(batch.tolist()))]
-    model.to(place).eval()
+    target, ranks = choose_device(device), ranks or Ranks()
+    indices = torch.arange(check_length(data, "data")).split(batch_size)
+    batches = [share for batch in indices if (share := ranks.share(batch.tolist()))]
+    model.to(target).eval()
     losses: list[Tensor] = []
-    right: list[Tensor] = []
+    correct: list[Tensor] = []
     images = 0
-    with torch.inference_mode(), float32_arithmetic(precision, place):
-        for inputs, labels in load(data, shares, workers, place):
+    with torch.inference_mode(), float32_arithmetic(precision, target):
+        for inputs, labels in load(data, batches, workers, target):
             # Only one shape is compiled, and not before the monitor's sums have their shapes.
-            ready = runner is not None and losses and len(inputs) == len(shares[0])
-            logits, labels = classify(
-                runner if runner is not None and ready else model,
-                in_memory_format(inputs, channels_last),
-                labels, place, precision,
-            )  # fmt: skip
+            compiled = runner is not None and losses and len(inputs) == len(batches[0])
+            network = runner if runner is not None and compiled else model
+            inputs = in_memory_format(inputs, channels_last)
+            logits, labels = classify(network, inputs, labels, target, precision)
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-            right.append((logits.argmax(1) == labels).sum())
+            correct.append((logits.argmax(1) == labels).sum())
             images += len(labels)
             if monitor is not None:
-                monitor.errors(logits, labels)
-    own = (sum(listed(losses)), sum(listed(right)), images)
-    loss, answers, seen = ranks.total(*own)
-    return Score(loss / seen, answers / seen, int(seen))
+                monitor.observe(logits, labels)
+    loss, answers, total = ranks.total(sum(to_numbers(losses)), sum(to_numbers(correct)), images)
+    return Score(loss / total, answers / total, int(total))
 
 
 def in_memory_format(inputs: Tensor, channels_last: bool) -> Tensor:
-    """Images (B, C, H, W) with their channels last in memory, if that is asked for."""
+    """Returns images (B, C, H, W) with their channels last in memory, if so configured."""
     if channels_last and inputs.dim() == 4:
         return inputs.contiguous(memory_format=torch.channels_last)
     return inputs
 
 
-def listed(numbers: list[Tensor]) -> list[Any]:
-    """The numbers of scalar tensors. The device is waited for once, not for each."""
-    return torch.stack(numbers).tolist() if numbers else []
+def to_numbers(scalars: list[Tensor]) -> list[Any]:
+    """Returns the numbers of scalar tensors, waiting for the device once and not for each."""
+    return torch.stack(scalars).tolist() if scalars else []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,29 +18,33 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import classify, epoch_batches, length, load
+from neuroconv.training.batches import check_length, classify, epoch_batches, load
 from neuroconv.training.checkpoint import save_weights
-from neuroconv.training.compiling import check_compiler, compiled
 from neuroconv.training.config import TrainConfig
-from neuroconv.training.device import arithmetic_of, choose_device, float32_arithmetic
-from neuroconv.training.distributed import Ranks, check_own_device, data_parallel
+from neuroconv.training.device import (
+    arithmetic_of,
+    check_compiler,
+    choose_device,
+    float32_arithmetic,
+)
+from neuroconv.training.distributed import Ranks, check_local_devices, data_parallel
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
+from neuroconv.training.metrics import EpochMetrics, Part
 from neuroconv.training.optimizer import learning_rate_at, make_optimizer
 from neuroconv.training.progress import TrainingBar
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
 from neuroconv.training.sync_norm import synchronised_norms
-from neuroconv.training.tally import Tally
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run leaves; the model itself holds the best weights, in eval mode.
+    """The outcome of a training run; the model itself holds the best weights, in eval mode.
 
     Attributes:
         history: one record per epoch, the lines of metrics.jsonl. `seconds` is the time of the
             epoch's training steps with their data, without validation. `activity` holds, by
-            population, the firing rates and the sparsity that the validation images met, see
-            `ActivityMonitor`; a model without neurons has none.
+            population, firing rates and sparsity on the validation images, see `ActivityMonitor`;
+            a model without neurons has none.
         best_epoch: the epoch of highest validation accuracy (of equals, of lower loss), from 1.
         val: its validation score.
         test: its test score; None without test data.
@@ -60,28 +64,14 @@ def train(
     val_data: Dataset[Any],
     *,
     test_data: Dataset[Any] | None = None,
-    epochs: int = 10,
-    learning_rate: float = 3e-3,
-    batch_size: int = 128,
-    accumulate: int = 1,
-    optimizer: Literal["adamw", "sgd"] = "adamw",
-    weight_decay: float = 1e-2,
-    momentum: float = 0.9,
-    warmup: float = 0.15,
-    clip: float = 1.0,
-    label_smoothing: float = 0.0,
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto",
-    compile: bool = False,
-    channels_last: bool = False,
-    device: str = "auto",
-    max_steps: int | None = None,
     seed: int = 0,
     workers: int = 0,
     run_dir: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    **settings: Any,
 ) -> TrainResult:
-    """Train a model, select its best epoch on validation data, and meet the test data once.
+    """Trains a model, selects its best epoch on validation data, and meets the test data once.
 
     Where torch.distributed has a process group, its processes train together: all call this with
     the same arguments and have the same result, and rank 0 alone shows and writes.
@@ -90,8 +80,6 @@ def train(
         model: maps a batch of inputs to logits (B, classes). Trained in place.
         train_data, val_data, test_data: map-style; `data[i]` is (input, integer label). If the
             training data has `set_epoch(epoch)`, it is called before each epoch, from 0.
-        epochs ... max_steps: as in `TrainConfig`. An epoch is the full batches of a permutation;
-            data smaller than a batch is one batch.
         seed: of the order of the images and of the model's own draws (dropout). The caller's
             random numbers are left as they were.
         workers: processes that load data.
@@ -99,71 +87,69 @@ def train(
             last.safetensors); None writes nothing.
         resume: continue from the folder's checkpoint, or from the start if it has none.
         progress: show a bar, or one line an epoch where there is no terminal.
+        **settings: fields of `TrainConfig`; by default 10 epochs at a learning rate of 3e-3. An
+            epoch is the full batches of a permutation; data smaller than a batch is one batch.
 
     Raises:
         ValueError: for a setting out of range, empty data, labels that do not fit the logits.
         FloatingPointError: when the loss or the gradient is no longer finite.
     """
-    settings = TrainConfig(
-        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, accumulate=accumulate,
-        optimizer=optimizer, weight_decay=weight_decay, momentum=momentum, warmup=warmup, clip=clip,
-        label_smoothing=label_smoothing, precision=precision, compile=compile,
-        channels_last=channels_last, device=device, max_steps=max_steps, seeds=(seed,),
-    )  # fmt: skip
-    size = length(train_data, "train_data")
-    length(val_data, "val_data")
+    config = TrainConfig(**{"epochs": 10, "learning_rate": 3e-3, **settings, "seeds": (seed,)})
+    images = check_length(train_data, "train_data")
+    check_length(val_data, "val_data")
     if test_data is not None:
-        length(test_data, "test_data")
-    ranks, place = Ranks.current(), check_place(settings, size)
-    model.to(place)
-    if channels_last:
+        check_length(test_data, "test_data")
+    ranks, device = Ranks.current(), check_device(config, images)
+    model.to(device)
+    if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    total_steps = epochs * max(1, size // batch_size)
-    last_step = min(total_steps, max_steps or total_steps)
-    updater = make_optimizer(model, settings)
-    state = State(model, updater, settings, total_steps, ranks)
+    total_steps = config.epochs * max(1, images // config.batch_size)
+    last_step = min(total_steps, config.max_steps or total_steps)
+    state = State(model, make_optimizer(model, config), config, total_steps, ranks)
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
         state.open(folder, resume)
-
-    title = folder.name if folder else type(model).__name__
-    shown = progress and ranks.leads
-    bar = TrainingBar(title, epochs=epochs, steps=last_step, done=state.step, shown=shown)
+    bar = TrainingBar(
+        folder.name if folder else type(model).__name__,
+        epochs=config.epochs, steps=last_step, done=state.step, shown=progress and ranks.leads,
+    )  # fmt: skip
     try:
         with (
-            torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-            float32_arithmetic(precision, place),
-            synchronised_norms(model, ranks, place),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            float32_arithmetic(config.precision, device),
+            synchronised_norms(model, ranks, device),
             bar,
         ):
-            runner = compiled(model) if compile else None
-            learner = data_parallel(model if runner is None else runner, ranks)
+            # The compiled model has the tensors of the plain one, which stays as it is.
+            compiled: Any = torch.compile(model) if config.compile else None
+            learner = data_parallel(model if compiled is None else compiled, ranks)
 
             def score(data: Dataset[Any]) -> tuple[Score, dict[str, dict[str, float]]]:
-                # Always watched: torch.compile would run what it made without the hooks.
+                # Always monitored: torch.compile would reuse a graph without the hooks.
                 with ActivityMonitor(model) as monitor:
                     result = evaluate_model(
-                        model, data, batch_size=batch_size // accumulate, device=device,
-                        precision=precision, workers=workers, channels_last=channels_last,
-                        monitor=monitor, runner=runner, ranks=ranks,
+                        model, data, batch_size=config.batch_size // config.accumulate,
+                        device=config.device, precision=config.precision, workers=workers,
+                        channels_last=config.channels_last, monitor=monitor, runner=compiled,
+                        ranks=ranks,
                     )  # fmt: skip
-                monitor.join(ranks)
+                monitor.merge(ranks)
                 return result, monitor.summary()
 
             while state.step < last_step:
                 epoch = len(state.history)
-                batches = epoch_batches(train_data, size, batch_size, seed, epoch)
+                batches = epoch_batches(train_data, images, config.batch_size, seed, epoch)
                 if ranks.size > 1:
-                    torch.manual_seed(_seed_of_draws(seed, epoch, ranks.rank))
+                    torch.manual_seed(_draw_seed(seed, epoch, ranks.rank))
                 parts = [
                     ranks.share(part)
                     for batch in batches[: last_step - state.step]
-                    for part in _parts(batch, accumulate)
+                    for part in _split(batch, config.accumulate)
                 ]
-                tally = Tally(epoch + 1, place, bar, ranks)
-                stream = load(train_data, parts, workers, place)
-                record = _train_epoch(state, learner, min(size, batch_size), stream, tally)
-                state.finish_epoch(record, *score(val_data))
+                metrics = EpochMetrics(epoch + 1, device, bar, ranks)
+                stream = load(train_data, parts, workers, device)
+                _train_epoch(state, learner, min(images, config.batch_size), stream, metrics)
+                state.finish_epoch(metrics.record(), *score(val_data))
                 if folder is not None:
                     state.save(folder)
                 bar.epoch(state.history[-1])
@@ -172,10 +158,10 @@ def train(
             model.load_state_dict(state.best_weights)
             test = None if test_data is None else score(test_data)[0]
     except KeyboardInterrupt:
-        way_on = f"; continue with: neuroconv resume {folder}" if folder else ""
+        remedy = f"; continue with: neuroconv resume {folder}" if folder else ""
         done = len(state.history)
         raise KeyboardInterrupt(
-            f"interrupted with {done} epoch{'' if done == 1 else 's'} finished{way_on}"
+            f"interrupted with {done} epoch{'' if done == 1 else 's'} finished{remedy}"
         ) from None
     model.eval()
     if folder is not None:
@@ -186,72 +172,72 @@ def train(
     return TrainResult(state.history, state.best_epoch, state.best, test, state.step)
 
 
-def check_place(settings: TrainConfig, images: int) -> torch.device:
-    """The device of a training on so many images, where all that its settings ask for can be had.
+def check_device(settings: TrainConfig, images: int) -> torch.device:
+    """Returns the device of a training on a number of images, where all settings can be met.
 
     Raises:
         ConfigError: a device, an arithmetic or a compiler that is not there, or processes that do
             not divide a batch.
     """
-    place = choose_device(settings.device)
+    device = choose_device(settings.device)
     Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
-    check_own_device(place)
-    arithmetic_of(settings.precision, place)
+    check_local_devices(device)
+    arithmetic_of(settings.precision, device)
     if settings.compile:
-        check_compiler(place)
-    return place
+        check_compiler(device)
+    return device
 
 
 def _train_epoch(
     state: State,
     learner: nn.Module,
-    images: int,
-    parts: Iterator[tuple[Tensor, Tensor]],
-    tally: Tally,
-) -> dict[str, Any]:
-    """One epoch of steps of so many images; returns its record, without validation."""
-    settings, place = state.settings, next(state.model.parameters()).device
+    step_images: int,
+    stream: Iterator[tuple[Tensor, Tensor]],
+    metrics: EpochMetrics,
+) -> None:
+    """Takes the steps of one epoch, `accumulate` parts of the stream each."""
+    settings, device = state.settings, next(state.model.parameters()).device
     state.model.train()
-    taken: list[tuple[Tensor, int, Tensor]] = []  # the parts of a step: loss, images, right answers
-    for inputs, labels in parts:
-        if not taken:
+    parts: list[Part] = []  # of the present step
+    for inputs, labels in stream:
+        if not parts:
             rate = learning_rate_at(
                 state.step, state.total_steps, settings.learning_rate, settings.warmup
             )
-            for group in state.updater.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            state.updater.zero_grad()
-        with _exchange(learner, at_once=len(taken) + 1 == settings.accumulate):
+            state.optimizer.zero_grad()
+        with _gradient_exchange(learner, last_part=len(parts) + 1 == settings.accumulate):
             inputs = in_memory_format(inputs, settings.channels_last)
-            logits, labels = classify(learner, inputs, labels, place, settings.precision)
+            logits, labels = classify(learner, inputs, labels, device, settings.precision)
             loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
             # Parts add up to the mean over the step, and the gradients of processes are averaged.
-            share = len(labels) * state.ranks.size / images
+            share = len(labels) * state.ranks.size / step_images
             (loss if share == 1 else loss * share).backward()
-        taken.append((loss.detach(), len(labels), (logits.argmax(1) == labels).sum()))
-        if len(taken) < settings.accumulate:
-            continue
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
-        tally.add(state.step + 1, rate, taken, norm)
-        state.updater.step()
-        state.step += 1
-        taken = []
-    return tally.record()
+        parts.append(Part(loss.detach(), len(labels), (logits.argmax(1) == labels).sum()))
+        if len(parts) == settings.accumulate:
+            norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
+            metrics.add(state.step + 1, rate, parts, norm)
+            state.optimizer.step()
+            state.step += 1
+            parts = []
 
 
-def _exchange(learner: nn.Module, at_once: bool) -> contextlib.AbstractContextManager[None]:
-    """Gradients of several processes are exchanged after a step's last part, and not before."""
-    if isinstance(learner, nn.parallel.DistributedDataParallel) and not at_once:
+def _gradient_exchange(
+    learner: nn.Module, last_part: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Lets several processes exchange gradients after a step's last part, and not before."""
+    if isinstance(learner, nn.parallel.DistributedDataParallel) and not last_part:
         return learner.no_sync()
     return contextlib.nullcontext()
 
 
-def _parts(batch: list[int], count: int) -> list[list[int]]:
-    """A batch in so many parts, in order; they differ by one image at most."""
+def _split(batch: list[int], count: int) -> list[list[int]]:
+    """Splits a batch into parts, in order, whose sizes differ by one image at most."""
     bounds = [len(batch) * part // count for part in range(count + 1)]
     return [batch[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _seed_of_draws(seed: int, epoch: int, rank: int) -> int:
-    """Seeds what a model draws in one of several processes: no two draw the same."""
+def _draw_seed(seed: int, epoch: int, rank: int) -> int:
+    """Returns the seed of a model's draws in one of several processes, different in each."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])

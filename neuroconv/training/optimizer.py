@@ -12,7 +12,7 @@ _FUSED = ("cpu", "cuda")
 
 
 def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) -> float:
-    """A step's learning rate: a linear rise to the peak, then half a cosine to zero."""
+    """Returns a step's learning rate: a linear rise to the peak, then half a cosine to zero."""
     rising = round(warmup * total_steps)
     if step < rising:
         return peak * (step + 1) / rising
@@ -20,7 +20,13 @@ def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) ->
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the trainable parameters; those of one axis (norms, most biases) do not."""
+    """Returns AdamW or SGD over the trainable parameters.
+
+    Weight decay spares parameters of one axis: norms and most biases.
+
+    Raises:
+        ValueError: a model without trainable parameters.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
@@ -28,12 +34,8 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    rate, momentum = settings.learning_rate, settings.momentum
     if settings.optimizer == "adamw":
         fused = all(p.device.type in _FUSED and p.is_floating_point() for p in parameters)
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-    )
+        return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)

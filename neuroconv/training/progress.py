@@ -1,4 +1,4 @@
-"""What a training run shows: a bar on a terminal, one line an epoch anywhere else."""
+"""The progress of a training run: a bar on a terminal, one line an epoch anywhere else."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -48,14 +48,14 @@ class TrainingBar:
         self._progress.stop()
 
     def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
-        """Show steps done: the epoch's mean loss and accuracy so far, and its images per second."""
+        """Advances the bar, by the epoch's loss and accuracy so far and its images per second."""
         numbers = (
             f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {accuracy:.1%}  {rate:,.0f} images/s"
         )
         self._progress.update(self._task, advance=steps, numbers=numbers)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Print a finished epoch's line, from its line of metrics.jsonl."""
+        """Prints a finished epoch's line, from its line of metrics.jsonl."""
         left = (self._epochs - record["epoch"]) * record["seconds"]
         self._console.print(
             f"{self._title}  epoch {record['epoch']}/{self._epochs}"

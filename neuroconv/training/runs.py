@@ -2,13 +2,8 @@
 
 import inspect
 import json
-import os
-import platform
-import resource
-import subprocess
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,23 +14,21 @@ from torch import nn
 from neuroconv.data import DataSplits, load_data
 from neuroconv.training.checkpoint import file_sum, load_weights, write_text
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
-from neuroconv.training.device import arithmetic_of, choose_device
-from neuroconv.training.distributed import Ranks, backend_for
+from neuroconv.training.curves import plot_curves
+from neuroconv.training.device import choose_device
+from neuroconv.training.distributed import Ranks
+from neuroconv.training.environment import describe_environment, peak_memory_mib
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.loop import TrainResult, check_place, train
+from neuroconv.training.loop import TrainResult, check_device, train
 from neuroconv.training.state import BEST, CHECKPOINT, LAST, METRICS
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
-CONFIG, RESULT, ENVIRONMENT, CURVES = (
-    "config.toml",
-    "result.json",
-    "environment.json",
-    "curves.png",
-)
+CONFIG, RESULT = "config.toml", "result.json"
+ENVIRONMENT, CURVES = "environment.json", "curves.png"
 
 
 class RunError(ValueError):
-    """A folder that is not a run, or not one that can do what is asked."""
+    """A folder that is not a run, or is not in the state that is needed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class RunResult:
         run_dir: its folder.
         name: the zoo's name of the model.
         seed: of the weights, the order of images, the frames and the dropout.
-        parameters: numbers that are trained.
+        parameters: number of trained parameters.
         best_epoch: chosen by validation; val_* and test_* belong to its weights.
         steps: optimiser steps taken.
         seconds_per_epoch: mean over epochs, without validation.
@@ -74,7 +67,7 @@ class RunResult:
 def run(
     config: Config, *, seed: int, run_dir: str | Path | None = None, progress: bool = True
 ) -> RunResult:
-    """Train the configuration's [model] from one seed into a new run folder.
+    """Trains the configuration's [model] from one seed into a new run folder.
 
     The default folder is OUTPUT/NAME-TIME-seedSEED. The opponents play no part.
 
@@ -96,9 +89,9 @@ def run(
 
 
 def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
-    """Continue a run from its last checkpoint; a finished one is read and returned as it is.
+    """Continues a run from its last checkpoint; a finished one is read and returned as it is.
 
-    It may go on with another number of processes than it began with, equal up to rounding.
+    It may continue with another number of processes than it began with, equal up to rounding.
     """
     folder, ranks = Path(run_dir), Ranks.current()
     config = ranks.first(lambda: load_run(folder))  # other machines need not see the folder
@@ -109,7 +102,7 @@ def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
 
 
 def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
-    """A finished run's configuration, its model with the best weights, and its data.
+    """Returns a finished run's configuration, its model with the best weights, and its data.
 
     Raises:
         RunError: not a run, or not finished.
@@ -125,7 +118,7 @@ def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
 
 
 def evaluate(run_dir: str | Path, split: str = "test") -> Score:
-    """Rebuild a finished run's model from its folder and score its best weights anew.
+    """Rebuilds a finished run's model from its folder and scores its best weights.
 
     Args:
         run_dir: the run's folder.
@@ -150,20 +143,20 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
 
 
 def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
-    """A new run for each of the configuration's seeds; `mean_interval` sums up their accuracies."""
+    """Trains a new run for each of the configuration's seeds."""
     results = []
-    for place, seed in enumerate(config.train.seeds):
+    for position, seed in enumerate(config.train.seeds):
         try:
             results.append(run(config, seed=seed, progress=progress))
         except KeyboardInterrupt as stop:
-            left = list(config.train.seeds[place + 1 :])
+            left = list(config.train.seeds[position + 1 :])
             also = f'; seeds {left} were not begun: train with --train.seeds "{left}"'
             raise KeyboardInterrupt(f"{stop}{also if left else ''}") from None
     return results
 
 
 def read_result(run_dir: str | Path) -> RunResult:
-    """Read a finished run's folder."""
+    """Reads a finished run's folder."""
     folder = Path(run_dir)
     values = _read_json(folder, RESULT)
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
@@ -173,10 +166,13 @@ def read_result(run_dir: str | Path) -> RunResult:
 
 
 def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
-    """The configuration of one run, complete enough to rebuild it, and its data.
+    """Returns the configuration of one run, complete enough to rebuild it, and its data.
 
-    What the file leaves to the builder's defaults is written out, and the wiring of a model that
-    draws any is the run's own: its `seed` is the run's, unless [model] names one.
+    The builder's defaults are written out, and the wiring of a model that draws any is the run's
+    own: its `seed` is the run's, unless [model] names one.
+
+    Raises:
+        ConfigError: a model that does not fit the data set.
     """
     data = config.data
     if data.root is not None:
@@ -184,34 +180,34 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
     keywords = {key: value for key, value in asdict(data).items() if key not in ("name", "workers")}
     with Ranks.current().one_first():
         splits = load_data(data.name, **keywords, seed=seed)
-    known = {
+    task = {
         "image_shape": tuple(splits.image_shape),
         "num_classes": len(splits.class_names),
         "time_steps": splits.time_steps,
     }
-    for key, value in known.items():
+    for key, value in task.items():
         if config.model.get(key, value) != value:
             raise ConfigError(
                 f"[model] {key} = {config.model[key]!r}: the data set {data.name!r}, as [data] has "
                 f"it, gives {value!r}: leave the key out, or correct [data]"
             )
     model = {key: value for key, value in config.model.items() if key != "label"}
-    complete = {**_defaults(model["name"], seed), **model, **known}
+    complete = {**_defaults(model["name"], seed), **model, **task}
     return Config(complete, data, replace(config.train, seeds=(seed,))), splits
 
 
 def _defaults(name: str, seed: int) -> dict[str, Any]:
-    """The builder's defaults, as far as TOML can say them (it has no None)."""
+    """Returns the builder's defaults, except for None, which TOML does not have."""
     try:
         keywords = inspect.signature(get_builder(name)).parameters
     except ValueError as error:
         raise ConfigError(f"[model] name = {name!r}: {error}") from error
-    defaults = {key: each.default for key, each in keywords.items() if each.default is not None}
+    defaults = {k: word.default for k, word in keywords.items() if word.default is not None}
     return {**defaults, "seed": seed} if "seed" in defaults else defaults
 
 
 def build(config: Config) -> nn.Module:
-    """The model, its first weights a function of the seed alone."""
+    """Builds the model, its first weights a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
         try:
@@ -222,10 +218,10 @@ def build(config: Config) -> nn.Module:
 
 
 def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
-    """Make the folder of a resolved configuration, and train in it."""
+    """Makes the folder of a resolved configuration, and trains in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
-    check_place(config.train, len(splits.train))
-    environment = _environment(config)
+    check_device(config.train, len(splits.train))
+    environment = describe_environment(config.train.device, config.train.precision)
 
     def make() -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -237,38 +233,29 @@ def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> R
 
 
 def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
-    """Train, from the folder's checkpoint if it has one, and write the result."""
+    """Trains, from the folder's checkpoint if it has one, and writes the result."""
     model = build(config)
-    settings = asdict(config.train)
-    (settings["seed"],) = settings.pop("seeds")
-    del settings["output"]
     device = choose_device(config.train.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trained = train(
-        model,
-        splits.train,
-        splits.val,
-        test_data=splits.test,
-        workers=config.data.workers,
-        run_dir=folder,
-        resume=True,
-        progress=progress,
-        **settings,
-    )
+        model, splits.train, splits.val, test_data=splits.test, seed=config.train.seeds[0],
+        workers=config.data.workers, run_dir=folder, resume=True, progress=progress,
+        **asdict(config.train),
+    )  # fmt: skip
     return Ranks.current().first(lambda: _record(config, folder, model, trained, device))
 
 
 def _record(
     config: Config, folder: Path, model: nn.Module, trained: TrainResult, device: torch.device
 ) -> RunResult:
-    """Write the curves and the result of a training that has come to its end."""
+    """Writes the curves and the result of a finished training."""
     assert trained.test is not None
-    name = config.model["name"]
+    name, seed = config.model["name"], config.train.seeds[0]
     result = RunResult(
         run_dir=folder,
         name=name,
-        seed=config.train.seeds[0],
+        seed=seed,
         parameters=count_parameters(model),
         best_epoch=trained.best_epoch,
         val_loss=trained.val.loss,
@@ -278,23 +265,26 @@ def _record(
         test_images=trained.test.images,
         steps=trained.steps,
         seconds_per_epoch=fmean(record["seconds"] for record in trained.history),
-        peak_memory_mib=_peak_memory_mib(device),
+        peak_memory_mib=peak_memory_mib(device),
         history=trained.history,
     )
-    from neuroconv.report.plots import plot_curves  # matplotlib is slow to import
-
-    plot_curves({f"{name}, seed {result.seed}": trained.history}, folder / CURVES)
+    plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
     values = {k: v for k, v in asdict(result).items() if k not in ("run_dir", "history")}
     sums = {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)}
     _write_json(folder / RESULT, {**values, "sha256": sums})
-    (folder / CHECKPOINT).unlink(missing_ok=True)  # the result takes its place
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # the result replaces it
     return result
 
 
 def new_folder(config: Config) -> Path:
-    """A name for a run's folder that is not taken: OUTPUT/NAME-TIME-seedSEED."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path(config.train.output) / f"{config.model['name']}-{stamp}-seed{config.train.seeds[0]}"
+    """Returns an unused name for a run's folder: OUTPUT/NAME-TIME-seedSEED."""
+    prefix, suffix = f"{config.model['name']}-", f"-seed{config.train.seeds[0]}"
+    return unused_folder(Path(config.train.output), prefix, suffix)
+
+
+def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
+    """Returns PARENT/PREFIX TIME SUFFIX, with a number if there is such a folder."""
+    base = parent / f"{prefix}{datetime.now().strftime('%Y%m%d-%H%M%S')}{suffix}"
     folder, number = base, 1
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
@@ -302,7 +292,7 @@ def new_folder(config: Config) -> Path:
 
 
 def load_run(folder: Path) -> Config:
-    """A run's own configuration; RunError if the folder has none."""
+    """Reads a run's own configuration; RunError if the folder has none."""
     if not (folder / CONFIG).is_file():
         raise RunError(
             f"{folder} is not a run (no {CONFIG}): expected a folder that `neuroconv train` made"
@@ -322,49 +312,3 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def _peak_memory_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _environment(config: Config) -> dict[str, Any]:
-    device = choose_device(config.train.device)
-    on_cuda, ranks = device.type == "cuda", Ranks.current()
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in ("neuroconv-zoo", "torch", "numpy")},
-        "device": torch.cuda.get_device_name(device) if on_cuda else str(device),
-        "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
-        "precision": arithmetic_of(config.train.precision, device),
-        "world_size": ranks.size,
-        "backend": backend_for(device) if ranks.size > 1 else None,
-        "git_commit": _git_commit(),
-    }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The source tree's commit, with -dirty if it is changed; None for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -18,10 +18,10 @@ from neuroconv.training.distributed import Ranks
 
 
 class SharedBatchNorm(_BatchNorm):
-    """A batch norm on the CPU whose statistics are those of the batches of all processes.
+    """A batch norm on the CPU with the statistics of the batches of all processes.
 
     `nn.SyncBatchNorm` does the same on CUDA and refuses the CPU. The parts may differ in size.
-    In evaluation it is the batch norm that it stands for, and has that one's tensors.
+    It shares the tensors of the batch norm that it replaces, and evaluates as that one does.
 
     Shape:
         (B, C, ...) -> the same; B at least 1 in every process
@@ -36,15 +36,15 @@ class SharedBatchNorm(_BatchNorm):
         self.train(norm.training)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """The norm that it stands for has let such inputs through."""
+        """Accepts all inputs: the norm that it replaces has accepted them."""
 
     # A graph cannot hold the exchange between processes.
     @torch.compiler.disable(recursive=True)
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        kind = torch.float32 if input.dtype in (torch.bfloat16, torch.float16) else input.dtype
-        ones = torch.ones(self.num_features, dtype=kind)
+        half = input.dtype in (torch.bfloat16, torch.float16)
+        ones = torch.ones(self.num_features, dtype=torch.float32 if half else input.dtype)
         weight, bias = (ones, 0 * ones) if self.weight is None else (self.weight, self.bias)
         output, mean, var, count = _Normalise.apply(input, weight, bias, self.eps)
         if self.running_mean is not None and self.running_var is not None:
@@ -66,16 +66,16 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, weight, bias, eps = inputs
-        own_mean, own_var = torch.batch_norm_update_stats(x.to(weight.dtype), None, None, 0.0)
-        own = torch.stack([own_mean, own_var, torch.full_like(own_mean, x.numel() // x.shape[1])])
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own)
+        mean, var = torch.batch_norm_update_stats(x.to(weight.dtype), None, None, 0.0)
+        local = torch.stack([mean, var, torch.full_like(mean, x.numel() // x.shape[1])])
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local)
         # In float64, and in the order of the ranks: everywhere the same to the bit.
         means, variances, counts = torch.stack(parts, 1).double()
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
-        total, mean, var = count[0], mean.to(own.dtype), var.to(own.dtype)
+        total, mean, var = count[0], mean.to(local.dtype), var.to(local.dtype)
         ctx.save_for_backward(x, weight, mean, var, total)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, var, total)
@@ -85,42 +85,42 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, var, total = ctx.saved_tensors
-        # As if the statistics were given: then what they owe to x, which all processes share.
-        through, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+        # First with the statistics as constants, then their own dependence on x, which all
+        # processes share.
+        direct, weight_grad, bias_grad = torch.ops.aten.native_batch_norm_backward(
             gradients[0].contiguous(), x, weight, mean, var, None, None, False, ctx.eps,
             [True, True, True],
         )  # fmt: skip
-        sums = torch.stack([of_weight, of_bias])
+        sums = torch.stack([weight_grad, bias_grad])
         dist.all_reduce(sums)
-        slope, level = (
-            sums.to(mean.dtype) * (weight * (var + ctx.eps).rsqrt()) / total.to(mean.dtype)
-        )
-        by_statistics = F.batch_norm(x, mean, var, slope, level, eps=ctx.eps)
-        return through - by_statistics, of_weight, of_bias, None
+        scale = weight * (var + ctx.eps).rsqrt()
+        slope, offset = sums.to(mean.dtype) * scale / total.to(mean.dtype)
+        through_statistics = F.batch_norm(x, mean, var, slope, offset, eps=ctx.eps)
+        return direct - through_statistics, weight_grad, bias_grad, None
 
 
 @contextmanager
 def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Inside, a model's batch norms see the images of all processes.
+    """Replaces a model's batch norms by ones that see the images of all processes.
 
-    They are replaced by others that have the same tensors, so that the model's state and its names
-    stay as they are, and put back at the end.
+    They share their tensors, so that the model's state and its names stay as they are; the model
+    gets its own norms back at the end.
     """
     if ranks.size == 1:
         yield
         return
     convert = nn.SyncBatchNorm.convert_sync_batchnorm if device.type == "cuda" else SharedBatchNorm
-    places = [
+    norms = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent._modules.items()
         if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm)
     ]
-    stand_ins = {child: convert(child) for _, _, child in places}  # one that is shared, once
-    for parent, name, child in places:
-        parent._modules[name] = stand_ins[child]
+    synchronised = {child: convert(child) for *_, child in norms}  # a shared one, once
+    for parent, name, child in norms:
+        parent._modules[name] = synchronised[child]
     try:
         yield
     finally:
-        for parent, name, child in places:
-            parent._modules[name] = child.train(stand_ins[child].training)
+        for parent, name, child in norms:
+            parent._modules[name] = child.train(synchronised[child].training)

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from neuroconv.training.allocator import keep_freed_memory
+from neuroconv.training.glibc_malloc import keep_freed_memory
 
 PROGRAM = """
 import resource, torch
-from neuroconv.training.allocator import keep_freed_memory
+from neuroconv.training.glibc_malloc import keep_freed_memory
 assert keep_freed_memory()
 faults = []
 for _ in range(12):

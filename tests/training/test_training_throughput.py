@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 from neuroconv.training import ConfigError, TrainConfig, evaluate_model, load_weights, train
 from neuroconv.training.checkpoint import load_checkpoint, save_checkpoint
-from neuroconv.training.compiling import check_compiler
+from neuroconv.training.device import check_compiler
 from neuroconv.training.device import arithmetic_of, float32_arithmetic
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.optimizer import make_optimizer
@@ -305,7 +305,7 @@ def test_a_model_compiled_to_machine_code_trains_as_the_plain_one(tmp_path: Path
 def test_without_a_compiler_the_error_says_what_to_install() -> None:
     program = (
         "import torch\n"
-        "from neuroconv.training.compiling import check_compiler\n"
+        "from neuroconv.training.device import check_compiler\n"
         "try:\n"
         "    check_compiler(torch.device('cpu'))\n"
         "except ValueError as error:\n"

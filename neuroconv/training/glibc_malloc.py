@@ -1,4 +1,4 @@
-"""How the C library's allocator treats the memory that a training step frees."""
+"""How glibc's malloc treats the memory that a training step frees."""
 
 import ctypes
 import platform
@@ -16,12 +16,10 @@ def keep_freed_memory() -> bool:
     a whole process, so that the command line makes it and the library does not.
 
     Returns:
-        Whether it is done: on Linux with glibc.
+        Whether it took effect, as it does on Linux with glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(
-        mallopt(parameter, value) == 1
-        for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**28))
-    )
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**28}
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())

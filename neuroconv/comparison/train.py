@@ -1,0 +1,132 @@
+"""A model and its opponents, trained on equal terms: same data, same budget, same seeds."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from neuroconv.comparison.interval import Estimate, mean_interval
+from neuroconv.comparison.match import count_flops, match_flops, match_parameters
+from neuroconv.training import Config, ConfigError, DataConfig, RunResult, load_config, resume
+from neuroconv.training.runs import CONFIG, build, load_run, new_folder, resolve, start
+from neuroconv.zoo import count_parameters
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model of a comparison over all seeds.
+
+    Attributes:
+        label: its name in tables and plots.
+        model: the keywords of `create_model` that build it.
+        data: the images as this model sees them.
+        runs: one for each seed.
+        accuracy: on the test set, over seeds.
+        difference: of test accuracy to the comparison's first model, paired by seed; None for the
+            first.
+    """
+
+    label: str
+    model: dict[str, Any]
+    data: DataConfig
+    runs: tuple[RunResult, ...]
+    accuracy: Estimate
+    difference: Estimate | None
+
+    @property
+    def name(self) -> str:
+        """Its name in the zoo."""
+        return self.runs[0].name
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return self.runs[0].parameters
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Mean over seeds."""
+        return fmean(run.seconds_per_epoch for run in self.runs)
+
+
+def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
+    """Trains [model] and every opponent from every seed, on the same data and with the same budget.
+
+    [model] may hold a `label` beside the keywords of `create_model`. So may an opponent's table,
+    and further `match = "parameters"` or `match = "flops"`, which sets its free width for as many
+    parameters as the first model has, or for as many FLOPs an image (see `match_flops`), and an
+    `encoding` and `time_steps` of its own.
+
+    Finished runs of equal configuration in the output folder are read, interrupted ones resumed.
+    Delete a run's folder to train it again.
+
+    Raises:
+        ConfigError: a label given twice, or a model, data set or setting that does not fit.
+    """
+    labels = [table.get("label", table["name"]) for table in (config.model, *config.opponents)]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"two models are called {label!r}: give each its own `label`")
+    first = replace(config, opponents=())
+    entrants = [first, *(_opponent(first, table) for table in config.opponents)]
+    for entrant in entrants:  # a mistake in any of them is found before anything is trained
+        _count_parameters(entrant)
+    results: list[ModelResult] = []
+    for label, entrant in zip(labels, entrants, strict=True):
+        results.append(_train(label, entrant, results[0] if results else None, progress))
+    return results
+
+
+def _opponent(first: Config, table: dict[str, Any]) -> Config:
+    """Returns the configuration of an opponent, with its width matched to the first model."""
+    data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
+    model = {key: table[key] for key in table if key not in ("label", "match", *data)}
+    opponent = replace(first, model=model, data=replace(first.data, **data))
+    if "match" not in table:
+        return opponent
+    keywords = dict(_resolved_model(opponent))  # with the image's shape
+    name = keywords.pop("name")
+    if "seed" not in table:
+        keywords.pop("seed", None)  # each run draws its own wiring
+    if table["match"] == "flops":
+        matched = match_flops(name, count_flops(**_resolved_model(first)), **keywords)
+    else:
+        matched = match_parameters(name, _count_parameters(first), **keywords)
+    return replace(opponent, model={"name": name, **matched})
+
+
+def _resolved_model(config: Config) -> dict[str, Any]:
+    return resolve(config, config.train.seeds[0])[0].model
+
+
+def _count_parameters(config: Config) -> int:
+    """Counts the trained parameters of a configuration's model without allocating them."""
+    with torch.device("meta"):
+        return count_parameters(build(replace(config, model=_resolved_model(config))))
+
+
+def _train(label: str, config: Config, first: ModelResult | None, progress: bool) -> ModelResult:
+    runs = tuple(_run(config, seed, progress) for seed in config.train.seeds)
+    accuracies = [run.test_accuracy for run in runs]
+    difference = None
+    if first is not None:
+        pairs = zip(accuracies, first.runs, strict=True)
+        difference = mean_interval([accuracy - run.test_accuracy for accuracy, run in pairs])
+    saved = load_run(runs[0].run_dir)
+    return ModelResult(label, saved.model, saved.data, runs, mean_interval(accuracies), difference)
+
+
+def _run(config: Config, seed: int, progress: bool) -> RunResult:
+    """Reads or resumes the run of this configuration and seed, or trains it if there is none."""
+    config, splits = resolve(config, seed)
+    output = config.train.output
+    for folder in sorted(Path(output).glob(f"{config.model['name']}-*-seed{seed}*")):
+        try:
+            saved = load_config(folder / CONFIG)
+        except ConfigError:
+            continue  # not a run
+        if replace(saved, train=replace(saved.train, output=output)) == config:
+            return resume(folder, progress=progress)
+    return start(config, splits, new_folder(config), progress)

@@ -1,0 +1,52 @@
+"""The learning curves of a run, as its folder holds them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_STYLES = {"validation": ("val", "o-"), "training": ("train", ".--")}
+
+
+def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str) -> None:
+    """Draws loss and accuracy against the epoch, validation solid and training dashed.
+
+    Records of neurons also show the share of each population that fires.
+
+    Args:
+        history: one record per epoch, see `TrainResult.history`.
+        path: the picture; its suffix chooses the format.
+        label: of the run.
+    """
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    active: dict[str, tuple[list[int], list[float]]] = {}
+    for record in history:
+        for population, activity in record.get("activity", {}).items():
+            if "active_share" in activity:
+                epochs, shares = active.setdefault(population, ([], []))
+                epochs.append(record["epoch"])
+                shares.append(activity["active_share"])
+    panels = 3 if active else 2
+    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
+    figure.suptitle(label)
+    loss, accuracy, *firing = figure.subplots(1, panels)
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        for split, (key, style) in _STYLES.items():
+            epochs = [record["epoch"] for record in history]
+            values = [record[f"{key}_{quantity}"] for record in history]
+            axes.plot(epochs, values, style, color="C0", markersize=4, label=split)
+    loss.set_ylabel("cross entropy (nats)")
+    accuracy.set_ylabel("accuracy")
+    for axes in firing:
+        for population, (epochs, shares) in active.items():
+            axes.plot(epochs, shares, "o-", markersize=4, label=population)
+        axes.set(ylabel="neurons that fire (validation)", ylim=(0, 1))
+    for axes in (loss, accuracy, *firing):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    for axes in (accuracy, *firing):
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)

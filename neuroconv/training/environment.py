@@ -1,0 +1,61 @@
+"""What a run ran on, as environment.json records it."""
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neuroconv.training.device import arithmetic_of, choose_device
+from neuroconv.training.distributed import Ranks, backend_for
+
+
+def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
+    """Returns versions, device, threads, processes and the source tree's commit."""
+    device, ranks = choose_device(device_name), Ranks.current()
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("neuroconv-zoo", "torch", "numpy")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "precision": arithmetic_of(precision, device),
+        "world_size": ranks.size,
+        "backend": backend_for(device) if ranks.size > 1 else None,
+        "git_commit": _git_commit(),
+    }
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Returns the most memory allocated on CUDA, else the process's largest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Returns the source tree's commit, with -dirty if changed; None for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
