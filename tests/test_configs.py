@@ -1,10 +1,11 @@
-"""Every file in configs/, and the demo's, is trained for one step: its model and its opponents.
+"""Every file in configs/, and the demo's: read, resolved and built; of each family one is trained.
 
-It is what `neuroconv compare` does, but for the data: four images of each split, so that evaluation
-takes no time. For the digits and MNIST they are real; folders of photographs are generated in the
-layout that the data set expects, and shown at no more than 64 pixels.
+The data are small: four images of each split, so that evaluation takes no time. For the digits and
+MNIST they are real; folders of photographs are generated in the layout that the data set expects,
+and shown at no more than 64 pixels.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,12 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import Dataset, Subset
 
+from neuroconv.comparison import compare
 from neuroconv.data import DataSplits, load_data
-from neuroconv.training import Config, compare, load_config
+from neuroconv.training import Config, load_config
+from neuroconv.training.runs import build, resolve
 from neuroconv.zoo import count_parameters, create_model
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = [*sorted((PROJECT / "configs").glob("*.toml")), PROJECT / "neuroconv" / "demo.toml"]
+TRAINED = ("demo", "digits_granule", "imagenet_sample")
 FEW, LARGEST = 4, 64
 IMAGENETTE = (
     "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
@@ -42,21 +46,21 @@ def few(data: Dataset[Any]) -> Any:
     return Few(data, range(FEW))
 
 
+@functools.cache
 def load_few(name: str, **keywords: Any) -> DataSplits:
     splits = load_data(name, **keywords)
     return replace(splits, train=few(splits.train), val=few(splits.val), test=few(splits.test))
 
 
-def write_images(root: Path, classes: tuple[str, ...]) -> Path:
-    """ROOT/{train,val}/CLASS/*.JPEG with noise in them, neither square nor of one size."""
-    generator = np.random.default_rng(0)
+def write_images(root: Path, classes: tuple[str, ...]) -> None:
+    """Writes ROOT/{train,val}/CLASS/*.JPEG with noise in them, of the two shapes of photographs."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 52, 3), dtype=np.uint8)
     for part, count in (("train", 20), ("val", 2)):
         for name in classes:
             (root / part / name).mkdir(parents=True)
             for number in range(count):
-                pixels = generator.integers(0, 256, (40 + number, 52, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{number}.JPEG")
-    return root
+                image = pixels if number % 2 else pixels.swapaxes(0, 1)
+                Image.fromarray(image).save(root / part / name / f"{number}.JPEG")
 
 
 Root = Callable[[str, tuple[str, ...] | None], str | None]
@@ -65,20 +69,23 @@ Root = Callable[[str, tuple[str, ...] | None], str | None]
 @pytest.fixture(scope="session")
 def root_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Root:
     """The folder to give as data.root for a data set, filled with a few images if need be."""
+    folders: dict[Any, str] = {}
 
     def root(name: str, classes: tuple[str, ...] | None) -> str | None:
         if name == "digits":
             return None
         if name == "mnist":
             return str(request.getfixturevalue("data_root") / "mnist")
-        folder = tmp_path_factory.mktemp(name)
-        if name == "imagenette":
-            write_images(folder / "imagenette2-160", IMAGENETTE)
-        elif name == "folder":
-            write_images(folder, classes or ("cat", "dog"))
-        else:
-            pytest.fail(f"no data set {name!r} is at hand here: let this fixture make a small one")
-        return str(folder)
+        if (name, classes) not in folders:
+            folder = tmp_path_factory.mktemp(name)
+            if name == "imagenette":
+                write_images(folder / "imagenette2-160", IMAGENETTE)
+            elif name == "folder":
+                write_images(folder, classes or ("cat", "dog"))
+            else:
+                pytest.fail(f"no data set {name!r} is at hand: let this fixture make a small one")
+            folders[name, classes] = str(folder)
+        return folders[name, classes]
 
     return root
 
@@ -113,25 +120,63 @@ def one_step(path: Path, output: Path, root_of: Root) -> Config:
     return replace(config, data=replace(config.data, root=root, image_size=size))
 
 
+def check_model(config: Config, table: dict[str, Any], resolved: Config) -> None:
+    """A resolved model says what its table says, and sees the images that it should."""
+    data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
+    root = resolved.data.root
+    assert resolved.data == replace(config.data, root=root, **data)
+    keywords = {k: v for k, v in table.items() if k not in ("label", "match", *data)}
+    assert keywords.items() <= resolved.model.items()
+
+
 @pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_step_of_every_config(path: Path, tmp_path: Path, root_of: Root) -> None:
+def test_every_config_resolves_and_builds(
+    path: Path, tmp_path: Path, root_of: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On meta tensors, up to where `compare` would train."""
     config = one_step(path, tmp_path, root_of)
-    results = compare(config, progress=False)
     tables = (config.model, *config.opponents)
-    assert [result.name for result in results] == [table["name"] for table in tables]
-    assert len({result.label for result in results}) == len(tables)
-    for table, result in zip(tables, results, strict=True):
+    entrants: dict[str, Config] = {}
+
+    def collect(label: str, entrant: Config, *_: Any) -> None:
+        entrants[label] = entrant
+
+    monkeypatch.setattr("neuroconv.comparison.train._train", collect)
+    compare(config, progress=False)
+    assert len(entrants) == len(tables)
+    parameters = []
+    for table, entrant in zip(tables, entrants.values(), strict=True):
+        resolved = resolve(entrant, 0)[0]
+        check_model(config, table, resolved)
+        with torch.device("meta"):
+            parameters.append(count_parameters(build(resolved)))
+            if table.get("match") == "parameters":
+                wider = {**resolved.model, "width": resolved.model["width"] + 1}
+                assert parameters[-1] <= parameters[0] < count_parameters(create_model(**wider))
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem in TRAINED else pytest.mark.slow)
+        for path in CONFIGS
+    ],
+    ids=lambda path: path.stem,
+)
+def test_a_step_of_a_config(path: Path, tmp_path: Path, root_of: Root) -> None:
+    config = one_step(path, tmp_path, root_of)
+    tables = (config.model, *config.opponents)
+    for table, result in zip(tables, compare(config, progress=False), strict=True):
+        assert result.name == table["name"]
         (run,) = result.runs
         assert run.steps == 1
         assert run.test_images == FEW
         assert math.isfinite(run.val_loss)
         assert math.isfinite(run.test_loss)
         resolved = load_config(run.run_dir / "config.toml")
-        own = {key: table[key] for key in ("encoding", "time_steps") if key in table}
-        assert resolved.data == replace(config.data, **own)
-        meant = {k: v for k, v in table.items() if k not in ("label", "match", *own)}
-        assert meant.items() <= resolved.model.items()
+        check_model(config, table, resolved)
         torch.manual_seed(0)  # the run's seed, which alone decides the first weights
         model = create_model(**resolved.model)
         assert result.parameters == count_parameters(model)
@@ -140,11 +185,8 @@ def test_a_step_of_every_config(path: Path, tmp_path: Path, root_of: Root) -> No
             assert last[name].isfinite().all()
             # The step has moved all that is to be trained, and nothing else.
             assert torch.equal(last[name], parameter) is not parameter.requires_grad, name
-        if table.get("match") == "parameters":
-            wider = {**resolved.model, "width": resolved.model["width"] + 1}
-            assert result.parameters <= results[0].parameters
-            assert count_parameters(create_model(**wider)) > results[0].parameters
 
 
-def test_there_are_configs() -> None:
+def test_there_are_configs_of_each_family() -> None:
     assert len(CONFIGS) > 5
+    assert {path.stem for path in CONFIGS} > set(TRAINED)

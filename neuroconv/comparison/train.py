@@ -103,8 +103,9 @@ def _resolved_model(config: Config) -> dict[str, Any]:
 
 def _count_parameters(config: Config) -> int:
     """Counts the trained parameters of a configuration's model without allocating them."""
+    resolved = replace(config, model=_resolved_model(config))
     with torch.device("meta"):
-        return count_parameters(build(replace(config, model=_resolved_model(config))))
+        return count_parameters(build(resolved))
 
 
 def _train(label: str, config: Config, first: ModelResult | None, progress: bool) -> ModelResult:

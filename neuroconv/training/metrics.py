@@ -12,7 +12,7 @@ from neuroconv.training.evaluation import to_numbers
 from neuroconv.training.progress import TrainingBar
 
 # On CUDA the host runs ahead of the device: to read a number at each step would stop it there.
-_STEPS_BETWEEN_READS = 32
+_READ_INTERVAL = {"cuda": 32}  # steps; elsewhere every step is read
 
 
 class Part(NamedTuple):
@@ -35,14 +35,14 @@ class EpochMetrics:
 
     Args:
         epoch: its number, from 1.
-        device: where the numbers are; on the CPU every step is read.
+        device: where the numbers are.
         bar: shows them.
         ranks: the processes that train.
     """
 
     def __init__(self, epoch: int, device: torch.device, bar: TrainingBar, ranks: Ranks) -> None:
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
-        self.interval = _STEPS_BETWEEN_READS if device.type == "cuda" else 1
+        self.interval = _READ_INTERVAL.get(device.type, 1)
         self.pending: list[_Step] = []
         self.loss, self.correct, self.images, self.learning_rate = 0.0, 0, 0, 0.0
         self.start = time.perf_counter()

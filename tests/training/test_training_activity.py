@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from neuroconv.layers import FiringRate
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Purkinje
-from neuroconv.report.plots import plot_curves
 from neuroconv.training import evaluate_model, train
 from neuroconv.training.activity import ActivityMonitor, active_shares
 from neuroconv.training.checkpoint import load_checkpoint
+from neuroconv.training.curves import plot_curves
 from neuroconv.zoo import ClimbingFibres, create_model
 
 SMALL: dict[str, Any] = {"granule_cells": 20, "golgi_cells": 2, "purkinje_cells": 4, "nuclei": 3}
@@ -141,7 +141,7 @@ def test_a_model_without_neurons_has_nothing_to_watch() -> None:
     with ActivityMonitor(model) as monitor:
         assert hooks(model) == 0
         logits = model(torch.rand(2, 1, 6, 6))
-        monitor.errors(logits, torch.tensor([0, 1]))
+        monitor.observe(logits, torch.tensor([0, 1]))
     assert monitor.summary() == {}
     assert active_shares(monitor.summary()) == ""
 
@@ -290,32 +290,14 @@ def record(epoch: int, **activity: float) -> dict[str, Any]:
     return line
 
 
-def drawn(histories: dict[str, list[dict[str, Any]]], folder: Path) -> tuple[int, str]:
-    """Panels, and the picture, which names its texts in comments."""
-    plot_curves(histories, folder / "curves.svg")
-    picture = (folder / "curves.svg").read_text()
-    return len(set(re.findall(r'id="axes_(\d+)"', picture))), picture
-
-
-def test_curves_have_a_third_panel_for_those_that_fire(tmp_path: Path) -> None:
-    history = [record(n, granule=0.2 / n, purkinje=0.7) for n in (1, 2)]
-    panels, picture = drawn({"model, seed 0": history}, tmp_path)
-    assert panels == 3
-    for text in ("neurons that fire (validation)", "granule", "purkinje"):
-        assert f"<!-- {text} -->" in picture
-    assert "climbing" not in picture
-
-
-def test_curves_of_several_models_name_whose_neurons_they_are(tmp_path: Path) -> None:
-    histories = {"a": [record(1, granule=0.5)], "b": [record(1)], "c": [record(1, granule=0.1)]}
-    panels, picture = drawn(histories, tmp_path)
-    assert panels == 3
-    assert "<!-- a, granule -->" in picture
-    assert "<!-- c, granule -->" in picture
-    assert "b, granule" not in picture
-
-
-def test_curves_without_activity_have_two_panels(tmp_path: Path) -> None:
-    panels, picture = drawn({"a": [record(1), record(2)]}, tmp_path)
-    assert panels == 2
-    assert "neurons that fire" not in picture
+def test_curves_have_a_third_panel_where_there_are_neurons(tmp_path: Path) -> None:
+    path = tmp_path / "curves.svg"
+    for activity, panels in (({"granule": 0.2, "purkinje": 0.7}, 3), ({}, 2)):
+        plot_curves([record(n, **activity) for n in (1, 2)], path, label="model, seed 0")
+        picture = path.read_text()  # names its texts in comments
+        assert len(set(re.findall(r'id="axes_(\d+)"', picture))) == panels
+        for text in ("model, seed 0", "validation", "training", "cross entropy (nats)"):
+            assert f"<!-- {text} -->" in picture
+        for text in ("neurons that fire (validation)", "granule", "purkinje"):
+            assert (f"<!-- {text} -->" in picture) is bool(activity)
+        assert "climbing" not in picture

@@ -14,14 +14,20 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from neuroconv.training import ConfigError, TrainConfig, evaluate_model, load_weights, train
+from neuroconv.training import (
+    ConfigError,
+    TrainConfig,
+    evaluate_model,
+    load_weights,
+    metrics,
+    train,
+)
 from neuroconv.training.checkpoint import load_checkpoint, save_checkpoint
-from neuroconv.training.device import check_compiler
-from neuroconv.training.device import arithmetic_of, float32_arithmetic
+from neuroconv.training.device import arithmetic_of, check_compiler, float32_arithmetic
 from neuroconv.training.distributed import Ranks
+from neuroconv.training.metrics import EpochMetrics, Part
 from neuroconv.training.optimizer import make_optimizer
 from neuroconv.training.progress import TrainingBar
-from neuroconv.training.tally import Tally
 from tests.training.processes import digits, granule_net
 
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "device": "cpu", "progress": False}
@@ -81,28 +87,30 @@ class Steps(TrainingBar):
         self.shown.append((loss, accuracy, steps))
 
 
-def tally_of(losses: list[float], device: str, norms: dict[int, float] | None = None) -> Tally:
-    """A tally of one step for each loss, of two parts with one right answer of three each."""
-    tally = Tally(1, torch.device(device), Steps(), Ranks())
+def metrics_of(
+    losses: list[float], device: str, norms: dict[int, float] | None = None
+) -> EpochMetrics:
+    """One step for each loss, of two parts with one right answer of three each."""
+    metrics = EpochMetrics(1, torch.device(device), Steps(), Ranks())
     for number, loss in enumerate(losses, start=1):
-        part = (torch.tensor(loss), 3, torch.tensor(1))
+        part = Part(torch.tensor(loss), 3, torch.tensor(1))
         norm = torch.tensor((norms or {}).get(number, 1.0))
-        tally.add(number, number / 10, [part, part], norm)
-    return tally
+        metrics.add(number, number / 10, [part, part], norm)
+    return metrics
 
 
 @pytest.mark.parametrize(("device", "looks"), [("cpu", 70), ("cuda", 3)])
 def test_cuda_is_looked_at_seldom_and_adds_up_the_same(device: str, looks: int) -> None:
     losses = torch.rand(70).tolist()
-    tally = tally_of(losses, device)
-    record = tally.record()
+    metrics = metrics_of(losses, device)
+    record = metrics.record()
     assert record["train_loss"] == pytest.approx(sum(losses) / 70, rel=1e-12)
     assert record["train_accuracy"] == pytest.approx(1 / 3)
     assert record["learning_rate"] == 7.0
     assert record["images_per_second"] * record["seconds"] == pytest.approx(70 * 6)
-    assert isinstance(tally.bar, Steps)
-    assert len(tally.bar.shown) == looks
-    assert sum(steps for *_, steps in tally.bar.shown) == 70
+    assert isinstance(metrics.bar, Steps)
+    assert len(metrics.bar.shown) == looks
+    assert sum(steps for *_, steps in metrics.bar.shown) == 70
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -111,22 +119,16 @@ def test_the_step_that_is_not_finite_is_named(device: str, bad: int) -> None:
     losses = [1.0] * 70
     message = rf"epoch 1, step {bad}: loss nan, gradient norm 1 at learning rate {bad / 10:.3g}"
     with pytest.raises(FloatingPointError, match=message):
-        tally_of([*losses[: bad - 1], math.nan, *losses[bad:]], device).record()
+        metrics_of([*losses[: bad - 1], math.nan, *losses[bad:]], device).record()
     with pytest.raises(FloatingPointError, match=rf"step {bad}: loss 1, gradient norm inf"):
-        tally_of(losses, device, {bad: math.inf}).record()
+        metrics_of(losses, device, {bad: math.inf}).record()
 
 
 def test_a_step_that_is_not_finite_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on CUDA, where the steps after it have run before anyone looks."""
-    looks = Tally.__init__
-
-    def seldom(self: Tally, *arguments: Any) -> None:
-        looks(self, *arguments)
-        self.every = 32
-
-    monkeypatch.setattr(Tally, "__init__", seldom)
+    monkeypatch.setitem(metrics._READ_INTERVAL, "cpu", 32)
     images = torch.rand(40, 64)
     images[0] = math.inf
     data = TensorDataset(images, torch.arange(40) % 2)

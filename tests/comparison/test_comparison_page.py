@@ -10,11 +10,13 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.stats import t as student_t
 
-import neuroconv.compare
-from neuroconv.compare import compare_and_report, demo
+import neuroconv.comparison.count
+import neuroconv.comparison.page
+from neuroconv.comparison import linear_baseline
+from neuroconv.comparison.page import compare_and_report, demo
 from neuroconv.data import load_data
 from neuroconv.report import Entry
-from neuroconv.training import Config, DataConfig, TrainConfig, linear_baseline
+from neuroconv.training import Config, DataConfig, TrainConfig
 from neuroconv.zoo import count_parameters, create_model
 
 
@@ -161,7 +163,7 @@ def test_counters_that_differ_are_said_in_the_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real = neuroconv.compare.profile
+    real = neuroconv.comparison.count.profile
 
     def one_off(*arguments: object, **keywords: object) -> object:
         counted = real(*arguments, **keywords)  # type: ignore[arg-type]
@@ -169,7 +171,7 @@ def test_counters_that_differ_are_said_in_the_table(
         wrong = replace(exact, macs={**exact.macs, "convolution": 1})
         return replace(counted, counts={**counted.counts, "exact": wrong})
 
-    monkeypatch.setattr(neuroconv.compare, "profile", one_off)
+    monkeypatch.setattr(neuroconv.comparison.count, "profile", one_off)
     alone = replace(small(folder / "runs"), opponents=())  # its runs are there already
     monkeypatch.setenv("COLUMNS", "200")
     (entry,) = compare_and_report(
@@ -191,7 +193,7 @@ def test_the_demo_trains_anew_each_time(tmp_path: Path, monkeypatch: pytest.Monk
         Path(config.train.output).mkdir(parents=True)
         return []
 
-    monkeypatch.setattr(neuroconv.compare, "compare_and_report", record)
+    monkeypatch.setattr(neuroconv.comparison.page, "compare_and_report", record)
     for _ in range(2):
         demo(output=tmp_path / "demo", report=tmp_path / "report.html", seeds=[4])
     first, second = (config.train.output for config in asked)

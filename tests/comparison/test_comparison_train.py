@@ -1,0 +1,109 @@
+"""Training a model and its opponents on equal terms, and the intervals of their differences."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroconv.comparison import (
+    ModelResult,
+    compare,
+    count_flops,
+    linear_baseline,
+    mean_interval,
+)
+from neuroconv.data import load_data
+from neuroconv.training import Config, ConfigError, load_config
+from tests.training.small_runs import forbid_training, interrupt_after_first_epoch, small_config
+
+
+def test_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(
+        tmp_path,
+        seeds=(0, 1),
+        opponents=(
+            {"name": "mlp"},
+            {"name": "linear", "label": "frames", "encoding": "repeat", "time_steps": 2},
+        ),
+    )
+    with monkeypatch.context() as patch:
+        interrupt_after_first_epoch(patch)
+        with pytest.raises(KeyboardInterrupt):
+            compare(config, progress=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    results = compare(config, progress=False)
+    assert len(list(tmp_path.iterdir())) == 6  # the interrupted one was resumed
+    assert [result.label for result in results] == ["linear", "mlp", "frames"]
+    assert [result.name for result in results] == ["linear", "mlp", "linear"]
+    assert results[2].model["time_steps"] == 2
+    assert results[2].data.encoding == "repeat"
+    assert load_config(results[2].runs[0].run_dir / "config.toml").data == results[2].data
+    assert results[0].difference is None
+    first = [run.test_accuracy for run in results[0].runs]
+    for result in results:
+        accuracies = [run.test_accuracy for run in result.runs]
+        assert [run.seed for run in result.runs] == [0, 1]
+        assert result.accuracy == mean_interval(accuracies)
+        assert result.seconds_per_epoch > 0
+        if result.difference is not None:
+            pairs = zip(accuracies, first, strict=True)
+            assert result.difference == mean_interval([a - b for a, b in pairs])
+
+    forbid_training(monkeypatch)
+    assert compare(config, progress=False) == results
+    with pytest.raises(AssertionError, match="nothing should be trained"):  # another budget
+        compare(replace(config, train=replace(config.train, epochs=3)), progress=False)
+
+
+def test_an_opponent_is_matched_to_the_first_model(tmp_path: Path) -> None:
+    config = small_config(
+        tmp_path,
+        max_steps=1,
+        opponents=(
+            {"name": "mlp", "match": "parameters"},
+            {"name": "mlp", "match": "flops", "label": "equal FLOPs"},
+        ),
+    )
+    first, equal, equal_flops = compare(config, progress=False)
+    assert 0.9 * first.parameters < equal.parameters <= first.parameters
+    assert "match" not in equal.model
+    wider = {**equal_flops.model, "width": equal_flops.model["width"] + 1}
+    assert _flop(equal_flops) <= _flop(first) < count_flops(**wider)
+
+
+def _flop(result: ModelResult) -> int:
+    return count_flops(**result.model)
+
+
+def test_models_of_a_comparison_need_labels_of_their_own(tmp_path: Path) -> None:
+    config: Config = small_config(tmp_path, opponents=({"name": "linear"},))
+    with pytest.raises(ConfigError, match="two models are called 'linear'"):
+        compare(config, progress=False)
+
+
+def test_an_opponents_mistake_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {"name": "mlp", "wdith": 3}
+    with pytest.raises(ConfigError, match="wdith"):
+        compare(small_config(tmp_path, opponents=(wrong,)), progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mean_and_interval() -> None:
+    estimate = mean_interval([1.0, 2.0, 3.0])
+    assert estimate.mean == 2
+    # 4.30265 is the 97.5 % point of Student's t with two degrees of freedom; the deviation is 1.
+    assert estimate.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    assert mean_interval([0.5]).half_width is None
+    with pytest.raises(ValueError, match="one or more"):
+        mean_interval([])
+
+
+def test_linear_baseline_on_the_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = load_data("digits", encoding="none")
+    full = linear_baseline(splits)
+    assert 0.94 < full < 0.99
+    monkeypatch.setattr("neuroconv.comparison.linear.LARGEST", 100)
+    assert 0.8 < linear_baseline(splits) < full
+    with pytest.raises(ValueError, match='encoding="none"'):
+        linear_baseline(load_data("digits", encoding="repeat"))

@@ -1,0 +1,39 @@
+"""Runs that take a moment, and what keeps a run from its end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroconv.training import Config, DataConfig, TrainConfig
+
+
+def small_config(
+    output: Path, *, opponents: tuple[dict[str, Any], ...] = (), **settings: Any
+) -> Config:
+    """A linear classifier on 300 digits, in two epochs of six steps."""
+    return Config(
+        model={"name": "linear"},
+        data=DataConfig(name="digits", encoding="none", train_limit=300),
+        train=TrainConfig(
+            **{
+                "epochs": 2, "learning_rate": 0.1, "batch_size": 50, "output": str(output),
+                "device": "cpu", **settings,
+            }
+        ),
+        opponents=opponents,
+    )  # fmt: skip
+
+
+def interrupt_after_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(bar: Any, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neuroconv.training.loop.TrainingBar.epoch", stop)
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("nothing should be trained here")
+
+    monkeypatch.setattr("neuroconv.training.runs.train", fail)
