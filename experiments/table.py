@@ -1,9 +1,11 @@
-"""Prints the table of results in experiments/README.md from the recorded comparison files.
+"""Prints the READMEs' tables of results from the recorded comparison files.
 
-python experiments/table.py
+python experiments/table.py                      all of them
+python experiments/table.py mnist/granule.json   some of them
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +50,13 @@ def rows(task: str, path: str) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(files: list[str]) -> None:
     print("| task | model | parameters | MFLOP an image | test accuracy | points to the first |")
     print("|---|---|---:|---:|---:|---:|")
     for task, path in RECORDED:
-        if (HERE / path).exists():
+        if not files or path in files:
             print("\n".join(rows(task, path)))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

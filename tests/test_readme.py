@@ -51,7 +51,9 @@ def printed(command: str) -> str:
             assert status_of(*words) == 0
         else:
             assert program == "python"
-            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("sys.argv", words)
+                runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 
 
@@ -99,3 +101,11 @@ def test_its_commands_are_understood(path: Path, monkeypatch: pytest.MonkeyPatch
         parsed = tyro.cli(command_class(command), args=options)
         if overrides or command == "train":
             load_config(parsed.config, overrides)
+
+
+def test_the_map_names_every_room() -> None:
+    text = (ROOT / "README.md").read_text()
+    rooms = set(re.findall(r"^      (\w+)/ ", text, re.MULTILINE))
+    assert rooms == {path.parent.name for path in (ROOT / "neuroconv").glob("*/__init__.py")}
+    folders = set(re.findall(r"^    (\w+)/ ?", text, re.MULTILINE))
+    assert folders == {"neuroconv", "configs", "experiments", "tests"}
