@@ -25,8 +25,8 @@ READMES = sorted(
     for path in (folder.glob("README.md") if folder == ROOT else folder.rglob("README.md"))
 )
 OUTPUT = re.compile(
-    r"<!-- output of `(?P<command>.+?)`(?:, (?P<columns>\d+) columns)? -->\n"
-    r"(?P<quoted>.*?)\n<!-- end -->",
+    r"<!-- output of `(?P<command>.+?)`(?:, (?P<columns>\d+) columns)? -->\n\n"
+    r"(?P<quoted>.*?)\n\n<!-- end -->",
     re.DOTALL,
 )
 
@@ -68,7 +68,7 @@ def test_a_quoted_output_is_what_the_command_prints(
     if os.environ.get("NEUROCONV_REFRESH"):
         block = f"```text\n{output}\n```" if fenced else output
         head = match[0].partition("\n")[0]
-        path.write_text(path.read_text().replace(match[0], f"{head}\n{block}\n<!-- end -->"))
+        path.write_text(path.read_text().replace(match[0], f"{head}\n\n{block}\n\n<!-- end -->"))
         return
     assert output == (fenced[1] if fenced else quoted)
 
