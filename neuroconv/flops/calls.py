@@ -1,6 +1,6 @@
-"""One call of an operator as torch's dispatcher sees it, and a rule that counts such calls."""
+"""One call of an operator, as torch's dispatcher sees it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -96,22 +96,3 @@ class Call:
     def written(self) -> int:
         """Elements of the first result."""
         return self.results[0].numel()
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How calls of an operator are counted.
-
-    Attributes:
-        family: what its work is, mainly; see `neuroconv.flops.rules`.
-        how: the rule in a few words.
-        amounts: the rule itself.
-    """
-
-    family: str
-    how: str
-    amounts: Callable[[Call], Amounts]
-
-    def of(self, operators: str) -> dict[str, "Rule"]:
-        """Returns the rule for each of the operators that a text names."""
-        return dict.fromkeys(operators.split(), self)

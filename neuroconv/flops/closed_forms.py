@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of
-from neuroconv.flops.contractions import CONTRACTION_RULES
 from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
+from neuroconv.flops.rulebook import CONTRACTION_OPERATORS, Rule, read_rules
 from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
 
 
@@ -56,30 +56,30 @@ def _products(m: Any, if_complex: int) -> int:
     return if_complex if any(weight.is_complex() for weight in m.parameters()) else 1
 
 
-def _convolution(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def convolution(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     real = _products(m, 3)  # of a complex convolution torch makes three
     if m.transposed:  # each input element is spread through the filter
         return {"convolution": real * prod(x) * (m.out_channels // m.groups) * prod(m.kernel_size)}
     return {"convolution": real * prod(y) * (m.in_channels // m.groups) * prod(m.kernel_size)}
 
 
-def _linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {"matmul": _products(m, 4) * prod(y) * m.in_features}
 
 
-def _batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     batch_statistics = m.training or not m.track_running_stats
     return {"normalisation": prod(x) * (4 + m.affine if batch_statistics else 2)}
 
 
-def _norm(base: int) -> Formula:
+def norm(base: int) -> Formula:
     def formula(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
         return {"normalisation": prod(x) * (base + (m.weight is not None))}
 
     return formula
 
 
-def _window_pool(axes: int) -> Formula:
+def window_pool(axes: int) -> Formula:
     def formula(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
         window = m.kernel_size
         return {"pooling": prod(y) * (window**axes if isinstance(window, int) else prod(window))}
@@ -87,63 +87,27 @@ def _window_pool(axes: int) -> Formula:
     return formula
 
 
-def _adaptive_pool(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def adaptive_pool(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {"pooling": prod(x)}
 
 
-def _pointwise(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def pointwise(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {"pointwise": prod(y)}
 
 
-def _softmax(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def softmax(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {"normalisation": 5 * prod(x)}
 
 
-def _free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+def free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {}
 
 
-@dataclass(frozen=True)
-class _Form:
-    how: str  # in a few words
-    amounts: Formula
-
-    def of(self, *kinds: type[nn.Module]) -> dict[type[nn.Module], "_Form"]:
-        return dict.fromkeys(kinds, self)
-
-
-_FORMS: dict[type[nn.Module], _Form] = {
-    **_Form("convolution: weights x output positions (transposed: input positions)",
-            _convolution).of(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d,
-                             nn.ConvTranspose2d, nn.ConvTranspose3d),
-    **_Form("matmul: output elements x in_features", _linear).of(nn.Linear),
-    **_Form("normalisation: running statistics 2 an element, own 4, or 5 if affine",
-            _batch_norm).of(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d,
-                            nn.InstanceNorm2d, nn.InstanceNorm3d),
-    **_Form("normalisation: 4 an element, or 5 with a weight", _norm(4)).of(
-        nn.LayerNorm, nn.GroupNorm),
-    **_Form("normalisation: 3 an element, or 4 with a weight", _norm(3)).of(nn.RMSNorm),
-    **_Form("normalisation: 5 an element", _softmax).of(nn.Softmax, nn.LogSoftmax),
-    **_Form("pooling: the window an output element", _window_pool(1)).of(
-        nn.MaxPool1d, nn.AvgPool1d),
-    **_Form("pooling: the window an output element", _window_pool(2)).of(
-        nn.MaxPool2d, nn.AvgPool2d),
-    **_Form("pooling: the window an output element", _window_pool(3)).of(
-        nn.MaxPool3d, nn.AvgPool3d),
-    **_Form("pooling: one an input element", _adaptive_pool).of(
-        nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d,
-        nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-    **_Form("pointwise: one an output element", _pointwise).of(
-        nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid,
-        nn.Tanh, nn.Softplus, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Mish),
-    **_Form("zero: moves elements", _free).of(
-        nn.Identity, nn.Flatten, nn.Unflatten, nn.Embedding, nn.ZeroPad2d, nn.ConstantPad1d,
-        nn.ConstantPad2d, nn.ConstantPad3d),
-    **_Form("zero: the identity in eval, in which a closed form is taken", _free).of(
-        nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
-}  # fmt: skip
+_FORMS: dict[type[nn.Module], Rule] = {
+    getattr(nn, name): rule for name, rule in read_rules("closed_form", globals()).items()
+}
 CLOSED_FORM_RULES: Mapping[str, str] = MappingProxyType(
-    {kind.__name__: form.how for kind, form in _FORMS.items()}
+    {kind.__name__: str(rule) for kind, rule in _FORMS.items()}
 )
 
 
@@ -152,7 +116,7 @@ def _formula(module: nn.Module) -> Formula | None:
     kind = type(module)
     bases = (base for base in kind.__mro__ if base in _FORMS and base.forward is kind.forward)
     base = next(bases, None)
-    return None if base is None else _FORMS[base].amounts
+    return None if base is None else _FORMS[base].count
 
 
 class _Contractions(OperatorMode):
@@ -167,7 +131,7 @@ class _Contractions(OperatorMode):
         self.hidden: Counter[str] = Counter()
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self.running[-1] is not None and name_of(func) in CONTRACTION_RULES:
+        if self.running[-1] is not None and name_of(func) in CONTRACTION_OPERATORS:
             self.hidden[self.running[-1]] += 1
         return func(*args, **kwargs)
 

@@ -10,7 +10,7 @@ from math import prod
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.calls import Amounts, Call, Rule
+from neuroconv.flops.calls import Amounts, Call
 from neuroconv.flops.rules import fft_transform_macs
 
 
@@ -18,7 +18,7 @@ def _complex(call: Call) -> int:
     return 4 if call.results[0].is_complex() else 1
 
 
-def _convolution(call: Call) -> Amounts:
+def convolution(call: Call) -> Amounts:
     x, weight, out = call.tensor(0), call.tensor(1), call.results[0]
     # An element of the smaller map meets each tap of its unit, or of its channel, once.
     positions = x if call.arguments.get("transposed") else out
@@ -26,7 +26,7 @@ def _convolution(call: Call) -> Amounts:
     return {"convolution": _complex(call) * weight.numel() * points}
 
 
-def _convolution_backward(call: Call) -> Amounts:
+def convolution_backward(call: Call) -> Amounts:
     # Each gradient is a convolution as large as the forward one, grouped or not; torch's own
     # formula takes the weight gradient of a grouped one too high by the number of groups.
     grad, x, weight = call.tensor(0), call.tensor(1), call.tensor(2)
@@ -40,7 +40,7 @@ def _convolution_backward(call: Call) -> Amounts:
     return amounts | ({"reduction": grad.numel()} if to_bias else {})
 
 
-def _product(first: int) -> Callable[[Call], Amounts]:
+def product(first: int) -> Callable[[Call], Amounts]:
     """Counts output elements times the last axis of the operand at position `first`."""
 
     def amounts(call: Call) -> Amounts:
@@ -49,15 +49,15 @@ def _product(first: int) -> Callable[[Call], Amounts]:
     return amounts
 
 
-def _dot(call: Call) -> Amounts:
+def dot(call: Call) -> Amounts:
     return {"matmul": _complex(call) * call.tensor(0).numel()}
 
 
-def _addbmm(call: Call) -> Amounts:
+def addbmm(call: Call) -> Amounts:
     return {"matmul": _complex(call) * call.tensor(1).numel() * call.tensor(2).shape[-1]}
 
 
-def _distances(call: Call) -> Amounts:
+def distances(call: Call) -> Amounts:
     # The square of a difference by the product of (-2 a, |a|^2, 1) and (b, 1, |b|^2).
     left, right, out = call.tensor(0), call.tensor(1), call.written
     return {
@@ -67,7 +67,7 @@ def _distances(call: Call) -> Amounts:
     }
 
 
-def _trilinear(call: Call) -> Amounts:
+def trilinear(call: Call) -> Amounts:
     factors = [call.tensor(position) for position in range(3)]
     axes = factors[0].dim() + len(call.arguments["expand1"])
     sizes = [1] * axes
@@ -79,7 +79,7 @@ def _trilinear(call: Call) -> Amounts:
     return {"matmul": prod(sizes), "pointwise": prod(sizes)}  # a product, and a multiply-add
 
 
-def _attention(products: int) -> Callable[[Call], Amounts]:
+def attention(products: int) -> Callable[[Call], Amounts]:
     """Counts two products forward (query x key, weights x value), five backward."""
 
     def amounts(call: Call) -> Amounts:
@@ -112,7 +112,7 @@ _GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # by torch's number of a mode: ReLU, tanh, LS
 _CELL_FLOPS = {4: 13, 3: 10, 1: 2}
 
 
-def _recurrent(passes: int) -> Callable[[Call], Amounts]:
+def recurrent(passes: int) -> Callable[[Call], Amounts]:
     """Counts each weight matrix once for each step of each sequence; backward twice (`passes`)."""
 
     def amounts(call: Call) -> Amounts:
@@ -130,14 +130,14 @@ def _recurrent(passes: int) -> Callable[[Call], Amounts]:
     return amounts
 
 
-def _fused_cell(gates: int) -> Callable[[Call], Amounts]:
+def fused_cell(gates: int) -> Callable[[Call], Amounts]:
     def amounts(call: Call) -> Amounts:
         return {"pointwise": call.written * _CELL_FLOPS[gates]}
 
     return amounts
 
 
-def _fft(real: bool) -> Callable[[Call], Amounts]:
+def fft(real: bool) -> Callable[[Call], Amounts]:
     def amounts(call: Call) -> Amounts:
         x = call.tensor(0)
         points = prod(x.shape[axis] for axis in call.arguments["dim"])
@@ -146,44 +146,8 @@ def _fft(real: bool) -> Callable[[Call], Amounts]:
     return amounts
 
 
-def _fft_c2r(call: Call) -> Amounts:
+def fft_c2r(call: Call) -> Amounts:
     x, axes, last = call.tensor(0), call.arguments["dim"], call.arguments["last_dim_size"]
     points = prod(x.shape[axis] for axis in axes[:-1]) * last  # the input holds half of the axis
     transforms = x.numel() // prod(x.shape[axis] for axis in axes)
     return {"fft": fft_transform_macs(points, real=True) * transforms}
-
-
-CONTRACTION_RULES: dict[str, Rule] = {
-    **Rule("convolution", "weights x output positions x batch (transposed: input positions)",
-           _convolution).of("convolution _convolution cudnn_convolution mkldnn_convolution"),
-    **Rule("convolution", "as the forward convolution for each gradient that is needed",
-           _convolution_backward).of("convolution_backward"),
-    **Rule("matmul", "m n k of each matrix product", _product(0)).of("mm bmm mv _scaled_mm"),
-    **Rule("matmul", "m n k of each matrix product", _product(1)).of(
-        "addmm baddbmm addmv _addmm_activation"),
-    **Rule("matmul", "batch m n k", _addbmm).of("addbmm"),
-    **Rule("matmul", "one MAC an element", _dot).of("dot vdot"),
-    **Rule("matmul", "a product over the axes and two more for the norms; squares and roots",
-           _distances).of("_euclidean_dist"),
-    **Rule("matmul", "a product and a MAC for each triple", _trilinear).of("_trilinear"),
-    **Rule("matmul", "query x key and weights x value; 6 FLOP a score for scale and softmax",
-           _attention(2)).of(
-        "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
-        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
-        "_scaled_dot_product_fused_attention_overrideable"),
-    **Rule("matmul", "five products: the scores again, and four gradients", _attention(5)).of(
-        "_scaled_dot_product_flash_attention_backward "
-        "_scaled_dot_product_flash_attention_for_cpu_backward "
-        "_scaled_dot_product_efficient_attention_backward "
-        "_scaled_dot_product_cudnn_attention_backward "
-        "_scaled_dot_product_fused_attention_overrideable_backward"),
-    **Rule("matmul", "each weight matrix once a step; 13, 10 or 2 FLOP a unit (LSTM, GRU, RNN)",
-           _recurrent(1)).of("mkldnn_rnn_layer _cudnn_rnn miopen_rnn"),
-    **Rule("matmul", "twice the forward pass", _recurrent(2)).of(
-        "mkldnn_rnn_layer_backward _cudnn_rnn_backward miopen_rnn_backward"),
-    **Rule("pointwise", "13 FLOP a unit", _fused_cell(4)).of("_thnn_fused_lstm_cell"),
-    **Rule("pointwise", "10 FLOP a unit", _fused_cell(3)).of("_thnn_fused_gru_cell"),
-    **Rule("fft", "1.25 n log2 n MAC a transform", _fft(real=True)).of("_fft_r2c"),
-    **Rule("fft", "2.5 n log2 n MAC a transform", _fft(real=False)).of("_fft_c2c"),
-    **Rule("fft", "1.25 n log2 n MAC a transform", _fft_c2r).of("_fft_c2r"),
-}  # fmt: skip

@@ -85,7 +85,7 @@ class OperatorCounter(OperatorMode):
         elif isinstance(rule, str):
             self.current.zero[str(func)] = rule
         else:
-            amounts = rule.amounts(call)
+            amounts = rule.count(call)
             self.current.amounts.update(amounts)
             mac = sum(amount for family, amount in amounts.items() if family in CONTRACTIONS)
             if mac:

@@ -68,7 +68,9 @@ def _handle(operator: str, own: Handle | None, ignored: bool, stock: StockCount)
                 stock.operators.update({key: int(amount) for key, amount in amounts.items()})
         elif not ignored:
             stock.unsupported[operator] += 1
-        return Counter({} if ours is None else {f"{ours.family}:{name}": ours.mac(inputs, outputs)})
+        return Counter(
+            {} if ours is None else {f"{ours.family}:{name}": ours.count(inputs, outputs)}
+        )
 
     return count
 

@@ -18,12 +18,9 @@ def operator_rules() -> list[dict[str, str | None]]:
     the exact counter what the dispatcher runs: one call can be two operators, or another. The exact
     counter also counts what torch itself tags as pointwise, one FLOP an element.
     """
-    exact = {name: f"{rule.family}: {rule.how}" for name, rule in RULES.items()}
+    exact = {name: str(rule) for name, rule in RULES.items()}
     exact |= {name: f"zero: {reason}" for name, reason in ZERO.items()}
-    fvcore = {
-        name.removeprefix("aten::"): f"{handle.family}: {handle.how}"
-        for name, handle in HANDLES.items()
-    }
+    fvcore = {name.removeprefix("aten::"): str(rule) for name, rule in HANDLES.items()}
     rows = [
         {
             "operator": name,
