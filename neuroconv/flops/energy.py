@@ -5,8 +5,10 @@ are left out, so that a real one takes more, often several times more. The publi
 checked in reproductions of the figure and the table named, not in the originals.
 """
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -48,70 +50,18 @@ class Node:
         return low / _WORD_BYTES, high / _WORD_BYTES
 
 
-_HOROWITZ = Source(
-    "horowitz2014", "fig. 1.1.9", "45 nm at 0.9 V; the figure's 32-bit floating-point operations"
-)
-_SEVEN_NM = Source(
-    "jouppi2021", "table 2", "7 nm; 32-bit floating point, the update of [horowitz2014]"
-)
-_HBM2 = Source(
-    "jouppi2021",
-    "table 2",
-    "HBM2, about the time of 7 nm; the input and output alone, as the table's footnote says",
-)
+def _read_nodes() -> dict[str, Node]:
+    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+    nodes = {}
+    for name, numbers in tables.items():
+        sources = {key: Source.parse(text) for key, text in numbers.items() if "source" in key}
+        dram = tuple(numbers["dram_pj"])
+        nodes[name] = Node(name=name, **numbers | sources | {"dram_pj": dram})
+    return nodes
 
-NODES: Mapping[str, Node] = MappingProxyType(
-    {
-        node.name: node
-        for node in (
-            Node(
-                name="45nm-fp32-dram",
-                multiply_pj=3.7,
-                add_pj=0.9,
-                dram_pj=(1300.0, 2600.0),
-                arithmetic_source=_HOROWITZ,
-                memory_source=Source("horowitz2014", "fig. 1.1.9", "DRAM, 64 bits: 1.3 to 2.6 nJ"),
-            ),
-            Node(
-                name="7nm-fp32-ddr",
-                multiply_pj=1.31,
-                add_pj=0.38,
-                dram_pj=(1300.0, 1300.0),
-                arithmetic_source=_SEVEN_NM,
-                memory_source=Source("jouppi2021", "table 2", "DDR3 and DDR4"),
-            ),
-            Node(
-                name="7nm-fp32-hbm2",
-                multiply_pj=1.31,
-                add_pj=0.38,
-                dram_pj=(250.0, 450.0),
-                arithmetic_source=_SEVEN_NM,
-                memory_source=_HBM2,
-            ),
-            Node(
-                name="7nm-bf16-hbm2",
-                multiply_pj=0.21,
-                add_pj=0.38,
-                dram_pj=(250.0, 450.0),
-                arithmetic_source=Source(
-                    "jouppi2021",
-                    "table 2",
-                    "7 nm; a product in bfloat16, summed in 32 bits as matrix units do; an "
-                    "addition in bfloat16 itself is 0.11 pJ",
-                ),
-                memory_source=_HBM2,
-            ),
-        )
-    }
-)
+
+NODES: Mapping[str, Node] = MappingProxyType(_read_nodes())
 DEFAULT_NODE = "7nm-fp32-hbm2"
-
-
-def find_node(name: str) -> Node:
-    """Returns the node of that name; a ValueError lists them if there is none."""
-    if name not in NODES:
-        raise ValueError(f"node={name!r} is unknown; expected one of {', '.join(NODES)}")
-    return NODES[name]
 
 
 @dataclass(frozen=True)
@@ -224,7 +174,9 @@ def at_rate(
             raise ValueError(f"{name}={count!r}; expected a number, 0 or more")
     if not 0 <= active_share <= 1:
         raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
-    energies = find_node(node)
+    if node not in NODES:
+        raise ValueError(f"node={node!r} is unknown; expected one of {', '.join(NODES)}")
+    energies = NODES[node]
     accumulates = synaptic_mac * active_share
     certain = mac * energies.mac_pj + accumulates * energies.add_pj
     cheap, dear = sorted((energies.add_pj, energies.multiply_pj))
