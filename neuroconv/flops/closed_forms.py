@@ -20,7 +20,7 @@ from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of
 from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
 from neuroconv.flops.rulebook import CONTRACTION_OPERATORS, Rule, read_rules
-from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
+from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 
 @dataclass(frozen=True)
@@ -119,23 +119,6 @@ def _formula(module: nn.Module) -> Formula | None:
     return None if base is None else _FORMS[base].count
 
 
-class _Contractions(OperatorMode):
-    """Records in which modules a contraction runs that no formula covers.
-
-    It reads the names of operators alone, and no cost: the closed form stays independent.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.running: list[str | None] = [_label("", model)]  # None: a formula covers it
-        self.hidden: Counter[str] = Counter()
-
-    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self.running[-1] is not None and name_of(func) in CONTRACTION_OPERATORS:
-            self.hidden[self.running[-1]] += 1
-        return func(*args, **kwargs)
-
-
 def _label(path: str, module: nn.Module) -> str:
     return f"{path or 'model'} ({type(module).__name__})"
 
@@ -144,9 +127,69 @@ def _shapes(values: Any) -> list[torch.Size]:
     return [leaf.shape for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _plain(shapes: list[torch.Size]) -> bool:
+def _is_plain(shapes: list[torch.Size]) -> bool:
     """Returns whether there is a first shape of integers: a nested tensor has symbolic sizes."""
     return bool(shapes) and all(isinstance(size, int) for size in shapes[0])
+
+
+class _Statements(OperatorMode):
+    """Collects what modules state of their cost when they run.
+
+    As a dispatch mode it records in which modules a contraction runs that no formula covers. It
+    reads the names of operators alone, and no cost: the closed form stays independent.
+    """
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+        self.rows: list[StageRow] = []
+        self.flops: Counter[str] = Counter()
+        self.unstated: Counter[str] = Counter()
+        self.hidden: Counter[str] = Counter()
+        self._running: list[str | None] = []  # labels of modules; None where a formula covers one
+        self._stating: nn.Module | None = None  # its statement covers the modules inside
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        label = self._running[-1] if self._running else None
+        if label is not None and name_of(func) in CONTRACTION_OPERATORS:
+            self.hidden[label] += 1
+        return func(*args, **kwargs)
+
+    def enter(self, path: str, module: nn.Module) -> None:
+        if self._stating is None and callable(getattr(module, "closed_form", None)):
+            self._stating = module
+        covered = self._stating is not None or _formula(module) is not None
+        self._running.append(None if covered else _label(path, module))
+
+    def leave(self, path: str, module: nn.Module, arguments: Any, result: Any) -> None:
+        self._running.pop()
+        inputs, outputs = _shapes(arguments), _shapes(result)
+        if self._stating is module:
+            self._stating = None
+            if result is not None:  # else it raised
+                self._add(path, *module.closed_form(*inputs))  # type: ignore[operator]
+        elif self._stating is None:
+            formula = _formula(module)
+            if formula is not None and _is_plain(inputs) and _is_plain(outputs):
+                self._apply(formula, path, module, inputs[0], outputs[0])
+            elif not any(True for _ in module.children()) or module._parameters:
+                self.unstated[_label(path, module)] += 1
+
+    def _add(self, path: str, *costs: Cost) -> None:
+        for cost in costs:
+            self.rows.append(StageRow(path, cost))
+            self.flops["pointwise"] += cost.pointwise
+
+    def _apply(
+        self, formula: Formula, path: str, module: nn.Module, x: torch.Size, y: torch.Size
+    ) -> None:
+        for family, amount in formula(module, x, y).items():
+            if family in CONTRACTIONS:
+                stage = "convolution" if family == "convolution" else "linear"
+                neurons, synapses = prod(y) // self.batch, amount // self.batch
+                self._add(path, Cost(stage, {family: amount}, neurons=neurons, synapses=synapses))
+            else:
+                self.flops[family] += amount
 
 
 def count_closed_form(
@@ -164,78 +207,27 @@ def count_closed_form(
         device: where the model runs to give its shapes: "meta", "cpu" or "cuda".
     """
     items = as_inputs(inputs)
-    batch = items[0].shape[0]
-    rows: list[StageRow] = []
-    flops: Counter[str] = Counter()
-    unstated: Counter[str] = Counter()
-    stating: list[nn.Module] = []  # the module, if any, whose own statement covers what runs now
-    watch = _Contractions(model)
-
-    def enter(path: str, module: nn.Module) -> None:
-        if not stating and callable(getattr(module, "closed_form", None)):
-            stating.append(module)
-        covered = stating or _formula(module) is not None
-        watch.running.append(None if covered else _label(path, module))
-
-    def leave(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        watch.running.pop()
-        inputs = _shapes((args, kwargs))
-        if stating and stating[-1] is module:
-            stating.pop()
-            if result is None:  # it raised
-                return
-            stated: tuple[Cost, ...] = module.closed_form(*inputs)  # type: ignore[operator]
-            for cost in stated:
-                rows.append(StageRow(path, cost))
-                flops["pointwise"] += cost.pointwise
-            return
-        if stating:
-            return
-        formula = _formula(module)
-        if formula is None or not (_plain(inputs) and _plain(_shapes(result))):
-            if not any(True for _ in module.children()) or module._parameters:
-                unstated[_label(path, module)] += 1
-            return
-        output = _shapes(result)[0]
-        for family, amount in formula(module, inputs[0], output).items():
-            if family in CONTRACTIONS:
-                stage = "convolution" if family == "convolution" else "linear"
-                cost = Cost(
-                    stage,
-                    {family: amount},
-                    neurons=prod(output) // batch,
-                    synapses=amount // batch,
-                )
-                rows.append(StageRow(path, cost))
-            else:
-                flops[family] += amount
-
+    statements = _Statements(items[0].shape[0])
     with (
         meta_copy(model, items, device) as copies,  # removes the hooks
         explained(device),
         torch.no_grad(),
         eagerly(),
-        watch,
+        statements,
     ):
         for path, module in model.named_modules():
-            module.register_forward_pre_hook(lambda m, args, path=path: enter(path, m))
+            module.register_forward_pre_hook(lambda m, _, path=path: statements.enter(path, m))
             module.register_forward_hook(
-                lambda m, args, kwargs, result, path=path: leave(path, m, args, kwargs, result),
+                lambda m, args, kwargs, result, path=path: statements.leave(
+                    path, m, (args, kwargs), result
+                ),
                 with_kwargs=True,
                 always_call=True,
             )
         model(*copies)
-
-    for label, calls in watch.hidden.items():
-        unstated.setdefault(label, calls)
-    macs: Counter[str] = Counter()
-    for row in rows:
-        macs.update(row.cost.macs)
-    counts = Counts(
-        counter="closed_form",
-        device=device,
-        macs={family: macs[family] for family in CONTRACTIONS if macs[family]},
-        flops={family: flops[family] for family in OTHERS if flops[family]},
-        uncounted=dict(unstated),
-    )
-    return ClosedForm(counts, tuple(rows), tuple(watch.hidden))
+    amounts = statements.flops.copy()
+    for row in statements.rows:
+        amounts.update(row.cost.macs)
+    uncounted = dict(statements.hidden) | dict(statements.unstated)
+    counts = Counts.of("closed_form", device, amounts, uncounted=uncounted)
+    return ClosedForm(counts, tuple(statements.rows), tuple(statements.hidden))

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from neuroconv.flops.calls import Call, OperatorMode
 from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
 from neuroconv.flops.operators import look_up
-from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
+from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 
 class _PassCounts:
@@ -26,11 +26,10 @@ class _PassCounts:
         self.uncounted: Counter[str] = Counter()
 
     def counts(self, device: str, backward: Counts | None = None) -> Counts:
-        return Counts(
-            counter="exact",
-            device=device,
-            macs={family: self.amounts[family] for family in CONTRACTIONS if self.amounts[family]},
-            flops={family: self.amounts[family] for family in OTHERS if self.amounts[family]},
+        return Counts.of(
+            "exact",
+            device,
+            self.amounts,
             operators=dict(self.operators),
             modules=dict(self.modules),
             zero=self.zero,

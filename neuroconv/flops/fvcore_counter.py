@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
 from neuroconv.flops.meta_copy import as_inputs, meta_copy
-from neuroconv.flops.rules import CONTRACTIONS, Counts
+from neuroconv.flops.rules import Counts
 
 
 @dataclass
@@ -129,17 +129,17 @@ def analyse_fvcore(
             "operators when no gradient is needed (torch.is_grad_enabled() is False while counting)"
         )
     stock.unsupported.update(unsupported)
-    operators, macs = {}, Counter[str]()
+    amounts, operators = Counter[str](), dict[str, int]()
     for label, mac in by_module[""].items():
         family, _, operator = label.partition(":")
-        macs[family] += mac
-        operators[operator] = mac
-    counts = Counts(
-        counter="fvcore",
-        device=torch.device(device).type,
-        macs={family: macs[family] for family in CONTRACTIONS if macs[family]},
-        flops={},
-        operators={operator: mac for operator, mac in operators.items() if mac},
+        amounts[family] += mac
+        if mac:
+            operators[operator] = mac
+    counts = Counts.of(
+        "fvcore",
+        torch.device(device).type,
+        amounts,
+        operators=operators,
         modules={path: sum(counted.values()) for path, counted in by_module.items()},
         uncounted={op: calls for op, calls in unsupported.items() if not contracts_nothing(op)},
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from neuroconv.flops.record import Record
+from neuroconv.flops.record import Record, ratio
 
 Unit = Literal["", "mac", "%", "J", "B", "s", "FLOP/s", "B/s", "3g", "text"]
 
@@ -91,10 +91,38 @@ def format_value(value: Any, unit: Unit, factor: int = 1) -> str:
 def _dendrites(column: str) -> Metric:
     return Metric(
         f"dendrites_{column}_mac_per_neuron",
-        lambda record: record.dendritic_mac_per_neuron(column),
+        lambda r: r.dendritic_mac_per_neuron(column),
         f"dendrites, {column}: {{unit}} a neuron with dendrites",
         "mac",
     )
+
+
+def _over(value: float | None, steps: int) -> float | None:
+    return None if value is None else value / steps
+
+
+def stage_rows(record: Record) -> list[dict[str, Any]]:
+    """Returns the stages as plain data, by sample, units in the keys."""
+
+    def per_sample(amount: int | None) -> float | None:
+        return None if amount is None else ratio(amount, record.batch)
+
+    total = record.stages_flop
+    return [
+        {
+            "stage": (cost := row.cost).stage,
+            "module": row.module,
+            "neurons_per_sample": cost.neurons,
+            "synapses_per_sample": cost.synapses,
+            "essay_mac_per_sample": per_sample(cost.essay),
+            "direct_mac_per_sample": per_sample(cost.direct),
+            "executed_mac_per_sample": ratio(cost.executed_flop, 2 * record.batch),
+            "mac_per_sample_by_family": {f: per_sample(mac) for f, mac in cost.macs.items()},
+            "other_flop_per_sample": per_sample(cost.other),
+            "share_of_flop": ratio(cost.flop, total) if total else 0.0,
+        }
+        for row in record.stages
+    ]
 
 
 _json = partial(Metric, label=None)
@@ -106,11 +134,11 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         _json("time_steps", "time_steps"),
         Metric("parameters_trained", "parameters", "trained parameters"),
         _json("parameters_frozen", "frozen_parameters"),
-        Metric(None, lambda record: record.frozen_parameters or None, "frozen parameters"),
+        Metric(None, lambda r: r.frozen_parameters or None, "frozen parameters"),
         _json("buffer_elements", "buffers"),
         Metric("neurons_per_sample", "neurons", "neurons a sample", partial_if="hidden"),
         Metric("synapses_per_sample", "synapses", "synapses a sample", partial_if="hidden"),
-        _json("neurons_and_synapses_complete", lambda record: not record.hidden),
+        _json("neurons_and_synapses_complete", lambda r: not r.hidden),
         _json("dendritic_neurons_per_sample", "dendritic_neurons"),
     ),
     (
@@ -124,22 +152,25 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
     (
         Metric("flop_per_sample", "flop_per_sample", "all operators: FLOP a sample"),
         Metric("flop_per_neuron", "flop_per_neuron", "all operators: FLOP a neuron"),
-        _json("flop_per_neuron_and_step", "flop_per_neuron_step"),
+        _json("flop_per_neuron_and_step", lambda r: _over(r.flop_per_neuron, r.time_steps)),
         Metric("flop_shared_by_the_batch", "shared_flop", "shared by its samples: FLOP a call"),
         _json("flop_of_each_further_sample", "marginal_flop_per_sample"),
-        _json("training_forward_flop_per_sample", "training_forward_flop_per_sample"),
+        _json("training_forward_flop_per_sample",
+              lambda r: None if r.training is None else ratio(r.training.flop, r.training_batch)),
         Metric("training_backward_flop_per_sample", "backward_flop_per_sample",
                "backward pass in training: FLOP a sample"),
     ),
     (
-        Metric(None, "new_elements_per_sample", "activations: elements made a sample"),
+        Metric(None, lambda r: ratio(r.traffic.forward.new_elements, r.batch),
+               "activations: elements made a sample"),
         Metric(None, "traffic.moved_bytes", "moved: bytes a call", "B"),
         Metric(None, "traffic.compulsory_bytes", "compulsory: bytes a call", "B"),
         Metric(None, "traffic.peak_bytes", "peak memory of a call", "B"),
         Metric(None, "training_traffic.peak_bytes",
                "peak memory of a training step, batch {training_batch}", "B"),
         Metric("flop_per_byte_moved", "flop_per_byte", "intensity: FLOP a byte moved", "3g"),
-        _json("flop_per_byte_compulsory", "flop_per_compulsory_byte"),
+        _json("flop_per_byte_compulsory",
+              lambda r: r.reference.flop / max(1, r.traffic.compulsory_bytes)),
         _json("traffic_per_batch", "traffic"),
         _json("training_batch_samples", "training_batch"),
         _json("training_traffic_per_training_batch", "training_traffic"),
@@ -154,9 +185,9 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         Metric(None, "measured.placement.bound", "bound by", "text"),
     ),
     (
-        Metric("energy_per_sample", lambda record: record.energy(),
+        Metric("energy_per_sample", lambda r: r.energy(),
                "energy a sample, dense (estimate)", "J"),
-        Metric("energy_per_sample_at_measured_firing", lambda record: record.energy_at_rate(),
+        Metric("energy_per_sample_at_measured_firing", lambda r: r.energy_at_rate(),
                "energy a sample, event-driven at the measured firing{dendrites} (estimate)", "J"),
         _json("fft_cost_model", lambda _: "1.25 n log2 n MAC for a real transform of n points"),
     ),
@@ -169,7 +200,7 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         _json("counters_disagreements", "disagreements"),
         _json("modules_unstated", "unstated"),
         _json("modules_with_hidden_contractions", "hidden"),
-        _json("stages", lambda record: record.stage_rows()),
+        _json("stages", lambda r: stage_rows(r)),
     ),
 )  # fmt: skip
 

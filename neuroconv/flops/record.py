@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from neuroconv.flops.closed_forms import StageRow
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energy
@@ -210,11 +209,6 @@ class Record:
         return self._mean(self.reference.flop, self.neurons)
 
     @property
-    def flop_per_neuron_step(self) -> float | None:
-        """`flop_per_neuron` by time step."""
-        return None if self.flop_per_neuron is None else self.flop_per_neuron / self.time_steps
-
-    @property
     def shared_flop(self) -> int | None:
         """FLOPs of a call whatever its batch, such as a filter's transform; None if unknown, or if
         samples meet each other, so that a batch twice as large costs more than twice as much."""
@@ -231,11 +225,6 @@ class Record:
         return ratio(self.counts["exact"].flop - self.shared_flop, self.batch)
 
     @property
-    def training_forward_flop_per_sample(self) -> float | None:
-        """FLOPs of a training step's forward pass, by sample; None if nothing is trained."""
-        return None if self.training is None else ratio(self.training.flop, self.training_batch)
-
-    @property
     def backward_flop_per_sample(self) -> float | None:
         """FLOPs of a training step's backward pass, by sample; None if nothing is trained."""
         if self.training is None or self.training.backward is None:
@@ -248,16 +237,6 @@ class Record:
     def flop_per_byte(self) -> float:
         """Arithmetic intensity: FLOPs over the bytes that all operators move."""
         return self.reference.flop / max(1, self.traffic.moved_bytes)
-
-    @property
-    def flop_per_compulsory_byte(self) -> float:
-        """FLOPs over the bytes that no order of the same work avoids."""
-        return self.reference.flop / max(1, self.traffic.compulsory_bytes)
-
-    @property
-    def new_elements_per_sample(self) -> float:
-        """Elements of all tensors that operators make, by sample."""
-        return ratio(self.traffic.forward.new_elements, self.batch)
 
     def energy(self, node: str = DEFAULT_NODE) -> Energy:
         """Estimates the energy of one sample, every multiply-add executed.
@@ -301,26 +280,3 @@ class Record:
             moved_bytes=self.traffic.moved_bytes / self.batch,
             node=node,
         )
-
-    def stage_rows(self) -> list[dict[str, Any]]:
-        """Returns the stages as plain data, by sample, units in the keys."""
-
-        def per_sample(amount: int | None) -> float | None:
-            return None if amount is None else ratio(amount, self.batch)
-
-        total = self.stages_flop
-        return [
-            {
-                "stage": (cost := row.cost).stage,
-                "module": row.module,
-                "neurons_per_sample": cost.neurons,
-                "synapses_per_sample": cost.synapses,
-                "essay_mac_per_sample": per_sample(cost.essay),
-                "direct_mac_per_sample": per_sample(cost.direct),
-                "executed_mac_per_sample": ratio(cost.executed_flop, 2 * self.batch),
-                "mac_per_sample_by_family": {f: per_sample(mac) for f, mac in cost.macs.items()},
-                "other_flop_per_sample": per_sample(cost.other),
-                "share_of_flop": ratio(cost.flop, total) if total else 0.0,
-            }
-            for row in self.stages
-        ]

@@ -68,6 +68,13 @@ class Counts:
     uncounted: Mapping[str, int] = field(default_factory=dict)
     backward: "Counts | None" = None
 
+    @classmethod
+    def of(cls, counter: str, device: str, amounts: Mapping[str, int], **details: Any) -> "Counts":
+        """Returns the counts of these amounts by family; families of nothing are left out."""
+        macs = {family: amounts[family] for family in CONTRACTIONS if amounts.get(family)}
+        flops = {family: amounts[family] for family in OTHERS if amounts.get(family)}
+        return cls(counter, device, macs, flops, **details)
+
     @property
     def mac(self) -> int:
         """MAC of all contractions."""

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.flops.metrics import SECTIONS, format_number
+from neuroconv.flops.metrics import SECTIONS, format_number, stage_rows
 from neuroconv.flops.record import Record, ratio
 
 Convention = Literal["mac", "flop"]
@@ -129,7 +129,7 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
         collapse_padding=True,
     )
     table.add_column("stage", overflow="fold")
-    rows = record.stage_rows()
+    rows = stage_rows(record)
     columns = {
         name: (f"{name}_{kind}_per_sample", factor if kind == "mac" else 1)
         for name, kind in (

@@ -58,20 +58,8 @@ def timed_device(device: str) -> torch.device:
     return target
 
 
-def run_block(
-    call: Callable[[], object],
-    calls: int,
-    device: torch.device,
-    before: Callable[[], object] | None = None,
-) -> float:
-    """Returns the seconds of one call, the mean of a block.
-
-    Args:
-        before: runs before each call and is not timed. On CUDA its kernels' launches may still
-            overlap with the call's.
-    """
-    if before is not None:
-        return _run_apart(call, calls, device, before)
+def _run_block(call: Callable[[], object], calls: int, device: torch.device) -> float:
+    """Returns the seconds of one call, the mean of a block."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -87,43 +75,15 @@ def run_block(
     return (time.perf_counter() - begin) / calls
 
 
-def _run_apart(
-    call: Callable[[], object], calls: int, device: torch.device, before: Callable[[], object]
-) -> float:
-    """Times the calls of a block one by one; a result is freed after its time is taken."""
-    if device.type == "cuda":
-        pairs = []
-        stream = torch.cuda.current_stream(device)
-        torch.cuda.synchronize(device)
-        for _ in range(calls):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            before()
-            start.record(stream)
-            result = call()
-            end.record(stream)
-            del result
-            pairs.append((start, end))
-        torch.cuda.synchronize(device)
-        return sum(float(start.elapsed_time(end)) for start, end in pairs) / 1e3 / calls
-    total = 0.0
-    for _ in range(calls):
-        before()
-        begin = time.perf_counter()
-        result = call()
-        total += time.perf_counter() - begin
-        del result
-    return total / calls
-
-
 def time_call(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
     """Times a call: two to warm up, then 3 to 20 repeats in `seconds`, one if a call is longer."""
-    run_block(call, 1, device)  # also chooses and loads kernels
-    once = max(run_block(call, 1, device), 1e-9)
+    _run_block(call, 1, device)  # also chooses and loads kernels
+    once = max(_run_block(call, 1, device), 1e-9)
     if once > seconds:
         return Timing(once, once, once, 1, 1)
     block = max(1, min(_MAX_BLOCK, int(seconds / 20 / once)))
     repeats = max(3, min(20, int(seconds / once / block)))
-    times = [run_block(call, block, device) for _ in range(repeats)]
+    times = [_run_block(call, block, device) for _ in range(repeats)]
     lower, _, upper = quantiles(times, n=4, method="inclusive")
     return Timing(median(times), lower, upper, repeats, block)
 
