@@ -159,64 +159,36 @@ def test_mistakes_in_profile(
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--model.name", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
-        (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean widths", "strides"]),
-        (["--model.kernel_size", "[0, 4]"], ["kernel_size=(0, 4)", "expected positive integers"]),
-        (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
-        (["--train.epoch", "3"], ["epoch = 3", "did you mean 'epochs'", "batch_size"]),
-        (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer, at least 1"]),
-        (["--train.epochs=0"], ["epochs = 0", "expected an integer, at least 1"]),
-        (["--train.epochs"], ["--train.epochs has no value", "--train.epochs VALUE"]),
-        (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
-        (["--trian.epochs", "3"], ["'trian'", "did you mean 'train'", "model, data, train"]),
         (["--epochs", "3"], ["'--epochs 3'", "did you mean --train.epochs VALUE?"]),
         (["--image-size=8"], ["did you mean --data.image_size VALUE?"]),
         (["--nonsense"], ["'--nonsense'", "neuroconv train --help"]),
-        (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
-        (["--train.output", "file/runs"], ["file", "expected a path"]),
         (["--json", "file/x.json"], ["--json file/x.json", "expected the name of a file"]),
-        (["--data.name", "digit"], ["'digit'", "did you mean 'digits'", "imagenette"]),
-        (["--data.encoding", "morse"], ["'morse'", "repeat, poisson, saccade, none"]),
-        (["--data.train_limit", "3"], ["train_limit=3", "10 (one image for each class) to 1257"]),
+        (["--train.output", "file/runs"], ["file", "expected a path"]),
+        (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer, at least 1"]),
+        (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
+        (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
+        (["--model.name", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
+        (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean widths", "strides"]),
+        (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
         (
             ["--data.name", "folder", "--data.root", "nowhere"],
             ["nowhere", "is not a folder", "ROOT/{train,val}/CLASS/*.jpg", "--data.root ROOT"],
-        ),
-        (
-            ["--data.name", "folder", "--data.root", "empty"],
-            ["empty/train", "no valid file for the classes cat, dog", ".jpg", "Put images there"],
         ),
     ],
 )
 def test_mistakes_in_train(call: Call, tmp_path: Path, words: list[str], parts: list[str]) -> None:
     (tmp_path / "file").touch()
-    for folder in ("train/cat", "train/dog", "val/cat", "val/dog"):
-        (tmp_path / "empty" / folder).mkdir(parents=True)
     message = refused(call, "train", DIGITS, *words)
     assert [part for part in parts if part not in message] == []
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        (None, ["config.toml: cannot be read", "expected a TOML file"]),
-        (SMALL + "x = = 1\n", ["config.toml: not valid TOML", "line 21"]),
-        (SMALL.replace("[train]", "[trian]"), ["[trian]", "did you mean 'train'"]),
-        (SMALL.replace("batch_size", "batchsize"), ["batchsize = 20", "mean 'batch_size'"]),
-        (SMALL.replace("= 20", '= "20"'), ["batch_size = '20'", "an integer, at least 1"]),
-        (SMALL.replace("epochs = 2\n", ""), ["[train] has no epochs", "an integer, at least 1"]),
-        (
-            SMALL.replace("match = ", "match = 1 #"),
-            ["match = 1", 'expected "parameters" or "flops"'],
-        ),
-    ],
-)
 @pytest.mark.parametrize("command", ["train", "compare"])
-def test_mistakes_in_the_file(
-    call: Call, tmp_path: Path, command: str, text: str | None, parts: list[str]
-) -> None:
-    if text is not None:
-        (tmp_path / "config.toml").write_text(text)
+def test_mistakes_in_the_file(call: Call, tmp_path: Path, command: str) -> None:
     message = refused(call, command, "config.toml")
-    assert [part for part in parts if part not in message] == []
+    assert "config.toml: cannot be read" in message
+    assert "expected a TOML file" in message
+    (tmp_path / "config.toml").write_text(SMALL.replace("batch_size", "batchsize"))
+    assert "batchsize = 20: unknown key; did you mean 'batch_size'" in refused(
+        call, command, "config.toml"
+    )
