@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from internals import FORCED
 from neurons import purkinje_sizes
-from recording import Bench, Figure, Row, error, figure, row
+from recording import Bench, Row, error, figure, row
 from torch import Tensor, nn
 from variants import neuroconv
 from workloads import CLAW, GRANULE, small_model
@@ -144,50 +144,6 @@ def _conv_errors(
         moved = [operand.to(bench.device) for operand in operands]
         results = with_gradients(neuroconv(mode, backend), moved)
     return {part: error(results[part], exact[part]) for part in _PARTS}
-
-
-def full_neuron(bench: Bench) -> Iterator[Row]:
-    """Checks one full Purkinje cell by the FFT against scalar products in float64.
-
-    The reference is one sum over the window for each number looked at, and shares no code with any
-    backend.
-    """
-    torch.manual_seed(0)
-    (steps, sites, dendrites), taps = purkinje_sizes(bench)
-    sheet, filters = torch.randn(steps, sites, dendrites), torch.randn(taps)
-    operands = sheet[None, None].to(bench.device), filters[None].to(bench.device)
-    results = with_gradients(neuroconv("same", "fft"), operands, seed=1)
-    grad = torch.randn(1, 1, steps, sites, dendrites, generator=torch.Generator().manual_seed(1))
-    top, left = (taps[1] - 1) // 2, (taps[2] - 1) // 2
-    padded = F.pad(
-        sheet.double(), (left, taps[2] - 1 - left, top, taps[1] - 1 - top, taps[0] - 1, 0)
-    )
-    spread = F.pad(grad[0, 0].double(), [n for k in reversed(taps) for n in (k - 1, k - 1)])
-    mirrored = filters.double().flip(0, 1, 2)
-    points = [(0, 0, 0), (4, sites // 2, dendrites // 2), (4, sites - 1, dendrites - 1)]
-    corners = [(0, 0, 0), (2, taps[1] // 2, taps[2] // 3), (4, taps[1] - 1, taps[2] - 1)]
-
-    def window(tensor: Tensor, start: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-        return tensor[tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))]
-
-    sums = {
-        "output": (points, [(window(padded, p, taps) * filters.double()).sum() for p in points]),
-        "sheet_gradient": (points, [
-            (window(spread, (t + taps[0] - 1, s + top, d + left), taps) * mirrored).sum()
-            for t, s, d in points
-        ]),
-        "filter_gradient": (corners, [
-            (window(padded, k, grad.shape[2:]) * grad[0, 0].double()).sum() for k in corners
-        ]),
-    }  # fmt: skip
-    figures: dict[str, Figure] = {}
-    for part, (positions, exact) in sums.items():
-        tensor = results[part].double().cpu().reshape(results[part].shape[-3:])
-        largest = tensor.abs().max()  # errors are relative to it
-        chosen = torch.stack([*(tensor[position] for position in positions), largest])
-        figures |= errors({part: chosen}, {part: torch.stack([*exact, largest])}, 1e-5)
-    sizes = {"sheet": [steps, sites, dendrites], "filter": list(taps), "numbers": len(points)}
-    yield row("full Purkinje cell, scalar by scalar", sizes, figures=figures)
 
 
 def synapse_gradient(bench: Bench) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from neuroconv.flops.calls import OperatorMode
 from neuroconv.kernels import native
 from neuroconv.kernels.conv import BACKENDS, choice, conv_macs
 from neuroconv.kernels.cuda import fused_kernels
@@ -12,6 +13,7 @@ from neuroconv.training.glibc_malloc import keep_freed_memory
 
 __all__ = [
     "FORCED",
+    "OperatorMode",
     "choice",
     "chosen_backend",
     "conv_macs",

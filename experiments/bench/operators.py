@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from internals import OperatorMode
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 TRANSFORMS = ("_fft_r2c", "_fft_c2r", "_fft_c2c")
 CONVOLUTIONS = ("convolution", "convolution_backward")
@@ -47,16 +47,16 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     return most
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(OperatorMode):
     def __init__(self, names: Collection[str]) -> None:
         super().__init__()
         self.names = names
         self.calls: list[tuple[Any, Any, dict[str, Any]]] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func.overloadpacket.__name__ in self.names:
-            self.calls.append((func, args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            self.calls.append((func, args, kwargs))
+        return func(*args, **kwargs)
 
 
 def operators_alone(

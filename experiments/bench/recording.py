@@ -1,7 +1,6 @@
 """What a section of the benchmark gets, the rows that it yields, and the file that holds them."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import time
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from internals import kernel_state
-from timer import Failure, Outcome, Ratio, Timed, first_line, interleaved, ratio
+from timer import Failure, Outcome, Ratio, Timed, first_line, interleaved, ratio, write_json
 from torch import Tensor
 
 from neuroconv import __version__
@@ -242,13 +241,6 @@ class Record:
         self.plain["seconds"] = sum(section["seconds"] for section in sections)
         if self.path is not None:
             write_json(self.path, self.plain)
-
-
-def write_json(path: Path, plain: Mapping[str, Any]) -> None:
-    """Replaces the file in one step, so that a reader always finds it whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -42,7 +42,6 @@ SECTIONS: dict[str, Section] = {
 # They run on a CPU if they are named.
 CUDA_SECTIONS: dict[str, Section] = {
     "smoke": checks.smoke,
-    "full_neuron": checks.full_neuron,
     "synapse_gradient": checks.synapse_gradient,
     "zoo": checks.zoo,
     "tests": checks.tests,

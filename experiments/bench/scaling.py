@@ -5,7 +5,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from statistics import median
 from typing import Any
@@ -22,33 +21,6 @@ from neuroconv.zoo import create_model
 MODEL = "granule_convnet"
 # A network between the GPUs of one machine, and the start of a message: assumptions, not measured.
 _BANDWIDTH, _LATENCY_S = 100e9, 10e-6
-
-
-@dataclass(frozen=True)
-class MeasuredStep:
-    """A data-parallel step on the CPU, one thread a process, by Gloo.
-
-    Attributes:
-        processes: that train together.
-        images: of a step, in all processes.
-        step_seconds: the median, with the least and the most.
-        gradient_bytes: of all trainable numbers.
-        exchange_seconds: the all-reduce of as many bytes alone, median; 0 for one process.
-        cpus: of the machine; more processes than that share them.
-    """
-
-    processes: int
-    images: int
-    step_seconds: float
-    step_seconds_least: float
-    step_seconds_most: float
-    gradient_bytes: int
-    exchange_seconds: float
-    cpus: int
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.step_seconds
 
 
 def exchange_seconds(
@@ -73,27 +45,27 @@ def scaling(bench: Bench) -> Iterator[Row]:
         measure_step(processes, count, steps)
         for processes, count in ((1, images), (2, images), (1, images // 2))
     )
-    value = pair.images_per_second / single.images_per_second
+    seconds = {"one": single["step_seconds"], "two": pair["step_seconds"]}
     yield row(
         "data-parallel step, measured",
-        {"one_process": asdict(single), "two_processes": asdict(pair)},
+        {"one_process": single, "two_processes": pair},
         figures={"two_over_one_process_images_per_second_ratio": figure(
-            "times the images per second of one process, measured with two", value
+            "times the images per second of one process, measured with two",
+            seconds["one"] / seconds["two"],
         )},
         notes=["measured: gloo on this CPU, a thread a process, each with its own batch norms"],
     )  # fmt: skip
-    halved = max(0.5, half.step_seconds / single.step_seconds)  # no better than in proportion
+    halved = max(0.5, half["step_seconds"] / seconds["one"])  # no better than in proportion
     for processes in bench.pick((2, 4, 8), (2,)):
-        compute = single.step_seconds * halved ** math.log2(processes)
-        exchange = exchange_seconds(processes, single.gradient_bytes, _BANDWIDTH, _LATENCY_S)
-        rate = images / (compute + exchange)
+        compute = seconds["one"] * halved ** math.log2(processes)
+        exchange = exchange_seconds(processes, single["gradient_bytes"], _BANDWIDTH, _LATENCY_S)
         yield row(
             f"data-parallel step, {processes} processes, projected",
             {"compute_seconds": compute, "exchange_seconds": exchange,
-             "measured_exchange_seconds": pair.exchange_seconds},
+             "measured_exchange_seconds": pair["exchange_seconds"]},
             figures={"images_per_second_over_one_process_ratio": figure(
                 f"times the images per second of one process, projected for {processes}",
-                rate / single.images_per_second,
+                seconds["one"] / (compute + exchange),
             )},
             notes=["projected, not measured: compute as measured on this CPU at smaller batches, "
                    f"the ring's formula at an assumed {_BANDWIDTH:.0e} bytes/s and "
@@ -101,8 +73,8 @@ def scaling(bench: Bench) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def measure_step(processes: int, images: int, steps: int) -> MeasuredStep:
-    """Trains on random images in processes of one thread each, and times the steps.
+def measure_step(processes: int, images: int, steps: int) -> dict[str, Any]:
+    """Trains on random images in processes of one thread each, and returns a step's times.
 
     Args:
         processes: a divisor of `images`, which are those of all processes together.
@@ -113,10 +85,12 @@ def measure_step(processes: int, images: int, steps: int) -> MeasuredStep:
         arguments = (processes, f"file://{folder}/meeting", images // processes, steps, results)
         spawn(_work, arguments, nprocs=processes)
     times, exchange, gradient_bytes = results.get()
-    return MeasuredStep(
-        processes, images, median(times), min(times), max(times), gradient_bytes,
-        median(exchange), os.cpu_count() or 1,
-    )  # fmt: skip
+    return {
+        "processes": processes, "images": images, "cpus": os.cpu_count(),
+        "step_seconds": median(times), "step_seconds_least": min(times),
+        "step_seconds_most": max(times), "gradient_bytes": gradient_bytes,
+        "exchange_seconds": median(exchange),  # the all-reduce of as many bytes alone
+    }  # fmt: skip
 
 
 def _work(rank: int, processes: int, meeting: str, images: int, steps: int, results: Any) -> None:

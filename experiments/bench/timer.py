@@ -1,12 +1,15 @@
-"""Times variants of one task side by side.
+"""Times variants of one task side by side, and writes what was measured.
 
 One repeat times every variant in the same order (A B A B), so that a machine that slows down slows
 all of them. Each variant is warmed up right before each of its repeats: what ran in between, often
 for seconds and on other tensors, has emptied the caches and reshaped the allocator's pools.
 """
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Protocol
 
@@ -172,3 +175,10 @@ def _warm_up(calls: int) -> int:
 def first_line(error: Exception) -> str:
     """Returns an error's class and the first line of its message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def write_json(path: Path, plain: Mapping[str, Any]) -> None:
+    """Replaces the file in one step, so that a reader always finds it whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

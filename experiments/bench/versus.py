@@ -28,7 +28,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from rich.table import Table
-from timer import Failure, Outcome, TimedRun, first_line, interleaved, ratio
+from timer import Failure, Outcome, TimedRun, first_line, interleaved, ratio, write_json
 
 HERE = Path(__file__).resolve().parent
 SIDES = ("old", "new")
@@ -195,14 +195,18 @@ def compare(
 
 def summary(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """Returns geometric means, of all and by group, and the workload with the largest ratio."""
-    ratios = {one.name: one.value for one in comparisons if one.value is not None}
+    ratios = {
+        comparison.name: comparison.value
+        for comparison in comparisons
+        if comparison.value is not None
+    }
     groups: dict[str, list[float]] = {}
     for name, value in ratios.items():
         groups.setdefault(name.partition("/")[0], []).append(value)
     worst = max(ratios, key=lambda name: ratios[name], default=None)
     return {
         "workloads": len(ratios),
-        "not_measured": [one.name for one in comparisons if one.value is None],
+        "not_measured": [comparison.name for comparison in comparisons if comparison.value is None],
         "geometric_mean_ratio": geometric_mean(ratios.values()) if ratios else None,
         "geometric_mean_ratio_by_group": {
             group: geometric_mean(values) for group, values in groups.items()
@@ -215,29 +219,22 @@ def summary(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 def table(comparisons: Sequence[Comparison]) -> Table:
     columns = ("workload", "old, ms", "new, ms", "new / old", "quartiles", "of the least")
     result = Table(*columns, title="new / old above 1: the new checkout takes longer")
-    for one in comparisons:
-        plain = one.to_dict()
+    for comparison in comparisons:
+        plain = comparison.to_dict()
         if "new_over_old_ratio" not in plain:
             reasons = [plain[side].get("not_measured", "") for side in SIDES]
-            result.add_row(one.name, *reasons)
+            result.add_row(comparison.name, *reasons)
             continue
         value = plain["new_over_old_ratio"]
         colour = "red" if plain["lower_quartile"] > 1.05 else "green" if value < 0.95 else "default"
         result.add_row(
-            one.name,
+            comparison.name,
             *(f"{plain[side]['seconds'] * 1e3:.3g}" for side in SIDES),
             f"[{colour}]{value:.3f}[/]",
             f"{plain['lower_quartile']:.2f} to {plain['upper_quartile']:.2f}",
             f"{plain['least_over_least_ratio']:.3f}",
         )
     return result
-
-
-def write_json(path: Path, plain: Mapping[str, Any]) -> None:
-    """Replaces the file in one step, so that a reader always finds it whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -329,23 +326,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             "workloads": {},
         }  # fmt: skip
-        for one in compare(pair, names, options.seconds, options.repeats):
-            comparisons.append(one)
-            record["workloads"][one.name] = one.to_dict()
+        for comparison in compare(pair, names, options.seconds, options.repeats):
+            comparisons.append(comparison)
+            record["workloads"][comparison.name] = comparison.to_dict()
             record["summary"] = summary(comparisons)
-            progress.update(task, advance=1, description=one.name[:60])
+            progress.update(task, advance=1, description=comparison.name[:60])
             if options.json is not None:
                 write_json(options.json, record)
     console.print(table(comparisons))
-    found = record["summary"]
-    for group, value in found["geometric_mean_ratio_by_group"].items():
+    result = record["summary"]
+    for group, value in result["geometric_mean_ratio_by_group"].items():
         console.print(f"{group}: geometric mean {value:.3f}")
-    if found["worst_workload"] is not None:
+    if result["worst_workload"] is not None:
         console.print(
-            f"all {found['workloads']}: geometric mean {found['geometric_mean_ratio']:.3f}, "
-            f"worst {found['worst_ratio']:.3f} ({found['worst_workload']})"
+            f"all {result['workloads']}: geometric mean {result['geometric_mean_ratio']:.3f}, "
+            f"worst {result['worst_ratio']:.3f} ({result['worst_workload']})"
         )
-    for name in found["not_measured"]:
+    for name in result["not_measured"]:
         console.print(f"not measured: {name}")
     return 0
 
