@@ -73,6 +73,22 @@ def test_a_quoted_output_is_what_the_command_prints(
     assert output == (fenced[1] if fenced else quoted)
 
 
+QUOTED_CODE = [
+    pytest.param(source, code, id=f"{name(path)}: {source}")
+    for path in READMES
+    for source, code in re.findall(
+        r"<!-- quoted from (\S+) -->\n\n```py\n(.*?)\n```", path.read_text(), re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(("source", "code"), QUOTED_CODE)
+def test_quoted_code_stands_in_its_file(source: str, code: str) -> None:
+    lines = "\n".join(line.strip() for line in (ROOT / source).read_text().splitlines())
+    for passage in code.split("\n...\n"):
+        assert "\n".join(line.strip() for line in passage.splitlines()) in lines
+
+
 @pytest.mark.parametrize("path", READMES, ids=name)
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
