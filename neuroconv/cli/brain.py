@@ -95,33 +95,9 @@ class Brain:
     """print only what names this estimate: version and a hash of its inputs"""
 
     def __call__(self, console: Console) -> None:
-        if self.samples < 2:
-            raise ValueError(f"--samples {self.samples}: expected an integer of at least 2")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: expected an integer, 0 or more")
-        if self.weigh and self.reading is not None:
-            raise ValueError(f"--reading {self.reading} with --weigh: expected one of the two")
-        if self.weigh and self.plot is not None:
-            raise ValueError(
-                "--plot with --weigh: a mix has no one value for a tornado; expected --reading"
-            )
-        if self.machine_watts is not None and self.measure is None:
-            raise ValueError("--machine-watts without --measure: expected --measure cpu or cuda")
-        if self.machine_watts is not None and not 0 < self.machine_watts < float("inf"):
-            raise ValueError(f"--machine-watts {self.machine_watts}: expected a number above 0")
-        if self.measure == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--measure cuda: no CUDA device is available; expected cpu")
-        for name in self.section:
-            if name not in SECTIONS:
-                raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
-        if "realtime" in self.section and self.measure is None:
-            raise ValueError("--section realtime without --measure: expected --measure cpu or cuda")
-        if self.samples > 1_000_000:
-            raise ValueError(f"--samples {self.samples}: expected at most 1,000,000")
+        self._check_options()
         inputs = read_inputs(self.inputs, self.set)
         weights = _weights(self.weigh)
-        if self.reading is not None and self.reading not in READINGS:
-            raise ValueError(f"--reading {self.reading}: expected one of {', '.join(READINGS)}")
         check_output(self.json, "--json")
         check_picture(self.plot, "--plot")
         estimate = estimate_brain(
@@ -144,6 +120,36 @@ class Brain:
             for path in _draw(report, self.plot):
                 print_line(console, f"drawn to {path}")
 
+    def _check_options(self) -> None:
+        """Refuses values and combinations of options, before any work."""
+        if not 2 <= self.samples <= 1_000_000:
+            raise ValueError(f"--samples {self.samples}: expected an integer, 2 to 1,000,000")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: expected an integer, 0 or more")
+        if self.weigh and self.reading is not None:
+            raise ValueError(f"--reading {self.reading} with --weigh: expected one of the two")
+        if self.weigh and self.plot is not None:
+            raise ValueError(
+                "--plot with --weigh: a mix has no one value for a tornado; expected --reading"
+            )
+        if self.reading is not None and self.reading not in READINGS:
+            raise ValueError(f"--reading {self.reading}: expected one of {', '.join(READINGS)}")
+        for name in self.section:
+            if name not in SECTIONS:
+                raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
+        if self.measure is None:
+            unused = {
+                "--machine-watts": self.machine_watts is not None,
+                "--section realtime": "realtime" in self.section,
+            }
+            for option, is_set in unused.items():
+                if is_set:
+                    raise ValueError(f"{option} without --measure: expected --measure cpu or cuda")
+        if self.machine_watts is not None and not 0 < self.machine_watts < float("inf"):
+            raise ValueError(f"--machine-watts {self.machine_watts}: expected a number above 0")
+        if self.measure == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--measure cuda: no CUDA device is available; expected cpu")
+
     def _measured(self, inputs: Inputs) -> tuple[RealTime | None, Quantity | None]:
         if self.measure is None:
             return None, None
@@ -160,8 +166,8 @@ class Brain:
 
 def _cited(estimate: Estimate) -> str:
     readings = ", ".join(
-        f"{each.name}={share:g}" if len(estimate.weights) > 1 else each.name
-        for each, share in estimate.weights.items()
+        f"{reading.name}={share:g}" if len(estimate.weights) > 1 else reading.name
+        for reading, share in estimate.weights.items()
     )
     return (
         f"neuroconv {__version__}, inputs sha256:{estimate.inputs.sha256[:12]}, reading "
@@ -172,12 +178,12 @@ def _cited(estimate: Estimate) -> str:
 def _weights(words: Sequence[str]) -> dict[str, float] | None:
     weights: dict[str, float] = {}
     for word in words:
-        name, given, number = word.partition("=")
+        name, equals, number = word.partition("=")
         try:
             weight = float(number)
         except ValueError:
             weight = -1.0
-        if not given or name not in READINGS or not 0 <= weight < float("inf"):
+        if not equals or name not in READINGS or not 0 <= weight < float("inf"):
             raise ValueError(
                 f"--weigh {word}: expected READING=W with a weight of 0 or more, READING one of "
                 f"{', '.join(READINGS)}"
@@ -202,13 +208,13 @@ def _draw(report: BrainReport, path: Path) -> list[Path]:
     tornado = plot_tornado(
         estimate.swings(),
         estimate.value,
-        shares={each.name: each.total for each in estimate.sensitivities},
+        shares={index.name: index.total for index in estimate.sensitivities},
         title=f"What each input alone moves, read as {estimate.reading.name}",
     )
     _save(tornado, path)
-    beside = path.with_stem(f"{path.stem}_forecast")
-    _save(plot_trends({name: float(flops) for name, flops in report.values.items()}), beside)
-    return [path, beside]
+    forecast = path.with_stem(f"{path.stem}_forecast")
+    _save(plot_trends({name: float(flops) for name, flops in report.values.items()}), forecast)
+    return [path, forecast]
 
 
 def _save(figure: Any, path: Path) -> None:
