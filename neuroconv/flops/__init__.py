@@ -3,40 +3,32 @@
 The convention is stated once, in `neuroconv.flops.rules`.
 """
 
-from neuroconv.flops.closed_forms import ClosedForm, StageRow, count_closed_form
-from neuroconv.flops.energy import NODES, Energy, at_rate, estimate_energy
+from neuroconv.flops.closed_forms import count_closed_form
+from neuroconv.flops.energy import NODES, Energy, estimate_energy
 from neuroconv.flops.exact import count_exact
-from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore, count_fvcore
-from neuroconv.flops.machine.firing import ActiveShares, firing_shares
-from neuroconv.flops.machine.measured import Measured
+from neuroconv.flops.fvcore_counter import analyse_fvcore, count_fvcore
+from neuroconv.flops.machine.firing import firing_shares
 from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, place
 from neuroconv.flops.machine.timing import Timing, measure_time
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.metrics import in_units
 from neuroconv.flops.operators_table import operator_rules, operators_table
-from neuroconv.flops.profile import COUNTERS, Profile, profile
-from neuroconv.flops.rules import CONTRACTIONS, OTHERS, Counts
+from neuroconv.flops.profile import Profile, profile
+from neuroconv.flops.record import COUNTERS
+from neuroconv.flops.rules import Counts
 from neuroconv.flops.table import stage_table, summary_table
 
 __all__ = [
-    "CONTRACTIONS",
     "COUNTERS",
     "NODES",
-    "OTHERS",
-    "ActiveShares",
-    "ClosedForm",
     "Counts",
     "Energy",
-    "Measured",
     "Peak",
     "Placement",
     "Profile",
-    "StageRow",
-    "StockCount",
     "Timing",
     "Traffic",
     "analyse_fvcore",
-    "at_rate",
     "count_closed_form",
     "count_exact",
     "count_fvcore",

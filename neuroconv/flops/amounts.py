@@ -66,30 +66,28 @@ def _window(call: Call) -> int:
     return window[0] ** axes if len(window) == 1 else prod(window)
 
 
+def _output(call: Call) -> torch.Tensor:
+    """Returns the output of a forward pass, or the gradient to it that a backward pass is given."""
+    gradient = call.arguments.get("grad_output")
+    return call.results[0] if gradient is None else gradient
+
+
 def pool(call: Call) -> Amounts:
-    return {"pooling": call.written * _window(call)}
-
-
-def average_pool_backward(call: Call) -> Amounts:
-    return {"pooling": call.arguments["grad_output"].numel() * _window(call)}
+    return {"pooling": _output(call).numel() * _window(call)}
 
 
 def interpolation(call: Call) -> Amounts:
     neighbours = {"linear1d": 2, "bilinear2d": 4, "trilinear3d": 8, "bicubic2d": 16}
     taps = next(n for kind, n in neighbours.items() if kind in call.operator)
-    backward = "backward" in call.operator
-    output = call.arguments["grad_output"] if backward else call.results[0]
-    return {"pooling": output.numel() * taps}
+    return {"pooling": _output(call).numel() * taps}
 
 
 def grid_sampler(call: Call) -> Amounts:
     axes = 3 if "3d" in call.operator else 2
     neighbours = {0: 2**axes, 1: 0, 2: 4**axes}  # linear, nearest, cubic
     taps = neighbours[call.arguments["interpolation_mode"]]
-    if "backward" not in call.operator:
-        return {"pooling": call.written * taps}
-    gradients = sum(call.arguments["output_mask"])
-    return {"pooling": call.arguments["grad_output"].numel() * taps * gradients}
+    gradients = sum(call.arguments.get("output_mask", [True]))
+    return {"pooling": _output(call).numel() * taps * gradients}
 
 
 def pairs(call: Call) -> Amounts:

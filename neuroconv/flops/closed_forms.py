@@ -6,10 +6,9 @@ layers of torch.nn the formulas are here.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -73,10 +72,7 @@ def batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
 
 
 def norm(base: int) -> Formula:
-    def formula(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-        return {"normalisation": prod(x) * (base + (m.weight is not None))}
-
-    return formula
+    return lambda m, x, y: {"normalisation": prod(x) * (base + (m.weight is not None))}
 
 
 def window_pool(axes: int) -> Formula:
@@ -87,16 +83,12 @@ def window_pool(axes: int) -> Formula:
     return formula
 
 
-def adaptive_pool(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    return {"pooling": prod(x)}
+def inputs(family: str, weight: int) -> Formula:
+    return lambda m, x, y: {family: weight * prod(x)}
 
 
-def pointwise(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    return {"pointwise": prod(y)}
-
-
-def softmax(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    return {"normalisation": 5 * prod(x)}
+def outputs(family: str) -> Formula:
+    return lambda m, x, y: {family: prod(y)}
 
 
 def free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
@@ -106,9 +98,6 @@ def free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
 _FORMS: dict[type[nn.Module], Rule] = {
     getattr(nn, name): rule for name, rule in read_rules("closed_form", globals()).items()
 }
-CLOSED_FORM_RULES: Mapping[str, str] = MappingProxyType(
-    {kind.__name__: str(rule) for kind, rule in _FORMS.items()}
-)
 
 
 def _formula(module: nn.Module) -> Formula | None:
@@ -163,15 +152,15 @@ class _Statements(OperatorMode):
 
     def leave(self, path: str, module: nn.Module, arguments: Any, result: Any) -> None:
         self._running.pop()
-        inputs, outputs = _shapes(arguments), _shapes(result)
+        shapes, results = _shapes(arguments), _shapes(result)
         if self._stating is module:
             self._stating = None
             if result is not None:  # else it raised
-                self._add(path, *module.closed_form(*inputs))  # type: ignore[operator]
+                self._add(path, *module.closed_form(*shapes))  # type: ignore[operator]
         elif self._stating is None:
             formula = _formula(module)
-            if formula is not None and _is_plain(inputs) and _is_plain(outputs):
-                self._apply(formula, path, module, inputs[0], outputs[0])
+            if formula is not None and _is_plain(shapes) and _is_plain(results):
+                self._apply(formula, path, module, shapes[0], results[0])
             elif not any(True for _ in module.children()) or module._parameters:
                 self.unstated[_label(path, module)] += 1
 

@@ -120,47 +120,31 @@ class Energy:
 
 
 def estimate_energy(
-    mac: float, other_flop: float, moved_bytes: float, node: str = DEFAULT_NODE
-) -> Energy:
-    """Estimates the energy of a dense run, in which every multiply-add is executed.
-
-    Args:
-        mac: multiply-adds.
-        other_flop: FLOPs of all that is no multiply-add.
-        moved_bytes: bytes moved to and from main memory; those that all operators move if no cache
-            holds anything, the compulsory ones if a cache holds all in between.
-        node: a key of `NODES`.
-
-    Raises:
-        ValueError: a negative number, or an unknown node.
-    """
-    return at_rate(0, 0.0, mac=mac, other_flop=other_flop, moved_bytes=moved_bytes, node=node)
-
-
-def at_rate(
-    synaptic_mac: float,
-    active_share: float,
-    *,
     mac: float = 0,
     other_flop: float = 0,
     moved_bytes: float = 0,
     node: str = DEFAULT_NODE,
+    *,
+    synaptic_mac: float = 0,
+    active_share: float = 0,
 ) -> Energy:
-    """Estimates the energy of an event-driven run, in which a silent axon costs nothing.
+    """Estimates the energy of a run: dense, or event-driven, where a silent axon costs nothing.
 
-    A synaptic multiply-add becomes an accumulate: the weight of an active axon is added, once for
-    each step in which it fires. A finer rate, or a grey value, takes more spikes than are counted:
-    the figure is a lower bound. All the rest stays dense, memory traffic too: the weights of silent
-    axons count as read.
+    In an event-driven run a synaptic multiply-add becomes an accumulate: the weight of an active
+    axon is added, once for each step in which it fires. A finer rate, or a grey value, takes more
+    spikes than are counted: the figure is a lower bound. All the rest stays dense, memory traffic
+    too: the weights of silent axons count as read.
 
     Args:
-        synaptic_mac: multiply-adds whose one factor comes in on an axon: synapses, and dendrites
-            where synapse and dendritic filter are one linear map.
-        active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.machine.firing`.
-        mac: multiply-adds of all the rest.
+        mac: multiply-adds, each executed.
         other_flop: FLOPs of all that is no multiply-add.
-        moved_bytes: bytes moved to and from main memory.
+        moved_bytes: bytes moved to and from main memory; those that all operators move if no cache
+            holds anything, the compulsory ones if a cache holds all in between.
         node: a key of `NODES`.
+        synaptic_mac: of an event-driven run, multiply-adds beside `mac` whose one factor is the
+            activity of an axon: synapses, and dendrites where synapse and dendritic filter are one
+            linear map.
+        active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.machine.firing`.
 
     Raises:
         ValueError: a negative number, a share beyond [0, 1], or an unknown node.

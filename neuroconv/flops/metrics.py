@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from neuroconv.flops.record import Record, ratio
+from neuroconv.flops.record import COUNTERS, Record, ratio
 
-Unit = Literal["", "mac", "%", "J", "B", "s", "FLOP/s", "B/s", "3g", "text"]
+Unit = Literal["", "mac", "%", "J", "B", "s", "FLOP/s", "B/s", "3g"]
 
 
 @dataclass(frozen=True)
@@ -22,27 +22,25 @@ class Metric:
         label: of its row, "{unit}" standing for MAC or FLOP; None for a quantity of the JSON alone.
         unit: how the table writes it: "mac" by the convention of the table, "" as it is, other
             units with a metric prefix.
-        partial_if: the path to what makes it too small.
+        partial_if: tells of a record whether something is missing from the quantity.
     """
 
     key: str | None
     source: str | Callable[[Record], Any]
     label: str | None = None
     unit: Unit = ""
-    partial_if: str | None = None
+    partial_if: Callable[[Record], object] | None = None
 
     def value(self, record: Record) -> Any:
         """Reads the quantity off a record."""
-        if callable(self.source):
-            return self.source(record)
-        return _follow(record, self.source)
+        return self.source(record) if callable(self.source) else _follow(record, self.source)
 
     def text(self, record: Record, factor: int) -> str:
         """Returns the cell of the table; factor: 1 for MAC, 2 for FLOP."""
         value = self.value(record)
-        if value is None:
-            return "-"
-        is_partial = self.partial_if is not None and bool(_follow(record, self.partial_if))
+        if value is None or isinstance(value, str):
+            return value or "-"
+        is_partial = self.partial_if is not None and bool(self.partial_if(record))
         return format_value(value, self.unit, factor) + " (partial)" * is_partial
 
 
@@ -76,8 +74,6 @@ def format_value(value: Any, unit: Unit, factor: int = 1) -> str:
     match unit:
         case "" | "mac":
             return format_number(value, factor if unit == "mac" else 1)
-        case "text":
-            return str(value)
         case "3g":
             return f"{value:.3g}"
         case "%":
@@ -95,6 +91,10 @@ def _dendrites(column: str) -> Metric:
         f"dendrites, {column}: {{unit}} a neuron with dendrites",
         "mac",
     )
+
+
+def _hidden(record: Record) -> object:
+    return record.hidden
 
 
 def _over(value: float | None, steps: int) -> float | None:
@@ -125,6 +125,30 @@ def stage_rows(record: Record) -> list[dict[str, Any]]:
     ]
 
 
+def _counter(name: str) -> Metric:
+    def mac(record: Record) -> int | str | None:
+        counts = record.counts.get(name)
+        return ("skipped" if name in record.skipped else None) if counts is None else counts.mac
+
+    label = f"contractions, {name} on {{{name}_device}}: {{unit}} a batch"
+    return Metric(None, mac, label, "mac", lambda r: name not in r.complete)
+
+
+def _stock_fvcore(record: Record) -> int | str | None:
+    stock = record.stock_fvcore
+    return None if stock is None else "fails" if stock.total is None else stock.total
+
+
+def _agreement(record: Record) -> str:
+    if record.agree is None:
+        return "fewer than two complete counters"
+    if not record.agree:
+        return "NO: " + "; ".join(record.disagreements)
+    partial = len(record.complete) < len(record.counts)
+    who = f" of {' and '.join(record.complete)}" if partial else ""
+    return f"yes, on {', '.join(record.shared)}{who}"
+
+
 _json = partial(Metric, label=None)
 
 SECTIONS: tuple[tuple[Metric, ...], ...] = (
@@ -136,8 +160,8 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         _json("parameters_frozen", "frozen_parameters"),
         Metric(None, lambda r: r.frozen_parameters or None, "frozen parameters"),
         _json("buffer_elements", "buffers"),
-        Metric("neurons_per_sample", "neurons", "neurons a sample", partial_if="hidden"),
-        Metric("synapses_per_sample", "synapses", "synapses a sample", partial_if="hidden"),
+        Metric("neurons_per_sample", "neurons", "neurons a sample", partial_if=_hidden),
+        Metric("synapses_per_sample", "synapses", "synapses a sample", partial_if=_hidden),
         _json("neurons_and_synapses_complete", lambda r: not r.hidden),
         _json("dendritic_neurons_per_sample", "dendritic_neurons"),
     ),
@@ -182,7 +206,7 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         Metric(None, "measured.placement.share_of_peak_flop", "share of the peak", "%"),
         Metric(None, "measured.placement.byte_per_s", "moved a second", "B/s"),
         Metric(None, "measured.placement.share_of_peak_bytes", "share of a copy's rate", "%"),
-        Metric(None, "measured.placement.bound", "bound by", "text"),
+        Metric(None, "measured.placement.bound", "bound by"),
     ),
     (
         Metric("energy_per_sample", lambda r: r.energy(),
@@ -192,6 +216,10 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         _json("fft_cost_model", lambda _: "1.25 n log2 n MAC for a real transform of n points"),
     ),
     (
+        *map(_counter, COUNTERS),
+        Metric(None, _stock_fvcore, "fvcore as it comes: {unit} a batch", "mac",
+               lambda r: r.stock_fvcore and r.stock_fvcore.unsupported),
+        Metric(None, _agreement, "counters agree to the last digit"),
         _json("counters", "counts"),
         _json("fvcore_as_it_comes", "stock_fvcore"),
         _json("counters_skipped", "skipped"),

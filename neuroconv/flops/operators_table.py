@@ -1,4 +1,4 @@
-"""Which operators each counter knows, and how it counts them, as a table."""
+"""The operators that each counter knows, and how it counts them, as a table."""
 
 import fnmatch
 
@@ -6,35 +6,35 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.flops.closed_forms import CLOSED_FORM_RULES
-from neuroconv.flops.fvcore_handles import HANDLES
-from neuroconv.flops.operators import RULES, ZERO
+from neuroconv.flops.rulebook import DATA
+
+_COUNTERS = ("exact", "fvcore", "closed_form")
 
 
 def operator_rules() -> list[dict[str, str | None]]:
-    """One record an operator, or module: its name, and what each counter does with it.
+    """Returns one record for each operator, or module: its name, and what each counter does.
 
     None: the counter never meets it, or lists it as uncounted. fvcore sees what a trace records,
     the exact counter what the dispatcher runs: one call can be two operators, or another. The exact
     counter also counts what torch itself tags as pointwise, one FLOP an element.
     """
-    exact = {name: str(rule) for name, rule in RULES.items()}
-    exact |= {name: f"zero: {reason}" for name, reason in ZERO.items()}
-    fvcore = {name.removeprefix("aten::"): str(rule) for name, rule in HANDLES.items()}
-    rows = [
-        {
-            "operator": name,
-            "exact": exact.get(name),
-            "fvcore": fvcore.get(name),
-            "closed_form": CLOSED_FORM_RULES.get(name),
-        }
-        for name in {*exact, *fvcore, *CLOSED_FORM_RULES}
-    ]
-    return sorted(rows, key=lambda row: str(row["operator"]).strip("_").lower())
+    rules: dict[str, dict[str, str | None]] = {}
+
+    def add(counter: str, names: str, rule: str) -> None:
+        for name in names.split():
+            empty: dict[str, str | None] = {"operator": name, **dict.fromkeys(_COUNTERS)}
+            rules.setdefault(name, empty)[counter] = rule
+
+    for counter in _COUNTERS:
+        for entry in DATA[counter]:
+            add(counter, entry["operators"], entry["rule"])
+    for reason, names in DATA["zero"].items():
+        add("exact", names, f"zero: {reason}")
+    return sorted(rules.values(), key=lambda row: str(row["operator"]).strip("_").lower())
 
 
 def operators_table(pattern: str = "*") -> Table:
-    """`operator_rules` of the names that match a wildcard.
+    """Returns `operator_rules` of the names that match a wildcard.
 
     Raises:
         ValueError: none does.
@@ -50,7 +50,5 @@ def operators_table(pattern: str = "*") -> Table:
     for column in ("operator", "exact", "fvcore", "closed form"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(
-            *(Text(row[key] or "-") for key in ("operator", "exact", "fvcore", "closed_form"))
-        )
+        table.add_row(*(Text(row[key] or "-") for key in ("operator", *_COUNTERS)))
     return table

@@ -15,11 +15,10 @@ from neuroconv.flops.machine.measured import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.meta_copy import as_inputs
 from neuroconv.flops.metrics import to_dict
-from neuroconv.flops.record import Record
+from neuroconv.flops.record import COUNTERS, Record
 from neuroconv.flops.rules import Counts
 from neuroconv.flops.table import summary_table
 
-COUNTERS = ("closed_form", "exact", "fvcore")
 # A model of more floats would not fit beside its copy on most machines.
 _FVCORE_PARAMETERS = 2_000_000_000
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from neuroconv.flops.closed_forms import StageRow
-from neuroconv.flops.energy import DEFAULT_NODE, Energy, at_rate, estimate_energy
+from neuroconv.flops.energy import DEFAULT_NODE, Energy, estimate_energy
 from neuroconv.flops.fvcore_counter import StockCount
 from neuroconv.flops.machine.measured import Measured
 from neuroconv.flops.machine.traffic import Traffic
 from neuroconv.flops.rules import CONTRACTIONS, Counts
+
+COUNTERS = ("closed_form", "exact", "fvcore")
 
 
 def ratio(amount: float, parts: int) -> float:
@@ -123,32 +125,22 @@ class Record:
         """Neurons per sample that have dendrites."""
         return sum(row.cost.neurons for row in self._dendrites)
 
-    @property
-    def essay_mac(self) -> int | None:
-        """Dendrites by the essay's rule, synapses x time steps x taps; None without dendrites."""
-        rows = self._dendrites
-        return sum(row.cost.essay or 0 for row in rows) if rows else None
-
-    @property
-    def direct_mac(self) -> int | None:
-        """Dendrites by a direct convolution, padding zeros counted; None without dendrites."""
-        rows = self._dendrites
-        return sum(row.cost.direct or 0 for row in rows) if rows else None
-
-    @property
-    def executed_mac(self) -> float | None:
-        """Dendrites by the algorithm that runs, its spectral products included."""
-        rows = self._dendrites
-        return ratio(sum(row.cost.executed_flop for row in rows), 2) if rows else None
-
-    def dendritic_mac_per_neuron(self, column: str) -> float | None:
-        """Returns the dendrites' MAC by neuron with dendrites; None without any.
+    def dendritic_mac(self, column: str) -> float | None:
+        """Returns the dendrites' MAC; None without dendrites.
 
         Args:
-            column: "essay", "direct" or "executed".
+            column: "essay", synapses x time steps x taps; "direct", a direct convolution, padding
+                zeros counted; "executed", the algorithm that runs, its spectral products included.
         """
-        amount = getattr(self, f"{column}_mac")
-        parts = self.batch * self.dendritic_neurons
+        if not self._dendrites:
+            return None
+        if column == "executed":
+            return ratio(sum(row.cost.executed_flop for row in self._dendrites), 2)
+        return sum(getattr(row.cost, column) or 0 for row in self._dendrites)
+
+    def dendritic_mac_per_neuron(self, column: str) -> float | None:
+        """Returns `dendritic_mac` by neuron with dendrites; None without any."""
+        amount, parts = self.dendritic_mac(column), self.batch * self.dendritic_neurons
         return None if amount is None or not parts else ratio(amount, parts)
 
     # --- totals
@@ -272,11 +264,11 @@ class Record:
                 driven += mac
                 active += mac * shares.inputs
                 replaced += executed
-        return at_rate(
-            driven / self.batch,
-            active / driven if driven else 0.0,
-            mac=max(0, self.mac - replaced) / self.batch,
-            other_flop=self._other_flop / self.batch,
-            moved_bytes=self.traffic.moved_bytes / self.batch,
-            node=node,
+        return estimate_energy(
+            max(0, self.mac - replaced) / self.batch,
+            self._other_flop / self.batch,
+            self.traffic.moved_bytes / self.batch,
+            node,
+            synaptic_mac=driven / self.batch,
+            active_share=active / driven if driven else 0.0,
         )

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv.flops.metrics import SECTIONS, format_number, stage_rows
-from neuroconv.flops.record import Record, ratio
+from neuroconv.flops.record import COUNTERS, Record, ratio
 
 Convention = Literal["mac", "flop"]
 
@@ -32,19 +32,12 @@ def summary_table(
         legend: whether a caption explains the rows.
     """
     factor = _factor(convention)
-    partial = any(
-        r.hidden
-        or len(r.complete) < len(r.counts)
-        or (r.stock_fvcore is not None and r.stock_fvcore.unsupported)
-        for r in records
-    )
     table = Table(
         caption="1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP. A sample is one element "
         "of the batch, a window of all its time steps. Executed: by the algorithm that runs, the "
         "products of sparse synapses and of spectra, which are no contractions, at two to a MAC. "
         "Moved: every operator reads and writes memory; compulsory: a cache holds all in between."
-        + " Partial: something ran for which there is no rule, or no closed form."
-        * partial
+        " Partial: something ran for which there is no rule, or no closed form."
         if legend
         else None
     )
@@ -55,6 +48,7 @@ def summary_table(
         "unit": convention.upper(),
         "training_batch": " or ".join(map(str, sorted({r.training_batch for r in records}))),
         "dendrites": ", dendrites direct" * any(r.dendritic_neurons for r in records),
+        **{f"{counter}_device": _devices(records, counter) for counter in COUNTERS},
     }
     for section in SECTIONS:
         table.add_section()
@@ -62,55 +56,12 @@ def summary_table(
             cells = [metric.text(r, factor) for r in records] if metric.label else []
             if any(cell != "-" for cell in cells):
                 table.add_row(str(metric.label).format_map(words), *cells)
-    for label, cells in _counters(records, convention.upper(), factor):
-        table.add_row(label, *cells)
     return table
-
-
-def _counters(records: Sequence[Record], unit: str, factor: int) -> list[tuple[str, list[str]]]:
-    rows = [
-        (
-            f"contractions, {counter} on {_devices(records, counter)}: {unit} a batch",
-            [_contractions(r, counter, factor) for r in records],
-        )
-        for counter in ("closed_form", "exact", "fvcore")
-        if any(counter in r.counts or counter in r.skipped for r in records)
-    ]
-    if any(r.stock_fvcore for r in records):
-        label = f"fvcore as it comes: {unit} a batch"
-        rows.append((label, [_stock(r, factor) for r in records]))
-    return [*rows, ("counters agree to the last digit", [_agreement(r) for r in records])]
 
 
 def _devices(records: Sequence[Record], counter: str) -> str:
     devices = sorted({r.counts[counter].device for r in records if counter in r.counts})
     return "/".join(devices) or "no device"
-
-
-def _contractions(record: Record, counter: str, factor: int) -> str:
-    counts = record.counts.get(counter)
-    if counts is None:
-        return "skipped" if counter in record.skipped else "-"
-    return format_number(counts.mac, factor) + " (partial)" * (counter not in record.complete)
-
-
-def _stock(record: Record, factor: int) -> str:
-    stock = record.stock_fvcore
-    if stock is None:
-        return "-"
-    if stock.total is None:
-        return "fails"
-    return format_number(stock.total, factor) + " (partial)" * bool(stock.unsupported)
-
-
-def _agreement(record: Record) -> str:
-    if record.agree is None:
-        return "fewer than two complete counters"
-    if not record.agree:
-        return "NO: " + "; ".join(record.disagreements)
-    partial = len(record.complete) < len(record.counts)
-    who = f" of {' and '.join(record.complete)}" if partial else ""
-    return f"yes, on {', '.join(record.shared)}{who}"
 
 
 def stage_table(record: Record, convention: Convention = "mac") -> Table:

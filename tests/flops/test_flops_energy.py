@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from neuroconv import Granule, create_model
-from neuroconv.flops.energy import NODES, Energy, at_rate, estimate_energy
+from neuroconv.flops.energy import NODES, Energy, estimate_energy
 from neuroconv.flops.machine.firing import firing_shares
 
 counts = st.floats(0, 1e21)
@@ -20,7 +20,9 @@ def test_the_45_nm_multiply_add() -> None:
     energy = estimate_energy(1e12, 0, 0, node.name)
     assert energy.arithmetic_joules == pytest.approx((4.6, 4.6))
     assert energy.memory_joules == (0, 0)
-    assert at_rate(1e12, 1.0, node=node.name).total_joules == pytest.approx((0.9, 0.9))
+    assert estimate_energy(
+        0, 0, 0, node.name, synaptic_mac=1e12, active_share=1.0
+    ).total_joules == pytest.approx((0.9, 0.9))
     # 1.3 to 2.6 nJ for 64 bits.
     assert estimate_energy(0, 0, 8e9, node.name).total_joules == pytest.approx((1.3, 2.6))
 
@@ -46,7 +48,7 @@ def test_every_energy_has_its_source(name: str) -> None:
 
 
 def test_to_dict_has_units_in_its_keys() -> None:
-    data = at_rate(10, 0.5, mac=2, other_flop=3, moved_bytes=4).to_dict()
+    data = estimate_energy(2, 3, 4, synaptic_mac=10, active_share=0.5).to_dict()
     assert (data["mac"], data["accumulates"], data["other_flop"], data["moved_bytes"]) == (
         2, 5, 3, 4,
     )  # fmt: skip
@@ -63,8 +65,8 @@ def test_events_never_cost_more_than_the_dense_run(
     mac: float, flop: float, moved: float, share: float, node: str
 ) -> None:
     dense = estimate_energy(mac, flop, moved, node)
-    events = at_rate(mac, share, other_flop=flop, moved_bytes=moved, node=node)
-    fewer = at_rate(mac, share / 2, other_flop=flop, moved_bytes=moved, node=node)
+    events = estimate_energy(0, flop, moved, node, synaptic_mac=mac, active_share=share)
+    fewer = estimate_energy(0, flop, moved, node, synaptic_mac=mac, active_share=share / 2)
     for one, other in ((fewer, events), (events, dense)):
         assert one.total_joules[0] <= other.total_joules[0]
         assert one.total_joules[1] <= other.total_joules[1]
@@ -72,7 +74,7 @@ def test_events_never_cost_more_than_the_dense_run(
 
 
 def test_a_silent_population_costs_what_is_left() -> None:
-    silent: Energy = at_rate(1e12, 0.0, mac=5, other_flop=6, moved_bytes=7)
+    silent: Energy = estimate_energy(5, 6, 7, synaptic_mac=1e12, active_share=0.0)
     assert silent.total_joules == estimate_energy(5, 6, 7).total_joules
 
 
@@ -87,7 +89,7 @@ def test_a_silent_population_costs_what_is_left() -> None:
 )
 def test_errors_name_the_value(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        at_rate(**arguments)  # type: ignore[arg-type]
+        estimate_energy(**arguments)  # type: ignore[arg-type]
 
 
 class Fixed(nn.Module):

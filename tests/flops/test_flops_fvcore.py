@@ -12,7 +12,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from neuroconv.flops import Counts, StockCount, analyse_fvcore, count_exact, count_fvcore
+from neuroconv.flops import Counts, analyse_fvcore, count_exact, count_fvcore
+from neuroconv.flops.fvcore_counter import StockCount
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
 from tests.flops.calling import Call
 

@@ -43,23 +43,17 @@ class _Activity:
     """A forward hook that counts the non-zero elements of one module's calls."""
 
     def __init__(self) -> None:
-        self.inputs = self.outputs = (0, 0)  # active, of all
+        self.active, self.elements = [0, 0], [0, 0]  # of inputs and of outputs
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        self.inputs = _add(self.inputs, (args, kwargs))
-        self.outputs = _add(self.outputs, result)
+        for side, values in enumerate(((args, kwargs), result)):
+            for tensor in tensors_in(values):
+                self.active[side] += int(torch.count_nonzero(tensor))
+                self.elements[side] += tensor.numel()
 
     def shares(self) -> ActiveShares:
-        (active, elements), (fired, outputs) = self.inputs, self.outputs
-        return ActiveShares(active / max(1, elements), fired / max(1, outputs), elements, outputs)
-
-
-def _add(counted: tuple[int, int], values: Any) -> tuple[int, int]:
-    active, elements = counted
-    for tensor in tensors_in(values):
-        active += int(torch.count_nonzero(tensor))
-        elements += tensor.numel()
-    return active, elements
+        inputs, outputs = (a / max(1, n) for a, n in zip(self.active, self.elements, strict=True))
+        return ActiveShares(inputs, outputs, *self.elements)
 
 
 def firing_shares(

@@ -13,26 +13,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from neuroconv.flops.calls import OperatorMode, tensors_of
+from neuroconv.flops.rulebook import DATA
 from neuroconv.flops.rules import names
 
-# Only the shape of their tensor argument matters.
-_SHAPE_ONLY = names(
-    "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty "
-    "new_zeros new_ones new_full new_empty_strided"
-)
-# Nothing is written to their results.
-_UNWRITTEN = names(
-    "empty empty_like empty_strided empty_permuted new_empty new_empty_strided resize set"
-)
-# In place, these replace a tensor without reading it.
-_OVERWRITES = names(
-    "copy fill zero random normal uniform bernoulli exponential geometric cauchy log_normal"
-)
-# They read at most as many elements of their first operand as they return.
-_GATHERS = names("index index_select gather embedding take take_along_dim _unsafe_index")
-# In place, they touch as many elements as their largest other operand has.
-_SCATTERS = names(
-    "index_put _index_put_impl index_copy index_add index_fill scatter scatter_add scatter_reduce"
+# Operators whose schema does not say what they read and write: see operators.toml.
+_SHAPE_ONLY, _UNWRITTEN, _OVERWRITES, _GATHERS, _SCATTERS = (
+    names(DATA["memory"][kind])
+    for kind in ("shape_only", "unwritten", "overwrites", "gathers", "scatters")
 )
 
 
