@@ -1,9 +1,8 @@
 """The essay's estimate of the brain, from the modules' own counts, and what speaks against it."""
 
-from neuroconv.brain.correlation import Correlation
 from neuroconv.brain.defaults import default_inputs
 from neuroconv.brain.estimate import Estimate, Sensitivity, Swing, estimate_brain
-from neuroconv.brain.inputs import Input, Inputs
+from neuroconv.brain.inputs import Correlation, Input, Inputs
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity, bare_numbers
 from neuroconv.brain.readings import READINGS, Reading

@@ -54,42 +54,38 @@ def cell_costs(inputs: Inputs) -> tuple[CellCost, ...]:
 
 
 def _cell_cost(numbers: Physiology, inputs: Inputs) -> CellCost:
-    title = f"{numbers.cell}.{numbers.variant}"
+    name = f"{numbers.cell}.{numbers.variant}"
     costs = _stages(numbers)
     tree = next(cost for cost in costs if cost.essay is not None)
     flop_per_mac = inputs["flop_per_mac"].value
-    others = sum(
+    basis = f"closed form of the module of [dettmers2015]'s {numbers.cell} cell, sizes of `{name}`"
+    sheet = Worksheet([inputs["rate_hz"].quantity, inputs["flop_per_mac"].quantity])
+    for rule in ("essay", "direct", "executed"):
+        sheet.add(derived(f"{name}.{rule}_mac", getattr(tree, rule), "MAC", basis))
+    for title, field, unit in (("cells", "cells_in_brain", "cells"), ("rate_hz", "rate_hz", "1/s")):
+        value = getattr(numbers, field)
+        if value is not None:
+            source = numbers.sources[field]
+            sheet.add(Quantity(name=f"{name}.{title}", value=value, unit=unit, source=source))
+    dendrites = flop_per_mac * sheet[f"{name}.essay_mac"].value
+    whole = dendrites + sum(
         flop_per_mac * sum(cost.macs.values()) + cost.pointwise
         for cost in costs
         if cost is not tree
     )
-    sheet = Worksheet([inputs["rate_hz"].quantity, inputs["flop_per_mac"].quantity])
-    basis = f"closed form of the module of [dettmers2015]'s {numbers.cell} cell, sizes of `{title}`"
-    for rule in ("essay", "direct", "executed"):
-        sheet.add(derived(f"{title}.{rule}_mac", getattr(tree, rule), "MAC", basis))
-    for name, field, unit in (("cells", "cells_in_brain", "cells"), ("rate_hz", "rate_hz", "1/s")):
-        value = getattr(numbers, field)
-        if value is not None:
-            source = numbers.sources[field]
-            sheet.add(Quantity(name=f"{title}.{name}", value=value, unit=unit, source=source))
-    update = flop_per_mac * sheet[f"{title}.essay_mac"].value
-
-    def total(what: str, rate: str) -> Quantity:
-        formula = f"`{title}.cells` x `{rate}` x `flop_per_mac` x `{title}.essay_mac`"
-        return sheet.derive(f"{title}.{what}", "FLOP/s", formula)
-
-    own_rate = sheet.get(f"{title}.rate_hz")
+    sheet.add(derived(f"{name}.dendrites_share", dendrites / whole, "1", basis))
+    rates = {"flop_per_s": "rate_hz", "own_flop_per_s": f"{name}.rate_hz"}
+    for what, rate in rates.items():
+        if rate in sheet:
+            formula = f"`{name}.cells` x `{rate}` x `flop_per_mac` x `{name}.essay_mac`"
+            sheet.derive(f"{name}.{what}", "FLOP/s", formula)
+    required = ("cells", "essay_mac", "direct_mac", "executed_mac", "dendrites_share", "flop_per_s")
     return CellCost(
         cell=numbers.cell,
         variant=numbers.variant,
-        cells=sheet[f"{title}.cells"],
-        essay_mac=sheet[f"{title}.essay_mac"],
-        direct_mac=sheet[f"{title}.direct_mac"],
-        executed_mac=sheet[f"{title}.executed_mac"],
-        dendrites_share=derived(f"{title}.dendrites_share", update / (update + others), "1", basis),
-        flop_per_s=total("flop_per_s", "rate_hz"),
-        own_rate=own_rate,
-        own_flop_per_s=None if own_rate is None else total("own_flop_per_s", own_rate.name),
+        own_rate=sheet.get(f"{name}.rate_hz"),
+        own_flop_per_s=sheet.get(f"{name}.own_flop_per_s"),
+        **{what: sheet[f"{name}.{what}"] for what in required},
     )
 
 
@@ -108,26 +104,19 @@ def cortex_ratios(costs: Iterable[CellCost]) -> tuple[Quantity, ...]:
     ratios = []
     for variant in dict.fromkeys(cost.variant for cost in costs):
         for rate in ("flop_per_s", "own_flop_per_s"):
+            flops = {row.cell: getattr(row, rate) for row in costs if row.variant == variant}
             cortex, cerebellum = (
-                sum(
-                    flop.value
-                    for cost in costs
-                    if cost.variant == variant and cost.cell in cells
-                    if (flop := getattr(cost, rate)) is not None
-                )
+                sum(flops[cell].value for cell in cells if flops.get(cell))
                 for cells in (_CORTEX, _CEREBELLUM)
             )
             at = "the input `rate_hz`" if rate == "flop_per_s" else "each preset's own rate"
-            ratios.append(
-                derived(
-                    f"cortex over cerebellum.{variant}.{rate}",
-                    cortex / cerebellum,
-                    "1",
-                    f"`{variant}` presets of {', '.join(_CORTEX)}, over those of "
-                    f"{', '.join(_CEREBELLUM)}; at {at}",
-                    "a cell without a rate of its own adds nothing there",
-                )
+            basis = (
+                f"`{variant}` presets of {', '.join(_CORTEX)}, over those of "
+                f"{', '.join(_CEREBELLUM)}; at {at}"
             )
+            note = "a cell without a rate of its own adds nothing there"
+            name = f"cortex over cerebellum.{variant}.{rate}"
+            ratios.append(derived(name, cortex / cerebellum, "1", basis, note))
     return tuple(ratios)
 
 
@@ -136,9 +125,9 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
     rate = inputs["rate_hz"].value
     at_input, _, literature, literature_own = (ratio.value for ratio in cortex_ratios(costs))
     dendrites = PRESETS["pyramidal", "dettmers2015"].dendrites
-    rows = [vars(cost) for cost in sorted(costs, key=lambda cost: cost.variant)]
+    rows = sorted(costs, key=lambda cost: cost.variant)
     names = (
-        Column("cell", lambda row: row["cell"].replace("_", " "), wrap=False),
+        Column("cell", lambda row: row.cell.replace("_", " "), wrap=False),
         Column("numbers", "variant", wrap=False),
     )
     macs = Section(
@@ -147,7 +136,7 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
         (
             *names,
             *(number(rule, f"{rule}_mac") for rule in ("essay", "direct", "executed")),
-            number("share", lambda row: f"{100 * row['dendrites_share'].value:.5g} %"),
+            number("share", lambda row: f"{100 * row.dendrites_share.value:.5g} %"),
         ),
         "share: of the FLOP of a whole neuron, its dendrites by the essay's rule. No row without "
         "a count of cells: Golgi cells have none that we found.",
@@ -158,16 +147,9 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
         (
             *names,
             number("cells", "cells"),
-            number(f"at {rate:g}/s", lambda row: scientific(row["flop_per_s"].value)),
-            number(
-                "own rate", lambda row: f"{row['own_rate'].value:g}/s" if row["own_rate"] else "-"
-            ),
-            number(
-                "at own rate",
-                lambda row: (
-                    scientific(row["own_flop_per_s"].value) if row["own_flop_per_s"] else "-"
-                ),
-            ),
+            number(f"at {rate:g}/s", lambda row: _flop_per_s(row.flop_per_s)),
+            number("own rate", lambda row: f"{row.own_rate.value:g}/s" if row.own_rate else "-"),
+            number("at own rate", lambda row: _flop_per_s(row.own_flop_per_s)),
         ),
         f"By the essay's own method the cortex, which its sum leaves out, costs {at_input:.3g} "
         f"times the cerebellum (in proportion to the {dendrites} dendrites on a cell, which are "
@@ -176,3 +158,7 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
         "each cell's own rate, granule cells left out, which have none.",
     )
     return macs, flops
+
+
+def _flop_per_s(quantity: Quantity | None) -> str:
+    return "-" if quantity is None else scientific(quantity.value)

@@ -61,17 +61,13 @@ def grid_section(inputs: Inputs) -> Section:
     rows = []
     for algorithm, padding in _RULES:
         name = algorithm if algorithm in ("essay", "linear") else f"{algorithm}, {padding}"
-        for cell in ("purkinje", "granule"):
-            row = {"name": name, "cell": cell}
-            for clock, kind in _CLOCKS:
-                value = flops[algorithm, padding, clock, kind, cell]
-                row[f"{clock} {kind}"] = scientific(value, 3)
-            rows.append(row)
-            name = ""
-    columns = [Column("algorithm, padding", "name", wrap=False), Column("cells", "cell")]
-    for clock, kind in _CLOCKS:
+        for cell, title in (("purkinje", name), ("granule", "")):
+            cells = (flops[algorithm, padding, *clock, cell] for clock in _CLOCKS)
+            rows.append((title, cell, *(scientific(value, 3) for value in cells)))
+    columns = [Column("algorithm, padding", 0, wrap=False), Column("cells", 1)]
+    for index, (clock, kind) in enumerate(_CLOCKS, 2):
         title = f"{steps} steps" if kind == "window" else "one step"
-        columns.append(number(f"{title}\n{values[f'{clock}_hz']:g}/s", f"{clock} {kind}"))
+        columns.append(number(f"{title}\n{values[f'{clock}_hz']:g}/s", index))
     return Section(
         "FLOP/s by structural choice, never blended",
         rows,

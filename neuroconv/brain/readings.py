@@ -1,7 +1,9 @@
 """Readings of the estimate: the structural choices that no interval may blend."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,13 +19,13 @@ class Reading:
     """One way to read the essay's formula.
 
     Attributes:
-        name: what it is called in options and files.
-        title: what it is, in a line.
+        name: its name in options and files.
+        title: a description in a line.
         padding: of the dendritic convolution: "same" (the essay's cost), "valid", "per_dendrite".
         steps: an update recomputes all steps of its window ("window"), or computes the new step
             ("last") while the dendrites remember the others.
         clock: an update for each spike of the mean rate ("rate"), or for each frame ("frame").
-        algorithm: what of an update is counted: "essay" (synapses x steps x taps), "direct" (a
+        algorithm: what is counted of an update: "essay" (synapses x steps x taps), "direct" (a
             direct convolution, padding zeros included), "executed" (what the package runs: a
             Fourier transform, by the cost model 2.5 n log2 n FLOP, matrix products or a
             convolution), or "linear" (no dendritic non-linearity: one dot product for each step
@@ -48,12 +50,9 @@ class Reading:
     granule_filter: Literal["own", "purkinje"] = "own"
 
     def __post_init__(self) -> None:
-        check_choice("padding", self.padding, MODES)
-        check_choice("steps", self.steps, ("window", "last"))
-        check_choice("clock", self.clock, ("rate", "frame"))
-        check_choice("algorithm", self.algorithm, ("essay", "direct", "executed", "linear"))
-        check_choice("scope", self.scope, ("dendrites", "neuron"))
-        check_choice("granule_filter", self.granule_filter, ("own", "purkinje"))
+        object.__setattr__(self, "cells", tuple(self.cells))
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         for cell in self.cells:
             check_choice("cells", cell, (*CEREBELLUM, "pyramidal"))
         if self.algorithm in ("essay", "linear") and self.padding != "same":
@@ -66,10 +65,8 @@ class Reading:
                 "scope='neuron' with algorithm='linear': a linear neuron has no further stages; "
                 "expected scope='dendrites'"
             )
-        if self.granule_filter == "purkinje" and (self.algorithm, self.scope) != (
-            "essay",
-            "dendrites",
-        ):
+        counted = (self.algorithm, self.scope)
+        if self.granule_filter == "purkinje" and counted != ("essay", "dendrites"):
             raise ValueError(
                 "granule_filter='purkinje' is the essay's arithmetic and no module's; expected "
                 "algorithm='essay' and scope='dendrites'"
@@ -86,61 +83,28 @@ class Reading:
         return (*cells, "time_steps", self.clock_input, "flop_per_mac")
 
 
-def _readings(*readings: Reading) -> Mapping[str, Reading]:
-    return MappingProxyType({each.name: each for each in readings})
-
-
-READINGS = _readings(
-    Reading(name="essay", title="the essay's: all five steps recomputed at each spike"),
-    Reading(
-        name="published",
-        title="one way to the printed total: granule inputs through the Purkinje-sized filter",
-        granule_filter="purkinje",
-    ),
-    Reading(
-        name="whole_neuron", title="the essay's, and all other stages of the neuron", scope="neuron"
-    ),
-    Reading(
-        name="with_cortex",
-        title="the essay's, and the cortex's pyramidal cells by the same method",
-        cells=(*CEREBELLUM, "pyramidal"),
-    ),
-    Reading(name="one_step", title="one new step at each spike", steps="last"),
-    Reading(
-        name="one_step_per_frame", title="one new step at each frame", steps="last", clock="frame"
-    ),
-    Reading(
-        name="valid", title="full overlaps only, all steps", padding="valid", algorithm="direct"
-    ),
-    Reading(
-        name="valid_one_step",
-        title="full overlaps only, one new step",
-        padding="valid",
-        steps="last",
-        algorithm="direct",
-    ),
-    Reading(
-        name="executed",
-        title="the essay's output by the algorithm that runs here",
-        algorithm="executed",
-    ),
-    Reading(
-        name="linear_collapse",
-        title="linear dendrites: one dot product at each spike",
-        steps="last",
-        algorithm="linear",
-    ),
+_CHOICES = {
+    "padding": MODES,
+    "steps": ("window", "last"),
+    "clock": ("rate", "frame"),
+    "algorithm": ("essay", "direct", "executed", "linear"),
+    "scope": ("dendrites", "neuron"),
+    "granule_filter": ("own", "purkinje"),
+}
+_TABLES = tomllib.loads(Path(__file__).with_name("readings.toml").read_text(encoding="utf-8"))
+READINGS: Mapping[str, Reading] = MappingProxyType(
+    {name: Reading(name=name, **table) for name, table in _TABLES.items()}
 )
 
 
-def reading_of(given: str | Reading) -> Reading:
-    """The reading of that name.
+def reading_of(name: str | Reading) -> Reading:
+    """Returns the reading of a name; a `Reading` as it is.
 
     Raises:
         ValueError: an unknown name.
     """
-    if isinstance(given, Reading):
-        return given
-    if given not in READINGS:
-        raise ValueError(f"reading {given!r} is unknown; expected one of {', '.join(READINGS)}")
-    return READINGS[given]
+    if isinstance(name, Reading):
+        return name
+    if name not in READINGS:
+        raise ValueError(f"reading {name!r} is unknown; expected one of {', '.join(READINGS)}")
+    return READINGS[name]

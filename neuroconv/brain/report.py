@@ -29,7 +29,7 @@ from neuroconv.brain.machine.realtime import RealTime
 from neuroconv.brain.machine.sections import realtime_sections
 from neuroconv.brain.quantity import Quantity, plain, scientific
 from neuroconv.brain.readings import READINGS
-from neuroconv.brain.section import Column, Notes, Section, number
+from neuroconv.brain.section import Column, Notes, Section, numbers
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.core.checks import check_choice
 
@@ -88,6 +88,7 @@ class BrainReport:
         """
         for name in names:
             check_choice("section", name, SECTIONS)
+        measured, share = self.realtime, self.learning_share
         sections: dict[str, Callable[[], Sequence[RenderableType]]] = {
             "headline": lambda: [headline_text(self.estimate)],
             "inputs": lambda: [inputs_section(self.inputs)],
@@ -101,15 +102,14 @@ class BrainReport:
             "dates": lambda: [dates_section()],
             "records": lambda: [records_section(), growth_section()],
             "forecast": lambda: [forecast_section(self.values)],
-            "learning": lambda: [learning_section(self.learning_share)],
+            "learning": lambda: [learning_section(share)],
+            "realtime": lambda: [] if measured is None else realtime_sections(measured),
         }
-        if self.realtime is not None:
-            measured = self.realtime
-            sections["realtime"] = lambda: realtime_sections(measured)
         for name in SECTIONS:
-            if name in names and name in sections:
-                first, *others = sections[name]()
-                yield Group(first, *(part for other in others for part in (Text(), other)))
+            parts = sections[name]() if name in names else []
+            if parts:
+                apart = [line for part in parts for line in (Text(), part)]
+                yield Group(*apart[1:])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain data, in which every number has a unit and a source."""
@@ -143,30 +143,17 @@ def inputs_section(inputs: Inputs) -> Section:
     def cell(quantity: Quantity | None) -> str:
         return "-" if quantity is None else f"{quantity.shown} {notes.mark(quantity.source.brief)}"
 
-    rows = [
-        {
-            "name": name,
-            "value": cell(row.quantity),
-            "low": cell(row.low),
-            "high": cell(row.high),
-            "distribution": row.distribution,
-        }
+    rows: list[tuple[str, ...]] = [
+        (name, cell(row.quantity), cell(row.low), cell(row.high), row.distribution)
         for name, row in inputs.items()
     ]
-    rows += [
-        {
-            "name": " ~\n".join(correlation.between),
-            "value": f"{correlation.rank:g} {notes.mark(correlation.source.brief)}",
-            "low": "",
-            "high": "",
-            "distribution": "rank\ncorrelation",
-        }
-        for correlation in inputs.correlations
-    ]
+    for correlation in inputs.correlations:
+        rank = f"{correlation.rank:g} {notes.mark(correlation.source.brief)}"
+        rows.append((" ~\n".join(correlation.between), rank, "", "", "rank\ncorrelation"))
     columns = (
-        Column("input", "name", wrap=False),
-        *(number(name, name) for name in ("value", "low", "high")),
-        Column("distribution", "distribution", wrap=False),
+        Column("input", 0, wrap=False),
+        *numbers("value", "low", "high"),
+        Column("distribution", 4, wrap=False),
     )
     return Section("inputs", rows, columns, notes=notes)
 
@@ -178,27 +165,18 @@ def readings_section(report: BrainReport) -> Section:
     at_own_rate = sum(flop_per_second(READINGS["essay"], at_point).values())
     low, high = report.inputs["rate_hz"].ends
     rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    rows = [
-        {
-            "reading": name,
-            "value": scientific(estimate.value or 0),
-            "quantiles": [scientific(level, 3) for level in estimate.quantiles()],
-            "title": READINGS[name].title,
-        }
-        for name, estimate in report.by_reading.items()
-    ]
-    columns = (
-        Column("reading", "reading", wrap=False),
-        number("value", "value"),
-        number("5 %", lambda row: row["quantiles"][0]),
-        number("50 %", lambda row: row["quantiles"][1]),
-        number("95 %", lambda row: row["quantiles"][2]),
-        Column("what it is", "title"),
-    )
+    rows = []
+    for name, estimate in report.by_reading.items():
+        quantiles = (scientific(level, 3) for level in estimate.quantiles())
+        rows.append((name, scientific(estimate.value or 0), *quantiles, READINGS[name].title))
     return Section(
         "FLOP/s by named reading, over the inputs' ranges",
         rows,
-        columns,
+        (
+            Column("reading", 0, wrap=False),
+            *numbers("value", "5 %", "50 %", "95 %"),
+            Column("what it is", 5),
+        ),
         f"One rate_hz, here {rates}/s, clocks cells of all types, though types differ. Purkinje "
         f"cells, which nearly all FLOP are of, fire at {rate.value:g}/s by themselves "
         f"({rate.source}): at that rate the essay's reading is {scientific(at_own_rate, 2)}.",
@@ -206,25 +184,22 @@ def readings_section(report: BrainReport) -> Section:
 
 
 def sensitivity_section(estimate: Estimate) -> Section:
-    """Returns what the spread is due to, the largest share first."""
+    """Returns the shares of the inputs in the spread, the largest first."""
     name = estimate.reading.name if estimate.reading else "mix"
     rows = [
-        {
-            "input": row.name,
-            "first": _interval(row.first, row.first_interval),
-            "total": _interval(row.total, row.total_interval),
-            "rank": "-" if row.rank_correlation is None else _share(row.rank_correlation),
-        }
+        (
+            row.name,
+            _interval(row.first, row.first_interval),
+            _interval(row.total, row.total_interval),
+            "-" if row.rank_correlation is None else _share(row.rank_correlation),
+        )
         for row in estimate.sensitivities
     ]
-    columns = (
-        Column("input", "input", wrap=False),
-        *(Column(title, title, "right") for title in ("first", "total", "rank")),
-    )
+    shares = (Column(title, i, "right") for i, title in enumerate(("first", "total", "rank"), 1))
     return Section(
         f"what the spread of log10(FLOP/s) is due to, read as {name}",
-        rows or [{"input": "no input has a range", "first": "-", "total": "-", "rank": "-"}],
-        columns,
+        rows or [("no input has a range", "-", "-", "-")],
+        (Column("input", 0, wrap=False), *shares),
         "Sobol indices with 95 % bootstrap intervals, which overstate the error (they "
         "take a regular sequence for random draws); inputs taken as independent"
         + (" although some are correlated here" if estimate.inputs.correlations else "")

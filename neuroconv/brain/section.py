@@ -12,8 +12,6 @@ from rich.text import Text
 from neuroconv.brain.quantity import Quantity, plain
 from neuroconv.references import Source
 
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Column:
@@ -21,26 +19,32 @@ class Column:
 
     Attributes:
         title: its heading.
-        cell: the key of a row whose value is shown, or a function from a row to what is shown.
+        cell: name or index of a row's value, or a function from a row to what is shown.
         justify: "left", or "right" for numbers.
         wrap: whether long text is broken into lines.
         ratio: share of the width beside other columns with one; None for the width of its text.
     """
 
     title: str
-    cell: str | Callable[[Row], Any]
+    cell: str | int | Callable[[Any], Any]
     justify: Literal["left", "right"] = "left"
     wrap: bool = True
     ratio: int | None = None
 
-    def of(self, row: Row) -> RenderableType:
-        value = row[self.cell] if isinstance(self.cell, str) else self.cell(row)
+    def text(self, row: Any) -> Text:
+        """Returns what the column shows of a row."""
+        value = self.cell(row) if callable(self.cell) else value_of(row, self.cell)
         return value if isinstance(value, Text) else Text(shown(value))
 
 
-def number(title: str, cell: str | Callable[[Row], Any]) -> Column:
+def number(title: str, cell: str | int | Callable[[Any], Any]) -> Column:
     """Returns a column of numbers, which are right-justified and never broken."""
     return Column(title, cell, "right", wrap=False)
+
+
+def numbers(*titles: str) -> tuple[Column, ...]:
+    """Returns columns of numbers for rows that are sequences, from their second value on."""
+    return tuple(number(title, index) for index, title in enumerate(titles, 1))
 
 
 class Notes:
@@ -68,42 +72,45 @@ class Section:
 
     Attributes:
         title: of the table.
-        rows: data by key; quantities and sources stay such until they are shown or written.
+        rows: mappings or objects with attributes; for a table alone, also sequences.
         columns: of the table.
         caption: text below the table.
+        keys: of a row's values in plain data; empty for all keys of a mapping.
         notes: sources below the table, which its cells refer to.
         spaced: whether an empty line separates the rows.
     """
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[Any]
     columns: Sequence[Column]
     caption: str | None = None
+    keys: tuple[str, ...] = ()
     notes: Notes | None = None
     spaced: bool = False
 
     def __rich__(self) -> RenderableType:
         table = Table(
-            title=self.title,
-            caption=self.caption,
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-            caption_justify="left",
-            title_justify="left",
-            leading=int(self.spaced),
-        )
+            title=self.title, title_justify="left", caption=self.caption, caption_justify="left",
+            box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, leading=int(self.spaced),
+        )  # fmt: skip
         for column in self.columns:
             table.add_column(
                 column.title, justify=column.justify, no_wrap=not column.wrap, ratio=column.ratio
             )
         for row in self.rows:
-            table.add_row(*(column.of(row) for column in self.columns))
+            table.add_row(*(column.text(row) for column in self.columns))
         return table if self.notes is None else Group(table, self.notes, Text())
 
     def to_list(self) -> list[dict[str, Any]]:
         """Returns the rows as plain data, in which every number has a unit and a source."""
-        return [plain(row) for row in self.rows]
+        return [
+            {key: plain(value_of(row, key)) for key in self.keys or tuple(row)} for row in self.rows
+        ]
+
+
+def value_of(row: Any, key: Any) -> Any:
+    """Returns the value of a row: by the key of a mapping, an index, or an attribute's name."""
+    return row[key] if isinstance(row, Mapping | Sequence) else getattr(row, str(key))
 
 
 def shown(value: Any) -> str:

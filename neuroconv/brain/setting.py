@@ -1,22 +1,21 @@
 """Inputs set by the user: from a TOML file, by NAME=VALUE, or from Python."""
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from neuroconv.brain.correlation import Correlation
 from neuroconv.brain.defaults import default_inputs
-from neuroconv.brain.inputs import Input, Inputs, UnknownInput
+from neuroconv.brain.inputs import Correlation, Input, Inputs, UnknownInput
+from neuroconv.core.checks import did_you_mean
 from neuroconv.references import Source
 
 _KEYS = ("value", "low", "high", "distribution", "source")
 
 
 def read_inputs(file: Path | None = None, assignments: Sequence[str] = ()) -> Inputs:
-    """The default inputs, changed by a file, then by assignments, the last one last.
+    """Returns the default inputs, changed by a file, then by assignments in their order.
 
     Args:
         file: TOML with tables [inputs."purkinje.cells"] of `value`, or `low` and `high` (with or
@@ -26,31 +25,30 @@ def read_inputs(file: Path | None = None, assignments: Sequence[str] = ()) -> In
         assignments: "NAME=VALUE" fixes an input, "NAME=LOW..HIGH" gives it a range.
 
     Raises:
-        ValueError: what cannot be read, with its place; see `Input` for what numbers must keep.
+        ValueError: a file or an assignment that cannot be read, with the position in it; or
+            numbers that `Input` refuses.
         OSError: a file that cannot be opened.
     """
     inputs = default_inputs() if file is None else _from_file(file)
     for text in assignments:
-        place = f"--set {text}"
-        name, given, number = text.partition("=")
-        if not given or not name.strip():
-            raise ValueError(f"{place}: expected NAME=VALUE or NAME=LOW..HIGH")
-        low, between, high = number.partition("..")
+        position = f"--set {text}"
+        name, equals, number = text.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{position}: expected NAME=VALUE or NAME=LOW..HIGH")
+        low, dots, high = number.partition("..")
+        parts = {"low": low, "high": high} if dots else {"value": number}
         try:
-            if between:
-                numbers = {"low": _number(low), "high": _number(high)}
-            else:
-                numbers = {"value": _number(number)}
+            numbers = {key: _number(part) for key, part in parts.items()}
         except ValueError:
             raise ValueError(
-                f"{place}: expected a number or LOW..HIGH, such as 1e8 or 15e6..30e6"
+                f"{position}: expected a number or LOW..HIGH, such as 1e8 or 15e6..30e6"
             ) from None
-        inputs = _change(inputs, name.strip(), numbers, place, "")
+        inputs = _change(inputs, name.strip(), numbers, position)
     return inputs
 
 
 def as_inputs(given: Inputs | Mapping[str, Any] | None) -> Inputs:
-    """Inputs as Python gives them: None for the defaults, or {name: value or (low, high)}.
+    """Returns inputs as Python gives them: None for the defaults, or {name: value or (low, high)}.
 
     Raises:
         ValueError: an unknown name, or numbers that `Input` refuses.
@@ -66,7 +64,7 @@ def as_inputs(given: Inputs | Mapping[str, Any] | None) -> Inputs:
             continue
         pair = isinstance(entry, tuple | list) and len(entry) == 2
         numbers = {"low": entry[0], "high": entry[1]} if pair else {"value": entry}
-        inputs = _change(inputs, name, numbers, f"inputs[{name!r}]", "")
+        inputs = _change(inputs, name, numbers, f"inputs[{name!r}]")
     return inputs
 
 
@@ -78,98 +76,91 @@ def _from_file(file: Path) -> Inputs:
             raise ValueError(f"{file}: {error}") from None
     _check_keys(data, ("inputs", "correlations"), str(file))
     inputs = default_inputs()
-    tables = data.get("inputs", {})
+    tables, correlations = data.get("inputs", {}), data.get("correlations", [])
     if not isinstance(tables, dict):
         raise ValueError(f"{file}: inputs={tables!r}; expected tables such as [inputs.rate_hz]")
-    for name, table in _flat(tables, inputs).items():
-        place = f'{file}: [inputs."{name}"]'
-        if not isinstance(table, dict):
-            table = {"value": table}
-        _known(inputs, name, place)  # an unknown name is told before its keys are looked at
-        _check_keys(table, _KEYS, place)
-        given = {key: table[key] for key in _KEYS[:4] if key in table}
-        inputs = _change(inputs, name, given, place, table.get("source", ""))
-    correlations = data.get("correlations", [])
     if not isinstance(correlations, list):
         raise ValueError(f"{file}: expected [[correlations]], in two pairs of brackets")
+    for name, table in _flat(tables, inputs).items():
+        numbers = table if isinstance(table, dict) else {"value": table}
+        inputs = _change(inputs, name, numbers, f'{file}: [inputs."{name}"]')
     return inputs.with_correlations(
-        _correlation(each, f"{file}: [[correlations]] {i}")
-        for i, each in enumerate(correlations, 1)
+        _correlation(table, f"{file}: [[correlations]] {number}")
+        for number, table in enumerate(correlations, 1)
     )
 
 
 def _flat(tables: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """[inputs.purkinje.cells] without its quotes is a table in a table, and means the same."""
+    """Joins the names of nested tables: [inputs.purkinje.cells] is one without its quotes."""
     flat: dict[str, Any] = {}
     for name, table in tables.items():
-        cell = name not in inputs and any(each.startswith(f"{name}.") for each in inputs)
-        if cell and isinstance(table, dict):
-            flat.update({f"{name}.{what}": each for what, each in table.items()})
+        is_cell = name not in inputs and any(known.startswith(f"{name}.") for known in inputs)
+        if is_cell and isinstance(table, dict):
+            flat.update({f"{name}.{what}": entry for what, entry in table.items()})
         else:
             flat[name] = table
     return flat
 
 
-def _correlation(table: Any, place: str) -> Correlation:
+def _correlation(table: Any, position: str) -> Correlation:
     if not isinstance(table, dict):
-        raise ValueError(f"{place}: expected a table with between, rank and source")
-    _check_keys(table, ("between", "rank", "source"), place)
+        raise ValueError(f"{position}: expected a table with between, rank and source")
+    _check_keys(table, ("between", "rank", "source"), position)
     between, rank = table.get("between"), table.get("rank")
-    named = isinstance(between, list) and all(isinstance(name, str) for name in between)
-    if not named or isinstance(rank, bool) or not isinstance(rank, int | float):
+    is_list = isinstance(between, list) and all(isinstance(name, str) for name in between)
+    if between is None or rank is None or not is_list or not _is_number(rank):
         raise ValueError(
-            f"{place}: between={between!r}, rank={rank!r}; "
+            f"{position}: between={between!r}, rank={rank!r}; "
             'expected between = ["rate_hz", "purkinje.cells"] and a number such as rank = -0.5'
         )
-    assert between is not None
     names = " and ".join(f"`{name}`" for name in sorted(between))
-    source = _user(f"the correlation of {names}", table.get("source", ""), place)
+    source = _user(f"the correlation of {names}", table.get("source", ""), position)
     return Correlation(tuple(between), rank, source)
 
 
-def _change(inputs: Inputs, name: str, given: Any, place: str, words: Any) -> Inputs:
-    present = _known(inputs, name, place)
-    for key in ("value", "low", "high"):
-        number = given.get(key)
-        if key in given and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise ValueError(f"{place}: {key}={number!r}; expected a number")
-    if ("low" in given) != ("high" in given):
-        raise ValueError(f"{place}: one bound alone; expected low and high")
-    source = _user(f"`{name}`", words, place)
+def _change(inputs: Inputs, name: str, table: Mapping[str, Any], position: str) -> Inputs:
     try:
-        return inputs.with_input(present.changed(source, **given))
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
-def _known(inputs: Inputs, name: str, place: str) -> Input:
-    try:
-        return inputs[name]
+        present = inputs[name]
     except UnknownInput as error:
-        raise UnknownInput(f"{place}: {error}") from None
-
-
-def _user(what: str, words: Any, place: str) -> Source:
-    if not isinstance(words, str):
-        raise ValueError(f"{place}: source={words!r}; expected a text")
+        raise UnknownInput(f"{position}: {error}") from None
+    _check_keys(table, _KEYS, position)
+    for key in ("value", "low", "high"):
+        if key in table and not _is_number(table[key]):
+            raise ValueError(f"{position}: {key}={table[key]!r}; expected a number")
+    if ("low" in table) != ("high" in table):
+        raise ValueError(f"{position}: one bound alone; expected low and high")
+    source = _user(f"`{name}`", table.get("source", ""), position)
+    numbers = {key: number for key, number in table.items() if key != "source"}
     try:
-        return Source("user", f"set for {what}", words)
+        return inputs.with_input(present.changed(source, **numbers))
     except ValueError as error:
-        raise ValueError(f"{place}: source: {error}; or write it without brackets") from None
+        raise ValueError(f"{position}: {error}") from None
 
 
-def _check_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+def _user(what: str, note: Any, position: str) -> Source:
+    if not isinstance(note, str):
+        raise ValueError(f"{position}: source={note!r}; expected a text")
+    try:
+        return Source("user", f"set for {what}", note)
+    except ValueError as error:
+        raise ValueError(f"{position}: source: {error}; or write it without brackets") from None
+
+
+def _check_keys(table: Mapping[str, Any], keys: Sequence[str], position: str) -> None:
     for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+        if key not in keys:
             raise ValueError(
-                f"{place}: unknown key {key!r}; {hint}expected one of {', '.join(known)}"
+                f"{position}: unknown key {key!r}; {did_you_mean(key, keys)}expected one of "
+                f"{', '.join(keys)}"
             )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _number(text: str) -> float:
-    """1e8 and 100_000_000 as the integer that they are."""
+    """Returns a number; 1e8 and 100_000_000 are the same integer."""
     try:
         number = Decimal(text.strip())
     except InvalidOperation:

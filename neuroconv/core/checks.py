@@ -1,6 +1,7 @@
 """Choices and checks of constructor arguments that layers share."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 Norm = Literal["none", "dendrites", "soma", "both"]
@@ -46,6 +47,12 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises ValueError for a value that is not among the choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; expected one of {', '.join(choices)}")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Returns "did you mean 'NEAREST'? ", or nothing where no choice is near."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:

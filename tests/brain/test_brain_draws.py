@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from neuroconv import estimate_brain
-from neuroconv.brain.correlation import Correlation
-from neuroconv.brain.inputs import UnknownInput
+from neuroconv.brain.inputs import Correlation, UnknownInput
 from neuroconv.brain.sensitivity import sobol
 from neuroconv.brain.setting import as_inputs, read_inputs
 from neuroconv.references import Source

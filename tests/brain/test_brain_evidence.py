@@ -298,7 +298,7 @@ def test_published_ranges_are_ordered_and_compared_with_the_essay() -> None:
         assert row.low.value <= best.value <= row.high.value
         assert row.low.source.cites
     carlsmith = next(row for row in published() if row.name == "Carlsmith 2020")
-    assert [end.value for end in carlsmith.quantities] == [10**13, 10**17, 10**15]
+    assert [end.value for end in carlsmith.facts] == [10**13, 10**17, 10**15]
     for start, times in (("Sandberg and Bostrom 2008, spiking", 1075), ("Lennie", 1250)):
         ratio = published_of(start).essay_times
         assert ratio is not None

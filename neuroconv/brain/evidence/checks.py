@@ -8,7 +8,7 @@ from rich.text import Text
 
 from neuroconv.brain.evidence.facts import read_rows
 from neuroconv.brain.quantity import Quantity, derived
-from neuroconv.brain.section import Column, Row, Section
+from neuroconv.brain.section import Column, Section
 
 Expectation = Literal["equal", "part", "at least", "within"]
 
@@ -66,34 +66,21 @@ def checks() -> tuple[Check, ...]:
 
 def checks_section() -> Section:
     """Returns a row for each check: the claim, what the essay's other numbers make, a finding."""
-    rows = [
-        {
-            "name": check.name,
-            "claim": check.claim,
-            "stated": check.stated,
-            "implied": check.implied,
-            "ratio": check.ratio,
-            "expects": check.expects,
-            "fits": check.fits,
-            "finding": check.finding,
-        }
-        for check in checks()
-    ]
+    columns = (
+        Column("the essay says", "claim", ratio=3),
+        Column("stated", lambda check: _with_unit(*check.stated), "right", ratio=2),
+        Column("its other numbers make", lambda check: _with_unit(check.implied), "right", ratio=2),
+        Column("ratio", "ratio", "right"),
+        Column("fits", lambda check: Text("yes") if check.fits else Text("NO", style="bold")),
+        Column("finding", "finding", ratio=4),
+    )
+    fitting = sum(check.fits for check in checks())
     return Section(
-        f"The essay's numbers against each other: {sum(check.fits for check in checks())} of "
-        f"{len(rows)} checks fit",
-        rows,
-        (
-            Column("the essay says", "claim", ratio=3),
-            Column("stated", lambda row: _with_unit(*row["stated"]), "right", ratio=2),
-            Column(
-                "its other numbers make", lambda row: _with_unit(row["implied"]), "right", ratio=2
-            ),
-            Column("ratio", "ratio", "right"),
-            Column("fits", _fits),
-            Column("finding", "finding", ratio=4),
-        ),
+        f"The essay's numbers against each other: {fitting} of {len(checks())} checks fit",
+        checks(),
+        columns,
         '"about" is taken to allow a tenth; a whole should leave room for its other parts',
+        ("name", "claim", "stated", "implied", "ratio", "expects", "fits", "finding"),
         spaced=True,
     )
 
@@ -101,7 +88,3 @@ def checks_section() -> Section:
 def _with_unit(*quantities: Quantity) -> str:
     unit = quantities[0].unit
     return " to ".join(end.shown for end in quantities) + (f" {unit}" if unit != "1" else "")
-
-
-def _fits(row: Row) -> Text:
-    return Text("yes") if row["fits"] else Text("NO", style="bold")

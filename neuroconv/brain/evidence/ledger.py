@@ -5,9 +5,9 @@ from functools import cache
 
 import torch
 
-from neuroconv.brain.evidence.facts import facts, read_rows
+from neuroconv.brain.evidence.facts import read_rows
 from neuroconv.brain.quantity import Quantity, derived
-from neuroconv.brain.section import Column, Section
+from neuroconv.brain.section import Column, Section, number
 from neuroconv.flops import count_exact
 from neuroconv.neurons import Purkinje
 from neuroconv.references import Source
@@ -100,31 +100,24 @@ def ledger_section() -> Section:
     ]
     limits = omissions()[0].source.place
     others = " and ".join(
-        f"{omission.item}, by {omission.source.place}"
-        for omission in omissions()
-        if omission.source.place != limits
+        f"{row.item}, by {row.source.place}" for row in omissions() if row.source.place != limits
     )
-    multiplier = facts()["back_propagation.multiplier"]
+    columns = (
+        Column("left out", "item", ratio=3),
+        Column("what it is", "what", ratio=3),
+        number("multiplier", lambda row: _multiplier(row["multiplier"])),
+        Column("neuroconv", lambda row: row["touched_by"].replace("`", ""), ratio=4),
+        Column("cost", lambda row: f"x {row['cost'].shown}" if row["cost"] else "", "right"),
+    )
     return Section(
         f"Left out of the estimate: {len(rows)} items",
         rows,
-        (
-            Column("left out", "item", ratio=3),
-            Column("what it is", "what", ratio=3),
-            Column(
-                "multiplier",
-                lambda row: (
-                    f"nearly {multiplier.shown}"
-                    if row["multiplier"] is multiplier
-                    else row["multiplier"]
-                ),
-                "right",
-                wrap=False,
-            ),
-            Column("neuroconv", lambda row: row["touched_by"].replace("`", ""), ratio=4),
-            Column("cost", lambda row: f"x {row['cost'].shown}" if row["cost"] else "", "right"),
-        ),
+        columns,
         f"Left out by the essay's {limits}, except {others}. multiplier: of the whole estimate, as "
         "the essay gives it. cost: relative to the neuron without it, counted here.",
         spaced=True,
     )
+
+
+def _multiplier(value: Quantity | str) -> str:
+    return f"nearly {value.shown}" if isinstance(value, Quantity) else value

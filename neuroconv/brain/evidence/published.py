@@ -6,7 +6,7 @@ from typing import Literal
 
 from neuroconv.brain.evidence.facts import facts, read_rows
 from neuroconv.brain.quantity import Quantity, derived
-from neuroconv.brain.section import Column, Notes, Row, Section, number
+from neuroconv.brain.section import Column, Notes, Section, number
 from neuroconv.references import REFERENCES, Source
 
 EDGES = "edges/s"  # traversed edges measure communication, and no arithmetic
@@ -44,36 +44,31 @@ class Published:
     def __post_init__(self) -> None:
         if bool(self.facts) == bool(self.values and self.key and self.source):
             raise ValueError(
-                f"{self.name}: facts={[fact.name for fact in self.facts]}, values={self.values}; "
-                "expected facts, or values with key, unit and source"
+                f"{self.name}: facts={self.facts}, values={self.values}; expected facts, or values "
+                "with key, unit and source"
             )
-
-    @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """Low, high and preferred; low and high; or a single one."""
-        if self.source is None:
-            return self.facts
-        ends = ("low", "high", "best") if len(self.values) > 1 else ("value",)
-        return tuple(
-            Quantity(
-                name=f"{self.kind}.{self.key}.{end}", value=value, unit=self.unit,
-                source=self.source,
+        if self.source is not None:
+            ends = ("low", "high", "best") if len(self.values) > 1 else ("value",)
+            names = (f"{self.kind}.{self.key}.{end}" for end in ends)
+            numbers = tuple(
+                Quantity(name=name, value=value, unit=self.unit, source=self.source)
+                for name, value in zip(names, self.values, strict=False)
             )
-            for end, value in zip(ends, self.values, strict=False)
-        )  # fmt: skip
+            object.__setattr__(self, "facts", numbers)
+        object.__setattr__(self, "source", self.low.source)
 
     @property
     def low(self) -> Quantity:
-        return self.quantities[0]
+        return self.facts[0]
 
     @property
     def high(self) -> Quantity:
-        return self.quantities[min(1, len(self.quantities) - 1)]
+        return self.facts[min(1, len(self.facts) - 1)]
 
     @property
     def best(self) -> Quantity | None:
         """The figure that the source prefers, if it names one."""
-        return self.quantities[2] if len(self.quantities) > 2 else None
+        return self.facts[2] if len(self.facts) > 2 else None
 
     @property
     def year(self) -> int:
@@ -85,20 +80,13 @@ class Published:
         """The essay's figure to this range's upper end; None if it counts something else."""
         if self.high.unit == EDGES:
             return None
-        essay = facts()[_ESSAY_FIGURE[self.kind]]
-        return derived(
-            f"{self.high.name}.essay_times",
-            essay.value / self.high.value,
-            "1",
-            f"`{essay.name}` / `{self.high.name}`",
-        )
+        essay, name = _essay_figure(self.kind), self.high.name
+        ratio = essay.value / self.high.value
+        return derived(f"{name}.essay_times", ratio, "1", f"`{essay.name}` / `{name}`")
 
 
-_ESSAY_FIGURE = {
-    "estimate": "brain.flop_per_second",
-    "limit": "brain.flop_per_second",
-    "rate": "purkinje.rate_hz",
-}
+def _essay_figure(kind: str) -> Quantity:
+    return facts()["purkinje.rate_hz" if kind == "rate" else "brain.flop_per_second"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +98,18 @@ class Argument:
         source: where it is made.
         answer: what here speaks to it.
         evidence: the figures that the answer rests on.
+        kind: tells it apart from what is published.
     """
 
     claim: str
     source: Source
     answer: str
     evidence: tuple[Quantity, ...]
+    kind: Literal["argument"] = "argument"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return self.source.urls
 
 
 @cache
@@ -146,8 +140,6 @@ def bands() -> tuple[tuple[str, float, float, int], ...]:
 
 def others_sections() -> tuple[Section, ...]:
     """Returns the estimates of others, firing rates, the brain's energy, and the rebuttal."""
-    estimates = [row for row in published() if row.kind != "rate"]
-    rates = [row for row in published() if row.kind == "rate"]
     energy = Section(
         "What a brain's power leaves for a FLOP",
         [{"kind": "energy", "quantity": quantity} for quantity in energies()],
@@ -162,25 +154,18 @@ def others_sections() -> tuple[Section, ...]:
     )
     rebuttal = Section(
         "The rebuttal, and what speaks to it",
-        [
-            {
-                "kind": "argument",
-                "claim": argument.claim,
-                "source": argument.source,
-                "urls": argument.source.urls,
-                "answer": argument.answer,
-                "evidence": argument.evidence,
-            }
-            for argument in arguments()
-        ],
+        arguments(),
         (
             Column("argument", "claim", ratio=3),
             Column("answer", "answer", ratio=3),
-            Column("figures", _figures, ratio=3),
-            Column("source", lambda row: str(row["source"]), ratio=2),
+            Column("figures", lambda row: "\n".join(map(_figure, row.evidence)) or "-", ratio=3),
+            Column("source", lambda row: str(row.source), ratio=2),
         ),
+        keys=("kind", "claim", "source", "urls", "answer", "evidence"),
         spaced=True,
     )
+    estimates = [row for row in published() if row.kind != "rate"]
+    rates = [row for row in published() if row.kind == "rate"]
     return (
         _ranges("Other estimates of what a brain computes", estimates),
         _ranges("Mean firing rates", rates),
@@ -189,44 +174,26 @@ def others_sections() -> tuple[Section, ...]:
     )
 
 
-def _ranges(title: str, published: list[Published]) -> Section:
+def _ranges(title: str, rows: list[Published]) -> Section:
     """Returns the ranges, and the essay's figure as a multiple of their upper ends."""
     notes = Notes()
-    essay = facts()[_ESSAY_FIGURE[published[0].kind]]
-    rows = [
-        {
-            "kind": row.kind,
-            "name": row.name,
-            "year": row.year,
-            "source": row.low.source,
-            "what": row.what,
-            "low": row.low,
-            "high": row.high,
-            "best": row.best,
-            "essay_times": row.essay_times,
-        }
-        for row in published
-    ]
     columns = (
         Column("who", "name", ratio=3),
         Column("range", _range, ratio=3),
-        number(f"{essay.shown} is x", "essay_times"),
+        number(f"{_essay_figure(rows[0].kind).shown} is x", "essay_times"),
         Column("what is counted", "what", ratio=4),
-        Column("", lambda row: notes.mark(str(row["source"])), wrap=False),
+        Column("", lambda row: notes.mark(str(row.source)), wrap=False),
     )
-    return Section(title, rows, columns, "x: times the upper end of the range", notes)
+    keys = ("kind", "name", "year", "source", "what", "low", "high", "best", "essay_times")
+    return Section(title, rows, columns, "x: times the upper end of the range", keys, notes)
 
 
-def _range(row: Row) -> str:
-    low, high, best = row["low"], row["high"], row["best"]
-    ends = low.shown if high is low or high == low else f"{low.shown} to {high.shown}"
-    return ends + (f", best {best.shown}" if best else "") + f" {high.unit}"
+def _range(row: Published) -> str:
+    ends = row.low.shown if row.high is row.low else f"{row.low.shown} to {row.high.shown}"
+    return ends + (f", best {row.best.shown}" if row.best else "") + f" {row.high.unit}"
 
 
-def _figures(row: Row) -> str:
-    lines = []
-    for quantity in row["evidence"]:
-        unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-        name = quantity.name.replace(".", " ").replace("_", " ")
-        lines.append(f"{name}: {quantity.shown}{unit}")
-    return "\n".join(lines) or "-"
+def _figure(quantity: Quantity) -> str:
+    unit = "" if quantity.unit == "1" else f" {quantity.unit}"
+    name = quantity.name.replace(".", " ").replace("_", " ")
+    return f"{name}: {quantity.shown}{unit}"

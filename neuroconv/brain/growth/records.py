@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
+from typing import Any
 
 from neuroconv.brain.evidence.facts import facts, read_rows
 from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
 
 PETA = 10**15
@@ -103,48 +105,49 @@ class EssayDate:
     pace: float | None = None
     pace_source: Source | None = None
 
-    @property
-    def printed_year(self) -> Quantity:
-        return years(f"essay.{self.key}.printed", self.printed, self.source)
+    def to_row(self) -> dict[str, Any]:
+        """Returns the printed and the computed numbers.
 
-    @property
-    def stated_pace(self) -> Quantity | None:
-        if self.pace is None or self.pace_source is None:
-            return None
-        return years(f"essay.{self.key}.pace", self.pace, self.pace_source)
-
-    def computed(self, start: str = "essay.year", part: str = "computed") -> Quantity | None:
-        """Returns the year that the pace leads to from a starting year; None without a pace."""
-        if self.pace is None:
-            return None
-        value = facts()[start].value + facts()["doublings"].value * self.pace
-        basis = f"`{start}` + `doublings` x `essay.{self.key}.pace`"
-        return years(f"essay.{self.key}.{part}", value, Source("derived", basis))
-
-    @property
-    def from_listing(self) -> Quantity | None:
-        """The year from July 2013, where the essay dates the computer's score."""
-        return self.computed("essay.computer_year", "from_listing")
-
-    @property
-    def needed(self) -> Quantity:
-        """Years a doubling that lead to the printed year, from the essay's date."""
-        value = (self.printed - facts()["essay.year"].value) / facts()["doublings"].value
-        basis = f"(`essay.{self.key}.printed` - `essay.year`) / `doublings`"
-        return years(f"essay.{self.key}.needed", value, Source("derived", basis))
-
-    @property
-    def verdict(self) -> str:
-        """Whether the printed and the computed year agree."""
-        computed = self.computed()
-        if computed is None:
-            return f"no pace given; needs {self.needed.value:.2f} years a doubling"
-        if round(computed.value) == self.printed:
-            return "as printed"
-        return (
-            f"not as printed: {self.pace:g} years a doubling give {round(computed.value)}; "
-            f"{self.printed} needs {self.needed.value:.2f}"
-        )
+        Returns:
+            printed: the year, as a quantity.
+            pace: years a doubling that the essay states; None where it states none.
+            computed: the year that the pace leads to, from the essay's date.
+            from_listing: the same from July 2013, where the essay dates the computer's score.
+            needed: years a doubling that lead to the printed year, from the essay's date.
+            verdict: whether the printed and the computed year agree.
+        """
+        name = f"essay.{self.key}"
+        sheet = Worksheet(facts()[fact] for fact in ("essay.year", "essay.computer_year"))
+        sheet.add(facts()["doublings"], years(f"{name}.printed", self.printed, self.source))
+        formula = f"(`{name}.printed` - `essay.year`) / `doublings`"
+        needed = sheet.derive(f"{name}.needed", "year", formula)
+        pace = computed = from_listing = None
+        verdict = f"no pace given; needs {needed.value:.2f} years a doubling"
+        if self.pace is not None and self.pace_source is not None:
+            pace = years(f"{name}.pace", self.pace, self.pace_source)
+            sheet.add(pace)
+            computed, from_listing = (
+                sheet.derive(f"{name}.{part}", "year", f"`{start}` + `doublings` x `{pace.name}`")
+                for part, start in (
+                    ("computed", "essay.year"),
+                    ("from_listing", "essay.computer_year"),
+                )
+            )
+            verdict = "as printed"
+            if round(computed.value) != self.printed:
+                verdict = (
+                    f"not as printed: {self.pace:g} years a doubling give "
+                    f"{round(computed.value)}; {self.printed} needs {needed.value:.2f}"
+                )
+        return {
+            "label": self.label,
+            "printed": sheet[f"{name}.printed"],
+            "pace": pace,
+            "computed": computed,
+            "from_listing": from_listing,
+            "needed": needed,
+            "verdict": verdict,
+        }
 
 
 @cache

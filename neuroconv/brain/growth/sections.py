@@ -12,7 +12,7 @@ from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.growth.records import PETA, essay_dates, hpcg_records
 from neuroconv.brain.growth.trends import Crossing, crossings, record_growth, scores, trends
 from neuroconv.brain.quantity import Quantity, derived, plain, scientific
-from neuroconv.brain.section import Column, Row, Section, number
+from neuroconv.brain.section import Column, Section, number
 from neuroconv.references import Source
 
 CAVEATS = (
@@ -31,9 +31,7 @@ _GROWTH = (
     *("ai.colossus.peak", "ai.colossus.power", "ai.colossus_2.planned_capacity"),
     "limit.cmos_efficiency_4_bit",
 )
-_UTILISATION = (
-    *("utilisation.palm_540b", "utilisation.llama3_405b_low", "utilisation.llama3_405b_high"),
-)
+_RUNS = ("palm_540b", "llama3_405b_low", "llama3_405b_high")
 
 
 def dates_section() -> Section:
@@ -41,31 +39,19 @@ def dates_section() -> Section:
     doublings, start, total = (
         facts()[name] for name in ("doublings", "hpcg.start", "brain.flop_per_second")
     )
-    rows = [
-        {
-            "section": "essay_date",
-            "label": date.label,
-            "printed": date.printed_year,
-            "pace": date.stated_pace,
-            "computed": date.computed(),
-            "from_listing": date.from_listing,
-            "needed": date.needed,
-            "verdict": date.verdict,
-        }
-        for date in essay_dates()
-    ]
     essay_year, computer_year = facts()["essay.year"], facts()["essay.computer_year"]
+    columns = (
+        Column("growth", "label", wrap=False),
+        number("printed", "printed"),
+        number("years a\ndoubling", _formatted("pace", "g")),
+        number("computed", _formatted("computed", ".1f")),
+        number("from 2013.5", _formatted("from_listing", ".1f")),
+        Column("verdict", "verdict"),
+    )
     return Section(
         "The essay's dates, recomputed",
-        rows,
-        (
-            Column("growth", "label", wrap=False),
-            number("printed", _formatted("printed", "g")),
-            number("years a\ndoubling", _formatted("pace", "g")),
-            number("computed", _formatted("computed", ".1f")),
-            number("from 2013.5", _formatted("from_listing", ".1f")),
-            Column("verdict", "verdict"),
-        ),
+        [{"section": "essay_date"} | date.to_row() for date in essay_dates()],
+        columns,
         f"{doublings.value:.2f} doublings from {start.shown} to {total.shown} FLOP/s, counted "
         f"from {essay_year.value:.2f}, the essay's date; right, from {computer_year.value:.1f}, "
         "where it dates the computer",
@@ -74,29 +60,22 @@ def dates_section() -> Section:
 
 def records_section() -> Section:
     """Returns every holder of the HPCG record, its share of Linpack, and the record's growth."""
-    growth = record_growth()
-    rows = [
-        {
-            "section": "hpcg_record",
-            "machine": record.machine,
-            "year": record.year,
-            "hpcg": record.hpcg,
-            "hpl": record.hpl,
-            "share": record.share,
-        }
-        for record in hpcg_records()
-    ]
+    growth, keys = record_growth(), ("machine", "year", "hpcg", "hpl", "share")
+    columns = (
+        Column("machine", "machine"),
+        number("date", _formatted("year", ".1f")),
+        number("HPCG,\nPFLOP/s", _formatted("hpcg", ".3g", 1 / PETA)),
+        number("HPL,\nPFLOP/s", _formatted("hpl", ".4g", 1 / PETA)),
+        number("HPCG / HPL,\n%", _formatted("share", ".1f", 100)),
+        Column("source of the HPCG result", lambda row: row["hpcg"].source),
+    )
     return Section(
         "The HPCG record",
-        rows,
-        (
-            Column("machine", "machine"),
-            number("date", _formatted("year", ".1f")),
-            number("HPCG,\nPFLOP/s", _formatted("hpcg", ".3g", 1 / PETA)),
-            number("HPL,\nPFLOP/s", _formatted("hpl", ".4g", 1 / PETA)),
-            number("HPCG / HPL,\n%", _formatted("share", ".1f", 100)),
-            Column("source of the HPCG result", lambda row: row["hpcg"].source),
-        ),
+        [
+            {"section": "hpcg_record"} | {key: getattr(record, key) for key in keys}
+            for record in hpcg_records()
+        ],
+        columns,
         f"Doubling time {growth.fitted.value:.2f} years (least squares, 95 % interval "
         f"{growth.low.value:.2f} to {growth.high.value:.2f}), {growth.between_ends.value:.2f} from "
         f"first to last; since {hpcg_records()[-3].year.value:.1f} only {growth.recent.value:.1f}. "
@@ -188,24 +167,14 @@ def learning_section(measured: Quantity | None = None) -> Section:
         ValueError: a share with another unit, or not above zero.
     """
     claim = share_claim(measured)
-    rows: list[dict[str, Any]] = [
-        {
-            "title": "HPCG / HPL, record holders",
-            "share": " to ".join(
-                f"{share:.1f}" for share in _percent_range(claim["hpcg_over_hpl"])
-            ),
-            "source": "the table of the HPCG record",
-        }
+    low, high = _percent_range(claim["hpcg_over_hpl"])
+    shares = (*claim["published"], *((measured,) if measured else ()))
+    rows = [
+        ("HPCG / HPL, record holders", f"{low:.1f} to {high:.1f}", "the table of the HPCG record"),
+        *((_title(share.name), f"{share.value * 100:.1f}", share.source) for share in shares),
     ]
-    for share in (*claim["published"], *((measured,) if measured else ())):
-        percent = f"{share.value * 100:.1f}"
-        rows.append({"title": _title(share.name), "share": percent, "source": share.source})
-    return Section(
-        "Does HPCG overstate deep learning?",
-        rows,
-        (Column("share of a peak", "title"), number("%", "share"), Column("source", "source")),
-        claim["verdict"],
-    )
+    columns = (Column("share of a peak", 0), number("%", 1), Column("source", 2))
+    return Section("Does HPCG overstate deep learning?", rows, columns, claim["verdict"])
 
 
 def share_claim(measured: Quantity | None = None) -> dict[str, Any]:
@@ -229,7 +198,7 @@ def share_claim(measured: Quantity | None = None) -> dict[str, Any]:
             "expected a share above zero, of unit '1'"
         )
     hpcg = [record.share for record in hpcg_records()]
-    published = [facts()[name] for name in _UTILISATION]
+    published = [facts()[f"utilisation.{name}"] for name in _RUNS]
     (low, high), (fewest, most) = _percent_range(hpcg), _percent_range(published)
     verdict = (
         f"The claim {'does not hold' if fewest > high else 'is not refuted'} for large training "
@@ -264,7 +233,7 @@ def forecast_rows(
     Raises:
         ValueError: a reading that is not a positive number, or a share that `share_claim` refuses.
     """
-    rows: list[Row] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
+    rows: list[Any] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
     rows += dates_section().rows
     rows += records_section().rows
     rows.append({"section": "hpcg_growth"} | vars(record_growth()))

@@ -108,8 +108,8 @@ def trends() -> tuple[Trend, ...]:
     """Returns the essay's lines, the HPCG record's and the AI clusters'."""
     growth, last = record_growth(), hpcg_records()[-1]
     # The pace that the printed 2037 implies, and the three that the essay states.
-    stated = (row.stated_pace for row in essay_dates())
-    paces = [essay_dates()[0].needed, *(pace for pace in stated if pace is not None)]
+    dates = [date.to_row() for date in essay_dates()]
+    paces = [dates[0]["needed"], *(date["pace"] for date in dates if date["pace"])]
     cluster = facts()["ai.colossus.year"], facts()["ai.colossus.peak"]
     return (
         *(

@@ -67,6 +67,17 @@ class ReadingTime:
     over_brain: Quantity
 
 
+# (unit, formula) of what follows from the time of an update; {} is "realtime.READING.CELL".
+_FORMULAS = {
+    "flop_per_s": ("FLOP/s", "`{0}.flop` / `{0}.update`"),
+    "share_of_peak": ("1", "`{0}.flop_per_s` / `machine.peak`"),
+    "in_real_time": ("cells", "1 / (`{0}.update` x `{clock}`)"),
+    "machines": ("machines", "`{cell}.cells` / `{0}.in_real_time`"),
+    "machines_at_peak": ("machines", "`{cell}.cells` x `{clock}` x `{0}.flop` / `machine.peak`"),
+    "cells_per_watt": ("cells/W", "`{0}.in_real_time` / `machine.power`"),
+}
+
+
 def cell_time(reading: Reading, run: Run, timed: Timed, inputs: Inputs, peak: Peak) -> CellTime:
     """Returns what the time of an update says of cells of one type.
 
@@ -77,90 +88,52 @@ def cell_time(reading: Reading, run: Run, timed: Timed, inputs: Inputs, peak: Pe
         inputs: of the estimate.
         peak: of the machine that ran it.
     """
-    cell, timing = run.cell, timed.timing
-    prefix = f"realtime.{reading.name}.{cell}"
+    cell, timing, clock = run.cell, timed.timing, reading.clock_input
+    name = f"realtime.{reading.name}.{cell}"
     cost = update_of(reading, cell, inputs.values_at_point)
+    flop = inputs["flop_per_mac"].value * cost.mac + cost.flop
     sizes = ", ".join(f"`{cell}.{what}`" for what in SIZES)
     measured = (
-        f"measured here: `{prefix}.neurons` updated at once, of {sizes}, `time_steps`; {run}; "
+        f"measured here: `{name}.neurons` updated at once, of {sizes}, `time_steps`; {run}; "
         f"{timing.repeats} repeats of {timing.calls_per_repeat}"
     )
-    clock = inputs[reading.clock_input].quantity
-    cells = inputs[f"{cell}.cells"].quantity
-    sheet = Worksheet([clock, cells, timed.power])
-    sheet.add(
-        derived("machine.peak", peak.flop_per_s, "FLOP/s", "measured here: `flop` / `seconds`"),
-        derived(
-            f"{prefix}.flop",
-            inputs["flop_per_mac"].value * cost.mac + cost.flop,
-            "FLOP",
-            f"that `{reading.name}` counts of an update",
-        ),
-        derived(
-            f"{prefix}.neurons",
-            timed.neurons,
-            "cells",
-            f"chosen here, to fill a tick of `{clock.name}`",
-        ),
-        derived(f"{prefix}.update", timing.seconds / timed.neurons, "s", f"{measured}: the median"),
-        derived(f"{prefix}.update.lower", timing.lower_seconds / timed.neurons, "s", measured),
-        derived(f"{prefix}.update.upper", timing.upper_seconds / timed.neurons, "s", measured),
-    )
-    flop = f"{sheet[f'{prefix}.flop'].value:,.6g} FLOP that `{reading.name}` counts of an update"
-
-    def derive(what: str, unit: str, formula: str, note: str = "") -> Quantity:
-        return sheet.derive(f"{prefix}.{what}", unit, formula, note=note)
-
+    sheet = Worksheet([inputs[clock].quantity, inputs[f"{cell}.cells"].quantity, timed.power])
+    for what, value, unit, basis in (
+        ("neurons", timed.neurons, "cells", f"chosen here, to fill a tick of `{clock}`"),
+        ("update", timing.seconds / timed.neurons, "s", f"{measured}: the median"),
+        ("lower", timing.lower_seconds / timed.neurons, "s", measured),
+        ("upper", timing.upper_seconds / timed.neurons, "s", measured),
+        ("flop", flop, "FLOP", f"that `{reading.name}` counts of an update"),
+    ):
+        sheet.add(derived(f"{name}.{what}", value, unit, basis))
+    sheet.add(derived("machine.peak", peak.flop_per_s, "FLOP/s", f"of a {peak.kernel}: `flop`"))
+    for what, (unit, formula) in _FORMULAS.items():
+        note = f"{flop:,.6g} FLOP that {reading.name} counts of an update"
+        formula = formula.format(name, cell=cell, clock=clock)
+        sheet.derive(f"{name}.{what}", unit, formula, note=note if ".flop`" in formula else "")
+    quantities = ("neurons", "update", "lower", "upper", *_FORMULAS)
     return CellTime(
         cell=cell,
         ran=str(run),
-        neurons=sheet[f"{prefix}.neurons"],
-        update=sheet[f"{prefix}.update"],
-        lower=sheet[f"{prefix}.update.lower"],
-        upper=sheet[f"{prefix}.update.upper"],
-        flop_per_s=derive("flop_per_s", "FLOP/s", f"`{prefix}.flop` / `{prefix}.update`", flop),
-        share_of_peak=derive("share_of_peak", "1", f"`{prefix}.flop_per_s` / `machine.peak`"),
-        in_real_time=derive("in_real_time", "cells", f"1 / (`{prefix}.update` x `{clock.name}`)"),
-        machines=derive("machines", "machines", f"`{cells.name}` / `{prefix}.in_real_time`"),
-        machines_at_peak=derive(
-            "machines_at_peak",
-            "machines",
-            f"`{cells.name}` x `{clock.name}` x `{prefix}.flop` / `machine.peak`",
-            flop,
-        ),
         power=timed.power,
-        cells_per_watt=derive(
-            "cells_per_watt", "cells/W", f"`{prefix}.in_real_time` / `{timed.power.name}`"
-        ),
+        **{what: sheet[f"{name}.{what}"] for what in quantities},
     )
 
 
 def reading_time(reading: Reading, cells: tuple[CellTime, ...]) -> ReadingTime:
     """Returns a brain of these cells, on machines that take turns at them: machines add up."""
-    prefix = f"realtime.{reading.name}"
+    name = f"realtime.{reading.name}"
     sheet = Worksheet([facts()["brain.power"]])
     for row in cells:
         sheet.add(row.machines, row.machines_at_peak)
-    machines, at_peak = (
-        sheet.derive(
-            f"{prefix}.{what}",
-            "machines",
-            " + ".join(f"`{getattr(row, what).name}`" for row in cells),
-        )
-        for what in ("machines", "machines_at_peak")
-    )
-    power = derived(
-        f"{prefix}.power",
-        sum(row.machines.value * row.power.value for row in cells),
-        "W",
-        " + ".join(f"`{row.machines.name}` x `{row.power.name}`" for row in cells),
-    )
-    sheet.add(power)
+    for what in ("machines", "machines_at_peak"):
+        terms = (f"`{getattr(row, what).name}`" for row in cells)
+        sheet.derive(f"{name}.{what}", "machines", " + ".join(terms))
+    watts = sum(row.machines.value * row.power.value for row in cells)
+    terms = (f"`{row.machines.name}` x `{row.power.name}`" for row in cells)
+    sheet.add(derived(f"{name}.power", watts, "W", " + ".join(terms)))
+    sheet.derive(f"{name}.over_brain", "1", f"`{name}.power` / `brain.power`")
+    parts = ("machines", "machines_at_peak", "power", "over_brain")
     return ReadingTime(
-        reading=reading.name,
-        cells=cells,
-        machines=machines,
-        machines_at_peak=at_peak,
-        power=power,
-        over_brain=sheet.derive(f"{prefix}.over_brain", "1", f"`{power.name}` / `brain.power`"),
+        reading=reading.name, cells=cells, **{part: sheet[f"{name}.{part}"] for part in parts}
     )

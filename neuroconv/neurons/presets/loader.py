@@ -1,6 +1,5 @@
 """Reads presets from TOML, and refuses whatever a number needs and lacks."""
 
-import difflib
 import inspect
 import tomllib
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
+from neuroconv.core.checks import did_you_mean
 from neuroconv.neurons.presets.physiology import UNITS, Physiology, Variant
 from neuroconv.references import Source
 
@@ -47,8 +47,7 @@ def _physiology(cell: str, variant: Variant, table: Any, file: str) -> Physiolog
     for name, entry in table.items():
         position = f"{file}: [{cell}] {name}"
         if name not in UNITS:
-            near = difflib.get_close_matches(name, UNITS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(name, UNITS)
             raise ValueError(f"{position} is unknown; {hint}expected one of {', '.join(UNITS)}")
         if not isinstance(entry, dict) or set(entry) != _KEYS:
             raise ValueError(
