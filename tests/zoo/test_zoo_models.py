@@ -27,11 +27,15 @@ from neuroconv.zoo import (
 
 NAMES = list_models()
 NEURONS = [name for name in NAMES if name.startswith("cerebellum") or "granule" in name]
-# The seventeen granule layers of a ResNet take half a minute to trace with their gradients.
+# A compiler takes seconds: one entry of each family, the rest in the slow tests.
 TRACED = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "resnet18_granule" else name
+    pytest.param(name, marks=())
+    if name in ("cerebellum_tiny", "granule_convnet")
+    else pytest.param(name, marks=pytest.mark.slow)
     for name in NAMES
 ]
+# The seventeen granule layers of a ResNet are counted in test_zoo_resnet_granule.py.
+COUNTED = [name for name in NAMES if name != "resnet18_granule"]
 Shape = tuple[int, int, int]
 
 
@@ -160,7 +164,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COUNTED)
 def test_three_counters_agree_to_the_last_digit(name: str) -> None:
     keywords = {} if name in ("linear", "resnet18") else {"time_steps": 3}
     model = build(name, image_shape=(1, 12, 12), **keywords)
@@ -220,7 +224,9 @@ def outcome(model: nn.Module, call: Any, frames: torch.Tensor) -> list[torch.Ten
 
 
 @pytest.mark.usefixtures("dynamo")
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(
+    "training", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eval", "train"]
+)
 @pytest.mark.parametrize("name", TRACED)
 def test_compiles_into_one_graph(name: str, training: bool) -> None:
     """Without a break, and with the numbers of the model itself: forward, in training backward."""
@@ -245,7 +251,7 @@ def test_compiles_by_inductor(name: str) -> None:
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(frames), model(frames))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRACED)
 def test_exports(name: str) -> None:
     model = build(name, time_steps=2).eval()
     frames = torch.rand(2, 1, 2, 8, 8)
