@@ -1,4 +1,4 @@
-"""How the exact counter counts operators that are no contractions: FLOP from a call's shapes."""
+"""Rules of the exact counter for operators that are no contractions: FLOP from a call's shapes."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How the exact counter counts contractions: convolutions, matrix products, Fourier transforms.
+"""Rules of the exact counter for convolutions, matrix products and Fourier transforms.
 
 A rule takes one call and returns multiply-adds (MAC) from the sizes of its tensors; the rule of a
 fused operator returns its other FLOPs too. A product of complex numbers is four of real ones.

@@ -53,14 +53,14 @@ class StockCount:
 Handle = Callable[[Any, Any], Any]
 
 
-def _handle(operator: str, own: Handle | None, ignored: bool, stock: StockCount) -> Handle:
-    """Returns a handle for fvcore that counts contractions, and what `own` counts into `stock`."""
-    ours, name = HANDLES.get(operator), operator.removeprefix("aten::")
+def _handle(operator: str, stock_handle: Handle | None, ignored: bool, stock: StockCount) -> Handle:
+    """Returns a handle that counts contractions, and adds to `stock` what fvcore's own counts."""
+    rule, name = HANDLES.get(operator), operator.removeprefix("aten::")
 
     def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        if own is not None:
+        if stock_handle is not None:
             try:
-                counted = own(inputs, outputs)
+                counted = stock_handle(inputs, outputs)
             except Exception as error:  # its assertions hold for fewer shapes than torch takes
                 stock.failures[operator] = f"{type(error).__name__}: {error}"
             else:
@@ -69,7 +69,7 @@ def _handle(operator: str, own: Handle | None, ignored: bool, stock: StockCount)
         elif not ignored:
             stock.unsupported[operator] += 1
         return Counter(
-            {} if ours is None else {f"{ours.family}:{name}": ours.count(inputs, outputs)}
+            {} if rule is None else {f"{rule.family}:{name}": rule.count(inputs, outputs)}
         )
 
     return count
@@ -111,9 +111,9 @@ def analyse_fvcore(
     with meta_copy(model, items, device) as placed, torch.no_grad():
         analysis = FlopCountAnalysis(model, placed)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        own, ignored = dict(analysis._op_handles), set(analysis._ignored_ops)
-        for operator in {*HANDLES, *own}:
-            handle = _handle(operator, own.get(operator), operator in ignored, stock)
+        handles, ignored = dict(analysis._op_handles), set(analysis._ignored_ops)
+        for operator in {*HANDLES, *handles}:
+            handle = _handle(operator, handles.get(operator), operator in ignored, stock)
             analysis.set_op_handle(operator, handle)
         try:
             by_module = analysis.by_module_and_operator()

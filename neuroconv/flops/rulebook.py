@@ -20,7 +20,7 @@ CONTRACTION_OPERATORS = frozenset(
 
 @dataclass(frozen=True)
 class Rule:
-    """How an operator, or a module, is counted.
+    """The rule by which an operator, or a module, is counted.
 
     Attributes:
         family: what its work is, mainly; see `neuroconv.flops.rules`.

@@ -1,4 +1,4 @@
-"""Plain loops over numbers that count their own products: networks run one number at a time."""
+"""Loops over numbers that count the products they take part in: networks run number by number."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def work(kind: str) -> Iterator[None]:
 def numbers(tensor: Tensor) -> Array:
     values = tensor.detach().numpy()
     result = np.empty(values.shape, object)
-    for place in np.ndindex(values.shape):
-        result[place] = Number(float(values[place]))
+    for index in np.ndindex(values.shape):
+        result[index] = Number(float(values[index]))
     return result
 
 
@@ -80,10 +80,10 @@ def total(terms: Array, start: Number = ZERO) -> Number:
 
 def padded(x: Array, before: list[int], after: list[int]) -> Array:
     """With zeros around the last axes."""
-    whole = x.ndim - len(before)
-    sizes = [n + a + b for n, a, b in zip(x.shape[whole:], before, after, strict=True)]
-    result = zeros(*x.shape[:whole], *sizes)
-    inner = (slice(a, a + n) for n, a in zip(x.shape[whole:], before, strict=True))
+    leading = x.ndim - len(before)
+    sizes = [n + a + b for n, a, b in zip(x.shape[leading:], before, after, strict=True)]
+    result = zeros(*x.shape[:leading], *sizes)
+    inner = (slice(a, a + n) for n, a in zip(x.shape[leading:], before, strict=True))
     result[(..., *inner)] = x
     return result
 
@@ -120,8 +120,8 @@ def run(layer: nn.Module, x: Array) -> Array:
 
 @run.register(nn.Sequential)
 def _(layer: nn.Sequential, x: Array) -> Array:
-    for each in layer:
-        x = run(each, x)
+    for stage in layer:
+        x = run(stage, x)
     return x
 
 
@@ -131,14 +131,14 @@ def _(layer: nn.Sequential, x: Array) -> Array:
 def _(layer: nn.Conv2d, x: Array) -> Array:
     weight, x = numbers(layer.weight), padded(x, *padding_of(layer))
     bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
-    heard, made = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    fan_in, fan_out = layer.in_channels // layer.groups, layer.out_channels // layer.groups
     places = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
     y = zeros(x.shape[0], layer.out_channels, *(n + 1 for n in places[-1][0]))
     with work("convolution"):
         for sample, unit in np.ndindex(y.shape[:2]):
-            first = unit // made * heard
+            first = unit // fan_out * fan_in
             for position, reads in places:
-                patch = x[(sample, slice(first, first + heard), *reads)]
+                patch = x[(sample, slice(first, first + fan_in), *reads)]
                 y[(sample, unit, *position)] = total(weight[unit] * patch, bias[unit])
     return y
 
@@ -149,19 +149,19 @@ def _(layer: nn.Conv2d, x: Array) -> Array:
 def _(layer: nn.ConvTranspose2d, x: Array) -> Array:
     weight = numbers(layer.weight)
     bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
-    heard, made = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    fan_in, fan_out = layer.in_channels // layer.groups, layer.out_channels // layer.groups
     steps = list(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True))
     room = zip(x.shape[2:], steps, strict=True)
     spread = tuple((n - 1) * s + d * (k - 1) + 1 for n, (k, s, d) in room)
-    whole = (n + more for n, more in zip(spread, layer.output_padding, strict=True))
-    y = zeros(x.shape[0], layer.out_channels, *whole)
+    sizes = (n + extra for n, extra in zip(spread, layer.output_padding, strict=True))
+    y = zeros(x.shape[0], layer.out_channels, *sizes)
     y[:] = bias.reshape(-1, *[1] * len(steps))
     with work("convolution"):
         for sample, channel in np.ndindex(x.shape[:2]):
-            units = slice(channel // heard * made, (channel // heard + 1) * made)
+            units = slice(channel // fan_in * fan_out, (channel // fan_in + 1) * fan_out)
             for position, writes in windows(spread, *zip(*steps, strict=True)):
-                given = x[(sample, channel, *position)]
-                y[(sample, units, *writes)] += weight[channel] * given
+                value = x[(sample, channel, *position)]
+                y[(sample, units, *writes)] += weight[channel] * value
     inner = (slice(p, n - p) for p, n in zip(layer.padding, y.shape[2:], strict=True))
     return y[(..., *inner)]
 
@@ -172,8 +172,8 @@ def _(layer: nn.Linear, x: Array) -> Array:
     bias = zeros(layer.out_features) if layer.bias is None else numbers(layer.bias)
     y = zeros(*x.shape[:-1], layer.out_features)
     with work("matmul"):
-        for place in np.ndindex(y.shape):
-            y[place] = total(weight[place[-1]] * x[place[:-1]], bias[place[-1]])
+        for index in np.ndindex(y.shape):
+            y[index] = total(weight[index[-1]] * x[index[:-1]], bias[index[-1]])
     return y
 
 
@@ -201,22 +201,22 @@ def _(layer: nn.BatchNorm2d, x: Array) -> Array:
 
 
 def pooled(layer: Any, x: Array) -> Iterator[tuple[tuple[Any, ...], Array]]:
-    def each(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    def per_axis(value: int | tuple[int, ...]) -> tuple[int, ...]:
         axes = x.ndim - 2
         value = (value,) * axes if isinstance(value, int) else tuple(value)
         return value * axes if len(value) < axes else value
 
-    taps = each(layer.kernel_size)
-    for position, reads in windows(x.shape[2:], taps, each(layer.stride), (1,) * len(taps)):
+    taps = per_axis(layer.kernel_size)
+    for position, reads in windows(x.shape[2:], taps, per_axis(layer.stride), (1,) * len(taps)):
         yield (slice(None), slice(None), *position), x[(slice(None), slice(None), *reads)]
 
 
 def pool(layer: Any, x: Array, reduce: Any) -> Array:
-    found = list(pooled(layer, x))
-    y = zeros(*x.shape[:2], *(n + 1 for n in found[-1][0][2:]))
-    for place, window in found:
+    patches = list(pooled(layer, x))
+    y = zeros(*x.shape[:2], *(n + 1 for n in patches[-1][0][2:]))
+    for index, window in patches:
         for sample, channel in np.ndindex(x.shape[:2]):
-            y[(sample, channel, *place[2:])] = reduce(window[sample, channel])
+            y[(sample, channel, *index[2:])] = reduce(window[sample, channel])
     return y
 
 
@@ -251,11 +251,11 @@ def _(layer: SparseSynapses, activity: Array) -> Array:
 @run.register(ThresholdNorm)
 def _(layer: ThresholdNorm, sheet: Array) -> Array:
     places = sheet.swapaxes(3, 4).reshape(*sheet.shape[:3], -1)
-    held = places.shape[-1] - layer.empty_places
-    potential = run(layer.norm, places[..., :held].reshape(*sheet.shape[:2], -1))
+    occupied = places.shape[-1] - layer.empty_places
+    potential = run(layer.norm, places[..., :occupied].reshape(*sheet.shape[:2], -1))
     limited = np.minimum(np.maximum(potential, ZERO), Number(layer.threshold))
     result = zeros(*places.shape)
-    result[..., :held] = limited.reshape(*places.shape[:3], held)
+    result[..., :occupied] = limited.reshape(*places.shape[:3], occupied)
     return result.reshape(sheet.swapaxes(3, 4).shape).swapaxes(3, 4)
 
 
@@ -276,8 +276,10 @@ def _(layer: DendriticConv, sheet: Array) -> Array:
     with work("convolution"):
         for sample, neuron in np.ndindex(sheet.shape[:2]):
             for position, reads in places:
-                own = position[2] if layer.mode == "per_dendrite" else slice(None)
-                filtered = weight[neuron][:, :, own].reshape(taps) * sheet[(sample, neuron, *reads)]
+                dendrite = position[2] if layer.mode == "per_dendrite" else slice(None)
+                filtered = (
+                    weight[neuron][:, :, dendrite].reshape(taps) * sheet[(sample, neuron, *reads)]
+                )
                 potential[(sample, neuron, *position)] = total(filtered)
     if layer.bias is not None:
         potential = potential + numbers(layer.bias)[:, None, None, :]
@@ -290,11 +292,11 @@ def _(layer: SomaFilter, current: Array) -> Array:
     taps, steps = numbers(layer.weight), current.shape[2]
     potential = zeros(*current.shape)
     with work("matmul"):
-        for place in np.ndindex(potential.shape):
-            here, now, there = place[:2], place[2], place[3:]
+        for index in np.ndindex(potential.shape):
+            cell, now, pixel = index[:2], index[2], index[3:]
             lags = [now - step for step in range(steps)]
             row = np.array([taps[-1 - lag] if 0 <= lag < len(taps) else ZERO for lag in lags])
-            potential[place] = total(row * current[(*here, slice(None), *there)])
+            potential[index] = total(row * current[(*cell, slice(None), *pixel)])
     return potential
 
 
@@ -313,26 +315,26 @@ def _(layer: Population, activity: Array) -> Array:
 @run.register(GranuleConv2d)
 def _(layer: GranuleConv2d, frames: Array) -> Array:
     weight = numbers(layer.weight)  # (U, C / groups, K_T, K_H, K_W)
-    units, heard, k_time, height, width = weight.shape
+    units, fan_in, k_time, height, width = weight.shape
     top, bottom, left, right = layer.padding
     x = padded(frames, [top, left], [bottom, right])
     steps = x.shape[2]
     places = list(windows(x.shape[3:], (height, width), layer.stride, layer.dilation))
     current = zeros(x.shape[0], units, steps, *(n + 1 for n in places[-1][0]))
     for sample, unit, now in np.ndindex(current.shape[:3]):
-        first = unit // (units // layer.groups) * heard
+        first = unit // (units // layer.groups) * fan_in
         for position, reads in places:
             for dendrite in range(width):
                 bias = Number(float(layer.dendritic_bias[dendrite, unit]))
                 with work("convolution"):  # where time folds, every step meets every step
                     for step in range(steps) if k_time > 1 else [now]:
-                        patch = x[(sample, slice(first, first + heard), step, *reads)]
-                        taps = zeros(heard, height)
+                        patch = x[(sample, slice(first, first + fan_in), step, *reads)]
+                        taps = zeros(fan_in, height)
                         if 0 <= now - step < k_time:
                             taps = weight[unit, :, k_time - 1 - (now - step), :, dendrite]
                         bias = total(taps * patch[..., dendrite], bias)
-                place = (sample, unit, now, *position)
-                current[place] = current[place] + max(bias, ZERO)
+                index = (sample, unit, now, *position)
+                current[index] = current[index] + max(bias, ZERO)
     potential = current if isinstance(layer.soma, nn.Identity) else run(layer.soma, current)
     return np.maximum(potential + numbers(layer.bias)[:, None, None, None], ZERO)
 
@@ -343,19 +345,19 @@ def gradients(layer: nn.Module, x: Array, grad: Array, to_input: bool) -> tuple[
     weight = numbers(layer.weight)
     to_x, to_weight = zeros(*x.shape), zeros(*weight.shape)
     if isinstance(layer, nn.Linear):
-        family, heard, made = "matmul", layer.in_features, layer.out_features
+        family, fan_in, fan_out = "matmul", layer.in_features, layer.out_features
         places = [((), ())]
     else:
         family = "convolution"
-        heard, made = weight.shape[1], weight.shape[0] // layer.groups
+        fan_in, fan_out = weight.shape[1], weight.shape[0] // layer.groups
         places = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
     with work(family):
         for sample, unit in np.ndindex(grad.shape[:2]):
-            first = unit // made * heard
+            first = unit // fan_out * fan_in
             for position, reads in places:
-                read = (sample, slice(first, first + heard), *reads)
-                given = grad[(sample, unit, *position)]
-                to_weight[unit] = to_weight[unit] + x[read] * given
+                read = (sample, slice(first, first + fan_in), *reads)
+                value = grad[(sample, unit, *position)]
+                to_weight[unit] = to_weight[unit] + x[read] * value
                 if to_input:
-                    to_x[read] = to_x[read] + weight[unit] * given
+                    to_x[read] = to_x[read] + weight[unit] * value
     return to_x, to_weight

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from neuroconv.flops import Counts, count_closed_form, count_exact
+from neuroconv.flops import Counts, count_exact
 from neuroconv.flops.operators import RULES, ZERO
-from neuroconv.neurons import Granule, Purkinje
 from tests.flops.calling import Call
 
 
@@ -266,13 +265,6 @@ def test_inference_mode_is_seen_through() -> None:
     assert count(inferred, image, device="cpu").macs == plain.macs
 
 
-def test_same_padding_of_conv3d_is_counted() -> None:
-    model = nn.Conv3d(2, 8, (5, 3, 4), padding="same")
-    with pytest.warns(UserWarning, match="even kernel"):
-        counts = count_exact(model, torch.zeros(1, 2, 20, 12, 16), device="cpu")
-    assert counts.mac == 8 * 2 * 60 * 20 * 12 * 16
-
-
 @pytest.fixture
 def unknown() -> Iterator[Callable[[Tensor], Tensor]]:
     """An operator that no table has heard of."""
@@ -319,34 +311,3 @@ def test_no_operator_has_two_entries() -> None:
     aten = torch.ops.aten
     lost = [n for n in (*RULES, *ZERO) if not (hasattr(aten, n) or hasattr(aten, f"{n}_"))]
     assert lost == []
-
-
-DIRECT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "granule": (lambda: Granule(30, 6, backend="direct"), (30, 5)),
-    "purkinje": (
-        lambda: Purkinje(
-            30, 2, synapses=60, sheet_shape=(8, 10), filter_shape=(4, 10, 5), backend="direct"
-        ),
-        (30, 5),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DIRECT)
-@pytest.mark.parametrize("device", ["meta", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_direct_column_is_the_same_everywhere(name: str, device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    build, shape = DIRECT[name]
-    model = build()
-    stated = count_closed_form(model, torch.zeros(1, *shape))
-    contractions = stated.counts.macs
-    (dendrites,) = (row.cost.direct for row in stated.rows if row.cost.direct is not None)
-    assert contractions["convolution"] == dendrites
-    for training in (False, True):
-        for batch in (1, 8):
-            counts = count_exact(
-                model, torch.zeros(batch, *shape), device=device, training=training
-            )
-            assert counts.macs == {k: batch * mac for k, mac in contractions.items()}
-            assert counts.uncounted == {}

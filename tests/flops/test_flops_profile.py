@@ -60,14 +60,6 @@ def test_parameters_trained_frozen_and_buffers() -> None:
     assert profile(model, torch.zeros(5, 3), time_steps=4).time_steps == 4
 
 
-def test_tied_weights_stay_tied() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = model[0].weight
-    assert profile(model, torch.zeros(2, 4)).agree
-    assert model[1].weight is model[0].weight
-    assert profile(model, torch.zeros(2, 4)).parameters == 16 + 8
-
-
 def test_a_population_that_fits_in_no_memory() -> None:
     with torch.device("meta"):  # 2.5e12 floats
         model = nn.Sequential(nn.Linear(50_000, 50_000_000), nn.ReLU())
@@ -174,17 +166,6 @@ def test_samples_that_meet_have_no_shared_cost() -> None:
     assert result.shared_flop is result.marginal_flop_per_sample is None
 
 
-@pytest.mark.parametrize("batch", [2, 8])
-def test_a_sample_costs_the_same_in_any_batch(batch: int) -> None:
-    # 15 synapses and 5 steps: 75 products, half a multiply-add each.
-    cell = Granule(30, 1, backend="direct")
-    one, many = (profile(cell, torch.zeros(n, 30, 5)) for n in (1, batch))
-    assert many.mac_per_sample == one.mac_per_sample == 4_800 + 25 + 75 / 2
-    assert [row["executed_mac_per_sample"] for row in many.to_dict()["stages"]] == [
-        row["executed_mac_per_sample"] for row in one.to_dict()["stages"]
-    ]
-
-
 def test_what_cannot_be_trained_or_timed_is_skipped_with_the_reason() -> None:
     class Derivative(nn.Module):
         def __init__(self) -> None:
@@ -225,6 +206,8 @@ def test_bad_input() -> None:
     model = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="expected some of closed_form, exact, fvcore"):
         profile(model, torch.zeros(1, 3), counters=("exakt",))
+    with pytest.raises(ValueError, match="use 'cpu' or 'cuda'"):
+        profile(model, torch.zeros(1, 3), timed=True)
     with pytest.raises(TypeError, match="a tensor or a tuple of tensors"):
         profile(model, [[1.0, 2.0, 3.0]])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one sample"):
@@ -326,21 +309,6 @@ def test_per_synapse_and_intensity() -> None:
     assert result.flop_per_byte == 2 * 64 / result.traffic.moved_bytes
 
 
-def test_strict_refuses_an_operator_without_a_rule() -> None:
-    class Unruly(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.linalg.qr(x)[0]
-
-    assert profile(Unruly(), torch.zeros(3, 3), counters=("exact",)).mac == 0
-    with pytest.raises(ValueError, match=r"no rule for aten\.linalg_qr\.default"):
-        profile(Unruly(), torch.zeros(3, 3), counters=("exact",), strict=True)
-
-
-def test_time_needs_a_device_on_which_something_runs() -> None:
-    with pytest.raises(ValueError, match="use 'cpu' or 'cuda'"):
-        profile(nn.Linear(3, 2), torch.zeros(1, 3), timed=True)
-
-
 def test_measured_on_the_cpu() -> None:
     result = profile(
         nn.Sequential(Granule(30, 8), Granule(8, 3)),
@@ -356,7 +324,6 @@ def test_measured_on_the_cpu() -> None:
     assert measured.placement.flop_per_s == pytest.approx(
         result.counts["exact"].flop / measured.timing.seconds
     )
-    assert 0 < measured.placement.share_of_peak_flop < 1.5
     assert set(measured.firing) == {"0", "1"}
     assert measured.firing["0"].inputs == 1.0  # noise has no zeros
     assert measured.firing["1"].inputs == measured.firing["0"].outputs

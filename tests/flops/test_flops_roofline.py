@@ -1,13 +1,11 @@
 """Times, peaks and places: consistent with one another. How fast this machine is, no test says."""
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroconv.flops.machine import roofline
 from neuroconv.flops.machine.roofline import Peak, device_name, measure_peak, place
 from neuroconv.flops.machine.timing import Timing, measure_time
 
@@ -32,9 +30,6 @@ def test_the_peak_states_what_was_measured(here: Peak) -> None:
     assert any(kernel.startswith("product") for kernel in here.tried_flop_per_s)
     assert here.byte_per_s == pytest.approx(2 * here.copy_bytes / here.copy.seconds)
     assert here.arithmetic.repeats >= 3
-    # Between a slow single core and the largest server there is: a wrong factor would show.
-    assert 1e8 < here.flop_per_s < 1e14
-    assert 1e8 < here.byte_per_s < 1e13
 
 
 def test_the_dtype_is_a_parameter() -> None:
@@ -45,10 +40,6 @@ def test_the_dtype_is_a_parameter() -> None:
 
 def test_a_kernel_that_takes_too_long_is_left_out() -> None:
     assert len(measure_peak("cpu", seconds=1e-4).tried_flop_per_s) == 1
-
-
-def test_the_default_sizes_are_far_beyond_a_cache() -> None:
-    assert min(roofline._COPY_BYTES.values()) >= 2**27
 
 
 @pytest.mark.parametrize(
@@ -76,18 +67,6 @@ def test_the_nearer_roof_bounds(
         assert spot.flop_per_s / spot.attainable_flop_per_s == pytest.approx(share)
 
 
-def test_the_threshold_is_a_parameter(machine: Peak) -> None:
-    assert place(10**9, 10**9, 1.0, machine).bound == "overhead"
-    assert place(10**9, 10**9, 1.0, machine, overhead_below=0.01).bound == "memory"
-
-
-def test_the_slower_run_reaches_less(machine: Peak) -> None:
-    fast, slow = (place(10**9, 10**8, seconds, machine) for seconds in (0.1, 0.2))
-    assert fast.flop_per_s == 2 * slow.flop_per_s
-    assert fast.share_of_peak_bytes == 2 * slow.share_of_peak_bytes
-    assert fast.attainable_flop_per_s == slow.attainable_flop_per_s
-
-
 @pytest.mark.parametrize(("flop", "moved", "seconds"), [(-1, 1, 1.0), (1, 0, 1.0), (1, 1, 0.0)])
 def test_a_place_needs_work_and_time(machine: Peak, flop: int, moved: int, seconds: float) -> None:
     with pytest.raises(ValueError, match="more than 0 bytes and seconds"):
@@ -95,7 +74,7 @@ def test_a_place_needs_work_and_time(machine: Peak, flop: int, moved: int, secon
 
 
 class Counting(nn.Module):
-    """Tells its calls, by whether autograd was on, to a function: a list of its own is put back."""
+    """Reports each call to a function: a list of the module itself would be restored."""
 
     def __init__(self, tell: Callable[[tuple[bool, bool]], None]) -> None:
         super().__init__()
@@ -174,8 +153,5 @@ def test_the_peak_of_a_gpu(dtype: torch.dtype) -> None:
     assert peak.device == torch.cuda.get_device_name()
     assert peak.threads is None
     assert (peak.float32_arithmetic is None) is (dtype is not torch.float32)
-    assert 1e10 < peak.byte_per_s < peak.flop_per_s < 1e17
-    x = torch.rand(2048, 2048, device="cuda", dtype=dtype)
-    time = measure_time(lambda: x @ x, device="cuda", seconds=0.1)
-    assert place(2 * 2048**3, 3 * x.nbytes, time.seconds, peak).share_of_peak_flop <= 1.5
-    assert dataclasses.asdict(time)["seconds"] > 0
+    assert peak.byte_per_s > 0
+    assert peak.flop_per_s == peak.tried_flop_per_s[peak.kernel]

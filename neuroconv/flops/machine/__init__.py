@@ -1,1 +1,1 @@
-"""What is measured on a device rather than counted: time, peaks, memory, the share of activity."""
+"""Measurements on a device, beside the counts: time, peaks, memory, the share of activity."""

@@ -77,7 +77,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a measured run lies under the roofs of its machine.
+    """The place of a measured run under the roofs of its machine.
 
     Attributes:
         flop, bytes, seconds: of the run.
