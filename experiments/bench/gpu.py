@@ -23,9 +23,8 @@ from variants import (
     module_variant,
     neuroconv,
     pad_same,
-    with_layout,
 )
-from workloads import BATCH_INNERMOST, CLAW, GRANULE, IMAGE_LAYERS, QUICK_IMAGE_LAYERS, small_model
+from workloads import IMAGE_LAYERS, QUICK_IMAGE_LAYERS, small_model
 
 from neuroconv.flops import profile
 from neuroconv.neurons import CELL_CLASSES, Granule, GranuleConv2d, graphed
@@ -89,41 +88,6 @@ def purkinje_population(bench: Bench) -> Iterator[Row]:
         yield row(f"Purkinje population, {words(task)}", sizes, times, figures, notes)
         del sheet, filters, variants
         bench.release()
-
-
-def granule_bandwidth(bench: Bench) -> Iterator[Row]:
-    """Compares granule populations' compulsory bytes a second with the measured copy.
-
-    For the dendrites these are the sheet, the filters and the map; for a whole population the
-    activity, the parameters and the rates.
-    """
-    torch.manual_seed(0)
-    peak, neurons = bench.peak(), bench.pick(4096, 64)
-    for batch in bench.pick((32, 256), (2,)):
-        sheet, filters = bench.randn(batch, neurons, *GRANULE), bench.randn(neurons, *CLAW)
-        cells = bench.build(Granule, neurons, neurons, mean_wait=0.0)
-        activity = bench.rand(batch, neurons, 5)
-        weights = sum(weight.nbytes for weight in cells.parameters())
-        moved = {
-            "dendrites": 2 * sheet.nbytes + filters.nbytes,
-            "population": 2 * activity.nbytes + weights,
-        }
-        sheet = with_layout(sheet, BATCH_INNERMOST)
-        variants = {
-            "dendrites": kernel_variant(neuroconv(), sheet, filters, "forward"),
-            "population": module_variant(cells, activity, "forward"),
-        }
-        times = bench.times(variants, share=2)
-        figures = {
-            f"{name}_share_of_copy_bandwidth_ratio": figure(
-                f"of the copy bandwidth, {name}", moved[name] / outcome.median / peak.byte_per_s,
-                at_least=bench.on("cuda", 0.6) if name == "dendrites" else None,
-            )
-            for name, outcome in times.items()
-            if isinstance(outcome, TimedRun)
-        }  # fmt: skip
-        sizes = {"batch": batch, "neurons": neurons, "copy_bytes_per_second": peak.byte_per_s}
-        yield row(f"granule bandwidth, batch {batch}, forward", sizes, times, figures)
 
 
 def image_layer_roof(bench: Bench) -> Iterator[Row]:

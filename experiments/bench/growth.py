@@ -1,8 +1,7 @@
 """How time grows with neurons, batch, time steps, sites and dendrites."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,8 +16,7 @@ from workloads import AXES, CELLS, QUICK_CELLS, Cell
 BARS = {"neurons": 1.05, "batch": 1.05, "time_steps": 1.05, "sites": 1.15, "dendrites": 1.15}
 
 
-@dataclass(frozen=True)
-class Exponent:
+class Exponent(NamedTuple):
     """The growth of time: seconds = seconds_at_one x size ** value."""
 
     value: float

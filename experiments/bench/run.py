@@ -47,7 +47,6 @@ CUDA_SECTIONS: dict[str, Section] = {
     "tests": checks.tests,
     "peaks": gpu.peaks,
     "purkinje_population": gpu.purkinje_population,
-    "granule_bandwidth": gpu.granule_bandwidth,
     "image_layer_roof": gpu.image_layer_roof,
     "fused": gpu.fused,
     "graphs": gpu.graphs,

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -68,51 +69,19 @@ PURKINJE, FULL = (5, 100, 1000), (5, 10, 1000)
 GRANULE, CLAW = (5, 4, 4), (5, 3, 4)
 BATCH_INNERMOST = (1, 4, 3, 2, 0)  # as synapses lay their sheets out
 
-# Of each mode: the full Purkinje cell and the granule cell at several sizes of batch and
-# population, the zoo's smaller Purkinje cells, square sheets between the two with filters from
-# 3 x 3 taps to the sheet's size, and windows of 1 to 20 steps.
-SHAPES: tuple[Shape, ...] = (
-    Shape("same", 1, 1, PURKINJE, FULL),
-    Shape("same", 8, 1, PURKINJE, FULL),
-    Shape("same", 1, 8, PURKINJE, FULL),
-    Shape("same", 1, 1, PURKINJE, (5, 10, 50)),
-    Shape("same", 1, 1, PURKINJE, (5, 3, 3)),
-    Shape("same", 4, 1, (20, 50, 200), (5, 10, 200)),
-    Shape("same", 1, 64, GRANULE, CLAW),
-    Shape("same", 32, 64, GRANULE, CLAW),
-    Shape("same", 256, 256, GRANULE, CLAW),
-    Shape("same", 1, 4096, GRANULE, CLAW),
-    Shape("same", 32, 4096, GRANULE, CLAW),
-    Shape("same", 8, 1024, (1, 4, 4), (1, 3, 4)),
-    Shape("same", 32, 512, (10, 4, 4), CLAW),
-    Shape("same", 32, 128, (20, 4, 4), CLAW),
-    Shape("same", 1, 32, (5, 20, 100), (5, 10, 100)),
-    Shape("same", 16, 32, (5, 20, 100), (5, 10, 100)),
-    Shape("same", 1, 64, (5, 20, 100), (3, 4, 10)),
-    Shape("same", 32, 16, (5, 10, 50), (5, 5, 50)),
-    Shape("same", 128, 16, (5, 10, 50), (5, 5, 50)),
-    Shape("same", 16, 64, (5, 8, 8), CLAW),
-    Shape("same", 64, 256, (5, 8, 8), (5, 8, 8)),
-    Shape("same", 1, 1024, (5, 8, 16), (5, 4, 16)),
-    Shape("same", 16, 64, (5, 16, 16), CLAW),
-    Shape("same", 16, 16, (5, 16, 16), (5, 16, 16)),
-    Shape("same", 4, 16, (5, 32, 32), (5, 5, 5)),
-    Shape("same", 4, 16, (5, 32, 32), (5, 32, 32)),
-    Shape("same", 2, 4, (5, 64, 64), (5, 3, 3)),
-    Shape("valid", 1, 1, PURKINJE, FULL),
-    Shape("valid", 8, 1, PURKINJE, FULL),
-    Shape("valid", 1, 8, PURKINJE, FULL),
-    Shape("valid", 8, 4096, GRANULE, CLAW),
-    Shape("valid", 128, 256, GRANULE, (5, 4, 4)),
-    Shape("valid", 32, 32, (5, 20, 100), (5, 10, 100)),
-    Shape("valid", 16, 16, (5, 16, 16), CLAW),
-    Shape("valid", 4, 4, (5, 64, 64), (5, 9, 9)),
-    Shape("per_dendrite", 1, 1, PURKINJE, FULL),
-    Shape("per_dendrite", 2, 2, PURKINJE, FULL),
-    Shape("per_dendrite", 8, 4096, GRANULE, CLAW),
-    Shape("per_dendrite", 8, 32, (5, 20, 100), (5, 10, 100)),
-    Shape("per_dendrite", 16, 64, (5, 16, 16), (5, 5, 16)),
-)
+
+def read_shapes(path: Path) -> tuple[Shape, ...]:
+    """Returns the shapes that a file holds, one a line."""
+    shapes = []
+    for line in path.read_text().splitlines():
+        if line and not line.startswith("#"):
+            mode, batch, neurons, *sizes = line.split()
+            sheet, taps = (tuple(map(int, size.split("x"))) for size in sizes)
+            shapes.append(Shape(mode, int(batch), int(neurons), sheet, taps))
+    return tuple(shapes)
+
+
+SHAPES = read_shapes(Path(__file__).with_name("shapes.txt"))
 QUICK_SHAPES: tuple[Shape, ...] = (
     Shape("same", 2, 8, GRANULE, CLAW),
     Shape("valid", 2, 2, (5, 10, 30), (5, 4, 30)),
