@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import neuroconv
 from neuroconv.brain import bare_numbers
 from neuroconv.brain.evidence import facts as facts_module
 from neuroconv.brain.evidence.checks import Check, checks, checks_section
@@ -28,7 +30,7 @@ from neuroconv.brain.evidence.published import (
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.worksheet import Worksheet
 from neuroconv.neurons import PRESETS, preset
-from neuroconv.references import Source
+from neuroconv.references import REFERENCES, Source
 from tests.brain.printing import printed
 
 
@@ -358,3 +360,10 @@ def test_others_have_no_bare_number_and_are_shown() -> None:
         *("The rebuttal", "not looked up here", "purkinje fft fewer: 453.8"),
     ):
         assert expected in text
+
+
+def test_no_reference_is_idle() -> None:
+    """Every publication is cited by a preset, an input, a fact or a row, or in a docstring."""
+    folder = Path(neuroconv.__file__).parent
+    texts = [path.read_text() for suffix in ("toml", "py") for path in folder.rglob(f"*.{suffix}")]
+    assert [key for key in REFERENCES if not any(key in text for text in texts)] == []

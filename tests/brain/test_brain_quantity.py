@@ -1,4 +1,4 @@
-"""A number of the brain report is never without its unit and its source."""
+"""Quantities with unit and source, formulas over them, and sections that show and write them."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ import pytest
 
 from neuroconv.brain import Quantity, bare_numbers
 from neuroconv.brain.quantity import scientific
+from neuroconv.brain.section import Column, Notes, Section, number
+from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
+from tests.brain.printing import printed
 
 ESSAY = Source("dettmers2015", "'Putting it all together'", "about 100 million")
 CELLS = Quantity(name="purkinje.cells", value=10**8, unit="cells", source=ESSAY)
@@ -81,3 +84,69 @@ def test_a_number_without_unit_or_source_is_found(data: Any, place: str) -> None
 def test_numbers_are_shown_short(value: float, shown: str, trimmed: str) -> None:
     assert scientific(value) == shown
     assert scientific(value, trim=True) == trimmed
+
+
+# --- formulas
+
+
+@pytest.fixture
+def sheet() -> Worksheet:
+    numbers = {"a": 6, "b.c": 4, "x": 2.5}
+    return Worksheet(
+        Quantity(name=name, value=value, unit="1", source=ESSAY) for name, value in numbers.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("formula", "value"),
+    [
+        ("`a` x `b.c`", 24), ("`a` / `b.c`", 1.5), ("(`a` - `b.c`) x 10^21 + 1", 2 * 10**21 + 1),
+        ("2^-10", 2**-10), ("log2(`b.c`) + ln(1)", 2.0), ("-`x` x `x`", -6.25), ("0.5 x 4", 2.0),
+    ],
+)  # fmt: skip
+def test_a_formula_is_evaluated_exactly(sheet: Worksheet, formula: str, value: float) -> None:
+    result = sheet.evaluate(formula)
+    assert (result, type(result)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("`d` + 1", "names 'd', which is not defined above it"),
+        ("a + 1", "'a' is not part of a formula"),
+        ("`a` // 2", "is not part of a formula"),
+        ("exp(1)", "is not part of a formula"),
+        ("`a`.real", "is not part of a formula"),
+        ("`a` +", "expected `names`, numbers"),
+        ("1 / (`b.c` - 4)", "division by zero"),
+    ],
+)
+def test_anything_else_is_no_formula(sheet: Worksheet, formula: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sheet.evaluate(formula)
+
+
+def test_a_formula_is_the_source_of_its_result(sheet: Worksheet) -> None:
+    product = sheet.derive("product", "1", "`a` x `b.c`", note="by hand")
+    assert str(product.source) == "derived: a x b.c; by hand"
+    assert sheet["product"] is product
+    with pytest.raises(ValueError, match="'product' is defined twice"):
+        sheet.derive("product", "1", "`a`")
+    text = "{`a`} of {`a` / `b.c`:.2f}, {`a` x 10^20:6} and {log2(`b.c`):.0%}"
+    assert sheet.fill(text) == "6 of 1.50, 6e20 and 200%"
+
+
+def test_a_section_shows_and_writes_the_same_rows() -> None:
+    notes = Notes()
+    columns = (
+        Column("who", "name", wrap=False),
+        number("cells", "cells"),
+        Column("", lambda row: notes.mark(row["cells"].source.brief)),
+    )
+    rows = [{"name": "Purkinje", "cells": CELLS}, {"name": "again", "cells": CELLS}]
+    section = Section("title", rows, columns, "a caption", notes=notes)
+    text = printed(section, 60)
+    assert text.count("1e8  [1]") == 2
+    assert text.count("Dettmers 2015, 'Putting it all together'") == 1
+    assert section.to_list() == [row | {"cells": CELLS.to_dict()} for row in rows]
+    assert Section("", (CELLS,), (), keys=("unit",)).to_list() == [{"unit": "cells"}]

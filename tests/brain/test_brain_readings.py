@@ -150,19 +150,6 @@ def test_one_step_is_what_a_streaming_neuron_states_and_runs(padding: Any) -> No
     assert counted.mac == dendrites.executed + soma.executed
 
 
-def test_a_window_of_steps_costs_so_many_single_steps_directly() -> None:
-    for padding in ("same", "valid"):
-        window, step = (
-            update_cost(
-                Reading(name="x", padding=padding, algorithm="direct", steps=steps),  # type: ignore[arg-type]
-                "purkinje",
-                PURKINJE,
-            ).mac
-            for steps in ("window", "last")
-        )
-        assert window == 5 * step
-
-
 def test_the_linear_collapse_is_one_dot_product_that_runs() -> None:
     found = update_of(READINGS["linear_collapse"], "purkinje", AT_POINT)
     assert (found.mac, found.ran) == (500_000, "matmul")
@@ -179,13 +166,6 @@ def test_a_linear_neuron_does_collapse(mode: Any) -> None:
     places = torch.eye(sheet.numel(), dtype=torch.float64).view(-1, *sheet.shape[1:])
     dot = layer(places)[:, :, -1].sum((1, 2, 3))  # the weight of each input in the sum
     torch.testing.assert_close(layer(sheet)[:, :, -1].sum(), (dot * sheet.flatten()).sum())
-
-
-def test_a_hundred_million_cells_count_as_one_times_a_hundred_million() -> None:
-    with torch.device("meta"):
-        cells = DendriticConv(10**8, (100, 1000), (10, 1000, 5))
-    (cost,) = cells.closed_form(torch.Size((1, 10**8, 5, 100, 1000)), 100_000)
-    assert cost.essay == 10**8 * update_of(READINGS["essay"], "purkinje", AT_POINT).mac
 
 
 def test_what_ran_is_named() -> None:
