@@ -90,14 +90,8 @@ def root_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return root
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def small_data(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    monkeypatch.setenv("NEUROCONV_CACHE", str(cache))
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neuroconv.training.runs.load_data", load_few)
 
 

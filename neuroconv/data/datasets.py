@@ -62,9 +62,8 @@ def load_data(
 
     - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8, which need no files: 1,257 train,
       180 val, 360 test.
-    - `mnist`: 55,000 train, 5,000 val, the official 10,000 test. Found in ROOT/MNIST/raw, where
-      torchvision puts it, or as the four IDX files in ROOT or ROOT/mnist, plain or .gz; these may
-      be read-only and are unpacked to NEUROCONV_CACHE (default ~/.cache/neuroconv).
+    - `mnist`: 55,000 train, 5,000 val, the official 10,000 test. The four IDX files, plain or .gz,
+      are looked for in ROOT/MNIST/raw, where torchvision puts them, in ROOT and in ROOT/mnist.
     - `cifar10`: 45,000 train, 5,000 val, the official 10,000 test.
     - `imagenette`: ten classes of ImageNet, 10 % of train as val, the official val as test; at
       whichever of its three sizes is there, else 160 pixels.

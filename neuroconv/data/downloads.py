@@ -1,27 +1,23 @@
-"""MNIST, CIFAR-10 and Imagenette by torchvision, which downloads what is absent."""
+"""MNIST, CIFAR-10 and Imagenette; torchvision downloads what is absent."""
 
-import hashlib
-import os
-import shutil
-import tempfile
+import gzip
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from neuroconv.data.errors import DataError
 from neuroconv.data.folder import read_folder
 from neuroconv.data.stills import ImageTensors, StillSplits, hold_out
 
+# Images and labels, of training and of test.
 _MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
 _IMAGENETTE_FOLDERS = {
     "160px": "imagenette2-160",
@@ -32,24 +28,17 @@ _Loaded = TypeVar("_Loaded")
 
 
 def mnist(root: Path) -> StillSplits:
-    from torchvision import datasets  # slow to import
-
-    folder = _unpacked_mnist(root)
+    folder = _mnist_folder(root)
     if folder is None:
-        expected = (
-            f"MNIST/raw, or in it or its subfolder mnist {', '.join(_MNIST_FILES)}, .gz or not"
-        )
+        from torchvision import datasets  # slow to import
+
+        names = ", ".join(name for pair in _MNIST_FILES for name in pair)
+        expected = f"MNIST/raw, or in it or its subfolder mnist {names}, .gz or not"
         _download("MNIST", lambda: datasets.MNIST(root, download=True), root, expected)
-        folder = root
-    try:
-        parts = [datasets.MNIST(folder, train=train) for train in (True, False)]
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        raise DataError(
-            f"MNIST in {root}: a file is broken ({error!r}); delete it and get it again"
-        ) from error
-    for part in parts:
-        _check_mnist(part.data, part.targets, root)
-    full, test = (ImageTensors(part.data.unsqueeze(1), part.targets.numpy()) for part in parts)
+        folder = root / "MNIST" / "raw"
+    full, test = (
+        _read_mnist(_find(folder, images), _find(folder, labels)) for images, labels in _MNIST_FILES
+    )
     train, val = hold_out(full, 5_000)
     return StillSplits(train, val, test, tuple(map(str, range(10))))
 
@@ -88,7 +77,7 @@ def imagenette(root: Path) -> StillSplits:
 
 
 def _download(name: str, load: Callable[[], _Loaded], root: Path, expected: str) -> _Loaded:
-    """Call torchvision, which loads what is there and downloads what is not."""
+    """Calls torchvision, which loads what is there and downloads what is not."""
     try:
         return load()
     except (RuntimeError, OSError) as error:
@@ -100,59 +89,53 @@ def _download(name: str, load: Callable[[], _Loaded], root: Path, expected: str)
         ) from error
 
 
-def _check_mnist(images: Tensor, labels: Tensor, root: Path) -> None:
-    """What torchvision leaves unchecked."""
-    if images.shape[1:] != (28, 28):
-        problem = f"images of {tuple(images.shape[1:])} pixels, expected (28, 28)"
-    elif len(images) != len(labels):
-        problem = f"{len(images)} images with {len(labels)} labels, expected as many"
-    elif not set(labels.unique().tolist()) <= set(range(10)):
-        problem = f"labels up to {labels.max()}, expected 0..9"
-    else:
-        return
-    raise DataError(f"MNIST in {root}: {problem}; delete the files and get them again")
-
-
-def _unpacked_mnist(root: Path) -> Path | None:
-    """A folder with MNIST/raw in it made of the IDX files in or below root, None without them."""
-    if all((root / "MNIST" / "raw" / name).is_file() for name in _MNIST_FILES):
-        return root
-    for folder in (root, root / "mnist", root / "MNIST" / "raw"):
-        pairs = [(folder / name, folder / f"{name}.gz") for name in _MNIST_FILES]
-        files = [next((path for path in pair if path.is_file()), None) for pair in pairs]
-        present = [path for path in files if path]
-        if len(present) == len(_MNIST_FILES):
-            return _unpack(present)
+def _mnist_folder(root: Path) -> Path | None:
+    """Returns the folder in or below root that has all IDX files, None without one."""
+    names = [name for pair in _MNIST_FILES for name in pair]
+    for folder in (root / "MNIST" / "raw", root, root / "mnist"):
+        if all(_find(folder, name).is_file() for name in names):
+            return folder
     return None
 
 
-def _unpack(files: Sequence[Path]) -> Path:
-    # Named by what is in it, so that neither another source nor a changed file meets an old copy.
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    cache = Path(os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv").expanduser()
-    target = cache / f"mnist-{hashlib.sha256(repr(stats).encode()).hexdigest()[:16]}"
-    if target.is_dir():
-        return target
-    from torchvision.datasets.utils import extract_archive  # slow to import
+def _find(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.is_file() else folder / f"{name}.gz"
 
+
+def _read_mnist(image_file: Path, label_file: Path) -> ImageTensors:
+    """Reads images (N, 1, 28, 28) uint8 and labels (N,).
+
+    Raises:
+        DataError: broken files, and files that do not belong together.
+    """
+    images, labels = _read_idx(image_file), _read_idx(label_file)
+    if images.shape[1:] != (28, 28):
+        problem = f"images of {images.shape[1:]} pixels, expected (28, 28)"
+    elif labels.shape != images.shape[:1]:
+        problem = f"{len(images)} images with {len(labels)} labels, expected as many"
+    elif labels.max() > 9:
+        problem = f"labels up to {labels.max()}, expected 0..9"
+    else:
+        return ImageTensors(torch.from_numpy(images).unsqueeze(1), labels.astype(np.int64))
+    raise DataError(f"MNIST in {image_file.parent}: {problem}; delete the files and get them again")
+
+
+def _read_idx(path: Path) -> NDArray[np.uint8]:
+    """Reads an array of bytes in MNIST's format IDX, gzipped or not.
+
+    The header is two zeros, the type (8: unsigned byte), the number of axes, and each axis's size
+    as a big-endian 32-bit integer.
+    """
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            raw = Path(scratch, "whole", "MNIST", "raw")
-            raw.mkdir(parents=True)
-            for path in files:
-                if path.suffix == ".gz":
-                    extract_archive(path, raw)
-                else:
-                    shutil.copyfile(path, raw / path.name)
-            try:
-                Path(scratch, "whole").rename(target)  # appears whole or not at all
-            except OSError:
-                if not target.is_dir():  # else another process was faster
-                    raise
-    except (OSError, EOFError, zlib.error) as error:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        axes = content[3]
+        if content[:3] != b"\0\0\x08":
+            raise ValueError(f"begins with {content[:3]!r}")
+        shape = np.frombuffer(content, ">i4", axes, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
         raise DataError(
-            f"cannot unpack MNIST from {files[0].parent} to {cache} ({error}): get the files again "
-            "if one is broken, or set NEUROCONV_CACHE to a folder that can be written"
+            f"{path}: a broken MNIST file ({error}); delete it and get it again"
         ) from error
-    return target

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.training.distributed import Ranks
@@ -43,60 +41,50 @@ class SharedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        half = input.dtype in (torch.bfloat16, torch.float16)
-        ones = torch.ones(self.num_features, dtype=torch.float32 if half else input.dtype)
-        weight, bias = (ones, 0 * ones) if self.weight is None else (self.weight, self.bias)
-        output, mean, var, count = _Normalise.apply(input, weight, bias, self.eps)
-        if self.running_mean is not None and self.running_var is not None:
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            share = self.momentum
-            if share is None:
-                share = 1 / float(self.num_batches_tracked)
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-                unbiased = var * (count / (count - 1))
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
-        return output
+        x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        per_channel = (-1, *[1] * (x.dim() - 2))
+        # Sums, and their gradients, are those of all processes. In float64: the mean and the
+        # variance then have no rounding of their own, however the batch is split.
+        count = _sum(x.new_tensor(x.numel() // x.shape[1], dtype=torch.float64))
+        mean = _sum(x.sum(axes, dtype=torch.float64)) / count
+        centred = x - mean.to(x.dtype).view(per_channel)
+        var = _sum(centred.square().sum(axes, dtype=torch.float64)) / count
+        scale = (var + self.eps).rsqrt().to(x.dtype)
+        output = centred * (scale if self.weight is None else scale * self.weight).view(per_channel)
+        if self.bias is not None:
+            output = output + self.bias.view(per_channel)
+        self._track(mean.detach(), (var * count / (count - 1)).detach())
+        return output.to(input.dtype)
+
+    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        """Moves the running statistics towards those of a batch."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), share)
 
 
-class _Normalise(torch.autograd.Function):
-    """(x, weight, bias, eps) -> (normalised x, mean (C,), biased variance (C,), values of each)."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x, weight, bias, eps = inputs
-        mean, var = torch.batch_norm_update_stats(x.to(weight.dtype), None, None, 0.0)
-        local = torch.stack([mean, var, torch.full_like(mean, x.numel() // x.shape[1])])
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local)
-        # In float64, and in the order of the ranks: everywhere the same to the bit.
-        means, variances, counts = torch.stack(parts, 1).double()
-        count = counts.sum(0)
-        mean = (counts * means).sum(0) / count
-        var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
-        total, mean, var = count[0], mean.to(local.dtype), var.to(local.dtype)
-        ctx.save_for_backward(x, weight, mean, var, total)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, var, total)
-        return F.batch_norm(x, mean, var, weight, bias, eps=eps), mean, var, total
+class _SumOfProcesses(torch.autograd.Function):
+    """A tensor's sum over all processes; its gradient is the sum of theirs."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var, total = ctx.saved_tensors
-        # First with the statistics as constants, then their own dependence on x, which all
-        # processes share.
-        direct, weight_grad, bias_grad = torch.ops.aten.native_batch_norm_backward(
-            gradients[0].contiguous(), x, weight, mean, var, None, None, False, ctx.eps,
-            [True, True, True],
-        )  # fmt: skip
-        sums = torch.stack([weight_grad, bias_grad])
-        dist.all_reduce(sums)
-        scale = weight * (var + ctx.eps).rsqrt()
-        slope, offset = sums.to(mean.dtype) * scale / total.to(mean.dtype)
-        through_statistics = F.batch_norm(x, mean, var, slope, offset, eps=ctx.eps)
-        return direct - through_statistics, weight_grad, bias_grad, None
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _sum(grad)
+
+
+def _sum(local: Tensor) -> Tensor:
+    total: Tensor = _SumOfProcesses.apply(local)
+    return total
 
 
 @contextmanager
