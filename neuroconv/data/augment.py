@@ -2,10 +2,10 @@
 
 Shape legend: B batch, C channels, H height, W width.
 
-Every draw comes from a generator seeded with the sample's own seed. "flip" and "crop_flip" draw
-what torchvision's transforms of these names would draw, from a generator of their own, and then
-move the whole batch at once on whatever device it lies. "resized_crop_flip" is torchvision's, image
-by image on the CPU, since each image has another part cut out and scaled.
+Every draw comes from a generator seeded with the sample's own seed. "flip" and "crop_flip" draw as
+torchvision's transforms of these names, and then move the whole batch at once on its device.
+"resized_crop_flip" is torchvision's, image by image on the CPU, since each image has another part
+cut out and scaled.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ AUGMENTS = ("none", "flip", "crop_flip", "resized_crop_flip")
 
 
 class Fit(nn.Module):
-    """Scale an image so that it just covers (H, W), and cut the centre out."""
+    """Scales an image so that it just covers (H, W), and cuts the centre out."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Fit(nn.Module):
 def resized_crop_flip(
     images: Sequence[Tensor], seeds_B: NDArray[np.uint64], size: tuple[int, int]
 ) -> Tensor:
-    """From images (C, h, w) of any size: a random part of each, scaled to (B, C, H, W), flipped."""
+    """Cuts a random part out of each image (C, h, w), scales to (B, C, H, W), and flips half."""
     from torchvision.transforms import v2  # slow to import
 
     transform = nn.Sequential(
@@ -59,29 +59,29 @@ def resized_crop_flip(
 
 
 def flip(images_BCHW: Tensor, seeds_B: NDArray[np.uint64]) -> Tensor:
-    """Each image or its mirror image."""
+    """Mirrors each image with probability one half."""
     _, flipped = _draws(seeds_B, (0, 0))
     mirrored = torch.from_numpy(flipped).to(images_BCHW.device)[:, None, None, None]
     return torch.where(mirrored, images_BCHW.flip(-1), images_BCHW)
 
 
 def crop_flip(images_BCHW: Tensor, seeds_B: NDArray[np.uint64]) -> Tensor:
-    """Reflect the border outwards by an eighth of each side, cut out H x W anywhere, and flip."""
+    """Reflects the border outwards by an eighth of each side, cuts out H x W, and flips half."""
     B, _, H, W = images_BCHW.shape
     border = H // 8, W // 8
     corners, flipped = _draws(seeds_B, border)
     columns = np.where(flipped[:, None], np.arange(W)[::-1], np.arange(W))
     rows = _reflected(corners[:, :1] + np.arange(H) - border[0], H)
     columns = _reflected(corners[:, 1:] + columns - border[1], W)
-    places = np.arange(B)[:, None, None], rows[:, :, None], columns[:, None, :]
-    image, row, column = (torch.from_numpy(place).to(images_BCHW.device) for place in places)
+    indices = np.arange(B)[:, None, None], rows[:, :, None], columns[:, None, :]
+    image, row, column = (torch.from_numpy(index).to(images_BCHW.device) for index in indices)
     return images_BCHW[image, :, row, column].permute(0, 3, 1, 2).contiguous()
 
 
 def _draws(
     seeds_B: NDArray[np.uint64], border: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The crop's corner (B, 2) in the image with its border, and whether to flip (B,).
+    """Draws the crop's corner (B, 2) in the image with its border, and whether to flip (B,).
 
     The order of draws is that of v2.RandomCrop, which draws nothing where there is no border,
     followed by v2.RandomHorizontalFlip.
@@ -89,16 +89,16 @@ def _draws(
     generator = torch.Generator()
     corners = np.zeros((len(seeds_B), 2), dtype=np.int64)
     flipped = np.zeros(len(seeds_B), dtype=np.bool_)
-    for place, seed in enumerate(seeds_B.tolist()):
+    for number, seed in enumerate(seeds_B.tolist()):
         generator.manual_seed(seed)
-        for axis, room in enumerate(border):
-            if room:
-                drawn = torch.randint(0, 2 * room + 1, size=(), generator=generator)
-                corners[place, axis] = drawn.item()
-        flipped[place] = torch.rand(1, generator=generator).item() < 0.5
+        for axis, width in enumerate(border):
+            if width:
+                corner = torch.randint(0, 2 * width + 1, size=(), generator=generator)
+                corners[number, axis] = corner.item()
+        flipped[number] = torch.rand(1, generator=generator).item() < 0.5
     return corners, flipped
 
 
-def _reflected(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """Places up to a side beyond either edge, back inside; the edge itself is not repeated."""
-    return (side - 1) - np.abs((side - 1) - np.abs(places))
+def _reflected(indices: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Reflects indices up to a side beyond either edge; the edge itself is not repeated."""
+    return (side - 1) - np.abs((side - 1) - np.abs(indices))

@@ -1,8 +1,8 @@
-"""Stills decoded and fitted once, and held in memory.
+"""Stills decoded and fitted once, and kept in memory.
 
-An image is decoded when it is first asked for, and held for all processes: data-loader workers
-that are forked write into the same memory as the process that started them. A pickled cache, which
-is what workers get that are not forked, is the stills without it: these decode each time anew.
+An image is decoded when it is first read, and kept for all processes: data-loader workers that
+are forked write into the same memory as the process that started them. A cache that is pickled, as
+for workers that are not forked, is its stills alone, which are decoded at each access.
 
 Shape legend: N images, C channels, H height, W width.
 """
@@ -21,8 +21,8 @@ from neuroconv.data.augment import Fit
 from neuroconv.data.memory import free_memory, shared_tensor
 from neuroconv.data.stills import ImageFiles, ImageTensors, Stills
 
-SHARE = 4  # "auto" holds what fits in a quarter of the free memory
-_HEADERS = 64  # so many files tell the mean size of a decoded image
+SHARE = 4  # "auto" fills at most a quarter of the free memory
+_HEADERS = 64  # files whose headers give the mean size of a decoded image
 
 
 class FittedStills(Dataset[tuple[Tensor, int]]):
@@ -39,7 +39,7 @@ class FittedStills(Dataset[tuple[Tensor, int]]):
         self._fit = Fit(size)
         first = stills[0][0]
         self._images = shared_tensor((len(stills), first.shape[0], *size), first.dtype)
-        self._held = shared_tensor((len(stills),), torch.bool)
+        self._cached = shared_tensor((len(stills),), torch.bool)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -49,16 +49,16 @@ class FittedStills(Dataset[tuple[Tensor, int]]):
         return images[0], int(labels[0])
 
     def gather(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and labels (B,)."""
+        """Returns images (B, C, H, W) and labels (B,)."""
         rows = torch.tensor(indices)
-        for index in rows[~self._held[rows]].tolist():
+        for index in rows[~self._cached[rows]].tolist():
             self._images[index] = self._fit(self.stills[index][0])
-            self._held[index] = True  # last, for another process may be reading
+            self._cached[index] = True  # last, for another process may be reading
         return self._images[rows], torch.from_numpy(self.targets)[rows]
 
     def whole(self, at_once: int) -> Tensor | None:
-        """All images (N, C, H, W) once all are held; up to `at_once` missing ones are decoded."""
-        missing = (~self._held).nonzero().flatten().tolist()
+        """Returns all images (N, C, H, W), None if more than `at_once` are not decoded yet."""
+        missing = (~self._cached).nonzero().flatten().tolist()
         if len(missing) > at_once:
             return None
         if missing:
@@ -66,34 +66,30 @@ class FittedStills(Dataset[tuple[Tensor, int]]):
         return self._images
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _itself, (self.stills,)
+        return _identity, (self.stills,)
 
 
 class DecodedFiles(Dataset[tuple[Tensor, int]]):
-    """Image files decoded once and held in their own sizes: (uint8 (3, h, w), int label).
+    """Image files decoded once and kept in their own sizes: (uint8 (3, h, w), int label).
 
-    For augmentation that begins with the whole image. What comes after `room` is full is decoded
-    each time.
-
-    Args:
-        files: the image files.
-        room: bytes.
+    For augmentation that begins with the whole image. Images beyond `capacity`, in bytes, are
+    decoded at each access.
     """
 
-    def __init__(self, files: ImageFiles, room: int) -> None:
+    def __init__(self, files: ImageFiles, capacity: int) -> None:
         self.stills = files
         self.targets = files.targets
-        self._bytes = shared_tensor((room,), torch.uint8)
+        self._bytes = shared_tensor((capacity,), torch.uint8)
         self._used = shared_tensor((1,), torch.int64)
-        # Of each image where it begins, its height and width; a height of 0: not held.
-        self._places = shared_tensor((len(files), 3), torch.int64)
+        # Offset, height and width of each image; height 0: not decoded yet.
+        self._spans = shared_tensor((len(files), 3), torch.int64)
         self._lock = multiprocessing.Lock()
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        start, height, width = self._places[index].tolist()
+        start, height, width = self._spans[index].tolist()
         if not height:
             return self._decode(index), int(self.targets[index])
         image = self._bytes[start : start + 3 * height * width].view(3, height, width)
@@ -107,47 +103,45 @@ class DecodedFiles(Dataset[tuple[Tensor, int]]):
                 return image
             self._used += image.numel()
         self._bytes[start : start + image.numel()] = image.flatten()
-        self._places[index, 0], self._places[index, 2] = start, image.shape[2]
-        self._places[index, 1] = image.shape[1]  # last, for another process may be reading
+        self._spans[index, 0], self._spans[index, 2] = start, image.shape[2]
+        self._spans[index, 1] = image.shape[1]  # last, for another process may be reading
         return image
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _itself, (self.stills,)
+        return _identity, (self.stills,)
 
 
-def held(
+def with_cache(
     parts: Sequence[Stills],
     size: tuple[int, int] | None,
     cache: bool | str,
-    from_whole: Sequence[bool],
+    full_size: Sequence[bool],
 ) -> list[Stills | FittedStills | DecodedFiles]:
-    """Parts of a data set, with a cache where `load_data` says so of `cache`.
+    """Gives the parts of a data set a cache where `load_data`'s argument `cache` says so.
 
     Args:
-        parts: the first ones are held first.
+        parts: in the order in which they may fill the memory.
         size: (H, W) to which images are fitted; None leaves tensors as they are.
         cache: "auto", True or False.
-        from_whole: of each part, whether augmentation begins with the image in its full size.
+        full_size: whether a part's augmentation begins with the image in its full size.
     """
-    room = free_memory() // SHARE if cache == "auto" else math.inf
+    free = free_memory() // SHARE if cache == "auto" else math.inf
     result: list[Stills | FittedStills | DecodedFiles] = []
-    for part, whole in zip(parts, from_whole, strict=True):
-        held_already = isinstance(part, ImageTensors) and (
-            whole or size is None or part.images.shape[-2:] == size
-        )
-        if cache is False or size is None or held_already:
+    for part, full in zip(parts, full_size, strict=True):
+        in_memory = isinstance(part, ImageTensors) and (full or part.images.shape[-2:] == size)
+        if cache is False or size is None or in_memory:
             result.append(part)
             continue
-        if whole and isinstance(part, ImageFiles):
+        if full and isinstance(part, ImageFiles):
             needed = _decoded_bytes(part, len(part) if cache is True else _HEADERS)
         else:
             image = part[0][0]
             needed = len(part) * len(image) * math.prod(size) * image.element_size()
-        if needed > room:  # the rest may still be smaller
+        if needed > free:  # a later part may be smaller
             result.append(part)
             continue
-        room -= needed
-        if whole and isinstance(part, ImageFiles):
+        free -= needed
+        if full and isinstance(part, ImageFiles):
             result.append(DecodedFiles(part, needed))
         else:
             result.append(FittedStills(part, size))
@@ -155,16 +149,16 @@ def held(
 
 
 def _decoded_bytes(files: ImageFiles, headers: int) -> int:
-    """What the files will take in memory, from the headers of so many, evenly chosen."""
+    """Estimates the size of all decoded files from evenly chosen headers."""
     sizes = []
     for index in np.unique(np.linspace(0, len(files) - 1, headers).round().astype(int)):
         try:
             with Image.open(files.paths[index]) as file:
                 sizes.append(3 * file.width * file.height)
-        except (OSError, SyntaxError, ValueError):  # a broken file is an error once it is asked for
+        except (OSError, SyntaxError, ValueError):  # a broken file is an error when it is read
             continue
     return math.ceil(sum(sizes) / max(len(sizes), 1) * len(files)) or 1
 
 
-def _itself(stills: Stills) -> Stills:
+def _identity(stills: Stills) -> Stills:
     return stills

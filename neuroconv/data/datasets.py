@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from neuroconv.data.augment import AUGMENTS
-from neuroconv.data.cache import held
+from neuroconv.data.cache import with_cache
 from neuroconv.data.downloads import cifar10, imagenette, mnist
 from neuroconv.data.encoding import ENCODINGS
 from neuroconv.data.errors import check_choice
@@ -55,7 +55,7 @@ def load_data(
     cache: bool | str = "auto",
     seed: int = 0,
 ) -> DataSplits:
-    """Load a data set and turn its images into frames.
+    """Loads a data set and turns its images into frames.
 
     The splits are stratified by class and always the same: a model is selected on `val`, which is
     held out of the training data, and meets `test` once.
@@ -82,14 +82,13 @@ def load_data(
         encoding, time_steps: see `encode`.
         augment: of training images: "none", "flip", "crop_flip" or "resized_crop_flip", see
             `Frames`.
-        train_limit: keep so many training images, stratified, always the same ones.
-        cache: whether image files are decoded and fitted to `image_size` once, and held in memory
-            as bytes; images held as tensors of another size are fitted once. Images are decoded
-            when they are first asked for; processes forked later share them. The frames are the
-            same either way. "auto" holds training, validation and test images, in this order, as
-            far as they fit into a quarter of the memory that is free now. "resized_crop_flip"
-            needs the whole training images, so they are held in their own sizes, of which "auto"
-            takes the mean of 64 files.
+        train_limit: number of training images to keep, stratified, always the same ones.
+        cache: whether images are decoded and fitted to `image_size` once, when they are first
+            read, and kept in memory as bytes; processes forked later share them. The frames are
+            the same either way. "auto" keeps training, validation and test images, in this order,
+            as far as they fit into a quarter of the free memory. "resized_crop_flip" needs the
+            whole training images: they are kept in their own sizes, which "auto" estimates from
+            64 files.
         seed: of frames and augmentation. Splits do not depend on it.
 
     Raises:
@@ -108,27 +107,16 @@ def load_data(
     if image_size is None and isinstance(stills.train, ImageFiles):
         image_size = 64
     size = None if image_size is None else _sides(image_size)
-    train_stills, val_stills, test_stills = held(
-        [
-            stills.train if train_limit is None else _limited(stills, train_limit),
-            stills.val,
-            stills.test,
-        ],
-        size,
-        cache,
-        [augment == "resized_crop_flip", False, False],
-    )
-    train = Frames(
-        train_stills,
-        encoding,
-        time_steps,
-        image_size=size,
-        training=True,
-        augment=augment,
-        seed=seed,
-    )
-    val = Frames(val_stills, encoding, time_steps, image_size=size, seed=seed)
-    test = Frames(test_stills, encoding, time_steps, image_size=size, seed=seed)
+    train_stills = stills.train if train_limit is None else _limited(stills, train_limit)
+    full_size = [augment == "resized_crop_flip", False, False]
+    parts = with_cache([train_stills, stills.val, stills.test], size, cache, full_size)
+    train, val, test = (
+        Frames(
+            part, encoding, time_steps, image_size=size, seed=seed, training=training,
+            augment=augment if training else "none",
+        )
+        for part, training in zip(parts, (True, False, False), strict=True)
+    )  # fmt: skip
     steps = 1 if encoding == "none" else time_steps
     return DataSplits(name, train, val, test, train.image_shape, stills.class_names, steps)
 
@@ -136,13 +124,9 @@ def load_data(
 def _stills(name: str, root: Path, classes: Sequence[str] | None) -> StillSplits:
     if name == "digits":
         return _digits()
-    if name == "mnist":
-        return mnist(root)
-    if name == "cifar10":
-        return cifar10(root)
-    if name == "imagenette":
-        return imagenette(root)
-    return read_folder(root, classes)
+    if name == "folder":
+        return read_folder(root, classes)
+    return {"mnist": mnist, "cifar10": cifar10, "imagenette": imagenette}[name](root)
 
 
 def _digits() -> StillSplits:

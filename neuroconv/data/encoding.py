@@ -1,4 +1,4 @@
-"""From an image to frames, and the random numbers for it.
+"""Encoding of an image into frames, and the random numbers for it.
 
 Shape legend: B batch, C channels, T time steps, H height, W width.
 
@@ -32,7 +32,7 @@ def encode(
     sample_seeds: Sequence[int] | NDArray[np.uint64],
     path_seed: int = 0,
 ) -> Tensor:
-    """Turn still images into frames.
+    """Turns still images into frames.
 
     - `repeat`: every frame is the image.
     - `poisson`: rate-coded. A pixel of intensity p is 1 with probability p and else 0,
@@ -82,7 +82,7 @@ def to_frames(
     seeds_B: NDArray[np.uint64],
     path_seed: int,
 ) -> Tensor:
-    """`encode` without its checks: the one of intensities would make the host wait for a device."""
+    """Encodes without checks: that of intensities would make the host wait for a device."""
     if encoding == "none":
         return images_BCHW
     if encoding == "poisson":
@@ -93,30 +93,28 @@ def to_frames(
 
 
 def saccade_step(height: int, width: int) -> int:
-    """Pixels of one eye movement: 1 for a shorter side up to 16, 2 up to 64, beyond side // 32."""
+    """Returns the pixels of one eye movement, for a shorter side of up to 16, 64, or more."""
     side = min(height, width)
     return 1 if side <= 16 else 2 if side <= 64 else side // 32
 
 
 def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]:
-    """Where each frame lies, (down, right) in pixels from the image.
+    """Returns the displacement of each frame from the image, (down, right) in pixels.
 
     The first frame rests; the next ones visit the points of a grid of that step around it, the
     nearest ring of four first, then the next, each ring in an order drawn from the seed.
     """
-    reach = math.isqrt(time_steps) + 1
+    radius = math.isqrt(time_steps) + 1
     rings: dict[int, list[tuple[int, int]]] = {}
-    for down, right in itertools.product(range(-reach, reach + 1), repeat=2):
+    for down, right in itertools.product(range(-radius, radius + 1), repeat=2):
         rings.setdefault(down * down + right * right, []).append((down * step, right * step))
     rng = np.random.default_rng(seed)
-    path = [
-        ring[place] for _, ring in sorted(rings.items()) for place in rng.permutation(len(ring))
-    ]
+    path = [ring[i] for _, ring in sorted(rings.items()) for i in rng.permutation(len(ring))]
     return path[:time_steps]
 
 
 def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.uint64]:
-    """One 64-bit seed per index, a function of (seed, epoch, index) and nothing else."""
+    """Returns one 64-bit seed per index, a function of (seed, epoch, index) and nothing else."""
     seeds = np.zeros(len(indices), dtype=np.uint64)
     for word in (seed, epoch, indices):
         seeds = _mix((seeds ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
@@ -124,7 +122,7 @@ def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.ui
 
 
 def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str = "cpu") -> Tensor:
-    """`count` numbers for each seed, float32 (B, count), uniform on the 2^24 steps of [0, 1).
+    """Draws `count` numbers for each seed, float32 (B, count), uniform on the 2^24 steps of [0, 1).
 
     SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): the k-th output is a hash
     of seed + k x constant, so that all of them are computed at once, on the device: only the seeds
@@ -153,7 +151,7 @@ def _shifted(bits: Tensor, places: int) -> Tensor:
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's one-to-one scrambling of 64 bits; works in place on its (fresh) argument."""
+    """Applies SplitMix64's one-to-one scrambling of 64 bits, in place."""
     bits ^= bits >> np.uint64(30)
     bits *= _FIRST
     bits ^= bits >> np.uint64(27)
@@ -184,5 +182,5 @@ def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:
 
 @functools.lru_cache
 def _path(time_steps: int, step: int, seed: int) -> tuple[tuple[int, int], ...]:
-    """The path once and not for every batch."""
+    """Caches the path, which every batch needs."""
     return tuple(saccade_path(time_steps, step, seed))

@@ -1,4 +1,4 @@
-"""What goes wrong when data is asked for: an unknown name, or data that cannot be used."""
+"""Errors of data: an unknown name, or data that cannot be used."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ class DataError(ValueError):
 
 
 def check_choice(kind: str, value: str, choices: Sequence[str]) -> None:
-    """Raise a ValueError which lists the nearest names and all of them if `value` is not one."""
+    """Raises a ValueError with the nearest names and all of them if `value` is not one of them."""
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""

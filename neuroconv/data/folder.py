@@ -10,21 +10,21 @@ from neuroconv.data.stills import ImageFiles, StillSplits, hold_out
 
 
 def read_folder(root: Path, classes: Sequence[str] | None = None) -> StillSplits:
-    """List an image folder, see `load_data`; `classes` picks class folders and orders the labels.
+    """Lists an image folder, see `load_data`; `classes` picks class folders and orders the labels.
 
     Raises:
         DataError: a missing folder, a class without images, folders that disagree.
         ValueError: an unknown or repeated class.
     """
     parts = ["train", "val"] + (["test"] if (root / "test").is_dir() else [])
-    found = {part: _class_folders(root, part) for part in parts}
-    names = found["train"] if classes is None else list(classes)
+    available = {part: _class_folders(root, part) for part in parts}
+    names = available["train"] if classes is None else list(classes)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"classes={names}, expected one or more names, each once")
     for name in names:
-        check_choice(f"class of {root / 'train'}", name, found["train"])
+        check_choice(f"class of {root / 'train'}", name, available["train"])
     for part in parts:
-        extra = sorted(set(found[part]) - set(names))
+        extra = sorted(set(available[part]) - set(names))
         if classes is None and extra:
             raise DataError(
                 f"{root / part} has the classes {extra}, which {root / 'train'} has not: make the "

@@ -19,9 +19,9 @@ from neuroconv.data.stills import ImageFiles, ImageTensors
 
 
 class Frames(Dataset[tuple[Tensor, int]]):
-    """Wraps any map-style data set of (image, label) and gives (frames, label).
+    """A map-style data set of (image, label) as one of (frames, label).
 
-    `batch` makes many items at once, of which the second half, `encode`, runs on a device.
+    `batch` makes many items at once; its second half, `encode`, runs on a device.
 
     The image is a tensor (C, h, w), uint8 (divided by 255) or float in [0, 1]. It is augmented (in
     training), brought to `image_size`, and encoded as `neuroconv.data.encode` describes. All
@@ -96,7 +96,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return targets
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw fresh frames and augmentations from now on; without effect outside of training."""
+        """Selects the epoch's frames and augmentations; without effect outside of training."""
         if self.training:
             self._epoch.fill_(epoch)
 
@@ -107,14 +107,14 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """Several items, as torch's DataLoader asks for them; `batch` is faster."""
+        """Returns several items, as torch's DataLoader wants them; `batch` is faster."""
         frames, labels = self.batch(indices)
         return list(zip(frames.unbind(), labels.tolist(), strict=True))
 
     def batch(
         self, indices: Sequence[int], device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
-        """The items of these indices as one frame tensor and one label tensor.
+        """Returns the items of these indices as one frame tensor and one label tensor.
 
         Returns:
             float32 frames (B, C, T, H, W), with encoding "none" (B, C, H, W), on the device; int64
@@ -130,30 +130,27 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return self.encode(resident[rows.to(resident.device)], indices), labels
 
     def images(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch's first half, on the CPU: images (B, C, H, W) as the data set gives them, fitted,
-        and int64 labels (B,). Of the augmentations only "resized_crop_flip" has been applied.
+        """Reads a batch on the CPU: fitted images (B, C, H, W) and int64 labels (B,).
+
+        Of the augmentations only "resized_crop_flip" has been applied.
         """
         indices = self._checked(indices)
         if isinstance(self.dataset, ImageTensors | FittedStills):
             images, labels = self.dataset.gather(indices)
             if self.augment != "resized_crop_flip" and images.shape[-2:] == self._fit.size:
                 return images, labels
-            several: Sequence[Tensor] = images.unbind()
+            unfitted: Sequence[Tensor] = images.unbind()
         else:
             fetch = getattr(self.dataset, "__getitems__", None)
             items = fetch(indices) if fetch else [self.dataset[i] for i in indices]
-            several, numbers = zip(*items, strict=True)
+            unfitted, numbers = zip(*items, strict=True)
             labels = torch.tensor([int(number) for number in numbers])
         if self.augment == "resized_crop_flip":
-            return resized_crop_flip(several, self._seeds(indices), self._fit.size), labels
-        return torch.stack([self._fit(image) for image in several]), labels
+            return resized_crop_flip(unfitted, self._seeds(indices), self._fit.size), labels
+        return torch.stack([self._fit(image) for image in unfitted]), labels
 
     def encode(self, images_BCHW: Tensor, indices: Sequence[int]) -> Tensor:
-        """A batch's second half, on the images' device: flip and crop, scale to 0..1, encode.
-
-        Args:
-            images_BCHW: what `images` gives for these indices.
-        """
+        """Flips and crops the result of `images` on its device, scales to 0..1, and encodes."""
         if self.encoding == "poisson" or self.augment in ("flip", "crop_flip"):
             seeds = self._seeds(self._checked(indices))
         else:  # nothing is drawn
@@ -169,22 +166,21 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return to_frames(scaled, self.encoding, self.time_steps, seeds, self.seed)
 
     def resident(self, device: torch.device | str = "cpu", at_once: int = 0) -> Tensor | None:
-        """All images (N, C, H, W) as they lie on the device, or None.
+        """Returns all images (N, C, H, W) on the device, None if they cannot stay there.
 
-        They lie there if they are held in memory at their final size, fit into a quarter of the
-        device's free memory, and need no "resized_crop_flip". They are copied once.
+        They stay there, copied once, if they are in memory at their final size, fit into a quarter
+        of the device's free memory, and need no "resized_crop_flip".
 
         Args:
-            at_once: decode up to so many images that a cache does not hold yet.
+            at_once: number of images that may still have to be decoded.
         """
         device = torch.device(device)
         if self.augment == "resized_crop_flip":
             return None
         if not isinstance(self.dataset, ImageTensors | FittedStills):
             return None
-        known = self._resident.get(device)
-        if known is not None:
-            return known
+        if device in self._resident:
+            return self._resident[device]
         whole = self.dataset.whole(at_once)
         if whole is None or whole.shape[-2:] != self._fit.size:
             return None
@@ -198,8 +194,8 @@ class Frames(Dataset[tuple[Tensor, int]]):
     @property
     def threadsafe(self) -> bool:
         """Whether `images` may run in another thread: it draws from no generator of the process."""
-        own = isinstance(self.dataset, ImageTensors | FittedStills | DecodedFiles | ImageFiles)
-        return own and self.augment != "resized_crop_flip"
+        safe = isinstance(self.dataset, ImageTensors | FittedStills | DecodedFiles | ImageFiles)
+        return safe and self.augment != "resized_crop_flip"
 
     def _checked(self, indices: Sequence[int]) -> list[int]:
         rows = range(len(self))

@@ -1,4 +1,4 @@
-"""Memory that processes share, and how much of it is free."""
+"""Memory that processes share, and the amount that is free."""
 
 import mmap
 import os
@@ -22,7 +22,7 @@ _CGROUPS = (
 
 
 def shared_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros in anonymous memory which processes forked later read and write too.
+    """Returns zeros in anonymous memory which processes forked later read and write too.
 
     Pages take up memory once they are written. Unlike torch's shared tensors it needs no room in
     /dev/shm, of which containers have little.
@@ -41,7 +41,7 @@ def shared_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be had without swapping: of the machine and, in a container, of its limit.
+    """Returns the bytes available without swapping, within the limit of a container.
 
     Args:
         root: the folder with proc and sys in it.
@@ -55,9 +55,9 @@ def free_memory(root: Path = Path("/")) -> int:
         folder = root / group
         try:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            # Files that were read count as used, but make way.
-            held = int((folder / used).read_text()) - int(stat.get(idle, 0))
-            free = min(free, max(0, int((folder / limit).read_text()) - held))
+            # Files in the page cache count as used, but make way.
+            in_use = int((folder / used).read_text()) - int(stat.get(idle, 0))
+            free = min(free, max(0, int((folder / limit).read_text()) - in_use))
         except (OSError, ValueError):  # the other version of cgroups, or "max": no limit
             continue
     return free

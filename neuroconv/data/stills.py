@@ -1,4 +1,4 @@
-"""Still images with labels, in memory or on disk, and how a part of them is held out.
+"""Still images with labels, in memory or on disk, and the split of a held-out part.
 
 Both kinds give (image, label): uint8 or float (C, H, W), and int.
 """
@@ -18,7 +18,7 @@ from neuroconv.data.errors import DataError
 
 
 class ImageTensors(Dataset[tuple[Tensor, int]]):
-    """Images held in one tensor (N, C, H, W), labels in an integer array (N,)."""
+    """Images in one tensor (N, C, H, W), labels in an integer array (N,)."""
 
     def __init__(self, images: Tensor, targets: NDArray[np.int64]) -> None:
         self.images = images
@@ -35,12 +35,12 @@ class ImageTensors(Dataset[tuple[Tensor, int]]):
         return list(zip(self.images[indices].unbind(), self.targets[indices].tolist(), strict=True))
 
     def gather(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and labels (B,)."""
+        """Returns images (B, C, H, W) and labels (B,)."""
         rows = torch.tensor(indices)
         return self.images[rows], torch.from_numpy(self.targets)[rows]
 
     def whole(self, at_once: int) -> Tensor | None:
-        """All images (N, C, H, W)."""
+        """Returns all images (N, C, H, W)."""
         return self.images
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageTensors":
@@ -88,7 +88,7 @@ class StillSplits:
 
 
 def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:
-    """Split off `count` images, stratified by class: (the rest, those held out).
+    """Splits off `count` images, stratified by class: (the rest, those held out).
 
     The choice depends on the labels and the count only, never on a run's seed, so that all runs
     are selected and tested on the same images.
@@ -96,7 +96,7 @@ def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:
     from sklearn.model_selection import train_test_split  # slow to import
 
     try:
-        rest, held = train_test_split(
+        rest, held_out = train_test_split(
             np.arange(len(stills)), test_size=count, stratify=stills.targets, random_state=0
         )
     except ValueError as error:
@@ -105,5 +105,5 @@ def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:
             f"cannot hold out {count} of {len(stills)} images in {classes} classes with at least "
             f"one of each class on either side ({error}); more images are needed"
         ) from error
-    # Sorted back into the old order, which reads files in the order in which they lie.
-    return stills.subset(np.sort(rest)), stills.subset(np.sort(held))
+    # Sorted, so that files are read in the order in which they lie on the disk.
+    return stills.subset(np.sort(rest)), stills.subset(np.sort(held_out))

@@ -63,8 +63,7 @@ class ActivityMonitor:
         self._counts = {}
         for counts, *_ in gathered:
             for path, count in counts.items():
-                total = self._counts.get(path)
-                self._counts[path] = count if total is None else total + count
+                self._counts[path] = self._counts[path] + count if path in self._counts else count
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Returns, by path of the population, statistics over everything since the start:

@@ -120,16 +120,16 @@ def _parts(root: Path, cache: bool | str) -> tuple[Frames, Frames, Frames]:
 def test_whole_images_are_held_as_far_as_there_is_room(root: Path) -> None:
     files = ImageFiles(sorted(root.glob("train/*/*.jpg")), np.arange(30))
     sizes = [files[i][0].numel() for i in range(30)]
-    cached = DecodedFiles(files, room=sum(sizes[:3]) + 5)
+    cached = DecodedFiles(files, capacity=sum(sizes[:3]) + 5)
     for _ in range(2):
         for i in range(30):
             assert torch.equal(cached[i][0], files[i][0])
             assert cached[i][1] == i
-    assert (cached._places[:, 1] > 0).tolist() == [True] * 3 + [False] * 27
+    assert (cached._spans[:, 1] > 0).tolist() == [True] * 3 + [False] * 27
     exact = load_data("folder", root=root, augment="resized_crop_flip", cache=True).train
     exact.batch(range(len(exact)))
     assert isinstance(exact.dataset, DecodedFiles)
-    assert (exact.dataset._places[:, 1] > 0).all()
+    assert (exact.dataset._spans[:, 1] > 0).all()
     assert int(exact.dataset._used) == len(exact.dataset._bytes)
 
 

@@ -15,7 +15,6 @@ from neuroconv.layers import FiringRate
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Purkinje
 from neuroconv.training import evaluate_model, train
 from neuroconv.training.activity import ActivityMonitor, active_shares
-from neuroconv.training.checkpoint import load_checkpoint
 from neuroconv.training.curves import plot_curves
 from neuroconv.zoo import ClimbingFibres, create_model
 
@@ -146,12 +145,6 @@ def test_a_model_without_neurons_has_nothing_to_watch() -> None:
     assert active_shares(monitor.summary()) == ""
 
 
-def test_neurons_that_did_not_run_are_left_out() -> None:
-    with ActivityMonitor(build()) as monitor:
-        pass
-    assert monitor.summary() == {}
-
-
 def test_nothing_is_watched_outside_and_no_hook_is_left() -> None:
     model = build().eval()
     image = torch.rand(1, 1, 6, 6)
@@ -222,30 +215,6 @@ def test_every_epochs_record_holds_the_validations_activity(tmp_path: Path) -> N
     with ActivityMonitor(model) as monitor:
         evaluate_model(model, Images(10), batch_size=8, device="cpu", monitor=monitor)
     assert monitor.summary() == result.history[result.best_epoch - 1]["activity"]
-
-
-def test_without_neurons_a_record_has_no_activity(tmp_path: Path) -> None:
-    model = create_model("plain_cnn", image_shape=(1, 6, 6), num_classes=3, width=2)
-    train(model, Images(), Images(10), epochs=1, run_dir=tmp_path, **QUICK)
-    assert "activity" not in (tmp_path / "metrics.jsonl").read_text()
-
-
-def test_a_resumed_run_keeps_the_activity_of_its_first_epochs(tmp_path: Path) -> None:
-    def go(folder: str, data: Dataset[Any], resume: bool = False) -> Any:
-        return train(
-            build(), data, Images(10), epochs=3, run_dir=tmp_path / folder, resume=resume, **QUICK
-        )
-
-    whole = go("whole", Images())
-    with pytest.raises(RuntimeError, match="power cut"):
-        go("cut", Images(fail_at=2 * 16 + 3))  # in the third epoch, of two batches of eight each
-    saved = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["history"]
-    assert len(saved) == 2
-    continued = go("cut", Images(), resume=True)
-    wanted = [record["activity"] for record in whole.history]
-    assert [record["activity"] for record in continued.history] == wanted
-    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["activity"] for line in lines[:-1]] == wanted
 
 
 def test_hooks_are_gone_after_validation_fails() -> None:

@@ -47,8 +47,7 @@ def same_batches(first: Any, second: Any) -> bool:
     return all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(("cache", "workers"), [(True, 0), (True, 2), (False, 0)])
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_batches_are_the_dataloaders_and_so_is_the_generator_after_them(
     root: Path, augment: str, cache: bool, workers: int

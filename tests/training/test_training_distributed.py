@@ -60,8 +60,7 @@ def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 # --- training
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("accumulate", "optimizer"), [(1, "adamw"), (2, "sgd")])
 def test_two_processes_train_as_one(two: Processes, accumulate: int, optimizer: str) -> None:
     keywords = {"accumulate": accumulate, "optimizer": optimizer}
     one = work.train_digits(**keywords)
