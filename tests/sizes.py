@@ -4,9 +4,12 @@ Each measure is a number with a limit in `LIMITS`; test_sizes.py holds the one t
 """
 
 import ast
+import dataclasses
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = PROJECT / "neuroconv"
@@ -23,6 +26,8 @@ LIMITS = {
     "code lines of GranuleConv2d.stream": 25,
     "questions about how to run in layers/ and neurons/": 0,
     "package files that a granule cell's forward enters": 12,
+    "names of a filter from a config to the convolution": 1,
+    "functions that take a filter from a config to the convolution": 4,
 }
 # The definition of a neuron does not ask who looks on, or which kernel could run.
 QUESTIONS = {
@@ -183,9 +188,9 @@ def files_entered() -> set[str]:
 
     entered: set[str] = set()
 
-    def note(frame: object, event: str, argument: object) -> None:
+    def note(frame: FrameType, event: str, argument: object) -> None:
         if event == "call":
-            path = Path(frame.f_code.co_filename)  # type: ignore[attr-defined]
+            path = Path(frame.f_code.co_filename)
             if PACKAGE in path.parents:
                 entered.add(str(path.relative_to(PACKAGE)))
 
@@ -200,6 +205,56 @@ def files_entered() -> set[str]:
     return entered
 
 
+def filter_path() -> dict[str, set[str]]:
+    """The functions that hold a config's filter when the convolution is built, and its names there.
+
+    Wrappers that check any keywords are left out: they are functions within functions.
+
+    Raises:
+        LookupError: the filter does not arrive at the convolution.
+    """
+    import torch
+
+    from neuroconv.zoo import create_model
+
+    table = tomllib.loads("[purkinje.tree]\nsheet = [5, 7]\nfilter = [3, 7, 2]")
+    path: dict[str, set[str]] = {}
+
+    def note(frame: FrameType | None, event: str, argument: object) -> None:
+        assert frame is not None
+        code = frame.f_code
+        if event != "call" or path or code.co_qualname != "DendriticConv.__init__":
+            return
+        if not _names((3, 7, 2), "", frame.f_locals):
+            return  # of other cells
+        while frame is not None:
+            code = frame.f_code
+            if PACKAGE in Path(code.co_filename).parents and "<locals>" not in code.co_qualname:
+                path[code.co_qualname] = _names((3, 7, 2), "", frame.f_locals)
+            frame = frame.f_back
+
+    sys.setprofile(note)
+    try:
+        with torch.device("meta"):
+            create_model("cerebellum_small", image_shape=(1, 8, 8), time_steps=2, **table)
+    finally:
+        sys.setprofile(None)
+    if not path:
+        raise LookupError("no DendriticConv.__init__ was given the config's filter, [3, 7, 2]")
+    return {function: names for function, names in path.items() if names}
+
+
+def _names(value: tuple[int, ...], name: str, held: object) -> set[str]:
+    """The names under which a value stands within tables and dataclasses."""
+    if isinstance(held, list | tuple):
+        return {name} if tuple(held) == value else set()
+    if dataclasses.is_dataclass(held) and not isinstance(held, type):
+        held = vars(held)
+    if not isinstance(held, dict):
+        return set()
+    return set().union(*(_names(value, str(key), inner) for key, inner in held.items()))
+
+
 MEASURES: dict[str, Callable[[], int]] = {
     "lines of the package": lambda: sum(map(lines, modules())),
     "code lines of the package": lambda: sum(code_lines(p.read_text()) for p in modules()),
@@ -212,6 +267,10 @@ MEASURES: dict[str, Callable[[], int]] = {
     "code lines of GranuleConv2d.stream": lambda: method_lines("GranuleConv2d.stream"),
     "questions about how to run in layers/ and neurons/": lambda: len(asked_in_definitions()),
     "package files that a granule cell's forward enters": lambda: len(files_entered()),
+    "names of a filter from a config to the convolution": lambda: len(
+        set().union(*filter_path().values())
+    ),
+    "functions that take a filter from a config to the convolution": lambda: len(filter_path()),
 }
 
 
@@ -227,6 +286,7 @@ def main() -> None:
     print("longest:", *(f"{p.relative_to(PACKAGE)} {n}" for n, p in long[:5]), sep="\n    ")
     print("in cycles:", *sorted(in_cycles(import_graph())), sep="\n    ")
     print("questions:", *asked_in_definitions(), sep="\n    ")
+    print("filter:", *(f"{f}: {', '.join(n)}" for f, n in filter_path().items()), sep="\n    ")
     print("entered:", *sorted(files_entered()), sep="\n    ")
 
 

@@ -13,6 +13,8 @@ OPEN = {
     "files in cycles of imports",
     "questions about how to run in layers/ and neurons/",
     "package files that a granule cell's forward enters",
+    "names of a filter from a config to the convolution",
+    "functions that take a filter from a config to the convolution",
 }
 
 
@@ -25,7 +27,7 @@ OPEN = {
 )
 def test_a_measure_keeps_its_limit(name: str) -> None:
     measured = MEASURES[name]()
-    assert 0 <= measured <= LIMITS[name], f"{name}: {measured}; at most {LIMITS[name]}"
+    assert measured <= LIMITS[name], f"{name}: {measured}; at most {LIMITS[name]}"
 
 
 def test_every_measure_has_a_limit() -> None:
