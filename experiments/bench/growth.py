@@ -61,17 +61,17 @@ def _axis(bench: Bench, name: str, cell: Cell, axis: str, task: str) -> Row:
     }
     series = {"cell": name, "axis": axis, "task": task, "sizes": list(seconds),
               "seconds": list(seconds.values())}  # fmt: skip
-    figures, spoken = {}, axis.replace("_", " ")
+    figures, label_of_axis = {}, axis.replace("_", " ")
     if len(seconds) >= 3:
         exponent = fit_exponent(list(seconds), list(seconds.values()))
         series |= {
             "exponent": exponent.value, "exponent_standard_error": exponent.standard_error,
             "seconds_at_one": exponent.seconds_at_one,
         }  # fmt: skip
-        text = f"exponent in {spoken} (standard error {exponent.standard_error:.3f})"
+        text = f"exponent in {label_of_axis} (standard error {exponent.standard_error:.3f})"
         figures = {"time_exponent": figure(text, exponent.value, at_most=BARS[axis])}
     sizes = {**start._asdict(), axis: list(points), "branches": cell.branches, "taps": cell.taps}
-    name = f"{name}, growth with {spoken}, {words(task)}"
+    name = f"{name}, growth with {label_of_axis}, {words(task)}"
     return row(name, sizes, times, figures, series=series)
 
 

@@ -203,8 +203,8 @@ def learning(bench: Bench) -> Iterator[Row]:
     }
     quick = {"mnist_granule": ("--data.train_limit", "500", "--train.epochs", "1")}
     for name, changed in bench.pick(words, quick).items():
-        places = ("--data.root", str(bench.data), "--train.device", bench.device.type)
-        config = load_config(_CONFIGS / f"{name}.toml", [*changed, *places])
+        overrides = ("--data.root", str(bench.data), "--train.device", bench.device.type)
+        config = load_config(_CONFIGS / f"{name}.toml", [*changed, *overrides])
         for seed in config.train.seeds[: bench.pick(None, 1)]:
             with tempfile.TemporaryDirectory() as folder:
                 result = run(config, seed=seed, run_dir=Path(folder) / "run", progress=False)

@@ -114,10 +114,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def spoken(value: float | None) -> str:
+def shown(value: float | None) -> str:
     """Returns a number as a line of the run shows it."""
     if value is None:
-        return "not measured:"
+        return "no number:"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
@@ -128,7 +128,7 @@ def describe(item: Row) -> str:
         bars = [f"{sign} {value[key]:g}" for sign, key in (("≥", "at_least"), ("≤", "at_most"))
                 if key in value]  # fmt: skip
         verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[value.get("met")]
-        line = f"{spoken(value['value'])} {escape(value['text'])}"
+        line = f"{shown(value['value'])} {escape(value['text'])}"
         parts.append("  ".join(["", line, *bars, *[verdict] * bool(verdict)]))
     return "\n".join(parts)
 
@@ -141,7 +141,7 @@ def verdict(plain: dict[str, Any]) -> str:
     if plain["settings"]["quick"]:
         parts = [f"quick: no speed was judged; {parts[0]}"]
     name = "{comparison}: {figure}"
-    parts += [f"  missed: {name.format(**bar)} = {bar['value']:.3g}" for bar in missed]
+    parts += [f"  missed: {name.format(**bar)} = {shown(bar['value'])}" for bar in missed]
     parts += [f"  not measured: {name.format(**bar)}" for bar in plain["bars"] if "met" not in bar]
     busy = plain["settings"]["load_average_before"]
     if busy > 0.5:

@@ -45,19 +45,19 @@ def scaling(bench: Bench) -> Iterator[Row]:
         measure_step(processes, count, steps)
         for processes, count in ((1, images), (2, images), (1, images // 2))
     )
-    seconds = {"one": single["step_seconds"], "two": pair["step_seconds"]}
+    alone = single["step_seconds"]
     yield row(
         "data-parallel step, measured",
         {"one_process": single, "two_processes": pair},
         figures={"two_over_one_process_images_per_second_ratio": figure(
             "times the images per second of one process, measured with two",
-            seconds["one"] / seconds["two"],
+            alone / pair["step_seconds"],
         )},
         notes=["measured: gloo on this CPU, a thread a process, each with its own batch norms"],
     )  # fmt: skip
-    halved = max(0.5, half["step_seconds"] / seconds["one"])  # no better than in proportion
+    halved = max(0.5, half["step_seconds"] / alone)  # no better than in proportion
     for processes in bench.pick((2, 4, 8), (2,)):
-        compute = seconds["one"] * halved ** math.log2(processes)
+        compute = alone * halved ** math.log2(processes)
         exchange = exchange_seconds(processes, single["gradient_bytes"], _BANDWIDTH, _LATENCY_S)
         yield row(
             f"data-parallel step, {processes} processes, projected",
@@ -65,7 +65,7 @@ def scaling(bench: Bench) -> Iterator[Row]:
              "measured_exchange_seconds": pair["exchange_seconds"]},
             figures={"images_per_second_over_one_process_ratio": figure(
                 f"times the images per second of one process, projected for {processes}",
-                seconds["one"] / (compute + exchange),
+                alone / (compute + exchange),
             )},
             notes=["projected, not measured: compute as measured on this CPU at smaller batches, "
                    f"the ring's formula at an assumed {_BANDWIDTH:.0e} bytes/s and "

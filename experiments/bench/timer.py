@@ -180,5 +180,5 @@ def first_line(error: Exception) -> str:
 def write_json(path: Path, plain: Mapping[str, Any]) -> None:
     """Replaces the file in one step, so that a reader always finds it whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)

@@ -175,7 +175,8 @@ def small_model(name: str, quick: bool, **keywords: Any) -> nn.Module:
     if quick and name == "cerebellum_base":
         try:
             tree = {"sheet": [10, 60], "filter": [4, 60, 5]}
-            return create_model(name, granule_cells=60, purkinje={"tree": tree}, **keywords)
+            cells = {"granule": {"cells": 60}, "purkinje": {"cells": 1, "tree": tree}}
+            return create_model(name, **cells, **keywords)
         except TypeError:  # 0.4.0
             sizes = {"purkinje_cells": 1, "purkinje_sheet": (10, 60), "purkinje_filter": (4, 60)}
             return create_model(name, granule_cells=60, **sizes, **keywords)
