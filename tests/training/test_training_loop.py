@@ -352,6 +352,7 @@ def test_batches_larger_than_the_data_and_incomplete_ones() -> None:
     assert train(model, part(0, 129), part(10, 20), epochs=9, max_steps=3, **QUICK).steps == 3
 
 
+@pytest.mark.slow  # test_training_batches.py compares what two workers load
 def test_loading_processes_change_nothing() -> None:
     trained = []
     for workers in (0, 2):
