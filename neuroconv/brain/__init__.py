@@ -4,7 +4,7 @@ from neuroconv.brain.defaults import default_inputs
 from neuroconv.brain.estimate import Estimate, Sensitivity, Swing, estimate_brain
 from neuroconv.brain.inputs import Correlation, Input, Inputs
 from neuroconv.brain.machine.realtime import RealTime, measure_real_time
-from neuroconv.brain.quantity import Quantity, bare_numbers
+from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.readings import READINGS, Reading
 from neuroconv.brain.report import BrainReport
 from neuroconv.brain.setting import read_inputs
@@ -21,7 +21,6 @@ __all__ = [
     "RealTime",
     "Sensitivity",
     "Swing",
-    "bare_numbers",
     "default_inputs",
     "estimate_brain",
     "measure_real_time",

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import neuroconv
-from neuroconv.brain import bare_numbers
 from neuroconv.brain.evidence import facts as facts_module
 from neuroconv.brain.evidence.checks import Check, checks, checks_section
 from neuroconv.brain.evidence.facts import add_fact, facts, read_rows
@@ -31,7 +30,7 @@ from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.worksheet import Worksheet
 from neuroconv.neurons import PRESETS, preset
 from neuroconv.references import REFERENCES, Source
-from tests.brain.printing import printed
+from tests.brain.reporting import bare_numbers, printed
 
 
 def value(name: str) -> float:

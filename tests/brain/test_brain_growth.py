@@ -5,7 +5,6 @@ from datetime import date
 
 import pytest
 
-from neuroconv.brain import bare_numbers
 from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.growth.records import Record, decimal_year, essay_dates, hpcg_records
 from neuroconv.brain.growth.sections import (
@@ -21,7 +20,7 @@ from neuroconv.brain.growth.sections import (
 from neuroconv.brain.growth.trends import Crossing, crossings, record_growth, scores, trends
 from neuroconv.brain.quantity import Quantity
 from neuroconv.references import Source
-from tests.brain.printing import printed
+from tests.brain.reporting import bare_numbers, printed
 
 READINGS = {"published": 1.075e21, "one step, 30/s": 3.0e19, "linear collapse": 2.0e16}
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuroconv.brain import bare_numbers, read_inputs
+from neuroconv.brain import read_inputs
 from neuroconv.brain.growth.sections import share_claim
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.machine import machine_power as power
@@ -30,7 +30,7 @@ from neuroconv.brain.updates import Sizes, update_of
 from neuroconv.cli import main
 from neuroconv.flops import Peak, Timing, count_exact
 from neuroconv.references import Source
-from tests.brain.printing import printed
+from tests.brain.reporting import bare_numbers, printed
 
 SMALL = (
     "purkinje.synapses=60", "purkinje.dendrites=6", "purkinje.branches=3",

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from neuroconv.brain import Quantity, bare_numbers
+from neuroconv.brain import Quantity
 from neuroconv.brain.quantity import scientific
 from neuroconv.brain.section import Column, Notes, Section, number
 from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
-from tests.brain.printing import printed
+from tests.brain.reporting import bare_numbers, printed
 
 ESSAY = Source("dettmers2015", "'Putting it all together'", "about 100 million")
 CELLS = Quantity(name="purkinje.cells", value=10**8, unit="cells", source=ESSAY)

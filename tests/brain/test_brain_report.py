@@ -9,7 +9,6 @@ import pytest
 from neuroconv.brain import (
     READINGS,
     BrainReport,
-    bare_numbers,
     default_inputs,
     estimate_brain,
     read_inputs,
@@ -20,7 +19,8 @@ from neuroconv.brain.headline import headline
 from neuroconv.brain.quantity import plain, scientific
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.neurons import PRESETS
-from tests.brain.printing import printed as shown
+from tests.brain.reporting import bare_numbers
+from tests.brain.reporting import printed as shown
 
 
 @pytest.fixture(scope="module")

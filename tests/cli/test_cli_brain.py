@@ -8,7 +8,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from neuroconv.brain import READINGS, bare_numbers
+from neuroconv.brain import READINGS
+from tests.brain.reporting import bare_numbers
 from tests.commands import Call
 
 FEW = ("--samples", 64)

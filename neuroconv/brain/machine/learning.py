@@ -1,4 +1,4 @@
-"""What share of a machine's peak a network reaches while it learns."""
+"""The share of a machine's peak that a network reaches while it learns."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def learning_share(
     name: str = "",
     seconds: float = 5.0,
 ) -> Quantity:
-    """FLOP/s of a training step over the measured peak of the machine, both in float32.
+    """Returns the FLOP/s of a training step over the machine's measured peak, both in float32.
 
     A step is the forward and the backward pass, down to every parameter's gradient; the loss, the
     optimizer and the loading of data are left out. FLOPs by the exact counter; the peak by the
@@ -27,7 +27,7 @@ def learning_share(
 
     Args:
         model: any network.
-        inputs: a batch of what it is called with, the batch first.
+        inputs: a batch of its arguments, the batch first.
         device: "cpu" or "cuda".
         name: of the model, for the source; default its class.
         seconds: roughly how long to time steps.
@@ -68,6 +68,6 @@ def peak_again(peak: Peak) -> Peak:
 
 
 def describe(peak: Peak) -> str:
-    """The machine in a few words: its name, its threads, its arithmetic."""
+    """Returns the machine in a few words: its name, its threads, its arithmetic."""
     detail = peak.float32_arithmetic or f"{peak.threads} thread{'s' * (peak.threads != 1)}"
     return f"{peak.device}, {detail}, {peak.dtype}, PyTorch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""The power of the machine that measures: as it reports it itself, else an assumption."""
+"""The power of the machine that measures: as it reports it, else an assumption."""
 
 import math
 import subprocess
@@ -31,10 +31,10 @@ _LOAD_S = 1.0  # a GPU reports the mean over up to a second
 
 
 class PowerMeter:
-    """What a device draws while it computes.
+    """The power that a device draws while it computes.
 
-    A GPU reports its own board's power, or else its limit; a processor the energy of its packages,
-    where the system lets us read it (Linux, powercap). Neither has the rest of the machine in it.
+    A GPU reports its board's power, or else its limit; a processor the energy of its packages,
+    where the system lets us read it (Linux, powercap). Neither includes the rest of the machine.
     Where nothing can be read, the power is assumed: `CORE_POWER` for each thread.
 
     Args:
@@ -52,10 +52,10 @@ class PowerMeter:
         self.given = given
 
     def read(self, call: Callable[[], object]) -> Quantity:
-        """Watts, while the call runs again and again for a second where they are measured.
+        """Returns watts, while the call runs repeatedly for a second where they are measured.
 
         Raises:
-            ValueError: a GPU of which nothing can be read.
+            ValueError: a GPU that reports nothing.
         """
         if self.given is not None:
             return _power(self.given, Source("user", f"set for `{NAME}`"))
@@ -89,7 +89,7 @@ def _power(watts: float, source: Source) -> Quantity:
 
 
 def _keep_busy(call: Callable[[], object]) -> float:
-    """Runs the call for a second or longer; returns the seconds."""
+    """Runs the call repeatedly for a second or longer; returns the seconds."""
     begin = time.perf_counter()
     while time.perf_counter() - begin < _LOAD_S:
         call()
@@ -97,19 +97,19 @@ def _keep_busy(call: Callable[[], object]) -> float:
 
 
 def _packages() -> Iterator[Path]:
-    """The zones of whole processor packages: intel-rapl:0, which AMD's driver fills too."""
+    """Yields the zones of processor packages: intel-rapl:0, which AMD's driver fills too."""
     zones = sorted(POWERCAP.glob("intel-rapl:*")) if POWERCAP.is_dir() else []
     yield from (zone for zone in zones if zone.name.count(":") == 1)
 
 
 def _microjoules() -> list[tuple[int, int]] | None:
-    """Of each package, its counter and where that wraps around; None if nothing can be read."""
+    """Returns each package's counter and where it wraps around; None if nothing can be read."""
     try:
         files = ("energy_uj", "max_energy_range_uj")
-        found = [tuple(int((zone / name).read_text()) for name in files) for zone in _packages()]
+        zones = [tuple(int((zone / name).read_text()) for name in files) for zone in _packages()]
     except (OSError, ValueError):  # the counters are often the administrator's alone
         return None
-    return [(counter, wraps) for counter, wraps in found] or None
+    return [(counter, wraps) for counter, wraps in zones] or None
 
 
 def _risen(before: tuple[int, int], after: tuple[int, int]) -> int:

@@ -1,4 +1,4 @@
-"""What runs for a reading of the estimate, and how long an update of many cells takes."""
+"""The run behind a reading of the estimate, and the time of an update of many cells."""
 
 import os
 import time
@@ -19,7 +19,7 @@ from neuroconv.kernels.conv import Mode, choose_backend
 from neuroconv.neurons import CELL_CLASSES, Population
 from neuroconv.neurons.state import NeuronState
 
-AXONS = 1_000  # that a population listens to, by sparse wiring
+AXONS = 1_000  # inputs of a population, by sparse wiring
 _MOST = 1 << 18  # cells in one population: their wiring is drawn cell by cell
 FILLED = 0.7  # of a clock tick: near enough to full
 _GAIN = 1.25  # in throughput; less is not worth waiting longer than a tick for
@@ -31,14 +31,14 @@ Call = Callable[[], object]
 
 
 class Run(NamedTuple):
-    """What computes an update. Readings that differ only in what they count share one.
+    """The computation of an update. Readings that differ only in what they count share one.
 
     Attributes:
         cell: "granule", "purkinje" or "pyramidal".
         sizes: of its dendritic tree.
         algorithm: "direct" or "auto", the backend of a whole neuron's dendrites; "linear", dot
             products instead of a neuron.
-        padding: of the dendritic convolution; of no meaning to "linear".
+        padding: of the dendritic convolution; not used by "linear".
         resumed: one new step on a kept state, not all steps of a window.
     """
 
@@ -70,7 +70,7 @@ class Run(NamedTuple):
         return 1 if self.resumed else self.sizes.time_steps
 
     def population(self, neurons: int) -> Population:
-        """The neurons, with random weights and wiring, in evaluation."""
+        """Returns neurons with random weights and wiring, in evaluation."""
         return CELL_CLASSES[self.cell](
             AXONS,
             neurons,
@@ -82,9 +82,9 @@ class Run(NamedTuple):
         ).eval()
 
     def build(self, neurons: int, device: torch.device) -> Call:
-        """An update of so many neurons, one sample, as a call: each has weights of its own.
+        """Returns an update of a number of neurons, one sample, as a call without arguments.
 
-        A batch would be several brains at once that share their weights: there is one sample.
+        Each neuron has its weights. A batch would be several brains that share them.
         """
         seeded = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with seeded, torch.device(device):
@@ -103,7 +103,7 @@ class Run(NamedTuple):
             return partial(population.stream, torch.rand(1, AXONS, 1), state)
 
     def most(self, room: int) -> int:
-        """Neurons whose tensors take no more than `room` bytes."""
+        """Returns how many neurons' tensors take no more than `room` bytes."""
         if self.algorithm == "linear":
             needed = 4 * self._terms * (self._outputs + 1)
             return max(1, room // needed)
@@ -114,7 +114,7 @@ class Run(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """How long one update of so many neurons takes.
+    """The time of one update of some neurons.
 
     Attributes:
         neurons: updated at once.
@@ -131,11 +131,11 @@ class _Trial(NamedTuple):
     neurons: int
     timing: Timing
     call: Call
-    build_s: float  # that making the call took
+    build_s: float  # to make the call
 
 
 def run_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Run | None:
-    """What runs for a reading, the inputs at these values; None if no module computes it.
+    """Returns the run for a reading, the inputs at these values; None if no module computes it.
 
     What the essay counts is what a direct convolution executes; only "executed" takes the faster
     algorithm. A whole neuron runs, from its axons to its rate, also where the reading counts the
@@ -157,11 +157,11 @@ def run_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Run | No
 
 
 def time_run(run: Run, tick_s: float, meter: PowerMeter, seconds: float) -> Timed:
-    """Time an update of as many neurons as the device updates in one tick of the clock.
+    """Times an update of as many neurons as the device updates in one tick of the clock.
 
-    And then of twice as many, again and again, while that raises the throughput by a quarter: so
-    it does where one neuron alone takes longer than a tick, or where calling takes longer than
-    computing. Memory, a quarter of what is free, and time can end the search before.
+    And then of twice as many, repeatedly, while that raises the throughput by a quarter: so it does
+    where one neuron alone takes longer than a tick, or where calling takes longer than computing.
+    Memory, a quarter of what is free, and time can end the search before.
 
     Args:
         run: what runs.
@@ -170,60 +170,54 @@ def time_run(run: Run, tick_s: float, meter: PowerMeter, seconds: float) -> Time
         seconds: roughly how long to measure. An update that takes more than a quarter of it is
             timed once, the first time it runs.
     """
-    place = meter.device
+    device = meter.device
     until = time.perf_counter() + seconds
-    most = run.most(_free_bytes(place) // 4)
+    most = run.most(_free_bytes(device) // 4)
     with torch.no_grad():
-        found = _try(run, 1, place, until)
-        while found.neurons < most:
-            neurons, took = found.neurons, found.timing.seconds
+        trial = _try(run, 1, device, until)
+        while trial.neurons < most:
+            neurons, took = trial.neurons, trial.timing.seconds
             filled = took >= FILLED * tick_s
             fit = 2 * neurons if filled else max(neurons + 1, int(neurons * tick_s / took))
             more = min(most, _GROWTH * neurons, fit)
-            if not _affordable(found, more, until):
+            expected = (trial.build_s + 3 * took) * more / neurons
+            if expected + _GLANCE_S >= (until - time.perf_counter()) / 2:
                 break
-            larger = _try(run, more, place, until)
+            larger = _try(run, more, device, until)
             if filled and larger.timing.seconds * _GAIN > took * more / neurons:
                 break
-            found = larger
-        timing, left = found.timing, until - time.perf_counter()
+            trial = larger
+        timing, left = trial.timing, until - time.perf_counter()
         if left > 5 * timing.seconds:  # two to warm up, three repeats
-            timing = measure_time(found.call, device=str(place), seconds=left)
-        return Timed(found.neurons, timing, meter.read(found.call))
+            timing = measure_time(trial.call, device=str(device), seconds=left)
+        return Timed(trial.neurons, timing, meter.read(trial.call))
 
 
-def _affordable(found: _Trial, neurons: int, until: float) -> bool:
-    """Whether trying so many neurons is likely to take less than half of the time left."""
-    grown = (found.build_s + 3 * found.timing.seconds) * neurons / found.neurons
-    return grown + _GLANCE_S < (until - time.perf_counter()) / 2
-
-
-def _try(run: Run, neurons: int, place: torch.device, until: float) -> _Trial:
+def _try(run: Run, neurons: int, device: torch.device, until: float) -> _Trial:
     begin = time.perf_counter()
-    call = run.build(neurons, place)
+    call = run.build(neurons, device)
     built = time.perf_counter()
-    once = _once(call, place)
-    if once > (until - built) / 4:
-        timing = Timing(once, once, once, 1, 1)
+    first = _first_call(call, device)
+    if first > (until - built) / 4:
+        timing = Timing(first, first, first, 1, 1)
     else:
-        timing = measure_time(call, device=str(place), seconds=_GLANCE_S)
+        timing = measure_time(call, device=str(device), seconds=_GLANCE_S)
     return _Trial(neurons, timing, call, built - begin)
 
 
-def _once(call: Call, place: torch.device) -> float:
-    """Seconds of the first call, which also loads kernels."""
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
+def _first_call(call: Call, device: torch.device) -> float:
+    """Returns the seconds of the first call, which also loads kernels."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
     begin = time.perf_counter()
     call()
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
+    synchronize()
     return time.perf_counter() - begin
 
 
-def _free_bytes(place: torch.device) -> int:
-    if place.type == "cuda":
-        return torch.cuda.mem_get_info(place)[0]
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     with suppress(AttributeError, ValueError, OSError):  # not on every system
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return _FALLBACK_BYTES
