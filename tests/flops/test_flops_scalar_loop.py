@@ -130,7 +130,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_random_networks(network: tuple[nn.Module, Tensor]) -> None:
     agree(*network)
@@ -189,7 +189,7 @@ def single_layers(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(single_layers(), st.booleans())
 def test_backward(case: tuple[nn.Module, Tensor], to_input: bool) -> None:
     layer, x = shuffled(case[0]), case[1].double().requires_grad_(to_input)

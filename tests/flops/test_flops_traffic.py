@@ -245,7 +245,7 @@ def test_evaluation_differs_by_what_batch_norms_return(name: str) -> None:
     batch=st.integers(1, 5),
     norm=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_bounds_hold_for_random_networks(widths: list[int], batch: int, norm: bool) -> None:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
