@@ -214,7 +214,8 @@ def test_known_networks() -> None:
     assert exact.flops["normalisation"] == closed.flops["normalisation"] == 4_967_424
 
 
-LARGE = {"cerebellum_small", "cerebellum_base"}  # as cerebellum_tiny, but for their sizes
+# As cerebellum_tiny, but for their sizes; and as resnet18 and granule_convnet, whose layers it has.
+LARGE = {"cerebellum_small", "cerebellum_base", "resnet18_granule"}
 
 
 @pytest.mark.parametrize(
@@ -223,8 +224,7 @@ LARGE = {"cerebellum_small", "cerebellum_base"}  # as cerebellum_tiny, but for t
 )
 def test_every_zoo_entry(name: str) -> None:
     channels = inspect.signature(get_builder(name)).parameters["image_shape"].default[0]
-    narrow = {"width": 4} if name == "resnet18_granule" else {}
-    model = create_model(name, image_shape=(channels, 12, 12), **narrow)
+    model = create_model(name, image_shape=(channels, 12, 12))
     x = torch.zeros(2, channels, 12, 12)
     closed, fvcore = count_closed_form(model, x), count_fvcore(model, x)
     assert count_exact(model, x, strict=True).macs == fvcore.macs == closed.counts.macs

@@ -47,19 +47,6 @@ def test_every_energy_has_its_source(name: str) -> None:
     assert 0 < node.dram_pj[0] <= node.dram_pj[1]
 
 
-def test_to_dict_has_units_in_its_keys() -> None:
-    data = estimate_energy(2, 3, 4, synaptic_mac=10, active_share=0.5).to_dict()
-    assert (data["mac"], data["accumulates"], data["other_flop"], data["moved_bytes"]) == (
-        2, 5, 3, 4,
-    )  # fmt: skip
-    joules = {key for key in data if key.endswith("_joules")}
-    assert joules == {
-        f"{part}_{end}_joules"
-        for part in ("arithmetic", "memory", "total")
-        for end in ("lowest", "highest")
-    }
-
-
 @given(mac=counts, flop=counts, moved=counts, share=st.floats(0, 1), node=st.sampled_from([*NODES]))
 def test_events_never_cost_more_than_the_dense_run(
     mac: float, flop: float, moved: float, share: float, node: str
