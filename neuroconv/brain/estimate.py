@@ -60,14 +60,6 @@ class Estimate:
             return None
         return MappingProxyType(flop_per_second(self.reading, self.inputs.values_at_point))
 
-    @cached_property
-    def by_reading(self) -> Mapping[str, float]:
-        """FLOP/s of each reading by name, with all inputs at their values."""
-        at_point = self.inputs.values_at_point
-        return MappingProxyType(
-            {row.name: sum(flop_per_second(row, at_point).values()) for row in self.weights}
-        )
-
     def quantiles(self, *levels: float) -> tuple[float, ...]:
         """Returns FLOP/s below which shares of the samples lie; by default 5, 50 and 95 %."""
         levels = levels or (0.05, 0.5, 0.95)

@@ -15,24 +15,20 @@ from neuroconv.report.style import COLOURS, INK, STROKES, plain
 
 FIRST_YEAR, LAST_YEAR = 2010, 2100
 ZOOM_YEARS = (2013.0, 2030.5)
-_GREY = COLOURS[-1]
 _PAPER: dict[str, Any] = {
     "facecolor": "white",
     "edgecolor": "none",
     "pad": 1.2,
 }  # behind names on lines
 _NEAR_YEARS = 1.5  # records whose names would touch
-_ROOM = 1e3  # a bar this many times as high as low holds its name
 _LINE = 9.5  # points between the lines of labels that would touch
 
 # Where along its line each trend's name stands, as a share of the way from its start to the top.
 _NAME_AT = (0.62, 0.62, 0.80, 0.62, 0.50, 0.55)
 
 
-def plot_trends(
-    readings: Mapping[str, float], others: Sequence[tuple[str, float, float]] = ()
-) -> Figure:
-    """Draw when computers reach each reading of the estimate.
+def plot_trends(readings: Mapping[str, float]) -> Figure:
+    """Draws when computers reach each reading of the estimate.
 
     Above, 2010 to 2100: the essay's lines, the HPCG record and its line with the 95 % interval of
     its growth, the AI clusters' line, and the readings across. Below, the years that have been:
@@ -40,35 +36,24 @@ def plot_trends(
 
     Args:
         readings: FLOP/s by name.
-        others: other published estimates as (name, lowest, highest) in FLOP/s; a light bar each.
 
     Raises:
-        ValueError: no reading, one that is not above zero, or an estimate whose ends are not
-            0 < lowest <= highest.
+        ValueError: no reading, or one that is not above zero.
     """
-    _check(readings, others)
+    if not readings:
+        raise ValueError("readings is empty; expected FLOP/s by name")
+    for name, value in readings.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
     figure = Figure(figsize=(9.5, 10.5), layout="constrained")
-    low = min(1e14, *readings.values(), *(each[1] for each in others)) / 3
-    high = max(1e22, *readings.values(), *(each[2] for each in others)) * 10
-    columns = 2 if others else 1
-    grid = figure.add_gridspec(
-        2, columns, height_ratios=[1.9, 1], width_ratios=[1.0, 4.6] if others else [1]
-    )
-    main = figure.add_subplot(grid[0, columns - 1])
+    main, zoom = figure.subplots(2, 1, height_ratios=[1.9, 1])
+    low, high = min(1e14, *readings.values()) / 3, max(1e22, *readings.values()) * 10
     main.set(xlim=(FIRST_YEAR, LAST_YEAR), ylim=(low, high), yscale="log")
     _decades(main)
     for trend, colour, stroke in zip(trends(), COLOURS, STROKES, strict=False):
         _line(main, trend, colour, stroke)
     _built(main)
-    main.set_xlabel("year")
-    if others:
-        strip = figure.add_subplot(grid[0, 0], sharey=main)
-        _estimates(strip, others)
-        strip.set_ylabel("FLOP/s")
-        main.tick_params(labelleft=False)
-    else:
-        main.set_ylabel("FLOP/s")
-    zoom = figure.add_subplot(grid[1, :])
+    main.set(xlabel="year", ylabel="FLOP/s")
     _zoom(zoom)
     figure.draw_without_rendering()
     _name_readings(main, readings)
@@ -78,17 +63,6 @@ def plot_trends(
     for trend, share in zip(trends(), _NAME_AT, strict=True):
         _name_line(main, trend, share)
     return figure
-
-
-def _check(readings: Mapping[str, float], others: Sequence[tuple[str, float, float]]) -> None:
-    if not readings:
-        raise ValueError("readings is empty; expected FLOP/s by name")
-    for name, value in readings.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
-    for name, lowest, highest in others:
-        if not 0 < lowest <= highest < np.inf:
-            raise ValueError(f"others: {name!r}, {lowest!r}, {highest!r}; expected 0 < low <= high")
 
 
 def _decades(axes: Axes) -> None:
@@ -188,25 +162,6 @@ def _bottom(block: Sequence[float], gap: float) -> float:
 
 def _top(block: Sequence[float], gap: float) -> float:
     return float(np.mean(block)) + gap * (len(block) - 1) / 2
-
-
-def _estimates(axes: Axes, others: Sequence[tuple[str, float, float]]) -> None:
-    """Other published estimates: a light bar from lowest to highest, named in it or above it."""
-    for place, (name, lowest, highest) in enumerate(others):
-        wide = highest > _ROOM * lowest
-        axes.bar(
-            place, highest - lowest, bottom=lowest, width=0.8, color=_GREY, edgecolor=INK,
-            alpha=0.3 if wide else 1, linewidth=0.8 if wide else 2.5, gid=name,
-        )  # fmt: skip
-        axes.annotate(
-            name, (place, np.sqrt(lowest * highest) if wide else highest),
-            xytext=(0, 0 if wide else 4), textcoords="offset points", rotation=90, ha="center",
-            va="center" if wide else "bottom", fontsize=8, color=INK,
-        )  # fmt: skip
-    axes.set_xlim(-0.6, len(others) - 0.4)
-    axes.set_xticks([])
-    axes.set_xlabel("other estimates", color=INK)
-    _decades(axes)
 
 
 def _zoom(axes: Axes) -> None:

@@ -21,7 +21,6 @@ from neuroconv.brain.evidence.ledger import (
 from neuroconv.brain.evidence.published import (
     Published,
     arguments,
-    bands,
     energies,
     others_sections,
     published,
@@ -317,13 +316,6 @@ def test_rates_come_from_the_presets() -> None:
         if variant == "literature" and numbers.rate_hz
     }
     assert cited <= shown
-
-
-def test_bands_leave_out_limits_and_edges() -> None:
-    rows = {name: (low, high, year) for name, low, high, year in bands()}
-    assert rows["Carlsmith 2020"] == (1e13, 1e17, 2020)
-    assert len(rows) == len(bands()) == sum(row.kind == "estimate" for row in published()) - 1
-    assert not any("hardly" in name or "edges" in name for name in rows)
 
 
 def test_energies() -> None:

@@ -12,7 +12,6 @@ from neuroconv.brain.growth.trends import trends
 from neuroconv.report.trends import _apart, plot_trends
 
 READINGS = {"published": 1.075e21, "five steps": 1.0e21, "one step": 1.8e17, "collapse": 2.0e16}
-OTHERS = (("A", 1e13, 1e17), ("B", 1e16, 1e16))
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +85,8 @@ def _box(text: Text) -> tuple[float, float, float, float]:
     return (box.x0, box.y0, box.x1, box.y1)
 
 
-def test_other_estimates_are_bars_of_their_range() -> None:
-    strip = plot_trends(READINGS, OTHERS).axes[1]
-    bars = {bar.get_gid(): (bar.get_y(), bar.get_y() + bar.get_height()) for bar in strip.patches}
-    assert bars["A"] == pytest.approx((1e13, 1e17))
-    assert bars["B"] == pytest.approx((1e16, 1e16))
-    assert {text.get_text() for text in strip.texts} == {"A", "B"}
-
-
-def test_the_frame_holds_all_readings_and_estimates() -> None:
-    low, high = plot_trends({"small": 1e12}, (("large", 1e24, 1e25),)).axes[0].get_ylim()
+def test_the_frame_holds_all_readings() -> None:
+    low, high = plot_trends({"small": 1e12, "large": 1e25}).axes[0].get_ylim()
     assert low < 1e12
     assert high > 1e25
 
@@ -112,5 +103,3 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         plot_trends({})
     with pytest.raises(ValueError, match=r"readings\['odd'\]=0"):
         plot_trends({"odd": 0})
-    with pytest.raises(ValueError, match=r"others: 'odd', 2.0, 1.0; expected 0 < low <= high"):
-        plot_trends(READINGS, (("odd", 2.0, 1.0),))

@@ -129,15 +129,6 @@ def energies() -> tuple[Quantity, ...]:
     return tuple(facts()[name] for name in _ENERGIES)
 
 
-def bands() -> tuple[tuple[str, float, float, int], ...]:
-    """Returns (name, low, high, year) of the estimates that count operations of some kind."""
-    return tuple(
-        (estimate.name, float(estimate.low.value), float(estimate.high.value), estimate.year)
-        for estimate in published()
-        if estimate.kind == "estimate" and estimate.high.unit != EDGES
-    )
-
-
 def others_sections() -> tuple[Section, ...]:
     """Returns the estimates of others, firing rates, the brain's energy, and the rebuttal."""
     energy = Section(
