@@ -225,25 +225,27 @@ def measure_tree(shape: Shape, device: str) -> Shape | None:
 def fit_trees(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any]:
     """Prints and returns the constants as one stage, and how many times the fastest backend's
     modelled time the stages take one by one."""
-    one, apart = (np.array([row["seconds"][task][side] for row in rows]) for side in (0, 1))
+    fused, staged = (np.array([row["seconds"][task][side] for row in rows]) for side in (0, 1))
     modelled = np.array([row["modelled"][task] for row in rows])
     constants: dict[str, Any] = {}
     print(task)
     for way in ("joined", "joined, native"):
-        used = np.array([row["way"] == way for row in rows]) & (one < NEAR_THE_BEST * apart)
+        used = np.array([row["way"] == way for row in rows]) & (fused < NEAR_THE_BEST * staged)
         if used.any():
             terms = [row["terms"] for row, use in zip(rows, used, strict=True) if use]
             before = choice.constants(task != TASKS[0], device)[way]
-            constants[way], spread = fit(terms, one[used], before)
+            constants[way], spread = fit(terms, fused[used], before)
             print_constants(way, constants[way], spread, int(used.sum()))
-            stages = apart[used] / modelled[used]
+            stages = staged[used] / modelled[used]
             low, high = np.quantile(stages, (0.25, 0.75))
             print(
                 f"stage by stage takes {geometric_mean(stages):.2f} times the backend's modelled "
                 f"time, quartiles {low:.2f} to {high:.2f}"
             )
             constants[f"{way}, stage by stage"] = stages.tolist()
-    losses = np.where([row["joins"][task] for row in rows], one, apart) / np.minimum(one, apart)
+    losses = np.where([row["joins"][task] for row in rows], fused, staged) / np.minimum(
+        fused, staged
+    )
     print(
         f"{len(rows)} populations; as it stands the choice takes {geometric_mean(losses):.3f} "
         f"times the better way's time on average, {losses.max():.2f} at worst"
