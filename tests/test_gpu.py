@@ -43,7 +43,7 @@ def build(name: str, seed: int = 0, pixels: int = 12) -> nn.Module:
     """An entry for those windows, where it is large in a small size."""
     torch.manual_seed(seed)
     small = {
-        "cerebellum_base": {"purkinje_cells": 1, "granule_cells": 200},
+        "cerebellum_base": {"purkinje": {"cells": 1}, "granule": {"cells": 200}},
         "resnet18_granule": {"width": 8},
     }.get(name, {})
     shape = (1, pixels, pixels)

@@ -27,6 +27,7 @@ from torch import nn
 from variants import TASKS, kernel_variant, module_variant, neuroconv, with_layout
 from workloads import BATCH_INNERMOST
 
+from neuroconv.layers import TreeShape
 from neuroconv.neurons import Granule
 
 SHEETS = (
@@ -185,9 +186,9 @@ def draw_tree(rng: random.Random) -> Shape:
 def build_tree(shape: Shape, as_one_stage: bool) -> nn.Module:
     k_time, branches, width = shape["taps"]
     cells = with_backend(
-        Granule, AXONS, shape["neurons"], sheet_shape=shape["sheet"],
-        filter_shape=(branches, width, k_time), synapses=shape["sheet"][0] * shape["sheet"][1],
-        mode=shape["mode"], claw=shape["claw"], mean_wait=0.0,
+        Granule, AXONS, shape["neurons"],
+        tree=TreeShape(shape["sheet"], (branches, width, k_time), mode=shape["mode"]),
+        wiring={"claw": shape["claw"]}, output={"mean_wait": 0.0},
         backend="matmul" if as_one_stage else "auto",
     )  # fmt: skip
     if not as_one_stage:

@@ -78,8 +78,8 @@ def smoke(bench: Bench) -> Iterator[Row]:
     """Checks in seconds that populations and image layers run on the device, both ways."""
     torch.manual_seed(0)
     modules: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-        "Granule": (Granule(64, 64, mean_wait=0.0), (4, 64, 5)),
-        "Purkinje": (Purkinje(500, 1, mean_wait=0.0), (1, 500, 5)),
+        "Granule": (Granule(64, 64, output={"mean_wait": 0.0}), (4, 64, 5)),
+        "Purkinje": (Purkinje(500, 1, output={"mean_wait": 0.0}), (1, 500, 5)),
         "GranuleConv2d": (GranuleConv2d(2, 4, padding="same"), (2, 2, 5, 12, 12)),
     }
     for name, (module, shape) in modules.items():

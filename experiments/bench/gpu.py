@@ -133,9 +133,9 @@ def fused(bench: Bench) -> Iterator[Row]:
     torch.manual_seed(0)
     neurons = bench.pick(4096, 64)
     for batch in bench.pick((32, 256), (4,)):
-        cells = bench.build(Granule, neurons, neurons, mean_wait=0.0)
+        cells = bench.build(Granule, neurons, neurons, output={"mean_wait": 0.0})
         by_conv3d = bench.build(
-            with_backend, Granule, neurons, neurons, backend="direct", mean_wait=0.0
+            with_backend, Granule, neurons, neurons, backend="direct", output={"mean_wait": 0.0}
         )
         activity = bench.rand(batch, neurons, 5)
         results, exact = {}, {}
@@ -177,7 +177,7 @@ def graphs(bench: Bench) -> Iterator[Row]:
     torch.manual_seed(0)
     for neurons in bench.pick((16, 64, 256, 1024, 4096), (16,)):
         for batch in (1, 32):
-            cells = bench.build(Granule, neurons, neurons, mean_wait=0.0).eval()
+            cells = bench.build(Granule, neurons, neurons, output={"mean_wait": 0.0}).eval()
             activity = bench.rand(batch, neurons, 5)
             with torch.no_grad(), arithmetic("fp32", bench.device):
                 recorded = graphed(cells, activity)

@@ -48,7 +48,7 @@ def chosen_backend(shape: Any, device: str, gradients: bool) -> str:
 
 def with_backend(kind: Any, *sizes: int, backend: str, **keywords: Any) -> nn.Module:
     """Returns a population whose dendrites are forced to one backend."""
-    population: nn.Module = kind(*sizes, backend=backend, **keywords)
+    population: nn.Module = kind(*sizes, taps={"backend": backend}, **keywords)
     return population
 
 

@@ -16,7 +16,7 @@ from workloads import BATCH_INNERMOST, CLAW, GRANULE, Shape, population
 from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.data import load_data
 from neuroconv.flops import Peak, place
-from neuroconv.layers import DendriticConv
+from neuroconv.layers import DendriticConv, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
 from neuroconv.training import load_config, run, train
 from neuroconv.zoo import count_parameters, create_model
@@ -110,11 +110,12 @@ def cnn(bench: Bench) -> Iterator[Row]:
     images, pixels = bench.pick((128, 14), (2, 8))
     modules: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         "granule population": (
-            bench.build(Granule, granules, granules, mean_wait=0.0), (batch, granules, 5)
+            bench.build(Granule, granules, granules, output={"mean_wait": 0.0}),
+            (batch, granules, 5),
         ),
         "Purkinje cell": (
             bench.build(population, Purkinje, granules, 1, sheet=sheet, filters=filters,
-                        mean_wait=0.0), (1, granules, 5)
+                        output={"mean_wait": 0.0}), (1, granules, 5)
         ),
         "granule image layer": (
             bench.build(GranuleConv2d, 16, 32, padding="same"), (images, 16, 5, pixels, pixels)
@@ -164,7 +165,8 @@ def _under_peaks(bench: Bench, name: str, shape: Shape, peak: Peak) -> Row:
     sheet = with_layout(sheet, BATCH_INNERMOST)
     with torch.device("meta"):
         taps = (*shape.taps[1:], shape.taps[0])
-        layer = DendriticConv(shape.neurons, shape.sheet[1:], taps, shape.mode, bias=False)
+        tree = TreeShape(shape.sheet[1:], taps, mode=shape.mode)
+        layer = DendriticConv(shape.neurons, tree, bias=False)
         flop = sum(cost.flop for cost in layer.closed_form(sheet.shape))
     times = bench.times({"neuroconv": kernel_variant(neuroconv(), sheet, filters, "forward")})
     figures, outcome = {}, times["neuroconv"]

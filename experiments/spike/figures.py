@@ -86,7 +86,6 @@ def whole_way(d: Drawing, w: Walk) -> None:
     )
 
     # Dendrites: synapses, below them the normalised potential, below that the sites' charge.
-    assert w.cell.threshold_norm is not None
     weights = w.cell.synapses.effective_weight()
     charge = w.lifted - REST
     strongest = top(charge[0, 0, NOW])

@@ -73,19 +73,15 @@ def small_cell() -> Purkinje:
     cell = Purkinje(
         AXONS,
         1,
-        sheet_shape=(SITES, DENDRITES),
-        filter_shape=FILTER,
-        wiring="parallel",
-        excitatory=20 / AXONS,
-        vesicles=True,
+        tree={"sheet": (SITES, DENDRITES), "filter": FILTER},
+        wiring="in_order",
+        synapse={"excitatory": 20 / AXONS, "factorized": True, "seed": WIRING_SEED},
         threshold=3.0,
-        cable=CABLE,
-        spike=DendriticSpike(pull=0.6, threshold=0.5, reach=7),
-        seed=WIRING_SEED,
+        taps={"cable": CABLE},
+        spike=DendriticSpike(strength=0.6, threshold=0.5, window=7),
     ).double()
     assert cell.dendrites.bias is not None
     assert cell.bias is not None
-    assert cell.threshold_norm is not None
     with torch.no_grad():
         cell.dendrites.bias.fill_(REST)
         cell.bias.fill_(SOMA_REST)
@@ -118,8 +114,6 @@ def walk() -> Walk:
 
 def _stages() -> Walk:
     cell = small_cell()
-    assert cell.threshold_norm is not None
-    assert cell.spike is not None
     assert cell.bias is not None
     activity = axons()
     synaptic = cell.synapses(activity)
@@ -141,7 +135,9 @@ def _stages() -> Walk:
 
     sign = 1 if cell.physiology().excites else -1
     wires = torch.zeros(1, 4, dtype=torch.int64)  # four terminals of one axon
-    terminals = SparseSynapses(wires, 1, (4, 1), signs=torch.tensor([sign]), vesicles=True).double()
+    terminals = SparseSynapses(
+        wires, 1, (4, 1), signs=torch.tensor([sign]), factorized=True
+    ).double()
     costs = {
         "synapses": cell.synapses.closed_form(activity.shape),
         "threshold": cell.threshold_norm.closed_form(synaptic.shape),

@@ -137,7 +137,7 @@ def _dendrites(w: Walk) -> str:
     taps = w.cell.dendrites.weight[0, :, :, (DENDRITES - 1) // 2]
     peaks = taps.max(1).values.flip(0).tolist()
     above = w.spread[0, 0, :, :, HIT].amax(1) > 0
-    branches, across, steps = w.cell.dendrites.filter_shape
+    branches, across, steps = w.cell.dendrites.tree.filter
     return passage(
         w.normal,
         w.spread,
@@ -155,7 +155,6 @@ def _dendrites(w: Walk) -> str:
 
 def _spike(w: Walk) -> str:
     module = w.cell.spike
-    assert module is not None
     sites = lifted_sites(w, HIT)
     before, after = (sheet[0, 0, NOW, :, HIT] for sheet in (w.spread, w.lifted))
     most = int((after - before).argmax())
@@ -164,8 +163,8 @@ def _spike(w: Walk) -> str:
         w.spread,
         w.lifted,
         cost_text(w.costs["spike"]),
-        f"*In this run:* pull {module.pull:g}, threshold {module.threshold:g}, reach "
-        f"{module.reach}. At step {NOW} the largest potential of dendrite {HIT} is "
+        f"*In this run:* strength {module.strength:g}, threshold {module.threshold:g}, window "
+        f"{module.window}. At step {NOW} the largest potential of dendrite {HIT} is "
         f"{number(float(before.max()))}, and it stays; {len(sites)} sites near it rise visibly, "
         f"site {most} the most, from {number(float(before[most]))} to "
         f"{number(float(after[most]))}. On the other dendrites "

@@ -15,6 +15,7 @@ import torch
 from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import Mode
+from neuroconv.layers import TreeShape
 from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.neurons import CELL_CLASSES
 
@@ -179,7 +180,9 @@ def _tree_costs(
     more for the new one.
     """
     with torch.device("meta"):
-        layer = DendriticConv(1, tree.sheet_shape, tree.filter_shape, padding, bias=False)
+        layer = DendriticConv(
+            1, TreeShape(tree.sheet_shape, tree.filter_shape, mode=padding), bias=False
+        )
     sheet = torch.Size((1, 1, tree.time_steps, *tree.sheet_shape))
     return layer.closed_form(sheet, synapses), layer.closed_form(sheet, synapses, 1)
 
@@ -193,10 +196,12 @@ def _neuron_costs(
         neuron = CELL_CLASSES[cell](
             _AXONS + sizes.dendrites,  # each dendrite of a granule cell has one axon
             1,
-            sheet_shape=sizes.sheet_shape,
-            filter_shape=sizes.filter_shape,
-            synapses=sizes.synapses,
-            mode=padding,
+            tree={
+                "sheet": sizes.sheet_shape,
+                "filter": sizes.filter_shape,
+                "synapses": sizes.synapses,
+                "mode": padding,
+            },
         )
     shape: Any = (1, neuron.in_features)
     window = neuron.closed_form(torch.Size((*shape, sizes.time_steps)))

@@ -113,8 +113,8 @@ def _cell(name: str, options: Options) -> tuple[nn.Module, Tensor]:
         AXONS,
         options.neurons,
         variant=options.variant,
-        mode=options.mode,
-        backend=options.backend,
+        tree={"mode": options.mode},
+        taps={"backend": options.backend},
     )
     return population, torch.rand(options.batch, AXONS, population.time_steps)
 

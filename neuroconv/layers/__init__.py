@@ -3,23 +3,26 @@
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.dendrite import DendriticConv, DendriticRate
+from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes, ReleaseOrWait
 from neuroconv.layers.readout import LastStep
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike, dendritic_spike
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse
 from neuroconv.layers.threshold import ThresholdNorm
+from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import (
+    AllToAll,
+    InOrder,
+    ParallelFibres,
+    Random,
+    ReceptiveField,
     dale_signs,
-    parallel_fibre_wiring,
-    parallel_wiring,
-    receptive_field_wiring,
-    sparse_wiring,
 )
 
 __all__ = [
+    "AllToAll",
     "Cable",
     "Cost",
     "DendriticConv",
@@ -28,18 +31,21 @@ __all__ = [
     "DendriticSummation",
     "DenseSynapses",
     "FiringRate",
+    "InOrder",
     "LastStep",
+    "ParallelFibres",
     "PoissonDropout",
     "PoissonSpikes",
+    "Random",
+    "ReceptiveField",
     "ReleaseOrWait",
     "SomaFilter",
     "SparseSynapses",
+    "Synapse",
+    "Taps",
     "ThresholdNorm",
+    "TreeShape",
     "dale_signs",
     "dendritic_conv",
     "dendritic_spike",
-    "parallel_fibre_wiring",
-    "parallel_wiring",
-    "receptive_field_wiring",
-    "sparse_wiring",
 ]

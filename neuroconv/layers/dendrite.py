@@ -4,12 +4,13 @@ Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice, check_positive, check_sizes
+from neuroconv.core.checks import check_choice, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.conv import (
@@ -24,9 +25,34 @@ from neuroconv.kernels.conv import (
     job_flops,
     job_macs,
     joins_tree,
-    output_size,
 )
 from neuroconv.layers.cable import Cable
+from neuroconv.layers.tree_shape import TreeShape
+
+
+@dataclass(frozen=True)
+class Taps:
+    """How the taps of a dendritic filter start, are held and are run.
+
+    Args:
+        cable: fill the filters with this cable's diffusion, at unit gain; None draws them.
+        trainable: whether they learn.
+        equalized_lr: hold the taps in units of their initial standard deviation. A step of Adam is
+            absolute: one that moves a filter of 60 taps by a twentieth overwrites a filter of
+            50,000, whose taps are that much smaller. In these units it moves both alike.
+        backend: "auto", "direct", "fft" or "matmul"; see `neuroconv.kernels.conv`.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+
+    cable: Cable | None = None
+    trainable: bool = True
+    equalized_lr: bool = False
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("backend", self.backend, BACKENDS)
 
 
 class DendriticConv(nn.Module):
@@ -34,52 +60,54 @@ class DendriticConv(nn.Module):
 
     Args:
         neurons: number of neurons N.
-        sheet_shape: (sites P, dendrites D) of the sheet that comes in.
-        filter_shape: (branches, dendrites, time_steps), in the essay's order. This layer turns it
-            into torch's time-first order, and nothing else does.
-        mode: "same", "valid" or "per_dendrite"; see `neuroconv.kernels.conv`.
-        backend: "auto", "direct", "fft" or "matmul".
+        tree: the sheet that comes in and the filter that meets it.
+        taps: how the filter starts, whether it learns, and its backend.
         bias: a trainable resting potential for each dendrite that comes out.
-        unit_taps: hold the taps in units of their initial standard deviation. A step of Adam is
-            absolute: one that moves a filter of 60 taps by a twentieth overwrites a filter of
-            50,000, whose taps are that much smaller. In these units it moves both alike.
+
+    Attributes:
+        weight: (N, K_T, K_P, K_D), in torch's time-first order.
+        bias: (N, D'), or None.
 
     Shape:
         sheet (B, N, T, P, D) -> potential (B, N, T, P', D')
 
     Raises:
-        ValueError: a size that is not positive, a filter that does not fit into the sheet, or an
-            unknown mode or backend.
+        ValueError: a number of neurons that is not positive, or a tree without a filter.
     """
 
     def __init__(
-        self,
-        neurons: int,
-        sheet_shape: tuple[int, int],
-        filter_shape: tuple[int, int, int],
-        mode: Mode = "same",
-        backend: Backend = "auto",
-        bias: bool = True,
-        unit_taps: bool = False,
+        self, neurons: int, tree: TreeShape, taps: Taps | None = None, bias: bool = True
     ) -> None:
         super().__init__()
         check_positive(neurons=neurons)
-        sites, dendrites = check_sizes("sheet_shape", sheet_shape, ("sites", "dendrites"))
-        branches, across, time_steps = check_sizes(
-            "filter_shape", filter_shape, ("branches", "dendrites", "time_steps")
-        )
-        self.neurons, self.mode, self.backend = neurons, mode, backend
-        self.sheet_shape = (sites, dendrites)
-        self.filter_shape = (branches, across, time_steps)
-        self.out_shape = output_size(self.sheet_shape, (branches, across), mode)
-        check_choice("backend", backend, BACKENDS)
-        self.weight = nn.Parameter(torch.empty(neurons, time_steps, branches, across))
-        self.bias = nn.Parameter(torch.empty(neurons, self.out_shape[1])) if bias else None
-        fan_in = branches * time_steps * (1 if mode == "per_dendrite" else across)
+        taps = Taps() if taps is None else taps
+        self.neurons, self.tree, self.backend = neurons, tree, taps.backend
+        self.weight = nn.Parameter(torch.empty(neurons, *tree.kernel))
+        self.bias = nn.Parameter(torch.empty(neurons, tree.out[1])) if bias else None
+        time_steps, branches, dendrites = tree.kernel
+        fan_in = branches * time_steps * (1 if tree.mode == "per_dendrite" else dendrites)
         self.deviation = math.sqrt(2 / fan_in)
-        self.tap_unit = self.deviation if unit_taps else 1.0
+        self.tap_unit = self.deviation if taps.equalized_lr else 1.0
         self._cache = FilterCache()
         self.reset_parameters()
+        if taps.cable is not None:
+            self.diffuse(taps.cable, unit_gain=True)
+        self.weight.requires_grad_(taps.trainable)
+
+    @property
+    def sheet_shape(self) -> tuple[int, int]:
+        """(sites P, dendrites D) of the sheet that comes in."""
+        return self.tree.sheet
+
+    @property
+    def out_shape(self) -> tuple[int, int]:
+        """(P', D') of the potentials that come out."""
+        return self.tree.out
+
+    @property
+    def mode(self) -> Mode:
+        """How the filter meets the sheet."""
+        return self.tree.mode
 
     def reset_parameters(self) -> None:
         """He's initialisation over the taps that one output reads; the bias starts at zero."""
@@ -89,7 +117,7 @@ class DendriticConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def diffuse(self, cable: Cable, hold: bool = False, unit_gain: bool = False) -> None:
+    def diffuse(self, cable: Cable, trainable: bool = True, unit_gain: bool = False) -> None:
         """Sets every neuron's taps to a passive cable's: charge spreads along a dendrite and leaks.
 
         It does not pass from one dendrite to another. In mode "same" the one column of the filter
@@ -99,13 +127,13 @@ class DendriticConv(nn.Module):
 
         Args:
             cable: constants of the dendrite, in micrometres and milliseconds.
-            hold: keep the taps as they are, `weight.requires_grad` False; else they are where
-                learning starts from. A checkpoint does not record it: call this again on a new
-                layer.
+            trainable: the taps are where learning starts from; else they stay as they are,
+                `weight.requires_grad` False. A checkpoint does not record it: call this again on a
+                new layer.
             unit_gain: scale the taps of a dendrite so that they sum to one: a steady, even input
                 comes through at its own strength. The scale is then left to the synapses.
         """
-        branches, across, time_steps = self.filter_shape
+        time_steps, branches, across = self.tree.kernel
         taps = cable.taps(branches, time_steps)
         taps = taps / (taps.sum() * self.tap_unit if unit_gain else self.tap_unit)
         middle = (across - 1) // 2
@@ -113,7 +141,7 @@ class DendriticConv(nn.Module):
             self.weight.zero_()
             columns = self.weight[..., middle : middle + 1] if self.mode == "same" else self.weight
             columns.copy_(taps.unsqueeze(-1))
-        self.weight.requires_grad_(not hold)
+        self.weight.requires_grad_(trainable)
 
     def forward(self, sheet: Tensor, steps: int | None = None) -> Tensor:
         """Args: sheet (B, N, T, P, D); steps, how many of the last ones to compute, default all."""
@@ -143,9 +171,8 @@ class DendriticConv(nn.Module):
 
     def job(self, batch: int, time_steps: int, steps: int | None = None) -> Job:
         """What a sheet of so many samples and steps asks for."""
-        branches, across, k_time = self.filter_shape
-        window, taps = (time_steps, *self.sheet_shape), (k_time, branches, across)
-        return Job(window, taps, self.mode, batch, self.neurons, steps)
+        window = (time_steps, *self.sheet_shape)
+        return Job(window, self.tree.kernel, self.mode, batch, self.neurons, steps)
 
     def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
         """The backend that a sheet of so many samples and steps runs on."""
@@ -187,7 +214,7 @@ class DendriticConv(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.neurons}, sheet_shape={self.sheet_shape}, filter_shape={self.filter_shape}, "
+            f"{self.neurons}, sheet={self.tree.sheet}, filter={self.tree.filter}, "
             f"mode={self.mode!r}, backend={self.backend!r}, bias={self.bias is not None}"
         )
 

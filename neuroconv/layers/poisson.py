@@ -23,12 +23,12 @@ _MOST_WAITS = 1000  # five times what the longest mean needs, should rounding ke
 
 
 class DropoutState(NamedTuple):
-    """Where neurons are in their waiting periods, between two chunks of a window.
+    """The waiting periods of neurons, between two chunks of a window.
 
     Attributes:
         waiting: (B, N, ...) time steps that each of them still waits, in whole numbers.
         due: (R,) float64, the probability that the next period is drawn in 0, 1 ... R - 1 steps,
-            over all draws so far: from it follows each step's own probability of firing.
+            over all draws up to now: from it follows each step's probability of firing.
     """
 
     waiting: Tensor
@@ -47,8 +47,8 @@ class PoissonDropout(nn.Module):
         independent: at each step, fire if K = 0: exp(-l), 0.607 at 0.5. This is ordinary dropout
             of 1 - exp(-l), 0.393, under another name.
 
-    In training every step is divided by its own probability of firing, so that the expected rate
-    is kept from the first step on. In evaluation it is the identity. Draws come from torch's
+    In training every step is divided by its probability of firing, so that the expected rate is
+    kept from the first step on. In evaluation it is the identity. Draws come from torch's
     default generator of the input's device: seed each rank of a distributed run differently.
 
     Args:
@@ -57,7 +57,7 @@ class PoissonDropout(nn.Module):
             up accordingly: in float16, which ends at 65504, from about 11 on beyond all bounds.
         mode: "wait", "redraw" or "independent".
         scope: of a draw, where axes follow the time steps. "neuron": it removes the neuron in all
-            of them, for all that listen; "unit": each further position has draws of its own.
+            of them; "unit": each further position draws for itself.
 
     Shape:
         rate (B, N), (B, N, T) or (B, N, T, ...) -> the same
@@ -96,7 +96,7 @@ class PoissonDropout(nn.Module):
     def stream(
         self, rate: Tensor, state: DropoutState | None = None
     ) -> tuple[Tensor, DropoutState | None]:
-        """A chunk of a window: chunks in turn are the whole window, draw for draw under a seed.
+        """Runs over a chunk of a window; chunks in turn are the whole window, draw for draw.
 
         Args:
             rate: (B, N, T, ...), any number of steps.
@@ -136,14 +136,14 @@ class PoissonDropout(nn.Module):
         return _kept_mean(rate, fired, probability), DropoutState(waiting, due)
 
     def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """(T,) probability of firing at each of the next steps, and what is due after them."""
+        """Returns the (T,) probability of firing at the next steps, and what is due after them."""
         drawn, due = _renewals(due, self.periods, steps)
         if self.mode == "wait":  # the step after a firing draws, and no other step
             return torch.cat([drawn, due[:1]])[1:], due
         return drawn * math.exp(-self.mean_wait), due
 
     def firing_probability(self, time_steps: int) -> list[float]:
-        """Probability of firing at each of the first steps of a window that starts with a draw."""
+        """Returns the probability of firing at the steps of a window that starts with a draw."""
         first = _first_due(self.periods, torch.device("cpu"))
         return self._probability(first, time_steps)[0].tolist()
 
@@ -203,7 +203,7 @@ class ReleaseOrWait(nn.Module):
     def stream(
         self, rate: Tensor, state: DropoutState | None = None
     ) -> tuple[Tensor, DropoutState | None]:
-        """A chunk of a window: chunks in turn are the whole window, draw for draw under a seed.
+        """Runs over a chunk of a window; chunks in turn are the whole window, draw for draw.
 
         Args:
             rate: (B, N, T, ...), any number of steps.
@@ -241,7 +241,7 @@ class ReleaseOrWait(nn.Module):
         return awake * self.no_wait, due
 
     def firing_probability(self, time_steps: int) -> list[float]:
-        """Probability of release, in training, at each step of a neuron that always fires."""
+        """Returns the probability of release in training, for a neuron that always fires."""
         first = _first_due(self.periods, torch.device("cpu"))
         return self._probability(first, time_steps)[0].tolist()
 

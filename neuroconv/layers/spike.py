@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuroconv.core.checks import check_choice, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
+from neuroconv.core.renamed import SPIKE, renamed
 
 Signal = Literal["max", "essay"]
 SIGNALS: tuple[str, ...] = get_args(Signal)
@@ -20,24 +21,24 @@ SIGNALS: tuple[str, ...] = get_args(Signal)
 
 def dendritic_spike(
     potential: Tensor,
-    pull: float | Tensor = 1.0,
+    strength: float | Tensor = 1.0,
     threshold: float | Tensor = 0.0,
     *,
-    softness: float = 0.0,
-    reach: int | None = None,
+    temperature: float = 0.0,
+    window: int | None = None,
     signal: Signal = "max",
 ) -> Tensor:
     """Lifts sites toward the largest near them, where that one is past the threshold.
 
-    With m the maximum near a site x, the result is x + pull * gate(m - threshold) * (m - x).
+    With m the maximum near a site x, the result is x + strength * gate(m - threshold) * (m - x).
 
     Args:
         potential: (..., P, D).
-        pull: how far toward the maximum, from 0 to 1; or a scalar tensor.
+        strength: how far toward the maximum, from 0 to 1; or a scalar tensor.
         threshold: where channels open, in the potential's units; or a scalar tensor.
-        softness: 0 is a hard gate, open (1) for m > threshold and else closed (0); above 0 it is
-            sigmoid((m - threshold) / softness).
-        reach: sites of the window whose maximum it is: (reach - 1) // 2 before a site and the rest
+        temperature: 0 is a hard gate, open (1) for m > threshold and else closed (0); above 0 it is
+            sigmoid((m - threshold) / temperature).
+        window: sites whose maximum it is: (window - 1) // 2 before a site and the rest
             after, cut off at the dendrite's ends. None takes the whole dendrite.
         signal: what learns; see `DendriticSpike`. The result is the same.
 
@@ -47,60 +48,64 @@ def dendritic_spike(
     Raises:
         ValueError: a number out of range, an unknown signal, or fewer than two axes.
     """
-    _check(pull, threshold, softness, reach, signal)
+    _check(strength, threshold, temperature, window, signal)
     if potential.dim() < 2 or not potential.shape[-2]:
         raise ValueError(
             f"potential has shape {tuple(potential.shape)}; expected (..., sites, dendrites) with "
             "at least one site"
         )
 
-    if potential.shape[-2] == 1 or reach == 1:
+    if potential.shape[-2] == 1 or window == 1:
         return potential  # a branch without neighbours has none to lift, nor to learn instead
 
     def stage(sites: Tensor) -> Tensor:  # (before, P, after)
         clean = signal == "essay" and torch.is_grad_enabled()
         source = sites.detach() if clean else sites
-        largest, holder = _maximum(source, reach)
-        gate = (largest - threshold) / softness if softness else largest > threshold
-        gate = gate.sigmoid() if softness else gate
-        lifted = _lift(source, largest, gate, pull)
+        largest, holder = _maximum(source, window)
+        gate = (largest - threshold) / temperature if temperature else largest > threshold
+        gate = gate.sigmoid() if temperature else gate
+        lifted = _lift(source, largest, gate, strength)
         if not clean:
             return lifted
-        columns = 1 if reach is None else sites.shape[2]
-        own = torch.arange(sites.shape[1] * columns, device=sites.device).view(-1, columns)
-        heard = 1 - (holder == own) * gate.detach().to(sites.dtype)
+        columns = 1 if window is None else sites.shape[2]
+        index = torch.arange(sites.shape[1] * columns, device=sites.device).view(-1, columns)
+        passed = 1 - (holder == index) * gate.detach().to(sites.dtype)
         # What is subtracted is zero, to the bit; its gradient is not.
-        return lifted - (source - sites) * heard
+        return lifted - (source - sites) * passed
 
     return along_axis(potential, -2, stage)
 
 
-def _maximum(sites: Tensor, reach: int | None) -> tuple[Tensor, Tensor]:
-    """The maximum near each of (before, P, after), and which site holds it: of equals, the first.
+def _maximum(sites: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
+    """Returns the maximum near each site of (before, P, after), and the site that holds it.
 
-    Of the whole dendrite (before, 1, after) and the holder's number; of windows (before, P, after)
-    and the holder's place in the P x after plane.
+    Of equal sites the first counts. Over the whole dendrite both are (before, 1, after), and the
+    holder is a site's number; over windows both are (before, P, after), and the holder is an index
+    into the P x after plane.
     """
-    if reach is None:
+    if window is None:
         largest, holder = sites.max(1, keepdim=True)
         return largest, holder
     largest, holder = F.max_pool2d(
-        sites, (reach, 1), stride=1, padding=(reach // 2, 0), return_indices=True
+        sites, (window, 1), stride=1, padding=(window // 2, 0), return_indices=True
     )
-    first = 1 - reach % 2  # torch pads an even window by one too many, before the first site
+    first = 1 - window % 2  # torch pads an even window by one too many, before the first site
     return largest[:, first:], holder[:, first:]
 
 
-def _lift(sites: Tensor, largest: Tensor, gate: Tensor, pull: float | Tensor) -> Tensor:
-    """At a fixed pull of 0 or 1 the number itself is taken, so that its bits are kept."""
-    if not isinstance(pull, Tensor) and pull == 0:
+def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor) -> Tensor:
+    """Moves sites toward the maximum.
+
+    At a fixed strength of 0 or 1 the number itself is taken, so that its bits are kept.
+    """
+    if not isinstance(strength, Tensor) and strength == 0:
         return sites
     if gate.dtype != torch.bool:
-        return torch.lerp(sites, largest, (pull * gate).to(sites.dtype))
-    if isinstance(pull, Tensor):
-        largest = torch.lerp(sites, largest, pull.to(sites.dtype))
-    elif pull != 1:
-        largest = torch.lerp(sites, largest, pull)
+        return torch.lerp(sites, largest, (strength * gate).to(sites.dtype))
+    if isinstance(strength, Tensor):
+        largest = torch.lerp(sites, largest, strength.to(sites.dtype))
+    elif strength != 1:
+        largest = torch.lerp(sites, largest, strength)
     return torch.where(gate, largest, sites)
 
 
@@ -108,88 +113,90 @@ class DendriticSpike(nn.Module):
     """Past a threshold, channels open and lift the neighbouring branches toward the largest.
 
     The essay's twin of max-pooling: a dendritic spike raises the branches around it to nearly the
-    level of the largest, and the shape is kept. At pull 1 with an open gate it is max-pooling, to
-    the bit; at pull 0 it is the identity.
+    level of the largest, and the shape is kept. At strength 1 with an open gate it is max-pooling,
+    to the bit; at strength 0 it is the identity.
 
     Learning signals, which leave the result as it is:
-        max: the gradient of the formula. At pull 1 the site that is the largest gets it all, as in
-            max-pooling, and of equal ones the first.
+        max: the gradient of the formula. At strength 1 the site that is the largest gets it
+            all, as in max-pooling, and of equal ones the first.
         essay: the branch that spiked was active just now, so the signal that runs back into the
             tree does not enter it: it gets no gradient (under a soft gate, 1 - gate of it), and
-            every other site the gradient of the identity, whatever the pull. A site has spiked if
-            it holds the maximum of its own window, of equal ones the first, and the gate is open.
+            every other site the gradient of the identity, whatever the strength. A site has spiked
+            if it holds the maximum of its window, of equal ones the first, and the gate is open.
             Over a whole dendrite, hard and open, this is the complement of max-pooling. A learned
-            pull or threshold keeps the formula's gradient. A site without neighbours, a dendrite
-            of one or a reach of one, is left alone: nothing is lifted, and it learns as it is.
+            strength or threshold keeps the formula's gradient. A site without neighbours, in a
+            dendrite or a window of one, is left alone: nothing is lifted, and it learns as it is.
 
     Args:
-        pull: how far toward the maximum, from 0 to 1.
+        strength: how far toward the maximum, from 0 to 1.
         threshold: where channels open, in the potential's units.
-        softness: 0 is a hard gate; above 0 the width of a sigmoid, in the potential's units.
-        reach: sites of the window around each site whose maximum counts; None takes the whole
+        temperature: 0 is a hard gate; above 0 the width of a sigmoid, in the potential's units.
+        window: sites around each site whose maximum counts; None takes the whole
             dendrite. See `dendritic_spike`.
         signal: "max" or "essay".
-        learn_pull: learn the pull, as the sigmoid of the parameter `pull_logit`.
+        learn_strength: learn the strength, as the sigmoid of the parameter `pull_logit`.
         learn_threshold: learn the threshold, the parameter `threshold`.
 
     Shape:
         potential (..., P, D) -> the same: sheets (B, N, T, P, D), maps (B, U, T, H, W)
 
     Raises:
-        ValueError: a number out of range, an unknown signal, a learned pull that starts at 0 or 1,
-            a learned threshold under a hard gate; at the call, fewer than two axes.
+        ValueError: a number out of range, an unknown signal, a learned strength that starts at 0 or
+            1, a learned threshold under a hard gate; at the call, fewer than two axes.
     """
 
     threshold: float | nn.Parameter
 
+    @renamed(SPIKE)
     def __init__(
         self,
-        pull: float = 1.0,
+        strength: float = 1.0,
         threshold: float = 0.0,
         *,
-        softness: float = 0.0,
-        reach: int | None = None,
+        temperature: float = 0.0,
+        window: int | None = None,
         signal: Signal = "max",
-        learn_pull: bool = False,
+        learn_strength: bool = False,
         learn_threshold: bool = False,
     ) -> None:
         super().__init__()
-        _check(pull, threshold, softness, reach, signal)
-        if learn_pull and not 0 < pull < 1:
+        _check(strength, threshold, temperature, window, signal)
+        if learn_strength and not 0 < strength < 1:
             raise ValueError(
-                f"pull={pull!r} with learn_pull=True; expected a start strictly between 0 and 1, "
-                "for example 0.9: it is learned as a sigmoid's logit"
+                f"strength={strength!r} with learn_strength=True; expected a start strictly "
+                "between 0 and 1, for example 0.9: it is learned as a sigmoid's logit"
             )
-        if learn_threshold and not softness:
+        if learn_threshold and not temperature:
             raise ValueError(
-                "learn_threshold=True with softness=0; a hard gate passes no gradient to its "
-                "threshold: set softness above 0"
+                "learn_threshold=True with temperature=0; a hard gate passes no gradient to its "
+                "threshold: set temperature above 0"
             )
-        self.softness, self.reach, self.signal = softness, reach, signal
-        self._start = (pull, threshold)
-        self.pull_logit = nn.Parameter(torch.empty(())) if learn_pull else None
+        self.temperature, self.window, self.signal = temperature, window, signal
+        self._start = (strength, threshold)
+        # Named as in the checkpoints of version 0.4.0.
+        self.pull_logit = nn.Parameter(torch.empty(())) if learn_strength else None
         self.threshold = nn.Parameter(torch.empty(())) if learn_threshold else float(threshold)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Back to the pull and the threshold that were asked for."""
-        pull, threshold = self._start
+        """Sets what is learned back to the constructor's strength and threshold."""
+        strength, threshold = self._start
         if self.pull_logit is not None:
-            nn.init.constant_(self.pull_logit, math.log(pull / (1 - pull)))
+            nn.init.constant_(self.pull_logit, math.log(strength / (1 - strength)))
         if isinstance(self.threshold, nn.Parameter):
             nn.init.constant_(self.threshold, threshold)
 
     @property
-    def pull(self) -> float | Tensor:
+    def strength(self) -> float | Tensor:
         return self._start[0] if self.pull_logit is None else self.pull_logit.sigmoid()
 
     def forward(self, potential: Tensor) -> Tensor:
         return dendritic_spike(
             potential,
-            self.pull,
+            self.strength,
             self.threshold,
-            softness=self.softness,
-            reach=self.reach,
+            temperature=self.temperature,
+            window=self.window,
             signal=self.signal,
         )
 
@@ -197,15 +204,15 @@ class DendriticSpike(nn.Module):
         """Comparisons for the maximum, then the gate's operations, then those of the lift."""
         sites, points = potential[-2], potential.numel()
         learned = self.pull_logit is not None
-        if sites == 1 or self.reach == 1:
+        if sites == 1 or self.window == 1:
             return (Cost("dendritic spike", pointwise=learned),)
-        if self.reach is None:
+        if self.window is None:
             flops, gates = points, points // sites
         else:
-            even = 1 - self.reach % 2
-            flops, gates = points // sites * (sites + even) * self.reach, points
+            even = 1 - self.window % 2
+            flops, gates = points // sites * (sites + even) * self.window, points
         moves = learned or self._start[0] > 0
-        if self.softness:
+        if self.temperature:
             flops += gates * (3 + moves) + points * moves
         else:
             partial = learned or 0 < self._start[0] < 1
@@ -213,29 +220,32 @@ class DendriticSpike(nn.Module):
         return (Cost("dendritic spike", pointwise=flops + learned),)
 
     def extra_repr(self) -> str:
-        pull, threshold = self._start
+        strength, threshold = self._start
         learned = [
             name
-            for name, parameter in (("pull", self.pull_logit), ("threshold", self.threshold))
+            for name, parameter in (("strength", self.pull_logit), ("threshold", self.threshold))
             if isinstance(parameter, nn.Parameter)
         ]
         return (
-            f"pull={pull}, threshold={threshold}, softness={self.softness}, reach={self.reach}, "
-            f"signal={self.signal!r}" + (f", learned: {', '.join(learned)}" if learned else "")
+            f"strength={strength}, threshold={threshold}, temperature={self.temperature}, "
+            f"window={self.window}, signal={self.signal!r}"
+            + (f", learned: {', '.join(learned)}" if learned else "")
         )
 
 
-def _check(pull: Any, threshold: Any, softness: Any, reach: Any, signal: Any) -> None:
-    if not isinstance(pull, Tensor) and not (_is_number(pull) and 0 <= pull <= 1):
-        raise ValueError(f"pull={pull!r}; expected a number from 0 (identity) to 1 (the maximum)")
+def _check(strength: Any, threshold: Any, temperature: Any, window: Any, signal: Any) -> None:
+    if not isinstance(strength, Tensor) and not (_is_number(strength) and 0 <= strength <= 1):
+        raise ValueError(
+            f"strength={strength!r}; expected a number from 0 (identity) to 1 (the maximum)"
+        )
     if not isinstance(threshold, Tensor) and not _is_number(threshold):
         raise ValueError(f"threshold={threshold!r}; expected a finite number")
-    if not _is_number(softness) or softness < 0:
+    if not _is_number(temperature) or temperature < 0:
         raise ValueError(
-            f"softness={softness!r}; expected 0 (a hard gate) or a finite width above it"
+            f"temperature={temperature!r}; expected 0 (a hard gate) or a finite width above it"
         )
-    if reach is not None:
-        check_positive(reach=reach)
+    if window is not None:
+        check_positive(window=window)
     check_choice("signal", signal, SIGNALS)
 
 

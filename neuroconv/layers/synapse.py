@@ -5,19 +5,53 @@ neuron, P sites along a dendrite, D dendrites.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive, check_room, check_sizes
+from neuroconv.core.checks import check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.counting import is_counting
+from neuroconv.layers.tree_shape import TreeShape, as_tree
+from neuroconv.layers.wiring import dale_signs
+
+
+@dataclass(frozen=True)
+class Synapse:
+    """How a population's synapses weigh what they receive.
+
+    Args:
+        excitatory: Dale's law: the fraction of the incoming axons that excite, the others inhibit;
+            see `dale_signs`. None leaves the sign of every synapse free.
+        factorized: hold a weight as vesicles released x receptors present.
+        transmitters: kinds C of transmitter, each with a weight at every synapse.
+        seed: of the choice of excitatory axons.
+
+    Raises:
+        ValueError: a number of transmitters that is not positive; from `signs`, a fraction outside
+            of 0 to 1.
+    """
+
+    excitatory: float | None = None
+    factorized: bool = False
+    transmitters: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive(transmitters=self.transmitters)
+
+    def signs(self, in_features: int) -> Tensor | None:
+        """Draws the signs of F axons; None where they are free."""
+        if self.excitatory is None:
+            return None
+        return dale_signs(in_features, self.excitatory, self.seed)
 
 
 class _Synapses(nn.Module):
-    """What dense and sparse synapses share: sizes, the weights' make, the lay-out on the sheet.
+    """What dense and sparse synapses share: sizes, parameters, and the layout on the sheet.
 
     The magnitudes are absolute values of what is trained. Unlike a softplus, that lets a synapse
     fall silent at zero, and leaves it a plain weight's gradient everywhere else.
@@ -32,29 +66,24 @@ class _Synapses(nn.Module):
         self,
         in_features: int,
         neurons: int,
-        sheet_shape: tuple[int, int],
-        synapses: int | None,
+        tree: TreeShape,
         signs: Tensor | None,
         transmitters: int,
     ) -> None:
         super().__init__()
         check_positive(in_features=in_features, neurons=neurons, transmitters=transmitters)
-        sites, dendrites = check_sizes("sheet_shape", sheet_shape, ("sites", "dendrites"))
-        self.sheet_shape = (sites, dendrites)
-        places = sites * dendrites
         self.in_features, self.neurons, self.transmitters = in_features, neurons, transmitters
-        self.synapses = places if synapses is None else synapses
-        check_room(self.synapses, self.sheet_shape)
+        self.sheet_shape, self.synapses = tree.sheet, tree.filled
         if signs is not None:
             _check_signs(signs, in_features)
             signs = signs.to(torch.int8)
         self.register_buffer("signs", signs)
 
-    def hold(self, shape: tuple[int, ...], vesicles: bool) -> None:
+    def register_weight(self, shape: tuple[int, ...], factorized: bool) -> None:
         """Registers what is trained: `weight`, or the two factors whose product it is."""
-        held = ("vesicles", "receptors") if vesicles else ("weight",)
+        trained = ("vesicles", "receptors") if factorized else ("weight",)
         for name in ("weight", "vesicles", "receptors"):
-            factor = nn.Parameter(torch.empty(shape)) if name in held else None
+            factor = nn.Parameter(torch.empty(shape)) if name in trained else None
             self.register_parameter(name, factor)
 
     def magnitude(self) -> Tensor:
@@ -96,32 +125,32 @@ class _Synapses(nn.Module):
         if self.signs is not None:
             text += ", signs"
         if self.vesicles is not None:
-            text += ", vesicles=True"
+            text += ", factorized=True"
         return text if self.transmitters == 1 else f"{text}, transmitters={self.transmitters}"
 
 
 class SparseSynapses(_Synapses):
-    """Each synapse listens to one axon, with a weight of its own for each transmitter.
+    """Synapses that receive one axon each, with a weight for each transmitter.
 
     Args:
         wiring: axon of each synapse, (N, S) integers; see `neuroconv.layers.wiring`.
         in_features: number of axons F.
-        sheet_shape: (sites P, dendrites D). Synapses fill it dendrite by dendrite: with S < P * D
-            the last places have none.
+        sheet: (sites P, dendrites D). Synapses fill it dendrite by dendrite: with S < P * D the
+            last positions have none.
         signs: Dale's law, +1 (excites) or -1 (inhibits) for each axon, (F,); see `dale_signs`. The
             weight that acts is |weight| * signs[axon], for all transmitters of the axon. None:
             weights are free to take either sign.
-        vesicles: train two factors for each synapse instead of its weight: `vesicles`, released by
-            the axon terminal, and `receptors`, present on the site. Their absolute values are the
-            amounts, and the amounts' product is the weight.
-        transmitters: how many C. Each is a channel, as a colour is of an image: it has weights of
-            its own at each synapse, and its own sheet to be filtered; sum over C afterwards.
-        claw: of a wiring on meta, whether the sites of each dendrite share one axon; any other is
-            looked at.
+        factorized: train two factors for each synapse instead of its weight: `vesicles`, released
+            by the axon terminal, and `receptors`, present on the site. Their absolute values are
+            the amounts, and the amounts' product is the weight.
+        transmitters: kinds C of transmitter. Each is a channel, as a colour is of an image: it has
+            a weight at each synapse, and a sheet to be filtered; sum over C afterwards.
+        claw: whether the sites of each dendrite share one axon, for a wiring on meta; any other is
+            compared.
 
     Attributes:
-        weight: (N * C, S), row n * C + c; None with `vesicles`.
-        vesicles, receptors: of the same shape; None without `vesicles`.
+        weight: (N * C, S), row n * C + c; None if factorized.
+        vesicles, receptors: of the same shape; None unless factorized.
 
     Shape:
         activity (B, F, T) -> sheet (B, N * C, T, P, D), neuron by neuron: sheet n * C + c
@@ -138,10 +167,10 @@ class SparseSynapses(_Synapses):
         self,
         wiring: Tensor,
         in_features: int,
-        sheet_shape: tuple[int, int],
+        sheet: tuple[int, int],
         *,
         signs: Tensor | None = None,
-        vesicles: bool = False,
+        factorized: bool = False,
         transmitters: int = 1,
         claw: bool = False,
     ) -> None:
@@ -160,11 +189,13 @@ class SparseSynapses(_Synapses):
                 f"{in_features - 1}, for in_features={in_features}"
             )
         neurons, synapses = wiring.shape
-        super().__init__(in_features, neurons, sheet_shape, synapses, signs, transmitters)
+        super().__init__(
+            in_features, neurons, TreeShape(sheet, synapses=synapses), signs, transmitters
+        )
         self.register_buffer("wiring", wiring)
         self._claw: tuple[Any, bool] = (None, claw)
         self.is_claw()
-        self.hold((neurons * transmitters, synapses), vesicles)
+        self.register_weight((neurons * transmitters, synapses), factorized)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -230,20 +261,19 @@ class SparseSynapses(_Synapses):
 
 
 class DenseSynapses(_Synapses):
-    """Every synapse listens to all axons: the essay's matrix product.
+    """Synapses that receive all axons each: the essay's matrix product.
 
     Args:
         in_features: number of axons F.
         neurons: number of neurons N.
-        sheet_shape: (sites P, dendrites D).
-        synapses: synapses S of a neuron (default: P * D); the last places have none.
-        signs, vesicles, transmitters: as in `SparseSynapses`. Weights of one sign no longer cancel:
+        tree: its sheet and synapses, or a bare (sites P, dendrites D), all of them filled.
+        signs, factorized, transmitters: as in `SparseSynapses`. Weights of one sign do not cancel:
             the potential of F active axons starts near sqrt(F) instead of 1, and a norm should
             follow.
 
     Attributes:
-        weight: (N * C * S, F), row (n * C + c) * S + s; None with `vesicles`.
-        vesicles, receptors: of the same shape; None without `vesicles`.
+        weight: (N * C * S, F), row (n * C + c) * S + s; None if factorized.
+        vesicles, receptors: of the same shape; None unless factorized.
 
     Shape:
         activity (B, F, T) -> sheet (B, N * C, T, P, D), neuron by neuron: sheet n * C + c
@@ -258,15 +288,14 @@ class DenseSynapses(_Synapses):
         self,
         in_features: int,
         neurons: int,
-        sheet_shape: tuple[int, int],
-        synapses: int | None = None,
+        tree: TreeShape | tuple[int, int],
         *,
         signs: Tensor | None = None,
-        vesicles: bool = False,
+        factorized: bool = False,
         transmitters: int = 1,
     ) -> None:
-        super().__init__(in_features, neurons, sheet_shape, synapses, signs, transmitters)
-        self.hold((neurons * transmitters * self.synapses, in_features), vesicles)
+        super().__init__(in_features, neurons, as_tree(tree), signs, transmitters)
+        self.register_weight((neurons * transmitters * self.synapses, in_features), factorized)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

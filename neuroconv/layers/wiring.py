@@ -1,192 +1,205 @@
-"""Wiring: which axon each synapse listens to, and which axons excite.
+"""Wiring: which axon each synapse receives, and which axons excite.
 
-A wiring is an integer tensor (neurons, synapses) of axon indices, drawn from a seed with a
-generator of its own, so that it depends on nothing else. Synapses fill the sheet dendrite by
-dendrite: synapse s sits on dendrite s // sites, at site s % sites, and where there are fewer
-synapses than places the last dendrites have fewer, or none.
+A wiring is a small object that draws: `axons(in_features, neurons, tree)` returns an integer tensor
+(neurons, synapses) of axon indices, from a generator seeded for this alone, so that it depends on
+nothing else. Synapses fill the sheet dendrite by dendrite: synapse s sits on dendrite s // sites,
+at site s % sites, and where there are fewer synapses than positions the last dendrites have fewer,
+or none.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.core.checks import check_positive, check_room, pair
+from neuroconv.core.checks import check_positive, check_sizes, pair
+from neuroconv.layers.tree_shape import TreeShape
 
 
-def sparse_wiring(
-    in_features: int,
-    neurons: int,
-    synapses: int,
-    sheet_shape: tuple[int, int],
-    *,
-    claw: bool,
-    seed: int,
-) -> Tensor:
+@dataclass(frozen=True)
+class Random:
     """Draws axons at random, each as often as any other in one neuron (to within one synapse).
 
     Args:
-        in_features: number of axons to choose from.
-        neurons, synapses: sizes; `synapses` of one neuron. They fill the sheet dendrite by
-            dendrite: 4 on a sheet of 4 x 4 all sit on the first dendrite.
-        sheet_shape: (sites, dendrites).
         claw: all sites of a dendrite share one axon, as a granule cell's dendrite grips one mossy
-            fibre; else each synapse has an axon of its own.
+            fibre; else each synapse draws an axon for itself. None: as the cell's preset has it,
+            and without a preset False.
         seed: the wiring is a function of it.
-
-    Returns:
-        (neurons, synapses) indices below `in_features`.
     """
-    sites, dendrites = sheet_shape
-    check_room(synapses, sheet_shape)
-    contacts = dendrites if claw else synapses
-    if _on_meta():
-        return torch.empty(neurons, synapses, dtype=torch.int64)
-    rng = _generator(seed)
-    everyone = np.arange(in_features)
-    axons = np.stack([_draw(rng, everyone, contacts) for _ in range(neurons)])
-    return _synapses(axons, synapses, sites if claw else 1)
+
+    claw: bool | None = None
+    seed: int = 0
+
+    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
+        """Returns (neurons, synapses) indices below `in_features`."""
+        check_positive(in_features=in_features, neurons=neurons)
+        sites, dendrites = tree.sheet
+        contacts = dendrites if self.claw else tree.filled
+        if _on_meta():
+            return torch.empty(neurons, tree.filled, dtype=torch.int64)
+        rng = _generator(self.seed)
+        choices = np.arange(in_features)
+        axons = np.stack([_draw(rng, choices, contacts) for _ in range(neurons)])
+        return _synapses(axons, tree.filled, sites if self.claw else 1)
 
 
-def parallel_wiring(in_features: int, neurons: int, synapses: int) -> Tensor:
+@dataclass(frozen=True)
+class InOrder:
     """Lays the axons over the tree in their order, as parallel fibres cross a Purkinje cell.
 
-    Neighbouring places listen to neighbouring axons, and all neurons of the row to the same ones,
-    each place by a synapse of its own. Nothing is drawn.
-
-    Returns:
-        (neurons, synapses) indices below `in_features`, rising along the synapses.
+    Neighbouring positions receive neighbouring axons, and all neurons of the row the same ones, by
+    a separate synapse at each position. Nothing is drawn.
     """
-    if _on_meta():
-        return torch.empty(neurons, synapses, dtype=torch.int64)
-    axons = np.arange(synapses, dtype=np.int64) * in_features // synapses
-    return _synapses(np.broadcast_to(axons, (neurons, synapses)), synapses, 1)
+
+    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
+        """Returns (neurons, synapses) indices below `in_features`, rising along the synapses."""
+        check_positive(in_features=in_features, neurons=neurons)
+        if _on_meta():
+            return torch.empty(neurons, tree.filled, dtype=torch.int64)
+        axons = np.arange(tree.filled, dtype=np.int64) * in_features // tree.filled
+        return _synapses(np.broadcast_to(axons, (neurons, tree.filled)), tree.filled, 1)
 
 
-def parallel_fibre_wiring(
-    in_features: int,
-    neurons: int,
-    synapses: int,
-    *,
-    crossed: int | None = None,
-    seed: int,
-) -> Tensor:
+@dataclass(frozen=True)
+class AllToAll:
+    """Connects every synapse to all axons: the essay's matrix product. Nothing is drawn."""
+
+    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> None:
+        """Returns None: there is no single axon to a synapse."""
+
+
+@dataclass(frozen=True)
+class ParallelFibres:
     """Crosses a row of neurons with parallel fibres: each reaches only the cells that it crosses.
 
     The neurons (Purkinje cells) stand in a row. Each axon (parallel fibre) has its middle at one of
-    them, drawn at random, and crosses `crossed` neighbouring ones; beyond the row's ends there are
-    none, so that a fibre near an end crosses fewer. A neuron draws its synapses from the fibres
-    that cross it, one synapse with each; only if these are fewer than its synapses do they repeat,
-    evenly. A fibre thus makes synapses * neurons / in_features synapses on average, and skips some
-    of the cells that it crosses. So it is in the rat: a connection has one or two contacts
-    (introduction), and one was expected in 54 % of the pairs (abstract of Isope & Barbour 2002,
-    doi:10.1523/JNEUROSCI.22-22-09668.2002).
+    them, drawn at random, and crosses `neurons_per_fibre` neighbouring ones; beyond the row's ends
+    there are none, so that a fibre near an end crosses fewer. A neuron draws its synapses from the
+    fibres that cross it, one synapse with each; only if these are fewer than its synapses do they
+    repeat, evenly. A fibre thus makes synapses * neurons / in_features synapses on average, and
+    skips some of the cells that it crosses. So it is in the rat: a connection has one or two
+    contacts (introduction), and one was expected in 54 % of the pairs (abstract of Isope & Barbour
+    2002, doi:10.1523/JNEUROSCI.22-22-09668.2002).
 
-    An axon's index is its place in the cross-section of the fibres: synapses are ordered by it, so
-    that a fibre, which runs straight, meets every tree at about the same place.
+    An axon's index is its position in the cross-section of the fibres: synapses are ordered by it,
+    so that a fibre, which runs straight, meets every tree at about the same position.
 
     Args:
-        in_features: number of axons.
-        neurons, synapses: sizes; `synapses` of one neuron.
-        crossed: neurons that a whole fibre crosses, which may be more than the row has. None: each
-            fibre crosses the whole row.
+        neurons_per_fibre: neurons that a whole fibre crosses, which may be more than the row has.
+            None: each fibre crosses the whole row.
         seed: the wiring is a function of it.
-
-    Returns:
-        (neurons, synapses) indices below `in_features`, rising along the synapses.
-
-    Raises:
-        ValueError: a size that is not positive, or a neuron that no fibre crosses.
     """
-    check_positive(in_features=in_features, neurons=neurons, synapses=synapses)
-    if crossed is not None:
-        check_positive(crossed=crossed)
-    if _on_meta():
-        return torch.empty(neurons, synapses, dtype=torch.int64)
-    rng = _generator(seed)
-    if crossed is None:
-        crossed = 2 * neurons  # from any middle, this reaches both ends of the row
-    first = rng.integers(0, neurons, in_features) - (crossed - 1) // 2
-    order = np.argsort(first, kind="stable")
-    # In this order the fibres that cross a neuron, those with first <= neuron < first + crossed,
-    # lie side by side.
-    row = np.arange(neurons)
-    begin = np.searchsorted(first, row - crossed, side="right", sorter=order)
-    end = np.searchsorted(first, row, side="right", sorter=order)
-    bare = np.flatnonzero(begin == end)
-    if bare.size:
-        raise ValueError(
-            f"crossed={crossed}: in_features={in_features} fibres leave {bare.size} of {neurons} "
-            f"neurons uncrossed, neuron {bare[0]} the first; expected a fibre for each: let them "
-            "cross more neurons, take more fibres, or try another seed"
-        )
-    axons = np.empty((neurons, synapses), dtype=np.int64)
-    for neuron in row:
-        drawn = _draw(rng, order[begin[neuron] : end[neuron]], synapses)
-        axons[neuron] = np.sort(drawn)
-    return _synapses(axons, synapses, 1)
+
+    neurons_per_fibre: int | None = None
+    seed: int = 0
+
+    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
+        """Returns (neurons, synapses) indices below `in_features`, rising along the synapses.
+
+        Raises:
+            ValueError: a size that is not positive, or a neuron that no fibre crosses.
+        """
+        check_positive(in_features=in_features, neurons=neurons)
+        span = 2 * neurons  # from any middle, this reaches both ends of the row
+        if self.neurons_per_fibre is not None:
+            check_positive(neurons_per_fibre=self.neurons_per_fibre)
+            span = self.neurons_per_fibre
+        synapses = tree.filled
+        if _on_meta():
+            return torch.empty(neurons, synapses, dtype=torch.int64)
+        rng = _generator(self.seed)
+        first = rng.integers(0, neurons, in_features) - (span - 1) // 2
+        order = np.argsort(first, kind="stable")
+        # In this order the fibres that cross a neuron, those with first <= neuron < first + span,
+        # lie side by side.
+        row = np.arange(neurons)
+        begin = np.searchsorted(first, row - span, side="right", sorter=order)
+        end = np.searchsorted(first, row, side="right", sorter=order)
+        bare = np.flatnonzero(begin == end)
+        if bare.size:
+            raise ValueError(
+                f"neurons_per_fibre={self.neurons_per_fibre}: in_features={in_features} fibres "
+                f"leave {bare.size} of {neurons} neurons uncrossed, neuron {bare[0]} the first; "
+                "expected a fibre for each: let them cross more neurons, take more fibres, or try "
+                "another seed"
+            )
+        axons = np.empty((neurons, synapses), dtype=np.int64)
+        for neuron in row:
+            drawn = _draw(rng, order[begin[neuron] : end[neuron]], synapses)
+            axons[neuron] = np.sort(drawn)
+        return _synapses(axons, synapses, 1)
 
 
-def receptive_field_wiring(
-    image_shape: tuple[int, int, int],
-    neurons: int,
-    synapses: int,
-    sheet_shape: tuple[int, int],
-    *,
-    patch: tuple[int, int] | None,
-    claw: bool,
-    seed: int,
-) -> Tensor:
-    """Gives every neuron a patch of one channel of an image; patches lie at random places.
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Gives every neuron a patch of one channel of an image; patches lie at random positions.
 
     Args:
         image_shape: (channels, height, width) of the image whose flattened pixels are the axons.
-        neurons, synapses: sizes; `synapses` of one neuron.
-        sheet_shape: (sites, dendrites).
-        patch: (height, width) of the patch. Default: the sheet's own shape, so that dendrite d is
+        patch: (height, width) of the patch. Default: the sheet's shape, so that dendrite d is
             column d of the patch and site p its row p.
-        claw: each dendrite listens to one pixel of the patch, no two to the same where the patch
-            has enough; needs no relation between patch and sheet.
+        claw: each dendrite receives one pixel of the patch, no two the same where the patch has
+            enough; needs no relation between patch and sheet. None: as in `Random`.
         seed: the wiring is a function of it.
-
-    Raises:
-        ValueError: a patch larger than the image, or one that differs from the sheet without claw.
     """
-    channels, height, width = image_shape
-    rows, cols = sheet_shape if patch is None else pair("patch", patch)
-    check_positive(patch=(rows, cols))
-    check_room(synapses, sheet_shape)
-    if rows > height or cols > width:
-        raise ValueError(
-            f"a receptive field of {rows} x {cols} pixels does not fit into an image of "
-            f"{height} x {width}; make the patch smaller"
-        )
-    if not claw and (rows, cols) != tuple(sheet_shape):
-        raise ValueError(
-            f"patch {(rows, cols)} differs from the sheet {tuple(sheet_shape)}; without claw a "
-            "patch has one pixel for each site: leave patch out or set claw=True"
-        )
-    if _on_meta():
-        return torch.empty(neurons, synapses, dtype=torch.int64)
-    rng = _generator(seed)
-    corner = np.stack(
-        [rng.integers(0, n, neurons) for n in (channels, height - rows + 1, width - cols + 1)], 1
-    )
-    pixels = rows * cols
-    if claw:
-        everyone = np.arange(pixels)
-        inside = np.stack([_draw(rng, everyone, sheet_shape[1]) for _ in range(neurons)])
-    else:
-        columns_first = np.arange(pixels).reshape(rows, cols).T.ravel()
-        inside = np.broadcast_to(columns_first, (neurons, pixels))
-    row = corner[:, 1:2] + inside // cols
-    col = corner[:, 2:3] + inside % cols
-    axons = (corner[:, :1] * height + row) * width + col
-    return _synapses(axons, synapses, sheet_shape[0] if claw else 1)
+
+    image_shape: tuple[int, int, int]
+    patch: tuple[int, int] | None = None
+    claw: bool | None = None
+    seed: int = 0
+
+    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
+        """Returns (neurons, synapses) indices below `in_features`.
+
+        Raises:
+            ValueError: an image of other pixels than there are axons, a patch larger than the
+                image, or one that differs from the sheet without claw.
+        """
+        check_positive(in_features=in_features, neurons=neurons)
+        axes = ("channels", "height", "width")
+        channels, height, width = check_sizes("image_shape", self.image_shape, axes)
+        if channels * height * width != in_features:
+            raise ValueError(
+                f"image_shape={self.image_shape} has {channels * height * width} pixels and "
+                f"in_features is {in_features}; expected one axon for each pixel"
+            )
+        rows, cols = tree.sheet if self.patch is None else pair("patch", self.patch)
+        check_positive(patch=(rows, cols))
+        if rows > height or cols > width:
+            raise ValueError(
+                f"a receptive field of {rows} x {cols} pixels does not fit into an image of "
+                f"{height} x {width}; make the patch smaller"
+            )
+        if not self.claw and (rows, cols) != tree.sheet:
+            raise ValueError(
+                f"patch {(rows, cols)} differs from the sheet {tree.sheet}; without claw a patch "
+                "has one pixel for each site: leave patch out or set claw=True"
+            )
+        if _on_meta():
+            return torch.empty(neurons, tree.filled, dtype=torch.int64)
+        rng = _generator(self.seed)
+        limits = (channels, height - rows + 1, width - cols + 1)
+        corner = np.stack([rng.integers(0, limit, neurons) for limit in limits], 1)
+        pixels = rows * cols
+        if self.claw:
+            choices = np.arange(pixels)
+            inside = np.stack([_draw(rng, choices, tree.sheet[1]) for _ in range(neurons)])
+        else:
+            columns_first = np.arange(pixels).reshape(rows, cols).T.ravel()
+            inside = np.broadcast_to(columns_first, (neurons, pixels))
+        row = corner[:, 1:2] + inside // cols
+        col = corner[:, 2:3] + inside % cols
+        axons = (corner[:, :1] * height + row) * width + col
+        return _synapses(axons, tree.filled, tree.sheet[0] if self.claw else 1)
+
+
+Wiring = Random | ParallelFibres | ReceptiveField | InOrder | AllToAll
 
 
 def dale_signs(in_features: int, excitatory: float, seed: int) -> Tensor:
-    """Dale's law: an axon either excites or inhibits, whatever it meets.
+    """Draws the signs of Dale's law: an axon excites or inhibits, whatever it meets.
 
     Args:
         in_features: number of axons F.
@@ -216,19 +229,19 @@ def dale_signs(in_features: int, excitatory: float, seed: int) -> Tensor:
 
 
 def _draw(rng: np.random.Generator, choices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """So many of the choices in random order, each as often as any other, to within one."""
+    """Draws `count` of the choices in random order, each as often as any other, to within one."""
     rounds = -(-count // len(choices))
     return np.concatenate([rng.permutation(choices) for _ in range(rounds)])[:count]
 
 
 def _synapses(axons: NDArray[np.int64], synapses: int, share: int) -> Tensor:
-    """From contacts to synapses: each contact's axon serves `share` synapses in a row."""
+    """Turns contacts into synapses: each contact's axon serves `share` synapses in a row."""
     wired = np.repeat(axons, share, axis=1)[:, :synapses]
     return torch.from_numpy(np.ascontiguousarray(wired)).to(torch.get_default_device())
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:
-    """A generator of its own; streams of one seed are independent."""
+    """Returns a fresh generator; streams of one seed are independent."""
     if type(seed) is not int or seed < 0:
         raise ValueError(f"seed={seed}; expected an integer of at least 0")
     return np.random.default_rng((seed, *stream))

@@ -1,4 +1,7 @@
-"""The cells: a population each, with the presets of its type."""
+"""The cell types, each a population with the presets of its type.
+
+`Population` documents arguments and shapes.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,8 +13,7 @@ class Granule(Population):
     """Cerebellar granule cells: 4 dendrites, 15 synapses from 4 axons, a 3x4x5 filter.
 
     More than half of the brain's neurons, and its smallest: a dendrite's claw grips one mossy
-    fibre, and the T-shaped axon runs on to the Purkinje cells. See `Population` for arguments and
-    shapes.
+    fibre, and the T-shaped axon runs on to the Purkinje cells.
     """
 
     cell = "granule"
@@ -20,40 +22,30 @@ class Granule(Population):
 class Purkinje(Population):
     """Purkinje cells: 1,000 dendrites, 100,000 synapses, a 10x1000x5 filter, linear summation.
 
-    Smaller ones are made with `sheet_shape` and `filter_shape`. See `Population` for arguments and
-    shapes.
+    `tree=TreeShape((10, 100), (10, 100, 5))` is a smaller one.
     """
 
     cell = "purkinje"
 
 
 class DeepNuclear(Population):
-    """Neurons of the deep cerebellar nuclei, which bundle Purkinje cells and send the result on.
-
-    See `Population` for arguments and shapes.
-    """
+    """Neurons of the deep cerebellar nuclei, which bundle Purkinje cells and send the result on."""
 
     cell = "deep_nuclear"
 
 
 class Golgi(Population):
-    """Golgi cells, which listen to granule cells and inhibit them: the code stays sparse.
-
-    See `Population` for arguments and shapes.
-    """
+    """Golgi cells, which granule cells excite and which inhibit them: the code stays sparse."""
 
     cell = "golgi"
 
 
 class Pyramidal(Population):
-    """Pyramidal cells of the cortex: 5,000 to 15,000 synapses by the essay.
-
-    See `Population` for arguments and shapes.
-    """
+    """Pyramidal cells of the cortex: 5,000 to 15,000 synapses by the essay."""
 
     cell = "pyramidal"
 
 
 CELL_CLASSES: Mapping[str, type[Population]] = MappingProxyType(
-    {each.cell: each for each in (Granule, Purkinje, DeepNuclear, Golgi, Pyramidal)}
+    {kind.cell: kind for kind in (Granule, Purkinje, DeepNuclear, Golgi, Pyramidal)}
 )

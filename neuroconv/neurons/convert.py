@@ -27,8 +27,8 @@ def convert(
 ) -> tuple[nn.Module, list[Conversion]]:
     """Replaces chosen convolutions by `GranuleConv2d` of the same contract.
 
-    A unit keeps its taps; the columns of its patch become rectified dendrites. So the outputs
-    change, and the network has to be trained or fine-tuned.
+    A unit keeps its taps; the columns of its patch become rectified dendrites. The outputs change,
+    and the network has to be trained or fine-tuned.
 
     Args:
         model: any module. It is copied, not changed.
@@ -46,14 +46,14 @@ def convert(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     converted = copy.deepcopy(model)
-    chosen = select or (lambda _, conv: conv.kernel_size[1] > 1)
+    selected = select or (lambda _, conv: conv.kernel_size[1] > 1)
     rows = []
     units: dict[int, GranuleConv2d] = {}  # a layer used in two places becomes one unit in both
     for name, layer in list(converted.named_modules(remove_duplicate=False)):
-        if type(layer) is not nn.Conv2d or not (id(layer) in units or chosen(name, layer)):
+        if type(layer) is not nn.Conv2d or not (id(layer) in units or selected(name, layer)):
             continue
         if id(layer) not in units:
-            units[id(layer)] = _granule(name, layer, copy_weights)
+            units[id(layer)] = _granule_layer(name, layer, copy_weights)
             rows.append(Conversion(name, _count(layer), _count(units[id(layer)])))
         unit = units[id(layer)]
         if not name:
@@ -69,7 +69,8 @@ def convert(
     return converted, rows
 
 
-def _granule(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleConv2d:
+def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleConv2d:
+    """Builds the granule layer of a convolution's sizes, device, precision and mode."""
     if conv.padding_mode != "zeros":
         raise ValueError(
             f"layer {name!r} has padding_mode={conv.padding_mode!r}; expected 'zeros': leave it "
@@ -99,4 +100,5 @@ def _granule(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleConv2d:
 
 
 def _count(module: nn.Module) -> int:
+    """Counts the trained floats of a module."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -36,6 +36,7 @@ from neuroconv.neurons.fold_population import fold_population
 from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import Population
+from neuroconv.neurons.stages import is_absent
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -96,13 +97,13 @@ def _fold_image_layer(layer: GranuleConv2d) -> None:
             weight = weight * scale.t()[:, None, None, None, :]
             layer.dendritic_norms = None
     somatic = affine(layer.soma_norm)
-    free = layer.spike is None and layer.dendritic_norms is None
+    free = is_absent(layer.spike) and layer.dendritic_norms is None
     if somatic is not None and free and layer.summation.law == "linear":
         gain, shift = somatic
         if passes(gain, layer.linear_dendrites):
             weight = weight * gain[:, None, None, None, None]
             bias = None if bias is None else bias * gain
-            layer.bias, layer.soma_norm = constant(shift, like), None
+            layer.bias, layer.soma_norm = constant(shift, like), nn.Identity().eval()
     layer.weight = constant(weight, like)
     layer.dendritic_bias = None if bias is None else constant(bias, like)
 

@@ -8,15 +8,17 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import Backend, Mode, dendritic_conv
-from neuroconv.layers.dendrite import DendriticConv
+from neuroconv.layers.dendrite import DendriticConv, Taps
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.neurons.fold_values import affine, constant, exact
 from neuroconv.neurons.population import Population
+from neuroconv.neurons.stages import is_absent
 
 _CHUNK_NUMBERS = 1 << 24  # of the sheets that are held at once
 
@@ -54,11 +56,14 @@ def collapsed(cells: Population) -> Population | None:
     """The linear control as one filter over the axons that it hears; None for other neurons."""
     rate, summation = cells.dendritic_rate, cells.summation
     linear = rate.linear and rate.reduction != "max" and summation.law == "linear"
-    if not linear or cells.threshold_norm is not None or cells.spike is not None:
+    if not (linear and is_absent(cells.threshold_norm) and is_absent(cells.spike)):
         return None
     columns = cells.dendrites.out_shape[1]
-    norms = [affine(cells.dendritic_norm), affine(cells.soma_norm)]
-    if norms.count(None) != (cells.dendritic_norm, cells.soma_norm).count(None):
+    stages = (cells.dendritic_norm, cells.soma_norm)
+    norms = [affine(stage) for stage in stages]
+    if any(
+        norm is None and not is_absent(stage) for norm, stage in zip(norms, stages, strict=True)
+    ):
         return None
     ones = torch.ones(cells.out_features, columns, dtype=torch.float64)
     scale, shift = norms[0] or (ones, 0 * ones)
@@ -75,7 +80,11 @@ def collapsed(cells: Population) -> Population | None:
     one = copy.copy(cells)  # its stages are replaced, those of the original stay
     one._modules, one._parameters = dict(cells._modules), dict(cells._parameters)
     one.soma = copy.deepcopy(cells.soma)
-    one.transmitters, one.dendritic_norm, one.soma_norm = 1, None, None
+    one.transmitters, one.dendritic_norm, one.soma_norm = (
+        1,
+        nn.Identity().eval(),
+        nn.Identity().eval(),
+    )
     if rest is not None:
         one.bias = constant(rest, like)
     one.summation = DendriticSummation().eval()
@@ -136,8 +145,8 @@ def new_dendrites(
 ) -> DendriticConv:
     """The filter of given taps (N, K_T, K_P, K_D) and resting potentials (N, D')."""
     neurons, k_time, branches, across = taps.shape
-    shape = (branches, across, k_time)
-    dendrites = DendriticConv(neurons, sheet, shape, mode, backend, bias is not None)
+    tree = TreeShape(sheet, (branches, across, k_time), mode=mode)
+    dendrites = DendriticConv(neurons, tree, Taps(backend=backend), bias is not None)
     dendrites.weight = constant(taps, like)
     if bias is not None:
         dendrites.bias = constant(bias, like)

@@ -6,15 +6,17 @@ neuron hears.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.neurons.fold_linear import Contacts, collapsed, new_dendrites
 from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
 from neuroconv.neurons.population import Population
+from neuroconv.neurons.stages import is_absent
 
 _BATCH = 32  # samples of the window for which two ways to run are compared
 
@@ -35,7 +37,7 @@ def fold_population(cells: Population) -> None:
     sizes = (old.sheet_shape, old.mode, old.backend)
     cells.dendrites = new_dendrites(taps, bias, *sizes, like)
     _set_synapses(cells, weight, like)
-    if cells.threshold_norm is None and _full_overlap(cells) and not _joins(cells):
+    if is_absent(cells.threshold_norm) and _full_overlap(cells) and not _joins(cells):
         synapses = cells.synapses
         if isinstance(synapses, SparseSynapses):
             taps = taps * _on_sheet(weight, synapses.sheet_shape)
@@ -67,7 +69,7 @@ def _joins(cells: Population) -> bool:
 
 def _full_overlap(cells: Population) -> bool:
     """Each place of the sheet meets one tap alone."""
-    branches, across, _ = cells.dendrites.filter_shape
+    _, branches, across = cells.dendrites.tree.kernel
     sites, dendrites = cells.dendrites.sheet_shape
     mode = cells.dendrites.mode
     return branches == sites and (
@@ -85,7 +87,7 @@ def _merge_transmitters(
     cells: Population, taps: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     kinds = cells.transmitters
-    if kinds == 1 or cells.threshold_norm is not None:
+    if kinds == 1 or not is_absent(cells.threshold_norm):
         return taps, weight, bias
     by_kind = taps.unflatten(0, (-1, kinds))
     same = torch.equal(by_kind, by_kind[:, :1].expand_as(by_kind))
@@ -114,7 +116,7 @@ def _fold_dendritic_norm(
         if not torch.equal(scale, scale[:, :1].expand_as(scale)):
             return taps, bias
         scale = scale[:, :1]
-    cells.dendritic_norm = None
+    cells.dendritic_norm = nn.Identity().eval()
     return taps * scale[:, None, None, :], shift if bias is None else bias * scale + shift
 
 
@@ -128,12 +130,12 @@ def _fold_soma_norm(
     if cells.soma.neurons is not None:
         cells.soma.weight = constant(exact(cells.soma.weight) * gain[:, None], cells.soma.weight)
     elif (
-        cells.spike is None
+        is_absent(cells.spike)
         and cells.summation.law == "linear"
         and passes(gain, cells.dendritic_rate.linear and cells.dendritic_rate.reduction != "max")
     ):
         norm = cells.dendritic_norm
-        if norm is None:
+        if not isinstance(norm, nn.BatchNorm2d):
             trees = gain.repeat_interleave(cells.transmitters)
             taps = taps * trees[:, None, None, None]
             bias = None if bias is None else bias * trees[:, None]
@@ -145,9 +147,8 @@ def _fold_soma_norm(
             return taps, bias
     else:
         return taps, bias
-    assert cells.soma_norm is not None
     cells.bias = constant(shift, cells.dendrites.weight)
-    cells.soma_norm = None
+    cells.soma_norm = nn.Identity().eval()
     return taps, bias
 
 
@@ -156,10 +157,11 @@ def _set_synapses(cells: Population, weight: Tensor, like: Tensor) -> None:
     if old.signs is None and old.vesicles is None and old.transmitters == cells.transmitters:
         return
     new: SparseSynapses | DenseSynapses
-    sizes = {"sheet_shape": old.sheet_shape, "transmitters": cells.transmitters}
+    sizes, kinds = (old.in_features, old.sheet_shape), cells.transmitters
     if isinstance(old, SparseSynapses):
-        new = SparseSynapses(old.wiring, old.in_features, **sizes)  # type: ignore[arg-type]
+        new = SparseSynapses(old.wiring, *sizes, transmitters=kinds)
     else:
-        new = DenseSynapses(old.in_features, old.neurons, synapses=old.synapses, **sizes)  # type: ignore[arg-type]
+        tree = TreeShape(old.sheet_shape, synapses=old.synapses)
+        new = DenseSynapses(old.in_features, old.neurons, tree, transmitters=kinds)
     new.weight = constant(weight, like)
     cells.synapses = new.eval()

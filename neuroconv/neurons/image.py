@@ -17,16 +17,26 @@ from neuroconv.core.autocast import autocast_dtype
 from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.counting import is_watched
+from neuroconv.core.renamed import IMAGE_LAYER, renamed
 from neuroconv.kernels import native, patch_sum
 from neuroconv.kernels.columns import SCALE_FLOPS, joins, norm_sum, normed, rectified_sum
 from neuroconv.kernels.patches import Reading, dendrite_maps
 from neuroconv.kernels.soma_cpu import soma_stage
-from neuroconv.layers.poisson import DropoutMode, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter, as_it_lay, causal_matrix, steps_first
 from neuroconv.layers.spike import DendriticSpike
-from neuroconv.layers.summation import DendriticSummation, Law
+from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.threshold import ThresholdNorm
-from neuroconv.layers.wiring import sparse_wiring
+from neuroconv.layers.tree_shape import TreeShape
+from neuroconv.layers.wiring import Random
+from neuroconv.neurons.stages import (
+    Output,
+    Table,
+    build_output,
+    build_soma,
+    build_spike,
+    build_summation,
+    is_absent,
+)
 from neuroconv.neurons.state import REST, NeuronState, after, last
 
 ImageWiring = Literal["dense", "claw"]
@@ -39,7 +49,9 @@ class GranuleConv2d(nn.Module):
     and time and is rectified; the soma sums the dendrites, filters the sum in time, and is
     rectified again. Without the dendritic rectifier the unit would be a Conv3d.
 
-    Args:
+    As in `Population`, a stage may be given as an object or as the plain table of its arguments.
+
+    **Main arguments:**
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as
             nn.Conv2d's. Integers or pairs; padding may be "same" (stride 1, the longer side after)
             or "valid". `bias` gives each dendrite and each soma a resting potential.
@@ -49,15 +61,19 @@ class GranuleConv2d(nn.Module):
             patch and five steps has the granule cell's 3 x 4 x 5 = 60 taps whatever the channels.
         norm: where potentials are batch-normalised, which replaces the bias there: "none", at the
             "dendrites", at the "soma", or at "both".
+
+    **Other arguments:**
         threshold: what comes in is normalised, channel by channel, and held between rest and this
             threshold, in standard deviations; None leaves it as it is.
-        spike: the dendritic spike, among the neighbouring units of a column; None has none.
-        linear_dendrites: leave the dendritic rectifier out: the control.
-        law: how the dendrites' rates sum: "linear", "sublinear", "supralinear" or "bistable".
-        soma_time_steps: taps of the soma's filter; default `time_steps`, and 1 has no memory.
-        mean_wait: Poisson dropout's mean waiting periods; off by default, as image layers go. Every
-            place of a map is a cell of its own and waits for itself.
-        dropout_mode: "wait", "redraw" or "independent".
+        spike: the dendritic spike, a `DendriticSpike` among the neighbouring units of a column;
+            None has none.
+        linear_dendrites: leave the dendritic rectifier out: the control. (A population's `rate`
+            also says how a dendrite's sites are reduced; a unit has one site for each dendrite.)
+        summation: how the dendrites' rates sum: the name of a law ("linear", "sublinear",
+            "supralinear", "bistable"), or a `DendriticSummation`.
+        soma: a `SomaFilter`; default of `time_steps`. One time step has no memory, and no filter.
+        output: what the axon carries; default Poisson dropout that is off, as image layers go.
+            Every position of a map is a cell and waits for itself.
         seed: of the claw wiring.
 
     Shape:
@@ -72,6 +88,7 @@ class GranuleConv2d(nn.Module):
 
     channels: Tensor | None
 
+    @renamed(IMAGE_LAYER)
     def __init__(
         self,
         in_channels: int,
@@ -87,12 +104,11 @@ class GranuleConv2d(nn.Module):
         wiring: ImageWiring = "dense",
         norm: Norm = "none",
         threshold: float | None = None,
-        spike: DendriticSpike | None = None,
+        spike: DendriticSpike | Table | None = None,
         linear_dendrites: bool = False,
-        law: Law = "linear",
-        soma_time_steps: int | None = None,
-        mean_wait: float = 0.0,
-        dropout_mode: DropoutMode = "wait",
+        summation: DendriticSummation | Table | str = "linear",
+        soma: SomaFilter | Table | None = None,
+        output: Output | Table | str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,7 +123,6 @@ class GranuleConv2d(nn.Module):
             dilation=self.dilation,
             groups=groups,
             time_steps=time_steps,
-            soma_time_steps=time_steps if soma_time_steps is None else soma_time_steps,
         )
         check_choice("wiring", wiring, ("dense", "claw"))
         check_choice("norm", norm, NORMS)
@@ -123,7 +138,9 @@ class GranuleConv2d(nn.Module):
         heard = 1 if wiring == "claw" else in_channels // groups
         self.weight = nn.Parameter(torch.empty(out_channels, heard, time_steps, height, width))
         self.register_buffer("channels", self._channels(heard, seed), persistent=False)
-        self.threshold_norm = None if threshold is None else ThresholdNorm(in_channels, threshold)
+        self.threshold_norm = (
+            nn.Identity() if threshold is None else ThresholdNorm(in_channels, threshold)
+        )
         at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         self.dendritic_norms = (
             nn.ModuleList(nn.BatchNorm2d(out_channels) for _ in range(width))
@@ -133,15 +150,17 @@ class GranuleConv2d(nn.Module):
         self.dendritic_bias = (
             nn.Parameter(torch.empty(width, out_channels)) if bias and not at_dendrites else None
         )
-        self.spike, self.linear_dendrites = spike, linear_dendrites
-        self.summation = DendriticSummation(law)
-        self.soma_time_steps = time_steps if soma_time_steps is None else soma_time_steps
-        lingers = self.soma_time_steps > 1
-        self.soma = SomaFilter(self.soma_time_steps) if lingers else nn.Identity()
-        self.soma_norm = nn.BatchNorm2d(out_channels) if at_soma else None
+        self.spike, self.linear_dendrites = build_spike(spike), linear_dendrites
+        self.summation = build_summation(summation)
+        memory = build_soma(soma, time_steps)
+        if memory.neurons is not None:
+            raise ValueError(f"soma={memory}; units share one filter over a map: leave neurons out")
+        self.soma_time_steps = memory.time_steps
+        self.soma = memory if memory.time_steps > 1 else nn.Identity()
+        self.soma_norm = nn.BatchNorm2d(out_channels) if at_soma else nn.Identity()
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias and not at_soma else None
         self.firing = FiringRate()
-        self.output = PoissonDropout(mean_wait, dropout_mode, scope="unit")
+        self.output = build_output(output, 0.0, scope="unit")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -159,7 +178,7 @@ class GranuleConv2d(nn.Module):
         if heard == self.in_channels or (self._natural_groups and self.wiring == "dense"):
             return None
         if self.wiring == "claw":
-            local = sparse_wiring(in_group, units, width, (1, width), claw=True, seed=seed)[:, None]
+            local = Random(True, seed).axons(in_group, units, TreeShape((1, width)))[:, None]
         else:
             local = torch.arange(in_group)[None, :, None].expand(units, -1, width)
         first = torch.arange(units) // (units // self.groups) * in_group
@@ -215,9 +234,7 @@ class GranuleConv2d(nn.Module):
     def _fired(self, frames: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:
         """As `stream`, before the output stage."""
         steps = frames.shape[2]
-        if self.threshold_norm is not None:
-            frames = self.threshold_norm(frames)
-        frames, lingering = after(state.sheet, frames, self.time_steps)
+        frames, lingering = after(state.sheet, self.threshold_norm(frames), self.time_steps)
         current = self.summation.law_of(last(steps, self._dendrites(frames)))
         current, memory = after(state.current, current, self.soma_time_steps)
         rate = self._somatic(current, steps)
@@ -244,7 +261,7 @@ class GranuleConv2d(nn.Module):
             rate, mean, variance = soma_stage(rows, taps, units, gain, shift, eps)
             return rate, mean.unsqueeze(0), variance.unsqueeze(0)
 
-        if norm is None:
+        if is_absent(norm):
             shift = None if self.bias is None else self.bias.unsqueeze(0)
             rate = summing(None, shift, None)[0]
         else:
@@ -256,24 +273,24 @@ class GranuleConv2d(nn.Module):
         norm, parts = self.soma_norm, (self.soma, self.firing)
         plain = type(self.soma) is SomaFilter and type(self.firing) is FiringRate
         whole = plain and not is_watched(*parts) and self._joins_columns(current)
-        return whole and (norm is None or joins([norm]))
+        return whole and (is_absent(norm) or joins([norm]))
 
     def _rate(self, potential: Tensor) -> Tensor:
         """Norm or bias, and rectifier, of what the soma has filtered, (B, U, T, H', W')."""
         norm = self.soma_norm
         alone = type(self.firing) is FiringRate and not is_watched(self.firing)
-        if alone and self._joins_columns(potential) and (norm is None or joins([norm])):
+        if alone and self._joins_columns(potential) and (is_absent(norm) or joins([norm])):
             # As one stage, like the dendrites': units innermost, other axes as they lie in memory.
             order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
             places = potential.permute(order)
             rows = [places.reshape(-1, self.out_channels)]
-            if norm is None:
+            if is_absent(norm):
                 shift = None if self.bias is None else self.bias.unsqueeze(0)
                 rate = rectified_sum(rows, self.out_channels, shift=shift)
             else:
                 rate = norm_sum([norm], rows)
             return rate.view(places.shape).permute([order.index(axis) for axis in range(5)])
-        if norm is not None:
+        if not is_absent(norm):
             steps_first = potential.transpose(1, 2)
             normal = norm(steps_first.flatten(0, 1)).unflatten(0, steps_first.shape[:2])
             potential = normal.transpose(1, 2)
@@ -285,7 +302,7 @@ class GranuleConv2d(nn.Module):
         """The summed rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
         batch, _, steps = frames.shape[:3]
         norms = None if self.dendritic_norms is None else list(self.dendritic_norms)
-        joined = self._joins_columns(frames) and self.spike is None
+        joined = self._joins_columns(frames) and is_absent(self.spike)
         fire = self._fire_joined if joined and (norms is None or joins(norms)) else self._fire
         if self.time_steps == 1:  # steps do not meet: each is an image of its own
             images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
@@ -319,8 +336,7 @@ class GranuleConv2d(nn.Module):
             if norms is not None:
                 flat = potential.unflatten(1, (steps, -1)).flatten(0, 1)
                 potential = norms[dendrite](flat).view_as(potential)
-            if self.spike is not None:
-                potential = self.spike(potential)
+            potential = self.spike(potential)
             rate = potential if self.linear_dendrites else potential.relu()
             total = rate if total is None else total + rate
         assert total is not None
@@ -442,7 +458,7 @@ class GranuleConv2d(nn.Module):
         maps = torch.Size((batch, units, steps, height, width))
         outputs = maps.numel()
         stages = [Cost("synapses", synapses=neurons * synapses)]
-        if self.threshold_norm is not None:
+        if isinstance(self.threshold_norm, ThresholdNorm):
             came = torch.Size((batch, self.in_channels, steps, *image[-2:]))
             stages += self.threshold_norm.closed_form(came)
         stages.append(
@@ -456,10 +472,10 @@ class GranuleConv2d(nn.Module):
         )
         normal = 0 if self.dendritic_norms is None else 2 * outputs * columns
         joined = self._states_joined()
-        if joined and self.spike is None and self.dendritic_norms is not None:
+        if joined and is_absent(self.spike) and self.dendritic_norms is not None:
             normal += SCALE_FLOPS * units * columns
         stages.append(Cost("dendritic potential", pointwise=normal))
-        if self.spike is not None:
+        if isinstance(self.spike, DendriticSpike):
             (spike,) = self.spike.closed_form(maps)
             stages.append(replace(spike, pointwise=columns * spike.pointwise))
         rectified = 0 if self.linear_dendrites else outputs * columns
@@ -468,14 +484,15 @@ class GranuleConv2d(nn.Module):
         stages.append(Cost("dendritic summation", pointwise=sums))
         if isinstance(self.soma, SomaFilter):
             stages += self.soma.closed_form(maps)
-        added = 2 * (self.soma_norm is not None) + (self.bias is not None)
-        scales = SCALE_FLOPS * units if joined and self.soma_norm is not None else 0
+        added = 2 * (not is_absent(self.soma_norm)) + (self.bias is not None)
+        scales = SCALE_FLOPS * units if joined and not is_absent(self.soma_norm) else 0
         stages.append(Cost("somatic potential", pointwise=added * outputs + scales))
         return (*stages, *self.firing.closed_form(maps), *self.output.closed_form(maps))
 
     def _states_joined(self) -> bool:
         """Whether norms run joined with what follows, by the weights alone."""
-        norms = [*(self.dendritic_norms or []), *([self.soma_norm] if self.soma_norm else [])]
+        somatic = [] if is_absent(self.soma_norm) else [self.soma_norm]
+        norms = [*(self.dendritic_norms or []), *somatic]
         return self._joins_columns(self.weight) and joins(norms)
 
     def extra_repr(self) -> str:

@@ -11,7 +11,7 @@ from neuroconv.neurons.state import REST, NeuronState
 
 
 class MixedPopulation(nn.Module):
-    """Populations of several cell types side by side: they hear the same axons.
+    """Populations of several cell types side by side, with the same incoming axons.
 
     Args:
         *populations: each with the same in_features. Their neurons follow one another in the
@@ -26,33 +26,33 @@ class MixedPopulation(nn.Module):
 
     def __init__(self, *populations: Population) -> None:
         super().__init__()
-        if len({each.in_features for each in populations}) != 1:
+        axons = [population.in_features for population in populations]
+        if len({*axons}) != 1:
             raise ValueError(
-                f"in_features={[each.in_features for each in populations]}; expected one or more "
-                "populations that listen to the same axons"
+                f"in_features={axons}; expected one or more populations with the same axons"
             )
         self.populations = nn.ModuleList(populations)
         self.in_features = populations[0].in_features
-        self.out_features = sum(each.out_features for each in populations)
+        self.out_features = sum(population.out_features for population in populations)
 
     def forward(self, activity: Tensor) -> Tensor:
-        return torch.cat([each(activity) for each in self.populations], 1)
+        return torch.cat([population(activity) for population in self.populations], 1)
 
     def stream(
         self, activity: Tensor, state: Sequence[NeuronState] | None = None
     ) -> tuple[Tensor, tuple[NeuronState, ...]]:
-        """As `Population.stream`; the state has one part for each population."""
-        parts = [REST] * len(self.populations) if state is None else state
-        rates, after_it = [], []
-        for population, part in zip(self.populations, parts, strict=True):
+        """Runs over a stretch, as `Population.stream`; the state has one for each population."""
+        before = [REST] * len(self.populations) if state is None else state
+        rates, after = [], []
+        for population, memory in zip(self.populations, before, strict=True):
             assert isinstance(population, Population)
-            rate, part = population.stream(activity, part)
+            rate, memory = population.stream(activity, memory)
             rates.append(rate)
-            after_it.append(part)
-        return torch.cat(rates, 1), tuple(after_it)
+            after.append(memory)
+        return torch.cat(rates, 1), tuple(after)
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """As `Population.closed_form`, one population after another."""
+        """Returns the rows of `Population.closed_form`, one population after another."""
         return tuple(
             cost
             for population in self.populations

@@ -6,108 +6,97 @@ D dendrites.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from neuroconv.core.autocast import autocast_dtype
-from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive, check_sizes
+from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.counting import is_watched
 from neuroconv.core.layout import along_axis
+from neuroconv.core.renamed import POPULATION, renamed
 from neuroconv.kernels import tree_sum_cpu as native_tree
 from neuroconv.kernels.cache import FilterCache
-from neuroconv.kernels.conv import Backend, Mode
 from neuroconv.kernels.tree_sum import (
     Tree,
     response_numbers,
     tree_current,
     tree_responses,
 )
-from neuroconv.layers.cable import Cable
-from neuroconv.layers.dendrite import DendriticConv, DendriticRate
-from neuroconv.layers.poisson import (
-    DropoutMode,
-    DropoutScope,
-    DropoutState,
-    PoissonDropout,
-    PoissonSpikes,
-    ReleaseOrWait,
-)
+from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
+from neuroconv.layers.poisson import DropoutState, PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike
-from neuroconv.layers.summation import DendriticSummation, Law
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.summation import DendriticSummation
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse
 from neuroconv.layers.threshold import ThresholdNorm
-from neuroconv.layers.wiring import dale_signs
+from neuroconv.layers.tree_shape import TreeShape
+from neuroconv.layers.wiring import Wiring
 from neuroconv.neurons.population_cost import population_costs
 from neuroconv.neurons.presets import Physiology, Variant, preset
 from neuroconv.neurons.recompute import recomputed
+from neuroconv.neurons.stages import (
+    Output,
+    Table,
+    build_output,
+    build_rate,
+    build_soma,
+    build_spike,
+    build_summation,
+    build_synapse,
+    build_taps,
+    build_tree,
+    build_unit_dropout,
+    build_wiring,
+    is_absent,
+)
 from neuroconv.neurons.state import REST, NeuronState, after, last
-from neuroconv.neurons.wires import WIRINGS, Wiring, tree_wiring
-
-Output = PoissonDropout | PoissonSpikes | ReleaseOrWait
 
 
 class Population(nn.Module):
     """Neurons of one type, between axons and axons: fits into nn.Sequential as nn.Linear does.
 
-    The cells of `neuroconv.neurons.cells` are this class, each with its presets. None as an
-    argument takes the preset's value.
+    The cells of `neuroconv.neurons.cells` are this class, each with its presets, which fill in what
+    is left out. A stage may be given as an object or as the plain table of its arguments, as TOML
+    has it: `tree=TreeShape((10, 100))` or `tree={"sheet": [10, 100]}`. One object given to two
+    populations is shared by them.
 
-    Args:
-        in_features: axons F that the population can listen to.
+    **Main arguments:**
+        in_features: axons F that the population can receive.
         out_features: neurons N.
         variant: whose numbers: "dettmers2015" (the essay's) or "literature"; default the essay's
             where it speaks of the cell.
-        sheet_shape: (sites P, dendrites D).
-        filter_shape: (branches, dendrites, time_steps) of each neuron's dendritic filter.
-        synapses: synapses of one neuron, at most P * D; the last places stay empty.
-        claw: the sites of a dendrite share one axon. With "sparse" and "receptive_field" wiring.
-        mode: how the filter meets the sheet: "same" (the essay's cost), "valid", "per_dendrite".
-        wiring: "sparse" (each synapse listens to one axon, drawn from `seed`), "parallel" (to one
-            axon, in the order of the axons along the tree, the same for all neurons),
-            "parallel_fibres" (to one of the fibres that cross the cell, drawn from `seed`), "dense"
-            (to all axons), or "receptive_field" (a patch of the image that `in_features` flattens).
-        image_shape: (channels, height, width), for "receptive_field" alone.
-        patch: (height, width) of a receptive field; default the sheet's shape.
-        crossed: neurons that one axon crosses, for "parallel_fibres" alone; default all.
-        excitatory: Dale's law: the share of the incoming axons that excite, the others inhibit.
-            None leaves the sign of every synapse free.
-        vesicles: hold a synapse's weight as vesicles released x receptors present.
-        transmitters: kinds C of transmitter. Each has its own weight at every synapse and its own
-            dendritic filter, as an image has colours; the dendrites sum their potentials.
-        threshold: synaptic potentials are normalised and held between rest and this threshold, in
-            standard deviations; None leaves them as they are.
+        tree: a `TreeShape`: the sheet, the filter, the synapses, and the mode.
+        wiring: which axon each synapse receives: `Random()`, `ParallelFibres()`,
+            `ReceptiveField(image_shape)`, `InOrder()` or `AllToAll()`; or a name such as
+            "in_order", or a table with the name under "kind".
         norm: where potentials are batch-normalised: "none", at the "dendrites" (each dendrite of
             each neuron over batch, steps and sites), at the "soma" (each neuron over batch and
             steps), or at "both".
-        cable: fill the filters with this cable's diffusion, at unit gain; None draws them at
-            random.
-        hold_cable: never train filters that a cable filled.
-        spike: the dendritic spike; None has none.
-        linear_dendrites: leave the dendritic rectifier out: the control, a neuron that is one dot
-            product up to its soma.
-        reduction: of a dendrite's rates over its sites: "mean", "sum" or "max".
-        law: how the dendrites' rates sum: "linear", "sublinear", "supralinear" or "bistable", of
-            their mean; or a `DendriticSummation` of your own, with its scale, knee and what it
-            learns.
-        soma_time_steps: taps of the soma's filter, shared by the population; 1 has no memory.
-        soma_per_neuron: one soma filter for each neuron instead.
-        mean_wait: Poisson dropout's mean waiting periods; 0 turns it off.
-        dropout_mode: "wait", "redraw" or "independent".
-        dropout_scope: "neuron" (a draw removes the neuron for all that listen to it) or "unit"
-            (draws for each place on the neuron's own sheet).
-        output: the output stage instead of Poisson dropout: `PoissonSpikes()`, `ReleaseOrWait()`.
-        unit_taps: hold the dendritic taps in units of their initial standard deviation, which
-            gives filters of any size the same pace of learning; see `DendriticConv`.
-        backend: of the dendritic convolution.
-        checkpoint: keep neither sheet nor dendritic potentials for the backward pass, which makes
-            them anew: less memory for more time, for cells with large trees. Gradients, draws and
-            running statistics are the same. Small trees that run as one stage keep nothing anyway,
-            and a compiler decides for itself what to keep: there it changes nothing.
-        seed: of the wiring.
+        summation: how the dendrites' rates sum: the name of a law of their mean ("linear",
+            "sublinear", "supralinear", "bistable"), or a `DendriticSummation`.
+        output: what the axon carries: `PoissonDropout()` (the default, with the preset's mean
+            wait), `PoissonSpikes()` or `ReleaseOrWait()`; or a name such as "poisson_spikes".
+
+    **Other arguments:**
+        synapse: a `Synapse`: Dale's law, weights of two factors, kinds C of transmitter. Each
+            transmitter has a dendritic filter too; the dendrites sum their potentials.
+        threshold: synaptic potentials are normalised and held between rest and this threshold, in
+            standard deviations; None leaves them as they are.
+        taps: a `Taps`: a cable that fills the filters, whether they learn, their backend. The cable
+            of a table may be the name of a cell whose constants are measured, "purkinje".
+        spike: the dendritic spike, a `DendriticSpike`; None has none.
+        rate: a `DendriticRate`: the reduction over a dendrite's sites, and `linear`, the control
+            without the dendritic rectifier: a neuron that is one dot product up to its soma.
+        soma: a `SomaFilter`; one time step has no memory.
+        unit_dropout: Poisson dropout for each position of the sheet, instead of the output's.
+        checkpoint: keep neither sheet nor dendritic potentials for the backward pass, which
+            computes them again: less memory for more time, for cells with large trees. Gradients,
+            draws and running statistics are the same. Small trees that run as one stage keep
+            nothing anyway, and a compiler decides for itself what to keep: there it changes
+            nothing.
 
     Shape:
         activity (B, F, T), or (B, F) taken as constant over the filter's time steps
@@ -119,136 +108,75 @@ class Population(nn.Module):
 
     cell: ClassVar[str]
 
+    @renamed(POPULATION)
     def __init__(
         self,
         in_features: int,
         out_features: int,
         *,
         variant: Variant | None = None,
-        sheet_shape: tuple[int, int] | None = None,
-        filter_shape: tuple[int, int, int] | None = None,
-        synapses: int | None = None,
-        claw: bool | None = None,
-        mode: Mode = "same",
-        wiring: Wiring = "sparse",
-        image_shape: tuple[int, int, int] | None = None,
-        patch: tuple[int, int] | None = None,
-        crossed: int | None = None,
-        excitatory: float | None = None,
-        vesicles: bool = False,
-        transmitters: int = 1,
+        tree: TreeShape | Table | None = None,
+        wiring: Wiring | Table | str | None = None,
+        synapse: Synapse | Table | None = None,
         threshold: float | None = None,
+        taps: Taps | Table | None = None,
         norm: Norm = "none",
-        cable: Cable | None = None,
-        hold_cable: bool = False,
-        spike: DendriticSpike | None = None,
-        linear_dendrites: bool = False,
-        reduction: Literal["mean", "sum", "max"] = "mean",
-        law: Law | DendriticSummation | None = None,
-        soma_time_steps: int | None = None,
-        soma_per_neuron: bool = False,
-        mean_wait: float | None = None,
-        dropout_mode: DropoutMode = "wait",
-        dropout_scope: DropoutScope = "neuron",
-        output: Output | None = None,
-        unit_taps: bool = False,
-        backend: Backend = "auto",
+        spike: DendriticSpike | Table | None = None,
+        rate: DendriticRate | Table | None = None,
+        summation: DendriticSummation | Table | str | None = None,
+        soma: SomaFilter | Table | None = None,
+        output: Output | Table | str | None = None,
+        unit_dropout: PoissonDropout | Table | None = None,
         checkpoint: bool = False,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        check_positive(
-            in_features=in_features, out_features=out_features, transmitters=transmitters
-        )
+        check_positive(in_features=in_features, out_features=out_features)
         check_choice("norm", norm, NORMS)
-        check_choice("wiring", wiring, WIRINGS)
         numbers = self.physiology(variant)
-        if synapses is None and sheet_shape is None:
-            synapses = numbers.synapses
-        rows, dendrites = check_sizes(
-            "sheet_shape",
-            numbers.sheet_shape if sheet_shape is None else sheet_shape,
-            ("sites", "dendrites"),
-        )
-        if filter_shape is None:
-            filter_shape = numbers.filter_shape
-        check_sizes("filter_shape", filter_shape, ("branches", "dendrites", "time_steps"))
-        places = rows * dendrites
-        synapses = places if synapses is None else synapses
-        claw = numbers.claw if claw is None else claw
+        shape = build_tree(tree, numbers)
+        drawn = build_wiring(wiring, numbers.claw)
+        weights = build_synapse(synapse)
         self.in_features, self.out_features = in_features, out_features
-        self.transmitters, self.time_steps = transmitters, filter_shape[-1]
+        self.transmitters, self.time_steps = weights.transmitters, shape.kernel[0]
         self.checkpoint = checkpoint
 
-        wires = tree_wiring(
-            in_features, out_features, (rows, dendrites), synapses, claw, wiring, image_shape,
-            patch, crossed, seed,
-        )  # fmt: skip
-        signs = None if excitatory is None else dale_signs(in_features, excitatory, seed)
+        axons = drawn.axons(in_features, out_features, shape)
+        signs = weights.signs(in_features)
         self.synapses: SparseSynapses | DenseSynapses
-        if wires is None:
+        if axons is None:
             self.synapses = DenseSynapses(
-                in_features, out_features, (rows, dendrites), synapses,
-                signs=signs, vesicles=vesicles, transmitters=transmitters,
+                in_features, out_features, shape, signs=signs,
+                factorized=weights.factorized, transmitters=weights.transmitters,
             )  # fmt: skip
         else:
             self.synapses = SparseSynapses(
-                wires, in_features, (rows, dendrites),
-                signs=signs, vesicles=vesicles, transmitters=transmitters,
-                claw=claw and wiring in ("sparse", "receptive_field"),
+                axons, in_features, shape.sheet, signs=signs,
+                factorized=weights.factorized, transmitters=weights.transmitters,
+                claw=bool(getattr(drawn, "claw", False)),
             )  # fmt: skip
-        trees = out_features * transmitters
+        trees, empty = out_features * weights.transmitters, shape.positions - shape.filled
         self.threshold_norm = (
-            None
+            nn.Identity()
             if threshold is None
-            else ThresholdNorm(trees, threshold, empty_places=places - synapses)
+            else ThresholdNorm(trees, threshold, empty_places=empty)
         )
-        dropout = PoissonDropout(
-            numbers.mean_wait if mean_wait is None else mean_wait, dropout_mode, dropout_scope
-        )
-        self.unit_dropout = dropout if dropout_scope == "unit" else None
-        self.dendrites = DendriticConv(
-            trees,
-            (rows, dendrites),
-            filter_shape,
-            mode,
-            backend,
-            bias=norm not in ("dendrites", "both"),
-            unit_taps=unit_taps,
-        )
-        if cable is not None:
-            self.dendrites.diffuse(cable, hold=hold_cable, unit_gain=True)
-        elif hold_cable:
-            raise ValueError("hold_cable=True without a cable; give cable=Cable(...) to be held")
-        columns = self.dendrites.out_shape[1]
+        self.unit_dropout = build_unit_dropout(unit_dropout, numbers.mean_wait)
+        at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
+        self.dendrites = DendriticConv(trees, shape, build_taps(taps), bias=not at_dendrites)
+        columns = shape.out[1]
         self.dendritic_norm = (
-            nn.BatchNorm2d(out_features * columns) if norm in ("dendrites", "both") else None
+            nn.BatchNorm2d(out_features * columns) if at_dendrites else nn.Identity()
         )
-        self.spike = spike
-        self.dendritic_rate = DendriticRate(reduction, linear_dendrites)
-        self.summation = (
-            law
-            if isinstance(law, DendriticSummation)
-            else DendriticSummation(law or numbers.summation, scale=1 / columns)
-        )
-        self.soma = SomaFilter(
-            numbers.soma_time_steps if soma_time_steps is None else soma_time_steps,
-            out_features if soma_per_neuron else None,
-        )
-        at_soma = norm in ("soma", "both")
-        self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else None
+        self.spike = build_spike(spike)
+        self.dendritic_rate = build_rate(rate)
+        law = numbers.summation if summation is None else summation
+        self.summation = build_summation(law, scale=1 / columns)
+        self.soma = build_soma(soma, numbers.soma_time_steps)
+        self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else nn.Identity()
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()
         self._responses = FilterCache()
-        asked = (mean_wait, dropout_mode, dropout_scope) != (None, "wait", "neuron")
-        if output is not None and asked:
-            raise ValueError(
-                f"output={output} and mean_wait={mean_wait}, dropout_mode={dropout_mode!r}, "
-                f"dropout_scope={dropout_scope!r}; an output stage of your own replaces the "
-                "Poisson dropout: give one of the two"
-            )
-        own = PoissonDropout(0.0) if dropout_scope == "unit" else dropout
-        self.output: Output = own if output is None else output
+        self.output = build_output(output, numbers.mean_wait if unit_dropout is None else 0.0)
 
     @classmethod
     def physiology(cls, variant: Variant | None = None) -> Physiology:
@@ -316,7 +244,7 @@ class Population(nn.Module):
         """
         sheet, places = self._stage(self._synaptic, activity, places)
         steps = sheet.shape[2]
-        sheet, lingering = after(past, sheet, self.dendrites.filter_shape[-1])
+        sheet, lingering = after(past, sheet, self.time_steps)
         potential = self.dendrites(sheet, steps)  # (B, N * C, T, P', D')
         return self._stage(self._rate, potential), lingering, places
 
@@ -325,9 +253,8 @@ class Population(nn.Module):
     ) -> tuple[Tensor, DropoutState | None]:
         """From axons to potentials on the sheet."""
         sheet = self.synapses(activity)  # (B, N * C, T, P, D)
-        if self.threshold_norm is not None:
-            sheet = self.threshold_norm(sheet)
-        if self.unit_dropout is not None:
+        sheet = self.threshold_norm(sheet)
+        if isinstance(self.unit_dropout, PoissonDropout):
             return self.unit_dropout.stream(sheet, places)
         return sheet, places
 
@@ -335,10 +262,7 @@ class Population(nn.Module):
         """From filtered potentials (B, N * C, T, P', D') to the dendrites' rates."""
         if self.transmitters > 1:
             potential = potential.unflatten(1, (-1, self.transmitters)).sum(2)
-        if self.dendritic_norm is not None:
-            potential = self._normalise_dendrites(potential)
-        if self.spike is not None:
-            potential = self.spike(potential)
+        potential = self.spike(self._normalise_dendrites(potential))
         rate: Tensor = self.dendritic_rate(potential)  # (B, N, T, D')
         return rate
 
@@ -347,8 +271,7 @@ class Population(nn.Module):
         potential = self.soma(current)
         if steps is not None:
             potential = last(steps, potential)
-        if self.soma_norm is not None:
-            potential = self.soma_norm(potential)
+        potential = self.soma_norm(potential)
         return potential if self.bias is None else potential + self.bias[:, None]
 
     def joins_stages(self, batch: int, steps: int, *, evaluation: bool = False) -> bool:
@@ -362,9 +285,13 @@ class Population(nn.Module):
         known = (SparseSynapses, DendriticConv, DendriticRate, DendriticSummation)
         if tuple(map(type, stages)) != known or self.transmitters > 1:
             return False
-        if (self.threshold_norm, self.dendritic_norm, self.spike) != (None, None, None):
+        if not all(map(is_absent, (self.threshold_norm, self.dendritic_norm, self.spike))):
             return False
-        if self.unit_dropout is not None and self.unit_dropout.acts and not evaluation:
+        dropout = self.unit_dropout
+        if not (
+            is_absent(dropout)
+            or (isinstance(dropout, PoissonDropout) and (evaluation or not dropout.acts))
+        ):
             return False
         if is_watched(*stages):
             return False
@@ -409,8 +336,9 @@ class Population(nn.Module):
         return rate, state._replace(output=waiting)
 
     def _normalise_dendrites(self, potential: Tensor) -> Tensor:
-        assert self.dendritic_norm is not None
         norm = self.dendritic_norm
+        if is_absent(norm):
+            return potential
         columns = potential.movedim(4, 2)  # (B, N, D', T, P')
         # In the order of memory: torch.compile takes a batch norm's gradient to lie as its input.
         normal = along_axis(columns.flatten(1, 2), 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))

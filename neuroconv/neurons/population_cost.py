@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.tree_sum import tree_costs
+from neuroconv.neurons.stages import is_absent
 
 if TYPE_CHECKING:
     from neuroconv.neurons.population import Population
@@ -20,7 +22,7 @@ def population_costs(
     batch, neurons = activity[0], cells.out_features
     recalled = steps + (cells.soma.time_steps - 1 if resumed else 0)
     somata = torch.Size((batch, neurons, steps))
-    each = 1 if cells.soma_norm is None else 2  # a resting potential, or a norm
+    each = 1 if is_absent(cells.soma_norm) else 2  # a resting potential, or a norm
     whole = not (resumed or streamed)  # a window by `forward`
     joined = whole and cells.joins_stages(batch, steps, evaluation=True)
     return (
@@ -35,7 +37,7 @@ def population_costs(
 def _costs(cells: "Population", batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
     """Of the stages from synapses to summation, one after another."""
     neurons = cells.out_features
-    read = steps + (cells.dendrites.filter_shape[-1] - 1 if resumed else 0)
+    read = steps + (cells.time_steps - 1 if resumed else 0)
     rows, columns = cells.dendrites.out_shape
     trees = neurons * cells.transmitters
     sheet = torch.Size((batch, trees, steps, *cells.dendrites.sheet_shape))
@@ -45,13 +47,19 @@ def _costs(cells: "Population", batch: int, steps: int, resumed: bool) -> tuple[
     joined = _joining_flops(cells, batch * trees * steps * rows * columns, branches.numel())
     return (
         *cells.synapses.closed_form(torch.Size((batch, cells.in_features, steps))),
-        *(() if cells.threshold_norm is None else cells.threshold_norm.closed_form(sheet)),
+        *_costs_of(cells.threshold_norm, sheet),
         replace(trees_cost, neurons=neurons),
         Cost("dendritic potential", pointwise=joined),
-        *(() if cells.spike is None else cells.spike.closed_form(branches)),
+        *_costs_of(cells.spike, branches),
         *cells.dendritic_rate.closed_form(branches),
         *cells.summation.closed_form(torch.Size((batch, neurons, steps, columns))),
     )
+
+
+def _costs_of(stage: nn.Module, shape: torch.Size) -> tuple[Cost, ...]:
+    """Closed form of a stage that may be absent."""
+    costs: tuple[Cost, ...] = () if is_absent(stage) else stage.closed_form(shape)  # type: ignore[operator]
+    return costs
 
 
 def _joined_costs(cells: "Population", batch: int, steps: int) -> tuple[Cost, ...]:
@@ -90,4 +98,4 @@ def _joining_flops(cells: "Population", filtered: int, potentials: int) -> int:
     flops = cells.dendrites.weight.numel() if cells.dendrites.tap_unit != 1 else 0
     flops += filtered if cells.dendrites.bias is not None else 0
     flops += potentials * cells.transmitters if cells.transmitters > 1 else 0
-    return flops + (2 * potentials if cells.dendritic_norm is not None else 0)
+    return flops + (2 * potentials if not is_absent(cells.dendritic_norm) else 0)

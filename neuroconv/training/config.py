@@ -1,6 +1,6 @@
 """Configuration files: TOML tables, checked against dataclasses, with overrides.
 
-    [model]        the keywords of `create_model`, `name` among them
+    [model]        the keywords of `create_model`, `name` among them; those of version 0.4.0 too
     [data]         DataConfig
     [train]        TrainConfig
     [[opponents]]  further models to compare with, each a table like [model]
@@ -20,6 +20,7 @@ import tomli_w
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from neuroconv.training.checkpoint import write_text
+from neuroconv.zoo.legacy import translate
 
 SECTIONS = ("model", "data", "train", "opponents")
 
@@ -153,7 +154,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Args:
         path: a TOML file.
         overrides: words of the command line, `--section.key value` or `--section.key=value`, for
-            the tables model, data and train. A value is read as TOML, or else as a string.
+            the tables model, data and train; a key of a table within is `--model.granule.cells`. A
+            value is read as TOML, or else as a string.
 
     Raises:
         ConfigError: for every mistake in the file or in the overrides.
@@ -171,8 +173,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         for name, table in document.items():
             _check_section(name, table)
-        for section, key, value in _read_overrides(overrides):
-            document.setdefault(section, {})[key] = value
+        for section, keys, value in _read_overrides(overrides):
+            _set(document, (section, *keys), value)
         for name in ("model", "data", "train"):
             if name not in document:
                 raise ConfigError(f"no [{name}] table: expected one")
@@ -204,7 +206,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 def _read_model(table: dict[str, Any]) -> dict[str, Any]:
     """Reads a [model] or [[opponents]] table: the only reader, of run folders too."""
-    model: dict[str, Any] = _as_tuples(table)
+    model: dict[str, Any] = _as_tuples(translate(table))
     return model
 
 
@@ -225,8 +227,18 @@ def _check_model(model: Mapping[str, Any], header: str) -> None:
         )
 
 
-def _read_overrides(words: Sequence[str]) -> list[tuple[str, str, Any]]:
-    """Returns words of the command line as (table, key, value)."""
+def _set(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Sets a key of a table within tables; one that is not there, or no table, is made."""
+    *path, last = keys
+    for key in path:
+        if not isinstance(document.get(key), dict):
+            document[key] = {}
+        document = document[key]
+    document[last] = value
+
+
+def _read_overrides(words: Sequence[str]) -> list[tuple[str, list[str], Any]]:
+    """Returns words of the command line as (table, keys within tables, value)."""
     result = []
     remaining = list(words)
     while remaining:
@@ -244,7 +256,7 @@ def _read_overrides(words: Sequence[str]) -> list[tuple[str, str, Any]]:
             if not remaining or remaining[0].startswith("--"):
                 raise ConfigError(f"{option} has no value: expected {option} VALUE")
             text = remaining.pop(0)
-        result.append((section, key, _read_value(section, key, text)))
+        result.append((section, key.split("."), _read_value(section, key, text)))
     return result
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from neuroconv.data import DataSplits, load_data
+from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import file_sum, load_weights, write_text
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
 from neuroconv.training.curves import plot_curves
@@ -192,7 +193,7 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
                 f"it, gives {value!r}: leave the key out, or correct [data]"
             )
     model = {key: value for key, value in config.model.items() if key != "label"}
-    complete = {**_defaults(model["name"], seed), **model, **task}
+    complete = merge(_defaults(model["name"], seed), model, task)
     return Config(complete, data, replace(config.train, seeds=(seed,))), splits
 
 

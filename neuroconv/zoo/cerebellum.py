@@ -3,28 +3,44 @@
 Shapes: B batch, C channels, T time steps, N neurons, K classes.
 """
 
-from typing import Literal
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
-from neuroconv.core.checks import (
-    Norm,
-    check_choice,
-    check_positive,
-    check_sizes,
-    check_task,
-    pair,
-)
-from neuroconv.kernels.conv import Mode
-from neuroconv.layers import DendriticSpike, LastStep, PoissonSpikes, ReleaseOrWait
-from neuroconv.layers.poisson import DropoutMode, DropoutScope
-from neuroconv.layers.spike import Signal
-from neuroconv.layers.summation import Law
+from neuroconv.core.checks import check_task
+from neuroconv.layers import LastStep
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, Purkinje
-from neuroconv.neurons.population import Output, Wiring
+from neuroconv.neurons.stages import Table, merge
 from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
 from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model, register_preset
+
+GRANULE: Table = MappingProxyType(
+    {
+        "cells": 1000,
+        "tree": {"filter": (3, 4)},
+        "wiring": {"kind": "receptive_field", "patch": (5, 5)},
+        "norm": "soma",
+    }
+)
+GOLGI: Table = MappingProxyType(
+    {
+        "cells": 8,
+        "tree": {"sheet": (10, 10), "filter": (10, 10), "mode": "per_dendrite"},
+        "output": {"mean_wait": 0.0},
+    }
+)
+PURKINJE: Table = MappingProxyType(
+    {
+        "cells": 32,
+        "tree": {"sheet": (10, 100), "filter": (10, 100), "mode": "per_dendrite"},
+        "wiring": {"kind": "parallel_fibres"},
+        "norm": "soma",
+        "output": {"mean_wait": 0.0},  # they are few
+    }
+)
+NUCLEI: Table = MappingProxyType({"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}})
 
 
 class Cerebellum(nn.Module):
@@ -38,7 +54,7 @@ class Cerebellum(nn.Module):
     Args:
         granular: granule and Golgi cells.
         purkinje: Purkinje cells.
-        nuclei: the deep nuclei; without them (None) the read-out listens to the Purkinje cells.
+        nuclei: the deep nuclei; None: the read-out receives the Purkinje cells' rates.
         num_classes: K.
         steps: time steps T of a still image's window.
 
@@ -73,7 +89,7 @@ class Cerebellum(nn.Module):
         return self.classifier(self.last_step(rates))
 
     def complex_spikes(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What the climbing fibres bring after an image: complex spikes per second, (B, N).
+        """Returns the complex spikes per second that follow an image, (B, N).
 
         Args:
             logits: (B, K).
@@ -82,183 +98,90 @@ class Cerebellum(nn.Module):
         return self.climbing_fibres(logits, labels)
 
 
-def _output(name: str, mean_wait: float) -> Output | None:
-    check_choice("output", name, ("rate", "spikes", "release"))
-    if name == "spikes":
-        return PoissonSpikes()
-    return ReleaseOrWait(mean_wait) if name == "release" else None
-
-
 @register_model
 def cerebellum_small(
     *,
     image_shape: tuple[int, int, int] = (1, 28, 28),
     num_classes: int = 10,
     time_steps: int = 5,
-    granule_cells: int = 1000,
-    golgi_cells: int = 8,
-    purkinje_cells: int = 32,
-    nuclei: int = 12,
-    patch: tuple[int, int] = (5, 5),
-    granule_mode: Mode = "same",
-    purkinje_sheet: tuple[int, int] = (10, 100),
-    purkinje_filter: tuple[int, int] = (10, 100),
-    purkinje_mode: Mode = "per_dendrite",
-    purkinje_wiring: Wiring = "parallel_fibres",
-    purkinje_unit_taps: bool = False,
-    excitatory: float | None = None,
-    vesicles: bool = False,
-    transmitters: int = 1,
-    threshold: float | None = None,
-    norm: Norm = "soma",
-    diffusion: Literal["learned", "initial", "held"] = "learned",
-    pull: float = 0.0,
-    spike_signal: Signal = "max",
-    linear_dendrites: bool = False,
-    law: Law = "linear",
-    soma_time_steps: int = 5,
-    mean_wait: float = 0.5,
-    dropout_mode: DropoutMode = "wait",
-    dropout_scope: DropoutScope = "neuron",
-    output: Literal["rate", "spikes", "release"] = "rate",
-    freeze_purkinje_filters: bool = False,
-    checkpoint: bool = False,
+    granule: Table = GRANULE,
+    golgi: Table = GOLGI,
+    purkinje: Table = PURKINJE,
+    nuclei: Table = NUCLEI,
     seed: int = 0,
 ) -> Cerebellum:
     """A cerebellum for 28x28 images: 1,000 granule cells, 32 Purkinje cells of 1,000 synapses.
 
     A Purkinje cell has 100 dendrites of ten branches, and its 10x100x5 filter gives one number for
-    each dendrite and step. Stages are exchanged in granule and Purkinje cells alike.
+    each dendrite and step.
+
+    Each kind of cell has a table: its number of `cells`, and the arguments of its class, as in
+    `Purkinje(..., **table)`. A table is merged over the defaults, so that
+    `purkinje={"tree": {"mode": "same"}}` changes the mode alone; a wiring or an output of another
+    "kind" replaces the default one. A filter of two numbers, (branches, dendrites), spans the
+    window's time steps.
 
     Args:
         image_shape, num_classes, time_steps: the task.
-        granule_cells, golgi_cells, purkinje_cells, nuclei: cells of each kind; without Golgi cells
-            (0) nothing inhibits, without nuclei (0) the read-out listens to the Purkinje cells. In
-            a window of one step there are no Golgi cells: they would answer at the next.
-        patch: (height, width) of the image patch that a granule cell draws its 4 pixels from.
-        granule_mode, purkinje_mode: how the filters meet their sheets.
-        purkinje_sheet: (sites, dendrites). purkinje_filter: (branches, dendrites).
-        purkinje_wiring: "parallel_fibres" (each fibre crosses all trees, at random places),
-            "parallel" (in order), "sparse" (random).
-        purkinje_unit_taps: hold Purkinje taps in units of their initial deviation; for large ones.
-        excitatory: Dale's law, the share of axons that excite; None leaves signs free.
-        vesicles: hold weights as vesicles x receptors.
-        transmitters: kinds of transmitter, a dendritic filter for each.
-        threshold: threshold normalisation of synaptic potentials, in standard deviations.
-        norm: batch normalisation of potentials.
-        diffusion: dendritic filters "learned", or filled with a cable's diffusion at the start
-            ("initial"), or for good ("held").
-        pull, spike_signal: of the dendritic spike; pull 0 has none. A Purkinje dendrite that is
-            one number behind its filter has no neighbour to lift.
-        linear_dendrites: the control without the dendritic rectifier.
-        law: how dendrites sum.
-        soma_time_steps: taps of the soma's filter; 1 has no memory.
-        mean_wait, dropout_mode, dropout_scope: Poisson dropout of the granule cells; the few
-            Purkinje cells have none. `mean_wait` is the mean wait of "release" too.
-        output: what granule axons carry: "rate" (with Poisson dropout), Poisson "spikes", or
-            "release" (released if it fires and is not dropped, else a wait).
-        freeze_purkinje_filters: keep the Purkinje filters as they were drawn.
-        checkpoint: training keeps no sheets and potentials of the Purkinje cells but makes them
-            anew in the backward pass: less memory for more time.
-        seed: of the wiring.
+        granule: of `Granule`. By default each draws its 4 pixels from a patch of 5 x 5.
+        golgi: of `Golgi`. Without cells (0) nothing inhibits; in a window of one step there are
+            none, since they would answer at the next.
+        purkinje: of `Purkinje`. By default each parallel fibre crosses all of them, at random
+            positions of the trees.
+        nuclei: of `DeepNuclear`. Without cells (0) the read-out receives the Purkinje cells' rates.
+            By default each has one synapse with every Purkinje cell, spread over four dendrites.
+        seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
     channels, height, width = check_task(image_shape, num_classes, time_steps)
-    patch_height, patch_width = pair("patch", patch)
-    check_positive(
-        granule_cells=granule_cells,
-        purkinje_cells=purkinje_cells,
-        patch=(patch_height, patch_width),
-        transmitters=transmitters,
-        soma_time_steps=soma_time_steps,
-    )
-    for name, cells in (("golgi_cells", golgi_cells), ("nuclei", nuclei)):
-        if type(cells) is not int or cells < 0:
-            raise ValueError(f"{name}={cells!r}; expected a number of cells, 0 or more")
-    check_sizes("purkinje_sheet", purkinje_sheet, ("sites", "dendrites"))
-    check_sizes("purkinje_filter", purkinje_filter, ("branches", "dendrites"))
-    check_choice("diffusion", diffusion, ("learned", "initial", "held"))
-    # Granule cells' constants are not known to us; the Purkinje cell's serve for both.
-    cable = None if diffusion == "learned" else Purkinje.physiology("literature").cable()
-    stage = _output(output, mean_wait)
-    granule = Granule(
-        channels * height * width,
-        granule_cells,
-        filter_shape=(3, 4, time_steps),
-        mode=granule_mode,
-        wiring="receptive_field",
-        image_shape=(channels, height, width),
-        patch=(min(patch_height, height), min(patch_width, width)),
-        excitatory=excitatory,
-        vesicles=vesicles,
-        transmitters=transmitters,
-        threshold=threshold,
-        norm=norm,
-        cable=cable,
-        hold_cable=diffusion == "held",
-        spike=DendriticSpike(pull, signal=spike_signal) if pull else None,
-        linear_dendrites=linear_dendrites,
-        law=law,
-        soma_time_steps=soma_time_steps,
-        mean_wait=mean_wait if stage is None else None,
-        dropout_mode=dropout_mode,
-        dropout_scope=dropout_scope,
-        output=stage,
-        seed=seed,
-    )
-    golgi = None
-    if golgi_cells and time_steps > 1:
-        golgi = Golgi(
-            granule_cells,
-            golgi_cells,
-            sheet_shape=(10, 10),
-            filter_shape=(10, 10, time_steps),
-            mode="per_dendrite",
-            mean_wait=0.0,
-            seed=seed + 2,
-        )
-    purkinje = Purkinje(
-        granule_cells,
-        purkinje_cells,
-        sheet_shape=(purkinje_sheet[0], purkinje_sheet[1]),
-        filter_shape=(purkinje_filter[0], purkinje_filter[1], time_steps),
-        mode=purkinje_mode,
-        wiring=purkinje_wiring,
-        excitatory=excitatory,
-        vesicles=vesicles,
-        transmitters=transmitters,
-        threshold=threshold,
-        norm=norm,
-        cable=cable,
-        hold_cable=diffusion == "held",
-        spike=DendriticSpike(pull, signal=spike_signal) if pull else None,
-        linear_dendrites=linear_dendrites,
-        law=law,
-        soma_time_steps=soma_time_steps,
-        mean_wait=0.0,
-        unit_taps=purkinje_unit_taps,
-        checkpoint=checkpoint,
-        seed=seed + 1,
-    )
-    if freeze_purkinje_filters:
-        purkinje.dendrites.weight.requires_grad_(False)
-    nuclear = None
-    if nuclei:
-        # Every nucleus hears every Purkinje cell, by one synapse each, spread over four dendrites.
-        dendrites = min(4, purkinje_cells)
-        sites = -(-purkinje_cells // dendrites)
-        nuclear = DeepNuclear(
-            purkinje_cells,
-            nuclei,
-            sheet_shape=(sites, dendrites),
-            filter_shape=(sites, dendrites, time_steps),
-            synapses=purkinje_cells,
-            mode="per_dendrite",
-            norm="soma",
-            mean_wait=0.0,
-            seed=seed + 3,
-        )
-    granular = GranularLayer(granule, golgi, seed + 4)
-    return Cerebellum(granular, purkinje, nuclear, num_classes, time_steps)
+    pixels = channels * height * width
+
+    def of_cells(name: str, defaults: Table, table: Table, seed: int) -> tuple[int, dict[str, Any]]:
+        cells = merge(defaults, table)
+        number = cells.pop("cells")
+        least = 0 if name in ("golgi", "nuclei") else 1
+        if type(number) is not int or number < least:
+            raise ValueError(
+                f"{name}: cells={number!r}; expected a number of cells, {least} or more"
+            )
+        return number, _completed(cells, image_shape, time_steps, seed)
+
+    granules, granule = of_cells("granule", GRANULE, granule, seed)
+    golgis, golgi = of_cells("golgi", GOLGI, golgi, seed + 2)
+    purkinjes, purkinje = of_cells("purkinje", PURKINJE, purkinje, seed + 1)
+    nuclear, nuclei = of_cells("nuclei", merge(NUCLEI, tree=_bundle(purkinjes)), nuclei, seed + 3)
+    cells = Granule(pixels, granules, **granule)
+    inhibiting = Golgi(granules, golgis, **golgi) if golgis and time_steps > 1 else None
+    output = Purkinje(granules, purkinjes, **purkinje)
+    bundle = DeepNuclear(purkinjes, nuclear, **nuclei) if nuclear else None
+    granular = GranularLayer(cells, inhibiting, seed + 4)
+    return Cerebellum(granular, output, bundle, num_classes, time_steps)
+
+
+def _bundle(purkinje_cells: int) -> Table:
+    """One synapse with every Purkinje cell, spread over four dendrites or fewer."""
+    dendrites = min(4, purkinje_cells)
+    sites = -(-purkinje_cells // dendrites)
+    sheet = (sites, dendrites)
+    return {"sheet": sheet, "filter": sheet, "synapses": purkinje_cells, "mode": "per_dendrite"}
+
+
+def _completed(
+    cells: dict[str, Any], image_shape: tuple[int, int, int], time_steps: int, seed: int
+) -> dict[str, Any]:
+    """Puts the task's image and time steps, and the seed, where a table leaves them out."""
+    tree, wiring, synapse = (cells.get(key, {}) for key in ("tree", "wiring", "synapse"))
+    if isinstance(tree, dict) and len(filter_ := tree.get("filter", ())) == 2:
+        cells["tree"] = {**tree, "filter": (*filter_, time_steps)}
+    if isinstance(wiring, str):
+        wiring = {"kind": wiring}
+    if isinstance(wiring, dict):
+        kind = wiring.get("kind", "random")
+        drawn = kind in ("random", "parallel_fibres", "receptive_field")
+        image = {"image_shape": image_shape} if kind == "receptive_field" else {}
+        cells["wiring"] = {**({"seed": seed} if drawn else {}), **image, **wiring}
+    if isinstance(synapse, dict):
+        cells["synapse"] = {"seed": seed, **synapse}
+    return cells
 
 
 cerebellum_tiny = register_preset(
@@ -269,12 +192,9 @@ cerebellum_tiny = register_preset(
     Arguments as in `cerebellum_small`.
     """,
     image_shape=(1, 8, 8),
-    granule_cells=256,
-    golgi_cells=4,
-    purkinje_cells=16,
-    patch=(3, 3),
-    purkinje_sheet=(5, 50),
-    purkinje_filter=(5, 50),
+    granule={"cells": 256, "wiring": {"patch": (3, 3)}},
+    golgi={"cells": 4},
+    purkinje={"cells": 16, "tree": {"sheet": (5, 50), "filter": (5, 50)}},
 )
 
 cerebellum_base = register_preset(
@@ -283,21 +203,19 @@ cerebellum_base = register_preset(
     """The essay's Purkinje cell in size: 100,000 synapses, 1,000 dendrites, a 10x1000x5 filter.
 
     Few cells, each of full size, over 2,000 granule cells, so that an axon makes 50 synapses in a
-    row where the essay gives each synapse an axon of its own. Parallel fibres cross the trees in
-    order: a dendrite listens to two neighbouring granule cells, one along the lower half of its
-    sites and one along the upper, and a tap of the filter, which takes its full overlaps
-    ("valid"), meets no others. Under random wiring a tap meets another axon at each position and
-    has little to learn. `purkinje_mode="same"` is the essay's cost, 1,100 times this. Arguments as
-    in `cerebellum_small`.
+    row where the essay has one axon to each synapse. Parallel fibres cross the trees in order: a
+    dendrite receives two neighbouring granule cells, one along the lower half of its sites and one
+    along the upper, and a tap of the filter, which takes its full overlaps ("valid"), meets no
+    others. Under random wiring a tap meets another axon at each position and has little to learn.
+    `purkinje={"tree": {"mode": "same"}}` is the essay's cost, 1,100 times this. Arguments as in
+    `cerebellum_small`.
     """,
     image_shape=(1, 8, 8),
-    granule_cells=2000,
-    golgi_cells=8,
-    purkinje_cells=4,
-    patch=(3, 3),
-    purkinje_sheet=(100, 1000),
-    purkinje_filter=(10, 1000),
-    purkinje_mode="valid",
-    purkinje_wiring="parallel",
-    purkinje_unit_taps=True,
+    granule={"cells": 2000, "wiring": {"patch": (3, 3)}},
+    purkinje={
+        "cells": 4,
+        "tree": {"sheet": (100, 1000), "filter": (10, 1000), "mode": "valid"},
+        "wiring": {"kind": "in_order"},
+        "taps": {"equalized_lr": True},
+    },
 )

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.checks import check_positive
-from neuroconv.layers import Cost, SparseSynapses
-from neuroconv.layers.wiring import sparse_wiring
+from neuroconv.layers import Cost, Random, SparseSynapses, TreeShape
 from neuroconv.neurons import Golgi, Granule
 from neuroconv.neurons.state import REST, NeuronState
 
@@ -66,9 +65,7 @@ class GranularLayer(nn.Module):
                 f"{granule.out_features} granule cells; expected the same number"
             )
         cells, sheet = golgi.out_features, (1, _GLOMERULI)
-        wiring = sparse_wiring(
-            cells, granule.out_features, _GLOMERULI, sheet, claw=False, seed=seed
-        )
+        wiring = Random(seed=seed).axons(cells, granule.out_features, TreeShape(sheet))
         self.inhibition = SparseSynapses(wiring, cells, sheet, signs=-torch.ones(cells))
 
     def forward(self, mossy: Tensor) -> Tensor:

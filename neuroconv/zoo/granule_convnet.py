@@ -3,21 +3,23 @@
 Shapes: B batch, C channels, T time steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import Norm, check_positive, check_sizes, check_task
-from neuroconv.layers import Cost, DendriticSpike, LastStep
-from neuroconv.layers.poisson import DropoutMode
-from neuroconv.layers.spike import Signal
-from neuroconv.layers.summation import Law
+from neuroconv.core.checks import check_positive, check_sizes, check_task
+from neuroconv.layers import Cost, LastStep
 from neuroconv.neurons import GranuleConv2d
-from neuroconv.neurons.image import ImageWiring, wired_kernel
+from neuroconv.neurons.image import wired_kernel
+from neuroconv.neurons.stages import Table, merge
 from neuroconv.zoo.frames import as_frames
-from neuroconv.zoo.registry import register_model
+from neuroconv.zoo.registry import register_model, register_preset
+
+UNIT: Table = MappingProxyType({"wiring": "claw", "norm": "both"})
 
 
 class Conv3dUnit(nn.Module):
@@ -29,6 +31,8 @@ class Conv3dUnit(nn.Module):
     Shape:
         (B, C, T, H, W) -> (B, U, T, H', W'), causal in time
     """
+
+    channels: Tensor | None
 
     def __init__(self, granule: GranuleConv2d) -> None:
         super().__init__()
@@ -48,8 +52,6 @@ class Conv3dUnit(nn.Module):
         fan_in = self.weight[0].numel()
         nn.init.normal_(self.weight, std=(2 / fan_in) ** 0.5)
 
-    channels: Tensor | None
-
     def kernel(self) -> Tensor:
         if self.channels is None:
             return self.weight
@@ -63,14 +65,14 @@ class Conv3dUnit(nn.Module):
     def closed_form(self, frames: torch.Size) -> tuple[Cost, ...]:
         batch, _, steps, height, width = frames
         top, bottom, left, right = self.padding
-        units, heard, k_time, rows, columns = self.weight.shape
+        units, fan_in, kernel_t, rows, columns = self.weight.shape
         out_height = (height + top + bottom - rows) // self.stride[0] + 1
         out_width = (width + left + right - columns) // self.stride[1] + 1
         neurons = units * out_height * out_width
-        read = heard if self.channels is None else self.in_channels
-        taps = k_time * rows * columns
+        read = fan_in if self.channels is None else self.in_channels
+        taps = kernel_t * rows * columns
         return (
-            Cost("synapses", synapses=neurons * heard * rows * columns),
+            Cost("synapses", synapses=neurons * fan_in * rows * columns),
             Cost(
                 "convolution",
                 {"convolution": batch * steps * neurons * read * taps},
@@ -101,31 +103,6 @@ class FrameNet(nn.Module):
         return self.classifier(self.pool(maps).flatten(1))
 
 
-def _sizes(
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    time_steps: int,
-    widths: Sequence[int],
-    strides: Sequence[int],
-    kernel_size: tuple[int, int],
-    pool: int,
-) -> list[tuple[int, int, tuple[int, int], int, tuple[int, int]]]:
-    """Checks the task and gives each layer's channels in and out, patch, stride and padding."""
-    channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
-    rows, columns = check_sizes("kernel_size", kernel_size, ("branches", "dendrites"))
-    check_positive(widths=widths, strides=strides, pool=pool)
-    if len(widths) != len(strides):
-        raise ValueError(
-            f"widths={list(widths)} and strides={list(strides)} differ in length; expected one "
-            "stride for each layer"
-        )
-    padding = (rows // 2, columns // 2)
-    return [
-        (channels[layer], channels[layer + 1], (rows, columns), stride, padding)
-        for layer, stride in enumerate(strides)
-    ]
-
-
 @register_model
 def granule_convnet(
     *,
@@ -135,18 +112,9 @@ def granule_convnet(
     widths: Sequence[int] = (8, 24, 15),
     strides: Sequence[int] = (2, 2, 1),
     kernel_size: tuple[int, int] = (3, 4),
-    wiring: ImageWiring = "claw",
     pool: int = 2,
-    norm: Norm = "both",
-    threshold: float | None = None,
-    pull: float = 0.0,
-    spike_threshold: float = 0.0,
-    spike_signal: Signal = "max",
-    linear_dendrites: bool = False,
-    law: Law = "linear",
-    soma_time_steps: int | None = None,
-    mean_wait: float = 0.0,
-    dropout_mode: DropoutMode = "wait",
+    unit: Table = UNIT,
+    control: bool = False,
     seed: int = 0,
 ) -> FrameNet:
     """A convolutional network of granule cells: four dendrites, columns of a 3x4 patch, 5 frames.
@@ -155,61 +123,40 @@ def granule_convnet(
         image_shape, num_classes, time_steps: the task.
         widths, strides: units and stride of each layer.
         kernel_size: (branches, dendrites) of a unit.
-        wiring: "claw" (each dendrite reads one channel: 60 taps a unit) or "dense".
-        pool: the read-out sees the last step averaged over pool x pool regions.
-        norm: batch normalisation of potentials: "none", "dendrites", "soma" or "both".
-        threshold: threshold normalisation of what comes in, in standard deviations; None has none.
-        pull, spike_threshold, spike_signal: of the dendritic spike, which reaches as many
-            neighbours along a column as a dendrite has branches; pull 0 has none.
-        linear_dendrites: the control without the dendritic rectifier.
-        law: how dendrites sum.
-        soma_time_steps: taps of the soma's filter; default time_steps, and 1 has no memory.
-        mean_wait, dropout_mode: Poisson dropout; off by default, as image layers go.
+        pool: the read-out receives the last step averaged over pool x pool regions.
+        unit: further arguments of every `GranuleConv2d`, merged over the defaults: claw wiring
+            (each dendrite reads one channel: 60 taps a unit) and norms at dendrites and soma. A
+            spike's window is by default as long as a dendrite has branches.
+        control: put a `Conv3dUnit` in the place of each granule layer.
         seed: of the claw wiring.
     """
-    sizes = _sizes(image_shape, num_classes, time_steps, widths, strides, kernel_size, pool)
-    layers = [
-        GranuleConv2d(
-            *size,
-            time_steps=time_steps,
-            wiring=wiring,
-            norm=norm,
-            threshold=threshold,
-            spike=DendriticSpike(pull, spike_threshold, reach=size[2][0], signal=spike_signal)
-            if pull
-            else None,
-            linear_dendrites=linear_dendrites,
-            law=law,
-            soma_time_steps=soma_time_steps,
-            mean_wait=mean_wait,
-            dropout_mode=dropout_mode,
-            seed=seed + layer,
+    channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
+    rows, columns = check_sizes("kernel_size", kernel_size, ("branches", "dendrites"))
+    check_positive(widths=widths, strides=strides, pool=pool)
+    if len(widths) != len(strides):
+        raise ValueError(
+            f"widths={list(widths)} and strides={list(strides)} differ in length; expected one "
+            "stride for each layer"
         )
-        for layer, size in enumerate(sizes)
-    ]
-    return FrameNet(layers, widths[-1], pool, num_classes, time_steps)
+    keywords: dict[str, Any] = {"time_steps": time_steps, **merge(UNIT, unit)}
+    if isinstance(spike := keywords.get("spike"), Mapping):
+        keywords["spike"] = {"window": rows, **spike}
+    units = []
+    for layer, stride in enumerate(strides):
+        granule = GranuleConv2d(
+            channels[layer], channels[layer + 1], (rows, columns), stride,
+            (rows // 2, columns // 2), **{"seed": seed + layer, **keywords},
+        )  # fmt: skip
+        units.append(Conv3dUnit(granule) if control else granule)
+    return FrameNet(units, widths[-1], pool, num_classes, time_steps)
 
 
-@register_model
-def granule_convnet_conv3d(
-    *,
-    image_shape: tuple[int, int, int] = (1, 28, 28),
-    num_classes: int = 10,
-    time_steps: int = 5,
-    widths: Sequence[int] = (8, 24, 15),
-    strides: Sequence[int] = (2, 2, 1),
-    kernel_size: tuple[int, int] = (3, 4),
-    wiring: ImageWiring = "claw",
-    pool: int = 2,
-    seed: int = 0,
-) -> FrameNet:
+granule_convnet_conv3d = register_preset(
+    "granule_convnet_conv3d",
+    granule_convnet,
     """The control of `granule_convnet`: for each granule layer a plain Conv3d, norm and ReLU.
 
     Taps, wiring and read-out are the same, one for one; see `Conv3dUnit`. Arguments as there.
-    """
-    sizes = _sizes(image_shape, num_classes, time_steps, widths, strides, kernel_size, pool)
-    units = [
-        Conv3dUnit(GranuleConv2d(*size, time_steps=time_steps, wiring=wiring, seed=seed + layer))
-        for layer, size in enumerate(sizes)
-    ]
-    return FrameNet(units, widths[-1], pool, num_classes, time_steps)
+    """,
+    control=True,
+)

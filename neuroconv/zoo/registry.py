@@ -14,6 +14,10 @@ from typing import Any
 from torch import nn
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from neuroconv.core.renamed import renamed
+from neuroconv.neurons.stages import merge
+from neuroconv.zoo.legacy import new_keywords
+
 Builder = Callable[..., nn.Module]
 _REGISTRY: dict[str, Builder] = {}
 
@@ -27,12 +31,14 @@ def register_model(builder: Builder) -> Builder:
     name = builder.__name__
     if name in _REGISTRY:
         raise ValueError(f"a model {name!r} is registered already; give the builder another name")
-    _REGISTRY[name] = builder
-    return builder
+    _REGISTRY[name] = renamed(new_keywords(name))(builder)
+    return _REGISTRY[name]
 
 
 def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> Builder:
     """Registers a builder under another name, with other defaults for some of its keywords.
+
+    A default that is a table is merged over the builder's, and a caller's table over both.
 
     Raises:
         ValueError: the name is taken.
@@ -44,14 +50,18 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
         raise TypeError(f"{builder.__name__} has no keyword {unknown[0]!r}; preset {name!r}")
 
     def preset(**keywords: Any) -> nn.Module:
-        return builder(**{**defaults, **keywords})
+        return builder(**merge(defaults, keywords))
 
     preset.__name__, preset.__doc__ = name, doc
     preset.__annotations__ = typing.get_type_hints(builder)
     preset.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[
-            each.replace(default=defaults.get(keyword, each.default))
-            for keyword, each in signature.parameters.items()
+            parameter.replace(
+                default=merge({keyword: parameter.default}, defaults)[keyword]
+                if keyword in defaults
+                else parameter.default
+            )
+            for keyword, parameter in signature.parameters.items()
         ]
     )
     return register_model(preset)
@@ -93,6 +103,8 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
         if keyword not in known:
             near = difflib.get_close_matches(keyword, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
+            if keyword in (new := new_keywords(name)):
+                hint = f"it is now {new[keyword]}; "
             raise TypeError(
                 f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(known)}"
             )

@@ -5,16 +5,18 @@ Shapes: B batch, C channels, U units, T time steps.
 
 from collections.abc import Sequence
 from itertools import count
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
 from neuroconv.core.checks import Norm, check_positive, check_task
 from neuroconv.layers import LastStep
 from neuroconv.neurons import GranuleConv2d
-from neuroconv.neurons.image import ImageWiring
+from neuroconv.neurons.stages import Table, merge
 from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model
 
+UNIT: Table = MappingProxyType({"wiring": "dense", "norm": "dendrites"})
 BLOCKS = (2, 2, 2, 2)  # residual blocks in each of the four stages
 
 
@@ -86,9 +88,7 @@ def resnet18_granule(
     num_classes: int = 1000,
     time_steps: int = 1,
     width: int = 64,
-    wiring: ImageWiring = "dense",
-    norm: Norm = "dendrites",
-    mean_wait: float = 0.0,
+    unit: Table = UNIT,
     seed: int = 0,
 ) -> GranuleResNet:
     """ResNet-18 of granule cells: its sizes, its connections, and a dendrite for each column.
@@ -109,29 +109,30 @@ def resnet18_granule(
     Args:
         image_shape, num_classes, time_steps: the task. 1 step is for still images.
         width: units of the first stage; every stage doubles them.
-        wiring: "dense", or "claw": each dendrite reads one channel.
-        norm: where potentials are batch-normalised. A soma sums what its dendrites have rectified;
-            centred there once more ("both"), half of it would be cut off again in every layer, and
-            so deep a network learns slowly. By default each dendrite is normalised, and each soma
-            learns its resting potential, from zero.
-        mean_wait: Poisson dropout of all layers but the projections; off by default, as image
-            layers go.
+        unit: further arguments of every `GranuleConv2d`, merged over the defaults; projections take
+            its wiring and whether it normalises, and have neither memory nor dropout. A soma sums
+            what its dendrites have rectified; centred there once more (norm "both"), half of it
+            would be cut off again in every layer, and so deep a network learns slowly. By default
+            each dendrite is normalised, and each soma learns its resting potential, from zero.
         seed: of the claw wiring.
     """
     channels = check_task(image_shape, num_classes, time_steps)[0]
     check_positive(width=width)
     seeds = count(seed)
 
+    unit = merge(UNIT, unit)
+
     def layer(units_in: int, units: int, side: int, stride: int) -> GranuleConv2d:
         return GranuleConv2d(
-            units_in, units, side, stride, side // 2, time_steps=time_steps, wiring=wiring,
-            norm=norm, mean_wait=mean_wait, seed=next(seeds),
+            units_in, units, side, stride, side // 2,
+            **{"time_steps": time_steps, "seed": next(seeds), **unit},
         )  # fmt: skip
 
     def projection(units_in: int, units: int) -> GranuleConv2d:
+        norm: Norm = "none" if unit["norm"] == "none" else "dendrites"
         return GranuleConv2d(
-            units_in, units, 1, 2, bias=False, time_steps=1, wiring=wiring,
-            norm="none" if norm == "none" else "dendrites", seed=next(seeds),
+            units_in, units, 1, 2, bias=False, time_steps=1, wiring=unit["wiring"], norm=norm,
+            seed=next(seeds),
         )  # fmt: skip
 
     stem = layer(channels, width, 7, 2)

@@ -19,7 +19,7 @@ from neuroconv.brain.updates import (
     update_of,
 )
 from neuroconv.flops import count_exact
-from neuroconv.layers import DendriticConv
+from neuroconv.layers import DendriticConv, TreeShape
 from neuroconv.neurons import CELL_CLASSES, NeuronState, Population, Purkinje
 
 AT_POINT = default_inputs().values_at_point
@@ -113,7 +113,7 @@ def test_the_clock_is_the_rate_or_the_frame_and_never_both() -> None:
 @pytest.mark.parametrize("algorithm", ["direct", "executed"])
 def test_an_update_is_the_layers_closed_form(padding: Any, algorithm: Any) -> None:
     with torch.device("meta"):
-        layer = DendriticConv(1, (100, 1000), (10, 1000, 5), padding)
+        layer = DendriticConv(1, TreeShape((100, 1000), (10, 1000, 5), mode=padding))
     (cost,) = layer.closed_form(torch.Size((1, 1, 5, 100, 1000)), 100_000)
     reading = Reading(name="x", padding=padding, algorithm=algorithm)
     assert update_cost(reading, "purkinje", PURKINJE).mac == getattr(cost, algorithm)
@@ -132,10 +132,8 @@ class Resumed(nn.Module):
 
 @pytest.mark.parametrize("padding", ["same", "valid", "per_dendrite"])
 def test_one_step_is_what_a_streaming_neuron_states_and_runs(padding: Any) -> None:
-    neuron = Purkinje(
-        9, 1, sheet_shape=SMALL.sheet_shape, filter_shape=SMALL.filter_shape, synapses=22,
-        mode=padding,
-    ).eval()  # fmt: skip
+    tree = TreeShape(SMALL.sheet_shape, SMALL.filter_shape, synapses=22, mode=padding)
+    neuron = Purkinje(9, 1, tree=tree).eval()
     stages = neuron.closed_form(torch.Size((1, 9, 1)), resumed=True)
     (dendrites,) = (row for row in stages if row.stage == "dendrites")
     for algorithm in ("direct", "executed"):
@@ -161,7 +159,7 @@ def test_the_linear_collapse_is_one_dot_product_that_runs() -> None:
 def test_a_linear_neuron_does_collapse(mode: Any) -> None:
     """Filter and sum of linear dendrites is one dot product: the same number, to rounding."""
     torch.manual_seed(1)
-    layer = DendriticConv(1, (4, 3), (2, 3, 5), mode, bias=False).double()
+    layer = DendriticConv(1, TreeShape((4, 3), (2, 3, 5), mode=mode), bias=False).double()
     sheet = torch.randn(1, 1, 5, 4, 3, dtype=torch.float64)
     places = torch.eye(sheet.numel(), dtype=torch.float64).view(-1, *sheet.shape[1:])
     dot = layer(places)[:, :, -1].sum((1, 2, 3))  # the weight of each input in the sum

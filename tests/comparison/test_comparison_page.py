@@ -29,7 +29,7 @@ def small(output: Path) -> Config:
             output=str(output), device="cpu",
         ),
         opponents=(
-            {"name": "cerebellum_tiny", "granule_cells": 20, "purkinje_cells": 2},
+            {"name": "cerebellum_tiny", "granule": {"cells": 20}, "purkinje": {"cells": 2}},
             {"name": "plain_cnn", "label": "CNN, still image", "match": "parameters",
              "encoding": "none"},
         ),

@@ -18,6 +18,7 @@ from neuroconv.layers.synapse import SparseSynapses
 from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.population import Population
+from neuroconv.neurons.stages import is_absent
 
 
 class Number:
@@ -261,7 +262,7 @@ def _(layer: ThresholdNorm, sheet: Array) -> Array:
 
 @run.register(DendriticConv)
 def _(layer: DendriticConv, sheet: Array) -> Array:
-    branches, across, k_time = layer.filter_shape
+    branches, across, k_time = layer.tree.filter
     weight = numbers(layer.weight)
     before, after = [k_time - 1, 0, 0], [0, 0, 0]
     if layer.mode == "same":
@@ -303,7 +304,7 @@ def _(layer: SomaFilter, current: Array) -> Array:
 @run.register(Population)
 def _(layer: Population, activity: Array) -> Array:
     sheet = run(layer.synapses, activity)
-    if layer.threshold_norm is not None:
+    if not is_absent(layer.threshold_norm):
         sheet = run(layer.threshold_norm, sheet)
     potential = run(layer.dendrites, sheet)
     sites = potential.shape[3]

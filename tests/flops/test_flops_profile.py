@@ -24,7 +24,7 @@ from neuroconv.neurons import Granule, Purkinje
 
 
 def network() -> nn.Sequential:
-    cells = (Granule(30, 8, backend="direct"), Granule(8, 3, backend="direct"))
+    cells = (Granule(30, 8, taps={"backend": "direct"}), Granule(8, 3, taps={"backend": "direct"}))
     return nn.Sequential(*cells, nn.Flatten(), nn.Linear(15, 10))
 
 
@@ -251,7 +251,10 @@ QUICK = ("closed_form", "exact")
 
 def small_purkinje(backend: str = "fft") -> Purkinje:
     return Purkinje(
-        30, 3, synapses=60, sheet_shape=(8, 10), filter_shape=(4, 10, 5), backend=backend
+        30,
+        3,
+        tree={"synapses": 60, "sheet": (8, 10), "filter": (4, 10, 5)},
+        taps={"backend": backend},
     )  # type: ignore[arg-type]
 
 

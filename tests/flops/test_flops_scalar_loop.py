@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuroconv.flops import count_exact
 from neuroconv.flops.rules import CONTRACTIONS
+from neuroconv.layers import TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
 from neuroconv.neurons.population import Population
 from tests.flops.scalar_loop import Array, Number, gradients, numbers, padded, padding_of, run
@@ -137,21 +138,25 @@ def test_random_networks(network: tuple[nn.Module, Tensor]) -> None:
 
 
 def population(kind: type[Population], **settings: Any) -> Population:
-    settings = {"threshold": 1.0, "backend": "direct", "soma_time_steps": 2} | settings
+    settings = {
+        "threshold": 1.0,
+        "taps": {"backend": "direct"},
+        "soma": {"time_steps": 2},
+    } | settings
     return kind(7, 2, **settings)
 
 
 CELLS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "granule": (population(Granule, threshold=None), (2, 7, 3)),  # the essay's 4 x 4 sheet
-    "granule_linear_window": (population(Granule, filter_shape=(2, 2, 4)), (1, 7, 2)),
+    "granule_linear_window": (population(Granule, tree={"filter": (2, 2, 4)}), (1, 7, 2)),
     "purkinje": (
-        population(Purkinje, sheet_shape=(3, 4), filter_shape=(2, 3, 2), synapses=10), (2, 7, 3)
+        population(Purkinje, tree={"sheet": (3, 4), "filter": (2, 3, 2), "synapses": 10}), (2, 7, 3)
     ),
     "purkinje_valid": (
-        population(Purkinje, sheet_shape=(3, 4), filter_shape=(2, 3, 2), mode="valid"), (1, 7, 4)
+        population(Purkinje, tree=TreeShape((3, 4), (2, 3, 2), mode="valid")), (1, 7, 4)
     ),
     "purkinje_per_dendrite": (
-        population(Purkinje, sheet_shape=(4, 3), filter_shape=(2, 3, 2), mode="per_dendrite"),
+        population(Purkinje, tree={"sheet": (4, 3), "filter": (2, 3, 2), "mode": "per_dendrite"}),
         (2, 7, 2),
     ),
     "image_of_granule_cells": (

@@ -17,7 +17,7 @@ from torch import Tensor
 from neuroconv.core.counting import counting
 from neuroconv.kernels import cuda as fused
 from neuroconv.kernels.tree_sum import Tree, tree_current, tree_responses
-from neuroconv.layers import sparse_wiring
+from neuroconv.layers import Random, TreeShape
 from neuroconv.neurons import Granule
 
 # The sizes of tiles are multiples of 16: none of these is.
@@ -120,7 +120,7 @@ def job(
     places = sheet[0] * sheet[1]
     synapses = places if synapses is None else synapses
     axons = max(axons, places)
-    wiring = sparse_wiring(axons, neurons, synapses, sheet, claw=claw, seed=3)
+    wiring = Random(claw=claw, seed=3).axons(axons, neurons, TreeShape(sheet, synapses=synapses))
     across = sheet[1] if mode == "per_dendrite" else taps[1]
     columns = sheet[1] - taps[1] + 1 if mode == "valid" else sheet[1]
     leaves = [
@@ -249,7 +249,7 @@ def test_where_the_plain_path_runs(launches: list[str], monkeypatch: pytest.Monk
 
 
 def test_a_population_of_granule_cells(launches: list[str]) -> None:
-    cells = Granule(12, 8, backend="matmul", mean_wait=0.0).to(DEVICE)
+    cells = Granule(12, 8, taps={"backend": "matmul"}, output={"mean_wait": 0.0}).to(DEVICE)
     activity = torch.rand(3, 12, 5, device=DEVICE)
     with fused.fused_kernels(False):
         wanted = cells(activity)

@@ -13,7 +13,7 @@ from neuroconv.core.counting import counting
 from neuroconv.kernels import cache
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.native import native_kernels
-from neuroconv.layers import DendriticConv
+from neuroconv.layers import DendriticConv, Taps, TreeShape
 from neuroconv.neurons import Granule
 
 Change = Callable[[nn.Parameter], object]
@@ -35,17 +35,21 @@ CHANGES: dict[str, Change] = {
 
 
 def fft() -> tuple[nn.Module, Tensor, nn.Parameter]:
-    layer = DendriticConv(2, (6, 8), (3, 8, 2), "same", "fft")
+    layer = DendriticConv(2, TreeShape((6, 8), (3, 8, 2), mode="same"), Taps(backend="fft"))
     return layer, torch.randn(2, 2, 4, 6, 8), layer.weight
 
 
 def unrolled() -> tuple[nn.Module, Tensor, nn.Parameter]:
-    layer = DendriticConv(2, (4, 3), (3, 3, 2), "same", "matmul", unit_taps=True)
+    layer = DendriticConv(
+        2, TreeShape((4, 3), (3, 3, 2), mode="same"), Taps(backend="matmul", equalized_lr=True)
+    )
     return layer, torch.randn(2, 2, 4, 4, 3), layer.weight
 
 
 def tree() -> tuple[nn.Module, Tensor, nn.Parameter]:
-    cells = Granule(9, 5, backend="matmul", mean_wait=0.0, excitatory=0.6)
+    cells = Granule(
+        9, 5, taps={"backend": "matmul"}, output={"mean_wait": 0.0}, synapse={"excitatory": 0.6}
+    )
     return cells, torch.rand(2, 9, 5), cells.dendrites.weight
 
 

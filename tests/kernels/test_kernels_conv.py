@@ -30,7 +30,7 @@ from neuroconv.kernels.conv import (
 from neuroconv.kernels.conv.choice import job_backend, runs_native
 from neuroconv.kernels.conv.fourier import device_waves, site_waves
 from neuroconv.kernels.native import native_kernels, state
-from neuroconv.layers import DendriticConv, dendritic_conv
+from neuroconv.layers import DendriticConv, Taps, TreeShape, dendritic_conv
 
 Triple = tuple[int, int, int]
 BACKENDS: tuple[Backend, ...] = ("direct", "fft", "matmul")
@@ -373,10 +373,12 @@ def test_the_essays_numbers() -> None:
     assert conv_macs(1, 1, *GRANULE, "same", "direct") == {"convolution": 4_800}
     assert conv_macs(1, 1, *PURKINJE, "same", "direct") == {"convolution": 25_000_000_000}
     assert conv_macs(1, 1, *PURKINJE, "valid", "direct") == {"convolution": 5 * 4_550_000}
-    (granule,) = DendriticConv(1, (4, 4), (3, 4, 5)).closed_form(torch.Size((1, 1, 5, 4, 4)), 15)
+    (granule,) = DendriticConv(1, TreeShape((4, 4), (3, 4, 5))).closed_form(
+        torch.Size((1, 1, 5, 4, 4)), 15
+    )
     assert (granule.essay, granule.direct) == (4_500, 4_800)
     with torch.device("meta"):
-        layer = DendriticConv(1, (100, 1000), (10, 1000, 5))
+        layer = DendriticConv(1, TreeShape((100, 1000), (10, 1000, 5)))
     (purkinje,) = layer.closed_form(torch.Size((1, 1, 5, 100, 1000)))
     assert (purkinje.essay, purkinje.direct) == (25_000_000_000, 25_000_000_000)
     # 105 x 1,500 points hold the sheet and the longer half of the filter, and factor well.
@@ -388,7 +390,7 @@ def test_the_essays_numbers() -> None:
 
 
 def test_closed_form_scales_with_batch_neurons_and_steps() -> None:
-    layer = DendriticConv(3, (4, 4), (3, 4, 5), backend="direct")
+    layer = DendriticConv(3, TreeShape((4, 4), (3, 4, 5)), Taps(backend="direct"))
     (cost,) = layer.closed_form(torch.Size((2, 3, 7, 4, 4)), 15)
     assert cost.neurons == 3
     assert cost.essay == 2 * 3 * 15 * 7 * 60
@@ -498,7 +500,7 @@ FILTER_ERRORS: list[tuple[tuple[int, ...], tuple[int, ...], Any, str]] = [
     ((2, 3, 5, 4, 4), (4, 2, 2, 2), (), "holds 3 neurons and there are 4 filters"),
     ((1, 1, 5, 4, 4), (1, 2, 5, 2), ("valid",), "5 branches x 2 dendrites does not fit .*'same'"),
     ((1, 1, 5, 4, 4), (1, 2, 2, 5), ("valid",), "does not fit .* make the filter smaller"),
-    ((1, 1, 5, 4, 4), (1, 2, 2, 3), ("per_dendrite",), r"spans 3 .* filter_shape=\(2, 4, time_"),
+    ((1, 1, 5, 4, 4), (1, 2, 2, 3), ("per_dendrite",), r"spans 3 .* filter=\(2, 4, time_"),
     ((1, 1, 5, 4, 4), (1, 2, 5, 4), ("per_dendrite",), "5 branches .* does not fit"),
     ((1, 1, 5, 4, 4), (1, 2, 2, 2), ("full",), "'full'.*expected one of same, valid, per_dend"),
     ((1, 1, 5, 4, 4), (1, 2, 2, 2), ("same", "cudnn"), "'cudnn'.*expected one of auto, direct"),
@@ -586,7 +588,9 @@ class Last(torch.nn.Module):
 def test_the_last_steps_alone_pass_gradcheck_and_cost_what_is_stated(
     backend: Any, mode: Any
 ) -> None:
-    layer = DendriticConv(2, (4, 3), (2, 3, 3), mode, backend).double()
+    layer = DendriticConv(
+        2, TreeShape((4, 3), (2, 3, 3), mode=mode), Taps(backend=backend)
+    ).double()
     sheet = torch.randn(1, 2, 5, 4, 3, dtype=torch.float64, requires_grad=True)
 
     def last_two(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -124,7 +124,7 @@ def test_outputs_can_be_changed_in_place() -> None:
 
 @pytest.mark.parametrize("claw", BOTH)
 def test_a_population_in_evaluation_sees_its_weights_change(claw: bool) -> None:
-    cells = Granule(20, 9, claw=claw, mean_wait=0.0).double().eval()
+    cells = Granule(20, 9, wiring={"claw": claw}, output={"mean_wait": 0.0}).double().eval()
     activity = torch.rand(6, 20, 5, dtype=torch.float64)
     for _ in range(2):
         found, wanted = by_either(lambda: cells(activity).detach())
@@ -137,7 +137,7 @@ def test_a_population_in_evaluation_sees_its_weights_change(claw: bool) -> None:
 
 
 def test_evaluation_under_autocast_runs_in_half_precision() -> None:
-    cells = Granule(20, 9, mean_wait=0.0).eval()
+    cells = Granule(20, 9, output={"mean_wait": 0.0}).eval()
     activity = torch.rand(6, 20, 5)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         half = cells(activity)
@@ -147,7 +147,7 @@ def test_evaluation_under_autocast_runs_in_half_precision() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bool, torch.int32, torch.float16])
 def test_evaluation_takes_activity_of_any_dtype(dtype: torch.dtype) -> None:
-    cells = Granule(20, 9, mean_wait=0.0).eval()
+    cells = Granule(20, 9, output={"mean_wait": 0.0}).eval()
     activity = (torch.rand(6, 20, 5) > 0.5).to(dtype)
     for _ in range(2):
         with torch.no_grad():
@@ -169,8 +169,8 @@ LAYERS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "linear": (2, 3, {"linear_dendrites": True}),
     "still": (3, 6, {"time_steps": 1, "padding": "same"}),
     "no_bias": (2, 3, {"bias": False}),
-    "no_memory": (2, 3, {"soma_time_steps": 1}),
-    "long_memory": (2, 3, {"soma_time_steps": 9}),
+    "no_memory": (2, 3, {"soma": {"time_steps": 1}}),
+    "long_memory": (2, 3, {"soma": {"time_steps": 9}}),
 }
 
 
@@ -215,7 +215,7 @@ def test_an_image_layer_in_float32(name: str, norm: Any) -> None:
 
 
 def test_a_large_mean_costs_gradients_few_digits() -> None:
-    layer = GranuleConv2d(1, 8, time_steps=3, norm="dendrites", soma_time_steps=1)
+    layer = GranuleConv2d(1, 8, time_steps=3, norm="dendrites", soma={"time_steps": 1})
     frames = torch.randn(16, 1, 3, 20, 20) + 10
 
     def run(layer: GranuleConv2d, frames: Tensor) -> list[Tensor]:
@@ -325,7 +325,7 @@ def test_nan_is_not_hidden() -> None:
     assert not rates[[0, 2, 3]].isnan().any()
     activity = torch.rand(6, 20, 5)
     activity[2] = torch.nan
-    cells = Granule(20, 9, mean_wait=0.0)
+    cells = Granule(20, 9, output={"mean_wait": 0.0})
     assert cells(activity)[2].isnan().all()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from neuroconv.kernels.conv import toeplitz as unrolled
 from neuroconv.kernels.native import native_kernels, state
 from neuroconv.kernels.tree_sum import Tree, response_numbers, tree_current, tree_responses
-from neuroconv.layers import DendriticRate, SparseSynapses, dendritic_conv, sparse_wiring
+from neuroconv.layers import DendriticRate, Random, SparseSynapses, TreeShape, dendritic_conv
 
 NEURONS, STEPS = 7, 5
 BOTH = (False, pytest.param(True, marks=pytest.mark.skipif(state() != "on", reason=state())))
@@ -57,7 +57,7 @@ def job(
 ) -> tuple[Tree, list[Tensor]]:
     """A tree; activity, weights, filters and, if there is one, the bias."""
     axons = max(11, synapses)
-    wiring = sparse_wiring(axons, NEURONS, synapses, sheet, claw=claw, seed=3)
+    wiring = Random(claw=claw, seed=3).axons(axons, NEURONS, TreeShape(sheet, synapses=synapses))
     columns = sheet[1] - across + 1 if mode == "valid" else sheet[1]
     across = sheet[1] if mode == "per_dendrite" else across
     shapes = [(batch, axons, steps), (NEURONS, synapses), (NEURONS, 3, 3, across)]

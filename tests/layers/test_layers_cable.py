@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from neuroconv.kernels.conv import Backend, Mode
-from neuroconv.layers import DendriticConv
+from neuroconv.layers import DendriticConv, Taps, TreeShape
 from neuroconv.layers.cable import Cable
 
 CABLES = [
@@ -216,7 +216,11 @@ def test_an_impulse_spreads_along_its_own_dendrite(
 ) -> None:
     cable, sites, dendrites, steps = CABLES[0], 9, 4, 4
     branches, across, time_steps = filter_shape
-    layer = DendriticConv(2, (sites, dendrites), filter_shape, mode, backend, unit_taps=unit_taps)
+    layer = DendriticConv(
+        2,
+        TreeShape((sites, dendrites), filter_shape, mode=mode),
+        Taps(backend=backend, equalized_lr=unit_taps),
+    )
     layer.double().diffuse(cable)
     before = (branches - 1) // 2
     for step, site, dendrite in [(0, 4, 1), (2, 0, 3), (1, 8, 0)]:
@@ -240,13 +244,15 @@ def test_an_impulse_spreads_along_its_own_dendrite(
 def test_held_taps_pass_gradients_and_take_none(mode: Mode, backend: Backend) -> None:
     gradients = []
     signal = torch.randn(3, 2, 5, 6, 4, dtype=torch.float64)
-    for hold in (False, True):
-        layer = DendriticConv(2, (6, 4), (3, 4, 5), mode, backend).double()
-        layer.diffuse(CABLES[0], hold=hold)
-        assert layer.weight.requires_grad is not hold
+    for trainable in (True, False):
+        layer = DendriticConv(
+            2, TreeShape((6, 4), (3, 4, 5), mode=mode), Taps(backend=backend)
+        ).double()
+        layer.diffuse(CABLES[0], trainable=trainable)
+        assert layer.weight.requires_grad is trainable
         sheet = signal.clone().requires_grad_()
         layer(sheet).square().sum().backward()
-        assert (layer.weight.grad is None) is hold
+        assert (layer.weight.grad is None) is not trainable
         assert layer.bias is not None
         assert layer.bias.grad is not None
         assert sheet.grad is not None
@@ -257,8 +263,8 @@ def test_held_taps_pass_gradients_and_take_none(mode: Mode, backend: Backend) ->
 
 
 def test_diffusion_leaves_the_layer_as_it_was_built() -> None:
-    fresh = DendriticConv(2, (6, 4), (3, 4, 5), unit_taps=True)
-    layer = DendriticConv(2, (6, 4), (3, 4, 5), unit_taps=True)
+    fresh = DendriticConv(2, TreeShape((6, 4), (3, 4, 5)), Taps(equalized_lr=True))
+    layer = DendriticConv(2, TreeShape((6, 4), (3, 4, 5)), Taps(equalized_lr=True))
     assert layer.bias is not None
     torch.nn.init.ones_(layer.bias)
     weight = layer.weight

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuroconv.kernels.conv import Mode
-from neuroconv.layers import Cable, DendriticConv, DendriticRate, dendritic_conv
+from neuroconv.layers import Cable, DendriticConv, DendriticRate, Taps, TreeShape, dendritic_conv
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_the_essays_order_is_turned_once(
     mode: Mode, filter_shape: tuple[int, int, int], out_shape: tuple[int, int]
 ) -> None:
     branches, across, time_steps = filter_shape
-    layer = DendriticConv(2, (6, 4), filter_shape, mode)
+    layer = DendriticConv(2, TreeShape((6, 4), filter_shape, mode=mode))
     assert layer.weight.shape == (2, time_steps, branches, across)
     assert layer.bias is not None
     assert layer.bias.shape == (2, out_shape[1])
@@ -40,11 +40,11 @@ def test_the_essays_order_is_turned_once(
 
 def test_initialisation_is_hes_over_the_taps_of_an_output() -> None:
     for mode, taps in (("same", 3 * 10 * 5), ("per_dendrite", 3 * 5)):
-        layer = DendriticConv(200, (6, 10), (3, 10, 5), mode)  # type: ignore[arg-type]
+        layer = DendriticConv(200, TreeShape((6, 10), (3, 10, 5), mode=mode))  # type: ignore[arg-type]
         assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / taps), rel=0.02)
         assert layer.bias is not None
         assert not layer.bias.any()
-    assert DendriticConv(2, (3, 4), (2, 2, 2), bias=False).bias is None
+    assert DendriticConv(2, TreeShape((3, 4), (2, 2, 2)), bias=False).bias is None
 
 
 @pytest.mark.parametrize("linear", [False, True])
@@ -86,28 +86,44 @@ def test_rate_of_either_layout(reduction: Any, linear: bool, sites: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("build", "message"),
     [
-        ((0, (4, 4), (3, 4, 5)), "neurons=0; expected positive integers"),
-        ((2, (4, 0), (3, 4, 5)), r"sheet_shape=\(4, 0\); expected positive"),
-        ((2, (4, 4), (3, 0, 5)), r"filter_shape=\(3, 0, 5\); expected positive"),
-        ((2, (4, 4), (3, -1, 5)), r"filter_shape=\(3, -1, 5\); expected positive"),
-        ((2, (4, 4), (3, 4)), r"\(3, 4\); expected \(branches, dendrites, time_steps\)"),
-        ((2, (4, 4), (5, 4, 5), "valid"), "5 branches x 4 dendrites does not fit .*mode='same'"),
-        ((2, (4, 4), (3, 3, 5), "per_dendrite"), r"filter_shape=\(3, 4, time_steps\)"),
-        ((2, (4, 4), (3, 4, 5), "full"), "'full'.*expected one of same, valid"),
-        ((2, (4, 4), (3, 4, 5), "same", "gpu"), "'gpu'.*expected one of auto, direct"),
-        ((2, (4,), (3, 4, 5)), r"sheet_shape=\(4,\)"),
-        ((2, (4, 4, 9), (3, 4, 5)), r"sheet_shape=\(4, 4, 9\)"),
+        (lambda: DendriticConv(0, TreeShape((4, 4), (3, 4, 5))), "neurons=0; expected positive"),
+        (lambda: DendriticConv(2, TreeShape((4, 4))), r"no filter; expected \(branches, dendrites"),
+        (lambda: TreeShape((4, 0)), r"sheet=\(4, 0\); expected positive"),
+        (lambda: TreeShape((4,)), r"sheet=\(4,\); expected \(sites, dendrites\)"),
+        (lambda: TreeShape((4, 4, 9)), r"sheet=\(4, 4, 9\)"),
+        (lambda: TreeShape((4, 4), (3, 0, 5)), r"filter=\(3, 0, 5\); expected positive"),
+        (lambda: TreeShape((4, 4), (3, -1, 5)), r"filter=\(3, -1, 5\); expected positive"),
+        (lambda: TreeShape((4, 4), (3, 4)), r"\(3, 4\); expected \(branches, dendrites, time_st"),
+        (
+            lambda: TreeShape((4, 4), (5, 4, 5), mode="valid"),
+            "5 branches x 4 dendrites does not fit .*mode='same'",
+        ),
+        (
+            lambda: TreeShape((4, 4), (3, 3, 5), mode="per_dendrite"),
+            r"filter=\(3, 4, time_steps\)",
+        ),
+        (lambda: TreeShape((4, 4), (3, 4, 5), mode="full"), "'full'.*expected one of same, valid"),
+        (lambda: Taps(backend="gpu"), "'gpu'.*expected one of auto, direct"),
     ],
-)  # fmt: skip
-def test_constructor_errors(arguments: Any, message: str) -> None:
+)
+def test_constructor_errors(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DendriticConv(*arguments)
+        build()
+
+
+def test_a_tree_has_the_essays_order_and_torchs() -> None:
+    tree = TreeShape((4, 6), (3, 5, 2), synapses=20, mode="valid")
+    assert tree.filter == (3, 5, 2)  # (branches, dendrites, time_steps)
+    assert tree.kernel == (2, 3, 5)  # (time_steps, branches, dendrites)
+    assert tree.out == (2, 2)
+    assert (tree.positions, tree.filled) == (24, 20)
+    assert TreeShape((4, 6)).filled == 24
 
 
 def test_call_and_choice_errors() -> None:
-    layer = DendriticConv(2, (4, 4), (3, 4, 5))
+    layer = DendriticConv(2, TreeShape((4, 4), (3, 4, 5)))
     for shape in [(1, 2, 5, 4), (1, 2, 5, 4, 3), (1, 2, 5, 3, 4)]:
         with pytest.raises(ValueError, match=r"2 neurons, time_steps, 4 sites, 4 dendrites\)"):
             layer(torch.zeros(shape))
@@ -118,8 +134,8 @@ def test_call_and_choice_errors() -> None:
 
 
 def test_unit_taps_filter_alike_and_scale_their_own_gradient() -> None:
-    plain = DendriticConv(2, (4, 4), (3, 4, 5)).double()
-    unit = DendriticConv(2, (4, 4), (3, 4, 5), unit_taps=True).double()
+    plain = DendriticConv(2, TreeShape((4, 4), (3, 4, 5))).double()
+    unit = DendriticConv(2, TreeShape((4, 4), (3, 4, 5)), Taps(equalized_lr=True)).double()
     deviation = (2 / 60) ** 0.5
     with torch.no_grad():
         unit.weight.copy_(plain.weight / deviation)
@@ -129,7 +145,7 @@ def test_unit_taps_filter_alike_and_scale_their_own_gradient() -> None:
         layer(sheet).square().sum().backward()
     assert plain.weight.grad is not None
     torch.testing.assert_close(unit.weight.grad, plain.weight.grad * deviation)
-    large = DendriticConv(50, (4, 40), (3, 40, 5), unit_taps=True)
+    large = DendriticConv(50, TreeShape((4, 40), (3, 40, 5)), Taps(equalized_lr=True))
     assert 0.97 < large.weight.std().item() < 1.03
 
 
@@ -139,7 +155,9 @@ def test_a_cable_at_unit_gain_passes_a_steady_input_at_its_own_strength(
     mode: Mode, unit_taps: bool
 ) -> None:
     # Whole overlaps: a filter of four dendrites, of which "valid" adds all up.
-    layer = DendriticConv(2, (9, 4), (3, 4, 5), mode, unit_taps=unit_taps).double()
+    layer = DendriticConv(
+        2, TreeShape((9, 4), (3, 4, 5), mode=mode), Taps(equalized_lr=unit_taps)
+    ).double()
     cable = Cable(200.0, 40.0, 50.0, 20.0)
     layer.diffuse(cable, unit_gain=True)
     steady = torch.rand(4, dtype=torch.float64).expand(1, 2, 8, 9, 4)  # as strong at each site
@@ -148,7 +166,9 @@ def test_a_cable_at_unit_gain_passes_a_steady_input_at_its_own_strength(
     strength = steady[0, 0, 0, 0]
     wanted = strength.sum() if mode == "valid" else strength
     torch.testing.assert_close(inner, wanted.expand_as(inner), rtol=0, atol=1e-12)
-    plain = DendriticConv(2, (9, 4), (3, 4, 5), mode, unit_taps=unit_taps).double()
+    plain = DendriticConv(
+        2, TreeShape((9, 4), (3, 4, 5), mode=mode), Taps(equalized_lr=unit_taps)
+    ).double()
     plain.diffuse(cable)
     gain = cable.taps(3, 5).sum()
     torch.testing.assert_close(plain(steady), layer(steady) * gain, rtol=0, atol=1e-12)
@@ -157,7 +177,7 @@ def test_a_cable_at_unit_gain_passes_a_steady_input_at_its_own_strength(
 
 @pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
 def test_filters_kept_in_evaluation_serve_autocast(backend: Any) -> None:
-    layer = DendriticConv(20, (4, 4), (3, 4, 5), backend=backend).eval()
+    layer = DendriticConv(20, TreeShape((4, 4), (3, 4, 5)), Taps(backend=backend)).eval()
     sheet = torch.rand(3, 20, 5, 4, 4)
     with torch.no_grad():
         wanted = layer(sheet)

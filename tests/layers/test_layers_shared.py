@@ -20,6 +20,8 @@ from neuroconv.layers import (
     PoissonSpikes,
     ReleaseOrWait,
     SomaFilter,
+    Taps,
+    TreeShape,
 )
 from neuroconv.layers.threshold import ThresholdNorm
 from tests.layers.test_layers_synapse import COMBINATIONS, synapses
@@ -30,8 +32,8 @@ AXONS, SHEET, RATE, SOMA = (3, 5, 4), (3, 2, 4, 4, 3), (3, 2, 4, 5), (3, 2, 5)
 
 
 def cable() -> DendriticConv:
-    layer = DendriticConv(2, (4, 3), (3, 3, 2), bias=False)
-    layer.diffuse(Cable(100.0, 20.0, 50.0, 10.0), hold=True)
+    layer = DendriticConv(2, TreeShape((4, 3), (3, 3, 2)), bias=False)
+    layer.diffuse(Cable(100.0, 20.0, 50.0, 10.0), trainable=False)
     return layer
 
 
@@ -49,7 +51,9 @@ STAGES: dict[str, Stage] = {
     **{
         f"conv_{mode}_{backend}": (
             # A bias is a stage of its own in what a neuron costs.
-            lambda given=(mode, backend): DendriticConv(2, (4, 3), (2, 3, 3), *given, bias=False),
+            lambda mode=mode, backend=backend: DendriticConv(
+                2, TreeShape((4, 3), (2, 3, 3), mode=mode), Taps(backend=backend), bias=False
+            ),
             SHEET,
         )
         for mode in ("same", "valid", "per_dendrite")
@@ -60,13 +64,18 @@ STAGES: dict[str, Stage] = {
         f"spike_{name}": (lambda keywords=keywords: DendriticSpike(**keywords), SHEET)
         for name, keywords in {
             "plain": {},
-            "soft": {"softness": 0.5},
-            "weak_window": {"pull": 0.5, "reach": 2},
-            "none": {"pull": 0.0, "reach": 3},
-            "branch": {"reach": 1},
-            "essay": {"pull": 0.5, "reach": 2, "signal": "essay"},
-            "learned": {"pull": 0.5, "softness": 0.5, "learn_pull": True, "learn_threshold": True},
-            "learned_pull": {"pull": 0.5, "reach": 3, "learn_pull": True},
+            "soft": {"temperature": 0.5},
+            "weak_window": {"strength": 0.5, "window": 2},
+            "none": {"strength": 0.0, "window": 3},
+            "branch": {"window": 1},
+            "essay": {"strength": 0.5, "window": 2, "signal": "essay"},
+            "learned": {
+                "strength": 0.5,
+                "temperature": 0.5,
+                "learn_strength": True,
+                "learn_threshold": True,
+            },
+            "learned_pull": {"strength": 0.5, "window": 3, "learn_strength": True},
         }.items()
     },
     **{

@@ -25,26 +25,26 @@ def batch_innermost(sheet: Tensor) -> Tensor:
     return sheet.permute(1, 4, 3, 2, 0).contiguous().permute(4, 0, 3, 2, 1)
 
 
-def window(site: int, sites: int, reach: int | None) -> range:
-    if reach is None:
+def neighbours(site: int, sites: int, window: int | None) -> range:
+    if window is None:
         return range(sites)
-    before = (reach - 1) // 2
-    return range(max(0, site - before), min(sites, site + reach - before))
+    before = (window - 1) // 2
+    return range(max(0, site - before), min(sites, site + window - before))
 
 
 def column_spike(
-    x: list[float], pull: float, threshold: float, softness: float, reach: int | None
+    x: list[float], strength: float, threshold: float, temperature: float, window: int | None
 ) -> tuple[list[float], list[float]]:
     """One dendrite, from the formula: the potentials, and what reaches each site ("essay")."""
     result, heard = [], []
     for p, value in enumerate(x):
-        near = window(p, len(x), reach)
+        near = neighbours(p, len(x), window)
         m = max(x[q] for q in near)
         first = next(q for q in near if x[q] == m)
         excess = torch.tensor(m - threshold, dtype=torch.float64)
-        gate = torch.sigmoid(excess / softness).item() if softness else float(m > threshold)
-        result.append(value + pull * gate * (m - value))
-        alone = reach == 1 or len(x) == 1  # without neighbours there is no spike
+        gate = torch.sigmoid(excess / temperature).item() if temperature else float(m > threshold)
+        result.append(value + strength * gate * (m - value))
+        alone = window == 1 or len(x) == 1  # without neighbours there is no spike
         heard.append(1 - gate if first == p and not alone else 1.0)
     return result, heard
 
@@ -52,19 +52,19 @@ def column_spike(
 CASES = list(product([0.0, 0.4, 1.0], [0.0, 0.7], [None, 1, 2, 3, 4, 9]))
 
 
-@pytest.mark.parametrize(("pull", "softness", "reach"), CASES)
+@pytest.mark.parametrize(("strength", "temperature", "window"), CASES)
 @pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 5, 3)])
 def test_equals_its_formula(
-    shape: tuple[int, ...], pull: float, softness: float, reach: int | None
+    shape: tuple[int, ...], strength: float, temperature: float, window: int | None
 ) -> None:
     x = torch.randn(shape, dtype=torch.float64).relu_().requires_grad_()  # zeros tie
-    layer = DendriticSpike(pull, 0.3, softness=softness, reach=reach, signal="essay")
+    layer = DendriticSpike(strength, 0.3, temperature=temperature, window=window, signal="essay")
     result = layer(x)
     upstream = torch.randn_like(result)
     (gradient,) = torch.autograd.grad(result, x, upstream)
     columns = x.detach().movedim(-2, -1).reshape(-1, 5).tolist()
     wanted, heard = zip(
-        *(column_spike(c, pull, 0.3, softness, reach) for c in columns), strict=True
+        *(column_spike(c, strength, 0.3, temperature, window) for c in columns), strict=True
     )
     turned = x.movedim(-2, -1).shape
     assert_close = torch.testing.assert_close
@@ -77,33 +77,35 @@ def bits(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("signal", ["max", "essay"])
-@pytest.mark.parametrize("softness", [0.0, 1e-3])
-def test_pull_one_with_an_open_gate_is_max_pooling_to_the_bit(softness: float, signal: Any) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1e-3])
+def test_pull_one_with_an_open_gate_is_max_pooling_to_the_bit(
+    temperature: float, signal: Any
+) -> None:
     x = (torch.randn(4, 3, 2, 6, 5) * 1e3).requires_grad_()
     x = torch.cat([x, -x.relu()])  # negative zeros among them
-    result = DendriticSpike(1.0, OPEN, softness=softness, signal=signal)(x)
+    result = DendriticSpike(1.0, OPEN, temperature=temperature, signal=signal)(x)
     pooled = F.max_pool1d(x.movedim(3, 4).flatten(0, 3), 6).view(8, 3, 2, 1, 5).expand_as(x)
     assert torch.equal(result, pooled)
-    for reach in (1, 3, 5):
-        layer = DendriticSpike(1.0, OPEN, softness=softness, reach=reach, signal=signal)
-        pooled = F.max_pool2d(x.flatten(0, 2), (reach, 1), 1, (reach // 2, 0)).view_as(x)
+    for window in (1, 3, 5):
+        layer = DendriticSpike(1.0, OPEN, temperature=temperature, window=window, signal=signal)
+        pooled = F.max_pool2d(x.flatten(0, 2), (window, 1), 1, (window // 2, 0)).view_as(x)
         assert torch.equal(layer(x), pooled)
-        if not softness:
+        if not temperature:
             assert torch.equal(bits(layer(x)), bits(pooled))
 
 
 @pytest.mark.parametrize("signal", ["max", "essay"])
-@pytest.mark.parametrize("reach", [None, 2, 3])
+@pytest.mark.parametrize("window", [None, 2, 3])
 def test_pull_zero_and_closed_gates_are_the_identity_to_the_bit(
-    reach: int | None, signal: Any
+    window: int | None, signal: Any
 ) -> None:
     x = (torch.randn(4, 3, 2, 6, 5) * 1e3).requires_grad_()
     x = torch.cat([x, -x.relu()])
-    for softness in (0.0, 0.5):
-        layer = DendriticSpike(0.0, OPEN, softness=softness, reach=reach, signal=signal)
+    for temperature in (0.0, 0.5):
+        layer = DendriticSpike(0.0, OPEN, temperature=temperature, window=window, signal=signal)
         assert torch.equal(bits(layer(x)), bits(x))
-    assert torch.equal(bits(DendriticSpike(0.7, 1e9, reach=reach, signal=signal)(x)), bits(x))
-    half_open = DendriticSpike(1.0, 500.0, reach=reach, signal=signal)(x)
+    assert torch.equal(bits(DendriticSpike(0.7, 1e9, window=window, signal=signal)(x)), bits(x))
+    half_open = DendriticSpike(1.0, 500.0, window=window, signal=signal)(x)
     closed = (half_open == x) | (half_open > 500)
     assert closed.all()
     assert (half_open > x).any()
@@ -122,12 +124,12 @@ unit = st.floats(0, 1, width=32)
 @settings(deadline=None)
 @given(potentials, unit, unit, st.floats(-100, 100, width=32), st.integers(1, 9), st.booleans())
 def test_monotone_in_pull(
-    values: list[float], one: float, other: float, threshold: float, reach: int, soft: bool
+    values: list[float], one: float, other: float, threshold: float, window: int, soft: bool
 ) -> None:
     x = torch.tensor(values, dtype=torch.float64).view(-1, 1)
 
-    def spike(pull: float) -> Tensor:
-        return dendritic_spike(x, pull, threshold, softness=3.0 * soft, reach=reach)
+    def spike(strength: float) -> Tensor:
+        return dendritic_spike(x, strength, threshold, temperature=3.0 * soft, window=window)
 
     least, less, more, most = (spike(p) for p in (0.0, min(one, other), max(one, other), 1.0))
     rounding = 1e-13  # of numbers up to 200 in float64
@@ -138,11 +140,17 @@ def test_monotone_in_pull(
     assert (most <= x.max()).all()
 
 
-@pytest.mark.parametrize("reach", [None, 2])
+@pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("signal", ["max", "essay"])
-def test_gradcheck_of_learned_pull_and_threshold(signal: Any, reach: int | None) -> None:
+def test_gradcheck_of_learned_pull_and_threshold(signal: Any, window: int | None) -> None:
     layer = DendriticSpike(
-        0.7, 0.3, softness=0.8, reach=reach, signal=signal, learn_pull=True, learn_threshold=True
+        0.7,
+        0.3,
+        temperature=0.8,
+        window=window,
+        signal=signal,
+        learn_strength=True,
+        learn_threshold=True,
     ).double()
     x = distinct(2, 3, 4, 2)
     assert isinstance(layer.threshold, Tensor)
@@ -152,7 +160,7 @@ def test_gradcheck_of_learned_pull_and_threshold(signal: Any, reach: int | None)
         return torch.func.functional_call(layer, parameters, (x,))
 
     assert torch.autograd.gradcheck(run, (layer.pull_logit, layer.threshold), fast_mode=True)
-    fixed = DendriticSpike(0.7, 0.3, softness=0.8, reach=reach)
+    fixed = DendriticSpike(0.7, 0.3, temperature=0.8, window=window)
     torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-7)
     assert len(list(layer.parameters())) == 2
     assert not list(fixed.parameters())
@@ -171,20 +179,20 @@ def heard_by(layer: DendriticSpike, sites: list[float]) -> list[list[float]]:
 
 def test_who_receives_the_gradient() -> None:
     sites = [1.0, 3.0, 2.0]
-    # As max-pooling: all of every output's goes to the largest; at half the pull half of it.
+    # As max-pooling: all of every output's goes to the largest; at half the strength half of it.
     assert heard_by(DendriticSpike(), sites) == [[0, 1, 0]] * 3
     half = [[0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5]]
     assert heard_by(DendriticSpike(0.5), sites) == half
     # As the essay: the site that spiked hears nothing, every other hears its own output cleanly.
-    for pull in (0.0, 0.5, 1.0):
-        essay = heard_by(DendriticSpike(pull, signal="essay"), sites)
+    for strength in (0.0, 0.5, 1.0):
+        essay = heard_by(DendriticSpike(strength, signal="essay"), sites)
         assert essay == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
     # A closed gate is the identity under both.
     for signal in ("max", "essay"):
         closed = heard_by(DendriticSpike(1.0, 5.0, signal=signal), sites)  # type: ignore[arg-type]
         assert closed == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     # A gate that is half open holds back half.
-    soft = heard_by(DendriticSpike(1.0, 3.0, softness=0.5, signal="essay"), sites)
+    soft = heard_by(DendriticSpike(1.0, 3.0, temperature=0.5, signal="essay"), sites)
     assert soft == [[1, 0, 0], [0, 0.5, 0], [0, 0, 1]]
 
 
@@ -199,24 +207,24 @@ def test_ties_go_to_the_first_and_silence_passes() -> None:
         silent = heard_by(DendriticSpike(signal=signal), [0.0] * 3)  # type: ignore[arg-type]
         assert silent == torch.eye(3).tolist()
     tied = [2.0, 2.0, 1.0]
-    assert heard_by(DendriticSpike(reach=3), tied) == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert heard_by(DendriticSpike(window=3), tied) == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
     # The second is not the first largest of its own window: it hears.
-    essay = heard_by(DendriticSpike(reach=3, signal="essay"), tied)
+    essay = heard_by(DendriticSpike(window=3, signal="essay"), tied)
     assert essay == [[0, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
-@pytest.mark.parametrize("reach", [None, 3, 4])
-@pytest.mark.parametrize("softness", [0.0, 0.5])
+@pytest.mark.parametrize("window", [None, 3, 4])
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
 @pytest.mark.parametrize("signal", ["max", "essay"])
-def test_layout_in_memory_is_kept(signal: Any, softness: float, reach: int | None) -> None:
+def test_layout_in_memory_is_kept(signal: Any, temperature: float, window: int | None) -> None:
     sheet = torch.randn(4, 3, 5, 6, 2)
-    layer = DendriticSpike(0.8, 0.2, softness=softness, reach=reach, signal=signal)
+    layer = DendriticSpike(0.8, 0.2, temperature=temperature, window=window, signal=signal)
     wanted = layer(sheet)
     assert wanted.is_contiguous()
     inner = batch_innermost(sheet).requires_grad_()
     result = layer(inner)
     # A sigmoid may round its last bit by its place in memory; nothing else differs.
-    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6 if softness else 0)
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6 if temperature else 0)
     assert result.stride() == inner.stride()
     (gradient,) = torch.autograd.grad(result.square().sum(), inner)
     assert gradient.stride() == inner.stride()
@@ -227,20 +235,23 @@ def test_layout_in_memory_is_kept(signal: Any, softness: float, reach: int | Non
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"pull": 1.1}, r"pull=1.1; expected a number from 0"),
-        ({"pull": -0.1}, r"pull=-0.1; expected"),
-        ({"pull": float("nan")}, "pull=nan; expected"),
-        ({"pull": "half"}, "pull='half'; expected"),
+        ({"strength": 1.1}, r"strength=1.1; expected a number from 0"),
+        ({"strength": -0.1}, r"strength=-0.1; expected"),
+        ({"strength": float("nan")}, "strength=nan; expected"),
+        ({"strength": "half"}, "strength='half'; expected"),
         ({"threshold": float("inf")}, "threshold=inf; expected a finite"),
         ({"threshold": None}, "threshold=None; expected a finite"),
-        ({"softness": -1.0}, "softness=-1.0; expected 0"),
-        ({"softness": float("inf")}, "softness=inf; expected 0"),
-        ({"reach": 0}, "reach=0; expected positive integers"),
-        ({"reach": 2.0}, "reach=2.0; expected positive integers"),
+        ({"temperature": -1.0}, "temperature=-1.0; expected 0"),
+        ({"temperature": float("inf")}, "temperature=inf; expected 0"),
+        ({"window": 0}, "window=0; expected positive integers"),
+        ({"window": 2.0}, "window=2.0; expected positive integers"),
         ({"signal": "mean"}, "signal='mean' is unknown; expected one of max, essay"),
-        ({"learn_pull": True}, r"pull=1.0 with learn_pull=True; expected a start strictly"),
-        ({"learn_pull": True, "pull": 0}, "pull=0 with learn_pull=True"),
-        ({"learn_threshold": True}, "hard gate passes no gradient.*set softness above 0"),
+        (
+            {"learn_strength": True},
+            r"strength=1.0 with learn_strength=True; expected a start strictly",
+        ),
+        ({"learn_strength": True, "strength": 0}, "strength=0 with learn_strength=True"),
+        ({"learn_threshold": True}, "hard gate passes no gradient.*set temperature above 0"),
     ],
 )
 def test_constructor_errors(keywords: Any, message: str) -> None:
@@ -252,14 +263,14 @@ def test_call_errors() -> None:
     for shape in [(5,), (3, 0, 2)]:
         with pytest.raises(ValueError, match=r"expected \(\.\.\., sites, dendrites\)"):
             DendriticSpike()(torch.zeros(shape))
-    with pytest.raises(ValueError, match="pull=2; expected a number from 0"):
+    with pytest.raises(ValueError, match="strength=2; expected a number from 0"):
         dendritic_spike(torch.zeros(2, 3), 2)
 
 
-@pytest.mark.parametrize("reach", [None, 3])
-def test_a_branch_without_neighbours_learns_as_it_is(reach: int | None) -> None:
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_branch_without_neighbours_learns_as_it_is(window: int | None) -> None:
     x = torch.randn(2, 3, 1, 4, dtype=torch.float64, requires_grad=True)
-    result = DendriticSpike(1.0, -9.0, reach=reach, signal="essay")(x)
+    result = DendriticSpike(1.0, -9.0, window=window, signal="essay")(x)
     assert torch.equal(result, x)
     (gradient,) = torch.autograd.grad(result.sum(), x)
     assert torch.equal(gradient, torch.ones_like(x))

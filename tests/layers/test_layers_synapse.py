@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroconv.layers import DenseSynapses, SparseSynapses
+from neuroconv.layers import DenseSynapses, SparseSynapses, TreeShape
 from neuroconv.layers.wiring import dale_signs
 
 KINDS = ("sparse", "dense")
@@ -25,9 +25,16 @@ def synapses(kind: str, dale: bool, vesicles: bool, transmitters: int) -> Any:
     signs = SIGNS if dale else None
     if kind == "sparse":
         return SparseSynapses(
-            WIRING, 5, (3, 2), signs=signs, vesicles=vesicles, transmitters=transmitters
+            WIRING, 5, (3, 2), signs=signs, factorized=vesicles, transmitters=transmitters
         )
-    return DenseSynapses(5, 2, (3, 2), 5, signs=signs, vesicles=vesicles, transmitters=transmitters)
+    return DenseSynapses(
+        5,
+        2,
+        TreeShape((3, 2), synapses=5),
+        signs=signs,
+        factorized=vesicles,
+        transmitters=transmitters,
+    )
 
 
 def wild(layer: Any) -> Any:
@@ -82,7 +89,7 @@ def test_closed_forms_by_hand() -> None:
     wiring = torch.zeros(4, 6, dtype=torch.int64)
     (cost,) = SparseSynapses(wiring, 5, (3, 2)).closed_form(shape)
     assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({}, 6 * 24, 24)
-    layer = SparseSynapses(wiring, 5, (3, 2), signs=signs, vesicles=True, transmitters=2)
+    layer = SparseSynapses(wiring, 5, (3, 2), signs=signs, factorized=True, transmitters=2)
     (cost,) = layer.closed_form(shape)
     assert (dict(cost.macs), cost.pointwise, cost.synapses) == ({}, 2 * (6 * 24 + 3 * 24), 24)
     (cost,) = DenseSynapses(5, 4, (3, 2)).closed_form(shape)
@@ -118,12 +125,12 @@ def test_no_buffer_is_larger_than_the_synapses(kind: str) -> None:
 def test_the_first_product_lies_in_the_range_of_the_first_weight(transmitters: int) -> None:
     wiring = torch.zeros(100, 60, dtype=torch.int64)
     weight = SparseSynapses(
-        wiring, 1, (6, 10), vesicles=True, transmitters=transmitters
+        wiring, 1, (6, 10), factorized=True, transmitters=transmitters
     ).effective_weight()
     assert weight.min() >= 0.5
     assert weight.max() <= 1.5
     assert weight.max() - weight.min() > 0.9
-    dense = DenseSynapses(64, 20, (5, 5), vesicles=True, transmitters=transmitters)
+    dense = DenseSynapses(64, 20, (5, 5), factorized=True, transmitters=transmitters)
     assert dense.effective_weight().square().mean().item() == pytest.approx(1 / 64, rel=0.1)
 
 
@@ -148,9 +155,11 @@ def test_dale_holds_whatever_the_weights(
     generator = torch.Generator().manual_seed(seed)
     wiring = torch.randint(8, (3, 5), generator=generator)
     layer: SparseSynapses | DenseSynapses = (
-        SparseSynapses(wiring, 8, (2, 3), signs=signs, vesicles=vesicles, transmitters=2)
+        SparseSynapses(wiring, 8, (2, 3), signs=signs, factorized=vesicles, transmitters=2)
         if kind == "sparse"
-        else DenseSynapses(8, 3, (2, 3), 5, signs=signs, vesicles=vesicles, transmitters=2)
+        else DenseSynapses(
+            8, 3, TreeShape((2, 3), synapses=5), signs=signs, factorized=vesicles, transmitters=2
+        )
     )
     optimiser = torch.optim.SGD(layer.parameters(), lr=3.0)
     with torch.no_grad():
@@ -168,7 +177,7 @@ def test_dale_holds_whatever_the_weights(
 def test_repr_names_what_differs_from_the_plain_layer() -> None:
     plain, full = synapses("sparse", False, False, 1), synapses("sparse", True, True, 3)
     assert plain.extra_repr().endswith("synapses=5")
-    assert full.extra_repr().endswith("synapses=5, signs, vesicles=True, transmitters=3")
+    assert full.extra_repr().endswith("synapses=5, signs, factorized=True, transmitters=3")
 
 
 # --- errors
@@ -183,9 +192,9 @@ def of(**settings: Any) -> SparseSynapses:
     [
         (lambda: DenseSynapses(0, 2, (2, 2)), "in_features=0; expected positive"),
         (lambda: DenseSynapses(3, 0, (2, 2)), "neurons=0; expected positive"),
-        (lambda: DenseSynapses(3, 2, (2, 0)), r"sheet_shape=\(2, 0\); expected positive"),
-        (lambda: DenseSynapses(3, 2, (2, 2), 0), "synapses=0; expected 1 to 4"),
-        (lambda: DenseSynapses(3, 2, (2, 2), 5), "synapses=5; expected 1 to 4, .* 2 sites x 2"),
+        (lambda: DenseSynapses(3, 2, (2, 0)), r"sheet=\(2, 0\); expected positive"),
+        (lambda: TreeShape((2, 2), synapses=0), "synapses=0; expected 1 to 4"),
+        (lambda: TreeShape((2, 2), synapses=5), "synapses=5; expected 1 to 4, .* 2 sites x 2"),
         (lambda: SparseSynapses(torch.zeros(2, 5, dtype=torch.int64), 3, (2, 2)), "synapses=5"),
         (lambda: SparseSynapses(torch.full((2, 3), 3), 3, (2, 2)), "axons 3 to 3; expected 0 to 2"),
         (lambda: SparseSynapses(torch.full((2, 3), -1), 3, (2, 2)), "axons -1 to -1; expected 0"),

@@ -1,5 +1,6 @@
 """Wiring: which axon each synapse listens to, and which axons excite."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,17 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroconv.layers.wiring import (
-    dale_signs,
-    parallel_fibre_wiring,
-    parallel_wiring,
-    receptive_field_wiring,
-    sparse_wiring,
-)
+from neuroconv.layers import InOrder, ParallelFibres, Random, ReceptiveField, TreeShape
+from neuroconv.layers.wiring import dale_signs
 
 
 def test_each_neuron_has_its_exact_number_of_distinct_axons() -> None:
-    wiring = sparse_wiring(50, 40, 20, (5, 4), claw=False, seed=0)
+    wiring = Random(claw=False, seed=0).axons(50, 40, TreeShape((5, 4), synapses=20))
     assert wiring.shape == (40, 20)
     assert wiring.dtype == torch.int64
     assert all(len(set(row.tolist())) == 20 for row in wiring)
@@ -26,7 +22,7 @@ def test_each_neuron_has_its_exact_number_of_distinct_axons() -> None:
 
 
 def test_axons_are_balanced_in_a_neuron_of_more_synapses_than_axons() -> None:
-    wiring = sparse_wiring(7, 30, 25, (5, 5), claw=False, seed=0)
+    wiring = Random(claw=False, seed=0).axons(7, 30, TreeShape((5, 5), synapses=25))
     for row in wiring:
         counts = torch.bincount(row, minlength=7)
         assert counts.max() - counts.min() <= 1
@@ -34,13 +30,15 @@ def test_axons_are_balanced_in_a_neuron_of_more_synapses_than_axons() -> None:
 
 def test_axons_are_balanced_over_a_population() -> None:
     """No axon is preferred: 2,000 draws of 10 in 50 leave each within five sigma of its share."""
-    counts = torch.bincount(sparse_wiring(50, 2_000, 10, (2, 5), claw=False, seed=0).flatten())
+    counts = torch.bincount(
+        Random(claw=False, seed=0).axons(50, 2_000, TreeShape((2, 5), synapses=10)).flatten()
+    )
     assert ((counts - 400).abs() < 5 * (2_000 * 0.2 * 0.8) ** 0.5).all()
 
 
 @pytest.mark.parametrize("synapses", [15, 16, 13])
 def test_a_claw_shares_one_axon_for_each_dendrite(synapses: int) -> None:
-    wiring = sparse_wiring(30, 25, synapses, (4, 4), claw=True, seed=0)
+    wiring = Random(claw=True, seed=0).axons(30, 25, TreeShape((4, 4), synapses=synapses))
     assert wiring.shape == (25, synapses)
     for row in wiring:
         fibres = [set(row[4 * d : 4 * d + 4].tolist()) for d in range(4)]
@@ -65,7 +63,9 @@ def patch_pixels(
 def test_a_receptive_field_is_a_patch_of_one_channel(
     image: tuple[int, int, int], patch: tuple[int, int]
 ) -> None:
-    wiring = receptive_field_wiring(image, 60, 12, patch, patch=None, claw=False, seed=0)
+    wiring = ReceptiveField(image, None, False, 0).axons(
+        math.prod(image), 60, TreeShape(patch, synapses=12)
+    )
     channels, height, width = image
     places = [
         patch_pixels(image, (c, y, x), patch)
@@ -80,7 +80,9 @@ def test_a_receptive_field_is_a_patch_of_one_channel(
 
 def test_a_clawed_receptive_field_has_a_pixel_for_each_dendrite() -> None:
     image, patch = (2, 6, 6), (3, 3)
-    wiring = receptive_field_wiring(image, 50, 15, (4, 4), patch=patch, claw=True, seed=0)
+    wiring = ReceptiveField(image, patch, True, 0).axons(
+        math.prod(image), 50, TreeShape((4, 4), synapses=15)
+    )
     patches = [
         set(patch_pixels(image, (c, y, x), patch))
         for c in range(2)
@@ -95,7 +97,9 @@ def test_a_clawed_receptive_field_has_a_pixel_for_each_dendrite() -> None:
 
 
 def test_a_clawed_patch_of_fewer_pixels_than_dendrites_repeats_them_evenly() -> None:
-    wiring = receptive_field_wiring((1, 5, 5), 20, 5, (1, 5), patch=(1, 2), claw=True, seed=0)
+    wiring = ReceptiveField((1, 5, 5), (1, 2), True, 0).axons(
+        math.prod((1, 5, 5)), 20, TreeShape((1, 5), synapses=5)
+    )
     for row in wiring:
         counts = torch.unique(row, return_counts=True)[1]
         assert sorted(counts.tolist()) == [2, 3]
@@ -103,12 +107,14 @@ def test_a_clawed_patch_of_fewer_pixels_than_dendrites_repeats_them_evenly() -> 
 
 def draw(kind: str, seed: int) -> Tensor:
     if kind == "parallel_fibre":
-        return parallel_fibre_wiring(50, 20, 15, crossed=8, seed=seed)
+        return ParallelFibres(8, seed=seed).axons(50, 20, TreeShape((15, 1)))
     if kind == "dale":
         return dale_signs(50, 0.8, seed)
     if kind == "sparse":
-        return sparse_wiring(50, 20, 15, (4, 4), claw=True, seed=seed)
-    return receptive_field_wiring((1, 9, 9), 20, 16, (4, 4), patch=None, claw=False, seed=seed)
+        return Random(claw=True, seed=seed).axons(50, 20, TreeShape((4, 4), synapses=15))
+    return ReceptiveField((1, 9, 9), None, False, seed).axons(
+        math.prod((1, 9, 9)), 20, TreeShape((4, 4), synapses=16)
+    )
 
 
 DRAWN = ["sparse", "receptive_field", "parallel_fibre", "dale"]
@@ -136,21 +142,21 @@ def test_on_meta_no_wiring_is_drawn(kind: str) -> None:
 
 def test_parallel_wiring_lays_all_axons_in_order_over_every_tree() -> None:
     for axons, synapses in ((4, 12), (7, 12), (12, 12), (30, 12)):
-        wiring = parallel_wiring(axons, 3, synapses)
+        wiring = InOrder().axons(axons, 3, TreeShape((synapses, 1)))
         assert wiring.shape == (3, synapses)
         assert (wiring == wiring[0]).all()
         assert wiring[0].tolist() == [int(s * axons / synapses) for s in range(synapses)]
         counts = wiring[0].bincount(minlength=axons)
         assert counts.max() - counts.min() <= 1
     with torch.device("meta"):
-        assert parallel_wiring(5, 2, 8).is_meta
+        assert InOrder().axons(5, 2, TreeShape((8, 1))).is_meta
 
 
 def test_fewer_synapses_than_places_fill_the_sheet_dendrite_by_dendrite() -> None:
     """Four synapses on 4 x 4 places all sit on the first dendrite: a claw has one fibre to grip."""
-    for row in sparse_wiring(30, 10, 4, (4, 4), claw=True, seed=0):
+    for row in Random(claw=True, seed=0).axons(30, 10, TreeShape((4, 4), synapses=4)):
         assert len(set(row.tolist())) == 1
-    for row in sparse_wiring(30, 10, 6, (4, 4), claw=True, seed=0):
+    for row in Random(claw=True, seed=0).axons(30, 10, TreeShape((4, 4), synapses=6)):
         assert len(set(row[:4].tolist())) == len(set(row[4:].tolist())) == 1
         assert row[0] != row[4]
 
@@ -160,7 +166,7 @@ def test_fewer_synapses_than_places_fill_the_sheet_dendrite_by_dendrite() -> Non
 
 @pytest.mark.parametrize("crossed", [None, 6, 25, 100])
 def test_a_fibre_makes_one_synapse_with_each_cell_at_most(crossed: int | None) -> None:
-    wiring = parallel_fibre_wiring(2_000, 20, 150, crossed=crossed, seed=0)
+    wiring = ParallelFibres(crossed, seed=0).axons(2_000, 20, TreeShape((150, 1)))
     assert wiring.shape == (20, 150)
     assert wiring.dtype == torch.int64
     assert wiring.min() >= 0
@@ -171,7 +177,7 @@ def test_a_fibre_makes_one_synapse_with_each_cell_at_most(crossed: int | None) -
 
 def crossings(fibres: int, cells: int, crossed: int, seed: int) -> Tensor:
     """(cells, fibres): which cross. With as many synapses as fibres every crossing is a synapse."""
-    wiring = parallel_fibre_wiring(fibres, cells, fibres, crossed=crossed, seed=seed)
+    wiring = ParallelFibres(crossed, seed=seed).axons(fibres, cells, TreeShape((fibres, 1)))
     crosses = torch.zeros(cells, fibres, dtype=torch.bool)
     return crosses.scatter(1, wiring, True)
 
@@ -192,20 +198,22 @@ def test_a_fibre_crosses_neighbours_and_is_clipped_at_the_ends_of_the_row(crosse
 @pytest.mark.parametrize("crossed", [1, 3, 8])
 def test_only_cells_in_the_span_of_a_fibre_listen_to_it(crossed: int) -> None:
     crosses = crossings(3_000, 15, crossed, seed=1)
-    wiring = parallel_fibre_wiring(3_000, 15, 100, crossed=crossed, seed=1)  # the same fibres
+    wiring = ParallelFibres(crossed, seed=1).axons(
+        3_000, 15, TreeShape((100, 1))
+    )  # the same fibres
     assert crosses.gather(1, wiring).all()
     assert not crosses.all()
 
 
 @pytest.mark.parametrize("crossed", [None, 1_000])
 def test_fibres_longer_than_the_row_cross_all_of_it(crossed: int | None) -> None:
-    wiring = parallel_fibre_wiring(40, 9, 40, crossed=crossed, seed=0)
-    assert torch.equal(wiring, parallel_wiring(40, 9, 40))
+    wiring = ParallelFibres(crossed, seed=0).axons(40, 9, TreeShape((40, 1)))
+    assert torch.equal(wiring, InOrder().axons(40, 9, TreeShape((40, 1))))
 
 
 @pytest.mark.parametrize("synapses", [50, 75, 130])
 def test_fibres_repeat_evenly_only_when_they_are_too_few(synapses: int) -> None:
-    wiring = parallel_fibre_wiring(50, 10, synapses, seed=0)
+    wiring = ParallelFibres(seed=0).axons(50, 10, TreeShape((synapses, 1)))
     for row in wiring:
         counts = torch.bincount(row, minlength=50)
         assert counts.max() - counts.min() <= 1
@@ -216,7 +224,8 @@ def test_out_degrees_of_fibres_that_cross_all() -> None:
     """Each cell takes a fibre with probability S / F: out-degrees are binomial over the cells."""
     fibres, cells, synapses = 4_000, 60, 1_000
     degrees = torch.bincount(
-        parallel_fibre_wiring(fibres, cells, synapses, seed=0).flatten(), minlength=fibres
+        ParallelFibres(seed=0).axons(fibres, cells, TreeShape((synapses, 1))).flatten(),
+        minlength=fibres,
     ).double()
     share = synapses / fibres
     assert degrees.mean().item() == cells * share
@@ -228,7 +237,7 @@ def test_out_degrees_of_fibres_that_cross_all() -> None:
 def test_out_degrees_of_shorter_fibres() -> None:
     """Inside the row a cell draws S of the F * crossed / N fibres that cross it."""
     fibres, cells, synapses, crossed = 8_000, 100, 400, 20
-    wiring = parallel_fibre_wiring(fibres, cells, synapses, crossed=crossed, seed=0)
+    wiring = ParallelFibres(crossed, seed=0).axons(fibres, cells, TreeShape((synapses, 1)))
     degrees = torch.bincount(wiring.flatten(), minlength=fibres).double()
     assert degrees.mean().item() == cells * synapses / fibres
     crosses = crossings(fibres, cells, crossed, seed=0)
@@ -266,7 +275,9 @@ def test_every_axon_may_excite() -> None:
 def test_signs_are_independent_of_a_wiring_of_the_same_seed() -> None:
     """A neuron hears excitation and inhibition in proportion, also the first to be wired."""
     heard = [
-        dale_signs(1_000, 0.5, seed)[sparse_wiring(1_000, 1, 100, (10, 10), claw=False, seed=seed)]
+        dale_signs(1_000, 0.5, seed)[
+            Random(claw=False, seed=seed).axons(1_000, 1, TreeShape((10, 10), synapses=100))
+        ]
         for seed in range(20)
     ]
     assert abs(torch.stack(heard).double().mean().item()) < 5 / 2_000**0.5
@@ -278,17 +289,19 @@ def test_signs_are_independent_of_a_wiring_of_the_same_seed() -> None:
 def field(
     image_shape: tuple[int, int, int], patch: tuple[int, int] | None, seed: int = 0
 ) -> Tensor:
-    return receptive_field_wiring(image_shape, 2, 16, (4, 4), patch=patch, claw=False, seed=seed)
+    return ReceptiveField(image_shape, patch, False, seed).axons(
+        math.prod(image_shape), 2, TreeShape((4, 4), synapses=16)
+    )
 
 
-def fibres(*sizes: int, crossed: Any = None, seed: Any = 0) -> Tensor:
-    return parallel_fibre_wiring(*sizes, crossed=crossed, seed=seed)
+def fibres(axons: int, neurons: int, synapses: int, span: Any = None, seed: Any = 0) -> Tensor:
+    return ParallelFibres(span, seed).axons(axons, neurons, TreeShape((synapses, 1)))
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: sparse_wiring(9, 2, 4, (2, 2), claw=True, seed=-1), "seed=-1; expected"),
+        (lambda: Random(seed=-1).axons(9, 2, TreeShape((2, 2))), "seed=-1; expected"),
         (lambda: field((1, 9, 9), None, seed=-1), "seed=-1; expected"),
         (
             lambda: field((1, 3, 9), None),
@@ -300,14 +313,14 @@ def fibres(*sizes: int, crossed: Any = None, seed: Any = 0) -> Tensor:
         ),
         (lambda: fibres(0, 2, 4), "in_features=0; expected positive"),
         (lambda: fibres(9, 0, 4), "neurons=0; expected positive"),
-        (lambda: fibres(9, 2, 0), "synapses=0; expected positive"),
-        (lambda: fibres(9, 2, 4, crossed=0), "crossed=0; expected positive"),
-        (lambda: fibres(9, 2, 4, crossed=1.5), "crossed=1.5; expected positive"),
+        (lambda: fibres(9, 2, 0), r"sheet=\(0, 1\); expected positive"),
+        (lambda: fibres(9, 2, 4, 0), "neurons_per_fibre=0; expected positive"),
+        (lambda: fibres(9, 2, 4, 1.5), "neurons_per_fibre=1.5; expected positive"),
         (lambda: fibres(9, 2, 4, seed=-1), "seed=-1; expected"),
         (
-            lambda: fibres(1, 3, 4, crossed=1),
-            "crossed=1: in_features=1 fibres leave 2 of 3 neurons uncrossed, neuron . the first; "
-            "expected a fibre for each: let them cross more neurons, take more fibres, or try",
+            lambda: fibres(1, 3, 4, 1),
+            "neurons_per_fibre=1: in_features=1 fibres leave 2 of 3 neurons uncrossed, neuron . "
+            "the first; expected a fibre for each: let them cross more neurons, take more fibres",
         ),
         (lambda: dale_signs(0, 0.8, 0), "in_features=0; expected positive"),
         (lambda: dale_signs(9, 80, 0), r"excitatory=80; expected a fraction .* 0 to 1 \(0.85 for"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from neuroconv.layers import Cable, DendriticSpike, PoissonSpikes, ReleaseOrWait
 from neuroconv.neurons import GranuleConv2d, Population, Purkinje
+from neuroconv.neurons.stages import merge
 
 AXONS = 6
 
@@ -37,8 +38,8 @@ def _cells(**options: Any) -> Callable[[], Population]:
 
     def build() -> Population:
         made = {name: value() if callable(value) else value for name, value in options.items()}
-        sizes = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 2}
-        cells = make_lively(Purkinje(AXONS, 2, **(sizes | made)))
+        sizes = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 2}}
+        cells = make_lively(Purkinje(AXONS, 2, **merge(sizes, made)))
         assert isinstance(cells, Population)
         return cells
 
@@ -54,66 +55,78 @@ _CABLE = Cable(300.0, 40.0, 100.0, 20.0)
 POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
     {
         "plain": _cells(),
-        "claw": _cells(claw=True),
-        "parallel": _cells(wiring="parallel"),
-        "parallel_fibres": _cells(wiring="parallel_fibres", crossed=1, excitatory=0.5),
-        "dense": _cells(wiring="dense", synapses=7),
-        "dense_dale": _cells(wiring="dense", excitatory=0.5, vesicles=True, transmitters=2),
-        "receptive_field": _cells(
-            wiring="receptive_field", image_shape=(1, 2, 3), patch=(2, 2), claw=True
+        "claw": _cells(wiring={"claw": True}),
+        "parallel": _cells(wiring="in_order"),
+        "parallel_fibres": _cells(
+            wiring={"kind": "parallel_fibres", "neurons_per_fibre": 1}, synapse={"excitatory": 0.5}
         ),
-        "few_synapses": _cells(synapses=5),
-        "dale": _cells(excitatory=0.5),
-        "vesicles": _cells(vesicles=True),
-        "dale_vesicles": _cells(excitatory=0.5, vesicles=True, synapses=10),
-        "transmitters": _cells(transmitters=3, mode="valid"),
-        "transmitters_norm": _cells(transmitters=2, norm="both", excitatory=0.5),
+        "dense": _cells(wiring="all_to_all", tree={"synapses": 7}),
+        "dense_dale": _cells(
+            wiring="all_to_all", synapse={"excitatory": 0.5, "factorized": True, "transmitters": 2}
+        ),
+        "receptive_field": _cells(
+            wiring={
+                "kind": "receptive_field",
+                "image_shape": (1, 2, 3),
+                "patch": (2, 2),
+                "claw": True,
+            }
+        ),
+        "few_synapses": _cells(tree={"synapses": 5}),
+        "dale": _cells(synapse={"excitatory": 0.5}),
+        "vesicles": _cells(synapse={"factorized": True}),
+        "dale_vesicles": _cells(
+            synapse={"excitatory": 0.5, "factorized": True}, tree={"synapses": 10}
+        ),
+        "transmitters": _cells(synapse={"transmitters": 3}, tree={"mode": "valid"}),
+        "transmitters_norm": _cells(synapse={"transmitters": 2, "excitatory": 0.5}, norm="both"),
         "threshold": _cells(threshold=0.5),
-        "threshold_empty": _cells(threshold=1.0, synapses=7, transmitters=2),
+        "threshold_empty": _cells(threshold=1.0, tree={"synapses": 7}, synapse={"transmitters": 2}),
         "norm_dendrites": _cells(norm="dendrites"),
         "norm_soma": _cells(norm="soma"),
-        "norm_both": _cells(norm="both", mode="per_dendrite"),
-        "valid": _cells(mode="valid", norm="dendrites"),
-        "per_dendrite": _cells(mode="per_dendrite"),
-        "direct": _cells(backend="direct", mode="valid"),
-        "fft": _cells(backend="fft"),
-        "fft_per_dendrite": _cells(backend="fft", mode="per_dendrite", filter_shape=(3, 3, 2)),
-        "even_filter": _cells(filter_shape=(4, 2, 2)),
-        "one_step": _cells(filter_shape=(3, 2, 1), soma_time_steps=1),
-        "one_site": _cells(sheet_shape=(1, 4), filter_shape=(1, 2, 4), soma_time_steps=3),
-        "unit_taps": _cells(unit_taps=True),
-        "cable": _cells(cable=_CABLE, mode="per_dendrite"),
-        "held_cable": _cells(cable=_CABLE, hold_cable=True, unit_taps=True, mode="valid"),
+        "norm_both": _cells(norm="both", tree={"mode": "per_dendrite"}),
+        "valid": _cells(tree={"mode": "valid"}, norm="dendrites"),
+        "per_dendrite": _cells(tree={"mode": "per_dendrite"}),
+        "direct": _cells(taps={"backend": "direct"}, tree={"mode": "valid"}),
+        "fft": _cells(taps={"backend": "fft"}),
+        "fft_per_dendrite": _cells(
+            taps={"backend": "fft"}, tree={"mode": "per_dendrite", "filter": (3, 3, 2)}
+        ),
+        "even_filter": _cells(tree={"filter": (4, 2, 2)}),
+        "one_step": _cells(tree={"filter": (3, 2, 1)}, soma={"time_steps": 1}),
+        "one_site": _cells(tree={"sheet": (1, 4), "filter": (1, 2, 4)}, soma={"time_steps": 3}),
+        "unit_taps": _cells(taps={"equalized_lr": True}),
+        "cable": _cells(taps={"cable": _CABLE}, tree={"mode": "per_dendrite"}),
+        "held_cable": _cells(
+            taps={"cable": _CABLE, "trainable": False, "equalized_lr": True}, tree={"mode": "valid"}
+        ),
         "spike": _cells(spike=_spike()),
         "spike_half": _cells(spike=_spike(0.5, 0.4)),
-        "spike_window": _cells(spike=_spike(0.7, -0.2, reach=2)),
-        "spike_soft": _cells(spike=_spike(0.8, 0.1, softness=0.5, reach=3)),
+        "spike_window": _cells(spike=_spike(0.7, -0.2, window=2)),
+        "spike_soft": _cells(spike=_spike(0.8, 0.1, temperature=0.5, window=3)),
         "spike_learned": _cells(
-            spike=_spike(0.6, 0.2, softness=0.3, learn_pull=True, learn_threshold=True)
+            spike=_spike(0.6, 0.2, temperature=0.3, learn_strength=True, learn_threshold=True)
         ),
         "spike_essay": _cells(spike=_spike(0.9, signal="essay"), norm="dendrites"),
-        "linear_dendrites": _cells(linear_dendrites=True),
-        "rate_sum": _cells(reduction="sum"),
-        "rate_max": _cells(reduction="max"),
-        "sublinear": _cells(law="sublinear"),
-        "supralinear": _cells(law="supralinear", linear_dendrites=True),
-        "bistable": _cells(law="bistable", reduction="sum"),
-        "soma_per_neuron": _cells(soma_per_neuron=True, soma_time_steps=3),
+        "linear_dendrites": _cells(rate={"linear": True}),
+        "rate_sum": _cells(rate={"reduction": "sum"}),
+        "rate_max": _cells(rate={"reduction": "max"}),
+        "sublinear": _cells(summation="sublinear"),
+        "supralinear": _cells(summation="supralinear", rate={"linear": True}),
+        "bistable": _cells(summation="bistable", rate={"reduction": "sum"}),
+        "soma_per_neuron": _cells(soma={"neurons": 2, "time_steps": 3}),
         "spikes": _cells(output=partial(PoissonSpikes, 0.25)),
         "release_or_wait": _cells(output=partial(ReleaseOrWait, wait_ms=20.0, step_ms=8.0)),
         "everything": _cells(
             wiring="parallel_fibres",
-            excitatory=0.5,
-            vesicles=True,
-            transmitters=2,
-            synapses=11,
+            synapse={"excitatory": 0.5, "factorized": True, "transmitters": 2},
+            tree={"synapses": 11, "mode": "valid"},
             threshold=1.5,
             norm="both",
-            unit_taps=True,
-            spike=_spike(0.9, 0.1, softness=0.2, reach=3, learn_pull=True),
-            law="bistable",
-            soma_per_neuron=True,
-            mode="valid",
+            taps={"equalized_lr": True},
+            spike=_spike(0.9, 0.1, temperature=0.2, window=3, learn_strength=True),
+            summation="bistable",
+            soma={"neurons": 2},
         ),
     }
 )
@@ -147,18 +160,20 @@ IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
         "norm_soma": _units(norm="soma", bias=False),
         "threshold": _units(threshold=0.8),
         "spike": _units(spike=_spike()),
-        "spike_window": _units(spike=_spike(0.6, 0.1, reach=2)),
+        "spike_window": _units(spike=_spike(0.6, 0.1, window=2)),
         "spike_soft": _units(
-            spike=_spike(0.8, 0.1, softness=0.5, reach=3, learn_pull=True, learn_threshold=True)
+            spike=_spike(
+                0.8, 0.1, temperature=0.5, window=3, learn_strength=True, learn_threshold=True,
+            )
         ),
-        "spike_essay": _units(spike=_spike(0.9, reach=3, signal="essay"), time_steps=1),
-        "linear_dendrites": _units(linear_dendrites=True, law="supralinear"),
-        "sublinear": _units(law="sublinear", soma_time_steps=1),
-        "bistable": _units(law="bistable", soma_time_steps=2),
-        "still_with_memory": _units(time_steps=1, soma_time_steps=3, threshold=1.0),
+        "spike_essay": _units(spike=_spike(0.9, window=3, signal="essay"), time_steps=1),
+        "linear_dendrites": _units(linear_dendrites=True, summation="supralinear"),
+        "sublinear": _units(summation="sublinear", soma={"time_steps": 1}),
+        "bistable": _units(summation="bistable", soma={"time_steps": 2}),
+        "still_with_memory": _units(time_steps=1, soma={"time_steps": 3}, threshold=1.0),
         "everything": _units(
-            4, 2, (2, 3), 1, 1, wiring="claw", norm="both", threshold=1.0, law="bistable",
-            spike=_spike(0.5, 0.1, reach=3), soma_time_steps=4,
+            4, 2, (2, 3), 1, 1, wiring="claw", norm="both", threshold=1.0, summation="bistable",
+            spike=_spike(0.5, 0.1, window=3), soma={"time_steps": 4},
         ),
     }
 )  # fmt: skip

@@ -13,6 +13,8 @@ from neuroconv.layers import (
     PoissonSpikes,
     ReleaseOrWait,
     SparseSynapses,
+    Taps,
+    TreeShape,
 )
 from neuroconv.layers.poisson import DropoutState
 from neuroconv.neurons import (
@@ -25,6 +27,7 @@ from neuroconv.neurons import (
     Purkinje,
     Pyramidal,
 )
+from neuroconv.neurons.stages import is_absent
 
 BOTH = ("dettmers2015", "literature")
 
@@ -55,7 +58,9 @@ def test_a_cell_is_built_with_its_presets_numbers(key: tuple[str, Any]) -> None:
     assert isinstance(cells.synapses, SparseSynapses)
     assert cells.synapses.wiring.shape == (2, numbers.synapses)
     # Off by default: what the essay's text does not give a number for.
-    assert (cells.synapses.signs, cells.threshold_norm, cells.spike) == (None, None, None)
+    assert cells.synapses.signs is None
+    assert is_absent(cells.threshold_norm)
+    assert is_absent(cells.spike)
     taps = branches * across * k_time
     each = numbers.synapses + taps + dendrites + 1
     assert sum(p.numel() for p in cells.parameters()) == 2 * each + numbers.soma_time_steps
@@ -112,16 +117,21 @@ def test_a_cell_type_of_ones_own_takes_anothers_numbers() -> None:
     class Basket(Population):
         cell = "golgi"
 
-    cells = Basket(20, 3, sheet_shape=(4, 3), filter_shape=(2, 3, 3))
+    cells = Basket(20, 3, tree={"sheet": (4, 3), "filter": (2, 3, 3)})
     assert cells.synapses.synapses == 12  # a sheet of one's own is full
     assert cells(torch.rand(2, 20, 5)).shape == (2, 3, 5)
 
 
 def test_presets_give_way_to_arguments() -> None:
     cells = Golgi(
-        20, 3, sheet_shape=(4, 3), filter_shape=(2, 3, 3), synapses=7, soma_time_steps=2,
-        law="bistable", mean_wait=0.25, claw=True,
-    )  # fmt: skip
+        20,
+        3,
+        tree={"sheet": (4, 3), "filter": (2, 3, 3), "synapses": 7},
+        wiring={"claw": True},
+        soma={"time_steps": 2},
+        summation="bistable",
+        output={"mean_wait": 0.25},
+    )
     assert cells.synapses.synapses == 7
     assert cells.soma.time_steps == 2
     assert cells.summation.law == "bistable"
@@ -134,8 +144,8 @@ def test_presets_give_way_to_arguments() -> None:
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 def test_a_cable_fills_the_filters_at_unit_gain(mode: Any) -> None:
     cable = PRESETS["purkinje", "literature"].cable()
-    sizes: dict[str, Any] = {"sheet_shape": (12, 4), "filter_shape": (10, 4, 5), "mode": mode}
-    cells = Purkinje(20, 3, **sizes, cable=cable, unit_taps=True)
+    tree = TreeShape((12, 4), (10, 4, 5), mode=mode)
+    cells = Purkinje(20, 3, tree=tree, taps=Taps(cable, equalized_lr=True))
     taps = cells.dendrites.weight * cells.dendrites.tap_unit
     gain = taps.sum((1, 2))
     wanted = torch.ones(3, 4) if mode != "same" else torch.eye(4)[1].expand(3, 4)
@@ -143,7 +153,7 @@ def test_a_cable_fills_the_filters_at_unit_gain(mode: Any) -> None:
     assert cells.dendrites.weight.requires_grad
     shape = cable.taps(10, 5)
     torch.testing.assert_close(taps[0, :, :, 1], (shape / shape.sum()).float())
-    held = Purkinje(20, 3, **sizes, cable=Cable(300.0, 40.0, 50.0, 20.0), hold_cable=True)
+    held = Purkinje(20, 3, tree=tree, taps=Taps(Cable(300.0, 40.0, 50.0, 20.0), trainable=False))
     assert not held.dendrites.weight.requires_grad
     held(torch.rand(2, 20, 5)).sum().backward()
     assert held.dendrites.weight.grad is None
@@ -161,7 +171,7 @@ def open_granules(**options: Any) -> Granule:
 
 
 def test_unit_scope_drops_places_of_the_sheet_and_no_neuron() -> None:
-    cells = open_granules(dropout_scope="unit")
+    cells = open_granules(unit_dropout={})
     seen: list[Tensor] = []
     cells.dendrites.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     activity = torch.rand(4, 8, 5) + 0.5

@@ -12,27 +12,25 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from neuroconv.flops import measure_traffic
 from neuroconv.layers import DendriticSpike
 from neuroconv.neurons import Population, Purkinje, recompute
+from neuroconv.neurons.stages import merge
 from neuroconv.zoo import create_model
 from tests.scripts import loaded
 
 BENCH = Path(__file__).resolve().parents[2] / "experiments" / "bench"
 STAGES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "norm": {"norm": "both", "mode": "valid"},
-    "threshold": {"threshold": 1.0, "synapses": 10},
-    "spike": {"spike": (0.8, 0.1), "mode": "per_dendrite"},
-    "unit_dropout": {"mean_wait": 0.5, "dropout_scope": "unit"},
+    "norm": {"norm": "both", "tree": {"mode": "valid"}},
+    "threshold": {"threshold": 1.0, "tree": {"synapses": 10}},
+    "spike": {"spike": (0.8, 0.1), "tree": {"mode": "per_dendrite"}},
+    "unit_dropout": {"unit_dropout": {"mean_wait": 0.5}},
     "everything": {
         "norm": "both",
         "threshold": 1.5,
         "spike": (0.8, 0.1),
-        "mean_wait": 0.5,
-        "dropout_scope": "unit",
-        "transmitters": 2,
-        "vesicles": True,
-        "excitatory": 0.5,
+        "unit_dropout": {"mean_wait": 0.5},
+        "synapse": {"transmitters": 2, "factorized": True, "excitatory": 0.5},
     },
-    "dense": {"wiring": "dense", "norm": "dendrites"},
+    "dense": {"wiring": "all_to_all", "norm": "dendrites"},
 }
 
 
@@ -41,10 +39,13 @@ def twins(**options: Any) -> tuple[Population, Population]:
     spike = options.pop("spike", None)
     if spike is not None:
         options["spike"] = DendriticSpike(
-            *spike, softness=0.3, learn_pull=True, learn_threshold=True
+            *spike, temperature=0.3, learn_strength=True, learn_threshold=True
         )
-    options = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "mean_wait": 0.0} | options
-    plain = Purkinje(6, 2, backend="fft", **options).double().train()
+    tree = {"sheet": (4, 3), "filter": (2, 3, 3)}
+    if "unit_dropout" not in options:
+        options["output"] = {"mean_wait": 0.0}
+    options = merge({"tree": tree, "taps": {"backend": "fft"}}, options)
+    plain = Purkinje(6, 2, **options).double().train()
     kept = copy.deepcopy(plain)
     kept.checkpoint = True
     return plain, kept
@@ -128,7 +129,7 @@ def test_a_tree_of_one_stage_keeps_nothing_anyway(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("stages", ["plain", "everything"])
 def test_less_memory_is_held(stages: str) -> None:
-    plain, kept = twins(**STAGES[stages], sheet_shape=(20, 30))
+    plain, kept = twins(**merge(STAGES[stages], tree={"sheet": (20, 30)}))
     activity = torch.rand(8, 6, 5, dtype=torch.float64)
     held = {}
     for name, cells in (("plain", plain), ("kept", kept)):
@@ -149,7 +150,7 @@ def test_less_memory_is_held(stages: str) -> None:
 @pytest.mark.parametrize("name", ["cerebellum_small", "cerebellum_base", "cerebellum_tiny"])
 def test_the_zoo_checkpoints_its_purkinje_cells(name: str) -> None:
     with torch.device("meta"):
-        assert create_model(name, checkpoint=True).purkinje.checkpoint is True
+        assert create_model(name, purkinje={"checkpoint": True}).purkinje.checkpoint is True
         model = create_model(name)
     checkpointed = [m for m in model.modules() if isinstance(m, Population) and m.checkpoint]
     assert checkpointed == []

@@ -59,9 +59,13 @@ def test_a_population_states_all_that_runs(population: Population) -> None:
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 def test_a_population_as_one_stage_states_all_that_runs(mode: Any, reduction: Any) -> None:
     cells = Granule(
-        9, 5, sheet_shape=(3, 4), filter_shape=(2, 4, 3), mode=mode, reduction=reduction,
-        mean_wait=0.0, backend="matmul",
-    ).double()  # fmt: skip
+        9,
+        5,
+        tree={"sheet": (3, 4), "filter": (2, 4, 3), "mode": mode},
+        rate={"reduction": reduction},
+        output={"mean_wait": 0.0},
+        taps={"backend": "matmul"},
+    ).double()
     x = torch.zeros(3, 9, 5, dtype=torch.float64)
     assert cells.joins_stages(3, 5)
     check(cells.closed_form(x.shape), count_exact(cells, x))
@@ -89,7 +93,7 @@ def test_an_image_layer_states_all_that_runs(image_layer: GranuleConv2d) -> None
 
 
 def test_static_activity_costs_a_window() -> None:
-    cells = Purkinje(6, 2, sheet_shape=(4, 3), filter_shape=(2, 3, 3), threshold=1.0, norm="both")
+    cells = Purkinje(6, 2, tree={"sheet": (4, 3), "filter": (2, 3, 3)}, threshold=1.0, norm="both")
     x = torch.zeros(3, 6)
     check(cells.closed_form(x.shape), count_exact(cells, x))
 
@@ -97,9 +101,14 @@ def test_static_activity_costs_a_window() -> None:
 def test_the_full_purkinje_cell() -> None:
     with torch.device("meta"):
         cells = Purkinje(
-            300, 1, threshold=3.0, norm="both", spike=DendriticSpike(), mode="valid",
-            backend="direct",
-        )  # fmt: skip
+            300,
+            1,
+            tree={"mode": "valid"},
+            threshold=3.0,
+            taps={"backend": "direct"},
+            norm="both",
+            spike=DendriticSpike(),
+        )
     x = torch.zeros(1, 300, 5)
     rows = cells.closed_form(x.shape)
     check(rows, count_exact(cells, x))
@@ -108,8 +117,8 @@ def test_the_full_purkinje_cell() -> None:
 
 def test_the_counter_of_models_takes_what_neurons_state() -> None:
     mixed = MixedPopulation(
-        Purkinje(6, 2, sheet_shape=(4, 3), filter_shape=(2, 3, 3)),
-        Purkinje(6, 3, sheet_shape=(3, 2), filter_shape=(2, 2, 2), norm="both"),
+        Purkinje(6, 2, tree={"sheet": (4, 3), "filter": (2, 3, 3)}),
+        Purkinje(6, 3, tree={"sheet": (3, 2), "filter": (2, 2, 2)}, norm="both"),
     )
     x = torch.zeros(3, 6, 5)
     closed, exact = count_closed_form(mixed, x), count_exact(mixed, x)
@@ -121,7 +130,10 @@ def test_the_counter_of_models_takes_what_neurons_state() -> None:
 @pytest.mark.parametrize("transmitters", [1, 3])
 def test_a_neuron_has_one_tree_and_as_many_synapses_as_places(transmitters: int) -> None:
     cells = Purkinje(
-        6, 4, sheet_shape=(4, 3), filter_shape=(2, 3, 3), synapses=7, transmitters=transmitters
+        6,
+        4,
+        tree={"sheet": (4, 3), "filter": (2, 3, 3), "synapses": 7},
+        synapse={"transmitters": transmitters},
     )
     rows = {row.stage: row for row in cells.closed_form(torch.Size((2, 6, 5)))}
     assert sum(row.neurons for row in rows.values()) == 4

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from neuroconv import fold
 from neuroconv.flops import count_exact
-from neuroconv.layers import Cable, DendriticSpike, SparseSynapses
+from neuroconv.layers import Cable, DendriticSpike, SparseSynapses, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
 from neuroconv.neurons.fold_linear import Contacts
+from neuroconv.neurons.stages import is_absent, merge
 from neuroconv.zoo import create_model, list_models
 from tests.neurons.test_neurons_cost import Resumed, check
 
 Lively = Callable[[nn.Module], nn.Module]
-SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 3}
+SMALL: dict[str, Any] = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 3}}
 
 
 def near(one: Tensor, other: Tensor) -> None:
@@ -31,10 +32,10 @@ def noise(*shape: int) -> Tensor:
 
 def cells(lively: Lively, **options: Any) -> Population:
     """Two lively cells; scales of norms are positive unless the test changes them."""
-    made = lively(Purkinje(6, 2, **SMALL | options))
+    made = lively(Purkinje(6, 2, **merge(SMALL, options)))
     assert isinstance(made, Population)
     for norm in (made.dendritic_norm, made.soma_norm):
-        if norm is not None:
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
     return made
 
@@ -109,7 +110,7 @@ def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_entry_of_the_zoo(name: str, lively: Lively) -> None:
-    small = {"cerebellum_base": {"purkinje_cells": 1, "granule_cells": 200},
+    small = {"cerebellum_base": {"purkinje": {"cells": 1}, "granule": {"cells": 200}},
              "resnet18_granule": {"width": 8}}  # fmt: skip
     model = lively(create_model(name, image_shape=(1, 12, 12), time_steps=2, **small.get(name, {})))
     frames = noise(2, 1, 2, 12, 12)
@@ -122,19 +123,19 @@ def test_every_entry_of_the_zoo(name: str, lively: Lively) -> None:
 
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 def test_the_dendrites_norm_goes_where_taps_allow(mode: Any, lively: Lively) -> None:
-    across = {"filter_shape": (2, 2, 3)} if mode == "valid" else {}
-    own = cells(lively, mode=mode, norm="dendrites", **across)
+    across = {"tree": {"filter": (2, 2, 3)}} if mode == "valid" else {}
+    own = cells(lively, **merge(across, tree={"mode": mode}, norm="dendrites"))
     folded: Any = fold(own)
-    assert (folded.dendritic_norm is None) == (mode == "per_dendrite")
+    assert is_absent(folded.dendritic_norm) == (mode == "per_dendrite")
     same_everywhere(own, folded)
-    assert own.dendritic_norm is not None
+    assert not is_absent(own.dendritic_norm)
     nn.init.constant_(own.dendritic_norm.running_var, 0.7)  # type: ignore[arg-type]
     with torch.no_grad():  # one scale for each neuron
         own.dendritic_norm.weight.copy_(
             torch.tensor([0.5, 1.5]).repeat_interleave(len(own.dendritic_norm.weight) // 2)
         )
     folded = fold(own)
-    assert folded.dendritic_norm is None
+    assert is_absent(folded.dendritic_norm)
     same_everywhere(own, folded)
 
 
@@ -142,13 +143,13 @@ def test_the_dendrites_norm_goes_where_taps_allow(mode: Any, lively: Lively) -> 
     ("options", "gone", "gone_if_negative"),
     [
         ({}, True, False),
-        ({"reduction": "max"}, True, False),
-        ({"linear_dendrites": True, "wiring": "dense"}, True, True),
-        ({"linear_dendrites": True, "reduction": "max"}, True, False),
-        ({"soma_per_neuron": True, "law": "bistable"}, True, True),
-        ({"law": "sublinear"}, False, False),
+        ({"rate": {"reduction": "max"}}, True, False),
+        ({"rate": {"linear": True}, "wiring": "all_to_all"}, True, True),
+        ({"rate": {"linear": True, "reduction": "max"}}, True, False),
+        ({"soma": {"neurons": 2}, "summation": "bistable"}, True, True),
+        ({"summation": "sublinear"}, False, False),
         ({"norm": "both"}, True, False),
-        ({"transmitters": 2, "threshold": 1.0}, True, False),
+        ({"synapse": {"transmitters": 2}, "threshold": 1.0}, True, False),
         ({"spike": True}, False, False),
     ],
     ids=str,
@@ -159,18 +160,20 @@ def test_the_somas_norm(options: Any, gone: bool, gone_if_negative: bool, lively
         made["spike"] = DendriticSpike(0.5, 0.1)
     own = cells(lively, **made)
     folded: Any = fold(own)
-    assert (folded.soma_norm is None) == gone
+    assert is_absent(folded.soma_norm) == gone
     same_everywhere(own, folded)
-    assert own.soma_norm is not None
+    assert not is_absent(own.soma_norm)
     with torch.no_grad():
         own.soma_norm.weight[0] *= -1
     folded = fold(own)
-    assert (folded.soma_norm is None) == gone_if_negative
+    assert is_absent(folded.soma_norm) == gone_if_negative
     same_everywhere(own, folded)
 
 
 def test_factors_signs_and_units_become_plain_weights(lively: Lively) -> None:
-    own = cells(lively, vesicles=True, excitatory=0.5, unit_taps=True)
+    own = cells(
+        lively, synapse={"factorized": True, "excitatory": 0.5}, taps={"equalized_lr": True}
+    )
     folded: Any = fold(own)
     assert type(folded.synapses) is SparseSynapses
     assert folded.synapses.signs is None
@@ -180,16 +183,16 @@ def test_factors_signs_and_units_become_plain_weights(lively: Lively) -> None:
 
 
 def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
-    apart: Any = fold(cells(lively, transmitters=3))
+    apart: Any = fold(cells(lively, synapse={"transmitters": 3}))
     assert apart.transmitters == 3
     cable = Cable(300.0, 40.0, 100.0, 20.0)
     for options in (
-        {"cable": cable, "hold_cable": True},
-        {"cable": cable, "hold_cable": True, "wiring": "dense"},
-        {"filter_shape": (4, 3, 3), "mode": "per_dendrite", "synapses": 10},
-        {"filter_shape": (4, 3, 3), "mode": "valid"},
+        {"taps": {"cable": cable, "trainable": False}},
+        {"taps": {"cable": cable, "trainable": False}, "wiring": "all_to_all"},
+        {"tree": {"filter": (4, 3, 3), "mode": "per_dendrite", "synapses": 10}},
+        {"tree": {"filter": (4, 3, 3), "mode": "valid"}},
     ):
-        own = cells(lively, transmitters=3, norm="dendrites", **options)
+        own = cells(lively, **merge(options, synapse={"transmitters": 3}, norm="dendrites"))
         folded: Any = fold(own)
         assert folded.transmitters == 1
         assert folded.dendrites.neurons == 2
@@ -198,7 +201,11 @@ def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
 
 def test_a_clamp_keeps_transmitters_and_weights_apart(lively: Lively) -> None:
     own = cells(
-        lively, transmitters=2, threshold=1.0, filter_shape=(4, 3, 3), mode="valid", backend="fft"
+        lively,
+        synapse={"transmitters": 2},
+        threshold=1.0,
+        tree={"filter": (4, 3, 3), "mode": "valid"},
+        taps={"backend": "fft"},
     )
     folded: Any = fold(own)
     assert folded.transmitters == 2
@@ -207,7 +214,7 @@ def test_a_clamp_keeps_transmitters_and_weights_apart(lively: Lively) -> None:
 
 
 def test_weights_go_into_taps_that_they_meet_alone(lively: Lively) -> None:
-    own = cells(lively, filter_shape=(4, 3, 3), mode="valid", synapses=9, norm="both")
+    own = cells(lively, tree={"filter": (4, 3, 3), "mode": "valid", "synapses": 9}, norm="both")
     own.dendrites.backend = "direct"
     folded: Any = fold(own)
     assert type(folded.synapses) is Contacts
@@ -220,28 +227,34 @@ def test_weights_go_into_taps_that_they_meet_alone(lively: Lively) -> None:
     "options",
     [
         {},
-        {"claw": True, "reduction": "sum"},
-        {"wiring": "dense", "transmitters": 2},
-        {"transmitters": 2, "synapses": 7, "excitatory": 0.5, "vesicles": True},
-        {"soma_per_neuron": True, "mode": "per_dendrite"},
-        {"unit_taps": True, "mode": "valid", "filter_shape": (2, 2, 3), "backend": "fft"},
-        {"soma_time_steps": 1},
-        {"mean_wait": 0.5, "dropout_scope": "unit"},
+        {"wiring": {"claw": True}, "rate": {"reduction": "sum"}},
+        {"wiring": "all_to_all", "synapse": {"transmitters": 2}},
+        {
+            "synapse": {"transmitters": 2, "excitatory": 0.5, "factorized": True},
+            "tree": {"synapses": 7},
+        },
+        {"soma": {"neurons": 2}, "tree": {"mode": "per_dendrite"}},
+        {
+            "taps": {"equalized_lr": True, "backend": "fft"},
+            "tree": {"mode": "valid", "filter": (2, 2, 3)},
+        },
+        {"soma": {"time_steps": 1}},
+        {"unit_dropout": {"mean_wait": 0.5}},
     ],
     ids=str,
 )
 def test_the_linear_control_is_one_dot_product(norm: Any, options: Any, lively: Lively) -> None:
-    own = cells(lively, linear_dendrites=True, norm=norm, **options)
-    if own.soma_norm is not None:
+    own = cells(lively, **merge(options, rate={"linear": True}, norm=norm))
+    if not is_absent(own.soma_norm):
         with torch.no_grad():
             own.soma_norm.weight[0] *= -1
     folded: Any = fold(own)
     same_everywhere(own, folded)
     axons = folded.dendrites.sheet_shape[1]
-    assert folded.dendrites.filter_shape == (1, axons, own.time_steps)
+    assert folded.dendrites.tree.filter == (1, axons, own.time_steps)
     assert axons <= own.in_features
-    assert folded.dendritic_norm is None
-    assert folded.soma_norm is None
+    assert is_absent(folded.dendritic_norm)
+    assert is_absent(folded.soma_norm)
     assert folded.transmitters == 1
 
 
@@ -249,8 +262,8 @@ def test_the_linear_control_stays_where_one_filter_costs_more(lively: Lively) ->
     """A dense listener to many axons, whose synapses share one tap each."""
     own = lively(
         Purkinje(
-            50, 2, sheet_shape=(1, 2), filter_shape=(1, 2, 5), mode="per_dendrite",
-            wiring="dense", linear_dendrites=True,
+            50, 2, tree=TreeShape((1, 2), (1, 2, 5), mode="per_dendrite"), wiring="all_to_all",
+            rate={"linear": True},
         )
     )  # fmt: skip
     folded: Any = fold(own)
@@ -262,13 +275,13 @@ def test_scales_pass_the_image_layers_rectifier_if_positive() -> None:
     layer = GranuleConv2d(2, 2, (2, 3), time_steps=2, norm="both").double().eval()
     frames = noise(2, 2, 3, 5, 6)
     folded: Any = fold(layer)
-    assert folded.soma_norm is None
+    assert is_absent(folded.soma_norm)
     near(folded(frames), layer(frames))
-    assert layer.soma_norm is not None
+    assert not is_absent(layer.soma_norm)
     with torch.no_grad():
         layer.soma_norm.weight[1] = -0.5
     folded = fold(layer)
-    assert folded.soma_norm is not None
+    assert not is_absent(folded.soma_norm)
     near(folded(frames), layer(frames))
 
 
@@ -276,7 +289,7 @@ def test_scales_pass_the_image_layers_rectifier_if_positive() -> None:
 
 
 def test_nested_models_are_folded_and_shared_modules_stay_shared(lively: Lively) -> None:
-    shared = Granule(6, 6, norm="both", sheet_shape=(4, 3), filter_shape=(2, 3, 3))
+    shared = Granule(6, 6, norm="both", tree={"sheet": (4, 3), "filter": (2, 3, 3)})
     mixed = MixedPopulation(Granule(6, 4, norm="soma"), Purkinje(6, 2, norm="both", **SMALL))
     model = lively(nn.Sequential(shared, nn.Sequential(shared, mixed)))
     folded: Any = fold(model)
@@ -314,7 +327,7 @@ def test_a_model_in_training_is_folded_as_in_evaluation() -> None:
 
 
 def test_folding_draws_nothing() -> None:
-    model = Granule(6, 4, norm="both", excitatory=0.5)
+    model = Granule(6, 4, norm="both", synapse={"excitatory": 0.5})
     torch.manual_seed(0)
     wanted = torch.rand(1)
     torch.manual_seed(0)
@@ -354,11 +367,11 @@ def test_on_cuda(population: Population) -> None:
 
 
 def test_neurons_with_hooks_on_their_stages_stay_as_they_are(lively: Lively) -> None:
-    own = cells(lively, norm="both", mode="per_dendrite")
+    own = cells(lively, norm="both", tree={"mode": "per_dendrite"})
     seen: list[Tensor] = []
     own.soma.register_forward_hook(lambda m, args, out: seen.append(out))
     folded: Any = fold(own)
-    assert folded.dendritic_norm is not None
+    assert not is_absent(folded.dendritic_norm)
     layer = GranuleConv2d(2, 2, norm="dendrites").double().eval()
     layer.firing.register_forward_hook(lambda m, args, out: seen.append(out))
     assert fold(layer).dendritic_norms is not None
@@ -370,9 +383,9 @@ def test_subclasses_with_methods_of_their_own_stay_as_they_are() -> None:
             rate, state = super().fire(potential, state)
             return 2 * rate, state
 
-    own = Loud(6, 4, norm="both", mode="per_dendrite").double().eval()
+    own = Loud(6, 4, norm="both", tree={"mode": "per_dendrite"}).double().eval()
     folded: Any = fold(own)
-    assert folded.dendritic_norm is not None
+    assert not is_absent(folded.dendritic_norm)
     x = noise(2, 6, 5)
     near(folded(x), own(x))
 

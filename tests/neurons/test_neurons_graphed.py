@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.neurons.graphed import graphed
 from neuroconv.neurons.population import Population
+from neuroconv.neurons.stages import merge
 
-SMALL: dict[str, Any] = {"sheet_shape": (4, 6), "filter_shape": (3, 6, 5)}
+SMALL: dict[str, Any] = {"tree": {"sheet": (4, 6), "filter": (3, 6, 5)}}
 
 
 def test_on_the_cpu_it_is_the_module_itself() -> None:
@@ -31,9 +32,9 @@ def test_a_module_elsewhere_is_refused() -> None:
 
 def populations() -> list[Population]:
     return [
-        Granule(20, 40, backend="matmul"),
-        Granule(20, 8, backend="direct"),
-        Purkinje(20, 6, **SMALL, norm="both", backend="fft"),
+        Granule(20, 40, taps={"backend": "matmul"}),
+        Granule(20, 8, taps={"backend": "direct"}),
+        Purkinje(20, 6, **merge(SMALL, norm="both", taps={"backend": "fft"})),
     ]
 
 
@@ -55,7 +56,7 @@ def test_a_graph_equals_the_module(which: int, half: bool) -> None:
 
 @pytest.mark.gpu
 def test_it_is_of_the_weights_as_they_were() -> None:
-    cells = Granule(20, 40, backend="matmul").cuda().eval()
+    cells = Granule(20, 40, taps={"backend": "matmul"}).cuda().eval()
     inputs = torch.rand(3, 20, 5, device="cuda")
     run = graphed(cells, inputs)
     before = run(inputs)

@@ -9,25 +9,32 @@ from torch import Tensor, nn
 
 from neuroconv.layers import DendriticSpike, PoissonSpikes, ReleaseOrWait
 from neuroconv.neurons import Granule, GranuleConv2d, Population, Purkinje
+from neuroconv.neurons.stages import merge
 
-SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 2}
-RICH: dict[str, Any] = SMALL | {
+SMALL: dict[str, Any] = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 2}}
+RICH: dict[str, Any] = {
+    **SMALL,
     "threshold": 1.5,
-    "synapses": 11,
+    "tree": {**SMALL["tree"], "synapses": 11},
     "norm": "both",
-    "excitatory": 0.5,
-    "vesicles": True,
-    "transmitters": 2,
-    "law": "bistable",
-    "unit_taps": True,
+    "synapse": {"excitatory": 0.5, "factorized": True, "transmitters": 2},
+    "summation": "bistable",
+    "taps": {"equalized_lr": True},
 }
-IMAGE: dict[str, Any] = {"time_steps": 3, "norm": "both", "threshold": 1.0, "law": "sublinear"}
+IMAGE: dict[str, Any] = {
+    "time_steps": 3,
+    "norm": "both",
+    "threshold": 1.0,
+    "summation": "sublinear",
+}
 Build = Callable[[], nn.Module]
 SLOW = pytest.mark.slow
 
 
 def soft() -> DendriticSpike:
-    return DendriticSpike(0.9, 0.1, softness=0.3, reach=3, learn_pull=True, learn_threshold=True)
+    return DendriticSpike(
+        0.9, 0.1, temperature=0.3, window=3, learn_strength=True, learn_threshold=True
+    )
 
 
 class Stream(nn.Module):
@@ -75,11 +82,17 @@ def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
 @pytest.mark.parametrize(
     ("options", "training"),
     [
-        pytest.param({"norm": "dendrites", "mean_wait": 0.5}, True, id="norm", marks=SLOW),
-        pytest.param(RICH | {"mean_wait": 0.5, "dropout_scope": "unit"}, True, id="rich"),
+        pytest.param(
+            {"norm": "dendrites", "output": {"mean_wait": 0.5}}, True, id="norm", marks=SLOW
+        ),
+        pytest.param(RICH | {"unit_dropout": {"mean_wait": 0.5}}, True, id="rich"),
         *(
             pytest.param(
-                {"mode": "valid", "backend": "fft", "output": ReleaseOrWait()},
+                {
+                    "tree": {"mode": "valid"},
+                    "taps": {"backend": "fft"},
+                    "output": ReleaseOrWait(),
+                },
                 training,
                 id=f"release_or_wait_{training}",
                 marks=SLOW,
@@ -89,15 +102,19 @@ def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
     ],
 )
 def test_compiled_neurons_with_their_draws(options: Any, training: bool) -> None:
-    spike = soft() if "law" in options else None
-    cells = Purkinje(6, 2, **(SMALL | options), spike=spike).double().train(training)
+    spike = soft() if "summation" in options else None
+    cells = Purkinje(6, 2, **merge(SMALL, options), spike=spike).double().train(training)
     nn.init.constant_(cells.bias if cells.bias is not None else cells.soma_norm.bias, 0.5)  # type: ignore[union-attr, arg-type]
     compiled_equals_eager(cells, torch.rand(3, 6, 4, dtype=torch.float64))
 
 
 @SLOW
 def test_a_compiled_stream() -> None:
-    cells = Purkinje(6, 2, **SMALL, law="supralinear", output=PoissonSpikes()).double().eval()
+    cells = (
+        Purkinje(6, 2, **merge(SMALL, summation="supralinear", output=PoissonSpikes()))
+        .double()
+        .eval()
+    )
     nn.init.constant_(cells.get_parameter("bias"), 0.5)
     activity = torch.rand(3, 6, 4, dtype=torch.float64)
     compiled_equals_eager(Stream(cells), activity)
@@ -105,7 +122,9 @@ def test_a_compiled_stream() -> None:
 
 
 def test_a_compiled_image_layer_with_its_draws() -> None:
-    layer = GranuleConv2d(3, 4, (2, 3), **IMAGE, spike=soft(), mean_wait=0.5).double()
+    layer = GranuleConv2d(
+        3, 4, (2, 3), **merge(IMAGE, spike=soft(), output={"mean_wait": 0.5})
+    ).double()
     compiled_equals_eager(layer, torch.rand(2, 3, 4, 5, 6, dtype=torch.float64))
 
 
@@ -118,7 +137,12 @@ def test_a_compiled_image_layer_with_its_draws() -> None:
             pytest.param(build, shape, marks=SLOW)
             for build, shape in (
                 (lambda: Purkinje(6, 2, **RICH, spike=soft()), (2, 6, 4)),
-                (lambda: Purkinje(6, 2, **SMALL, mode="valid", backend="fft"), (2, 6, 4)),
+                (
+                    lambda: Purkinje(
+                        6, 2, **merge(SMALL, tree={"mode": "valid"}, taps={"backend": "fft"})
+                    ),
+                    (2, 6, 4),
+                ),
                 (lambda: Stream(Purkinje(6, 2, **SMALL, spike=DendriticSpike())), (2, 6, 3)),
                 (lambda: GranuleConv2d(3, 4, (2, 3), time_steps=1), (2, 3, 5, 6)),
             )
@@ -138,12 +162,23 @@ def test_export(build: Build, shape: tuple[int, ...]) -> None:
     ("build", "shape"),
     [
         (lambda: Granule(60, 30), (4, 60, 5)),
-        (lambda: Granule(60, 30, norm="both", threshold=3.0, excitatory=0.5), (4, 60, 5)),
+        (
+            lambda: Granule(60, 30, norm="both", threshold=3.0, synapse={"excitatory": 0.5}),
+            (4, 60, 5),
+        ),
         (lambda: Purkinje(60, 10, **RICH, spike=soft()), (4, 60, 5)),
-        (lambda: Purkinje(60, 10, **SMALL, mode="per_dendrite", law="sublinear"), (4, 60, 5)),
-        (lambda: Purkinje(60, 10, **SMALL, backend="fft", wiring="dense"), (4, 60, 5)),
+        (
+            lambda: Purkinje(
+                60, 10, **merge(SMALL, tree={"mode": "per_dendrite"}, summation="sublinear")
+            ),
+            (4, 60, 5),
+        ),
+        (
+            lambda: Purkinje(60, 10, **merge(SMALL, taps={"backend": "fft"}, wiring="all_to_all")),
+            (4, 60, 5),
+        ),
         (lambda: GranuleConv2d(3, 8, 3, **IMAGE, spike=soft()), (2, 3, 5, 8, 8)),
-        (lambda: GranuleConv2d(3, 8, 3, time_steps=1, law="bistable"), (2, 3, 8, 8)),
+        (lambda: GranuleConv2d(3, 8, 3, time_steps=1, summation="bistable"), (2, 3, 8, 8)),
     ],
     ids=["granule", "granule_norm", "rich", "per_dendrite", "fft", "image", "still"],
 )

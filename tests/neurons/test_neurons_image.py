@@ -161,7 +161,7 @@ def test_dropout_is_off_by_default_and_on_by_mean_wait() -> None:
     image = torch.rand(2, 3, 5, 8, 8)
     plain = GranuleConv2d(3, 4, 3)
     assert torch.equal(plain(image), plain(image))
-    layer = GranuleConv2d(3, 4, 3, mean_wait=0.5)
+    layer = GranuleConv2d(3, 4, 3, output={"mean_wait": 0.5})
     nn.init.constant_(layer.get_parameter("bias"), 1.0)
     silent = layer(image) == 0
     assert 0.25 < silent.double().mean() < 0.5
@@ -193,11 +193,11 @@ def test_memory_formats(memory_format: torch.memory_format) -> None:
         ((4, 4), {"time_steps": 0}, "time_steps=0; expected positive"),
         ((4, 4), {"wiring": "sparse"}, "wiring='sparse' is unknown; expected one of dense, claw"),
         ((4, 4), {"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites"),
-        ((4, 4), {"mean_wait": -1.0}, "mean_wait=-1.0; expected"),
-        ((4, 4), {"soma_time_steps": 0}, "soma_time_steps=0; expected positive"),
+        ((4, 4), {"output": {"mean_wait": -1.0}}, "mean_wait=-1.0; expected"),
+        ((4, 4), {"soma": {"time_steps": 0}}, "soma: time_steps=0; expected positive"),
         ((4, 4), {"threshold": -1.0}, "threshold=-1.0; expected a finite number above 0"),
-        ((4, 4), {"law": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
-        ((4, 4), {"dropout_mode": "redo"}, "mode='redo' is unknown; expected one of wait"),
+        ((4, 4), {"summation": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
+        ((4, 4), {"output": {"mode": "redo"}}, "mode='redo' is unknown; expected one of wait"),
     ],
 )
 def test_constructor_errors(arguments: Any, keywords: Any, message: str) -> None:

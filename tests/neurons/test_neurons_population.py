@@ -8,15 +8,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers import DendriticSpike, DenseSynapses, PoissonSpikes, ReleaseOrWait
-from neuroconv.neurons import Granule, Population, Purkinje
+from neuroconv.layers import (
+    DendriticRate,
+    DendriticSpike,
+    DendriticSummation,
+    DenseSynapses,
+    ParallelFibres,
+    PoissonDropout,
+    PoissonSpikes,
+    ReceptiveField,
+    SomaFilter,
+    Synapse,
+    Taps,
+    TreeShape,
+)
+from neuroconv.neurons import PRESETS, Granule, Population, Purkinje
+from neuroconv.neurons.stages import is_absent
 
 Lively = Callable[[nn.Module], Any]
 
 
 @pytest.mark.parametrize("kind", [Granule, Purkinje])
 def test_static_activity_is_constant_over_the_window(kind: type[Population]) -> None:
-    cells = kind(20, 3, sheet_shape=(4, 3), filter_shape=(2, 3, 4)).eval()
+    cells = kind(20, 3, tree=TreeShape((4, 3), (2, 3, 4))).eval()
     activity = torch.rand(2, 20)
     result = cells(activity)
     assert result.shape == (2, 3, 4)
@@ -41,10 +55,10 @@ def test_dendrite_and_soma_see_nine_steps_back_with_the_present(lively: Lively) 
         (Granule, {"norm": "soma"}, 7 * (15 + 60 + 4 + 2) + 5),
         (Granule, {"norm": "dendrites"}, 7 * (15 + 60 + 8 + 1) + 5),
         (Granule, {"norm": "both"}, 7 * (15 + 60 + 8 + 2) + 5),
-        (Granule, {"soma_per_neuron": True}, 7 * (15 + 60 + 4 + 1 + 5)),
-        (Granule, {"wiring": "dense"}, 7 * (15 * 30 + 60 + 4 + 1) + 5),
+        (Granule, {"soma": {"neurons": 7}}, 7 * (15 + 60 + 4 + 1 + 5)),
+        (Granule, {"wiring": "all_to_all"}, 7 * (15 * 30 + 60 + 4 + 1) + 5),
         (Purkinje, {}, 7 * (100_000 + 50_000 + 1_000 + 1) + 5),
-        (Purkinje, {"mode": "valid"}, 7 * (100_000 + 50_000 + 1 + 1) + 5),
+        (Purkinje, {"tree": {"mode": "valid"}}, 7 * (100_000 + 50_000 + 1 + 1) + 5),
     ],
 )
 def test_parameters_by_closed_form(kind: type[Population], keywords: Any, wanted: int) -> None:
@@ -56,7 +70,7 @@ def test_parameters_by_closed_form(kind: type[Population], keywords: Any, wanted
 def test_fits_into_sequential_and_learns() -> None:
     network = nn.Sequential(
         Granule(30, 16, norm="soma"),
-        Purkinje(16, 4, sheet_shape=(5, 3), filter_shape=(2, 3, 5), mode="per_dendrite"),
+        Purkinje(16, 4, tree={"sheet": (5, 3), "filter": (2, 3, 5), "mode": "per_dendrite"}),
         nn.Flatten(),
         nn.Linear(4 * 5, 3),
     )
@@ -74,8 +88,8 @@ def test_fits_into_sequential_and_learns() -> None:
 
 
 def test_state_dict_round_trip_and_deepcopy(lively: Lively) -> None:
-    cells = lively(Granule(20, 4, norm="both", seed=1))
-    other = Granule(20, 4, norm="both", seed=2).double().eval()
+    cells = lively(Granule(20, 4, norm="both", wiring={"seed": 1}))
+    other = Granule(20, 4, norm="both", wiring={"seed": 2}).double().eval()
     activity = torch.rand(2, 20, 5, dtype=torch.float64)
     assert not torch.equal(cells(activity), other(activity))
     other.load_state_dict(cells.state_dict())  # the wiring goes with it
@@ -89,7 +103,7 @@ def test_state_dict_round_trip_and_deepcopy(lively: Lively) -> None:
 def test_seed_draws_the_wiring_and_torch_the_weights() -> None:
     def build(seed: int, torch_seed: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(torch_seed)
-        cells = Granule(50, 10, seed=seed)
+        cells = Granule(50, 10, wiring={"seed": seed})
         return cells.synapses.get_buffer("wiring"), cells.dendrites.weight.detach()
 
     (wiring, weight), (same_wiring, other_weight) = build(0, 0), build(0, 1)
@@ -102,14 +116,14 @@ def test_seed_draws_the_wiring_and_torch_the_weights() -> None:
 
 def test_norms_in_training_normalise_where_they_say() -> None:
     activity = torch.rand(16, 20, 5)
-    cells = Granule(20, 6, norm="soma", mean_wait=0.0)
-    assert cells.soma_norm is not None
+    cells = Granule(20, 6, norm="soma", output={"mean_wait": 0.0})
+    assert not is_absent(cells.soma_norm)
     seen: list[Tensor] = []
     cells.soma_norm.register_forward_hook(lambda m, args, result: seen.append(result))
     cells(activity)
     torch.testing.assert_close(seen[0].mean((0, 2)), torch.zeros(6), rtol=0, atol=1e-5)
     torch.testing.assert_close(seen[0].std((0, 2)), torch.ones(6), rtol=0, atol=0.05)
-    cells = Granule(20, 6, norm="dendrites", mean_wait=0.0)
+    cells = Granule(20, 6, norm="dendrites", output={"mean_wait": 0.0})
     seen.clear()
     cells.dendritic_rate.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     cells(activity)
@@ -140,7 +154,7 @@ def test_all_purkinje_cells_of_a_tenth_of_a_brain_on_meta() -> None:
 
 
 def test_closed_form_rows() -> None:
-    rows = Granule(20, 6, backend="direct").closed_form(torch.Size((3, 20)))
+    rows = Granule(20, 6, taps={"backend": "direct"}).closed_form(torch.Size((3, 20)))
     assert [row.stage for row in rows] == [
         "synapses",
         "dendrites",
@@ -160,8 +174,8 @@ def test_closed_form_rows() -> None:
     assert dendrites.direct == 3 * 6 * 4_800
     assert dendrites.macs == {"convolution": 3 * 6 * 4_800}
     assert soma.macs == {"matmul": 3 * 6 * 5 * 5}
-    assert Granule(20, 6, backend="direct").closed_form(torch.Size((3, 20, 5))) == rows
-    joined = Granule(20, 6, backend="matmul").closed_form(torch.Size((3, 20)))
+    assert Granule(20, 6, taps={"backend": "direct"}).closed_form(torch.Size((3, 20, 5))) == rows
+    joined = Granule(20, 6, taps={"backend": "matmul"}).closed_form(torch.Size((3, 20)))
     assert joined[0].pointwise == 0
     # Each step of an axon meets the 16 branches at itself and at all later steps of the window; and
     # the three weights that a branch of a claw reads meet the taps, of which one is zero.
@@ -175,8 +189,13 @@ def test_closed_form_rows() -> None:
 
 
 def test_wiring_choices() -> None:
-    assert isinstance(Granule(12, 2, wiring="dense").synapses, DenseSynapses)
-    field = Granule(24, 5, wiring="receptive_field", image_shape=(1, 4, 6), claw=False, synapses=16)
+    assert isinstance(Granule(12, 2, wiring="all_to_all").synapses, DenseSynapses)
+    field = Granule(
+        24,
+        5,
+        wiring={"kind": "receptive_field", "image_shape": (1, 4, 6), "claw": False},
+        tree={"synapses": 16},
+    )
     wiring = field.synapses.get_buffer("wiring")
     assert all(len(set(row.tolist())) == 16 for row in wiring)  # a 4 x 4 patch, pixel by pixel
 
@@ -187,48 +206,39 @@ def test_wiring_choices() -> None:
         ((0, 5), {}, "in_features=0; expected positive"),
         ((10, 0), {}, "out_features=0; expected positive"),
         ((10, -3), {}, "out_features=-3; expected positive"),
-        ((10, 5), {"sheet_shape": (0, 4)}, r"sheet_shape=\(0, 4\); expected positive"),
-        ((10, 5), {"sheet_shape": (4, 4, 4)}, r"sheet_shape=\(4, 4, 4\)"),
-        ((10, 5), {"filter_shape": (3, 0, 5)}, r"filter_shape=\(3, 0, 5\); expected positive"),
-        ((10, 5), {"filter_shape": (3, 4)}, r"\(3, 4\); expected \(branches, dendrites, time_st"),
-        ((10, 5), {"soma_time_steps": 0}, "time_steps=0; expected positive"),
-        ((10, 5), {"synapses": 17}, "synapses=17; expected 1 to 16"),
-        ((10, 5), {"synapses": 0}, "synapses=0; expected 1 to 16"),
-        ((10, 5), {"mode": "full"}, "'full' is unknown; expected one of same, valid, per_dend"),
-        ((10, 5), {"mode": "valid", "sheet_shape": (2, 4)}, "does not fit .*mode='same'"),
-        ((10, 5), {"wiring": "sparce"}, "wiring='sparce' is unknown; expected one of dense, sp"),
+        ((10, 5), {"tree": {"sheet": (0, 4)}}, r"tree: sheet=\(0, 4\); expected positive"),
+        ((10, 5), {"tree": {"sheet": (4, 4, 4)}}, r"tree: sheet=\(4, 4, 4\)"),
+        ((10, 5), {"tree": {"filter": (3, 0, 5)}}, r"tree: filter=\(3, 0, 5\); expected positive"),
+        (
+            (10, 5),
+            {"tree": {"filter": (3, 4)}},
+            r"\(3, 4\); expected \(branches, dendrites, time_st",
+        ),
+        ((10, 5), {"soma": {"time_steps": 0}}, "time_steps=0; expected positive"),
+        ((10, 5), {"tree": {"synapses": 17}}, "tree: synapses=17; expected 1 to 16"),
+        ((10, 5), {"tree": {"synapses": 0}}, "synapses=0; expected 1 to 16"),
+        ((10, 5), {"tree": {"mode": "full"}}, "'full' is unknown; expected one of same, valid"),
+        ((10, 5), {"tree": {"mode": "valid", "sheet": (2, 4)}}, "does not fit .*mode='same'"),
+        ((10, 5), {"wiring": "randon"}, "wiring='randon' is unknown; did you mean 'random'"),
         ((10, 5), {"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites"),
-        ((10, 5), {"reduction": "min"}, "reduction='min' is unknown; expected one of mean"),
-        ((10, 5), {"backend": "cudnn"}, "'cudnn' is unknown; expected one of auto, direct"),
-        ((10, 5), {"dropout_mode": "redo"}, "mode='redo' is unknown; expected one of wait"),
-        ((10, 5), {"mean_wait": -1.0}, "mean_wait=-1.0; expected"),
-        ((10, 5), {"wiring": "receptive_field"}, r"image_shape=None .*expected image_shape=\(chan"),
-        ((10, 5), {"image_shape": (1, 2, 5)}, r"image_shape=\(1, 2, 5\) with wiring='sparse'"),
-        ((10, 5), {"patch": (2, 2)}, r"patch=\(2, 2\) with wiring='sparse'; it is for 'rec"),
-        ((10, 5), {"crossed": 2}, "crossed=2 with wiring='sparse'; it is for 'parallel_fibres' a"),
-        ((10, 5), {"wiring": "parallel_fibres", "crossed": 0}, "crossed=0; expected positive"),
-        ((10, 5), {"transmitters": 0}, "transmitters=0; expected positive"),
-        ((10, 5), {"excitatory": 1.5}, "excitatory=1.5; expected a fraction of the axons"),
+        ((10, 5), {"rate": {"reduction": "min"}}, "rate: reduction='min' is unknown; expected"),
+        ((10, 5), {"taps": {"backend": "cudnn"}}, "taps: backend='cudnn' is unknown; expected"),
+        ((10, 5), {"output": {"mode": "redo"}}, "mode='redo' is unknown; expected one of wait"),
+        ((10, 5), {"output": {"mean_wait": -1.0}}, "output: mean_wait=-1.0; expected"),
+        ((10, 5), {"unit_dropout": PoissonDropout()}, "unit_dropout=Poiss.*expected scope='unit'"),
+        (
+            (10, 5),
+            {"wiring": ParallelFibres(neurons_per_fibre=0)},
+            "neurons_per_fibre=0; expected positive",
+        ),
+        ((10, 5), {"synapse": {"transmitters": 0}}, "synapse: transmitters=0; expected positive"),
+        ((10, 5), {"synapse": {"excitatory": 1.5}}, "excitatory=1.5; expected a fraction of"),
         ((10, 5), {"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
-        ((10, 5), {"hold_cable": True}, r"hold_cable=True without a cable; give cable=Cable\("),
-        ((10, 5), {"law": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
-        ((10, 5), {"dropout_scope": "sheet"}, "scope='sheet' is unknown; expected one of neuron"),
+        ((10, 5), {"summation": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
         ((10, 5), {"variant": "2015"}, "variant='2015': 'granule' has 'dettmers2015' and 'lit"),
         (
             (10, 5),
-            {"output": PoissonSpikes(), "mean_wait": 0.5},
-            r"output=Pois.*mean_wait=0\.5",
-        ),
-        ((10, 5), {"output": PoissonSpikes(), "mean_wait": 0.0}, "give one of the two"),
-        (
-            (10, 5),
-            {"output": ReleaseOrWait(), "dropout_mode": "redraw"},
-            r"mode='redraw'.*of the",
-        ),
-        ((10, 5), {"output": ReleaseOrWait(), "dropout_scope": "unit"}, "scope='unit'; an output"),
-        (
-            (10, 5),
-            {"wiring": "receptive_field", "image_shape": (1, 4, 4)},
+            {"wiring": {"kind": "receptive_field", "image_shape": (1, 4, 4)}},
             r"\(1, 4, 4\) has 16 pixels and in_features is 10; expected one axon for each pixel",
         ),
     ],
@@ -236,6 +246,62 @@ def test_wiring_choices() -> None:
 def test_constructor_errors(arguments: Any, keywords: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Granule(*arguments, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"tree": {"sheets": (4, 4)}}, "tree has no 'sheets'; did you mean 'sheet'"),
+        ({"tree": 4}, "tree=4; expected a table, or a TreeShape"),
+        ({"wiring": {"patch": (2, 2)}}, "wiring has no 'patch'; expected one of claw, seed"),
+        ({"wiring": {"kind": "in_order", "seed": 1}}, "wiring has no 'seed'; expected .* none"),
+        ({"wiring": "receptive_field"}, "wiring of the kind 'receptive_field' needs 'image_shape'"),
+        ({"wiring": 3}, "wiring=3; expected a table, or a name of random, parallel_fibres"),
+        ({"spike": {"pull": 1.0}}, "spike has no 'pull'; it is now 'strength'; exp"),
+        ({"sheet_shape": (4, 4)}, r'sheet_shape=\(4, 4\) is now tree={"sheet": \(sites, dend'),
+        ({"seed": 1}, r"seed=1 is now wiring=Random\(seed=...\), and synapse"),
+        ({"sead": 1}, "unexpected keyword argument 'sead'"),
+    ],
+)
+def test_stages_that_are_none(keywords: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Granule(10, 5, **keywords)
+
+
+def test_a_stage_is_an_object_a_table_or_a_name() -> None:
+    tables: dict[str, Any] = {
+        "tree": {"sheet": [4, 4], "filter": [3, 4, 5], "synapses": 15},
+        "wiring": {"kind": "receptive_field", "image_shape": [1, 4, 6], "patch": [2, 2], "seed": 3},
+        "synapse": {"excitatory": 0.5, "seed": 3},
+        "taps": {"cable": "purkinje", "trainable": False},
+        "spike": {"strength": 0.5},
+        "rate": {"reduction": "max"},
+        "summation": "sublinear",
+        "soma": {"time_steps": 3},
+        "output": "poisson_spikes",
+        "unit_dropout": {},
+    }
+    objects: dict[str, Any] = {
+        "tree": TreeShape((4, 4), (3, 4, 5), synapses=15),
+        "wiring": ReceptiveField((1, 4, 6), (2, 2), seed=3),
+        "synapse": Synapse(0.5, seed=3),
+        "taps": Taps(PRESETS["purkinje", "literature"].cable(), trainable=False),
+        "spike": DendriticSpike(0.5),
+        "rate": DendriticRate("max"),
+        "summation": DendriticSummation("sublinear", scale=1 / 4),
+        "soma": SomaFilter(3),
+        "output": PoissonSpikes(),
+        "unit_dropout": PoissonDropout(0.5, scope="unit"),
+    }
+    built = []
+    for stages in (tables, objects):
+        torch.manual_seed(0)
+        built.append(Granule(24, 5, **stages))
+    assert repr(built[0]) == repr(built[1])
+    assert not built[0].dendrites.weight.requires_grad
+    states = [cells.state_dict() for cells in built]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 @pytest.mark.parametrize("sizes", [(10.0, 5), (10, 5.0), ("10", 5)])
@@ -266,5 +332,5 @@ def test_cuda_equals_cpu(population: Population) -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("backend", ["auto", "direct", "fft", "matmul"])
 def test_no_samples_give_no_rates(backend: Any, training: bool) -> None:
-    cells = Granule(20, 6, backend=backend).train(training)
+    cells = Granule(20, 6, taps={"backend": backend}).train(training)
     assert cells(torch.rand(0, 20, 5)).shape == (0, 6, 5)

@@ -19,6 +19,7 @@ from neuroconv.layers import (
     SparseSynapses,
 )
 from neuroconv.neurons import GranuleConv2d, Population
+from neuroconv.neurons.stages import is_absent
 
 Array = NDArray[np.float64]
 
@@ -72,7 +73,7 @@ def scalar_sheet(cells: Population, activity: Array, neuron: int, transmitter: i
                     scalar_weight(cells.synapses, row, axon, axon) * activity[axon, t]
                     for axon in range(axons)
                 )
-            if cells.threshold_norm is not None:
+            if not is_absent(cells.threshold_norm):
                 norm = normalised(cells.threshold_norm.norm, tree)
                 total = held_below(cells.threshold_norm.threshold, norm(total))
             sheet[t, *place] = total
@@ -82,7 +83,7 @@ def scalar_sheet(cells: Population, activity: Array, neuron: int, transmitter: i
 def scalar_filter(cells: Population, sheet: Array, tree: int) -> Array:
     """(T, P, D) -> (T, P', D'): a cross-correlation, causal in time, and a resting potential."""
     steps, sites, dendrites = sheet.shape
-    branches, across, k_time = cells.dendrites.filter_shape
+    branches, across, k_time = cells.dendrites.tree.filter
     mode, taps = cells.dendrites.mode, numbers(cells.dendrites.weight) * cells.dendrites.tap_unit
     before = ((branches - 1) // 2, (across - 1) // 2) if mode == "same" else (0, 0)
     rows = sites if mode == "same" else sites - branches + 1
@@ -102,22 +103,22 @@ def scalar_filter(cells: Population, sheet: Array, tree: int) -> Array:
     return potential
 
 
-def scalar_spike(spike: DendriticSpike | None, sites: list[float]) -> list[float]:
-    """x + pull * gate(m - threshold) * (m - x), m the maximum near a site x of a dendrite."""
-    if spike is None:
+def scalar_spike(spike: nn.Module, sites: list[float]) -> list[float]:
+    """x + strength * gate(m - threshold) * (m - x), m the maximum near a site x of a dendrite."""
+    if not isinstance(spike, DendriticSpike):
         return sites
-    pull, threshold = number(spike.pull), number(spike.threshold)
+    strength, threshold = number(spike.strength), number(spike.threshold)
     lifted = []
     for p, x in enumerate(sites):
         near = sites
-        if spike.reach is not None:
-            first = p - (spike.reach - 1) // 2
-            near = [sites[q] for q in range(first, first + spike.reach) if 0 <= q < len(sites)]
+        if spike.window is not None:
+            first = p - (spike.window - 1) // 2
+            near = [sites[q] for q in range(first, first + spike.window) if 0 <= q < len(sites)]
         largest = max(near)
         gate = float(largest > threshold)
-        if spike.softness:
-            gate = 1 / (1 + math.exp(-(largest - threshold) / spike.softness))
-        lifted.append(x + pull * gate * (largest - x))
+        if spike.temperature:
+            gate = 1 / (1 + math.exp(-(largest - threshold) / spike.temperature))
+        lifted.append(x + strength * gate * (largest - x))
     return lifted
 
 
@@ -173,7 +174,7 @@ def scalar_population(cells: Population, activity: Array) -> Array:
             total = 0.0
             for d in range(columns):
                 sites = [float(potential[t, p, d]) for p in range(rows)]
-                if cells.dendritic_norm is not None:
+                if not is_absent(cells.dendritic_norm):
                     sites = [normalised(cells.dendritic_norm, n * columns + d)(x) for x in sites]
                 sites = scalar_spike(cells.spike, sites)
                 if not cells.dendritic_rate.linear:
@@ -183,7 +184,7 @@ def scalar_population(cells: Population, activity: Array) -> Array:
             current[t] = scalar_law(cells.summation, total / columns)
         taps = numbers(cells.soma.weight)
         soma = causal(taps if taps.ndim == 1 else taps[n], current)
-        if cells.soma_norm is not None:
+        if not is_absent(cells.soma_norm):
             soma = np.array([normalised(cells.soma_norm, n)(x) for x in soma])
         if cells.bias is not None:
             soma = soma + cells.bias[n].item()
@@ -260,7 +261,7 @@ def scalar_unit(layer: GranuleConv2d, frames: Array, unit: int) -> Array:
         lawful = [scalar_law(layer.summation, float(s)) for s in current[:, y, x]]
         for t, value in enumerate(causal(taps, np.array(lawful))):
             soma = float(value)
-            if layer.soma_norm is not None:
+            if not is_absent(layer.soma_norm):
                 soma = normalised(layer.soma_norm, unit)(soma)
             if layer.bias is not None:
                 soma += layer.bias[unit].item()
@@ -270,7 +271,7 @@ def scalar_unit(layer: GranuleConv2d, frames: Array, unit: int) -> Array:
 
 def scalar_image(layer: GranuleConv2d, image: Array) -> Array:
     """(B, C, T, H, W) -> (B, U, T, H', W')."""
-    if layer.threshold_norm is not None:
+    if not is_absent(layer.threshold_norm):
         image = image.copy()
         for index in np.ndindex(*image.shape):
             norm = normalised(layer.threshold_norm.norm, index[1])

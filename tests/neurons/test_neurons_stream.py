@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, NeuronState, Purkinje
 from neuroconv.neurons import Population as Cells
+from neuroconv.neurons.stages import merge
 
 STEPS = 7
 partitions = st.sets(st.integers(1, STEPS - 1)).map(
     lambda cuts: [b - a for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), STEPS], strict=True)]
 )
 for_each_partition = settings(max_examples=6)  # the fixtures build neurons that none changes
-SMALL: dict[str, Any] = {"sheet_shape": (4, 3), "filter_shape": (2, 3, 3), "soma_time_steps": 3}
+SMALL: dict[str, Any] = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 3}}
 
 
 def streamed(module: Any, x: Tensor, stretches: list[int]) -> tuple[Tensor, Any]:
@@ -79,7 +80,7 @@ def test_integrate_and_fire_are_a_stream(population: Cells) -> None:
 
 def test_a_mixed_population_in_stretches() -> None:
     mixed = MixedPopulation(
-        Granule(8, 3, filter_shape=(3, 4, 2)), Purkinje(8, 2, **SMALL, norm="both")
+        Granule(8, 3, tree={"filter": (3, 4, 2)}), Purkinje(8, 2, **SMALL, norm="both")
     )
     mixed = mixed.double().eval()
     activity = torch.rand(2, 8, STEPS, dtype=torch.float64)
@@ -142,7 +143,7 @@ def test_state_is_explicit_in_an_image_layer(image_layer: GranuleConv2d) -> None
 
 
 def test_what_the_state_holds() -> None:
-    cells = Purkinje(8, 2, **SMALL, transmitters=2).eval()
+    cells = Purkinje(8, 2, **merge(SMALL, synapse={"transmitters": 2})).eval()
     _, state = cells.stream(torch.rand(3, 8, 1))
     assert isinstance(state, NeuronState)
     assert state.sheet is not None
@@ -171,7 +172,9 @@ def test_gradients_run_through_the_state() -> None:
 @pytest.mark.parametrize("scope", ["neuron", "unit"])
 @pytest.mark.parametrize("mode", ["wait", "redraw", "independent"])
 def test_waits_run_on_in_training(mode: Any, scope: Any) -> None:
-    cells = Granule(8, 40, mean_wait=1.0, dropout_mode=mode, dropout_scope=scope).double()
+    stage = "unit_dropout" if scope == "unit" else "output"
+    dropout: dict[str, Any] = {stage: {"mean_wait": 1.0, "mode": mode}}
+    cells = Granule(8, 40, **dropout).double()
     nn.init.constant_(cells.get_parameter("bias"), 1.0)
     activity = torch.rand(3, 8, STEPS, dtype=torch.float64)
     rates = []
@@ -189,7 +192,7 @@ def test_waits_run_on_in_training(mode: Any, scope: Any) -> None:
 
 
 def test_waits_run_on_in_an_image_layer() -> None:
-    layer = GranuleConv2d(2, 6, (2, 3), time_steps=2, mean_wait=1.0).double()
+    layer = GranuleConv2d(2, 6, (2, 3), time_steps=2, output={"mean_wait": 1.0}).double()
     nn.init.constant_(layer.get_parameter("bias"), 1.0)
     frames = torch.rand(2, 2, STEPS, 5, 6, dtype=torch.float64)
     torch.manual_seed(5)

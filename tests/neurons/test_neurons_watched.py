@@ -12,13 +12,16 @@ from torch.func import functional_call
 
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.neurons import Granule, GranuleConv2d
+from neuroconv.neurons.stages import merge
 
 AXONS, CELLS = 30, 40
 
 
 def cells(**keywords: Any) -> Granule:
     torch.manual_seed(0)
-    return Granule(AXONS, CELLS, mean_wait=0.0, backend="matmul", **keywords)
+    return Granule(
+        AXONS, CELLS, **merge(keywords, output={"mean_wait": 0.0}, taps={"backend": "matmul"})
+    )
 
 
 def activity(batch: int = 3, **keywords: Any) -> Tensor:
@@ -82,7 +85,10 @@ def test_what_evaluation_keeps_is_made_without_autocast() -> None:
 
 
 def test_what_evaluation_keeps_follows_signs_and_wiring() -> None:
-    population, other = cells(excitatory=0.5).eval(), cells(excitatory=0.5, seed=1).eval()
+    population, other = (
+        cells(synapse={"excitatory": 0.5}).eval(),
+        cells(synapse={"excitatory": 0.5, "seed": 1}, wiring={"seed": 1}).eval(),
+    )
     x = activity()
     with torch.no_grad():
         before = population(x)
@@ -100,7 +106,7 @@ def test_what_evaluation_keeps_follows_signs_and_wiring() -> None:
 
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 def test_a_tree_without_samples_passes_back_nothing(mode: Any) -> None:
-    population = cells(sheet_shape=(3, 4), filter_shape=(2, 4, 3), mode=mode)
+    population = cells(tree={"sheet": (3, 4), "filter": (2, 4, 3), "mode": mode})
     x = activity(0, requires_grad=True)
     population(x).sum().backward()
     assert x.grad is not None

@@ -120,7 +120,7 @@ def train_digits(
     validation: int = 37, **keywords: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the granule network in float64 on few digits, and say all that came of it."""
-    model = granule_net(mean_wait=mean_wait)
+    model = granule_net(unit={"output": {"mean_wait": mean_wait}})
     modules = [type(module) for module in model.modules()]
     result = train(
         model,

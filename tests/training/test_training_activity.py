@@ -18,7 +18,12 @@ from neuroconv.training.activity import ActivityMonitor, active_shares
 from neuroconv.training.curves import plot_curves
 from neuroconv.zoo import ClimbingFibres, create_model
 
-SMALL: dict[str, Any] = {"granule_cells": 20, "golgi_cells": 2, "purkinje_cells": 4, "nuclei": 3}
+SMALL: dict[str, Any] = {
+    "granule": {"cells": 20},
+    "golgi": {"cells": 2},
+    "purkinje": {"cells": 4},
+    "nuclei": {"cells": 3},
+}
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 8, "progress": False, "device": "cpu"}
 
 
@@ -71,7 +76,7 @@ def hooks(model: nn.Module) -> int:
 
 
 def test_a_population_against_a_count() -> None:
-    cells = Granule(12, 6, filter_shape=(3, 4, 2)).eval()
+    cells = Granule(12, 6, tree={"filter": (3, 4, 2)}).eval()
     with torch.no_grad():
         assert cells.bias is not None
         cells.bias[:2] = -100  # two are silent
@@ -124,7 +129,7 @@ def test_granule_cells_in_the_golgi_cells_loop_fire_step_by_step() -> None:
 
 
 def test_populations_side_by_side_are_told_apart() -> None:
-    sizes: dict[str, Any] = {"sheet_shape": (4, 4), "filter_shape": (3, 4, 2)}
+    sizes: dict[str, Any] = {"tree": {"sheet": (4, 4), "filter": (3, 4, 2)}}
     mixed = MixedPopulation(Granule(12, 6, **sizes), Purkinje(12, 2, **sizes)).eval()
     with ActivityMonitor(mixed) as monitor:
         rates = mixed(torch.rand(3, 12, 2))

@@ -56,6 +56,7 @@ def test_overrides(file: Path) -> None:
         "--train.learning_rate=1",
         *("--model.widths", "[4]"),
         *("--model.kind", "plain"),
+        *("--model.purkinje.tree.filter", "[10, 100, 5]"),
         *("--data.root", "2024"),
         *("--data.image_size", "[24, 32]"),
         "--data.classes=['a','b']",
@@ -67,7 +68,10 @@ def test_overrides(file: Path) -> None:
     assert config.train.learning_rate == 1.0
     assert isinstance(config.train.learning_rate, float)
     assert config.train.seeds == (5,)
-    assert config.model == {"name": "mlp", "widths": (4,), "kind": "plain"}
+    assert config.model == {
+        "name": "mlp", "widths": (4,), "kind": "plain",
+        "purkinje": {"tree": {"filter": (10, 100, 5)}},
+    }  # fmt: skip
     assert config.data.root == "2024"
     assert config.data.image_size == (24, 32)
     assert config.data.classes == ("a", "b")

@@ -12,25 +12,35 @@ from torch import Tensor, nn
 from neuroconv.flops import count_exact
 from neuroconv.layers import Cost
 from neuroconv.neurons import Golgi, Granule
+from neuroconv.neurons.stages import merge
 from neuroconv.zoo import Cerebellum, ClimbingFibres, GranularLayer, create_model
 
 FIBRES, CELLS, GOLGI = 12, 10, 3
 
 
 def granule(**keywords: Any) -> Granule:
-    sizes: dict[str, Any] = {"filter_shape": (3, 4, 3), "soma_time_steps": 2, "mean_wait": 0.0}
-    return Granule(FIBRES, CELLS, **sizes | keywords)
+    sizes: dict[str, Any] = {
+        "tree": {"filter": (3, 4, 3)},
+        "soma": {"time_steps": 2},
+        "output": {"mean_wait": 0.0},
+    }
+    return Granule(FIBRES, CELLS, **merge(sizes, keywords))
 
 
 def golgi(**keywords: Any) -> Golgi:
-    sizes: dict[str, Any] = {"sheet_shape": (4, 5), "filter_shape": (4, 5, 3), "mean_wait": 0.0}
-    return Golgi(CELLS, GOLGI, mode="per_dendrite", **sizes | keywords)
+    sizes: dict[str, Any] = {
+        "tree": {"sheet": (4, 5), "filter": (4, 5, 3)},
+        "output": {"mean_wait": 0.0},
+    }
+    return Golgi(CELLS, GOLGI, **merge(sizes, keywords, tree={"mode": "per_dendrite"}))
 
 
 def layer(seed: int = 0, **keywords: Any) -> GranularLayer:
     """In float64 and evaluation, everything moved off its first value."""
     torch.manual_seed(seed)
-    whole = GranularLayer(granule(**keywords), golgi(soma_time_steps=2), seed=3).double().eval()
+    whole = (
+        GranularLayer(granule(**keywords), golgi(soma={"time_steps": 2}), seed=3).double().eval()
+    )
     with torch.no_grad():
         for tensor in (*whole.parameters(), *whole.buffers()):
             if tensor.is_floating_point():
@@ -68,7 +78,7 @@ def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
     return rates
 
 
-@pytest.mark.parametrize("keywords", [{}, {"norm": "soma"}, {"law": "sublinear"}], ids=str)
+@pytest.mark.parametrize("keywords", [{}, {"norm": "soma"}, {"summation": "sublinear"}], ids=str)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_equals_a_loop_over_steps_and_cells(keywords: dict[str, Any], steps: int) -> None:
     whole, fibres = layer(**keywords), mossy(steps=steps)
@@ -102,7 +112,7 @@ def test_a_state_can_be_used_twice_and_the_module_keeps_none() -> None:
 
 
 def test_waiting_periods_go_on_from_stretch_to_stretch_in_training() -> None:
-    whole, fibres = layer(mean_wait=0.8).train(), mossy(batch=20)
+    whole, fibres = layer(output={"mean_wait": 0.8}).train(), mossy(batch=20)
     torch.manual_seed(1)
     wanted = whole(fibres)
     torch.manual_seed(1)
@@ -161,7 +171,7 @@ def test_more_inhibition_makes_the_windows_code_sparser() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_without_golgi_cells_it_is_the_granule_cells(training: bool) -> None:
-    cells = granule(mean_wait=0.5)
+    cells = granule(output={"mean_wait": 0.5})
     bare = GranularLayer(cells).train(training)
     assert bare.golgi is None
     assert bare.inhibition is None
@@ -214,8 +224,8 @@ def states_what_runs(whole: GranularLayer, batch: int, steps: int) -> tuple[Cost
 def test_it_states_what_runs_where_granule_cells_alone_run_as_one_stage(
     backend: Any, batch: int, feedback: bool
 ) -> None:
-    cells = granule(backend=backend)
-    listeners = golgi(backend=backend) if feedback else None
+    cells = granule(taps={"backend": backend})
+    listeners = golgi(taps={"backend": backend}) if feedback else None
     whole = GranularLayer(cells, listeners).eval()
     assert cells.joins_stages(batch, 3, evaluation=True)
     rows = states_what_runs(whole, batch, 3)
@@ -312,10 +322,9 @@ def test_bad_logits(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("nuclei", [0, 5])
 def test_a_cerebellums_complex_spikes(nuclei: int) -> None:
-    sizes: dict[str, Any] = {"granule_cells": 20, "purkinje_cells": 8, "golgi_cells": 2}
-    model = create_model(
-        "cerebellum_tiny", image_shape=(1, 4, 4), num_classes=3, nuclei=nuclei, **sizes
-    )
+    counts = {"granule": 20, "purkinje": 8, "golgi": 2, "nuclei": nuclei}
+    tables = {name: {"cells": cells} for name, cells in counts.items()}
+    model = create_model("cerebellum_tiny", image_shape=(1, 4, 4), num_classes=3, **tables)
     assert isinstance(model, Cerebellum)
     labels = torch.tensor([0, 1, 2, 0, 1])
     logits = model(torch.rand(5, 1, 4, 4))

@@ -74,7 +74,7 @@ PARAMETERS = {
 def build(name: str, *, image_shape: Shape = (1, 8, 8), **keywords: Any) -> nn.Module:
     """A network of the zoo, where it is large in a small size."""
     small = {
-        "cerebellum_base": {"purkinje_cells": 1, "granule_cells": 200},
+        "cerebellum_base": {"purkinje": {"cells": 1}, "granule": {"cells": 200}},
         "resnet18_granule": {"width": 8},
     }
     keywords = small.get(name, {}) | keywords
@@ -273,7 +273,7 @@ def test_meta_builds_and_runs_the_defaults(name: str) -> None:
 @pytest.mark.parametrize("name", NEURONS)
 def test_the_wiring_is_the_seeds_and_the_weights_torchs(name: str) -> None:
     def wirings(seed: int) -> list[torch.Tensor]:
-        sparse = {"wiring": "claw"} if name == "resnet18_granule" else {}
+        sparse = {"unit": {"wiring": "claw"}} if name == "resnet18_granule" else {}
         model = build(name, image_shape=(3, 9, 9), seed=seed, **sparse)
         kept = ("wiring", "channels")
         return [b for key, b in model.named_buffers() if key.rpartition(".")[2] in kept]
@@ -296,15 +296,15 @@ def test_cerebellum_is_the_chain() -> None:
     assert isinstance(golgi, Golgi)
     assert isinstance(base.purkinje, Purkinje)
     assert isinstance(base.nuclei, DeepNuclear)
-    assert granule.dendrites.filter_shape == (3, 4, 5)
+    assert granule.dendrites.tree.filter == (3, 4, 5)
     assert granule.synapses.synapses == 15
     assert (golgi.in_features, golgi.out_features) == (2_000, 8)
     assert golgi.summation.law == "sublinear"
-    assert base.purkinje.dendrites.filter_shape == (10, 1000, 5)
+    assert base.purkinje.dendrites.tree.filter == (10, 1000, 5)
     assert base.purkinje.dendrites.sheet_shape == (100, 1000)
     assert base.purkinje.dendrites.mode == "valid"
     assert base.purkinje.synapses.synapses == 100_000
-    # Each nucleus hears each Purkinje cell, by a synapse on one of its four dendrites.
+    # Each nucleus receives each Purkinje cell, by a synapse on one of its four dendrites.
     assert (base.nuclei.in_features, base.nuclei.out_features) == (4, 12)
     assert base.nuclei.synapses.synapses == 4
     assert base.nuclei.dendrites.sheet_shape == (1, 4)
@@ -326,12 +326,12 @@ def test_cerebellum_reads_the_pixels_in_order() -> None:
 
 
 def test_frozen_filters_and_linear_dendrites_are_controls() -> None:
-    model = create_model("cerebellum_tiny", freeze_purkinje_filters=True)
+    model = create_model("cerebellum_tiny", purkinje={"taps": {"trainable": False}})
     frozen = [key for key, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["purkinje.dendrites.weight"]
     whole = create_model("cerebellum_tiny")
     assert count_parameters(whole) - count_parameters(model) == 16 * 5 * 50 * 5
-    linear = create_model("cerebellum_tiny", linear_dendrites=True)
+    linear = create_model("cerebellum_tiny", purkinje={"rate": {"linear": True}})
     assert count_parameters(linear) == count_parameters(whole)
     linear.load_state_dict(whole.state_dict())
     images = torch.rand(2, 1, 8, 8)
@@ -340,9 +340,9 @@ def test_frozen_filters_and_linear_dendrites_are_controls() -> None:
 
 @pytest.mark.parametrize("wiring", ["claw", "dense"])
 def test_control_has_the_taps_and_the_wiring_one_for_one(wiring: str) -> None:
-    keywords = {"image_shape": (3, 14, 14), "wiring": wiring, "time_steps": 3}
-    granule = create_model("granule_convnet", **keywords)
-    control = create_model("granule_convnet_conv3d", **keywords)
+    keywords = {"image_shape": (3, 14, 14), "time_steps": 3}
+    granule = create_model("granule_convnet", **keywords, unit={"wiring": wiring})
+    control = create_model("granule_convnet_conv3d", **keywords, unit={"wiring": wiring})
     assert isinstance(granule, FrameNet)
     assert isinstance(control, FrameNet)
     for cell, unit in zip(granule.units, control.units, strict=True):
@@ -437,36 +437,40 @@ def test_bad_tasks(name: str, keywords: Any, message: str) -> None:
         ("granule_convnet", {"widths": (8, 0, 4)}, r"widths=\(8, 0, 4\); expected positive"),
         ("granule_convnet", {"widths": (), "strides": ()}, r"widths=\(\); expected positive"),
         ("granule_convnet", {"kernel_size": (0, 4)}, r"kernel_size=\(0, 4\); expected positive"),
-        ("granule_convnet", {"wiring": "sparse"}, "wiring='sparse' is unknown; expected one of"),
         ("granule_convnet", {"pool": 0}, "pool=0; expected positive"),
         ("granule_convnet_conv3d", {"pool": 0}, "pool=0; expected positive"),
         ("plain_cnn", {"width": 0}, "width=0; expected positive"),
         ("plain_cnn", {"strides": (2, 0)}, r"strides=\(2, 0\); expected positive"),
         ("plain_cnn", {"pool": 0}, "pool=0; expected positive"),
         ("mlp", {"width": -1}, "width=-1; expected positive"),
-        ("cerebellum_tiny", {"granule_cells": 0}, "granule_cells=0; expected positive"),
-        ("cerebellum_tiny", {"purkinje_cells": -1}, "purkinje_cells=-1; expected positive"),
-        ("cerebellum_tiny", {"nuclei": -1}, "nuclei=-1; expected a number of cells, 0 or more"),
-        ("cerebellum_tiny", {"golgi_cells": 1.5}, "golgi_cells=1.5; expected a number of cells"),
-        ("cerebellum_tiny", {"diffusion": "fixed"}, "diffusion='fixed' is unknown; expected one"),
-        ("cerebellum_tiny", {"output": "rates"}, "output='rates' is unknown; expected one of rat"),
-        ("cerebellum_tiny", {"law": "cubic"}, "'cubic' is unknown; expected one of linear"),
-        ("cerebellum_tiny", {"pull": 1.5}, "pull=1.5; expected a number from 0"),
-        ("cerebellum_tiny", {"excitatory": 2.0}, "excitatory=2.0"),
-        ("cerebellum_tiny", {"threshold": 0.0}, "threshold=0.0; expected a finite number above"),
-        ("cerebellum_tiny", {"norm": "all"}, "norm='all' is unknown; expected one of none"),
-        ("cerebellum_tiny", {"soma_time_steps": 0}, "soma_time_steps=0; expected positive"),
-        ("cerebellum_tiny", {"transmitters": 0}, "transmitters=0; expected positive"),
-        ("cerebellum_tiny", {"purkinje_sheet": (5,)}, r"purkinje_sheet=\(5,\)"),
-        ("granule_convnet", {"law": "cubic"}, "'cubic' is unknown; expected one of linear"),
-        ("granule_convnet", {"pull": -0.1}, "pull=-0.1; expected a number from 0"),
-        ("granule_convnet", {"spike_signal": "min", "pull": 1.0}, "'min' is unknown; expected on"),
-        ("granule_convnet", {"threshold": -1.0}, "threshold=-1.0; expected a finite number above"),
+        ("cerebellum_tiny", {"granule": {"cells": 0}}, "granule: cells=0; expected a number of"),
+        (
+            "cerebellum_tiny",
+            {"purkinje": {"cells": -1}},
+            "purkinje: cells=-1; expected .* 1 or more",
+        ),
+        ("cerebellum_tiny", {"nuclei": {"cells": -1}}, "nuclei: cells=-1; expected .* 0 or more"),
+        ("cerebellum_tiny", {"golgi": {"cells": 1.5}}, "golgi: cells=1.5; expected a number of"),
+        (
+            "cerebellum_tiny",
+            {"granule": {"output": "rates"}},
+            "output='rates' is unknown; expected",
+        ),
+        ("cerebellum_tiny", {"purkinje": {"spike": {"strength": 1.5}}}, "spike: strength=1.5; exp"),
+        ("granule_convnet", {"unit": {"wiring": "sparse"}}, "wiring='sparse' is unknown; expected"),
+        (
+            "granule_convnet",
+            {"unit": {"summation": "cubic"}},
+            "'cubic' is unknown; expected one of",
+        ),
+        ("granule_convnet", {"unit": {"threshold": -1.0}}, "threshold=-1.0; expected a finite"),
         ("resnet18_granule", {"width": 0}, "width=0; expected positive"),
-        ("cerebellum_tiny", {"purkinje_filter": (6, 50)}, "6 branches x 50 dendrites does not fit"),
-        ("cerebellum_tiny", {"purkinje_mode": "full"}, "'full' is unknown; expected one of same"),
-        ("cerebellum_tiny", {"patch": (0, 3)}, r"patch=\(0, 3\)"),
-        ("cerebellum_tiny", {"mean_wait": -0.5}, "mean_wait=-0.5; expected"),
+        (
+            "cerebellum_tiny",
+            {"purkinje": {"tree": {"filter": (6, 50)}}},
+            "tree: a filter of 6 branches x 50 dendrites does not fit",
+        ),
+        ("cerebellum_tiny", {"granule": {"wiring": {"patch": (0, 3)}}}, r"patch=\(0, 3\)"),
     ],
 )
 def test_bad_keywords(name: str, keywords: Any, message: str) -> None:

@@ -105,8 +105,9 @@ def test_the_cerebella_are_presets_of_one_builder() -> None:
         doc = inspect.getdoc(get_builder(name))
         assert doc is not None
         assert doc.partition("\n")[0].endswith("."), name
-    assert parameters["cerebellum_tiny"]["granule_cells"].default == 256
-    assert parameters["cerebellum_base"]["purkinje_sheet"].default == (100, 1000)
+    granule = parameters["cerebellum_tiny"]["granule"].default
+    assert (granule["cells"], granule["norm"]) == (256, "soma")  # over the builder's table
+    assert parameters["cerebellum_base"]["purkinje"].default["tree"]["sheet"] == (100, 1000)
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -147,14 +148,13 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
         ("mlp", {"widht": 3}, "'mlp' has no keyword 'widht'; did you mean width.* it takes image"),
         ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean kernel_size"),
         ("linear", {"qqq": 1}, "no keyword 'qqq'; it takes image_shape, num_classes, time_steps"),
-        ("cerebellum_small", {"purkinje_cell": 3}, "did you mean purkinje_cells"),
+        ("cerebellum_small", {"purkinge": {}}, "did you mean purkinje"),
         # of presets, as of their builder
-        (
-            "cerebellum_tiny",
-            {"purkinje_cell": 3},
-            "'cerebellum_tiny' .* did you mean purkinje_cell",
-        ),
-        ("cerebellum_base", {"golgi": 3}, "'cerebellum_base' .*'golgi'; did you mean golgi_cells"),
+        ("cerebellum_tiny", {"purkinge": {}}, "'cerebellum_tiny' .* did you mean purkinje"),
+        ("cerebellum_base", {"golgi_cells": 3}, r"'golgi_cells'; it is now golgi={\"cells\": ...}"),
+        ("granule_convnet", {"pull": 1.0}, r"it is now unit={\"spike\": {\"strength\": ...}}"),
+        ("cerebellum_tiny", {"purkinje": {"tree": {"sheets": 3}}}, "tree has no 'sheets'; did you"),
+        ("granule_convnet", {"unit": {"norms": "both"}}, "unexpected keyword argument 'norms'"),
         ("cerebellum_tiny", {"qqq": 3}, "no keyword 'qqq'; it takes image_shape, num_classes, tim"),
     ],
 )
@@ -203,10 +203,11 @@ def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("cerebellum_tiny", {"granule_cells": "many"}, "granule_cells='many'; expected"),
-        ("cerebellum_tiny", {"purkinje_sheet": 5}, "purkinje_sheet=5; expected"),
-        ("cerebellum_base", {"pull": "strong"}, "pull='strong'; expected"),
-        ("granule_convnet", {"threshold": "high"}, "threshold='high'; expected"),
+        ("cerebellum_tiny", {"granule": {"cells": "many"}}, "cells='many'; expected"),
+        ("cerebellum_tiny", {"purkinje": {"tree": {"sheet": 5}}}, "sheet=5; expected"),
+        ("cerebellum_base", {"purkinje": 4}, "purkinje=4; expected"),
+        ("cerebellum_base", {"nuclei": 4}, "nuclei=4; expected"),
+        ("granule_convnet", {"unit": {"threshold": "high"}}, "threshold='high'; expected"),
     ],
 )
 def test_values_of_another_type_are_refused_with_the_form(

@@ -111,7 +111,7 @@ def test_five_frames_cost_25_times_the_taps_and_the_somata() -> None:
     ],
 )
 def test_three_counters_agree(time_steps: int, wiring: str) -> None:
-    model = small(image_shape=(8, 16, 16), time_steps=time_steps, wiring=wiring)
+    model = small(image_shape=(8, 16, 16), time_steps=time_steps, unit={"wiring": wiring})
     result = profile(model, torch.zeros(2, 8, time_steps, 16, 16))
     assert result.skipped == {}
     assert result.agree is True, result.disagreements
@@ -175,7 +175,7 @@ def slow_network(model: Any, frames: Tensor) -> Tensor:
 @pytest.mark.parametrize("wiring", ["dense", "claw"])
 @pytest.mark.parametrize("time_steps", [1, 3])
 def test_it_is_the_formula(time_steps: int, wiring: str) -> None:
-    model = small(image_shape=(8, 21, 34), time_steps=time_steps, wiring=wiring)
+    model = small(image_shape=(8, 21, 34), time_steps=time_steps, unit={"wiring": wiring})
     model = shuffled(model).double().eval()
     frames = torch.randn(2, 8, time_steps, 21, 34, dtype=torch.float64)
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_gradients_of_a_block_that_halves_its_maps() -> None:
 @pytest.mark.parametrize("time_steps", [1, 3])
 @pytest.mark.parametrize("norm", ["none", "dendrites", "soma", "both"])
 def test_no_activity_is_negative_and_blocks_only_add(norm: str, time_steps: int) -> None:
-    model = small(time_steps=time_steps, norm=norm).train()
+    model = small(time_steps=time_steps, unit={"norm": norm}).train()
     seen = []
     for module in model.modules():
         if isinstance(module, GranuleConv2d | Residual):
@@ -271,7 +271,7 @@ def test_it_tells_a_window_from_its_reverse() -> None:
 @pytest.mark.parametrize("norm", ["none", "dendrites", "soma", "both"])
 @pytest.mark.parametrize("time_steps", [1, 2])
 def test_every_parameter_has_a_gradient(norm: str, time_steps: int) -> None:
-    model = small(norm=norm, time_steps=time_steps).train()
+    model = small(unit={"norm": norm}, time_steps=time_steps).train()
     # On 32 pixels the left dendrites of the last stage would see nothing but padding.
     loss = F.cross_entropy(model(torch.randn(4, 3, time_steps, 64, 64)), torch.arange(4))
     loss.backward()
@@ -285,12 +285,12 @@ def test_every_parameter_has_a_gradient(norm: str, time_steps: int) -> None:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    first = small(wiring="claw", image_shape=(8, 32, 32), time_steps=2)
+    first = small(unit={"wiring": "claw"}, image_shape=(8, 32, 32), time_steps=2)
     frames = torch.randn(4, 8, 2, 32, 32)
     with torch.no_grad():
         first.train()(frames)  # statistics move
     save_file(first.state_dict(), tmp_path / "weights.safetensors")
-    second = small(wiring="claw", image_shape=(8, 32, 32), time_steps=2)
+    second = small(unit={"wiring": "claw"}, image_shape=(8, 32, 32), time_steps=2)
     second.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     with torch.no_grad():
         assert torch.equal(first.eval()(frames), second.eval()(frames))
@@ -339,19 +339,19 @@ def test_exports(time_steps: int) -> None:
 
 def test_claws_are_the_seeds_and_differ_between_layers() -> None:
     def wirings(seed: int) -> list[Tensor]:
-        model = small(image_shape=(8, 32, 32), wiring="claw", seed=seed)
+        model = small(image_shape=(8, 32, 32), unit={"wiring": "claw"}, seed=seed)
         return [unit.channels for unit in model.modules() if isinstance(unit, GranuleConv2d)]
 
     first, again, other = wirings(0), wirings(0), wirings(7)
     assert len(first) == 20
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    layer = small(image_shape=(8, 32, 32), wiring="claw").blocks[0].branch
+    layer = small(image_shape=(8, 32, 32), unit={"wiring": "claw"}).blocks[0].branch
     assert not torch.equal(layer[0].channels, layer[1].channels)
 
 
 def test_projections_are_single_dendrites_without_memory() -> None:
-    model = small(time_steps=5, mean_wait=0.5)
+    model = small(time_steps=5, unit={"output": {"mean_wait": 0.5}})
     skips = [block.skip for block in model.blocks if not isinstance(block.skip, nn.Identity)]
     assert len(skips) == 3
     for skip in skips:
@@ -367,7 +367,7 @@ def test_projections_are_single_dendrites_without_memory() -> None:
 
 def test_poisson_dropout_is_of_training_only() -> None:
     images = torch.randn(4, 3, 32, 32)
-    model = small(mean_wait=0.5, norm="none")
+    model = small(unit={"output": {"mean_wait": 0.5}, "norm": "none"})
     with torch.no_grad():
         assert not torch.equal(model.train()(images), model.train()(images))
         assert torch.equal(model.eval()(images), model.eval()(images))
@@ -381,9 +381,12 @@ def test_poisson_dropout_is_of_training_only() -> None:
         ({"time_steps": 0}, "time_steps=0; expected positive"),
         ({"width": 0}, "width=0; expected positive"),
         ({"width": 8.0}, "width=8.0; expected positive"),
-        ({"wiring": "sparse"}, "wiring='sparse' is unknown; expected one of dense, claw"),
-        ({"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites, soma, both"),
-        ({"mean_wait": -0.5}, "mean_wait=-0.5; expected"),
+        ({"unit": {"wiring": "sparse"}}, "wiring='sparse' is unknown; expected one of dense, claw"),
+        (
+            {"unit": {"norm": "batch"}},
+            "norm='batch' is unknown; expected one of none, dendrites, soma, both",
+        ),
+        ({"unit": {"output": {"mean_wait": -0.5}}}, "mean_wait=-0.5; expected"),
     ],
 )
 def test_bad_keywords(keywords: Any, message: str) -> None:

@@ -43,7 +43,7 @@ def training_step() -> Quantity:
     Raises:
         RuntimeError: the counter gave no backward pass.
     """
-    cell = Purkinje(_AXONS, 1, backend="direct")
+    cell = Purkinje(_AXONS, 1, taps={"backend": "direct"})
     counts = count_exact(cell, torch.zeros(1, _AXONS, cell.time_steps), backward=True)
     if counts.backward is None:
         raise RuntimeError("count_exact(..., backward=True) returned no backward pass")
@@ -61,7 +61,8 @@ def training_step() -> Quantity:
 def two_transmitters() -> Quantity:
     """Returns the FLOP of a Purkinje cell with two transmitters to one with one, closed form."""
     cells = (
-        Purkinje(_AXONS, 1, backend="direct", transmitters=transmitters) for transmitters in (1, 2)
+        Purkinje(_AXONS, 1, taps={"backend": "direct"}, synapse={"transmitters": transmitters})
+        for transmitters in (1, 2)
     )
     single, double = (
         sum(cost.flop for cost in cell.closed_form(torch.Size((1, _AXONS)))) for cell in cells

@@ -74,11 +74,13 @@ class Run(NamedTuple):
         return CELL_CLASSES[self.cell](
             AXONS,
             neurons,
-            sheet_shape=self.sizes.sheet_shape,
-            filter_shape=self.sizes.filter_shape,
-            synapses=self.sizes.synapses,
-            mode=self.padding,
-            backend=self._backend,
+            tree={
+                "sheet": self.sizes.sheet_shape,
+                "filter": self.sizes.filter_shape,
+                "synapses": self.sizes.synapses,
+                "mode": self.padding,
+            },
+            taps={"backend": self._backend},
         ).eval()
 
     def build(self, neurons: int, device: torch.device) -> Call:

@@ -31,7 +31,7 @@ def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tu
         raise ValueError(
             f"the filter spans {across} dendrites and the sheet has {dendrites}; mode "
             "'per_dendrite' needs taps for each: "
-            f"filter_shape=({branches}, {dendrites}, time_steps)"
+            f"filter=({branches}, {dendrites}, time_steps)"
         )
     if branches > sites or across > dendrites:
         raise ValueError(

@@ -1,0 +1,78 @@
+"""The sizes of a dendritic tree: its sheet of sites, its filter, and how the two meet.
+
+Shapes: P sites along a dendrite, D dendrites; K_T, K_P, K_D the filter's time steps, branches and
+dendrites.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuroconv.core.checks import check_choice, check_room, check_sizes
+from neuroconv.kernels.conv import MODES, Mode, output_size
+
+
+@dataclass(frozen=True)
+class TreeShape:
+    """The sizes of a neuron's dendritic tree, checked.
+
+    Args:
+        sheet: (sites P, dendrites D), the positions where a synapse can sit.
+        filter: (branches, dendrites, time_steps) of the dendritic filter, in the essay's order;
+            `kernel` is the same in torch's. None for a tree that is wired but not filtered.
+        synapses: synapses of one neuron, at most P * D. They fill the sheet dendrite by dendrite,
+            and the last positions stay empty. None fills all of them.
+        mode: how the filter meets the sheet: "same" (the essay's cost), "valid" (full overlaps
+            alone) or "per_dendrite" (full overlaps along each dendrite by itself).
+
+    Raises:
+        ValueError: a size that is not positive, more synapses than positions, an unknown mode, or
+            a filter that does not fit into the sheet.
+    """
+
+    sheet: tuple[int, int]
+    filter: tuple[int, int, int] | None = None
+    synapses: int | None = None
+    mode: Mode = "same"
+
+    def __post_init__(self) -> None:
+        sites, dendrites = check_sizes("sheet", self.sheet, ("sites", "dendrites"))
+        object.__setattr__(self, "sheet", (sites, dendrites))
+        check_choice("mode", self.mode, MODES)
+        if self.synapses is not None:
+            check_room(self.synapses, self.sheet)
+        if self.filter is not None:
+            axes = ("branches", "dendrites", "time_steps")
+            object.__setattr__(self, "filter", check_sizes("filter", self.filter, axes))
+            output_size(self.sheet, self.kernel[1:], self.mode)
+
+    @property
+    def positions(self) -> int:
+        """P * D, the synapses that the sheet has room for."""
+        return self.sheet[0] * self.sheet[1]
+
+    @property
+    def filled(self) -> int:
+        """The synapses of one neuron: `synapses`, or all positions where that is None."""
+        return self.positions if self.synapses is None else self.synapses
+
+    @property
+    def kernel(self) -> tuple[int, int, int]:
+        """The filter's (time_steps K_T, branches K_P, dendrites K_D), in torch's order.
+
+        Raises:
+            ValueError: a tree without a filter.
+        """
+        if self.filter is None:
+            raise ValueError(f"{self} has no filter; expected (branches, dendrites, time_steps)")
+        branches, dendrites, time_steps = self.filter
+        return time_steps, branches, dendrites
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """(P', D') that the filter leaves of the sheet."""
+        return output_size(self.sheet, self.kernel[1:], self.mode)
+
+
+def as_tree(tree: TreeShape | Sequence[int]) -> TreeShape:
+    """Returns the tree as it is, and a bare (sites, dendrites) as a tree that is not filtered."""
+    return tree if isinstance(tree, TreeShape) else TreeShape(tuple(tree))  # type: ignore[arg-type]

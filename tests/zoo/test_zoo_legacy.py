@@ -1,0 +1,105 @@
+"""Configurations of version 0.4.0, whose keywords were flat, build the same networks today.
+
+The files in `legacy` are those of 0.4.0 to the letter: three that stand in configs/ in their new
+form, and the configuration of a run folder, which spells out every default.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from neuroconv.neurons import GranuleConv2d, Population
+from neuroconv.training import load_config
+from neuroconv.zoo import create_model
+from neuroconv.zoo.legacy import translate
+
+OLD, NEW = Path(__file__).parent / "legacy", Path(__file__).parents[2] / "configs"
+NAMES = sorted(path.name for path in OLD.glob("*.toml") if path.name != "run_folder.toml")
+
+
+def built(table: Any) -> nn.Module:
+    beside = ("label", "match", "encoding")
+    with torch.device("meta"):
+        return create_model(**{key: value for key, value in table.items() if key not in beside})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_old_configuration_is_todays(name: str) -> None:
+    old, new = load_config(OLD / name), load_config(NEW / name)
+    tables = [(old.model, new.model), *zip(old.opponents, new.opponents, strict=True)]
+    assert tomllib.loads((OLD / name).read_text()) != tomllib.loads((NEW / name).read_text())
+    for was, now in tables:
+        models = built(was), built(now)
+        assert repr(models[0]) == repr(models[1])
+        states = [{k: v.shape for k, v in model.state_dict().items()} for model in models]
+        assert states[0] == states[1]
+        trained = [[p.requires_grad for p in model.parameters()] for model in models]
+        assert trained[0] == trained[1]
+
+
+def test_a_run_folder_of_0_4_0_loads(tmp_path: Path) -> None:
+    config = load_config(OLD / "run_folder.toml", ["--model.granule_cells", "20"])
+    model = built(config.model)
+    plain = built({"name": "cerebellum_small", "granule": {"cells": 20}})
+    shapes = [{k: v.shape for k, v in each.state_dict().items()} for each in (model, plain)]
+    assert shapes[0] == shapes[1]
+    (granule,) = (m for name, m in model.named_modules() if name == "granular.granule")
+    assert isinstance(granule, Population)
+    assert granule.unit_dropout.scope == "unit"
+    assert granule.output.mean_wait == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"name": "mlp", "width": 3, "norm": "none"}, {"name": "mlp", "width": 3, "norm": "none"}),
+        (
+            {"name": "cerebellum_tiny", "pull": 0.0, "spike_signal": "max"},
+            {"name": "cerebellum_tiny"},
+        ),
+        (
+            {"name": "cerebellum_tiny", "output": "spikes", "seed": 3},
+            {
+                "name": "cerebellum_tiny",
+                "seed": 3,
+                "granule": {"output": {"kind": "poisson_spikes"}},
+            },
+        ),
+        (
+            {"name": "cerebellum_base", "purkinje_wiring": "sparse", "nuclei": 0},
+            {
+                "name": "cerebellum_base",
+                "purkinje": {"wiring": {"kind": "random"}},
+                "nuclei": {"cells": 0},
+            },
+        ),
+        (
+            {"name": "resnet18_granule", "width": 4, "wiring": "claw", "mean_wait": 0.5},
+            {
+                "name": "resnet18_granule",
+                "width": 4,
+                "unit": {"wiring": "claw", "output": {"mean_wait": 0.5}},
+            },
+        ),
+        (
+            {"name": "granule_convnet_conv3d", "wiring": "dense"},
+            {"name": "granule_convnet_conv3d", "unit": {"wiring": "dense"}},
+        ),
+    ],
+)
+def test_translation(old: dict[str, Any], new: dict[str, Any]) -> None:
+    before = dict(old)
+    assert translate(old) == new
+    assert old == before
+    assert translate(new) == new
+
+
+def test_a_kernel_keeps_its_spikes_window() -> None:
+    """In 0.4.0 a convnet's spike reached as far as a dendrite has branches."""
+    old = {"name": "granule_convnet", "kernel_size": (2, 3), "pull": 0.5}
+    units = [m for m in built(translate(old)).modules() if isinstance(m, GranuleConv2d)]
+    assert [unit.spike.window for unit in units] == [2, 2, 2]
