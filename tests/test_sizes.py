@@ -13,8 +13,6 @@ OPEN = {
     "files in cycles of imports",
     "questions about how to run in layers/ and neurons/",
     "package files that a granule cell's forward enters",
-    "names of a filter from a config to the convolution",
-    "functions that take a filter from a config to the convolution",
 }
 
 
