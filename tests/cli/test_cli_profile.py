@@ -86,10 +86,11 @@ def test_a_zoo_entry_in_full(call: Call, tmp_path: Path) -> None:
     assert [path for path in paths if not units & set("_".join(path).split("_"))] == []
 
 
-def test_the_whole_zoo_and_all_cells(call: Call, tmp_path: Path) -> None:
-    rows = profiled(call, tmp_path, "*", "--strict", "--counter", "exact")
-    assert [row["name"] for row in rows] == [*CELL_CLASSES, *list_models()]
-    for cell, row in zip(CELL_CLASSES, rows, strict=False):
+def test_a_wildcard_stands_for_cells_and_models(call: Call, tmp_path: Path) -> None:
+    rows = profiled(call, tmp_path, "g*", "--strict", "--counter", "exact")
+    cells = [cell for cell in CELL_CLASSES if cell.startswith("g")]
+    assert [row["name"] for row in rows] == [*cells, *list_models("g*")]
+    for cell, row in zip(cells, rows, strict=False):
         assert row["synapses_per_sample"] == preset(cell).synapses
 
 
@@ -135,7 +136,7 @@ class _Operators(TorchDispatchMode):
 
 
 def test_a_long_window_is_profiled_by_a_few_operators_a_step() -> None:
-    steps = 2000
+    steps = 400
     with torch.device("meta"), _Operators() as operators:
         cells = CELL_CLASSES["granule"](1000, 1)
         counted = profile(cells, torch.zeros(1, 1000, steps), counters=("closed_form", "exact"))
