@@ -107,10 +107,10 @@ def test_growth_of_the_record() -> None:
 
 def test_the_essays_paces_scored_by_the_latest_record() -> None:
     best, second = scores()[:2]
-    assert (best.trend, second.trend) == ("essay, 1.8 years", "essay, 3 years")
+    assert (best["trend"], second["trend"]) == ("essay, 1.8 years", "essay, 3 years")
     years = hpcg_records()[-1].year.value - 2015.567
-    assert best.foretold.value == pytest.approx(0.58e15 * 2 ** (years / 1.8))
-    assert best.ratio.value < 1 < second.ratio.value
+    assert best["foretold"].value == pytest.approx(0.58e15 * 2 ** (years / 1.8))
+    assert best["ratio"].value < 1 < second["ratio"].value
     assert "The interval holds 1.5 years, 1.8 years, 3 years." in forecast_so_far()
 
 

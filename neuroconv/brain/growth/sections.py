@@ -24,14 +24,6 @@ CAVEATS = (
     "at which a machine keeps up with a brain.",
 )
 _BASIS = ("brain.flop_per_second", "hpcg.start", "essay.year", "essay.computer_year", "doublings")
-_GROWTH = (
-    *("ai.training_compute.doubling_time", "ai.training_compute.growth_low"),
-    *("ai.training_compute.growth_high", "ai.clusters.doubling_time"),
-    *("ai.largest_site.doubling_time", "ai.clusters.power_doubling_time", "ai.colossus.chips"),
-    *("ai.colossus.peak", "ai.colossus.power", "ai.colossus_2.planned_capacity"),
-    "limit.cmos_efficiency_4_bit",
-)
-_RUNS = ("palm_540b", "llama3_405b_low", "llama3_405b_high")
 
 
 def dates_section() -> Section:
@@ -92,7 +84,7 @@ def forecast_so_far() -> str:
         if not trend.machines and growth.low.value <= trend.doubling_time.value <= growth.high.value
     ]
     foretold = "; ".join(
-        f"{score.foretold.value / PETA:.3g} PFLOP/s ({score.trend.removeprefix('essay, ')})"
+        f"{score['foretold'].value / PETA:.3g} PFLOP/s ({score['trend'].removeprefix('essay, ')})"
         for score in scores()
     )
     return (
@@ -105,7 +97,7 @@ def growth_section() -> Section:
     """Returns how fast AI's training compute and clusters grew."""
     return Section(
         "The growth of AI computers",
-        [{"section": "ai_growth", "quantity": facts()[name]} for name in _GROWTH],
+        [{"section": "ai_growth", "quantity": quantity} for quantity in _facts("ai.", "limit.")],
         (
             Column("quantity", lambda row: _title(row["quantity"].name.removeprefix("ai."))),
             number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),
@@ -198,7 +190,7 @@ def share_claim(measured: Quantity | None = None) -> dict[str, Any]:
             "expected a share above zero, of unit '1'"
         )
     hpcg = [record.share for record in hpcg_records()]
-    published = [facts()[f"utilisation.{name}"] for name in _RUNS]
+    published = _facts("utilisation.")
     (low, high), (fewest, most) = _percent_range(hpcg), _percent_range(published)
     verdict = (
         f"The claim {'does not hold' if fewest > high else 'is not refuted'} for large training "
@@ -237,9 +229,8 @@ def forecast_rows(
     rows += dates_section().rows
     rows += records_section().rows
     rows.append({"section": "hpcg_growth"} | vars(record_growth()))
-    rows += [{"section": "score"} | vars(score) for score in scores()]
+    rows += [{"section": "score"} | score for score in scores()]
     rows += growth_section().rows
-    rows.append({"section": "ai_growth", "quantity": facts()["ai.colossus.year"]})
     for crossing in crossings(readings):
         basis = f"{crossing.reading!r} of `readings`, elsewhere in this report"
         value = derived("reading", readings[crossing.reading], "FLOP/s", basis)
@@ -248,6 +239,10 @@ def forecast_rows(
     rows.append({"section": "share_claim"} | share_claim(measured))
     rows += [{"section": "caveat", "text": text} for text in CAVEATS]
     return [plain(row) for row in rows]
+
+
+def _facts(*prefixes: str) -> list[Quantity]:
+    return [fact for name, fact in facts().items() if name.startswith(prefixes)]
 
 
 def _percent_range(shares: list[Quantity]) -> tuple[float, float]:

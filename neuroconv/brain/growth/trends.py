@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -15,6 +16,7 @@ from scipy import stats
 from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.growth.records import Record, essay_dates, hpcg_records, years
 from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
 
 
@@ -199,40 +201,22 @@ def _crossing(reading: str, flop_per_s: float, trend: Trend) -> Crossing:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A trend's forecast for the date of the latest HPCG record, and how it came out.
+def scores() -> list[dict[str, Any]]:
+    """Returns the essay's trends against the latest HPCG record, the nearest first, as a factor.
 
-    Attributes:
-        trend: name of the trend.
-        foretold: FLOP/s at that date.
-        ratio: the record over the forecast; above 1, growth was faster.
+    Returns:
+        for each trend its name, the FLOP/s that it foretold for the record's date, and the ratio of
+        the record to that; above 1, growth was faster
     """
-
-    trend: str
-    foretold: Quantity
-    ratio: Quantity
-
-
-def scores() -> tuple[Score, ...]:
-    """Returns the essay's trends against the latest record, the nearest first, as a factor."""
     record = hpcg_records()[-1]
     rows = []
     for trend in trends():
         if trend.machines:
             continue
         pace, name = trend.doubling_time.name, f"score.{trend.doubling_time.name}"
-        foretold = derived(
-            f"{name}.foretold",
-            trend.flop_per_s(record.year.value),
-            "FLOP/s",
-            f"`{trend.start.name}`, doubled every `{pace}` until then",
-        )
-        ratio = derived(
-            f"{name}.ratio",
-            record.hpcg.value / foretold.value,
-            "1",
-            f"`{record.hpcg.name}` / `{foretold.name}`",
-        )
-        rows.append(Score(trend=trend.name, foretold=foretold, ratio=ratio))
-    return tuple(sorted(rows, key=lambda score: abs(math.log(score.ratio.value))))
+        basis = f"`{trend.start.name}`, doubled every `{pace}` until then"
+        value = trend.flop_per_s(record.year.value)
+        sheet = Worksheet([record.hpcg, derived(f"{name}.foretold", value, "FLOP/s", basis)])
+        ratio = sheet.derive(f"{name}.ratio", "1", f"`{record.hpcg.name}` / `{name}.foretold`")
+        rows.append({"trend": trend.name, "foretold": sheet[f"{name}.foretold"], "ratio": ratio})
+    return sorted(rows, key=lambda row: abs(math.log(row["ratio"].value)))
