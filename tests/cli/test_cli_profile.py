@@ -136,7 +136,7 @@ class _Operators(TorchDispatchMode):
 
 
 def test_a_long_window_is_profiled_by_a_few_operators_a_step() -> None:
-    steps = 400
+    steps = 2000
     with torch.device("meta"), _Operators() as operators:
         cells = CELL_CLASSES["granule"](1000, 1)
         counted = profile(cells, torch.zeros(1, 1000, steps), counters=("closed_form", "exact"))
