@@ -17,8 +17,8 @@ READINGS = {
 
 
 def reading(report: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = (each for each in report["readings"] if each["reading"] == name)
-    return found
+    (row,) = (row for row in report["readings"] if row["reading"] == name)
+    return row
 
 
 def value(report: dict[str, Any], name: str) -> str:
@@ -27,9 +27,9 @@ def value(report: dict[str, Any], name: str) -> str:
 
 def interval(report: dict[str, Any]) -> str:
     ends = {
-        each["name"]: each["value"]
-        for each in reading(report, "essay")["quantiles"]
-        if each["name"] in ("quantile 5%", "quantile 95%")
+        level["name"]: level["value"]
+        for level in reading(report, "essay")["quantiles"]
+        if level["name"] in ("quantile 5%", "quantile 95%")
     }
     return " to ".join(scientific(end, 2) for end in ends.values())
 
@@ -45,7 +45,7 @@ def year(report: dict[str, Any]) -> str:
 
 
 def table() -> str:
-    """Markdown: the essay's inputs beside the analyst's."""
+    """Returns Markdown: the essay's inputs beside the analyst's."""
     essay, analyst = (
         json.loads((HERE / f"{name}.json").read_text()) for name in ("brain", "analyst")
     )
@@ -58,11 +58,11 @@ def table() -> str:
     )
     rows += [
         (
-            f"{each['name']}, Purkinje cells alone",
-            f"x {each['value']:,.0f}",
+            f"{ratio['name']}, Purkinje cells alone",
+            f"x {ratio['value']:,.0f}",
             f"x {other['value']:,.0f}",
         )
-        for each, other in zip(essay["headline"], analyst["headline"], strict=True)
+        for ratio, other in zip(essay["headline"], analyst["headline"], strict=True)
     ]
     rows.append(("the essay's reading reached at 1.8 years a doubling", year(essay), year(analyst)))
     lines = ["| | the essay's inputs | the analyst's |", "|---|---:|---:|"]
