@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from neuroconv.data import DataSplits, Frames
 
@@ -13,7 +12,7 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C: the larger, the weaker the
 
 
 def linear_baseline(splits: DataSplits) -> float:
-    """Test accuracy of a converged logistic regression on the pixels of the still image.
+    """Returns the test accuracy of a converged logistic regression on a still image's pixels.
 
     Pixels are standardised. The penalty is weakened tenfold from C = 1e-5 to 1, and the search ends
     where validation accuracy falls; the test set is met once, by the best. The fit is on the
@@ -57,14 +56,11 @@ def linear_baseline(splits: DataSplits) -> float:
 
 
 def _pixels(data: Frames) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images as rows (N, C x H x W), and labels (N,)."""
-    images, labels = [], []
-    for inputs, targets in DataLoader(data, batch_size=512):
-        if inputs.ndim != 4:
-            raise ValueError(
-                f"inputs of shape {tuple(inputs.shape[1:])}: expected still images (C, H, W): load "
-                'the data with encoding="none"'
-            )
-        images.append(inputs.flatten(1).numpy())
-        labels.append(targets.numpy())
-    return np.concatenate(images), np.concatenate(labels)
+    """Returns images as rows (N, C x H x W), and labels (N,)."""
+    if data.encoding != "none":
+        raise ValueError(
+            f"inputs encoded by {data.encoding!r}: expected still images: load the data with "
+            'encoding="none"'
+        )
+    images, labels = data.batch(range(len(data)))
+    return images.flatten(1).numpy(), labels.numpy()

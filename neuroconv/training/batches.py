@@ -1,8 +1,8 @@
 """From a map-style data set to checked batches on a device."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from neuroconv.data import Frames
 
 _Batch = TypeVar("_Batch")
+_Item = TypeVar("_Item")
 
 
 def check_length(data: Dataset[Any], role: str) -> int:
@@ -92,7 +93,7 @@ def _load_frames(
             return
         on_cpu = map(frames.images, batches)
         if device.type != "cpu" and frames.threadsafe:
-            on_cpu = _one_ahead(frames.images, batches)
+            on_cpu = _in_thread(frames.images, batches)
     for (images, labels), batch in zip(_copied(on_cpu, device), batches, strict=True):
         yield frames.encode(images, batch), labels
 
@@ -111,18 +112,23 @@ def _identity(batch: _Batch) -> _Batch:
     return batch
 
 
-def _one_ahead(
+def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yields each item after the next one has been begun."""
+    pending: deque[_Item] = deque()
+    for item in items:
+        pending.append(item)
+        if len(pending) > 1:
+            yield pending.popleft()
+    yield from pending
+
+
+def _in_thread(
     make: Callable[[list[int]], _Batch], batches: Sequence[list[int]]
 ) -> Iterator[_Batch]:
     """Yields make(batch) for each batch, made in a thread while the batch before is in use."""
     with ThreadPoolExecutor(1) as thread:
-        pending: deque[Future[_Batch]] = deque()
-        for batch in batches:
-            pending.append(thread.submit(make, batch))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-        if pending:
-            yield pending.popleft().result()
+        for future in _one_ahead(thread.submit(make, batch) for batch in batches):
+            yield future.result()
 
 
 def _copied(
@@ -133,23 +139,19 @@ def _copied(
         yield from ((images.to(device), labels) for images, labels in on_cpu)
         return
     stream = torch.cuda.Stream(device)
-    pending: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
 
-    def ready() -> tuple[Tensor, Tensor]:
-        copy, labels, done = pending.popleft()
+    def copies() -> Iterator[tuple[Tensor, Tensor, torch.cuda.Event]]:
+        for images, labels in on_cpu:
+            with torch.cuda.stream(stream):
+                copy = images.pin_memory().to(device, non_blocking=True)
+                done = stream.record_event()
+            yield copy, labels, done
+
+    for copy, labels, done in _one_ahead(copies()):
         current = torch.cuda.current_stream(device)
         current.wait_event(done)
-        copy.record_stream(current)  # its memory was taken on the other stream
-        return copy, labels
-
-    for images, labels in on_cpu:
-        with torch.cuda.stream(stream):
-            copy = images.pin_memory().to(device, non_blocking=True)
-            pending.append((copy, labels, stream.record_event()))
-        if len(pending) > 1:
-            yield ready()
-    while pending:
-        yield ready()
+        copy.record_stream(current)  # its memory was allocated on the other stream
+        yield copy, labels
 
 
 def classify(

@@ -17,7 +17,7 @@ from neuroconv.data import AUGMENTS, ENCODINGS, DataError, Frames, load_data
 from neuroconv.data.cache import DecodedFiles, FittedStills
 from neuroconv.data.stills import ImageTensors
 from neuroconv.training import ConfigError, load_config, train
-from neuroconv.training.batches import _one_ahead, epoch_batches, load
+from neuroconv.training.batches import _in_thread, epoch_batches, load
 from neuroconv.training.config import DataConfig, save_config
 from neuroconv.training.runs import resolve
 
@@ -96,7 +96,7 @@ def test_one_ahead_makes_the_same_batches_in_another_thread(encoding: str) -> No
         threads.append(threading.get_ident())
         return frames.images(batch)
 
-    made = _one_ahead(make, batches)
+    made = _in_thread(make, batches)
     assert same_batches(made, map(frames.images, batches))
     assert len(threads) == 3
     assert threading.get_ident() not in threads
@@ -112,7 +112,7 @@ def test_one_ahead_is_one_ahead_and_ends_with_its_consumer_or_an_error() -> None
         return batch[0]
 
     before = threading.active_count()
-    made = _one_ahead(make, [[i] for i in range(5)])
+    made = _in_thread(make, [[i] for i in range(5)])
     assert begun == []
     assert next(made) == 0
     assert next(made) == 1
@@ -120,9 +120,9 @@ def test_one_ahead_is_one_ahead_and_ends_with_its_consumer_or_an_error() -> None
     assert begun in ([0, 1], [0, 1, 2])
     assert threading.active_count() == before
     with pytest.raises(DataError, match="file 7 is broken"):
-        list(_one_ahead(make, [[6], [7], [8]]))
+        list(_in_thread(make, [[6], [7], [8]]))
     assert threading.active_count() == before
-    assert list(_one_ahead(make, [])) == []
+    assert list(_in_thread(make, [])) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
