@@ -46,7 +46,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-@pytest.mark.parametrize("encoding", ["none", "saccade", "poisson"])
+@pytest.mark.parametrize("encoding", ["none", "poisson"])
 def test_frames_are_the_same_with_and_without_a_cache(
     root: Path, augment: str, encoding: str
 ) -> None:

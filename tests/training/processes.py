@@ -26,19 +26,25 @@ class Processes:
 
     def __init__(self, size: int, folder: Path) -> None:
         context = get_context("spawn")
-        self.asked = [context.SimpleQueue() for _ in range(size)]
+        self.requests = [context.SimpleQueue() for _ in range(size)]
         self.answers = [context.SimpleQueue() for _ in range(size)]
-        self.all = [
+        self.processes = [
             context.Process(
                 target=_serve,
-                args=(rank, size, f"file://{folder}/meeting", self.asked[rank], self.answers[rank]),
+                args=(
+                    rank,
+                    size,
+                    f"file://{folder}/meeting",
+                    self.requests[rank],
+                    self.answers[rank],
+                ),
                 daemon=True,
             )
             for rank in range(size)
         ]
 
     def __enter__(self) -> Self:
-        for process in self.all:
+        for process in self.processes:
             process.start()
         return self
 
@@ -48,9 +54,9 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for asked in self.asked:
-            asked.put(None)
-        for process in self.all:
+        for requests in self.requests:
+            requests.put(None)
+        for process in self.processes:
             process.join(10)
             process.kill()
 
@@ -64,17 +70,17 @@ class Processes:
 
     def outcomes(self, work: Work, *arguments: Any, **keywords: Any) -> list[tuple[bool, Any]]:
         """Whether it went well in each process, and what it returned or the error's text."""
-        for asked in self.asked:
-            asked.put((work, arguments, keywords))
+        for requests in self.requests:
+            requests.put((work, arguments, keywords))
         return [answer.get() for answer in self.answers]
 
 
 def _serve(
-    rank: int, size: int, meeting: str, asked: SimpleQueue[Any], answers: SimpleQueue[Any]
+    rank: int, size: int, meeting: str, requests: SimpleQueue[Any], answers: SimpleQueue[Any]
 ) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
-    while (work := asked.get()) is not None:
+    while (work := requests.get()) is not None:
         call, arguments, keywords = work
         try:
             answers.put((True, call(*arguments, **keywords)))

@@ -33,14 +33,14 @@ class Images(Dataset[Any]):
     def __init__(self, count: int = 20, fail_at: int = -1) -> None:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(count, 1, 6, 6, generator=generator)
-        self.fail_at, self.asked = fail_at, 0
+        self.fail_at, self.reads = fail_at, 0
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        self.asked += 1
-        if self.asked == self.fail_at:
+        self.reads += 1
+        if self.reads == self.fail_at:
             raise RuntimeError("power cut")
         return self.images[index], index % 3
 

@@ -314,8 +314,8 @@ def test_three_processes_are_resumed_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_fails_takes_the_others_along(tmp_path: Path) -> None:
     with Processes(2, tmp_path) as pair:
-        pair.asked[0].put((work.train_digits, (), {}))
-        pair.asked[1].put((_fail, (), {}))
+        pair.requests[0].put((work.train_digits, (), {}))
+        pair.requests[1].put((_fail, (), {}))
         good, error = pair.answers[0].get()
     assert not good
     assert "onnection" in error  # closed by peer

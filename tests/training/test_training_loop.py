@@ -61,7 +61,7 @@ class Noisy(Dataset[Any]):
 
     def __init__(self, data: Dataset[Any], fail_at: int = -1, error: type = RuntimeError) -> None:
         self.data, self.fail_at, self.error = data, fail_at, error
-        self.epoch, self.asked = 0, 0
+        self.epoch, self.reads = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -70,8 +70,8 @@ class Noisy(Dataset[Any]):
         return len(self.data)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        self.asked += 1
-        if self.asked == self.fail_at:
+        self.reads += 1
+        if self.reads == self.fail_at:
             raise self.error("power cut")
         image, label = self.data[index]
         generator = torch.Generator().manual_seed(self.epoch * 10_000 + index)
@@ -278,7 +278,7 @@ def test_the_best_epoch_is_selected_by_validation_and_the_test_set_met_once() ->
     assert result.best_epoch == best["epoch"] < 8
     assert result.val.accuracy == best["val_accuracy"] > result.history[-1]["val_accuracy"]
     assert evaluate_model(model, contrary, batch_size=64) == result.val
-    assert test_data.asked == 100
+    assert test_data.reads == 100
 
 
 def test_of_equal_accuracies_the_lower_loss_is_the_best() -> None:
@@ -397,7 +397,7 @@ def test_wrong_validation_data_is_noticed_before_training() -> None:
         train(perceptron(), data, part(0, 0), epochs=1, **QUICK)
     with pytest.raises(ValueError, match="test_data is empty"):
         train(perceptron(), data, part(0, 9), test_data=part(0, 0), epochs=1, **QUICK)
-    assert data.asked == 0
+    assert data.reads == 0
 
 
 def test_wrong_models_and_settings() -> None:
