@@ -9,7 +9,15 @@ import pytest
 
 import neuroconv
 
-SLOW = ("torchvision", "matplotlib", "scipy", "sklearn", "fvcore", "neuroconv.brain")
+SLOW = (
+    "torchvision",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "fvcore",
+    "torch._dynamo",
+    "neuroconv.brain",
+)
 
 
 def loaded(code: str) -> set[str]:

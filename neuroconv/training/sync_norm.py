@@ -32,12 +32,13 @@ class SharedBatchNorm(_BatchNorm):
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
         self.train(norm.training)
+        # A graph cannot hold the exchange between processes. As a decorator it would load the
+        # compiler with this module.
+        self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Accepts all inputs: the norm that it replaces has accepted them."""
 
-    # A graph cannot hold the exchange between processes.
-    @torch.compiler.disable(recursive=True)
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
