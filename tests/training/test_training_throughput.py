@@ -36,7 +36,7 @@ CUDA = torch.device("cuda")
 
 def plain_net() -> nn.Module:
     """Granule cells without batch norm and dropout, in float64."""
-    return granule_net(norm="none")
+    return granule_net(unit={"norm": "none"})
 
 
 # --- a batch in parts
