@@ -243,11 +243,11 @@ class SparseSynapses(_Synapses):
         batch, axons, time_steps = activity.shape
         weight = self.effective_weight().view(self.neurons, -1, self.synapses, 1)
         # One row for each axon: rows are copied whole, several times faster than single numbers.
-        # They are in the weights' precision: an axon's gradient sums over all that listen to it,
+        # They are in the weights' precision: an axon's gradient sums over all its synapses,
         # and in bfloat16, which autocast may bring, that sum would be off by several percent.
         rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(weight.dtype)
-        heard = rows.index_select(0, self.wiring.flatten())
-        released = heard.view(self.neurons, 1, self.synapses, time_steps * batch) * weight
+        presynaptic = rows.index_select(0, self.wiring.flatten())
+        released = presynaptic.view(self.neurons, 1, self.synapses, time_steps * batch) * weight
         return self.on_sheet(released.flatten(0, 1).unflatten(2, (time_steps, batch)))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:

@@ -25,16 +25,16 @@ class GranularState(NamedTuple):
 
     Attributes:
         granule, golgi: of the two populations.
-        heard: granule rates of the last step, which the Golgi cells answer at the next, (B, N, 1).
+        last_rate: granule rates of the last step, (B, N, 1), which the Golgi cells answer next.
     """
 
     granule: NeuronState = REST
     golgi: NeuronState = REST
-    heard: Tensor | None = None
+    last_rate: Tensor | None = None
 
 
 class GranularLayer(nn.Module):
-    """Granule cells, and the Golgi cells that listen to them and inhibit them one step later.
+    """Granule cells, and the Golgi cells that they excite and that inhibit them one step later.
 
     Feedback inhibition keeps the granule cells' code sparse: the more of them fire, the more is
     subtracted from all potentials. It acts on the soma's potential, after the dendrites, so that
@@ -43,14 +43,14 @@ class GranularLayer(nn.Module):
 
     Args:
         granule: the granule cells.
-        golgi: cells that listen to them; None leaves inhibition out.
+        golgi: cells that receive their rates; None leaves inhibition out.
         seed: of the Golgi axons' wiring.
 
     Shape:
         mossy fibres' activity (B, F, T) -> granule rates (B, N, T)
 
     Raises:
-        ValueError: Golgi cells that listen to another number of granule cells.
+        ValueError: Golgi cells with another number of axons than there are granule cells.
     """
 
     def __init__(self, granule: Granule, golgi: Golgi | None = None, seed: int = 0) -> None:
@@ -61,7 +61,7 @@ class GranularLayer(nn.Module):
             return
         if golgi.in_features != granule.out_features:
             raise ValueError(
-                f"the Golgi cells listen to {golgi.in_features} axons and there are "
+                f"the Golgi cells have {golgi.in_features} axons and there are "
                 f"{granule.out_features} granule cells; expected the same number"
             )
         cells, sheet = golgi.out_features, (1, _GLOMERULI)
@@ -77,27 +77,27 @@ class GranularLayer(nn.Module):
     def stream(
         self, mossy: Tensor, state: GranularState | None = None
     ) -> tuple[Tensor, GranularState]:
-        """As `Population.stream`: from the state that the stretch before returned, or from rest."""
-        granule, golgi, heard = state or GranularState()
+        """Runs over a stretch, as `Population.stream`."""
+        granule, golgi, last_rate = state or GranularState()
         potential, granule = self.granule.integrate(mossy, granule)
         if self.golgi is None or self.inhibition is None:
             rate, granule = self.granule.fire(potential, granule)
             return rate, GranularState(granule)
         rates = []
         for step in potential.split(1, dim=2):
-            if heard is not None:
-                feedback, golgi = self.golgi.stream(heard, golgi)
+            if last_rate is not None:
+                feedback, golgi = self.golgi.stream(last_rate, golgi)
                 step = step + self.inhibition(feedback).mean((3, 4))
-            heard, granule = self.granule.fire(step, granule)
-            rates.append(heard)
-        return torch.cat(rates, 2), GranularState(granule, golgi, heard)
+            last_rate, granule = self.granule.fire(step, granule)
+            rates.append(last_rate)
+        return torch.cat(rates, 2), GranularState(granule, golgi, last_rate)
 
     def closed_form(self, mossy: torch.Size) -> tuple[Cost, ...]:
-        """Args: mossy (B, F, T). Golgi cells answer every step but the last, each at the next."""
+        """Args: mossy (B, F, T). Golgi cells answer every step but the last, one step later."""
         batch, _, steps = mossy
         costs = list(self.granule.closed_form(mossy, streamed=self.golgi is not None))
         if self.golgi is not None and self.inhibition is not None:
-            heard = torch.Size((batch, self.golgi.in_features, 1))
+            last_rate = torch.Size((batch, self.golgi.in_features, 1))
             feedback = torch.Size((batch, self.golgi.out_features, 1))
             # At its glomeruli a granule cell's inhibition is averaged; its soma adds it.
             averaged = batch * self.golgi.in_features * (_GLOMERULI + 1)
@@ -105,7 +105,7 @@ class GranularLayer(nn.Module):
                 cost
                 for step in range(steps - 1)
                 for cost in (
-                    *self.golgi.closed_form(heard, resumed=step > 0, streamed=True),
+                    *self.golgi.closed_form(last_rate, resumed=step > 0, streamed=True),
                     replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"),
                     Cost("glomeruli", pointwise=averaged),
                 )
@@ -115,24 +115,24 @@ class GranularLayer(nn.Module):
 
 
 def _over_steps(rows: Iterable[Cost]) -> list[Cost]:
-    """One row for each stage: work adds up over the steps, neurons and synapses stay the same."""
+    """Adds up the work of each stage over the steps; neurons and synapses stay the same."""
     stages: dict[str, Cost] = {}
     for row in rows:
-        sofar = stages.get(row.stage)
-        if sofar is not None:
+        total = stages.get(row.stage)
+        if total is not None:
             row = replace(
                 row,
-                macs=dict(Counter(sofar.macs) + Counter(row.macs)),
-                pointwise=sofar.pointwise + row.pointwise,
-                essay=None if row.essay is None else (sofar.essay or 0) + row.essay,
-                direct=None if row.direct is None else (sofar.direct or 0) + row.direct,
+                macs=dict(Counter(total.macs) + Counter(row.macs)),
+                pointwise=total.pointwise + row.pointwise,
+                essay=None if row.essay is None else (total.essay or 0) + row.essay,
+                direct=None if row.direct is None else (total.direct or 0) + row.direct,
             )
         stages[row.stage] = row
     return list(stages.values())
 
 
 class ClimbingFibres(nn.Module):
-    """Brings each Purkinje cell the error of one class, as complex spikes.
+    """Climbing fibres: each Purkinje cell receives the error of one class, as complex spikes.
 
     A Purkinje cell has a single climbing fibre. The fibre's cell in the inferior olive stands for
     one class, dealt out in turn: it fires at its resting rate while that class is predicted as it

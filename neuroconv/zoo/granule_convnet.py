@@ -26,7 +26,7 @@ class Conv3dUnit(nn.Module):
     """The control of `GranuleConv2d`: a plain Conv3d, batch norm and ReLU on the same wiring.
 
     It has the granule layer's taps, one for one. What it lacks is the dendrite: columns are summed
-    before they are rectified; so each has no normalisation of its own, and no soma filters the sum.
+    before they are rectified; none is normalised by itself, and no soma filters the sum.
 
     Shape:
         (B, C, T, H, W) -> (B, U, T, H', W'), causal in time

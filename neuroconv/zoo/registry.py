@@ -23,7 +23,7 @@ _REGISTRY: dict[str, Builder] = {}
 
 
 def register_model(builder: Builder) -> Builder:
-    """Adds a builder under its own name; usable as a decorator.
+    """Adds a builder under the function's name; usable as a decorator.
 
     Raises:
         ValueError: the name is taken.
@@ -90,7 +90,7 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
 
     Args:
         name: a name of `list_models()`.
-        **keywords: the builder's own, see its docstring. All take image_shape (C, H, W),
+        **keywords: the builder's, see its docstring. All take image_shape (C, H, W),
             num_classes and time_steps.
 
     Raises:

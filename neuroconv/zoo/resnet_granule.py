@@ -24,7 +24,7 @@ class Residual(nn.Module):
     """Adds to the rates of its input those that two granule layers make of them.
 
     Both terms are rates, so their sum is one, and no rectifier follows. The sum can only grow, from
-    block to block, until a stage begins: there the skip is a granule layer of its own.
+    block to block, until a stage begins: there the skip is a granule layer too.
 
     Shape:
         (B, C, T, H, W) -> (B, U, T, H', W')

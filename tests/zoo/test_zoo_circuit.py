@@ -143,7 +143,7 @@ def test_inhibition_is_never_positive(weights: list[float]) -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 50), st.floats(0, 50), st.integers(0, 10))
 def test_more_inhibition_makes_the_next_step_sparser(one: float, other: float, seed: int) -> None:
-    """At the second step, whose Golgi cells have heard the same; later they hear less."""
+    """At the second step, whose Golgi cells received the same rates; later they receive less."""
     fibres, rates = mossy(steps=2), []
     for strength in sorted((one, other)):
         whole = layer(seed)
@@ -184,7 +184,7 @@ def test_without_golgi_cells_it_is_the_granule_cells(training: bool) -> None:
     stretch, state = bare.stream(fibres)
     if not training:
         torch.testing.assert_close(stretch, rates)
-    assert (state.heard, state.golgi.sheet) == (None, None)
+    assert (state.last_rate, state.golgi.sheet) == (None, None)
     assert state.granule.sheet is not None
     assert bare.closed_form(fibres.shape) == cells.closed_form(fibres.shape)
 
@@ -201,7 +201,7 @@ def test_each_granule_cell_is_inhibited_at_four_glomeruli_by_the_seed() -> None:
 
 
 def test_golgi_cells_of_another_layer_are_refused() -> None:
-    with pytest.raises(ValueError, match="listen to 10 axons and there are 5 granule cells"):
+    with pytest.raises(ValueError, match="have 10 axons and there are 5 granule cells"):
         GranularLayer(Granule(FIBRES, 5), golgi())
 
 
