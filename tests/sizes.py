@@ -32,12 +32,12 @@ LIMITS = {
 # The definition of a neuron does not ask who looks on, or which kernel could run.
 QUESTIONS = {
     *("is_compiling", "is_exporting", "is_scripting", "is_tracing", "is_counting", "counting"),
-    *("is_watched", "has_hooks", "is_grad_enabled", "forward_ad"),
+    *("is_watched", "has_hooks", "forward_ad"),
     *("_are_functorch_transforms_active", "native_kernels", "runs_native", "takes", "fits"),
-    *("joins", "joins_stages", "joins_tree"),
+    *("fuses", "fuses_tree", "norms_agree"),
 }
-# Tools for finished neurons, which may: they fold weights, keep graphs, recompute activity.
-TOOLS = ("fold", "graphed", "recompute")
+# Tools that may: they fold weights and keep graphs of finished neurons, and state what runs.
+TOOLS = ("fold", "graphed", "population_cost", "image_cost")
 
 # --- lines
 
@@ -183,7 +183,7 @@ def files_entered() -> set[str]:
     """
     import torch
 
-    from neuroconv.kernels.native import native_kernels
+    from neuroconv.kernels.operator import kernels_off
     from neuroconv.neurons import Granule
 
     entered: set[str] = set()
@@ -195,7 +195,7 @@ def files_entered() -> set[str]:
                 entered.add(str(path.relative_to(PACKAGE)))
 
     cells, activity = Granule(20, 8), torch.rand(2, 20, 5)
-    with native_kernels(False):
+    with kernels_off():
         cells(activity)  # whatever is imported or filled at the first call
         sys.setprofile(note)
         try:

@@ -141,7 +141,7 @@ def fit_backends(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any
         best = {backend: min(taken for name, taken in times if name == backend)
                 for backend, _ in times}  # fmt: skip
         sizes = {key: row[key] for key in ("batch", "neurons")}
-        job = choice.Job(row["sheet"], row["taps"], row["mode"], **sizes)
+        job = choice.ConvProblem(row["sheet"], row["taps"], row["mode"], **sizes)
         native = choice.runs_native(job, device, gradients)
         for name, values in choice.model_terms(job, native).items():
             for backend, taken in times:
@@ -149,7 +149,7 @@ def fit_backends(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any
                 if choice.BACKEND_OF[name] == backend and near:
                     data.setdefault(name, ([], []))[0].append(values)
                     data[name][1].append(taken)
-        chosen = choice.job_backend(job, gradients=gradients, device=device)
+        chosen = choice.problem_backend(job, gradients=gradients, device=device)
         if chosen in best:
             losses.append(best[chosen] / min(best.values()))
     # Seconds of one product of small matrices in a batch of them: too few shapes draw enough.
@@ -204,11 +204,11 @@ def measure_tree(shape: Shape, device: str) -> Shape | None:
     cells = {as_one: build_tree(shape, as_one) for as_one in (True, False)}
     whole = cells[True]
     job, axons, joins = tree_problem(whole, shape["batch"], shape["steps"])
-    terms, way = choice.joined_terms(job, axons), "joined"
+    terms, way = choice.fused_terms(job, axons), "joined"
     if terms[3] > MOST_MACS or terms[1] > MOST_WEIGHTS or not joins:
         return None
     if choice.runs_native(job, device):
-        terms, way = choice.native_joined_terms(job, axons), "joined, native"
+        terms, way = choice.native_fused_terms(job, axons), "joined, native"
     row = {**shape, "axons": axons, "way": way, "terms": terms, "seconds": {}, "modelled": {},
            "joins": {}}  # fmt: skip
     activity = torch.rand(shape["batch"], AXONS, shape["steps"])

@@ -9,6 +9,7 @@ from neuroconv.flops.calls import OperatorMode
 from neuroconv.kernels import native
 from neuroconv.kernels.conv import BACKENDS, choice, conv_macs
 from neuroconv.kernels.cuda import fused_kernels
+from neuroconv.kernels.population import fuses, tree_spec
 from neuroconv.training.glibc_malloc import keep_freed_memory
 
 __all__ = [
@@ -54,4 +55,5 @@ def with_backend(kind: Any, *sizes: int, backend: str, **keywords: Any) -> nn.Mo
 
 def tree_problem(cells: Any, batch: int, steps: int) -> tuple[Any, int, bool]:
     """Returns a population's convolution, the axons of a tree, and whether it runs as one stage."""
-    return cells.dendrites.job(batch, steps), cells.tree().axons, cells.joins_stages(batch, steps)
+    fan_in, fused = tree_spec(cells).fan_in, fuses(cells, batch, steps)
+    return cells.dendrites.problem(batch, steps), fan_in, fused

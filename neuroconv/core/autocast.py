@@ -19,7 +19,7 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     return None
 
 
-def as_they_are(tensor: Tensor) -> AbstractContextManager[object]:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Inside, operators take tensors of that device in the precision they have."""
     kind = tensor.device.type
     if torch.amp.is_autocast_available(kind):

@@ -1,6 +1,6 @@
 """One call of an operator, as torch's dispatcher sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from neuroconv.kernels.operator import plain_operators
 
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
 
@@ -21,17 +23,28 @@ def _parameters(func: Any) -> tuple[tuple[str, Any], ...]:
 class OperatorMode(TorchDispatchMode):
     """A dispatch mode whose `run` sees every operator that executes, none of them composite."""
 
+    _within_kernel = False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # HERE operators of neuroconv's own (torch.ops.neuroconv) will run their reference in plain
-        # operators, so that counts stay independent of the closed forms. Until they exist, the
-        # layers avoid fused ways by themselves: see `neuroconv.core.counting`.
-        if torch.is_inference_mode_enabled():  # then composite operators arrive whole
+        if (plain := plain_operators(func)) is not None:  # a kernel of this package
+            return self._composite(plain, args, kwargs)
+        # Within a kernel, as in inference mode, composite operators arrive whole.
+        if self._within_kernel or torch.is_inference_mode_enabled():
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
         return self.run(func, args, kwargs)
+
+    def _composite(self, plain: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """Runs a kernel's implementation in torch's operators, each of which is seen."""
+        self._within_kernel = True
+        try:
+            with self:
+                return plain(*args, **kwargs)
+        finally:
+            self._within_kernel = False
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Executes the operator, and returns its results."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from neuroconv.core.counting import is_counting
+from neuroconv.kernels.operator import needs_reference
 
 # A transform takes up to 16 times its filter's memory: for large populations making it anew is
 # cheaper than keeping it.
@@ -75,7 +76,7 @@ def _holds(sources: tuple[Tensor, ...]) -> bool:
     return (
         not is_counting()
         and not torch.is_grad_enabled()
-        and not torch.jit.is_tracing()
+        and not needs_reference()
         and not torch.compiler.is_compiling()
         and all(type(s) in (Tensor, torch.nn.Parameter) and not s.is_meta for s in sources)
         and all(s.is_cpu or not s.is_inference() for s in sources)
@@ -89,3 +90,30 @@ def _identity(source: Tensor) -> Any:
 
 def _equal(copy: Tensor, source: Tensor) -> bool:
     return not source.is_cpu or torch.equal(copy, source)
+
+
+class ClawCheck:
+    """Whether the sites of each dendrite share one axon, as a wiring stands now.
+
+    The answer is kept until the wiring changes. Where its values cannot be read (on meta, under a
+    compiler or a transform of `torch.func`) the wiring is taken to be as it was last; so it is
+    under a counter, which would count the comparison.
+
+    Args:
+        sites: of a dendrite.
+        claw: the answer for a wiring that was never read.
+    """
+
+    def __init__(self, sites: int, claw: bool) -> None:
+        self.sites = sites
+        self._last: tuple[Any, bool] = (None, claw)
+
+    def __call__(self, wiring: Tensor) -> bool:
+        if torch.compiler.is_compiling() or is_counting() or needs_reference() or wiring.is_meta:
+            return self._last[1]
+        # An inference tensor keeps no count of its changes: it is compared each time.
+        key = None if wiring.is_inference() else (wiring.data_ptr(), wiring._version)
+        if key is None or key != self._last[0]:
+            first = wiring[:, :: self.sites].repeat_interleave(self.sites, 1)
+            self._last = (key, torch.equal(first[:, : wiring.shape[1]], wiring))
+        return self._last[1]

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from neuroconv.core.counting import is_counting, is_watched
+from neuroconv.kernels.operator import Operator, needs_reference
 
 # Floats of a column to go through at once: they stay in the second-level caches of two cores.
 _CHUNK_FLOATS = 1 << 20
@@ -49,10 +49,11 @@ def _summed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """With an eps by the columns' own statistics, which are returned too."""
     steps = columns[0].shape[1] // units
-    made: tuple[Tensor, Tensor, Tensor] = _Columns.apply(
-        gain, shift, (steps, units), eps, linear, *_folded(columns)
+    run = _reference if needs_reference() else _columns_sum
+    result: tuple[Tensor, Tensor, Tensor] = run(
+        _folded(columns), gain, shift, steps, units, eps, linear
     )
-    return made
+    return result
 
 
 def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
@@ -93,9 +94,10 @@ def _rows(column: Tensor) -> list[slice]:
 SCALE_FLOPS = 5
 
 
-def joins(norms: Sequence[nn.Module]) -> bool:
-    """Whether `norm_sum` does what these norms would do: plain batch norms that agree in what they
-    normalise by, and that nobody but a counter watches."""
+def norms_agree(norms: Sequence[nn.Module]) -> bool:
+    """Whether these norms may run in one: plain batch norms that agree in what they normalise by,
+    and
+    that no hook watches but a counter's."""
     if any(type(norm) is not nn.BatchNorm2d for norm in norms):
         return False
     kinds = {
@@ -107,8 +109,11 @@ def joins(norms: Sequence[nn.Module]) -> bool:
     return len(kinds) <= 1 and plain and not is_watched(*norms)
 
 
-def norm_sum(norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False) -> Tensor:
-    """What `joins` says: each column by its own nn.BatchNorm2d, rectified, and summed, (T, M, U).
+def normalised_sum(
+    norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False
+) -> Tensor:
+    """What `norms_agree` says: each column by its own nn.BatchNorm2d, rectified, and summed, (T, M,
+    U).
 
     Raises:
         ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
@@ -120,11 +125,11 @@ def norm_sum(norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         return _summed(columns, gain, shift, units, eps, linear)
 
-    return normed(norms, summed, columns[0].numel() // units)
+    return normalised(norms, summed, columns[0].numel() // units)
 
 
-def normed(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
-    """A sum of dendrites of `count` values each, normalised by what `joins` says.
+def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
+    """A sum of dendrites of `count` values each, normalised by what `norms_agree` says.
 
     In training the statistics are the values' own, and the norms' running ones follow them.
 
@@ -157,104 +162,187 @@ def normed(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
 
 
 def _known(buffer: Tensor | None) -> Tensor:
-    assert buffer is not None  # `joins` takes norms with running statistics alone
+    assert buffer is not None  # `norms_agree` takes norms with running statistics alone
     return buffer
 
 
-class _Columns(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        gain: Tensor | None,
-        shift: Tensor | None,
-        sizes: tuple[int, int],
-        eps: float | None,
-        linear: bool,
-        *columns: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        steps, units = sizes
-        mean = columns[0].new_empty(0)
-        variance = mean
-        scale, offset = gain, shift
-        if eps is not None:
-            assert gain is not None
-            assert shift is not None
-            mean, variance = _statistics(columns, units)
-            scale = gain * (variance + eps).rsqrt()
-            offset = torch.addcmul(shift, mean, scale, value=-1)
-        ctx.save_for_backward(gain, shift, scale, offset, mean, variance, *columns)
-        ctx.sizes, ctx.eps, ctx.linear = sizes, eps, linear
-        ctx.mark_non_differentiable(mean, variance)
-        width = columns[0].shape[1]
-        across = [None if each is None else _across(each, width) for each in (scale, offset)]
-        total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
-        for rows in _rows(columns[0]):
-            places = _places(rows, columns[0], sizes)
-            if steps == 1:
-                part = total.view_as(columns[0])[rows]
-            else:  # what belongs to one place does not lie together
-                part = torch.empty_like(columns[0][rows])
-            spare = torch.empty_like(part)
-            for dendrite, column in enumerate(columns):
-                rate = _scaled(column[rows], across, dendrite, spare if dendrite else part)
-                if not linear:
-                    torch.clamp_min(rate, 0, out=spare if dendrite else part)
-                    rate = spare if dendrite else part
-                if dendrite:
-                    part += rate
-                elif rate is not part:
-                    part.copy_(rate)
-            if steps > 1:
-                total[:, places] = part.view(-1, steps, units).transpose(0, 1)
-        return total, mean, variance
+def _reference(
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    units: int,
+    eps: float | None,
+    linear: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole columns at once, by operators that change nothing in place."""
+    potential = torch.stack([column.reshape(-1, steps, units) for column in columns])
+    return summed_rates(potential, gain, shift, eps, linear)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-        gain, shift, scale, offset, mean, variance, *columns = ctx.saved_tensors
-        (steps, units), width = ctx.sizes, columns[0].shape[1]
-        grad = grad.contiguous()
-        across = [None if each is None else _across(each, width) for each in (scale, offset)]
-        results = [torch.empty_like(column) for column in columns]
-        # Of each number of a row: the gradient, and the potential times it.
-        sums = grad.new_zeros(len(columns), 2, width)
-        spare = torch.empty_like(columns[0][_rows(columns[0])[0]])
-        for rows in _rows(columns[0]):
-            if steps == 1:
-                pushed = grad.view_as(columns[0])[rows]
+
+def summed_rates(
+    potential: Tensor, gain: Tensor | None, shift: Tensor | None, eps: float | None, linear: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises, rectifies and sums potentials (dendrites, M, T, U).
+
+    Returns:
+        the sum, (T, M, U); with an eps mean and biased variance, (dendrites, U), without gradient.
+    """
+    mean, variance = potential.new_empty(0), potential.new_empty(0)
+    if eps is not None:
+        assert gain is not None
+        assert shift is not None
+        variance, mean = torch.var_mean(potential, (1, 2), correction=0)
+        gain = gain * (variance + eps).rsqrt()
+        shift = shift - mean * gain
+    if gain is not None:
+        potential = potential * gain[:, None, None]
+    if shift is not None:
+        potential = potential + shift[:, None, None]
+    rate = potential if linear else potential.relu()
+    return rate.sum(0).transpose(0, 1), mean.detach(), variance.detach()
+
+
+def scale_and_offset(
+    gain: Tensor | None, shift: Tensor | None, eps: float | None, mean: Tensor, variance: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """The factor and the summand that normalise potentials, (dendrites, U)."""
+    if eps is None or gain is None or shift is None:
+        return gain, shift
+    scale = gain * (variance + eps).rsqrt()
+    return scale, torch.addcmul(shift, mean, scale, value=-1)
+
+
+def _plain(
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    units: int,
+    eps: float | None,
+    linear: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    mean, variance = columns[0].new_empty(0), columns[0].new_empty(0)
+    if eps is not None:
+        mean, variance = _statistics(columns, units)
+    affine = scale_and_offset(gain, shift, eps, mean, variance)
+    width = columns[0].shape[1]
+    across = [None if values is None else _across(values, width) for values in affine]
+    total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
+    for rows in _rows(columns[0]):
+        places = _places(rows, columns[0], (steps, units))
+        # Of several steps, those of one position do not lie together in the sum.
+        part = total.view_as(columns[0])[rows] if steps == 1 else torch.empty_like(columns[0][rows])
+        spare = torch.empty_like(part)
+        for dendrite, column in enumerate(columns):
+            rate = _scaled(column[rows], across, dendrite, spare if dendrite else part)
+            if not linear:
+                torch.clamp_min(rate, 0, out=spare if dendrite else part)
+                rate = spare if dendrite else part
+            if dendrite:
+                part += rate
+            elif rate is not part:
+                part.copy_(rate)
+        if steps > 1:
+            total[:, places] = part.view(-1, steps, units).transpose(0, 1)
+    return total, mean, variance
+
+
+def _fake(
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    units: int,
+    eps: float | None,
+    linear: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
+    shape = (0,) if eps is None else (len(columns), units)
+    return total, columns[0].new_empty(shape), columns[0].new_empty(shape)
+
+
+def _plain_backward(
+    grad: Tensor,
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    eps: float | None,
+    linear: bool,
+    mean: Tensor,
+    variance: Tensor,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    (steps, _, units), width = grad.shape, columns[0].shape[1]
+    grad = grad.contiguous()
+    scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
+    across = [None if values is None else _across(values, width) for values in (scale, offset)]
+    results = [torch.empty_like(column) for column in columns]
+    # For each number of a row: the gradient, and the potential times it.
+    sums = grad.new_zeros(len(columns), 2, width)
+    spare = torch.empty_like(columns[0][_rows(columns[0])[0]])
+    for rows in _rows(columns[0]):
+        if steps == 1:
+            pushed = grad.view_as(columns[0])[rows]
+        else:
+            places = _places(rows, columns[0], (steps, units))
+            pushed = grad[:, places].transpose(0, 1).reshape(-1, width)
+        rest = spare[: len(pushed)]
+        for dendrite, column in enumerate(columns):
+            local, potential = results[dendrite][rows], column[rows]
+            if linear:
+                local.copy_(pushed)
             else:
-                places = _places(rows, columns[0], ctx.sizes)
-                pushed = grad[:, places].transpose(0, 1).reshape(-1, width)
-            rest = spare[: len(pushed)]
-            for dendrite, column in enumerate(columns):
-                own, potential = results[dendrite][rows], column[rows]
-                if ctx.linear:
-                    own.copy_(pushed)
-                else:
-                    z = _scaled(potential, across, dendrite, rest)
-                    torch.ops.aten.threshold_backward.grad_input(pushed, z, 0, grad_input=own)
-                if gain is not None:
-                    sums[dendrite] += _sums(own, potential, rest)
-                elif shift is not None:
-                    sums[dendrite, 0] += own.sum(0)
-        to_shift, met = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
-        to_gain = None
-        if gain is not None and ctx.eps is not None:  # by the columns' own statistics
-            count = columns[0].numel() // units
-            norm = (scale, mean, variance)
-            to_gain, slope, start = through_a_norm(norm, ctx.eps, count, to_shift, met)
-            each = (_across(values, width) for values in (scale, slope, start))
-            for own, column, *terms in zip(results, columns, *each, strict=True):
-                for rows in _rows(column):
-                    part = own[rows]
-                    other = torch.addcmul(terms[2], column[rows], terms[1], out=spare[: len(part)])
-                    torch.addcmul(other, part, terms[0], out=part)
-        elif gain is not None:
-            to_gain = met
-            assert across[0] is not None
-            for passed, factor in zip(results, across[0], strict=True):
-                passed.mul_(factor)
-        return to_gain, None if shift is None else to_shift, None, None, None, *results
+                z = _scaled(potential, across, dendrite, rest)
+                torch.ops.aten.threshold_backward.grad_input(pushed, z, 0, grad_input=local)
+            if gain is not None:
+                sums[dendrite] += _sums(local, potential, rest)
+            elif shift is not None:
+                sums[dendrite, 0] += local.sum(0)
+    to_shift, products = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
+    to_gain = None
+    if gain is not None and eps is not None:  # by the columns' own statistics
+        count = columns[0].numel() // units
+        assert scale is not None
+        norm = (scale, mean, variance)
+        to_gain, slope, start = through_a_norm(norm, eps, count, to_shift, products)
+        terms = (_across(values, width) for values in (scale, slope, start))
+        for local, column, *affine in zip(results, columns, *terms, strict=True):
+            for rows in _rows(column):
+                part = local[rows]
+                other = torch.addcmul(affine[2], column[rows], affine[1], out=spare[: len(part)])
+                torch.addcmul(other, part, affine[0], out=part)
+    elif gain is not None:
+        to_gain = products
+        assert across[0] is not None
+        for local, factor in zip(results, across[0], strict=True):
+            local.mul_(factor)
+    return grad.new_empty(0) if to_gain is None else to_gain, to_shift, results
+
+
+def _fake_backward(
+    grad: Tensor,
+    columns: Sequence[Tensor],
+    gain: Tensor | None,
+    shift: Tensor | None,
+    eps: float | None,
+    linear: bool,
+    mean: Tensor,
+    variance: Tensor,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    shape = (len(columns), grad.shape[2])
+    to_gain = grad.new_empty((0,) if gain is None else shape)
+    return to_gain, grad.new_empty(shape), [torch.empty_like(column) for column in columns]
+
+
+def _gradient(
+    grad: Tensor, arguments: Sequence[Any], others: Sequence[Tensor], needs: Sequence[Any]
+) -> tuple[Any, ...]:
+    columns, gain, shift, _, _, eps, linear = arguments
+    to_gain, to_shift, results = _columns_sum_backward(
+        grad, columns, gain, shift, eps, linear, *others
+    )
+    learned = (to_gain if gain is not None else None, to_shift if shift is not None else None)
+    return (results, *learned, None, None, None, None)
 
 
 def _places(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
@@ -307,3 +395,17 @@ def _scaled(column: Tensor, across: list[Tensor | None], dendrite: int, out: Ten
     if scale is None:
         return torch.add(column, offset[dendrite], out=out)
     return torch.addcmul(offset[dendrite], column, scale[dendrite], out=out)
+
+
+_SETTINGS = "Tensor? gain, Tensor? shift"
+_columns_sum = Operator(
+    f"columns_sum(Tensor[] columns, {_SETTINGS}, int steps, int units, float? eps, bool linear) "
+    "-> (Tensor, Tensor, Tensor)",
+    _plain, fake=_fake,
+)  # fmt: skip
+_columns_sum_backward = Operator(
+    f"columns_sum_backward(Tensor grad, Tensor[] columns, {_SETTINGS}, float? eps, bool linear, "
+    "Tensor mean, Tensor variance) -> (Tensor, Tensor, Tensor[])",
+    _plain_backward, fake=_fake_backward,
+)  # fmt: skip
+_columns_sum.register_gradient(_gradient, _reference)

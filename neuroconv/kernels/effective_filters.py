@@ -1,14 +1,15 @@
-"""Receptor weights and a filter's taps as one: the potential that an axon leaves on the branches.
+"""Synaptic weights and a filter's taps merged: the potential that each axon leaves on the branches.
 
-An axon of a dendritic claw ends on all sites of one dendrite. What it does to a branch is the sum
-over those sites of weight times tap: a correlation of the dendrite's weights with the filter, along
-the sites alone. Taps that lie off the sheet across the dendrites are zeros.
+The axon of a dendritic claw ends on all sites of one dendrite. Its effect on a branch is the sum
+over those sites of weight times tap: a correlation of the dendrite's weights with the filter along
+the sites. Taps that lie off the sheet across the dendrites are zeros.
 
 Shapes: N neurons, S synapses, P sites, D dendrites, K time taps, K_P x K_D taps on the sheet; A
-axons that one tree hears, O = P' * D' branches that come out, dendrite by dendrite.
+inputs of one tree, O = P' * D' branches that come out, dendrite by dendrite.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +17,20 @@ from torch import Tensor
 
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding
 from neuroconv.kernels.conv.toeplitz import reroll, unroll
+from neuroconv.kernels.operator import needs_reference
 
 Reduction = Literal["mean", "sum", "max"]
 
 
-class Tree(NamedTuple):
-    """How the trees of a population are built; what is learned is given beside it.
+class TreeSpec(NamedTuple):
+    """Wiring and shape of a population's trees: everything about them that is not learned.
 
     Attributes:
         wiring: the axon of each synapse, (N, S).
         sheet: (sites P, dendrites D); synapses fill it dendrite by dendrite.
-        mode: of the filter.
+        mode: how the filter meets the sheet.
         claw: the sites of a dendrite share one axon.
-        reduction: of a dendrite's rates over its sites.
+        reduction: how the rates of a dendrite's sites become one.
         linear: the control without the dendritic rectifier.
     """
 
@@ -39,20 +41,26 @@ class Tree(NamedTuple):
     reduction: Reduction
     linear: bool
 
+    @classmethod
+    def unpack(cls, values: Sequence[Any]) -> "TreeSpec":
+        """The trees whose attributes an operator was given one by one."""
+        wiring, sheet, *rest = values
+        return cls(wiring, (sheet[0], sheet[1]), *rest)
+
     @property
-    def heard(self) -> Tensor:
-        """The axons of each tree, (N, A)."""
+    def presynaptic(self) -> Tensor:
+        """Axons of each tree, (N, A)."""
         return self.wiring[:, :: self.sheet[0]] if self.claw else self.wiring
 
     @property
-    def axons(self) -> int:
-        """How many axons a tree hears, A."""
+    def fan_in(self) -> int:
+        """Axons A of one tree."""
         synapses = int(self.wiring.shape[1])
         return -(-synapses // self.sheet[0]) if self.claw else synapses
 
 
-def join_costs(filters: torch.Size, synapses: int, tree: Tree) -> tuple[int, int]:
-    """Multiply-adds of products, and FLOPs beside them, that join all weights and taps."""
+def merge_costs(filters: torch.Size, synapses: int, tree: TreeSpec) -> tuple[int, int]:
+    """Multiply-adds, and FLOPs beside them, that merge all weights and taps."""
     neurons, k_time, branches, across = filters
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
     if tree.claw:
@@ -60,39 +68,39 @@ def join_costs(filters: torch.Size, synapses: int, tree: Tree) -> tuple[int, int
     return 0, neurons * k_time * synapses * rows * cols
 
 
-class Joining:
-    """How the trees of a population join weights and taps, for any of its neurons.
+class EffectiveFilters:
+    """Merges weights and taps, for any neurons of a population.
 
     Shape:
-        weight (N, S), filters (N, K, K_P, K_D), responses (N, K * A, O)
+        weight (N, S), filters (N, K, K_P, K_D) -> effective filters (N, K * A, O)
     """
 
-    def __init__(self, filters: Tensor, tree: Tree) -> None:
+    def __init__(self, filters: Tensor, tree: TreeSpec) -> None:
         self.tree, self.k_time = tree, int(filters.shape[1])
         self.claw = _Claw(filters, tree) if tree.claw else None
 
-    def responses(self, weight: Tensor, filters: Tensor) -> Tensor:
-        """What each axon leaves on each branch."""
+    def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
+        """The potential that each axon leaves on each branch, (N, K * A, O)."""
         if self.claw is not None:
-            return self.claw.responses(weight, filters)
-        # Places beyond the synapses hear nobody.
-        heard = self._spread(filters)[:, :, : weight.shape[1]]
-        return (heard * weight[:, None, :, None]).flatten(1, 2)
+            return self.claw.merge(weight, filters)
+        # Positions beyond the synapses have no axon.
+        taps = self._spread(filters)[:, :, : weight.shape[1]]
+        return (taps * weight[:, None, :, None]).flatten(1, 2)
 
     def gradients(
-        self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
+        self, grad: Tensor, weight: Tensor, filters: Tensor, needs: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of weights and filters, where asked for, from that of the responses, and
-        in its precision."""
+        """Gradients of weights and filters from `grad`, that of the effective filters, in its
+        precision; None for one that nobody needs."""
         weight, filters = weight.to(grad.dtype), filters.to(grad.dtype)
         if self.claw is not None:
-            return self.claw.gradients(grad, weight, filters, asked)
+            return self.claw.gradients(grad, weight, filters, needs)
         to_weight = to_filters = None
         grad = grad.unflatten(1, (self.k_time, -1))
         sheet = self.tree.sheet
-        if asked[0]:
+        if needs[0]:
             to_weight = (self._spread(filters)[:, :, : weight.shape[1]] * grad).sum((1, 3))
-        if asked[1]:
+        if needs[1]:
             empty = sheet[0] * sheet[1] - weight.shape[1]
             whole = F.pad(grad * weight[:, None, :, None], (0, 0, 0, empty)).flatten(1, 2)
             to_filters = reroll(whole, filters.shape, sheet, self.tree.mode)
@@ -105,9 +113,9 @@ class Joining:
 class _Claw:
     """Of some neurons: a product along the sites, whose results are then put across dendrites."""
 
-    def __init__(self, filters: Tensor, tree: Tree) -> None:
+    def __init__(self, filters: Tensor, tree: TreeSpec) -> None:
         self.k_time, self.branches, self.across = (int(size) for size in filters.shape[1:])
-        (self.sites, self.dendrites), self.axons = tree.sheet, tree.axons
+        (self.sites, self.dendrites), self.axons = tree.sheet, tree.fan_in
         self.along, self.sideways = (
             padding(self.branches, tree.mode),
             padding(self.across, tree.mode),
@@ -115,7 +123,7 @@ class _Claw:
         self.rows, self.cols = output_size(tree.sheet, (self.branches, self.across), tree.mode)
         self.places, self.back = self._places(filters.device), self._back(filters.device)
 
-    def responses(self, weight: Tensor, filters: Tensor) -> Tensor:
+    def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
         along = self.along_sites(weight, filters).flatten(1)
         joined = along.gather(1, self.places.expand(len(filters), -1))
         return joined.view(len(filters), self.k_time * self.axons, self.rows * self.cols)
@@ -126,13 +134,13 @@ class _Claw:
         return torch.bmm(taps, self._windows(weight).transpose(1, 2))
 
     def gradients(
-        self, grad: Tensor, weight: Tensor, filters: Tensor, asked: tuple[bool, bool]
+        self, grad: Tensor, weight: Tensor, filters: Tensor, needs: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         numbers = F.pad(grad.reshape(len(grad), -1), (0, 1))
         along = numbers.gather(1, self.back.expand(len(grad), -1))
         along = along.view(len(grad), self.k_time * self.across, -1)
         to_weight = to_filters = None
-        if asked[0]:
+        if needs[0]:
             taps = filters.transpose(2, 3).flatten(1, 2)
             windows = torch.bmm(along.transpose(1, 2), taps)
             windows = windows.view(-1, self.dendrites, self.rows, self.branches)
@@ -142,7 +150,7 @@ class _Claw:
                 placed[:, :, branch : branch + self.rows] += windows[..., branch]
             own = placed[:, :, self.along[0] : self.along[0] + self.sites]
             to_weight = own.flatten(1)[:, : weight.shape[1]]
-        if asked[1]:
+        if needs[1]:
             taps = torch.bmm(along, self._windows(weight))
             shape = (-1, self.k_time, self.across, self.branches)
             to_filters = taps.view(shape).transpose(2, 3)
@@ -152,24 +160,28 @@ class _Claw:
         """The weights that a branch reads, (N, D * P', K_P)."""
         sheet = F.pad(weight, (0, self.sites * self.dendrites - weight.shape[1]))
         padded = F.pad(sheet.unflatten(1, (self.dendrites, self.sites)), self.along)
+        if needs_reference():  # `vmap` has no rule for the gradient of unfold, and warns
+            rows = torch.arange(self.rows, device=weight.device)
+            branches = torch.arange(self.branches, device=weight.device)
+            return padded[:, :, rows[:, None] + branches].flatten(1, 2)
         return padded.unfold(2, self.branches, 1).flatten(1, 2)
 
     def _places(self, device: torch.device) -> Tensor:
         """Where each number of (K, A, D', P') lies in (K, K_D + 1, D, P')."""
-        heard = torch.arange(self.axons, device=device)[:, None]
-        tap = heard + self.sideways[0] - torch.arange(self.cols, device=device)
+        presynaptic = torch.arange(self.axons, device=device)[:, None]
+        tap = presynaptic + self.sideways[0] - torch.arange(self.cols, device=device)
         tap = torch.where((tap >= 0) & (tap < self.across), tap, self.across)
-        column = tap * self.dendrites + heard  # (A, D')
+        column = tap * self.dendrites + presynaptic  # (A, D')
         step = torch.arange(self.k_time, device=device) * ((self.across + 1) * self.dendrites)
         return self._with_rows(step[:, None, None] + column)
 
     def _back(self, device: torch.device) -> Tensor:
         """Where each number of (K, K_D, D, P') lies in (K, A, D', P'), or one past the last."""
-        heard = torch.arange(self.dendrites, device=device)
-        out = heard + self.sideways[0] - torch.arange(self.across, device=device)[:, None]
-        reached = (out >= 0) & (out < self.cols) & (heard < self.axons)  # (K_D, D)
+        presynaptic = torch.arange(self.dendrites, device=device)
+        out = presynaptic + self.sideways[0] - torch.arange(self.across, device=device)[:, None]
+        reached = (out >= 0) & (out < self.cols) & (presynaptic < self.axons)  # (K_D, D)
         step = torch.arange(self.k_time, device=device) * (self.axons * self.cols)
-        place = self._with_rows(step[:, None, None] + heard * self.cols + out)
+        place = self._with_rows(step[:, None, None] + presynaptic * self.cols + out)
         last = self.k_time * self.axons * self.cols * self.rows
         reached = reached.flatten().repeat_interleave(self.rows).repeat(self.k_time)
         return torch.where(reached, place, last)

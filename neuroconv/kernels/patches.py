@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class Reading(NamedTuple):
@@ -120,11 +119,24 @@ class _Read(torch.autograd.Function):
         return tuple(image.permute(0, 3, 1, 2) for image in images)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        reading: Reading = ctx.reading
-        room = _added_up(grads, reading, ctx.shape)
-        return take_back(room, reading, ctx.shape, ctx.order), None
+        back: Tensor = _TakeBack.apply(ctx.reading, ctx.shape, ctx.order, *grads)
+        return back, None
+
+
+class _TakeBack(torch.autograd.Function):
+    """The transpose of `_Read`: both are linear, and each is the gradient of the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, reading: Reading, shape: torch.Size, order: tuple[int, ...], *grads: Tensor
+    ) -> Tensor:
+        ctx.reading = reading
+        return take_back(_added_up(grads, reading, shape), reading, shape, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        return None, None, None, *dendrite_maps(grads[0], ctx.reading)
 
 
 def _added_up(grads: tuple[Tensor, ...], reading: Reading, frames: torch.Size) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,15 @@ from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.conv import (
     BACKENDS,
     Backend,
-    Job,
+    ConvProblem,
     Mode,
-    Transform,
     dendritic_conv,
-    filter_transform,
-    job_backend,
-    job_flops,
-    job_macs,
-    joins_tree,
+    problem_backend,
+    problem_flops,
+    problem_macs,
 )
 from neuroconv.layers.cable import Cable
+from neuroconv.layers.memory import recall
 from neuroconv.layers.tree_shape import TreeShape
 
 
@@ -74,6 +72,8 @@ class DendriticConv(nn.Module):
     Raises:
         ValueError: a number of neurons that is not positive, or a tree without a filter.
     """
+
+    kernel_stage: ClassVar[str] = "dendritic_conv"
 
     def __init__(
         self, neurons: int, tree: TreeShape, taps: Taps | None = None, bias: bool = True
@@ -150,44 +150,30 @@ class DendriticConv(nn.Module):
                 f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
                 f"time_steps, {self.sheet_shape[0]} sites, {self.sheet_shape[1]} dendrites)"
             )
-        batch, _, time_steps = sheet.shape[:3]
-        asked = time_steps if steps is None else steps
-        made = None
-        if not self.training:
-            transform = self._transform(int(batch), int(time_steps), int(asked))
-            made = self._cache.get(
-                (self.weight,),
-                (transform.backend, time_steps, asked),
-                transform.numbers,
-                lambda: transform.make(self.taps()),
-            ) if transform.numbers else None  # fmt: skip
+        cache = None if self.training else self._cache
         return dendritic_conv(
-            sheet, self.taps(), self.mode, self.backend, self.bias, steps, transformed=made
-        )
+            sheet, self.taps(), self.mode, self.backend, self.bias, steps,
+            cache=cache, source=self.weight,
+        )  # fmt: skip
+
+    def stream(self, sheet: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `forward` after the steps of the past, and the steps that the next stretch reads."""
+        read, kept = recall(past, sheet, self.tree.kernel[0])
+        return self(read, sheet.shape[2]), kept
 
     def taps(self) -> Tensor:
         """The filters that act, (N, K_T, K_P, K_D)."""
         return self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
 
-    def job(self, batch: int, time_steps: int, steps: int | None = None) -> Job:
+    def problem(self, batch: int, time_steps: int, steps: int | None = None) -> ConvProblem:
         """What a sheet of so many samples and steps asks for."""
         window = (time_steps, *self.sheet_shape)
-        return Job(window, self.tree.kernel, self.mode, batch, self.neurons, steps)
+        return ConvProblem(window, self.tree.kernel, self.mode, batch, self.neurons, steps)
 
     def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
         """The backend that a sheet of so many samples and steps runs on."""
-        job = self.job(batch, time_steps, steps)
-        return job_backend(job, self.backend, device=self.weight.device.type)
-
-    def joins(self, batch: int, time_steps: int, axons: int, gradients: bool) -> bool:
-        """Whether a tree of such dendrites runs as one stage; see `joins_tree`."""
-        job, device = self.job(batch, time_steps), self.weight.device.type
-        return joins_tree(job, axons, self.backend, gradients=gradients, device=device)
-
-    def _transform(self, batch: int, time_steps: int, steps: int) -> Transform:
-        backend = self.chosen_backend(batch, time_steps, steps)
-        job, weight = self.job(batch, time_steps, steps), self.weight
-        return filter_transform(job, backend, weight.device.type, weight.dtype)
+        problem = self.problem(batch, time_steps, steps)
+        return problem_backend(problem, self.backend, device=self.weight.device.type)
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's; what evaluation kept of the filters is dropped."""
@@ -199,16 +185,16 @@ class DendriticConv(nn.Module):
     ) -> tuple[Cost, ...]:
         """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site); steps,
         how many of the last ones are computed (default: all)."""
-        job = self.job(sheet[0], sheet[2], steps)
+        problem = self.problem(sheet[0], sheet[2], steps)
         backend = self.chosen_backend(sheet[0], sheet[2], steps)
         synapses = math.prod(self.sheet_shape) if synapses is None else synapses
         cost = Cost(
             "dendrites",
-            job_macs(job, backend),
-            pointwise=job_flops(job, backend),
+            problem_macs(problem, backend),
+            pointwise=problem_flops(problem, backend),
             neurons=self.neurons,
-            essay=sheet[0] * self.neurons * synapses * job.asked * math.prod(job.taps),
-            direct=sum(job_macs(job, "direct").values()),
+            essay=sheet[0] * self.neurons * synapses * problem.out_steps * math.prod(problem.taps),
+            direct=sum(problem_macs(problem, "direct").values()),
         )
         return (cost,)
 
@@ -233,6 +219,8 @@ class DendriticRate(nn.Module):
     Shape:
         potential (B, N, T, P, D) -> rate (B, N, T, D)
     """
+
+    kernel_stage: ClassVar[str] = "dendritic_rate"
 
     def __init__(
         self, reduction: Literal["mean", "sum", "max"] = "mean", linear: bool = False

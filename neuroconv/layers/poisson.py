@@ -4,22 +4,20 @@ Shapes: B batch, N neurons, T time steps, R steps that a renewal looks ahead.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.core.checks import check_choice
 from neuroconv.core.cost import Cost
+from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals
 
 DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]
 
 # Rates are divided by exp(-mean_wait), in float32: below this it is no normal number.
 _LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
-_MOST_WAITS = 1000  # five times what the longest mean needs, should rounding keep a sum below 1
 
 
 class DropoutState(NamedTuple):
@@ -80,8 +78,8 @@ class PoissonDropout(nn.Module):
         self.mean_wait, self.mode, self.scope = mean_wait, mode, scope
         # Below so many steps of waiting a period is drawn: "wait" counts past the firing at 0.
         self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
-        self.periods = _periods(mean_wait, mode)
-        self.shares = _cumulative(mean_wait)
+        self.periods = periods(mean_wait, mode)
+        self.shares = cumulative(mean_wait)
 
     @property
     def acts(self) -> bool:
@@ -112,14 +110,14 @@ class PoissonDropout(nn.Module):
         cells = (*rate.shape[:2], *(rate.shape[3:] if unit else ()))
         if state is None:
             waiting = rate.new_full(cells, -1, dtype=torch.float32)
-            state = DropoutState(waiting, _first_due(self.periods, rate.device))
+            state = DropoutState(waiting, first_due(self.periods, rate.device))
         _check_state(state, cells)
         steps = rate.shape[2]
         # All steps' draws at once, the steps one after another as single calls would draw them: a
         # uniform number between the shares of 0 ... k - 1 and of 0 ... k steps is a wait of k. The
         # mean being the same for all, this takes less than half the time of torch.poisson.
         uniform = torch.rand(steps, *cells, device=rate.device)
-        shares = _constant(self.shares, rate, torch.float32)
+        shares = constant(self.shares, rate, torch.float32)
         draws = torch.bucketize(uniform, shares, out_int32=True, right=True).float()
         # Counted from the window's start: the step at which a neuron fires if it draws now.
         now = torch.arange(steps, dtype=torch.float32, device=rate.device)
@@ -137,14 +135,14 @@ class PoissonDropout(nn.Module):
 
     def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Returns the (T,) probability of firing at the next steps, and what is due after them."""
-        drawn, due = _renewals(due, self.periods, steps)
+        drawn, due = renewals(due, self.periods, steps)
         if self.mode == "wait":  # the step after a firing draws, and no other step
             return torch.cat([drawn, due[:1]])[1:], due
         return drawn * math.exp(-self.mean_wait), due
 
     def firing_probability(self, time_steps: int) -> list[float]:
         """Returns the probability of firing at the steps of a window that starts with a draw."""
-        first = _first_due(self.periods, torch.device("cpu"))
+        first = first_due(self.periods, torch.device("cpu"))
         return self._probability(first, time_steps)[0].tolist()
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
@@ -218,7 +216,7 @@ class ReleaseOrWait(nn.Module):
         cells = (*rate.shape[:2], *rate.shape[3:])
         if state is None:
             sleeping = rate.new_zeros(cells, dtype=torch.int32)
-            state = DropoutState(sleeping, _first_due(self.periods, rate.device))
+            state = DropoutState(sleeping, first_due(self.periods, rate.device))
         _check_state(state, cells)
         dropping = self.training and self.mean_wait > 0
         sleeping, released = state.waiting, []
@@ -237,12 +235,12 @@ class ReleaseOrWait(nn.Module):
         return _kept_mean(rate, release, probability), DropoutState(sleeping, due)
 
     def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        awake, due = _renewals(due, self.periods, steps)
+        awake, due = renewals(due, self.periods, steps)
         return awake * self.no_wait, due
 
     def firing_probability(self, time_steps: int) -> list[float]:
         """Returns the probability of release in training, for a neuron that always fires."""
-        first = _first_due(self.periods, torch.device("cpu"))
+        first = first_due(self.periods, torch.device("cpu"))
         return self._probability(first, time_steps)[0].tolist()
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
@@ -315,58 +313,6 @@ def _check_state(state: DropoutState, cells: tuple[int, ...]) -> None:
             f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the rate: "
             "pass the state of this window's last chunk, or None to begin a window"
         )
-
-
-def _periods(mean_wait: float, mode: DropoutMode) -> list[float]:
-    """The probability that 1, 2, 3 ... steps lie between a draw and the next one."""
-    if mode == "independent":
-        return [1.0]
-    poisson = [math.exp(-mean_wait)]
-    while len(poisson) <= mean_wait or poisson[-1] > 1e-20:  # what is left out is less than 1e-19
-        poisson.append(poisson[-1] * mean_wait / len(poisson))
-    if mode == "wait":  # K silent steps and the one that fires
-        return poisson
-    return [poisson[0] + poisson[1], *poisson[2:]]  # the one that fires, or K silent steps
-
-
-def _cumulative(mean_wait: float) -> list[float]:
-    """The probability of a wait of at most 0, 1, 2 ... steps, up to what a float32 takes for 1."""
-    term = math.exp(-mean_wait)
-    shares = [term]
-    while shares[-1] < 1 - 2**-25 and len(shares) < _MOST_WAITS:
-        term *= mean_wait / len(shares)
-        shares.append(shares[-1] + term)
-    return shares
-
-
-def _constant(values: Sequence[float], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers on a device one by one: a literal would come to be on the CPU and be copied."""
-    return torch.stack([like.new_full((), value, dtype=dtype) for value in values])
-
-
-def _first_due(periods: Sequence[float], device: torch.device) -> Tensor:
-    """At the start of a window a draw is due at once: (R,)."""
-    due = torch.zeros(len(periods), dtype=torch.float64, device=device)
-    due[0] = 1.0
-    return due
-
-
-def _renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor, Tensor]:
-    """(T,) probability of a draw at each of the next steps, and (R,) what is due after them.
-
-    The renewal equation u(t) = sum over d of u(t - d) P(period = d), with what has been sent ahead
-    in `due`, so that chunks of a window hand on no more than the longest period.
-    """
-    law = _constant(periods, due, due.dtype)
-    ahead = F.pad(due, (0, steps))
-    if not steps or torch.compiler.is_compiling():
-        for step in range(steps):
-            ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)
-    else:  # views made all at once: a window of thousands of steps is as many small operators
-        reached = ahead[1:].unfold(0, len(law), 1).unbind()
-        for now, later in zip(ahead.unbind()[:steps], reached, strict=False):
-            later.addcmul_(now, law)
-    return ahead[:steps], ahead[steps:].clone()
 
 
 def _kept_mean(rate: Tensor, fired: Tensor, probability: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: B batch, N neurons, T time steps, D dendrites.
 """
 
 import math
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,8 @@ class DendriticSummation(nn.Module):
     Raises:
         ValueError: an unknown law, a number out of range, or one that the law does not have.
     """
+
+    kernel_stage: ClassVar[str] = "dendritic_summation"
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ neuron, P sites along a dendrite, D dendrites.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.checks import check_positive
 from neuroconv.core.cost import Cost
-from neuroconv.core.counting import is_counting
+from neuroconv.kernels.cache import ClawCheck
 from neuroconv.layers.tree_shape import TreeShape, as_tree
 from neuroconv.layers.wiring import dale_signs
 
@@ -161,6 +161,7 @@ class SparseSynapses(_Synapses):
         TypeError: signs that are no tensor.
     """
 
+    kernel_stage: ClassVar[str] = "sparse_synapses"  # kernels know this class, no subclass
     wiring: Tensor
 
     def __init__(
@@ -193,8 +194,8 @@ class SparseSynapses(_Synapses):
             in_features, neurons, TreeShape(sheet, synapses=synapses), signs, transmitters
         )
         self.register_buffer("wiring", wiring)
-        self._claw: tuple[Any, bool] = (None, claw)
-        self.is_claw()
+        self.claw_check = ClawCheck(self.sheet_shape[0], claw)
+        self.claw_check(wiring)
         self.register_weight((neurons * transmitters, synapses), factorized)
         self.reset_parameters()
 
@@ -207,23 +208,6 @@ class SparseSynapses(_Synapses):
         share = 1 / len(factors)
         for factor in factors:
             nn.init.uniform_(factor, 0.5**share, 1.5**share)
-
-    def is_claw(self) -> bool:
-        """Whether the sites of each dendrite share one axon, as the wiring stands now.
-
-        Where that cannot be looked at (on meta, or while a compiler traces) it is taken to be what
-        it was last; so it is while a counter looks on, who would count the look.
-        """
-        if self.wiring.is_meta or torch.compiler.is_compiling() or is_counting():
-            return self._claw[1]
-        # An inference tensor keeps no count of its changes: it is looked at each time.
-        counted = not self.wiring.is_inference()
-        now = (self.wiring.data_ptr(), self.wiring._version) if counted else None
-        if now is None or now != self._claw[0]:
-            sites = self.sheet_shape[0]
-            first = self.wiring[:, ::sites].repeat_interleave(sites, 1)[:, : self.synapses]
-            self._claw = (now, torch.equal(first, self.wiring))
-        return self._claw[1]
 
     def weight_sources(self) -> tuple[Tensor, ...]:
         """What the weights that act are made of."""
@@ -327,6 +311,27 @@ class DenseSynapses(_Synapses):
         macs = {"matmul": activity[0] * activity[2] * weights}
         flops = self.weight_flops() * weights
         return (Cost("synapses", macs, pointwise=flops, synapses=synapses),)
+
+
+class TransmitterSum(nn.Module):
+    """Adds up the potentials that the kinds of transmitter leave on a neuron's dendrites.
+
+    Args:
+        kinds: kinds C of transmitter.
+
+    Shape:
+        potential (B, N * C, T, P, D) -> (B, N, T, P, D)
+    """
+
+    def __init__(self, kinds: int) -> None:
+        super().__init__()
+        self.kinds = kinds
+
+    def forward(self, potential: Tensor) -> Tensor:
+        return potential if self.kinds == 1 else potential.unflatten(1, (-1, self.kinds)).sum(2)
+
+    def extra_repr(self) -> str:
+        return f"kinds={self.kinds}"
 
 
 def _check_signs(signs: Tensor, in_features: int) -> None:

@@ -32,6 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from neuroconv.core.counting import is_watched
+from neuroconv.kernels.image import present_norms
 from neuroconv.neurons.fold_population import fold_population
 from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
 from neuroconv.neurons.image import GranuleConv2d
@@ -82,28 +83,28 @@ def fold(model: nn.Module) -> nn.Module:
                     _fold_image_layer(module)
             elif type(module).forward is nn.Sequential.forward:
                 _fuse_convolutions(module, places)
-    return folded.requires_grad_(False)
+    return folded.eval().requires_grad_(False)
 
 
 def _fold_image_layer(layer: GranuleConv2d) -> None:
     like = layer.weight
     weight = exact(like)
     bias = None if layer.dendritic_bias is None else exact(layer.dendritic_bias)
-    if layer.dendritic_norms is not None:
+    if present_norms(layer):
         affines = [affine(norm) for norm in layer.dendritic_norms]
         known = [each for each in affines if each is not None]
         if len(known) == len(affines):
             scale, bias = (torch.stack(each) for each in zip(*known, strict=True))  # (K_W, U)
             weight = weight * scale.t()[:, None, None, None, :]
-            layer.dendritic_norms = None
+            layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in affines)
     somatic = affine(layer.soma_norm)
-    free = is_absent(layer.spike) and layer.dendritic_norms is None
+    free = is_absent(layer.spike) and not present_norms(layer)
     if somatic is not None and free and layer.summation.law == "linear":
         gain, shift = somatic
         if passes(gain, layer.linear_dendrites):
             weight = weight * gain[:, None, None, None, None]
             bias = None if bias is None else bias * gain
-            layer.bias, layer.soma_norm = constant(shift, like), nn.Identity().eval()
+            layer.bias, layer.soma_norm = constant(shift, like), nn.Identity()
     layer.weight = constant(weight, like)
     layer.dendritic_bias = None if bias is None else constant(bias, like)
 
@@ -122,4 +123,4 @@ def _fuse_convolutions(sequence: nn.Module, places: Counter[int]) -> None:
             assert isinstance(conv, nn.Conv2d)  # or one of its kin
             assert isinstance(norm, _BatchNorm)
             setattr(sequence, name, fuse_conv_bn_eval(conv, norm))
-            setattr(sequence, after, nn.Identity().eval())
+            setattr(sequence, after, nn.Identity())

@@ -14,7 +14,7 @@ from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import Backend, Mode, dendritic_conv
 from neuroconv.layers.dendrite import DendriticConv, Taps
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.neurons.fold_values import affine, constant, exact
 from neuroconv.neurons.population import Population
@@ -69,7 +69,7 @@ def collapsed(cells: Population) -> Population | None:
     scale, shift = norms[0] or (ones, 0 * ones)
     scale, shift = scale.view_as(ones), shift.view_as(ones)
     if cells.dendrites.bias is not None:
-        bias = exact(cells.dendrites.bias).unflatten(0, (-1, cells.transmitters))
+        bias = exact(cells.dendrites.bias).unflatten(0, (-1, cells.transmitters.kinds))
         shift = shift + bias.sum(1) * scale
     gain, rest = norms[1] or (ones[:, 0], None)
     sites = cells.dendrites.out_shape[0] if rate.reduction == "sum" else 1
@@ -80,11 +80,8 @@ def collapsed(cells: Population) -> Population | None:
     one = copy.copy(cells)  # its stages are replaced, those of the original stay
     one._modules, one._parameters = dict(cells._modules), dict(cells._parameters)
     one.soma = copy.deepcopy(cells.soma)
-    one.transmitters, one.dendritic_norm, one.soma_norm = (
-        1,
-        nn.Identity().eval(),
-        nn.Identity().eval(),
-    )
+    one.transmitters = TransmitterSum(1)
+    one.dendritic_norm, one.soma_norm = nn.Identity(), nn.Identity()
     if rest is not None:
         one.bias = constant(rest, like)
     one.summation = DendriticSummation().eval()
@@ -101,7 +98,7 @@ def _axon_filters(cells: Population, share: Tensor) -> tuple[Tensor, Tensor]:
         axons that each neuron hears, (N, A), and their taps, (N, K, A).
     """
     taps, weight = exact(cells.dendrites.taps()), exact(cells.synapses.effective_weight())
-    kinds, places = cells.transmitters, cells.synapses.synapses
+    kinds, places = cells.transmitters.kinds, cells.synapses.synapses
     weight = weight.view(cells.out_features, kinds, places, -1)
     sheet, k_time = cells.dendrites.sheet_shape, taps.shape[1]
     width = max(1, _CHUNK_NUMBERS // (kinds * k_time * sheet[0] * sheet[1]))

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroconv.kernels.population import fuses
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.neurons.fold_linear import Contacts, collapsed, new_dendrites
 from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
@@ -51,7 +52,7 @@ def fold_population(cells: Population) -> None:
 
 
 def _is_known(cells: Population) -> bool:
-    methods = ("forward", "stream", "integrate", "fire")
+    methods = ("forward", "stream", "somatic_potential", "fire")
     own = (getattr(type(cells), name) is getattr(Population, name) for name in methods)
     stages = (cells.dendrites, cells.dendritic_rate, cells.summation, cells.soma)
     known = (DendriticConv, DendriticRate, DendriticSummation, SomaFilter)
@@ -64,7 +65,7 @@ def _flop(cells: Population, window: torch.Size) -> int:
 
 
 def _joins(cells: Population) -> bool:
-    return cells.joins_stages(_BATCH, cells.time_steps, evaluation=True)
+    return fuses(cells, _BATCH, cells.time_steps, evaluation=True)
 
 
 def _full_overlap(cells: Population) -> bool:
@@ -86,7 +87,7 @@ def _on_sheet(weight: Tensor, sheet: tuple[int, int]) -> Tensor:
 def _merge_transmitters(
     cells: Population, taps: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    kinds = cells.transmitters
+    kinds = cells.transmitters.kinds
     if kinds == 1 or not is_absent(cells.threshold_norm):
         return taps, weight, bias
     by_kind = taps.unflatten(0, (-1, kinds))
@@ -101,7 +102,7 @@ def _merge_transmitters(
     else:
         taps = taps * _on_sheet(weight, cells.synapses.sheet_shape)
         taps, weight = taps.unflatten(0, (-1, kinds)).sum(1), torch.ones_like(weight[::kinds])
-    cells.transmitters = 1
+    cells.transmitters = TransmitterSum(1)
     return taps, weight, None if bias is None else bias.unflatten(0, (-1, kinds)).sum(1)
 
 
@@ -109,14 +110,14 @@ def _fold_dendritic_norm(
     cells: Population, taps: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     known = affine(cells.dendritic_norm)
-    if known is None or cells.transmitters > 1:
+    if known is None or cells.transmitters.kinds > 1:
         return taps, bias
     scale, shift = (each.view(cells.out_features, -1) for each in known)  # (N, D')
     if cells.dendrites.mode != "per_dendrite":
         if not torch.equal(scale, scale[:, :1].expand_as(scale)):
             return taps, bias
         scale = scale[:, :1]
-    cells.dendritic_norm = nn.Identity().eval()
+    cells.dendritic_norm = nn.Identity()
     return taps * scale[:, None, None, :], shift if bias is None else bias * scale + shift
 
 
@@ -136,7 +137,7 @@ def _fold_soma_norm(
     ):
         norm = cells.dendritic_norm
         if not isinstance(norm, nn.BatchNorm2d):
-            trees = gain.repeat_interleave(cells.transmitters)
+            trees = gain.repeat_interleave(cells.transmitters.kinds)
             taps = taps * trees[:, None, None, None]
             bias = None if bias is None else bias * trees[:, None]
         elif norm.affine:
@@ -148,16 +149,16 @@ def _fold_soma_norm(
     else:
         return taps, bias
     cells.bias = constant(shift, cells.dendrites.weight)
-    cells.soma_norm = nn.Identity().eval()
+    cells.soma_norm = nn.Identity()
     return taps, bias
 
 
 def _set_synapses(cells: Population, weight: Tensor, like: Tensor) -> None:
     old = cells.synapses
-    if old.signs is None and old.vesicles is None and old.transmitters == cells.transmitters:
+    if old.signs is None and old.vesicles is None and old.transmitters == cells.transmitters.kinds:
         return
     new: SparseSynapses | DenseSynapses
-    sizes, kinds = (old.in_features, old.sheet_shape), cells.transmitters
+    sizes, kinds = (old.in_features, old.sheet_shape), cells.transmitters.kinds
     if isinstance(old, SparseSynapses):
         new = SparseSynapses(old.wiring, *sizes, transmitters=kinds)
     else:

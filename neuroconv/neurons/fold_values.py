@@ -16,6 +16,11 @@ def constant(value: Tensor, like: Tensor) -> nn.Parameter:
     return nn.Parameter(value.to(like.device, like.dtype).contiguous(), requires_grad=False)
 
 
+def absent(stage: nn.Module) -> bool:
+    """Whether a neuron does not have this stage."""
+    return isinstance(stage, nn.Identity)
+
+
 def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
     """Scale and shift of a batch norm in evaluation; None if it takes the batch's statistics."""
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:

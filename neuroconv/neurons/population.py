@@ -5,38 +5,29 @@ D dendrites.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.autocast import autocast_dtype
 from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive
 from neuroconv.core.cost import Cost
-from neuroconv.core.counting import is_watched
 from neuroconv.core.layout import along_axis
 from neuroconv.core.renamed import POPULATION, renamed
-from neuroconv.kernels import tree_sum_cpu as native_tree
 from neuroconv.kernels.cache import FilterCache
-from neuroconv.kernels.tree_sum import (
-    Tree,
-    response_numbers,
-    tree_current,
-    tree_responses,
-)
+from neuroconv.kernels.population import fused_current
+from neuroconv.kernels.recompute import recomputed_stages
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
-from neuroconv.layers.poisson import DropoutState, PoissonDropout
+from neuroconv.layers.poisson import PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse, TransmitterSum
 from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import Wiring
 from neuroconv.neurons.population_cost import population_costs
 from neuroconv.neurons.presets import Physiology, Variant, preset
-from neuroconv.neurons.recompute import recomputed
 from neuroconv.neurons.stages import (
     Output,
     Table,
@@ -50,9 +41,8 @@ from neuroconv.neurons.stages import (
     build_tree,
     build_unit_dropout,
     build_wiring,
-    is_absent,
 )
-from neuroconv.neurons.state import REST, NeuronState, after, last
+from neuroconv.neurons.state import REST, NeuronState, run_stages
 
 
 class Population(nn.Module):
@@ -137,7 +127,7 @@ class Population(nn.Module):
         drawn = build_wiring(wiring, numbers.claw)
         weights = build_synapse(synapse)
         self.in_features, self.out_features = in_features, out_features
-        self.transmitters, self.time_steps = weights.transmitters, shape.kernel[0]
+        self.time_steps = shape.kernel[0]
         self.checkpoint = checkpoint
 
         axons = drawn.axons(in_features, out_features, shape)
@@ -167,6 +157,7 @@ class Population(nn.Module):
         self.dendritic_norm = (
             nn.BatchNorm2d(out_features * columns) if at_dendrites else nn.Identity()
         )
+        self.transmitters = TransmitterSum(weights.transmitters)
         self.spike = build_spike(spike)
         self.dendritic_rate = build_rate(rate)
         law = numbers.summation if summation is None else summation
@@ -175,7 +166,7 @@ class Population(nn.Module):
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else nn.Identity()
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()
-        self._responses = FilterCache()
+        self.filter_cache = FilterCache()
         self.output = build_output(output, numbers.mean_wait if unit_dropout is None else 0.0)
 
     @classmethod
@@ -194,14 +185,24 @@ class Population(nn.Module):
         return preset(cls.cell, variant)
 
     def forward(self, activity: Tensor) -> Tensor:
-        if activity.dim() == 2:
-            activity = activity.unsqueeze(2).expand(-1, -1, self.time_steps)
-        batch, _, steps = activity.shape if activity.dim() == 3 else (0, 0, 0)
-        if steps and self.joins_stages(int(batch), int(steps)):
-            potential = self._somatic(self._joined_current(activity))
-        else:
-            potential = self.integrate(activity)[0]
-        rate: Tensor = self.output(self.firing(potential))
+        x = self.as_window(activity)  # (B, F, T)
+        current = fused_current(self, x)  # the stages to the sum by one kernel, or None
+        if current is None and self.checkpoint:
+            return self.stream(x)[0]  # the same stages, of which nothing is kept
+        if current is None:
+            x = self.synapses(x)  # (B, N * C, T, P, D) the dendritic sheet
+            x = self.threshold_norm(x)  # nn.Identity() where there is none
+            x = self.unit_dropout(x)
+            x = self.dendrites(x)  # (B, N * C, T, P', D') the spatiotemporal convolution
+            x = self.transmitters(x)  # (B, N, T, P', D') they add up
+            x = self.normalise(x)
+            x = self.spike(x)
+            x = self.dendritic_rate(x)  # (B, N, T, D') one number for each dendrite
+            current = self.summation(x)  # (B, N, T)
+        x = self.soma(current)
+        x = self.soma_norm(x)
+        x = self.firing(self.rest(x))
+        rate: Tensor = self.output(x)
         return rate
 
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
@@ -211,138 +212,64 @@ class Population(nn.Module):
 
         Args:
             activity: (B, F, T).
-            state: what the stretch before returned; by default the neurons are at rest.
+            state: the state after the stretch before; by default the neurons are at rest.
 
         Returns:
             rate (B, N, T), and the state after it.
         """
-        potential, state = self.integrate(activity, state)
+        potential, state = self.somatic_potential(activity, state)
         return self.fire(potential, state)
 
-    def integrate(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
+    def somatic_potential(
+        self, activity: Tensor, state: NeuronState = REST
+    ) -> tuple[Tensor, NeuronState]:
         """From axons to the soma's potential (B, N, T): everything before the neuron fires."""
-        rate, lingering, places = self._stage(self._dendritic, activity, state.sheet, state.places)
-        current = self.summation(rate)  # (B, N, T)
-        steps = current.shape[2]
-        current, memory = after(state.current, current, self.soma.time_steps)
-        potential = self._somatic(current, steps)
-        return potential, NeuronState(lingering, memory, state.output, places)
-
-    def _stage(self, stage: Callable[..., Any], *arguments: Any) -> Any:
-        """A stage's result; with `checkpoint` nothing inside is kept for the backward pass."""
+        stages: dict[str, Callable[..., Any]] = {
+            "synapses": self.synapses,
+            "threshold_norm": self.threshold_norm,
+            "unit_dropout": self.unit_dropout,
+            "dendrites": self.dendrites,
+            "transmitters": self.transmitters,
+            "dendritic_norm": self.normalise,
+            "spike": self.spike,
+            "dendritic_rate": self.dendritic_rate,
+        }
         if self.checkpoint:
-            return recomputed(stage, self, *arguments)
-        return stage(*arguments)
-
-    def _dendritic(
-        self, activity: Tensor, past: Tensor | None, places: DropoutState | None
-    ) -> tuple[Tensor, Tensor, DropoutState | None]:
-        """From axons to the dendrites' rates (B, N, T, D'), and what lingers on the sheet.
-
-        Run again in the backward pass, it runs its own two ends a third time, one by one: so that
-        sheet and potentials are there, and not all that was made on the way to them.
-        """
-        sheet, places = self._stage(self._synaptic, activity, places)
-        steps = sheet.shape[2]
-        sheet, lingering = after(past, sheet, self.time_steps)
-        potential = self.dendrites(sheet, steps)  # (B, N * C, T, P', D')
-        return self._stage(self._rate, potential), lingering, places
-
-    def _synaptic(
-        self, activity: Tensor, places: DropoutState | None
-    ) -> tuple[Tensor, DropoutState | None]:
-        """From axons to potentials on the sheet."""
-        sheet = self.synapses(activity)  # (B, N * C, T, P, D)
-        sheet = self.threshold_norm(sheet)
-        if isinstance(self.unit_dropout, PoissonDropout):
-            return self.unit_dropout.stream(sheet, places)
-        return sheet, places
-
-    def _rate(self, potential: Tensor) -> Tensor:
-        """From filtered potentials (B, N * C, T, P', D') to the dendrites' rates."""
-        if self.transmitters > 1:
-            potential = potential.unflatten(1, (-1, self.transmitters)).sum(2)
-        potential = self.spike(self._normalise_dendrites(potential))
-        rate: Tensor = self.dendritic_rate(potential)  # (B, N, T, D')
-        return rate
-
-    def _somatic(self, current: Tensor, steps: int | None = None) -> Tensor:
-        """The soma's potential at the last steps of a current (B, N, T)."""
-        potential = self.soma(current)
-        if steps is not None:
-            potential = last(steps, potential)
-        potential = self.soma_norm(potential)
-        return potential if self.bias is None else potential + self.bias[:, None]
-
-    def joins_stages(self, batch: int, steps: int, *, evaluation: bool = False) -> bool:
-        """Whether a window of so many samples and steps runs from axons to soma as one stage.
-
-        It does where nothing acts between synapses, filter and rectifier, and a product of small
-        matrices is the fastest backend: the sheet is then never in memory (`kernels.tree_sum`).
-        Hooks on the stages in between are met stage by stage.
-        """
-        stages = (self.synapses, self.dendrites, self.dendritic_rate, self.summation)
-        known = (SparseSynapses, DendriticConv, DendriticRate, DendriticSummation)
-        if tuple(map(type, stages)) != known or self.transmitters > 1:
-            return False
-        if not all(map(is_absent, (self.threshold_norm, self.dendritic_norm, self.spike))):
-            return False
-        dropout = self.unit_dropout
-        if not (
-            is_absent(dropout)
-            or (isinstance(dropout, PoissonDropout) and (evaluation or not dropout.acts))
-        ):
-            return False
-        if is_watched(*stages):
-            return False
-        gradients = torch.is_grad_enabled() and not evaluation
-        return self.dendrites.joins(batch, steps, self.tree().axons, gradients)
-
-    def tree(self) -> Tree:
-        """How its trees are built; of sparse synapses alone."""
-        assert isinstance(self.synapses, SparseSynapses)
-        rate = self.dendritic_rate
-        return Tree(
-            self.synapses.wiring, self.synapses.sheet_shape, self.dendrites.mode,
-            self.synapses.is_claw(), rate.reduction, rate.linear,
-        )  # fmt: skip
-
-    def _joined_current(self, activity: Tensor) -> Tensor:
-        """The summed current (B, N, T) of the dendrites, by one stage."""
-        assert isinstance(self.synapses, SparseSynapses)
-        self.synapses.check(activity)
-        tree = self.tree()
-        weight, filters = self.synapses.effective_weight(), self.dendrites.taps()
-        weight = weight.to(filters.dtype)
-        if autocast_dtype(activity) is None:
-            activity = activity.to(filters.dtype)
-        responses = None
-        if not self.training and not native_tree.takes(activity, weight, filters, tree):
-            sources = (*self.synapses.weight_sources(), self.dendrites.weight)
-            numbers = response_numbers(filters.shape, tree)
-            make = partial(tree_responses, weight, filters, tree)
-            responses = self._responses.get(sources, tree.claw, numbers, make)
-        total = tree_current(activity, weight, filters, self.dendrites.bias, tree, responses)
-        return self.summation.law_of(total * self.summation.scale)
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; what evaluation kept of weights and filters is dropped."""
-        self._responses.clear()
-        return super().train(mode)
+            rate, state = recomputed_stages(run_stages, self, stages, activity, state)
+        else:
+            rate, state = run_stages(stages, activity, state)
+        rest = {"summation": self.summation, "soma": self.soma, "soma_norm": self.soma_norm}
+        potential, state = run_stages(rest, rate, state)
+        return self.rest(potential), state
 
     def fire(self, potential: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:
         """From the soma's potential (B, N, T) to what the axon carries, and the state after it."""
-        rate, waiting = self.output.stream(self.firing(potential), state.output)
-        return rate, state._replace(output=waiting)
+        return run_stages({"firing": self.firing, "output": self.output}, potential, state)
 
-    def _normalise_dendrites(self, potential: Tensor) -> Tensor:
+    def as_window(self, activity: Tensor) -> Tensor:
+        """Activity (B, F) as constant over the filter's time steps, (B, F, T); else as it is."""
+        if activity.dim() == 2:
+            return activity.unsqueeze(2).expand(-1, -1, self.time_steps)
+        return activity
+
+    def normalise(self, potential: Tensor) -> Tensor:
+        """Batch-normalises each dendrite of (B, N, T, P', D') over batch, steps and sites."""
         norm = self.dendritic_norm
-        if is_absent(norm):
+        if isinstance(norm, nn.Identity):
             return potential
         columns = potential.movedim(4, 2)  # (B, N, D', T, P')
         # In the order of memory: torch.compile takes a batch norm's gradient to lie as its input.
         normal = along_axis(columns.flatten(1, 2), 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
+
+    def rest(self, potential: Tensor) -> Tensor:
+        """Adds the soma's resting potential, which a norm's shift replaces."""
+        return potential if self.bias is None else potential + self.bias[:, None]
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's; what evaluation kept of weights and filters is dropped."""
+        self.filter_cache.clear()
+        return super().train(mode)
 
     def closed_form(
         self, activity: torch.Size, *, resumed: bool = False, streamed: bool = False
@@ -354,6 +281,6 @@ class Population(nn.Module):
         Args:
             activity: (B, F, T) or (B, F).
             resumed: the stretch starts from a state, whose steps the filters read once more.
-            streamed: it runs by `stream` or `integrate`: one stage after another, from rest too.
+            streamed: it runs by `stream` or `somatic_potential`: stage after stage, from rest too.
         """
         return population_costs(self, activity, resumed=resumed, streamed=streamed)

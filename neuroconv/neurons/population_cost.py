@@ -1,68 +1,60 @@
 """What a population runs, stage by stage, stated from its sizes alone."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
 
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.tree_sum import tree_costs
+from neuroconv.kernels.population import fuses, tree_spec
+from neuroconv.kernels.tree_costs import tree_costs
 from neuroconv.neurons.stages import is_absent
-
-if TYPE_CHECKING:
-    from neuroconv.neurons.population import Population
 
 
 def population_costs(
-    cells: "Population", activity: torch.Size, *, resumed: bool, streamed: bool
+    cells: Any, activity: torch.Size, *, resumed: bool, streamed: bool
 ) -> tuple[Cost, ...]:
     """`Population.closed_form`."""
     steps = cells.time_steps if len(activity) == 2 else activity[2]
     batch, neurons = activity[0], cells.out_features
     recalled = steps + (cells.soma.time_steps - 1 if resumed else 0)
     somata = torch.Size((batch, neurons, steps))
-    each = 1 if is_absent(cells.soma_norm) else 2  # a resting potential, or a norm
+    somatic = 1 if is_absent(cells.soma_norm) else 2  # a resting potential, or a norm
     whole = not (resumed or streamed)  # a window by `forward`
-    joined = whole and cells.joins_stages(batch, steps, evaluation=True)
+    fused = whole and fuses(cells, batch, steps, evaluation=True)
     return (
-        *(_joined_costs(cells, batch, steps) if joined else _costs(cells, batch, steps, resumed)),
+        *(_fused_costs(cells, batch, steps) if fused else _costs(cells, batch, steps, resumed)),
         *cells.soma.closed_form(torch.Size((batch, neurons, recalled))),
-        Cost("somatic potential", pointwise=somata.numel() * each),
+        Cost("somatic potential", pointwise=somata.numel() * somatic),
         *cells.firing.closed_form(somata),
         *cells.output.closed_form(somata),
     )
 
 
-def _costs(cells: "Population", batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
+def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
     """Of the stages from synapses to summation, one after another."""
     neurons = cells.out_features
     read = steps + (cells.time_steps - 1 if resumed else 0)
     rows, columns = cells.dendrites.out_shape
-    trees = neurons * cells.transmitters
+    trees = neurons * cells.transmitters.kinds
     sheet = torch.Size((batch, trees, steps, *cells.dendrites.sheet_shape))
     lingering = torch.Size((batch, trees, read, *cells.dendrites.sheet_shape))
     branches = torch.Size((batch, neurons, steps, rows, columns))
     (trees_cost,) = cells.dendrites.closed_form(lingering, cells.synapses.synapses, steps)
-    joined = _joining_flops(cells, batch * trees * steps * rows * columns, branches.numel())
+    potentials = _potential_flops(cells, batch * trees * steps * rows * columns, branches.numel())
     return (
         *cells.synapses.closed_form(torch.Size((batch, cells.in_features, steps))),
-        *_costs_of(cells.threshold_norm, sheet),
+        *_stage_costs(cells.threshold_norm, sheet),
         replace(trees_cost, neurons=neurons),
-        Cost("dendritic potential", pointwise=joined),
-        *_costs_of(cells.spike, branches),
+        Cost("dendritic potential", pointwise=potentials),
+        *_stage_costs(cells.spike, branches),
         *cells.dendritic_rate.closed_form(branches),
         *cells.summation.closed_form(torch.Size((batch, neurons, steps, columns))),
     )
 
 
-def _costs_of(stage: nn.Module, shape: torch.Size) -> tuple[Cost, ...]:
-    """Closed form of a stage that may be absent."""
-    costs: tuple[Cost, ...] = () if is_absent(stage) else stage.closed_form(shape)  # type: ignore[operator]
-    return costs
-
-
-def _joined_costs(cells: "Population", batch: int, steps: int) -> tuple[Cost, ...]:
+def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
     """Of the same stages where they run as one.
 
     What joins weights and taps is done once for the whole batch: of a claw by products, which
@@ -72,7 +64,7 @@ def _joined_costs(cells: "Population", batch: int, steps: int) -> tuple[Cost, ..
     rows, columns = cells.dendrites.out_shape
     potentials = batch * neurons * steps * rows * columns
     products, joins, sums = tree_costs(
-        batch, steps, cells.dendrites.weight.shape, synapses, cells.tree()
+        batch, steps, cells.dendrites.weight.shape, synapses, tree_spec(cells)
     )
     window = torch.Size((batch, neurons, steps, *cells.dendrites.sheet_shape))
     (trees_cost,) = cells.dendrites.closed_form(window, synapses)
@@ -81,7 +73,7 @@ def _joined_costs(cells: "Population", batch: int, steps: int) -> tuple[Cost, ..
     return (
         Cost("synapses", pointwise=weights + joins, synapses=neurons * synapses),
         replace(trees_cost, macs={"matmul": products}, pointwise=0),
-        Cost("dendritic potential", pointwise=_joining_flops(cells, potentials, potentials)),
+        Cost("dendritic potential", pointwise=_potential_flops(cells, potentials, potentials)),
         Cost("dendritic rate", pointwise=potentials * (not cells.dendritic_rate.linear)),
         Cost(
             "dendritic summation",
@@ -90,12 +82,18 @@ def _joined_costs(cells: "Population", batch: int, steps: int) -> tuple[Cost, ..
     )
 
 
-def _joining_flops(cells: "Population", filtered: int, potentials: int) -> int:
+def _potential_flops(cells: Any, filtered: int, potentials: int) -> int:
     """FLOPs between the filter and the spike, of so many numbers before and after the join.
 
     Taps in units, resting potentials, the transmitters' sum, and two for normalisation.
     """
     flops = cells.dendrites.weight.numel() if cells.dendrites.tap_unit != 1 else 0
     flops += filtered if cells.dendrites.bias is not None else 0
-    flops += potentials * cells.transmitters if cells.transmitters > 1 else 0
-    return flops + (2 * potentials if not is_absent(cells.dendritic_norm) else 0)
+    kinds = cells.transmitters.kinds
+    flops += potentials * kinds if kinds > 1 else 0
+    return flops + (0 if is_absent(cells.dendritic_norm) else 2 * potentials)
+
+
+def _stage_costs(stage: nn.Module, shape: torch.Size) -> tuple[Cost, ...]:
+    """Cost of a stage that may be absent."""
+    return () if is_absent(stage) else stage.closed_form(shape)  # type: ignore[operator]

@@ -79,7 +79,7 @@ class GranularLayer(nn.Module):
     ) -> tuple[Tensor, GranularState]:
         """Runs over a stretch, as `Population.stream`."""
         granule, golgi, last_rate = state or GranularState()
-        potential, granule = self.granule.integrate(mossy, granule)
+        potential, granule = self.granule.somatic_potential(mossy, granule)
         if self.golgi is None or self.inhibition is None:
             rate, granule = self.granule.fire(potential, granule)
             return rate, GranularState(granule)

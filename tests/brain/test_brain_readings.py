@@ -143,7 +143,7 @@ def test_one_step_is_what_a_streaming_neuron_states_and_runs(padding: Any) -> No
     assert essay.mac == dendrites.essay == 22 * 1 * 2 * 3 * 4
     # And the executed column is what the exact counter sees a stream run.
     state = neuron.stream(torch.zeros(1, 9, 4))[1]
-    counted = count_exact(Resumed(neuron), (torch.zeros(1, 9, 1), state.sheet, state.current))
+    counted = count_exact(Resumed(neuron), (torch.zeros(1, 9, 1), state.dendrites, state.soma))
     soma = next(row for row in stages if row.stage == "soma")
     assert counted.mac == dendrites.executed + soma.executed
 

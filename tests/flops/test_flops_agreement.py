@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
-from neuroconv.kernels.conv import Job, dendritic_conv, fft_products
+from neuroconv.kernels.conv import ConvProblem, dendritic_conv, fft_products
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.zoo import create_model, get_builder, list_models
 from tests.flops.calling import Call
@@ -251,7 +251,7 @@ def test_the_spectral_products_of_an_fft_convolution_to_the_last_digit() -> None
     def convolve(x: Tensor, w: Tensor) -> Tensor:
         return dendritic_conv(x, w, mode="same", backend="fft")
 
-    stated = fft_products(Job((5, 8, 10), (5, 4, 10), "same", 2, 3))
+    stated = fft_products(ConvProblem((5, 8, 10), (5, 4, 10), "same", 2, 3))
     for counts in measured(Call(convolve), (sheet, taps))[:2]:
         assert counts.flops == {"pointwise": stated}, counts.counter
 

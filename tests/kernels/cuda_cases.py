@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuroconv.core.counting import counting
 from neuroconv.kernels import cuda as fused
-from neuroconv.kernels.tree_sum import Tree, tree_current, tree_responses
+from neuroconv.kernels.tree_sum import TreeSpec, effective_filters, tree_sum
 from neuroconv.layers import Random, TreeShape
 from neuroconv.neurons import Granule
 
@@ -109,7 +109,7 @@ def job(
     dtype: torch.dtype = torch.float32,
     device: str = DEVICE,
     axons: int = 7,
-) -> tuple[Tree, list[Tensor]]:
+) -> tuple[TreeSpec, list[Tensor]]:
     """A tree, and its activity, weights, filters and bias."""
     generator = torch.Generator().manual_seed(0)
 
@@ -129,19 +129,19 @@ def job(
         draw(neurons, taps[2], taps[0], across),
     ]
     leaves += [draw(neurons, columns)] if bias else []
-    return Tree(wiring.to(device), sheet, mode, claw, reduction, linear), leaves
+    return TreeSpec(wiring.to(device), sheet, mode, claw, reduction, linear), leaves
 
 
-def run(tree: Tree, leaves: list[Tensor]) -> list[Tensor]:
+def run(tree: TreeSpec, leaves: list[Tensor]) -> list[Tensor]:
     """The current, and the gradients of all that it is made of."""
     given = [*leaves, *([None] * (4 - len(leaves)))]
-    result = tree_current(*given, tree)  # type: ignore[arg-type]
+    result = tree_sum(*given, tree)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(1)
     push = torch.randn(result.shape, generator=generator).to(result)
     return [result, *torch.autograd.grad(result, leaves, push)]
 
 
-def reference(tree: Tree, leaves: list[Tensor]) -> list[Tensor]:
+def reference(tree: TreeSpec, leaves: list[Tensor]) -> list[Tensor]:
     """The same on the CPU in float64, of the same rounded numbers."""
     exact = [leaf.detach().cpu().double().requires_grad_() for leaf in leaves]
     return run(tree._replace(wiring=tree.wiring.cpu()), exact)
@@ -177,9 +177,9 @@ def test_responses_made_before(dtype: torch.dtype, launches: list[str]) -> None:
     tree, leaves = job(**{**SMALL, "steps": 1}, dtype=torch.float32)
     activity, weight, filters, bias = (leaf.detach() for leaf in leaves)
     wanted = reference(tree, leaves)[0]
-    made = tree_responses(weight, filters, tree)
+    made = effective_filters(weight, filters, tree)
     with torch.autocast(DEVICE, dtype, enabled=dtype == torch.bfloat16):
-        result = tree_current(activity, weight, filters, bias, tree, made)
+        result = tree_sum(activity, weight, filters, bias, tree, made)
     assert launches == ["current"]
     assert result.dtype == dtype
     error = (result.cpu().double() - wanted).abs().max()
@@ -202,7 +202,7 @@ def test_gradient_to_one_input_alone(of: int, launches: list[str]) -> None:
     tree, leaves = job(**SMALL)
     wanted = reference(tree, leaves)[1 + of]
     kept = [leaf.detach().requires_grad_(place == of) for place, leaf in enumerate(leaves)]
-    result = tree_current(*kept, tree)
+    result = tree_sum(*kept, tree)
     push = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result)
     (found,) = torch.autograd.grad(result, kept[of], push)
     assert launches == ["current", "gradients"]
@@ -223,7 +223,7 @@ def test_what_is_no_number_is_not_hidden(reduction: Any) -> None:
     tree, (activity, *learned) = job(**SMALL, reduction=reduction)
     activity = activity.detach().clone()
     activity[1, :, 2] = float("nan")
-    result = tree_current(activity, *learned, tree)
+    result = tree_sum(activity, *learned, tree)
     broken = torch.zeros_like(result, dtype=torch.bool)
     broken[1, :, 2:] = True
     assert torch.equal(result.isnan(), broken)
@@ -236,7 +236,7 @@ def test_where_the_plain_path_runs(launches: list[str], monkeypatch: pytest.Monk
     with counting():
         run(tree, leaves)
     run(tree, [leaf.detach().double().requires_grad_() for leaf in leaves])
-    tree_current(leaves[0][:0], *leaves[1:], tree)
+    tree_sum(leaves[0][:0], *leaves[1:], tree)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "_LEAST_NEURONS", 4)
         run(tree, leaves)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.counting import counting
 from neuroconv.kernels import columns as stage
-from neuroconv.kernels.columns import joins, norm_sum, rectified_sum
+from neuroconv.kernels.columns import normalised_sum, norms_agree, rectified_sum
 
 PLACES, STEPS, UNITS = 24, 3, 4
 
@@ -64,8 +64,8 @@ def test_a_stage_equals_its_parts(
     if units is None:
         result = rectified_sum(columns, UNITS, linear)
     else:
-        assert joins(units)
-        result = norm_sum(units, columns, linear)
+        assert norms_agree(units)
+        result = normalised_sum(units, columns, linear)
     wanted = one_by_one(columns, twins, linear)
     torch.testing.assert_close(result, wanted, rtol=0, atol=1e-12)
     push = torch.randn_like(wanted)
@@ -86,7 +86,7 @@ def test_gradcheck(places: int) -> None:
     units = norms(2)
     learned = [p for norm in units for p in norm.parameters()]
     inputs = (*columns, *learned)
-    assert torch.autograd.gradcheck(lambda *x: norm_sum(units, x[:2]), inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *x: normalised_sum(units, x[:2]), inputs, fast_mode=True)
     assert torch.autograd.gradcheck(lambda *x: rectified_sum(x, UNITS), columns, fast_mode=True)
 
 
@@ -107,28 +107,28 @@ def test_a_shift_is_added_before_the_rectifier(linear: bool) -> None:
 
 def test_a_mean_far_from_zero_cancels_nothing() -> None:
     column = (torch.randn(4096, STEPS * UNITS) + 1e4).requires_grad_()
-    wanted = norm_sum([nn.BatchNorm2d(UNITS).double()], [column.double()], linear=True)
-    result = norm_sum([nn.BatchNorm2d(UNITS)], [column], linear=True)
+    wanted = normalised_sum([nn.BatchNorm2d(UNITS).double()], [column.double()], linear=True)
+    result = normalised_sum([nn.BatchNorm2d(UNITS)], [column], linear=True)
     # Numbers of 1e4 are held to 1e-3 in float32, and deviations are of order one.
     assert (result.double() - wanted).abs().max() < 5e-3
 
 
 def test_what_does_not_join() -> None:
-    assert joins(norms(3))
-    assert not joins([*norms(1), nn.Identity()])
-    assert not joins([*norms(1), *norms(1, eps=1e-3)])
-    assert not joins([nn.BatchNorm2d(UNITS, affine=False)])
-    assert not joins([nn.BatchNorm2d(UNITS, track_running_stats=False)])
+    assert norms_agree(norms(3))
+    assert not norms_agree([*norms(1), nn.Identity()])
+    assert not norms_agree([*norms(1), *norms(1, eps=1e-3)])
+    assert not norms_agree([nn.BatchNorm2d(UNITS, affine=False)])
+    assert not norms_agree([nn.BatchNorm2d(UNITS, track_running_stats=False)])
     mixed = norms(2)
     mixed[0].eval()
-    assert not joins(mixed)
+    assert not norms_agree(mixed)
     watched = norms(1)
     watched[0].register_forward_hook(lambda *_: None)
-    assert not joins(watched)
+    assert not norms_agree(watched)
     with counting():
-        assert joins(watched)
+        assert norms_agree(watched)
 
 
 def test_one_value_for_each_unit_cannot_be_normalised() -> None:
     with pytest.raises(ValueError, match="more than 1 value per channel when training, got 1"):
-        norm_sum([nn.BatchNorm2d(12)], [torch.zeros(1, 12)])
+        normalised_sum([nn.BatchNorm2d(12)], [torch.zeros(1, 12)])

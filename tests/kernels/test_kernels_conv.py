@@ -18,16 +18,16 @@ from neuroconv.core.cost import fft_macs
 from neuroconv.flops import count_exact
 from neuroconv.kernels.conv import (
     Backend,
-    Job,
+    ConvProblem,
     Mode,
     choose_backend,
     conv_macs,
     fft_products,
     fourier,
-    joins_tree,
+    fuses_tree,
     output_size,
 )
-from neuroconv.kernels.conv.choice import job_backend, runs_native
+from neuroconv.kernels.conv.choice import problem_backend, runs_native
 from neuroconv.kernels.conv.fourier import device_waves, site_waves
 from neuroconv.kernels.native import native_kernels, state
 from neuroconv.layers import DendriticConv, Taps, TreeShape, dendritic_conv
@@ -355,7 +355,7 @@ def test_spectral_products_equal_a_counting_loop() -> None:
                 met = [tap for tap in range(k_time) if now - (k_time - 1 - tap) >= 0]
                 # A complex product is four real products and two sums; adding it is two more.
                 flops += sum(6 + 2 * (place > 0) for place, _ in enumerate(met))
-        assert fft_products(Job(window, taps, "same", 2, 3)) == 2 * 3 * flops
+        assert fft_products(ConvProblem(window, taps, "same", 2, 3)) == 2 * 3 * flops
 
 
 def test_fft_cost_of_a_real_and_a_complex_transform() -> None:
@@ -434,14 +434,14 @@ def test_choice_of_backend(
 def test_a_tree_is_one_stage_where_the_rest_of_its_product_is_fastest(
     window: Triple, taps: Triple, mode: Mode, batch: int, axons: int, here: bool, to_learn: bool
 ) -> None:
-    job = Job(window, taps, mode, batch)
-    assert joins_tree(job, axons) is here
-    assert joins_tree(job, axons, gradients=True) is to_learn
+    job = ConvProblem(window, taps, mode, batch)
+    assert fuses_tree(job, axons) is here
+    assert fuses_tree(job, axons, gradients=True) is to_learn
     for neurons in (1, 10_000):  # of any population as of a large one
-        assert joins_tree(job._replace(neurons=neurons), axons) is here
-    assert joins_tree(job, axons, "matmul") is (mode == "same")
-    assert not joins_tree(job, axons, "direct")
-    assert not joins_tree(job, axons, "fft")
+        assert fuses_tree(job._replace(neurons=neurons), axons) is here
+    assert fuses_tree(job, axons, "matmul") is (mode == "same")
+    assert not fuses_tree(job, axons, "direct")
+    assert not fuses_tree(job, axons, "fft")
     if choose_backend(window, taps, mode, batch=batch) == "matmul" and mode == "same":
         assert here  # the rule is looser than the choice
 
@@ -451,12 +451,15 @@ KERNELS = pytest.mark.skipif(state() != "on", reason=f"kernels are {state()}")
 
 @pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=KERNELS)])
 def test_the_count_of_a_single_sample_does_not_tell_of_kernels(kernels: bool) -> None:
-    granule, no_claw = Job(*GRANULE, "same", 1), Job((5, 64, 4), (5, 3, 4), "same", 1)
+    granule, no_claw = (
+        ConvProblem(*GRANULE, "same", 1),
+        ConvProblem((5, 64, 4), (5, 3, 4), "same", 1),
+    )
     with native_kernels(kernels):
-        assert not joins_tree(granule, 4)
-        assert joins_tree(granule, 4, gradients=True)
-        assert not joins_tree(no_claw, 256)
-        assert joins_tree(no_claw, 256, gradients=True) is kernels
+        assert not fuses_tree(granule, 4)
+        assert fuses_tree(granule, 4, gradients=True)
+        assert not fuses_tree(no_claw, 256)
+        assert fuses_tree(no_claw, 256, gradients=True) is kernels
 
 
 def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,10 +481,10 @@ def test_auto_runs_what_it_chose(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @KERNELS
 def test_small_products_run_by_the_kernels_where_there_are_samples() -> None:
-    job = Job((1, 1, 257), (1, 1, 3), "same", 32, 1024)  # no product with a matrix of zeros
-    assert job_backend(job) == "matmul"
+    job = ConvProblem((1, 1, 257), (1, 1, 3), "same", 32, 1024)  # no product with a matrix of zeros
+    assert problem_backend(job) == "matmul"
     with native_kernels(False):
-        assert job_backend(job) == "direct"
+        assert problem_backend(job) == "direct"
     assert runs_native(job, "cpu")
     assert runs_native(job, "meta")
     assert not runs_native(job, "cuda")

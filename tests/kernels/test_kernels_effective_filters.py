@@ -11,7 +11,7 @@ from neuroconv.flops import count_exact
 from neuroconv.kernels.conv import toeplitz as unrolled
 from neuroconv.kernels.conv.sizes import Mode
 from neuroconv.kernels.conv.toeplitz import reroll, unroll
-from neuroconv.kernels.effective_filters import Joining, Tree, join_costs
+from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec, merge_costs
 
 # Sheet, taps along the sites and across the dendrites, mode, synapses.
 SHAPES: list[tuple[tuple[int, int], tuple[int, int], Mode, int]] = [
@@ -26,14 +26,14 @@ SHAPES: list[tuple[tuple[int, int], tuple[int, int], Mode, int]] = [
 ]
 
 
-def slowly(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
+def slowly(weight: Tensor, filters: Tensor, tree: TreeSpec) -> Tensor:
     """(N, K * A, O): every place of the sheet, and then the sum over those that share an axon."""
     (sites, dendrites), synapses = tree.sheet, weight.shape[1]
     places = F.pad(weight, (0, sites * dendrites - synapses))
     spread = unroll(filters, tree.sheet, tree.mode).unflatten(1, (filters.shape[1], -1))
     joined = spread * places[:, None, :, None]
     if tree.claw:
-        return joined.unflatten(2, (dendrites, sites)).sum(3)[:, :, : tree.axons].flatten(1, 2)
+        return joined.unflatten(2, (dendrites, sites)).sum(3)[:, :, : tree.fan_in].flatten(1, 2)
     return joined[:, :, :synapses].flatten(1, 2)
 
 
@@ -42,12 +42,12 @@ def slowly(weight: Tensor, filters: Tensor, tree: Tree) -> Tensor:
 def test_responses_and_gradients_are_those_of_the_unrolled_filter(shape: Any, claw: bool) -> None:
     sheet, taps, mode, synapses = shape
     wiring = torch.arange(synapses).expand(2, -1)
-    tree = Tree(wiring, sheet, mode, claw, "mean", False)
+    tree = TreeSpec(wiring, sheet, mode, claw, "mean", False)
     weight = torch.randn(2, synapses, dtype=torch.float64, requires_grad=True)
     filters = torch.randn(2, 3, *taps, dtype=torch.float64, requires_grad=True)
-    joining = Joining(filters, tree)
+    joining = EffectiveFilters(filters, tree)
     wanted = slowly(weight, filters, tree)
-    found = joining.responses(weight, filters)
+    found = joining.merge(weight, filters)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
     grad = torch.randn_like(wanted)
     reference = torch.autograd.grad(wanted, (weight, filters), grad)
@@ -59,19 +59,19 @@ def test_responses_and_gradients_are_those_of_the_unrolled_filter(shape: Any, cl
         some = joining.gradients(grad, weight, filters, asked)
         assert tuple(each is not None for each in some) == asked
 
-    products, flops = join_costs(filters.shape, synapses, tree)
+    products, flops = merge_costs(filters.shape, synapses, tree)
     counted = count_exact(Joins(tree), (weight.detach(), filters.detach()), device="cpu")
     assert counted.macs.get("matmul", 0) == products
     assert sum(counted.flops.values()) == flops
 
 
 class Joins(nn.Module):
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: TreeSpec) -> None:
         super().__init__()
         self.tree = tree
 
     def forward(self, weight: Tensor, filters: Tensor) -> Tensor:
-        return Joining(filters, self.tree).responses(weight, filters)
+        return EffectiveFilters(filters, self.tree).merge(weight, filters)
 
 
 @pytest.mark.parametrize("most", [0, 1 << 26])

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from neuroconv.kernels.conv import toeplitz as unrolled
 from neuroconv.kernels.native import native_kernels, state
-from neuroconv.kernels.tree_sum import Tree, response_numbers, tree_current, tree_responses
+from neuroconv.kernels.tree_costs import effective_filter_numbers
+from neuroconv.kernels.tree_sum import TreeSpec, effective_filters, tree_sum
 from neuroconv.layers import DendriticRate, Random, SparseSynapses, TreeShape, dendritic_conv
 
 NEURONS, STEPS = 7, 5
@@ -54,7 +55,7 @@ def job(
     sheet: tuple[int, int] = (4, 3),
     across: int = 2,
     steps: int = STEPS,
-) -> tuple[Tree, list[Tensor]]:
+) -> tuple[TreeSpec, list[Tensor]]:
     """A tree; activity, weights, filters and, if there is one, the bias."""
     axons = max(11, synapses)
     wiring = Random(claw=claw, seed=3).axons(axons, NEURONS, TreeShape(sheet, synapses=synapses))
@@ -62,12 +63,12 @@ def job(
     across = sheet[1] if mode == "per_dendrite" else across
     shapes = [(batch, axons, steps), (NEURONS, synapses), (NEURONS, 3, 3, across)]
     shapes += [(NEURONS, columns)] if bias else []
-    tree = Tree(wiring, sheet, mode, claw, reduction, linear)
+    tree = TreeSpec(wiring, sheet, mode, claw, reduction, linear)
     return tree, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-def run(tree: Tree, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor) -> Tensor:
-    return tree_current(activity, weight, filters, bias[0] if bias else None, tree)
+def run(tree: TreeSpec, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor) -> Tensor:
+    return tree_sum(activity, weight, filters, bias[0] if bias else None, tree)
 
 
 def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
@@ -83,7 +84,9 @@ def assert_same(found: list[Tensor], wanted: list[Tensor], tolerance: float = 1e
         assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-30)
 
 
-def stages(tree: Tree, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor) -> Tensor:
+def stages(
+    tree: TreeSpec, activity: Tensor, weight: Tensor, filters: Tensor, *bias: Tensor
+) -> Tensor:
     """The same, stage by stage, by conv3d."""
     synapses = SparseSynapses(tree.wiring, activity.shape[1], tree.sheet).double()
     sheet = torch.func.functional_call(
@@ -134,12 +137,12 @@ def test_responses_made_before_serve_any_activity(case: str) -> None:
     tree, (_, weight, filters, *bias) = job(**CASES[case])
     given = bias[0] if bias else None
     with torch.no_grad():
-        made = tree_responses(weight, filters, tree)
-        assert made.numel() == response_numbers(filters.shape, tree)
+        made = effective_filters(weight, filters, tree)
+        assert made.numel() == effective_filter_numbers(filters.shape, tree)
         for steps in (1, 4):
             activity = torch.rand(2, 11 + (tree.wiring.max() > 10), steps, dtype=torch.float64)
-            wanted = tree_current(activity, weight, filters, given, tree)
-            found = tree_current(activity, weight, filters, given, tree, made)
+            wanted = tree_sum(activity, weight, filters, given, tree)
+            found = tree_sum(activity, weight, filters, given, tree, made)
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
@@ -192,9 +195,9 @@ def test_responses_made_before_serve_autocast() -> None:
     tree, inputs = job()
     activity, weight, filters, bias = (tensor.detach().float() for tensor in inputs)
     with torch.no_grad():
-        made = tree_responses(weight, filters, tree)
-        wanted = tree_current(activity, weight, filters, bias, tree, made)
+        made = effective_filters(weight, filters, tree)
+        wanted = tree_sum(activity, weight, filters, bias, tree, made)
         with torch.autocast("cpu", torch.bfloat16):
-            half = tree_current(activity, weight, filters, bias, tree, made)
+            half = tree_sum(activity, weight, filters, bias, tree, made)
     assert half.dtype == torch.bfloat16
     assert (half - wanted).abs().max() <= 2e-2 * wanted.abs().max()

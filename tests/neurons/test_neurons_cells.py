@@ -178,8 +178,8 @@ def test_unit_scope_drops_places_of_the_sheet_and_no_neuron() -> None:
     rate, state = cells.stream(activity)
     assert isinstance(cells.output, PoissonDropout)
     assert cells.output.mean_wait == 0  # nothing is dropped twice
-    assert isinstance(state.places, DropoutState)
-    assert state.places.waiting.shape == (4, 60, 4, 4)
+    assert isinstance(state.unit_dropout, DropoutState)
+    assert state.unit_dropout.waiting.shape == (4, 60, 4, 4)
     assert (rate > 0).double().mean() > 0.9
     synaptic = cells.synapses(activity)
     filled = synaptic != 0
@@ -206,7 +206,7 @@ def test_spikes_leave_as_whole_counts_in_training_and_as_rates_in_evaluation() -
     counts.sum().backward()
     assert cells.dendrites.weight.grad is not None
     assert cells.dendrites.weight.grad.any()
-    potential, _ = cells.eval().integrate(activity)
+    potential, _ = cells.eval().somatic_potential(activity)
     torch.testing.assert_close(cells(activity), 3 * potential.relu())
     network = nn.Sequential(cells, LastStep())
     assert network(activity).shape == (4, 60)
@@ -222,7 +222,7 @@ def test_release_or_wait_replaces_the_dropout() -> None:
     # A neuron that is dropped sleeps for four steps.
     asleep = rate[:, :, 0] == 0
     assert not rate[:, :, 1:4][asleep].any()
-    potential, _ = cells.eval().integrate(activity)
+    potential, _ = cells.eval().somatic_potential(activity)
     assert (potential > 0).all()
     assert torch.equal(cells.stream(activity)[0], potential)
     torch.testing.assert_close(cells(activity), potential)  # as one stage, in another order

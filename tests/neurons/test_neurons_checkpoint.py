@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from neuroconv.flops import measure_traffic
+from neuroconv.kernels import recompute
+from neuroconv.kernels.population import fuses
 from neuroconv.layers import DendriticSpike
-from neuroconv.neurons import Population, Purkinje, recompute
+from neuroconv.neurons import Population, Purkinje
 from neuroconv.neurons.stages import merge
 from neuroconv.zoo import create_model
 from tests.scripts import loaded
@@ -120,9 +122,9 @@ def test_a_tree_of_one_stage_keeps_nothing_anyway(monkeypatch: pytest.MonkeyPatc
     plain, kept = twins()
     for cells in (plain, kept):
         cells.dendrites.backend = "matmul"
-    assert kept.joins_stages(3, 5)
+    assert fuses(kept, 3, 5)
     activity = torch.rand(3, 6, 5, dtype=torch.float64)
-    monkeypatch.setattr("neuroconv.neurons.population.recomputed", refuse)
+    monkeypatch.setattr("neuroconv.neurons.population.recomputed_stages", refuse)
     for own, other in zip(step(kept, activity), step(plain, activity), strict=True):
         assert torch.equal(own, other)
 

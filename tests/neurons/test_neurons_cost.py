@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact
+from neuroconv.kernels.population import fuses
 from neuroconv.layers import Cost, DendriticSpike
 from neuroconv.neurons import (
     Granule,
@@ -67,21 +68,21 @@ def test_a_population_as_one_stage_states_all_that_runs(mode: Any, reduction: An
         taps={"backend": "matmul"},
     ).double()
     x = torch.zeros(3, 9, 5, dtype=torch.float64)
-    assert cells.joins_stages(3, 5)
+    assert fuses(cells, 3, 5)
     check(cells.closed_form(x.shape), count_exact(cells, x))
 
 
 def test_a_resumed_population_reads_its_state_once_more(population: Population) -> None:
     x = torch.zeros(2, population.in_features, 2, dtype=torch.float64)
     state = population.stream(x)[1]
-    assert state.sheet is not None
-    assert state.current is not None
-    counted = count_exact(Resumed(population), (x, state.sheet, state.current))
+    assert state.dendrites is not None
+    assert state.soma is not None
+    counted = count_exact(Resumed(population), (x, state.dendrites, state.soma))
     rows = population.closed_form(x.shape, resumed=True)
     check(rows, counted)
     from_rest = {row.stage: row for row in population.closed_form(x.shape)}
     for row in rows:  # a window from rest may run as one stage: its soma is the same
-        if row.stage == "soma" or not population.joins_stages(2, 2, evaluation=True):
+        if row.stage == "soma" or not fuses(population, 2, 2, evaluation=True):
             assert row.flop >= from_rest[row.stage].flop
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuroconv import fold
 from neuroconv.flops import count_exact
+from neuroconv.kernels.population import fuses
 from neuroconv.layers import Cable, DendriticSpike, SparseSynapses, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
 from neuroconv.neurons.fold_linear import Contacts
@@ -72,7 +73,7 @@ def test_a_folded_population_states_all_that_runs(population: Population) -> Non
     x = torch.zeros(3, population.in_features, 5, dtype=torch.float64)
     check(folded.closed_form(x.shape), count_exact(folded, x))
     state = folded.stream(x)[1]
-    counted = count_exact(Resumed(folded), (x, state.sheet, state.current))
+    counted = count_exact(Resumed(folded), (x, state.dendrites, state.soma))
     check(folded.closed_form(x.shape, resumed=True), counted)
 
 
@@ -89,9 +90,7 @@ def test_folding_adds_no_flop(population: Population, backend: Any) -> None:
     assert flop(folded, streamed=True) <= flop(population, streamed=True)
     assert flop(folded, resumed=True) <= flop(population, resumed=True)
     # Without its norms a population may run as one stage, of more FLOPs in less time.
-    newly = folded.joins_stages(32, 5, evaluation=True) and not population.joins_stages(
-        32, 5, evaluation=True
-    )
+    newly = fuses(folded, 32, 5, evaluation=True) and not fuses(population, 32, 5, evaluation=True)
     if not newly:
         assert flop(folded) <= flop(population)
 
@@ -105,7 +104,7 @@ def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:
     second, _ = folded.stream(frames[:, :, 1:], state)
     near(torch.cat([first, second], 2), image_layer.stream(frames)[0])
     check(folded.closed_form(frames.shape), count_exact(folded, frames))
-    assert folded.dendritic_norms is None
+    assert all(isinstance(norm, nn.Identity) for norm in folded.dendritic_norms)
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -184,7 +183,7 @@ def test_factors_signs_and_units_become_plain_weights(lively: Lively) -> None:
 
 def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
     apart: Any = fold(cells(lively, synapse={"transmitters": 3}))
-    assert apart.transmitters == 3
+    assert apart.transmitters.kinds == 3
     cable = Cable(300.0, 40.0, 100.0, 20.0)
     for options in (
         {"taps": {"cable": cable, "trainable": False}},
@@ -194,7 +193,7 @@ def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
     ):
         own = cells(lively, **merge(options, synapse={"transmitters": 3}, norm="dendrites"))
         folded: Any = fold(own)
-        assert folded.transmitters == 1
+        assert folded.transmitters.kinds == 1
         assert folded.dendrites.neurons == 2
         same_everywhere(own, folded)
 
@@ -208,7 +207,7 @@ def test_a_clamp_keeps_transmitters_and_weights_apart(lively: Lively) -> None:
         taps={"backend": "fft"},
     )
     folded: Any = fold(own)
-    assert folded.transmitters == 2
+    assert folded.transmitters.kinds == 2
     assert type(folded.synapses) is SparseSynapses
     same_everywhere(own, folded)
 
@@ -255,7 +254,7 @@ def test_the_linear_control_is_one_dot_product(norm: Any, options: Any, lively: 
     assert axons <= own.in_features
     assert is_absent(folded.dendritic_norm)
     assert is_absent(folded.soma_norm)
-    assert folded.transmitters == 1
+    assert folded.transmitters.kinds == 1
 
 
 def test_the_linear_control_stays_where_one_filter_costs_more(lively: Lively) -> None:

@@ -59,7 +59,7 @@ def scalar_sheet(cells: Population, activity: Array, neuron: int, transmitter: i
     """(T, P, D) of one sample's activity (F, T): synapses, then threshold normalisation."""
     sites, dendrites = cells.dendrites.sheet_shape
     axons, steps = activity.shape
-    tree = neuron * cells.transmitters + transmitter
+    tree = neuron * cells.transmitters.kinds + transmitter
     sheet = np.zeros((steps, sites, dendrites))
     for s in range(cells.synapses.synapses):
         place = (s % sites, s // sites)  # dendrite by dendrite
@@ -164,8 +164,10 @@ def scalar_population(cells: Population, activity: Array) -> Array:
     rates = np.zeros((batch, cells.out_features, steps))
     for b, n in np.ndindex(batch, cells.out_features):
         potential = sum(
-            scalar_filter(cells, scalar_sheet(cells, activity[b], n, c), n * cells.transmitters + c)
-            for c in range(cells.transmitters)
+            scalar_filter(
+                cells, scalar_sheet(cells, activity[b], n, c), n * cells.transmitters.kinds + c
+            )
+            for c in range(cells.transmitters.kinds)
         )
         assert isinstance(potential, np.ndarray)
         _, rows, columns = potential.shape
@@ -249,7 +251,7 @@ def scalar_unit(layer: GranuleConv2d, frames: Array, unit: int) -> Array:
         steps, _, across = potential.shape
         for t, x in np.ndindex(steps, across):
             sites = [float(site) for site in potential[t, :, x]]
-            if layer.dendritic_norms is not None:
+            if not isinstance(layer.dendritic_norms[column], nn.Identity):
                 norm = normalised(layer.dendritic_norms[column], unit)
                 sites = [norm(site) for site in sites]
             sites = scalar_spike(layer.spike, sites)  # along a column of the map

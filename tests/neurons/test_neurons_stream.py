@@ -67,10 +67,10 @@ def test_any_partition_of_an_image_layers_window(
     check_partition(image_layer, frames, stretches)
 
 
-def test_integrate_and_fire_are_a_stream(population: Cells) -> None:
+def test_potential_and_fire_are_a_stream(population: Cells) -> None:
     activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
     _, state = population.stream(activity)
-    potential, between = population.integrate(activity, state)
+    potential, between = population.somatic_potential(activity, state)
     assert between.output is state.output  # nothing has fired yet
     rate, end = population.fire(potential, between)
     wanted, wanted_end = population.stream(activity, state)
@@ -146,13 +146,13 @@ def test_what_the_state_holds() -> None:
     cells = Purkinje(8, 2, **merge(SMALL, synapse={"transmitters": 2})).eval()
     _, state = cells.stream(torch.rand(3, 8, 1))
     assert isinstance(state, NeuronState)
-    assert state.sheet is not None
-    assert state.current is not None
-    assert state.sheet.shape == (3, 4, 2, 4, 3)  # two steps of a filter of three
-    assert state.current.shape == (3, 2, 2)
-    assert not state.sheet[:, :, 0].any()  # before the window: at rest
-    assert state.sheet[:, :, 1].all()
-    assert (state.output, state.places) == (None, None)
+    assert state.dendrites is not None
+    assert state.soma is not None
+    assert state.dendrites.shape == (3, 4, 2, 4, 3)  # two steps of a filter of three
+    assert state.soma.shape == (3, 2, 2)
+    assert not state.dendrites[:, :, 0].any()  # before the window: at rest
+    assert state.dendrites[:, :, 1].all()
+    assert (state.output, state.unit_dropout) == (None, None)
 
 
 def test_gradients_run_through_the_state() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from neuroconv.kernels.cache import FilterCache
+from neuroconv.kernels.population import fuses
 from neuroconv.neurons import Granule, GranuleConv2d
 from neuroconv.neurons.stages import merge
 
@@ -38,7 +39,7 @@ def fresh(population: Granule, x: Tensor) -> Tensor:
 def test_hooks_on_every_stage_of_a_population_are_met(kind: str) -> None:
     population = cells()
     names = ("synapses", "dendrites", "dendritic_rate", "summation", "soma", "firing", "output")
-    assert population.joins_stages(3, 5)
+    assert fuses(population, 3, 5)
     for name in names:
         plain = fresh(population, activity())
         met = watch(population, [name], kind)

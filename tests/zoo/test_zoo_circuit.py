@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from neuroconv.kernels.population import fuses
 from neuroconv.flops import count_exact
 from neuroconv.layers import Cost
 from neuroconv.neurons import Golgi, Granule
@@ -60,7 +61,7 @@ def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
     """Step by step and cell by cell; Golgi cells hear all the past, up to the step before."""
     assert whole.golgi is not None
     assert whole.inhibition is not None
-    potential, _ = whole.granule.integrate(fibres)
+    potential, _ = whole.granule.somatic_potential(fibres)
     wiring, weight = whole.inhibition.wiring.tolist(), whole.inhibition.weight
     assert weight is not None
     rates = torch.zeros_like(potential)
@@ -184,8 +185,8 @@ def test_without_golgi_cells_it_is_the_granule_cells(training: bool) -> None:
     stretch, state = bare.stream(fibres)
     if not training:
         torch.testing.assert_close(stretch, rates)
-    assert (state.last_rate, state.golgi.sheet) == (None, None)
-    assert state.granule.sheet is not None
+    assert (state.last_rate, state.golgi.dendrites) == (None, None)
+    assert state.granule.dendrites is not None
     assert bare.closed_form(fibres.shape) == cells.closed_form(fibres.shape)
 
 
@@ -227,7 +228,7 @@ def test_it_states_what_runs_where_granule_cells_alone_run_as_one_stage(
     cells = granule(taps={"backend": backend})
     listeners = golgi(taps={"backend": backend}) if feedback else None
     whole = GranularLayer(cells, listeners).eval()
-    assert cells.joins_stages(batch, 3, evaluation=True)
+    assert fuses(cells, batch, 3, evaluation=True)
     rows = states_what_runs(whole, batch, 3)
     states_what_runs(whole, batch, 1)
     # With Golgi cells they do not: their firing goes step by step.

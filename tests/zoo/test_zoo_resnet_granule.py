@@ -145,7 +145,6 @@ def slow_unit(unit: GranuleConv2d, maps: Tensor) -> Tensor:
         taps = torch.zeros_like(unit.kernel())
         taps[..., column] = unit.kernel()[..., column]
         potential = F.conv3d(padded, taps, stride=(1, *unit.stride))
-        assert unit.dendritic_norms is not None
         norm = unit.dendritic_norms[column]
         mean, var, scale, shift = (
             each[:, None, None, None]

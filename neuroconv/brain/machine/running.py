@@ -99,8 +99,8 @@ class Run(NamedTuple):
             if not self.resumed:
                 return partial(population, torch.rand(1, AXONS, steps))
             state = NeuronState(
-                sheet=torch.rand(1, neurons, steps - 1, *self.sizes.sheet_shape),
-                current=torch.rand(1, neurons, population.soma.time_steps - 1),
+                dendrites=torch.rand(1, neurons, steps - 1, *self.sizes.sheet_shape),
+                soma=torch.rand(1, neurons, population.soma.time_steps - 1),
             )
             return partial(population.stream, torch.rand(1, AXONS, 1), state)
 

@@ -22,6 +22,7 @@ Backends compute the same numbers and differ in cost:
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,28 +30,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.kernels import native
-from neuroconv.kernels.conv.choice import choose_backend, job_backend, joins_tree, runs_native
-from neuroconv.kernels.conv.costs import conv_macs, fft_products, job_flops, job_macs, matmul_form
+from neuroconv.kernels.cache import FilterCache
+from neuroconv.kernels.conv.choice import choose_backend, fuses_tree, problem_backend, runs_native
+from neuroconv.kernels.conv.costs import (
+    conv_macs,
+    fft_products,
+    matmul_form,
+    problem_flops,
+    problem_macs,
+)
 from neuroconv.kernels.conv.fourier import fft_conv, fft_size, filter_spectra
-from neuroconv.kernels.conv.full_width import across_conv
+from neuroconv.kernels.conv.full_width import full_width_conv
 from neuroconv.kernels.conv.sizes import (
     BACKENDS,
     MODES,
     Backend,
-    Job,
+    ConvProblem,
     Mode,
     needed_steps,
     output_size,
     padding,
     plain_sizes,
 )
-from neuroconv.kernels.conv.toeplitz import unroll, unrolled_conv
+from neuroconv.kernels.conv.toeplitz import unroll
+from neuroconv.kernels.conv.toeplitz_conv import toeplitz_conv
+from neuroconv.kernels.operator import kernels_enabled
 
 __all__ = [
     "BACKENDS",
     "MODES",
     "Backend",
-    "Job",
+    "ConvProblem",
     "Mode",
     "Transform",
     "choose_backend",
@@ -58,11 +68,11 @@ __all__ = [
     "dendritic_conv",
     "fft_products",
     "filter_transform",
-    "job_backend",
-    "job_flops",
-    "job_macs",
-    "joins_tree",
+    "fuses_tree",
     "output_size",
+    "problem_backend",
+    "problem_flops",
+    "problem_macs",
 ]
 
 
@@ -74,6 +84,9 @@ def dendritic_conv(
     bias: Tensor | None = None,
     steps: int | None = None,
     transformed: Tensor | None = None,
+    *,
+    cache: FilterCache | None = None,
+    source: Tensor | None = None,
 ) -> Tensor:
     """Filters every neuron's dendritic sheet with the neuron's own filter.
 
@@ -86,8 +99,10 @@ def dendritic_conv(
         bias: a resting potential for each dendrite that comes out, (N, D').
         steps: how many of the last steps to compute, for a stream that has seen the others; by
             default all. No earlier step is worked on than these need.
-        transformed: what the backend's `filter_transform` made of these filters, to be used while
-            no gradient is asked for; by default it is made anew.
+        transformed: the backend's `filter_transform` of these filters, used while no gradient is
+            needed; by default it is computed.
+        cache: keeps the transform from call to call while no gradient is needed.
+        source: the tensor that the filters are computed from, which the cache compares.
 
     Returns:
         The dendritic potential, (B, N, steps, P', D') with P' and D' as the mode says.
@@ -104,9 +119,17 @@ def dendritic_conv(
     if not 1 <= steps <= time_steps:
         raise ValueError(f"steps={steps}; expected 1 to {time_steps}, the steps of the sheet")
     window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
-    job = Job(window, taps, mode, batch, neurons, steps)
+    problem = ConvProblem(window, taps, mode, batch, neurons, steps)
     gradients = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
-    chosen = job_backend(job, backend, gradients=gradients, device=sheet.device.type)
+    if not kernels_enabled():
+        return _by_definition(sheet, filters, mode, bias, steps)
+    chosen = problem_backend(problem, backend, gradients=gradients, device=sheet.device.type)
+    if cache is not None and source is not None:
+        transform = filter_transform(problem, chosen, sheet.device.type, filters.dtype)
+        if transform.numbers:
+            key = (chosen, time_steps, steps)
+            compute = partial(transform.make, filters)
+            transformed = cache.get((source,), key, transform.numbers, compute)
     if steps < time_steps:
         sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
     if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
@@ -121,9 +144,9 @@ def dendritic_conv(
         )
         return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
     if chosen == "matmul":
-        if matmul_form(job) == "unrolled":
-            return unrolled_conv(sheet, filters, mode, bias, steps, transformed)
-        potential = across_conv(sheet, filters, steps)
+        if matmul_form(problem) == "unrolled":
+            return toeplitz_conv(sheet, filters, mode, bias, steps, transformed)
+        potential = full_width_conv(sheet, filters, steps)
     elif chosen == "fft":
         potential = fft_conv(sheet, filters, mode, steps, transformed)
     else:
@@ -146,27 +169,27 @@ class Transform(NamedTuple):
 
 
 def filter_transform(
-    job: Job, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
+    problem: ConvProblem, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transform:
     """The transform for `dendritic_conv`'s argument `transformed`.
 
     Args:
-        job: of the sheets to come and the filters.
+        problem: of the sheets to come and the filters.
         backend: as `choose_backend` gave it.
         device, dtype: of the sheets. The CPU's own kernels take filters as they are.
     """
-    columns = job.as_columns()
+    columns = problem.as_columns()
     numbers = 0
-    as_they_are = dtype in native.DTYPES and runs_native(job, device)
+    as_they_are = dtype in native.DTYPES and runs_native(problem, device)
     if backend == "fft":
         rows, cols = fft_size(*columns.plane)
         numbers = 2 * columns.taps[0] * rows * (cols // 2 + 1)
-    elif backend == "matmul" and matmul_form(job) == "unrolled" and not as_they_are:
+    elif backend == "matmul" and matmul_form(problem) == "unrolled" and not as_they_are:
         points = columns.sheet[1] * columns.sheet[2]
         numbers = columns.taps[0] * points * math.prod(output_size(*columns.plane))
 
     def make(filters: Tensor) -> Tensor:
-        if job.mode == "per_dendrite":
+        if problem.mode == "per_dendrite":
             filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
         made = filter_spectra if backend == "fft" else unroll
         return made(filters, columns.sheet[1:], columns.mode)
@@ -205,3 +228,17 @@ def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tens
     history = steps + k_time - 1 - int(sheet.shape[2])  # before the window all is zero
     padded = F.pad(sheet, (*padding(across, mode), *padding(branches, mode), history, 0))
     return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
+
+
+def _by_definition(
+    sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int
+) -> Tensor:
+    """By conv3d: one group for each neuron, or for each dendrite that has taps of its own."""
+    if mode == "per_dendrite":
+        columns = sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1)
+        taps = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
+        potential = _direct_conv(columns, taps, "valid", steps).squeeze(-1)
+        potential = potential.unflatten(1, (-1, sheet.shape[4])).movedim(2, 4)
+    else:
+        potential = _direct_conv(sheet, filters, mode, steps)
+    return potential if bias is None else potential + bias[:, None, None, :]

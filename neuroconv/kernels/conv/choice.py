@@ -17,7 +17,7 @@ from neuroconv.kernels.conv.fourier import few_branches, fft_size
 from neuroconv.kernels.conv.sizes import (
     BACKENDS,
     Backend,
-    Job,
+    ConvProblem,
     Mode,
     Triple,
     axis_pairs,
@@ -25,7 +25,7 @@ from neuroconv.kernels.conv.sizes import (
     step_pairs,
 )
 
-# Seconds for each unit of the terms that `model_terms` and `joined_terms` give, by device, of a
+# Seconds for each unit of the terms that `model_terms` and `fused_terms` give, by device, of a
 # forward pass and of both passes. The CPU's were fitted on two cores of an AMD EPYC of the Zen 4
 # generation with torch 2.14: on other processors all of them scale, and it is their ratios that
 # choose. The GPU's are assumptions, from the peaks of a data centre's GPU and the cost of a launch,
@@ -81,6 +81,15 @@ _MANY = 1024
 _STAGE_BY_STAGE = {"joined": (2.2, 1.4), "joined, native": (2.6, 1.9)}
 
 
+# What a choice is made for where an exporter leaves the batch open.
+_OPEN_BATCH = 32
+
+
+def concrete_batch(batch: int) -> int:
+    """The batch that a choice is made for: a symbol, which an exporter leaves open, is none yet."""
+    return _OPEN_BATCH if isinstance(batch, torch.SymInt) else int(batch)
+
+
 def choose_backend(
     sheet: Triple,
     taps: Triple,
@@ -99,7 +108,7 @@ def choose_backend(
         sheet: (T, P, D).
         taps: (K_T, K_P, K_D).
         mode: "same", "valid" or "per_dendrite".
-        backend: what was asked for; any but "auto" is the answer.
+        backend: any but "auto" is the answer.
         batch: samples.
         neurons: by default a population large enough for launching operators to cost nothing.
         steps: how many of the last steps come out; by default all.
@@ -109,23 +118,24 @@ def choose_backend(
     Raises:
         ValueError: an unknown backend.
     """
-    job = Job(sheet, taps, mode, batch, neurons, steps)
-    return job_backend(job, backend, gradients=gradients, device=device)
+    problem = ConvProblem(sheet, taps, mode, batch, neurons, steps)
+    return problem_backend(problem, backend, gradients=gradients, device=device)
 
 
-def job_backend(
-    job: Job, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
+def problem_backend(
+    problem: ConvProblem, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
 ) -> Backend:
     """As `choose_backend`."""
     check_choice("backend", backend, BACKENDS)
     if backend != "auto":
         return backend
-    times = model_seconds(job, gradients=gradients, device=device)
+    problem = problem._replace(batch=concrete_batch(problem.batch))
+    times = model_seconds(problem, gradients=gradients, device=device)
     return min(times, key=lambda each: times[each])
 
 
-def joins_tree(
-    job: Job,
+def fuses_tree(
+    problem: ConvProblem,
     axons: int,
     backend: Backend = "auto",
     *,
@@ -136,26 +146,26 @@ def joins_tree(
     unrolled product with its inputs heard and its outputs summed in the cache (`kernels.tree_sum`).
 
     Args:
-        job: for any number of neurons.
+        problem: for any number of neurons.
         axons: that one tree hears: fewer than its synapses where the sites of a claw share one.
         backend, gradients, device: as in `choose_backend`. By "auto" it does where it is faster
             than the fastest backend with the stages around it.
     """
     check_choice("backend", backend, BACKENDS)
-    if matmul_form(job) != "unrolled" or backend in ("direct", "fft"):
+    if matmul_form(problem) != "unrolled" or backend in ("direct", "fft"):
         return False
     if backend == "matmul":
         return True
-    job = job._replace(neurons=_MANY)
-    way, terms = "joined", joined_terms(job, axons)
-    if runs_native(job, device, gradients):
-        way, terms = "joined, native", native_joined_terms(job, axons)
-    times = model_seconds(job, gradients=gradients, device=device)
+    problem = problem._replace(neurons=_MANY)
+    way, terms = "joined", fused_terms(problem, axons)
+    if runs_native(problem, device, gradients):
+        way, terms = "joined, native", native_fused_terms(problem, axons)
+    times = model_seconds(problem, gradients=gradients, device=device)
     around = _STAGE_BY_STAGE[way][gradients] * min(times.values())
     return _seconds(way, terms, gradients, device) <= around
 
 
-def runs_native(job: Job, device: str, gradients: bool = True) -> bool:
+def runs_native(problem: ConvProblem, device: str, gradients: bool = True) -> bool:
     """Whether products of small matrices run by the CPU's own kernels (`kernels.native`).
 
     Args:
@@ -167,28 +177,28 @@ def runs_native(job: Job, device: str, gradients: bool = True) -> bool:
     """
     if torch.compiler.is_compiling() or device == "cuda":
         return False
-    return job.batch > (0 if gradients else 1) and native.state() == "on"
+    return problem.batch > (0 if gradients else 1) and native.state() == "on"
 
 
-def joined_terms(job: Job, axons: int) -> tuple[float, ...]:
+def fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
     """The sizes of a tree as one stage: launches; responses made of weights and taps; responses
     read, by each step that comes out; multiply-adds; what is heard and what comes out."""
-    trees = job.as_columns()
-    heard = -(-axons // (trees.neurons // job.neurons))
+    trees = problem.as_columns()
+    heard = -(-axons // (trees.neurons // problem.neurons))
     outputs = math.prod(output_size(*trees.plane))
     each = trees.neurons * heard * outputs
-    read = each * step_pairs(job.sheet[0], job.taps[0], job.sheet[0])
-    moved = trees.neurons * job.batch * job.sheet[0] * (heard + outputs)
-    return 1, each * min(job.taps[0], job.sheet[0]), read, job.batch * read, moved
+    read = each * step_pairs(problem.sheet[0], problem.taps[0], problem.sheet[0])
+    moved = trees.neurons * problem.batch * problem.sheet[0] * (heard + outputs)
+    return 1, each * min(problem.taps[0], problem.sheet[0]), read, problem.batch * read, moved
 
 
-def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
+def native_fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
     """The same of the CPU's own kernels: launches; multiply-adds, without those of zeros across
     the dendrites; what is heard; what weights and taps take to be packed; blocks of branches."""
-    trees = job.as_columns()
-    heard = -(-axons // (trees.neurons // job.neurons))
-    steps, (rows, cols) = job.sheet[0], output_size(*trees.plane)
-    samples = trees.neurons * native.whole(job.batch)
+    trees = problem.as_columns()
+    heard = -(-axons // (trees.neurons // problem.neurons))
+    steps, (rows, cols) = problem.sheet[0], output_size(*trees.plane)
+    samples = trees.neurons * native.whole(problem.batch)
     sites = -(-heard // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
     branches, across = trees.taps[1:]
     macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, branches)
@@ -196,23 +206,23 @@ def native_joined_terms(job: Job, axons: int) -> tuple[float, ...]:
         packed = cols * native.whole(across * rows) * branches
     else:
         packed = (across + 1) * (sites + rows - 1)
-    packed *= trees.neurons * job.taps[0]
+    packed *= trees.neurons * problem.taps[0]
     return 1, macs, samples * steps * heard, packed, trees.neurons * steps * cols
 
 
-def _native_pairs(job: Job) -> int:
-    """Of a job in columns, pairs of steps and dendrites that are joined."""
-    across = axis_pairs(job.sheet[2], job.taps[2], job.mode)
-    return step_pairs(job.sheet[0], job.taps[0], job.asked) * across
+def _native_pairs(problem: ConvProblem) -> int:
+    """Of a problem in columns, pairs of steps and dendrites that are joined."""
+    across = axis_pairs(problem.sheet[2], problem.taps[2], problem.mode)
+    return step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps) * across
 
 
 def model_seconds(
-    job: Job, *, gradients: bool = False, device: str = "cpu"
+    problem: ConvProblem, *, gradients: bool = False, device: str = "cpu"
 ) -> dict[Backend, float]:
     """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
     return {
         BACKEND_OF[name]: _seconds(name, terms, gradients, device)
-        for name, terms in model_terms(job, runs_native(job, device, gradients)).items()
+        for name, terms in model_terms(problem, runs_native(problem, device, gradients)).items()
     }
 
 
@@ -236,37 +246,37 @@ BACKEND_OF: dict[str, Backend] = {
 }
 
 
-def model_terms(job: Job, with_native: bool = False) -> dict[str, tuple[float, ...]]:
+def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tuple[float, ...]]:
     """The sizes that the model multiplies by constants, one tuple for each way to compute.
 
     Args:
         with_native: small products run by the CPU's own kernels; see `runs_native`.
     """
-    job = job.as_columns()
-    (time_steps, sites, dendrites), (k_time, branches, across) = job.sheet, job.taps
-    cells, samples, steps = job.neurons, job.neurons * job.batch, job.asked
-    rows, cols = output_size(*job.plane)
+    problem = problem.as_columns()
+    (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
+    cells, samples, steps = problem.neurons, problem.neurons * problem.batch, problem.out_steps
+    rows, cols = output_size(*problem.plane)
     moved = samples * (time_steps * sites * dendrites + steps * rows * cols)
 
     macs = samples * steps * rows * cols * k_time * branches * across
     name = "direct, one neuron" if cells == 1 else "direct"
     terms: dict[str, tuple[float, ...]] = {name: (1, macs, macs / cols, moved, samples)}
 
-    size = fft_size(*job.plane)
+    size = fft_size(*problem.plane)
     points = size[0] * size[1]
     # Of a filter of few branches their share, and as much again for its product along the sites.
     share = min(1.0, 2 * branches / size[0]) if few_branches(branches) else 1.0
     transforms = samples * (time_steps + steps) + share * cells * k_time
     terms["fft"] = (
-        1, transforms * points * math.log2(points + 1), fft_products(job) / 8,
+        1, transforms * points * math.log2(points + 1), fft_products(problem) / 8,
         transforms * size[0], moved,
     )  # fmt: skip
 
-    form = matmul_form(job)
-    macs = samples * matmul_macs(job)[form]
+    form = matmul_form(problem)
+    macs = samples * matmul_macs(problem)[form]
     if form == "unrolled" and with_native:
-        vectors = cells * native.whole(job.batch)
-        macs = vectors * _native_pairs(job) * native.multiplied_sites(sites, rows, branches)
+        vectors = cells * native.whole(problem.batch)
+        macs = vectors * _native_pairs(problem) * native.multiplied_sites(sites, rows, branches)
         moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
         terms["unrolled, native"] = (1, macs, moved, cells * steps * cols)
     elif form == "unrolled":

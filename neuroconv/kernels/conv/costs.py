@@ -4,7 +4,7 @@ import math
 
 from neuroconv.core.cost import fft_macs
 from neuroconv.kernels.conv.fourier import few_branches, fft_size
-from neuroconv.kernels.conv.sizes import Backend, Job, Mode, Triple, output_size, step_pairs
+from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, Triple, output_size, step_pairs
 
 
 def conv_macs(
@@ -16,11 +16,11 @@ def conv_macs(
     backend: Backend,
     steps: int | None = None,
 ) -> dict[str, int]:
-    """`job_macs` of the job with these sizes."""
-    return job_macs(Job(sheet, taps, mode, batch, neurons, steps), backend)
+    """`problem_macs` of the problem with these sizes."""
+    return problem_macs(ConvProblem(sheet, taps, mode, batch, neurons, steps), backend)
 
 
-def job_macs(job: Job, backend: Backend) -> dict[str, int]:
+def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
     """Multiply-adds of one forward pass by operator family, from sizes alone.
 
     The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
@@ -32,18 +32,18 @@ def job_macs(job: Job, backend: Backend) -> dict[str, int]:
     Args:
         backend: "direct", "fft" or "matmul"; `choose_backend` says what "auto" is.
     """
-    job = job.as_columns()
-    samples = job.batch * job.neurons
+    problem = problem.as_columns()
+    samples = problem.batch * problem.neurons
     if backend == "direct":
-        points = job.asked * math.prod(output_size(*job.plane))
-        return {"convolution": samples * points * math.prod(job.taps)}
+        points = problem.out_steps * math.prod(output_size(*problem.plane))
+        return {"convolution": samples * points * math.prod(problem.taps)}
     if backend == "matmul":
-        return {"matmul": samples * min(matmul_macs(job).values())}
+        return {"matmul": samples * min(matmul_macs(problem).values())}
     if backend != "fft":
         raise ValueError(f"backend={backend!r}; expected 'direct', 'fft' or 'matmul'")
-    rows, cols = fft_size(*job.plane)
-    sheets = samples * (job.sheet[0] + job.asked) * fft_macs(rows * cols)
-    filters, branches = job.neurons * job.taps[0], job.taps[1]
+    rows, cols = fft_size(*problem.plane)
+    sheets = samples * (problem.sheet[0] + problem.out_steps) * fft_macs(rows * cols)
+    filters, branches = problem.neurons * problem.taps[0], problem.taps[1]
     if not few_branches(branches):
         return {"fft": sheets + filters * fft_macs(rows * cols)}
     # Complex numbers times complex numbers.
@@ -51,41 +51,48 @@ def job_macs(job: Job, backend: Backend) -> dict[str, int]:
     return {"fft": sheets + filters * branches * fft_macs(cols), "matmul": filters * waves}
 
 
-def job_flops(job: Job, backend: Backend) -> int:
-    """FLOPs of one forward pass beside the multiply-adds of `job_macs`: the products of an FFT's
+def problem_flops(problem: ConvProblem, backend: Backend) -> int:
+    """FLOPs of one forward pass beside the multiply-adds of `problem_macs`: the products of an
+    FFT's
     spectra, and the sums along the diagonals of a product over the dendrites."""
     if backend == "fft":
-        return fft_products(job)
-    if backend != "matmul" or matmul_form(job) == "unrolled":
+        return fft_products(problem)
+    if backend != "matmul" or matmul_form(problem) == "unrolled":
         return 0
-    job = job.as_columns()
-    (time_steps, sites, _), (k_time, branches, _) = job.sheet, job.taps
-    sums = k_time * branches * time_steps + step_pairs(time_steps, k_time, job.asked) - job.asked
-    return job.batch * job.neurons * (sites - branches + 1) * sums
+    problem = problem.as_columns()
+    (time_steps, sites, _), (k_time, branches, _) = problem.sheet, problem.taps
+    sums = (
+        k_time * branches * time_steps
+        + step_pairs(time_steps, k_time, problem.out_steps)
+        - problem.out_steps
+    )
+    return problem.batch * problem.neurons * (sites - branches + 1) * sums
 
 
-def fft_products(job: Job) -> int:
+def fft_products(problem: ConvProblem) -> int:
     """FLOPs of the spectral products of an FFT convolution: 6 for the complex product that starts
     the sum of a step, 8 for each complex multiply-add that goes on."""
-    job = job.as_columns()
-    rows, cols = fft_size(*job.plane)
-    flops = 8 * step_pairs(job.sheet[0], job.taps[0], job.asked) - 2 * job.asked
-    return flops * job.batch * job.neurons * rows * (cols // 2 + 1)
+    problem = problem.as_columns()
+    rows, cols = fft_size(*problem.plane)
+    flops = (
+        8 * step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps) - 2 * problem.out_steps
+    )
+    return flops * problem.batch * problem.neurons * rows * (cols // 2 + 1)
 
 
-def matmul_macs(job: Job) -> dict[str, int]:
+def matmul_macs(problem: ConvProblem) -> dict[str, int]:
     """Multiply-adds of a sample of one neuron (in columns: of one dendrite) by form: "unrolled",
     and where the filter spans all dendrites "across", a product over them."""
-    job = job.as_columns()
-    (time_steps, sites, dendrites), (k_time, branches, across) = job.sheet, job.taps
-    joined = sites * dendrites * math.prod(output_size(*job.plane))
-    forms = {"unrolled": joined * step_pairs(time_steps, k_time, job.asked)}
-    if job.mode == "valid" and across == dendrites > 1:
+    problem = problem.as_columns()
+    (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
+    joined = sites * dendrites * math.prod(output_size(*problem.plane))
+    forms = {"unrolled": joined * step_pairs(time_steps, k_time, problem.out_steps)}
+    if problem.mode == "valid" and across == dendrites > 1:
         forms["across"] = k_time * branches * dendrites * time_steps * sites
     return forms
 
 
-def matmul_form(job: Job) -> str:
+def matmul_form(problem: ConvProblem) -> str:
     """The form of the matrix product that takes fewer multiply-adds; see `matmul_macs`."""
-    forms = matmul_macs(job)
+    forms = matmul_macs(problem)
     return min(forms, key=lambda form: forms[form])

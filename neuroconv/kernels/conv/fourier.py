@@ -8,15 +8,16 @@ transform's size (P', D').
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
+from neuroconv.kernels.operator import Operator, needs_reference, optional
 
 # Complex numbers in flight at once, over neurons, samples and steps. On a CPU they stay in its
 # cache; on a GPU they fill it and its memory still holds them.
@@ -34,11 +35,31 @@ def fft_conv(
     Args:
         spectra: of the filters, as `filter_spectra` gave them; made anew if None.
     """
-    needs_grad = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
-    if needs_grad and not torch.jit.is_tracing():  # a tracer cannot look into a Function
-        result: Tensor = _FFTConv.apply(sheet, filters, mode, steps)
-        return result
-    return _forward(sheet, filters, mode, steps, spectra)
+    run = _reference if needs_reference() else _fft_conv
+    result: Tensor = run(sheet, filters, mode, steps, spectra)
+    return result
+
+
+def _reference(
+    sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None
+) -> Tensor:
+    """The whole window at once, by operators that change nothing in place."""
+    time_steps, sites, dendrites = plain_sizes(sheet)[2:]
+    k_time, branches, across = plain_sizes(filters)[1:]
+    size = fft_size((sites, dendrites), (branches, across), mode)
+    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    waves = torch.fft.rfft2(_real(sheet), s=size)
+    if spectra is None:
+        spectra = filter_spectra(filters, (sites, dendrites), mode)
+    sums = [
+        sum(
+            waves[:, :, step - lag] * spectra[:, k_time - 1 - lag]
+            for lag in range(min(step + 1, k_time))
+        )
+        for step in range(time_steps - steps, time_steps)
+    ]
+    back = torch.fft.irfft2(torch.stack(sums, 2), s=size)
+    return back[..., :rows, :cols].to(sheet.dtype)
 
 
 def fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
@@ -229,7 +250,7 @@ def _steps_back(
         del back  # before the next step needs its room
 
 
-def _forward(
+def _plain(
     sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None
 ) -> Tensor:
     batch, neurons, time_steps, sites, dendrites = plain_sizes(sheet)
@@ -250,57 +271,69 @@ def _forward(
     return potential
 
 
-class _FFTConv(torch.autograd.Function):
-    """The FFT convolution with its backward written out.
+def _fake(sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None) -> Tensor:
+    batch, neurons, _, *plane = sheet.shape
+    out = output_size((plane[0], plane[1]), (filters.shape[2], filters.shape[3]), mode)
+    return sheet.new_empty(batch, neurons, steps, *out)
 
-    The input's spectra are computed again in the backward pass: they are larger than the sheet
-    itself, and memory is what a full Purkinje population runs out of first.
-    """
 
-    @staticmethod
-    def forward(ctx: Any, sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
-        ctx.save_for_backward(sheet, filters)
-        ctx.mode = mode
-        return _forward(sheet, filters, mode, steps, None)
+def _plain_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """The input's spectra are computed again: they are larger than the sheet itself, and memory is
+    what a full Purkinje population runs out of first."""
+    to_sheet, to_filters = needs
+    time_steps, sites, dendrites = plain_sizes(sheet)[2:]
+    _, k_time, branches, across = plain_sizes(filters)
+    if (early := time_steps - int(grad.shape[2])) > 0:  # steps that were not computed
+        grad = F.pad(grad, (0, 0, 0, 0, early, 0))
+    size = fft_size((sites, dendrites), (branches, across), mode)
+    before = _before(branches, across, mode)
+    grad_sheet = sheet.new_empty(sheet.shape) if to_sheet else None
+    grad_filters = None
+    lags = range(min(time_steps, k_time))
+    points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
+    all_cells, all_samples = _chunks(sheet, points)
+    for cells in all_cells:
+        kernels = _spectra(filters[cells], size, before) if to_sheet else None
+        totals: list[Tensor] | None = None
+        for samples in all_samples:
+            grads = _Spectra(grad[samples, cells], size)
+            if grad_sheet is not None and kernels is not None:
+                _steps_back(grads, kernels, grad_sheet[samples, cells], size, past=False)
+                if samples is all_samples[-1]:
+                    kernels = None  # the rest needs its room
+            if to_filters:
+                grads.conjugate_()
+                totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
+            del grads
+        if to_filters and totals is not None:
+            if grad_filters is None:
+                grad_filters = filters.new_zeros(filters.shape)
+            for lag, total in zip(lags, totals, strict=True):
+                taps = _taps_of(total, size, (branches, across), mode)
+                grad_filters[cells, k_time - 1 - lag] = taps
+    if to_filters and grad_filters is None:  # an empty batch
+        grad_filters = filters.new_zeros(filters.shape)
+    return (
+        sheet.new_empty(0) if grad_sheet is None else grad_sheet,
+        sheet.new_empty(0) if grad_filters is None else grad_filters,
+    )
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        sheet, filters = ctx.saved_tensors
-        to_sheet, to_filters = ctx.needs_input_grad[:2]
-        time_steps, sites, dendrites = plain_sizes(sheet)[2:]
-        _, k_time, branches, across = plain_sizes(filters)
-        if (early := time_steps - int(grad.shape[2])) > 0:  # not computed: they passed nothing on
-            grad = F.pad(grad, (0, 0, 0, 0, early, 0))
-        size = fft_size((sites, dendrites), (branches, across), ctx.mode)
-        before = _before(branches, across, ctx.mode)
-        grad_sheet = sheet.new_empty(sheet.shape) if to_sheet else None
-        grad_filters = None
-        lags = range(min(time_steps, k_time))
-        points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
-        all_cells, all_samples = _chunks(sheet, points)
-        for cells in all_cells:
-            kernels = _spectra(filters[cells], size, before) if to_sheet else None
-            totals: list[Tensor] | None = None
-            for samples in all_samples:
-                grads = _Spectra(grad[samples, cells], size)
-                if grad_sheet is not None and kernels is not None:
-                    _steps_back(grads, kernels, grad_sheet[samples, cells], size, past=False)
-                    if samples is all_samples[-1]:
-                        kernels = None  # the rest needs its room
-                if to_filters:
-                    grads.conjugate_()
-                    totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
-                del grads
-            if to_filters and totals is not None:
-                if grad_filters is None:
-                    grad_filters = filters.new_zeros(filters.shape)
-                for lag, total in zip(lags, totals, strict=True):
-                    taps = _taps_of(total, size, (branches, across), ctx.mode)
-                    grad_filters[cells, k_time - 1 - lag] = taps
-        if to_filters and grad_filters is None:  # an empty batch
-            grad_filters = filters.new_zeros(filters.shape)
-        return grad_sheet, grad_filters, None, None
+
+def _fake_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    to_filters = filters.new_empty(filters.shape) if needs[1] else sheet.new_empty(0)
+    return sheet.new_empty(sheet.shape) if needs[0] else sheet.new_empty(0), to_filters
+
+
+def _gradient(
+    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    sheet, filters, mode, *_ = arguments
+    grads = _fft_conv_backward(grad, sheet, filters, mode, needs[:2])
+    return (*optional(grads, needs), None, None, None)
 
 
 def _sum_pairs(
@@ -326,3 +359,15 @@ def _sum_pairs(
             del product
         del inputs  # before the next step's transform needs its room
     return totals or []
+
+
+_fft_conv = Operator(
+    "fft_conv(Tensor sheet, Tensor filters, str mode, int steps, Tensor? spectra) -> Tensor",
+    _plain, fake=_fake,
+)  # fmt: skip
+_fft_conv_backward = Operator(
+    "fft_conv_backward(Tensor grad, Tensor sheet, Tensor filters, str mode, bool[] needs) "
+    "-> (Tensor, Tensor)",
+    _plain_backward, fake=_fake_backward,
+)  # fmt: skip
+_fft_conv.register_gradient(_gradient, _reference)

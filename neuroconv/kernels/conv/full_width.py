@@ -8,28 +8,46 @@ Shapes: as in `neuroconv.kernels.conv`, mode "valid" with K_D = D; R = P - K_P +
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from neuroconv.core.autocast import as_they_are, autocast_dtype
+from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels.conv.sizes import plain_sizes
+from neuroconv.kernels.operator import Operator, needs_reference, optional
 
 # Points of a sheet from which on a product of one sample is worth its launch.
 _LARGE_SHEET = 1 << 14
 
 
-def across_conv(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+def full_width_conv(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     """(B, N, T, P, D), (N, K_T, K_P, D) -> (B, N, steps, R, 1)."""
     if (half := autocast_dtype(sheet)) is not None:
         sheet, filters = sheet.to(half), filters.to(half)
-    with as_they_are(sheet):
-        if torch.jit.is_tracing():  # a tracer cannot look into a Function
-            return _forward(sheet, filters, steps)
-        result: Tensor = _AcrossConv.apply(sheet, filters, steps)
-    return result
+    with without_autocast(sheet):
+        run = _reference if needs_reference() else _full_width_conv
+        result: Tensor = run(sheet, filters, steps)
+    return result.permute(3, 0, 1, 2).unsqueeze(-1)
+
+
+def _reference(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+    """(N, steps, R, B), by operators that change nothing in place."""
+    time_steps, sites = int(sheet.shape[2]), int(sheet.shape[3])
+    k_time, branches = plain_sizes(filters)[1:3]
+    columns = sheet.permute(1, 4, 2, 3, 0).flatten(2)
+    products = torch.bmm(filters.flatten(1, 2), columns).unflatten(1, (k_time, branches))
+    pairs = products.unflatten(3, (time_steps, sites, -1))  # (N, K_T, K_P, T, P, B)
+    rows = sites - branches + 1
+    taps = [pairs[:, :, branch, :, branch : branch + rows] for branch in range(branches)]
+    sums = torch.stack(taps).sum(0)  # (N, K_T, T, R, B)
+    lags = [
+        F.pad(sums[:, k_time - 1 - lag, : time_steps - lag], (0, 0, 0, 0, lag, 0))
+        for lag in range(min(k_time, time_steps))
+    ]
+    return torch.stack(lags).sum(0)[:, time_steps - steps :]
 
 
 def _columns(sheet: Tensor) -> list[tuple[slice, Tensor, bool]]:
@@ -65,7 +83,8 @@ def _meeting(pairs: Tensor) -> Tensor:
     return pairs.as_strided((*pairs.shape[:4], rows, pairs.shape[5]), strides)
 
 
-def _forward(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+    """(N, steps, R, B)."""
     neurons, time_steps, sites, _ = plain_sizes(sheet)[1:]
     k_time, branches = plain_sizes(filters)[1:3]
     weights = filters.flatten(1, 2)
@@ -81,53 +100,70 @@ def _forward(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
             total[:, start - first :] += meets[:, k_time - 1 - lag, start - lag : time_steps - lag]
         results.append(total)  # (N, steps, R, B)
     if not results:
-        return sheet.new_empty(0, neurons, steps, sites - branches + 1, 1)
-    joined = results[0] if len(results) == 1 else torch.cat(results, 3)
-    return joined.permute(3, 0, 1, 2).unsqueeze(-1)
+        return sheet.new_empty(neurons, steps, sites - branches + 1, 0)
+    return results[0] if len(results) == 1 else torch.cat(results, 3)
 
 
-class _AcrossConv(torch.autograd.Function):
+def _fake(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+    batch, neurons, _, sites, _ = sheet.shape
+    return sheet.new_empty(neurons, steps, sites - filters.shape[2] + 1, batch)
+
+
+def _plain_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
     """The pairs are as many as the sheet has points times K_T * K_P / D; they are not kept."""
+    time_steps, sites, _ = plain_sizes(sheet)[2:]
+    neurons, k_time, branches, _ = plain_sizes(filters)
+    first = time_steps - int(grad.shape[1])
+    weights = filters.flatten(1, 2)
+    grad_sheet, _ = _fake_backward(grad, sheet, filters, needs)
+    total = torch.zeros_like(weights) if needs[1] else None
+    rows = sites - branches + 1
+    for samples, columns, batch_last in _columns(sheet):
+        shifted = sheet.new_zeros(neurons, k_time, time_steps, rows, samples.stop - samples.start)
+        for lag in range(min(k_time, time_steps)):
+            start = max(first, lag)
+            past = grad[:, start - first :, :, samples]
+            shifted[:, k_time - 1 - lag, start - lag : time_steps - lag] = past
+        spread = sheet.new_zeros(neurons, k_time * branches, columns.shape[2])
+        pairs = _by_tap(spread, (k_time, branches, time_steps, sites), batch_last)
+        for branch in range(branches):
+            pairs[:, :, branch, :, branch : branch + rows] = shifted
+        if total is not None:
+            total.baddbmm_(spread, columns.transpose(1, 2))
+        if needs[0]:
+            back = torch.bmm(weights.transpose(1, 2), spread)  # (N, D, columns)
+            if batch_last:
+                split = back.unflatten(2, (sites, time_steps, -1))
+                grad_sheet.permute(1, 4, 3, 2, 0).copy_(split)
+            else:
+                split = back.unflatten(2, (time_steps, sites)).permute(0, 2, 3, 1)
+                grad_sheet[samples].copy_(split.unsqueeze(0))
+    return grad_sheet, sheet.new_empty(0) if total is None else total.view_as(filters)
 
-    @staticmethod
-    def forward(ctx: Any, sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
-        ctx.save_for_backward(sheet, filters)
-        return _forward(sheet, filters, steps)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        sheet, filters = ctx.saved_tensors
-        to_sheet, to_filters = ctx.needs_input_grad[:2]
-        time_steps, sites, _ = plain_sizes(sheet)[2:]
-        neurons, k_time, branches, _ = plain_sizes(filters)
-        first = time_steps - int(grad.shape[2])
-        out = grad.squeeze(-1).permute(1, 2, 3, 0)  # (N, steps, R, B)
-        weights = filters.flatten(1, 2)
-        grad_sheet = torch.empty_like(sheet) if to_sheet else None
-        total = torch.zeros_like(weights) if to_filters else None
-        rows = sites - branches + 1
-        for samples, columns, batch_last in _columns(sheet):
-            shifted = sheet.new_zeros(
-                neurons, k_time, time_steps, rows, samples.stop - samples.start
-            )
-            for lag in range(min(k_time, time_steps)):
-                start = max(first, lag)
-                past = out[:, start - first :, :, samples]
-                shifted[:, k_time - 1 - lag, start - lag : time_steps - lag] = past
-            spread = sheet.new_zeros(neurons, k_time * branches, columns.shape[2])
-            pairs = _by_tap(spread, (k_time, branches, time_steps, sites), batch_last)
-            for branch in range(branches):
-                pairs[:, :, branch, :, branch : branch + rows] = shifted
-            if total is not None:
-                total.baddbmm_(spread, columns.transpose(1, 2))
-            if grad_sheet is not None:
-                back = torch.bmm(weights.transpose(1, 2), spread)  # (N, D, columns)
-                if batch_last:
-                    split = back.unflatten(2, (sites, time_steps, -1))
-                    grad_sheet.permute(1, 4, 3, 2, 0).copy_(split)
-                else:
-                    split = back.unflatten(2, (time_steps, sites)).permute(0, 2, 3, 1)
-                    grad_sheet[samples].copy_(split.unsqueeze(0))
-        grad_filters = None if total is None else total.view_as(filters)
-        return grad_sheet, grad_filters, None
+def _fake_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    to_filters = filters.new_empty(filters.shape) if needs[1] else sheet.new_empty(0)
+    return torch.empty_like(sheet) if needs[0] else sheet.new_empty(0), to_filters
+
+
+def _gradient(
+    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    sheet, filters, _ = arguments
+    grads = _full_width_conv_backward(grad, sheet, filters, needs[:2])
+    return (*optional(grads, needs), None)
+
+
+_full_width_conv = Operator(
+    "full_width_conv(Tensor sheet, Tensor filters, int steps) -> Tensor", _plain, fake=_fake
+)
+_full_width_conv_backward = Operator(
+    "full_width_conv_backward(Tensor grad, Tensor sheet, Tensor filters, bool[] needs) "
+    "-> (Tensor, Tensor)",
+    _plain_backward, fake=_fake_backward,
+)  # fmt: skip
+_full_width_conv.register_gradient(_gradient, _reference)

@@ -6,6 +6,7 @@ branches and dendrites. A window is (T, P, D) and taps are (K_T, K_P, K_D).
 
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from neuroconv.core.checks import check_choice
@@ -24,7 +25,8 @@ def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tu
         ValueError: an unknown mode, or taps that do not fit into the sheet.
     """
     (sites, dendrites), (branches, across) = sheet, taps
-    check_choice("mode", mode, MODES)
+    if mode not in MODES:
+        check_choice("mode", mode, MODES)
     if mode == "same":
         return sites, dendrites
     if mode == "per_dendrite" and across != dendrites:
@@ -65,7 +67,7 @@ def padding(taps: int, mode: Mode) -> tuple[int, int]:
     return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
 
 
-class Job(NamedTuple):
+class ConvProblem(NamedTuple):
     """A dendritic convolution in sizes alone.
 
     Attributes:
@@ -85,7 +87,7 @@ class Job(NamedTuple):
     steps: int | None = None
 
     @property
-    def asked(self) -> int:
+    def out_steps(self) -> int:
         """How many steps come out."""
         return self.sheet[0] if self.steps is None else self.steps
 
@@ -94,20 +96,23 @@ class Job(NamedTuple):
         """Without time: the arguments of `output_size`."""
         return self.sheet[1:], self.taps[1:], self.mode
 
-    def as_columns(self) -> "Job":
-        """The same job as it is worked on: of the steps that are read alone, and "per_dendrite" as
+    def as_columns(self) -> "ConvProblem":
+        """The same problem as it is worked on: of the steps that are read alone, and "per_dendrite"
+        as
         "valid" for a neuron of one dendrite each."""
         time_steps, sites, dendrites = self.sheet
-        read = needed_steps(time_steps, self.taps[0], self.asked)
-        job = self._replace(sheet=(read, sites, dendrites), steps=self.asked)
+        read = needed_steps(time_steps, self.taps[0], self.out_steps)
+        problem = self._replace(sheet=(read, sites, dendrites), steps=self.out_steps)
         if self.mode != "per_dendrite":
-            return job
-        return job._replace(
+            return problem
+        return problem._replace(
             sheet=(read, sites, 1), taps=(*self.taps[:2], 1), mode="valid",
             neurons=self.neurons * dendrites,
         )  # fmt: skip
 
 
 def plain_sizes(tensor: Tensor) -> list[int]:
-    """A tensor's shape in plain integers, which it does not hold while a tracer records."""
-    return [int(size) for size in tensor.shape]
+    """A tensor's shape in plain integers, which it does not hold while a tracer records. A batch
+    that
+    an exporter leaves open stays a symbol."""
+    return [size if isinstance(size, torch.SymInt) else int(size) for size in tensor.shape]

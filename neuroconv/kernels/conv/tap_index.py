@@ -13,9 +13,9 @@ from neuroconv.kernels.conv.sizes import Mode, output_size, padding
 
 
 @lru_cache(maxsize=256)
-def sheet_reach(
+def sheet_taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
-) -> native.Reach:
+) -> native.TapIndex:
     """Of inputs that are the places of a sheet, dendrite by dendrite.
 
     Args:
@@ -30,13 +30,13 @@ def sheet_reach(
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
     place = (tap[:, dendrite] * line + (sites - 1 - site)).contiguous()
     ends = (first * sites).clamp(max=inputs), (last * sites).clamp(max=inputs)
-    return native.Reach(sheet, rows, place, *ends, line, *_before(taps, mode), claw=False)
+    return native.TapIndex(sheet, rows, place, *ends, line, *_before(taps, mode), claw=False)
 
 
 @lru_cache(maxsize=256)
-def claw_reach(
+def claw_taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
-) -> native.Reach:
+) -> native.TapIndex:
     """Of inputs that reach all sites of one dendrite each."""
     rows, columns = output_size(sheet, taps, mode)
     line = native.whole(taps[1] * rows)
@@ -45,7 +45,7 @@ def claw_reach(
     place = torch.where(tap < taps[1], column * line + tap * rows, columns * line)
     place = place[:, :inputs].contiguous()
     ends = first.clamp(max=inputs), last.clamp(max=inputs)
-    return native.Reach(sheet, rows, place, *ends, line, *_before(taps, mode), claw=True)
+    return native.TapIndex(sheet, rows, place, *ends, line, *_before(taps, mode), claw=True)
 
 
 def _before(taps: tuple[int, int], mode: Mode) -> tuple[int, int]:

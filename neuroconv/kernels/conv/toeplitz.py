@@ -14,15 +14,11 @@ inputs are the rows of a matrix, with no copy; matrices are (N, K * A, O).
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from neuroconv.core.autocast import as_they_are, autocast_dtype
-from neuroconv.kernels.conv import native_conv as own_kernel
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
 
 # Floats of all that a chunk of neurons holds, of the order of a core's second-level cache.
@@ -35,44 +31,7 @@ _FEW_WINDOWS = 3
 _MOST_CHOSEN = 1 << 26
 
 
-def unrolled_conv(
-    sheet: Tensor,
-    filters: Tensor,
-    mode: Mode,
-    bias: Tensor | None,
-    steps: int,
-    matrices: Tensor | None = None,
-) -> Tensor:
-    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (B, N, steps, P', D').
-
-    Args:
-        bias: (N, D'), or None.
-        matrices: of the filters, as `unroll` gave them; made anew if None.
-    """
-    if matrices is None:
-        filters = within(filters, int(sheet.shape[2]))
-    if (half := autocast_dtype(sheet)) is not None:
-        sheet, filters = sheet.to(half), filters.to(half)
-        bias = None if bias is None else bias.to(half)
-        matrices = None if matrices is None else matrices.to(half)
-    sites, dendrites = plain_sizes(sheet)[3:]
-    rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
-    with as_they_are(sheet):
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
-            # One chunk, of operators that a tracer sees and a compiler fuses.
-            made = unroll(filters, (sites, dendrites), mode)
-            points = _points(sheet)
-            result = torch.stack(window_products(made, points, filters.shape[1], steps))
-            if bias is not None:
-                result = result + bias.repeat_interleave(rows, 1).unsqueeze(-1)
-        elif matrices is None and own_kernel.takes(sheet, filters):
-            result = own_kernel.native_conv(sheet, filters, mode, bias, steps)
-        else:
-            result = _Unrolled.apply(sheet, filters, bias, mode, steps, matrices)
-    return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
-
-
-def within(filters: Tensor, time_steps: int) -> Tensor:
+def within_window(filters: Tensor, time_steps: int) -> Tensor:
     """The taps that reach no further back than so many steps: others would meet rest alone."""
     return filters[:, -time_steps:] if filters.shape[1] > time_steps else filters
 
@@ -217,72 +176,3 @@ def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
         width = neurons
     for first in range(0, neurons, width):
         yield slice(first, min(first + width, neurons))
-
-
-class _Unrolled(torch.autograd.Function):
-    """Chunk by chunk, both ways; matrices are made again in the backward pass and never kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        sheet: Tensor,
-        filters: Tensor,
-        bias: Tensor | None,
-        mode: Mode,
-        steps: int,
-        matrices: Tensor | None,
-    ) -> Tensor:
-        """(steps, N, O, B), outputs dendrite by dendrite."""
-        ctx.save_for_backward(sheet, filters)
-        ctx.mode, ctx.biased = mode, bias is not None
-        batch, neurons, _, sites, dendrites = plain_sizes(sheet)
-        _, k_time, branches, across = plain_sizes(filters)
-        rows, cols = output_size((sites, dendrites), (branches, across), mode)
-        result = sheet.new_empty(steps, neurons, rows * cols, batch)
-        for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, rows * cols)):
-            made = (
-                unroll(filters[cells], (sites, dendrites), mode)
-                if matrices is None
-                else matrices[cells]
-            )
-            part = result[:, cells]
-            window_products(made, _points(sheet[:, cells]), k_time, steps, out=part)
-            if bias is not None:
-                part += bias[cells].repeat_interleave(rows, 1).unsqueeze(-1)
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        sheet, filters = ctx.saved_tensors
-        to_sheet, to_filters, to_bias = ctx.needs_input_grad[:3]
-        batch, neurons, time_steps, sites, dendrites = plain_sizes(sheet)
-        k_time, branches, across = plain_sizes(filters)[1:]
-        cols = output_size((sites, dendrites), (branches, across), ctx.mode)[1]
-        shape = (time_steps, neurons, dendrites, sites, batch)
-        grad_sheet = sheet.new_empty(shape) if to_sheet else None
-        grad_filters = torch.empty_like(filters) if to_filters else None
-        grad_bias = filters.new_empty(neurons, cols) if to_bias else None
-        for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, grad.shape[2])):
-            own = grad[:, cells].transpose(0, 1).contiguous()
-            if grad_sheet is not None:
-                made = unroll(filters[cells], (sites, dendrites), ctx.mode)
-                back = input_gradient(made, own, k_time, time_steps)
-                grad_sheet[:, cells] = back.unflatten(2, (dendrites, sites))
-            if grad_filters is not None:
-                inputs = F.pad(_points(sheet[:, cells]), (0, 0, 0, 0, k_time - 1, 0))
-                back = matrix_gradient(inputs, own, k_time)
-                shape_of = filters[cells].shape
-                grad_filters[cells] = reroll(back, shape_of, (sites, dendrites), ctx.mode)
-            if grad_bias is not None:
-                grad_bias[cells] = own.unflatten(2, (cols, -1)).sum((1, 3, 4))
-        if grad_sheet is not None:
-            grad_sheet = grad_sheet.permute(4, 1, 0, 3, 2)
-        return grad_sheet, grad_filters, grad_bias, None, None, None
-
-
-def _floats(sheet: Tensor, filters: Tensor, outputs: int) -> int:
-    """Floats of one neuron in a chunk: inputs, outputs and matrices."""
-    batch, _, steps, sites, dendrites = plain_sizes(sheet)
-    points = sites * dendrites
-    return steps * batch * (points + outputs) + int(filters.shape[1]) * points * outputs

@@ -1,17 +1,17 @@
 """Kernels of our own for the CPU, in C++: what torch's operators would pass through memory often.
 
-Callers ask `takes` and run torch's operators where the answer is no; tests hold both to the same
+Callers ask `runs` and run torch's operators where the answer is no; tests hold both to the same
 results. The library is compiled when it is first needed (`native.build`). The environment's
 NEUROCONV_NATIVE=0 leaves it out.
 
 """
 
-from neuroconv.kernels.native.call import DTYPES, native_kernels, state, takes, whole
+from neuroconv.kernels.native.call import DTYPES, bits, native_kernels, runs, state, whole
 from neuroconv.kernels.native.image import ImageLayer, ImageSizes
 from neuroconv.kernels.native.soma import Soma
 from neuroconv.kernels.native.trees import (
-    Heard,
-    Reach,
+    TapIndex,
+    TreeInputs,
     Trees,
     cells_at_once,
     multiplied_sites,
@@ -20,17 +20,18 @@ from neuroconv.kernels.native.trees import (
 
 __all__ = [
     "DTYPES",
-    "Heard",
     "ImageLayer",
     "ImageSizes",
-    "Reach",
     "Soma",
+    "TapIndex",
+    "TreeInputs",
     "Trees",
+    "bits",
     "cells_at_once",
     "multiplied_sites",
     "native_kernels",
+    "runs",
     "state",
-    "takes",
     "whole",
     "whole_vectors",
 ]

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from neuroconv.core.counting import is_counting
 from neuroconv.kernels.native.build import BuildError, library
 
 DTYPES = (torch.float32, torch.float64)
@@ -32,6 +30,7 @@ def native_kernels(enabled: bool) -> Iterator[None]:
         _ENABLED.reset(token)
 
 
+@torch.compiler.assume_constant_result
 def state() -> str:
     """Whether the kernels are used here: "on", or "off" and why."""
     if not _ENABLED.get():
@@ -43,30 +42,16 @@ def state() -> str:
     return "on"
 
 
-def takes(*tensors: Tensor) -> bool:
-    """Whether the kernels compute with these tensors: all of one dtype, float32 or float64, on the
-    CPU, and not empty.
-
-    Under a counter torch's operators run, which it sees; so they do for tracers and compilers, and
-    under transforms of torch.func and forward differentiation.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
+def runs(*tensors: Tensor) -> bool:
+    """Whether the kernels compute with these tensors: not empty, all float32 or all float64, on the
+    CPU. Fake tensors and those that a compiler traces are judged as the tensors they stand for."""
+    dtype = tensors[0].dtype
     return (
-        all(map(_is_plain, tensors))
-        and all(each.dtype == tensors[0].dtype for each in tensors)
-        and _ENABLED.get()
-        and not is_counting()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        dtype in DTYPES
+        and all(tensor.device.type == "cpu" and tensor.dtype == dtype for tensor in tensors)
+        and all(0 not in tensor.shape for tensor in tensors)
         and state() == "on"
     )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    known = type(tensor) in (Tensor, torch.nn.Parameter)  # no fake ones
-    here = tensor.is_cpu and tensor.dtype in DTYPES and not tensor.is_neg()
-    return known and here and tensor.numel() > 0
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:

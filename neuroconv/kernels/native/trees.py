@@ -4,7 +4,7 @@ Shapes: N neurons, T time steps, K taps in time, K_P x K_D on the sheet; A input
 dendrites of R sites come out, O = C * R; B samples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 _MOST_NUMBERS = 1 << 24
 
 
-class Reach(NamedTuple):
+class TapIndex(NamedTuple):
     """Which taps join a tree's inputs and branches; see trees.cpp and taps.h.
 
     Attributes:
@@ -55,7 +55,7 @@ def multiplied_sites(sites: int, rows: int, branches: int) -> int:
     return rows * min(sites, -(-rows // blocks) + branches - 1)
 
 
-class Heard(NamedTuple):
+class TreeInputs(NamedTuple):
     """What trees hear.
 
     Attributes:
@@ -88,7 +88,7 @@ class Trees:
     """Some neurons' trees.
 
     Args:
-        heard: by these neurons.
+        inputs: of these neurons.
         neurons: N of all, that potentials and sums are of.
         weight: of each synapse, (n, S), or None: of each input, if it is no claw.
         filters: (n, K, K_P, K_D).
@@ -98,36 +98,36 @@ class Trees:
 
     def __init__(
         self,
-        heard: Heard,
+        inputs: TreeInputs,
         neurons: int,
-        reach: Reach,
+        taps: TapIndex,
         weight: Tensor | None,
         filters: Tensor,
         bias: Tensor | None,
         steps: int,
     ) -> None:
-        self.heard, self.reach = heard, reach
-        self.index = heard.first.contiguous()
+        self.inputs, self.taps = inputs, taps
+        self.index = inputs.first.contiguous()
         self.weight = None if weight is None else weight.contiguous()
         self.filters = filters.contiguous()
         self.bias = None if bias is None else bias.contiguous()
-        self.samples, inputs = whole(heard.samples), self.index.shape[-1]
+        self.samples, fan_in = whole(inputs.samples), self.index.shape[-1]
         _, k_time, branches, across = filters.shape
         synapses = 0 if self.weight is None else self.weight.shape[1]
-        assert reach.claw or synapses in (0, inputs)
+        assert taps.claw or synapses in (0, fan_in)
         self.numbers = torch.tensor(
             [
-                len(filters), neurons, self.samples, heard.steps, k_time, inputs,
-                len(reach.first), reach.rows, reach.line, heard.step, heard.sample,
-                heard.samples, heard.steps - steps, heard.cell, inputs * (self.index.dim() - 1),
-                *reach.sheet, branches, across, reach.before,
-                reach.sideways, int(reach.claw), synapses,
+                len(filters), neurons, self.samples, inputs.steps, k_time, fan_in,
+                len(taps.first), taps.rows, taps.line, inputs.step, inputs.sample,
+                inputs.samples, inputs.steps - steps, inputs.cell, fan_in * (self.index.dim() - 1),
+                *taps.sheet, branches, across, taps.before,
+                taps.sideways, int(taps.claw), synapses,
             ],
             device="cpu",
         )  # fmt: skip
         self._operands = (
-            self.numbers, memory(heard.numbers), self.index, self.weight, self.filters,
-            reach.place, reach.first, reach.last, self.bias,
+            self.numbers, memory(inputs.numbers), self.index, self.weight, self.filters,
+            taps.place, taps.first, taps.last, self.bias,
         )  # fmt: skip
 
     def potentials(self, result: Tensor) -> None:
@@ -140,49 +140,50 @@ class Trees:
         """The sum of rates times `share`, written to these neurons' part of (steps, N, B').
 
         Args:
-            passes: room for `bits`, to be told which potentials are above zero.
+            passes: room for `bits`, to be bits_memory which potentials are above zero.
         """
-        told = None if passes is None else memory(passes)
-        self._call("trees_forward", int(linear), share, None, memory(result), told)
+        bits_memory = None if passes is None else memory(passes)
+        self._call("trees_forward", int(linear), share, None, memory(result), bits_memory)
 
     def bits(self, steps: int) -> Tensor:
         """Room for one bit of each of all potentials: of a vector's in one number."""
-        rows = (len(self.filters), steps, self.reach.outputs)
+        rows = (len(self.filters), steps, self.taps.outputs)
         return bits(*rows, of=self.samples, like=self.filters)
 
     def gradients(
         self,
         grad: Tensor,
-        asked: tuple[bool, bool, bool, bool],
+        needs: Sequence[bool],
         share: float | None = None,
         passes: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients to what is heard (n, T, A, B'), weights, filters and bias, where asked for.
+        """Gradients to the inputs (n, T, A, B'), weights, filters and bias, None for one nobody
+        needs.
 
         Args:
             grad: these neurons' part of that of potentials (steps, N, O, B'), or with a share of
                 the sum of rates times it, (steps, N, B').
-            passes: what `total` told; None without a rectifier.
+            passes: what `total` bits_memory; None without a rectifier.
         """
-        shape = (len(self.filters), self.heard.steps, self.index.shape[-1], self.samples)
-        back = grad.new_empty(shape) if asked[0] else None
-        weight = None if self.weight is None or not asked[1] else torch.empty_like(self.weight)
-        filters = torch.empty_like(self.filters) if asked[2] else None
+        shape = (len(self.filters), self.inputs.steps, self.index.shape[-1], self.samples)
+        back = grad.new_empty(shape) if needs[0] else None
+        weight = None if self.weight is None or not needs[1] else torch.empty_like(self.weight)
+        filters = torch.empty_like(self.filters) if needs[2] else None
         bias = None
-        if asked[3]:
-            bias = grad.new_empty(len(self.filters), len(self.reach.first))
-        found = (back, weight, filters, bias)
+        if needs[3]:
+            bias = grad.new_empty(len(self.filters), len(self.taps.first))
+        grads = (back, weight, filters, bias)
         sums, share = share is not None, 1.0 if share is None else share
-        told = None if passes is None else memory(passes)
-        self._call("trees_backward", int(sums), share, told, memory(grad), *found)
-        return found
+        bits_memory = None if passes is None else memory(passes)
+        self._call("trees_backward", int(sums), share, bits_memory, memory(grad), *grads)
+        return grads
 
     def scatter(self, back: Tensor, rows: Tensor) -> None:
-        """Adds what `gradients` gave for what is heard to the rows it was heard from."""
+        """Adds the gradients of the inputs to the rows that they were gathered from."""
         call("trees_scatter", back, self.numbers, back, self.index, rows)
 
     def _call(self, name: str, *rest: Any) -> None:
-        call(name, self.heard.numbers, *self._operands, *rest)
+        call(name, self.inputs.numbers, *self._operands, *rest)
 
 
 def cells_at_once(neurons: int, numbers: int) -> Iterator[slice]:

@@ -1,0 +1,81 @@
+"""The convolutions of an image layer: one for each dendrite, which is a column of the patch.
+
+Shapes: B batch, C channels, U units, T time steps, H x W positions; K_T, K_H, K_W the filter's time
+steps, branches and dendrites; H' x W' positions come out.
+"""
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.kernels.operator import kernels_enabled
+from neuroconv.kernels.patch_window import PatchWindow
+from neuroconv.kernels.soma import causal_matrix
+
+
+def column_convs(
+    frames: Tensor, kernel: Tensor, bias: Tensor | None, window: PatchWindow, groups: int
+) -> Iterator[Tensor]:
+    """Filters each column of the patch in space and time.
+
+    Args:
+        frames: (B, C, T, H, W).
+        kernel: causal filters (U, C / groups, K_T, K_H, K_W).
+        bias: (K_W, U), or None.
+
+    Yields:
+        the potential of one dendrite of all units, (B, U, T, H', W').
+    """
+    if not kernels_enabled():
+        yield from _by_definition(frames, kernel, bias, window, groups)
+        return
+    steps = frames.shape[2]
+    alone = kernel.shape[2] == 1  # steps do not meet: each is an image by itself
+    maps = frames.transpose(1, 2)
+    # Else time folds into the channels of a 2-D convolution: several times faster than conv3d.
+    maps = maps.flatten(0, 1) if alone else maps.flatten(1, 2)
+    taps = fold_time(kernel, 1 if alone else steps)
+    for dendrite, read in enumerate(_columns(maps, window)):
+        rest = None if bias is None else bias[dendrite].repeat(1 if alone else steps)
+        potential = F.conv2d(
+            read, taps[..., dendrite : dendrite + 1], rest,
+            stride=window.stride, dilation=(window.dilation[0], 1), groups=groups,
+        )  # fmt: skip
+        split = (
+            potential.unflatten(0, (-1, steps)) if alone else potential.unflatten(1, (steps, -1))
+        )
+        yield split.transpose(1, 2)
+
+
+def _by_definition(
+    frames: Tensor, kernel: Tensor, bias: Tensor | None, window: PatchWindow, groups: int
+) -> Iterator[Tensor]:
+    """A causal conv3d for each column."""
+    padded = F.pad(frames, (0, 0, 0, 0, kernel.shape[2] - 1, 0))
+    for dendrite, read in enumerate(_columns(padded, window)):
+        yield F.conv3d(
+            read, kernel[..., dendrite : dendrite + 1],
+            None if bias is None else bias[dendrite],
+            stride=(1, *window.stride), dilation=(1, window.dilation[0], 1), groups=groups,
+        )  # fmt: skip
+
+
+def _columns(maps: Tensor, window: PatchWindow) -> Iterator[Tensor]:
+    """The columns (..., H*, reach) of padded maps that each dendrite reads."""
+    columns_out = window.output_size(maps.shape[-2], maps.shape[-1])[1]
+    top, bottom, left, right = window.padding
+    padded = F.pad(maps, (left, right, top, bottom))
+    reach = window.stride[1] * (columns_out - 1) + 1
+    return (padded[..., first : first + reach] for first in window.first_columns)
+
+
+def fold_time(kernel: Tensor, steps: int) -> Tensor:
+    """Taps (U, C, K_T, K_H, K_W) as weights (T * U, T * C, K_H, K_W) of a convolution in 2-D.
+
+    Output step t of a unit reads the input steps up to t, each by the tap of its lag.
+    """
+    if kernel.shape[2] == 1 and steps == 1:
+        return kernel.squeeze(2)
+    causal = causal_matrix(kernel.movedim(2, 0), steps)  # (T out, T in, U, C, K_H, K_W)
+    return causal.transpose(1, 2).flatten(2, 3).flatten(0, 1)

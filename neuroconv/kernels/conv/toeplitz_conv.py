@@ -1,0 +1,230 @@
+"""The dendritic convolution of small sheets, as products of the filters' matrices (`toeplitz`).
+
+On the CPU kernels in C++ filter the sheet directly (`native_conv`): no filter is unrolled into a
+matrix, and nothing is multiplied by its zeros.
+
+Shapes: as in `kernels.conv.toeplitz`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.core.autocast import autocast_dtype, without_autocast
+from neuroconv.kernels import native
+from neuroconv.kernels.conv import native_conv
+from neuroconv.kernels.conv.sizes import Mode, output_size, plain_sizes
+from neuroconv.kernels.conv.toeplitz import (
+    input_gradient,
+    matrix_gradient,
+    neuron_chunks,
+    reroll,
+    unroll,
+    window_products,
+    within_window,
+)
+from neuroconv.kernels.operator import Operator, needs_reference, optional
+
+
+def toeplitz_conv(
+    sheet: Tensor,
+    filters: Tensor,
+    mode: Mode,
+    bias: Tensor | None,
+    steps: int,
+    matrices: Tensor | None = None,
+) -> Tensor:
+    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (B, N, steps, P', D').
+
+    Args:
+        bias: (N, D'), or None.
+        matrices: the result of `unroll` for these filters; computed if None.
+    """
+    if matrices is None:
+        filters = within_window(filters, int(sheet.shape[2]))
+    if (half := autocast_dtype(sheet)) is not None:
+        sheet, filters = sheet.to(half), filters.to(half)
+        bias = None if bias is None else bias.to(half)
+        matrices = None if matrices is None else matrices.to(half)
+    sites, dendrites = plain_sizes(sheet)[3:]
+    rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
+    with without_autocast(sheet):
+        # Without a kernel a compiler fuses plain operators better than it can call ours.
+        compiled = torch.compiler.is_compiling() and not native.runs(sheet, filters)
+        run = _reference if needs_reference() or compiled else _toeplitz_conv
+        result: Tensor = run(sheet, filters, bias, mode, steps, matrices)
+    return result[..., : sheet.shape[0]].unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
+
+
+def _reference(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
+    """All neurons at once, (steps, N, O, B)."""
+    plane = (int(sheet.shape[3]), int(sheet.shape[4]))
+    matrices = unroll(filters, plane, mode) if matrices is None else matrices
+    result = torch.stack(window_products(matrices, _points(sheet), filters.shape[1], steps))
+    if bias is None:
+        return result
+    rows = output_size(plane, (filters.shape[2], filters.shape[3]), mode)[0]
+    return result + bias.repeat_interleave(rows, 1).unsqueeze(-1)
+
+
+def _points(sheet: Tensor) -> Tensor:
+    """A sheet (B, N, T, P, D) as inputs (N, T, P * D, B), numbered as `unroll` does."""
+    return sheet.permute(1, 2, 4, 3, 0).flatten(2, 3).contiguous()
+
+
+def _plain(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
+    """(steps, N, O, B), some neurons at a time."""
+    batch, neurons, _, sites, dendrites = plain_sizes(sheet)
+    _, k_time, branches, across = plain_sizes(filters)
+    rows, cols = output_size((sites, dendrites), (branches, across), mode)
+    result = sheet.new_empty(steps, neurons, rows * cols, batch)
+    for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, rows * cols)):
+        part = result[:, cells]
+        chosen = (
+            unroll(filters[cells], (sites, dendrites), mode)
+            if matrices is None
+            else matrices[cells]
+        )
+        window_products(chosen, _points(sheet[:, cells]), k_time, steps, out=part)
+        if bias is not None:
+            part += bias[cells].repeat_interleave(rows, 1).unsqueeze(-1)
+    return result
+
+
+def _cpu(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
+    if matrices is None and native.runs(sheet, filters):
+        return native_conv.forward(sheet, filters, mode, bias, steps)
+    return _plain(sheet, filters, bias, mode, steps, matrices)
+
+
+def _fake(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
+    batch, neurons, _, sites, dendrites = sheet.shape
+    rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
+    padded = matrices is None and native.runs(sheet, filters)
+    return sheet.new_empty(steps, neurons, rows * cols, native.whole(batch) if padded else batch)
+
+
+def _plain_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices are computed again and never kept."""
+    time_steps, sites, dendrites = plain_sizes(sheet)[2:]
+    k_time, branches, across = plain_sizes(filters)[1:]
+    cols = output_size((sites, dendrites), (branches, across), mode)[1]
+    to_sheet, to_filters, to_bias = _empty_grads(sheet, filters, cols, needs)
+    grad_points = to_sheet.permute(1, 2, 4, 3, 0) if needs[0] else None
+    for cells in neuron_chunks(sheet, len(filters), _floats(sheet, filters, grad.shape[2])):
+        local = grad[:, cells].transpose(0, 1).contiguous()
+        if grad_points is not None:
+            matrices = unroll(filters[cells], (sites, dendrites), mode)
+            back = input_gradient(matrices, local, k_time, time_steps)
+            grad_points[cells] = back.transpose(0, 1).unflatten(2, (dendrites, sites))
+        if needs[1]:
+            inputs = F.pad(_points(sheet[:, cells]), (0, 0, 0, 0, k_time - 1, 0))
+            back = matrix_gradient(inputs, local, k_time)
+            to_filters[cells] = reroll(back, filters[cells].shape, (sites, dendrites), mode)
+        if needs[2]:
+            to_bias[cells] = local.unflatten(2, (cols, -1)).sum((1, 3, 4))
+    return to_sheet, to_filters, to_bias
+
+
+def _empty_grads(
+    sheet: Tensor, filters: Tensor, cols: int, needs: Sequence[bool], native_order: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the gradients, the sheet's with the batch innermost and neurons or steps first."""
+    batch, neurons, time_steps, sites, dendrites = sheet.shape
+    to_sheet = sheet.new_empty(0)
+    if needs[0] and native_order:
+        shape = (neurons, time_steps, dendrites, sites, batch)
+        to_sheet = sheet.new_empty(shape).permute(4, 0, 1, 3, 2)
+    elif needs[0]:
+        shape = (time_steps, neurons, dendrites, sites, batch)
+        to_sheet = sheet.new_empty(shape).permute(4, 1, 0, 3, 2)
+    to_filters = filters.new_empty(filters.shape) if needs[1] else sheet.new_empty(0)
+    return (
+        to_sheet,
+        to_filters,
+        filters.new_empty(neurons, cols) if needs[2] else sheet.new_empty(0),
+    )
+
+
+def _cpu_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not native.runs(sheet, filters):
+        return _plain_backward(grad, sheet, filters, mode, needs)
+    cols = _columns_out(sheet, filters, mode)
+    grads = _empty_grads(sheet, filters, cols, needs, native_order=True)
+    native_conv.backward(grad, sheet, filters, mode, grads)
+    return grads
+
+
+def _columns_out(sheet: Tensor, filters: Tensor, mode: Mode) -> int:
+    plane = (int(sheet.shape[3]), int(sheet.shape[4]))
+    return output_size(plane, (filters.shape[2], filters.shape[3]), mode)[1]
+
+
+def _fake_backward(
+    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    order = native.runs(sheet, filters)
+    return _empty_grads(sheet, filters, _columns_out(sheet, filters, mode), needs, order)
+
+
+def _gradient(
+    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    sheet, filters, _, mode, *_ = arguments
+    grads = _toeplitz_conv_backward(grad, sheet, filters, mode, needs[:3])
+    return (*optional(grads, needs), None, None, None)
+
+
+def _floats(sheet: Tensor, filters: Tensor, outputs: int) -> int:
+    """Floats of one neuron in a chunk: inputs, outputs and matrices."""
+    batch, _, steps, sites, dendrites = plain_sizes(sheet)
+    points = sites * dendrites
+    return steps * batch * (points + outputs) + int(filters.shape[1]) * points * outputs
+
+
+_toeplitz_conv = Operator(
+    "toeplitz_conv(Tensor sheet, Tensor filters, Tensor? bias, str mode, int steps, "
+    "Tensor? matrices) -> Tensor",
+    _plain, fake=_fake, cpu=_cpu,
+)  # fmt: skip
+_toeplitz_conv_backward = Operator(
+    "toeplitz_conv_backward(Tensor grad, Tensor sheet, Tensor filters, str mode, bool[] needs) "
+    "-> (Tensor, Tensor, Tensor)",
+    _plain_backward, fake=_fake_backward, cpu=_cpu_backward,
+)  # fmt: skip
+_toeplitz_conv.register_gradient(_gradient, _reference)

@@ -1,0 +1,179 @@
+"""Whether the stages of an image layer run as kernels: the one place that decides it.
+
+`GranuleConv2d` is the definition. It calls `fused_dendrites` and `fused_somata`, which compute the
+same numbers with several stages at once, or return None.
+
+Shapes: B batch, C channels, U units, T time steps, H x W positions; D dendrites of H' x W'
+positions come out, M = W' * B * H'.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroconv.core.autocast import autocast_dtype
+from neuroconv.core.counting import is_counting, is_watched
+from neuroconv.kernels import native, patch_sum
+from neuroconv.kernels.column_convs import fold_time
+from neuroconv.kernels.columns import (
+    normalised,
+    normalised_sum,
+    norms_agree,
+    rectified_sum,
+)
+from neuroconv.kernels.operator import kernels_enabled, needs_reference
+from neuroconv.kernels.patches import Reading, dendrite_maps
+from neuroconv.kernels.soma import as_before, steps_first
+from neuroconv.kernels.soma_rate import soma_rate
+
+
+def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
+    """The summed rates (B, U, T, H', W') of a layer's dendrites, their norms, rectifiers and sum in
+    one, or None where the stages have to run one by one.
+
+    Args:
+        layer: a `neurons.GranuleConv2d`.
+        frames: (B, C, T, H, W).
+    """
+    norms = present_norms(layer)
+    if not (_runs_here(frames) and type(layer.spike) is nn.Identity and norms_agree(norms)):
+        return None
+    if layer.time_steps == 1:  # steps do not meet: each is an image by itself
+        images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        total = _fused(layer, images, norms)
+        if total is None:
+            return None
+        return total.squeeze(2).unflatten(0, (-1, frames.shape[2])).transpose(1, 2)
+    return _fused(layer, frames, norms)
+
+
+def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
+    """As `fused_dendrites`; units innermost in memory."""
+    window, steps, units = layer.window, int(frames.shape[2]), layer.out_channels
+    rows_out, columns_out = window.output_size(int(frames.shape[3]), int(frames.shape[4]))
+    (branches, width), (row_stride, stride) = window.kernel, window.stride
+    row_step = row_stride if branches == 1 else 1
+    reading = Reading(window.padding, width, window.dilation[1], stride, columns_out, row_step)
+    inputs, outputs = branches * steps * layer.in_channels, steps * units
+    adjoining = layer.conv_groups == 1 and (branches == 1 or window.dilation[0] == 1)
+    if adjoining and not is_counting() and patch_sum.fits(frames, layer.weight, inputs, outputs):
+        sizes = native.ImageSizes(
+            frames.shape[0], rows_out, columns_out, branches, row_stride // row_step, steps,
+            layer.in_channels, units,
+        )  # fmt: skip
+        total = _patch_sum(layer, frames, reading, sizes, norms)
+    elif torch.compiler.is_compiling():  # which fuses plain operators
+        return None
+    else:
+        total = _column_sum(layer, frames, reading, norms)
+    lying = (steps, columns_out, frames.shape[0], -1, units)
+    return total.view(lying).permute(2, 4, 0, 3, 1)
+
+
+def _patch_sum(
+    layer: Any, frames: Tensor, reading: Reading, sizes: native.ImageSizes, norms: list[nn.Module]
+) -> Tensor:
+    """(T, M, U), by the CPU's kernels."""
+    taps = fold_time(layer.kernel(), sizes.steps)
+    weight = taps.permute(3, 2, 1, 0).flatten(1, 2)  # (D, K, T * U)
+
+    def summing(
+        gain: Tensor | None, shift: Tensor | None, eps: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        linear = layer.linear_dendrites
+        return patch_sum.patch_sum(frames, weight, gain, shift, reading, sizes, eps, linear)
+
+    if not norms:
+        return summing(None, layer.dendritic_bias, None)[0]
+    return normalised(norms, summing, sizes.places * sizes.steps)
+
+
+def _column_sum(layer: Any, frames: Tensor, reading: Reading, norms: list[nn.Module]) -> Tensor:
+    """(T, M, U), by a convolution of the maps that each dendrite reads, which nobody copies."""
+    window, steps = layer.window, frames.shape[2]
+    taps = fold_time(layer.kernel(), steps).transpose(2, 3)
+    row_stride = 1 if window.kernel[0] == 1 else window.stride[0]  # else left out before
+    columns = []
+    for dendrite, maps in enumerate(dendrite_maps(frames, reading)):
+        bias = layer.dendritic_bias
+        potential = F.conv2d(
+            maps, taps[:, :, dendrite : dendrite + 1],
+            None if bias is None else bias[dendrite].repeat(steps),
+            stride=(1, row_stride), dilation=(1, window.dilation[0]), groups=layer.conv_groups,
+        )  # fmt: skip
+        # Convolutions on meta know no layout: there it is a view, as the CPU's is one.
+        if not frames.is_meta:
+            potential = potential.permute(0, 2, 3, 1)
+        columns.append(potential.reshape(-1, steps * layer.out_channels))
+    if not norms:
+        return rectified_sum(columns, layer.out_channels, layer.linear_dendrites)
+    return normalised_sum(norms, columns, layer.linear_dendrites)
+
+
+def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
+    """The firing rates of summed currents (B, U, T, H', W'): the soma's filter, norm or resting
+    potential, and rectifier in one, or None where they have to run one by one."""
+    norms = [] if type(layer.soma_norm) is nn.Identity else [layer.soma_norm]
+    stages = (layer.soma, layer.firing)
+    known = [type(stage).__dict__.get("kernel_stage") for stage in stages]
+    if not _runs_here(current) or is_watched(layer.firing) or not norms_agree(norms):
+        return None
+    if torch.compiler.is_compiling() or known[1] != "firing_rate":
+        return None
+    units, maps = layer.out_channels, steps_first(current)
+    filters = known[0] == "soma_filter" and not is_watched(layer.soma)
+    if maps is None or not filters or is_counting() or not native.runs(current, layer.soma.weight):
+        return _rectified(layer, layer.soma(current), norms)
+    taps = layer.soma.weight
+    rows = maps.flatten(1)
+    if norms:
+        rate = normalised(norms, partial(_soma_rate, rows, taps, units), rows.numel() // units)
+    else:
+        rate = soma_rate(rows, taps, units, None, layer.bias)[0]
+    return as_before(rate.view_as(maps), current)
+
+
+def _soma_rate(
+    rows: Tensor, taps: Tensor, units: int, gain: Tensor, shift: Tensor, eps: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `columns.Summing`, for the one norm of the somata."""
+    rate, mean, variance = soma_rate(rows, taps, units, gain.squeeze(0), shift.squeeze(0), eps)
+    return rate, mean.unsqueeze(0), variance.unsqueeze(0)
+
+
+def _rectified(layer: Any, potential: Tensor, norms: list[nn.Module]) -> Tensor:
+    """Norm or resting potential, and rectifier, of filtered currents (B, U, T, H', W')."""
+    # In one, like the dendrites': units innermost, other axes as they lie in memory.
+    units = layer.out_channels
+    order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
+    positions = potential.permute(order)
+    rows = [positions.reshape(-1, units)]
+    if norms:
+        rate = normalised_sum(norms, rows)
+    else:
+        shift = None if layer.bias is None else layer.bias.unsqueeze(0)
+        rate = rectified_sum(rows, units, shift=shift)
+    return rate.view(positions.shape).permute([order.index(axis) for axis in range(5)])
+
+
+def present_norms(layer: Any) -> list[nn.Module]:
+    """The norms of a layer's dendrites, none where they are absent."""
+    return [norm for norm in layer.dendritic_norms if type(norm) is not nn.Identity]
+
+
+def norms_fused(layer: Any) -> bool:
+    """Whether a layer's norms run with what follows them, judged by its weights alone."""
+    soma = layer.soma_norm
+    norms = present_norms(layer) + ([] if type(soma) is nn.Identity else [soma])
+    return _runs_here(layer.weight) and norms_agree(norms)
+
+
+def _runs_here(maps: Tensor) -> bool:
+    """Whether norms, rectifiers and sums run in one: so in full precision on the CPU. On other
+    devices a compiler fuses them."""
+    device = maps.device.type in ("cpu", "meta") and 0 not in maps.shape
+    plain = maps.dtype in (torch.float32, torch.float64) and autocast_dtype(maps) is None
+    return kernels_enabled() and device and plain and not needs_reference()

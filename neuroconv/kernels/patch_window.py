@@ -1,0 +1,73 @@
+"""Geometry of a patch that slides over an image: its columns are a unit's dendrites."""
+
+from typing import Literal, NamedTuple
+
+from neuroconv.core.checks import check_choice, pair
+
+
+class PatchWindow(NamedTuple):
+    """Size and path of a patch, as nn.Conv2d has them.
+
+    Attributes:
+        kernel: (branches K_H, dendrites K_W).
+        stride: (rows, columns).
+        padding: zeros (top, bottom, left, right).
+        dilation: (rows, columns).
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def first_columns(self) -> list[int]:
+        """The padded image's column at which each dendrite starts to read."""
+        return [dendrite * self.dilation[1] for dendrite in range(self.kernel[1])]
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H', W') for an image of (H, W), by nn.Conv2d's rule.
+
+        Raises:
+            ValueError: the patch does not fit into the padded image.
+        """
+        top, bottom, left, right = self.padding
+        padded = (height + top + bottom, width + left + right)
+        sizes = []
+        for size, k, stride, dilation in zip(
+            padded, self.kernel, self.stride, self.dilation, strict=True
+        ):
+            room = size - dilation * (k - 1) - 1
+            if room < 0:
+                raise ValueError(
+                    f"a patch of {self.kernel} with dilation {self.dilation} does not fit "
+                    f"into an image of {height} x {width} with padding {self.padding}; enlarge "
+                    "the image or the padding"
+                )
+            sizes.append(room // stride + 1)
+        return sizes[0], sizes[1]
+
+
+def zeros_around(
+    padding: int | tuple[int, int] | Literal["same", "valid"],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, int, int, int]:
+    """nn.Conv2d's padding as zeros (top, bottom, left, right); of "same" the longer side after.
+
+    Raises:
+        ValueError: another word than "same" or "valid", "same" with a stride, or a negative number.
+    """
+    if isinstance(padding, str):
+        check_choice("padding", padding, ("same", "valid"))
+        if padding == "valid":
+            return (0, 0, 0, 0)
+        if stride != (1, 1):
+            raise ValueError(f"padding='same' needs stride 1; got stride={stride}")
+        spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return (spans[0] // 2, spans[0] - spans[0] // 2, spans[1] // 2, spans[1] - spans[1] // 2)
+    vertical, horizontal = pair("padding", padding)
+    if vertical < 0 or horizontal < 0:
+        raise ValueError(f"padding={padding!r}; expected zeros to add, 0 or more")
+    return (vertical, vertical, horizontal, horizontal)

@@ -1,0 +1,101 @@
+"""Whether a population's stages run as one operator: the one place that decides it.
+
+`Population.forward` is the definition, stage by stage. It calls `fused_current` first, which
+computes the same numbers from the axons to the summed current by `tree_sum`, or returns None.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.core.autocast import autocast_dtype
+from neuroconv.core.counting import is_watched
+from neuroconv.kernels import tree_sum_cpu
+from neuroconv.kernels.conv.choice import concrete_batch, fuses_tree
+from neuroconv.kernels.effective_filters import TreeSpec
+from neuroconv.kernels.operator import kernels_enabled
+from neuroconv.kernels.tree_costs import effective_filter_numbers
+from neuroconv.kernels.tree_sum import effective_filters, tree_sum
+
+# The stages that `tree_sum` computes, in order; between them it leaves no room for others.
+_FUSED = ("sparse_synapses", "dendritic_conv", "dendritic_rate", "dendritic_summation")
+
+
+def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
+    """The summed current (B, N, T) of a population's dendrites by one operator, or None where its
+    stages have to run one by one.
+
+    Args:
+        cells: a `neurons.Population`.
+        activity: (B, F, T).
+    """
+    if not kernels_enabled() or activity.dim() != 3 or 0 in activity.shape[2:]:
+        return None
+    batch, steps = concrete_batch(activity.shape[0]), int(activity.shape[2])
+    if not fuses(cells, batch, steps):
+        return None
+    synapses, dendrites, summation = cells.synapses, cells.dendrites, cells.summation
+    synapses.check(activity)
+    tree = tree_spec(cells)
+    filters = dendrites.taps()
+    weight = synapses.effective_weight().to(filters.dtype)
+    if autocast_dtype(activity) is None:
+        activity = activity.to(filters.dtype)
+    effective = None
+    if not cells.training and not tree_sum_cpu.takes(activity, weight, filters, tree):
+        sources = (*synapses.weight_sources(), dendrites.weight)
+        numbers = effective_filter_numbers(filters.shape, tree)
+        compute = partial(effective_filters, weight, filters, tree)
+        effective = cells.filter_cache.get(sources, tree.claw, numbers, compute)
+    total = tree_sum(activity, weight, filters, dendrites.bias, tree, effective)
+    current: Tensor = summation.law_of(total * summation.scale)
+    return current
+
+
+def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bool:
+    """Whether a window of this many samples and steps runs from axons to summation as one operator.
+
+    It does where nothing acts between synapses, filter and rectifier, where nobody watches the
+    stages in between by a hook, and where a product of small matrices is the fastest backend.
+
+    Args:
+        cells: a `neurons.Population`.
+        evaluation: what it does in evaluation, without gradients, whatever its mode is now.
+    """
+    stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation)
+    if tuple(map(_kernel_stage, stages)) != _FUSED or is_watched(*stages):
+        return False
+    absent = (cells.threshold_norm, cells.transmitters, cells.dendritic_norm, cells.spike)
+    if not all(map(_is_identity, absent)):
+        return False
+    if not _is_identity(cells.unit_dropout) and cells.unit_dropout.acts and not evaluation:
+        return False
+    dendrites = cells.dendrites
+    return fuses_tree(
+        dendrites.problem(batch, steps),
+        tree_spec(cells).fan_in,
+        dendrites.backend,
+        gradients=torch.is_grad_enabled() and not evaluation,
+        device=dendrites.weight.device.type,
+    )
+
+
+def tree_spec(cells: Any) -> TreeSpec:
+    """Wiring and shape of a population's trees; of sparse synapses alone."""
+    synapses, rate = cells.synapses, cells.dendritic_rate
+    return TreeSpec(
+        synapses.wiring, synapses.sheet_shape, cells.dendrites.mode,
+        synapses.claw_check(synapses.wiring), rate.reduction, rate.linear,
+    )  # fmt: skip
+
+
+def _kernel_stage(stage: nn.Module) -> str | None:
+    """The name by which kernels know this very class; a subclass may compute something else."""
+    name: str | None = type(stage).__dict__.get("kernel_stage")
+    return name
+
+
+def _is_identity(stage: Any) -> bool:
+    return type(stage) is nn.Identity or getattr(stage, "kinds", 0) == 1

@@ -1,0 +1,127 @@
+"""The soma's filter in time: plain operators, and one operator in C++ on the CPU.
+
+Shapes: B batch, N neurons, T time steps, K taps; L numbers of a step.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.core.counting import is_counting
+from neuroconv.kernels import native
+from neuroconv.kernels.operator import Operator, kernels_enabled, needs_reference, optional
+
+
+def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
+    """Filters currents (B, N, T, ...) in time by taps (K,) that all neurons share.
+
+    Which of three forms of the same product runs depends on how the currents lie in memory: kernels
+    leave time outermost, and then nothing is copied.
+    """
+    if current.dim() == 3 and not kernels_enabled():
+        return F.linear(current, causal_matrix(taps, current.shape[2]))
+    traced = needs_reference() or torch.compiler.is_compiling()
+    if current.dim() == 3:
+        # Counters too see a linear layer: on meta a norm's gradient may lie otherwise than on the
+        # CPU, and what is copied for it with it.
+        time_first = current.permute(2, 1, 0)
+        if traced or is_counting() or not time_first.is_contiguous():
+            return F.linear(current, causal_matrix(taps, current.shape[2]))
+        return _filtered(time_first, taps).permute(2, 1, 0)
+    if not traced and (maps := steps_first(current)) is not None:
+        return as_before(_filtered(maps, taps), current)
+    # Else time next to the batch, as image layers keep their maps: no copy is made of either.
+    maps = current.transpose(1, 2)
+    mixed = causal_matrix(taps, current.shape[2]) @ maps.flatten(2)
+    return mixed.view(maps.shape).transpose(1, 2)
+
+
+def _filtered(maps: Tensor, taps: Tensor) -> Tensor:
+    """Contiguous currents (T, ...) by the shared taps."""
+    if is_counting() or not native.runs(maps, taps):
+        return _plain(maps.flatten(1), taps).view(maps.shape)
+    filtered: Tensor = _soma_filter(maps.flatten(1), taps)
+    return filtered.view(maps.shape)
+
+
+def _plain(maps: Tensor, taps: Tensor) -> Tensor:
+    """Contiguous maps (T, L) by taps (K,), as one matrix product."""
+    return causal_matrix(taps, maps.shape[0]) @ maps
+
+
+def _cpu(maps: Tensor, taps: Tensor) -> Tensor:
+    return native.Soma(maps, taps, 1, None, None, False).rate()
+
+
+def _cpu_backward(
+    grad: Tensor, maps: Tensor, taps: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    soma = native.Soma(maps, taps, 1, None, None, False)
+    to_maps, to_taps, _ = soma.gradients(grad.contiguous(), None, (needs[0], needs[1], False))
+    return maps.new_empty(0) if to_maps is None else to_maps, maps.new_empty(
+        0
+    ) if to_taps is None else to_taps
+
+
+def _fake_backward(
+    grad: Tensor, maps: Tensor, taps: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(maps) if needs[0] else maps.new_empty(0), torch.empty_like(
+        taps
+    ) if needs[1] else maps.new_empty(0)
+
+
+def _gradient(
+    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
+) -> list[Tensor | None]:
+    maps, taps = arguments
+    return optional(_soma_filter_backward(grad, maps, taps, needs), needs)
+
+
+def steps_first(maps: Tensor) -> Tensor | None:
+    """Maps (B, N, T, H, W) as contiguous ones with the steps outermost and the other axes as they
+    lie in memory, if the neurons are innermost; else None.
+
+    The kernels of an image layer leave them so. A filter over the steps is then one long product
+    and not a small one for each position.
+    """
+    if maps.dim() != 5 or maps.stride(1) != 1 or maps.shape[1] == 1:
+        return None
+    return maps.permute(_time_outermost(maps)).contiguous()
+
+
+def as_before(time_first: Tensor, maps: Tensor) -> Tensor:
+    """The axes of `steps_first(maps)` in the order of the maps."""
+    order = _time_outermost(maps)
+    return time_first.permute([order.index(axis) for axis in range(5)])
+
+
+def _time_outermost(maps: Tensor) -> list[int]:
+    return [2, *(axis for axis in maps.dim_order() if axis != 2)]
+
+
+def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
+    """The (T, T) matrix whose row t holds the taps that step t applies to steps 0 ... t.
+
+    Shape: taps (K, ...) -> matrix (T, T, ...), the row the later step.
+    """
+    now = torch.arange(time_steps, device=taps.device)
+    tap = taps.shape[0] - 1 - (now[:, None] - now[None, :])
+    inside = (tap >= 0) & (tap < taps.shape[0])
+    padded = torch.cat([taps, torch.zeros_like(taps[:1])])  # the last row: no tap meets the step
+    index = torch.where(inside, tap, taps.shape[0])
+    return padded.index_select(0, index.flatten()).unflatten(0, (time_steps, time_steps))
+
+
+_soma_filter = Operator(
+    "soma_filter(Tensor maps, Tensor taps) -> Tensor",
+    _plain, fake=lambda maps, taps: torch.empty_like(maps), cpu=_cpu,
+)  # fmt: skip
+_soma_filter_backward = Operator(
+    "soma_filter_backward(Tensor grad, Tensor maps, Tensor taps, bool[] needs) -> (Tensor, Tensor)",
+    None, fake=_fake_backward, cpu=_cpu_backward,
+)  # fmt: skip
+_soma_filter.register_gradient(_gradient, _plain)

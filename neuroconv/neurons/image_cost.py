@@ -1,0 +1,62 @@
+"""What an image layer runs, stage by stage, stated from its sizes alone.
+
+Shapes: as in `neurons.image`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from neuroconv.core.cost import Cost
+from neuroconv.kernels.columns import SCALE_FLOPS
+from neuroconv.kernels.image import norms_fused, present_norms
+from neuroconv.layers.soma import SomaFilter
+
+
+def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
+    """As `GranuleConv2d.closed_form`."""
+    normalises, spikes = bool(present_norms(layer)), not isinstance(layer.spike, nn.Identity)
+    somatic_norm = not isinstance(layer.soma_norm, nn.Identity)
+    batch, (height, width) = image[0], layer.output_size(image[-2], image[-1])
+    steps = image[2] if len(image) == 5 else layer.time_steps
+    units, fan_in, k_time, rows, columns = layer.weight.shape
+    neurons = units * height * width
+    synapses = fan_in * rows * columns
+    taps = synapses * k_time
+    folded = 1 if layer.time_steps == 1 else steps
+    read = layer.in_channels if layer.channels is not None else fan_in
+    maps = torch.Size((batch, units, steps, height, width))
+    outputs = maps.numel()
+    stages = [Cost("synapses", synapses=neurons * synapses)]
+    if not isinstance(layer.threshold_norm, nn.Identity):
+        incoming = torch.Size((batch, layer.in_channels, steps, *image[-2:]))
+        stages += layer.threshold_norm.closed_form(incoming)
+    stages.append(
+        Cost(
+            "dendrites",
+            {"convolution": outputs * columns * read * rows * folded},
+            neurons=neurons,
+            essay=outputs * synapses * taps,
+            direct=outputs * taps,
+        )
+    )
+    normal = 2 * outputs * columns if normalises else 0
+    fused = norms_fused(layer)
+    if fused and not spikes and normalises:
+        normal += SCALE_FLOPS * units * columns
+    stages.append(Cost("dendritic potential", pointwise=normal))
+    if spikes:
+        (spike,) = layer.spike.closed_form(maps)
+        stages.append(replace(spike, pointwise=columns * spike.pointwise))
+    rectified = 0 if layer.linear_dendrites else outputs * columns
+    stages.append(Cost("dendritic rate", pointwise=rectified))
+    sums = outputs * (columns - 1) + layer.summation.law_flops(outputs)
+    stages.append(Cost("dendritic summation", pointwise=sums))
+    if isinstance(layer.soma, SomaFilter):
+        stages += layer.soma.closed_form(maps)
+    added = 2 * (somatic_norm) + (layer.bias is not None)
+    scales = SCALE_FLOPS * units if fused and somatic_norm else 0
+    stages.append(Cost("somatic potential", pointwise=added * outputs + scales))
+    return (*stages, *layer.firing.closed_form(maps), *layer.output.closed_form(maps))
