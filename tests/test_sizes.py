@@ -10,9 +10,6 @@ OPEN = {
     "code lines of the package",
     "lines of the tests",
     "lines of the longest module",
-    "files in cycles of imports",
-    "questions about how to run in layers/ and neurons/",
-    "package files that a granule cell's forward enters",
 }
 
 

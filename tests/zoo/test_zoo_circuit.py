@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from neuroconv.kernels.population import fuses
 from neuroconv.flops import count_exact
+from neuroconv.kernels.population import fuses
 from neuroconv.layers import Cost
 from neuroconv.neurons import Golgi, Granule
 from neuroconv.neurons.stages import merge
