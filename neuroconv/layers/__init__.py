@@ -9,7 +9,7 @@ from neuroconv.layers.readout import LastStep
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike, dendritic_spike
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse, TransmitterSum
 from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import (
@@ -44,6 +44,7 @@ __all__ = [
     "Synapse",
     "Taps",
     "ThresholdNorm",
+    "TransmitterSum",
     "TreeShape",
     "dale_signs",
     "dendritic_conv",
