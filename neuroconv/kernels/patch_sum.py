@@ -257,7 +257,7 @@ def _gradient(
 
 
 _OPERANDS = (
-    "Tensor frames, Tensor weight, Tensor? gain, Tensor? shift, int[] layout, int[] sizes, "
+    "Tensor frames, Tensor weight, Tensor? gain, Tensor? shift, int[] layout, SymInt[] sizes, "
     "float? eps, bool linear"
 )
 _patch_sum = Operator(

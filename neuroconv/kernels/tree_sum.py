@@ -94,7 +94,7 @@ def _run(
     )
     keep = torch.is_grad_enabled() and learns
     total: Tensor = _tree_sum(*arguments, effective, keep)[0]
-    return total[..., : activity.shape[0]]
+    return total
 
 
 def effective_filters(weight: Tensor, filters: Tensor, tree: TreeSpec) -> Tensor:
@@ -243,11 +243,10 @@ def _fake(
 ) -> tuple[Tensor, Tensor]:
     *spec, effective, keep = rest
     tree = TreeSpec.unpack(spec)
-    batch, _, steps = activity.shape
+    total = activity.new_empty(activity.shape[2], len(filters), activity.shape[0])
     if effective is None and tree_sum_cpu.takes(activity, weight, filters, tree):
-        total = activity.new_empty(steps, len(filters), native.whole(batch))
         return total, tree_sum_cpu.empty_passes(activity, filters, tree, keep)
-    return activity.new_empty(steps, len(filters), batch), activity.new_empty(0, dtype=torch.int16)
+    return total, activity.new_empty(0, dtype=torch.int16)
 
 
 def _plain_backward(

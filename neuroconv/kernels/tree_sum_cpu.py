@@ -33,13 +33,13 @@ def forward(
     tree: TreeSpec,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The rates of each neuron's dendrites, summed, (T, N, B'), and the bits of the potentials."""
+    """The rates of each neuron's dendrites, summed, (T, N, B), and the bits of the potentials."""
     operands = _Operands(activity, weight, filters, bias, tree)
     total = activity.new_empty(operands.time_steps, operands.neurons, operands.rows.shape[-1])
     passes = empty_passes(activity, filters, tree, keep)
     bits = passes if passes.numel() else None
     operands.trees(slice(None)).total(tree.linear, operands.share, total, bits)
-    return total, passes
+    return total[..., : operands.batch].contiguous(), passes
 
 
 def empty_passes(activity: Tensor, filters: Tensor, tree: TreeSpec, keep: bool) -> Tensor:
@@ -62,7 +62,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients to activity, weight, filters and bias; an empty tensor for one nobody needs."""
     operands = _Operands(activity, weight, filters, bias, tree)
-    grad = grad.contiguous()
+    grad = native.whole_vectors(grad)
     grad_rows = torch.zeros_like(operands.rows) if needs[0] else None
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)

@@ -14,14 +14,14 @@ from neuroconv.kernels.conv.tap_index import sheet_taps
 
 
 def forward(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int) -> Tensor:
-    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (steps, N, O, B'), dendrite by dendrite."""
+    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (steps, N, O, B), dendrite by dendrite."""
     bias = None if bias is None else bias.to(filters.dtype)
     operands = _Operands(sheet, filters, mode, steps)
     result = sheet.new_empty(steps, operands.neurons, operands.taps.outputs, operands.samples)
     for cells in operands.chunks():
         rest = None if bias is None else bias[cells]
         operands.trees(cells, rest).potentials(result[:, cells])
-    return result
+    return result[..., : len(sheet)].contiguous()
 
 
 def backward(
@@ -31,7 +31,7 @@ def backward(
     to_sheet, to_filters, to_bias = grads
     needs = (to_sheet.numel() > 0, False, to_filters.numel() > 0, to_bias.numel() > 0)
     operands = _Operands(sheet, filters, mode, len(grad))
-    grad = grad.contiguous()
+    grad = native.whole_vectors(grad)
     sites, dendrites = operands.plane
     for cells in operands.chunks():
         back, _, taps, rest = operands.trees(cells, None).gradients(grad[:, cells], needs)

@@ -56,7 +56,7 @@ def toeplitz_conv(
         compiled = torch.compiler.is_compiling() and not native.runs(sheet, filters)
         run = _reference if needs_reference() or compiled else _toeplitz_conv
         result: Tensor = run(sheet, filters, bias, mode, steps, matrices)
-    return result[..., : sheet.shape[0]].unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
+    return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
 
 
 def _reference(
@@ -131,8 +131,7 @@ def _fake(
 ) -> Tensor:
     batch, neurons, _, sites, dendrites = sheet.shape
     rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
-    padded = matrices is None and native.runs(sheet, filters)
-    return sheet.new_empty(steps, neurons, rows * cols, native.whole(batch) if padded else batch)
+    return sheet.new_empty(steps, neurons, rows * cols, batch)
 
 
 def _plain_backward(

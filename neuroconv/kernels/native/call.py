@@ -85,7 +85,7 @@ def call(name: str, like: Tensor, *arguments: Any) -> None:
 
 def whole(numbers: int) -> int:
     """So many numbers, padded to whole vectors."""
-    return -(-numbers // LANES) * LANES
+    return numbers + -numbers % LANES
 
 
 def bits(*rows: int, of: int, like: Tensor) -> Tensor:
