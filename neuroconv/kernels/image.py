@@ -24,7 +24,7 @@ from neuroconv.kernels.columns import (
     norms_agree,
     rectified_sum,
 )
-from neuroconv.kernels.operator import kernels_enabled, needs_reference
+from neuroconv.kernels.operator import kernels_enabled, needs_reference, refuse_batch_statistics
 from neuroconv.kernels.patches import Reading, dendrite_maps
 from neuroconv.kernels.soma import as_before, steps_first
 from neuroconv.kernels.soma_rate import soma_rate
@@ -38,6 +38,7 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
         layer: a `neurons.GranuleConv2d`.
         frames: (B, C, T, H, W).
     """
+    refuse_batch_statistics(layer)
     norms = present_norms(layer)
     if not (_runs_here(frames) and type(layer.spike) is nn.Identity and norms_agree(norms)):
         return None

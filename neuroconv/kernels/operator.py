@@ -17,8 +17,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.flop_counter import register_flop_formula
 
@@ -52,6 +53,20 @@ def needs_reference() -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def refuse_batch_statistics(module: nn.Module) -> None:
+    """Raises RuntimeError under a transform of `torch.func` for a batch norm in training: it would
+    move running statistics inside the transform, and couple the samples that `vmap` separates."""
+    if not torch._C._are_functorch_transforms_active():
+        return
+    for name, norm in module.named_modules():
+        if isinstance(norm, _BatchNorm) and norm.training and norm.running_mean is not None:
+            raise RuntimeError(
+                f"{type(module).__name__}: {name or 'the norm'} takes batch statistics in "
+                "training, which torch.func transforms cannot: call eval(), leave the norm out, "
+                "or let torch.func.replace_all_batch_norm_modules_(model) drop its running ones"
+            )
 
 
 def plain_operators(func: Any) -> Callable[..., Any] | None:

@@ -10,6 +10,7 @@ Shapes: B batch, C channels, T time steps, H x W positions; D dendrites, U units
 dendrite, (branches, T, C); H' x W' positions come out, M = W' * B * H' of them.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,6 +233,8 @@ def _cpu_backward(
     if back is not None:
         order = tuple(frames.dim_order())
         back = take_back(back, reading, frames.shape, order)
+    if to_weight is not None:
+        to_weight = to_weight.to(weight.dtype).contiguous()
     results = (back, to_weight, to_gain, to_shift if shift is not None else None)
     return tuple(
         frames.new_empty(0) if result is None or not needed else result.to(weight.dtype)
@@ -240,11 +243,24 @@ def _cpu_backward(
 
 
 def _fake_backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *tensors, needs = (*rest[:4], rest[-1])
-    return tuple(
-        torch.empty_like(values) if needed and values is not None else grad.new_empty(0)
-        for values, needed in zip(tensors, needs, strict=True)
-    )
+    frames, *others = rest[:4]
+    needs = rest[-1]
+    results = [grad.new_empty(0)]
+    if needs[0]:
+        order = frames.dim_order()
+        back = frames.new_empty([frames.shape[axis] for axis in order])
+        results = [back.permute([order.index(axis) for axis in range(5)])]
+    for values, needed in zip(others, needs[1:], strict=True):
+        shape = values.shape if needed and values is not None else (0,)
+        results.append(grad.new_empty(shape))
+    return tuple(results)
+
+
+def _flops(
+    frames: Any, weight: Any, gain: Any, shift: Any, layout: Any, sizes: Any, *_: Any, **__: Any
+) -> int:
+    """Two for each multiply-add of the dendrites' products, zeros of the future included."""
+    return 2 * native.ImageSizes(*sizes).places * math.prod(weight)
 
 
 def _gradient(
@@ -262,7 +278,7 @@ _OPERANDS = (
 )
 _patch_sum = Operator(
     f"patch_sum({_OPERANDS}, bool keep) -> (Tensor, Tensor, Tensor, Tensor[])",
-    _reference, fake=_fake, cpu=_cpu,
+    _reference, fake=_fake, cpu=_cpu, flops=_flops,
 )  # fmt: skip
 _patch_sum_backward = Operator(
     f"patch_sum_backward(Tensor grad, {_OPERANDS}, Tensor mean, Tensor variance, Tensor[] kept, "

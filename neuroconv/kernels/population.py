@@ -15,7 +15,7 @@ from neuroconv.core.counting import is_watched
 from neuroconv.kernels import tree_sum_cpu
 from neuroconv.kernels.conv.choice import concrete_batch, fuses_tree
 from neuroconv.kernels.effective_filters import TreeSpec
-from neuroconv.kernels.operator import kernels_enabled
+from neuroconv.kernels.operator import kernels_enabled, refuse_batch_statistics
 from neuroconv.kernels.tree_costs import effective_filter_numbers
 from neuroconv.kernels.tree_sum import effective_filters, tree_sum
 
@@ -31,6 +31,7 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
         cells: a `neurons.Population`.
         activity: (B, F, T).
     """
+    refuse_batch_statistics(cells)
     if not kernels_enabled() or activity.dim() != 3 or 0 in activity.shape[2:]:
         return None
     batch, steps = concrete_batch(activity.shape[0]), int(activity.shape[2])

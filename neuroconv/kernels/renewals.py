@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.kernels.operator import needs_reference
+
 _MOST_WAITS = 1000  # five times what the longest mean needs, should rounding keep a sum below 1
 
 
@@ -33,6 +35,19 @@ def cumulative(mean_wait: float) -> list[float]:
         term *= mean_wait / len(shares)
         shares.append(shares[-1] + term)
     return shares
+
+
+def waits(uniform: Tensor, shares: Tensor) -> Tensor:
+    """Waits in whole steps, as floats: a uniform number between the shares of 0 ... k - 1 and of
+    0 ... k steps is a wait of k.
+
+    Args:
+        uniform: numbers from 0 to 1.
+        shares: probability of a wait of at most 0, 1, 2 ... steps.
+    """
+    if needs_reference():  # `vmap` has no rule for bucketize, and warns
+        return (uniform.unsqueeze(-1) >= shares).sum(-1).float()
+    return torch.bucketize(uniform, shares, out_int32=True, right=True).float()
 
 
 def constant(values: Sequence[float], like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -119,6 +119,7 @@ def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
 _soma_filter = Operator(
     "soma_filter(Tensor maps, Tensor taps) -> Tensor",
     _plain, fake=lambda maps, taps: torch.empty_like(maps), cpu=_cpu,
+    flops=lambda maps, taps, **_: 2 * maps[0] * maps[0] * maps[1],
 )  # fmt: skip
 _soma_filter_backward = Operator(
     "soma_filter_backward(Tensor grad, Tensor maps, Tensor taps, bool[] needs) -> (Tensor, Tensor)",

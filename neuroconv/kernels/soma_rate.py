@@ -103,7 +103,7 @@ def _cpu_backward(
     grad = grad.contiguous()
     to_gain = to_shift = through = None
     if gain is not None:
-        to_shift, to_gain = soma.sums(grad)
+        to_shift, to_gain = (values.clone() for values in soma.sums(grad))
         if eps is not None:
             count = currents.numel() // units
             assert scale is not None
@@ -136,7 +136,11 @@ def _gradient(
 
 _OPERANDS = "Tensor currents, Tensor taps, Tensor? gain, Tensor? shift, int units, float? eps"
 _soma_rate = Operator(
-    f"soma_rate({_OPERANDS}) -> (Tensor, Tensor, Tensor)", _reference, fake=_fake, cpu=_cpu
+    f"soma_rate({_OPERANDS}) -> (Tensor, Tensor, Tensor)",
+    _reference,
+    fake=_fake,
+    cpu=_cpu,
+    flops=lambda currents, *_, **__: 2 * currents[0] * currents[0] * currents[1],
 )
 _soma_rate_backward = Operator(
     f"soma_rate_backward(Tensor grad, {_OPERANDS}, Tensor mean, Tensor variance, bool[] needs) "

@@ -30,6 +30,7 @@ from neuroconv.kernels.conv.toeplitz import (
 )
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec
 from neuroconv.kernels.operator import Operator, needs_reference
+from neuroconv.kernels.tree_costs import tree_costs
 
 
 def tree_sum(
@@ -350,6 +351,14 @@ def _gradient(
     return (*learned, *(None for _ in needs[4:]))
 
 
+def _flops(
+    activity: Any, weight: Any, filters: Any, bias: Any, wiring: Any, *rest: Any, **_: Any
+) -> int:
+    """Two for each multiply-add of `tree_costs`."""
+    tree = TreeSpec.unpack((torch.empty(wiring, device="meta"), *rest[:5]))
+    return 2 * tree_costs(activity[0], activity[2], filters, weight[1], tree)[0]
+
+
 def _rate_gradient(potential: Tensor, grad: Tensor, branches: int, tree: TreeSpec) -> Tensor:
     """Gradient to the potentials, (n, T, O, B), of `_summed_rates`; grad is (T, n, B)."""
     if tree.reduction == "max":  # ties share it, as amax has it
@@ -371,7 +380,7 @@ _OPERANDS = (
 )
 _tree_sum = Operator(
     f"tree_sum({_OPERANDS}, Tensor? effective, bool keep) -> (Tensor, Tensor)",
-    _plain, fake=_fake, cpu=_cpu, cuda=_cuda,
+    _plain, fake=_fake, cpu=_cpu, cuda=_cuda, flops=_flops,
 )  # fmt: skip
 _tree_sum_backward = Operator(
     f"tree_sum_backward(Tensor grad, {_OPERANDS}, Tensor passes, bool[] needs) "

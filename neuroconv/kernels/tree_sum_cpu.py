@@ -81,7 +81,7 @@ def backward(
                 whole[cells] = part
     if grad_rows is None:
         return activity.new_empty(0), *grads
-    return grad_rows[..., : operands.batch].permute(2, 1, 0), *grads
+    return grad_rows[..., : operands.batch].contiguous().permute(2, 1, 0), *grads
 
 
 def _tap_index(filters: torch.Size, tree: TreeSpec) -> native.TapIndex:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.checks import check_choice
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals
+from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals, waits
 
 DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]
@@ -113,12 +113,11 @@ class PoissonDropout(nn.Module):
             state = DropoutState(waiting, first_due(self.periods, rate.device))
         _check_state(state, cells)
         steps = rate.shape[2]
-        # All steps' draws at once, the steps one after another as single calls would draw them: a
-        # uniform number between the shares of 0 ... k - 1 and of 0 ... k steps is a wait of k. The
+        # All steps' draws at once, the steps one after another as single calls would draw them. The
         # mean being the same for all, this takes less than half the time of torch.poisson.
         uniform = torch.rand(steps, *cells, device=rate.device)
         shares = constant(self.shares, rate, torch.float32)
-        draws = torch.bucketize(uniform, shares, out_int32=True, right=True).float()
+        draws = waits(uniform, shares)
         # Counted from the window's start: the step at which a neuron fires if it draws now.
         now = torch.arange(steps, dtype=torch.float32, device=rate.device)
         draws += now.view(-1, *[1] * len(cells))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuroconv.core.checks import check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
+from neuroconv.kernels.operator import refuse_batch_statistics
 
 
 class ThresholdNorm(nn.Module):
@@ -57,6 +58,7 @@ class ThresholdNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
+        refuse_batch_statistics(self)
         if not self.empty_places:
             return along_axis(x, 1, self._normal)
         sheet = x.permute(1, 4, 3, 2, 0)  # (N, D, P, T, B)

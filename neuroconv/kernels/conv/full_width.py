@@ -104,6 +104,15 @@ def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     return results[0] if len(results) == 1 else torch.cat(results, 3)
 
 
+def _fresh(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+    """The same, in memory of its own, as compilers expect an operator's result."""
+    return _plain(sheet, filters, steps).clone(memory_format=torch.contiguous_format)
+
+
+def _flops(sheet: Any, filters: Any, *_: Any, **__: Any) -> int:
+    return 2 * sheet[0] * sheet[2] * sheet[3] * math.prod(filters)
+
+
 def _fake(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     batch, neurons, _, sites, _ = sheet.shape
     return sheet.new_empty(neurons, steps, sites - filters.shape[2] + 1, batch)
@@ -159,7 +168,12 @@ def _gradient(
 
 
 _full_width_conv = Operator(
-    "full_width_conv(Tensor sheet, Tensor filters, int steps) -> Tensor", _plain, fake=_fake
+    "full_width_conv(Tensor sheet, Tensor filters, int steps) -> Tensor",
+    _plain,
+    fake=_fake,
+    cpu=_fresh,
+    cuda=_fresh,
+    flops=_flops,
 )
 _full_width_conv_backward = Operator(
     "full_width_conv_backward(Tensor grad, Tensor sheet, Tensor filters, bool[] needs) "

@@ -16,7 +16,8 @@ from torch import Tensor
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import native
 from neuroconv.kernels.conv import native_conv
-from neuroconv.kernels.conv.sizes import Mode, output_size, plain_sizes
+from neuroconv.kernels.conv.costs import problem_macs
+from neuroconv.kernels.conv.sizes import ConvProblem, Mode, output_size, plain_sizes
 from neuroconv.kernels.conv.toeplitz import (
     input_gradient,
     matrix_gradient,
@@ -134,6 +135,12 @@ def _fake(
     return sheet.new_empty(steps, neurons, rows * cols, batch)
 
 
+def _flops(sheet: Any, filters: Any, bias: Any, mode: Mode, steps: int, *_: Any, **__: Any) -> int:
+    batch, neurons, *window = sheet
+    problem = ConvProblem(tuple(window), tuple(filters[1:]), mode, batch, neurons, steps)
+    return 2 * problem_macs(problem, "matmul")["matmul"]
+
+
 def _plain_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,7 +226,7 @@ def _floats(sheet: Tensor, filters: Tensor, outputs: int) -> int:
 _toeplitz_conv = Operator(
     "toeplitz_conv(Tensor sheet, Tensor filters, Tensor? bias, str mode, int steps, "
     "Tensor? matrices) -> Tensor",
-    _plain, fake=_fake, cpu=_cpu,
+    _plain, fake=_fake, cpu=_cpu, flops=_flops,
 )  # fmt: skip
 _toeplitz_conv_backward = Operator(
     "toeplitz_conv_backward(Tensor grad, Tensor sheet, Tensor filters, str mode, bool[] needs) "
