@@ -14,7 +14,7 @@ from neuroconv.flops import count_exact
 from neuroconv.kernels.population import fuses
 from neuroconv.layers import Cable, DendriticSpike, SparseSynapses, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
-from neuroconv.neurons.fold_linear import Contacts
+from neuroconv.neurons.fold.linear import Contacts
 from neuroconv.neurons.stages import is_absent, merge
 from neuroconv.zoo import create_model, list_models
 from tests.neurons.test_neurons_cost import Resumed, check

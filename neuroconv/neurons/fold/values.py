@@ -1,4 +1,4 @@
-"""What all folding shares: values in float64, and a batch norm as scale and shift."""
+"""Values in float64, and a batch norm as scale and shift."""
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -7,22 +7,17 @@ from neuroconv.core.counting import is_watched
 
 
 def exact(tensor: Tensor) -> Tensor:
-    """The values in float64, on the CPU: other devices may have none."""
+    """Returns the values in float64, on the CPU: not every device has float64."""
     return tensor.detach().cpu().double()
 
 
 def constant(value: Tensor, like: Tensor) -> nn.Parameter:
-    """A parameter that is not trained, with the precision and device of another."""
+    """Returns a parameter that is not trained, with the precision and device of another."""
     return nn.Parameter(value.to(like.device, like.dtype).contiguous(), requires_grad=False)
 
 
-def absent(stage: nn.Module) -> bool:
-    """Whether a neuron does not have this stage."""
-    return isinstance(stage, nn.Identity)
-
-
 def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift of a batch norm in evaluation; None if it takes the batch's statistics."""
+    """Returns scale and shift of a batch norm in evaluation; None without running statistics."""
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
         return None
     scale = (exact(norm.running_var) + norm.eps).rsqrt()
@@ -33,11 +28,11 @@ def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
     return scale, shift
 
 
-def passes(gain: Tensor, linear: bool) -> bool:
-    """Whether a scale may be applied before the dendritic rate instead of after."""
+def commutes(gain: Tensor, linear: bool) -> bool:
+    """Whether a scale may be applied before the dendritic rate instead of after it."""
     return linear or bool((gain > 0).all())
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """On a stage inside: what watches it is to find it."""
-    return is_watched(*(each for each in module.modules() if each is not module))
+    """Whether a stage inside the module carries hooks, which folding would leave without calls."""
+    return is_watched(*(stage for stage in module.modules() if stage is not module))

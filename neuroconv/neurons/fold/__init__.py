@@ -5,7 +5,7 @@ What is folded, each an equal rewriting in evaluation:
     weights       vesicles, receptors and the axon's sign become one weight; taps in units, taps.
     full overlap  where the filter is as long as the sheet a synapse meets one tap: its weights go
                   into the taps, those of several transmitters are added up.
-    transmitters  of equal taps, such as a held cable's: the weights are added up instead.
+    transmitters  of equal taps, such as a fixed cable's: the weights are added up instead.
     dendrites'    of one transmitter, into taps and resting potentials: in mode "per_dendrite"
     norm          always, for each dendrite has taps of its own; in the others, whose taps serve
                   all dendrites that come out, where a neuron's columns have one scale. Else it
@@ -15,8 +15,8 @@ What is folded, each an equal rewriting in evaluation:
                   g > 0, and so do sum, mean and maximum; without the rectifier, sum and mean for
                   any g. Its shift becomes the soma's resting potential. Else it stays.
     linear        a neuron without dendritic rectifier, spike, threshold or law becomes one causal
-    control       filter over the axons that it hears: the essay's "one dot product". The soma's
-                  own taps stay behind it: at the start of a window they have not heard the resting
+    control       filter over its presynaptic axons: the essay's "one dot product". The soma's own
+                  taps stay behind it: at the start of a window they have not received the resting
                   current of earlier steps, which a single filter would assume.
 
 A threshold's clamp, a spike and a law are not linear; what stands beyond them is left alone.
@@ -33,8 +33,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from neuroconv.core.counting import is_watched
 from neuroconv.kernels.image import present_norms
-from neuroconv.neurons.fold_population import fold_population
-from neuroconv.neurons.fold_values import affine, constant, exact, has_hooks, passes
+from neuroconv.neurons.fold.population import fold_population
+from neuroconv.neurons.fold.values import affine, commutes, constant, exact, has_hooks
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
@@ -43,7 +43,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """A copy of a model for inference: adjacent linear stages become one, with equal output.
+    """Returns a copy for inference in which adjacent linear stages are one, with equal output.
 
     Populations and image layers are folded wherever they are in the model; in an nn.Sequential a
     plain convolution and the batch norm after it become one too. The module's docstring says which
@@ -51,15 +51,15 @@ def fold(model: nn.Module) -> nn.Module:
     stages carry hooks, are copied as they are. The arithmetic is done in float64.
 
     A folded neuron streams, and states its cost, as any other; a state belongs to the model that
-    returned it, for lingering charge may be held in another form. Which stages are left depends on
-    the values that were folded: save the model itself and fold after loading, or save the folded
+    returned it, for lingering charge may have another form. Which stages are left depends on the
+    values that were folded: save the model itself and fold after loading, or save the folded
     module whole, by `torch.save(folded, ...)`.
 
     Args:
         model: any module, in training or evaluation. It is copied, not changed.
 
     Returns:
-        the copy, in evaluation. Its parameters are constants (requires_grad False); gradients still
+        The copy, in evaluation. Its parameters are constants (requires_grad False); gradients still
         flow to its input. To train, train the model and fold again: in training mode the copy would
         lack the norms that were folded away.
 
@@ -73,35 +73,34 @@ def fold(model: nn.Module) -> nn.Module:
         if parameter.is_meta:
             raise ValueError(f"parameter {name!r} is on meta; expected values to fold")
     folded = copy.deepcopy(model).eval()
-    places = Counter(id(m) for _, m in folded.named_modules(remove_duplicate=False))
+    uses = Counter(id(m) for _, m in folded.named_modules(remove_duplicate=False))
     with torch.random.fork_rng(devices=[]):  # new modules draw weights, which are replaced
         for module in list(folded.modules()):
             if isinstance(module, Population):
                 fold_population(module)
             elif isinstance(module, GranuleConv2d):
-                if type(module).stream is GranuleConv2d.stream and not has_hooks(module):
-                    _fold_image_layer(module)
+                _fold_image_layer(module)
             elif type(module).forward is nn.Sequential.forward:
-                _fuse_convolutions(module, places)
+                _fold_convolutions(module, uses)
     return folded.eval().requires_grad_(False)
 
 
 def _fold_image_layer(layer: GranuleConv2d) -> None:
+    if type(layer).stream is not GranuleConv2d.stream or has_hooks(layer):
+        return
     like = layer.weight
     weight = exact(like)
     bias = None if layer.dendritic_bias is None else exact(layer.dendritic_bias)
-    if present_norms(layer):
-        affines = [affine(norm) for norm in layer.dendritic_norms]
-        known = [each for each in affines if each is not None]
-        if len(known) == len(affines):
-            scale, bias = (torch.stack(each) for each in zip(*known, strict=True))  # (K_W, U)
-            weight = weight * scale.t()[:, None, None, None, :]
-            layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in affines)
-    somatic = affine(layer.soma_norm)
+    norms = [values for norm in layer.dendritic_norms if (values := affine(norm)) is not None]
+    if len(norms) == len(layer.dendritic_norms):
+        scale, bias = (torch.stack(values) for values in zip(*norms, strict=True))  # (K_W, U)
+        weight = weight * scale.t()[:, None, None, None, :]
+        layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in norms)
+    soma = affine(layer.soma_norm)
     free = is_absent(layer.spike) and not present_norms(layer)
-    if somatic is not None and free and layer.summation.law == "linear":
-        gain, shift = somatic
-        if passes(gain, layer.linear_dendrites):
+    if soma is not None and free and layer.summation.law == "linear":
+        gain, shift = soma
+        if commutes(gain, layer.linear_dendrites):
             weight = weight * gain[:, None, None, None, None]
             bias = None if bias is None else bias * gain
             layer.bias, layer.soma_norm = constant(shift, like), nn.Identity()
@@ -109,18 +108,17 @@ def _fold_image_layer(layer: GranuleConv2d) -> None:
     layer.dendritic_bias = None if bias is None else constant(bias, like)
 
 
-def _fuse_convolutions(sequence: nn.Module, places: Counter[int]) -> None:
-    """Convolution and batch norm, one after the other in a sequence and nowhere else."""
-    names = list(sequence._modules)
-    for name, after in pairwise(names):
+def _fold_convolutions(sequence: nn.Module, uses: Counter[int]) -> None:
+    """Folds batch norms into the convolutions before them, where both are used only here."""
+    for name, after in pairwise(list(sequence._modules)):
         conv, norm = sequence._modules[name], sequence._modules[after]
-        alone = all(
-            places[id(each)] == 1 and each is not None and not is_watched(each)
-            for each in (conv, norm)
-        )  # fmt: skip
-        exact = type(conv) in _CONVOLUTIONS and isinstance(norm, _BatchNorm)
-        if alone and exact and affine(norm) is not None:
-            assert isinstance(conv, nn.Conv2d)  # or one of its kin
-            assert isinstance(norm, _BatchNorm)
+        if (
+            isinstance(conv, _CONVOLUTIONS)
+            and type(conv) in _CONVOLUTIONS
+            and isinstance(norm, _BatchNorm)
+            and affine(norm) is not None
+            and uses[id(conv)] == uses[id(norm)] == 1
+            and not is_watched(conv, norm)
+        ):
             setattr(sequence, name, fuse_conv_bn_eval(conv, norm))
             setattr(sequence, after, nn.Identity())
