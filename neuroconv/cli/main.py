@@ -5,7 +5,6 @@ A command's module is imported when the command is called: `neuroconv --help` ne
 
 import ast
 import dataclasses
-import difflib
 import importlib
 import os
 import sys
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv import __version__
+from neuroconv.core.checks import did_you_mean
 
 # Module and class of each command, by purpose.
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -163,9 +163,7 @@ def _unknown_command(words: Sequence[str]) -> str:
     commands = f"expected one of {', '.join(COMMANDS)}; `neuroconv --help` says what they do"
     if not words:
         return f"no command; {commands}"
-    near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown command {words[0]!r}; {hint}{commands}"
+    return f"unknown command {words[0]!r}; {did_you_mean(words[0], COMMANDS)}{commands}"
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,5 @@
 """Stages of a neuron as objects, names or plain tables: what TOML gives and what Python gives."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from neuroconv.core.checks import did_you_mean
 from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.dendrite import DendriticRate, Taps
@@ -206,10 +206,7 @@ def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float)
 
 
 def _nearest(word: str, options: Iterable[str]) -> str:
-    options = list(options)
-    near = difflib.get_close_matches(word, options, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}expected one of {', '.join(options) or 'none'}"
+    return f"{did_you_mean(word, options)}expected one of {', '.join(options) or 'none'}"
 
 
 def _name(kind: Callable[..., Any]) -> str:

@@ -8,7 +8,6 @@
 Every mistake is a ConfigError that names the file, the key, its value and the expected form.
 """
 
-import difflib
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 import tomli_w
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from neuroconv.core.checks import did_you_mean
 from neuroconv.training.checkpoint import write_text
 from neuroconv.zoo.legacy import translate
 
@@ -199,9 +199,7 @@ def save_config(config: Config, path: str | Path) -> None:
 def nearest(word: str, options: Iterable[str]) -> str:
     """Returns what an error says of an unknown word: the nearest option, and all of them."""
     options = list(options)
-    close = difflib.get_close_matches(word, options, n=1)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"{guess}known: {', '.join(options)}"
+    return f"{did_you_mean(word, options)}known: {', '.join(options)}"
 
 
 def _read_model(table: dict[str, Any]) -> dict[str, Any]:

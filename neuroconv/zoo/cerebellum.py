@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, T time steps, N neurons, K classes.
 """
 
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -46,10 +47,10 @@ NUCLEI: Table = MappingProxyType({"cells": 12, "norm": "soma", "output": {"mean_
 class Cerebellum(nn.Module):
     """Image -> mossy fibres -> granule cells -> Purkinje cells -> deep nuclei -> classes.
 
-    A mossy fibre carries one pixel over time. Golgi cells listen to the granule cells and inhibit
-    them one step later. Parallel fibres, the granule cells' axons, cross the Purkinje cells; the
-    nuclei bundle all of these, and the read-out takes the nuclei's last step. Climbing fibres bring
-    the error back to the Purkinje cells: `complex_spikes`. No rule learns from them yet.
+    A mossy fibre carries one pixel over time. Golgi cells are excited by the granule cells and
+    inhibit them one step later. Parallel fibres, the granule cells' axons, cross the Purkinje
+    cells; the nuclei bundle all of these, and the read-out takes the nuclei's last step. Climbing
+    fibres bring the error back to the Purkinje cells: `complex_spikes`. No rule learns from them.
 
     Args:
         granular: granule and Golgi cells.
@@ -132,43 +133,41 @@ def cerebellum_small(
             By default each has one synapse with every Purkinje cell, spread over four dendrites.
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
-    channels, height, width = check_task(image_shape, num_classes, time_steps)
-    pixels = channels * height * width
+    pixels = prod(check_task(image_shape, num_classes, time_steps))
 
-    def of_cells(name: str, defaults: Table, table: Table, seed: int) -> tuple[int, dict[str, Any]]:
-        cells = merge(defaults, table)
-        number = cells.pop("cells")
-        least = 0 if name in ("golgi", "nuclei") else 1
+    def complete(name: str, table: dict[str, Any], seed: int) -> tuple[int, dict[str, Any]]:
+        number, least = table.pop("cells"), 0 if name in ("golgi", "nuclei") else 1
         if type(number) is not int or number < least:
             raise ValueError(
                 f"{name}: cells={number!r}; expected a number of cells, {least} or more"
             )
-        return number, _completed(cells, image_shape, time_steps, seed)
+        return number, _with_task(table, image_shape, time_steps, seed)
 
-    granules, granule = of_cells("granule", GRANULE, granule, seed)
-    golgis, golgi = of_cells("golgi", GOLGI, golgi, seed + 2)
-    purkinjes, purkinje = of_cells("purkinje", PURKINJE, purkinje, seed + 1)
-    nuclear, nuclei = of_cells("nuclei", merge(NUCLEI, tree=_bundle(purkinjes)), nuclei, seed + 3)
-    cells = Granule(pixels, granules, **granule)
-    inhibiting = Golgi(granules, golgis, **golgi) if golgis and time_steps > 1 else None
-    output = Purkinje(granules, purkinjes, **purkinje)
-    bundle = DeepNuclear(purkinjes, nuclear, **nuclei) if nuclear else None
-    granular = GranularLayer(cells, inhibiting, seed + 4)
-    return Cerebellum(granular, output, bundle, num_classes, time_steps)
+    n_granule, granule = complete("granule", merge(GRANULE, granule), seed)
+    n_purkinje, purkinje = complete("purkinje", merge(PURKINJE, purkinje), seed + 1)
+    n_golgi, golgi = complete("golgi", merge(GOLGI, golgi), seed + 2)
+    bundle = merge(NUCLEI, {"tree": _bundle(n_purkinje)}, nuclei)
+    n_nuclear, nuclei = complete("nuclei", bundle, seed + 3)
+    # A seed's weights depend on the order in which they are drawn.
+    granule_cells = Granule(pixels, n_granule, **granule)
+    golgi_cells = Golgi(n_granule, n_golgi, **golgi) if n_golgi and time_steps > 1 else None
+    purkinje_cells = Purkinje(n_granule, n_purkinje, **purkinje)
+    nuclear_cells = DeepNuclear(n_purkinje, n_nuclear, **nuclei) if n_nuclear else None
+    granular = GranularLayer(granule_cells, golgi_cells, seed + 4)
+    return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps)
 
 
 def _bundle(purkinje_cells: int) -> Table:
-    """One synapse with every Purkinje cell, spread over four dendrites or fewer."""
+    """Returns a tree with one synapse from every Purkinje cell, over four dendrites or fewer."""
     dendrites = min(4, purkinje_cells)
-    sites = -(-purkinje_cells // dendrites)
-    sheet = (sites, dendrites)
+    sheet = (-(-purkinje_cells // dendrites), dendrites)
     return {"sheet": sheet, "filter": sheet, "synapses": purkinje_cells, "mode": "per_dendrite"}
 
 
-def _completed(
+def _with_task(
     cells: dict[str, Any], image_shape: tuple[int, int, int], time_steps: int, seed: int
 ) -> dict[str, Any]:
-    """Puts the task's image and time steps, and the seed, where a table leaves them out."""
+    """Fills in the task's image and time steps, and the seed, where a table leaves them out."""
     tree, wiring, synapse = (cells.get(key, {}) for key in ("tree", "wiring", "synapse"))
     if isinstance(tree, dict) and len(filter_ := tree.get("filter", ())) == 2:
         cells["tree"] = {**tree, "filter": (*filter_, time_steps)}

@@ -69,10 +69,10 @@ class GranularLayer(nn.Module):
         self.inhibition = SparseSynapses(wiring, cells, sheet, signs=-torch.ones(cells))
 
     def forward(self, mossy: Tensor) -> Tensor:
-        if self.golgi is None:  # a window of theirs may run as one stage
-            rate: Tensor = self.granule(mossy)
-            return rate
-        return self.stream(mossy)[0]
+        if self.golgi is not None:
+            return self.stream(mossy)[0]
+        rate: Tensor = self.granule(mossy)  # a window that may run as one kernel
+        return rate
 
     def stream(
         self, mossy: Tensor, state: GranularState | None = None
@@ -93,7 +93,11 @@ class GranularLayer(nn.Module):
         return torch.cat(rates, 2), GranularState(granule, golgi, last_rate)
 
     def closed_form(self, mossy: torch.Size) -> tuple[Cost, ...]:
-        """Args: mossy (B, F, T). Golgi cells answer every step but the last, one step later."""
+        """Counts the Golgi cells at every step but the last: they answer one step later.
+
+        Args:
+            mossy: (B, F, T).
+        """
         batch, _, steps = mossy
         costs = list(self.granule.closed_form(mossy, streamed=self.golgi is not None))
         if self.golgi is not None and self.inhibition is not None:
@@ -101,15 +105,11 @@ class GranularLayer(nn.Module):
             feedback = torch.Size((batch, self.golgi.out_features, 1))
             # At its glomeruli a granule cell's inhibition is averaged; its soma adds it.
             averaged = batch * self.golgi.in_features * (_GLOMERULI + 1)
-            rows = [
-                cost
-                for step in range(steps - 1)
-                for cost in (
-                    *self.golgi.closed_form(last_rate, resumed=step > 0, streamed=True),
-                    replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"),
-                    Cost("glomeruli", pointwise=averaged),
-                )
-            ]
+            rows: list[Cost] = []
+            for step in range(steps - 1):
+                rows += self.golgi.closed_form(last_rate, resumed=step > 0, streamed=True)
+                rows.append(replace(self.inhibition.closed_form(feedback)[0], stage="inhibition"))
+                rows.append(Cost("glomeruli", pointwise=averaged))
             costs += [replace(row, stage=f"golgi {row.stage}") for row in _over_steps(rows)]
         return tuple(costs)
 
@@ -174,12 +174,12 @@ class ClimbingFibres(nn.Module):
                 f"logits have shape {tuple(logits.shape)}; expected ({len(labels)} labels, "
                 f"{self.num_classes} classes)"
             )
-        wanted = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        error = (wanted - logits.softmax(1)).index_select(1, self.olive)
+        target = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        error = (target - logits.softmax(1)).index_select(1, self.olive)
         return (self.resting_rate + self.gain * error).relu()
 
     def closed_form(self, logits: torch.Size, labels: torch.Size) -> tuple[Cost, ...]:
-        """Nothing: an image is classified without them."""
+        """Costs nothing: an image is classified without them."""
         return ()
 
     def extra_repr(self) -> str:

@@ -1,10 +1,10 @@
-"""What every network of the zoo takes: still images, or a window of frames."""
+"""Input of every network of the zoo: still images, or a window of frames."""
 
 from torch import Tensor
 
 
 def as_frames(images: Tensor, time_steps: int) -> Tensor:
-    """Images (B, C, H, W) as a constant window (B, C, T, H, W); frames as they are.
+    """Returns images (B, C, H, W) as a constant window (B, C, T, H, W), and frames as they are.
 
     Raises:
         ValueError: other axes.

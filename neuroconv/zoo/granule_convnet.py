@@ -41,11 +41,8 @@ class Conv3dUnit(nn.Module):
                 f"the granule layer has dilation={granule.dilation} and groups={granule.groups}; "
                 "the control stands in for layers without either"
             )
-        self.in_channels, self.stride, self.padding = (
-            granule.in_channels,
-            granule.stride,
-            granule.padding,
-        )
+        self.in_channels, self.stride = granule.in_channels, granule.stride
+        self.padding = granule.padding
         self.weight = nn.Parameter(torch.empty_like(granule.weight))
         self.register_buffer("channels", granule.channels, persistent=False)
         self.norm = nn.BatchNorm3d(granule.out_channels)
@@ -71,18 +68,13 @@ class Conv3dUnit(nn.Module):
         neurons = units * out_height * out_width
         read = fan_in if self.channels is None else self.in_channels
         taps = kernel_t * rows * columns
-        return (
-            Cost("synapses", synapses=neurons * fan_in * rows * columns),
-            Cost(
-                "convolution",
-                {"convolution": batch * steps * neurons * read * taps},
-                neurons=neurons,
-            ),
-        )
+        macs = {"convolution": batch * steps * neurons * read * taps}
+        synapses = Cost("synapses", synapses=neurons * fan_in * rows * columns)
+        return synapses, Cost("convolution", macs, neurons=neurons)
 
 
 class FrameNet(nn.Module):
-    """Units over frames, a read-out of the last step: what the granule network and its control are.
+    """Units over frames and a read-out of the last step.
 
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)

@@ -4,7 +4,6 @@ A builder takes keywords alone, among them image_shape, num_classes and time_ste
 network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_classes).
 """
 
-import difflib
 import fnmatch
 import inspect
 import typing
@@ -14,6 +13,7 @@ from typing import Any
 from torch import nn
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from neuroconv.core.checks import did_you_mean
 from neuroconv.core.renamed import renamed
 from neuroconv.neurons.stages import merge
 from neuroconv.zoo.legacy import new_keywords
@@ -54,33 +54,27 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
 
     preset.__name__, preset.__doc__ = name, doc
     preset.__annotations__ = typing.get_type_hints(builder)
+    keywords = signature.parameters
+    merged = merge({name: keyword.default for name, keyword in keywords.items()}, defaults)
     preset.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            parameter.replace(
-                default=merge({keyword: parameter.default}, defaults)[keyword]
-                if keyword in defaults
-                else parameter.default
-            )
-            for keyword, parameter in signature.parameters.items()
-        ]
+        parameters=[keyword.replace(default=merged[name]) for name, keyword in keywords.items()]
     )
     return register_model(preset)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names in the zoo that match a wildcard pattern, such as "granule*", sorted."""
+    """Returns the zoo's names that match a wildcard pattern, such as "granule*", sorted."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))
 
 
 def get_builder(name: str) -> Builder:
-    """The builder of a name.
+    """Returns the builder of a name.
 
     Raises:
-        ValueError: an unknown name; the message lists the nearest ones.
+        ValueError: an unknown name; the message gives the nearest one and all.
     """
     if name not in _REGISTRY:
-        near = difflib.get_close_matches(name, _REGISTRY, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(name, _REGISTRY)
         raise ValueError(f"unknown model {name!r}; {hint}the zoo has {', '.join(list_models())}")
     return _REGISTRY[name]
 
@@ -101,8 +95,7 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
     known = inspect.signature(builder).parameters
     for keyword in keywords:
         if keyword not in known:
-            near = difflib.get_close_matches(keyword, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(keyword, known)
             if keyword in (new := new_keywords(name)):
                 hint = f"it is now {new[keyword]}; "
             raise TypeError(
@@ -125,7 +118,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:
-    """Holds a value against the builder's annotation; a list will do for a tuple."""
+    """Raises ValueError for a value that is not of the annotated type; a list may be a tuple."""
     try:
         check_type(
             tuple(value) if isinstance(value, list) else value,

@@ -91,7 +91,7 @@ def refused(call: Call, *words: str) -> str:
         (["--hlep"], ["'--hlep'", "expected one of"]),
         (["list", "zzz*"], ["'zzz*'", *list_models()]),
         (["list", "gra*", "lenet5"], ["'lenet5'", "neuroconv list --help"]),
-        (["match", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
+        (["match", "granul"], ["'granul'", "did you mean 'granule_convnet'", *list_models()]),
         (["match", "lenet5", "--opponent", "resnet18"], ["'resnet18'", "'width'", "plain_cnn"]),
         (["match", "granule"], ["granule is a cell", "neuroconv profile granule"]),
         (["match", "lenet5", "--opponent", "golgi"], ["golgi is a cell", *list_models()]),
@@ -116,7 +116,10 @@ def test_mistakes(call: Call, words: list[str], parts: list[str]) -> None:
     [
         ([], ["no name", "expected names such as: granule purkinje"]),
         ([""], ["an empty name"]),
-        (["granul"], ["'granul'", "did you mean granule_convnet", "or a cell: granule, purkinje"]),
+        (
+            ["granul"],
+            ["'granul'", "did you mean 'granule_convnet'", "or a cell: granule, purkinje"],
+        ),
         (["nothing*"], ["'nothing*' matches none of", "granule_convnet"]),
         (["linear", "--image-shape", "1", "28"], ["--image-shape", "'1'", "3x224x224"]),
         (["linear", "--image-shape", "1x28"], ["'1x28'", "channels x height x width", "3x224x224"]),
@@ -167,8 +170,11 @@ def test_mistakes_in_profile(
         (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer, at least 1"]),
         (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
         (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
-        (["--model.name", "granul"], ["'granul'", "did you mean granule_convnet", *list_models()]),
-        (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean widths", "strides"]),
+        (
+            ["--model.name", "granul"],
+            ["'granul'", "did you mean 'granule_convnet'", *list_models()],
+        ),
+        (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean 'widths'", "strides"]),
         (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
         (
             ["--data.name", "folder", "--data.root", "nowhere"],

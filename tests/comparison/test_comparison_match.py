@@ -54,7 +54,7 @@ def test_match_at_the_edges() -> None:
         ("plain_cnn", 0, ValueError, "target_flop=0; expected a positive"),
         ("plain_cnn", -5, ValueError, "target_flop=-5; expected a positive"),
         ("mlp", 100, ValueError, "1,588 FLOPs at width 1, more than the 100 to match"),
-        ("plane_cnn", 100, ValueError, "did you mean plain_cnn"),
+        ("plane_cnn", 100, ValueError, "did you mean 'plain_cnn'"),
     ],
 )
 def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
@@ -63,7 +63,7 @@ def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
 
 
 def test_match_misspelt_keyword() -> None:
-    with pytest.raises(TypeError, match="no keyword 'num_clases'; did you mean num_classes"):
+    with pytest.raises(TypeError, match="no keyword 'num_clases'; did you mean 'num_classes'"):
         match_flops("mlp", 1_000_000, num_clases=10)
 
 

@@ -129,9 +129,9 @@ def test_every_keyword_is_in_the_doc(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("granule_convet", "unknown model 'granule_convet'; did you mean granule_convnet"),
-        ("resnet50", "did you mean resnet18"),
-        ("cerebelum_tiny", "did you mean cerebellum_tiny"),
+        ("granule_convet", "unknown model 'granule_convet'; did you mean 'granule_convnet'"),
+        ("resnet50", "did you mean 'resnet18'"),
+        ("cerebelum_tiny", "did you mean 'cerebellum_tiny'"),
         ("zzz", "unknown model 'zzz'; the zoo has cerebellum_base, .*, resnet18"),
         ("", "unknown model ''; the zoo has"),
     ],
@@ -145,12 +145,16 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("mlp", {"widht": 3}, "'mlp' has no keyword 'widht'; did you mean width.* it takes image"),
-        ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean kernel_size"),
+        (
+            "mlp",
+            {"widht": 3},
+            "'mlp' has no keyword 'widht'; did you mean 'width'.* it takes image",
+        ),
+        ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean 'kernel_size'"),
         ("linear", {"qqq": 1}, "no keyword 'qqq'; it takes image_shape, num_classes, time_steps"),
-        ("cerebellum_small", {"purkinge": {}}, "did you mean purkinje"),
+        ("cerebellum_small", {"purkinge": {}}, "did you mean 'purkinje'"),
         # of presets, as of their builder
-        ("cerebellum_tiny", {"purkinge": {}}, "'cerebellum_tiny' .* did you mean purkinje"),
+        ("cerebellum_tiny", {"purkinge": {}}, "'cerebellum_tiny' .* did you mean 'purkinje'"),
         ("cerebellum_base", {"golgi_cells": 3}, r"'golgi_cells'; it is now golgi={\"cells\": ...}"),
         ("granule_convnet", {"pull": 1.0}, r"it is now unit={\"spike\": {\"strength\": ...}}"),
         ("cerebellum_tiny", {"purkinje": {"tree": {"sheets": 3}}}, "tree has no 'sheets'; did you"),
@@ -192,7 +196,7 @@ def test_match_at_the_edges() -> None:
         ("plain_cnn", 0, ValueError, "target_parameters=0; expected a positive"),
         ("plain_cnn", -5, ValueError, "target_parameters=-5; expected a positive"),
         ("mlp", 100, ValueError, "805 parameters at width 1, more than the 100 to match"),
-        ("plane_cnn", 100, ValueError, "did you mean plain_cnn"),
+        ("plane_cnn", 100, ValueError, "did you mean 'plain_cnn'"),
     ],
 )
 def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
@@ -218,7 +222,7 @@ def test_values_of_another_type_are_refused_with_the_form(
 
 
 def test_match_misspelt_keyword() -> None:
-    with pytest.raises(TypeError, match="no keyword 'num_clases'; did you mean num_classes"):
+    with pytest.raises(TypeError, match="no keyword 'num_clases'; did you mean 'num_classes'"):
         match_parameters("mlp", 1_000, num_clases=10)
 
 
