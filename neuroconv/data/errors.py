@@ -1,8 +1,7 @@
 """Errors of data: an unknown name, or data that cannot be used."""
 
+import difflib
 from collections.abc import Sequence
-
-from neuroconv.core.checks import did_you_mean
 
 
 class DataError(ValueError):
@@ -12,5 +11,6 @@ class DataError(ValueError):
 def check_choice(kind: str, value: str, choices: Sequence[str]) -> None:
     """Raises a ValueError with the nearest names and all of them if `value` is not one of them."""
     if value not in choices:
-        hint = did_you_mean(str(value), choices)
+        near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise ValueError(f"unknown {kind} {value!r}: {hint}expected one of: {', '.join(choices)}")
