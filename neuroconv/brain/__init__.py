@@ -3,7 +3,6 @@
 from neuroconv.brain.defaults import default_inputs
 from neuroconv.brain.estimate import Estimate, Sensitivity, Swing, estimate_brain
 from neuroconv.brain.inputs import Correlation, Input, Inputs
-from neuroconv.brain.machine.realtime import RealTime, measure_real_time
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.readings import READINGS, Reading
 from neuroconv.brain.report import BrainReport
@@ -18,11 +17,9 @@ __all__ = [
     "Inputs",
     "Quantity",
     "Reading",
-    "RealTime",
     "Sensitivity",
     "Swing",
     "default_inputs",
     "estimate_brain",
-    "measure_real_time",
     "read_inputs",
 ]

@@ -82,6 +82,10 @@ class Reading:
         cells = [f"{cell}.{what}" for cell in self.cells for what in ("cells", *SIZES)]
         return (*cells, "time_steps", self.clock_input, "flop_per_mac")
 
+    def borrows(self, cell: str) -> bool:
+        """Whether the cell's inputs pass through the Purkinje cell's filter."""
+        return cell == "granule" and self.granule_filter == "purkinje"
+
 
 _CHOICES = {
     "padding": MODES,

@@ -25,8 +25,6 @@ from neuroconv.brain.growth.sections import (
 )
 from neuroconv.brain.headline import headline, headline_text
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.machine.realtime import RealTime
-from neuroconv.brain.machine.sections import realtime_sections
 from neuroconv.brain.quantity import Quantity, plain, scientific
 from neuroconv.brain.readings import READINGS
 from neuroconv.brain.section import Column, Notes, Section, numbers
@@ -36,7 +34,7 @@ from neuroconv.core.checks import check_choice
 # In the order of the report.
 SECTIONS = (
     *("headline", "inputs", "grid", "cells", "readings", "sensitivity", "ledger", "checks"),
-    *("others", "dates", "records", "forecast", "learning", "realtime"),
+    *("others", "dates", "records", "forecast", "learning"),
 )
 
 
@@ -46,13 +44,9 @@ class BrainReport:
 
     Attributes:
         estimate: of one reading, or of a mix.
-        realtime: how many cells this machine was measured to run; None if nothing was measured.
-        learning_share: share of its measured peak that a network reached while it learned.
     """
 
     estimate: Estimate
-    realtime: RealTime | None = None
-    learning_share: Quantity | None = None
 
     @property
     def inputs(self) -> Inputs:
@@ -81,14 +75,13 @@ class BrainReport:
         return cell_costs(self.inputs)
 
     def sections(self, names: Sequence[str] = SECTIONS) -> Iterator[RenderableType]:
-        """Yields the report, what matters most first; "realtime" only where it was measured.
+        """Yields the report, what matters most first.
 
         Raises:
             ValueError: a name that is none of `SECTIONS`.
         """
         for name in names:
             check_choice("section", name, SECTIONS)
-        measured, share = self.realtime, self.learning_share
         sections: dict[str, Callable[[], Sequence[RenderableType]]] = {
             "headline": lambda: [headline_text(self.estimate)],
             "inputs": lambda: [inputs_section(self.inputs)],
@@ -102,8 +95,7 @@ class BrainReport:
             "dates": lambda: [dates_section()],
             "records": lambda: [records_section(), growth_section()],
             "forecast": lambda: [forecast_section(self.values)],
-            "learning": lambda: [learning_section(share)],
-            "realtime": lambda: [] if measured is None else realtime_sections(measured),
+            "learning": lambda: [learning_section()],
         }
         for name in SECTIONS:
             parts = sections[name]() if name in names else []
@@ -131,8 +123,7 @@ class BrainReport:
             "ledger": ledger_section().to_list(),
             "essay_check": checks_section().to_list(),
             "others": others,
-            "forecast": forecast_rows(self.values, self.learning_share),
-            "realtime": None if self.realtime is None else self.realtime.to_dict(),
+            "forecast": forecast_rows(self.values),
         }
 
 

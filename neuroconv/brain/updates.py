@@ -14,7 +14,6 @@ import torch
 
 from neuroconv.brain.readings import SIZES, Reading
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.conv import Mode
 from neuroconv.layers import TreeShape
 from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.neurons import CELL_CLASSES
@@ -38,7 +37,13 @@ class Sizes(NamedTuple):
 
     @property
     def filter_shape(self) -> tuple[int, int, int]:
+        """(branches, dendrites, time steps)."""
         return self.branches, self.dendrites, self.time_steps
+
+    def tree(self, padding: str) -> dict[str, Any]:
+        """Returns the table of a population's `tree`."""
+        shapes = {"sheet": self.sheet_shape, "filter": self.filter_shape}
+        return {**shapes, "synapses": self.synapses, "mode": padding}
 
     def check(self, cell: str) -> "Sizes":
         """Returns the sizes; raises ValueError for a filter that is longer than a dendrite."""
@@ -80,24 +85,27 @@ def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None
     sizes.check(cell)
     if through is not None:
         through.check("purkinje")
+    resumed = reading.steps == "last"
     if reading.algorithm == "linear":
-        outputs = sizes.time_steps if reading.steps == "window" else 1
+        outputs = 1 if resumed else sizes.time_steps
         return Update(sizes.synapses * sizes.time_steps * outputs, ran="matmul")
     if reading.scope == "dendrites":
-        tree = sizes if through is None else through
-        costs = _tree_costs(tree, sizes.synapses, reading.padding)
+        costs = _tree_costs(through or sizes, sizes.synapses, reading.padding, resumed)
     else:
-        costs = _neuron_costs(cell, sizes, reading.padding)
-    mac = flop = 0
-    ran = ""
-    for cost in costs[reading.steps == "last"]:
-        if cost.essay is not None:
-            mac += _column(cost, reading.algorithm)
-            ran = _ran(cost, reading.algorithm)
-        else:
-            mac += sum(cost.macs.values())
-            flop += cost.pointwise
-    return Update(mac, flop, ran)
+        costs = _neuron_costs(cell, sizes, reading.padding, resumed)
+    (dendrites,) = (cost for cost in costs if cost.essay is not None)
+    others = [cost for cost in costs if cost is not dendrites]
+    ran = "convolution" if reading.algorithm == "direct" else ""
+    if reading.algorithm == "executed":
+        ran = max(dendrites.macs, key=lambda family: dendrites.macs[family])
+    mac = getattr(dendrites, reading.algorithm) + sum(sum(cost.macs.values()) for cost in others)
+    return Update(mac, sum(cost.pointwise for cost in others), ran)
+
+
+def sizes_of(cell: str, values: Mapping[str, float]) -> Sizes:
+    """Returns the sizes of a cell's dendritic tree, the inputs at these values."""
+    names = (*(f"{cell}.{size}" for size in SIZES), "time_steps")
+    return Sizes(*(int(values[name]) for name in names))
 
 
 def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Update:
@@ -106,8 +114,8 @@ def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Updat
     Raises:
         ValueError: sizes that do not fit together.
     """
-    through = _sizes("purkinje", values) if _borrows(reading, cell) else None
-    return update_cost(reading, cell, _sizes(cell, values), through)
+    through = sizes_of("purkinje", values) if reading.borrows(cell) else None
+    return update_cost(reading, cell, sizes_of(cell, values), through)
 
 
 def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, float]:
@@ -117,11 +125,11 @@ def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, 
         ValueError: sizes that do not fit together.
     """
     clock, flop_per_mac = values[reading.clock_input], values["flop_per_mac"]
-    result = {}
-    for cell in reading.cells:
-        cost = update_of(reading, cell, values)
-        result[cell] = values[f"{cell}.cells"] * clock * (flop_per_mac * cost.mac + cost.flop)
-    return result
+    costs = {cell: update_of(reading, cell, values) for cell in reading.cells}
+    return {
+        cell: values[f"{cell}.cells"] * clock * (flop_per_mac * cost.mac + cost.flop)
+        for cell, cost in costs.items()
+    }
 
 
 def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -133,76 +141,38 @@ def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -
     clock, flop_per_mac = draws[reading.clock_input], draws["flop_per_mac"]
     total = np.zeros_like(clock)
     for cell in reading.cells:
-        names = [f"{cell}.{what}" for what in SIZES] + ["time_steps"]
-        if _borrows(reading, cell):
-            names += [f"purkinje.{what}" for what in SIZES]
+        trees = (cell, "purkinje") if reading.borrows(cell) else (cell,)
+        names = [*(f"{tree}.{size}" for tree in trees for size in SIZES), "time_steps"]
         # Equal trees are counted once.
-        sizes = np.stack([draws[name] for name in names])
-        kinds, kind = np.unique(sizes, axis=1, return_inverse=True)
-        mac, flop = np.empty(kinds.shape[1]), np.empty(kinds.shape[1])
-        for i, column in enumerate(kinds.T.tolist()):
-            cost = update_of(reading, cell, dict(zip(names, column, strict=True)))
-            mac[i], flop[i] = cost.mac, cost.flop
-        kind = kind.reshape(-1)
-        total += draws[f"{cell}.cells"] * clock * (flop_per_mac * mac[kind] + flop[kind])
+        kinds, kind = np.unique([draws[name] for name in names], axis=1, return_inverse=True)
+        costs = [
+            update_of(reading, cell, dict(zip(names, column, strict=True)))
+            for column in kinds.T.tolist()
+        ]
+        mac, flop = (np.array([float(cost[i]) for cost in costs])[kind.reshape(-1)] for i in (0, 1))
+        total += draws[f"{cell}.cells"] * clock * (flop_per_mac * mac + flop)
     return total
 
 
-def _sizes(cell: str, values: Mapping[str, float]) -> Sizes:
-    steps = int(values["time_steps"])
-    synapses, dendrites, branches = (int(values[f"{cell}.{what}"]) for what in SIZES)
-    return Sizes(synapses, dendrites, branches, steps)
-
-
-def _borrows(reading: Reading, cell: str) -> bool:
-    return cell == "granule" and reading.granule_filter == "purkinje"
-
-
-def _column(cost: Cost, algorithm: str) -> int:
-    column: int | None = getattr(cost, algorithm)
-    assert column is not None
-    return column
-
-
-def _ran(cost: Cost, algorithm: str) -> str:
-    if algorithm == "executed":
-        return max(cost.macs, key=lambda family: cost.macs[family])
-    return "convolution" if algorithm == "direct" else ""
-
-
 @lru_cache(_CACHED)
-def _tree_costs(
-    tree: Sizes, synapses: int, padding: Mode
-) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
-    """Returns the costs of a window, and of the one new step of a stream.
+def _tree_costs(tree: Sizes, synapses: int, padding: str, resumed: bool) -> tuple[Cost, ...]:
+    """Returns the costs of a window, or of the one new step of a stream.
 
     They are those of `Population.closed_form`: a Fourier transform reads the remembered steps once
     more for the new one.
     """
+    shape = TreeShape(tree.sheet_shape, tree.filter_shape, mode=padding)  # type: ignore[arg-type]
     with torch.device("meta"):
-        layer = DendriticConv(
-            1, TreeShape(tree.sheet_shape, tree.filter_shape, mode=padding), bias=False
-        )
+        layer = DendriticConv(1, shape, bias=False)
     sheet = torch.Size((1, 1, tree.time_steps, *tree.sheet_shape))
-    return layer.closed_form(sheet, synapses), layer.closed_form(sheet, synapses, 1)
+    return layer.closed_form(sheet, synapses, *((1,) if resumed else ()))
 
 
 @lru_cache(_CACHED)
-def _neuron_costs(
-    cell: str, sizes: Sizes, padding: Mode
-) -> tuple[tuple[Cost, ...], tuple[Cost, ...]]:
-    """Returns the costs of all stages: of a window, and of the one new step of a stream."""
+def _neuron_costs(cell: str, sizes: Sizes, padding: str, resumed: bool) -> tuple[Cost, ...]:
+    """Returns the costs of all stages: of a window, or of the one new step of a stream."""
+    axons = _AXONS + sizes.dendrites  # each dendrite of a granule cell has one axon
     with torch.device("meta"):
-        neuron = CELL_CLASSES[cell](
-            _AXONS + sizes.dendrites,  # each dendrite of a granule cell has one axon
-            1,
-            tree={
-                "sheet": sizes.sheet_shape,
-                "filter": sizes.filter_shape,
-                "synapses": sizes.synapses,
-                "mode": padding,
-            },
-        )
-    shape: Any = (1, neuron.in_features)
-    window = neuron.closed_form(torch.Size((*shape, sizes.time_steps)))
-    return window, neuron.closed_form(torch.Size((*shape, 1)), resumed=True)
+        neuron = CELL_CLASSES[cell](axons, 1, tree=sizes.tree(padding))
+    window = torch.Size((1, axons, 1 if resumed else sizes.time_steps))
+    return neuron.closed_form(window, resumed=resumed)

@@ -4,23 +4,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.console import Console
 
 from neuroconv import __version__
 from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
-from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.machine.learning import learning_share
-from neuroconv.brain.machine.realtime import RealTime, measure_real_time
-from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.report import SECTIONS
-from neuroconv.cli.options import FileOption, check_output, check_picture, print_line, track
-from neuroconv.zoo import create_model
-
-_IMAGES = (16, 3, 64, 64)  # that a network learns from while it is measured
+from neuroconv.cli.options import FileOption, check_output, check_picture, print_line
 
 
 @dataclass(frozen=True)
@@ -45,8 +37,6 @@ class Brain:
     Example: neuroconv brain --reading one_step_per_frame --json brain.json --plot tornado.svg
 
     Example: neuroconv brain --weigh essay=1 --weigh linear_collapse=3
-
-    Example: neuroconv brain --measure cpu --machine-watts 65
     """
 
     inputs: FileOption = None
@@ -73,7 +63,7 @@ class Brain:
         tyro.conf.arg(metavar="SECTION", help_behavior_hint="(repeatable; default: all)"),
     ] = ()
     """what to print: headline, inputs, grid, cells, readings, sensitivity, ledger, checks, others,
-    dates, records, forecast, learning, realtime (with --measure)"""
+    dates, records, forecast, learning"""
     samples: int = 4096
     """draws of the inputs"""
     seed: int = 0
@@ -82,15 +72,6 @@ class Brain:
     """write everything that the tables show, each number with unit and source, to this file"""
     plot: FileOption = None
     """draw a tornado of the inputs to this file (.svg, .png, .pdf), and the forecast beside it"""
-    measure: Annotated[
-        Literal["cpu", "cuda"] | None,
-        tyro.conf.arg(metavar="{cpu,cuda}", help_behavior_hint="(about 90 s)"),
-    ] = None
-    """measure on this device how many cells it runs in real time under each reading, how many such
-    machines a brain would take, and their power; and what share of its peak a network that learns
-    reaches"""
-    machine_watts: Annotated[float | None, tyro.conf.arg(metavar="W", help_behavior_hint="")] = None
-    """with --measure, the machine's power, instead of what it reports itself or an assumption"""
     cite: bool = False
     """print only what names this estimate: version and a hash of its inputs"""
 
@@ -107,7 +88,7 @@ class Brain:
         if self.cite:
             print_line(console, cited)
             return
-        report = BrainReport(estimate, *self._measured(inputs))
+        report = BrainReport(estimate)
         for section in report.sections(self.section or SECTIONS):
             console.print(section)
             console.print()
@@ -137,31 +118,6 @@ class Brain:
         for name in self.section:
             if name not in SECTIONS:
                 raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
-        if self.measure is None:
-            unused = {
-                "--machine-watts": self.machine_watts is not None,
-                "--section realtime": "realtime" in self.section,
-            }
-            for option, is_set in unused.items():
-                if is_set:
-                    raise ValueError(f"{option} without --measure: expected --measure cpu or cuda")
-        if self.machine_watts is not None and not 0 < self.machine_watts < float("inf"):
-            raise ValueError(f"--machine-watts {self.machine_watts}: expected a number above 0")
-        if self.measure == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--measure cuda: no CUDA device is available; expected cpu")
-
-    def _measured(self, inputs: Inputs) -> tuple[RealTime | None, Quantity | None]:
-        if self.measure is None:
-            return None, None
-        realtime = measure_real_time(
-            inputs,
-            self.measure,
-            watts=self.machine_watts,
-            track=lambda jobs: track(jobs, "cells in real time"),
-        )
-        network = create_model("resnet18", image_shape=_IMAGES[1:])
-        images = torch.rand(_IMAGES)
-        return realtime, learning_share(network, images, self.measure, name="resnet18")
 
 
 def _cited(estimate: Estimate) -> str:

@@ -149,46 +149,24 @@ def _reached(crossing: Crossing) -> str:
     return f"{crossing.year.value:.0f}\n{ends}"
 
 
-def learning_section(measured: Quantity | None = None) -> Section:
-    """Returns shares of a peak beside the essay's claim that HPCG overstates deep learning.
-
-    Args:
-        measured: share of this machine's measured peak that a network reached; unit "1".
-
-    Raises:
-        ValueError: a share with another unit, or not above zero.
-    """
-    claim = share_claim(measured)
+def learning_section() -> Section:
+    """Returns shares of a peak beside the essay's claim that HPCG overstates deep learning."""
+    claim = share_claim()
     low, high = _percent_range(claim["hpcg_over_hpl"])
-    shares = (*claim["published"], *((measured,) if measured else ()))
     rows = [
         ("HPCG / HPL, record holders", f"{low:.1f} to {high:.1f}", "the table of the HPCG record"),
-        *((_title(share.name), f"{share.value * 100:.1f}", share.source) for share in shares),
+        *((_title(row.name), f"{row.value * 100:.1f}", row.source) for row in claim["published"]),
     ]
     columns = (Column("share of a peak", 0), number("%", 1), Column("source", 2))
     return Section("Does HPCG overstate deep learning?", rows, columns, claim["verdict"])
 
 
-def share_claim(measured: Quantity | None = None) -> dict[str, Any]:
-    """Returns the essay's claim beside shares of a peak, published and measured.
+def share_claim() -> dict[str, Any]:
+    """Returns the essay's claim beside published shares of a peak, and a verdict.
 
     HPCG is divided by Linpack's 64-bit result, a network by a peak of the arithmetic it runs in:
     the shares compare how well two kinds of work use a computer, not two speeds.
-
-    Args:
-        measured: share of this machine's measured peak that a network reached; unit "1".
-
-    Returns:
-        {"claim", "source", "hpcg_over_hpl", "published", "measured", "verdict"}
-
-    Raises:
-        ValueError: a share with another unit, or not above zero.
     """
-    if measured is not None and (measured.unit != "1" or measured.value <= 0):
-        raise ValueError(
-            f"{measured.name}={measured.value!r} {measured.unit!r}; "
-            "expected a share above zero, of unit '1'"
-        )
     hpcg = [record.share for record in hpcg_records()]
     published = _facts("utilisation.")
     (low, high), (fewest, most) = _percent_range(hpcg), _percent_range(published)
@@ -199,31 +177,23 @@ def share_claim(measured: Quantity | None = None) -> dict[str, Any]:
         "The machines differ, and so does the arithmetic (16 and 64 bit): no machine here has "
         "both numbers, and nothing here says what networks of 2015 reached."
     )
-    if measured is not None:
-        share = measured.value * 100
-        side = "above all" if share > high else "below all" if share < low else "among"
-        verdict += f" Measured here: {share:.1f} %, {side} of HPCG's shares."
     return {
         "claim": "HPCG greatly overstates what deep learning can get out of a computer",
         "source": Source("dettmers2015", "part IV"),
         "hpcg_over_hpl": hpcg,
         "published": published,
-        "measured": measured,
         "verdict": verdict,
     }
 
 
-def forecast_rows(
-    readings: Mapping[str, float], measured: Quantity | None = None
-) -> list[dict[str, Any]]:
+def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     """Returns the rows of all these tables as plain data, and what they rest on.
 
     Args:
         readings: FLOP/s by name.
-        measured: share of this machine's measured peak that a network reached; unit "1".
 
     Raises:
-        ValueError: a reading that is not a positive number, or a share that `share_claim` refuses.
+        ValueError: a reading that is not a positive number.
     """
     rows: list[Any] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
     rows += dates_section().rows
@@ -236,7 +206,7 @@ def forecast_rows(
         value = derived("reading", readings[crossing.reading], "FLOP/s", basis)
         row = {"section": "reach", "flop_per_s": value, "reached": crossing.reached}
         rows.append(row | vars(crossing))
-    rows.append({"section": "share_claim"} | share_claim(measured))
+    rows.append({"section": "share_claim"} | share_claim())
     rows += [{"section": "caveat", "text": text} for text in CAVEATS]
     return [plain(row) for row in rows]
 

@@ -5,27 +5,23 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
+from machine_power import PowerMeter
 
-from neuroconv.brain.machine.machine_power import PowerMeter
-from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.readings import SIZES, Reading
-from neuroconv.brain.updates import Sizes
-from neuroconv.flops.machine.timing import Timing, measure_time
-from neuroconv.flops.machine.traffic import measure_traffic
-from neuroconv.kernels.conv import Mode, choose_backend
-from neuroconv.neurons import CELL_CLASSES, Population
-from neuroconv.neurons.state import NeuronState
+from neuroconv.brain import Quantity, Reading
+from neuroconv.brain.updates import Sizes, sizes_of
+from neuroconv.flops import Timing, measure_time, measure_traffic
+from neuroconv.kernels.conv import choose_backend
+from neuroconv.neurons import CELL_CLASSES, NeuronState, Population
 
 AXONS = 1_000  # inputs of a population, by sparse wiring
-_MOST = 1 << 18  # cells in one population: their wiring is drawn cell by cell
+MOST = 1 << 18  # cells in one population: their wiring is drawn cell by cell
 FILLED = 0.7  # of a clock tick: near enough to full
-_GAIN = 1.25  # in throughput; less is not worth waiting longer than a tick for
-_GROWTH = 16  # at most, from one number of cells to the next
-_GLANCE_S = 0.2  # for a number of cells that may not be the last
-_FALLBACK_BYTES = 2**31  # where the system does not say what memory is free
+GAIN = 1.25  # in throughput; less is not worth waiting longer than a tick for
+GROWTH = 16  # at most, from one number of cells to the next
+GLANCE_S = 0.2  # for a number of cells that may not be the last
 
 Call = Callable[[], object]
 
@@ -44,8 +40,8 @@ class Run(NamedTuple):
 
     cell: str
     sizes: Sizes
-    algorithm: Literal["direct", "auto", "linear"]
-    padding: Mode
+    algorithm: str
+    padding: str
     resumed: bool
 
     def __str__(self) -> str:
@@ -55,11 +51,7 @@ class Run(NamedTuple):
         window = (self.sizes.time_steps, *self.sizes.sheet_shape)  # a stream reads it all again
         branches, dendrites, time_steps = self.sizes.filter_shape
         taps = (time_steps, branches, dendrites)
-        return f"{choose_backend(window, taps, self.padding, self._backend)}, {steps}"
-
-    @property
-    def _backend(self) -> Literal["direct", "auto"]:
-        return "direct" if self.algorithm == "direct" else "auto"
+        return f"{choose_backend(window, taps, self.padding, self.algorithm)}, {steps}"
 
     @property
     def _terms(self) -> int:
@@ -71,17 +63,9 @@ class Run(NamedTuple):
 
     def population(self, neurons: int) -> Population:
         """Returns neurons with random weights and wiring, in evaluation."""
-        return CELL_CLASSES[self.cell](
-            AXONS,
-            neurons,
-            tree={
-                "sheet": self.sizes.sheet_shape,
-                "filter": self.sizes.filter_shape,
-                "synapses": self.sizes.synapses,
-                "mode": self.padding,
-            },
-            taps={"backend": self._backend},
-        ).eval()
+        tree = self.sizes.tree(self.padding)
+        taps = {"backend": self.algorithm}
+        return CELL_CLASSES[self.cell](AXONS, neurons, tree=tree, taps=taps).eval()
 
     def build(self, neurons: int, device: torch.device) -> Call:
         """Returns an update of a number of neurons, one sample, as a call without arguments.
@@ -94,8 +78,7 @@ class Run(NamedTuple):
             if self.algorithm == "linear":
                 inputs = torch.rand(neurons, self._outputs, self._terms)
                 return partial(torch.bmm, inputs, torch.randn(neurons, self._terms, 1))
-            population = self.population(neurons)
-            steps = self.sizes.time_steps
+            population, steps = self.population(neurons), self.sizes.time_steps
             if not self.resumed:
                 return partial(population, torch.rand(1, AXONS, steps))
             state = NeuronState(
@@ -105,31 +88,23 @@ class Run(NamedTuple):
             return partial(population.stream, torch.rand(1, AXONS, 1), state)
 
     def most(self, room: int) -> int:
-        """Returns how many neurons' tensors take no more than `room` bytes."""
+        """Returns the number of neurons whose tensors take no more than `room` bytes."""
         if self.algorithm == "linear":
-            needed = 4 * self._terms * (self._outputs + 1)
-            return max(1, room // needed)
+            return max(1, room // (4 * self._terms * (self._outputs + 1)))
         with torch.device("meta"):
             window = torch.empty(1, AXONS, self.sizes.time_steps)
-            needed = measure_traffic(self.population(1), window).peak_bytes
-        return max(1, min(_MOST, room // needed))
+            return max(1, min(MOST, room // measure_traffic(self.population(1), window).peak_bytes))
 
 
 class Timed(NamedTuple):
-    """The time of one update of some neurons.
-
-    Attributes:
-        neurons: updated at once.
-        timing: of an update of all of them.
-        power: of the machine meanwhile.
-    """
+    """The time of one update of `neurons` at once, and the machine's power meanwhile."""
 
     neurons: int
     timing: Timing
     power: Quantity
 
 
-class _Trial(NamedTuple):
+class Trial(NamedTuple):
     neurons: int
     timing: Timing
     call: Call
@@ -148,13 +123,8 @@ def run_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Run | No
     """
     if reading.granule_filter != "own" and cell == "granule":
         return None
-    synapses, dendrites, branches = (int(values[f"{cell}.{what}"]) for what in SIZES)
-    sizes = Sizes(synapses, dendrites, branches, int(values["time_steps"])).check(cell)
-    algorithm: Literal["direct", "auto", "linear"] = "direct"
-    if reading.algorithm == "linear":
-        algorithm = "linear"
-    elif reading.algorithm == "executed":
-        algorithm = "auto"
+    algorithm = {"linear": "linear", "executed": "auto"}.get(reading.algorithm, "direct")
+    sizes = sizes_of(cell, values).check(cell)
     return Run(cell, sizes, algorithm, reading.padding, reading.steps == "last")
 
 
@@ -174,19 +144,19 @@ def time_run(run: Run, tick_s: float, meter: PowerMeter, seconds: float) -> Time
     """
     device = meter.device
     until = time.perf_counter() + seconds
-    most = run.most(_free_bytes(device) // 4)
+    most = run.most(free_bytes(device) // 4)
     with torch.no_grad():
-        trial = _try(run, 1, device, until)
+        trial = attempt(run, 1, device, until)
         while trial.neurons < most:
             neurons, took = trial.neurons, trial.timing.seconds
             filled = took >= FILLED * tick_s
             fit = 2 * neurons if filled else max(neurons + 1, int(neurons * tick_s / took))
-            more = min(most, _GROWTH * neurons, fit)
+            more = min(most, GROWTH * neurons, fit)
             expected = (trial.build_s + 3 * took) * more / neurons
-            if expected + _GLANCE_S >= (until - time.perf_counter()) / 2:
+            if expected + GLANCE_S >= (until - time.perf_counter()) / 2:
                 break
-            larger = _try(run, more, device, until)
-            if filled and larger.timing.seconds * _GAIN > took * more / neurons:
+            larger = attempt(run, more, device, until)
+            if filled and larger.timing.seconds * GAIN > took * more / neurons:
                 break
             trial = larger
         timing, left = trial.timing, until - time.perf_counter()
@@ -195,31 +165,30 @@ def time_run(run: Run, tick_s: float, meter: PowerMeter, seconds: float) -> Time
         return Timed(trial.neurons, timing, meter.read(trial.call))
 
 
-def _try(run: Run, neurons: int, device: torch.device, until: float) -> _Trial:
+def attempt(run: Run, neurons: int, device: torch.device, until: float) -> Trial:
+    """Builds and times an update of a number of neurons: once if it is slow."""
     begin = time.perf_counter()
     call = run.build(neurons, device)
+    _synchronize(device)
     built = time.perf_counter()
-    first = _first_call(call, device)
-    if first > (until - built) / 4:
-        timing = Timing(first, first, first, 1, 1)
-    else:
-        timing = measure_time(call, device=str(device), seconds=_GLANCE_S)
-    return _Trial(neurons, timing, call, built - begin)
+    call()  # which also loads kernels
+    _synchronize(device)
+    first = time.perf_counter() - built
+    timing = Timing(first, first, first, 1, 1)
+    if first <= (until - built) / 4:
+        timing = measure_time(call, device=str(device), seconds=GLANCE_S)
+    return Trial(neurons, timing, call, built - begin)
 
 
-def _first_call(call: Call, device: torch.device) -> float:
-    """Returns the seconds of the first call, which also loads kernels."""
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronize()
-    begin = time.perf_counter()
-    call()
-    synchronize()
-    return time.perf_counter() - begin
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Returns the free memory of a device; 2 GiB where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    with suppress(AttributeError, ValueError, OSError):  # not on every system
+    with suppress(AttributeError, ValueError, OSError):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return _FALLBACK_BYTES
+    return 2**31

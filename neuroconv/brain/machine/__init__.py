@@ -1,1 +1,0 @@
-"""What a machine, measured, runs of a brain in real time."""
