@@ -9,7 +9,6 @@ OPEN = {
     "lines of the package",
     "code lines of the package",
     "lines of the tests",
-    "lines of the longest module",
 }
 
 

@@ -18,12 +18,7 @@ from neuroconv.core.autocast import autocast_dtype
 from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import native, patch_sum
 from neuroconv.kernels.column_convs import fold_time
-from neuroconv.kernels.columns import (
-    normalised,
-    normalised_sum,
-    norms_agree,
-    rectified_sum,
-)
+from neuroconv.kernels.norms import normalised, normalised_sum, norms_agree, rectified_sum
 from neuroconv.kernels.operator import kernels_enabled, needs_reference, refuse_batch_statistics
 from neuroconv.kernels.patches import Reading, dendrite_maps
 from neuroconv.kernels.soma import as_before, steps_first

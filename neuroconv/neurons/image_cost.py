@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.columns import SCALE_FLOPS
 from neuroconv.kernels.image import norms_fused, present_norms
+from neuroconv.kernels.norms import SCALE_FLOPS
 from neuroconv.layers.soma import SomaFilter
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.counting import counting
 from neuroconv.kernels import columns as stage
-from neuroconv.kernels.columns import normalised_sum, norms_agree, rectified_sum
+from neuroconv.kernels.norms import normalised_sum, norms_agree, rectified_sum
 
 PLACES, STEPS, UNITS = 24, 3, 4
 

@@ -22,13 +22,13 @@ from neuroconv.kernels.conv import (
     Mode,
     choose_backend,
     conv_macs,
-    fft_products,
     fourier,
+    fft_products,
     fuses_tree,
     output_size,
 )
 from neuroconv.kernels.conv.choice import problem_backend, runs_native
-from neuroconv.kernels.conv.fourier import device_waves, site_waves
+from neuroconv.kernels.conv.spectra import device_waves, site_waves
 from neuroconv.kernels.native import native_kernels, state
 from neuroconv.layers import DendriticConv, Taps, TreeShape, dendritic_conv
 

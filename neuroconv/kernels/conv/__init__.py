@@ -39,7 +39,7 @@ from neuroconv.kernels.conv.costs import (
     problem_flops,
     problem_macs,
 )
-from neuroconv.kernels.conv.fourier import fft_conv, fft_size, filter_spectra
+from neuroconv.kernels.conv.fourier import fft_conv
 from neuroconv.kernels.conv.full_width import full_width_conv
 from neuroconv.kernels.conv.sizes import (
     BACKENDS,
@@ -52,6 +52,7 @@ from neuroconv.kernels.conv.sizes import (
     padding,
     plain_sizes,
 )
+from neuroconv.kernels.conv.spectra import fft_size, filter_spectra
 from neuroconv.kernels.conv.toeplitz import unroll
 from neuroconv.kernels.conv.toeplitz_conv import toeplitz_conv
 from neuroconv.kernels.operator import kernels_enabled

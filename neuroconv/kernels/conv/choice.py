@@ -13,7 +13,6 @@ import torch
 from neuroconv.core.checks import check_choice
 from neuroconv.kernels import native
 from neuroconv.kernels.conv.costs import fft_products, matmul_form, matmul_macs
-from neuroconv.kernels.conv.fourier import few_branches, fft_size
 from neuroconv.kernels.conv.sizes import (
     BACKENDS,
     Backend,
@@ -24,6 +23,7 @@ from neuroconv.kernels.conv.sizes import (
     output_size,
     step_pairs,
 )
+from neuroconv.kernels.conv.spectra import few_branches, fft_size
 
 # Seconds for each unit of the terms that `model_terms` and `fused_terms` give, by device, of a
 # forward pass and of both passes. The CPU's were fitted on two cores of an AMD EPYC of the Zen 4

@@ -3,8 +3,8 @@
 import math
 
 from neuroconv.core.cost import fft_macs
-from neuroconv.kernels.conv.fourier import few_branches, fft_size
 from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, Triple, output_size, step_pairs
+from neuroconv.kernels.conv.spectra import few_branches, fft_size
 
 
 def conv_macs(

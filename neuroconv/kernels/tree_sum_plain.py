@@ -1,0 +1,165 @@
+"""The operator `tree_sum` in torch's operators, a few neurons at a time.
+
+Shapes: as in `kernels.tree_sum`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.kernels import cuda
+from neuroconv.kernels.conv.sizes import output_size, plain_sizes
+from neuroconv.kernels.conv.toeplitz import (
+    input_gradient,
+    matrix_gradient,
+    neuron_chunks,
+    window_products,
+)
+from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec
+
+
+def rows(activity: Tensor) -> Tensor:
+    """One row for each step and axon, and a last one of zeros, (T * F + 1, B)."""
+    return F.pad(activity.permute(2, 1, 0).flatten(0, 1), (0, 0, 0, 1))
+
+
+def row_index(presynaptic: Tensor, axons: int, time_steps: int, history: int = 0) -> Tensor:
+    """The rows that trees read, (N, history + T, A): the history before the window is zeros."""
+    step = torch.arange(time_steps, device=presynaptic.device) * axons
+    now = presynaptic[:, None, :] + step[:, None]
+    return F.pad(now, (0, 0, history, 0), value=axons * time_steps)
+
+
+def summed_rates(potential: Tensor, branches: int, tree: TreeSpec) -> Tensor:
+    """Rates of (T, N, O, B) potentials, summed, (T, N, B)."""
+    rate = potential if tree.linear else potential.relu()
+    if tree.reduction == "max":
+        return rate.unflatten(2, (-1, branches)).amax(3).sum(2)
+    total = rate.sum(2)
+    return total * (1 / branches) if tree.reduction == "mean" else total
+
+
+class _Operands:
+    """One pass over a population's trees, a few neurons at a time."""
+
+    def __init__(
+        self, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: TreeSpec
+    ) -> None:
+        self.weight, self.filters, self.bias, self.tree = weight, filters, bias, tree
+        self.batch, self.axons, self.time_steps = activity.shape
+        self.neurons, self.k_time = filters.shape[:2]
+        self.rows, self.presynaptic = rows(activity), tree.presynaptic
+        self.merger = EffectiveFilters(filters, tree)
+        sizes = triton_sizes(filters, tree)
+        self.branches, self.outputs = sizes.sites, sizes.sites * sizes.dendrites
+
+    def chunks(self) -> Iterator[slice]:
+        fan_in = self.tree.fan_in
+        floats = self.batch * self.time_steps * (fan_in + self.outputs)
+        return neuron_chunks(self.rows, self.neurons, floats + self.k_time * fan_in * self.outputs)
+
+    def effective(self, cells: slice) -> Tensor:
+        return self.merger.merge(self.weight[cells], self.filters[cells])
+
+    def inputs(self, cells: slice, history: int = 0) -> Tensor:
+        """Activity of the presynaptic axons, (n, history + T, A, B)."""
+        index = row_index(self.presynaptic[cells], self.axons, self.time_steps, history)
+        return self.rows.index_select(0, index.flatten()).view(*index.shape, self.batch)
+
+    def potential(self, cells: slice, effective: Tensor, inputs: Tensor) -> Tensor:
+        """Potentials of all branches, (T, n, O, B)."""
+        steps = self.time_steps
+        out = inputs.new_empty(steps, len(inputs), self.outputs, self.batch)
+        window_products(effective, inputs, self.k_time, steps, out=out)
+        if self.bias is not None:
+            out += self.bias[cells].repeat_interleave(self.branches, 1).unsqueeze(-1)
+        return out
+
+
+def plain(
+    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    *spec, effective, _ = rest
+    tree = TreeSpec.unpack(spec)
+    operands = _Operands(activity, weight, filters, bias, tree)
+    total = activity.new_empty(operands.time_steps, operands.neurons, operands.batch)
+    for cells in operands.chunks():
+        merged = operands.effective(cells) if effective is None else effective[cells]
+        potential = operands.potential(cells, merged, operands.inputs(cells))
+        total[:, cells] = summed_rates(potential, operands.branches, tree)
+    return total, activity.new_empty(0, dtype=torch.int16)
+
+
+def plain_backward(
+    grad: Tensor, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, ...]:
+    *spec, _, needs = rest
+    tree = TreeSpec.unpack(spec)
+    operands = _Operands(activity, weight, filters, bias, tree)
+    k_time = filters.shape[1]
+    # Summed over all synapses of an axon: in float32 at least, whatever the activity is in.
+    wide = torch.promote_types(activity.dtype, torch.float32)
+    grads = empty_grads(activity, weight, filters, bias, needs)
+    rows = operands.rows.new_zeros(operands.rows.shape, dtype=wide) if needs[0] else None
+    for cells in operands.chunks():
+        effective = operands.effective(cells)
+        inputs = operands.inputs(cells, history=k_time - 1)
+        potential = operands.potential(cells, effective, inputs[:, k_time - 1 :])
+        local = _rate_gradient(potential, grad[:, cells], operands.branches, tree)  # (n, T, O, B)
+        if needs[3]:
+            grads[3][cells] = local.unflatten(2, (-1, operands.branches)).sum((1, 3, 4))
+        if rows is not None:
+            back = input_gradient(effective, local, k_time, local.shape[1]).transpose(0, 1)
+            index = row_index(operands.presynaptic[cells], activity.shape[1], local.shape[1])
+            rows.index_add_(0, index.flatten(), back.flatten(0, 2).to(wide))
+        if needs[1] or needs[2]:
+            merged = operands.merger.gradients(
+                matrix_gradient(inputs, local, k_time), weight[cells], filters[cells], needs[1:3]
+            )
+            for whole, part in zip(grads[1:3], merged, strict=True):
+                if part is not None:
+                    whole[cells] = part
+    if rows is not None:
+        shape = (activity.shape[2], activity.shape[1], activity.shape[0])
+        grads[0] = rows[:-1].view(shape).permute(2, 1, 0).to(activity.dtype)
+    return tuple(grads)
+
+
+def empty_grads(
+    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, needs: Sequence[bool]
+) -> list[Tensor]:
+    """Room for the gradients; an empty tensor for each that nobody needs."""
+    tensors = (activity.permute(2, 1, 0), weight, filters, bias)
+    grads = [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        if needed and tensor is not None
+        else activity.new_empty(0)
+        for tensor, needed in zip(tensors, needs, strict=True)
+    ]
+    if needs[0]:
+        grads[0] = grads[0].permute(2, 1, 0)
+    return grads
+
+
+def _rate_gradient(potential: Tensor, grad: Tensor, branches: int, tree: TreeSpec) -> Tensor:
+    """Gradient to the potentials, (n, T, O, B), of `summed_rates`; grad is (T, n, B)."""
+    if tree.reduction == "max":  # ties share it, as amax has it
+        rate = (potential if tree.linear else potential.relu()).unflatten(2, (-1, branches))
+        largest = rate == rate.amax(3, keepdim=True)
+        local = (largest / largest.sum(3, keepdim=True) * grad[:, :, None, None]).flatten(2, 3)
+        local = local if tree.linear else local * (potential > 0)
+        return local.to(grad.dtype).transpose(0, 1).contiguous()
+    passed = grad * (1 / branches) if tree.reduction == "mean" else grad
+    passed = passed.transpose(0, 1).unsqueeze(2)  # (n, T, 1, B)
+    if tree.linear:
+        return passed.expand(-1, -1, potential.shape[2], -1).contiguous()
+    return (potential > 0).transpose(0, 1) * passed
+
+
+def triton_sizes(filters: Tensor, tree: TreeSpec) -> cuda.Sizes:
+    k_time, branches, across = plain_sizes(filters)[1:]
+    sites, dendrites = output_size(tree.sheet, (branches, across), tree.mode)
+    return cuda.Sizes(tree.fan_in, k_time, sites, dendrites)
