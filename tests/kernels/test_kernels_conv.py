@@ -22,8 +22,8 @@ from neuroconv.kernels.conv import (
     Mode,
     choose_backend,
     conv_macs,
-    fourier,
     fft_products,
+    fourier,
     fuses_tree,
     output_size,
 )
