@@ -201,11 +201,11 @@ def learning(bench: Bench) -> Iterator[Row]:
         raise ValueError("learning needs --data, a folder with MNIST")
     words = {
         "mnist_granule": (),
-        "mnist_purkinje": ("--train.seeds", "[0]", "--train.max_steps", "200"),
+        "mnist_purkinje": ("--train.seeds=[0]", "--train.max_steps=200"),
     }
-    quick = {"mnist_granule": ("--data.train_limit", "500", "--train.epochs", "1")}
+    quick = {"mnist_granule": ("--data.train_limit=500", "--train.epochs=1")}
     for name, changed in bench.pick(words, quick).items():
-        overrides = ("--data.root", str(bench.data), "--train.device", bench.device.type)
+        overrides = (f"--data.root={bench.data}", f"--train.device={bench.device.type}")
         config = load_config(_CONFIGS / f"{name}.toml", [*changed, *overrides])
         for seed in config.train.seeds[: bench.pick(None, 1)]:
             with tempfile.TemporaryDirectory() as folder:

@@ -167,7 +167,7 @@ def _unknown_command(words: Sequence[str]) -> str:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates `--table.key VALUE` and `--table.key=VALUE` from the command's own options."""
+    """Separates overrides, as `--table.key=VALUE`, from the command's own options."""
     options: list[str] = []
     overrides: list[str] = []
     rest = list(words)
@@ -176,9 +176,9 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
         if not (word.startswith("--") and "." in word.partition("=")[0]):
             options.append(word)
             continue
-        overrides.append(word)
         if "=" not in word and rest and not rest[0].startswith("--"):
-            overrides.append(rest.pop(0))
+            word = f"{word}={rest.pop(0)}"
+        overrides.append(word)
     return options, overrides
 
 

@@ -9,12 +9,6 @@ from neuroconv.comparison.match import count_flops, match_flops, match_parameter
 from neuroconv.comparison.train import ModelResult, compare
 
 __all__ = [
-    "Estimate",
-    "ModelResult",
-    "compare",
-    "count_flops",
-    "linear_baseline",
-    "match_flops",
-    "match_parameters",
-    "mean_interval",
-]
+    "Estimate", "ModelResult", "compare", "count_flops", "linear_baseline", "match_flops",
+    "match_parameters", "mean_interval",
+]  # fmt: skip

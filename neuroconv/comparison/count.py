@@ -1,5 +1,7 @@
 """What a trained model costs: one row of the comparison, as the report draws it."""
 
+from dataclasses import fields
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from neuroconv.comparison.train import ModelResult
-from neuroconv.flops import Profile, profile
+from neuroconv.flops import profile
 from neuroconv.layers import DendriticConv
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.report import DendriteCost, Entry
@@ -26,32 +28,20 @@ def count(result: ModelResult) -> Entry:
     remarks = [f"Not by {counter}: {why}." for counter, why in counted.skipped.items()]
     remarks += [f"They differ: {line}." for line in counted.disagreements]
     difference = result.difference
+    dendrites = [counted.dendritic_mac_per_neuron(f.name) for f in fields(DendriteCost)]
     return Entry(
-        label=result.label,
-        name=result.name,
-        parameters=result.parameters,
-        neurons=counted.neurons,
-        mac_per_neuron=counted.mac_per_neuron,
+        label=result.label, name=result.name, parameters=result.parameters,
+        neurons=counted.neurons, mac_per_neuron=counted.mac_per_neuron,
         mflop_per_image=counted.flop_per_sample / 1e6,
-        counters=tuple(counted.counts),
-        counter_remarks=tuple(remarks),
-        dendrites=_dendrites(counted),
+        counters=tuple(counted.counts), counter_remarks=tuple(remarks),
+        dendrites=None if None in dendrites else DendriteCost(*dendrites),  # type: ignore[arg-type]
         accuracies={run.seed: run.test_accuracy for run in result.runs},
-        mean=result.accuracy.mean,
-        half_width=result.accuracy.half_width,
+        mean=result.accuracy.mean, half_width=result.accuracy.half_width,
         difference=difference.mean if difference else None,
         difference_half_width=difference.half_width if difference else None,
-        seconds_per_epoch=result.seconds_per_epoch,
-        histories=[run.history for run in result.runs],
-        filters=_filters(model),
-    )
-
-
-def _dendrites(counted: Profile) -> DendriteCost | None:
-    essay, direct, executed = map(counted.dendritic_mac_per_neuron, ("essay", "direct", "executed"))
-    if essay is None or direct is None or executed is None:
-        return None
-    return DendriteCost(essay, direct, executed)
+        seconds_per_epoch=fmean(run.seconds_per_epoch for run in result.runs),
+        histories=[run.history for run in result.runs], filters=_filters(model),
+    )  # fmt: skip
 
 
 def _filters(model: nn.Module) -> list[tuple[str, NDArray[Any]]]:

@@ -18,8 +18,7 @@ def count_flops(name: str, **keywords: Any) -> int:
     pointwise are left out.
 
     Args:
-        name: a name of the zoo.
-        **keywords: of its builder.
+        name, **keywords: as for `create_model`.
     """
     defaults = inspect.signature(get_builder(name)).parameters
     (channels, *sides), time_steps = (
@@ -70,8 +69,7 @@ def match_flops(name: str, target_flop: int, **keywords: Any) -> dict[str, Any]:
         keywords with `width` added: `create_model(name, **result)` builds the network.
 
     Raises:
-        ValueError: the builder has no free width, the target is not positive, or even width 1
-            costs more than the target.
+        ValueError: as `match_parameters`.
     """
 
     def flop(width: int) -> int:

@@ -67,17 +67,13 @@ def compare_and_report(
     table.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     environment = results[0].runs[0].run_dir / ENVIRONMENT
     page = write_report(
-        output,
-        title=title,
-        summary=_summary(config, entries),
-        entries=entries,
-        linear_accuracy=linear_accuracy,
-        chance=chance,
+        output, title=title, summary=_summary(config, entries), entries=entries,
+        linear_accuracy=linear_accuracy, chance=chance,
         notes=_equal_terms(config, results, images),
         command=command or f"neuroconv compare {saved_config}",
         configuration=saved_config.read_text(encoding="utf-8"),
         environment=json.loads(environment.read_text(encoding="utf-8")),
-    )
+    )  # fmt: skip
     for name, path in (("numbers", table.resolve()), ("report", page)):
         console.print(f"{name}: {path}", highlight=False, markup=False, soft_wrap=True)
     console.print(finding(entries), highlight=False, markup=False)
@@ -114,14 +110,8 @@ def demo(
 
 
 def _still_images(data: DataConfig) -> DataSplits:
-    return load_data(
-        data.name,
-        root=data.root,
-        classes=data.classes,
-        image_size=data.image_size,
-        encoding="none",
-        train_limit=data.train_limit,
-    )
+    keywords = {key: getattr(data, key) for key in ("root", "classes", "image_size", "train_limit")}
+    return load_data(data.name, encoding="none", **keywords)
 
 
 def _summary(config: Config, entries: Sequence[Entry]) -> str:

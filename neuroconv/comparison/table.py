@@ -23,13 +23,10 @@ def comparison_table(
     """Returns the table of all models, with the bars that they have to clear below it."""
     seeds = len(entries[0].accuracies)
     of_seeds = f"mean of {seeds} seeds ± 95 %." if seeds > 1 else "one seed."
-    table = Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption=f"Accuracy and difference: {of_seeds} Differences are to {entries[0].label}, "
-        "paired by seed. 1 MAC = 2 FLOP; an image is one window of frames.",
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.caption = (
+        f"Accuracy and difference: {of_seeds} Differences are to {entries[0].label}, paired by "
+        "seed. 1 MAC = 2 FLOP; an image is one window of frames."
     )
     table.add_column("model", overflow="fold")
     for column in _COLUMNS:

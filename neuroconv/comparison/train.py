@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -44,11 +43,6 @@ class ModelResult:
     def parameters(self) -> int:
         """Number of trained parameters."""
         return self.runs[0].parameters
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Mean over seeds."""
-        return fmean(run.seconds_per_epoch for run in self.runs)
 
 
 def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:

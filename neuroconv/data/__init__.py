@@ -7,15 +7,6 @@ from neuroconv.data.errors import DataError
 from neuroconv.data.frames import Frames
 
 __all__ = [
-    "AUGMENTS",
-    "DATASETS",
-    "ENCODINGS",
-    "DataError",
-    "DataSplits",
-    "Frames",
-    "encode",
-    "load_data",
-    "saccade_path",
-    "saccade_step",
-    "sample_seeds",
-]
+    "AUGMENTS", "DATASETS", "ENCODINGS", "DataError", "DataSplits", "Frames", "encode", "load_data",
+    "saccade_path", "saccade_step", "sample_seeds",
+]  # fmt: skip

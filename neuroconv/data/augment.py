@@ -32,10 +32,8 @@ class Fit(nn.Module):
         from torchvision.transforms.v2 import functional as F  # slow to import
 
         scale = max(self.size[0] / height, self.size[1] / width)
-        covering = [
-            max(self.size[0], round(height * scale)),
-            max(self.size[1], round(width * scale)),
-        ]
+        sides = zip(self.size, (height, width), strict=True)
+        covering = [max(side, round(length * scale)) for side, length in sides]
         return F.center_crop(F.resize(image, covering, antialias=True), list(self.size))
 
 
@@ -87,16 +85,15 @@ def _draws(
     followed by v2.RandomHorizontalFlip.
     """
     generator = torch.Generator()
-    corners = np.zeros((len(seeds_B), 2), dtype=np.int64)
-    flipped = np.zeros(len(seeds_B), dtype=np.bool_)
-    for number, seed in enumerate(seeds_B.tolist()):
+    corners, flipped = [], []
+    for seed in seeds_B.tolist():
         generator.manual_seed(seed)
-        for axis, width in enumerate(border):
-            if width:
-                corner = torch.randint(0, 2 * width + 1, size=(), generator=generator)
-                corners[number, axis] = corner.item()
-        flipped[number] = torch.rand(1, generator=generator).item() < 0.5
-    return corners, flipped
+        corners.append([
+            int(torch.randint(0, 2 * width + 1, (), generator=generator)) if width else 0
+            for width in border
+        ])  # fmt: skip
+        flipped.append(torch.rand(1, generator=generator).item() < 0.5)
+    return np.array(corners).reshape(-1, 2), np.array(flipped, dtype=np.bool_)
 
 
 def _reflected(indices: NDArray[np.int64], side: int) -> NDArray[np.int64]:

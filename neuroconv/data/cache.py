@@ -28,9 +28,7 @@ _HEADERS = 64  # files whose headers give the mean size of a decoded image
 class FittedStills(Dataset[tuple[Tensor, int]]):
     """Stills brought to one size (H, W), each once: (image (C, H, W), int label).
 
-    Args:
-        stills: any stills; the dtype of their images is kept.
-        size: (H, W), see `Fit`.
+    `Fit` brings them to that size; the dtype of the images is kept.
     """
 
     def __init__(self, stills: Stills, size: tuple[int, int]) -> None:
@@ -126,25 +124,20 @@ def with_cache(
         full_size: whether a part's augmentation begins with the image in its full size.
     """
     free = free_memory() // SHARE if cache == "auto" else math.inf
-    result: list[Stills | FittedStills | DecodedFiles] = []
-    for part, full in zip(parts, full_size, strict=True):
+    result: list[Stills | FittedStills | DecodedFiles] = list(parts)
+    for number, (part, full) in enumerate(zip(parts, full_size, strict=True)):
         in_memory = isinstance(part, ImageTensors) and (full or part.images.shape[-2:] == size)
         if cache is False or size is None or in_memory:
-            result.append(part)
             continue
-        if full and isinstance(part, ImageFiles):
-            needed = _decoded_bytes(part, len(part) if cache is True else _HEADERS)
+        whole = part if full and isinstance(part, ImageFiles) else None
+        if whole:
+            needed = _decoded_bytes(whole, len(part) if cache is True else _HEADERS)
         else:
             image = part[0][0]
             needed = len(part) * len(image) * math.prod(size) * image.element_size()
-        if needed > free:  # a later part may be smaller
-            result.append(part)
-            continue
-        free -= needed
-        if full and isinstance(part, ImageFiles):
-            result.append(DecodedFiles(part, needed))
-        else:
-            result.append(FittedStills(part, size))
+        if needed <= free:  # else a later part may be small enough
+            free -= needed
+            result[number] = DecodedFiles(whole, needed) if whole else FittedStills(part, size)
     return result
 
 

@@ -103,7 +103,11 @@ def load_data(
     if classes is not None and name != "folder":
         raise ValueError(f"classes={list(classes)}: only the data set 'folder' takes classes")
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
-    stills = _stills(name, folder, classes)
+    if name == "folder":
+        stills = read_folder(folder, classes)
+    else:
+        sources = {"digits": _digits, "mnist": mnist, "cifar10": cifar10, "imagenette": imagenette}
+        stills = sources[name](folder)
     if image_size is None and isinstance(stills.train, ImageFiles):
         image_size = 64
     size = None if image_size is None else _sides(image_size)
@@ -121,15 +125,7 @@ def load_data(
     return DataSplits(name, train, val, test, train.image_shape, stills.class_names, steps)
 
 
-def _stills(name: str, root: Path, classes: Sequence[str] | None) -> StillSplits:
-    if name == "digits":
-        return _digits()
-    if name == "folder":
-        return read_folder(root, classes)
-    return {"mnist": mnist, "cifar10": cifar10, "imagenette": imagenette}[name](root)
-
-
-def _digits() -> StillSplits:
+def _digits(root: Path) -> StillSplits:
     from sklearn.datasets import load_digits  # slow to import
 
     bunch = load_digits()

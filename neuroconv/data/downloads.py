@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,14 +16,12 @@ from neuroconv.data.stills import ImageTensors, StillSplits, hold_out
 
 # Images and labels, of training and of test.
 _MNIST_FILES = (
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-)
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
 _IMAGENETTE_FOLDERS = {
-    "160px": "imagenette2-160",
-    "320px": "imagenette2-320",
-    "full": "imagenette2",
-}
+    "160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"
+}  # fmt: skip
 _Loaded = TypeVar("_Loaded")
 
 
@@ -32,13 +30,12 @@ def mnist(root: Path) -> StillSplits:
     if folder is None:
         from torchvision import datasets  # slow to import
 
-        names = ", ".join(name for pair in _MNIST_FILES for name in pair)
+        names = ", ".join(_MNIST_FILES)
         expected = f"MNIST/raw, or in it or its subfolder mnist {names}, .gz or not"
         _download("MNIST", lambda: datasets.MNIST(root, download=True), root, expected)
         folder = root / "MNIST" / "raw"
-    full, test = (
-        _read_mnist(_find(folder, images), _find(folder, labels)) for images, labels in _MNIST_FILES
-    )
+    files = [_find(folder, name) for name in _MNIST_FILES]
+    full, test = _read_mnist(*files[:2]), _read_mnist(*files[2:])
     train, val = hold_out(full, 5_000)
     return StillSplits(train, val, test, tuple(map(str, range(10))))
 
@@ -46,12 +43,12 @@ def mnist(root: Path) -> StillSplits:
 def cifar10(root: Path) -> StillSplits:
     from torchvision import datasets  # slow to import
 
-    parts = _download(
-        "CIFAR-10",
-        lambda: [datasets.CIFAR10(root, train=train, download=True) for train in (True, False)],
-        root,
-        "the folder cifar-10-batches-py, its checksums right",
-    )
+    expected = "the folder cifar-10-batches-py, its checksums right"
+
+    def load() -> list[Any]:
+        return [datasets.CIFAR10(root, train, download=True) for train in (True, False)]
+
+    parts = _download("CIFAR-10", load, root, expected)
     full, test = (
         ImageTensors(torch.from_numpy(part.data).permute(0, 3, 1, 2), np.array(part.targets))
         for part in parts
@@ -65,11 +62,12 @@ def imagenette(root: Path) -> StillSplits:
 
     on_disk = (size for size, name in _IMAGENETTE_FOLDERS.items() if (root / name).is_dir())
     size = next(on_disk, "160px")
+    expected = f"one of the folders {', '.join(_IMAGENETTE_FOLDERS.values())}"
     part = _download(
         "Imagenette",
-        lambda: datasets.Imagenette(root, "train", size=size, download=True),
+        lambda: datasets.Imagenette(root, "train", size, download=True),
         root,
-        f"one of the folders {', '.join(_IMAGENETTE_FOLDERS.values())}",
+        expected,
     )
     splits = read_folder(root / _IMAGENETTE_FOLDERS[size], part.wnids)
     names = tuple(words[0] for words in part.classes)  # instead of WordNet's numbers
@@ -91,9 +89,8 @@ def _download(name: str, load: Callable[[], _Loaded], root: Path, expected: str)
 
 def _mnist_folder(root: Path) -> Path | None:
     """Returns the folder in or below root that has all IDX files, None without one."""
-    names = [name for pair in _MNIST_FILES for name in pair]
     for folder in (root / "MNIST" / "raw", root, root / "mnist"):
-        if all(_find(folder, name).is_file() for name in names):
+        if all(_find(folder, name).is_file() for name in _MNIST_FILES):
             return folder
     return None
 
@@ -104,11 +101,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_mnist(image_file: Path, label_file: Path) -> ImageTensors:
-    """Reads images (N, 1, 28, 28) uint8 and labels (N,).
-
-    Raises:
-        DataError: broken files, and files that do not belong together.
-    """
+    """Reads images (N, 1, 28, 28) uint8 and labels (N,); files must belong together."""
     images, labels = _read_idx(image_file), _read_idx(label_file)
     if images.shape[1:] != (28, 28):
         problem = f"images of {images.shape[1:]} pixels, expected (28, 28)"

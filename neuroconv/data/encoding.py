@@ -76,11 +76,7 @@ def encode(
 
 
 def to_frames(
-    images_BCHW: Tensor,
-    encoding: str,
-    time_steps: int,
-    seeds_B: NDArray[np.uint64],
-    path_seed: int,
+    images_BCHW: Tensor, encoding: str, time_steps: int, seeds_B: NDArray[np.uint64], path_seed: int
 ) -> Tensor:
     """Encodes without checks: that of intensities would make the host wait for a device."""
     if encoding == "none":
@@ -180,7 +176,4 @@ def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:
     return torch.stack(frames, dim=2)
 
 
-@functools.lru_cache
-def _path(time_steps: int, step: int, seed: int) -> tuple[tuple[int, int], ...]:
-    """Caches the path, which every batch needs."""
-    return tuple(saccade_path(time_steps, step, seed))
+_path = functools.lru_cache(saccade_path)  # every batch needs it

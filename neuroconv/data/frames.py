@@ -76,12 +76,8 @@ class Frames(Dataset[tuple[Tensor, int]]):
             )
         if first.ndim != 3:
             raise ValueError(f"an image has shape {tuple(first.shape)}, expected (C, H, W)")
-        self.dataset = dataset
-        self.encoding = encoding
-        self.time_steps = time_steps
-        self.training = training
-        self.augment = augment
-        self.seed = seed
+        self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
+        self.training, self.augment, self.seed = training, augment, seed
         height, width = image_size or first.shape[-2:]
         self.image_shape = (first.shape[0], int(height), int(width))
         self._fit = Fit((int(height), int(width)))
@@ -175,21 +171,17 @@ class Frames(Dataset[tuple[Tensor, int]]):
             at_once: number of images that may still have to be decoded.
         """
         device = torch.device(device)
-        if self.augment == "resized_crop_flip":
-            return None
-        if not isinstance(self.dataset, ImageTensors | FittedStills):
-            return None
         if device in self._resident:
             return self._resident[device]
-        whole = self.dataset.whole(at_once)
+        if not isinstance(self.dataset, ImageTensors | FittedStills):
+            return None
+        whole = None if self.augment == "resized_crop_flip" else self.dataset.whole(at_once)
         if whole is None or whole.shape[-2:] != self._fit.size:
             return None
-        if device.type != "cpu":
-            if device.type == "cuda" and whole.nbytes > torch.cuda.mem_get_info(device)[0] // SHARE:
-                return None
-            whole = whole.to(device)
-        self._resident[device] = whole
-        return whole
+        if device.type == "cuda" and whole.nbytes > torch.cuda.mem_get_info(device)[0] // SHARE:
+            return None
+        self._resident[device] = whole.to(device)
+        return self._resident[device]
 
     @property
     def threadsafe(self) -> bool:

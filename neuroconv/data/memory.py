@@ -10,14 +10,9 @@ from torch import Tensor
 
 from neuroconv.data.errors import DataError
 
-_CGROUPS = (
-    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    (
-        "sys/fs/cgroup/memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+_CGROUPS = (  # folder, limit, use, files in the page cache, in version 2 and 1
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -52,7 +47,7 @@ def free_memory(root: Path = Path("/")) -> int:
     except (OSError, StopIteration):  # no Linux: take a half of what is built in
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     for group, limit, used, idle in _CGROUPS:
-        folder = root / group
+        folder = root / "sys/fs/cgroup" / group
         try:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             # Files in the page cache count as used, but make way.

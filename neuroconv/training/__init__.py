@@ -25,28 +25,8 @@ from neuroconv.training.runs import (
 )
 
 __all__ = [
-    "CheckpointError",
-    "Config",
-    "ConfigError",
-    "DataConfig",
-    "Ranks",
-    "RunError",
-    "RunResult",
-    "Score",
-    "TrainConfig",
-    "TrainResult",
-    "evaluate",
-    "evaluate_model",
-    "launched",
-    "learning_rate_at",
-    "load_config",
-    "load_weights",
-    "read_result",
-    "rebuild",
-    "resume",
-    "run",
-    "save_config",
-    "save_weights",
-    "train",
-    "train_seeds",
-]
+    "CheckpointError", "Config", "ConfigError", "DataConfig", "Ranks", "RunError", "RunResult",
+    "Score", "TrainConfig", "TrainResult", "evaluate", "evaluate_model", "launched",
+    "learning_rate_at", "load_config", "load_weights", "read_result", "rebuild", "resume", "run",
+    "save_config", "save_weights", "train", "train_seeds",
+]  # fmt: skip

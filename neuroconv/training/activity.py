@@ -5,7 +5,6 @@ Shapes: B batch, N neurons, T time steps.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -37,12 +36,7 @@ class ActivityMonitor:
                 self._handles.append(module.register_forward_hook(count))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
@@ -63,7 +57,7 @@ class ActivityMonitor:
         self._counts = {}
         for counts, *_ in gathered:
             for path, count in counts.items():
-                self._counts[path] = self._counts[path] + count if path in self._counts else count
+                self._counts[path] = self._counts.get(path, _Count()) + count
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Returns, by path of the population, statistics over everything since the start:
@@ -88,46 +82,33 @@ class _Count:
     and would compile a model again whenever one in a hook has changed.
     """
 
-    values: Any = 0
-    total: Any = 0.0
-    active: Any = 0
-    fired: Any = None  # by neuron, bool; None before the first rates
+    sums: Any = 0.0  # float64 (3,): rates counted, their total, and those above zero
+    fired: Any = False  # by neuron, bool; a plain False before the first rates
 
     def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
         rate = rate.detach()  # also where the caller keeps gradients
         firing = rate > 0
-        fired = firing.any(2).any(0) if rate.dim() > 2 else firing.any(0)
-        if self.fired is None:
-            self.fired = torch.zeros_like(fired)
-            self.values = self.active = torch.zeros((), dtype=torch.int64, device=rate.device)
-            self.total = torch.zeros((), dtype=torch.float64, device=rate.device)
-        self.values = self.values + rate.numel()
-        self.total = self.total + rate.sum(dtype=torch.float64)
-        self.active = self.active + firing.sum()
-        self.fired = self.fired | fired
+        total = rate.sum(dtype=torch.float64)
+        number = torch.full_like(total, rate.numel())
+        self.sums = self.sums + torch.stack([number, total, firing.sum().double()])
+        self.fired = self.fired | (firing.any(2).any(0) if rate.dim() > 2 else firing.any(0))
 
     @property
     def seen(self) -> bool:
-        return self.fired is not None
+        return isinstance(self.fired, Tensor)
 
     def on_cpu(self) -> "_Count":
-        return _Count(int(self.values), float(self.total), int(self.active), self.fired.cpu())
+        return _Count(self.sums.cpu(), self.fired.cpu())
 
     def __add__(self, other: "_Count") -> "_Count":
-        return _Count(
-            self.values + other.values,
-            self.total + other.total,
-            self.active + other.active,
-            self.fired | other.fired,
-        )
+        return _Count(self.sums + other.sums, self.fired | other.fired)
 
     def summary(self) -> dict[str, float]:
-        values = int(self.values)
+        number, total, active = self.sums.tolist()
+        silent = 1 - float(self.fired.double().mean())
         return {
-            "mean_rate": float(self.total) / values,
-            "active_share": float(self.active) / values,
-            "silent_share": 1 - float(self.fired.double().mean()),
-        }
+            "mean_rate": total / number, "active_share": active / number, "silent_share": silent
+        }  # fmt: skip
 
 
 def active_shares(activity: Mapping[str, Mapping[str, float]]) -> str:

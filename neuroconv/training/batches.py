@@ -33,6 +33,11 @@ def check_length(data: Dataset[Any], role: str) -> int:
     return len(data)
 
 
+def derived_seed(*words: int) -> int:
+    """Returns a seed that is a function of the words, such as a run's seed and an epoch."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
 def epoch_batches(
     data: Dataset[Any], size: int, batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
@@ -40,7 +45,7 @@ def epoch_batches(
 
     The remainder is left out, in each epoch another one; data smaller than a batch is one batch.
     """
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    torch.manual_seed(derived_seed(seed, epoch))
     set_epoch = getattr(data, "set_epoch", None)
     if set_epoch is not None:
         set_epoch(epoch)
@@ -58,13 +63,11 @@ def load(
     gathered there; others are prepared by the workers or, without workers, by a thread that is one
     batch ahead. On the CPU there is no thread: the cores have enough to do.
     """
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda"}
     if isinstance(data, Frames):
-        yield from _load_frames(data, batches, workers, device)
+        yield from _load_frames(data, batches, options, device)
         return
-    loader: DataLoader[Any] = DataLoader(
-        data, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"
-    )
-    for batch in loader:
+    for batch in DataLoader(data, batch_sampler=batches, **options):
         if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
             raise TypeError("data[i] must be (input tensor, integer label)")
         inputs, labels = batch
@@ -72,28 +75,22 @@ def load(
 
 
 def _load_frames(
-    frames: Frames, batches: Sequence[list[int]], workers: int, device: torch.device
+    frames: Frames, batches: Sequence[list[int]], options: dict[str, Any], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     # An epoch leaves out what remains beside its full batches: a cache may lack that much.
     at_once = len(batches[0]) if batches else 0
-    in_memory = frames.resident("cpu", at_once) is not None
-    on_cpu: Iterator[tuple[Tensor, Tensor]]
-    if workers and not in_memory:
-        on_cpu = iter(
-            DataLoader(
-                _Images(frames), batch_sampler=batches, num_workers=workers,
-                pin_memory=device.type == "cuda", collate_fn=_identity,
-            )
-        )  # fmt: skip
+    on_cpu: Iterable[tuple[Tensor, Tensor]]
+    if options["num_workers"] and frames.resident("cpu", at_once) is None:
+        stills = _Images(frames)
+        on_cpu = DataLoader(stills, batch_sampler=batches, collate_fn=_identity, **options)
     else:
         # What a DataLoader draws: dropout must not depend on how the data are loaded.
         torch.empty((), dtype=torch.int64).random_()
         if frames.resident(device) is not None:
             yield from (frames.batch(batch, device) for batch in batches)
             return
-        on_cpu = map(frames.images, batches)
-        if device.type != "cpu" and frames.threadsafe:
-            on_cpu = _in_thread(frames.images, batches)
+        threaded = device.type != "cpu" and frames.threadsafe
+        on_cpu = (_in_thread if threaded else map)(frames.images, batches)
     for (images, labels), batch in zip(_copied(on_cpu, device), batches, strict=True):
         yield frames.encode(images, batch), labels
 
@@ -132,7 +129,7 @@ def _in_thread(
 
 
 def _copied(
-    on_cpu: Iterator[tuple[Tensor, Tensor]], device: torch.device
+    on_cpu: Iterable[tuple[Tensor, Tensor]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Copies images to the device; on CUDA from pinned memory, while the batch before is in use."""
     if device.type != "cuda":

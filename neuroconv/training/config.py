@@ -10,7 +10,7 @@ Every mistake is a ConfigError that names the file, the key, its value and the e
 
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -22,7 +22,8 @@ from neuroconv.core.checks import did_you_mean
 from neuroconv.training.checkpoint import write_text
 from neuroconv.zoo.legacy import translate
 
-SECTIONS = ("model", "data", "train", "opponents")
+_TABLES = ("model", "data", "train")  # which overrides may change
+_SECTIONS = (*_TABLES, "opponents")
 
 
 class ConfigError(ValueError):
@@ -40,10 +41,7 @@ def _count(least: int, default: Any = MISSING) -> Any:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The [data] table: the keywords of `load_data`, and the number of loading processes.
-
-    `workers` decode and augment; images that lie in memory at their final size need none.
-    """
+    """The [data] table: the keywords of `load_data`, and the number of processes that load."""
 
     name: str
     root: str | None = None
@@ -116,6 +114,12 @@ class TrainConfig:
     output: str = "runs"
     max_steps: int | None = _count(1, None)
 
+    def evaluation(self) -> dict[str, Any]:
+        """Returns the keywords with which `evaluate_model` scores a model as training does."""
+        keys = ("device", "precision", "channels_last")
+        batch_size = self.batch_size // self.accumulate
+        return {"batch_size": batch_size, **{key: getattr(self, key) for key in keys}}
+
     def __post_init__(self) -> None:
         _check_fields(self, "train")
         if self.batch_size % self.accumulate:
@@ -135,14 +139,15 @@ class Config:
     opponents: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        _check_model(self.model, "[model]")
-        for number, opponent in enumerate(self.opponents, start=1):
-            _check_model(opponent, f"[[opponents]] number {number}")
-            if opponent.get("match", "parameters") not in ("parameters", "flops"):
+        headers = [f"[[opponents]] number {i}" for i in range(1, len(self.opponents) + 1)]
+        for header, model in zip(["[model]", *headers], (self.model, *self.opponents), strict=True):
+            name, match = model.get("name"), model.get("match", "parameters")
+            if not isinstance(name, str):
                 raise ConfigError(
-                    f"[[opponents]] number {number}: match = {opponent['match']!r}: "
-                    'expected "parameters" or "flops"'
+                    f"{header} name = {name!r}: expected the name of a model, as a string"
                 )
+            if match not in ("parameters", "flops"):
+                raise ConfigError(f'{header} match = {match!r}: expected "parameters" or "flops"')
 
 
 _Section = TypeVar("_Section", DataConfig, TrainConfig)
@@ -153,9 +158,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a TOML file.
-        overrides: words of the command line, `--section.key value` or `--section.key=value`, for
-            the tables model, data and train; a key of a table within is `--model.granule.cells`. A
-            value is read as TOML, or else as a string.
+        overrides: `--section.key=value`, for the tables model, data and train; a key of a table
+            within is `--model.granule.cells`. A value is read as TOML, or else as a string.
 
     Raises:
         ConfigError: for every mistake in the file or in the overrides.
@@ -173,16 +177,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         for name, table in document.items():
             _check_section(name, table)
-        for section, keys, value in _read_overrides(overrides):
-            _set(document, (section, *keys), value)
-        for name in ("model", "data", "train"):
+        for word in overrides:
+            _override(document, word)
+        for name in _TABLES:
             if name not in document:
                 raise ConfigError(f"no [{name}] table: expected one")
         return Config(
-            model=_read_model(document["model"]),
+            model=_as_tuples(translate(document["model"])),
             data=_build(DataConfig, "data", document["data"]),
             train=_build(TrainConfig, "train", document["train"]),
-            opponents=tuple(_read_model(table) for table in document.get("opponents", [])),
+            opponents=_as_tuples(list(map(translate, document.get("opponents", [])))),
         )
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
@@ -190,9 +194,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Writes a configuration that `load_config` reads back as it is. A None is left out."""
-    document = {name: value for name, value in asdict(config).items() if name != "opponents"}
-    if config.opponents:
-        document["opponents"] = list(config.opponents)
+    document = {name: value for name, value in asdict(config).items() if value}
     write_text(Path(path), tomli_w.dumps(_without_none(document)))
 
 
@@ -202,15 +204,9 @@ def nearest(word: str, options: Iterable[str]) -> str:
     return f"{did_you_mean(word, options)}known: {', '.join(options)}"
 
 
-def _read_model(table: dict[str, Any]) -> dict[str, Any]:
-    """Reads a [model] or [[opponents]] table: the only reader, of run folders too."""
-    model: dict[str, Any] = _as_tuples(translate(table))
-    return model
-
-
 def _check_section(name: str, table: object) -> None:
-    if name not in SECTIONS:
-        raise ConfigError(f"unknown table [{name}]; {nearest(name, SECTIONS)}")
+    if name not in _SECTIONS:
+        raise ConfigError(f"unknown table [{name}]; {nearest(name, _SECTIONS)}")
     if name == "opponents":
         if not (isinstance(table, list) and all(isinstance(entry, dict) for entry in table)):
             raise ConfigError(f"opponents = {table!r}: expected tables, each headed [[opponents]]")
@@ -218,44 +214,22 @@ def _check_section(name: str, table: object) -> None:
         raise ConfigError(f"{name} = {table!r}: expected a table, headed [{name}]")
 
 
-def _check_model(model: Mapping[str, Any], header: str) -> None:
-    if not isinstance(model.get("name"), str):
-        raise ConfigError(
-            f"{header} name = {model.get('name')!r}: expected the name of a model, as a string"
-        )
-
-
-def _set(document: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    """Sets a key of a table within tables; one that is not there, or no table, is made."""
-    *path, last = keys
-    for key in path:
-        if not isinstance(document.get(key), dict):
-            document[key] = {}
-        document = document[key]
-    document[last] = value
-
-
-def _read_overrides(words: Sequence[str]) -> list[tuple[str, list[str], Any]]:
-    """Returns words of the command line as (table, keys within tables, value)."""
-    result = []
-    remaining = list(words)
-    while remaining:
-        word = remaining.pop(0)
-        option, equals, text = word.partition("=")
-        section, dot, key = option.removeprefix("--").partition(".")
-        if not (option.startswith("--") and dot and key):
-            raise ConfigError(f"{word!r}: expected --section.key value, as in --train.epochs 3")
-        overridable = [name for name in SECTIONS if name != "opponents"]
-        if section not in overridable:
-            raise ConfigError(
-                f"{option}: unknown table {section!r}; {nearest(section, overridable)}"
-            )
-        if not equals:
-            if not remaining or remaining[0].startswith("--"):
-                raise ConfigError(f"{option} has no value: expected {option} VALUE")
-            text = remaining.pop(0)
-        result.append((section, key.split("."), _read_value(section, key, text)))
-    return result
+def _override(document: dict[str, Any], word: str) -> None:
+    """Sets a key of a table, or of tables within it, which are made where there are none."""
+    option, equals, text = word.partition("=")
+    section, _, key = option.removeprefix("--").partition(".")
+    if not (option.startswith("--") and key):
+        raise ConfigError(f"{word!r}: expected --section.key=value, as in --train.epochs=3")
+    if section not in _TABLES:
+        raise ConfigError(f"{option}: unknown table {section!r}; {nearest(section, _TABLES)}")
+    if not equals:
+        raise ConfigError(f"{option} has no value: expected {option} VALUE")
+    *path, last = (section, *key.split("."))
+    for name in path:
+        if not isinstance(document.get(name), dict):
+            document[name] = {}
+        document = document[name]
+    document[last] = _read_value(section, key, text)
 
 
 def _read_value(section: str, key: str, text: str) -> Any:

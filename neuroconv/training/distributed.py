@@ -13,16 +13,24 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from neuroconv.training.config import ConfigError
+from neuroconv.training.config import ConfigError, TrainConfig
+from neuroconv.training.device import arithmetic_of, check_compiler, choose_device
 
 Value = TypeVar("Value")
 _FAILURES = "neuroconv/failures"  # a counter that all processes share
+
+
+def split(batch: list[int], count: int) -> list[list[int]]:
+    """Splits a batch into parts, in order, whose sizes differ by one image at most."""
+    bounds = [len(batch) * part // count for part in range(count + 1)]
+    return [batch[start:stop] for start, stop in pairwise(bounds)]
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,7 @@ class Ranks:
 
     def share(self, batch: list[int]) -> list[int]:
         """Returns this process's part of a batch, in order; parts differ by one image at most."""
-        first, last = (len(batch) * rank // self.size for rank in (self.rank, self.rank + 1))
-        return batch[first:last]
+        return split(batch, self.size)[self.rank]
 
     def check_shares(self, images: int, batch_size: int, accumulate: int) -> None:
         """Raises a ConfigError unless every process gets a part of each batch.
@@ -125,7 +132,23 @@ def launched() -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def check_local_devices(device: torch.device) -> None:
+def check_device(settings: TrainConfig, images: int) -> torch.device:
+    """Returns the device of a training on a number of images, where all settings can be met.
+
+    Raises:
+        ConfigError: a device, an arithmetic or a compiler that is not there, or processes that do
+            not divide a batch.
+    """
+    device = choose_device(settings.device)
+    Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
+    _check_local_devices(device)
+    arithmetic_of(settings.precision, device)
+    if settings.compile:
+        check_compiler(device)
+    return device
+
+
+def _check_local_devices(device: torch.device) -> None:
     """Raises a ConfigError unless each process on this machine can have a CUDA device."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device.type != "cuda" or local == 1:
@@ -140,11 +163,6 @@ def check_local_devices(device: torch.device) -> None:
             f'device = "{device}": expected "cuda" or "auto" under torchrun, which gives each '
             "process its own"
         )
-
-
-def backend_for(device: torch.device) -> str:
-    """Returns the backend that carries tensors of this kind of device."""
-    return "nccl" if device.type == "cuda" else "gloo"
 
 
 def refuse_torchrun(command: str) -> None:

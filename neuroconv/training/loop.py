@@ -4,30 +4,24 @@ Every epoch starts from random numbers that are a function of (seed, epoch) alon
 checkpoint, so that a run that was killed continues as if it had not been: on the CPU, to the bit.
 """
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import check_length, classify, epoch_batches, load
+from neuroconv.training.batches import check_length, classify, derived_seed, epoch_batches, load
 from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
-from neuroconv.training.device import (
-    arithmetic_of,
-    check_compiler,
-    choose_device,
-    float32_arithmetic,
-)
-from neuroconv.training.distributed import Ranks, check_local_devices, data_parallel
+from neuroconv.training.device import float32_arithmetic
+from neuroconv.training.distributed import Ranks, check_device, data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
 from neuroconv.training.metrics import EpochMetrics, Part
 from neuroconv.training.optimizer import learning_rate_at, make_optimizer
@@ -96,9 +90,9 @@ def train(
     """
     config = TrainConfig(**{"epochs": 10, "learning_rate": 3e-3, **settings, "seeds": (seed,)})
     images = check_length(train_data, "train_data")
-    check_length(val_data, "val_data")
-    if test_data is not None:
-        check_length(test_data, "test_data")
+    for data, role in ((val_data, "val_data"), (test_data, "test_data")):
+        if data is not None:
+            check_length(data, role)
     ranks, device = Ranks.current(), check_device(config, images)
     model.to(device)
     if config.channels_last:
@@ -128,10 +122,8 @@ def train(
                 # Always monitored: torch.compile would reuse a graph without the hooks.
                 with ActivityMonitor(model) as monitor:
                     result = evaluate_model(
-                        model, data, batch_size=config.batch_size // config.accumulate,
-                        device=config.device, precision=config.precision, workers=workers,
-                        channels_last=config.channels_last, monitor=monitor, runner=compiled,
-                        ranks=ranks,
+                        model, data, **config.evaluation(), workers=workers, monitor=monitor,
+                        runner=compiled, ranks=ranks,
                     )  # fmt: skip
                 monitor.merge(ranks)
                 return result, monitor.summary()
@@ -140,18 +132,18 @@ def train(
                 epoch = len(state.history)
                 batches = epoch_batches(train_data, images, config.batch_size, seed, epoch)
                 if ranks.size > 1:
-                    torch.manual_seed(_draw_seed(seed, epoch, ranks.rank))
+                    torch.manual_seed(derived_seed(seed, epoch, ranks.rank))  # of dropout
                 parts = [
                     ranks.share(part)
                     for batch in batches[: last_step - state.step]
-                    for part in _split(batch, config.accumulate)
+                    for part in split(batch, config.accumulate)
                 ]
                 metrics = EpochMetrics(epoch + 1, device, bar, ranks)
                 stream = load(train_data, parts, workers, device)
                 _train_epoch(state, learner, min(images, config.batch_size), stream, metrics)
                 state.finish_epoch(metrics.record(), *score(val_data))
                 if folder is not None:
-                    state.save(folder)
+                    ranks.first(lambda: state.save(folder))
                 bar.epoch(state.history[-1])
             if folder is not None:
                 ranks.first(lambda: save_weights(model, folder / LAST))
@@ -170,22 +162,6 @@ def train(
         ranks.first(lambda: save_weights(model, folder / BEST))
         ranks.first(lambda: write_lines(folder / METRICS, lines))
     return TrainResult(state.history, state.best_epoch, state.best, test, state.step)
-
-
-def check_device(settings: TrainConfig, images: int) -> torch.device:
-    """Returns the device of a training on a number of images, where all settings can be met.
-
-    Raises:
-        ConfigError: a device, an arithmetic or a compiler that is not there, or processes that do
-            not divide a batch.
-    """
-    device = choose_device(settings.device)
-    Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
-    check_local_devices(device)
-    arithmetic_of(settings.precision, device)
-    if settings.compile:
-        check_compiler(device)
-    return device
 
 
 def _train_epoch(
@@ -207,7 +183,11 @@ def _train_epoch(
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             state.optimizer.zero_grad()
-        with _gradient_exchange(learner, last_part=len(parts) + 1 == settings.accumulate):
+        # Processes exchange gradients after a step's last part, and not before.
+        waits: AbstractContextManager[None] = nullcontext()
+        if len(parts) + 1 < settings.accumulate and isinstance(learner, DistributedDataParallel):
+            waits = learner.no_sync()
+        with waits:
             inputs = in_memory_format(inputs, settings.channels_last)
             logits, labels = classify(learner, inputs, labels, device, settings.precision)
             loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
@@ -221,23 +201,3 @@ def _train_epoch(
             state.optimizer.step()
             state.step += 1
             parts = []
-
-
-def _gradient_exchange(
-    learner: nn.Module, last_part: bool
-) -> contextlib.AbstractContextManager[None]:
-    """Lets several processes exchange gradients after a step's last part, and not before."""
-    if isinstance(learner, nn.parallel.DistributedDataParallel) and not last_part:
-        return learner.no_sync()
-    return contextlib.nullcontext()
-
-
-def _split(batch: list[int], count: int) -> list[list[int]]:
-    """Splits a batch into parts, in order, whose sizes differ by one image at most."""
-    bounds = [len(batch) * part // count for part in range(count + 1)]
-    return [batch[start:stop] for start, stop in pairwise(bounds)]
-
-
-def _draw_seed(seed: int, epoch: int, rank: int) -> int:
-    """Returns the seed of a model's draws in one of several processes, different in each."""
-    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])

@@ -23,13 +23,6 @@ class Part(NamedTuple):
     correct: Tensor
 
 
-class _Step(NamedTuple):
-    number: int
-    learning_rate: float
-    parts: list[Part]
-    norm: Tensor
-
-
 class EpochMetrics:
     """Sums over an epoch's steps, and the watch that losses and gradients are finite.
 
@@ -37,13 +30,12 @@ class EpochMetrics:
         epoch: its number, from 1.
         device: where the numbers are.
         bar: shows them.
-        ranks: the processes that train.
     """
 
     def __init__(self, epoch: int, device: torch.device, bar: TrainingBar, ranks: Ranks) -> None:
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
         self.interval = _READ_INTERVAL.get(device.type, 1)
-        self.pending: list[_Step] = []
+        self.pending: list[tuple[int, float, list[Part], Tensor]] = []
         self.loss, self.correct, self.images, self.learning_rate = 0.0, 0, 0, 0.0
         self.start = time.perf_counter()
         self.seconds = 0.0
@@ -54,28 +46,29 @@ class EpochMetrics:
         Raises:
             FloatingPointError: a number of this step, or of one of the last few, is not finite.
         """
-        self.pending.append(_Step(number, learning_rate, parts, norm))
+        self.pending.append((number, learning_rate, parts, norm))
         if len(self.pending) == self.interval:
             self.read()
 
     def read(self) -> None:
         """Reads the pending steps; FloatingPointError if a number of theirs is not finite."""
         steps, self.pending = self.pending, []
-        losses = iter(to_numbers([part.loss for step in steps for part in step.parts]))
-        norms = to_numbers([step.norm for step in steps])
-        for step, norm in zip(steps, norms, strict=True):
-            loss = sum(next(losses) * part.images for part in step.parts)
-            images = sum(part.images for part in step.parts)
+        all_parts = [part for _, _, parts, _ in steps for part in parts]
+        losses = iter(to_numbers([part.loss for part in all_parts]))
+        norms = to_numbers([norm for *_, norm in steps])
+        for (number, rate, parts, _), norm in zip(steps, norms, strict=True):
+            loss = sum(next(losses) * part.images for part in parts)
+            images = sum(part.images for part in parts)
             if not math.isfinite(loss + norm):
                 raise FloatingPointError(
-                    f"epoch {self.epoch}, step {step.number}: loss {loss / images:.4g}, gradient "
-                    f"norm {norm:.4g} at learning rate {step.learning_rate:.3g}: lower the "
+                    f"epoch {self.epoch}, step {number}: loss {loss / images:.4g}, gradient "
+                    f"norm {norm:.4g} at learning rate {rate:.3g}: lower the "
                     "learning rate, lengthen the warm-up, or look for inputs that are not finite"
                 )
             self.loss += loss
             self.images += images
-            self.learning_rate = step.learning_rate
-        self.correct += sum(to_numbers([part.correct for step in steps for part in step.parts]))
+            self.learning_rate = rate
+        self.correct += sum(to_numbers([part.correct for part in all_parts]))
         self.seconds = time.perf_counter() - self.start
         if steps:
             self.bar.step(

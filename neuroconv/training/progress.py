@@ -1,6 +1,5 @@
 """The progress of a training run: a bar on a terminal, one line an epoch anywhere else."""
 
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -14,37 +13,27 @@ class TrainingBar:
 
     Args:
         title: what is trained.
-        epochs: epochs of the run.
-        steps: steps of the run.
-        done: steps done before (of a resumed run).
+        epochs, steps: of the run.
+        done: steps before this process, of a resumed run.
         shown: False for silence.
     """
 
     def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
         self._console = Console(stderr=True, quiet=not shown, highlight=False)
         self._title, self._epochs = title, epochs
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            disable=not (shown and self._console.is_terminal),
-            transient=True,
-        )
+        columns = (
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
+            TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), TextColumn("left"),
+        )  # fmt: skip
+        silent = not (shown and self._console.is_terminal)
+        self._progress = Progress(*columns, console=self._console, disable=silent, transient=True)
         self._task = self._progress.add_task(title, total=steps, completed=done, numbers="")
 
     def __enter__(self) -> Self:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
@@ -62,9 +51,8 @@ class TrainingBar:
             f"  loss {record['train_loss']:.3f}  accuracy {record['train_accuracy']:.1%}"
             f"  validation {record['val_loss']:.3f} {record['val_accuracy']:.1%}"
             f"  {record['images_per_second']:,.0f} images/s  {left:,.0f} s left",
-            markup=False,
-            soft_wrap=True,
-        )
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
         active = active_shares(record.get("activity", {}))
         if active:
             self._console.print(f"    {active}", markup=False, soft_wrap=True)

@@ -17,10 +17,10 @@ from neuroconv.training.checkpoint import file_sum, load_weights, write_text
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
 from neuroconv.training.curves import plot_curves
 from neuroconv.training.device import choose_device
-from neuroconv.training.distributed import Ranks
+from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.environment import describe_environment, peak_memory_mib
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.loop import TrainResult, check_device, train
+from neuroconv.training.loop import TrainResult, train
 from neuroconv.training.state import BEST, CHECKPOINT, LAST, METRICS
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
@@ -79,7 +79,7 @@ def run(
     config, splits = resolve(config, seed)
 
     def choose() -> Path:
-        folder = Path(run_dir) if run_dir is not None else new_folder(config)
+        folder = Path(run_dir or new_folder(config))
         if folder.exists() and any(folder.iterdir()):
             raise RunError(
                 f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
@@ -122,25 +122,16 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
     """Rebuilds a finished run's model from its folder and scores its best weights.
 
     Args:
-        run_dir: the run's folder.
         split: "val" or "test".
 
     Raises:
-        RunError: not a run, or not finished.
-        CheckpointError: if the weights do not have the sum that was recorded.
+        RunError, CheckpointError: as `rebuild`.
     """
     if split not in ("val", "test"):
         raise RunError(f'split = {split!r}: expected "val" or "test"')
     config, model, splits = rebuild(run_dir)
-    return evaluate_model(
-        model,
-        splits.test if split == "test" else splits.val,
-        batch_size=config.train.batch_size // config.train.accumulate,
-        device=config.train.device,
-        precision=config.train.precision,
-        workers=config.data.workers,
-        channels_last=config.train.channels_last,
-    )
+    data = splits.test if split == "test" else splits.val
+    return evaluate_model(model, data, **config.train.evaluation(), workers=config.data.workers)
 
 
 def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
@@ -254,21 +245,13 @@ def _record(
     assert trained.test is not None
     name, seed = config.model["name"], config.train.seeds[0]
     result = RunResult(
-        run_dir=folder,
-        name=name,
-        seed=seed,
-        parameters=count_parameters(model),
-        best_epoch=trained.best_epoch,
-        val_loss=trained.val.loss,
-        val_accuracy=trained.val.accuracy,
-        test_loss=trained.test.loss,
-        test_accuracy=trained.test.accuracy,
-        test_images=trained.test.images,
-        steps=trained.steps,
+        run_dir=folder, name=name, seed=seed, parameters=count_parameters(model),
+        best_epoch=trained.best_epoch, val_loss=trained.val.loss, val_accuracy=trained.val.accuracy,
+        test_loss=trained.test.loss, test_accuracy=trained.test.accuracy,
+        test_images=trained.test.images, steps=trained.steps,
         seconds_per_epoch=fmean(record["seconds"] for record in trained.history),
-        peak_memory_mib=peak_memory_mib(device),
-        history=trained.history,
-    )
+        peak_memory_mib=peak_memory_mib(device), history=trained.history,
+    )  # fmt: skip
     plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
     values = {k: v for k, v in asdict(result).items() if k not in ("run_dir", "history")}
     sums = {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)}

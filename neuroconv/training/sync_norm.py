@@ -26,12 +26,8 @@ class SharedBatchNorm(_BatchNorm):
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum, False, False)
-        self.affine, self.track_running_stats = norm.affine, norm.track_running_stats
-        self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean, self.running_var = norm.running_mean, norm.running_var
-        self.num_batches_tracked = norm.num_batches_tracked
-        self.train(norm.training)
+        super().__init__(norm.num_features)
+        self.__dict__.update(norm.__dict__)  # settings, parameters and buffers
         # A graph cannot hold the exchange between processes. As a decorator it would load the
         # compiler with this module.
         self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]

@@ -42,7 +42,7 @@ def test_an_old_configuration_is_todays(name: str) -> None:
 
 
 def test_a_run_folder_of_0_4_0_loads(tmp_path: Path) -> None:
-    config = load_config(OLD / "run_folder.toml", ["--model.granule_cells", "20"])
+    config = load_config(OLD / "run_folder.toml", ["--model.granule_cells=20"])
     model = built(config.model)
     plain = built({"name": "cerebellum_small", "granule": {"cells": 20}})
     shapes = [{k: v.shape for k, v in each.state_dict().items()} for each in (model, plain)]
