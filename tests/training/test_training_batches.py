@@ -1,25 +1,19 @@
 """Batches of frames: whole, wherever they are prepared, equal to those of torch's DataLoader."""
 
-import inspect
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from neuroconv.data import AUGMENTS, ENCODINGS, DataError, Frames, load_data
-from neuroconv.data.cache import DecodedFiles, FittedStills
-from neuroconv.data.stills import ImageTensors
-from neuroconv.training import ConfigError, load_config, train
+from neuroconv.training import train
 from neuroconv.training.batches import _in_thread, epoch_batches, load
-from neuroconv.training.config import DataConfig, save_config
-from neuroconv.training.runs import resolve
+from tests.data.photographs import write_photographs
 
 CPU = torch.device("cpu")
 
@@ -27,18 +21,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 20), ("val", 4)):
-        for name in ("a", "b"):
-            (folder / part / name).mkdir(parents=True)
-            for i in range(count):
-                noise = generator.integers(0, 256, (20 + i, 44 - i, 3), dtype=np.uint8)
-                Image.fromarray(noise).save(folder / part / name / f"{i:02}.jpg")
+    write_photographs(folder, train=20, val=4)
     return folder
 
 
 def by_dataloader(frames: Frames, batches: list[list[int]]) -> Iterator[list[Tensor]]:
-    """A list of items, stacked: what every batch was before it was made whole."""
+    """Batches stacked from items."""
     return iter(DataLoader(frames, batch_sampler=batches))
 
 
@@ -48,22 +36,21 @@ def same_batches(first: Any, second: Any) -> bool:
 
 
 @pytest.mark.parametrize(("cache", "workers"), [(True, 0), (True, 2), (False, 0)])
-@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
 def test_batches_are_the_dataloaders_and_so_is_the_generator_after_them(
     root: Path, augment: str, cache: bool, workers: int
 ) -> None:
-    data = load_data("folder", root=root, image_size=12, augment=augment, cache=cache)
-    plain = load_data("folder", root=root, image_size=12, augment=augment, cache=False)
+    data, plain = (
+        load_data("folder", root=root, image_size=12, augment=augment, cache=kind).train
+        for kind in (cache, False)
+    )
     for epoch in range(3):
-        batches = epoch_batches(plain.train, len(plain.train), 8, 0, epoch)
-        expected = list(by_dataloader(plain.train, batches))
+        batches = epoch_batches(plain, len(plain), 8, 0, epoch)
+        expected = list(by_dataloader(plain, batches))
         state = torch.get_rng_state()
-        assert batches == epoch_batches(data.train, len(data.train), 8, 0, epoch)
-        assert same_batches(load(data.train, batches, workers, CPU), expected)
+        assert batches == epoch_batches(data, len(data), 8, 0, epoch)
+        assert same_batches(load(data, batches, workers, CPU), expected)
         assert torch.equal(torch.get_rng_state(), state)  # of dropout, whoever prepares the data
-    if cache:
-        kind = DecodedFiles if augment == "resized_crop_flip" else FittedStills
-        assert type(data.train.dataset) is kind
 
 
 def test_workers_are_started_only_until_all_is_decoded(
@@ -79,65 +66,56 @@ def test_workers_are_started_only_until_all_is_decoded(
     data = load_data("folder", root=root, image_size=12, cache=True).train
     for epoch in range(4):
         list(load(data, epoch_batches(data, len(data), 8, 0, epoch), 2, CPU))
+    list(load(load_data("digits").train, [[0, 1]], 2, CPU))  # which is in memory
     assert started == [2]  # which leaves out fewer than a batch: 36 images, 4 batches of 8
-    digits = load_data("digits").train
-    list(load(digits, [[0, 1]], 2, CPU))
-    assert started == [2]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_one_ahead_makes_the_same_batches_in_another_thread(encoding: str) -> None:
+def test_another_thread_prepares_the_same_batches(encoding: str) -> None:
     frames = load_data("digits", encoding=encoding).train
     assert frames.threadsafe
     batches = [[3, 1], [2], list(range(100))]
     threads = []
 
-    def make(batch: list[int]) -> tuple[Tensor, Tensor]:
+    def images(batch: list[int]) -> tuple[Tensor, Tensor]:
         threads.append(threading.get_ident())
         return frames.images(batch)
 
-    made = _in_thread(make, batches)
-    assert same_batches(made, map(frames.images, batches))
+    assert same_batches(_in_thread(images, batches), map(frames.images, batches))
     assert len(threads) == 3
     assert threading.get_ident() not in threads
 
 
-def test_one_ahead_is_one_ahead_and_ends_with_its_consumer_or_an_error() -> None:
+def test_the_thread_is_one_batch_ahead_and_ends_with_its_consumer_or_an_error() -> None:
     begun: list[int] = []
 
-    def make(batch: list[int]) -> int:
+    def first(batch: list[int]) -> int:
         begun.append(batch[0])
         if batch[0] == 7:
             raise DataError("file 7 is broken")
         return batch[0]
 
     before = threading.active_count()
-    made = _in_thread(make, [[i] for i in range(5)])
+    results = _in_thread(first, [[i] for i in range(5)])
     assert begun == []
-    assert next(made) == 0
-    assert next(made) == 1
-    made.close()
+    assert [next(results), next(results)] == [0, 1]
+    results.close()
     assert begun in ([0, 1], [0, 1, 2])
     assert threading.active_count() == before
     with pytest.raises(DataError, match="file 7 is broken"):
-        list(_in_thread(make, [[6], [7], [8]]))
+        list(_in_thread(first, [[6], [7], [8]]))
     assert threading.active_count() == before
-    assert list(_in_thread(make, [])) == []
+    assert list(_in_thread(first, [])) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_file_is_named(root: Path, tmp_path: Path, workers: int) -> None:
-    for path in root.glob("*/*/*.jpg"):
-        copy = tmp_path / path.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes()[: -200 if path.stem == "03" else None])
+def test_a_broken_file_is_named(tmp_path: Path, workers: int) -> None:
+    write_photographs(tmp_path, train=20, val=4)
+    path = tmp_path / "val/a/03.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
     data = load_data("folder", root=tmp_path, image_size=12).test
-    with pytest.raises(DataError, match=f"{tmp_path}/val/a/03.jpg: not a whole image"):
+    with pytest.raises(DataError, match=f"{path}: not a whole image"):
         list(load(data, [list(range(len(data)))], workers, CPU))
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
@@ -160,28 +138,24 @@ def test_an_interrupted_run_goes_on_to_the_bit(
         return model.state_dict()
 
     whole = run("whole")
-    asked = []
-    images = Frames.images
-    encode = Frames.encode
+    encode, calls = Frames.encode, []
 
     def stopping(frames: Frames, *args: Any) -> Tensor:
-        asked.append(0)
-        if len(asked) == 4 + 1 + 4 + 1 + 2:  # third epoch: training and validation batches
-            raise Stop
+        calls.append(0)
+        if len(calls) == 4 + 1 + 4 + 1 + 2:  # third epoch: training and validation batches
+            raise RuntimeError("power cut")
         return encode(frames, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Frames, "encode", stopping)
-        with pytest.raises(Stop):
+        with pytest.raises(RuntimeError, match="power cut"):
             run("stopped")
-    assert Frames.images is images
     for folder, workers, cache in (("stopped", 0, True), ("workers", 2, True), ("plain", 0, False)):
         other = run(folder, workers, cache)
         assert all(torch.equal(other[name], value) for name, value in whole.items())
 
 
-def test_batches_made_while_scoring_leave_the_images_fit_for_training(root: Path) -> None:
-    """Images decoded under inference mode are met by a training step."""
+def test_images_decoded_under_inference_mode_are_fit_for_training(root: Path) -> None:
     data = load_data("folder", root=root, image_size=12, encoding="none", cache=True).val
     with torch.inference_mode():
         list(load(data, [[0, 1], [2, 3]], 0, CPU))
@@ -189,28 +163,6 @@ def test_batches_made_while_scoring_leave_the_images_fit_for_training(root: Path
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
     nn.functional.cross_entropy(model(inputs), labels).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def test_the_cache_is_a_key_of_the_configuration(tmp_path: Path) -> None:
-    default = inspect.signature(load_data).parameters["cache"].default
-    assert DataConfig(name="digits").cache == default == "auto"
-    path = tmp_path / "config.toml"
-    path.write_text(
-        '[model]\nname = "linear"\n[data]\nname = "digits"\nimage_size = 6\ncache = true\n'
-        "[train]\nepochs = 1\nlearning_rate = 0.1\n"
-    )
-    for words, value, kind in (
-        ([], True, FittedStills),
-        (["--data.cache=false"], False, ImageTensors),
-        (["--data.cache", "auto"], "auto", FittedStills),
-    ):
-        config = load_config(path, words)
-        assert config.data.cache == value
-        save_config(config, tmp_path / "saved.toml")
-        assert load_config(tmp_path / "saved.toml") == config
-        assert type(resolve(config, 0)[1].train.dataset) is kind
-    with pytest.raises(ConfigError, match='cache = 3: expected true or false or "auto"'):
-        load_config(path, ["--data.cache=3"])
 
 
 @pytest.mark.gpu
@@ -223,18 +175,13 @@ def test_batches_of_a_gpu_are_those_of_the_cpu(
     if not fits:
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (0, 0))
     cuda = torch.device("cuda")
-    data, plain = (
-        load_data("folder", root=root, image_size=12, augment=augment, encoding=encoding, cache=c)
-        for c in (True, False)
-    )
+    keywords: Any = {"root": root, "image_size": 12, "augment": augment, "encoding": encoding}
+    data, plain = (load_data("folder", cache=cache, **keywords).train for cache in (True, False))
     for epoch in range(3):
-        batches = epoch_batches(data.train, len(data.train), 8, 0, epoch)
-        epoch_batches(plain.train, len(plain.train), 8, 0, epoch)
-        loaded = list(load(data.train, batches, 0, cuda))
+        batches = epoch_batches(data, len(data), 8, 0, epoch)
+        plain.set_epoch(epoch)
+        loaded = list(load(data, batches, 0, cuda))
         assert all(inputs.is_cuda and not labels.is_cuda for inputs, labels in loaded)
-        assert same_batches(
-            ((inputs.cpu(), labels) for inputs, labels in loaded),
-            by_dataloader(plain.train, batches),
-        )
-    resident = data.train.resident(cuda)
-    assert (resident is not None) == (fits and augment != "resized_crop_flip")
+        copies = [(inputs.cpu(), labels) for inputs, labels in loaded]
+        assert same_batches(copies, by_dataloader(plain, batches))
+    assert (data.resident(cuda) is not None) == (fits and augment != "resized_crop_flip")
