@@ -2,13 +2,14 @@
 
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from neuroconv.training import TrainResult, train
 from neuroconv.zoo import create_model
 
 Work = Callable[..., Any]
+CLOSE = 1e-9
 
 
 class Processes:
@@ -30,30 +32,18 @@ class Processes:
         self.answers = [context.SimpleQueue() for _ in range(size)]
         self.processes = [
             context.Process(
-                target=_serve,
-                args=(
-                    rank,
-                    size,
-                    f"file://{folder}/meeting",
-                    self.requests[rank],
-                    self.answers[rank],
-                ),
-                daemon=True,
+                target=_serve, daemon=True,
+                args=(rank, size, folder, self.requests[rank], self.answers[rank]),
             )
             for rank in range(size)
-        ]
+        ]  # fmt: skip
 
     def __enter__(self) -> Self:
         for process in self.processes:
             process.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for requests in self.requests:
             requests.put(None)
         for process in self.processes:
@@ -61,7 +51,7 @@ class Processes:
             process.kill()
 
     def call(self, work: Work, *arguments: Any, **keywords: Any) -> list[Any]:
-        """What each process returned, in the order of ranks; an error of theirs is raised."""
+        """Returns the processes' results, in the order of ranks; raises an error of theirs."""
         answers = self.outcomes(work, *arguments, **keywords)
         for good, answer in answers:
             if not good:
@@ -69,17 +59,19 @@ class Processes:
         return [answer for _, answer in answers]
 
     def outcomes(self, work: Work, *arguments: Any, **keywords: Any) -> list[tuple[bool, Any]]:
-        """Whether it went well in each process, and what it returned or the error's text."""
+        """Returns, for each process, whether the work went well, and its result or the error."""
         for requests in self.requests:
             requests.put((work, arguments, keywords))
         return [answer.get() for answer in self.answers]
 
 
 def _serve(
-    rank: int, size: int, meeting: str, requests: SimpleQueue[Any], answers: SimpleQueue[Any]
+    rank: int, size: int, folder: Path, requests: SimpleQueue[Any], answers: SimpleQueue[Any]
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size
+    )
     while (work := requests.get()) is not None:
         call, arguments, keywords = work
         try:
@@ -101,10 +93,8 @@ class Exact(Dataset[Any]):
         return len(self.data)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        alone = not dist.is_initialized()
-        if self.epoch == self.fail_in and (
-            self.fail_at is None or alone or dist.get_rank() == self.fail_at
-        ):
+        rank = dist.get_rank() if dist.is_initialized() else self.fail_at
+        if self.epoch == self.fail_in and self.fail_at in (None, rank):
             raise RuntimeError("power cut")
         image, label = self.data[index]
         return image.double(), int(label)
@@ -122,16 +112,20 @@ def granule_net(**keywords: Any) -> nn.Module:
 
 
 def train_digits(
-    *, mean_wait: float = 0.0, images: int = 96, fail_in: int = -1, fail_at: int | None = None,
-    validation: int = 37, **keywords: Any,
+    *, network: str = "granule_convnet", mean_wait: float = 0.0, images: int = 96,
+    fail_in: int = -1, fail_at: int | None = None, **keywords: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the granule network in float64 on few digits, and say all that came of it."""
-    model = granule_net(unit={"output": {"mean_wait": mean_wait}})
+    """Trains a network in float64 on few digits; returns its weights and scores."""
+    if network == "granule_convnet":
+        model = granule_net(unit={"output": {"mean_wait": mean_wait}})
+    else:
+        torch.manual_seed(0)
+        model = create_model(network, image_shape=(1, 8, 8), time_steps=3).double()
     modules = [type(module) for module in model.modules()]
     result = train(
         model,
         digits(0, images, fail_in=fail_in, fail_at=fail_at),
-        digits(200, 200 + validation),
+        digits(200, 237),
         test_data=digits(300, 301),
         **{
             "epochs": 2, "batch_size": 32, "learning_rate": 1e-2, "label_smoothing": 0.1,
@@ -143,31 +137,38 @@ def train_digits(
 
 
 def plain(result: TrainResult) -> dict[str, Any]:
-    """A result without its times."""
-    timing = ("seconds", "images_per_second")
-    history = [{k: v for k, v in each.items() if k not in timing} for each in result.history]
-    assert result.test is not None
-    return {
-        "history": history,
-        "best_epoch": result.best_epoch,
-        "val": (result.val.loss, result.val.accuracy, result.val.images),
-        "test": (result.test.loss, result.test.accuracy, result.test.images),
-        "steps": result.steps,
-    }
+    """Returns a result without its times."""
+    values = asdict(result)
+    for record in values["history"]:
+        del record["seconds"], record["images_per_second"]
+    return values
+
+
+def assert_close(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Checks that weights, statistics, scores and activity are the same up to rounding."""
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(
+            other["weights"][name], value, rtol=CLOSE, atol=CLOSE, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert flat(other["result"]) == pytest.approx(flat(one["result"]), rel=CLOSE)
+
+
+def flat(value: Any, path: str = "") -> dict[str, float]:
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, part in pairs for k, v in flat(part, f"{path}/{key}").items()}
+    return {path: value}
 
 
 def train_compiled(**keywords: Any) -> dict[str, Any]:
-    """As `train_digits`, by torch.compile without its C++ code."""
-    plain_compile = torch.compile
-    torch.compile = partial(plain_compile, backend="aot_eager")
-    try:
+    """Does what `train_digits` does, by torch.compile without its C++ code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
         return train_digits(compile=True, **keywords)
-    finally:
-        torch.compile = plain_compile
 
 
 class Drawing(nn.Module):
-    """A linear classifier that remembers what it drew."""
+    """A linear classifier that remembers the numbers that it drew."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,15 +5,8 @@ from typing import Any
 
 import pytest
 
-from neuroconv.training import (
-    CheckpointError,
-    RunError,
-    evaluate,
-    load_config,
-    resume,
-    run,
-    train_seeds,
-)
+from neuroconv.training import CheckpointError, RunError, load_config, run, train_seeds
+from neuroconv.training.runs import evaluate, resume
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
 
 
@@ -78,10 +71,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(
 
 
 def test_folders_that_are_no_run(tmp_path: Path) -> None:
-    for call in (resume, evaluate):
-        for folder in (tmp_path, tmp_path / "none"):
-            with pytest.raises(RunError, match="is not a run"):
-                call(folder)
+    for call, folder in ((resume, tmp_path), (evaluate, tmp_path / "none")):
+        with pytest.raises(RunError, match="is not a run"):
+            call(folder)
 
 
 @pytest.mark.parametrize(
