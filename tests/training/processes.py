@@ -116,11 +116,13 @@ def train_digits(
     fail_in: int = -1, fail_at: int | None = None, **keywords: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains a network in float64 on few digits; returns its weights and scores."""
+    output = {"mean_wait": mean_wait}
     if network == "granule_convnet":
-        model = granule_net(unit={"output": {"mean_wait": mean_wait}})
+        model = granule_net(unit={"output": output})
     else:
+        cells = {"cells": 20, "norm": "both", "output": output}
         torch.manual_seed(0)
-        model = create_model(network, image_shape=(1, 8, 8), time_steps=3).double()
+        model = create_model(network, image_shape=(1, 8, 8), time_steps=3, granule=cells).double()
     modules = [type(module) for module in model.modules()]
     result = train(
         model,
