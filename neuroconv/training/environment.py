@@ -4,13 +4,12 @@ import os
 import platform
 import resource
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from neuroconv import __version__
 from neuroconv.training.device import arithmetic_of, choose_device
 from neuroconv.training.distributed import Ranks
 
@@ -18,12 +17,11 @@ from neuroconv.training.distributed import Ranks
 def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
     """Returns versions, device, threads, processes and the source tree's commit."""
     device, ranks = choose_device(device_name), Ranks.current()
-    packages = {"neuroconv-zoo": __version__, "torch": torch.__version__, "numpy": np.__version__}
     backend = "nccl" if device.type == "cuda" else "gloo"
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": packages,
+        "packages": {name: _version(name) for name in ("neuroconv-zoo", "torch", "numpy")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
@@ -40,6 +38,13 @@ def peak_memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:

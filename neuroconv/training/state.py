@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroconv.training import checkpoint
-from neuroconv.training.checkpoint import CheckpointError
+from neuroconv.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    write_text,
+)
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import Score
@@ -23,7 +27,7 @@ _NONE = Score(math.inf, -1.0, 0)
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     """Writes records as JSON lines, in one step."""
-    checkpoint.write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 @dataclass
@@ -53,7 +57,7 @@ class State:
 
     def save(self, folder: Path) -> None:
         """Writes one atomic checkpoint; metrics.jsonl follows and can always be written again."""
-        checkpoint.save_checkpoint(folder / CHECKPOINT, {
+        save_checkpoint(folder / CHECKPOINT, {
             "settings": _decisive(self.settings), "step": self.step, "history": self.history,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "best": asdict(self.best), "best_epoch": self.best_epoch,
@@ -98,7 +102,7 @@ def _read_checkpoint(folder: Path, resume: bool) -> dict[str, Any] | None:
         return None
     if not resume:
         raise ValueError(f"{path} exists: pass resume=True to continue it, or another run_dir")
-    return checkpoint.load_checkpoint(path)
+    return load_checkpoint(path)
 
 
 def _decisive(settings: TrainConfig) -> dict[str, Any]:
