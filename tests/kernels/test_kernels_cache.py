@@ -81,12 +81,12 @@ def test_a_changed_filter_is_met_at_the_next_call(maker: str, change: str) -> No
 @pytest.mark.parametrize("maker", MAKERS)
 @native_kernels(False)  # which keep nothing: they make it sooner than they would read it
 def test_it_is_made_once(maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
+    keys: list[Any] = []
     plain = FilterCache.get
 
     def spy(self: FilterCache, sources: Any, key: Any, numbers: int, make: Any) -> Tensor | None:
         def noted() -> Tensor:
-            made.append(key)
+            keys.append(key)
             result: Tensor = make()
             return result
 
@@ -98,19 +98,19 @@ def test_it_is_made_once(maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         for _ in range(3):
             layer(x)
-    assert len(made) == 1
+    assert len(keys) == 1
     with torch.inference_mode():  # what it kept serves here too
         layer(x)
-    assert len(made) == 1
+    assert len(keys) == 1
     with torch.no_grad(), counting():  # a counter sees the whole work
         layer(x)
     layer(x)  # with gradients nothing is kept
-    assert len(made) == 1
+    assert len(keys) == 1
     layer.train()
     layer.eval()
     with torch.no_grad():
         layer(x)
-    assert len(made) == 2
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -120,7 +120,6 @@ def test_a_run_in_inference_mode_serves_a_later_training_step(maker: str) -> Non
     with torch.inference_mode():
         layer(x)
     layer(x).sum().backward()
-    assert weight.grad is not None
     assert weight.grad.isfinite().all()
 
 

@@ -41,54 +41,6 @@ def test_kernels_on_cuda() -> None:
     run_cases()
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["ieee", "tf32"])
-def test_a_whole_population_on_cuda(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of programs at once, which an interpreter runs one after another."""
-    monkeypatch.setattr(fused, "_precision", lambda: precision)
-    generator = torch.Generator().manual_seed(0)
-    activity = torch.rand(100, 1000, 5, generator=generator)
-    wiring = torch.randint(1000, (2000, 4), generator=generator)
-    responses = torch.randn(2000, 20, 16, generator=generator)
-    bias, grad = (torch.randn(shape, generator=generator) for shape in ((2000, 4), (5, 2000, 100)))
-    found = {}
-    for device in ("cpu", "cuda"):
-        given = [each.to(device) for each in (activity, wiring, responses, bias)]
-        # Without the rectifier: near zero its gate depends on the rounding.
-        shape = (GRANULE, "mean", True)
-        if device == "cuda":
-            current = fused.current(*given, *shape)  # type: ignore[arg-type]
-            back = fused.gradients(*given, *shape, grad.cuda(), True)  # type: ignore[arg-type]
-            found[device] = [current, *back]
-        else:
-            found[device] = _plainly(*given, grad)
-    for result, exact in zip(found["cuda"], found["cpu"], strict=True):
-        error = (result.cpu().double() - exact).abs().max()
-        assert error <= {"ieee": 1e-5, "tf32": 5e-3}[precision] * exact.abs().max()
-
-
-def _plainly(
-    activity: torch.Tensor, wiring: torch.Tensor, responses: torch.Tensor, bias: torch.Tensor,
-    grad: torch.Tensor,
-) -> list[torch.Tensor]:  # fmt: skip
-    """Current and gradients in float64, by autograd."""
-    leaves = [each.double().requires_grad_() for each in (activity, responses, bias)]
-    x, matrices, rest = leaves
-    heard = x[:, wiring].movedim(3, 0)  # (T, B, N, A)
-    steps, k_time = heard.shape[0], GRANULE.k_time
-    taps = matrices.unflatten(1, (k_time, -1))
-    total = []
-    for now in range(steps):
-        reach = min(now + 1, k_time)
-        potential = torch.einsum(
-            "kbna,nkao->nob", heard[now + 1 - reach : now + 1], taps[:, k_time - reach :]
-        )
-        potential = potential + rest.repeat_interleave(GRANULE.sites, 1).unsqueeze(-1)
-        total.append(potential.sum(1) / GRANULE.sites)
-    current = torch.stack(total)
-    return [current.detach(), *torch.autograd.grad(current, leaves, grad.double())]
-
-
 @pytest.mark.parametrize(
     ("sizes", "taken"),
     [
@@ -154,8 +106,8 @@ def test_kernels_compile_for_a_data_centre_gpu(
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function = getattr(kernels, kernel)
-    given, constants, warps = _launch(kernel, sizes, reduction, dtype)
-    values = dict(zip(function.arg_names, given, strict=False))
+    arguments, constants, warps = _launch(kernel, sizes, reduction, dtype)
+    values = dict(zip(function.arg_names, arguments, strict=False))
     ones = [name for name, value in values.items() if isinstance(value, int) and value == 1]
     constants |= dict.fromkeys(ones, 1)
     names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
@@ -166,24 +118,26 @@ def test_kernels_compile_for_a_data_centre_gpu(
     source = ASTSource(
         function, {**signature, **dict.fromkeys(constants, "constexpr")}, constexprs=constants
     )
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
-    assert len(made.asm["cubin"]) > 0
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}
+    )
+    assert len(compiled.asm["cubin"]) > 0
     # Half precision is multiplied by tensor cores.
-    assert ("mma" in made.asm["ptx"]) is (dtype == torch.bfloat16)
+    assert ("mma" in compiled.asm["ptx"]) is (dtype == torch.bfloat16)
 
 
 def _launch(
     kernel: str, sizes: Sizes, reduction: Any, dtype: torch.dtype
 ) -> tuple[tuple[Any, ...], Any, int]:
     """What a kernel is given: arguments, constants and warps."""
-    seen: dict[str, Any] = {}
+    launches: dict[str, Any] = {}
 
     class Recorder:
         def __init__(self, name: str) -> None:
             self.name = name
 
         def __getitem__(self, grid: tuple[int, ...]) -> Any:
-            return lambda *values, **named: seen.update({self.name: (values, named)})
+            return lambda *values, **named: launches.update({self.name: (values, named)})
 
     names = ("current_kernel", "gradient_kernel")
     with pytest.MonkeyPatch.context() as patch:
@@ -197,8 +151,8 @@ def _launch(
         outputs = sizes.sites * sizes.dendrites
         responses = torch.zeros(32, sizes.k_time * sizes.axons, outputs, dtype=dtype)
         bias = torch.zeros(32, sizes.dendrites, dtype=dtype)
-        given = (activity, wiring, responses, bias, sizes)
-        fused.current(*given, reduction, False)
-        fused.gradients(*given, reduction, False, grad, True)
-    values, named = seen[kernel]
+        arguments = (activity, wiring, responses, bias, sizes)
+        fused.current(*arguments, reduction, False)
+        fused.gradients(*arguments, reduction, False, grad, True)
+    values, named = launches[kernel]
     return values, named, named.pop("num_warps")

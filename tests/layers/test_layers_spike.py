@@ -1,13 +1,10 @@
 """The dendritic spike: its two ends to the bit, what is between, and who learns."""
 
-from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from neuroconv.layers.spike import DendriticSpike, dendritic_spike
@@ -23,53 +20,6 @@ def distinct(*shape: int) -> Tensor:
 
 def batch_innermost(sheet: Tensor) -> Tensor:
     return sheet.permute(1, 4, 3, 2, 0).contiguous().permute(4, 0, 3, 2, 1)
-
-
-def neighbours(site: int, sites: int, window: int | None) -> range:
-    if window is None:
-        return range(sites)
-    before = (window - 1) // 2
-    return range(max(0, site - before), min(sites, site + window - before))
-
-
-def column_spike(
-    x: list[float], strength: float, threshold: float, temperature: float, window: int | None
-) -> tuple[list[float], list[float]]:
-    """One dendrite, from the formula: the potentials, and what reaches each site ("essay")."""
-    result, heard = [], []
-    for p, value in enumerate(x):
-        near = neighbours(p, len(x), window)
-        m = max(x[q] for q in near)
-        first = next(q for q in near if x[q] == m)
-        excess = torch.tensor(m - threshold, dtype=torch.float64)
-        gate = torch.sigmoid(excess / temperature).item() if temperature else float(m > threshold)
-        result.append(value + strength * gate * (m - value))
-        alone = window == 1 or len(x) == 1  # without neighbours there is no spike
-        heard.append(1 - gate if first == p and not alone else 1.0)
-    return result, heard
-
-
-CASES = list(product([0.0, 0.4, 1.0], [0.0, 0.7], [None, 1, 2, 3, 4, 9]))
-
-
-@pytest.mark.parametrize(("strength", "temperature", "window"), CASES)
-@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 5, 3)])
-def test_equals_its_formula(
-    shape: tuple[int, ...], strength: float, temperature: float, window: int | None
-) -> None:
-    x = torch.randn(shape, dtype=torch.float64).relu_().requires_grad_()  # zeros tie
-    layer = DendriticSpike(strength, 0.3, temperature=temperature, window=window, signal="essay")
-    result = layer(x)
-    upstream = torch.randn_like(result)
-    (gradient,) = torch.autograd.grad(result, x, upstream)
-    columns = x.detach().movedim(-2, -1).reshape(-1, 5).tolist()
-    wanted, heard = zip(
-        *(column_spike(c, strength, 0.3, temperature, window) for c in columns), strict=True
-    )
-    turned = x.movedim(-2, -1).shape
-    assert_close = torch.testing.assert_close
-    assert_close(result.detach(), torch.tensor(wanted).double().view(turned).movedim(-1, -2))
-    assert_close(gradient, upstream * torch.tensor(heard).double().view(turned).movedim(-1, -2))
 
 
 def bits(x: Tensor) -> Tensor:
@@ -117,60 +67,22 @@ def test_the_gate_needs_more_than_the_threshold() -> None:
     assert DendriticSpike(1.0, 1.99)(x).tolist() == [[2.0], [2.0]]
 
 
-potentials = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=8)
-unit = st.floats(0, 1, width=32)
-
-
-@settings(deadline=None)
-@given(potentials, unit, unit, st.floats(-100, 100, width=32), st.integers(1, 9), st.booleans())
-def test_monotone_in_pull(
-    values: list[float], one: float, other: float, threshold: float, window: int, soft: bool
-) -> None:
-    x = torch.tensor(values, dtype=torch.float64).view(-1, 1)
-
-    def spike(strength: float) -> Tensor:
-        return dendritic_spike(x, strength, threshold, temperature=3.0 * soft, window=window)
-
-    least, less, more, most = (spike(p) for p in (0.0, min(one, other), max(one, other), 1.0))
-    rounding = 1e-13  # of numbers up to 200 in float64
-    assert torch.equal(least, x)
-    assert (least <= less).all()
-    assert (less <= more + rounding).all()
-    assert (more <= most + rounding).all()
-    assert (most <= x.max()).all()
-
-
 @pytest.mark.parametrize("window", [None, 2])
-@pytest.mark.parametrize("signal", ["max", "essay"])
-def test_gradcheck_of_learned_pull_and_threshold(signal: Any, window: int | None) -> None:
+def test_learned_strength_and_threshold_start_as_fixed_ones(window: int | None) -> None:
     layer = DendriticSpike(
-        0.7,
-        0.3,
-        temperature=0.8,
-        window=window,
-        signal=signal,
-        learn_strength=True,
-        learn_threshold=True,
-    ).double()
-    x = distinct(2, 3, 4, 2)
-    assert isinstance(layer.threshold, Tensor)
-
-    def run(logit: Tensor, threshold: Tensor) -> Tensor:
-        parameters = {"pull_logit": logit, "threshold": threshold}
-        return torch.func.functional_call(layer, parameters, (x,))
-
-    assert torch.autograd.gradcheck(run, (layer.pull_logit, layer.threshold), fast_mode=True)
+        0.7, 0.3, temperature=0.8, window=window, learn_strength=True, learn_threshold=True
+    )
     fixed = DendriticSpike(0.7, 0.3, temperature=0.8, window=window)
-    torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-7)
-    assert len(list(layer.parameters())) == 2
-    assert not list(fixed.parameters())
+    x = torch.randn(2, 3, 4, 2)
+    torch.testing.assert_close(layer(x), fixed(x))
+    assert (len(list(layer.parameters())), len(list(fixed.parameters()))) == (2, 0)
     for parameter in layer.parameters():
         torch.nn.init.constant_(parameter, 9.0)
     layer.reset_parameters()
-    torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-7)
+    torch.testing.assert_close(layer(x), fixed(x))
 
 
-def heard_by(layer: DendriticSpike, sites: list[float]) -> list[list[float]]:
+def jacobian_of(layer: DendriticSpike, sites: list[float]) -> list[list[float]]:
     """Row p: how much of output p's gradient each site receives."""
     x = torch.tensor(sites, dtype=torch.float64).view(-1, 1).requires_grad_()
     jacobian = torch.autograd.functional.jacobian(layer, x)
@@ -180,19 +92,19 @@ def heard_by(layer: DendriticSpike, sites: list[float]) -> list[list[float]]:
 def test_who_receives_the_gradient() -> None:
     sites = [1.0, 3.0, 2.0]
     # As max-pooling: all of every output's goes to the largest; at half the strength half of it.
-    assert heard_by(DendriticSpike(), sites) == [[0, 1, 0]] * 3
+    assert jacobian_of(DendriticSpike(), sites) == [[0, 1, 0]] * 3
     half = [[0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5]]
-    assert heard_by(DendriticSpike(0.5), sites) == half
+    assert jacobian_of(DendriticSpike(0.5), sites) == half
     # As the essay: the site that spiked hears nothing, every other hears its own output cleanly.
     for strength in (0.0, 0.5, 1.0):
-        essay = heard_by(DendriticSpike(strength, signal="essay"), sites)
+        essay = jacobian_of(DendriticSpike(strength, signal="essay"), sites)
         assert essay == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
     # A closed gate is the identity under both.
     for signal in ("max", "essay"):
-        closed = heard_by(DendriticSpike(1.0, 5.0, signal=signal), sites)  # type: ignore[arg-type]
+        closed = jacobian_of(DendriticSpike(1.0, 5.0, signal=signal), sites)
         assert closed == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     # A gate that is half open holds back half.
-    soft = heard_by(DendriticSpike(1.0, 3.0, temperature=0.5, signal="essay"), sites)
+    soft = jacobian_of(DendriticSpike(1.0, 3.0, temperature=0.5, signal="essay"), sites)
     assert soft == [[1, 0, 0], [0, 0.5, 0], [0, 0, 1]]
 
 
@@ -200,16 +112,16 @@ def test_ties_go_to_the_first_and_silence_passes() -> None:
     for sites in ([0.0, 0.0, 0.0], [1.0, 2.0, 2.0]):
         first = sites.index(max(sites))
         pooled = [[float(q == first) for q in range(3)]] * 3
-        assert heard_by(DendriticSpike(1.0, -1.0), sites) == pooled
-        essay = heard_by(DendriticSpike(1.0, -1.0, signal="essay"), sites)
+        assert jacobian_of(DendriticSpike(1.0, -1.0), sites) == pooled
+        essay = jacobian_of(DendriticSpike(1.0, -1.0, signal="essay"), sites)
         assert essay == [[float(p == q != first) for q in range(3)] for p in range(3)]
     for signal in ("max", "essay"):  # a silent dendrite does not spike past a threshold of zero
-        silent = heard_by(DendriticSpike(signal=signal), [0.0] * 3)  # type: ignore[arg-type]
+        silent = jacobian_of(DendriticSpike(signal=signal), [0.0] * 3)
         assert silent == torch.eye(3).tolist()
     tied = [2.0, 2.0, 1.0]
-    assert heard_by(DendriticSpike(window=3), tied) == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert jacobian_of(DendriticSpike(window=3), tied) == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
     # The second is not the first largest of its own window: it hears.
-    essay = heard_by(DendriticSpike(window=3, signal="essay"), tied)
+    essay = jacobian_of(DendriticSpike(window=3, signal="essay"), tied)
     assert essay == [[0, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
@@ -219,38 +131,29 @@ def test_ties_go_to_the_first_and_silence_passes() -> None:
 def test_layout_in_memory_is_kept(signal: Any, temperature: float, window: int | None) -> None:
     sheet = torch.randn(4, 3, 5, 6, 2)
     layer = DendriticSpike(0.8, 0.2, temperature=temperature, window=window, signal=signal)
-    wanted = layer(sheet)
-    assert wanted.is_contiguous()
+    expected = layer(sheet)
+    assert expected.is_contiguous()
     inner = batch_innermost(sheet).requires_grad_()
     result = layer(inner)
     # A sigmoid may round its last bit by its place in memory; nothing else differs.
-    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6 if temperature else 0)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6 if temperature else 0)
     assert result.stride() == inner.stride()
     (gradient,) = torch.autograd.grad(result.square().sum(), inner)
     assert gradient.stride() == inner.stride()
-    torch.testing.assert_close(layer(sheet.expand(2, *sheet.shape))[1], wanted)
-    torch.testing.assert_close(layer(sheet[:, :, 1::2])[:, :, 0], wanted[:, :, 1])
+    torch.testing.assert_close(layer(sheet.expand(2, *sheet.shape))[1], expected)
+    torch.testing.assert_close(layer(sheet[:, :, 1::2])[:, :, 0], expected[:, :, 1])
 
 
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
         ({"strength": 1.1}, r"strength=1.1; expected a number from 0"),
-        ({"strength": -0.1}, r"strength=-0.1; expected"),
-        ({"strength": float("nan")}, "strength=nan; expected"),
         ({"strength": "half"}, "strength='half'; expected"),
         ({"threshold": float("inf")}, "threshold=inf; expected a finite"),
-        ({"threshold": None}, "threshold=None; expected a finite"),
         ({"temperature": -1.0}, "temperature=-1.0; expected 0"),
-        ({"temperature": float("inf")}, "temperature=inf; expected 0"),
         ({"window": 0}, "window=0; expected positive integers"),
-        ({"window": 2.0}, "window=2.0; expected positive integers"),
         ({"signal": "mean"}, "signal='mean' is unknown; expected one of max, essay"),
-        (
-            {"learn_strength": True},
-            r"strength=1.0 with learn_strength=True; expected a start strictly",
-        ),
-        ({"learn_strength": True, "strength": 0}, "strength=0 with learn_strength=True"),
+        ({"learn_strength": True}, "strength=1.0 with learn_strength=True; expected a start"),
         ({"learn_threshold": True}, "hard gate passes no gradient.*set temperature above 0"),
     ],
 )

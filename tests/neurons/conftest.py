@@ -37,9 +37,9 @@ def _cells(**options: Any) -> Callable[[], Population]:
     """What builds two cells of a 4 x 3 sheet. Options that are callable are made for each cell."""
 
     def build() -> Population:
-        made = {name: value() if callable(value) else value for name, value in options.items()}
+        stages = {name: value() if callable(value) else value for name, value in options.items()}
         sizes = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 2}}
-        cells = make_lively(Purkinje(AXONS, 2, **merge(sizes, made)))
+        cells = make_lively(Purkinje(AXONS, 2, **merge(sizes, stages)))
         assert isinstance(cells, Population)
         return cells
 
@@ -74,8 +74,8 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
         ),
         "few_synapses": _cells(tree={"synapses": 5}),
         "dale": _cells(synapse={"excitatory": 0.5}),
-        "vesicles": _cells(synapse={"factorized": True}),
-        "dale_vesicles": _cells(
+        "factorized": _cells(synapse={"factorized": True}),
+        "dale_factorized": _cells(
             synapse={"excitatory": 0.5, "factorized": True}, tree={"synapses": 10}
         ),
         "transmitters": _cells(synapse={"transmitters": 3}, tree={"mode": "valid"}),
@@ -95,9 +95,9 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
         "even_filter": _cells(tree={"filter": (4, 2, 2)}),
         "one_step": _cells(tree={"filter": (3, 2, 1)}, soma={"time_steps": 1}),
         "one_site": _cells(tree={"sheet": (1, 4), "filter": (1, 2, 4)}, soma={"time_steps": 3}),
-        "unit_taps": _cells(taps={"equalized_lr": True}),
+        "equalized_lr": _cells(taps={"equalized_lr": True}),
         "cable": _cells(taps={"cable": _CABLE}, tree={"mode": "per_dendrite"}),
-        "held_cable": _cells(
+        "fixed_cable": _cells(
             taps={"cable": _CABLE, "trainable": False, "equalized_lr": True}, tree={"mode": "valid"}
         ),
         "spike": _cells(spike=_spike()),
@@ -112,8 +112,13 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
         "rate_sum": _cells(rate={"reduction": "sum"}),
         "rate_max": _cells(rate={"reduction": "max"}),
         "sublinear": _cells(summation="sublinear"),
-        "supralinear": _cells(summation="supralinear", rate={"linear": True}),
-        "bistable": _cells(summation="bistable", rate={"reduction": "sum"}),
+        "supralinear": _cells(
+            summation={"law": "supralinear", "knee": 1.7, "exponent": 1.3}, rate={"linear": True}
+        ),
+        "bistable": _cells(
+            summation={"law": "bistable", "exponent": 2.5, "learnable": True},
+            rate={"reduction": "sum"},
+        ),
         "soma_per_neuron": _cells(soma={"neurons": 2, "time_steps": 3}),
         "spikes": _cells(output=partial(PoissonSpikes, 0.25)),
         "release_or_wait": _cells(output=partial(ReleaseOrWait, wait_ms=20.0, step_ms=8.0)),
@@ -134,8 +139,10 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
 
 def _units(*sizes: Any, **options: Any) -> Callable[[], GranuleConv2d]:
     def build() -> GranuleConv2d:
-        made = {name: value() if callable(value) else value for name, value in options.items()}
-        layer = make_lively(GranuleConv2d(*(sizes or (2, 2, (2, 3))), **({"time_steps": 3} | made)))
+        stages = {name: value() if callable(value) else value for name, value in options.items()}
+        layer = make_lively(
+            GranuleConv2d(*(sizes or (2, 2, (2, 3))), **({"time_steps": 3} | stages))
+        )
         assert isinstance(layer, GranuleConv2d)
         return layer
 

@@ -40,15 +40,15 @@ def populations() -> list[Population]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("which", range(3))
-def test_a_graph_equals_the_module(which: int, half: bool) -> None:
-    cells = populations()[which].cuda().eval()
+@pytest.mark.parametrize("index", range(3))
+def test_a_graph_equals_the_module(index: int, half: bool) -> None:
+    cells = populations()[index].cuda().eval()
     inputs = torch.rand(4, 3, 20, 5, device="cuda")
     with torch.autocast("cuda", torch.bfloat16, enabled=half), torch.no_grad():
         run = graphed(cells, inputs[0])
-        results = [run(each) for each in inputs]
-        wanted = [cells(each) for each in inputs]
-    for result, other in zip(results, wanted, strict=True):
+        results = [run(activity) for activity in inputs]
+        expected = [cells(activity) for activity in inputs]
+    for result, other in zip(results, expected, strict=True):
         assert not result.requires_grad
         torch.testing.assert_close(result, other, rtol=1e-6, atol=1e-6)
     assert not torch.equal(results[0], results[1])

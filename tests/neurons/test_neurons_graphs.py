@@ -1,4 +1,4 @@
-"""Neurons as graphs and in half precision: torch.compile, torch.export, bfloat16 autocast, meta."""
+"""Neurons as graphs and in half precision: torch.compile, bfloat16 autocast, meta."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,6 @@ IMAGE: dict[str, Any] = {
     "threshold": 1.0,
     "summation": "sublinear",
 }
-Build = Callable[[], nn.Module]
 SLOW = pytest.mark.slow
 
 
@@ -56,13 +55,12 @@ def compiled_equals_eager(module: nn.Module, x: Tensor) -> None:
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     results = []
     for run in (module, compiled):
-        given = x.clone().requires_grad_()
+        leaf = x.clone().requires_grad_()
         torch.manual_seed(1)
-        rate = run(given)
-        gradients = torch.autograd.grad(rate.square().sum(), (given, *module.parameters()))
+        rate = run(leaf)
+        gradients = torch.autograd.grad(rate.square().sum(), (leaf, *module.parameters()))
         results.append((rate, *gradients))
-    for eager, other in zip(*results, strict=True):
-        torch.testing.assert_close(other, eager, rtol=0, atol=1e-10)
+    torch.testing.assert_close(*results, rtol=0, atol=1e-10)
     assert results[0][0].any()
 
 
@@ -80,31 +78,17 @@ def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "training"),
+    "options",
     [
-        pytest.param(
-            {"norm": "dendrites", "output": {"mean_wait": 0.5}}, True, id="norm", marks=SLOW
-        ),
-        pytest.param(RICH | {"unit_dropout": {"mean_wait": 0.5}}, True, id="rich"),
-        *(
-            pytest.param(
-                {
-                    "tree": {"mode": "valid"},
-                    "taps": {"backend": "fft"},
-                    "output": ReleaseOrWait(),
-                },
-                training,
-                id=f"release_or_wait_{training}",
-                marks=SLOW,
-            )
-            for training in (True, False)
-        ),
+        pytest.param({"norm": "dendrites", "output": {"mean_wait": 0.5}}, marks=SLOW),
+        pytest.param({"taps": {"backend": "fft"}, "output": ReleaseOrWait()}, marks=SLOW),
+        RICH | {"unit_dropout": {"mean_wait": 0.5}, "spike": soft()},
     ],
+    ids=["norm", "release_or_wait", "rich"],
 )
-def test_compiled_neurons_with_their_draws(options: Any, training: bool) -> None:
-    spike = soft() if "summation" in options else None
-    cells = Purkinje(6, 2, **merge(SMALL, options), spike=spike).double().train(training)
-    nn.init.constant_(cells.bias if cells.bias is not None else cells.soma_norm.bias, 0.5)  # type: ignore[union-attr, arg-type]
+def test_compiled_neurons_with_their_draws(options: Any) -> None:
+    cells = Purkinje(6, 2, **merge(SMALL, options)).double()
+    nn.init.constant_(cells.bias if cells.bias is not None else cells.soma_norm.bias, 0.5)
     compiled_equals_eager(cells, torch.rand(3, 6, 4, dtype=torch.float64))
 
 
@@ -131,58 +115,16 @@ def test_a_compiled_image_layer_with_its_draws() -> None:
 @pytest.mark.parametrize(
     ("build", "shape"),
     [
-        (lambda: Granule(20, 3), (2, 20)),
-        (lambda: GranuleConv2d(3, 4, (2, 3), **IMAGE, spike=soft()), (2, 3, 4, 5, 6)),
-        *(
-            pytest.param(build, shape, marks=SLOW)
-            for build, shape in (
-                (lambda: Purkinje(6, 2, **RICH, spike=soft()), (2, 6, 4)),
-                (
-                    lambda: Purkinje(
-                        6, 2, **merge(SMALL, tree={"mode": "valid"}, taps={"backend": "fft"})
-                    ),
-                    (2, 6, 4),
-                ),
-                (lambda: Stream(Purkinje(6, 2, **SMALL, spike=DendriticSpike())), (2, 6, 3)),
-                (lambda: GranuleConv2d(3, 4, (2, 3), time_steps=1), (2, 3, 5, 6)),
-            )
-        ),
-    ],
-    ids=["granule", "image", "rich", "fft", "stream", "still"],
-)
-def test_export(build: Build, shape: tuple[int, ...]) -> None:
-    module = build().eval()
-    x = torch.rand(shape)
-    exported = torch.export.export(module, (x,)).module()
-    other = torch.rand(shape)
-    torch.testing.assert_close(exported(other), module(other))
-
-
-@pytest.mark.parametrize(
-    ("build", "shape"),
-    [
         (lambda: Granule(60, 30), (4, 60, 5)),
-        (
-            lambda: Granule(60, 30, norm="both", threshold=3.0, synapse={"excitatory": 0.5}),
-            (4, 60, 5),
-        ),
         (lambda: Purkinje(60, 10, **RICH, spike=soft()), (4, 60, 5)),
-        (
-            lambda: Purkinje(
-                60, 10, **merge(SMALL, tree={"mode": "per_dendrite"}, summation="sublinear")
-            ),
-            (4, 60, 5),
-        ),
-        (
-            lambda: Purkinje(60, 10, **merge(SMALL, taps={"backend": "fft"}, wiring="all_to_all")),
-            (4, 60, 5),
-        ),
+        (lambda: Purkinje(60, 10, **SMALL, wiring="all_to_all"), (4, 60, 5)),
         (lambda: GranuleConv2d(3, 8, 3, **IMAGE, spike=soft()), (2, 3, 5, 8, 8)),
-        (lambda: GranuleConv2d(3, 8, 3, time_steps=1, summation="bistable"), (2, 3, 8, 8)),
     ],
-    ids=["granule", "granule_norm", "rich", "per_dendrite", "fft", "image", "still"],
+    ids=["granule", "rich", "dense", "image"],
 )
-def test_bfloat16_autocast_is_near_float32(build: Build, shape: tuple[int, ...]) -> None:
+def test_bfloat16_autocast_is_near_float32(
+    build: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
     module = build().eval()
     x = torch.rand(shape)
     exact = module(x)

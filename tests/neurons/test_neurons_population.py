@@ -12,8 +12,6 @@ from neuroconv.layers import (
     DendriticRate,
     DendriticSpike,
     DendriticSummation,
-    DenseSynapses,
-    ParallelFibres,
     PoissonDropout,
     PoissonSpikes,
     ReceptiveField,
@@ -28,27 +26,17 @@ from neuroconv.neurons.stages import is_absent
 Lively = Callable[[nn.Module], Any]
 
 
-@pytest.mark.parametrize("kind", [Granule, Purkinje])
-def test_static_activity_is_constant_over_the_window(kind: type[Population]) -> None:
-    cells = kind(20, 3, tree=TreeShape((4, 3), (2, 3, 4))).eval()
-    activity = torch.rand(2, 20)
-    result = cells(activity)
-    assert result.shape == (2, 3, 4)
-    assert torch.equal(result, cells(activity[:, :, None].repeat(1, 1, 4)))
-
-
 def test_dendrite_and_soma_see_nine_steps_back_with_the_present(lively: Lively) -> None:
     cells = lively(Granule(8, 16))
     nn.init.constant_(cells.soma.weight, 0.5)
     activity = torch.rand(4, 8, 12, dtype=torch.float64, requires_grad=True)
     cells(activity)[..., 11].sum().backward()
-    assert activity.grad is not None
     felt = activity.grad.abs().sum((0, 1)) > 0
     assert felt.tolist() == [False] * 3 + [True] * 9
 
 
 @pytest.mark.parametrize(
-    ("kind", "keywords", "wanted"),
+    ("kind", "keywords", "expected"),
     [
         # weights of the synapses, taps, dendritic bias, soma taps, somatic bias
         (Granule, {}, 7 * (15 + 60 + 4 + 1) + 5),
@@ -61,30 +49,10 @@ def test_dendrite_and_soma_see_nine_steps_back_with_the_present(lively: Lively) 
         (Purkinje, {"tree": {"mode": "valid"}}, 7 * (100_000 + 50_000 + 1 + 1) + 5),
     ],
 )
-def test_parameters_by_closed_form(kind: type[Population], keywords: Any, wanted: int) -> None:
+def test_parameters_by_closed_form(kind: type[Population], keywords: Any, expected: int) -> None:
     with torch.device("meta"):
         cells = kind(30, 7, **keywords)
-    assert sum(parameter.numel() for parameter in cells.parameters()) == wanted
-
-
-def test_fits_into_sequential_and_learns() -> None:
-    network = nn.Sequential(
-        Granule(30, 16, norm="soma"),
-        Purkinje(16, 4, tree={"sheet": (5, 3), "filter": (2, 3, 5), "mode": "per_dendrite"}),
-        nn.Flatten(),
-        nn.Linear(4 * 5, 3),
-    )
-    activity, labels = torch.rand(12, 30), torch.arange(12) % 3
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(60):
-        loss = nn.functional.cross_entropy(network(activity), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-        optimizer.step()
-        losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+    assert sum(parameter.numel() for parameter in cells.parameters()) == expected
 
 
 def test_state_dict_round_trip_and_deepcopy(lively: Lively) -> None:
@@ -118,28 +86,18 @@ def test_norms_in_training_normalise_where_they_say() -> None:
     activity = torch.rand(16, 20, 5)
     cells = Granule(20, 6, norm="soma", output={"mean_wait": 0.0})
     assert not is_absent(cells.soma_norm)
-    seen: list[Tensor] = []
-    cells.soma_norm.register_forward_hook(lambda m, args, result: seen.append(result))
+    potentials: list[Tensor] = []
+    cells.soma_norm.register_forward_hook(lambda m, args, result: potentials.append(result))
     cells(activity)
-    torch.testing.assert_close(seen[0].mean((0, 2)), torch.zeros(6), rtol=0, atol=1e-5)
-    torch.testing.assert_close(seen[0].std((0, 2)), torch.ones(6), rtol=0, atol=0.05)
+    torch.testing.assert_close(potentials[0].mean((0, 2)), torch.zeros(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(potentials[0].std((0, 2)), torch.ones(6), rtol=0, atol=0.05)
     cells = Granule(20, 6, norm="dendrites", output={"mean_wait": 0.0})
-    seen.clear()
-    cells.dendritic_rate.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    potentials.clear()
+    cells.dendritic_rate.register_forward_pre_hook(lambda m, args: potentials.append(args[0]))
     cells(activity)
     # Each dendrite of each neuron, over batch, steps and sites.
-    torch.testing.assert_close(seen[0].mean((0, 2, 3)), torch.zeros(6, 4), rtol=0, atol=1e-5)
-    torch.testing.assert_close(seen[0].std((0, 2, 3)), torch.ones(6, 4), rtol=0, atol=0.05)
-
-
-def test_rates_are_never_negative_and_dropout_silences_in_training_alone() -> None:
-    cells = Granule(20, 50)
-    activity = torch.rand(4, 20, 5)
-    trained = cells(activity)
-    assert (trained >= 0).all()
-    rest = cells.eval()(activity)
-    assert torch.equal(rest, cells(activity))
-    assert (trained[rest > 0] == 0).double().mean().item() == pytest.approx(0.35, abs=0.1)
+    torch.testing.assert_close(potentials[0].mean((0, 2, 3)), torch.zeros(6, 4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(potentials[0].std((0, 2, 3)), torch.ones(6, 4), rtol=0, atol=0.05)
 
 
 def test_all_purkinje_cells_of_a_tenth_of_a_brain_on_meta() -> None:
@@ -155,18 +113,8 @@ def test_all_purkinje_cells_of_a_tenth_of_a_brain_on_meta() -> None:
 
 def test_closed_form_rows() -> None:
     rows = Granule(20, 6, taps={"backend": "direct"}).closed_form(torch.Size((3, 20)))
-    assert [row.stage for row in rows] == [
-        "synapses",
-        "dendrites",
-        "dendritic potential",
-        "dendritic rate",
-        "dendritic summation",
-        "soma",
-        "somatic potential",
-        "firing",
-        "dropout",
-    ]
-    synapses, dendrites, soma = rows[0], rows[1], rows[5]
+    table = {row.stage: row for row in rows}
+    synapses, dendrites, soma = (table[name] for name in ("synapses", "dendrites", "soma"))
     assert synapses.synapses == 6 * 15
     assert synapses.pointwise == 3 * 5 * 6 * 15
     assert dendrites.neurons == 6
@@ -188,54 +136,18 @@ def test_closed_form_rows() -> None:
     assert stages[4] == "dendritic spike"
 
 
-def test_wiring_choices() -> None:
-    assert isinstance(Granule(12, 2, wiring="all_to_all").synapses, DenseSynapses)
-    field = Granule(
-        24,
-        5,
-        wiring={"kind": "receptive_field", "image_shape": (1, 4, 6), "claw": False},
-        tree={"synapses": 16},
-    )
-    wiring = field.synapses.get_buffer("wiring")
-    assert all(len(set(row.tolist())) == 16 for row in wiring)  # a 4 x 4 patch, pixel by pixel
-
-
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
         ((0, 5), {}, "in_features=0; expected positive"),
         ((10, 0), {}, "out_features=0; expected positive"),
-        ((10, -3), {}, "out_features=-3; expected positive"),
         ((10, 5), {"tree": {"sheet": (0, 4)}}, r"tree: sheet=\(0, 4\); expected positive"),
-        ((10, 5), {"tree": {"sheet": (4, 4, 4)}}, r"tree: sheet=\(4, 4, 4\)"),
-        ((10, 5), {"tree": {"filter": (3, 0, 5)}}, r"tree: filter=\(3, 0, 5\); expected positive"),
-        (
-            (10, 5),
-            {"tree": {"filter": (3, 4)}},
-            r"\(3, 4\); expected \(branches, dendrites, time_st",
-        ),
-        ((10, 5), {"soma": {"time_steps": 0}}, "time_steps=0; expected positive"),
         ((10, 5), {"tree": {"synapses": 17}}, "tree: synapses=17; expected 1 to 16"),
-        ((10, 5), {"tree": {"synapses": 0}}, "synapses=0; expected 1 to 16"),
-        ((10, 5), {"tree": {"mode": "full"}}, "'full' is unknown; expected one of same, valid"),
         ((10, 5), {"tree": {"mode": "valid", "sheet": (2, 4)}}, "does not fit .*mode='same'"),
         ((10, 5), {"wiring": "randon"}, "wiring='randon' is unknown; did you mean 'random'"),
         ((10, 5), {"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites"),
-        ((10, 5), {"rate": {"reduction": "min"}}, "rate: reduction='min' is unknown; expected"),
-        ((10, 5), {"taps": {"backend": "cudnn"}}, "taps: backend='cudnn' is unknown; expected"),
-        ((10, 5), {"output": {"mode": "redo"}}, "mode='redo' is unknown; expected one of wait"),
         ((10, 5), {"output": {"mean_wait": -1.0}}, "output: mean_wait=-1.0; expected"),
         ((10, 5), {"unit_dropout": PoissonDropout()}, "unit_dropout=Poiss.*expected scope='unit'"),
-        (
-            (10, 5),
-            {"wiring": ParallelFibres(neurons_per_fibre=0)},
-            "neurons_per_fibre=0; expected positive",
-        ),
-        ((10, 5), {"synapse": {"transmitters": 0}}, "synapse: transmitters=0; expected positive"),
-        ((10, 5), {"synapse": {"excitatory": 1.5}}, "excitatory=1.5; expected a fraction of"),
-        ((10, 5), {"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
-        ((10, 5), {"summation": "cubic"}, "law='cubic' is unknown; expected one of linear, subl"),
-        ((10, 5), {"variant": "2015"}, "variant='2015': 'granule' has 'dettmers2015' and 'lit"),
         (
             (10, 5),
             {"wiring": {"kind": "receptive_field", "image_shape": (1, 4, 4)}},
@@ -324,9 +236,9 @@ def test_a_window_of_no_steps_is_refused() -> None:
 @pytest.mark.gpu
 def test_cuda_equals_cpu(population: Population) -> None:
     activity = torch.rand(3, population.in_features, 5, dtype=torch.float64)
-    wanted = population(activity)
+    expected = population(activity)
     result = population.cuda()(activity.cuda()).cpu()
-    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("training", [False, True])

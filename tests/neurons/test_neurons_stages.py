@@ -34,12 +34,12 @@ def number(value: float | Tensor) -> float:
 
 def normalised(norm: Any, channel: int) -> Callable[[float], float]:
     """Batch norm by the running statistics of one channel, of one value."""
-    held = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    mean, variance, gain, shift = (tensor[channel].item() for tensor in held)
+    statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    mean, variance, gain, shift = (tensor[channel].item() for tensor in statistics)
     return lambda x: (x - mean) / math.sqrt(variance + norm.eps) * gain + shift
 
 
-def held_below(threshold: float, potential: float) -> float:
+def clamped(threshold: float, potential: float) -> float:
     return min(max(potential, 0.0), threshold)
 
 
@@ -48,7 +48,6 @@ def scalar_weight(synapses: SparseSynapses | DenseSynapses, row: int, axon: int,
     if synapses.vesicles is not None and synapses.receptors is not None:
         weight = abs(synapses.vesicles[row, at].item() * synapses.receptors[row, at].item())
     else:
-        assert synapses.weight is not None
         weight = synapses.weight[row, at].item()
     if synapses.signs is None:
         return weight
@@ -62,7 +61,7 @@ def scalar_sheet(cells: Population, activity: Array, neuron: int, transmitter: i
     tree = neuron * cells.transmitters.kinds + transmitter
     sheet = np.zeros((steps, sites, dendrites))
     for s in range(cells.synapses.synapses):
-        place = (s % sites, s // sites)  # dendrite by dendrite
+        position = (s % sites, s // sites)  # dendrite by dendrite
         for t in range(steps):
             if isinstance(cells.synapses, SparseSynapses):
                 axon = int(cells.synapses.wiring[neuron, s])
@@ -75,8 +74,8 @@ def scalar_sheet(cells: Population, activity: Array, neuron: int, transmitter: i
                 )
             if not is_absent(cells.threshold_norm):
                 norm = normalised(cells.threshold_norm.norm, tree)
-                total = held_below(cells.threshold_norm.threshold, norm(total))
-            sheet[t, *place] = total
+                total = clamped(cells.threshold_norm.threshold, norm(total))
+            sheet[t, *position] = total
     return sheet
 
 
@@ -129,7 +128,6 @@ def scalar_law(summation: DendriticSummation, s: float) -> float:
     s = max(0.0, s)
     if summation.law == "sublinear":
         return s / (1 + s / k)
-    assert summation.exponent is not None
     n = number(summation.exponent)
     return k * (s / k) ** n if summation.law == "supralinear" else 2 * k * s**n / (k**n + s**n)
 
@@ -197,26 +195,25 @@ def scalar_population(cells: Population, activity: Array) -> Array:
 @pytest.mark.parametrize("steps", [5, 2, 1])
 def test_a_population_is_its_stages(population: Population, steps: int) -> None:
     activity = torch.randn(2, population.in_features, steps, dtype=torch.float64)
-    wanted = scalar_population(population, activity.numpy())
-    assert steps < 5 or (wanted > 0).any()
-    np.testing.assert_allclose(numbers(population(activity)), wanted, rtol=0, atol=1e-12)
+    expected = scalar_population(population, activity.numpy())
+    assert steps < 5 or (expected > 0).any()
+    np.testing.assert_allclose(numbers(population(activity)), expected, rtol=0, atol=1e-12)
 
 
 def test_a_population_in_float32(population: Population) -> None:
     activity = torch.randn(3, population.in_features, 6, dtype=torch.float64)
-    wanted = population(activity)
+    expected = population(activity)
     single = population.float()(activity.float())
     assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 # --- image layers
 
 
-def channels_heard(layer: GranuleConv2d, unit: int, column: int) -> list[int]:
+def channels_read(layer: GranuleConv2d, unit: int, column: int) -> list[int]:
     """The image's channels that one dendrite reads: all of its group, or the claw's."""
     if layer.wiring == "claw":
-        assert layer.channels is not None
         return [int(layer.channels[unit, 0, column])]
     in_group = layer.in_channels // layer.groups
     group = unit // (layer.out_channels // layer.groups)
@@ -231,7 +228,7 @@ def scalar_column(layer: GranuleConv2d, frames: Array, unit: int, column: int) -
     top, _, left, _ = layer.padding
     out = np.zeros((steps, *layer.output_size(height, width)))
     for t, y, x in np.ndindex(*out.shape):
-        for index, channel in enumerate(channels_heard(layer, unit, column)):
+        for index, channel in enumerate(channels_read(layer, unit, column)):
             for kt, row in np.ndindex(k_time, rows):
                 then = t - (k_time - 1) + kt
                 i = y * layer.stride[0] - top + row * layer.dilation[0]
@@ -277,7 +274,7 @@ def scalar_image(layer: GranuleConv2d, image: Array) -> Array:
         image = image.copy()
         for index in np.ndindex(*image.shape):
             norm = normalised(layer.threshold_norm.norm, index[1])
-            image[index] = held_below(layer.threshold_norm.threshold, norm(float(image[index])))
+            image[index] = clamped(layer.threshold_norm.threshold, norm(float(image[index])))
     return np.stack(
         [
             np.stack([scalar_unit(layer, frames, u) for u in range(layer.out_channels)])
@@ -289,11 +286,11 @@ def scalar_image(layer: GranuleConv2d, image: Array) -> Array:
 @pytest.mark.parametrize("steps", [4, 1])
 def test_an_image_layer_is_its_stages(image_layer: GranuleConv2d, steps: int) -> None:
     image = torch.randn(2, image_layer.in_channels, steps, 4, 6, dtype=torch.float64)
-    wanted = scalar_image(image_layer, image.numpy())
-    assert (wanted > 0).any()
-    np.testing.assert_allclose(numbers(image_layer(image)), wanted, rtol=0, atol=1e-12)
+    expected = scalar_image(image_layer, image.numpy())
+    assert (expected > 0).any()
+    np.testing.assert_allclose(numbers(image_layer(image)), expected, rtol=0, atol=1e-12)
     single = image_layer.float()(image.float())
-    np.testing.assert_allclose(numbers(single), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(numbers(single), expected, rtol=1e-4, atol=1e-5)
 
 
 # --- gradients

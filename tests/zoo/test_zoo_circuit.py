@@ -1,6 +1,5 @@
 """The granular layer's feedback loop and the climbing fibres, against loops over single numbers."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -60,7 +59,6 @@ def mossy(batch: int = 2, steps: int = 7) -> Tensor:
 def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
     """Step by step and cell by cell; Golgi cells hear all the past, up to the step before."""
     assert whole.golgi is not None
-    assert whole.inhibition is not None
     potential, _ = whole.granule.somatic_potential(fibres)
     wiring, weight = whole.inhibition.wiring.tolist(), whole.inhibition.weight
     assert weight is not None
@@ -72,8 +70,8 @@ def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
             for cell in range(cells):
                 total = float(potential[image, cell, step])
                 if feedback is not None:
-                    for place, axon in enumerate(wiring[cell]):
-                        inhibits = abs(float(weight[cell, place])) * float(feedback[image, axon])
+                    for index, axon in enumerate(wiring[cell]):
+                        inhibits = abs(float(weight[cell, index])) * float(feedback[image, axon])
                         total -= inhibits / len(wiring[cell])
                 rates[image, cell, step] = max(0.0, total)
     return rates
@@ -91,83 +89,30 @@ def test_equals_a_loop_over_steps_and_cells(keywords: dict[str, Any], steps: int
         assert not torch.allclose(rates, whole.granule(fibres))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 5))
-def test_stretch_after_stretch_is_the_window(parts: list[int], seed: int) -> None:
-    whole, fibres = layer(seed), mossy(steps=sum(parts))
+def streamed(whole: GranularLayer, fibres: Tensor, parts: list[int]) -> Tensor:
     state, rates = None, []
     for stretch in fibres.split(parts, dim=2):
         rate, state = whole.stream(stretch, state)
         rates.append(rate)
-    torch.testing.assert_close(torch.cat(rates, 2), whole(fibres), rtol=1e-12, atol=1e-12)
+    return torch.cat(rates, 2)
 
 
-def test_a_state_can_be_used_twice_and_the_module_keeps_none() -> None:
-    whole, fibres = layer(), mossy()
-    before = {key: value.clone() for key, value in whole.state_dict().items()}
-    _, state = whole.stream(fibres[:, :, :3])
-    first, second = (whole.stream(fibres[:, :, 3:], state)[0] for _ in range(2))
-    assert torch.equal(first, second)
-    assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
-    assert torch.equal(whole(fibres), whole(fibres))
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 5))
+def test_stretch_after_stretch_is_the_window(parts: list[int], seed: int) -> None:
+    whole, fibres = layer(seed), mossy(steps=sum(parts))
+    rates = streamed(whole, fibres, parts)
+    torch.testing.assert_close(rates, whole(fibres), rtol=1e-12, atol=1e-12)
 
 
 def test_waiting_periods_go_on_from_stretch_to_stretch_in_training() -> None:
     whole, fibres = layer(output={"mean_wait": 0.8}).train(), mossy(batch=20)
-    torch.manual_seed(1)
-    wanted = whole(fibres)
-    torch.manual_seed(1)
-    state, rates = None, []
-    for stretch in fibres.split([2, 4, 1], dim=2):
-        rate, state = whole.stream(stretch, state)
-        rates.append(rate)
-    torch.testing.assert_close(torch.cat(rates, 2), wanted, rtol=1e-12, atol=1e-12)
-    silent = (wanted == 0) & (whole.eval()(fibres) > 0)
-    assert silent.any()
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-1e3, 1e3), min_size=4 * CELLS, max_size=4 * CELLS))
-def test_inhibition_is_never_positive(weights: list[float]) -> None:
-    whole = layer()
-    assert whole.inhibition is not None
-    assert whole.inhibition.weight is not None
-    with torch.no_grad():
-        whole.inhibition.weight.copy_(torch.tensor(weights).view(CELLS, 4))
-    assert (whole.inhibition.effective_weight() <= 0).all()
-    assert (whole.inhibition(torch.rand(2, GOLGI, 3, dtype=torch.float64)) <= 0).all()
-    fibres = mossy()
-    free, _ = whole.granule.stream(fibres)  # stage by stage too: to the last bit
-    assert (whole(fibres) <= free).all()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.floats(0, 50), st.floats(0, 50), st.integers(0, 10))
-def test_more_inhibition_makes_the_next_step_sparser(one: float, other: float, seed: int) -> None:
-    """At the second step, whose Golgi cells received the same rates; later they receive less."""
-    fibres, rates = mossy(steps=2), []
-    for strength in sorted((one, other)):
-        whole = layer(seed)
-        assert whole.inhibition is not None
-        assert whole.inhibition.weight is not None
-        with torch.no_grad():
-            whole.inhibition.weight.fill_(strength)
-        rates.append(whole(fibres)[:, :, 1])
-    weaker, stronger = rates
-    assert (stronger <= weaker).all()
-    assert (stronger > 0).sum() <= (weaker > 0).sum()
-
-
-def test_more_inhibition_makes_the_windows_code_sparser() -> None:
-    fibres, shares = mossy(batch=8), []
-    for strength in (0.0, 1.0, 4.0, 16.0):
-        whole = layer()
-        assert whole.inhibition is not None
-        assert whole.inhibition.weight is not None
-        with torch.no_grad():
-            whole.inhibition.weight.fill_(strength)
-        shares.append(float((whole(fibres) > 0).double().mean()))
-    assert all(denser > sparser for denser, sparser in pairwise(shares))
+    results = []
+    for parts in ([7], [2, 4, 1]):
+        torch.manual_seed(1)
+        results.append(streamed(whole, fibres, parts))
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+    assert ((results[0] == 0) & (whole.eval()(fibres) > 0)).any()
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -194,7 +139,6 @@ def test_each_granule_cell_is_inhibited_at_four_glomeruli_by_the_seed() -> None:
     wirings = []
     for seed in (0, 0, 1):
         whole = GranularLayer(granule(), golgi(), seed=seed)
-        assert whole.inhibition is not None
         assert whole.inhibition.synapses == 4
         wirings.append(whole.inhibition.wiring)
     assert torch.equal(wirings[0], wirings[1])
@@ -256,7 +200,6 @@ def test_gradients_reach_all_cells_and_pass_gradcheck() -> None:
     whole, fibres = layer(), mossy(steps=4)
     whole(fibres).sum().backward()
     for key, parameter in whole.named_parameters():
-        assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
         assert parameter.grad.any(), key
     names = ["inhibition.weight", "golgi.synapses.weight", "granule.dendrites.weight"]
@@ -284,21 +227,6 @@ def test_complex_spikes_follow_the_formula() -> None:
             kind = cell % 4  # classes are dealt out in turn
             error = float(kind == labels[image]) - odds[kind] / sum(odds)
             assert float(rate[image, cell]) == pytest.approx(max(0.0, 0.8 + 1.5 * error))
-
-
-def test_rest_missed_and_wrongly_claimed() -> None:
-    fibres = ClimbingFibres(3, 6)
-    sure = torch.tensor([[0.0, 100.0, 0.0]])
-    rest = [1.0, 1.0, 1.0] * 2
-    assert fibres(sure, torch.tensor([1])).tolist() == [rest]  # no error
-    missed, claimed = 3.0, 0.0
-    assert fibres(sure, torch.tensor([2])).tolist() == [[1.0, claimed, missed] * 2]
-
-
-def test_one_class_for_each_fibre_dealt_in_turn() -> None:
-    assert ClimbingFibres(3, 8).olive.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert ClimbingFibres(10, 4).olive.tolist() == [0, 1, 2, 3]
-    assert list(ClimbingFibres(3, 8).state_dict()) == []
 
 
 @pytest.mark.parametrize(

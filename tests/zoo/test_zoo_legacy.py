@@ -19,6 +19,7 @@ from neuroconv.zoo.legacy import translate
 
 OLD, NEW = Path(__file__).parent / "legacy", Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.name for path in OLD.glob("*.toml") if path.name != "run_folder.toml")
+TINY = {"name": "cerebellum_tiny"}
 
 
 def built(table: Any) -> nn.Module:
@@ -45,7 +46,7 @@ def test_a_run_folder_of_0_4_0_loads(tmp_path: Path) -> None:
     config = load_config(OLD / "run_folder.toml", ["--model.granule_cells=20"])
     model = built(config.model)
     plain = built({"name": "cerebellum_small", "granule": {"cells": 20}})
-    shapes = [{k: v.shape for k, v in each.state_dict().items()} for each in (model, plain)]
+    shapes = [{k: v.shape for k, v in network.state_dict().items()} for network in (model, plain)]
     assert shapes[0] == shapes[1]
     (granule,) = (m for name, m in model.named_modules() if name == "granular.granule")
     assert isinstance(granule, Population)
@@ -57,40 +58,26 @@ def test_a_run_folder_of_0_4_0_loads(tmp_path: Path) -> None:
     ("old", "new"),
     [
         ({"name": "mlp", "width": 3, "norm": "none"}, {"name": "mlp", "width": 3, "norm": "none"}),
+        ({**TINY, "pull": 0.0, "spike_signal": "max"}, TINY),
         (
-            {"name": "cerebellum_tiny", "pull": 0.0, "spike_signal": "max"},
-            {"name": "cerebellum_tiny"},
+            {**TINY, "output": "spikes", "seed": 3},
+            {**TINY, "seed": 3, "granule": {"output": {"kind": "poisson_spikes"}}},
         ),
         (
-            {"name": "cerebellum_tiny", "output": "spikes", "seed": 3},
-            {
-                "name": "cerebellum_tiny",
-                "seed": 3,
-                "granule": {"output": {"kind": "poisson_spikes"}},
-            },
+            {**TINY, "purkinje_wiring": "sparse", "nuclei": 0},
+            {**TINY, "purkinje": {"wiring": {"kind": "random"}}, "nuclei": {"cells": 0}},
         ),
         (
-            {"name": "cerebellum_base", "purkinje_wiring": "sparse", "nuclei": 0},
-            {
-                "name": "cerebellum_base",
-                "purkinje": {"wiring": {"kind": "random"}},
-                "nuclei": {"cells": 0},
-            },
-        ),
-        (
-            {"name": "resnet18_granule", "width": 4, "wiring": "claw", "mean_wait": 0.5},
-            {
-                "name": "resnet18_granule",
-                "width": 4,
-                "unit": {"wiring": "claw", "output": {"mean_wait": 0.5}},
-            },
+            {"name": "resnet18_granule", "wiring": "claw", "mean_wait": 0.5},
+            {"name": "resnet18_granule",
+             "unit": {"wiring": "claw", "output": {"mean_wait": 0.5}}},
         ),
         (
             {"name": "granule_convnet_conv3d", "wiring": "dense"},
             {"name": "granule_convnet_conv3d", "unit": {"wiring": "dense"}},
         ),
     ],
-)
+)  # fmt: skip
 def test_translation(old: dict[str, Any], new: dict[str, Any]) -> None:
     before = dict(old)
     assert translate(old) == new
