@@ -97,17 +97,11 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def one_step(path: Path, output: Path, root_of: Root) -> Config:
     """The file's configuration with one seed, one step and a batch of the few images."""
-    config = load_config(
-        path,
-        [
-            "--train.max_steps=1",
-            "--train.seeds=[0]",
-            f"--train.batch_size={FEW}",
-            "--train.device=cpu",
-            f"--train.output={output}",
-            "--data.workers=0",
-        ],
-    )
+    words = [
+        "--train.max_steps=1", "--train.seeds=[0]", f"--train.batch_size={FEW}",
+        "--train.device=cpu", f"--train.output={output}", "--data.workers=0",
+    ]  # fmt: skip
+    config = load_config(path, words)
     root = root_of(config.data.name, config.data.classes)
     size = config.data.image_size
     size = None if size is None else min(size, LARGEST)
@@ -124,10 +118,10 @@ def holds(whole: Any, part: Any) -> bool:
 def check_model(config: Config, table: dict[str, Any], resolved: Config) -> None:
     """A resolved model says what its table says, and sees the images that it should."""
     data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
-    root = resolved.data.root
-    assert resolved.data == replace(config.data, root=root, **data)
-    keywords = {k: v for k, v in table.items() if k not in ("label", "match", *data)}
-    assert holds(resolved.model, keywords)
+    assert resolved.data == replace(config.data, root=resolved.data.root, **data)
+    assert holds(
+        resolved.model, {k: v for k, v in table.items() if k not in ("label", "match", *data)}
+    )
 
 
 @pytest.mark.usefixtures("small_data")

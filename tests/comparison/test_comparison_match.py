@@ -26,12 +26,9 @@ def test_known_networks() -> None:
     assert count_flops("mlp", width=7) == 2 * (784 * 7 + 7 * 10)
 
 
-@pytest.mark.parametrize("target", [100_000, 833_040, 10_000_000])
-@pytest.mark.parametrize("time_steps", [1, 5])
+@pytest.mark.parametrize(("target", "time_steps"), [(100_000, 5), (833_040, 1)])
 def test_match_reaches_the_target_and_no_more(target: int, time_steps: int) -> None:
-    keywords: dict[str, Any] = {
-        "image_shape": (1, 28, 28), "num_classes": 10, "time_steps": time_steps
-    }  # fmt: skip
+    keywords: dict[str, Any] = {"image_shape": (1, 28, 28), "time_steps": time_steps}
     matched = match_flops("plain_cnn", target, **keywords)
     width = matched.pop("width")
     assert matched == keywords
@@ -39,12 +36,11 @@ def test_match_reaches_the_target_and_no_more(target: int, time_steps: int) -> N
     assert costs[0] <= target < costs[1]
 
 
-def test_match_at_the_edges() -> None:
-    for width in (1, 2, 3, 8, 17):
-        flop = count_flops("mlp", width=width)
-        assert match_flops("mlp", flop)["width"] == width
-        if width > 1:
-            assert match_flops("mlp", flop - 1)["width"] == width - 1
+@pytest.mark.parametrize("width", [2, 3, 17])
+def test_match_at_the_edges(width: int) -> None:
+    flop = count_flops("mlp", width=width)
+    assert match_flops("mlp", flop)["width"] == width
+    assert match_flops("mlp", flop - 1)["width"] == width - 1
 
 
 @pytest.mark.parametrize(
@@ -52,7 +48,6 @@ def test_match_at_the_edges() -> None:
     [
         ("lenet5", 1_000, ValueError, "'lenet5' has no keyword 'width' .*try 'plain_cnn'"),
         ("plain_cnn", 0, ValueError, "target_flop=0; expected a positive"),
-        ("plain_cnn", -5, ValueError, "target_flop=-5; expected a positive"),
         ("mlp", 100, ValueError, "1,588 FLOPs at width 1, more than the 100 to match"),
         ("plane_cnn", 100, ValueError, "did you mean 'plain_cnn'"),
     ],

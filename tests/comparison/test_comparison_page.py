@@ -4,6 +4,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,11 +54,12 @@ def reported(folder: Path) -> tuple[list[Entry], str]:
     return entries, printed.getvalue()
 
 
-def test_entries_are_counted_and_paired_by_seed(reported: tuple[list[Entry], str]) -> None:
+def test_entries_are_counted_and_paired_by_seed(
+    reported: tuple[list[Entry], str], folder: Path
+) -> None:
     granule, cerebellum, cnn = reported[0]
-    assert [e.label for e in reported[0]] == [
-        "granule_convnet", "cerebellum_tiny", "CNN, still image"
-    ]  # fmt: skip
+    assert [granule.label, cerebellum.label] == ["granule_convnet", "cerebellum_tiny"]
+    assert cnn.label == "CNN, still image"
     for entry in reported[0]:
         assert entry.counters == ("closed_form", "exact", "fvcore")
         assert entry.counter_remarks == ()
@@ -88,17 +90,12 @@ def test_entries_are_counted_and_paired_by_seed(reported: tuple[list[Entry], str
         populations = ["granular.granule", "granular.golgi", "purkinje", "nuclei"]
         assert list(record["activity"]) == [*populations, "climbing_fibres"]
     assert "activity" not in cnn.histories[0][0]
-
-
-def test_filters_are_those_of_the_first_seeds_best_weights(
-    reported: tuple[list[Entry], str], folder: Path
-) -> None:
+    # Filters are those of the first seed's best weights.
     (run,) = (folder / "runs").glob("granule_convnet-*-seed0")
     weights = load_file(run / "best.safetensors")
-    drawn = [array for _, array in reported[0][0].filters]
-    assert len(drawn) == 2
-    for number, array in enumerate(drawn):
+    for number, (_, array) in enumerate(granule.filters):
         assert np.array_equal(array, weights[f"units.{number}.weight"])
+    assert len(granule.filters) == 2
 
 
 def test_the_file_of_numbers_holds_the_table(
@@ -113,27 +110,29 @@ def test_the_file_of_numbers_holds_the_table(
         assert by_seed == entry.accuracies
         row = next(line for line in printed.splitlines() if line.startswith(entry.label))
         cells = row.removeprefix(entry.label).replace(" ± ", "±").split()
-        difference = "–"
-        if model["difference_fraction_mean"] is not None:
-            difference = (
-                f"{100 * model['difference_fraction_mean']:+.2f}±"
-                f"{100 * model['difference_fraction_95_half_width']:.2f}"
-            )
+
+        def interval(name: str, sign: str = "", model: dict[str, Any] = model) -> str:
+            if model[f"{name}_mean"] is None:
+                return "–"
+            mean, half_width = (100 * model[f"{name}_{key}"] for key in ("mean", "95_half_width"))
+            return f"{mean:{sign}.2f}±{half_width:.2f}"
+
         assert cells == [
-            f"{model['parameters_trained']:,}",
-            f"{model['neurons_per_image']:,}",
-            f"{model['mac_per_neuron']:,.1f}",
-            f"{model['mflop_per_image']:,.3f}",
-            f"{100 * model['test_accuracy_fraction_mean']:.2f}±"
-            f"{100 * model['test_accuracy_fraction_95_half_width']:.2f}",
-            difference,
-        ]
+            f"{model['parameters_trained']:,}", f"{model['neurons_per_image']:,}",
+            f"{model['mac_per_neuron']:,.1f}", f"{model['mflop_per_image']:,.3f}",
+            interval("test_accuracy_fraction"), interval("difference_fraction", "+"),
+        ]  # fmt: skip
         for run in model["run_folders"]:
             assert (Path(run) / "result.json").is_file()
     page = (folder / "report.html").read_text()
     for entry in entries:
         assert f"{entry.mean * 100:.2f} ± {(entry.half_width or 0) * 100:.2f} %" in page
     assert numbers["finding"] in re.sub(r"\s+", " ", printed)
+    for text in (
+        "Not equal is what they see of an image.", "CNN, still image: 1 still image",
+        "2 steps of batches of 20", "200 training, 180 validation and 360 test images",
+    ):  # fmt: skip
+        assert text in page
 
 
 def test_linear_classifier_and_chance_are_of_the_test_set(
@@ -142,19 +141,10 @@ def test_linear_classifier_and_chance_are_of_the_test_set(
     numbers = json.loads((folder / "comparison.json").read_text())
     stills = load_data("digits", encoding="none", train_limit=200)
     assert numbers["linear_test_accuracy_fraction"] == linear_baseline(stills)
-    labels = [stills.test[index][1] for index in range(len(stills.test))]
-    most = max(labels.count(label) for label in set(labels))
-    assert numbers["chance_test_accuracy_fraction"] == most / len(labels)
+    most = np.bincount(stills.test.targets).max()
+    assert numbers["chance_test_accuracy_fraction"] == most / len(stills.test)
     assert str(folder / "report.html") in reported[1]
     assert str(folder / "comparison.json") in reported[1]
-
-
-def test_what_was_not_equal_is_said(reported: tuple[list[Entry], str], folder: Path) -> None:
-    page = (folder / "report.html").read_text()
-    assert "Not equal is what they see of an image." in page
-    assert "CNN, still image: 1 still image" in page
-    assert "2 steps of batches of 20" in page
-    assert "200 training, 180 validation and 360 test images" in page
 
 
 def test_counters_that_differ_are_said_in_the_table(
@@ -185,21 +175,23 @@ def test_counters_that_differ_are_said_in_the_table(
     assert numbers["linear_test_accuracy_fraction"] is None
 
 
-def test_the_demo_trains_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Config] = []
+def test_the_demo_trains_in_a_new_folder_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[Config] = []
 
     def record(config: Config, **keywords: object) -> list[Entry]:
-        asked.append(config)
+        configs.append(config)
         Path(config.train.output).mkdir(parents=True)
         return []
 
     monkeypatch.setattr(neuroconv.comparison.page, "compare_and_report", record)
     for _ in range(2):
         demo(output=tmp_path / "demo", report=tmp_path / "report.html", seeds=[4])
-    first, second = (config.train.output for config in asked)
+    first, second = (config.train.output for config in configs)
     assert first != second
     assert Path(first).parent == tmp_path / "demo"
-    assert asked[0].train.seeds == (4,)
-    names = [asked[0].model["name"], *(table["name"] for table in asked[0].opponents)]
+    assert configs[0].train.seeds == (4,)
+    names = [configs[0].model["name"], *(table["name"] for table in configs[0].opponents)]
     assert names == ["granule_convnet", "cerebellum_tiny", "granule_convnet_conv3d", "plain_cnn"]
-    assert asked[0].opponents[2]["match"] == "parameters"
+    assert configs[0].opponents[2]["match"] == "parameters"

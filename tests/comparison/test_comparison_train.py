@@ -6,27 +6,15 @@ from typing import Any
 
 import pytest
 
-from neuroconv.comparison import (
-    ModelResult,
-    compare,
-    count_flops,
-    linear_baseline,
-    mean_interval,
-)
+from neuroconv.comparison import compare, count_flops, linear_baseline, mean_interval
 from neuroconv.data import load_data
-from neuroconv.training import Config, ConfigError, load_config
+from neuroconv.training import ConfigError, load_config
 from tests.training.small_runs import forbid_training, interrupt_after_first_epoch, small_config
 
 
 def test_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config(
-        tmp_path,
-        seeds=(0, 1),
-        opponents=(
-            {"name": "mlp"},
-            {"name": "linear", "label": "frames", "encoding": "repeat", "time_steps": 2},
-        ),
-    )
+    frames = {"name": "linear", "label": "frames", "encoding": "repeat", "time_steps": 2}
+    config = small_config(tmp_path, seeds=(0, 1), opponents=({"name": "mlp"}, frames))
     with monkeypatch.context() as patch:
         interrupt_after_first_epoch(patch)
         with pytest.raises(KeyboardInterrupt):
@@ -56,35 +44,29 @@ def test_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_opponent_is_matched_to_the_first_model(tmp_path: Path) -> None:
-    config = small_config(
-        tmp_path,
-        max_steps=1,
-        opponents=(
-            {"name": "mlp", "match": "parameters"},
-            {"name": "mlp", "match": "flops", "label": "equal FLOPs"},
-        ),
-    )
+    by_parameters = {"name": "mlp", "match": "parameters"}
+    by_flops = {"name": "mlp", "match": "flops", "label": "equal FLOPs"}
+    config = small_config(tmp_path, max_steps=1, opponents=(by_parameters, by_flops))
     first, equal, equal_flops = compare(config, progress=False)
     assert 0.9 * first.parameters < equal.parameters <= first.parameters
     assert "match" not in equal.model
     wider = {**equal_flops.model, "width": equal_flops.model["width"] + 1}
-    assert _flop(equal_flops) <= _flop(first) < count_flops(**wider)
+    flop, target = count_flops(**equal_flops.model), count_flops(**first.model)
+    assert flop <= target < count_flops(**wider)
 
 
-def _flop(result: ModelResult) -> int:
-    return count_flops(**result.model)
-
-
-def test_models_of_a_comparison_need_labels_of_their_own(tmp_path: Path) -> None:
-    config: Config = small_config(tmp_path, opponents=({"name": "linear"},))
-    with pytest.raises(ConfigError, match="two models are called 'linear'"):
-        compare(config, progress=False)
-
-
-def test_an_opponents_mistake_is_found_before_anything_is_trained(tmp_path: Path) -> None:
-    wrong: dict[str, Any] = {"name": "mlp", "wdith": 3}
-    with pytest.raises(ConfigError, match="wdith"):
-        compare(small_config(tmp_path, opponents=(wrong,)), progress=False)
+@pytest.mark.parametrize(
+    ("opponent", "message"),
+    [
+        ({"name": "linear"}, "two models are called 'linear'"),
+        ({"name": "mlp", "wdith": 3}, "wdith"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_trained(
+    tmp_path: Path, opponent: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compare(small_config(tmp_path, opponents=(opponent,)), progress=False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,18 +1,19 @@
 import copy
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from neuroconv.data import AUGMENTS, DataError, Frames, load_data
+from neuroconv.data import AUGMENTS, DataError, load_data
 from neuroconv.data.cache import DecodedFiles, FittedStills
 from neuroconv.data.memory import free_memory, shared_tensor
-from neuroconv.data.stills import ImageFiles
+from neuroconv.data.stills import ImageFiles, ImageTensors
+from tests.data.photographs import write_photographs
 
 FORKED: Any = {"num_workers": 2, "multiprocessing_context": "fork"}
 
@@ -20,25 +21,18 @@ FORKED: Any = {"num_workers": 2, "multiprocessing_context": "fork"}
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """30 training and 6 validation photographs in two classes, no two of one size."""
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 15), ("val", 3)):
-        for name in ("a", "b"):
-            (tmp_path / part / name).mkdir(parents=True)
-            for i in range(count):
-                noise = generator.integers(0, 256, (20 + i, 44 - i, 3), dtype=np.uint8)
-                Image.fromarray(noise).save(tmp_path / part / name / f"{i:02}.jpg")
+    write_photographs(tmp_path, train=15, val=3)
     return tmp_path
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often each file was decoded in this process."""
-    times: dict[str, int] = {}
+    """Counts how often each file was decoded in this process."""
+    times: dict[str, int] = Counter()
     decode = ImageFiles.__getitem__
 
     def counted(files: ImageFiles, index: int) -> Any:
-        path = str(files.paths[index])
-        times[path] = times.get(path, 0) + 1
+        times[str(files.paths[index])] += 1
         return decode(files, index)
 
     monkeypatch.setattr(ImageFiles, "__getitem__", counted)
@@ -46,12 +40,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-@pytest.mark.parametrize("encoding", ["none", "poisson"])
-def test_frames_are_the_same_with_and_without_a_cache(
-    root: Path, augment: str, encoding: str
-) -> None:
-    keywords: Any = {"root": root, "image_size": (12, 10), "augment": augment, "encoding": encoding}
-    plain, cached = (load_data("folder", cache=cache, **keywords) for cache in (False, True))
+def test_frames_are_the_same_with_and_without_a_cache(root: Path, augment: str) -> None:
+    keywords: Any = {"root": root, "image_size": (12, 10), "augment": augment}
+    plain, cached = (
+        load_data("folder", cache=cache, encoding="poisson", **keywords) for cache in (False, True)
+    )
     assert isinstance(plain.train.dataset, ImageFiles)
     kind = DecodedFiles if augment == "resized_crop_flip" else FittedStills
     assert isinstance(cached.train.dataset, kind)
@@ -65,7 +58,7 @@ def test_frames_are_the_same_with_and_without_a_cache(
                     assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("augment", ["none", "resized_crop_flip"])
 def test_a_file_is_decoded_once(root: Path, augment: str, decoded: dict[str, int]) -> None:
     data = load_data("folder", root=root, image_size=12, augment=augment)
     decoded.clear()  # the first image tells the shape
@@ -81,40 +74,41 @@ def test_a_file_is_decoded_once(root: Path, augment: str, decoded: dict[str, int
 def test_workers_fill_the_cache_of_the_process_that_forked_them(
     root: Path, augment: str, decoded: dict[str, int]
 ) -> None:
-    data = load_data("folder", root=root, image_size=12, augment=augment, cache=True)
-    plain = load_data("folder", root=root, image_size=12, augment=augment, cache=False)
-    by_workers = list(DataLoader(data.train, batch_size=5, **FORKED))
+    data, plain = (
+        load_data("folder", root=root, image_size=12, augment=augment, cache=cache).train
+        for cache in (True, False)
+    )
+    by_workers = [images for images, _ in DataLoader(data, batch_size=5, **FORKED)]
     decoded.clear()
-    here = list(DataLoader(data.train, batch_size=5))
-    assert decoded == {}
-    for batches in (by_workers, here):
-        for (x, y), (u, v) in zip(batches, DataLoader(plain.train, batch_size=5), strict=True):
-            assert torch.equal(x, u)
-            assert torch.equal(y, v)
+    here = [images for images, _ in DataLoader(data, batch_size=5)]
+    assert not decoded
+    expected = torch.cat([images for images, _ in DataLoader(plain, batch_size=5)])
+    assert torch.equal(torch.cat(by_workers), expected)
+    assert torch.equal(torch.cat(here), expected)
 
 
 def test_what_does_not_fit_is_decoded_each_time(
-    root: Path, monkeypatch: pytest.MonkeyPatch, decoded: dict[str, int]
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quarter of the free memory goes to training, validation and test, in this order."""
     train, val = 27 * 3 * 12 * 12, 3 * 3 * 12 * 12
-    assert [len(part.dataset) for part in _parts(root, True)] == [27, 3, 6]  # type: ignore[arg-type]
+    fitted, files = FittedStills, ImageFiles
+    assert _kinds(root, True) == [fitted] * 3
+    assert _kinds(root, False) == [files] * 3
     for free, kinds in (
-        (4 * (train + 3 * val), [FittedStills, FittedStills, FittedStills]),
-        (4 * (train + 3 * val) - 1, [FittedStills, FittedStills, ImageFiles]),
-        (4 * train, [FittedStills, ImageFiles, ImageFiles]),
-        (4 * train - 1, [ImageFiles, FittedStills, FittedStills]),
-        (4 * val - 1, [ImageFiles, ImageFiles, ImageFiles]),
+        (4 * (train + 3 * val), [fitted, fitted, fitted]),
+        (4 * (train + 3 * val) - 1, [fitted, fitted, files]),
+        (4 * train, [fitted, files, files]),
+        (4 * train - 1, [files, fitted, fitted]),
+        (4 * val - 1, [files, files, files]),
     ):
         monkeypatch.setattr("neuroconv.data.cache.free_memory", lambda free=free: free)
-        assert [type(part.dataset) for part in _parts(root, "auto")] == kinds
-        assert all(type(part.dataset) is FittedStills for part in _parts(root, True))
-        assert all(type(part.dataset) is ImageFiles for part in _parts(root, False))
+        assert _kinds(root, "auto") == kinds
 
 
-def _parts(root: Path, cache: bool | str) -> tuple[Frames, Frames, Frames]:
+def _kinds(root: Path, cache: bool | str) -> list[type]:
     data = load_data("folder", root=root, image_size=12, cache=cache)
-    return data.train, data.val, data.test
+    return [type(part.dataset) for part in (data.train, data.val, data.test)]
 
 
 def test_whole_images_are_held_as_far_as_there_is_room(root: Path) -> None:
@@ -134,15 +128,14 @@ def test_whole_images_are_held_as_far_as_there_is_room(root: Path) -> None:
 
 
 def test_tensors_of_another_size_are_fitted_once() -> None:
-    for cache, kind in ((True, FittedStills), (False, type(load_data("digits").train.dataset))):
-        data = load_data("digits", image_size=(6, 12), cache=cache)
-        assert type(data.train.dataset) is kind
-        batch = data.train.batch(range(40))[0]
-        if cache:
-            held = batch
-    assert torch.equal(held, batch)
+    fitted, plain = (
+        load_data("digits", image_size=(6, 12), cache=cache).train for cache in (True, False)
+    )
+    assert (type(fitted.dataset), type(plain.dataset)) == (FittedStills, ImageTensors)
+    for _ in range(2):
+        assert torch.equal(fitted.batch(range(40))[0], plain.batch(range(40))[0])
     data = load_data("digits", image_size=8, cache=True)
-    assert type(data.train.dataset) is kind  # of this size as they are
+    assert type(data.train.dataset) is ImageTensors  # of this size as they are
 
 
 @pytest.mark.parametrize("augment", ["none", "resized_crop_flip"])
@@ -172,24 +165,23 @@ def test_free_memory_is_the_machines_or_what_a_container_leaves(tmp_path: Path) 
     assert 2**20 < free_memory() < 2**50
     gib = 2**30
 
-    def write(**files: str) -> None:
+    def write(folder: str, **files: object) -> None:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            path = tmp_path / name.replace("__", "/").replace("DOT", ".")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            (tmp_path / folder / name.replace("memory_", "memory.", 1)).write_text(str(content))
 
-    write(proc__meminfo="MemTotal: 99999999 kB\nMemAvailable:    8388608 kB\nBuffers: 5 kB\n")
+    write("proc", meminfo="MemTotal: 99999999 kB\nMemAvailable:    8388608 kB\nBuffers: 5 kB")
     assert free_memory(tmp_path) == 8 * gib
-    write(sys__fs__cgroup__memoryDOTmax="max\n", sys__fs__cgroup__memoryDOTcurrent="5\n")
-    write(sys__fs__cgroup__memoryDOTstat=f"anon {gib}\ninactive_file {2 * gib}\n")
+    stat = f"anon {gib}\ninactive_file {2 * gib}"
+    write("sys/fs/cgroup", memory_max="max", memory_current=5, memory_stat=stat)
     assert free_memory(tmp_path) == 8 * gib
-    write(sys__fs__cgroup__memoryDOTmax=f"{4 * gib}\n")
-    write(sys__fs__cgroup__memoryDOTcurrent=f"{3 * gib}\n")  # of which 2 are of files
+    # Of three GiB in use, two are of files.
+    write("sys/fs/cgroup", memory_max=4 * gib, memory_current=3 * gib)
     assert free_memory(tmp_path) == 3 * gib
-    v1 = "sys__fs__cgroup__memory__memoryDOT"
-    write(**{f"{v1}limit_in_bytes": f"{2 * gib}", f"{v1}usage_in_bytes": f"{gib}", f"{v1}stat": ""})
+    limit, use = "memory_limit_in_bytes", "memory_usage_in_bytes"
+    write("sys/fs/cgroup/memory", **{limit: 2 * gib, use: gib, "memory_stat": ""})
     assert free_memory(tmp_path) == gib
-    write(**{f"{v1}usage_in_bytes": f"{3 * gib}"})
+    write("sys/fs/cgroup/memory", **{use: 3 * gib})
     assert free_memory(tmp_path) == 0
 
 
