@@ -61,23 +61,19 @@ class Input:
                 f"{name}: distribution={self.distribution!r} with low={low}, high={high}; "
                 "expected both bounds, or 'fixed' and none"
             )
-        largest = max(value, high or value)
-        if largest > LARGEST:
-            raise ValueError(f"{name}={largest:g}; expected at most {LARGEST:g} {unit}")
+        if max(value, high or value) > LARGEST:
+            raise ValueError(f"{name}={max(value, high or value):g}; expected at most {LARGEST:g}")
         if value <= 0 or (self.counted and value != int(value)):
             kind = "a whole number from 1 on" if self.counted else "a number above 0"
             raise ValueError(f"{name}={value!r}; expected {kind}, in {unit}")
         if low is None or high is None:
             return
+        bounds = f"low={low!r}, high={high!r}"
         if self.counted and 0 < low < high and math.ceil(low) > math.floor(high):
-            raise ValueError(
-                f"{name}: low={low!r}, high={high!r}; expected bounds with a whole number between "
-                f"them, in {unit}"
-            )
+            raise ValueError(f"{name}: {bounds}; expected a whole number between them, in {unit}")
         if not 0 < low <= value <= high or low == high:
             raise ValueError(
-                f"{name}={value!r} with low={low!r}, high={high!r}; "
-                "expected 0 < low <= value <= high and low < high"
+                f"{name}={value!r} with {bounds}; expected 0 < low <= value <= high and low < high"
             )
         if self.distribution == "normal" and _law("normal", low, high).cdf(0) > 1 / 30_000:
             raise ValueError(
@@ -114,11 +110,9 @@ class Input:
             low, high = self.ends
             # A whole number stands for all that is rounded to it.
             wider = _law(self.distribution, low - 0.5, high + 0.5)
-            whole_numbers: np.ndarray = np.clip(np.rint(wider.ppf(probability)), low, high)
-            return whole_numbers
-        values: np.ndarray = _law(self.distribution, self.low.value, self.high.value).ppf(
-            probability
-        )
+            return np.asarray(np.clip(np.rint(wider.ppf(probability)), low, high))
+        law = _law(self.distribution, self.low.value, self.high.value)
+        values = np.asarray(law.ppf(probability))
         return np.maximum(np.rint(values), 1) if self.counted else values
 
     def changed(
@@ -138,32 +132,27 @@ class Input:
         Raises:
             ValueError: no number and no distribution, or numbers that `Input` refuses.
         """
-        if value is None and low is None and high is None:
+        ends = {"low": low, "high": high}
+        given = {end: bound for end, bound in ends.items() if bound is not None}
+        if value is None and not given:
             if distribution is None:
                 raise ValueError(f"{self.name}: nothing is given; expected a value or low and high")
             if distribution == "fixed":
                 return Input(quantity=self.quantity)
             return replace(self, distribution=distribution)
-
-        def quantity(name: str, number: float) -> Quantity:
-            return replace(self.quantity, name=name, value=whole(number), source=source)
-
-        given = {"low": low, "high": high}
-        bounds = {
-            end: quantity(f"{self.name}.{end}", bound)
-            for end, bound in given.items()
-            if bound is not None
-        }
-        law = distribution or "fixed"
-        if bounds and distribution is None:
-            law = "uniform" if self.distribution == "fixed" else self.distribution
+        present = "uniform" if self.distribution == "fixed" else self.distribution
+        law = distribution or (present if given else "fixed")
         if value is None:
-            ends = [bound.value for bound in bounds.values()]
-            value = ends[0]  # bounds that `Input` refuses have no median
-            if len(ends) == 2 and 0 < ends[0] < ends[1] and law in DISTRIBUTIONS[1:]:
-                value = float(_law(law, *ends).median())
+            value = next(iter(given.values()))  # bounds that `Input` refuses have no median
+            if low and high and 0 < low < high and law in DISTRIBUTIONS[1:]:
+                value = float(_law(law, low, high).median())
             value = max(round(value), 1) if self.counted else value
-        return Input(quantity=quantity(self.name, value), distribution=law, **bounds)
+        bounds = {
+            end: replace(self.quantity, name=f"{self.name}.{end}", value=whole(x), source=source)
+            for end, x in given.items()
+        }
+        quantity = replace(self.quantity, value=whole(value), source=source)
+        return Input(quantity=quantity, distribution=law, **bounds)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the quantity's plain data, its distribution, and the bounds as quantities."""
@@ -227,9 +216,6 @@ class Inputs(Mapping[str, Input]):
             )
         return self._inputs[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._inputs
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._inputs)
 
@@ -243,8 +229,7 @@ class Inputs(Mapping[str, Input]):
 
     def with_input(self, changed: Input) -> "Inputs":
         """Returns the inputs with another one under the same name."""
-        rows = {**self._inputs, self[changed.name].name: changed}
-        return Inputs(rows.values(), self.correlations)
+        return Inputs((self._inputs | {changed.name: changed}).values(), self.correlations)
 
     def with_correlations(self, correlations: Iterable[Correlation]) -> "Inputs":
         """Returns the inputs with these correlations instead."""
@@ -260,10 +245,9 @@ class Inputs(Mapping[str, Input]):
         names = self.random
         # A Gaussian copula has Spearman's rank correlation r for a linear one of 2 sin(pi r / 6).
         matrix = np.eye(len(names))
-        pairs = [correlation.between for correlation in self.correlations]
-        for correlation in self.correlations:
+        for before, correlation in zip((None, *self.correlations), self.correlations, strict=False):
             title = f"correlation of {' and '.join(correlation.between)}"
-            if pairs.count(correlation.between) > 1:
+            if before is not None and before.between == correlation.between:
                 raise ValueError(f"{title} is given twice; expected one rank for a pair")
             for name in correlation.between:
                 if self[name].distribution == "fixed":
@@ -273,10 +257,8 @@ class Inputs(Mapping[str, Input]):
                     )
             i, j = (names.index(name) for name in correlation.between)
             matrix[i, j] = matrix[j, i] = 2 * math.sin(math.pi * correlation.rank / 6)
-        if not names:
-            return matrix
         sizes, directions = np.linalg.eigh(matrix)
-        if sizes[0] < 1e-9:
+        if names and sizes[0] < 1e-9:
             shares = zip(names, abs(directions[:, 0]), strict=True)
             involved = ", ".join(name for name, share in shares if share > 0.05)
             raise ValueError(

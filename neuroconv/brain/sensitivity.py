@@ -41,22 +41,17 @@ class Sensitivity:
         """Returns the numbers as quantities, plain."""
         sobol = "Sobol index of log10(FLOP/s), inputs taken as independent,"
         interval = f"{_LEVEL:.0%} bootstrap interval of the Sobol index"
-        (first_low, first_high), (total_low, total_high) = self.first_interval, self.total_interval
-        shares = (
-            ("first", self.first, f"first-order {sobol}"),
-            ("first_low", first_low, interval),
-            ("first_high", first_high, interval),
-            ("total", self.total, f"total {sobol}"),
-            ("total_low", total_low, interval),
-            ("total_high", total_high, interval),
-            ("rank_correlation", self.rank_correlation, "Spearman's rank correlation of the draws"),
+        rank = "Spearman's rank correlation of the draws"
+        return _as_dict(
+            self.name,
+            ("first", self.first, "1", f"first-order {sobol} of `{self.name}`"),
+            ("first_low", self.first_interval[0], "1", f"{interval} of `{self.name}`"),
+            ("first_high", self.first_interval[1], "1", f"{interval} of `{self.name}`"),
+            ("total", self.total, "1", f"total {sobol} of `{self.name}`"),
+            ("total_low", self.total_interval[0], "1", f"{interval} of `{self.name}`"),
+            ("total_high", self.total_interval[1], "1", f"{interval} of `{self.name}`"),
+            ("rank_correlation", self.rank_correlation, "1", f"{rank} of `{self.name}`"),
         )
-        return {"input": self.name} | {
-            name: None
-            if value is None
-            else derived(f"{self.name}.{name}", value, "1", f"{basis} of `{self.name}`").to_dict()
-            for name, value, basis in shares
-        }
 
 
 @dataclass(frozen=True)
@@ -79,16 +74,20 @@ class Swing:
     def to_dict(self) -> dict[str, Any]:
         """Returns the ends, and the FLOP/s at each, as quantities, plain."""
         basis = f"`{self.name}` at an end of its range, others at their values"
-        ends = (
-            ("low", self.ends[0], self.unit),
-            ("high", self.ends[1], self.unit),
-            ("flop_per_s_at_low", self.flop_per_s[0], "FLOP/s"),
-            ("flop_per_s_at_high", self.flop_per_s[1], "FLOP/s"),
+        return _as_dict(
+            self.name,
+            ("low", self.ends[0], self.unit, basis),
+            ("high", self.ends[1], self.unit, basis),
+            ("flop_per_s_at_low", self.flop_per_s[0], "FLOP/s", basis),
+            ("flop_per_s_at_high", self.flop_per_s[1], "FLOP/s", basis),
         )
-        return {"input": self.name} | {
-            name: derived(f"{self.name}.{name}", value, unit, basis).to_dict()
-            for name, value, unit in ends
-        }
+
+
+def _as_dict(name: str, *numbers: tuple[str, float | None, str, str]) -> dict[str, Any]:
+    return {"input": name} | {
+        part: None if value is None else derived(f"{name}.{part}", value, unit, basis).to_dict()
+        for part, value, unit, basis in numbers
+    }
 
 
 def sobol(
@@ -114,9 +113,9 @@ def sobol(
     exchanged = np.stack([a] * inputs)  # (inputs, inputs, n): a, with one input in turn from b
     exchanged[range(inputs), range(inputs)] = b
     f_a, f_b = function(a)[None], function(b)[None]
-    if inputs == 1 or np.ptp(np.stack([f_a, f_b])) == 0:
-        # All of the spread is one input's, or there is none; SciPy takes neither.
-        share = float(np.ptp(np.stack([f_a, f_b])) > 0)
+    spread = np.ptp(np.stack([f_a, f_b])) > 0
+    if inputs == 1 or not spread:  # all of it is one input's, or there is none; SciPy takes neither
+        share = float(spread)
         return [(share, (share, share), share, (share, share))] * inputs
     f_ab = np.stack([function(points_ab) for points_ab in exchanged])[:, None]
 
@@ -126,21 +125,14 @@ def sobol(
         result = stats.sobol_indices(func=parts, n=n)
         return np.stack([result.first_order.reshape(-1), result.total_order.reshape(-1)])
 
-    estimate = indices(np.arange(n))
     interval = stats.bootstrap(
-        (np.arange(n),),
-        indices,
-        n_resamples=_RESAMPLES,
-        confidence_level=_LEVEL,
-        method="percentile",
-        vectorized=False,
-        rng=rng,
-    ).confidence_interval
-    # (first or total, value or end, inputs)
-    shares = np.stack([estimate, interval.low, interval.high], axis=1)
+        (np.arange(n),), indices, n_resamples=_RESAMPLES, confidence_level=_LEVEL,
+        method="percentile", vectorized=False, rng=rng,
+    ).confidence_interval  # fmt: skip
+    shares = np.stack([indices(np.arange(n)), interval.low, interval.high], axis=-1)
     return [
         (first, (first_low, first_high), total, (total_low, total_high))
-        for (first, first_low, first_high), (total, total_low, total_high) in (
-            shares[..., i].tolist() for i in range(inputs)
+        for (first, first_low, first_high), (total, total_low, total_high) in zip(
+            *shares.tolist(), strict=True
         )
     ]

@@ -79,19 +79,19 @@ def test_growth_of_records_that_double_every_two_years_is_two_years() -> None:
         for step, scatter in enumerate((1, -2, 2, -2, 1))
     ]  # fmt: skip
     growth = record_growth(steady)
-    assert growth.fitted.value == pytest.approx(2)
-    assert growth.between_ends.value == pytest.approx(2)
-    assert growth.low.value < 2 < growth.high.value < 2.1
+    assert growth["fitted"].value == pytest.approx(2)
+    assert growth["between_ends"].value == pytest.approx(2)
+    assert growth["low"].value < 2 < growth["high"].value < 2.1
 
 
 def test_growth_of_the_record() -> None:
     growth, first, last = record_growth(), hpcg_records()[0], hpcg_records()[-1]
     doublings = math.log2(last.hpcg.value / first.hpcg.value)
     between = (last.year.value - first.year.value) / doublings
-    assert growth.between_ends.value == pytest.approx(between)
-    assert growth.fitted.value == pytest.approx(2.12, abs=0.01)
-    assert 1.03 < growth.low.value < 1.5 < 3 < growth.high.value
-    assert growth.recent.value > 10
+    assert growth["between_ends"].value == pytest.approx(between)
+    assert growth["fitted"].value == pytest.approx(2.12, abs=0.01)
+    assert 1.03 < growth["low"].value < 1.5 < 3 < growth["high"].value
+    assert growth["recent"].value > 10
     with pytest.raises(ValueError, match="3 records; expected 4 or more"):
         record_growth(hpcg_records()[:3])
     with pytest.raises(ValueError, match="doublings a year; expected one above zero"):
@@ -125,7 +125,7 @@ def test_the_records_line_has_an_interval() -> None:
     assert row.earliest is not None
     assert row.latest is not None
     assert row.earliest.value < row.year.value < row.latest.value
-    by_hand = hpcg_records()[-1].year.value + record_growth().fitted.value * math.log2(
+    by_hand = hpcg_records()[-1].year.value + record_growth()["fitted"].value * math.log2(
         1.075e21 / hpcg_records()[-1].hpcg.value
     )
     assert row.year.value == pytest.approx(by_hand)

@@ -45,36 +45,30 @@ class Record:
     hpl_pflop_per_s: float
     hpl_source: Source
 
-    @property
-    def _name(self) -> str:
-        machine = re.sub(r"\W", "_", self.machine.lower())
-        return f"hpcg_record.{machine}_{self.date:%Y%m}"
-
     @cached_property
     def year(self) -> Quantity:
-        return years(f"{self._name}.year", round(decimal_year(self.date), 3), self.source)
+        return self._quantity("year", round(decimal_year(self.date), 3), "year", self.source)
 
     @cached_property
     def hpcg(self) -> Quantity:
-        return self._flop_per_s("hpcg", self.hpcg_pflop_per_s, self.hpcg_source)
+        """FLOP/s in HPCG."""
+        return self._quantity("hpcg", self.hpcg_pflop_per_s * PETA, "FLOP/s", self.hpcg_source)
 
     @cached_property
     def hpl(self) -> Quantity:
-        return self._flop_per_s("hpl", self.hpl_pflop_per_s, self.hpl_source)
+        """FLOP/s in Linpack."""
+        return self._quantity("hpl", self.hpl_pflop_per_s * PETA, "FLOP/s", self.hpl_source)
 
     @cached_property
     def share(self) -> Quantity:
         """HPCG as a share of HPL."""
-        return derived(
-            f"{self._name}.hpcg_over_hpl",
-            self.hpcg.value / self.hpl.value,
-            "1",
-            f"`{self.hpcg.name}` / `{self.hpl.name}`",
-        )
+        source = Source("derived", f"`{self.hpcg.name}` / `{self.hpl.name}`")
+        return self._quantity("hpcg_over_hpl", self.hpcg.value / self.hpl.value, "1", source)
 
-    def _flop_per_s(self, benchmark: str, peta: float, source: Source) -> Quantity:
-        name = f"{self._name}.{benchmark}"
-        return Quantity(name=name, value=peta * PETA, unit="FLOP/s", source=source)
+    def _quantity(self, part: str, value: float, unit: str, source: Source) -> Quantity:
+        machine = re.sub(r"\W", "_", self.machine.lower())
+        name = f"hpcg_record.{machine}_{self.date:%Y%m}.{part}"
+        return Quantity(name=name, value=value, unit=unit, source=source)
 
 
 @cache
@@ -117,37 +111,28 @@ class EssayDate:
             verdict: whether the printed and the computed year agree.
         """
         name = f"essay.{self.key}"
-        sheet = Worksheet(facts()[fact] for fact in ("essay.year", "essay.computer_year"))
-        sheet.add(facts()["doublings"], years(f"{name}.printed", self.printed, self.source))
-        formula = f"(`{name}.printed` - `essay.year`) / `doublings`"
+        printed = years(f"{name}.printed", self.printed, self.source)
+        starts = {"computed": "essay.year", "from_listing": "essay.computer_year"}
+        sheet = Worksheet([*(facts()[fact] for fact in ("doublings", *starts.values())), printed])
+        formula = f"(`{printed.name}` - `essay.year`) / `doublings`"
         needed = sheet.derive(f"{name}.needed", "year", formula)
-        pace = computed = from_listing = None
-        verdict = f"no pace given; needs {needed.value:.2f} years a doubling"
-        if self.pace is not None and self.pace_source is not None:
-            pace = years(f"{name}.pace", self.pace, self.pace_source)
-            sheet.add(pace)
-            computed, from_listing = (
-                sheet.derive(f"{name}.{part}", "year", f"`{start}` + `doublings` x `{pace.name}`")
-                for part, start in (
-                    ("computed", "essay.year"),
-                    ("from_listing", "essay.computer_year"),
-                )
+        row: dict[str, Any] = {"label": self.label, "printed": printed, "needed": needed}
+        if self.pace is None or self.pace_source is None:
+            verdict = f"no pace given; needs {needed.value:.2f} years a doubling"
+            return row | dict.fromkeys(("pace", *starts)) | {"verdict": verdict}
+        row["pace"] = years(f"{name}.pace", self.pace, self.pace_source)
+        sheet.add(row["pace"])
+        for part, start in starts.items():
+            formula = f"`{start}` + `doublings` x `{name}.pace`"
+            row[part] = sheet.derive(f"{name}.{part}", "year", formula)
+        computed = round(row["computed"].value)
+        row["verdict"] = "as printed"
+        if computed != self.printed:
+            row["verdict"] = (
+                f"not as printed: {self.pace:g} years a doubling give {computed}; {self.printed} "
+                f"needs {needed.value:.2f}"
             )
-            verdict = "as printed"
-            if round(computed.value) != self.printed:
-                verdict = (
-                    f"not as printed: {self.pace:g} years a doubling give "
-                    f"{round(computed.value)}; {self.printed} needs {needed.value:.2f}"
-                )
-        return {
-            "label": self.label,
-            "printed": sheet[f"{name}.printed"],
-            "pace": pace,
-            "computed": computed,
-            "from_listing": from_listing,
-            "needed": needed,
-            "verdict": verdict,
-        }
+        return row
 
 
 @cache

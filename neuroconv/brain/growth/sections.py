@@ -28,22 +28,18 @@ _BASIS = ("brain.flop_per_second", "hpcg.start", "essay.year", "essay.computer_y
 
 def dates_section() -> Section:
     """Returns the years that the essay prints beside those that its numbers give."""
-    doublings, start, total = (
-        facts()[name] for name in ("doublings", "hpcg.start", "brain.flop_per_second")
-    )
-    essay_year, computer_year = facts()["essay.year"], facts()["essay.computer_year"]
-    columns = (
-        Column("growth", "label", wrap=False),
-        number("printed", "printed"),
-        number("years a\ndoubling", _formatted("pace", "g")),
-        number("computed", _formatted("computed", ".1f")),
-        number("from 2013.5", _formatted("from_listing", ".1f")),
-        Column("verdict", "verdict"),
-    )
+    total, start, essay_year, computer_year, doublings = (facts()[name] for name in _BASIS)
     return Section(
         "The essay's dates, recomputed",
         [{"section": "essay_date"} | date.to_row() for date in essay_dates()],
-        columns,
+        (
+            Column("growth", "label", wrap=False),
+            number("printed", "printed"),
+            number("years a\ndoubling", _formatted("pace", "g")),
+            number("computed", _formatted("computed", ".1f")),
+            number("from 2013.5", _formatted("from_listing", ".1f")),
+            Column("verdict", "verdict"),
+        ),
         f"{doublings.value:.2f} doublings from {start.shown} to {total.shown} FLOP/s, counted "
         f"from {essay_year.value:.2f}, the essay's date; right, from {computer_year.value:.1f}, "
         "where it dates the computer",
@@ -52,25 +48,25 @@ def dates_section() -> Section:
 
 def records_section() -> Section:
     """Returns every holder of the HPCG record, its share of Linpack, and the record's growth."""
-    growth, keys = record_growth(), ("machine", "year", "hpcg", "hpl", "share")
-    columns = (
-        Column("machine", "machine"),
-        number("date", _formatted("year", ".1f")),
-        number("HPCG,\nPFLOP/s", _formatted("hpcg", ".3g", 1 / PETA)),
-        number("HPL,\nPFLOP/s", _formatted("hpl", ".4g", 1 / PETA)),
-        number("HPCG / HPL,\n%", _formatted("share", ".1f", 100)),
-        Column("source of the HPCG result", lambda row: row["hpcg"].source),
-    )
+    keys = ("machine", "year", "hpcg", "hpl", "share")
+    growth = {part: quantity.value for part, quantity in record_growth().items()}
     return Section(
         "The HPCG record",
         [
             {"section": "hpcg_record"} | {key: getattr(record, key) for key in keys}
             for record in hpcg_records()
         ],
-        columns,
-        f"Doubling time {growth.fitted.value:.2f} years (least squares, 95 % interval "
-        f"{growth.low.value:.2f} to {growth.high.value:.2f}), {growth.between_ends.value:.2f} from "
-        f"first to last; since {hpcg_records()[-3].year.value:.1f} only {growth.recent.value:.1f}. "
+        (
+            Column("machine", "machine"),
+            number("date", _formatted("year", ".1f")),
+            number("HPCG,\nPFLOP/s", _formatted("hpcg", ".3g", 1 / PETA)),
+            number("HPL,\nPFLOP/s", _formatted("hpl", ".4g", 1 / PETA)),
+            number("HPCG / HPL,\n%", _formatted("share", ".1f", 100)),
+            Column("source of the HPCG result", lambda row: row["hpcg"].source),
+        ),
+        f"Doubling time {growth['fitted']:.2f} years (least squares, 95 % interval "
+        f"{growth['low']:.2f} to {growth['high']:.2f}), {growth['between_ends']:.2f} from "
+        f"first to last; since {hpcg_records()[-3].year.value:.1f} only {growth['recent']:.1f}. "
         + forecast_so_far(),
     )
 
@@ -81,7 +77,8 @@ def forecast_so_far() -> str:
     within = [
         trend.name.removeprefix("essay, ")
         for trend in trends()
-        if not trend.machines and growth.low.value <= trend.doubling_time.value <= growth.high.value
+        if not trend.machines
+        and growth["low"].value <= trend.doubling_time.value <= growth["high"].value
     ]
     foretold = "; ".join(
         f"{score['foretold'].value / PETA:.3g} PFLOP/s ({score['trend'].removeprefix('essay, ')})"
@@ -138,15 +135,14 @@ def forecast_section(readings: Mapping[str, float]) -> Section:
 
 
 def _reached(crossing: Crossing) -> str:
+    year, start = crossing.year.value, facts()["essay.year"].value
     if crossing.reached:
-        return f"by {int(crossing.year.value)},\n{crossing.machine}"
-    start = facts()["essay.year"].value
-    if crossing.year.value < start:  # the line starts above the reading
+        return f"by {int(year)},\n{crossing.machine}"
+    if year < start:  # the line starts above the reading
         return f"<{int(start)}"
     if crossing.earliest is None or crossing.latest is None:
-        return f"{crossing.year.value:.0f}"
-    ends = f"{crossing.earliest.value:.0f}-{crossing.latest.value:.0f}"
-    return f"{crossing.year.value:.0f}\n{ends}"
+        return f"{year:.0f}"
+    return f"{year:.0f}\n{crossing.earliest.value:.0f}-{crossing.latest.value:.0f}"
 
 
 def learning_section() -> Section:
@@ -198,7 +194,7 @@ def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     rows: list[Any] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
     rows += dates_section().rows
     rows += records_section().rows
-    rows.append({"section": "hpcg_growth"} | vars(record_growth()))
+    rows.append({"section": "hpcg_growth"} | record_growth())
     rows += [{"section": "score"} | score for score in scores()]
     rows += growth_section().rows
     for crossing in crossings(readings):

@@ -20,27 +20,16 @@ from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
 
 
-@dataclass(frozen=True, kw_only=True)
-class Growth:
-    """Doubling times of a record, in years.
+def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity]:
+    """Returns the doubling time of the HPCG record, or of other records, in years.
 
-    Attributes:
-        fitted: by least squares of log2(FLOP/s) on the date.
-        low, high: ends of the fit's 95 % interval. It takes the records' scatter about a line for
-            independent noise, which records are not: read it as a width, not as a test.
-        between_ends: from the first record to the last.
-        recent: from the third last record to the last.
-    """
+    The interval takes the records' scatter about a line for independent noise, which records are
+    not: read it as a width, not as a test.
 
-    fitted: Quantity
-    low: Quantity
-    high: Quantity
-    between_ends: Quantity
-    recent: Quantity
-
-
-def record_growth(records: Sequence[Record] | None = None) -> Growth:
-    """Returns the doubling time of the HPCG record, or of other records.
+    Returns:
+        "fitted", by least squares of log2(FLOP/s) on the date; "low" and "high", the ends of its
+        95 % interval; "between_ends", from the first record to the last; "recent", from the third
+        last to the last
 
     Raises:
         ValueError: fewer than four records, or records whose growth may as well be none.
@@ -56,22 +45,22 @@ def record_growth(records: Sequence[Record] | None = None) -> Growth:
         raise ValueError(
             f"growth of {fit.slope:.3f} +- {margin:.3f} doublings a year; expected one above zero"
         )
-
-    def doubling_time(part: str, value: float, basis: str) -> Quantity:
-        source = Source("derived", f"{basis} of the {len(records)} records `hpcg_record`")
-        return years(f"hpcg.doubling_time.{part}", float(value), source)
-
     ends, recent = (
         (dates[-1] - dates[start]) / (doublings[-1] - doublings[start]) for start in (0, -3)
     )
     interval = "end of the 95 % interval (t) of the line"
-    return Growth(
-        fitted=doubling_time("fitted", 1 / fit.slope, "least squares of log2 on the date"),
-        low=doubling_time("low", 1 / (fit.slope + margin), f"lower {interval}"),
-        high=doubling_time("high", 1 / (fit.slope - margin), f"upper {interval}"),
-        between_ends=doubling_time("between_ends", ends, "first to last"),
-        recent=doubling_time("recent", recent, "third last to last"),
-    )
+    times = {
+        "fitted": (1 / fit.slope, "least squares of log2 on the date"),
+        "low": (1 / (fit.slope + margin), f"lower {interval}"),
+        "high": (1 / (fit.slope - margin), f"upper {interval}"),
+        "between_ends": (ends, "first to last"),
+        "recent": (recent, "third last to last"),
+    }
+    origin = f"of the {len(records)} records `hpcg_record`"
+    return {
+        part: derived(f"hpcg.doubling_time.{part}", float(value), "year", f"{basis} {origin}")
+        for part, (value, basis) in times.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,34 +101,29 @@ def trends() -> tuple[Trend, ...]:
     # The pace that the printed 2037 implies, and the three that the essay states.
     dates = [date.to_row() for date in essay_dates()]
     paces = [dates[0]["needed"], *(date["pace"] for date in dates if date["pace"])]
+    year, start = facts()["essay.year"], facts()["hpcg.start"]
     cluster = facts()["ai.colossus.year"], facts()["ai.colossus.peak"]
     return (
         *(
             Trend(
                 name=f"essay, {pace.value:.3g} years",
-                start_year=facts()["essay.year"],
-                start=facts()["hpcg.start"],
-                doubling_time=pace,
+                start_year=year, start=start, doubling_time=pace,
             )
             for pace in paces
         ),
         Trend(
             name="HPCG record as it grew",
-            start_year=last.year,
-            start=last.hpcg,
-            doubling_time=growth.fitted,
-            low=growth.low,
-            high=growth.high,
+            start_year=last.year, start=last.hpcg,
+            doubling_time=growth["fitted"], low=growth["low"], high=growth["high"],
             machines=tuple((row.machine, row.year, row.hpcg) for row in hpcg_records()),
         ),
         Trend(
             name="AI clusters, 16-bit peak",
-            start_year=cluster[0],
-            start=cluster[1],
+            start_year=cluster[0], start=cluster[1],
             doubling_time=facts()["ai.clusters.doubling_time"],
             machines=(("Colossus", *cluster),),
         ),
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,19 +170,18 @@ def _crossing(reading: str, flop_per_s: float, trend: Trend) -> Crossing:
     for machine, year, built in trend.machines:
         if built.value >= flop_per_s:
             return Crossing(reading=reading, trend=trend.name, year=year, machine=machine)
-
-    def passes(part: str, pace: Quantity) -> Quantity:
-        basis = f"`{trend.start_year.name}` + log2(reading / `{trend.start.name}`) x `{pace.name}`"
-        year = trend.year_of(flop_per_s, pace.value)
-        return years(f"reach.{part}", year, Source("derived", basis))
-
-    return Crossing(
-        reading=reading,
-        trend=trend.name,
-        year=passes("year", trend.doubling_time),
-        earliest=passes("earliest", trend.low) if trend.low else None,
-        latest=passes("latest", trend.high) if trend.high else None,
-    )
+    paces = {"year": trend.doubling_time, "earliest": trend.low, "latest": trend.high}
+    start = f"`{trend.start_year.name}` + log2(reading / `{trend.start.name}`)"
+    passes = {
+        part: years(
+            f"reach.{part}",
+            trend.year_of(flop_per_s, pace.value),
+            Source("derived", f"{start} x `{pace.name}`"),
+        )
+        for part, pace in paces.items()
+        if pace is not None
+    }
+    return Crossing(reading=reading, trend=trend.name, **passes)
 
 
 def scores() -> list[dict[str, Any]]:
