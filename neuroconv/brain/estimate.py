@@ -78,34 +78,32 @@ class Estimate:
         The Sobol indices take the inputs as independent, even where `inputs` has correlations; the
         rank correlations are of the samples, which have them.
         """
-        mixed = self.reading is None
-        names = (*self.free, *((READING,) if mixed else ()))
+        names = self.free if self.reading else (*self.free, READING)
         if not names:
             return ()
+        points = len(self.samples)
         indices = sobol(
-            lambda points: self._log_flop(names, points),
-            inputs=len(names),
-            points=len(self.samples),
-            seed=self.seed,
-        )
-        rows = []
-        for i, name in enumerate(names):
-            rank = None
-            if name != READING and np.ptp(self.draws[name]) and np.ptp(self.samples):
-                rank = float(stats.spearmanr(self.draws[name], self.samples).statistic)
-            rows.append(Sensitivity(name, *indices[i], rank))
+            lambda probabilities: self._log_flop(names, probabilities),
+            inputs=len(names), points=points, seed=self.seed,
+        )  # fmt: skip
+        ranks = dict.fromkeys(names)
+        for name in self.free:
+            if np.ptp(self.draws[name]) and np.ptp(self.samples):
+                ranks[name] = float(stats.spearmanr(self.draws[name], self.samples).statistic)
+        rows = (Sensitivity(name, *indices[i], ranks[name]) for i, name in enumerate(names))
         return tuple(sorted(rows, key=lambda row: -row.total))
 
     def _log_flop(self, names: tuple[str, ...], points: np.ndarray) -> np.ndarray:
         """Returns log10(FLOP/s) at probabilities (inputs, n) of the named inputs, others fixed."""
-        n = points.shape[1]
         given = dict(zip(names, points, strict=True))
+        middle = np.zeros(points.shape[1])
         draws = {
-            name: row.at(given[name]) if name in given else np.full(n, float(row.value))
+            name: row.at(given[name]) if name in given else middle + row.value
             for name, row in self.inputs.items()
         }
-        chosen = _choose(self.weights, given.get(READING, np.zeros(n)))
-        return np.log10(_mixture(self.weights, chosen, draws))
+        return np.log10(
+            _mixture(self.weights, _choose(self.weights, given.get(READING, middle)), draws)
+        )
 
     def swings(self) -> tuple[Swing, ...]:
         """Returns how far each input alone moves the estimate, the widest first, as a tornado plot.
@@ -113,19 +111,18 @@ class Estimate:
         Raises:
             ValueError: a mix, which has no value to swing about.
         """
-        reading = self.reading
+        reading, at_point = self.reading, self.inputs.values_at_point
         if reading is None:
             raise ValueError(
                 "a mix of readings has no value to swing about; expected an estimate of one reading"
             )
-        at_point = self.inputs.values_at_point
         rows = []
         for name in self.free:
-            ends = self.inputs[name].ends
+            row = self.inputs[name]
             low, high = (
-                sum(flop_per_second(reading, {**at_point, name: end}).values()) for end in ends
+                sum(flop_per_second(reading, {**at_point, name: end}).values()) for end in row.ends
             )
-            rows.append(Swing(name, self.inputs[name].quantity.unit, ends, (low, high)))
+            rows.append(Swing(name, row.quantity.unit, row.ends, (low, high)))
         return tuple(sorted(rows, key=lambda row: min(row.flop_per_s) / max(row.flop_per_s)))
 
     def to_dict(self, sensitivities: bool = True) -> dict[str, Any]:
@@ -133,29 +130,25 @@ class Estimate:
         names = ", ".join(f"`{row.name}`" for row in self.weights)
         point = f"all inputs at their values, read as {names}"
         draws = f"{len(self.samples)} draws of the inputs, seed {self.seed}, read as {names}"
-        weights = Source("chosen", f"weights of {names}")
+        chosen = Source("chosen", f"weights of {names}")
         levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+        value, by_cell = self.value, (self.by_cell or {}).items()
         rows: dict[str, Any] = {
             "reading": self.reading.name if self.reading else "mix",
-            "value": None
-            if self.value is None
-            else derived("estimate", self.value, "FLOP/s", point),
-            "by_cell": [
-                derived(f"{cell}.estimate", value, "FLOP/s", point)
-                for cell, value in (self.by_cell or {}).items()
-            ],
+            "value": None if value is None else derived("estimate", value, "FLOP/s", point),
+            "by_cell": [derived(f"{cell}.estimate", x, "FLOP/s", point) for cell, x in by_cell],
             "weights": [
-                Quantity(name=f"{row.name}.weight", value=weight, unit="1", source=weights)
+                Quantity(name=f"{row.name}.weight", value=weight, unit="1", source=chosen)
                 for row, weight in self.weights.items()
             ],
             "quantiles": [
-                derived(f"quantile {level:.0%}", value, "FLOP/s", draws)
-                for level, value in zip(levels, self.quantiles(*levels), strict=True)
+                derived(f"quantile {level:.0%}", x, "FLOP/s", draws)
+                for level, x in zip(levels, self.quantiles(*levels), strict=True)
             ],
         }
         if sensitivities:
             rows["sensitivities"] = [row.to_dict() for row in self.sensitivities]
-        return {name: plain(value) for name, value in rows.items()}
+        return plain(rows)
 
 
 def estimate_brain(
@@ -186,8 +179,7 @@ def estimate_brain(
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
         raise ValueError(f"samples={samples!r}; expected an integer of at least 2")
     shares = _shares({reading or "essay": 1.0} if weights is None else weights)
-    given = as_inputs(inputs)
-    rng = np.random.default_rng(seed)
+    given, rng = as_inputs(inputs), np.random.default_rng(seed)
     draws = given.draw(samples, rng)
     chosen = _choose(shares, rng.random(samples))
     flops = _mixture(shares, chosen, draws)
@@ -219,9 +211,8 @@ def _mixture(
 ) -> np.ndarray:
     flops = np.empty(chosen.shape)
     for i, reading in enumerate(weights):
-        rows = chosen == i
-        if rows.any():
-            flops[rows] = sampled_flop_per_second(
-                reading, {name: draws[name][rows] for name in draws}
-            )
+        mask = chosen == i
+        if mask.any():
+            part = {name: values[mask] for name, values in draws.items()}
+            flops[mask] = sampled_flop_per_second(reading, part)
     return flops

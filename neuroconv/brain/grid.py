@@ -14,38 +14,27 @@ _ALGORITHMS = {
     "convolution": "a direct convolution",
 }
 _CLOCKS = (("rate", "window"), ("rate", "last"), ("frame", "window"), ("frame", "last"))
+_PADDINGS = ("same", "valid", "per_dendrite")
 _RULES = (
     ("essay", "same"),
-    ("direct", "same"),
-    ("direct", "valid"),
-    ("direct", "per_dendrite"),
-    ("executed", "same"),
-    ("executed", "valid"),
-    ("executed", "per_dendrite"),
+    *(("direct", padding) for padding in _PADDINGS),
+    *(("executed", padding) for padding in _PADDINGS),
     ("linear", "same"),
 )
 
 
 def grid_rows(inputs: Inputs) -> list[dict[str, Any]]:
     """Returns the FLOP/s of every combination, by cell type."""
-    values = inputs.values_at_point
     rows = []
     for algorithm, padding in _RULES:
         for clock, steps in _CLOCKS:
-            choices: dict[str, Any] = {
-                "algorithm": algorithm, "padding": padding, "clock": clock, "steps": steps
-            }  # fmt: skip
-            flops = flop_per_second(Reading(name="-".join(choices.values()), **choices), values)
+            choices = {"algorithm": algorithm, "padding": padding, "clock": clock, "steps": steps}
+            reading = Reading(name="-".join(choices.values()), **choices)  # type: ignore[arg-type]
+            flops = flop_per_second(reading, inputs.values_at_point)
             basis = f"closed forms of the modules; cells x `{clock}_hz` x `flop_per_mac` x MAC"
-            rows.append(
-                choices
-                | {
-                    "flop_per_s": [
-                        derived(cell, value, "FLOP/s", basis)
-                        for cell, value in {**flops, "total": sum(flops.values())}.items()
-                    ]
-                }
-            )
+            flops["total"] = sum(flops.values())
+            quantities = [derived(cell, flops[cell], "FLOP/s", basis) for cell in flops]
+            rows.append({**choices, "flop_per_s": quantities})
     return rows
 
 
@@ -53,17 +42,16 @@ def grid_section(inputs: Inputs) -> Section:
     """Returns the Purkinje cells' FLOP/s of each combination, and below them the granule cells'."""
     values = inputs.values_at_point
     steps = int(values["time_steps"])
-    flops = {
-        (row["algorithm"], row["padding"], row["clock"], row["steps"], cell.name): cell.value
-        for row in grid_rows(inputs)
-        for cell in row["flop_per_s"]
-    }
-    rows = []
+    flops: dict[tuple[str, str, str], list[str]] = {}  # of all clocks, in their order
+    for row in grid_rows(inputs):
+        for cell in row["flop_per_s"]:
+            key = (row["algorithm"], row["padding"], cell.name)
+            flops.setdefault(key, []).append(scientific(cell.value, 3))
+    rows: list[tuple[str, ...]] = []
     for algorithm, padding in _RULES:
         name = algorithm if algorithm in ("essay", "linear") else f"{algorithm}, {padding}"
         for cell, title in (("purkinje", name), ("granule", "")):
-            cells = (flops[algorithm, padding, *clock, cell] for clock in _CLOCKS)
-            rows.append((title, cell, *(scientific(value, 3) for value in cells)))
+            rows.append((title, cell, *flops[algorithm, padding, cell]))
     columns = [Column("algorithm, padding", 0, wrap=False), Column("cells", 1)]
     for index, (clock, kind) in enumerate(_CLOCKS, 2):
         title = f"{steps} steps" if kind == "window" else "one step"

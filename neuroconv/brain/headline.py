@@ -23,28 +23,24 @@ def headline(inputs: Inputs) -> tuple[Quantity, ...]:
     def purkinje(reading: Reading) -> float:
         return flop_per_second(reading, at_point)["purkinje"]
 
-    essay, linear = purkinje(READINGS["essay"]), purkinje(READINGS["linear_collapse"])
-    worth = "worth of the dendritic non-linearity"
-    ratios = (
-        (worth, essay / linear, "`essay` / `linear_collapse`"),
-        (
-            f"{worth} for one step",
-            purkinje(READINGS["one_step"]) / linear,
-            "`one_step` / `linear_collapse`",
-        ),
-        (
-            "saving of the algorithm that runs",
-            essay / purkinje(READINGS["executed"]),
-            "`essay` / `executed`",
-        ),
-        (
-            f"{worth} for one step, by the algorithm that runs",
-            purkinje(replace(READINGS["executed"], steps="last")) / linear,
-            "`executed`, of its one new step, / `linear_collapse`",
-        ),
-    )
+    essay, executed = READINGS["essay"], READINGS["executed"]
+    linear = READINGS["linear_collapse"]
+    step = replace(executed, steps="last")
+    worth, runs = "worth of the dendritic non-linearity", "the algorithm that runs"
+    step_basis = "`executed`, of its one new step, / `linear_collapse`"
     return tuple(
-        derived(name, value, "1", f"{basis}, Purkinje cells") for name, value, basis in ratios
+        derived(name, purkinje(upper) / purkinje(lower), "1", f"{basis}, Purkinje cells")
+        for name, upper, lower, basis in (
+            (worth, essay, linear, "`essay` / `linear_collapse`"),
+            (
+                f"{worth} for one step",
+                READINGS["one_step"],
+                linear,
+                "`one_step` / `linear_collapse`",
+            ),
+            (f"saving of {runs}", essay, executed, "`essay` / `executed`"),
+            (f"{worth} for one step, by {runs}", step, linear, step_basis),
+        )
     )
 
 

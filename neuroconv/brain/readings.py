@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from neuroconv.core.checks import check_choice
-from neuroconv.kernels.conv import MODES, Mode
+from neuroconv.kernels.conv import Mode
 
 CEREBELLUM = ("purkinje", "granule")
 SIZES = ("synapses", "dendrites", "branches")
@@ -55,18 +55,18 @@ class Reading:
             check_choice(name, getattr(self, name), choices)
         for cell in self.cells:
             check_choice("cells", cell, (*CEREBELLUM, "pyramidal"))
-        if self.algorithm in ("essay", "linear") and self.padding != "same":
+        algorithm, padding, scope = self.algorithm, self.padding, self.scope
+        if algorithm in ("essay", "linear") and padding != "same":
             raise ValueError(
-                f"padding={self.padding!r} with algorithm={self.algorithm!r}, which knows no "
-                "padding; expected 'same', or algorithm 'direct' or 'executed'"
+                f"padding={padding!r} with algorithm={algorithm!r}, which knows no padding; "
+                "expected 'same', or algorithm 'direct' or 'executed'"
             )
-        if self.algorithm == "linear" and self.scope == "neuron":
+        if algorithm == "linear" and scope == "neuron":
             raise ValueError(
                 "scope='neuron' with algorithm='linear': a linear neuron has no further stages; "
                 "expected scope='dendrites'"
             )
-        counted = (self.algorithm, self.scope)
-        if self.granule_filter == "purkinje" and counted != ("essay", "dendrites"):
+        if self.granule_filter == "purkinje" and (algorithm, scope) != ("essay", "dendrites"):
             raise ValueError(
                 "granule_filter='purkinje' is the essay's arithmetic and no module's; expected "
                 "algorithm='essay' and scope='dendrites'"
@@ -88,12 +88,9 @@ class Reading:
 
 
 _CHOICES = {
-    "padding": MODES,
-    "steps": ("window", "last"),
-    "clock": ("rate", "frame"),
-    "algorithm": ("essay", "direct", "executed", "linear"),
-    "scope": ("dendrites", "neuron"),
-    "granule_filter": ("own", "purkinje"),
+    name: get_args(hint)
+    for name, hint in get_type_hints(Reading).items()
+    if get_origin(hint) is Literal
 }
 _TABLES = tomllib.loads(Path(__file__).with_name("readings.toml").read_text(encoding="utf-8"))
 READINGS: Mapping[str, Reading] = MappingProxyType(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from neuroconv.brain.cell_costs import CellCost, cell_costs, cell_sections, cortex_ratios
+from neuroconv.brain.cell_costs import cell_costs, cell_sections, cortex_ratios
 from neuroconv.brain.estimate import Estimate, estimate_brain
 from neuroconv.brain.evidence.checks import checks_section
 from neuroconv.brain.evidence.facts import facts
@@ -55,24 +55,16 @@ class BrainReport:
     @cached_property
     def by_reading(self) -> Mapping[str, Estimate]:
         """An estimate under each of `READINGS`, from the same draws."""
-        samples, seed = len(self.estimate.samples), self.estimate.seed
-        return {
-            name: estimate_brain(self.inputs, reading=name, samples=samples, seed=seed)
-            for name in READINGS
-        }
+        options: Any = {"samples": len(self.estimate.samples), "seed": self.estimate.seed}
+        return {name: estimate_brain(self.inputs, reading=name, **options) for name in READINGS}
 
     @property
     def values(self) -> dict[str, float]:
         """FLOP/s of each reading, all inputs at their values."""
-        at_point = self.inputs.values_at_point  # no draws are needed for these
-        return {
-            name: sum(flop_per_second(reading, at_point).values())
-            for name, reading in READINGS.items()
+        flops = {
+            name: flop_per_second(READINGS[name], self.inputs.values_at_point) for name in READINGS
         }
-
-    @cached_property
-    def cells(self) -> tuple[CellCost, ...]:
-        return cell_costs(self.inputs)
+        return {name: sum(by_cell.values()) for name, by_cell in flops.items()}
 
     def sections(self, names: Sequence[str] = SECTIONS) -> Iterator[RenderableType]:
         """Yields the report, what matters most first.
@@ -82,11 +74,12 @@ class BrainReport:
         """
         for name in names:
             check_choice("section", name, SECTIONS)
+        inputs = self.inputs
         sections: dict[str, Callable[[], Sequence[RenderableType]]] = {
             "headline": lambda: [headline_text(self.estimate)],
-            "inputs": lambda: [inputs_section(self.inputs)],
-            "grid": lambda: [grid_section(self.inputs)],
-            "cells": lambda: cell_sections(self.cells, self.inputs),
+            "inputs": lambda: [inputs_section(inputs)],
+            "grid": lambda: [grid_section(inputs)],
+            "cells": lambda: cell_sections(cell_costs(inputs), inputs),
             "readings": lambda: [readings_section(self)],
             "sensitivity": lambda: [sensitivity_section(self.estimate)],
             "ledger": lambda: [ledger_section()],
@@ -98,22 +91,21 @@ class BrainReport:
             "learning": lambda: [learning_section()],
         }
         for name in SECTIONS:
-            parts = sections[name]() if name in names else []
-            if parts:
-                apart = [line for part in parts for line in (Text(), part)]
+            if name in names:
+                apart = [line for part in sections[name]() for line in (Text(), part)]
                 yield Group(*apart[1:])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain data, in which every number has a unit and a source."""
         swings = self.estimate.swings() if self.estimate.reading is not None else ()
-        others = [row for section in others_sections() for row in section.to_list()]
+        costs = cell_costs(self.inputs)
         return {
             "headline": plain(headline(self.inputs)),
             **self.inputs.to_dict(),
             "inputs_sha256": self.inputs.sha256,
             "grid": plain(grid_rows(self.inputs)),
-            "cells": plain(self.cells),
-            "cortex_over_cerebellum": plain(cortex_ratios(self.cells)),
+            "cells": plain(costs),
+            "cortex_over_cerebellum": plain(cortex_ratios(costs)),
             "readings": [
                 {"title": READINGS[name].title, **estimate.to_dict(sensitivities=False)}
                 for name, estimate in self.by_reading.items()
@@ -122,7 +114,7 @@ class BrainReport:
             "swings": [swing.to_dict() for swing in swings],
             "ledger": ledger_section().to_list(),
             "essay_check": checks_section().to_list(),
-            "others": others,
+            "others": [row for part in others_sections() for row in part.to_list()],
             "forecast": forecast_rows(self.values),
         }
 
@@ -154,8 +146,7 @@ def readings_section(report: BrainReport) -> Section:
     rate = facts()["purkinje.literature.rate_hz"]
     at_point = {**report.inputs.values_at_point, "rate_hz": rate.value}
     at_own_rate = sum(flop_per_second(READINGS["essay"], at_point).values())
-    low, high = report.inputs["rate_hz"].ends
-    rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    rates = " to ".join(dict.fromkeys(f"{end:g}" for end in report.inputs["rate_hz"].ends))
     rows = []
     for name, estimate in report.by_reading.items():
         quantiles = (scientific(level, 3) for level in estimate.quantiles())
@@ -180,8 +171,8 @@ def sensitivity_section(estimate: Estimate) -> Section:
     rows = [
         (
             row.name,
-            _interval(row.first, row.first_interval),
-            _interval(row.total, row.total_interval),
+            f"{_share(row.first)} ({' to '.join(map(_share, row.first_interval))})",
+            f"{_share(row.total)} ({' to '.join(map(_share, row.total_interval))})",
             "-" if row.rank_correlation is None else _share(row.rank_correlation),
         )
         for row in estimate.sensitivities
@@ -201,7 +192,3 @@ def sensitivity_section(estimate: Estimate) -> Section:
 
 def _share(value: float) -> str:
     return f"{value:.3f}".replace("-0.000", "0.000")
-
-
-def _interval(value: float, ends: tuple[float, float]) -> str:
-    return f"{_share(value)} ({_share(ends[0])} to {_share(ends[1])})"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from neuroconv.brain.defaults import default_inputs
-from neuroconv.brain.inputs import Correlation, Input, Inputs, UnknownInput
+from neuroconv.brain.inputs import Correlation, Input, Inputs
 from neuroconv.core.checks import did_you_mean
 from neuroconv.references import Source
 
-_KEYS = ("value", "low", "high", "distribution", "source")
+_NUMBERS = ("value", "low", "high")
 
 
 def read_inputs(file: Path | None = None, assignments: Sequence[str] = ()) -> Inputs:
@@ -61,45 +61,37 @@ def as_inputs(given: Inputs | Mapping[str, Any] | None) -> Inputs:
             if entry.name != name:
                 raise ValueError(f"input {entry.name!r} is given as {name!r}; expected one name")
             inputs = inputs.with_input(entry)
-            continue
-        pair = isinstance(entry, tuple | list) and len(entry) == 2
-        numbers = {"low": entry[0], "high": entry[1]} if pair else {"value": entry}
-        inputs = _change(inputs, name, numbers, f"inputs[{name!r}]")
+        else:
+            pair = isinstance(entry, tuple | list) and len(entry) == 2
+            numbers = {"low": entry[0], "high": entry[1]} if pair else {"value": entry}
+            inputs = _change(inputs, name, numbers, f"inputs[{name!r}]")
     return inputs
 
 
 def _from_file(file: Path) -> Inputs:
-    with file.open("rb") as stream:
-        try:
-            data = tomllib.load(stream)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{file}: {error}") from None
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None
     _check_keys(data, ("inputs", "correlations"), str(file))
-    inputs = default_inputs()
     tables, correlations = data.get("inputs", {}), data.get("correlations", [])
     if not isinstance(tables, dict):
         raise ValueError(f"{file}: inputs={tables!r}; expected tables such as [inputs.rate_hz]")
     if not isinstance(correlations, list):
         raise ValueError(f"{file}: expected [[correlations]], in two pairs of brackets")
-    for name, table in _flat(tables, inputs).items():
-        numbers = table if isinstance(table, dict) else {"value": table}
-        inputs = _change(inputs, name, numbers, f'{file}: [inputs."{name}"]')
+    inputs = default_inputs()
+    cells = {name.partition(".")[0] for name in inputs if "." in name}
+    for name, table in tables.items():
+        # [inputs.purkinje.cells] is [inputs."purkinje.cells"] without its quotes.
+        nested = name in cells and isinstance(table, dict)
+        entries = {f"{name}.{key}": entry for key, entry in table.items()} if nested else {}
+        for title, entry in (entries or {name: table}).items():
+            numbers = entry if isinstance(entry, dict) else {"value": entry}
+            inputs = _change(inputs, title, numbers, f'{file}: [inputs."{title}"]')
     return inputs.with_correlations(
         _correlation(table, f"{file}: [[correlations]] {number}")
         for number, table in enumerate(correlations, 1)
     )
-
-
-def _flat(tables: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """Joins the names of nested tables: [inputs.purkinje.cells] is one without its quotes."""
-    flat: dict[str, Any] = {}
-    for name, table in tables.items():
-        is_cell = name not in inputs and any(known.startswith(f"{name}.") for known in inputs)
-        if is_cell and isinstance(table, dict):
-            flat.update({f"{name}.{what}": entry for what, entry in table.items()})
-        else:
-            flat[name] = table
-    return flat
 
 
 def _correlation(table: Any, position: str) -> Correlation:
@@ -114,30 +106,27 @@ def _correlation(table: Any, position: str) -> Correlation:
             'expected between = ["rate_hz", "purkinje.cells"] and a number such as rank = -0.5'
         )
     names = " and ".join(f"`{name}`" for name in sorted(between))
-    source = _user(f"the correlation of {names}", table.get("source", ""), position)
+    source = _user(f"the correlation of {names}", table, position)
     return Correlation(tuple(between), rank, source)
 
 
 def _change(inputs: Inputs, name: str, table: Mapping[str, Any], position: str) -> Inputs:
-    try:
-        present = inputs[name]
-    except UnknownInput as error:
-        raise UnknownInput(f"{position}: {error}") from None
-    _check_keys(table, _KEYS, position)
-    for key in ("value", "low", "high"):
+    _check_keys(table, (*_NUMBERS, "distribution", "source"), position)
+    for key in _NUMBERS:
         if key in table and not _is_number(table[key]):
             raise ValueError(f"{position}: {key}={table[key]!r}; expected a number")
     if ("low" in table) != ("high" in table):
         raise ValueError(f"{position}: one bound alone; expected low and high")
-    source = _user(f"`{name}`", table.get("source", ""), position)
+    source = _user(f"`{name}`", table, position)
     numbers = {key: number for key, number in table.items() if key != "source"}
     try:
-        return inputs.with_input(present.changed(source, **numbers))
+        return inputs.with_input(inputs[name].changed(source, **numbers))
     except ValueError as error:
-        raise ValueError(f"{position}: {error}") from None
+        raise type(error)(f"{position}: {error}") from None
 
 
-def _user(what: str, note: Any, position: str) -> Source:
+def _user(what: str, table: Mapping[str, Any], position: str) -> Source:
+    note = table.get("source", "")
     if not isinstance(note, str):
         raise ValueError(f"{position}: source={note!r}; expected a text")
     try:

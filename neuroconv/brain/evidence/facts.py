@@ -43,7 +43,7 @@ def facts() -> Worksheet:
         for field, source in numbers.sources.items():
             value = getattr(numbers, field)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                sheet.add(_quantity(f"{prefix}.{field}", value, UNITS[field], source))
+                sheet.add(_quantity(f"{prefix}.{field}", whole(value), UNITS[field], source))
     for cell in ("granule", "purkinje", "pyramidal"):
         sizes, source = _sizes(cell), preset(cell, "dettmers2015").sources["filter_shape"]
         sheet.add(_quantity(f"{cell}.branches", sizes.branches, "branches", source))
@@ -79,7 +79,7 @@ def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> Quantity:
     if set(entry) == {"value", "unit", "source"}:
         value = entry["value"]
         value = sheet.evaluate(value) if isinstance(value, str) else value
-        sheet.add(_quantity(name, value, entry["unit"], Source.parse(entry["source"]), exact=True))
+        sheet.add(_quantity(name, value, entry["unit"], Source.parse(entry["source"])))
         return sheet[name]
     if not {"formula", "unit"} <= set(entry) <= {"formula", "unit", "basis", "note"}:
         raise ValueError(
@@ -153,5 +153,5 @@ def _sizes(cell: str) -> Sizes:
     return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)
 
 
-def _quantity(name: str, value: float, unit: str, source: Source, exact: bool = False) -> Quantity:
-    return Quantity(name=name, value=value if exact else whole(value), unit=unit, source=source)
+def _quantity(name: str, value: float, unit: str, source: Source) -> Quantity:
+    return Quantity(name=name, value=value, unit=unit, source=source)

@@ -38,15 +38,10 @@ class Omission:
 
 
 def training_step() -> Quantity:
-    """Counts the multiply-adds of a Purkinje cell's training step to its forward pass, exactly.
-
-    Raises:
-        RuntimeError: the counter gave no backward pass.
-    """
+    """Returns the multiply-adds of a Purkinje cell's training step to its forward pass, counted."""
     cell = Purkinje(_AXONS, 1, taps={"backend": "direct"})
     counts = count_exact(cell, torch.zeros(1, _AXONS, cell.time_steps), backward=True)
-    if counts.backward is None:
-        raise RuntimeError("count_exact(..., backward=True) returned no backward pass")
+    assert counts.backward is not None
     return derived(
         "learning.step_to_forward",
         (counts.mac + counts.backward.mac) / counts.mac,
@@ -60,12 +55,14 @@ def training_step() -> Quantity:
 
 def two_transmitters() -> Quantity:
     """Returns the FLOP of a Purkinje cell with two transmitters to one with one, closed form."""
-    cells = (
-        Purkinje(_AXONS, 1, taps={"backend": "direct"}, synapse={"transmitters": transmitters})
-        for transmitters in (1, 2)
-    )
     single, double = (
-        sum(cost.flop for cost in cell.closed_form(torch.Size((1, _AXONS)))) for cell in cells
+        sum(
+            cost.flop
+            for cost in Purkinje(
+                _AXONS, 1, taps={"backend": "direct"}, synapse={"transmitters": transmitters}
+            ).closed_form(torch.Size((1, _AXONS)))
+        )
+        for transmitters in (1, 2)
     )
     return derived(
         "transmitters.two_to_one",
@@ -103,17 +100,16 @@ def ledger_section() -> Section:
     others = " and ".join(
         f"{row.item}, by {row.source.place}" for row in omissions() if row.source.place != limits
     )
-    columns = (
-        Column("left out", "item", ratio=3),
-        Column("what it is", "what", ratio=3),
-        number("multiplier", lambda row: _multiplier(row["multiplier"])),
-        Column("neuroconv", lambda row: row["touched_by"].replace("`", ""), ratio=4),
-        Column("cost", lambda row: f"x {row['cost'].shown}" if row["cost"] else "", "right"),
-    )
     return Section(
         f"Left out of the estimate: {len(rows)} items",
         rows,
-        columns,
+        (
+            Column("left out", "item", ratio=3),
+            Column("what it is", "what", ratio=3),
+            number("multiplier", lambda row: _multiplier(row["multiplier"])),
+            Column("neuroconv", lambda row: row["touched_by"].replace("`", ""), ratio=4),
+            Column("cost", lambda row: f"x {row['cost'].shown}" if row["cost"] else "", "right"),
+        ),
         f"Left out by the essay's {limits}, except {others}. multiplier: of the whole estimate, as "
         "the essay gives it. cost: relative to the neuron without it, counted here.",
         spaced=True,

@@ -25,37 +25,17 @@ class Published:
         what: what is counted.
         kind: "estimate" of what a brain computes, a "limit" that it hardly exceeds, or a mean
             firing "rate".
-        facts: quantities: low, high and preferred; or low and high; or a single one.
-        key, values, unit, source: the same as numbers, with their key, unit and source.
-
-    Raises:
-        ValueError: neither facts nor values, or both.
+        facts: low, high and preferred; or low and high; or a single one.
     """
 
     name: str
     what: str
     kind: Literal["estimate", "limit", "rate"] = "estimate"
-    facts: tuple[Quantity, ...] = ()
-    key: str = ""
-    values: tuple[float, ...] = ()
-    unit: str = ""
-    source: Source | None = None
+    facts: tuple[Quantity, ...]
 
-    def __post_init__(self) -> None:
-        if bool(self.facts) == bool(self.values and self.key and self.source):
-            raise ValueError(
-                f"{self.name}: facts={self.facts}, values={self.values}; expected facts, or values "
-                "with key, unit and source"
-            )
-        if self.source is not None:
-            ends = ("low", "high", "best") if len(self.values) > 1 else ("value",)
-            names = (f"{self.kind}.{self.key}.{end}" for end in ends)
-            numbers = tuple(
-                Quantity(name=name, value=value, unit=self.unit, source=self.source)
-                for name, value in zip(names, self.values, strict=False)
-            )
-            object.__setattr__(self, "facts", numbers)
-        object.__setattr__(self, "source", self.low.source)
+    @property
+    def source(self) -> Source:
+        return self.low.source
 
     @property
     def low(self) -> Quantity:
@@ -73,16 +53,16 @@ class Published:
     @property
     def year(self) -> int:
         """Year of the first publication that the source cites."""
-        return REFERENCES[self.low.source.cites[0]].year
+        return REFERENCES[self.source.cites[0]].year
 
     @property
     def essay_times(self) -> Quantity | None:
         """The essay's figure to this range's upper end; None if it counts something else."""
         if self.high.unit == EDGES:
             return None
-        essay, name = _essay_figure(self.kind), self.high.name
-        ratio = essay.value / self.high.value
-        return derived(f"{name}.essay_times", ratio, "1", f"`{essay.name}` / `{name}`")
+        essay, high = _essay_figure(self.kind), self.high
+        basis = f"`{essay.name}` / `{high.name}`"
+        return derived(f"{high.name}.essay_times", essay.value / high.value, "1", basis)
 
 
 def _essay_figure(kind: str) -> Quantity:
@@ -155,28 +135,27 @@ def others_sections() -> tuple[Section, ...]:
         keys=("kind", "claim", "source", "urls", "answer", "evidence"),
         spaced=True,
     )
-    estimates = [row for row in published() if row.kind != "rate"]
-    rates = [row for row in published() if row.kind == "rate"]
-    return (
-        _ranges("Other estimates of what a brain computes", estimates),
-        _ranges("Mean firing rates", rates),
-        energy,
-        rebuttal,
-    )
+    estimates = _ranges("Other estimates of what a brain computes", "estimate", "limit")
+    return estimates, _ranges("Mean firing rates", "rate"), energy, rebuttal
 
 
-def _ranges(title: str, rows: list[Published]) -> Section:
+def _ranges(title: str, *kinds: str) -> Section:
     """Returns the ranges, and the essay's figure as a multiple of their upper ends."""
     notes = Notes()
-    columns = (
-        Column("who", "name", ratio=3),
-        Column("range", _range, ratio=3),
-        number(f"{_essay_figure(rows[0].kind).shown} is x", "essay_times"),
-        Column("what is counted", "what", ratio=4),
-        Column("", lambda row: notes.mark(str(row.source)), wrap=False),
+    return Section(
+        title,
+        [row for row in published() if row.kind in kinds],
+        (
+            Column("who", "name", ratio=3),
+            Column("range", _range, ratio=3),
+            number(f"{_essay_figure(kinds[0]).shown} is x", "essay_times"),
+            Column("what is counted", "what", ratio=4),
+            Column("", lambda row: notes.mark(str(row.source)), wrap=False),
+        ),
+        "x: times the upper end of the range",
+        ("kind", "name", "year", "source", "what", "low", "high", "best", "essay_times"),
+        notes,
     )
-    keys = ("kind", "name", "year", "source", "what", "low", "high", "best", "essay_times")
-    return Section(title, rows, columns, "x: times the upper end of the range", keys, notes)
 
 
 def _range(row: Published) -> str:

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from neuroconv.brain.evidence.facts import facts, read_rows
-from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
 

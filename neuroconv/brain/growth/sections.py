@@ -94,7 +94,10 @@ def growth_section() -> Section:
     """Returns how fast AI's training compute and clusters grew."""
     return Section(
         "The growth of AI computers",
-        [{"section": "ai_growth", "quantity": quantity} for quantity in _facts("ai.", "limit.")],
+        [
+            {"section": "ai_growth", "quantity": quantity}
+            for quantity in _facts("ai.", "limit.cmos")
+        ],
         (
             Column("quantity", lambda row: _title(row["quantity"].name.removeprefix("ai."))),
             number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),

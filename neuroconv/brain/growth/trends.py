@@ -172,7 +172,7 @@ def _crossing(reading: str, flop_per_s: float, trend: Trend) -> Crossing:
             return Crossing(reading=reading, trend=trend.name, year=year, machine=machine)
     paces = {"year": trend.doubling_time, "earliest": trend.low, "latest": trend.high}
     start = f"`{trend.start_year.name}` + log2(reading / `{trend.start.name}`)"
-    passes = {
+    passes: dict[str, Any] = {
         part: years(
             f"reach.{part}",
             trend.year_of(flop_per_s, pace.value),
