@@ -30,7 +30,7 @@ from neuroconv.layers.tree_shape import TreeShape
 
 @dataclass(frozen=True)
 class Taps:
-    """How the taps of a dendritic filter start, are held and are run.
+    """How the taps of a dendritic filter start, whether they learn, and their backend.
 
     Args:
         cable: fill the filters with this cable's diffusion, at unit gain; None draws them.
@@ -106,11 +106,11 @@ class DendriticConv(nn.Module):
 
     @property
     def mode(self) -> Mode:
-        """How the filter meets the sheet."""
+        """The way the filter meets the sheet."""
         return self.tree.mode
 
     def reset_parameters(self) -> None:
-        """He's initialisation over the taps that one output reads; the bias starts at zero."""
+        """Draws taps by He's rule over those that one output reads; the bias starts at zero."""
         if self.weight.is_meta:  # nothing to draw, and drawing nothing takes a millisecond
             return
         nn.init.normal_(self.weight, std=self.deviation / self.tap_unit)
@@ -144,7 +144,12 @@ class DendriticConv(nn.Module):
         self.weight.requires_grad_(trainable)
 
     def forward(self, sheet: Tensor, steps: int | None = None) -> Tensor:
-        """Args: sheet (B, N, T, P, D); steps, how many of the last ones to compute, default all."""
+        """Filters a sheet.
+
+        Args:
+            sheet: (B, N, T, P, D).
+            steps: the number of last steps to compute; by default all.
+        """
         if sheet.dim() != 5 or tuple(sheet.shape[3:]) != self.sheet_shape:
             raise ValueError(
                 f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
@@ -157,34 +162,39 @@ class DendriticConv(nn.Module):
         )  # fmt: skip
 
     def stream(self, sheet: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `forward` after the steps of the past, and the steps that the next stretch reads."""
-        read, kept = recall(past, sheet, self.tree.kernel[0])
-        return self(read, sheet.shape[2]), kept
+        """Runs `forward` after the steps of the past; also returns the past of the next call."""
+        window, past = recall(past, sheet, self.tree.kernel[0])
+        return self(window, sheet.shape[2]), past
 
     def taps(self) -> Tensor:
-        """The filters that act, (N, K_T, K_P, K_D)."""
+        """Returns the effective filters, (N, K_T, K_P, K_D)."""
         return self.weight if self.tap_unit == 1 else self.weight * self.tap_unit
 
     def problem(self, batch: int, time_steps: int, steps: int | None = None) -> ConvProblem:
-        """What a sheet of so many samples and steps asks for."""
+        """Returns the convolution's sizes for a sheet of this batch and these steps."""
         window = (time_steps, *self.sheet_shape)
         return ConvProblem(window, self.tree.kernel, self.mode, batch, self.neurons, steps)
 
     def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
-        """The backend that a sheet of so many samples and steps runs on."""
+        """Returns the backend that a sheet of this batch and these steps runs on."""
         problem = self.problem(batch, time_steps, steps)
         return problem_backend(problem, self.backend, device=self.weight.device.type)
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; what evaluation kept of the filters is dropped."""
+        """Sets the mode as nn.Module does, and clears the cached filters."""
         self._cache.clear()
         return super().train(mode)
 
     def closed_form(
         self, sheet: torch.Size, synapses: int | None = None, steps: int | None = None
     ) -> tuple[Cost, ...]:
-        """Args: sheet (B, N, T, P, D); synapses of one neuron (default: one at each site); steps,
-        how many of the last ones are computed (default: all)."""
+        """Counts the convolution by the backend that runs it.
+
+        Args:
+            sheet: (B, N, T, P, D).
+            synapses: of one neuron; by default one at each site.
+            steps: the number of last steps that are computed; by default all.
+        """
         problem = self.problem(sheet[0], sheet[2], steps)
         backend = self.chosen_backend(sheet[0], sheet[2], steps)
         synapses = math.prod(self.sheet_shape) if synapses is None else synapses
@@ -246,7 +256,7 @@ class DendriticRate(nn.Module):
         return total if self.reduction == "sum" else total * (1 / rate.shape[sites])
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
-        """The rectifier, the reduction over the sites and, for a mean, its factor."""
+        """Counts the rectifier, the reduction over the sites and, for a mean, its factor."""
         branches = potential.numel()
         reduced = branches // potential[3] if potential[3] > 1 else 0
         flops = branches * ((not self.linear) + (reduced > 0))

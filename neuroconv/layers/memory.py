@@ -1,4 +1,4 @@
-"""Memory of causal filters: what a stage reads of the past, and what it will read again.
+"""Memory of causal filters: the past steps that a stage reads.
 
 Shapes: B batch, N neurons, T time steps.
 """
@@ -16,19 +16,18 @@ def recall(past: Tensor | None, present: Tensor, taps: int) -> tuple[Tensor, Ten
         taps: length of the filter in time.
 
     Returns:
-        what the filter reads, (B, N, T + past steps, ...): without a past the present alone, for
-        the filters' own padding is a neuron at rest; and what it will read again,
+        The filter's input, (B, N, T + past steps, ...): without a past the present alone, for
+        the filters' padding is a neuron at rest; and the past of the next call,
         (B, N, taps - 1, ...).
     """
-    read = present if past is None else torch.cat([past, present], 2)
-    kept = read[:, :, max(0, read.shape[2] - taps + 1) :]
-    missing = taps - 1 - kept.shape[2]
-    if missing:
-        rest = kept.new_zeros(*kept.shape[:2], missing, *kept.shape[3:])
-        kept = torch.cat([rest, kept], 2)
-    return read, kept
+    window = present if past is None else torch.cat([past, present], 2)
+    past = window[:, :, max(0, window.shape[2] - taps + 1) :]
+    if padding := taps - 1 - past.shape[2]:
+        rest = past.new_zeros(*past.shape[:2], padding, *past.shape[3:])
+        past = torch.cat([rest, past], 2)
+    return window, past
 
 
 def last_steps(steps: int, activity: Tensor) -> Tensor:
-    """The last steps of (B, N, T, ...); all of them untouched, for a slice's gradient is a copy."""
+    """Returns the last steps of (B, N, T, ...); all of them unsliced, which saves a copy."""
     return activity if activity.shape[2] == steps else activity[:, :, -steps:]

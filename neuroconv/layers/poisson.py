@@ -21,7 +21,7 @@ _LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
 
 
 class DropoutState(NamedTuple):
-    """The waiting periods of neurons, between two chunks of a window.
+    """The waiting periods of neurons, between two stretches of a window.
 
     Attributes:
         waiting: (B, N, ...) time steps that each of them still waits, in whole numbers.
@@ -94,11 +94,11 @@ class PoissonDropout(nn.Module):
     def stream(
         self, rate: Tensor, state: DropoutState | None = None
     ) -> tuple[Tensor, DropoutState | None]:
-        """Runs over a chunk of a window; chunks in turn are the whole window, draw for draw.
+        """Runs over a stretch; stretch after stretch is the whole window, draw for draw.
 
         Args:
             rate: (B, N, T, ...), any number of steps.
-            state: what the last chunk returned; None begins a window. Evaluation hands it through.
+            state: after the stretch before; None begins a window. Evaluation hands it through.
         """
         if rate.dim() < 3:
             raise ValueError(
@@ -121,11 +121,11 @@ class PoissonDropout(nn.Module):
         # Counted from the window's start: the step at which a neuron fires if it draws now.
         now = torch.arange(steps, dtype=torch.float32, device=rate.device)
         draws += now.view(-1, *[1] * len(cells))
-        fires, at = state.waiting, []
+        fires, firing_steps = state.waiting, []
         for step, draw in enumerate(draws.unbind()):
             fires = torch.where(fires < step + self.draw_below, draw, fires)
-            at.append(fires)
-        fired = torch.stack(at, 2) == now.view(-1, *[1] * (len(cells) - 2))
+            firing_steps.append(fires)
+        fired = torch.stack(firing_steps, 2) == now.view(-1, *[1] * (len(cells) - 2))
         waiting = fires - steps
         if not unit:
             fired = fired.view(*fired.shape, *[1] * (rate.dim() - 3))
@@ -145,7 +145,7 @@ class PoissonDropout(nn.Module):
         return self._probability(first, time_steps)[0].tolist()
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
-        """Args: rate (B, N, T, ...). Nothing: in evaluation it is the identity."""
+        """Costs nothing: in evaluation it is the identity."""
         return (Cost("dropout"),)
 
     def extra_repr(self) -> str:
@@ -200,11 +200,11 @@ class ReleaseOrWait(nn.Module):
     def stream(
         self, rate: Tensor, state: DropoutState | None = None
     ) -> tuple[Tensor, DropoutState | None]:
-        """Runs over a chunk of a window; chunks in turn are the whole window, draw for draw.
+        """Runs over a stretch; stretch after stretch is the whole window, draw for draw.
 
         Args:
             rate: (B, N, T, ...), any number of steps.
-            state: what the last chunk returned; None begins a window, with all neurons awake.
+            state: after the stretch before; None begins a window, with all neurons awake.
         """
         if rate.dim() < 3:
             raise ValueError(
@@ -243,7 +243,7 @@ class ReleaseOrWait(nn.Module):
         return self._probability(first, time_steps)[0].tolist()
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
-        """Args: rate (B, N, T, ...). A comparison with the threshold and a product, each."""
+        """Counts a comparison with the threshold and a product for each number."""
         return (Cost("release", pointwise=2 * rate.numel()),)
 
     def extra_repr(self) -> str:
@@ -282,11 +282,11 @@ class PoissonSpikes(nn.Module):
         return mean.to(rate.dtype)
 
     def stream(self, rate: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """As the other output stages' `stream`; steps know nothing of one another."""
+        """Runs `forward`: the steps are independent, and the state is None."""
         return self(rate), state
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
-        """Args: rate, any shape. A comparison, the choice it makes, and the product with dt."""
+        """Counts a comparison, a selection and the product with dt for each number."""
         return (Cost("spikes", pointwise=3 * rate.numel()),)
 
     def extra_repr(self) -> str:
@@ -310,12 +310,12 @@ def _check_state(state: DropoutState, cells: tuple[int, ...]) -> None:
     if tuple(state.waiting.shape) != cells:
         raise ValueError(
             f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the rate: "
-            "pass the state of this window's last chunk, or None to begin a window"
+            "pass the state after this window's last stretch, or None to begin a window"
         )
 
 
 def _kept_mean(rate: Tensor, fired: Tensor, probability: Tensor) -> Tensor:
-    """The rate where it fired, divided by that step's probability (T,); else zero."""
+    """Returns the rate where it fired, divided by that step's probability (T,); else zero."""
     # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
     exact = torch.promote_types(rate.dtype, torch.float32)
     # A step so improbable that it never fires must not turn a silent 0 into 0 * inf.

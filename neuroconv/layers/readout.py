@@ -1,4 +1,4 @@
-"""The read-out: what a classifier takes from a window."""
+"""The read-out: the input of a classifier, taken from a window."""
 
 import torch
 from torch import Tensor, nn
@@ -21,5 +21,5 @@ class LastStep(nn.Module):
         return activity[:, :, -1]
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """Nothing: a slice multiplies nothing."""
+        """Costs nothing: it is a slice."""
         return ()

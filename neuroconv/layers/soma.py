@@ -21,7 +21,7 @@ class SomaFilter(nn.Module):
     Args:
         time_steps: taps K of the filter; the last one meets the present.
         neurons: None for one filter that the whole population shares (the essay's), else one
-            filter for each of so many neurons.
+            filter for each of this number of neurons.
 
     Shape:
         current (B, N, T) -> potential (B, N, T). With a shared filter further axes may follow, as
@@ -43,7 +43,7 @@ class SomaFilter(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Passes the present on and has no memory yet: what lingers is learned."""
+        """Starts as the identity, without memory: what lingers is learned."""
         nn.init.zeros_(self.weight)
         with torch.no_grad():
             self.weight[..., -1] = 1.0
@@ -59,12 +59,12 @@ class SomaFilter(nn.Module):
         return causal_filter(current, self.weight)
 
     def stream(self, current: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `forward` after the steps of the past, and the steps that the next stretch reads."""
-        read, kept = recall(past, current, self.time_steps)
-        return last_steps(current.shape[2], self(read)), kept
+        """Runs `forward` after the steps of the past; also returns the past of the next call."""
+        window, past = recall(past, current, self.time_steps)
+        return last_steps(current.shape[2], self(window)), past
 
     def closed_form(self, current: torch.Size) -> tuple[Cost, ...]:
-        """A shared filter runs as a T x T matrix over the window: T inputs for each output."""
+        """Counts T inputs for each output: a shared filter runs as a T x T matrix."""
         if self.neurons is not None:
             return (Cost("soma", {"convolution": current.numel() * self.time_steps}),)
         return (Cost("soma", {"matmul": current.numel() * current[2]}),)
@@ -76,7 +76,7 @@ class SomaFilter(nn.Module):
 class FiringRate(nn.Module):
     """Rectification: too negative a potential makes no spike, else the rate is proportional to it.
 
-    A stage of its own, so that a neuron's activity can be watched where it arises.
+    A stage of its own, so that hooks see a neuron's activity where it arises.
 
     Shape:
         potential (B, N, ...) -> rate (B, N, ...), never negative

@@ -201,7 +201,7 @@ class DendriticSpike(nn.Module):
         )
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
-        """Comparisons for the maximum, then the gate's operations, then those of the lift."""
+        """Counts the comparisons for the maximum, the operations of the gate, and the lift."""
         sites, points = potential[-2], potential.numel()
         learned = self.pull_logit is not None
         if sites == 1 or self.window == 1:

@@ -99,7 +99,7 @@ class DendriticSummation(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Back to the knee and the exponent that were asked for."""
+        """Sets what is learned back to the constructor's knee and exponent."""
         knee, exponent = self._start
         if self.log_knee is not None:
             nn.init.constant_(self.log_knee, math.log(knee))
@@ -121,7 +121,7 @@ class DendriticSummation(nn.Module):
         return self.law_of(rate.sum(-1) * self.scale)
 
     def law_of(self, total: Tensor) -> Tensor:
-        """The law alone, of sums s of any shape."""
+        """Applies the law alone to sums s of any shape."""
         if self.law == "linear":
             return total
         knee, exponent = self.knee, self.exponent
@@ -138,12 +138,12 @@ class DendriticSummation(nn.Module):
         return rising / (rising + falling) * (2 * knee)
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
-        """The sum, its factor, and the law's operations on each sum."""
+        """Counts the sum, its factor, and the law's operations on each sum."""
         sums = rate.numel() // rate[-1]
         return (Cost("dendritic summation", pointwise=rate.numel() + sums + self.law_flops(sums)),)
 
     def law_flops(self, sums: int) -> int:
-        """FLOPs of `law_of` on so many sums."""
+        """Counts the FLOPs of `law_of` on this number of sums."""
         law = {"linear": 0, "sublinear": 5, "supralinear": 4, "bistable": 9}[self.law]
         # Of the parameters: exp; softplus and its one; for the bistable law a sign and a factor.
         learned = (

@@ -21,7 +21,7 @@ from neuroconv.layers.wiring import dale_signs
 
 @dataclass(frozen=True)
 class Synapse:
-    """How a population's synapses weigh what they receive.
+    """The weights of a population's synapses.
 
     Args:
         excitatory: Dale's law: the fraction of the incoming axons that excite, the others inhibit;
@@ -51,7 +51,7 @@ class Synapse:
 
 
 class _Synapses(nn.Module):
-    """What dense and sparse synapses share: sizes, parameters, and the layout on the sheet.
+    """The base of dense and sparse synapses: sizes, parameters, and the layout on the sheet.
 
     The magnitudes are absolute values of what is trained. Unlike a softplus, that lets a synapse
     fall silent at zero, and leaves it a plain weight's gradient everywhere else.
@@ -87,14 +87,14 @@ class _Synapses(nn.Module):
             self.register_parameter(name, factor)
 
     def magnitude(self) -> Tensor:
-        """The weights before Dale's law gives them a sign; never negative unless they are free."""
+        """Returns the weights without sign; never negative unless their sign is free."""
         if self.vesicles is not None and self.receptors is not None:
             return (self.vesicles * self.receptors).abs()
         assert self.weight is not None
         return self.weight if self.signs is None else self.weight.abs()
 
     def weight_flops(self) -> int:
-        """FLOPs that make one weight: the factors' product, an absolute value, the axon's sign."""
+        """Counts FLOPs for one weight: the factors' product, an absolute value, the axon's sign."""
         factors, signed = self.vesicles is not None, self.signs is not None
         return factors + (factors or signed) + signed
 
@@ -106,7 +106,7 @@ class _Synapses(nn.Module):
             )
 
     def on_sheet(self, potential: Tensor) -> Tensor:
-        """Lays (N * C, S, T, B) potentials on (B, N * C, T, P, D); empty places stay at zero.
+        """Lays (N * C, S, T, B) potentials on (B, N * C, T, P, D); empty positions stay zero.
 
         The result is a view that keeps dendrites, sites and steps together and the batch innermost,
         which is how the matrix product of `dendritic_conv` reads it.
@@ -200,7 +200,7 @@ class SparseSynapses(_Synapses):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Excitatory and of order one: the sign of an input's effect is left to the filter.
+        """Draws excitatory weights of order one: the sign of the effect is left to the filter.
 
         Two factors share the range, so that their product lies in it too.
         """
@@ -210,12 +210,12 @@ class SparseSynapses(_Synapses):
             nn.init.uniform_(factor, 0.5**share, 1.5**share)
 
     def weight_sources(self) -> tuple[Tensor, ...]:
-        """What the weights that act are made of."""
+        """Returns the tensors that `effective_weight` is computed from."""
         signed = () if self.signs is None else (self.signs, self.wiring)
         return (*self.parameters(), *signed)
 
     def effective_weight(self) -> Tensor:
-        """The weights that act, (N * C, S): vesicles x receptors, with the sign of the axon."""
+        """Returns the effective weights, (N * C, S): vesicles x receptors, the axon's sign."""
         weight = self.magnitude()
         if self.signs is None:
             return weight
@@ -235,9 +235,9 @@ class SparseSynapses(_Synapses):
         return self.on_sheet(released.flatten(0, 1).unflatten(2, (time_steps, batch)))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """One product for each synapse, transmitter and step; nothing is summed: no multiply-add.
+        """Counts a product for each synapse, transmitter and step: no sum, so no multiply-add.
 
-        What makes the weight of vesicles, receptors and sign is done once for the whole batch.
+        The weight is computed from vesicles, receptors and sign once for the whole batch.
         """
         count = self.neurons * self.synapses
         products = activity[0] * activity[2] + self.weight_flops()
@@ -283,14 +283,14 @@ class DenseSynapses(_Synapses):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights of mean square 1 / F; two factors share it, so that it is their product's."""
+        """Draws weights of mean square 1 / F; of two factors, their product has it."""
         factors = list(self.parameters())
         deviation = 1 / math.sqrt(self.in_features)
         for factor in factors:
             nn.init.normal_(factor, std=deviation ** (1 / len(factors)))
 
     def effective_weight(self) -> Tensor:
-        """The weights that act, (N * C * S, F): vesicles x receptors, with the sign of the axon."""
+        """Returns the effective weights, (N * C * S, F): vesicles x receptors, the axon's sign."""
         weight = self.magnitude()
         return weight if self.signs is None else weight * self.signs
 
@@ -302,9 +302,9 @@ class DenseSynapses(_Synapses):
         return self.on_sheet(split.permute(2, 3, 1, 0))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """One multiply-add for each weight and step. A synapse counts once for each axon.
+        """Counts a multiply-add for each weight and step. A synapse counts once for each axon.
 
-        What makes the weight of vesicles, receptors and sign is done once for the whole batch.
+        The weight is computed from vesicles, receptors and sign once for the whole batch.
         """
         synapses = self.neurons * self.synapses * self.in_features
         weights = synapses * self.transmitters

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuroconv.core.checks import check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
+from neuroconv.core.renamed import renamed
 from neuroconv.kernels.operator import refuse_batch_statistics
 
 
@@ -25,12 +26,12 @@ class ThresholdNorm(nn.Module):
         features: neurons N, on axis 1.
         threshold: the ceiling, in standard deviations of the neuron's potential as it starts (the
             gain is learned). Three is a choice, not a measurement.
-        empty_places: so many last places of a sheet hold no synapse, in the synapses' own order,
-            dendrite by dendrite. They do not enter the statistics and leave as zero.
+        empty_positions: the number of last positions of a sheet, dendrite by dendrite, that hold no
+            synapse. They do not enter the statistics and leave as zero.
         momentum, eps: as nn.BatchNorm1d's.
 
     Shape:
-        x (B, N, ...) -> the same, in its layout in memory; with empty places a sheet
+        x (B, N, ...) -> the same, in its layout in memory; with empty positions a sheet
         (B, N, T, P, D), with the batch innermost in memory (no copy is made) or contiguous
 
     Raises:
@@ -38,12 +39,13 @@ class ThresholdNorm(nn.Module):
             value for each neuron.
     """
 
+    @renamed({"empty_places": "empty_positions"})
     def __init__(
         self,
         features: int,
         threshold: float = 3.0,
         *,
-        empty_places: int = 0,
+        empty_positions: int = 0,
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> None:
@@ -51,25 +53,25 @@ class ThresholdNorm(nn.Module):
         check_positive(features=features)
         if type(threshold) not in (int, float) or not 0 < threshold < math.inf:
             raise ValueError(f"threshold={threshold!r}; expected a finite number above 0")
-        if type(empty_places) is not int or empty_places < 0:
-            raise ValueError(f"empty_places={empty_places!r}; expected an integer, 0 or more")
-        self.features, self.threshold, self.empty_places = features, threshold, empty_places
+        if type(empty_positions) is not int or empty_positions < 0:
+            raise ValueError(f"empty_positions={empty_positions!r}; expected an integer, 0 or more")
+        self.features, self.threshold, self.empty_positions = features, threshold, empty_positions
         self.norm = nn.BatchNorm1d(features, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
         refuse_batch_statistics(self)
-        if not self.empty_places:
+        if not self.empty_positions:
             return along_axis(x, 1, self._normal)
         sheet = x.permute(1, 4, 3, 2, 0)  # (N, D, P, T, B)
-        places = sheet.flatten(1, 2)[:, : -self.empty_places]
-        potential = self._normal(places.flatten(1).unsqueeze(0)).view(places.shape)
-        filled = F.pad(potential, (0, 0, 0, 0, 0, self.empty_places))
-        result = filled.view(sheet.shape).permute(4, 0, 3, 2, 1)
+        filled = sheet.flatten(1, 2)[:, : -self.empty_positions]
+        potential = self._normal(filled.flatten(1).unsqueeze(0)).view(filled.shape)
+        padded = F.pad(potential, (0, 0, 0, 0, 0, self.empty_positions))
+        result = padded.view(sheet.shape).permute(4, 0, 3, 2, 1)
         return result.contiguous() if x.is_contiguous() else result
 
     def _normal(self, x: Tensor) -> Tensor:
-        """(before, N, after) -> the same."""
+        """Normalises and clamps (before, N, after)."""
         potential: Tensor = self.norm(x)
         return potential.clamp(0, self.threshold)
 
@@ -78,10 +80,12 @@ class ThresholdNorm(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; expected (batch, {self.features} neurons, ...)"
             )
-        if self.empty_places and (x.dim() != 5 or x.shape[3] * x.shape[4] <= self.empty_places):
+        if self.empty_positions and (
+            x.dim() != 5 or x.shape[3] * x.shape[4] <= self.empty_positions
+        ):
             raise ValueError(
-                f"x has shape {tuple(x.shape)}; empty_places={self.empty_places} needs a sheet "
-                "(batch, neurons, time_steps, sites, dendrites) of more places than that"
+                f"x has shape {tuple(x.shape)}; empty_positions={self.empty_positions} needs a "
+                "sheet (batch, neurons, time_steps, sites, dendrites) of more positions than that"
             )
         if self.training and self._values(x.shape) < 2 * self.features:
             raise ValueError(
@@ -90,13 +94,17 @@ class ThresholdNorm(nn.Module):
             )
 
     def _values(self, x: torch.Size) -> int:
-        """How many values are normalised."""
+        """Returns the number of values that are normalised."""
         values = math.prod(x)
-        return values - values // (x[3] * x[4]) * self.empty_places if self.empty_places else values
+        return (
+            values - values // (x[3] * x[4]) * self.empty_positions
+            if self.empty_positions
+            else values
+        )
 
     def closed_form(self, x: torch.Size) -> tuple[Cost, ...]:
-        """Of every value two FLOPs for the running statistics, one for the bounds."""
+        """Counts two FLOPs a value for the running statistics, and one for the bounds."""
         return (Cost("threshold normalisation", pointwise=3 * self._values(x)),)
 
     def extra_repr(self) -> str:
-        return f"threshold={self.threshold}, empty_places={self.empty_places}"
+        return f"threshold={self.threshold}, empty_positions={self.empty_positions}"

@@ -117,13 +117,13 @@ class ParallelFibres:
         row = np.arange(neurons)
         begin = np.searchsorted(first, row - span, side="right", sorter=order)
         end = np.searchsorted(first, row, side="right", sorter=order)
-        bare = np.flatnonzero(begin == end)
-        if bare.size:
+        uncrossed = np.flatnonzero(begin == end)
+        if uncrossed.size:
             raise ValueError(
                 f"neurons_per_fibre={self.neurons_per_fibre}: in_features={in_features} fibres "
-                f"leave {bare.size} of {neurons} neurons uncrossed, neuron {bare[0]} the first; "
-                "expected a fibre for each: let them cross more neurons, take more fibres, or try "
-                "another seed"
+                f"leave {uncrossed.size} of {neurons} neurons uncrossed, neuron {uncrossed[0]} the "
+                "first; expected a fibre for each: let them cross more neurons, take more fibres, "
+                "or try another seed"
             )
         axons = np.empty((neurons, synapses), dtype=np.int64)
         for neuron in row:

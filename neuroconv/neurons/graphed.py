@@ -12,19 +12,18 @@ from torch import Tensor, nn
 
 
 def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-    """A module in inference as one CUDA graph, for inputs of one shape.
+    """Records a module in inference as one CUDA graph, for inputs of one shape.
 
-    What is recorded is a copy of the module as it is now, at the precision of the autocast that is
-    on now: later changes of its weights do not reach it; record it again. Noise is drawn anew at
-    every call.
+    The graph holds a copy of the module as it is now, at the precision of the autocast that is on
+    now: later changes of its weights do not reach it; record it again. Each call draws its noise.
 
     Args:
         module: in evaluation, of one tensor in and one out, without a wait for the device inside.
         example: an input; those to come have its shape, precision and device.
 
     Returns:
-        a function of such an input, whose result is a tensor of its own and carries no gradient.
-        For an example on the CPU, where there are no graphs, the module itself.
+        A function of such an input, whose result is a new tensor without gradient. For an example
+        on the CPU, where there are no graphs, the module itself.
 
     Raises:
         ValueError: a module in training, or not on the example's device; at the call, an input
@@ -36,11 +35,11 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
             f"{type(module).__name__} is in training mode; a graph is for inference: call "
             "module.eval() first"
         )
-    held = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
-    if not held <= {example.device}:
+    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    if not devices <= {example.device}:
         raise ValueError(
             f"the example is on {example.device} and the module on "
-            f"{', '.join(sorted(map(str, held)))}; expected one device: use "
+            f"{', '.join(sorted(map(str, devices)))}; expected one device: use "
             f"module.to({str(example.device)!r}), or move the example"
         )
     return _Graph(module, example) if example.is_cuda else module
@@ -48,13 +47,12 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 
 class _Graph:
     def __init__(self, module: nn.Module, example: Tensor) -> None:
-        # A copy of its own: nobody frees or replaces what the graph's kernels read.
+        # A copy, so that nobody frees or replaces the tensors that the graph's kernels read.
         self._module = copy.deepcopy(module)
         self._input = example.detach().clone()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(example.device), torch.no_grad(), _same_autocast():
-            # Libraries set themselves up, kernels are compiled, and what evaluation keeps is made:
-            # on a stream of its own, as a capture demands of what runs before it.
+            # Warm up libraries, compiled kernels and caches on a side stream, as capture demands.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -70,20 +68,20 @@ class _Graph:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         for name in ("shape", "dtype", "device"):
-            own, wanted = getattr(inputs, name), getattr(self._input, name)
-            if own != wanted:
+            actual, recorded = getattr(inputs, name), getattr(self._input, name)
+            if actual != recorded:
                 raise ValueError(
-                    f"the input's {name} is {own}; the graph was recorded for {wanted}: give an "
-                    "input like the example, or record another graph"
+                    f"the input's {name} is {actual}; the graph was recorded for {recorded}: give "
+                    "an input like the example, or record another graph"
                 )
         with torch.no_grad(), torch.cuda.device(inputs.device):
             self._input.copy_(inputs)
             self._graph.replay()
-            return self._output.clone()  # the next call overwrites the graph's own
+            return self._output.clone()  # the next call overwrites the graph's output
 
 
 def _same_autocast() -> AbstractContextManager[object]:
-    """Autocast as it is; a weight that it has cast before lies outside the graph's memory."""
+    """Returns autocast as it is, without its cache, which lies outside the graph's memory."""
     return torch.autocast(
         "cuda",
         torch.get_autocast_dtype("cuda"),

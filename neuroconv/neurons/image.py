@@ -130,9 +130,9 @@ class GranuleConv2d(nn.Module):
         self.time_steps, self.wiring = time_steps, wiring
         self.padding = zeros_around(padding, self.kernel_size, self.stride, self.dilation)
         height, width = self.kernel_size
-        heard = 1 if wiring == "claw" else in_channels // groups
-        self.weight = nn.Parameter(torch.empty(out_channels, heard, time_steps, height, width))
-        self.register_buffer("channels", self._channels(heard, seed), persistent=False)
+        fan_in = 1 if wiring == "claw" else in_channels // groups
+        self.weight = nn.Parameter(torch.empty(out_channels, fan_in, time_steps, height, width))
+        self.register_buffer("channels", self._channels(fan_in, seed), persistent=False)
         self.threshold_norm = (
             nn.Identity() if threshold is None else ThresholdNorm(in_channels, threshold)
         )
@@ -157,18 +157,18 @@ class GranuleConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He's initialisation over one dendrite's taps; biases start at zero."""
+        """Draws taps by He's rule over those of one dendrite; biases start at zero."""
         fan_in = self.weight[0, ..., 0].numel()
         nn.init.normal_(self.weight, std=math.sqrt(2 / fan_in))
         for bias in (self.dendritic_bias, self.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
 
-    def _channels(self, heard: int, seed: int) -> Tensor | None:
-        """The channels that each unit's dendrites read, (U, heard, K_W); None for all of them."""
+    def _channels(self, fan_in: int, seed: int) -> Tensor | None:
+        """Returns the channels that each dendrite reads, (U, fan_in, K_W); None for all of them."""
         units, width = self.out_channels, self.kernel_size[1]
         in_group = self.in_channels // self.groups
-        if heard == self.in_channels or (self.time_steps == 1 and self.wiring == "dense"):
+        if fan_in == self.in_channels or (self.time_steps == 1 and self.wiring == "dense"):
             return None
         if self.wiring == "claw":
             local = Random(True, seed).axons(in_group, units, TreeShape((1, width)))[:, None]
@@ -212,7 +212,7 @@ class GranuleConv2d(nn.Module):
         return x, state._replace(dendrites=lingering)
 
     def dendrites(self, frames: Tensor) -> Tensor:
-        """The summed rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
+        """Sums the rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""
         total = fused_dendrites(self, frames)  # all that follows by one kernel, or None
         if total is not None:
             return total
@@ -227,7 +227,7 @@ class GranuleConv2d(nn.Module):
         return total
 
     def as_frames(self, image: Tensor) -> Tensor:
-        """Frames (B, C, T, H, W) as they are; a still image (B, C, H, W) for each time step."""
+        """Repeats a still image (B, C, H, W) over the time steps; leaves frames (B, C, T, H, W)."""
         if image.dim() not in (4, 5) or image.shape[1] != self.in_channels or 0 in image.shape[2:]:
             raise ValueError(
                 f"image has shape {tuple(image.shape)}; expected (batch, {self.in_channels} "
@@ -255,7 +255,7 @@ class GranuleConv2d(nn.Module):
         return PatchWindow(self.kernel_size, self.stride, self.padding, self.dilation)
 
     def kernel(self) -> Tensor:
-        """The filters as a Conv3d of `conv_groups` groups holds them, zero off the wiring.
+        """Returns the filters of a Conv3d of `conv_groups` groups, zero off the wiring.
 
         (U, C, K_T, K_H, K_W); with time_steps=1 and dense wiring (U, C / groups, 1, K_H, K_W).
         """
@@ -265,12 +265,11 @@ class GranuleConv2d(nn.Module):
 
     @property
     def conv_groups(self) -> int:
-        """Groups of the convolution that runs: 1 where filters are over all channels, if by
-        zeros."""
+        """Groups of the convolution: 1 where filters are spread over all channels by zeros."""
         return self.groups if self.time_steps == 1 and self.channels is None else 1
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H', W') for an image of (H, W), by nn.Conv2d's rule.
+        """Returns (H', W') for an image of (H, W), by nn.Conv2d's rule.
 
         Raises:
             ValueError: the patch does not fit into the padded image.
@@ -278,7 +277,7 @@ class GranuleConv2d(nn.Module):
         return self.window.output_size(height, width)
 
     def closed_form(self, image: torch.Size) -> tuple[Cost, ...]:
-        """One row for each stage, in evaluation; the dendritic bias is part of the convolution.
+        """Returns one row for each stage, in evaluation; the convolution includes its bias.
 
         Args:
             image: (B, C, H, W) or (B, C, T, H, W).
@@ -294,7 +293,7 @@ class GranuleConv2d(nn.Module):
 
 
 def wired_kernel(weight: Tensor, channels: Tensor, in_channels: int) -> Tensor:
-    """Spreads (U, heard, K_T, K_H, K_W) filters over all channels: zero where nothing is heard."""
+    """Spreads (U, fan_in, K_T, K_H, K_W) filters over all channels, zero off the wiring."""
     units, _, *taps = weight.shape
     kernel = weight.new_zeros(units, in_channels, *taps)
     index = channels[:, :, None, None, :].expand_as(weight)

@@ -1,4 +1,4 @@
-"""What an image layer runs, stage by stage, stated from its sizes alone.
+"""The cost of an image layer, stage by stage, from its sizes alone.
 
 Shapes: as in `neurons.image`.
 """
@@ -16,15 +16,15 @@ from neuroconv.layers.soma import SomaFilter
 
 
 def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
-    """As `GranuleConv2d.closed_form`."""
+    """Counts the stages for `GranuleConv2d.closed_form`."""
     normalises, spikes = bool(present_norms(layer)), not isinstance(layer.spike, nn.Identity)
     somatic_norm = not isinstance(layer.soma_norm, nn.Identity)
     batch, (height, width) = image[0], layer.output_size(image[-2], image[-1])
     steps = image[2] if len(image) == 5 else layer.time_steps
-    units, fan_in, k_time, rows, columns = layer.weight.shape
+    units, fan_in, kernel_t, rows, columns = layer.weight.shape
     neurons = units * height * width
     synapses = fan_in * rows * columns
-    taps = synapses * k_time
+    taps = synapses * kernel_t
     folded = 1 if layer.time_steps == 1 else steps
     read = layer.in_channels if layer.channels is not None else fan_in
     maps = torch.Size((batch, units, steps, height, width))
@@ -33,15 +33,9 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     if not isinstance(layer.threshold_norm, nn.Identity):
         incoming = torch.Size((batch, layer.in_channels, steps, *image[-2:]))
         stages += layer.threshold_norm.closed_form(incoming)
-    stages.append(
-        Cost(
-            "dendrites",
-            {"convolution": outputs * columns * read * rows * folded},
-            neurons=neurons,
-            essay=outputs * synapses * taps,
-            direct=outputs * taps,
-        )
-    )
+    macs = {"convolution": outputs * columns * read * rows * folded}
+    essay, direct = outputs * synapses * taps, outputs * taps
+    stages.append(Cost("dendrites", macs, neurons=neurons, essay=essay, direct=direct))
     normal = 2 * outputs * columns if normalises else 0
     fused = norms_fused(layer)
     if fused and not spikes and normalises:

@@ -41,7 +41,7 @@ class MixedPopulation(nn.Module):
     def stream(
         self, activity: Tensor, state: Sequence[NeuronState] | None = None
     ) -> tuple[Tensor, tuple[NeuronState, ...]]:
-        """Runs over a stretch, as `Population.stream`; the state has one for each population."""
+        """Runs over a stretch, as `Population.stream`; the state is one for each population."""
         before = [REST] * len(self.populations) if state is None else state
         rates, after = [], []
         for population, memory in zip(self.populations, before, strict=True):

@@ -148,7 +148,7 @@ class Population(nn.Module):
         self.threshold_norm = (
             nn.Identity()
             if threshold is None
-            else ThresholdNorm(trees, threshold, empty_places=empty)
+            else ThresholdNorm(trees, threshold, empty_positions=empty)
         )
         self.unit_dropout = build_unit_dropout(unit_dropout, numbers.mean_wait)
         at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
@@ -171,7 +171,7 @@ class Population(nn.Module):
 
     @classmethod
     def physiology(cls, variant: Variant | None = None) -> Physiology:
-        """The cell's preset, by default the essay's where the essay speaks of the cell.
+        """Returns the cell's preset, by default the essay's where the essay has the cell.
 
         Raises:
             ValueError: a variant that the cell does not have.
@@ -223,7 +223,7 @@ class Population(nn.Module):
     def somatic_potential(
         self, activity: Tensor, state: NeuronState = REST
     ) -> tuple[Tensor, NeuronState]:
-        """From axons to the soma's potential (B, N, T): everything before the neuron fires."""
+        """Runs from axons to the soma's potential (B, N, T): all stages before the neuron fires."""
         stages: dict[str, Callable[..., Any]] = {
             "synapses": self.synapses,
             "threshold_norm": self.threshold_norm,
@@ -243,11 +243,11 @@ class Population(nn.Module):
         return self.rest(potential), state
 
     def fire(self, potential: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:
-        """From the soma's potential (B, N, T) to what the axon carries, and the state after it."""
+        """Runs from the soma's potential (B, N, T) to the axon's activity, and the next state."""
         return run_stages({"firing": self.firing, "output": self.output}, potential, state)
 
     def as_window(self, activity: Tensor) -> Tensor:
-        """Activity (B, F) as constant over the filter's time steps, (B, F, T); else as it is."""
+        """Repeats activity (B, F) over the filter's time steps, (B, F, T); leaves (B, F, T)."""
         if activity.dim() == 2:
             return activity.unsqueeze(2).expand(-1, -1, self.time_steps)
         return activity
@@ -267,16 +267,14 @@ class Population(nn.Module):
         return potential if self.bias is None else potential + self.bias[:, None]
 
     def train(self, mode: bool = True) -> Self:
-        """As nn.Module's; what evaluation kept of weights and filters is dropped."""
+        """Sets the mode as nn.Module does, and clears the cached filters."""
         self.filter_cache.clear()
         return super().train(mode)
 
     def closed_form(
         self, activity: torch.Size, *, resumed: bool = False, streamed: bool = False
     ) -> tuple[Cost, ...]:
-        """One row for each stage, in evaluation.
-
-        The rows hold all that runs, biases and norms included.
+        """Returns one row for each stage, in evaluation, biases and norms included.
 
         Args:
             activity: (B, F, T) or (B, F).

@@ -1,4 +1,4 @@
-"""What a population runs, stage by stage, stated from its sizes alone."""
+"""The cost of a population, stage by stage, from its sizes alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from neuroconv.neurons.stages import is_absent
 def population_costs(
     cells: Any, activity: torch.Size, *, resumed: bool, streamed: bool
 ) -> tuple[Cost, ...]:
-    """`Population.closed_form`."""
+    """Counts the stages for `Population.closed_form`."""
     steps = cells.time_steps if len(activity) == 2 else activity[2]
     batch, neurons = activity[0], cells.out_features
     recalled = steps + (cells.soma.time_steps - 1 if resumed else 0)
@@ -33,7 +33,7 @@ def population_costs(
 
 
 def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
-    """Of the stages from synapses to summation, one after another."""
+    """Counts the stages from synapses to summation, run one after another."""
     neurons = cells.out_features
     read = steps + (cells.time_steps - 1 if resumed else 0)
     rows, columns = cells.dendrites.out_shape
@@ -55,15 +55,15 @@ def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...
 
 
 def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
-    """Of the same stages where they run as one.
+    """Counts the same stages fused.
 
-    What joins weights and taps is done once for the whole batch: of a claw by products, which
-    stand among those of the trees, else by the synapses' own.
+    Weights and taps are merged once for the whole batch: of a claw by products, which count among
+    those of the trees, else by products of the synapses.
     """
     neurons, synapses = cells.out_features, cells.synapses.synapses
     rows, columns = cells.dendrites.out_shape
     potentials = batch * neurons * steps * rows * columns
-    products, joins, sums = tree_costs(
+    products, merges, sums = tree_costs(
         batch, steps, cells.dendrites.weight.shape, synapses, tree_spec(cells)
     )
     window = torch.Size((batch, neurons, steps, *cells.dendrites.sheet_shape))
@@ -71,7 +71,7 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
     weights = cells.synapses.weight_flops() * neurons * synapses
     currents = batch * neurons * steps
     return (
-        Cost("synapses", pointwise=weights + joins, synapses=neurons * synapses),
+        Cost("synapses", pointwise=weights + merges, synapses=neurons * synapses),
         replace(trees_cost, macs={"matmul": products}, pointwise=0),
         Cost("dendritic potential", pointwise=_potential_flops(cells, potentials, potentials)),
         Cost("dendritic rate", pointwise=potentials * (not cells.dendritic_rate.linear)),
@@ -83,9 +83,11 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
 
 
 def _potential_flops(cells: Any, filtered: int, potentials: int) -> int:
-    """FLOPs between the filter and the spike, of so many numbers before and after the join.
+    """Counts FLOPs between filter and spike: tap units, bias, transmitters' sum, norm.
 
-    Taps in units, resting potentials, the transmitters' sum, and two for normalisation.
+    Args:
+        filtered: numbers that the filter returns.
+        potentials: numbers after the transmitters' sum.
     """
     flops = cells.dendrites.weight.numel() if cells.dendrites.tap_unit != 1 else 0
     flops += filtered if cells.dendrites.bias is not None else 0
@@ -95,5 +97,5 @@ def _potential_flops(cells: Any, filtered: int, potentials: int) -> int:
 
 
 def _stage_costs(stage: nn.Module, shape: torch.Size) -> tuple[Cost, ...]:
-    """Cost of a stage that may be absent."""
+    """Counts a stage that may be absent."""
     return () if is_absent(stage) else stage.closed_form(shape)  # type: ignore[operator]

@@ -1,10 +1,10 @@
-"""Stages of a neuron as objects, names or plain tables: what TOML gives and what Python gives."""
+"""Stages of a neuron, built from objects, names or plain tables, as TOML has them."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -31,6 +31,7 @@ from neuroconv.neurons.presets import Physiology, preset
 Table = Mapping[str, Any]
 Output = PoissonDropout | PoissonSpikes | ReleaseOrWait
 Kinds = Mapping[str, Callable[..., Any]]
+Stage = TypeVar("Stage")
 
 WIRINGS: Kinds = MappingProxyType(
     {
@@ -51,7 +52,7 @@ OUTPUTS: Kinds = MappingProxyType(
 
 
 def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
-    """Turns an object, the name of a kind or a table into the object.
+    """Builds a stage from the name of its kind or a table; returns an object as it is.
 
     Args:
         argument: its name, for messages.
@@ -71,21 +72,23 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
     if not isinstance(table, Mapping):
         raise TypeError(
             f"{argument}={value!r}; expected a table, or "
-            + (f"a name of {', '.join(kinds)}" if len(kinds) > 1 else _name(*kinds.values()))
+            + (f"a name of {', '.join(kinds)}" if len(kinds) > 1 else f"a {classes[0].__name__}")
         )
     table = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
     kind = table.pop("kind", next(iter(kinds))) if len(kinds) > 1 else next(iter(kinds))
     if kind not in kinds:
         raise ValueError(f"{argument}={kind!r} is unknown; {_nearest(str(kind), kinds)}")
-    known = inspect.signature(kinds[kind]).parameters
+    parameters = inspect.signature(kinds[kind]).parameters
     for key in table:
-        if key not in known:
+        if key not in parameters:
             now = f"it is now {SPIKE[key]!r}; " if key in SPIKE else ""
-            raise TypeError(f"{argument} has no {key!r}; {now}{_nearest(key, known)}")
-    table = {key: v for key, v in defaults.items() if key in known} | table
-    for key, parameter in known.items():
+            raise TypeError(f"{argument} has no {key!r}; {now}{_nearest(key, parameters)}")
+    table = {key: v for key, v in defaults.items() if key in parameters} | table
+    for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in table:
-            raise TypeError(f"{argument} of the kind {kind!r} needs {key!r}; it takes {[*known]}")
+            raise TypeError(
+                f"{argument} of the kind {kind!r} needs {key!r}; it takes {[*parameters]}"
+            )
     try:
         return kinds[kind](**table)
     except ValueError as error:
@@ -123,91 +126,76 @@ def build_tree(tree: TreeShape | Table | None, numbers: Physiology) -> TreeShape
     sizes: dict[str, Any] = {"sheet": numbers.sheet_shape, "filter": numbers.filter_shape}
     if isinstance(table, Mapping) and "sheet" not in table:
         sizes["synapses"] = numbers.synapses
-    result: TreeShape = build("tree", table, {"tree": TreeShape}, **sizes)
-    return result
+    return _build_one("tree", table, TreeShape, **sizes)
 
 
 def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
     """Completes a wiring by the preset's `claw`, where the wiring has one and leaves it open."""
-    built: Wiring = build("wiring", wiring or Random(), WIRINGS)
-    if isinstance(built, Random | ReceptiveField) and built.claw is None:
-        return replace(built, claw=claw)
-    return built
+    result: Wiring = build("wiring", wiring or Random(), WIRINGS)
+    if isinstance(result, Random | ReceptiveField) and result.claw is None:
+        return replace(result, claw=claw)
+    return result
 
 
 def build_synapse(synapse: Synapse | Table | None) -> Synapse:
-    built: Synapse = build("synapse", synapse or {}, {"synapse": Synapse})
-    return built
+    return _build_one("synapse", synapse, Synapse)
 
 
 def build_taps(taps: Taps | Table | None) -> Taps:
-    """A table's `cable` may be a table too, or a cell whose measured cable is taken."""
+    """Completes taps, whose `cable` may be a table, or the name of a cell whose cable is taken."""
     if isinstance(taps, Mapping) and not isinstance(cable := taps.get("cable"), Cable | None):
-        taps = {
-            **taps,
-            "cable": preset(cable, "literature").cable()
-            if isinstance(cable, str)
-            else build("taps.cable", cable, {"cable": Cable}),
-        }
-    built: Taps = build("taps", taps or {}, {"taps": Taps})
-    return built
+        if isinstance(cable, str):
+            cable = preset(cable, "literature").cable()
+        taps = {**taps, "cable": _build_one("taps.cable", cable, Cable)}
+    return _build_one("taps", taps, Taps)
 
 
 def build_spike(spike: DendriticSpike | Table | None) -> nn.Module:
-    if spike is None:
-        return nn.Identity()
-    built: nn.Module = build("spike", spike, {"spike": DendriticSpike})
-    return built
+    return nn.Identity() if spike is None else _build_one("spike", spike, DendriticSpike)
 
 
 def build_rate(rate: DendriticRate | Table | None) -> DendriticRate:
-    built: DendriticRate = build("rate", {} if rate is None else rate, {"rate": DendriticRate})
-    return built
+    return _build_one("rate", rate, DendriticRate)
 
 
 def build_summation(
     summation: DendriticSummation | Table | str, scale: float = 1.0
 ) -> DendriticSummation:
-    """A name is the name of a law; `scale` is a table's where it has none."""
+    """Builds a summation from its law's name too; `scale` is for a table that leaves it out."""
     table = {"law": summation} if isinstance(summation, str) else summation
-    built: DendriticSummation = build(
-        "summation", table, {"summation": DendriticSummation}, scale=scale
-    )
-    return built
+    return _build_one("summation", table, DendriticSummation, scale=scale)
 
 
 def build_soma(soma: SomaFilter | Table | None, time_steps: int) -> SomaFilter:
-    table = {} if soma is None else soma
-    built: SomaFilter = build("soma", table, {"soma": SomaFilter}, time_steps=time_steps)
-    return built
+    return _build_one("soma", soma, SomaFilter, time_steps=time_steps)
 
 
 def build_output(output: Output | Table | str | None, mean_wait: float, **scope: str) -> Output:
-    """Poisson dropout of the given mean wait, unless an output stage says otherwise."""
+    """Builds Poisson dropout of the given mean wait, unless an output stage says otherwise."""
     table = {} if output is None else output
-    built: Output = build("output", table, OUTPUTS, mean_wait=mean_wait, **scope)
-    return built
+    stage: Output = build("output", table, OUTPUTS, mean_wait=mean_wait, **scope)
+    return stage
 
 
 def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float) -> nn.Module:
-    """Dropout on the sheet: each position has draws to itself.
+    """Builds dropout on the sheet, where each position draws for itself.
 
     Raises:
         ValueError: a dropout whose scope is another.
     """
     if dropout is None:
         return nn.Identity()
-    kinds = {"unit_dropout": PoissonDropout}
-    built = build("unit_dropout", dropout, kinds, mean_wait=mean_wait, scope="unit")
-    if isinstance(built, PoissonDropout) and built.scope != "unit":
-        raise ValueError(f"unit_dropout={built}; expected scope='unit'")
-    module: nn.Module = built
-    return module
+    stage = _build_one("unit_dropout", dropout, PoissonDropout, mean_wait=mean_wait, scope="unit")
+    if isinstance(stage, PoissonDropout) and stage.scope != "unit":
+        raise ValueError(f"unit_dropout={stage}; expected scope='unit'")
+    return stage
+
+
+def _build_one(argument: str, value: Any, kind: Callable[..., Stage], **defaults: Any) -> Stage:
+    """Builds a stage of which there is one kind; None takes its defaults."""
+    stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
+    return stage
 
 
 def _nearest(word: str, options: Iterable[str]) -> str:
     return f"{did_you_mean(word, options)}expected one of {', '.join(options) or 'none'}"
-
-
-def _name(kind: Callable[..., Any]) -> str:
-    return f"a {kind.__name__}"

@@ -12,14 +12,14 @@ from neuroconv.layers.poisson import DropoutState
 
 
 class NeuronState(NamedTuple):
-    """What each stage with a memory keeps between two stretches of time; None is a neuron at rest.
+    """The memory of each stage between two stretches of time; None is a neuron at rest.
 
     Attributes:
         dendrites: charge that lingers on the dendrites, the last (filter time steps - 1) steps: of
             a population's sheet (B, N, T, P, D), of an image layer's maps (B, C, T, H, W).
         soma: summed dendritic current that lingers in the soma, the last (soma time steps - 1)
             steps of (B, N, T, ...).
-        output: what the output stage remembers, its waiting periods.
+        output: waiting periods of the output stage.
         unit_dropout: waiting periods of the positions on the sheet, in training.
     """
 
@@ -44,7 +44,7 @@ def run_stages(
         stages: by name, in order.
         x: input of the first.
         state: of the stretch before.
-        call: runs one stage, `call(stage, *arguments)`; by default just so.
+        call: runs one stage, `call(stage, *arguments)`; by default the stage itself.
     """
     memory = state._asdict()
     for name, stage in stages.items():

@@ -92,14 +92,14 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
         TypeError: a keyword that the builder does not have; the message lists those it has.
     """
     builder = get_builder(name)
-    known = inspect.signature(builder).parameters
+    parameters = inspect.signature(builder).parameters
     for keyword in keywords:
-        if keyword not in known:
-            hint = did_you_mean(keyword, known)
+        if keyword not in parameters:
+            hint = did_you_mean(keyword, parameters)
             if keyword in (new := new_keywords(name)):
                 hint = f"it is now {new[keyword]}; "
             raise TypeError(
-                f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(known)}"
+                f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(parameters)}"
             )
     try:
         return builder(**keywords)

@@ -252,7 +252,7 @@ def _(layer: SparseSynapses, activity: Array) -> Array:
 @run.register(ThresholdNorm)
 def _(layer: ThresholdNorm, sheet: Array) -> Array:
     places = sheet.swapaxes(3, 4).reshape(*sheet.shape[:3], -1)
-    occupied = places.shape[-1] - layer.empty_places
+    occupied = places.shape[-1] - layer.empty_positions
     potential = run(layer.norm, places[..., :occupied].reshape(*sheet.shape[:2], -1))
     limited = np.minimum(np.maximum(potential, ZERO), Number(layer.threshold))
     result = zeros(*places.shape)

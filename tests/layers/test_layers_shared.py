@@ -46,8 +46,8 @@ STAGES: dict[str, Stage] = {
         for kind, dale, vesicles, transmitters in COMBINATIONS
     },
     "threshold": (lambda: ThresholdNorm(2), SHEET),
-    "threshold_empty": (lambda: ThresholdNorm(2, empty_places=1), SHEET),
-    "threshold_half_empty": (lambda: ThresholdNorm(2, empty_places=5), SHEET),
+    "threshold_empty": (lambda: ThresholdNorm(2, empty_positions=1), SHEET),
+    "threshold_half_empty": (lambda: ThresholdNorm(2, empty_positions=5), SHEET),
     **{
         f"conv_{mode}_{backend}": (
             # A bias is a stage of its own in what a neuron costs.

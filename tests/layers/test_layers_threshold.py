@@ -59,10 +59,10 @@ def test_any_axes_after_the_neurons(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("empty", [0, 1, 4, 9])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_slow_loop_with_empty_places(layout: str, training: bool, empty: int) -> None:
+def test_slow_loop_with_empty_positions(layout: str, training: bool, empty: int) -> None:
     """Place d * P + p of the last `empty` is left out and stays zero, whatever stands there."""
     neurons, sites, dendrites, momentum, eps = 2, 4, 3, 0.1, 1e-5
-    layer = trained(ThresholdNorm(neurons, 1.2, empty_places=empty).double()).train(training)
+    layer = trained(ThresholdNorm(neurons, 1.2, empty_positions=empty).double()).train(training)
     norm = layer.norm
     x = LAYOUTS[layout](torch.randn(3, neurons, 2, sites, dendrites, dtype=torch.float64) * 2)
     filled = [
@@ -98,7 +98,7 @@ def test_slow_loop_with_empty_places(layout: str, training: bool, empty: int) ->
 @pytest.mark.parametrize("empty", [0, 2])
 @pytest.mark.parametrize("training", [True, False])
 def test_gradcheck(training: bool, empty: int) -> None:
-    layer = ThresholdNorm(2, 1.0, empty_places=empty).double().train(training)
+    layer = ThresholdNorm(2, 1.0, empty_positions=empty).double().train(training)
     x = torch.randn(3, 2, 2, 3, 2, dtype=torch.float64)
     torch.manual_seed(0)
 
@@ -109,7 +109,7 @@ def test_gradcheck(training: bool, empty: int) -> None:
 
     parameters = (layer.norm.weight, layer.norm.bias)
     # No potential of these within the step of the check from one of the two bounds.
-    loose = ThresholdNorm(2, 1e9, empty_places=empty).double().train(training)
+    loose = ThresholdNorm(2, 1e9, empty_positions=empty).double().train(training)
     torch.nn.init.constant_(loose.norm.bias, 1e3)
     normal = loose(x) - 1e3
     assert torch.minimum(normal.abs(), (normal - 1).abs()).min() > 1e-4
@@ -133,7 +133,7 @@ def test_running_statistics_and_parameters_are_a_batch_norms() -> None:
         ({"features": 0}, "features=0; expected positive integers"),
         ({"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
         ({"threshold": True}, "threshold=True; expected a finite"),
-        ({"empty_places": -1}, "empty_places=-1; expected an integer, 0 or more"),
+        ({"empty_positions": -1}, "empty_positions=-1; expected an integer, 0 or more"),
     ],
 )
 def test_constructor_errors(arguments: Any, message: str) -> None:
@@ -146,10 +146,10 @@ def test_call_errors() -> None:
         with pytest.raises(ValueError, match=r"expected \(batch, 3 neurons, \.\.\.\)"):
             ThresholdNorm(3)(torch.zeros(shape))
     for shape in [(2, 3, 5), (2, 3, 2, 2, 2)]:
-        with pytest.raises(ValueError, match=r"empty_places=4 needs a sheet .* of more places"):
-            ThresholdNorm(3, empty_places=4)(torch.zeros(shape))
+        with pytest.raises(ValueError, match=r"empty_positions=4 needs a sheet .* of more places"):
+            ThresholdNorm(3, empty_positions=4)(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"one value for each neuron.*enlarge the batch or call"):
         ThresholdNorm(3)(torch.zeros(1, 3))
     with pytest.raises(ValueError, match="one value for each neuron"):
-        ThresholdNorm(3, empty_places=3)(torch.zeros(1, 3, 1, 2, 2))
+        ThresholdNorm(3, empty_positions=3)(torch.zeros(1, 3, 1, 2, 2))
     assert not ThresholdNorm(3).eval()(torch.zeros(1, 3)).any()

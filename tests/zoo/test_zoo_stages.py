@@ -140,7 +140,7 @@ def convnet(**tables: Any) -> FrameNet:
         ({"golgi": {"cells": 0}}, "granular", lambda m: m.golgi is None and m.inhibition is None),
         ({"nuclei": {"cells": 0}}, "classifier", lambda m: m.in_features == 16),
         # 15 synapses on 16 positions
-        (both(threshold=3.0), "granular.granule.threshold_norm", lambda m: m.empty_places == 1),
+        (both(threshold=3.0), "granular.granule.threshold_norm", lambda m: m.empty_positions == 1),
         (
             both(synapse={"excitatory": 0.5}),
             "purkinje.synapses",
