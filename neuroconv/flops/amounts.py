@@ -108,16 +108,13 @@ def put(call: Call) -> Amounts:
         return elements_of("values", "scatter")(call)
     # The indices, broadcast, replace the axes that they index.
     chosen = prod(torch.broadcast_shapes(*(index.shape for index in tensors)))
-    whole = [
-        size for axis, size in enumerate(x.shape) if axis >= len(indices) or indices[axis] is None
-    ]
-    return {"scatter": chosen * prod(whole)}
+    axes = (axis for axis in range(x.dim()) if axis >= len(indices) or indices[axis] is None)
+    return {"scatter": chosen * prod(x.shape[axis] for axis in axes)}
 
 
 def dropout(call: Call) -> Amounts:
-    if call.arguments["train"] is False:
-        return {}
-    return {"random": call.written, "pointwise": 2 * call.written}
+    drops = call.arguments["train"] is not False
+    return {"random": call.written, "pointwise": 2 * call.written} if drops else {}
 
 
 def noisy_rectifier(call: Call) -> Amounts:

@@ -10,8 +10,8 @@ from math import prod
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from neuroconv.core.cost import fft_macs
 from neuroconv.flops.calls import Amounts, Call
-from neuroconv.flops.rules import fft_transform_macs
 
 
 def _complex(call: Call) -> int:
@@ -30,11 +30,8 @@ def convolution_backward(call: Call) -> Amounts:
     # Each gradient is a convolution as large as the forward one, grouped or not; torch's own
     # formula takes the weight gradient of a grouped one too high by the number of groups.
     grad, x, weight = call.tensor(0), call.tensor(1), call.tensor(2)
-    transposed, (to_input, to_weight, to_bias) = (
-        call.arguments["transposed"],
-        call.arguments["output_mask"],
-    )
-    positions = x if transposed else grad
+    to_input, to_weight, to_bias = call.arguments["output_mask"]
+    positions = x if call.arguments["transposed"] else grad
     forward = _complex(call) * x.shape[0] * weight.numel() * prod(positions.shape[2:])
     amounts = {"convolution": forward * (to_input + to_weight)}
     return amounts | ({"reduction": grad.numel()} if to_bias else {})
@@ -42,11 +39,7 @@ def convolution_backward(call: Call) -> Amounts:
 
 def product(first: int) -> Callable[[Call], Amounts]:
     """Counts output elements times the last axis of the operand at position `first`."""
-
-    def amounts(call: Call) -> Amounts:
-        return {"matmul": _complex(call) * call.results[0].numel() * call.tensor(first).shape[-1]}
-
-    return amounts
+    return lambda call: {"matmul": _complex(call) * call.written * call.tensor(first).shape[-1]}
 
 
 def dot(call: Call) -> Amounts:
@@ -73,8 +66,8 @@ def trilinear(call: Call) -> Amounts:
     sizes = [1] * axes
     for number, factor in enumerate(factors, start=1):
         inserted = set(call.arguments[f"expand{number}"])
-        kept = [axis for axis in range(axes) if axis not in inserted]
-        for axis, size in zip(kept, factor.shape, strict=True):
+        present = (axis for axis in range(axes) if axis not in inserted)
+        for axis, size in zip(present, factor.shape, strict=True):
             sizes[axis] = sizes[axis] if size == 1 else size
     return {"matmul": prod(sizes), "pointwise": prod(sizes)}  # a product, and a multiply-add
 
@@ -87,12 +80,11 @@ def attention(products: int) -> Callable[[Call], Amounts]:
         scores = prod(query.shape[:-1]) * key.shape[-2]
         narrow, wide = query.shape[-1], value.shape[-1]
         if products == 2:
-            mask = next(
-                (call.arguments[n] for n in ("attn_mask", "attn_bias") if n in call.arguments), None
-            )
+            masks = (call.arguments.get(name) for name in ("attn_mask", "attn_bias"))
+            masked = any(mask is not None for mask in masks)
             return {
                 "matmul": scores * (narrow + wide),
-                "pointwise": scores * (1 + (mask is not None)),
+                "pointwise": scores * (1 + masked),
                 "normalisation": 5 * scores,
             }
         # Backward: the scores are computed again, with the gradients to query and key, over
@@ -131,17 +123,14 @@ def recurrent(passes: int) -> Callable[[Call], Amounts]:
 
 
 def fused_cell(gates: int) -> Callable[[Call], Amounts]:
-    def amounts(call: Call) -> Amounts:
-        return {"pointwise": call.written * _CELL_FLOPS[gates]}
-
-    return amounts
+    return lambda call: {"pointwise": call.written * _CELL_FLOPS[gates]}
 
 
 def fft(real: bool) -> Callable[[Call], Amounts]:
     def amounts(call: Call) -> Amounts:
         x = call.tensor(0)
         points = prod(x.shape[axis] for axis in call.arguments["dim"])
-        return {"fft": fft_transform_macs(points, real=real) * (x.numel() // max(points, 1))}
+        return {"fft": fft_macs(points, real=real) * (x.numel() // max(points, 1))}
 
     return amounts
 
@@ -150,4 +139,4 @@ def fft_c2r(call: Call) -> Amounts:
     x, axes, last = call.tensor(0), call.arguments["dim"], call.arguments["last_dim_size"]
     points = prod(x.shape[axis] for axis in axes[:-1]) * last  # the input holds half of the axis
     transforms = x.numel() // prod(x.shape[axis] for axis in axes)
-    return {"fft": fft_transform_macs(points, real=True) * transforms}
+    return {"fft": fft_macs(points, real=True) * transforms}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,27 +16,20 @@ from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 
+@dataclass
 class _PassCounts:
     """The counts of one pass, forward or backward."""
 
-    def __init__(self) -> None:
-        self.amounts: Counter[str] = Counter()
-        self.operators: Counter[str] = Counter()
-        self.modules: Counter[str] = Counter()
-        self.zero: dict[str, str] = {}
-        self.uncounted: Counter[str] = Counter()
+    amounts: Counter[str] = field(default_factory=Counter)
+    operators: Counter[str] = field(default_factory=Counter)
+    modules: Counter[str] = field(default_factory=Counter)
+    zero: dict[str, str] = field(default_factory=dict)
+    uncounted: Counter[str] = field(default_factory=Counter)
 
     def counts(self, device: str, backward: Counts | None = None) -> Counts:
-        return Counts.of(
-            "exact",
-            device,
-            self.amounts,
-            operators=dict(self.operators),
-            modules=dict(self.modules),
-            zero=self.zero,
-            uncounted=dict(self.uncounted),
-            backward=backward,
-        )
+        names = ("operators", "modules", "zero", "uncounted")
+        details = {name: dict(getattr(self, name)) for name in names}
+        return Counts.of("exact", device, self.amounts, **details, backward=backward)
 
 
 class OperatorCounter(OperatorMode):
@@ -59,10 +53,7 @@ class OperatorCounter(OperatorMode):
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Counts inside, with hooks that say which modules are running.
-
-        It must stand inside `meta_copy`, which removes the hooks.
-        """
+        """Counts inside, with hooks that track the running modules; `meta_copy` removes them."""
         for path, module in model.named_modules():
             if path:
                 module.register_forward_pre_hook(lambda *_, path=path: self.running.append(path))
@@ -130,8 +121,8 @@ def count_exact(
         result = model(*items)
         if backward:
             counter.begin_backward()
-            ends = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
-            torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
+            outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
     counts = counter.counts(device)
     if strict:
         refuse_uncounted(counts)
@@ -140,10 +131,10 @@ def count_exact(
 
 def refuse_uncounted(counts: Counts) -> None:
     """Raises ValueError if something ran without a rule, forward or backward."""
-    missing = {**counts.uncounted, **(counts.backward.uncounted if counts.backward else {})}
-    if missing:
+    uncounted = {*counts.uncounted, *(counts.backward.uncounted if counts.backward else ())}
+    if uncounted:
         raise ValueError(
-            f"{counts.counter} counter: no rule for {', '.join(sorted(missing))}; its FLOPs are in "
-            "no total. Count without strict, or write the operator with those that have a rule "
+            f"{counts.counter} counter: no rule for {', '.join(sorted(uncounted))}; its FLOPs are "
+            "in no total. Count without strict, or write the operator with those that have a rule "
             "(`neuroconv operators` lists them)"
         )

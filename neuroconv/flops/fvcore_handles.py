@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from neuroconv.core.cost import fft_macs
 from neuroconv.flops.fvcore_trace import integers, is_complex, shape, size, tensors
 from neuroconv.flops.operators import RULES, ZERO, is_pointwise
 from neuroconv.flops.rulebook import DATA, Rule, read_rules
-from neuroconv.flops.rules import CONTRACTIONS, fft_transform_macs, names
+from neuroconv.flops.rules import CONTRACTIONS, names
 
 Count = Callable[[list[Any], list[Any]], int]
 
@@ -82,12 +83,12 @@ def einsum(inputs: list[Any], outputs: list[Any]) -> int:
     while len(pending) > 1:
         pair = (path.pop(0), path.pop(0)) if path else (0, 1)
         a, b = (pending.pop(position) for position in sorted(pair, reverse=True))
-        kept = set(result).union(*pending)
-        # What only one of the two has and nobody needs is summed before the product.
-        labels = {label for label in a | b if label in kept or label in a & b}
-        if labels - kept:  # else nothing is summed, and the product is pointwise
+        needed = set(result).union(*pending)
+        # An index of one operand alone that is not needed is summed before the product.
+        labels = {label for label in a | b if label in needed or label in a & b}
+        if labels - needed:  # else nothing is summed, and the product is pointwise
             mac += _complex(outputs) * prod(length[label] for label in labels)
-        pending.append(labels & kept)
+        pending.append(labels & needed)
     return mac
 
 
@@ -119,7 +120,7 @@ def fft(kind: str, several: bool = False) -> Count:
             points = points // out[axes[-1]] * last
         # Along one axis torch transforms a real input by the real algorithm, along several not.
         real = kind != "c2c" or not (several or is_complex(inputs[0]))
-        return fft_transform_macs(points, real=real) * transforms
+        return fft_macs(points, real=real) * transforms
 
     return mac
 
@@ -127,17 +128,15 @@ def fft(kind: str, several: bool = False) -> Count:
 fft_of_several_axes = fft("c2c", several=True)
 
 
-def _handles() -> dict[str, Rule]:
-    """Returns the rule of each operator of a trace, and of its in-place form."""
-    handles = {}
-    for name, rule in read_rules("fvcore", globals()).items():
-        handles[f"aten::{name}"] = rule
-        if hasattr(torch.ops.aten, f"{name}_"):
-            handles[f"aten::{name}_"] = rule
-    return handles
-
-
-HANDLES: Mapping[str, Rule] = MappingProxyType(_handles())
+# Of each operator of a trace, and of its in-place form.
+HANDLES: Mapping[str, Rule] = MappingProxyType(
+    {
+        f"aten::{form}": rule
+        for name, rule in read_rules("fvcore", globals()).items()
+        for form in (name, f"{name}_")
+        if form == name or hasattr(torch.ops.aten, form)
+    }
+)
 _IGNORED = names(DATA["fvcore_ignored"]["operators"])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from neuroconv.core.counting import counting
 
@@ -37,18 +38,18 @@ def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def _like(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "meta":
-        other = torch.empty_like(tensor, device=device, requires_grad=False)
+        duplicate = torch.empty_like(tensor, device=device, requires_grad=False)
     elif tensor.is_meta:  # values do not change a count, but an operator needs some
-        other = torch.zeros_like(tensor, device=device, requires_grad=False)
+        duplicate = torch.zeros_like(tensor, device=device, requires_grad=False)
     else:
-        other = tensor.detach().to(device, copy=True)
+        duplicate = tensor.detach().to(device, copy=True)
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(other, requires_grad=tensor.requires_grad)
-    return other.requires_grad_(tensor.requires_grad)
+        return nn.Parameter(duplicate, requires_grad=tensor.requires_grad)
+    return duplicate.requires_grad_(tensor.requires_grad)
 
 
 class _Copies:
-    """Copies of modules' attributes, each made once: what is shared or tied stays so.
+    """Copies of modules' attributes, one for each object: shared and tied tensors stay so.
 
     Args:
         registered: parameters and buffers, whose copies lie on `device`; other tensors stay where
@@ -83,10 +84,7 @@ class _Copies:
         return value
 
     def _fill(self, value: Any, container: Any) -> None:
-        """Replaces the items of a copied container by copies.
-
-        The container's own copy must be known by then, since it may contain itself.
-        """
+        """Replaces a copied container's items, after it is registered: it may contain itself."""
         if container is value:
             return
         if isinstance(value, list | deque):
@@ -103,11 +101,11 @@ def meta_copy(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Gives the model copies of its tensors on `device`, for the time of the context.
 
-    On "meta" nothing is copied and nothing takes memory. Elsewhere parameters, buffers and inputs
-    are copied, since a model may write to any of them. So are the lists, dictionaries, tensors and
-    generators that are plain attributes of a module. On leaving, everything that the run may have
-    changed is restored: parameters, buffers, submodules, hooks, training flags, attributes, and the
-    state of every generator. Objects of other classes, and what only they reach, are not restored.
+    On "meta" nothing takes memory. Elsewhere parameters, buffers and inputs are copied, since a
+    model may write to any of them, and so are lists, dictionaries, tensors and generators that are
+    plain attributes of a module. On leaving, parameters, buffers, submodules, hooks, training
+    flags, attributes and the state of every generator are restored. Objects of other classes, and
+    what only they reach, are not.
 
     Yields:
         The inputs on `device`.
@@ -158,6 +156,18 @@ def meta_copy(
         for module, attributes in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)
+
+
+def require_grad(outputs: Any) -> list[Tensor]:
+    """Returns the output tensors that require a gradient.
+
+    Raises:
+        ValueError: none does.
+    """
+    tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    if not any(tensor.requires_grad for tensor in tensors):
+        raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
+    return [tensor for tensor in tensors if tensor.requires_grad]
 
 
 @contextmanager

@@ -33,7 +33,6 @@ pass. Views, copies, allocation, indexing, and integer or Boolean arithmetic cos
 `Counts.zero` says which and why. An operator that runs and has no rule is listed as uncounted.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,13 +99,6 @@ class Counts:
 def names(text: str) -> frozenset[str]:
     """Returns the words of a text, as a set of operators' names."""
     return frozenset(text.split())
-
-
-def fft_transform_macs(points: int, *, real: bool) -> int:
-    """Returns the MAC of one transform of `points` points by the cost model of the table above."""
-    if points < 2:
-        return 0
-    return round((1.25 if real else 2.5) * points * math.log2(points))
 
 
 def pointwise_weight(operator: str, complex_output: bool, complex_inputs: int) -> int:

@@ -3,6 +3,7 @@
 `neuroconv.flops.energy` needs it to set an event-driven run beside a dense one.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,23 +40,6 @@ class ActiveShares:
         }
 
 
-class _Activity:
-    """A forward hook that counts the non-zero elements of one module's calls."""
-
-    def __init__(self) -> None:
-        self.active, self.elements = [0, 0], [0, 0]  # of inputs and of outputs
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        for side, values in enumerate(((args, kwargs), result)):
-            for tensor in tensors_in(values):
-                self.active[side] += int(torch.count_nonzero(tensor))
-                self.elements[side] += tensor.numel()
-
-    def shares(self) -> ActiveShares:
-        inputs, outputs = (a / max(1, n) for a, n in zip(self.active, self.elements, strict=True))
-        return ActiveShares(inputs, outputs, *self.elements)
-
-
 def firing_shares(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], device: str = "cpu"
 ) -> dict[str, ActiveShares]:
@@ -79,15 +63,37 @@ def firing_shares(
     """
     if torch.device(device).type == "meta":
         raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
-    activities: dict[str, _Activity] = {}
+    active, elements = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+
+    def count(path: str, **values: Any) -> None:
+        for side, tensors in values.items():
+            for tensor in tensors_in(tensors):
+                active[path, side] += int(torch.count_nonzero(tensor))
+                elements[path, side] += tensor.numel()
+
     with meta_copy(model, as_inputs(inputs), device) as items, torch.no_grad():
+        paths = []
         for path, module in _populations(model):
-            activities[path] = _Activity()
-            # `meta_copy` removes the hooks.
-            module.register_forward_hook(activities[path], with_kwargs=True)
+            paths.append(path)
+            module.register_forward_hook(  # `meta_copy` removes it
+                lambda _, args, kwargs, result, path=path: count(
+                    path, inputs=(args, kwargs), outputs=result
+                ),
+                with_kwargs=True,
+            )
         model(*items)
-    shares = {path: activity.shares() for path, activity in activities.items()}
-    return {path: share for path, share in shares.items() if share.output_elements}
+
+    def share(path: str, side: str) -> float:
+        return active[path, side] / max(1, elements[path, side])
+
+    return {
+        path: ActiveShares(
+            share(path, "inputs"), share(path, "outputs"),
+            elements[path, "inputs"], elements[path, "outputs"],
+        )
+        for path in paths
+        if elements[path, "outputs"]
+    }  # fmt: skip
 
 
 def _populations(model: nn.Module) -> list[tuple[str, nn.Module]]:

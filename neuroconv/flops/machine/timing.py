@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.meta_copy import as_inputs, meta_copy
+from neuroconv.flops.meta_copy import as_inputs, meta_copy, require_grad
 
 _DEVICES = ("cpu", "cuda")
 _MAX_BLOCK = 1000  # calls in one repeat
@@ -121,23 +120,21 @@ def measure_time(
     if not isinstance(job, nn.Module):
         return time_call(job, target, seconds)
     assert inputs is not None
-    model = job
-    with ExitStack() as stack:
-        items = stack.enter_context(meta_copy(model, as_inputs(inputs), device, training=training))
-        stack.enter_context(torch.set_grad_enabled(backward))
-        call = _both_ways(model, items) if backward else lambda: model(*items)
+    with (
+        meta_copy(job, as_inputs(inputs), device, training=training) as items,
+        torch.set_grad_enabled(backward),
+    ):
+        call = _training_call(job, items) if backward else partial(job, *items)
         return time_call(call, target, seconds)
 
 
-def _both_ways(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
+def _training_call(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
+    """Returns a call of the forward and the backward pass."""
     leaves = [leaf for leaf in (*model.parameters(), *items) if leaf.requires_grad]
 
     def call() -> None:
-        results = [leaf for leaf in tree_leaves(model(*items)) if isinstance(leaf, Tensor)]
-        ends = [result for result in results if result.requires_grad]
-        if not ends:
-            raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
-        torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
+        outputs = require_grad(model(*items))
+        torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
         for leaf in leaves:
             leaf.grad = None
 

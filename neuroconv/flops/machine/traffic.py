@@ -24,7 +24,7 @@ from neuroconv.flops.machine.memory import (
     stored_bytes,
     tensors_in,
 )
-from neuroconv.flops.meta_copy import as_inputs, explained, meta_copy
+from neuroconv.flops.meta_copy import as_inputs, explained, meta_copy, require_grad
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
 
     def __init__(self) -> None:
         self.storages: dict[int, tuple[int, int]] = {}  # elements and bytes
-        super().__init__(self._pack, lambda kept: kept)
+        super().__init__(self._pack, lambda packed: packed)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         size = tensor.untyped_storage().nbytes()
@@ -172,16 +172,14 @@ def _run_backward(
     outputs: list[Tensor],
     leaves: list[Tensor],
 ) -> PassTraffic:
-    ends = [output for output in outputs if output.requires_grad]
-    if not ends:
-        raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
-    seeds = [torch.ones_like(end) for end in ends]
+    outputs = require_grad(outputs)
+    seeds = [torch.ones_like(output) for output in outputs]
     for seed in seeds:
         tracker.add_external(seed)
     tracker.begin()
     if counter is not None:
         counter.begin_backward()
     with counter or nullcontext(), tracker:
-        torch.autograd.backward(ends, seeds)
+        torch.autograd.backward(outputs, seeds)
     gradients = {storage_key(leaf.grad): leaf.grad for leaf in leaves if leaf.grad is not None}
     return tracker.end(storage_bytes(gradients.values()))
