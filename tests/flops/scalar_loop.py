@@ -92,7 +92,7 @@ def padded(x: Array, before: list[int], after: list[int]) -> Array:
 def windows(
     room: tuple[int, ...], taps: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """Each output position of a filter, and the places it reads."""
+    """Each output position of a filter, and the indices it reads."""
     spans = [d * (k - 1) + 1 for k, d in zip(taps, dilation, strict=True)]
     counts = [(n - span) // s + 1 for n, span, s in zip(room, spans, stride, strict=True)]
     for position in product(*map(range, counts)):
@@ -133,12 +133,12 @@ def _(layer: nn.Conv2d, x: Array) -> Array:
     weight, x = numbers(layer.weight), padded(x, *padding_of(layer))
     bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
     fan_in, fan_out = layer.in_channels // layer.groups, layer.out_channels // layer.groups
-    places = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
-    y = zeros(x.shape[0], layer.out_channels, *(n + 1 for n in places[-1][0]))
+    positions = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
+    y = zeros(x.shape[0], layer.out_channels, *(n + 1 for n in positions[-1][0]))
     with work("convolution"):
         for sample, unit in np.ndindex(y.shape[:2]):
             first = unit // fan_out * fan_in
-            for position, reads in places:
+            for position, reads in positions:
                 patch = x[(sample, slice(first, first + fan_in), *reads)]
                 y[(sample, unit, *position)] = total(weight[unit] * patch, bias[unit])
     return y
@@ -251,32 +251,32 @@ def _(layer: SparseSynapses, activity: Array) -> Array:
 
 @run.register(ThresholdNorm)
 def _(layer: ThresholdNorm, sheet: Array) -> Array:
-    places = sheet.swapaxes(3, 4).reshape(*sheet.shape[:3], -1)
-    occupied = places.shape[-1] - layer.empty_positions
-    potential = run(layer.norm, places[..., :occupied].reshape(*sheet.shape[:2], -1))
+    flat = sheet.swapaxes(3, 4).reshape(*sheet.shape[:3], -1)
+    occupied = flat.shape[-1] - layer.empty_positions
+    potential = run(layer.norm, flat[..., :occupied].reshape(*sheet.shape[:2], -1))
     limited = np.minimum(np.maximum(potential, ZERO), Number(layer.threshold))
-    result = zeros(*places.shape)
-    result[..., :occupied] = limited.reshape(*places.shape[:3], occupied)
+    result = zeros(*flat.shape)
+    result[..., :occupied] = limited.reshape(*flat.shape[:3], occupied)
     return result.reshape(sheet.swapaxes(3, 4).shape).swapaxes(3, 4)
 
 
 @run.register(DendriticConv)
 def _(layer: DendriticConv, sheet: Array) -> Array:
-    branches, across, k_time = layer.tree.filter
+    branches, across, kernel_t = layer.tree.filter
     weight = numbers(layer.weight)
-    before, after = [k_time - 1, 0, 0], [0, 0, 0]
+    before, after = [kernel_t - 1, 0, 0], [0, 0, 0]
     if layer.mode == "same":
         before[1:], after[1:] = (
             [(branches - 1) // 2, (across - 1) // 2],
             [branches // 2, across // 2],
         )
     sheet = padded(sheet, before, after)
-    taps = (k_time, branches, 1 if layer.mode == "per_dendrite" else across)
-    places = list(windows(sheet.shape[2:], taps, (1, 1, 1), (1, 1, 1)))
-    potential = zeros(*sheet.shape[:2], *(n + 1 for n in places[-1][0]))
+    taps = (kernel_t, branches, 1 if layer.mode == "per_dendrite" else across)
+    positions = list(windows(sheet.shape[2:], taps, (1, 1, 1), (1, 1, 1)))
+    potential = zeros(*sheet.shape[:2], *(n + 1 for n in positions[-1][0]))
     with work("convolution"):
         for sample, neuron in np.ndindex(sheet.shape[:2]):
-            for position, reads in places:
+            for position, reads in positions:
                 dendrite = position[2] if layer.mode == "per_dendrite" else slice(None)
                 filtered = (
                     weight[neuron][:, :, dendrite].reshape(taps) * sheet[(sample, neuron, *reads)]
@@ -316,23 +316,23 @@ def _(layer: Population, activity: Array) -> Array:
 @run.register(GranuleConv2d)
 def _(layer: GranuleConv2d, frames: Array) -> Array:
     weight = numbers(layer.weight)  # (U, C / groups, K_T, K_H, K_W)
-    units, fan_in, k_time, height, width = weight.shape
+    units, fan_in, kernel_t, height, width = weight.shape
     top, bottom, left, right = layer.padding
     x = padded(frames, [top, left], [bottom, right])
     steps = x.shape[2]
-    places = list(windows(x.shape[3:], (height, width), layer.stride, layer.dilation))
-    current = zeros(x.shape[0], units, steps, *(n + 1 for n in places[-1][0]))
+    positions = list(windows(x.shape[3:], (height, width), layer.stride, layer.dilation))
+    current = zeros(x.shape[0], units, steps, *(n + 1 for n in positions[-1][0]))
     for sample, unit, now in np.ndindex(current.shape[:3]):
         first = unit // (units // layer.groups) * fan_in
-        for position, reads in places:
+        for position, reads in positions:
             for dendrite in range(width):
                 bias = Number(float(layer.dendritic_bias[dendrite, unit]))
                 with work("convolution"):  # where time folds, every step meets every step
-                    for step in range(steps) if k_time > 1 else [now]:
+                    for step in range(steps) if kernel_t > 1 else [now]:
                         patch = x[(sample, slice(first, first + fan_in), step, *reads)]
                         taps = zeros(fan_in, height)
-                        if 0 <= now - step < k_time:
-                            taps = weight[unit, :, k_time - 1 - (now - step), :, dendrite]
+                        if 0 <= now - step < kernel_t:
+                            taps = weight[unit, :, kernel_t - 1 - (now - step), :, dendrite]
                         bias = total(taps * patch[..., dendrite], bias)
                 index = (sample, unit, now, *position)
                 current[index] = current[index] + max(bias, ZERO)
@@ -341,21 +341,22 @@ def _(layer: GranuleConv2d, frames: Array) -> Array:
 
 
 def gradients(layer: nn.Module, x: Array, grad: Array, to_input: bool) -> tuple[Array, Array]:
-    """Of a convolution or a linear layer, to the padded input and to the weight: each product of
-    the forward pass has one in either, of its other factor and of the gradient at its sum."""
+    """Differentiates a convolution or a linear layer by the padded input and the weight: each
+    product of the forward pass has one in either, of its other factor and the gradient at its
+    sum."""
     weight = numbers(layer.weight)
     to_x, to_weight = zeros(*x.shape), zeros(*weight.shape)
     if isinstance(layer, nn.Linear):
         family, fan_in, fan_out = "matmul", layer.in_features, layer.out_features
-        places = [((), ())]
+        positions = [((), ())]
     else:
         family = "convolution"
         fan_in, fan_out = weight.shape[1], weight.shape[0] // layer.groups
-        places = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
+        positions = list(windows(x.shape[2:], layer.kernel_size, layer.stride, layer.dilation))
     with work(family):
         for sample, unit in np.ndindex(grad.shape[:2]):
             first = unit // fan_out * fan_in
-            for position, reads in places:
+            for position, reads in positions:
                 read = (sample, slice(first, first + fan_in), *reads)
                 value = grad[(sample, unit, *position)]
                 to_weight[unit] = to_weight[unit] + x[read] * value

@@ -10,11 +10,9 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore, profile
+from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore
 from neuroconv.kernels.conv import ConvProblem, dendritic_conv, fft_products
-from neuroconv.neurons import Granule, Purkinje
 from neuroconv.zoo import create_model, get_builder, list_models
 from tests.flops.calling import Call
 
@@ -234,17 +232,6 @@ def test_every_zoo_entry(name: str) -> None:
     assert step.backward.mac > step.mac // 2
 
 
-def test_cells_have_the_essay_columns() -> None:
-    for cell, shape, essay, direct in (
-        (Granule(20, 3), (2, 20, 5), 4_500, 4_800),
-        (Purkinje(50, 1), (1, 50, 5), 25_000_000_000, 25_000_000_000),
-    ):
-        result = profile(cell, torch.zeros(shape))
-        assert result.agree is True
-        assert result.dendritic_mac_per_neuron("essay") == essay
-        assert result.dendritic_mac_per_neuron("direct") == direct
-
-
 def test_the_spectral_products_of_an_fft_convolution_to_the_last_digit() -> None:
     sheet, taps = torch.zeros(2, 3, 5, 8, 10), torch.zeros(3, 5, 4, 10)
 
@@ -259,28 +246,6 @@ def test_the_spectral_products_of_an_fft_convolution_to_the_last_digit() -> None
 # --- backward passes
 
 
-@pytest.mark.parametrize("device", ["meta", "cpu"])
-def test_grouped_conv1d_backward(device: str) -> None:
-    model = nn.Conv1d(16, 16, 5, groups=16, bias=False)
-    x = torch.zeros(2, 16, 50, requires_grad=True)
-    both = count_exact(model, x, device=device, backward=True)
-    assert both.macs == count_exact(model, x, device=device).macs == {"convolution": 7_360}
-    assert both.backward is not None
-    assert both.backward.mac == 2 * 7_360
-    weight_only = count_exact(model, x.detach(), device=device, backward=True).backward
-    assert weight_only is not None
-    assert weight_only.mac == 7_360
-    assert model.weight.grad is x.grad is None
-
-
-def test_torch_still_miscounts_grouped_backward() -> None:
-    """When this fails torch has mended it, and the formula of our own can go."""
-    model, x = nn.Conv1d(16, 16, 5, groups=16, bias=False), torch.zeros(2, 16, 50)
-    with FlopCounterMode(display=False) as stock:
-        model(x.requires_grad_()).sum().backward()
-    assert stock.get_total_flops() - 14_720 == 250_240
-
-
 @pytest.mark.parametrize(("groups", "transposed"), [(1, False), (2, False), (1, True), (2, True)])
 def test_convolution_backward_is_twice_the_forward(groups: int, transposed: bool) -> None:
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
@@ -290,6 +255,10 @@ def test_convolution_backward_is_twice_the_forward(groups: int, transposed: bool
     assert counts.backward.mac == 2 * counts.mac
     # The bias's gradient is a sum over the batch and the positions.
     assert counts.backward.flops == {"reduction": model(x).numel()}
+    weight_only = count_exact(model, x.detach(), device="cpu", backward=True).backward
+    assert weight_only is not None
+    assert weight_only.mac == counts.mac
+    assert model.weight.grad is x.grad is None
 
 
 # --- what has no formula
@@ -301,10 +270,9 @@ def test_shared_module_counts_each_call() -> None:
         assert counts.mac == 2 * 2 * 36
 
 
-def test_recurrent_layer_runs_on_meta_and_is_unstated() -> None:
+def test_a_recurrent_layer_is_unstated_and_keeps_its_flat_weights() -> None:
     model, x = nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
     weights = [id(weight) for weight in model._flat_weights]
-    assert count_exact(model, x).mac == 2 * 5 * 16 * (3 + 4)
     assert count_closed_form(model, x).counts.uncounted == {"model (LSTM)": 1}
     assert [id(weight) for weight in model._flat_weights] == weights
 

@@ -54,9 +54,9 @@ def test_events_never_cost_more_than_the_dense_run(
     dense = estimate_energy(mac, flop, moved, node)
     events = estimate_energy(0, flop, moved, node, synaptic_mac=mac, active_share=share)
     fewer = estimate_energy(0, flop, moved, node, synaptic_mac=mac, active_share=share / 2)
-    for one, other in ((fewer, events), (events, dense)):
-        assert one.total_joules[0] <= other.total_joules[0]
-        assert one.total_joules[1] <= other.total_joules[1]
+    for cheaper, dearer in ((fewer, events), (events, dense)):
+        assert cheaper.total_joules[0] <= dearer.total_joules[0]
+        assert cheaper.total_joules[1] <= dearer.total_joules[1]
     assert dense.total_joules[0] <= dense.total_joules[1]
 
 
@@ -80,7 +80,7 @@ def test_errors_name_the_value(arguments: dict[str, float], message: str) -> Non
 
 
 class Fixed(nn.Module):
-    """A population that answers a quarter of what it hears, and states its cost."""
+    """A population that passes on a quarter of its inputs, and states its cost."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Bytes of hand-computed cases: what is read, written, kept, and alive at once."""
 
 import dataclasses
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from weakref import finalize
 
@@ -44,68 +45,41 @@ def test_a_chain_holds_its_input_and_two_tensors(device: str, length: int, alive
     assert traffic.parameter_bytes == traffic.buffer_bytes == 0
 
 
-def test_two_branches_are_alive_at_once(device: str) -> None:
-    traffic = measure_traffic(Call(lambda x: x.exp() + x.sin()), thousand(), device=device)
-    assert traffic.forward.peak_bytes == 4 * B  # input, both branches, their sum
-    assert traffic.forward.read_bytes == 4 * B
-    assert traffic.forward.written_bytes == 3 * B
+def doubled_then_halved(x: Tensor) -> Tensor:
+    wide = x.repeat(8, 1)
+    narrow = wide[:32].clone()
+    del wide
+    return narrow.exp().repeat(7, 1)
 
 
-def test_what_is_freed_makes_room(device: str) -> None:
-    def doubled_then_halved(x: Tensor) -> Tensor:
-        wide = x.repeat(8, 1)
-        narrow = wide[:32].clone()
-        del wide
-        return narrow.exp().repeat(7, 1)
-
-    forward = measure_traffic(Call(doubled_then_halved), thousand(), device=device).forward
-    # Input, the wide and the narrow are 10; input, narrow, its exponential and the last 10 too.
-    assert forward.peak_bytes == 10 * B
-    assert forward.new_bytes == (8 + 1 + 1 + 7) * B
-    assert forward.read_bytes == 4 * B  # the clone reads its slice alone
-    kept = measure_traffic(Call(lambda x: x.repeat(8, 1)[:32].exp()), thousand(), device=device)
-    assert kept.forward.peak_bytes == 10 * B
+def viewed(x: Tensor) -> Tensor:
+    x = x.view(4, 8, 32).view(32, 32)
+    return x.t().reshape(-1, 32).unsqueeze(0).transpose(1, 2)[:, :4]
 
 
-def test_in_place_takes_no_memory(device: str) -> None:
-    forward = measure_traffic(Call(lambda x: x.clone().relu_()), thousand(), device=device).forward
-    assert (forward.read_bytes, forward.written_bytes) == (2 * B, 2 * B)
-    assert (forward.new_bytes, forward.peak_bytes) == (B, 2 * B)
+# By name: a function, and the bytes that it reads, writes and makes, and the peak.
+FORWARD: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, int, int, int]]] = {
+    "two_branches": (lambda x: x.exp() + x.sin(), (4 * B, 3 * B, 3 * B, 4 * B)),
+    # The clone reads its slice alone. Input, the wide and the narrow are 10; input, the narrow, its
+    # exponential and the last 10 too.
+    "freed": (doubled_then_halved, (4 * B, 17 * B, 17 * B, 10 * B)),
+    "kept_by_a_view": (lambda x: x.repeat(8, 1)[:32].exp(), (2 * B, 9 * B, 9 * B, 10 * B)),
+    "in_place": (lambda x: x.clone().relu_(), (2 * B, 2 * B, B, 2 * B)),
+    "overwritten": (lambda x: torch.empty_like(x).copy_(x).fill_(1.0), (B, 2 * B, B, 2 * B)),
+    "views": (viewed, (0, 0, 0, B)),
+    "expanded": (lambda x: x[:, :1].expand(-1, 32) + x, (B + 32 * 4, B, B, 2 * B)),
+    # 17 overlapping windows of one row
+    "windows": (lambda x: x.unfold(1, 16, 1).exp(), (B, 17 * B // 2, 17 * B // 2, 19 * B // 2)),
+    "same_tensor_twice": (lambda x: x * x, (B, B, B, 2 * B)),
+}
 
 
-def test_overwriting_reads_nothing(device: str) -> None:
-    def overwrite(x: Tensor) -> Tensor:
-        return torch.empty_like(x).copy_(x).fill_(1.0)
-
-    forward = measure_traffic(Call(overwrite), thousand(), device=device).forward
-    assert (forward.read_bytes, forward.written_bytes) == (B, 2 * B)
-
-
-def test_views_are_free(device: str) -> None:
-    def viewed(x: Tensor) -> Tensor:
-        return x.t().reshape(-1, 32).unsqueeze(0).transpose(1, 2)[:, :4]
-
-    forward = measure_traffic(
-        Call(lambda x: viewed(x.view(4, 8, 32).view(32, 32))), thousand(), device=device
-    ).forward
-    assert forward.read_bytes == forward.written_bytes == forward.new_bytes == 0
-    assert forward.peak_bytes == B
-
-
-def test_an_expanded_tensor_counts_by_what_is_stored(device: str) -> None:
-    forward = measure_traffic(
-        Call(lambda x: x[:, :1].expand(-1, 32) + x), thousand(), device=device
-    ).forward
-    assert forward.read_bytes == B + 32 * 4
-    windows = measure_traffic(
-        Call(lambda x: x.unfold(1, 16, 1).exp()), thousand(), device=device
-    ).forward
-    assert windows.read_bytes == B  # 17 overlapping windows of one row
-    assert windows.written_bytes == 32 * 17 * 16 * 4
-
-
-def test_the_same_tensor_twice_is_read_once(device: str) -> None:
-    assert measure_traffic(Call(lambda x: x * x), thousand(), device=device).moved_bytes == 2 * B
+@pytest.mark.parametrize("name", FORWARD)
+def test_one_pass(name: str, device: str) -> None:
+    function, expected = FORWARD[name]
+    forward = measure_traffic(Call(function), thousand(), device=device).forward
+    read, written = forward.read_bytes, forward.written_bytes
+    assert (read, written, forward.new_bytes, forward.peak_bytes) == expected
 
 
 def test_a_gather_reads_what_it_returns(device: str) -> None:
@@ -147,10 +121,10 @@ def test_a_linear_layer(device: str) -> None:
     # The weight is kept for the input's gradient alone, which nobody asked for.
     assert (traffic.saved_bytes, traffic.saved_input_bytes) == (0, B)
     assert traffic.saved_parameter_bytes == 0
-    asked = measure_traffic(layer, thousand(True), device=device, backward=True)
-    assert asked.saved_parameter_bytes == weights
-    assert asked.backward is not None
-    assert asked.backward.compulsory_bytes == outputs + B + weights + 64 + weights + B
+    both = measure_traffic(layer, thousand(True), device=device, backward=True)
+    assert both.saved_parameter_bytes == weights
+    assert both.backward is not None
+    assert both.backward.compulsory_bytes == outputs + B + weights + 64 + weights + B
 
 
 def test_the_backward_pass_keeps_what_it_must(device: str) -> None:
@@ -205,9 +179,9 @@ def test_a_literal_is_written_where_it_comes_to_be() -> None:
 def on_both(model: nn.Module, x: Tensor, *, training: bool) -> list[Traffic]:
     return [
         dataclasses.replace(
-            measure_traffic(model, x, device=each, backward=True, training=training), device=""
+            measure_traffic(model, x, device=device, backward=True, training=training), device=""
         )
-        for each in ("meta", "cpu")
+        for device in ("meta", "cpu")
     ]
 
 
@@ -310,9 +284,10 @@ def test_the_allocator_of_the_cpu_agrees(
     x = torch.rand(shape, requires_grad=backward)
     model.zero_grad(set_to_none=True)
     traffic = measure_traffic(model, x, device="cpu", backward=backward, training=True)
-    held = traffic.parameter_bytes + traffic.buffer_bytes + traffic.input_bytes
-    seen = allocated(model, x, backward=backward)
-    assert seen == traffic.peak_bytes - held  # these operators need no workspace
+    before = traffic.parameter_bytes + traffic.buffer_bytes + traffic.input_bytes
+    assert (
+        allocated(model, x, backward=backward) == traffic.peak_bytes - before
+    )  # these operators need no workspace
 
 
 @pytest.mark.gpu
