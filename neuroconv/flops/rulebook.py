@@ -9,7 +9,7 @@ from typing import Any
 from neuroconv.flops.rules import CONTRACTIONS
 
 DATA: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("operators.toml").read_text())
-# Names alone, for who asks whether an operator contracts and not what it costs.
+# Names alone: whether an operator contracts, not what it costs.
 CONTRACTION_OPERATORS = frozenset(
     name
     for entry in DATA["exact"]

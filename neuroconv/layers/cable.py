@@ -72,7 +72,7 @@ class Cable:
         return torch.where(after, height / width, 0)
 
     def taps(self, branches: int, time_steps: int) -> Tensor:
-        """The Green's function as the taps of a filter along one dendrite, in torch's order.
+        """Returns the Green's function as taps of a filter along one dendrite, in torch's order.
 
         A tap is the share of a unit charge, put on the middle of one site, that lies on the site
         `offset` sites away once `lag` steps have passed: the Green's function integrated over that
@@ -131,7 +131,7 @@ class Cable:
         return torch.tensor([alpha, 1 - 2 * alpha - decay, alpha], dtype=torch.float64)
 
     def euler_response(self, substeps: int, iterations: int) -> Tensor:
-        """What Euler's method makes of a unit on one site: its stencil convolved with itself.
+        """Returns the response of Euler's method to a unit on one site: its stencil to a power.
 
         Args:
             substeps: into which a time step is divided; see `euler_stencil`.

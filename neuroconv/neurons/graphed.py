@@ -47,7 +47,7 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 
 class _Graph:
     def __init__(self, module: nn.Module, example: Tensor) -> None:
-        # A copy, so that nobody frees or replaces the tensors that the graph's kernels read.
+        # A copy: the tensors that the graph's kernels read must not be freed or replaced.
         self._module = copy.deepcopy(module)
         self._input = example.detach().clone()
         self._graph = torch.cuda.CUDAGraph()

@@ -1,4 +1,4 @@
-"""State over time: what a neuron remembers between two stretches, as an argument and a result.
+"""State over time: a neuron's memory between two stretches, as an argument and a result.
 
 Shapes: B batch, N neurons, T time steps.
 """

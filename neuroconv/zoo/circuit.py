@@ -21,7 +21,7 @@ _GLOMERULI = 4
 
 
 class GranularState(NamedTuple):
-    """What a granular layer remembers between two stretches of time.
+    """The memory of a granular layer between two stretches of time.
 
     Attributes:
         granule, golgi: of the two populations.

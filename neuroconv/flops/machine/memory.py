@@ -143,7 +143,7 @@ class MemoryTracker(OperatorMode):
         return storage_key(tensor) in self._external
 
     def release(self) -> None:
-        """Forgets all storages, so that what outlives the measurement is not watched."""
+        """Forgets all storages, so that those that outlive the measurement are not tracked."""
         for _, watch in self._alive.values():
             watch.detach()
         self._alive.clear()

@@ -41,14 +41,14 @@ UNITS: Mapping[str, str] = MappingProxyType(
 class Physiology:
     """The numbers of one cell type.
 
-    None stands for a number that nobody gave or for which we found no source.
+    None stands for a number without a source.
 
     Attributes:
         cell: name of the cell type.
         variant: name of the set of numbers: "dettmers2015" for the essay's, "literature".
         cells_in_brain: how many a human brain has.
         synapses: synapses of one cell.
-        sheet_shape: (sites, dendrites), the places where synapses can sit.
+        sheet_shape: (sites, dendrites), the positions where synapses can sit.
         filter_shape: (branches, dendrites, time_steps) of the dendritic filter.
         soma_time_steps: taps of the soma's temporal filter.
         claw: whether the sites of a dendrite share one axon.
