@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def memory_order(x: Tensor) -> tuple[int, ...]:
+    """The axes from the outermost in memory to the innermost; `x.dim_order()` takes far longer."""
+    return tuple(sorted(range(x.dim()), key=lambda axis: (-x.stride(axis), axis)))
+
+
 def along_axis(x: Tensor, axis: int, stage: Callable[[Tensor], Tensor]) -> Tensor:
     """Runs a stage that keeps the shape on x folded to (before, x.shape[axis], after).
 

@@ -14,15 +14,17 @@ traces. Tests hold every implementation to its reference.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import register_flop_formula
 
+# Of (gradient of the result, arguments, other results, which arguments need a gradient).
+Gradient = Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Any]], Any]
 _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
 _PLAIN: dict[Any, Callable[..., Any]] = {}
 _ENABLED: ContextVar[bool] = ContextVar("kernels", default=True)
@@ -106,19 +108,31 @@ class Operator:
         torch.library.register_fake(self.name, fake, lib=_LIBRARY)
         packet = getattr(torch.ops.neuroconv, name)
         self._overload = packet.default
+        self._rule: tuple[Gradient, Callable[..., Any]] | None = None
+        inputs, _, outputs = schema.partition("->")
+        self._takes_list = inputs.startswith(f"{name}(Tensor[]")
+        self._returns_list = "Tensor[]" in outputs
         if plain is not None:
             _PLAIN[self._overload] = plain
         formula = flops or _no_flops
         register_flop_formula(packet)(formula)
 
     def __call__(self, *args: Any) -> Any:
-        return self._overload(*args)
+        if self._rule is None or torch.compiler.is_compiling():
+            return self._overload(*args)
+        if not torch.is_grad_enabled() or not torch._C._any_requires_grad(*args):
+            return self._overload(*args)
+        # As torch.library would do it, in a third of the time: small calls are made of it.
+        if self._takes_list:  # autograd looks for tensors among the arguments alone
+            results = _Differentiable.apply(self, len(args[0]), *args[0], *args[1:])
+        else:
+            results = _Differentiable.apply(self, None, *args)
+        singles = len(self._overload._schema.returns) - self._returns_list
+        if not isinstance(results, tuple):
+            return results
+        return (*results[:singles], list(results[singles:])) if self._returns_list else results
 
-    def register_gradient(
-        self,
-        gradient: Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[bool]], Any],
-        reference: Callable[..., Any],
-    ) -> None:
+    def register_gradient(self, gradient: Gradient, reference: Callable[..., Any]) -> None:
         """Makes the first result differentiable; the others are not.
 
         Args:
@@ -127,82 +141,123 @@ class Operator:
             reference: of the same arguments; differentiated where a gradient of the gradient may be
                 asked for.
         """
+        self._rule = (gradient, reference)
 
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             others = tree_leaves(output[1:] if isinstance(output, tuple) else ())
-            leaves, ctx.structure = tree_flatten(list(inputs))
-            ctx.is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
-            ctx.values = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-            ctx.save_for_backward(*tensors, *others)
-            ctx.mark_non_differentiable(*others)
+            _save(ctx, inputs, others)
 
-        def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-            saved = iter(ctx.saved_tensors)
-            leaves = [
-                next(saved) if is_tensor else value
-                for is_tensor, value in zip(ctx.is_tensor, ctx.values, strict=True)
-            ]
-            arguments = tree_unflatten(leaves, ctx.structure)
-            needs = list(ctx.needs_input_grad[: len(arguments)])
-            if torch.is_grad_enabled():  # this gradient may be differentiated again
-                return tuple(by_autograd(reference, grad, arguments, needs, create_graph=True))
-            return tuple(gradient(grad, arguments, list(saved), needs))
+        def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+            needs = ctx.needs_input_grad[: len(ctx.values)]
+            return _differentiate(ctx, gradient, reference, grad, list(needs))
 
         torch.library.register_autograd(
             self.name, backward, setup_context=setup_context, lib=_LIBRARY
         )
 
 
-def by_autograd(
+class _Differentiable(torch.autograd.Function):
+    """An operator and its gradient, where nobody traces."""
+
+    @staticmethod
+    def forward(ctx: Any, operator: Operator, listed: int | None, *arguments: Any) -> Any:
+        ctx.listed = listed
+        if listed is not None:
+            arguments = (list(arguments[:listed]), *arguments[listed:])
+        with torch._C._AutoDispatchBelowAutograd():
+            output = operator._overload(*arguments)
+        ctx.rule = operator._rule
+        if not isinstance(output, tuple):
+            _save(ctx, arguments, ())
+            return output
+        first, *others = output
+        if operator._returns_list:
+            others = [*others[:-1], *others[-1]]
+        _save(ctx, arguments, others)
+        return first, *others
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        gradient, reference = ctx.rule
+        needs = list(ctx.needs_input_grad[2:])
+        if ctx.listed is None:
+            return None, None, *_differentiate(ctx, gradient, reference, grad, needs)
+        needs = [needs[: ctx.listed], *needs[ctx.listed :]]
+        listed, *rest = _differentiate(ctx, gradient, reference, grad, needs)
+        return None, None, *(listed or [None] * ctx.listed), *rest
+
+
+def _save(ctx: Any, arguments: Sequence[Any], others: Sequence[Tensor]) -> None:
+    """Keeps an operator's arguments, its lists of tensors included, and its other results."""
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*others)
+    tensors: list[Tensor] = []
+    ctx.values = [_replaced(value, tensors) for value in arguments]
+    ctx.save_for_backward(*tensors, *others)
+
+
+class _Saved(NamedTuple):
+    """Where the tensors of an argument stand among those that were saved."""
+
+    first: int
+    size: int | None  # None for a tensor, else the tensors of a list
+
+
+def _replaced(value: Any, tensors: list[Tensor]) -> Any:
+    first = len(tensors)
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _Saved(first, None)
+    if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
+        tensors.extend(value)
+        return _Saved(first, len(value))
+    return value
+
+
+def _differentiate(
+    ctx: Any,
+    gradient: Gradient,
     reference: Callable[..., Any],
-    grad: Tensor,
-    arguments: Sequence[Any],
-    needs: Sequence[Any],
-    create_graph: bool = False,
+    grad: Tensor | None,
+    needs: list[Any],
+) -> tuple[Any, ...]:
+    """The gradients of an operator's arguments."""
+    if grad is None:
+        return tuple(None for _ in needs)
+    saved, arguments, used = ctx.saved_tensors, [], 0
+    for value in ctx.values:
+        if isinstance(value, _Saved):
+            used = value.first + (1 if value.size is None else value.size)
+            value = saved[value.first] if value.size is None else list(saved[value.first : used])
+        arguments.append(value)
+    if torch.is_grad_enabled():  # this gradient may be differentiated again
+        return tuple(_through(reference, grad, arguments, needs))
+    return tuple(gradient(grad, arguments, saved[used:], needs))
+
+
+def _through(
+    reference: Callable[..., Any], grad: Tensor, arguments: list[Any], needs: list[Any]
 ) -> list[Any]:
-    """Gradients of a reference's first result to its arguments, None for those that need none.
-
-    Args:
-        grad: of the result.
-        arguments: of the reference; some may be lists of tensors, as their entry of `needs` is.
-        create_graph: let the gradients be differentiated again.
-    """
-    leaves, structure = tree_flatten(list(arguments))
-    flags = tree_leaves(
-        [_as_flags(need, value) for need, value in zip(needs, arguments, strict=True)]
-    )
-    if not create_graph:
-        leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        for leaf, needed in zip(leaves, flags, strict=True):
-            if needed:
-                leaf.requires_grad_()
-    with torch.enable_grad():
-        result = reference(*tree_unflatten(leaves, structure))
+    """Gradients of a reference's first result, with a graph of their own."""
+    result = reference(*arguments)
     result = result[0] if isinstance(result, tuple) else result
-    wanted = [leaf for leaf, needed in zip(leaves, flags, strict=True) if needed]
-    grads = iter(
-        torch.autograd.grad(result, wanted, grad, create_graph=create_graph, allow_unused=True)
-    )
-    results = [next(grads) if needed else None for needed in flags]
-    return _unflattened(results, arguments)
-
-
-def _as_flags(need: Any, value: Any) -> list[bool]:
-    """Whether each tensor or value of an argument needs a gradient."""
-    leaves = tree_leaves(value)
-    flags = list(need) if isinstance(need, list | tuple) else [bool(need)] * len(leaves)
-    return flags if flags else [False] * len(leaves)
-
-
-def _unflattened(results: list[Any], arguments: Sequence[Any]) -> list[Any]:
-    """One entry for each argument: a list for a list of tensors, else a gradient or None."""
-    remaining, entries = iter(results), []
-    for value in arguments:
-        parts = [next(remaining) for _ in tree_leaves(value)]
-        is_list = isinstance(value, list) and any(isinstance(leaf, Tensor) for leaf in value)
-        entries.append(parts if is_list else (parts[0] if len(parts) == 1 else None))
-    return entries
+    flags = [list(need) if isinstance(need, list | tuple) else [need] for need in needs]
+    values = [
+        value if isinstance(need, list | tuple) else [value]
+        for value, need in zip(arguments, needs, strict=True)
+    ]
+    wanted = [
+        value
+        for items, row in zip(values, flags, strict=True)
+        for value, needed in zip(items, row, strict=False)
+        if needed
+    ]
+    grads = iter(torch.autograd.grad(result, wanted, grad, create_graph=True, allow_unused=True))
+    rows = [[next(grads) if needed else None for needed in row] for row in flags]
+    return [
+        row if isinstance(need, list | tuple) else row[0]
+        for row, need in zip(rows, needs, strict=True)
+    ]
 
 
 def _no_flops(*_: Any, **__: Any) -> int:

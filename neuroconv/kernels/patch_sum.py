@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.layout import memory_order
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
 from neuroconv.kernels.operator import Operator, optional
@@ -231,7 +232,7 @@ def _cpu_backward(
                 assert moments[1] is not None
                 layer.mend(back, to_weight, through, (moments[0], moments[1]))
     if back is not None:
-        order = tuple(frames.dim_order())
+        order = memory_order(frames)
         back = take_back(back, reading, frames.shape, order)
     if to_weight is not None:
         to_weight = to_weight.to(weight.dtype).contiguous()
@@ -247,7 +248,7 @@ def _fake_backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     needs = rest[-1]
     results = [grad.new_empty(0)]
     if needs[0]:
-        order = frames.dim_order()
+        order = memory_order(frames)
         back = frames.new_empty([frames.shape[axis] for axis in order])
         results = [back.permute([order.index(axis) for axis in range(5)])]
     for values, needed in zip(others, needs[1:], strict=True):
