@@ -14,7 +14,8 @@ from torch import Tensor
 
 def memory_order(x: Tensor) -> tuple[int, ...]:
     """The axes from the outermost in memory to the innermost; `x.dim_order()` takes far longer."""
-    return tuple(sorted(range(x.dim()), key=lambda axis: (-x.stride(axis), axis)))
+    strides = x.stride()
+    return tuple(sorted(range(x.dim()), key=lambda axis: (-strides[axis], axis)))
 
 
 def along_axis(x: Tensor, axis: int, stage: Callable[[Tensor], Tensor]) -> Tensor:

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import register_flop_formula
 # Of (gradient of the result, arguments, other results, which arguments need a gradient).
 Gradient = Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Any]], Any]
 _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
+_PLAIN_TENSORS = (Tensor, nn.Parameter)
 _PLAIN: dict[Any, Callable[..., Any]] = {}
 _ENABLED: ContextVar[bool] = ContextVar("kernels", default=True)
 
@@ -107,7 +108,7 @@ class Operator:
                 _LIBRARY.impl(name, kernel, key)
         torch.library.register_fake(self.name, fake, lib=_LIBRARY)
         packet = getattr(torch.ops.neuroconv, name)
-        self._overload = packet.default
+        self._overload, self._cpu = packet.default, cpu
         self._rule: tuple[Gradient, Callable[..., Any]] | None = None
         inputs, _, outputs = schema.partition("->")
         self._takes_list = inputs.startswith(f"{name}(Tensor[]")
@@ -118,10 +119,11 @@ class Operator:
         register_flop_formula(packet)(formula)
 
     def __call__(self, *args: Any) -> Any:
-        if self._rule is None or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return self._overload(*args)
-        if not torch.is_grad_enabled() or not torch._C._any_requires_grad(*args):
-            return self._overload(*args)
+        learns = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
+        if self._rule is None or not learns:
+            return self.run(*args)
         # As torch.library would do it, in a third of the time: small calls are made of it.
         if self._takes_list:  # autograd looks for tensors among the arguments alone
             results = _Differentiable.apply(self, len(args[0]), *args[0], *args[1:])
@@ -131,6 +133,22 @@ class Operator:
         if not isinstance(results, tuple):
             return results
         return (*results[:singles], list(results[singles:])) if self._returns_list else results
+
+    def run(self, *args: Any) -> Any:
+        """The results without a gradient. Where nobody looks on, the CPU's kernel is called without
+        torch's dispatcher, which takes longer than a small kernel."""
+        direct = (
+            self._cpu is not None
+            and not torch._C._len_torch_dispatch_stack()
+            and not torch.autograd._profiler_enabled()
+            and all(
+                type(value) in _PLAIN_TENSORS and value.is_cpu and not value.is_neg()
+                for value in args
+                if isinstance(value, Tensor)
+            )
+        )
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._cpu(*args) if direct and self._cpu is not None else self._overload(*args)
 
     def register_gradient(self, gradient: Gradient, reference: Callable[..., Any]) -> None:
         """Makes the first result differentiable; the others are not.
@@ -164,8 +182,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.listed = listed
         if listed is not None:
             arguments = (list(arguments[:listed]), *arguments[listed:])
-        with torch._C._AutoDispatchBelowAutograd():
-            output = operator._overload(*arguments)
+        output = operator.run(*arguments)
         ctx.rule = operator._rule
         if not isinstance(output, tuple):
             _save(ctx, arguments, ())
