@@ -19,8 +19,7 @@ from neuroconv.kernels import cuda as fused
 from neuroconv.kernels.tree_sum import TreeSpec, effective_filters, tree_sum
 from neuroconv.neurons import Granule
 from tests.kernels.test_kernels_tree_sum import CASES as TREES
-from tests.kernels.test_kernels_tree_sum import gradients, stages
-from tests.kernels.test_kernels_tree_sum import small_tree as build_tree
+from tests.kernels.test_kernels_tree_sum import build_tree, gradients, stages
 
 # The sizes of tiles are multiples of 16: none of these is.
 CASES = TREES | {

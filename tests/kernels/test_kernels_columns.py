@@ -1,4 +1,4 @@
-"""Norm, rectifier and sum as one stage, against nn.BatchNorm2d, a rectifier and a sum."""
+"""Norm, rectifier and sum as one stage, against the layer's definition."""
 
 import copy
 from typing import Any
@@ -8,18 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.counting import counting
-from neuroconv.kernels import columns as stage
-from neuroconv.kernels.norms import normalised_sum, norms_agree, rectified_sum
+from neuroconv.kernels import columns
+from neuroconv.kernels.native import native_kernels
+from neuroconv.kernels.norms import normalised_sum, norms_agree
+from neuroconv.kernels.operator import kernels_off
+from neuroconv.neurons import GranuleConv2d
+from tests.kernels.test_kernels_tree_sum import gradients
 
-PLACES, STEPS, UNITS = 24, 3, 4
-
-
-def drawn(dendrites: int, positions: int = PLACES) -> list[Tensor]:
-    torch.manual_seed(0)
-    size = (positions, STEPS * UNITS)
-    return [
-        (torch.randn(size, dtype=torch.float64) * 2 + 1).requires_grad_() for _ in range(dendrites)
-    ]
+STEPS, UNITS = 3, 4
 
 
 def norms(dendrites: int, **keywords: Any) -> list[nn.Module]:
@@ -33,48 +29,28 @@ def norms(dendrites: int, **keywords: Any) -> list[nn.Module]:
     return modules
 
 
-def one_by_one(columns: list[Tensor], units: list[nn.Module] | None, linear: bool) -> Tensor:
-    total: Tensor | float = 0.0
-    for index, column in enumerate(columns):
-        potential = column.view(-1, UNITS, 1, 1)
-        if units is not None:
-            potential = units[index](potential)
-        total = total + (potential if linear else potential.relu())
-    assert isinstance(total, Tensor)
-    return total.view(len(columns[0]), -1, UNITS).transpose(0, 1)
-
-
 @pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
-@pytest.mark.parametrize(("dendrites", "linear"), [(1, True), (4, False)])
 @pytest.mark.parametrize("kind", ["none", "training", "evaluation", "cumulative"])
-def test_a_stage_equals_its_parts(
-    kind: str, dendrites: int, linear: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+def test_chunks_of_rows_are_the_definition(
+    kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "_CHUNK_FLOATS", chunk)
-    monkeypatch.setattr(stage, "_ROW_FLOATS", 2 * STEPS * UNITS)  # two places to a row
-    columns = drawn(dendrites)
-    units = None
-    if kind != "none":
-        units = norms(dendrites, momentum=None if kind == "cumulative" else 0.2)
-        for norm in units:
-            norm.train(kind != "evaluation")
-    twins = copy.deepcopy(units)
-    if units is None:
-        result = rectified_sum(columns, UNITS, linear)
-    else:
-        assert norms_agree(units)
-        result = normalised_sum(units, columns, linear)
-    expected = one_by_one(columns, twins, linear)
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
-    push = torch.randn_like(expected)
-    learned = [p for norm in units or [] for p in norm.parameters()]
-    others = [p for norm in twins or [] for p in norm.parameters()]
-    grads = torch.autograd.grad(result, [*columns, *learned], push)
-    expected_grads = torch.autograd.grad(expected, [*columns, *others], push)
-    torch.testing.assert_close(grads, expected_grads, rtol=0, atol=1e-12)
-    for norm, twin in zip(units or [], twins or [], strict=True):
-        for buffer, reference in zip(norm.buffers(), twin.buffers(), strict=True):
-            torch.testing.assert_close(buffer, reference, rtol=0, atol=1e-12)
+    monkeypatch.setattr(columns, "_CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(columns, "_ROW_FLOATS", 24)  # two positions to a row
+    layer = GranuleConv2d(2, UNITS, norm="none" if kind == "none" else "both", time_steps=STEPS)
+    layer.double().train(kind != "evaluation")
+    for norm in layer.dendritic_norms if kind == "cumulative" else ():
+        norm.momentum = None
+    frames = torch.randn(3, 2, STEPS, 6, 7, dtype=torch.float64, requires_grad=True)
+
+    def step() -> list[Tensor]:
+        twin = copy.deepcopy(layer)
+        results = gradients(twin(frames), [frames, *twin.parameters()])
+        return [*results, *(buffer.double() for buffer in twin.buffers())]
+
+    with native_kernels(False):
+        results = step()
+    with kernels_off():
+        torch.testing.assert_close(results, step(), rtol=0, atol=1e-11)
 
 
 def test_a_mean_far_from_zero_cancels_nothing() -> None:

@@ -105,6 +105,7 @@ def test_a_compiled_stream() -> None:
     torch.testing.assert_close(Stream(cells)(activity), cells(activity), rtol=0, atol=1e-12)
 
 
+@SLOW
 def test_a_compiled_image_layer_with_its_draws() -> None:
     layer = GranuleConv2d(
         3, 4, (2, 3), **merge(IMAGE, spike=soft(), output={"mean_wait": 0.5})

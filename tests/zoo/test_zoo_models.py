@@ -31,7 +31,7 @@ TRACED = [
     pytest.param(name, marks=() if name == "granule_convnet" else pytest.mark.slow)
     for name in NAMES
 ]
-# The seventeen granule layers of a ResNet are counted in test_zoo_resnet_granule.py.
+# fvcore takes long over the granule ResNet, whose layers are the convnet's.
 COUNTED = [name for name in NAMES if name != "resnet18_granule"]
 Shape = tuple[int, int, int]
 
