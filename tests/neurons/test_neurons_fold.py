@@ -2,6 +2,7 @@
 
 import copy
 import io
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -252,6 +253,18 @@ def test_the_linear_control_is_one_dot_product(norm: Any, options: Any, lively: 
     assert folded.transmitters.kinds == 1
 
 
+def test_the_linear_control_is_differentiated_in_chunks(
+    lively: Lively, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = cells(lively, rate={"linear": True}, norm="both", synapse={"transmitters": 2})
+    whole: Any = fold(model)
+    monkeypatch.setattr(sys.modules[Contacts.__module__], "_CHUNK_NUMBERS", 1)
+    apart: Any = fold(model)
+    near(apart.dendrites.weight, whole.dendrites.weight)
+    near(apart.dendrites.bias, whole.dendrites.bias)
+    same_everywhere(model, apart)
+
+
 def test_the_linear_control_stays_where_one_filter_costs_more(lively: Lively) -> None:
     """A dense listener to many axons, whose synapses share one tap each."""
     model = lively(
@@ -307,7 +320,7 @@ def test_convolutions_of_a_sequence_take_the_norm_behind_them(lively: Lively) ->
     kept = [type(module) for module in folded]
     assert kept[1] is nn.Identity
     assert kept[4] is nn.BatchNorm2d  # its convolution is used once more
-    assert kept[7] is nn.BatchNorm2d  # it takes the batch's own statistics
+    assert kept[7] is nn.BatchNorm2d  # it takes the batch's model statistics
 
 
 def test_save_and_load(population: Population) -> None:

@@ -187,12 +187,13 @@ def test_differences() -> None:
         for field in UNITS:
             values = [getattr(numbers, field, None) for numbers in pair]
             if values[0] != values[1]:
-                expected.append((cell, field, UNITS[field], *values))
+                expected.append((cell, field, UNITS[field], values))
     rows = differences()
-    assert [dataclasses.astuple(row)[:5] for row in rows] == expected
+    assert [(r.cell, r.field, r.unit, [*r.values.values()]) for r in rows] == expected
     for row in rows:
-        assert (row.dettmers2015 is None) == (row.dettmers2015_source is None)
-        assert (row.literature is None) == (row.literature_source is None)
+        assert [value is None for value in row.values.values()] == [
+            source is None for source in row.sources.values()
+        ]
     assert differences("golgi") == tuple(row for row in rows if row.cell == "golgi")
     with pytest.raises(ValueError, match="cell='basket' is unknown"):
         differences("basket")

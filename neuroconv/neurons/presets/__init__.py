@@ -64,23 +64,21 @@ def preset(cell: str, variant: Variant | None = None) -> Physiology:
 
 @dataclass(frozen=True)
 class Difference:
-    """A value in which the two variants differ. None: the variant does not have it.
+    """A field of a cell in which the variants differ.
 
     Attributes:
         cell: name of the cell type.
         field: field of `Physiology`.
         unit: unit of the values; "" for a yes or no, or a name.
-        dettmers2015, literature: the values.
-        dettmers2015_source, literature_source: their sources.
+        values: by variant; None where the variant does not have the field.
+        sources: of the values, by variant.
     """
 
     cell: str
     field: str
     unit: str
-    dettmers2015: object
-    literature: object
-    dettmers2015_source: Source | None
-    literature_source: Source | None
+    values: Mapping[str, object]
+    sources: Mapping[str, Source | None]
 
 
 def differences(cell: str | None = None) -> tuple[Difference, ...]:
@@ -89,13 +87,12 @@ def differences(cell: str | None = None) -> tuple[Difference, ...]:
     Raises:
         ValueError: an unknown cell.
     """
-    cells = CELLS if cell is None else (preset(cell).cell,)
-    rows = (_compare(name, field) for name in cells for field in UNITS)
-    return tuple(row for row in rows if row.dettmers2015 != row.literature)
-
-
-def _compare(cell: str, field: str) -> Difference:
-    presets = [PRESETS.get((cell, variant)) for variant in VARIANTS]
-    essay, literature = (getattr(numbers, field, None) for numbers in presets)
-    sources = (numbers.sources.get(field) if numbers else None for numbers in presets)
-    return Difference(cell, field, UNITS[field], essay, literature, *sources)
+    rows = []
+    for name in CELLS if cell is None else (preset(cell).cell,):
+        presets = {variant: PRESETS.get((name, variant)) for variant in VARIANTS}
+        for field, unit in UNITS.items():
+            values = {variant: getattr(p, field, None) for variant, p in presets.items()}
+            if len({*values.values()}) > 1:
+                sources = {v: p.sources.get(field) if p else None for v, p in presets.items()}
+                rows.append(Difference(name, field, unit, values, sources))
+    return tuple(rows)

@@ -45,8 +45,9 @@ def cells_table(cell: str | None = None) -> Group:
         table.add_row(Text(name.replace("_", " "), style="bold"))
         for row in rows:
             values: list[Text] = []
-            for value, source in _variants(row).values():
-                values += [Text(_shown(value)), Text(_note(source, notes, full=cell is not None))]
+            for variant, value in row.values.items():
+                note = _note(row.sources[variant], notes, full=cell is not None)
+                values += [Text(_shown(value)), Text(note)]
             table.add_row(Text(f"  {_label(row)}"), *values)
     return Group(table, _notes_table(notes))
 
@@ -63,7 +64,7 @@ def references_table(cell: str | None = None) -> Table:
     cited = {
         key
         for row in differences(cell)
-        for _, source in _variants(row).values()
+        for source in row.sources.values()
         if source is not None
         for key in source.cites
     }
@@ -83,7 +84,7 @@ def cells_rows(cell: str | None = None) -> list[dict[str, Any]]:
         cell: name of a cell type; None for all of them.
 
     Returns:
-        for each cell {"cell": name, "differences": {field with its unit: {variant: value,
+        For each cell {"cell": name, "differences": {field with its unit: {variant: value,
         variant_source: text or None, variant_urls: addresses}}}
 
     Raises:
@@ -93,16 +94,13 @@ def cells_rows(cell: str | None = None) -> list[dict[str, Any]]:
     for row in differences(cell):
         entry = rows.setdefault(row.cell, {"cell": row.cell, "differences": {}})
         plain: dict[str, Any] = {}
-        for variant, (value, source) in _variants(row).items():
+        for variant, value in row.values.items():
+            source = row.sources[variant]
             plain[variant] = list(value) if isinstance(value, tuple) else value
             plain[f"{variant}_source"] = str(source) if source else None
             plain[f"{variant}_urls"] = list(source.urls) if source else []
         entry["differences"][_KEYS.get(row.field, row.field)] = plain
     return list(rows.values())
-
-
-def _variants(row: Difference) -> dict[str, tuple[object, Source | None]]:
-    return {name: (getattr(row, name), getattr(row, f"{name}_source")) for name in VARIANTS}
 
 
 def _note(source: Source | None, notes: dict[str, int], full: bool) -> str:
