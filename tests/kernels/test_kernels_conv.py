@@ -166,8 +166,6 @@ def test_an_empty_batch(backend: Backend) -> None:
     assert not w.grad.any()
 
 
-# --- one full Purkinje cell
-
 PURKINJE: tuple[Triple, Triple] = ((5, 100, 1000), (5, 10, 1000))
 
 

@@ -1,4 +1,4 @@
-"""That the kernels in C++ run here at all: their other tests are left out where they do not."""
+"""Whether the kernels in C++ run here: their other tests are left out where they do not."""
 
 import os
 import shutil

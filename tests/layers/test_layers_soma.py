@@ -1,11 +1,11 @@
-"""The soma's temporal filter against a scalar loop, and the read-out."""
+"""The soma's temporal filter in any order of memory, its start and errors, and the read-out."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from neuroconv.layers import FiringRate, LastStep, SomaFilter
+from neuroconv.layers import LastStep, SomaFilter
 
 
 def soma(time_steps: int, neurons: int | None) -> SomaFilter:
@@ -35,14 +35,6 @@ def test_starts_as_the_identity_with_the_essays_five_taps() -> None:
         assert torch.equal(layer(current), current)
     assert sum(p.numel() for p in SomaFilter(5).parameters()) == 5
     assert sum(p.numel() for p in SomaFilter(5, 7).parameters()) == 35
-
-
-def test_firing_rate_rectifies() -> None:
-    potential = torch.tensor([[[-1.5, 0.0, 2.5], [-0.0, 3.0, -4.0]]])
-    rate = FiringRate()(potential)
-    assert rate.tolist() == [[[0.0, 0.0, 2.5], [0.0, 3.0, 0.0]]]
-    maps = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(FiringRate()(maps), maps.clamp(min=0))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Wiring: which axon each synapse listens to, and which axons excite."""
+"""Wiring: the axon of each synapse, and which axons excite."""
 
 import math
 from typing import Any
@@ -19,13 +19,6 @@ def test_each_neuron_has_its_exact_number_of_distinct_axons() -> None:
     assert all(len(set(row.tolist())) == 20 for row in wiring)
     assert wiring.min() >= 0
     assert wiring.max() < 50
-
-
-def test_axons_are_balanced_in_a_neuron_of_more_synapses_than_axons() -> None:
-    wiring = Random(claw=False, seed=0).axons(7, 30, TreeShape((5, 5), synapses=25))
-    for row in wiring:
-        counts = torch.bincount(row, minlength=7)
-        assert counts.max() - counts.min() <= 1
 
 
 def test_axons_are_balanced_over_a_population() -> None:
@@ -211,10 +204,10 @@ def test_fibres_longer_than_the_row_cross_all_of_it(crossed: int | None) -> None
     assert torch.equal(wiring, InOrder().axons(40, 9, TreeShape((40, 1))))
 
 
+@pytest.mark.parametrize("rule", [ParallelFibres(seed=0), Random(claw=False, seed=0)], ids=repr)
 @pytest.mark.parametrize("synapses", [50, 75, 130])
-def test_fibres_repeat_evenly_only_when_they_are_too_few(synapses: int) -> None:
-    wiring = ParallelFibres(seed=0).axons(50, 10, TreeShape((synapses, 1)))
-    for row in wiring:
+def test_axons_repeat_evenly_only_when_they_are_too_few(rule: Any, synapses: int) -> None:
+    for row in rule.axons(50, 10, TreeShape((synapses, 1))):
         counts = torch.bincount(row, minlength=50)
         assert counts.max() - counts.min() <= 1
         assert counts.min() == synapses // 50

@@ -1,4 +1,4 @@
-"""Neurons as graphs and in half precision: torch.compile, bfloat16 autocast, meta."""
+"""Neurons compiled, and in half precision: torch.compile, bfloat16 autocast."""
 
 from collections.abc import Callable
 from typing import Any
@@ -140,12 +140,3 @@ def test_bfloat16_autocast_is_near_float32(
         loss = module(x).float().square().sum()
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
-
-
-def test_on_meta(population: Population) -> None:
-    cells = population.to("meta")
-    with torch.device("meta"):
-        rate, state = cells.stream(torch.empty(2, cells.in_features, 3, dtype=torch.float64))
-        later, _ = cells.stream(torch.empty(2, cells.in_features, 2, dtype=torch.float64), state)
-    assert (rate.shape, later.shape) == ((2, 2, 3), (2, 2, 2))
-    assert rate.is_meta

@@ -1,4 +1,4 @@
-"""What stages that run as one owe to others: hooks, caches, autocast, inference mode, threads."""
+"""Hooks, caches, autocast, inference mode and threads, where several stages run as one."""
 
 import copy
 import threading

@@ -1,4 +1,4 @@
-"""The registry and the matcher of equal size."""
+"""The registry: names, presets, documented keywords and what it refuses."""
 
 import inspect
 from typing import Any

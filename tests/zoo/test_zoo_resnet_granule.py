@@ -1,4 +1,4 @@
-"""ResNet-18 of granule cells: its sizes, its cost, its formula, and that it learns."""
+"""ResNet-18 of granule cells: its sizes, its cost, and its layers in the order of the paper."""
 
 from typing import Any
 
@@ -117,7 +117,7 @@ def test_maps_halve_as_in_the_paper_and_every_unit_keeps_the_window(time_steps: 
 # --- what it computes
 
 
-def slow_network(model: Any, frames: Tensor) -> Tensor:
+def network_by_layers(model: Any, frames: Tensor) -> Tensor:
     """The layers in the order of the paper; their own numbers are tested in tests/neurons."""
     rates = F.max_pool3d(model.stem(frames), (1, 3, 3), (1, 2, 2), (0, 1, 1))
     for number, block in enumerate(model.blocks):
@@ -128,17 +128,14 @@ def slow_network(model: Any, frames: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("time_steps", "wiring"), [(1, "dense"), (3, "claw")])
-def test_it_is_the_formula(time_steps: int, wiring: str) -> None:
+def test_layers_stand_in_the_papers_order(time_steps: int, wiring: str) -> None:
     model = small(image_shape=(8, 21, 34), time_steps=time_steps, unit={"wiring": wiring})
     model = shuffled(model).double().eval()
     frames = torch.randn(2, 8, time_steps, 21, 34, dtype=torch.float64)
     with torch.no_grad():
-        expected = slow_network(model, frames)
+        expected = network_by_layers(model, frames)
         torch.testing.assert_close(model(frames), expected, rtol=1e-10, atol=1e-10)
         assert expected.std() > 1e-3
-
-
-# --- it learns
 
 
 @pytest.mark.parametrize(("norm", "time_steps"), [("none", 1), ("both", 2)])
@@ -150,9 +147,6 @@ def test_every_parameter_has_a_gradient(norm: str, time_steps: int) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
-
-
-# --- its keywords
 
 
 def test_projections_are_single_dendrites_without_memory() -> None:
