@@ -9,7 +9,7 @@ import torch
 from neuroconv.comparison.interval import Estimate, mean_interval
 from neuroconv.comparison.match import count_flops, match_flops, match_parameters
 from neuroconv.training import Config, ConfigError, DataConfig, RunResult, load_config, resume
-from neuroconv.training.runs import CONFIG, build, load_run, new_folder, resolve, start
+from neuroconv.training.runs import CONFIG, build, load_run, resolve, start
 from neuroconv.zoo import count_parameters
 
 
@@ -124,4 +124,4 @@ def _run(config: Config, seed: int, progress: bool) -> RunResult:
             continue  # not a run
         if replace(saved, train=replace(saved.train, output=output)) == config:
             return resume(folder, progress=progress)
-    return start(config, splits, new_folder(config), progress)
+    return start(config, splits, progress=progress)

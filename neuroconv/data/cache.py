@@ -25,22 +25,29 @@ SHARE = 4  # "auto" fills at most a quarter of the free memory
 _HEADERS = 64  # files whose headers give the mean size of a decoded image
 
 
-class FittedStills(Dataset[tuple[Tensor, int]]):
+class _Cache(Dataset[tuple[Tensor, int]]):
+    def __init__(self, stills: Stills) -> None:
+        self.stills, self.targets = stills, stills.targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _identity, (self.stills,)
+
+
+class FittedStills(_Cache):
     """Stills brought to one size (H, W), each once: (image (C, H, W), int label).
 
     `Fit` brings them to that size; the dtype of the images is kept.
     """
 
     def __init__(self, stills: Stills, size: tuple[int, int]) -> None:
-        self.stills, self.size = stills, size
-        self.targets = stills.targets
+        super().__init__(stills)
         self._fit = Fit(size)
         first = stills[0][0]
         self._images = shared_tensor((len(stills), first.shape[0], *size), first.dtype)
         self._cached = shared_tensor((len(stills),), torch.bool)
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         images, labels = self.gather([index])
@@ -63,11 +70,8 @@ class FittedStills(Dataset[tuple[Tensor, int]]):
             self.gather(missing)
         return self._images
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _identity, (self.stills,)
 
-
-class DecodedFiles(Dataset[tuple[Tensor, int]]):
+class DecodedFiles(_Cache):
     """Image files decoded once and kept in their own sizes: (uint8 (3, h, w), int label).
 
     For augmentation that begins with the whole image. Images beyond `capacity`, in bytes, are
@@ -75,16 +79,12 @@ class DecodedFiles(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, files: ImageFiles, capacity: int) -> None:
-        self.stills = files
-        self.targets = files.targets
+        super().__init__(files)
         self._bytes = shared_tensor((capacity,), torch.uint8)
         self._used = shared_tensor((1,), torch.int64)
         # Offset, height and width of each image; height 0: not decoded yet.
         self._spans = shared_tensor((len(files), 3), torch.int64)
         self._lock = multiprocessing.Lock()
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         start, height, width = self._spans[index].tolist()
@@ -104,9 +104,6 @@ class DecodedFiles(Dataset[tuple[Tensor, int]]):
         self._spans[index, 0], self._spans[index, 2] = start, image.shape[2]
         self._spans[index, 1] = image.shape[1]  # last, for another process may be reading
         return image
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _identity, (self.stills,)
 
 
 def with_cache(

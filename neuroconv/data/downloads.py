@@ -26,15 +26,15 @@ _Loaded = TypeVar("_Loaded")
 
 
 def mnist(root: Path) -> StillSplits:
-    folder = _mnist_folder(root)
-    if folder is None:
+    folders = (root / "MNIST" / "raw", root, root / "mnist")
+    complete = [f for f in folders if all(_find(f, name).is_file() for name in _MNIST_FILES)]
+    if not complete:
         from torchvision import datasets  # slow to import
 
         names = ", ".join(_MNIST_FILES)
         expected = f"MNIST/raw, or in it or its subfolder mnist {names}, .gz or not"
         _download("MNIST", lambda: datasets.MNIST(root, download=True), root, expected)
-        folder = root / "MNIST" / "raw"
-    files = [_find(folder, name) for name in _MNIST_FILES]
+    files = [_find((complete or folders)[0], name) for name in _MNIST_FILES]
     full, test = _read_mnist(*files[:2]), _read_mnist(*files[2:])
     train, val = hold_out(full, 5_000)
     return StillSplits(train, val, test, tuple(map(str, range(10))))
@@ -85,14 +85,6 @@ def _download(name: str, load: Callable[[], _Loaded], root: Path, expected: str)
             f"environment variable NEUROCONV_DATA.\nExpected there: {expected}.\nIt is not on this "
             f"machine, and downloading it failed: {reason}"
         ) from error
-
-
-def _mnist_folder(root: Path) -> Path | None:
-    """Returns the folder in or below root that has all IDX files, None without one."""
-    for folder in (root / "MNIST" / "raw", root, root / "mnist"):
-        if all(_find(folder, name).is_file() for name in _MNIST_FILES):
-            return folder
-    return None
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -30,10 +30,6 @@ class ImageTensors(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.targets[index])
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        indices = list(indices)
-        return list(zip(self.images[indices].unbind(), self.targets[indices].tolist(), strict=True))
-
     def gather(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns images (B, C, H, W) and labels (B,)."""
         rows = torch.tensor(indices)

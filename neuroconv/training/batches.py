@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from neuroconv.data import Frames
 
-_Batch = TypeVar("_Batch")
 _Item = TypeVar("_Item")
+Batch = tuple[Tensor, Tensor]  # inputs and labels
 
 
 def check_length(data: Dataset[Any], role: str) -> int:
@@ -21,7 +21,7 @@ def check_length(data: Dataset[Any], role: str) -> int:
 
     Raises:
         TypeError: not a map-style data set.
-        ValueError: an empty one.
+        ValueError: an empty data set.
     """
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(
@@ -56,7 +56,7 @@ def epoch_batches(
 
 def load(
     data: Dataset[Any], batches: Sequence[list[int]], workers: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """Yields batches as inputs on the device and labels (still on the CPU, to be checked).
 
     `Frames` are encoded on the device, a batch at a time. Images that lie on the device are
@@ -76,10 +76,10 @@ def load(
 
 def _load_frames(
     frames: Frames, batches: Sequence[list[int]], options: dict[str, Any], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     # An epoch leaves out what remains beside its full batches: a cache may lack that much.
     at_once = len(batches[0]) if batches else 0
-    on_cpu: Iterable[tuple[Tensor, Tensor]]
+    on_cpu: Iterable[Batch]
     if options["num_workers"] and frames.resident("cpu", at_once) is None:
         stills = _Images(frames)
         on_cpu = DataLoader(stills, batch_sampler=batches, collate_fn=_identity, **options)
@@ -101,11 +101,11 @@ class _Images(Dataset[Any]):
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: list[int]) -> Batch:
         return self.frames.images(indices)
 
 
-def _identity(batch: _Batch) -> _Batch:
+def _identity(batch: _Item) -> _Item:
     return batch
 
 
@@ -120,17 +120,15 @@ def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def _in_thread(
-    make: Callable[[list[int]], _Batch], batches: Sequence[list[int]]
-) -> Iterator[_Batch]:
-    """Yields make(batch) for each batch, made in a thread while the batch before is in use."""
+    prepare: Callable[[list[int]], _Item], batches: Sequence[list[int]]
+) -> Iterator[_Item]:
+    """Yields prepare(batch) for each batch, from a thread, while the batch before is in use."""
     with ThreadPoolExecutor(1) as thread:
-        for future in _one_ahead(thread.submit(make, batch) for batch in batches):
+        for future in _one_ahead(thread.submit(prepare, batch) for batch in batches):
             yield future.result()
 
 
-def _copied(
-    on_cpu: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _copied(on_cpu: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """Copies images to the device; on CUDA from pinned memory, while the batch before is in use."""
     if device.type != "cuda":
         yield from ((images.to(device), labels) for images, labels in on_cpu)
@@ -153,7 +151,7 @@ def _copied(
 
 def classify(
     model: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device, precision: str
-) -> tuple[Tensor, Tensor]:
+) -> Batch:
     """Returns logits (B, classes) in float32 or float64 and the labels (B,) on the device, checked.
 
     Raises:

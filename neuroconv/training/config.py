@@ -245,12 +245,14 @@ def _read_value(section: str, key: str, text: str) -> Any:
 
 
 def _build(cls: type[_Section], section: str, table: dict[str, Any]) -> _Section:
-    known = {entry.name: entry for entry in fields(cls)}
+    settings = {entry.name: entry for entry in fields(cls)}
     for key, value in table.items():
-        if key not in known:
-            raise ConfigError(f"[{section}] {key} = {value!r}: unknown key; {nearest(key, known)}")
+        if key not in settings:
+            raise ConfigError(
+                f"[{section}] {key} = {value!r}: unknown key; {nearest(key, settings)}"
+            )
     hints = get_type_hints(cls)
-    for key, entry in known.items():
+    for key, entry in settings.items():
         if entry.default is MISSING and key not in table:
             raise ConfigError(f"[{section}] has no {key}: expected {_form(entry, hints[key])}")
     return cls(**table)

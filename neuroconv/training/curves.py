@@ -20,13 +20,12 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str)
     from matplotlib.figure import Figure  # slow to import
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    active: dict[str, tuple[list[int], list[float]]] = {}
+    active: dict[str, list[tuple[int, float]]] = {}
     for record in history:
         for population, activity in record.get("activity", {}).items():
             if "active_share" in activity:
-                epochs, shares = active.setdefault(population, ([], []))
-                epochs.append(record["epoch"])
-                shares.append(activity["active_share"])
+                point = record["epoch"], activity["active_share"]
+                active.setdefault(population, []).append(point)
     panels = 3 if active else 2
     figure = Figure(figsize=(5 * panels, 4), layout="constrained")
     figure.suptitle(label)
@@ -39,8 +38,8 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str)
     loss.set_ylabel("cross entropy (nats)")
     accuracy.set_ylabel("accuracy")
     for axes in firing:
-        for population, (epochs, shares) in active.items():
-            axes.plot(epochs, shares, "o-", markersize=4, label=population)
+        for population, points in active.items():
+            axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=population)
         axes.set(ylabel="neurons that fire (validation)", ylim=(0, 1))
     for axes in (loss, accuracy, *firing):
         axes.set_xlabel("epoch")

@@ -57,10 +57,9 @@ class Ranks:
         return split(batch, self.size)[self.rank]
 
     def check_shares(self, images: int, batch_size: int, accumulate: int) -> None:
-        """Raises a ConfigError unless every process gets a part of each batch.
+        """Raises a ConfigError unless every process gets a part of each batch of the images.
 
-        Args:
-            images: of the training data. If they are fewer than a batch, they are one batch.
+        Images that are fewer than a batch are one batch.
         """
         parts = f"{accumulate} x " if accumulate > 1 else ""
         if batch_size % (self.size * accumulate):
@@ -172,10 +171,7 @@ def refuse_torchrun(command: str) -> None:
 
 
 def speaks_of_failure() -> bool:
-    """Whether this process is the one to print why it fails.
-
-    The first to fail is: what the others meet is the same mistake, or that it is gone.
-    """
+    """Whether this process prints why it fails: the first to fail, of whose end the others die."""
     if not dist.is_torchelastic_launched():
         return True
     if not (dist.is_available() and dist.is_initialized()):
@@ -214,9 +210,8 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
 class _Learner(nn.Module):
     """A model that, called with None, returns a sum over all parameters in a fixed order.
 
-    DDP lays gradients out by the order in which they first came. It has to be the same in a new run
-    and in a resumed one: the numbers of three processes, laid out in another way, are added in
-    another order, and to other bits. The first gradients are therefore those of this sum.
+    DDP lays gradients out by the order in which they first came, and adds them in that order. It
+    has to be the same in a new run and in a resumed one, for the same bits of three processes.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -76,17 +76,7 @@ def run(
         ConfigError: a model, data set or setting that does not fit the others.
         RunError: if `run_dir` is there and not empty.
     """
-    config, splits = resolve(config, seed)
-
-    def choose() -> Path:
-        folder = Path(run_dir or new_folder(config))
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(
-                f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
-            )
-        return folder
-
-    return start(config, splits, Ranks.current().first(choose), progress)
+    return start(*resolve(config, seed), run_dir=run_dir, progress=progress)
 
 
 def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
@@ -111,7 +101,7 @@ def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
     """
     folder = Path(run_dir)
     config = load_run(folder)
-    sums = _read_json(folder, RESULT)["sha256"]
+    sums = _load_result(folder)["sha256"]
     config, splits = resolve(config, config.train.seeds[0])
     model = build(config)
     load_weights(model, folder / BEST, sha256=sums[BEST])
@@ -119,14 +109,7 @@ def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
 
 
 def evaluate(run_dir: str | Path, split: str = "test") -> Score:
-    """Rebuilds a finished run's model from its folder and scores its best weights.
-
-    Args:
-        split: "val" or "test".
-
-    Raises:
-        RunError, CheckpointError: as `rebuild`.
-    """
+    """Scores the best weights of a finished run on its split "val" or "test"; see `rebuild`."""
     if split not in ("val", "test"):
         raise RunError(f'split = {split!r}: expected "val" or "test"')
     config, model, splits = rebuild(run_dir)
@@ -150,7 +133,7 @@ def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
 def read_result(run_dir: str | Path) -> RunResult:
     """Reads a finished run's folder."""
     folder = Path(run_dir)
-    values = _read_json(folder, RESULT)
+    values = _load_result(folder)
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     history = [record for record in map(json.loads, lines) if "epoch" in record]
     del values["sha256"]
@@ -209,19 +192,27 @@ def build(config: Config) -> nn.Module:
     return model
 
 
-def start(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
+def start(
+    config: Config, splits: DataSplits, *, run_dir: str | Path | None = None, progress: bool = True
+) -> RunResult:
     """Makes the folder of a resolved configuration, and trains in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
     check_device(config.train, len(splits.train))
     environment = describe_environment(config.train.device, config.train.precision)
+    prefix, suffix = f"{config.model['name']}-", f"-seed{config.train.seeds[0]}"
 
-    def make() -> None:
+    def create() -> Path:
+        folder = Path(run_dir or unused_folder(Path(config.train.output), prefix, suffix))
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(
+                f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(folder / ENVIRONMENT, environment)
         save_config(config, folder / CONFIG)
+        return folder
 
-    Ranks.current().first(make)
-    return _finish(config, splits, folder, progress)
+    return _finish(config, splits, Ranks.current().first(create), progress)
 
 
 def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
@@ -260,15 +251,9 @@ def _record(
     return result
 
 
-def new_folder(config: Config) -> Path:
-    """Returns an unused name for a run's folder: OUTPUT/NAME-TIME-seedSEED."""
-    prefix, suffix = f"{config.model['name']}-", f"-seed{config.train.seeds[0]}"
-    return unused_folder(Path(config.train.output), prefix, suffix)
-
-
 def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
     """Returns PARENT/PREFIX TIME SUFFIX, with a number if there is such a folder."""
-    base = parent / f"{prefix}{datetime.now().strftime('%Y%m%d-%H%M%S')}{suffix}"
+    base = parent / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
     folder, number = base, 1
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
@@ -284,13 +269,13 @@ def load_run(folder: Path) -> Config:
     return load_config(folder / CONFIG)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _load_result(folder: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{folder} is not finished: `neuroconv resume {folder}`") from None
     except json.JSONDecodeError as error:
-        raise RunError(f"{folder / name}: damaged ({error})") from None
+        raise RunError(f"{folder / RESULT}: damaged ({error})") from None
     return values
 
 

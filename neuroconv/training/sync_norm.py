@@ -51,18 +51,13 @@ class SharedBatchNorm(_BatchNorm):
         output = centred * (scale if self.weight is None else scale * self.weight).view(per_channel)
         if self.bias is not None:
             output = output + self.bias.view(per_channel)
-        self._track(mean.detach(), (var * count / (count - 1)).detach())
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            batch = ((self.running_mean, mean), (self.running_var, var * count / (count - 1)))
+            for running, statistic in batch:
+                running.lerp_(statistic.detach().to(running.dtype), share)  # type: ignore[union-attr]
         return output.to(input.dtype)
-
-    def _track(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        """Moves the running statistics towards those of a batch."""
-        if self.running_mean is None or self.running_var is None:
-            return
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), share)
 
 
 class _SumOfProcesses(torch.autograd.Function):

@@ -49,7 +49,7 @@ def test_frames_are_the_same_with_and_without_a_cache(root: Path, augment: str) 
     kind = DecodedFiles if augment == "resized_crop_flip" else FittedStills
     assert isinstance(cached.train.dataset, kind)
     assert isinstance(cached.val.dataset, FittedStills)
-    for epoch in (0, 1, 2):  # decoded in the first, held in the others
+    for epoch in (0, 1, 2):  # decoded in the first, cached for the others
         for a, b in ((plain.train, cached.train), (plain.val, cached.val)):
             a.set_epoch(epoch)
             b.set_epoch(epoch)

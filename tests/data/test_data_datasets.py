@@ -48,11 +48,11 @@ def images_of(frames: Frames) -> Tensor:
 def test_hold_out_is_a_stratified_partition() -> None:
     targets = np.repeat(np.arange(4), [400, 300, 200, 100])
     everything = ImageTensors(torch.arange(1000).view(-1, 1, 1, 1), targets)
-    rest, held = hold_out(everything, 100)
-    numbers = [set(part.images.flatten().tolist()) for part in (rest, held)]  # type: ignore[union-attr]
+    rest, held_out = hold_out(everything, 100)
+    numbers = [set(part.images.flatten().tolist()) for part in (rest, held_out)]  # type: ignore[union-attr]
     assert not numbers[0] & numbers[1]
     assert numbers[0] | numbers[1] == set(range(1000))
-    assert np.bincount(held.targets).tolist() == [40, 30, 20, 10]
+    assert np.bincount(held_out.targets).tolist() == [40, 30, 20, 10]
     few = everything.subset(np.array([0, 1, 400]))
     with pytest.raises(DataError, match="hold out 2 of 3 images in 2 classes"):
         hold_out(few, 2)

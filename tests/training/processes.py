@@ -146,13 +146,17 @@ def plain(result: TrainResult) -> dict[str, Any]:
     return values
 
 
-def assert_close(one: dict[str, Any], other: dict[str, Any]) -> None:
+def assert_close(expected: dict[str, Any], actual: dict[str, Any]) -> None:
     """Checks that weights, statistics, scores and activity are the same up to rounding."""
-    for name, value in one["weights"].items():
+    for name, value in expected["weights"].items():
         torch.testing.assert_close(
-            other["weights"][name], value, rtol=CLOSE, atol=CLOSE, msg=lambda m, n=name: f"{n}: {m}"
+            actual["weights"][name],
+            value,
+            rtol=CLOSE,
+            atol=CLOSE,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
-    assert flat(other["result"]) == pytest.approx(flat(one["result"]), rel=CLOSE)
+    assert flat(actual["result"]) == pytest.approx(flat(expected["result"]), rel=CLOSE)
 
 
 def flat(value: Any, path: str = "") -> dict[str, float]:

@@ -169,14 +169,6 @@ def test_the_record_of_an_epoch_holds_the_activity_in_validation(
     assert "active" not in capfd.readouterr().err
 
 
-def test_hooks_are_gone_after_validation_fails() -> None:
-    model = cerebellum()
-    wrong = TensorDataset(images(10).tensors[0], torch.full((10,), 3))
-    with pytest.raises(ValueError, match="label 3"):
-        train(model, images(20), wrong, epochs=1, **QUICK)
-    assert hooks(model) == 0
-
-
 def test_the_line_names_each_population_and_its_share() -> None:
     activity = {
         "granule": {"active_share": 0.123}, "": {"active_share": 1.0},

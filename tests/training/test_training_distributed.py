@@ -38,9 +38,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         yield processes
 
 
-def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    same = all(torch.equal(one["weights"][k], other["weights"][k]) for k in one["weights"])
-    return same and one["result"] == other["result"]
+def equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    same = all(torch.equal(first["weights"][k], second["weights"][k]) for k in first["weights"])
+    return same and first["result"] == second["result"]
 
 
 # --- training
@@ -57,12 +57,12 @@ def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     ids=str,
 )
 def test_two_processes_train_as_one(two: Processes, keywords: dict[str, Any]) -> None:
-    one = work.train_digits(**keywords)
+    alone = work.train_digits(**keywords)
     first, second = two.call(work.train_digits, **keywords)
-    assert one["result"]["steps"] == 2 * (1 if "images" in keywords else 3)
-    assert one["result"]["val"]["images"] == 37  # 32 and 5, in parts of 16, 16, 2 and 3
-    assert one["result"]["test"]["images"] == 1  # which leaves one process without an image
-    assert_close(one, first)
+    assert alone["result"]["steps"] == 2 * (1 if "images" in keywords else 3)
+    assert alone["result"]["val"]["images"] == 37  # 32 and 5, in parts of 16, 16, 2 and 3
+    assert alone["result"]["test"]["images"] == 1  # which leaves one process without an image
+    assert_close(alone, first)
     assert equal(first, second)
 
 
@@ -311,15 +311,15 @@ def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    two, one = (
+    two, alone = (
         json.loads(next((tmp_path / name).glob("*/result.json")).read_text())
         for name in ("two", "one")
     )
-    assert two["steps"] == one["steps"] == 3
+    assert two["steps"] == alone["steps"] == 3
     # Three steps in float32, where a sum in another order is another sum in the seventh digit.
     for key in ("val_loss", "test_loss"):
-        assert two[key] == pytest.approx(one[key], rel=1e-4)
-    assert two["test_accuracy"] == one["test_accuracy"]
+        assert two[key] == pytest.approx(alone[key], rel=1e-4)
+    assert two["test_accuracy"] == alone["test_accuracy"]
 
     (folder,) = (tmp_path / "two").iterdir()
     (folder / "result.json").unlink()  # as of a run that died at its very end, without checkpoint

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from neuroconv.training import (
     CheckpointError,
-    ConfigError,
     TrainConfig,
     TrainResult,
     evaluate_model,
@@ -59,9 +58,8 @@ def perceptron(classes: int = 10) -> nn.Sequential:
 class Noisy(Dataset[Any]):
     """Fresh noise for each (epoch, index), and an exception at the n-th item that is read."""
 
-    def __init__(self, data: Dataset[Any], fail_at: int = -1, error: type = RuntimeError) -> None:
-        self.data, self.fail_at, self.error = data, fail_at, error
-        self.epoch, self.reads = 0, 0
+    def __init__(self, data: Dataset[Any], fail_at: int = -1) -> None:
+        self.data, self.fail_at, self.epoch, self.reads = data, fail_at, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -72,7 +70,7 @@ class Noisy(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         self.reads += 1
         if self.reads == self.fail_at:
-            raise self.error("power cut")
+            raise RuntimeError("power cut")
         image, label = self.data[index]
         generator = torch.Generator().manual_seed(self.epoch * 10_000 + index)
         return image + 0.1 * torch.randn(image.shape, generator=generator), label
@@ -125,7 +123,6 @@ def test_a_small_network_learns_the_digits(tmp_path: Path) -> None:
             "images_per_second", "seconds",
         }  # fmt: skip
         assert all(math.isfinite(value) for value in line.values())
-        assert line["images_per_second"] * line["seconds"] == pytest.approx(18 * 64)
     again = small_cnn(seed=1)
     load_weights(again, tmp_path / "best.safetensors")
     assert same(model, again)
@@ -164,13 +161,6 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, fail_at: int) -> 
     again = fit(small_cnn(5), part(0, 200), run_dir=cut, resume=True, **keywords)
     assert again.history == result.history
     assert same_files(cut, whole)
-
-
-def test_interruption_by_the_keyboard_says_how_to_go_on(tmp_path: Path) -> None:
-    data = Noisy(part(0, 200), fail_at=250, error=KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt, match=f"neuroconv resume {tmp_path}"):
-        fit(small_cnn(), data, epochs=3, run_dir=tmp_path)
-    assert len(load_checkpoint(tmp_path / "checkpoint.pt")["history"]) == 1
 
 
 def test_a_checkpoint_is_neither_overwritten_nor_mixed_up(tmp_path: Path) -> None:
@@ -321,6 +311,7 @@ def test_parameters_of_one_axis_do_not_decay(optimizer: Any) -> None:
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0)
     assert [p.ndim for p in decayed["params"]] == [4, 2]  # the frozen one is in no group
     assert all(p.ndim == 1 for p in kept["params"])
+    assert optimizer == "sgd" or (decayed["fused"] and kept["fused"])  # one kernel for a step
 
 
 @pytest.mark.parametrize(
@@ -331,14 +322,6 @@ def test_steps_of_small_data_and_incomplete_batches(
     images: int, keywords: dict[str, int], steps: int
 ) -> None:
     assert fit(small_cnn(), part(0, images), part(10, 20), **keywords).steps == steps
-
-
-@pytest.mark.slow  # test_training_batches.py compares what two workers load
-def test_loading_processes_change_nothing() -> None:
-    models = perceptron(), perceptron()
-    for model, workers in zip(models, (0, 2), strict=True):
-        fit(model, Noisy(part(0, 200)), epochs=2, workers=workers)
-    assert same(*models)
 
 
 def test_bfloat16_trains_near_float32() -> None:
@@ -385,6 +368,7 @@ def test_wrong_data(data: Dataset[Any], error: type[Exception], message: str) ->
         (nn.Flatten(), {}, "Flatten has no parameter"),
         (perceptron(), {"epochs": 0}, "epochs = 0"),
         (perceptron(), {"device": "abacus"}, "device = 'abacus'"),
+        (perceptron(), {"device": "cuda:99"}, "device = 'cuda:99'"),
     ],
 )
 def test_mistakes_are_noticed_before_training(
@@ -401,12 +385,6 @@ def test_a_model_without_logits() -> None:
         fit(nn.Linear(8, 10))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
-def test_cuda_that_is_absent() -> None:
-    with pytest.raises(ConfigError, match="device = 'cuda'"):
-        fit(perceptron(), device="cuda")
-
-
 def test_progress_off_the_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     fit(perceptron(), epochs=2, progress=True)
     shown = capsys.readouterr()
@@ -416,17 +394,3 @@ def test_progress_off_the_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFixt
     assert lines[1].startswith("Sequential  epoch 2/2  loss ")
     fit(perceptron(), epochs=2)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.gpu
-def test_a_step_in_bfloat16_on_cuda(tmp_path: Path) -> None:
-    model, seen = small_cnn(), []
-    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    result = fit(model, test_data=part(250, 300), epochs=2, max_steps=4, run_dir=tmp_path)
-    assert result.steps == 4
-    assert set(seen) == {torch.bfloat16}
-    assert next(model.parameters()).device.type == "cuda"
-    assert next(model.parameters()).dtype == torch.float32
-    again = small_cnn(1)
-    load_weights(again, tmp_path / "best.safetensors")
-    assert same(model.cpu(), again)

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from neuroconv.training import ConfigError, TrainConfig, load_weights, metrics, train
+from neuroconv.training import ConfigError, load_weights, metrics, train
 from neuroconv.training.checkpoint import load_checkpoint
 from neuroconv.training.device import arithmetic_of, check_compiler, float32_arithmetic
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.metrics import EpochMetrics, Part
-from neuroconv.training.optimizer import make_optimizer
 from neuroconv.training.progress import TrainingBar
 from tests.training.processes import assert_close, digits, granule_net, plain
 
@@ -112,24 +111,7 @@ def test_a_step_that_is_not_finite_leaves_no_checkpoint(
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the optimiser, the memory format, the arithmetic
-
-
-def test_adamw_is_one_kernel_and_agrees_with_the_plain_one() -> None:
-    settings = TrainConfig(epochs=1, learning_rate=1e-2, weight_decay=0.1)
-    models = granule_net(), granule_net()
-    fused, other = (make_optimizer(model, settings) for model in models)
-    assert all(group["fused"] for group in fused.param_groups)
-    unfused = torch.optim.AdamW([{**group, "fused": False} for group in other.param_groups])
-    pairs = list(zip(*(model.parameters() for model in models), strict=True))
-    for _ in range(3):
-        for one, two in pairs:
-            one.grad = torch.randn_like(one)
-            two.grad = one.grad.clone()
-        fused.step()
-        unfused.step()
-    for one, two in pairs:
-        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+# --- memory format and arithmetic
 
 
 def test_channels_last_changes_the_layout_and_nothing_else(tmp_path: Path) -> None:
@@ -154,8 +136,8 @@ def test_channels_last_changes_the_layout_and_nothing_else(tmp_path: Path) -> No
     assert layouts
     assert all(layouts)
     assert last[0].weight.is_contiguous(memory_format=torch.channels_last)
-    for one, two in zip(first.state_dict().values(), last.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    for value, other in zip(first.state_dict().values(), last.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
     load_weights(first, tmp_path / "True/best.safetensors")
     assert first[0].weight.is_contiguous()
     assert torch.equal(first[0].weight, last[0].weight)
