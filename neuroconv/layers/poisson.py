@@ -66,10 +66,7 @@ class PoissonDropout(nn.Module):
     """
 
     def __init__(
-        self,
-        mean_wait: float = 0.5,
-        mode: DropoutMode = "wait",
-        scope: DropoutScope = "neuron",
+        self, mean_wait: float = 0.5, mode: DropoutMode = "wait", scope: DropoutScope = "neuron"
     ) -> None:
         super().__init__()
         _check_mean_wait(mean_wait)

@@ -76,8 +76,7 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
         Cost("dendritic potential", pointwise=_potential_flops(cells, potentials, potentials)),
         Cost("dendritic rate", pointwise=potentials * (not cells.dendritic_rate.linear)),
         Cost(
-            "dendritic summation",
-            pointwise=sums + currents + cells.summation.law_flops(currents),
+            "dendritic summation", pointwise=sums + currents + cells.summation.law_flops(currents)
         ),
     )
 

@@ -1,12 +1,7 @@
 """The zoo: whole networks from images to logits, by name."""
 
 from neuroconv.zoo.baselines import StillNet, lenet5, linear, mlp, plain_cnn, resnet18
-from neuroconv.zoo.cerebellum import (
-    Cerebellum,
-    cerebellum_base,
-    cerebellum_small,
-    cerebellum_tiny,
-)
+from neuroconv.zoo.cerebellum import Cerebellum, cerebellum_base, cerebellum_small, cerebellum_tiny
 from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
 from neuroconv.zoo.granule_convnet import (
     Conv3dUnit,

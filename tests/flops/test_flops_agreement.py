@@ -217,8 +217,7 @@ LARGE = {"cerebellum_small", "cerebellum_base", "resnet18_granule"}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in list_models()],
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in list_models()]
 )
 def test_every_zoo_entry(name: str) -> None:
     channels = inspect.signature(get_builder(name)).parameters["image_shape"].default[0]
