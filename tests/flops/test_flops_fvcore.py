@@ -112,8 +112,9 @@ def test_every_name_is_an_operator_of_a_trace() -> None:
 
 
 IMAGE, VIDEO = (1, 3, 224, 224), (1, 3, 16, 112, 112)
-NETWORKS = {"resnet18": IMAGE, "mobilenet_v3_small": IMAGE, "vit_b_16": IMAGE, "r3d_18": VIDEO}
-SLOW = {"alexnet": IMAGE, "convnext_tiny": IMAGE}  # built of the layers of the others
+NETWORKS = {"mobilenet_v3_small": IMAGE, "vit_b_16": IMAGE, "r3d_18": VIDEO}
+# Built of the layers of the others.
+SLOW = {"resnet18": IMAGE, "alexnet": IMAGE, "convnext_tiny": IMAGE}
 
 
 @cache
