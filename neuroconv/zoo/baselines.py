@@ -66,7 +66,8 @@ def _register(
 
         *task, _ = inspect.signature(model).parameters.values()
         _, _, *options = inspect.signature(layers).parameters.values()
-        model.__name__, model.__doc__ = layers.__name__, layers.__doc__
+        model.__name__ = model.__qualname__ = layers.__name__
+        model.__doc__ = layers.__doc__
         model.__signature__ = inspect.Signature([*task, *options])  # type: ignore[attr-defined]
         model.__annotations__ |= {option.name: option.annotation for option in options}
         return register_model(model)
