@@ -3,16 +3,18 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from neuroconv.core.checks import pair
 from neuroconv.neurons.image import GranuleConv2d
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """One replaced layer: its name, and its trained floats before and after."""
+    """One replaced layer: its name, and its parameters' floats before and after."""
 
     name: str
     parameters_before: int
@@ -76,19 +78,15 @@ def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleCon
             f"layer {name!r} has padding_mode={conv.padding_mode!r}; expected 'zeros': leave it "
             "out with select"
         )
-    height, width = conv.kernel_size
+    sizes = {
+        name: pair(name, getattr(conv, name)) for name in ("kernel_size", "stride", "dilation")
+    }
+    padding: Any = conv.padding if isinstance(conv.padding, str) else pair("padding", conv.padding)
     with torch.device(conv.weight.device):
         unit = GranuleConv2d(
-            conv.in_channels,
-            conv.out_channels,
-            (height, width),
-            (conv.stride[0], conv.stride[1]),
-            conv.padding if isinstance(conv.padding, str) else (conv.padding[0], conv.padding[1]),  # type: ignore[arg-type]
-            (conv.dilation[0], conv.dilation[1]),
-            conv.groups,
-            conv.bias is not None,
-            time_steps=1,
-        )
+            conv.in_channels, conv.out_channels, padding=padding, groups=conv.groups,
+            bias=conv.bias is not None, time_steps=1, **sizes,
+        )  # fmt: skip
     unit = unit.to(conv.weight.dtype).train(conv.training)
     unit.requires_grad_(conv.weight.requires_grad)
     if copy_weights:
@@ -100,5 +98,5 @@ def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleCon
 
 
 def _count(module: nn.Module) -> int:
-    """Counts the trained floats of a module."""
+    """Counts the floats of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
