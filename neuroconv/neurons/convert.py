@@ -78,9 +78,8 @@ def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleCon
             f"layer {name!r} has padding_mode={conv.padding_mode!r}; expected 'zeros': leave it "
             "out with select"
         )
-    sizes = {
-        name: pair(name, getattr(conv, name)) for name in ("kernel_size", "stride", "dilation")
-    }
+    names = ("kernel_size", "stride", "dilation")
+    sizes: dict[str, Any] = {name: pair(name, getattr(conv, name)) for name in names}
     padding: Any = conv.padding if isinstance(conv.padding, str) else pair("padding", conv.padding)
     with torch.device(conv.weight.device):
         unit = GranuleConv2d(
