@@ -58,18 +58,9 @@ def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict
 def match_flops(name: str, target_flop: int, **keywords: Any) -> dict[str, Any]:
     """Chooses `width` so that a network costs as many FLOPs an image as possible, but no more.
 
-    FLOPs are those of `count_flops`: the contractions of one image's forward pass.
-
     Args:
-        name: a zoo name whose builder has a keyword `width` that FLOPs grow with.
+        name, **keywords: as for `match_parameters`, which returns and raises the same.
         target_flop: the count to reach, such as `count_flops` of another network.
-        **keywords: of the builder, held fixed.
-
-    Returns:
-        keywords with `width` added: `create_model(name, **result)` builds the network.
-
-    Raises:
-        ValueError: as `match_parameters`.
     """
 
     def flop(width: int) -> int:

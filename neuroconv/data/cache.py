@@ -112,12 +112,10 @@ def with_cache(
     cache: bool | str,
     full_size: Sequence[bool],
 ) -> list[Stills | FittedStills | DecodedFiles]:
-    """Gives the parts of a data set a cache where `load_data`'s argument `cache` says so.
+    """Gives parts of a data set a cache where `load_data`'s `cache` says so, in their order.
 
     Args:
-        parts: in the order in which they may fill the memory.
         size: (H, W) to which images are fitted; None leaves tensors as they are.
-        cache: "auto", True or False.
         full_size: whether a part's augmentation begins with the image in its full size.
     """
     free = free_memory() // SHARE if cache == "auto" else math.inf

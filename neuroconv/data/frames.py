@@ -31,8 +31,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     Args:
         dataset: has `len()` and `[i]`; its `__getitems__` is used if it has one.
-        encoding: "repeat", "poisson", "saccade" or "none".
-        time_steps: frames per image; unused by "none".
+        encoding, time_steps: as for `neuroconv.data.encode`.
         image_size: (H, W); an image is scaled to cover it, then the centre is cut out. Default: the
             size of the first image, for data sets of one size.
         training: whether the epoch counts and augmentation applies.

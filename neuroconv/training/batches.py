@@ -122,7 +122,7 @@ def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
 def _in_thread(
     prepare: Callable[[list[int]], _Item], batches: Sequence[list[int]]
 ) -> Iterator[_Item]:
-    """Yields prepare(batch) for each batch, from a thread, while the batch before is in use."""
+    """Yields prepare(batch) for each batch, prepared while the batch before is in use."""
     with ThreadPoolExecutor(1) as thread:
         for future in _one_ahead(thread.submit(prepare, batch) for batch in batches):
             yield future.result()

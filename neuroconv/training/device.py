@@ -51,10 +51,7 @@ def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Sets how float32 products and convolutions run on CUDA, and restores it at the end.
 
     "float32" rounds as IEEE 754 has it, "tf32" lets tensor cores read 10 bits of each factor's
-    mantissa; any other precision leaves torch's settings alone.
-
-    Raises:
-        ConfigError: "tf32" on another device, which has no such arithmetic.
+    mantissa; any other precision leaves torch's settings alone. Raises as `arithmetic_of`.
     """
     arithmetic_of(precision, device)
     cudnn: Any = torch.backends.cudnn

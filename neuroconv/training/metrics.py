@@ -24,12 +24,9 @@ class Part(NamedTuple):
 
 
 class EpochMetrics:
-    """Sums over an epoch's steps, and the watch that losses and gradients are finite.
+    """Sums over the steps of an epoch (from 1), shown by the bar, and the watch on their numbers.
 
-    Args:
-        epoch: its number, from 1.
-        device: where the numbers are.
-        bar: shows them.
+    Losses and norms of gradients have to be finite.
     """
 
     def __init__(self, epoch: int, device: torch.device, bar: TrainingBar, ranks: Ranks) -> None:

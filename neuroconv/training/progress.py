@@ -12,9 +12,7 @@ class TrainingBar:
     """Epoch, loss, accuracy, images per second and time left, on standard error.
 
     Args:
-        title: what is trained.
-        epochs, steps: of the run.
-        done: steps before this process, of a resumed run.
+        done: steps of a resumed run that were taken before.
         shown: False for silence.
     """
 

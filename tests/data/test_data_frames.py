@@ -79,7 +79,7 @@ def test_a_batch_is_what_torchvision_makes_of_each_image(
         expected = one_by_one(frames, [tensors[i] for i in range(12)])
         order = [7, 0, -1, 7]
         state = torch.get_rng_state()
-        for _ in range(2):  # decoded, and resident
+        for _ in range(2):  # decoded, and cached
             batch, labels = frames.batch(order)
             assert torch.equal(batch, expected[order])
             assert batch.dtype == torch.float32
