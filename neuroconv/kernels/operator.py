@@ -14,7 +14,7 @@ traces. Tests hold every implementation to its reference.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import register_flop_formula
 
+Result = TypeVar("Result")
 # Of (gradient of the result, arguments, other results, which arguments need a gradient).
 Gradient = Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Any]], Any]
 _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 _PLAIN: dict[Any, Callable[..., Any]] = {}
 _ENABLED: ContextVar[bool] = ContextVar("kernels", default=True)
+
+
+def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
+    """What `torch.compiler.assume_constant_result` does, without loading the compiler."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @contextmanager
@@ -41,7 +48,7 @@ def kernels_off() -> Iterator[None]:
         _ENABLED.reset(token)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def kernels_enabled() -> bool:
     """Whether kernels may run in the place of the stages as they are defined."""
     return _ENABLED.get()

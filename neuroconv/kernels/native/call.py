@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neuroconv.kernels.native.build import BuildError, library
+from neuroconv.kernels.operator import constant_when_compiled
 
 DTYPES = (torch.float32, torch.float64)
 VECTOR_BYTES = 32  # or more
@@ -30,7 +31,7 @@ def native_kernels(enabled: bool) -> Iterator[None]:
         _ENABLED.reset(token)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def state() -> str:
     """Whether the kernels are used here: "on", or "off" and why."""
     if not _ENABLED.get():
