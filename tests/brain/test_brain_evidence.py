@@ -109,7 +109,7 @@ class RowType:
             {"nmae": "x"},
             r"x.toml: \[\[row\]\] 1: nmae='x' is unknown; expected one of name, source",
         ),
-        ({"name": None}, "lacks name; expected"),
+        ({"name": None}, "missing 1 required positional argument: 'name'"),
         ({"name": 3}, "name=3: .*not an instance of str"),
         ({"source": "nobody1999: p. 1"}, "source=.*'nobody1999' is unknown"),
         ({"fact": "brain.neuron"}, "fact='brain.neuron': .*is not the name of a fact"),

@@ -4,7 +4,6 @@ All of them stand in the TOML files beside this module, each with its source; wh
 others is a formula there.
 """
 
-import dataclasses
 import tomllib
 import types
 from collections.abc import Mapping
@@ -43,11 +42,13 @@ def facts() -> Worksheet:
         for field, source in numbers.sources.items():
             value = getattr(numbers, field)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                sheet.add(_quantity(f"{prefix}.{field}", whole(value), UNITS[field], source))
+                name, unit = f"{prefix}.{field}", UNITS[field]
+                sheet.add(Quantity(name=name, value=whole(value), unit=unit, source=source))
     for cell in ("granule", "purkinje", "pyramidal"):
         sizes, source = _sizes(cell), preset(cell, "dettmers2015").sources["filter_shape"]
-        sheet.add(_quantity(f"{cell}.branches", sizes.branches, "branches", source))
-        sheet.add(_quantity(f"{cell}.time_steps", sizes.time_steps, "steps", source))
+        for size, unit in (("branches", "branches"), ("time_steps", "steps")):
+            value = getattr(sizes, size)
+            sheet.add(Quantity(name=f"{cell}.{size}", value=value, unit=unit, source=source))
         for reading in ("essay", "executed", "linear_collapse"):
             mac = update_cost(READINGS[reading], cell, sizes).mac
             basis = f"closed form of the modules of [dettmers2015]'s cell, read as `{reading}`"
@@ -79,7 +80,8 @@ def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> Quantity:
     if set(entry) == {"value", "unit", "source"}:
         value = entry["value"]
         value = sheet.evaluate(value) if isinstance(value, str) else value
-        sheet.add(_quantity(name, value, entry["unit"], Source.parse(entry["source"])))
+        source = Source.parse(entry["source"])
+        sheet.add(Quantity(name=name, value=value, unit=entry["unit"], source=source))
         return sheet[name]
     if not {"formula", "unit"} <= set(entry) <= {"formula", "unit", "basis", "note"}:
         raise ValueError(
@@ -121,12 +123,10 @@ def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ..
                 values[field] = check_type(_converted(value, hints[field]), hints[field])
             except (TypeCheckError, ValueError) as error:
                 raise ValueError(f"{position}: {error}") from None
-        fields = dataclasses.fields(row_type)  # type: ignore[arg-type]
-        required = {field.name for field in fields if field.default is dataclasses.MISSING}
-        if not required <= set(values):
-            missing = ", ".join(sorted(required - set(values)))
-            raise ValueError(f"{name}: [[{key}]] {number} lacks {missing}; expected {required}")
-        rows.append(row_type(**values))
+        try:
+            rows.append(row_type(**values))
+        except TypeError as error:  # a missing key
+            raise ValueError(f"{name}: [[{key}]] {number}: {error}") from None
     return tuple(rows)
 
 
@@ -151,7 +151,3 @@ def _sizes(cell: str) -> Sizes:
     numbers = preset(cell, "dettmers2015")
     branches, _, time_steps = numbers.filter_shape
     return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)
-
-
-def _quantity(name: str, value: float, unit: str, source: Source) -> Quantity:
-    return Quantity(name=name, value=value, unit=unit, source=source)

@@ -8,21 +8,13 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
-from neuroconv.brain.evidence.facts import facts
+from neuroconv.brain.evidence.facts import facts, read_toml
 from neuroconv.brain.growth.records import PETA, essay_dates, hpcg_records
-from neuroconv.brain.growth.trends import Crossing, crossings, record_growth, scores, trends
+from neuroconv.brain.growth.trends import crossings, record_growth, scores, trends
 from neuroconv.brain.quantity import Quantity, derived, plain, scientific
 from neuroconv.brain.section import Column, Section, number
 from neuroconv.references import Source
 
-CAVEATS = (
-    "A line is arithmetic, and some physical limit ends it: one estimate of CMOS's limit lies at "
-    "about 200 times the FLOP per joule of 2023.",
-    "HPCG is measured in 64 bit; an AI cluster's peak is theoretical, dense and in 16 bit, and "
-    "training sustains less than half of it: the two are not one history.",
-    "Training compute is FLOP, spread over weeks or months, and no FLOP/s: its growth is no date "
-    "at which a machine keeps up with a brain.",
-)
 _BASIS = ("brain.flop_per_second", "hpcg.start", "essay.year", "essay.computer_year", "doublings")
 
 
@@ -103,7 +95,7 @@ def growth_section() -> Section:
             number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),
             Column("source", lambda row: row["quantity"].source),
         ),
-        CAVEATS[2],
+        _caveats()[2],
     )
 
 
@@ -133,19 +125,19 @@ def forecast_section(readings: Mapping[str, float]) -> Section:
         rows,
         columns,
         "by YEAR, machine: reached, by a machine that was built. <2015: a line starts above it. "
-        "Below a year the ends of the growth's 95 % interval. " + " ".join(CAVEATS[:2]),
+        "Below a year the ends of the growth's 95 % interval. " + " ".join(_caveats()[:2]),
     )
 
 
-def _reached(crossing: Crossing) -> str:
-    year, start = crossing.year.value, facts()["essay.year"].value
-    if crossing.reached:
-        return f"by {int(year)},\n{crossing.machine}"
+def _reached(crossing: Mapping[str, Any]) -> str:
+    year, start = crossing["year"].value, facts()["essay.year"].value
+    if crossing["reached"]:
+        return f"by {int(year)},\n{crossing['machine']}"
     if year < start:  # the line starts above the reading
         return f"<{int(start)}"
-    if crossing.earliest is None or crossing.latest is None:
+    if crossing["earliest"] is None:
         return f"{year:.0f}"
-    return f"{year:.0f}\n{crossing.earliest.value:.0f}-{crossing.latest.value:.0f}"
+    return f"{year:.0f}\n{crossing['earliest'].value:.0f}-{crossing['latest'].value:.0f}"
 
 
 def learning_section() -> Section:
@@ -201,13 +193,18 @@ def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     rows += [{"section": "score"} | score for score in scores()]
     rows += growth_section().rows
     for crossing in crossings(readings):
-        basis = f"{crossing.reading!r} of `readings`, elsewhere in this report"
-        value = derived("reading", readings[crossing.reading], "FLOP/s", basis)
-        row = {"section": "reach", "flop_per_s": value, "reached": crossing.reached}
-        rows.append(row | vars(crossing))
+        name = crossing["reading"]
+        basis = f"{name!r} of `readings`, elsewhere in this report"
+        value = derived("reading", readings[name], "FLOP/s", basis)
+        rows.append({"section": "reach", "flop_per_s": value, **crossing})
     rows.append({"section": "share_claim"} | share_claim())
-    rows += [{"section": "caveat", "text": text} for text in CAVEATS]
+    rows += [{"section": "caveat", "text": text} for text in _caveats()]
     return [plain(row) for row in rows]
+
+
+def _caveats() -> list[str]:
+    """Returns what to keep in mind of lines, of benchmarks, and of training compute."""
+    return list(read_toml("machines.toml")["caveats"])
 
 
 def _facts(*prefixes: str) -> list[Quantity]:

@@ -14,10 +14,9 @@ import numpy as np
 from scipy import stats
 
 from neuroconv.brain.evidence.facts import facts
-from neuroconv.brain.growth.records import Record, essay_dates, hpcg_records, years
+from neuroconv.brain.growth.records import Record, essay_dates, hpcg_records
 from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.worksheet import Worksheet
-from neuroconv.references import Source
 
 
 def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity]:
@@ -126,36 +125,19 @@ def trends() -> tuple[Trend, ...]:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crossing:
-    """When a trend reaches a reading.
-
-    Attributes:
-        reading: name of the reading.
-        trend: name of the trend.
-        year: of the first machine that reached it where one has; otherwise where the line passes.
-        machine: that machine; "" where none has.
-        earliest, latest: where the line passes at the ends of the trend's interval.
-    """
-
-    reading: str
-    trend: str
-    year: Quantity
-    machine: str = ""
-    earliest: Quantity | None = None
-    latest: Quantity | None = None
-
-    @property
-    def reached(self) -> bool:
-        """Whether a machine that was built has reached it."""
-        return bool(self.machine)
-
-
-def crossings(readings: Mapping[str, float]) -> tuple[Crossing, ...]:
+def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     """Returns when each trend reaches each reading, reading by reading.
 
     Args:
         readings: FLOP/s by name.
+
+    Returns:
+        rows of
+            reading, trend: their names.
+            reached: whether a machine that was built has reached it.
+            year: of the first such machine; where there is none, in which the line passes.
+            machine: that machine; "" where there is none.
+            earliest, latest: where the line passes at the ends of the trend's interval, or None.
 
     Raises:
         ValueError: a reading that is not a positive number of FLOP/s.
@@ -163,25 +145,25 @@ def crossings(readings: Mapping[str, float]) -> tuple[Crossing, ...]:
     for name, value in readings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
-    return tuple(_crossing(*reading, trend) for reading in readings.items() for trend in trends())
+    return [
+        {"reading": reading, "trend": trend.name, **_crossing(value, trend)}
+        for reading, value in readings.items()
+        for trend in trends()
+    ]
 
 
-def _crossing(reading: str, flop_per_s: float, trend: Trend) -> Crossing:
+def _crossing(flop_per_s: float, trend: Trend) -> dict[str, Any]:
+    row: dict[str, Any] = {"reached": False, "machine": "", "earliest": None, "latest": None}
     for machine, year, built in trend.machines:
         if built.value >= flop_per_s:
-            return Crossing(reading=reading, trend=trend.name, year=year, machine=machine)
-    paces = {"year": trend.doubling_time, "earliest": trend.low, "latest": trend.high}
+            return row | {"reached": True, "machine": machine, "year": year}
     start = f"`{trend.start_year.name}` + log2(reading / `{trend.start.name}`)"
-    passes: dict[str, Any] = {
-        part: years(
-            f"reach.{part}",
-            trend.year_of(flop_per_s, pace.value),
-            Source("derived", f"{start} x `{pace.name}`"),
-        )
-        for part, pace in paces.items()
-        if pace is not None
-    }
-    return Crossing(reading=reading, trend=trend.name, **passes)
+    paces = {"year": trend.doubling_time, "earliest": trend.low, "latest": trend.high}
+    for part, pace in paces.items():
+        if pace is not None:
+            year_of = trend.year_of(flop_per_s, pace.value)
+            row[part] = derived(f"reach.{part}", year_of, "year", f"{start} x `{pace.name}`")
+    return row
 
 
 def scores() -> list[dict[str, Any]]:
