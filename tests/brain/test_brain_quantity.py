@@ -9,7 +9,7 @@ from neuroconv.brain.quantity import scientific
 from neuroconv.brain.section import Column, Notes, Section, number
 from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
-from tests.brain.reporting import bare_numbers, printed
+from tests.brain.reporting import printed
 
 ESSAY = Source("dettmers2015", "'Putting it all together'", "about 100 million")
 CELLS = Quantity(name="purkinje.cells", value=10**8, unit="cells", source=ESSAY)
@@ -22,9 +22,6 @@ def test_plain_data_keep_everything() -> None:
     assert row["source"] == str(ESSAY)
     assert row["urls"] == list(ESSAY.urls)
     assert all(url.startswith("http") for url in row["urls"])
-
-
-def test_an_integer_beyond_64_bits_stays_exact() -> None:
     big = Quantity(name="brain", value=10**21 + 1, unit="FLOP/s", source=ESSAY)
     assert big.to_dict()["value"] == 1_000_000_000_000_000_000_001
 
@@ -43,28 +40,6 @@ def test_an_integer_beyond_64_bits_stays_exact() -> None:
 def test_what_is_no_quantity_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Quantity(**{"name": "a", "value": 1, "unit": "1", "source": ESSAY, **change})
-
-
-def test_dressed_numbers_pass() -> None:
-    assert bare_numbers({"rows": [CELLS.to_dict(), {"x": None, "y": True, "z": "3"}]}) == []
-    assert bare_numbers({"year": 2015, "latency_s": 0.1, "source": "measured here"}) == []
-
-
-@pytest.mark.parametrize(
-    ("data", "place"),
-    [
-        ({"a": {"b": [1.5]}}, "a.b[0]"),
-        ({"year": 2015}, "year"),
-        ({"year": 2015, "source": " "}, "year"),
-        ({"count": 3, "source": "here"}, "count"),
-        ([{**CELLS.to_dict(), "unit": ""}], "[0].value"),
-        ([{**CELLS.to_dict(), "source": None}], "[0].value"),
-        ({**CELLS.to_dict(), "other": 1}, "other"),
-    ],
-)
-def test_a_number_without_unit_or_source_is_found(data: Any, place: str) -> None:
-    (found,) = bare_numbers(data)
-    assert found.startswith(f"{place} = ")
 
 
 @pytest.mark.parametrize(
