@@ -160,7 +160,7 @@ def fit_backends(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any
     constants = {}
     for name, (terms, times) in data.items():
         before = choice.constants(gradients, device)[name]
-        constants[name], spread = fit(terms, times, before, last if name == "unrolled" else None)
+        constants[name], spread = fit(terms, times, before, last if name == "toeplitz" else None)
         print_constants(name, constants[name], spread, len(times))
     print(
         f"{len(losses)} shapes; as it stands the choice takes {geometric_mean(losses):.3f} times "
@@ -204,11 +204,11 @@ def measure_tree(shape: Shape, device: str) -> Shape | None:
     cells = {as_one: build_tree(shape, as_one) for as_one in (True, False)}
     whole = cells[True]
     job, axons, joins = tree_problem(whole, shape["batch"], shape["steps"])
-    terms, way = choice.fused_terms(job, axons), "joined"
+    terms, way = choice.fused_terms(job, axons), "fused"
     if terms[3] > MOST_MACS or terms[1] > MOST_WEIGHTS or not joins:
         return None
     if choice.runs_native(job, device):
-        terms, way = choice.native_fused_terms(job, axons), "joined, native"
+        terms, way = choice.native_fused_terms(job, axons), "fused, native"
     row = {**shape, "axons": axons, "way": way, "terms": terms, "seconds": {}, "modelled": {},
            "joins": {}}  # fmt: skip
     activity = torch.rand(shape["batch"], AXONS, shape["steps"])
@@ -230,7 +230,7 @@ def fit_trees(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any]:
     modelled = np.array([row["modelled"][task] for row in rows])
     constants: dict[str, Any] = {}
     print(task)
-    for way in ("joined", "joined, native"):
+    for way in ("fused", "fused, native"):
         used = np.array([row["way"] == way for row in rows]) & (fused < NEAR_THE_BEST * staged)
         if used.any():
             terms = [row["terms"] for row, use in zip(rows, used, strict=True) if use]

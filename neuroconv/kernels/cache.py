@@ -1,4 +1,4 @@
-"""What evaluation makes of filters, kept from call to call until a filter changes."""
+"""Caches of what evaluation computes from filters, valid until a filter changes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,24 +9,23 @@ from torch import Tensor
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels.operator import needs_reference
 
-# A transform takes up to 16 times its filter's memory: for large populations making it anew is
-# cheaper than keeping it.
+# A transform takes up to 16 times its filter's memory: large populations recompute it.
 _MOST_BYTES = 1 << 30
 
 
-class _Held(NamedTuple):
+class _Entry(NamedTuple):
     key: Any
     copies: tuple[Tensor, ...]
-    made: Tensor
+    result: Tensor
 
 
 class FilterCache:
-    """Holds what was made of some tensors last, while no gradient is asked for.
+    """The last result computed from some tensors, kept while no gradient is needed.
 
-    On the CPU it is made anew when any value of the tensors differs, however it was changed: they
-    are compared with copies, which takes a fraction of what making takes. On other devices, where a
-    comparison would wait for the device, it goes by the tensors' own count of changes: assigning to
-    `weight.data` escapes that, and `clear` or `train()` drops what is held.
+    On the CPU the tensors are compared with copies, which takes a fraction of the computation, and
+    the result is recomputed when any value differs, however it was changed. On other devices, where
+    a comparison would wait for the device, the tensors' version counters decide: assigning to
+    `weight.data` escapes them, and `clear` or `train()` drops the result.
 
     It is no part of a module's state: copies and pickles of it are empty.
     """
@@ -35,34 +34,34 @@ class FilterCache:
         self.clear()
 
     def clear(self) -> None:
-        """Lets go of what is held."""
-        # In one place, taken and set at once: replicas of a module on several threads share it.
-        self._held: _Held | None = None
+        """Drops the result."""
+        # One attribute, read and set at once: replicas of a module on several threads share it.
+        self._entry: _Entry | None = None
 
     def get(
-        self, sources: tuple[Tensor, ...], key: Any, numbers: int, make: Callable[[], Tensor]
+        self, sources: tuple[Tensor, ...], key: Any, numbers: int, compute: Callable[[], Tensor]
     ) -> Tensor | None:
-        """`make()`, or its last result if it would be the same.
+        """Returns `compute()`, or its last result if that would be equal.
 
         Args:
-            sources: the tensors that the result is made of.
-            key: of what else it depends on.
+            sources: the tensors that the result is computed from.
+            key: everything else that the result depends on.
             numbers: real numbers in the result.
-            make: without arguments.
+            compute: takes no arguments.
 
         Returns:
-            the result; None where nothing is kept: while a gradient is asked for, a tracer,
-            compiler or counter looks on, or the result would take more than a gibibyte.
+            the result; None where nothing is cached: in grad mode, under a tracer, compiler or
+            counter, or if the result takes more than a gibibyte.
         """
-        if not _holds(sources) or numbers * sources[0].element_size() > _MOST_BYTES:
+        if not _may_cache(sources) or numbers * sources[0].element_size() > _MOST_BYTES:
             return None
-        full = (key, *(_identity(source) for source in sources))
-        held = self._held
-        if held is None or held.key != full or not all(map(_equal, held.copies, sources)):
+        full_key = (key, *(_identity(source) for source in sources))
+        entry = self._entry
+        if entry is None or entry.key != full_key or not all(map(_equal, entry.copies, sources)):
             self.clear()
             copies = tuple(s.detach().clone() if s.is_cpu else s for s in sources)
-            held = self._held = _Held(full, copies, make())
-        return held.made
+            entry = self._entry = _Entry(full_key, copies, compute())
+        return entry.result
 
     def __deepcopy__(self, memo: Any) -> "FilterCache":
         return FilterCache()
@@ -71,8 +70,8 @@ class FilterCache:
         return FilterCache, ()
 
 
-def _holds(sources: tuple[Tensor, ...]) -> bool:
-    """Plain tensors with data, with no gradient, tracer, compiler or counter at work."""
+def _may_cache(sources: tuple[Tensor, ...]) -> bool:
+    """Returns whether sources are plain tensors with data, outside grad mode and tracers."""
     return (
         not is_counting()
         and not torch.is_grad_enabled()
@@ -93,15 +92,14 @@ def _equal(copy: Tensor, source: Tensor) -> bool:
 
 
 class ClawCheck:
-    """Whether the sites of each dendrite share one axon, as a wiring stands now.
+    """A check whether the sites of each dendrite share one axon, cached until the wiring changes.
 
-    The answer is kept until the wiring changes. Where its values cannot be read (on meta, under a
-    compiler or a transform of `torch.func`) the wiring is taken to be as it was last; so it is
-    under a counter, which would count the comparison.
+    The last result also stands where values cannot be read (on meta, under a compiler or a
+    transform of `torch.func`), and under a counter, which would count the comparison.
 
     Args:
         sites: of a dendrite.
-        claw: the answer for a wiring that was never read.
+        claw: the result for a wiring that was never read.
     """
 
     def __init__(self, sites: int, claw: bool) -> None:
@@ -111,7 +109,7 @@ class ClawCheck:
     def __call__(self, wiring: Tensor) -> bool:
         if torch.compiler.is_compiling() or is_counting() or needs_reference() or wiring.is_meta:
             return self._last[1]
-        # An inference tensor keeps no count of its changes: it is compared each time.
+        # An inference tensor has no version counter: it is compared each time.
         key = None if wiring.is_inference() else (wiring.data_ptr(), wiring._version)
         if key is None or key != self._last[0]:
             first = wiring[:, :: self.sites].repeat_interleave(self.sites, 1)

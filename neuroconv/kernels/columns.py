@@ -1,17 +1,17 @@
 """The dendrites of an image layer after their filters: norm, rectifier and sum as one stage.
 
-Of all that an image layer computes, the potentials of its dendrites are by far the most numbers,
-and each of a batch norm, a rectifier and a sum reads and writes them again. Here they are read once
-for their statistics and once more, some rows at a time, for everything else; the backward pass is
-written out and does the same. Layers of few inputs run by `kernels.patch_sum` instead.
+The potentials of the dendrites are by far the largest tensors of an image layer, and a batch norm,
+a rectifier and a sum would each read and write them. Here they are read once for their statistics
+and once more, some rows at a time, for everything else; so they are in the backward pass. Layers
+with few inputs run by `kernels.patch_sum` instead.
 
-Shapes: M places (batch x height x width), T time steps, U units; a column holds the potentials of
-one dendrite of all units, (M, T * U), contiguous. In the sum the steps lie outermost, (T, M, U), as
-the soma's filter wants them.
+Shapes: M positions (batch x height x width), T time steps, U units; a column holds the potentials
+of one dendrite of all units, (M, T * U), contiguous. The sum has the steps outermost, (T, M, U), as
+the soma's filter takes them.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def columns_sum(
     eps: float | None,
     linear: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """With an eps by the columns' own statistics, which are returned too."""
+    """Normalises, rectifies and sums columns; see `summed_rates`."""
     steps = columns[0].shape[1] // units
     run = _reference if needs_reference() else _columns_sum
     result: tuple[Tensor, Tensor, Tensor] = run(
@@ -42,48 +42,50 @@ def columns_sum(
 
 
 def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
-    """Several places side by side in a row, as more steps: what an operator broadcasts over rows
-    is then long enough for its inner loop."""
-    places, width = columns[0].shape
+    """Puts several positions side by side in a row, long enough for an operator's inner loop."""
+    positions, width = columns[0].shape
     fold = 1
-    while places % (2 * fold) == 0 and 2 * fold * width <= _ROW_FLOATS:
+    while positions % (2 * fold) == 0 and 2 * fold * width <= _ROW_FLOATS:
         fold *= 2
-    return [column.reshape(places // fold, fold * width) for column in columns]
+    return [column.reshape(positions // fold, fold * width) for column in columns]
 
 
 def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each (M, T * U) for each unit, (dendrites, U).
+    """Returns mean and biased variance of each unit in columns (M, T * U), (dendrites, U).
 
-    First of every number of a row over the rows, as a batch norm takes them, then of those.
+    They are taken over the rows first, as a batch norm does it, and then over the steps.
     """
-    found = []
+    moments = []
     for column in columns:
-        if column.is_meta or is_counting():  # which know no statistics alone
+        if column.is_meta or is_counting():  # neither knows batch_norm_update_stats
             variance, mean = torch.var_mean(column, 0, correction=0)
         else:  # thirty times as fast as var_mean
             mean, variance = torch.ops.aten.batch_norm_update_stats(column, None, None, 0.0)
-        found.append(torch.stack([mean, variance]))
-    mean, variance = torch.stack(found).view(len(columns), 2, -1, units).unbind(1)
+        moments.append(torch.stack([mean, variance]))
+    mean, variance = torch.stack(moments).view(len(columns), 2, -1, units).unbind(1)
     centre = mean.mean(1)
     return centre, variance.mean(1) + (mean - centre.unsqueeze(1)).square().mean(1)
 
 
 def _rows(column: Tensor) -> list[slice]:
     height = max(1, _CHUNK_FLOATS // max(1, column.shape[1]))
-    places = column.shape[0]
-    return [slice(start, min(start + height, places)) for start in range(0, places, height)]
+    positions = column.shape[0]
+    return [slice(start, min(start + height, positions)) for start in range(0, positions, height)]
 
 
-def _reference(
-    columns: Sequence[Tensor],
-    gain: Tensor | None,
-    shift: Tensor | None,
-    steps: int,
-    units: int,
-    eps: float | None,
-    linear: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The whole columns at once, by operators that change nothing in place."""
+class _Operands(NamedTuple):
+    columns: Sequence[Tensor]
+    gain: Tensor | None
+    shift: Tensor | None
+    steps: int
+    units: int
+    eps: float | None
+    linear: bool
+
+
+def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums whole columns at once, without operators in place."""
+    columns, gain, shift, steps, units, eps, linear = _Operands(*arguments)
     potential = torch.stack([column.reshape(-1, steps, units) for column in columns])
     return summed_rates(potential, gain, shift, eps, linear)
 
@@ -114,94 +116,73 @@ def summed_rates(
 def scale_and_offset(
     gain: Tensor | None, shift: Tensor | None, eps: float | None, mean: Tensor, variance: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The factor and the summand that normalise potentials, (dendrites, U)."""
+    """Returns the factor and the summand that normalise potentials, (dendrites, U)."""
     if eps is None or gain is None or shift is None:
         return gain, shift
     scale = gain * (variance + eps).rsqrt()
     return scale, torch.addcmul(shift, mean, scale, value=-1)
 
 
-def _plain(
-    columns: Sequence[Tensor],
-    gain: Tensor | None,
-    shift: Tensor | None,
-    steps: int,
-    units: int,
-    eps: float | None,
-    linear: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _plain(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    columns, gain, shift, steps, units, eps, linear = _Operands(*arguments)
     mean, variance = columns[0].new_empty(0), columns[0].new_empty(0)
     if eps is not None:
         mean, variance = _statistics(columns, units)
     affine = scale_and_offset(gain, shift, eps, mean, variance)
     width = columns[0].shape[1]
-    across = [None if values is None else _across(values, width) for values in affine]
+    by_column = [None if values is None else _repeat(values, width) for values in affine]
     total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
     for rows in _rows(columns[0]):
-        places = _places(rows, columns[0], (steps, units))
-        # Of several steps, those of one position do not lie together in the sum.
+        positions = _positions(rows, columns[0], (steps, units))
+        # The steps of one position are not adjacent in the sum.
         part = total.view_as(columns[0])[rows] if steps == 1 else torch.empty_like(columns[0][rows])
-        spare = torch.empty_like(part)
+        scratch = torch.empty_like(part)
         for dendrite, column in enumerate(columns):
-            rate = _scaled(column[rows], across, dendrite, spare if dendrite else part)
+            rate = _scaled(column[rows], by_column, dendrite, scratch if dendrite else part)
             if not linear:
-                torch.clamp_min(rate, 0, out=spare if dendrite else part)
-                rate = spare if dendrite else part
+                torch.clamp_min(rate, 0, out=scratch if dendrite else part)
+                rate = scratch if dendrite else part
             if dendrite:
                 part += rate
             elif rate is not part:
                 part.copy_(rate)
         if steps > 1:
-            total[:, places] = part.view(-1, steps, units).transpose(0, 1)
+            total[:, positions] = part.view(-1, steps, units).transpose(0, 1)
     return total, mean, variance
 
 
-def _fake(
-    columns: Sequence[Tensor],
-    gain: Tensor | None,
-    shift: Tensor | None,
-    steps: int,
-    units: int,
-    eps: float | None,
-    linear: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    columns, _, _, steps, units, eps, _ = _Operands(*arguments)
     total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
     shape = (0,) if eps is None else (len(columns), units)
     return total, columns[0].new_empty(shape), columns[0].new_empty(shape)
 
 
-def _plain_backward(
-    grad: Tensor,
-    columns: Sequence[Tensor],
-    gain: Tensor | None,
-    shift: Tensor | None,
-    eps: float | None,
-    linear: bool,
-    mean: Tensor,
-    variance: Tensor,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    (steps, _, units), width = grad.shape, columns[0].shape[1]
+def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    columns, gain, shift, steps, units, eps, linear = _Operands(*arguments[:7])
+    mean, variance = arguments[7:]
+    width = columns[0].shape[1]
     grad = grad.contiguous()
     scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
-    across = [None if values is None else _across(values, width) for values in (scale, offset)]
+    by_column = [None if values is None else _repeat(values, width) for values in (scale, offset)]
     results = [torch.empty_like(column) for column in columns]
-    # For each number of a row: the gradient, and the potential times it.
+    # Sums of the gradient, and of the gradient times the potential, for each entry of a row.
     sums = grad.new_zeros(len(columns), 2, width)
-    spare = torch.empty_like(columns[0][_rows(columns[0])[0]])
+    scratch = torch.empty_like(columns[0][_rows(columns[0])[0]])
     for rows in _rows(columns[0]):
         if steps == 1:
-            pushed = grad.view_as(columns[0])[rows]
+            passed = grad.view_as(columns[0])[rows]
         else:
-            places = _places(rows, columns[0], (steps, units))
-            pushed = grad[:, places].transpose(0, 1).reshape(-1, width)
-        rest = spare[: len(pushed)]
+            positions = _positions(rows, columns[0], (steps, units))
+            passed = grad[:, positions].transpose(0, 1).reshape(-1, width)
+        rest = scratch[: len(passed)]
         for dendrite, column in enumerate(columns):
             local, potential = results[dendrite][rows], column[rows]
             if linear:
-                local.copy_(pushed)
+                local.copy_(passed)
             else:
-                z = _scaled(potential, across, dendrite, rest)
-                torch.ops.aten.threshold_backward.grad_input(pushed, z, 0, grad_input=local)
+                z = _scaled(potential, by_column, dendrite, rest)
+                torch.ops.aten.threshold_backward.grad_input(passed, z, 0, grad_input=local)
             if gain is not None:
                 sums[dendrite] += _sums(local, potential, rest)
             elif shift is not None:
@@ -213,91 +194,74 @@ def _plain_backward(
         assert scale is not None
         norm = (scale, mean, variance)
         to_gain, slope, start = through_a_norm(norm, eps, count, to_shift, products)
-        terms = (_across(values, width) for values in (scale, slope, start))
+        terms = (_repeat(values, width) for values in (scale, slope, start))
         for local, column, *affine in zip(results, columns, *terms, strict=True):
             for rows in _rows(column):
                 part = local[rows]
-                other = torch.addcmul(affine[2], column[rows], affine[1], out=spare[: len(part)])
+                other = torch.addcmul(affine[2], column[rows], affine[1], out=scratch[: len(part)])
                 torch.addcmul(other, part, affine[0], out=part)
     elif gain is not None:
         to_gain = products
-        assert across[0] is not None
-        for local, factor in zip(results, across[0], strict=True):
+        assert by_column[0] is not None
+        for local, factor in zip(results, by_column[0], strict=True):
             local.mul_(factor)
     return grad.new_empty(0) if to_gain is None else to_gain, to_shift, results
 
 
-def _fake_backward(
-    grad: Tensor,
-    columns: Sequence[Tensor],
-    gain: Tensor | None,
-    shift: Tensor | None,
-    eps: float | None,
-    linear: bool,
-    mean: Tensor,
-    variance: Tensor,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    columns, gain, *_ = arguments
     shape = (len(columns), grad.shape[2])
     to_gain = grad.new_empty((0,) if gain is None else shape)
     return to_gain, grad.new_empty(shape), [torch.empty_like(column) for column in columns]
 
 
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], others: Sequence[Tensor], needs: Sequence[Any]
-) -> tuple[Any, ...]:
-    columns, gain, shift, _, _, eps, linear = arguments
-    to_gain, to_shift, results = _columns_sum_backward(
-        grad, columns, gain, shift, eps, linear, *others
-    )
-    learned = (to_gain if gain is not None else None, to_shift if shift is not None else None)
-    return (results, *learned, None, None, None, None)
-
-
-def _places(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
-    """The places that lie side by side in these rows of a folded column."""
+def _positions(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
+    """Returns the positions in these rows of a folded column."""
     fold = column.shape[1] // (sizes[0] * sizes[1])
     return slice(rows.start * fold, rows.stop * fold)
 
 
-def _sums(own: Tensor, potential: Tensor, spare: Tensor) -> Tensor:
-    """Of each number of a row, over the rows: the gradient, and the potential times it."""
-    if own.is_meta or is_counting():  # an operator that a counter would take for a whole norm
-        return torch.stack([own.sum(0), torch.mul(own, potential, out=spare).sum(0)])
-    none, one = own.new_zeros(own.shape[1]), own.new_ones(own.shape[1])
+def _sums(grad: Tensor, potential: Tensor, scratch: Tensor) -> Tensor:
+    """Sums the gradient, and the gradient times the potential, over the rows."""
+    if grad.is_meta or is_counting():  # a counter would count a whole norm
+        return torch.stack([grad.sum(0), torch.mul(grad, potential, out=scratch).sum(0)])
+    zeros, ones = grad.new_zeros(grad.shape[1]), grad.new_ones(grad.shape[1])
     norm = torch.ops.aten.native_batch_norm_backward
-    asked = [False, True, True]
-    _, met, pushed = norm(own, potential, one, None, None, none, one, True, 0.0, asked)
-    return torch.stack([pushed, met])
+    mask = [False, True, True]
+    _, products, passed = norm(grad, potential, ones, None, None, zeros, ones, True, 0.0, mask)
+    return torch.stack([passed, products])
 
 
 def through_a_norm(
-    norm: tuple[Tensor, Tensor, Tensor], eps: float, count: int, to_shift: Tensor, met: Tensor
+    norm: tuple[Tensor, Tensor, Tensor], eps: float, count: int, to_shift: Tensor, products: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient to a norm's gain, and what moves the mean and the variance of all `count`
-    values: a gradient before the norm is scale * that after it + slope * potential + start.
+    """Differentiates a norm with respect to its gain and its batch statistics.
+
+    The gradient of a norm's input is scale * gradient of its output + slope * potential + start.
 
     Args:
         norm: scale, mean and variance.
-        to_shift, met: sums of the gradient after the norm, and of it times the potential.
+        count: normalised values of a unit.
+        to_shift, products: sums of the output's gradient, and of it times the potential.
 
     Returns:
-        the gradient, slope and start, all (dendrites, U).
+        the gain's gradient, slope and start, all (dendrites, U).
     """
     scale, mean, variance = norm
     deviation = (variance + eps).rsqrt()
-    to_gain = (met - mean * to_shift) * deviation
+    to_gain = (products - mean * to_shift) * deviation
     slope = -scale * deviation * to_gain / count
     return to_gain, slope, -scale * to_shift / count - mean * slope
 
 
-def _across(values: Tensor, width: int) -> Tensor:
-    """(dendrites, U) repeated over the steps and places of a row."""
+def _repeat(values: Tensor, width: int) -> Tensor:
+    """Repeats (dendrites, U) over the steps and positions of a row."""
     return values.repeat(1, width // values.shape[1])
 
 
-def _scaled(column: Tensor, across: list[Tensor | None], dendrite: int, out: Tensor) -> Tensor:
-    """The column itself, or its potentials as the norm leaves them, written to `out`."""
-    scale, offset = across
+def _scaled(column: Tensor, by_column: list[Tensor | None], dendrite: int, out: Tensor) -> Tensor:
+    """Returns the column, or writes its normalised potentials to `out`."""
+    scale, offset = by_column
     if offset is None:
         return column
     if scale is None:
@@ -305,15 +269,24 @@ def _scaled(column: Tensor, across: list[Tensor | None], dendrite: int, out: Ten
     return torch.addcmul(offset[dendrite], column, scale[dendrite], out=out)
 
 
-_SETTINGS = "Tensor? gain, Tensor? shift"
+_SCHEMA = (
+    "Tensor[] columns, Tensor? gain, Tensor? shift, int steps, int units, float? eps, bool linear"
+)
 _columns_sum = Operator(
-    f"columns_sum(Tensor[] columns, {_SETTINGS}, int steps, int units, float? eps, bool linear) "
-    "-> (Tensor, Tensor, Tensor)",
-    _plain, fake=_fake,
+    f"columns_sum({_SCHEMA}) -> (Tensor, Tensor, Tensor)", _plain, fake=_fake
 )  # fmt: skip
 _columns_sum_backward = Operator(
-    f"columns_sum_backward(Tensor grad, Tensor[] columns, {_SETTINGS}, float? eps, bool linear, "
-    "Tensor mean, Tensor variance) -> (Tensor, Tensor, Tensor[])",
+    f"columns_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance) "
+    "-> (Tensor, Tensor, Tensor[])",
     _plain_backward, fake=_fake_backward,
 )  # fmt: skip
+
+
+def _gradient(
+    grad: Tensor, arguments: Sequence[Any], others: Sequence[Tensor], _: Sequence[Any]
+) -> tuple[Any, ...]:
+    to_gain, to_shift, to_columns = _columns_sum_backward(grad, *arguments, *others)
+    return to_columns, to_gain, to_shift
+
+
 _columns_sum.register_gradient(_gradient, _reference)

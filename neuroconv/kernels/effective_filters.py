@@ -1,4 +1,4 @@
-"""Synaptic weights and a filter's taps merged: the potential that each axon leaves on the branches.
+"""Effective filters, the products of synaptic weights and taps: each axon's effect on the branches.
 
 The axon of a dendritic claw ends on all sites of one dendrite. Its effect on a branch is the sum
 over those sites of weight times tap: a correlation of the dendrite's weights with the filter along
@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding
-from neuroconv.kernels.conv.toeplitz import reroll, unroll
+from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
 from neuroconv.kernels.operator import needs_reference
 
 Reduction = Literal["mean", "sum", "max"]
 
 
 class TreeSpec(NamedTuple):
-    """Wiring and shape of a population's trees: everything about them that is not learned.
+    """Wiring and shape of a population's trees, without what is learned.
 
     Attributes:
         wiring: the axon of each synapse, (N, S).
@@ -43,13 +43,13 @@ class TreeSpec(NamedTuple):
 
     @classmethod
     def unpack(cls, values: Sequence[Any]) -> "TreeSpec":
-        """The trees whose attributes an operator was given one by one."""
+        """Returns the trees of an operator's arguments."""
         wiring, sheet, *rest = values
         return cls(wiring, (sheet[0], sheet[1]), *rest)
 
     @property
     def presynaptic(self) -> Tensor:
-        """Axons of each tree, (N, A)."""
+        """Presynaptic axons of each tree, (N, A)."""
         return self.wiring[:, :: self.sheet[0]] if self.claw else self.wiring
 
     @property
@@ -60,7 +60,7 @@ class TreeSpec(NamedTuple):
 
 
 def merge_costs(filters: torch.Size, synapses: int, tree: TreeSpec) -> tuple[int, int]:
-    """Multiply-adds, and FLOPs beside them, that merge all weights and taps."""
+    """Counts the multiply-adds, and the FLOPs beside them, that merge all weights and taps."""
     neurons, k_time, branches, across = filters
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
     if tree.claw:
@@ -69,7 +69,7 @@ def merge_costs(filters: torch.Size, synapses: int, tree: TreeSpec) -> tuple[int
 
 
 class EffectiveFilters:
-    """Merges weights and taps, for any neurons of a population.
+    """A merger of weights and taps, for any neurons of a population.
 
     Shape:
         weight (N, S), filters (N, K, K_P, K_D) -> effective filters (N, K * A, O)
@@ -80,7 +80,7 @@ class EffectiveFilters:
         self.claw = _Claw(filters, tree) if tree.claw else None
 
     def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
-        """The potential that each axon leaves on each branch, (N, K * A, O)."""
+        """Computes the effective filters, (N, K * A, O)."""
         if self.claw is not None:
             return self.claw.merge(weight, filters)
         # Positions beyond the synapses have no axon.
@@ -90,8 +90,11 @@ class EffectiveFilters:
     def gradients(
         self, grad: Tensor, weight: Tensor, filters: Tensor, needs: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients of weights and filters from `grad`, that of the effective filters, in its
-        precision; None for one that nobody needs."""
+        """Computes the gradients of weights and filters, None where not needed.
+
+        Args:
+            grad: of the effective filters; its precision is that of the results.
+        """
         weight, filters = weight.to(grad.dtype), filters.to(grad.dtype)
         if self.claw is not None:
             return self.claw.gradients(grad, weight, filters, needs)
@@ -102,16 +105,18 @@ class EffectiveFilters:
             to_weight = (self._spread(filters)[:, :, : weight.shape[1]] * grad).sum((1, 3))
         if needs[1]:
             empty = sheet[0] * sheet[1] - weight.shape[1]
-            whole = F.pad(grad * weight[:, None, :, None], (0, 0, 0, empty)).flatten(1, 2)
-            to_filters = reroll(whole, filters.shape, sheet, self.tree.mode)
+            padded_grad = F.pad(grad * weight[:, None, :, None], (0, 0, 0, empty)).flatten(1, 2)
+            to_filters = toeplitz_transpose(padded_grad, filters.shape, sheet, self.tree.mode)
         return to_weight, to_filters
 
     def _spread(self, filters: Tensor) -> Tensor:
-        return unroll(filters, self.tree.sheet, self.tree.mode).unflatten(1, (self.k_time, -1))
+        return toeplitz_matrices(filters, self.tree.sheet, self.tree.mode).unflatten(
+            1, (self.k_time, -1)
+        )
 
 
 class _Claw:
-    """Of some neurons: a product along the sites, whose results are then put across dendrites."""
+    """The merger of claws: a product along the sites, then a gather across the dendrites."""
 
     def __init__(self, filters: Tensor, tree: TreeSpec) -> None:
         self.k_time, self.branches, self.across = (int(size) for size in filters.shape[1:])
@@ -121,15 +126,18 @@ class _Claw:
             padding(self.across, tree.mode),
         )
         self.rows, self.cols = output_size(tree.sheet, (self.branches, self.across), tree.mode)
-        self.places, self.back = self._places(filters.device), self._back(filters.device)
+        self.positions, self.scatter_index = (
+            self._gather_index(filters.device),
+            self._scatter_index(filters.device),
+        )
 
     def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
         along = self.along_sites(weight, filters).flatten(1)
-        joined = along.gather(1, self.places.expand(len(filters), -1))
-        return joined.view(len(filters), self.k_time * self.axons, self.rows * self.cols)
+        merged = along.gather(1, self.positions.expand(len(filters), -1))
+        return merged.view(len(filters), self.k_time * self.axons, self.rows * self.cols)
 
     def along_sites(self, weight: Tensor, filters: Tensor) -> Tensor:
-        """One tap of zeros stands for all that do not reach."""
+        """Correlates weights and taps along the sites; a tap of zeros stands for missing ones."""
         taps = F.pad(filters, (0, 1)).transpose(2, 3).flatten(1, 2)  # (N, K * (K_D + 1), K_P)
         return torch.bmm(taps, self._windows(weight).transpose(1, 2))
 
@@ -137,7 +145,7 @@ class _Claw:
         self, grad: Tensor, weight: Tensor, filters: Tensor, needs: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         numbers = F.pad(grad.reshape(len(grad), -1), (0, 1))
-        along = numbers.gather(1, self.back.expand(len(grad), -1))
+        along = numbers.gather(1, self.scatter_index.expand(len(grad), -1))
         along = along.view(len(grad), self.k_time * self.across, -1)
         to_weight = to_filters = None
         if needs[0]:
@@ -148,8 +156,8 @@ class _Claw:
             placed = windows.new_zeros(len(along), self.dendrites, padded)
             for branch in range(self.branches):
                 placed[:, :, branch : branch + self.rows] += windows[..., branch]
-            own = placed[:, :, self.along[0] : self.along[0] + self.sites]
-            to_weight = own.flatten(1)[:, : weight.shape[1]]
+            inner = placed[:, :, self.along[0] : self.along[0] + self.sites]
+            to_weight = inner.flatten(1)[:, : weight.shape[1]]
         if needs[1]:
             taps = torch.bmm(along, self._windows(weight))
             shape = (-1, self.k_time, self.across, self.branches)
@@ -157,7 +165,7 @@ class _Claw:
         return to_weight, to_filters
 
     def _windows(self, weight: Tensor) -> Tensor:
-        """The weights that a branch reads, (N, D * P', K_P)."""
+        """Returns the weights that each branch reads, (N, D * P', K_P)."""
         sheet = F.pad(weight, (0, self.sites * self.dendrites - weight.shape[1]))
         padded = F.pad(sheet.unflatten(1, (self.dendrites, self.sites)), self.along)
         if needs_reference():  # `vmap` has no rule for the gradient of unfold, and warns
@@ -166,8 +174,8 @@ class _Claw:
             return padded[:, :, rows[:, None] + branches].flatten(1, 2)
         return padded.unfold(2, self.branches, 1).flatten(1, 2)
 
-    def _places(self, device: torch.device) -> Tensor:
-        """Where each number of (K, A, D', P') lies in (K, K_D + 1, D, P')."""
+    def _gather_index(self, device: torch.device) -> Tensor:
+        """Returns the indices into (K, K_D + 1, D, P') that give (K, A, D', P')."""
         presynaptic = torch.arange(self.axons, device=device)[:, None]
         tap = presynaptic + self.sideways[0] - torch.arange(self.cols, device=device)
         tap = torch.where((tap >= 0) & (tap < self.across), tap, self.across)
@@ -175,16 +183,16 @@ class _Claw:
         step = torch.arange(self.k_time, device=device) * ((self.across + 1) * self.dendrites)
         return self._with_rows(step[:, None, None] + column)
 
-    def _back(self, device: torch.device) -> Tensor:
-        """Where each number of (K, K_D, D, P') lies in (K, A, D', P'), or one past the last."""
+    def _scatter_index(self, device: torch.device) -> Tensor:
+        """Returns the indices into (K, A, D', P') that give (K, K_D, D, P'), its size for none."""
         presynaptic = torch.arange(self.dendrites, device=device)
         out = presynaptic + self.sideways[0] - torch.arange(self.across, device=device)[:, None]
         reached = (out >= 0) & (out < self.cols) & (presynaptic < self.axons)  # (K_D, D)
         step = torch.arange(self.k_time, device=device) * (self.axons * self.cols)
-        place = self._with_rows(step[:, None, None] + presynaptic * self.cols + out)
+        index = self._with_rows(step[:, None, None] + presynaptic * self.cols + out)
         last = self.k_time * self.axons * self.cols * self.rows
         reached = reached.flatten().repeat_interleave(self.rows).repeat(self.k_time)
-        return torch.where(reached, place, last)
+        return torch.where(reached, index, last)
 
     def _with_rows(self, column: Tensor) -> Tensor:
         row = torch.arange(self.rows, device=column.device)

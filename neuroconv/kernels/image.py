@@ -20,7 +20,7 @@ from neuroconv.kernels import native, patch_sum
 from neuroconv.kernels.column_convs import fold_time
 from neuroconv.kernels.norms import normalised, normalised_sum, norms_agree, rectified_sum
 from neuroconv.kernels.operator import kernels_enabled, needs_reference, refuse_batch_statistics
-from neuroconv.kernels.patches import Reading, dendrite_maps
+from neuroconv.kernels.patches import ColumnLayout, dendrite_maps
 from neuroconv.kernels.soma import as_before, steps_first
 from neuroconv.kernels.soma_rate import soma_rate
 
@@ -52,7 +52,7 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
     rows_out, columns_out = window.output_size(int(frames.shape[3]), int(frames.shape[4]))
     (branches, width), (row_stride, stride) = window.kernel, window.stride
     row_step = row_stride if branches == 1 else 1
-    reading = Reading(window.padding, width, window.dilation[1], stride, columns_out, row_step)
+    layout = ColumnLayout(window.padding, width, window.dilation[1], stride, columns_out, row_step)
     inputs, outputs = branches * steps * layer.in_channels, steps * units
     adjoining = layer.conv_groups == 1 and (branches == 1 or window.dilation[0] == 1)
     if adjoining and not is_counting() and patch_sum.fits(frames, layer.weight, inputs, outputs):
@@ -60,17 +60,21 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
             frames.shape[0], rows_out, columns_out, branches, row_stride // row_step, steps,
             layer.in_channels, units,
         )  # fmt: skip
-        total = _patch_sum(layer, frames, reading, sizes, norms)
+        total = _patch_sum(layer, frames, layout, sizes, norms)
     elif torch.compiler.is_compiling():  # which fuses plain operators
         return None
     else:
-        total = _column_sum(layer, frames, reading, norms)
-    lying = (steps, columns_out, frames.shape[0], -1, units)
-    return total.view(lying).permute(2, 4, 0, 3, 1)
+        total = _column_sum(layer, frames, layout, norms)
+    maps = total.view(steps, columns_out, frames.shape[0], -1, units)
+    return maps.permute(2, 4, 0, 3, 1)
 
 
 def _patch_sum(
-    layer: Any, frames: Tensor, reading: Reading, sizes: native.ImageSizes, norms: list[nn.Module]
+    layer: Any,
+    frames: Tensor,
+    layout: ColumnLayout,
+    sizes: native.ImageSizes,
+    norms: list[nn.Module],
 ) -> Tensor:
     """(T, M, U), by the CPU's kernels."""
     taps = fold_time(layer.kernel(), sizes.steps)
@@ -80,20 +84,20 @@ def _patch_sum(
         gain: Tensor | None, shift: Tensor | None, eps: float | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         linear = layer.linear_dendrites
-        return patch_sum.patch_sum(frames, weight, gain, shift, reading, sizes, eps, linear)
+        return patch_sum.patch_sum(frames, weight, gain, shift, layout, sizes, eps, linear)
 
     if not norms:
         return summing(None, layer.dendritic_bias, None)[0]
-    return normalised(norms, summing, sizes.places * sizes.steps)
+    return normalised(norms, summing, sizes.positions * sizes.steps)
 
 
-def _column_sum(layer: Any, frames: Tensor, reading: Reading, norms: list[nn.Module]) -> Tensor:
+def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn.Module]) -> Tensor:
     """(T, M, U), by a convolution of the maps that each dendrite reads, which nobody copies."""
     window, steps = layer.window, frames.shape[2]
     taps = fold_time(layer.kernel(), steps).transpose(2, 3)
     row_stride = 1 if window.kernel[0] == 1 else window.stride[0]  # else left out before
     columns = []
-    for dendrite, maps in enumerate(dendrite_maps(frames, reading)):
+    for dendrite, maps in enumerate(dendrite_maps(frames, layout)):
         bias = layer.dendritic_bias
         potential = F.conv2d(
             maps, taps[:, :, dendrite : dendrite + 1],
@@ -114,13 +118,13 @@ def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
     potential, and rectifier in one, or None where they have to run one by one."""
     norms = [] if type(layer.soma_norm) is nn.Identity else [layer.soma_norm]
     stages = (layer.soma, layer.firing)
-    known = [type(stage).__dict__.get("kernel_stage") for stage in stages]
+    kinds = [type(stage).__dict__.get("kernel_stage") for stage in stages]
     if not _runs_here(current) or is_watched(layer.firing) or not norms_agree(norms):
         return None
-    if torch.compiler.is_compiling() or known[1] != "firing_rate":
+    if torch.compiler.is_compiling() or kinds[1] != "firing_rate":
         return None
     units, maps = layer.out_channels, steps_first(current)
-    filters = known[0] == "soma_filter" and not is_watched(layer.soma)
+    filters = kinds[0] == "soma_filter" and not is_watched(layer.soma)
     if maps is None or not filters or is_counting() or not native.runs(current, layer.soma.weight):
         return _rectified(layer, layer.soma(current), norms)
     taps = layer.soma.weight

@@ -12,20 +12,17 @@ from torch import Tensor, nn
 from neuroconv.core.counting import is_watched
 from neuroconv.kernels.columns import columns_sum
 
-# Sums dendrites with (gain, shift, eps) of a norm: the sum (T, M, U), and with an eps the mean and
-# biased variance of each dendrite of each unit by which it was normalised, (dendrites, U).
+# (gain, shift, eps) of a norm -> the dendrites' sum (T, M, U), and with an eps mean and biased
+# variance of each dendrite of each unit, (dendrites, U).
 Summing = Callable[[Tensor | None, Tensor | None, float | None], tuple[Tensor, Tensor, Tensor]]
 
-
-# Of a norm's running statistics, its weight and bias, for each dendrite of a unit: what makes a
-# scale and an offset of them.
+# FLOPs that turn a norm's running statistics, weight and bias into scale and offset, for each unit.
 SCALE_FLOPS = 5
 
 
 def norms_agree(norms: Sequence[nn.Module]) -> bool:
-    """Whether these norms may run in one: plain batch norms that agree in what they normalise by,
-    and
-    that no hook watches but a counter's."""
+    """Returns whether these norms may run as one: plain batch norms with equal settings and without
+    hooks, except a counter's."""
     if any(type(norm) is not nn.BatchNorm2d for norm in norms):
         return False
     kinds = {
@@ -40,8 +37,9 @@ def norms_agree(norms: Sequence[nn.Module]) -> bool:
 def normalised_sum(
     norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False
 ) -> Tensor:
-    """What `norms_agree` says: each column by its own nn.BatchNorm2d, rectified, and summed, (T, M,
-    U).
+    """Normalises each column by its nn.BatchNorm2d, rectifies and sums them, (T, M, U).
+
+    The norms must pass `norms_agree`.
 
     Raises:
         ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
@@ -57,9 +55,9 @@ def normalised_sum(
 
 
 def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
-    """A sum of dendrites of `count` values each, normalised by what `norms_agree` says.
+    """Sums dendrites of `count` values each, normalised by norms that pass `norms_agree`.
 
-    In training the statistics are the values' own, and the norms' running ones follow them.
+    In training the norms use batch statistics and update their running ones.
 
     Raises:
         ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
@@ -69,8 +67,8 @@ def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tens
     gain = torch.stack([norm.weight for norm in plain])
     shift = torch.stack([norm.bias for norm in plain])
     if not first.training:
-        means = torch.stack([_known(norm.running_mean) for norm in plain])
-        variances = torch.stack([_known(norm.running_var) for norm in plain])
+        means = torch.stack([_buffer(norm.running_mean) for norm in plain])
+        variances = torch.stack([_buffer(norm.running_var) for norm in plain])
         scale = gain * (variances + first.eps).rsqrt()
         return summing(scale, torch.addcmul(shift, means, scale, value=-1), None)[0]
     if count < 2:
@@ -81,15 +79,15 @@ def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tens
     total, means, variances = summing(gain, shift, first.eps)
     with torch.no_grad():
         for norm, mean, variance in zip(plain, means, variances, strict=True):
-            _known(norm.num_batches_tracked).add_(1)
+            _buffer(norm.num_batches_tracked).add_(1)
             part = norm.momentum
-            weight = 1 / float(_known(norm.num_batches_tracked)) if part is None else part
-            _known(norm.running_mean).lerp_(mean, weight)
-            _known(norm.running_var).lerp_(variance * (count / (count - 1)), weight)
+            weight = 1 / float(_buffer(norm.num_batches_tracked)) if part is None else part
+            _buffer(norm.running_mean).lerp_(mean, weight)
+            _buffer(norm.running_var).lerp_(variance * (count / (count - 1)), weight)
     return total
 
 
-def _known(buffer: Tensor | None) -> Tensor:
+def _buffer(buffer: Tensor | None) -> Tensor:
     assert buffer is not None  # `norms_agree` takes norms with running statistics alone
     return buffer
 
@@ -97,8 +95,10 @@ def _known(buffer: Tensor | None) -> Tensor:
 def rectified_sum(
     columns: Sequence[Tensor], units: int, linear: bool = False, shift: Tensor | None = None
 ) -> Tensor:
-    """The sum of the columns' rates, (T, M, U): max(0, potential), or with `linear` as it is.
+    """Sums the columns' rates max(0, potential + shift), (T, M, U).
 
-    A `shift`, (dendrites, U), is added to the potentials.
+    Args:
+        linear: leave the maximum out.
+        shift: (dendrites, U), or None.
     """
     return columns_sum(columns, None, shift, units, None, linear)[0]

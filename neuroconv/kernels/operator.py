@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import register_flop_formula
 
 Result = TypeVar("Result")
-# Of (gradient of the result, arguments, other results, which arguments need a gradient).
+# (gradient of the first result, arguments, other results, which arguments need a gradient) -> the
+# gradients of the first arguments; all others have none.
 Gradient = Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Any]], Any]
 _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
@@ -33,14 +34,14 @@ _ENABLED: ContextVar[bool] = ContextVar("kernels", default=True)
 
 
 def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
-    """What `torch.compiler.assume_constant_result` does, without loading the compiler."""
+    """Does the work of `torch.compiler.assume_constant_result` without loading the compiler."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
 @contextmanager
 def kernels_off() -> Iterator[None]:
-    """Inside, neurons run the stages of their definition one by one, as they are written."""
+    """Makes neurons run the stages of their definition one by one inside the context."""
     token = _ENABLED.set(False)
     try:
         yield
@@ -50,12 +51,12 @@ def kernels_off() -> Iterator[None]:
 
 @constant_when_compiled
 def kernels_enabled() -> bool:
-    """Whether kernels may run in the place of the stages as they are defined."""
+    """Returns whether kernels may replace the stages of a neuron's definition."""
     return _ENABLED.get()
 
 
 def needs_reference() -> bool:
-    """Whether plain differentiable operators have to run in an operator's place."""
+    """Returns whether an operator's differentiable reference has to run in its place."""
     if torch.compiler.is_compiling():
         return False
     return (
@@ -80,7 +81,7 @@ def refuse_batch_statistics(module: nn.Module) -> None:
 
 
 def plain_operators(func: Any) -> Callable[..., Any] | None:
-    """The implementation in torch's operators of an operator of this package, for counters."""
+    """Returns an operator's implementation in torch's operators, which counters see through."""
     return _PLAIN.get(func)
 
 
@@ -142,8 +143,11 @@ class Operator:
         return (*results[:singles], list(results[singles:])) if self._returns_list else results
 
     def run(self, *args: Any) -> Any:
-        """The results without a gradient. Where nobody looks on, the CPU's kernel is called without
-        torch's dispatcher, which takes longer than a small kernel."""
+        """Computes the results without a gradient.
+
+        Without modes, profilers or tensor subclasses the CPU's kernel is called past torch's
+        dispatcher, which takes longer than a small kernel.
+        """
         direct = (
             self._cpu is not None
             and not torch._C._len_torch_dispatch_stack()
@@ -161,10 +165,9 @@ class Operator:
         """Makes the first result differentiable; the others are not.
 
         Args:
-            gradient: of (gradient of the result, arguments, other results, which arguments need a
-                gradient) -> a gradient or None for each argument.
-            reference: of the same arguments; differentiated where a gradient of the gradient may be
-                asked for.
+            gradient: see `Gradient`. Gradients that nobody needs may have any value.
+            reference: takes the operator's arguments; it is differentiated where the gradient may
+                itself be differentiated.
         """
         self._rule = (gradient, reference)
 
@@ -182,7 +185,7 @@ class Operator:
 
 
 class _Differentiable(torch.autograd.Function):
-    """An operator and its gradient, where nobody traces."""
+    """An operator and its gradient in eager mode, without the overhead of `torch.library`."""
 
     @staticmethod
     def forward(ctx: Any, operator: Operator, listed: int | None, *arguments: Any) -> Any:
@@ -212,7 +215,7 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _save(ctx: Any, arguments: Sequence[Any], others: Sequence[Tensor]) -> None:
-    """Keeps an operator's arguments, its lists of tensors included, and its other results."""
+    """Saves an operator's arguments, including lists of tensors, and its other results."""
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*others)
     tensors: list[Tensor] = []
@@ -221,7 +224,7 @@ def _save(ctx: Any, arguments: Sequence[Any], others: Sequence[Tensor]) -> None:
 
 
 class _Saved(NamedTuple):
-    """Where the tensors of an argument stand among those that were saved."""
+    """The position of an argument's tensors among the saved ones."""
 
     first: int
     size: int | None  # None for a tensor, else the tensors of a list
@@ -245,7 +248,7 @@ def _differentiate(
     grad: Tensor | None,
     needs: list[Any],
 ) -> tuple[Any, ...]:
-    """The gradients of an operator's arguments."""
+    """Returns the gradients of an operator's arguments."""
     if grad is None:
         return tuple(None for _ in needs)
     saved, arguments, used = ctx.saved_tensors, [], 0
@@ -256,13 +259,15 @@ def _differentiate(
         arguments.append(value)
     if torch.is_grad_enabled():  # this gradient may be differentiated again
         return tuple(_through(reference, grad, arguments, needs))
-    return tuple(gradient(grad, arguments, saved[used:], needs))
+    grads = gradient(grad, arguments, saved[used:], needs)
+    present = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
+    return (*present, *(None for _ in needs[len(present) :]))
 
 
 def _through(
     reference: Callable[..., Any], grad: Tensor, arguments: list[Any], needs: list[Any]
 ) -> list[Any]:
-    """Gradients of a reference's first result, with a graph of their own."""
+    """Differentiates a reference's first result and records the graph of its gradients."""
     result = reference(*arguments)
     result = result[0] if isinstance(result, tuple) else result
     flags = [list(need) if isinstance(need, list | tuple) else [need] for need in needs]
@@ -270,13 +275,15 @@ def _through(
         value if isinstance(need, list | tuple) else [value]
         for value, need in zip(arguments, needs, strict=True)
     ]
-    wanted = [
+    differentiated = [
         value
         for items, row in zip(values, flags, strict=True)
         for value, needed in zip(items, row, strict=False)
         if needed
     ]
-    grads = iter(torch.autograd.grad(result, wanted, grad, create_graph=True, allow_unused=True))
+    grads = iter(
+        torch.autograd.grad(result, differentiated, grad, create_graph=True, allow_unused=True)
+    )
     rows = [[next(grads) if needed else None for needed in row] for row in flags]
     return [
         row if isinstance(need, list | tuple) else row[0]
@@ -288,6 +295,6 @@ def _no_flops(*_: Any, **__: Any) -> int:
     return 0
 
 
-def optional(grads: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
-    """Gradients that an operator returned, None for those that nobody needs."""
-    return [grad if needed else None for grad, needed in zip(grads, needs, strict=False)]
+def or_empty(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Replaces None by an empty tensor: an operator's results are tensors."""
+    return tuple(like.new_empty(0) if tensor is None else tensor for tensor in tensors)

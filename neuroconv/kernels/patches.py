@@ -1,11 +1,12 @@
-"""What each dendrite of an image layer reads, laid out so that nobody copies it.
+"""The memory layout of an image layer's inputs in which each dendrite reads a contiguous piece.
 
 The columns of a patch are its dendrites: a dendrite reads columns of the padded maps, and filters
-each of them along its rows alone. So the columns need not lie side by side in memory. Here they lie
-one after another, the first column of all samples, then the next one of all samples: those that one
-dendrite reads are then one piece of memory, and a convolution takes them for a single image.
+each of them along its rows alone. So the columns are stored one after another, the first column of
+all samples, then the next one of all samples: those that one dendrite reads are then one piece of
+memory, and a convolution takes them for a single image.
 
-Shapes: B batch, C channels, T time steps, H x W places, H* x W* with their padding, W' columns out.
+Shapes: B batch, C channels, T time steps, H x W positions, H* x W* with their padding; W' columns
+out.
 """
 
 from collections.abc import Iterator
@@ -15,18 +16,18 @@ import torch
 from torch import Tensor
 
 
-class Reading(NamedTuple):
-    """Which columns of the maps the dendrites read.
+class ColumnLayout(NamedTuple):
+    """The columns of the maps that the dendrites read.
 
     Attributes:
         padding: zeros (top, bottom, left, right).
         dendrites: columns of the patch.
         dilation, stride: along the columns.
         columns_out: W'.
-        row_step: of dendrites of one branch the stride along the rows: what they skip is left out,
-            and their convolution has no stride. (In oneDNN 3.x the gradient to the weights of a
-            convolution of one tap and a stride writes beyond its memory where the image is tall
-            and has few channels.)
+        row_step: the stride along the rows of dendrites with one branch: skipped rows are left out
+            of the buffer, and the convolution has no stride. (In oneDNN 3.x the gradient of the
+            weights of a convolution of one tap and a stride writes beyond its memory where the
+            image is tall and has few channels.)
     """
 
     padding: tuple[int, int, int, int]
@@ -36,9 +37,11 @@ class Reading(NamedTuple):
     columns_out: int
     row_step: int = 1
 
-    def room(self, frames: torch.Size) -> tuple[int, ...]:
-        """Shape of the padded maps as they lie, (stride, ceil(W* / stride), B, H*, T, C): of a
-        stride of 2 the even columns first, then the odd ones. H* counts no rows that are left out.
+    def buffer_shape(self, frames: torch.Size) -> tuple[int, ...]:
+        """Returns the shape of the padded maps, (stride, ceil(W* / stride), B, H*, T, C).
+
+        With a stride of 2 the even columns come first, then the odd ones. H* counts no skipped
+        rows.
         """
         batch, channels, steps, height, width = frames
         top, bottom, left, right = self.padding
@@ -46,14 +49,18 @@ class Reading(NamedTuple):
         high = -(-(top + height + bottom) // self.row_step)
         return self.stride, wide, batch, high, steps, channels
 
-    def piece(self, room: Tensor, dendrite: int) -> Tensor:
-        """What a dendrite reads, (W', B, H*, T, C)."""
+    def piece(self, buffer: Tensor, dendrite: int) -> Tensor:
+        """Returns the part that a dendrite reads, (W', B, H*, T, C)."""
         first, rest = divmod(dendrite * self.dilation, self.stride)
-        return room[rest, first : first + self.columns_out]
+        return buffer[rest, first : first + self.columns_out]
 
-    def inside(self, frames: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Where frames (B, C, T, H, W) lie in the room: for each of its parts the first column, and
-        what lies there, (columns, B, rows, T, C); see `rows`."""
+    def parts(self, frames: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Splits frames (B, C, T, H, W) over the buffer.
+
+        Yields:
+            an index of the buffer's first axis, the first column there, and the frames' columns
+            from there on, (columns, B, rows, T, C); see `rows`.
+        """
         top, _, left, _ = self.padding
         ordered = frames.permute(4, 0, 3, 2, 1)[:, :, -top % self.row_step :: self.row_step]
         for rest in range(self.stride):
@@ -61,98 +68,98 @@ class Reading(NamedTuple):
             yield rest, (left + skipped) // self.stride, ordered[skipped :: self.stride]
 
     def rows(self, height: int) -> slice:
-        """The rows of the room that hold rows of the frames."""
+        """Returns the rows of the buffer that hold rows of the frames."""
         first = -(-self.padding[0] // self.row_step)
         skipped = -self.padding[0] % self.row_step
         return slice(first, first + len(range(skipped, height, self.row_step)))
 
 
-def dendrite_maps(frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
-    """Of each dendrite, the maps that it reads as one image, time folded into the channels.
+def dendrite_maps(frames: Tensor, layout: ColumnLayout) -> tuple[Tensor, ...]:
+    """Returns the maps that each dendrite reads as one image, time folded into the channels.
 
     Shape:
         frames (B, C, T, H, W) -> for each dendrite (1, T * C, W' * B, H*), contiguous as channels
         last: views of one tensor
     """
-    maps: tuple[Tensor, ...] = _Read.apply(frames, reading)
+    maps: tuple[Tensor, ...] = _Read.apply(frames, layout)
     return maps
 
 
-def lay_out(frames: Tensor, reading: Reading) -> Tensor:
-    """Frames (B, C, T, H, W) in a room, which is `Reading.room`'s, with their padding."""
-    room = frames.new_empty(reading.room(frames.shape))
-    rows = reading.rows(frames.shape[3])
-    for rest, first, part in reading.inside(frames):
+def lay_out(frames: Tensor, layout: ColumnLayout) -> Tensor:
+    """Copies frames (B, C, T, H, W) with their padding to a buffer of `buffer_shape`."""
+    buffer = frames.new_empty(layout.buffer_shape(frames.shape))
+    rows = layout.rows(frames.shape[3])
+    for rest, first, part in layout.parts(frames):
         last = first + len(part)
-        for border in (room[rest, :first], room[rest, last:]):
+        for border in (buffer[rest, :first], buffer[rest, last:]):
             border.zero_()
-        columns = room[rest, first:last]
+        columns = buffer[rest, first:last]
         for border in (columns[:, :, : rows.start], columns[:, :, rows.stop :]):
             border.zero_()
         columns[:, :, rows] = part
-    return room
+    return buffer
 
 
-def take_back(room: Tensor, reading: Reading, shape: torch.Size, order: tuple[int, ...]) -> Tensor:
-    """The transpose of `lay_out`: frames of this shape, whose axes lie in this order in memory, so
-    that the stage before need not turn them."""
-    back = room.new_empty([shape[axis] for axis in order])
-    back = back.permute([order.index(axis) for axis in range(len(order))])
-    if reading.row_step > 1:
-        back.zero_()  # what is left out
-    rows = reading.rows(back.shape[3])
-    for rest, first, part in reading.inside(back):
-        part.copy_(room[rest, first : first + len(part), :, rows])
-    return back
+def lay_out_transpose(
+    buffer: Tensor, layout: ColumnLayout, shape: torch.Size, order: tuple[int, ...]
+) -> Tensor:
+    """Transposes `lay_out`: returns frames of this shape, with the axes in this order in memory."""
+    frames_grad = buffer.new_empty([shape[axis] for axis in order])
+    frames_grad = frames_grad.permute([order.index(axis) for axis in range(len(order))])
+    if layout.row_step > 1:
+        frames_grad.zero_()  # skipped rows
+    rows = layout.rows(frames_grad.shape[3])
+    for rest, first, part in layout.parts(frames_grad):
+        part.copy_(buffer[rest, first : first + len(part), :, rows])
+    return frames_grad
 
 
 class _Read(torch.autograd.Function):
-    """By autograd each piece would have a gradient as large as the whole, filled and added up."""
+    """`dendrite_maps`, whose pieces would otherwise have gradients as large as the buffer."""
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, reading: Reading) -> tuple[Tensor, ...]:
-        ctx.reading, ctx.shape, ctx.order = reading, frames.shape, frames.dim_order()
-        room = lay_out(frames, reading)
-        pieces = (reading.piece(room, dendrite) for dendrite in range(reading.dendrites))
+    def forward(ctx: Any, frames: Tensor, layout: ColumnLayout) -> tuple[Tensor, ...]:
+        ctx.layout, ctx.shape, ctx.order = layout, frames.shape, frames.dim_order()
+        buffer = lay_out(frames, layout)
+        pieces = (layout.piece(buffer, dendrite) for dendrite in range(layout.dendrites))
         # The axis of one image goes first, or its stride would hide that channels lie last.
         images = (piece.flatten(3).flatten(0, 1).unsqueeze(0) for piece in pieces)
         return tuple(image.permute(0, 3, 1, 2) for image in images)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        back: Tensor = _TakeBack.apply(ctx.reading, ctx.shape, ctx.order, *grads)
-        return back, None
+        frames_grad: Tensor = _ReadTranspose.apply(ctx.layout, ctx.shape, ctx.order, *grads)
+        return frames_grad, None
 
 
-class _TakeBack(torch.autograd.Function):
-    """The transpose of `_Read`: both are linear, and each is the gradient of the other."""
+class _ReadTranspose(torch.autograd.Function):
+    """The transpose of `_Read`: both are linear, so each is the gradient of the other."""
 
     @staticmethod
     def forward(
-        ctx: Any, reading: Reading, shape: torch.Size, order: tuple[int, ...], *grads: Tensor
+        ctx: Any, layout: ColumnLayout, shape: torch.Size, order: tuple[int, ...], *grads: Tensor
     ) -> Tensor:
-        ctx.reading = reading
-        return take_back(_added_up(grads, reading, shape), reading, shape, order)
+        ctx.layout = layout
+        return lay_out_transpose(_added_up(grads, layout, shape), layout, shape, order)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return None, None, None, *dendrite_maps(grads[0], ctx.reading)
+        return None, None, None, *dendrite_maps(grads[0], ctx.layout)
 
 
-def _added_up(grads: tuple[Tensor, ...], reading: Reading, frames: torch.Size) -> Tensor:
-    """The gradients of the pieces, added where they lie; what no piece has reached is copied, and
-    what none reads is zero."""
-    room = grads[0].new_empty(reading.room(frames))
-    reached = [0] * reading.stride
+def _added_up(grads: tuple[Tensor, ...], layout: ColumnLayout, frames: torch.Size) -> Tensor:
+    """Adds up the gradients of the pieces, which overlap; columns that none reads are zero."""
+    buffer = grads[0].new_empty(layout.buffer_shape(frames))
+    reached = [0] * layout.stride
     for dendrite, grad in enumerate(grads):
-        first, rest = divmod(dendrite * reading.dilation, reading.stride)
-        piece = reading.piece(room, dendrite)
-        own = grad[0].permute(1, 2, 0).view_as(piece)
-        known = max(0, reached[rest] - first)
-        room[rest, reached[rest] : first].zero_()
-        piece[:known] += own[:known]
-        piece[known:] = own[known:]
-        reached[rest] = first + reading.columns_out
+        first, rest = divmod(dendrite * layout.dilation, layout.stride)
+        piece = layout.piece(buffer, dendrite)
+        piece_grad = grad[0].permute(1, 2, 0).view_as(piece)
+        overlap = max(0, reached[rest] - first)
+        buffer[rest, reached[rest] : first].zero_()
+        piece[:overlap] += piece_grad[:overlap]
+        piece[overlap:] = piece_grad[overlap:]
+        reached[rest] = first + layout.columns_out
     for rest, end in enumerate(reached):
-        room[rest, end:].zero_()
-    return room
+        buffer[rest, end:].zero_()
+    return buffer

@@ -4,7 +4,6 @@ Shapes: B batch, N neurons, T time steps, K taps; L numbers of a step.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
-from neuroconv.kernels.operator import Operator, kernels_enabled, needs_reference, optional
+from neuroconv.kernels.operator import Operator, kernels_enabled, needs_reference, or_empty
 
 
 def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
@@ -58,27 +57,17 @@ def _cpu(maps: Tensor, taps: Tensor) -> Tensor:
 
 def _cpu_backward(
     grad: Tensor, maps: Tensor, taps: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     soma = native.Soma(maps, taps, 1, None, None, False)
     to_maps, to_taps, _ = soma.gradients(grad.contiguous(), None, (needs[0], needs[1], False))
-    return maps.new_empty(0) if to_maps is None else to_maps, maps.new_empty(
-        0
-    ) if to_taps is None else to_taps
+    return or_empty(maps, to_maps, to_taps)
 
 
 def _fake_backward(
     grad: Tensor, maps: Tensor, taps: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(maps) if needs[0] else maps.new_empty(0), torch.empty_like(
-        taps
-    ) if needs[1] else maps.new_empty(0)
-
-
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
-) -> list[Tensor | None]:
-    maps, taps = arguments
-    return optional(_soma_filter_backward(grad, maps, taps, needs), needs)
+) -> tuple[Tensor, ...]:
+    tensors = zip((maps, taps), needs, strict=True)
+    return tuple(torch.empty_like(x) if needed else grad.new_empty(0) for x, needed in tensors)
 
 
 def steps_first(maps: Tensor) -> Tensor | None:
@@ -125,4 +114,6 @@ _soma_filter_backward = Operator(
     "soma_filter_backward(Tensor grad, Tensor maps, Tensor taps, bool[] needs) -> (Tensor, Tensor)",
     None, fake=_fake_backward, cpu=_cpu_backward,
 )  # fmt: skip
-_soma_filter.register_gradient(_gradient, _plain)
+_soma_filter.register_gradient(
+    lambda grad, arguments, _, needs: _soma_filter_backward(grad, *arguments, needs), _plain
+)

@@ -1,4 +1,4 @@
-"""What `tree_sum` multiplies and holds, from sizes alone.
+"""Closed forms of the operations of `tree_sum`.
 
 Shapes: as in `kernels.tree_sum`.
 """
@@ -10,7 +10,7 @@ from neuroconv.kernels.effective_filters import TreeSpec, merge_costs
 
 
 def effective_filter_numbers(filters: torch.Size, tree: TreeSpec) -> int:
-    """Numbers in the effective filters of filters of this shape."""
+    """Counts the numbers in the effective filters of filters of this shape."""
     neurons, k_time, branches, across = filters
     sites, dendrites = tree.sheet
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
@@ -25,11 +25,11 @@ def tree_costs(
     """Counts what `tree_sum` runs, without its bias and rectifier.
 
     Returns:
-        multiply-adds of the products, those that merge weights and taps once for all samples among
-        them; FLOPs that merge them otherwise; FLOPs of the sums over sites and dendrites.
+        multiply-adds of the products, including those that merge weights and taps once for all
+        samples; FLOPs of merging without a claw; FLOPs of the sums over sites and dendrites.
     """
     neurons, k_time, branches, across = filters
-    k_time = min(k_time, steps)  # older taps would only meet the rest before the window
+    k_time = min(k_time, steps)  # older taps only read the zeros before the window
     sites, dendrites = tree.sheet
     rows, cols = output_size(tree.sheet, (branches, across), tree.mode)
     totals = batch * neurons * steps

@@ -1,17 +1,15 @@
 """A population's dendrites as one operator: from the axons to the current that reaches the soma.
 
 Synapses, filter, rectifier and sum of small trees run without a sheet in memory. Weights and taps
-are merged into effective filters, the potential that each axon leaves on the branches
-(`kernels.effective_filters`); a few neurons at a time gather their inputs, are filtered, rectified
-and summed, all in the cache. The backward pass does the same again instead of keeping any of it. On
-CUDA small trees run as one Triton kernel (`kernels.cuda`), on the CPU in C++
+are merged into effective filters (`kernels.effective_filters`); for a few neurons at a time the
+inputs are gathered, filtered, rectified and summed in the cache. The backward pass recomputes
+everything. On CUDA small trees run as one Triton kernel (`kernels.cuda`), on the CPU in C++
 (`kernels.tree_sum_cpu`).
 
 Shapes: B batch, F axons, N neurons, T time steps, S synapses, P sites, D dendrites, K time taps;
-A inputs of one tree, O = P' * D' branches that come out.
+A inputs of one tree, O = P' * D' output branches.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,10 +18,7 @@ from torch import Tensor
 
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import cuda, native, tree_sum_cpu
-from neuroconv.kernels.conv.toeplitz import (
-    window_products,
-    within_window,
-)
+from neuroconv.kernels.conv.toeplitz import window_products, within_window
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec
 from neuroconv.kernels.operator import Operator, needs_reference
 from neuroconv.kernels.tree_costs import tree_costs
@@ -89,7 +84,7 @@ def _run(
     tree: TreeSpec,
     effective: Tensor | None,
 ) -> Tensor:
-    """(T, N, B), by the operator or by its reference."""
+    """Runs the operator or its reference, (T, N, B)."""
     arguments = (activity, weight, filters, bias, *tree)
     # Without a kernel a compiler fuses plain operators better than it can call ours.
     compiled = torch.compiler.is_compiling() and not native.runs(activity, weight, filters)
@@ -104,8 +99,7 @@ def _run(
 
 
 def effective_filters(weight: Tensor, filters: Tensor, tree: TreeSpec) -> Tensor:
-    """The potential that each axon leaves on the branches, (N, K * A, O); in mode "per_dendrite"
-    for each dendrite, (N * D, K * A, O)."""
+    """Computes the effective filters, (N, K * A, O); in mode "per_dendrite" (N * D, K * A, O)."""
     if tree.mode == "per_dendrite":
         weight, filters, _, tree = _columns(weight, filters, None, tree)
     with without_autocast(filters):
@@ -115,7 +109,7 @@ def effective_filters(weight: Tensor, filters: Tensor, tree: TreeSpec) -> Tensor
 def _columns(
     weight: Tensor, filters: Tensor, bias: Tensor | None, tree: TreeSpec
 ) -> tuple[Tensor, Tensor, Tensor | None, TreeSpec]:
-    """Each dendrite as a neuron of one dendrite; empty positions have an axon and no weight."""
+    """Turns each dendrite into a neuron of one dendrite; empty positions have a weight of zero."""
     sites, dendrites = tree.sheet
     empty = sites * dendrites - tree.wiring.shape[1]
     wiring = F.pad(tree.wiring, (0, empty)).reshape(-1, sites)
@@ -128,7 +122,7 @@ def _columns(
 def _reference(
     activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
 ) -> Tensor:
-    """All neurons at once, by operators that a tracer sees and a compiler fuses: (T, N, B)."""
+    """Runs all neurons at once by operators that a compiler can fuse, (T, N, B)."""
     tree = TreeSpec.unpack(rest[:6])
     time_steps, k_time = int(activity.shape[2]), filters.shape[1]
     branches = triton_sizes(filters, tree).sites
@@ -203,12 +197,12 @@ def _cuda_backward(
         activity, tree.presynaptic, merged, bias, sizes, tree.reduction, tree.linear, grad, needs[0]
     )
     grads = (back, *merger.gradients(to_merged, weight, filters, needs[1:3]), to_bias)
-    tensors = (activity, weight, filters, bias)
+    tensors = zip(grads, (activity, weight, filters, bias), needs, strict=True)
     return tuple(
         result.to(tensor.dtype)
         if result is not None and needed and tensor is not None
         else activity.new_empty(0)
-        for result, tensor, needed in zip(grads, tensors, needs, strict=True)
+        for result, tensor, needed in tensors
     )
 
 
@@ -218,34 +212,30 @@ def _fake_backward(
     return tuple(empty_grads(activity, weight, filters, bias, rest[-1]))
 
 
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], others: Sequence[Tensor], needs: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    *operands, _, _ = arguments
-    grads = _tree_sum_backward(grad, *operands, others[0], needs[:4])
-    learned = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
-    return (*learned, *(None for _ in needs[4:]))
-
-
 def _flops(
     activity: Any, weight: Any, filters: Any, bias: Any, wiring: Any, *rest: Any, **_: Any
 ) -> int:
-    """Two for each multiply-add of `tree_costs`."""
+    """Counts two for each multiply-add of `tree_costs`."""
     tree = TreeSpec.unpack((torch.empty(wiring, device="meta"), *rest[:5]))
     return 2 * tree_costs(activity[0], activity[2], filters, weight[1], tree)[0]
 
 
-_OPERANDS = (
+_SCHEMA = (
     "Tensor activity, Tensor weight, Tensor filters, Tensor? bias, Tensor wiring, int[] sheet, "
     "str mode, bool claw, str reduction, bool linear"
 )
 _tree_sum = Operator(
-    f"tree_sum({_OPERANDS}, Tensor? effective, bool keep) -> (Tensor, Tensor)",
+    f"tree_sum({_SCHEMA}, Tensor? effective, bool keep) -> (Tensor, Tensor)",
     plain, fake=_fake, cpu=_cpu, cuda=_cuda, flops=_flops,
 )  # fmt: skip
 _tree_sum_backward = Operator(
-    f"tree_sum_backward(Tensor grad, {_OPERANDS}, Tensor passes, bool[] needs) "
+    f"tree_sum_backward(Tensor grad, {_SCHEMA}, Tensor passes, bool[] needs) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     plain_backward, fake=_fake_backward, cpu=_cpu_backward, cuda=_cuda_backward,
 )  # fmt: skip
-_tree_sum.register_gradient(_gradient, _reference)
+_tree_sum.register_gradient(
+    lambda grad, arguments, others, needs: _tree_sum_backward(
+        grad, *arguments[:-2], others[0], needs[:4]
+    ),
+    _reference,
+)

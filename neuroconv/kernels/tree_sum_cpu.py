@@ -1,8 +1,8 @@
 """The operator `tree_sum` on the CPU, in C++.
 
-A neuron gathers its inputs, filters, rectifies and sums for a few samples at a time, all in the
-cache. Weights and taps of a claw are merged there too, along its sites. For the backward pass one
-bit of each potential is kept: whether its rectifier passes anything.
+A neuron's inputs are gathered, filtered, rectified and summed for a few samples at a time, all in
+the cache, and so are weights and taps of a claw merged along its sites. The backward pass needs one
+bit of each potential: whether the rectifier passes it.
 
 Shapes: as in `kernels.tree_sum`; B' is the batch padded to whole vectors.
 """
@@ -20,7 +20,7 @@ from neuroconv.kernels.effective_filters import TreeSpec
 
 
 def takes(activity: Tensor, weight: Tensor, filters: Tensor, tree: TreeSpec) -> bool:
-    """Whether the kernels compute these trees, for an activity (B, F, T)."""
+    """Returns whether the kernels compute these trees, for an activity (B, F, T)."""
     simple = tree.reduction != "max" and autocast_dtype(activity) is None
     return simple and native.runs(activity, weight, filters)
 
@@ -33,7 +33,7 @@ def forward(
     tree: TreeSpec,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The rates of each neuron's dendrites, summed, (T, N, B), and the bits of the potentials."""
+    """Sums the rates of each neuron's dendrites, (T, N, B), and returns the potentials' bits."""
     operands = _Operands(activity, weight, filters, bias, tree)
     total = activity.new_empty(operands.time_steps, operands.neurons, operands.rows.shape[-1])
     passes = empty_passes(activity, filters, tree, keep)
@@ -43,11 +43,11 @@ def forward(
 
 
 def empty_passes(activity: Tensor, filters: Tensor, tree: TreeSpec, keep: bool) -> Tensor:
-    """Room for one bit of each potential, if they are to be kept."""
+    """Allocates one bit for each potential, if they are to be kept."""
     if not keep or tree.linear:
         return activity.new_empty(0, dtype=torch.int16)
     rows = (len(filters), activity.shape[2], _tap_index(filters.shape, tree).outputs)
-    return native.bits(*rows, of=native.whole(activity.shape[0]), like=activity)
+    return native.bits(*rows, of=native.padded(activity.shape[0]), like=activity)
 
 
 def backward(
@@ -60,9 +60,9 @@ def backward(
     passes: Tensor,
     needs: Sequence[bool],
 ) -> tuple[Tensor, ...]:
-    """Gradients to activity, weight, filters and bias; an empty tensor for one nobody needs."""
+    """Computes the gradients of activity, weight, filters and bias, empty where not needed."""
     operands = _Operands(activity, weight, filters, bias, tree)
-    grad = native.whole_vectors(grad)
+    grad = native.pad_samples(grad)
     grad_rows = torch.zeros_like(operands.rows) if needs[0] else None
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -70,7 +70,7 @@ def backward(
         else activity.new_empty(0)
         for tensor, needed in zip((weight, filters, bias), needs[1:], strict=True)
     ]
-    for cells in operands.chunks():  # gradients to the inputs are held for some neurons at a time
+    for cells in operands.chunks():  # limits the memory of the inputs' gradients
         trees = operands.trees(cells)
         bits = passes[cells] if passes.numel() else None
         to_inputs, *parts = trees.gradients(grad[:, cells], needs, operands.share, bits)
@@ -90,7 +90,7 @@ def _tap_index(filters: torch.Size, tree: TreeSpec) -> native.TapIndex:
 
 
 class _Operands:
-    """What the kernels read, packed."""
+    """The kernels' operands, packed."""
 
     def __init__(
         self, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: TreeSpec
@@ -98,7 +98,7 @@ class _Operands:
         self.weight, self.filters, self.bias, self.tree = weight, filters, bias, tree
         self.batch, self.axons, self.time_steps = plain_sizes(activity)
         self.neurons = len(filters)
-        self.rows = native.whole_vectors(activity.permute(2, 1, 0))  # (T, F, B')
+        self.rows = native.pad_samples(activity.permute(2, 1, 0))  # (T, F, B')
         self.taps = _tap_index(filters.shape, tree)
         self.share = 1 / self.taps.rows if tree.reduction == "mean" else 1.0
         self.presynaptic = tree.presynaptic.long()

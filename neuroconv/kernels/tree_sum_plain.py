@@ -22,19 +22,19 @@ from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec
 
 
 def rows(activity: Tensor) -> Tensor:
-    """One row for each step and axon, and a last one of zeros, (T * F + 1, B)."""
+    """Returns one row for each step and axon, and a last one of zeros, (T * F + 1, B)."""
     return F.pad(activity.permute(2, 1, 0).flatten(0, 1), (0, 0, 0, 1))
 
 
 def row_index(presynaptic: Tensor, axons: int, time_steps: int, history: int = 0) -> Tensor:
-    """The rows that trees read, (N, history + T, A): the history before the window is zeros."""
+    """Returns the rows that trees read, (N, history + T, A), zeros before the window."""
     step = torch.arange(time_steps, device=presynaptic.device) * axons
     now = presynaptic[:, None, :] + step[:, None]
     return F.pad(now, (0, 0, history, 0), value=axons * time_steps)
 
 
 def summed_rates(potential: Tensor, branches: int, tree: TreeSpec) -> Tensor:
-    """Rates of (T, N, O, B) potentials, summed, (T, N, B)."""
+    """Sums the rates of potentials (T, N, O, B) to (T, N, B)."""
     rate = potential if tree.linear else potential.relu()
     if tree.reduction == "max":
         return rate.unflatten(2, (-1, branches)).amax(3).sum(2)
@@ -43,7 +43,7 @@ def summed_rates(potential: Tensor, branches: int, tree: TreeSpec) -> Tensor:
 
 
 class _Operands:
-    """One pass over a population's trees, a few neurons at a time."""
+    """The operands of one pass over a population's trees, a few neurons at a time."""
 
     def __init__(
         self, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: TreeSpec
@@ -65,12 +65,12 @@ class _Operands:
         return self.merger.merge(self.weight[cells], self.filters[cells])
 
     def inputs(self, cells: slice, history: int = 0) -> Tensor:
-        """Activity of the presynaptic axons, (n, history + T, A, B)."""
+        """Gathers the activity of the presynaptic axons, (n, history + T, A, B)."""
         index = row_index(self.presynaptic[cells], self.axons, self.time_steps, history)
         return self.rows.index_select(0, index.flatten()).view(*index.shape, self.batch)
 
     def potential(self, cells: slice, effective: Tensor, inputs: Tensor) -> Tensor:
-        """Potentials of all branches, (T, n, O, B)."""
+        """Computes the potentials of all branches, (T, n, O, B)."""
         steps = self.time_steps
         out = inputs.new_empty(steps, len(inputs), self.outputs, self.batch)
         window_products(effective, inputs, self.k_time, steps, out=out)
@@ -100,7 +100,7 @@ def plain_backward(
     tree = TreeSpec.unpack(spec)
     operands = _Operands(activity, weight, filters, bias, tree)
     k_time = filters.shape[1]
-    # Summed over all synapses of an axon: in float32 at least, whatever the activity is in.
+    # The sum over all synapses of an axon needs float32 at least, also for half precision.
     wide = torch.promote_types(activity.dtype, torch.float32)
     grads = empty_grads(activity, weight, filters, bias, needs)
     rows = operands.rows.new_zeros(operands.rows.shape, dtype=wide) if needs[0] else None
@@ -131,7 +131,7 @@ def plain_backward(
 def empty_grads(
     activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, needs: Sequence[bool]
 ) -> list[Tensor]:
-    """Room for the gradients; an empty tensor for each that nobody needs."""
+    """Allocates the gradients, empty where not needed."""
     tensors = (activity.permute(2, 1, 0), weight, filters, bias)
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -145,8 +145,8 @@ def empty_grads(
 
 
 def _rate_gradient(potential: Tensor, grad: Tensor, branches: int, tree: TreeSpec) -> Tensor:
-    """Gradient to the potentials, (n, T, O, B), of `summed_rates`; grad is (T, n, B)."""
-    if tree.reduction == "max":  # ties share it, as amax has it
+    """Differentiates `summed_rates`: from grad (T, n, B) to the potentials' (n, T, O, B)."""
+    if tree.reduction == "max":  # ties share the gradient, as in torch.amax
         rate = (potential if tree.linear else potential.relu()).unflatten(2, (-1, branches))
         largest = rate == rate.amax(3, keepdim=True)
         local = (largest / largest.sum(3, keepdim=True) * grad[:, :, None, None]).flatten(2, 3)

@@ -138,7 +138,7 @@ def test_it_is_no_part_of_the_state() -> None:
         layer(x)
     assert set(layer.state_dict()) == {"weight", "bias"}
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert other._cache._held is None
+        assert other._cache._entry is None
         with torch.no_grad():
             assert torch.equal(other(x), layer(x))
 
@@ -149,4 +149,4 @@ def test_what_is_too_large_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None
     layer.eval()
     with torch.no_grad():
         layer(x)
-    assert layer._cache._held is None
+    assert layer._cache._entry is None

@@ -22,7 +22,7 @@ from neuroconv.kernels.conv import (
     output_size,
     toeplitz,
 )
-from neuroconv.kernels.conv.toeplitz import reroll, unroll
+from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
 from neuroconv.kernels.native import native_kernels
 from neuroconv.layers import DendriticConv, Taps, TreeShape, dendritic_conv
 
@@ -382,15 +382,17 @@ def test_no_more_steps_come_out_than_are_there(steps: int) -> None:
 
 @pytest.mark.parametrize("most", [0, 1 << 26])
 @pytest.mark.parametrize("mode", ["same", "valid"])
-def test_reroll_is_the_transpose_of_unroll(
+def test_toeplitz_transpose_is_the_transpose_of_toeplitz_matrices(
     mode: Mode, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Also where the matrix that does it would be too large.
     monkeypatch.setattr(toeplitz, "_MOST_CHOSEN", most)
     filters = torch.randn(2, 3, 2, 4, dtype=torch.float64)
-    matrices = unroll(filters, (5, 6), mode)
+    matrices = toeplitz_matrices(filters, (5, 6), mode)
     grad = torch.randn_like(matrices)
-    back = reroll(grad, filters.shape, (5, 6), mode)
+    back = toeplitz_transpose(grad, filters.shape, (5, 6), mode)
     torch.testing.assert_close((matrices * grad).sum(), (filters * back).sum())
-    (expected,) = torch.func.vjp(lambda grads: unroll(grads, (5, 6), mode), filters)[1](grad)
+    (expected,) = torch.func.vjp(lambda grads: toeplitz_matrices(grads, (5, 6), mode), filters)[1](
+        grad
+    )
     torch.testing.assert_close(back, expected)

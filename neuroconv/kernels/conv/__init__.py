@@ -53,7 +53,7 @@ from neuroconv.kernels.conv.sizes import (
     plain_sizes,
 )
 from neuroconv.kernels.conv.spectra import fft_size, filter_spectra
-from neuroconv.kernels.conv.toeplitz import unroll
+from neuroconv.kernels.conv.toeplitz import toeplitz_matrices
 from neuroconv.kernels.conv.toeplitz_conv import toeplitz_conv
 from neuroconv.kernels.operator import kernels_enabled
 
@@ -145,7 +145,7 @@ def dendritic_conv(
         )
         return columns.squeeze(-1).unflatten(1, (-1, dendrites)).movedim(2, 4)
     if chosen == "matmul":
-        if matmul_form(problem) == "unrolled":
+        if matmul_form(problem) == "toeplitz":
             return toeplitz_conv(sheet, filters, mode, bias, steps, transformed)
         potential = full_width_conv(sheet, filters, steps)
     elif chosen == "fft":
@@ -181,19 +181,19 @@ def filter_transform(
     """
     columns = problem.as_columns()
     numbers = 0
-    as_they_are = dtype in native.DTYPES and runs_native(problem, device)
+    native_filters = dtype in native.DTYPES and runs_native(problem, device)
     if backend == "fft":
         rows, cols = fft_size(*columns.plane)
         numbers = 2 * columns.taps[0] * rows * (cols // 2 + 1)
-    elif backend == "matmul" and matmul_form(problem) == "unrolled" and not as_they_are:
+    elif backend == "matmul" and matmul_form(problem) == "toeplitz" and not native_filters:
         points = columns.sheet[1] * columns.sheet[2]
         numbers = columns.taps[0] * points * math.prod(output_size(*columns.plane))
 
     def make(filters: Tensor) -> Tensor:
         if problem.mode == "per_dendrite":
             filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
-        made = filter_spectra if backend == "fft" else unroll
-        return made(filters, columns.sheet[1:], columns.mode)
+        transform = filter_spectra if backend == "fft" else toeplitz_matrices
+        return transform(filters, columns.sheet[1:], columns.mode)
 
     return Transform(backend, columns.neurons * numbers, make)
 

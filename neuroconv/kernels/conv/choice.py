@@ -1,9 +1,9 @@
-"""Which backend of the dendritic convolution is fastest, by a model of their times.
+"""The choice of the dendritic convolution's backend, by a model of their times.
 
 Every backend's time, forward or both ways, is modelled as a sum of a few terms, each a size times a
 constant: launching its operators, arithmetic, what is moved. The constants are fitted to measured
 times; `experiments/bench/calibrate.py` measures and fits them, and the section `auto` of
-`experiments/bench/run.py` holds the choice to the best backend.
+`experiments/bench/run.py` compares the choice with the best backend.
 """
 
 import math
@@ -36,19 +36,19 @@ _FORWARD: dict[str, _Constants] = {
         "direct": (1.2e-04, 3.4e-11, 8.7e-11, 8.9e-10, 6.3e-09),
         "direct, one neuron": (6.0e-05, 1.5e-10, 8.8e-11, 4.8e-09, 0.0),
         "fft": (2.5e-04, 1.2e-10, 9.8e-10, 1.7e-08, 3.2e-10),
-        "unrolled": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
-        "across": (9.6e-05, 2.2e-11, 1.7e-10, 6.0e-10, 1.6e-07),
-        "joined": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
-        "unrolled, native": (1.3e-04, 7.5e-12, 2.3e-10, 2.6e-09),
-        "joined, native": (3.7e-04, 1.3e-11, 2.7e-10, 8.3e-11, 5.2e-09),
+        "toeplitz": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
+        "full_width": (9.6e-05, 2.2e-11, 1.7e-10, 6.0e-10, 1.6e-07),
+        "fused": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
+        "toeplitz, native": (1.3e-04, 7.5e-12, 2.3e-10, 2.6e-09),
+        "fused, native": (3.7e-04, 1.3e-11, 2.7e-10, 8.3e-11, 5.2e-09),
     },
     "cuda": {
         "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
         "direct, one neuron": (2.0e-05, 2.0e-12, 2.0e-13, 1.0e-12, 0.0),
         "fft": (2.0e-04, 5.0e-13, 5.0e-13, 0.0, 1.0e-11),
-        "unrolled": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
-        "across": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
-        "joined": (2.0e-05, 4.0e-12, 0.0, 4.0e-14, 1.0e-12),
+        "toeplitz": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
+        "full_width": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
+        "fused": (2.0e-05, 4.0e-12, 0.0, 4.0e-14, 1.0e-12),
     },
 }
 _BOTH: dict[str, _Constants] = {
@@ -56,37 +56,37 @@ _BOTH: dict[str, _Constants] = {
         "direct": (3.7e-04, 1.0e-09, 1.4e-09, 2.6e-09, 1.3e-06),
         "direct, one neuron": (2.6e-04, 1.9e-09, 4.9e-09, 7.8e-09, 0.0),
         "fft": (1.0e-03, 2.8e-10, 4.6e-09, 3.7e-08, 9.5e-10),
-        "unrolled": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
-        "across": (3.3e-04, 6.2e-11, 9.9e-10, 1.8e-09, 4.4e-07),
-        "joined": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
-        "unrolled, native": (3.9e-04, 4.3e-11, 8.8e-10, 5.7e-09),
-        "joined, native": (8.9e-04, 5.9e-11, 1.9e-09, 3.8e-10, 1.6e-08),
+        "toeplitz": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
+        "full_width": (3.3e-04, 6.2e-11, 9.9e-10, 1.8e-09, 4.4e-07),
+        "fused": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
+        "toeplitz, native": (3.9e-04, 4.3e-11, 8.8e-10, 5.7e-09),
+        "fused, native": (8.9e-04, 5.9e-11, 1.9e-09, 3.8e-10, 1.6e-08),
     },
 }
-# Of a GPU both passes are as much an assumption: so many forward passes.
+# The GPU's two passes are assumed as multiples of its forward pass.
 _BOTH_ON_CUDA = {
-    "direct": 9.0, "direct, one neuron": 9.0, "fft": 3.0, "unrolled": 3.6, "across": 4.5,
-    "joined": 4.0,
+    "direct": 9.0, "direct, one neuron": 9.0, "fft": 3.0, "toeplitz": 3.6, "full_width": 4.5,
+    "fused": 4.0,
 }  # fmt: skip
 _BOTH["cuda"] = {
-    name: tuple(_BOTH_ON_CUDA[name] * each for each in forward)
+    name: tuple(_BOTH_ON_CUDA[name] * seconds for seconds in forward)
     for name, forward in _FORWARD["cuda"].items()
 }
 
 # Neurons of a population large enough for launching operators to cost nothing.
 _MANY = 1024
-# What the fastest backend takes with the stages around it, where each of them writes the sheet, in
-# times of what its model gives: the geometric mean, forward and both ways, of some 80 populations
-# that `experiments/bench/calibrate.py` drew, by the way in which they join.
-_STAGE_BY_STAGE = {"joined": (2.2, 1.4), "joined, native": (2.6, 1.9)}
+# Time of the fastest backend with the stages around it, which all write the sheet, as a multiple of
+# the backend's modelled time (forward, both passes): the geometric means over some 80 populations
+# drawn by `experiments/bench/calibrate.py`.
+_STAGE_BY_STAGE = {"fused": (2.2, 1.4), "fused, native": (2.6, 1.9)}
 
 
-# What a choice is made for where an exporter leaves the batch open.
+# The batch assumed where an exporter leaves it open.
 _OPEN_BATCH = 32
 
 
 def concrete_batch(batch: int) -> int:
-    """The batch that a choice is made for: a symbol, which an exporter leaves open, is none yet."""
+    """Returns the batch to choose for, 32 for a symbol that an exporter leaves open."""
     return _OPEN_BATCH if isinstance(batch, torch.SymInt) else int(batch)
 
 
@@ -102,17 +102,17 @@ def choose_backend(
     gradients: bool = False,
     device: str = "cpu",
 ) -> Backend:
-    """The backend that `dendritic_conv` runs.
+    """Returns the backend that `dendritic_conv` runs.
 
     Args:
         sheet: (T, P, D).
         taps: (K_T, K_P, K_D).
         mode: "same", "valid" or "per_dendrite".
-        backend: any but "auto" is the answer.
+        backend: returned as it is unless "auto".
         batch: samples.
         neurons: by default a population large enough for launching operators to cost nothing.
         steps: how many of the last steps come out; by default all.
-        gradients: the backward pass is to follow.
+        gradients: whether a backward pass follows.
         device: "cpu" or "cuda"; on "meta" it is the CPU's choice.
 
     Raises:
@@ -125,13 +125,13 @@ def choose_backend(
 def problem_backend(
     problem: ConvProblem, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
 ) -> Backend:
-    """As `choose_backend`."""
+    """Returns `choose_backend` for a problem."""
     check_choice("backend", backend, BACKENDS)
     if backend != "auto":
         return backend
     problem = problem._replace(batch=concrete_batch(problem.batch))
     times = model_seconds(problem, gradients=gradients, device=device)
-    return min(times, key=lambda each: times[each])
+    return min(times, key=lambda name: times[name])
 
 
 def fuses_tree(
@@ -142,38 +142,39 @@ def fuses_tree(
     gradients: bool = False,
     device: str = "cpu",
 ) -> bool:
-    """Whether a large population of such trees runs from axons to soma as one stage, which is the
-    unrolled product with its inputs heard and its outputs summed in the cache (`kernels.tree_sum`).
+    """Returns whether a large population runs from axons to soma as one stage (`kernels.tree_sum`).
+
+    That is the Toeplitz product with its inputs gathered and its outputs summed in the cache.
 
     Args:
         problem: for any number of neurons.
-        axons: that one tree hears: fewer than its synapses where the sites of a claw share one.
-        backend, gradients, device: as in `choose_backend`. By "auto" it does where it is faster
-            than the fastest backend with the stages around it.
+        axons: presynaptic axons of a tree, fewer than its synapses where a claw's sites share one.
+        backend, gradients, device: as in `choose_backend`. With "auto" the tree is fused if that is
+            faster than the fastest backend with the stages around it.
     """
     check_choice("backend", backend, BACKENDS)
-    if matmul_form(problem) != "unrolled" or backend in ("direct", "fft"):
+    if matmul_form(problem) != "toeplitz" or backend in ("direct", "fft"):
         return False
     if backend == "matmul":
         return True
     problem = problem._replace(neurons=_MANY)
-    way, terms = "joined", fused_terms(problem, axons)
+    way, terms = "fused", fused_terms(problem, axons)
     if runs_native(problem, device, gradients):
-        way, terms = "joined, native", native_fused_terms(problem, axons)
+        way, terms = "fused, native", native_fused_terms(problem, axons)
     times = model_seconds(problem, gradients=gradients, device=device)
     around = _STAGE_BY_STAGE[way][gradients] * min(times.values())
     return _seconds(way, terms, gradients, device) <= around
 
 
 def runs_native(problem: ConvProblem, device: str, gradients: bool = True) -> bool:
-    """Whether products of small matrices run by the CPU's own kernels (`kernels.native`).
+    """Returns whether products of small matrices run by the C++ kernels (`kernels.native`).
+
+    The result is the same under a tracer, where torch's operators run: a counter that traces has to
+    see the same products.
 
     Args:
-        gradients: without them the choice does not reckon with kernels for a single sample. That is
-            what models are counted with, and a count must not tell whether there is a compiler.
-
-    Under a tracer as without one, though torch's operators run then: a counter that traces has to
-    see the same products.
+        gradients: without them a single sample never counts on the kernels. Models are counted with
+            one sample, and the count must not depend on a C++ compiler.
     """
     if torch.compiler.is_compiling() or device == "cuda":
         return False
@@ -181,37 +182,43 @@ def runs_native(problem: ConvProblem, device: str, gradients: bool = True) -> bo
 
 
 def fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
-    """The sizes of a tree as one stage: launches; responses made of weights and taps; responses
-    read, by each step that comes out; multiply-adds; what is heard and what comes out."""
+    """Returns the sizes of a fused tree's terms.
+
+    They are launches; entries of the effective filters; entries read by all output steps;
+    multiply-adds; inputs and outputs.
+    """
     trees = problem.as_columns()
-    heard = -(-axons // (trees.neurons // problem.neurons))
+    fan_in = -(-axons // (trees.neurons // problem.neurons))
     outputs = math.prod(output_size(*trees.plane))
-    each = trees.neurons * heard * outputs
-    read = each * step_pairs(problem.sheet[0], problem.taps[0], problem.sheet[0])
-    moved = trees.neurons * problem.batch * problem.sheet[0] * (heard + outputs)
-    return 1, each * min(problem.taps[0], problem.sheet[0]), read, problem.batch * read, moved
+    entries = trees.neurons * fan_in * outputs
+    read = entries * step_pairs(problem.sheet[0], problem.taps[0], problem.sheet[0])
+    moved = trees.neurons * problem.batch * problem.sheet[0] * (fan_in + outputs)
+    return 1, entries * min(problem.taps[0], problem.sheet[0]), read, problem.batch * read, moved
 
 
 def native_fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
-    """The same of the CPU's own kernels: launches; multiply-adds, without those of zeros across
-    the dendrites; what is heard; what weights and taps take to be packed; blocks of branches."""
+    """Returns the sizes of a fused tree's terms with the C++ kernels.
+
+    They are launches; multiply-adds without zeros across the dendrites; inputs; multiply-adds that
+    pack weights and taps; blocks of branches.
+    """
     trees = problem.as_columns()
-    heard = -(-axons // (trees.neurons // problem.neurons))
+    fan_in = -(-axons // (trees.neurons // problem.neurons))
     steps, (rows, cols) = problem.sheet[0], output_size(*trees.plane)
-    samples = trees.neurons * native.whole(problem.batch)
-    sites = -(-heard // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
+    samples = trees.neurons * native.padded(problem.batch)
+    sites = -(-fan_in // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
     branches, across = trees.taps[1:]
     macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, branches)
     if sites == 1:
-        packed = cols * native.whole(across * rows) * branches
+        packed = cols * native.padded(across * rows) * branches
     else:
         packed = (across + 1) * (sites + rows - 1)
     packed *= trees.neurons * problem.taps[0]
-    return 1, macs, samples * steps * heard, packed, trees.neurons * steps * cols
+    return 1, macs, samples * steps * fan_in, packed, trees.neurons * steps * cols
 
 
 def _native_pairs(problem: ConvProblem) -> int:
-    """Of a problem in columns, pairs of steps and dendrites that are joined."""
+    """Counts the pairs of input and output (step, dendrite) of a problem in columns."""
     across = axis_pairs(problem.sheet[2], problem.taps[2], problem.mode)
     return step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps) * across
 
@@ -219,7 +226,7 @@ def _native_pairs(problem: ConvProblem) -> int:
 def model_seconds(
     problem: ConvProblem, *, gradients: bool = False, device: str = "cpu"
 ) -> dict[Backend, float]:
-    """Modelled seconds by backend of a forward pass, with `gradients` of both passes."""
+    """Models the seconds of each backend's forward pass, with `gradients` of both passes."""
     return {
         BACKEND_OF[name]: _seconds(name, terms, gradients, device)
         for name, terms in model_terms(problem, runs_native(problem, device, gradients)).items()
@@ -227,30 +234,30 @@ def model_seconds(
 
 
 def constants(gradients: bool, device: str) -> _Constants:
-    """Seconds for each unit of the terms, by way to compute."""
+    """Returns the seconds for each unit of the terms, by implementation."""
     return (_BOTH if gradients else _FORWARD)["cuda" if device == "cuda" else "cpu"]
 
 
 def _seconds(name: str, terms: tuple[float, ...], gradients: bool, device: str) -> float:
-    each = constants(gradients, device)[name]
-    return sum(c * size for c, size in zip(each, terms, strict=True))
+    seconds = constants(gradients, device)[name]
+    return sum(c * size for c, size in zip(seconds, terms, strict=True))
 
 
 BACKEND_OF: dict[str, Backend] = {
     "direct": "direct",
     "direct, one neuron": "direct",
     "fft": "fft",
-    "unrolled": "matmul",
-    "unrolled, native": "matmul",
-    "across": "matmul",
+    "toeplitz": "matmul",
+    "toeplitz, native": "matmul",
+    "full_width": "matmul",
 }
 
 
 def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tuple[float, ...]]:
-    """The sizes that the model multiplies by constants, one tuple for each way to compute.
+    """Returns the sizes that the model multiplies by constants, a tuple for each implementation.
 
     Args:
-        with_native: small products run by the CPU's own kernels; see `runs_native`.
+        with_native: whether small products run by the C++ kernels; see `runs_native`.
     """
     problem = problem.as_columns()
     (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
@@ -264,7 +271,7 @@ def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tu
 
     size = fft_size(*problem.plane)
     points = size[0] * size[1]
-    # Of a filter of few branches their share, and as much again for its product along the sites.
+    # Few branches take their share, and as much again for the product along the sites.
     share = min(1.0, 2 * branches / size[0]) if few_branches(branches) else 1.0
     transforms = samples * (time_steps + steps) + share * cells * k_time
     terms["fft"] = (
@@ -274,12 +281,12 @@ def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tu
 
     form = matmul_form(problem)
     macs = samples * matmul_macs(problem)[form]
-    if form == "unrolled" and with_native:
-        vectors = cells * native.whole(problem.batch)
+    if form == "toeplitz" and with_native:
+        vectors = cells * native.padded(problem.batch)
         macs = vectors * _native_pairs(problem) * native.multiplied_sites(sites, rows, branches)
         moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
-        terms["unrolled, native"] = (1, macs, moved, cells * steps * cols)
-    elif form == "unrolled":
+        terms["toeplitz, native"] = (1, macs, moved, cells * steps * cols)
+    elif form == "toeplitz":
         matrices = cells * min(k_time, time_steps) * sites * dendrites * rows * cols
         terms[form] = (1, steps, macs, matrices, moved, cells * steps)
     else:

@@ -1,4 +1,4 @@
-"""What each backend of the dendritic convolution multiplies, from sizes alone."""
+"""Closed forms of the operations of each backend of the dendritic convolution."""
 
 import math
 
@@ -16,21 +16,21 @@ def conv_macs(
     backend: Backend,
     steps: int | None = None,
 ) -> dict[str, int]:
-    """`problem_macs` of the problem with these sizes."""
+    """Returns `problem_macs` of the problem with these sizes."""
     return problem_macs(ConvProblem(sheet, taps, mode, batch, neurons, steps), backend)
 
 
 def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
-    """Multiply-adds of one forward pass by operator family, from sizes alone.
+    """Counts the multiply-adds of one forward pass by operator family.
 
     The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
-    once forward for each step that is read and once back for each that comes out, and every filter
-    once for each time tap: few branches along the dendrites, and along the sites by a product. Its
+    once forward for each input step and once back for each output step, and every filter once for
+    each time tap: with few branches along the dendrites, and along the sites by a product. Its
     spectral products are counted by `fft_products`. A matrix product takes the cheaper of its two
     forms.
 
     Args:
-        backend: "direct", "fft" or "matmul"; `choose_backend` says what "auto" is.
+        backend: "direct", "fft" or "matmul"; see `choose_backend` for "auto".
     """
     problem = problem.as_columns()
     samples = problem.batch * problem.neurons
@@ -52,12 +52,13 @@ def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
 
 
 def problem_flops(problem: ConvProblem, backend: Backend) -> int:
-    """FLOPs of one forward pass beside the multiply-adds of `problem_macs`: the products of an
-    FFT's
-    spectra, and the sums along the diagonals of a product over the dendrites."""
+    """Counts the FLOPs of one forward pass beside the multiply-adds of `problem_macs`.
+
+    They are the products of an FFT's spectra, and a full-width product's sums along the diagonals.
+    """
     if backend == "fft":
         return fft_products(problem)
-    if backend != "matmul" or matmul_form(problem) == "unrolled":
+    if backend != "matmul" or matmul_form(problem) == "toeplitz":
         return 0
     problem = problem.as_columns()
     (time_steps, sites, _), (k_time, branches, _) = problem.sheet, problem.taps
@@ -70,8 +71,10 @@ def problem_flops(problem: ConvProblem, backend: Backend) -> int:
 
 
 def fft_products(problem: ConvProblem) -> int:
-    """FLOPs of the spectral products of an FFT convolution: 6 for the complex product that starts
-    the sum of a step, 8 for each complex multiply-add that goes on."""
+    """Counts the FLOPs of an FFT convolution's spectral products.
+
+    A step's first complex product takes 6, each complex multiply-add after it 8.
+    """
     problem = problem.as_columns()
     rows, cols = fft_size(*problem.plane)
     flops = (
@@ -81,18 +84,20 @@ def fft_products(problem: ConvProblem) -> int:
 
 
 def matmul_macs(problem: ConvProblem) -> dict[str, int]:
-    """Multiply-adds of a sample of one neuron (in columns: of one dendrite) by form: "unrolled",
-    and where the filter spans all dendrites "across", a product over them."""
+    """Counts the multiply-adds of a sample of one neuron (in columns: of one dendrite) by form.
+
+    The forms are "toeplitz" and, where the filter spans all dendrites, "full_width".
+    """
     problem = problem.as_columns()
     (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
-    joined = sites * dendrites * math.prod(output_size(*problem.plane))
-    forms = {"unrolled": joined * step_pairs(time_steps, k_time, problem.out_steps)}
+    pairs = sites * dendrites * math.prod(output_size(*problem.plane))
+    forms = {"toeplitz": pairs * step_pairs(time_steps, k_time, problem.out_steps)}
     if problem.mode == "valid" and across == dendrites > 1:
-        forms["across"] = k_time * branches * dendrites * time_steps * sites
+        forms["full_width"] = k_time * branches * dendrites * time_steps * sites
     return forms
 
 
 def matmul_form(problem: ConvProblem) -> str:
-    """The form of the matrix product that takes fewer multiply-adds; see `matmul_macs`."""
+    """Returns the form of the matrix product with the fewest multiply-adds; see `matmul_macs`."""
     forms = matmul_macs(problem)
     return min(forms, key=lambda form: forms[form])

@@ -9,7 +9,6 @@ transform's size (P', D').
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from neuroconv.kernels.conv.spectra import (
     spectra_of,
     taps_of,
 )
-from neuroconv.kernels.operator import Operator, needs_reference, optional
+from neuroconv.kernels.operator import Operator, needs_reference, or_empty
 
 # Complex numbers in flight at once, over neurons, samples and steps. On a CPU they stay in its
 # cache; on a GPU they fill it and its memory still holds them.
@@ -35,10 +34,10 @@ _CHUNK_POINTS = {"cpu": 1 << 20, "cuda": 1 << 26}
 def fft_conv(
     sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None = None
 ) -> Tensor:
-    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (B, N, steps, P', D').
+    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (B, N, steps, P', D').
 
     Args:
-        spectra: of the filters, as `filter_spectra` gave them; made anew if None.
+        spectra: the result of `filter_spectra` for these filters; computed if None.
     """
     run = _reference if needs_reference() else _fft_conv
     result: Tensor = run(sheet, filters, mode, steps, spectra)
@@ -48,7 +47,7 @@ def fft_conv(
 def _reference(
     sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None
 ) -> Tensor:
-    """The whole window at once, by operators that change nothing in place."""
+    """Filters the whole window at once, without operators in place."""
     time_steps, sites, dendrites = plain_sizes(sheet)[2:]
     k_time, branches, across = plain_sizes(filters)[1:]
     size = fft_size((sites, dendrites), (branches, across), mode)
@@ -68,9 +67,10 @@ def _reference(
 
 
 def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
-    """Neurons, and samples, to go through at once, where a sample of a neuron has so many points.
+    """Splits neurons and samples of a tensor (B, N, ...) into chunks.
 
-    Shape: tensor (B, N, ...)
+    Args:
+        points: complex numbers of a sample of a neuron.
     """
     batch, neurons = plain_sizes(tensor)[:2]
     # On meta as on the CPU, that a count there is the CPU's; but no more chunks than take no time.
@@ -86,25 +86,26 @@ def _slices(length: int, width: int) -> list[slice]:
 
 
 def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
-    """Products summed over batch and steps, (B, N, S, ...) twice -> (N, ...).
+    """Sums products of two tensors (B, N, S, ...) over batch and steps to (N, ...).
 
-    A few steps at a time go into one sum: a product of all of them would be written and read again.
+    Products are accumulated a few steps at a time: all of them would be written and read again.
     """
     width = math.ceil(left.shape[2] / 16)
     (first, second), *rest = zip(left.split(width, 2), right.split(width, 2), strict=True)
     total = first * second
-    for each, other in rest:
-        total[:, :, : each.shape[2]].addcmul_(each, other)
+    for left_part, right_part in rest:
+        total[:, :, : left_part.shape[2]].addcmul_(left_part, right_part)
     return total[0, :, 0] if total.shape[0] == total.shape[2] == 1 else total.sum((0, 2))
 
 
 def _steps_back(
     spectra: SheetSpectra, kernels: Tensor, target: Tensor, size: tuple[int, int], *, past: bool
 ) -> None:
-    """Writes to `target` (B, N, steps, P', D') what comes back of the sums over past steps, or over
-    future ones, cut to its size: step by step where a step is worth it.
+    """Sums the kernels' products with past steps, or with future ones, and transforms them back.
 
-    Shape: kernels (N, K, ...)
+    Args:
+        kernels: spectra of the filters, (N, K, ...).
+        target: receives the result, cut to its size (B, N, steps, P', D').
     """
     time_steps, k_time = spectra.steps, kernels.shape[1]
     rows, cols = plain_sizes(target)[3:]
@@ -114,15 +115,17 @@ def _steps_back(
         total = spectra.of(group) * kernels[:, k_time - 1].unsqueeze(1)
         for lag in range(1, min(time_steps, k_time)):
             kernel = kernels[:, k_time - 1 - lag].unsqueeze(1)
-            if past and (first := max(start, lag)) < end:  # that has one so long before it
+            if (
+                past and (first := max(start, lag)) < end
+            ):  # the steps that have one `lag` before them
                 earlier = spectra.of(slice(first - lag, end - lag))
                 total[:, :, first - start :].addcmul_(earlier, kernel)
-            if not past and (last := min(end, time_steps - lag)) > start:  # or after it
+            if not past and (last := min(end, time_steps - lag)) > start:  # or after them
                 later = spectra.of(slice(start + lag, last + lag))
                 total[:, :, : last - start].addcmul_(later, kernel)
         if past:
             back = torch.fft.irfft2(total, s=size)
-        else:  # one axis after the other: what the first leaves behind is not held by the second
+        else:  # one axis after the other: frees the first's memory before the second
             back = torch.fft.ifft(total, dim=-2)
             del total
             back = torch.fft.irfft(back[..., :rows, :], n=size[1])
@@ -159,9 +162,9 @@ def _fake(sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tenso
 
 def _plain_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
-    """The input's spectra are computed again: they are larger than the sheet itself, and memory is
-    what a full Purkinje population runs out of first."""
+) -> tuple[Tensor, ...]:
+    """Recomputes the input's spectra, which are larger than the sheet: memory is the first limit
+    of a full Purkinje population."""
     to_sheet, to_filters = needs
     time_steps, sites, dendrites = plain_sizes(sheet)[2:]
     _, k_time, branches, across = plain_sizes(filters)
@@ -170,7 +173,7 @@ def _plain_backward(
     size = fft_size((sites, dendrites), (branches, across), mode)
     before = sites_before(branches, across, mode)
     grad_sheet = sheet.new_empty(sheet.shape) if to_sheet else None
-    grad_filters = None
+    grad_filters = filters.new_zeros(filters.shape) if to_filters else None
     lags = range(min(time_steps, k_time))
     points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
     all_cells, all_samples = _chunks(sheet, points)
@@ -187,18 +190,11 @@ def _plain_backward(
                 grads.conjugate_()
                 totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
             del grads
-        if to_filters and totals is not None:
-            if grad_filters is None:
-                grad_filters = filters.new_zeros(filters.shape)
+        if grad_filters is not None and totals is not None:
             for lag, total in zip(lags, totals, strict=True):
                 taps = taps_of(total, size, (branches, across), mode)
                 grad_filters[cells, k_time - 1 - lag] = taps
-    if to_filters and grad_filters is None:  # an empty batch
-        grad_filters = filters.new_zeros(filters.shape)
-    return (
-        sheet.new_empty(0) if grad_sheet is None else grad_sheet,
-        sheet.new_empty(0) if grad_filters is None else grad_filters,
-    )
+    return or_empty(sheet, grad_sheet, grad_filters)
 
 
 def _fake_backward(
@@ -208,14 +204,6 @@ def _fake_backward(
     return sheet.new_empty(sheet.shape) if needs[0] else sheet.new_empty(0), to_filters
 
 
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    sheet, filters, mode, *_ = arguments
-    grads = _fft_conv_backward(grad, sheet, filters, mode, needs[:2])
-    return (*optional(grads, needs), None, None, None)
-
-
 def _sum_pairs(
     sheet: Tensor,
     grads: SheetSpectra,
@@ -223,10 +211,9 @@ def _sum_pairs(
     lags: range,
     totals: list[Tensor] | None,
 ) -> list[Tensor]:
-    """Adds to the totals, one for each lag, the sum over batch and steps of the products of a
-    step's spectrum with the gradient's, conjugate, of so many steps later.
+    """Adds each lag's products of an input's spectrum and a later gradient's to its total.
 
-    Shape: sheet (B, N, T, P, D) -> (N, ...) each
+    Shape: sheet (B, N, T, P, D) -> a total (N, ...) for each lag, summed over batch and steps
     """
     for group in grads.groups(0, grads.steps):
         inputs = torch.fft.rfft2(as_real(sheet[:, :, group]).contiguous(), s=size)
@@ -254,4 +241,7 @@ _fft_conv_backward = Operator(
     "-> (Tensor, Tensor)",
     _plain_backward, fake=_fake_backward,
 )  # fmt: skip
-_fft_conv.register_gradient(_gradient, _reference)
+_fft_conv.register_gradient(
+    lambda grad, arguments, _, needs: _fft_conv_backward(grad, *arguments[:3], needs[:2]),
+    _reference,
+)

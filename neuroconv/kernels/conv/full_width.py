@@ -17,14 +17,14 @@ from torch import Tensor
 
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels.conv.sizes import plain_sizes
-from neuroconv.kernels.operator import Operator, needs_reference, optional
+from neuroconv.kernels.operator import Operator, needs_reference
 
 # Points of a sheet from which on a product of one sample is worth its launch.
 _LARGE_SHEET = 1 << 14
 
 
 def full_width_conv(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
-    """(B, N, T, P, D), (N, K_T, K_P, D) -> (B, N, steps, R, 1)."""
+    """Convolves (B, N, T, P, D) with (N, K_T, K_P, D) to (B, N, steps, R, 1)."""
     if (half := autocast_dtype(sheet)) is not None:
         sheet, filters = sheet.to(half), filters.to(half)
     with without_autocast(sheet):
@@ -34,7 +34,7 @@ def full_width_conv(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
 
 
 def _reference(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
-    """(N, steps, R, B), by operators that change nothing in place."""
+    """Computes (N, steps, R, B) without operators in place."""
     time_steps, sites = int(sheet.shape[2]), int(sheet.shape[3])
     k_time, branches = plain_sizes(filters)[1:3]
     columns = sheet.permute(1, 4, 2, 3, 0).flatten(2)
@@ -51,9 +51,11 @@ def _reference(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
 
 
 def _columns(sheet: Tensor) -> list[tuple[slice, Tensor, bool]]:
-    """Samples, and their steps and sites as the columns of matrices over the dendrites, in the
-    order that they lie in: (P, T, B), as synapses give them, or (T, P) of one sample. Small sheets
-    are copied into the first order rather than gone through one by one."""
+    """Lists samples with their steps and sites as the columns of matrices over the dendrites.
+
+    Columns keep their order in memory: (P, T, B), as the synapses write them, or (T, P) of one
+    sample. Small sheets are copied into the first order, which takes fewer products.
+    """
     batch, _, *sizes = plain_sizes(sheet)
     if batch > 1 and (sheet.stride(0) == 1 or math.prod(sizes) < _LARGE_SHEET):
         return [(slice(0, batch), sheet.permute(1, 4, 3, 2, 0).flatten(2), True)]
@@ -64,7 +66,7 @@ def _columns(sheet: Tensor) -> list[tuple[slice, Tensor, bool]]:
 
 
 def _by_tap(products: Tensor, sizes: tuple[int, int, int, int], batch_last: bool) -> Tensor:
-    """A view of (N, K_T * K_P, columns) as (N, K_T, K_P, T, P, B)."""
+    """Views (N, K_T * K_P, columns) as (N, K_T, K_P, T, P, B)."""
     k_time, branches, time_steps, sites = sizes
     taps = products.unflatten(1, (k_time, branches))
     if batch_last:
@@ -72,10 +74,10 @@ def _by_tap(products: Tensor, sizes: tuple[int, int, int, int], batch_last: bool
     return taps.unflatten(3, (time_steps, sites)).unsqueeze(-1)
 
 
-def _meeting(pairs: Tensor) -> Tensor:
-    """Of (N, K_T, K_P, T, P, B) the diagonals that meet at a site, (N, K_T, K_P, T, R, B).
+def _diagonals(pairs: Tensor) -> Tensor:
+    """Returns a view (N, K_T, K_P, T, R, B) of (N, K_T, K_P, T, P, B): branch k at site r + k.
 
-    Of branch k, site r + k: the two move together, which is a stride of its own.
+    Branch and site advance together, by the sum of their strides.
     """
     strides = list(pairs.stride())
     strides[2] += strides[4]
@@ -84,7 +86,7 @@ def _meeting(pairs: Tensor) -> Tensor:
 
 
 def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
-    """(N, steps, R, B)."""
+    """Computes (N, steps, R, B)."""
     neurons, time_steps, sites, _ = plain_sizes(sheet)[1:]
     k_time, branches = plain_sizes(filters)[1:3]
     weights = filters.flatten(1, 2)
@@ -93,7 +95,7 @@ def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     for _, columns, batch_last in _columns(sheet):
         products = torch.bmm(weights, columns)
         pairs = _by_tap(products, (k_time, branches, time_steps, sites), batch_last)
-        meets = _meeting(pairs).sum(2)
+        meets = _diagonals(pairs).sum(2)
         total = meets[:, -1, first:]
         for lag in range(1, min(k_time, time_steps)):
             start = max(first, lag)
@@ -104,8 +106,8 @@ def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     return results[0] if len(results) == 1 else torch.cat(results, 3)
 
 
-def _fresh(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
-    """The same, in memory of its own, as compilers expect an operator's result."""
+def _contiguous(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
+    """Copies the result of `_plain`: compilers expect an operator's result in its own memory."""
     return _plain(sheet, filters, steps).clone(memory_format=torch.contiguous_format)
 
 
@@ -121,7 +123,7 @@ def _fake(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
 def _plain_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
-    """The pairs are as many as the sheet has points times K_T * K_P / D; they are not kept."""
+    """Recomputes the pairs, which take K_T * K_P / D times the memory of the sheet."""
     time_steps, sites, _ = plain_sizes(sheet)[2:]
     neurons, k_time, branches, _ = plain_sizes(filters)
     first = time_steps - int(grad.shape[1])
@@ -159,25 +161,16 @@ def _fake_backward(
     return torch.empty_like(sheet) if needs[0] else sheet.new_empty(0), to_filters
 
 
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    sheet, filters, _ = arguments
-    grads = _full_width_conv_backward(grad, sheet, filters, needs[:2])
-    return (*optional(grads, needs), None)
-
-
 _full_width_conv = Operator(
     "full_width_conv(Tensor sheet, Tensor filters, int steps) -> Tensor",
-    _plain,
-    fake=_fake,
-    cpu=_fresh,
-    cuda=_fresh,
-    flops=_flops,
-)
+    _plain, fake=_fake, cpu=_contiguous, cuda=_contiguous, flops=_flops,
+)  # fmt: skip
 _full_width_conv_backward = Operator(
     "full_width_conv_backward(Tensor grad, Tensor sheet, Tensor filters, bool[] needs) "
     "-> (Tensor, Tensor)",
     _plain_backward, fake=_fake_backward,
 )  # fmt: skip
-_full_width_conv.register_gradient(_gradient, _reference)
+_full_width_conv.register_gradient(
+    lambda grad, arguments, _, needs: _full_width_conv_backward(grad, *arguments[:2], needs[:2]),
+    _reference,
+)

@@ -14,7 +14,7 @@ from neuroconv.kernels.conv.tap_index import sheet_taps
 
 
 def forward(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int) -> Tensor:
-    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (steps, N, O, B), dendrite by dendrite."""
+    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (steps, N, O, B)."""
     bias = None if bias is None else bias.to(filters.dtype)
     operands = _Operands(sheet, filters, mode, steps)
     result = sheet.new_empty(steps, operands.neurons, operands.taps.outputs, operands.samples)
@@ -31,7 +31,7 @@ def backward(
     to_sheet, to_filters, to_bias = grads
     needs = (to_sheet.numel() > 0, False, to_filters.numel() > 0, to_bias.numel() > 0)
     operands = _Operands(sheet, filters, mode, len(grad))
-    grad = native.whole_vectors(grad)
+    grad = native.pad_samples(grad)
     sites, dendrites = operands.plane
     for cells in operands.chunks():
         back, _, taps, rest = operands.trees(cells, None).gradients(grad[:, cells], needs)
@@ -45,7 +45,7 @@ def backward(
 
 
 class _Operands:
-    """What the kernels read, some neurons at a time."""
+    """The kernels' operands, for some neurons at a time."""
 
     def __init__(self, sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> None:
         batch, self.neurons, self.time_steps, sites, dendrites = plain_sizes(sheet)
@@ -54,7 +54,7 @@ class _Operands:
         self.inputs = sites * dendrites
         taps = (int(filters.shape[2]), int(filters.shape[3]))
         self.taps = sheet_taps(self.plane, taps, mode, self.inputs)
-        self.samples = native.whole(batch)
+        self.samples = native.padded(batch)
 
     def chunks(self) -> Iterator[slice]:
         numbers = self.time_steps * self.inputs * self.samples

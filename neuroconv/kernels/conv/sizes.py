@@ -1,4 +1,4 @@
-"""Sizes of a dendritic convolution: what comes out, what is padded, what a step reads.
+"""Sizes of a dendritic convolution: its output, its padding, the inputs of a step.
 
 Shapes: T time steps, P sites along a dendrite, D dendrites; K_T, K_P, K_D the filter's time steps,
 branches and dendrites. A window is (T, P, D) and taps are (K_T, K_P, K_D).
@@ -19,7 +19,7 @@ Triple = tuple[int, int, int]
 
 
 def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
-    """Sites and dendrites (P', D') that come out of a (P, D) sheet under (K_P, K_D) taps.
+    """Returns sites and dendrites (P', D') of the output of a (P, D) sheet under (K_P, K_D) taps.
 
     Raises:
         ValueError: an unknown mode, or taps that do not fit into the sheet.
@@ -45,25 +45,24 @@ def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tu
 
 
 def needed_steps(time_steps: int, k_time: int, steps: int) -> int:
-    """How many of the last steps the last `steps` outputs read."""
+    """Returns how many of the last steps the last `steps` outputs read."""
     return min(time_steps, steps + k_time - 1)
 
 
 def step_pairs(time_steps: int, k_time: int, steps: int) -> int:
-    """Pairs of a step that comes out, of the last `steps`, and a step of the window that it reads:
-    the history before the window is zero and is not read."""
+    """Counts the input steps that each of the last `steps` outputs reads within the window."""
     return sum(min(step + 1, k_time) for step in range(time_steps - steps, time_steps))
 
 
 def axis_pairs(size: int, taps: int, mode: Mode) -> int:
-    """Pairs of a point of an axis and one that comes out of it which a tap joins."""
+    """Counts the pairs of an input and an output point of an axis that a tap connects."""
     before, after = padding(taps, mode)
-    places = range(-before, size + after - taps + 1)  # where a filter starts
-    return sum(min(size, place + taps) - max(0, place) for place in places)
+    starts = range(-before, size + after - taps + 1)  # where a filter starts
+    return sum(min(size, start + taps) - max(0, start) for start in starts)
 
 
 def padding(taps: int, mode: Mode) -> tuple[int, int]:
-    """Zeros before and after an axis: for an even filter the longer side is after."""
+    """Returns the zeros before and after an axis: an even filter has one more after it."""
     return ((taps - 1) // 2, taps // 2) if mode == "same" else (0, 0)
 
 
@@ -75,8 +74,8 @@ class ConvProblem(NamedTuple):
         taps: (K_T, K_P, K_D).
         mode: "same", "valid" or "per_dendrite".
         batch: samples.
-        neurons: each with a filter of its own.
-        steps: how many of the last steps come out; None is all.
+        neurons: with one filter each.
+        steps: how many of the last steps are computed; None is all.
     """
 
     sheet: Triple
@@ -88,18 +87,19 @@ class ConvProblem(NamedTuple):
 
     @property
     def out_steps(self) -> int:
-        """How many steps come out."""
+        """Output steps."""
         return self.sheet[0] if self.steps is None else self.steps
 
     @property
     def plane(self) -> tuple[tuple[int, int], tuple[int, int], Mode]:
-        """Without time: the arguments of `output_size`."""
+        """The arguments of `output_size`."""
         return self.sheet[1:], self.taps[1:], self.mode
 
     def as_columns(self) -> "ConvProblem":
-        """The same problem as it is worked on: of the steps that are read alone, and "per_dendrite"
-        as
-        "valid" for a neuron of one dendrite each."""
+        """Returns the problem as it is computed.
+
+        It has only the steps that are read, and "per_dendrite" as "valid" neurons of one dendrite.
+        """
         time_steps, sites, dendrites = self.sheet
         read = needed_steps(time_steps, self.taps[0], self.out_steps)
         problem = self._replace(sheet=(read, sites, dendrites), steps=self.out_steps)
@@ -112,7 +112,6 @@ class ConvProblem(NamedTuple):
 
 
 def plain_sizes(tensor: Tensor) -> list[int]:
-    """A tensor's shape in plain integers, which it does not hold while a tracer records. A batch
-    that
-    an exporter leaves open stays a symbol."""
+    """Returns a tensor's shape as integers, also under a tracer; an exporter's open batch stays a
+    symbol."""
     return [size if isinstance(size, torch.SymInt) else int(size) for size in tensor.shape]

@@ -14,22 +14,22 @@ from torch import Tensor
 from neuroconv.kernels.conv.sizes import Mode, padding, plain_sizes
 
 _LARGE_STEP, _MOST_CALLS = 1 << 15, 128  # complex numbers of a step; calls for a window
-# Filters of up to so many branches are transformed along the sites by a product.
+# Filters with at most this many branches are transformed along the sites by a product.
 _FEW_BRANCHES = 32
 
 
 def fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
-    """Transform lengths: the sheet and its longer padding, rounded up to small prime factors.
+    """Returns the transform lengths: sheet and longer padding, rounded up to small prime factors.
 
-    A circular correlation of this length is free of wrap-around where it is read, because the
-    zeros after the sheet serve both of its ends. The filter has to fit in as well.
+    A circular correlation of this length has no wrap-around in the output, because the zeros after
+    the sheet serve both of its ends. The filter has to fit in as well.
     """
     rows, cols = (max(n + max(padding(k, mode)), k) for n, k in zip(sheet, taps, strict=True))
     return _fast_length(rows), _fast_length(cols)
 
 
 def _fast_length(points: int) -> int:
-    """The smallest length from `points` on whose prime factors are 2, 3, 5 and 7."""
+    """Returns the smallest length from `points` on with prime factors 2, 3, 5 and 7."""
     while True:
         rest = points
         for prime in (2, 3, 5, 7):
@@ -41,8 +41,10 @@ def _fast_length(points: int) -> int:
 
 
 def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
-    """What `fft_conv` multiplies by: the conjugate spectra of filters for a (P, D) sheet, which are
-    those of the filters turned round."""
+    """Returns the conjugate spectra of filters for a (P, D) sheet, by which `fft_conv` multiplies.
+
+    They are the spectra of the flipped filters.
+    """
     branches, across = plain_sizes(filters)[2:]
     before = sites_before(branches, across, mode)
     after = (branches - 1 - before[0], across - 1 - before[1])
@@ -50,15 +52,17 @@ def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tenso
 
 
 def few_branches(branches: int) -> bool:
-    """Whether the sites of a filter are transformed by a product with the waves of its branches:
-    all other sites are zero."""
+    """Returns whether a filter is transformed along the sites by a product with its few branches'
+    waves."""
     return branches <= _FEW_BRANCHES
 
 
 def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool = False) -> Tensor:
-    """Of each frequency along the sites, its wave at the branches, (P', K_P); for the way `back`,
-    conjugate and over P', (K_P, P')."""
-    if like.is_cuda:  # made there: a copy would wait for it, and a graph could not record it
+    """Returns each frequency's wave at the branches, (P', K_P).
+
+    With `back` the waves are those of the inverse transform, (K_P, P').
+    """
+    if like.is_cuda:  # a copy would wait for the device, and a CUDA graph could not record it
         return device_waves(branches, sites, before, like.device, back).to(like.dtype)
     # Not by torch's operators, which a counter would count.
     angle = np.outer(np.arange(sites), np.arange(branches) - before) * (-2 * math.pi / sites)
@@ -72,10 +76,10 @@ def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool 
 def device_waves(
     branches: int, sites: int, before: int, device: torch.device, back: bool = False
 ) -> Tensor:
-    """The same by operators of a device, in complex128."""
-    place = torch.arange(branches, device=device, dtype=torch.float64) - before
+    """Computes `site_waves` on a device, in complex128."""
+    offset = torch.arange(branches, device=device, dtype=torch.float64) - before
     frequency = torch.arange(sites, device=device, dtype=torch.float64)
-    angle = frequency[:, None] * place * (-2 * math.pi / sites)
+    angle = frequency[:, None] * offset * (-2 * math.pi / sites)
     waves = torch.polar(torch.ones_like(angle), angle)
     return waves.mH / sites if back else waves
 
@@ -85,7 +89,7 @@ def sites_before(branches: int, across: int, mode: Mode) -> tuple[int, int]:
 
 
 def spectra_of(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) -> Tensor:
-    """Transforms of the filters, shifted so that the tap that meets a point itself comes first."""
+    """Transforms filters, shifted so that the tap at lag zero comes first."""
     branches, across = plain_sizes(filters)[2:]
     taps = as_real(filters)
     if few_branches(branches):
@@ -97,21 +101,20 @@ def spectra_of(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) 
 
 
 def taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode: Mode) -> Tensor:
-    """The other way: (N, P', D' // 2 + 1) -> (N, K_P, K_D)."""
+    """Transforms spectra (N, P', D' // 2 + 1) back to taps (N, K_P, K_D)."""
     (branches, across), before = taps, sites_before(*taps, mode)
     if few_branches(branches):
         waves = site_waves(branches, size[0], before[0], spectra, back=True)
-        whole = torch.fft.irfft(waves @ spectra, n=size[1])
-        return torch.roll(whole, before[1], dims=2)[..., :across]
-    whole = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
-    return whole[:, :branches, :across]
+        full = torch.fft.irfft(waves @ spectra, n=size[1])
+        return torch.roll(full, before[1], dims=2)[..., :across]
+    full = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
+    return full[:, :branches, :across]
 
 
 class SheetSpectra:
-    """The spectra of sheets (B, N, T, P, D), each step's by itself where the sheets of a step are
-    worth a call, and the window is no film; else in one tensor.
+    """The spectra of sheets (B, N, T, P, D), by step if its sheets are large and the window short.
 
-    What a call needs beside its result is then a step's and not all steps', and stays in the cache.
+    The working memory of a call is then that of one step, and stays in the cache.
     """
 
     def __init__(self, sheet: Tensor, size: tuple[int, int]) -> None:
@@ -124,13 +127,13 @@ class SheetSpectra:
         ]
 
     def groups(self, start: int, end: int) -> list[slice]:
-        """Of these steps, those to go through at once."""
+        """Splits steps into groups that are transformed at once."""
         if self.by_step:
             return [slice(step, step + 1) for step in range(start, end)]
         return [slice(start, end)]
 
     def of(self, steps: slice) -> Tensor:
-        """Of some steps, (B, N, steps, P', D' // 2 + 1): within a group."""
+        """Returns the spectra of steps of one group, (B, N, steps, P', D' // 2 + 1)."""
         return self._parts[steps.start] if self.by_step else self._parts[0][:, :, steps]
 
     def conjugate_(self) -> None:
@@ -139,5 +142,5 @@ class SheetSpectra:
 
 
 def as_real(tensor: Tensor) -> Tensor:
-    """Half-precision inputs are transformed in float32: the FFT takes no bfloat16."""
+    """Converts half precision to float32, since the FFT takes no bfloat16."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

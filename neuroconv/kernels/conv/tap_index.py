@@ -1,6 +1,6 @@
-"""Which taps join the inputs of a small tree and its branches, as the CPU's kernels want to know.
+"""The taps between the inputs and the branches of a small tree, as the C++ kernels take them.
 
-Shapes: P x D places of a sheet, K_P x K_D taps on it; R sites of C dendrites come out; A inputs.
+Shapes: P x D points of a sheet, K_P x K_D taps on it; C output dendrites with R sites; A inputs.
 """
 
 from functools import lru_cache
@@ -16,36 +16,36 @@ from neuroconv.kernels.conv.sizes import Mode, output_size, padding
 def sheet_taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
 ) -> native.TapIndex:
-    """Of inputs that are the places of a sheet, dendrite by dendrite.
+    """Indexes the taps of inputs at the points of a sheet, dendrite by dendrite.
 
     Args:
         sheet: (P, D).
         taps: (K_P, K_D).
-        inputs: of these places the first so many.
+        inputs: A; they are at the first points.
     """
     sites, (rows, columns) = sheet[0], output_size(sheet, taps, mode)
     line = sites + rows - 1
     dendrite = torch.arange(inputs, device="cpu") // sites
     site = torch.arange(inputs, device="cpu") % sites
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
-    place = (tap[:, dendrite] * line + (sites - 1 - site)).contiguous()
+    offset = (tap[:, dendrite] * line + (sites - 1 - site)).contiguous()
     ends = (first * sites).clamp(max=inputs), (last * sites).clamp(max=inputs)
-    return native.TapIndex(sheet, rows, place, *ends, line, *_before(taps, mode), claw=False)
+    return native.TapIndex(sheet, rows, offset, *ends, line, *_before(taps, mode), claw=False)
 
 
 @lru_cache(maxsize=256)
 def claw_taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
 ) -> native.TapIndex:
-    """Of inputs that reach all sites of one dendrite each."""
+    """Indexes the taps of inputs that end on all sites of one dendrite each."""
     rows, columns = output_size(sheet, taps, mode)
-    line = native.whole(taps[1] * rows)
+    line = native.padded(taps[1] * rows)
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
     column = torch.arange(columns, device="cpu")[:, None]
-    place = torch.where(tap < taps[1], column * line + tap * rows, columns * line)
-    place = place[:, :inputs].contiguous()
+    offset = torch.where(tap < taps[1], column * line + tap * rows, columns * line)
+    offset = offset[:, :inputs].contiguous()
     ends = first.clamp(max=inputs), last.clamp(max=inputs)
-    return native.TapIndex(sheet, rows, place, *ends, line, *_before(taps, mode), claw=True)
+    return native.TapIndex(sheet, rows, offset, *ends, line, *_before(taps, mode), claw=True)
 
 
 def _before(taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
@@ -53,8 +53,12 @@ def _before(taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
 
 
 def _across(dendrites: int, columns: int, taps: int, mode: Mode) -> tuple[Tensor, Tensor, Tensor]:
-    """(C, D): which tap joins a dendrite to one that comes out, one past the last where none does;
-    and the dendrites, first and one past the last, that reach each."""
+    """Indexes the taps across the dendrites.
+
+    Returns:
+        the tap between each output and input dendrite, (C, D), K_D where there is none; the first
+        input dendrite of each output dendrite, and one past the last, (C,).
+    """
     before = padding(taps, mode)[0]
     column = torch.arange(columns, device="cpu")
     tap = torch.arange(dendrites, device="cpu") + before - column[:, None]

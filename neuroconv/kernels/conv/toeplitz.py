@@ -1,11 +1,10 @@
-"""The dendritic convolution as products of small matrices: filters unrolled over the sheet.
+"""The dendritic convolution as products of small Toeplitz matrices.
 
-For a step that comes out, a neuron's filter is one matrix from the points of the last K steps to
-the points that come out. It is the same for every step, so that a window of any length needs one
-matrix, and a step that the window's start cuts short needs its last columns alone.
+A neuron's filter is one matrix from the points of the last K steps to the points of an output step.
+It is the same for every step, so that a window of any length needs one matrix, and a step near the
+window's start needs only its last columns.
 
-Neurons are gone through some at a time: what one product writes and the next reads stays in the
-cache.
+Some neurons are computed at a time, so that intermediate results stay in the cache.
 
 Shapes: N neurons, T time steps, A inputs of a neuron and step (points of its sheet, or axons),
 O outputs, B batch, K time taps. In memory inputs are (N, T, A, B), so that the last K steps of all
@@ -21,93 +20,92 @@ from torch import Tensor
 
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
 
-# Floats of all that a chunk of neurons holds, of the order of a core's second-level cache.
+# Floats of a chunk of neurons with its operands, of the order of a core's second-level cache.
 _CHUNK_FLOATS = 1 << 20
 _LEAST_NEURONS = 16
-# From so many filters' lengths on, the windows of all steps are copied side by side for one product
-# instead of a product for each step.
+# From this multiple of the filter's length on, the windows of all steps are copied side by side for
+# one product instead of a product for each step.
 _FEW_WINDOWS = 3
 # Numbers of the matrix that adds up the gradients of a tap.
 _MOST_CHOSEN = 1 << 26
 
 
 def within_window(filters: Tensor, time_steps: int) -> Tensor:
-    """The taps that reach no further back than so many steps: others would meet rest alone."""
+    """Drops the taps older than the window, which would only read the zeros before it."""
     return filters[:, -time_steps:] if filters.shape[1] > time_steps else filters
 
 
-def unroll(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
-    """The matrices (N, K * A, O) of filters (N, K_T, K_P, K_D) on a (P, D) sheet.
+def toeplitz_matrices(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
+    """Expands filters (N, K_T, K_P, K_D) on a (P, D) sheet to matrices (N, K * A, O).
 
     Points are numbered dendrite by dendrite, site by site, on both sides.
     """
     neurons, k_time, branches, across = plain_sizes(filters)
     tap = _taps(sheet, (branches, across), mode, filters.device)
-    # One row for each neuron and step; its last number is for points that no tap joins.
+    # One row for each neuron and step; its last number stands for pairs of points without a tap.
     taps = F.pad(filters.flatten(2), (0, 1)).flatten(0, 1)
-    joined = taps.index_select(1, tap.flatten())
+    entries = taps.index_select(1, tap.flatten())
     outputs = math.prod(output_size(sheet, (branches, across), mode))
-    return joined.view(neurons, k_time * sheet[0] * sheet[1], outputs)
+    return entries.view(neurons, k_time * sheet[0] * sheet[1], outputs)
 
 
-def reroll(grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode) -> Tensor:
-    """The transpose of `unroll`: what a gradient of the matrices is to the filters.
+def toeplitz_transpose(
+    grad: Tensor, shape: torch.Size, sheet: tuple[int, int], mode: Mode
+) -> Tensor:
+    """Transposes `toeplitz_matrices`: sums the matrices' gradient to that of the filters.
 
-    As a product with a matrix of zeros and ones, if that is not too large: a sum over scattered
-    places takes far longer.
+    This is a product with a matrix of zeros and ones, if that is not too large: a scattered sum
+    takes far longer.
     """
     neurons, k_time, branches, across = shape
     tap = _taps(sheet, (branches, across), mode, grad.device).flatten()
     numbers = grad.reshape(neurons * k_time, -1)
     if len(tap) * branches * across > _MOST_CHOSEN:
-        taps = numbers.new_zeros(len(numbers), branches * across + 1)  # the last: none
+        taps = numbers.new_zeros(
+            len(numbers), branches * across + 1
+        )  # the last: pairs without a tap
         return taps.index_add_(1, tap, numbers)[:, :-1].reshape(shape)
     # Not by one_hot, which looks at the values and would wait for a GPU.
-    each = torch.arange(branches * across, device=grad.device)
-    return (numbers @ (tap[:, None] == each).to(grad.dtype)).view(shape)
+    number = torch.arange(branches * across, device=grad.device)
+    return (numbers @ (tap[:, None] == number).to(grad.dtype)).view(shape)
 
 
 def _taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, device: torch.device
 ) -> Tensor:
-    """(A, O): which of the (K_P, K_D) taps joins a point to an output; one past the last: none."""
-    joins, grids = [], []
+    """Returns the index of the (K_P, K_D) tap between two points, (A, O), K_P * K_D for none."""
+    inside, grids = [], []
     for points, k in zip(sheet, taps, strict=True):
         before, after = padding(k, mode)
         out = torch.arange(points + before + after - k + 1, device=device)
         tap = torch.arange(points, device=device)[:, None] + before - out
-        joins.append((tap >= 0) & (tap < k))
+        inside.append((tap >= 0) & (tap < k))
         grids.append(tap)
-    # Dendrite by dendrite, site by site, on both sides: (D, P, D', P').
+    # In the order of points on both sides: (D, P, D', P').
     tap = grids[0][None, :, None, :] * taps[1] + grids[1][:, None, :, None]
-    both = joins[0][None, :, None, :] & joins[1][:, None, :, None]
+    both = inside[0][None, :, None, :] & inside[1][:, None, :, None]
     return torch.where(both, tap, taps[0] * taps[1]).view(sheet[0] * sheet[1], -1)
-
-
-def _points(sheet: Tensor) -> Tensor:
-    """A sheet (B, N, T, P, D) as inputs (N, T, P * D, B), numbered as `unroll` does."""
-    return sheet.permute(1, 2, 4, 3, 0).flatten(2, 3).contiguous()
 
 
 def window_products(
     matrices: Tensor, inputs: Tensor, k_time: int, steps: int, out: Tensor | None = None
 ) -> list[Tensor]:
-    """Each of the last `steps`, (N, O, B); written to `out` (steps, N, O, B) if it is given."""
+    """Computes each of the last `steps`, (N, O, B), in `out` (steps, N, O, B) if that is given."""
     time_steps, axons = inputs.shape[1:3]
     columns = inputs.flatten(1, 2)
     first = time_steps - steps
     long = steps > _FEW_WINDOWS * k_time
     stepwise = max(0, k_time - 1 - first) if long else steps  # then no window is cut short
     products = []
-    for place in range(stepwise):
-        now = first + place
+    for index in range(stepwise):
+        now = first + index
         reach = min(now + 1, k_time)  # before the window all is zero
         left = matrices[:, (k_time - reach) * axons :].transpose(1, 2)
         right = columns[:, (now + 1 - reach) * axons : (now + 1) * axons]
         if out is None:
             products.append(torch.bmm(left, right))
         else:
-            products.append(torch.bmm(left, right, out=out[place]))
+            products.append(torch.bmm(left, right, out=out[index]))
     if long:
         windows = _side_by_side(inputs[:, first + stepwise - k_time + 1 :], k_time)
         rest = torch.bmm(matrices.transpose(1, 2), windows)  # (N, O, steps * B)
@@ -120,13 +118,13 @@ def window_products(
 
 
 def _side_by_side(inputs: Tensor, k_time: int) -> Tensor:
-    """All windows of K steps as columns, (N, K * A, windows * B): a copy, K times as large."""
+    """Copies all windows of K steps to columns, (N, K * A, windows * B), K times as large."""
     windows = inputs.unfold(1, k_time, 1)  # (N, windows, A, B, K)
     return windows.permute(0, 4, 2, 1, 3).flatten(1, 2).flatten(2)
 
 
 def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int) -> Tensor:
-    """Gradient to the inputs, (T, N, A, B): a step reaches the K outputs from itself on.
+    """Computes the gradient of the inputs, (T, N, A, B); a step affects K outputs.
 
     Shape: matrices (N, K * A, O), grad of the last steps (N, steps, O, B)
     """
@@ -135,8 +133,8 @@ def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int)
     # The tap of the present first: (N, A, K, O), whose rows meet the outputs in order of time.
     turned = matrices.unflatten(1, (k_time, -1)).flip(1).transpose(1, 2).flatten(2)
     if time_steps > _FEW_WINDOWS * k_time:
-        whole = F.pad(grad, (0, 0, 0, 0, first, k_time - 1))
-        back = torch.bmm(turned, _side_by_side(whole, k_time))
+        padded_grad = F.pad(grad, (0, 0, 0, 0, first, k_time - 1))
+        back = torch.bmm(turned, _side_by_side(padded_grad, k_time))
         return back.unflatten(2, (time_steps, batch)).permute(2, 0, 1, 3)
     columns = grad.flatten(1, 2)
     result = grad.new_zeros(time_steps, neurons, turned.shape[1], batch)
@@ -149,7 +147,7 @@ def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int)
 
 
 def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
-    """Gradient to the matrices, (N, K * A, O), summed over steps and batch.
+    """Computes the gradient of the matrices, (N, K * A, O), summed over steps and batch.
 
     Shape: inputs (N, K - 1 + T, A, B) with the history before the window, which is zero; grad of
     the last steps (N, steps, O, B)
@@ -161,18 +159,22 @@ def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
         return torch.bmm(windows, grad.transpose(1, 2).flatten(2).transpose(1, 2))
     columns = inputs.flatten(1, 2)
     total = grad.new_zeros(len(grad), k_time * axons, grad.shape[2])
-    for place in range(steps):
-        window = columns[:, (first + place) * axons : (first + place + k_time) * axons]
-        total.baddbmm_(window, grad[:, place].transpose(1, 2))
+    for index in range(steps):
+        window = columns[:, (first + index) * axons : (first + index + k_time) * axons]
+        total.baddbmm_(window, grad[:, index].transpose(1, 2))
     return total
 
 
 def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
-    """Slices of neurons that fit a cache, when one neuron holds so many floats; else all."""
+    """Yields slices of neurons that fit a CPU's cache, or all neurons on other devices.
+
+    Args:
+        floats: of one neuron.
+    """
     width = neurons
-    if tensor.is_cpu or tensor.is_meta:  # on meta too, that a count there is the CPU's
+    if tensor.is_cpu or tensor.is_meta:  # counts on meta are the CPU's
         width = max(_LEAST_NEURONS, _CHUNK_FLOATS // max(1, floats))
-    if tensor.is_meta and neurons > 16 * width:  # but no more chunks than take no time
+    if tensor.is_meta and neurons > 16 * width:  # a limit on the number of chunks
         width = neurons
     for first in range(0, neurons, width):
         yield slice(first, min(first + width, neurons))

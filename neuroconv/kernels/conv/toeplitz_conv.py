@@ -1,13 +1,12 @@
 """The dendritic convolution of small sheets, as products of the filters' matrices (`toeplitz`).
 
-On the CPU kernels in C++ filter the sheet directly (`native_conv`): no filter is unrolled into a
-matrix, and nothing is multiplied by its zeros.
+On the CPU kernels in C++ filter the sheet directly (`native_conv`), without a matrix and its zeros.
 
 Shapes: as in `kernels.conv.toeplitz`.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +21,12 @@ from neuroconv.kernels.conv.toeplitz import (
     input_gradient,
     matrix_gradient,
     neuron_chunks,
-    reroll,
-    unroll,
+    toeplitz_matrices,
+    toeplitz_transpose,
     window_products,
     within_window,
 )
-from neuroconv.kernels.operator import Operator, needs_reference, optional
+from neuroconv.kernels.operator import Operator, needs_reference
 
 
 def toeplitz_conv(
@@ -38,11 +37,11 @@ def toeplitz_conv(
     steps: int,
     matrices: Tensor | None = None,
 ) -> Tensor:
-    """(B, N, T, P, D), (N, K_T, K_P, K_D) -> (B, N, steps, P', D').
+    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (B, N, steps, P', D').
 
     Args:
         bias: (N, D'), or None.
-        matrices: the result of `unroll` for these filters; computed if None.
+        matrices: the result of `toeplitz_matrices` for these filters; computed if None.
     """
     if matrices is None:
         filters = within_window(filters, int(sheet.shape[2]))
@@ -60,17 +59,20 @@ def toeplitz_conv(
     return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
 
 
-def _reference(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
-    """All neurons at once, (steps, N, O, B)."""
+class _Operands(NamedTuple):
+    sheet: Tensor
+    filters: Tensor
+    bias: Tensor | None
+    mode: Mode
+    steps: int
+    matrices: Tensor | None
+
+
+def _reference(*arguments: Any) -> Tensor:
+    """Filters all neurons at once, (steps, N, O, B)."""
+    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     plane = (int(sheet.shape[3]), int(sheet.shape[4]))
-    matrices = unroll(filters, plane, mode) if matrices is None else matrices
+    matrices = toeplitz_matrices(filters, plane, mode) if matrices is None else matrices
     result = torch.stack(window_products(matrices, _points(sheet), filters.shape[1], steps))
     if bias is None:
         return result
@@ -79,29 +81,22 @@ def _reference(
 
 
 def _points(sheet: Tensor) -> Tensor:
-    """A sheet (B, N, T, P, D) as inputs (N, T, P * D, B), numbered as `unroll` does."""
+    """Copies a sheet (B, N, T, P, D) to inputs (N, T, P * D, B), in `toeplitz_matrices`' order."""
     return sheet.permute(1, 2, 4, 3, 0).flatten(2, 3).contiguous()
 
 
-def _plain(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
-    """(steps, N, O, B), some neurons at a time."""
+def _plain(*arguments: Any) -> Tensor:
+    """Filters some neurons at a time, (steps, N, O, B)."""
+    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     batch, neurons, _, sites, dendrites = plain_sizes(sheet)
     _, k_time, branches, across = plain_sizes(filters)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
     result = sheet.new_empty(steps, neurons, rows * cols, batch)
     for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, rows * cols)):
         part = result[:, cells]
+        plane = (sites, dendrites)
         chosen = (
-            unroll(filters[cells], (sites, dendrites), mode)
-            if matrices is None
-            else matrices[cells]
+            toeplitz_matrices(filters[cells], plane, mode) if matrices is None else matrices[cells]
         )
         window_products(chosen, _points(sheet[:, cells]), k_time, steps, out=part)
         if bias is not None:
@@ -109,27 +104,15 @@ def _plain(
     return result
 
 
-def _cpu(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
+def _cpu(*arguments: Any) -> Tensor:
+    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     if matrices is None and native.runs(sheet, filters):
         return native_conv.forward(sheet, filters, mode, bias, steps)
-    return _plain(sheet, filters, bias, mode, steps, matrices)
+    return _plain(*arguments)
 
 
-def _fake(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
+def _fake(*arguments: Any) -> Tensor:
+    sheet, filters, _, mode, steps, _ = _Operands(*arguments)
     batch, neurons, _, sites, dendrites = sheet.shape
     rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
     return sheet.new_empty(steps, neurons, rows * cols, batch)
@@ -144,7 +127,7 @@ def _flops(sheet: Any, filters: Any, bias: Any, mode: Mode, steps: int, *_: Any,
 def _plain_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices are computed again and never kept."""
+    """Recomputes the matrices, which are never kept."""
     time_steps, sites, dendrites = plain_sizes(sheet)[2:]
     k_time, branches, across = plain_sizes(filters)[1:]
     cols = output_size((sites, dendrites), (branches, across), mode)[1]
@@ -153,13 +136,15 @@ def _plain_backward(
     for cells in neuron_chunks(sheet, len(filters), _floats(sheet, filters, grad.shape[2])):
         local = grad[:, cells].transpose(0, 1).contiguous()
         if grad_points is not None:
-            matrices = unroll(filters[cells], (sites, dendrites), mode)
+            matrices = toeplitz_matrices(filters[cells], (sites, dendrites), mode)
             back = input_gradient(matrices, local, k_time, time_steps)
             grad_points[cells] = back.transpose(0, 1).unflatten(2, (dendrites, sites))
         if needs[1]:
             inputs = F.pad(_points(sheet[:, cells]), (0, 0, 0, 0, k_time - 1, 0))
             back = matrix_gradient(inputs, local, k_time)
-            to_filters[cells] = reroll(back, filters[cells].shape, (sites, dendrites), mode)
+            to_filters[cells] = toeplitz_transpose(
+                back, filters[cells].shape, (sites, dendrites), mode
+            )
         if needs[2]:
             to_bias[cells] = local.unflatten(2, (cols, -1)).sum((1, 3, 4))
     return to_sheet, to_filters, to_bias
@@ -168,7 +153,7 @@ def _plain_backward(
 def _empty_grads(
     sheet: Tensor, filters: Tensor, cols: int, needs: Sequence[bool], native_order: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients, the sheet's with the batch innermost and neurons or steps first."""
+    """Allocates the gradients, the sheet's with the batch innermost and neurons or steps first."""
     batch, neurons, time_steps, sites, dendrites = sheet.shape
     to_sheet = sheet.new_empty(0)
     if needs[0] and native_order:
@@ -177,12 +162,8 @@ def _empty_grads(
     elif needs[0]:
         shape = (time_steps, neurons, dendrites, sites, batch)
         to_sheet = sheet.new_empty(shape).permute(4, 1, 0, 3, 2)
-    to_filters = filters.new_empty(filters.shape) if needs[1] else sheet.new_empty(0)
-    return (
-        to_sheet,
-        to_filters,
-        filters.new_empty(neurons, cols) if needs[2] else sheet.new_empty(0),
-    )
+    to_filters = filters.new_empty(filters.shape if needs[1] else (0,))
+    return to_sheet, to_filters, filters.new_empty((neurons, cols) if needs[2] else (0,))
 
 
 def _cpu_backward(
@@ -208,16 +189,8 @@ def _fake_backward(
     return _empty_grads(sheet, filters, _columns_out(sheet, filters, mode), needs, order)
 
 
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], _: Sequence[Tensor], needs: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    sheet, filters, _, mode, *_ = arguments
-    grads = _toeplitz_conv_backward(grad, sheet, filters, mode, needs[:3])
-    return (*optional(grads, needs), None, None, None)
-
-
 def _floats(sheet: Tensor, filters: Tensor, outputs: int) -> int:
-    """Floats of one neuron in a chunk: inputs, outputs and matrices."""
+    """Counts the floats of one neuron in a chunk: inputs, outputs and matrices."""
     batch, _, steps, sites, dendrites = plain_sizes(sheet)
     points = sites * dendrites
     return steps * batch * (points + outputs) + int(filters.shape[1]) * points * outputs
@@ -233,4 +206,9 @@ _toeplitz_conv_backward = Operator(
     "-> (Tensor, Tensor, Tensor)",
     _plain_backward, fake=_fake_backward, cpu=_cpu_backward,
 )  # fmt: skip
-_toeplitz_conv.register_gradient(_gradient, _reference)
+_toeplitz_conv.register_gradient(
+    lambda grad, arguments, _, needs: _toeplitz_conv_backward(
+        grad, *arguments[:2], arguments[3], needs[:3]
+    ),
+    _reference,
+)

@@ -1,7 +1,7 @@
 """Small trees on CUDA as one Triton kernel: gathered inputs and potentials are never in memory.
 
-`kernels.tree_sum` asks `fits` and runs its plain path where the answer is no. Weights and taps are
-joined, and their gradients taken apart, by torch: that is done once for a batch.
+`kernels.tree_sum` runs its plain path where `fits` returns False. Torch merges weights and taps,
+and splits their gradients, once for a batch.
 
 Shapes: as in `kernels.tree_sum`.
 """
@@ -21,9 +21,9 @@ from torch import Tensor
 from neuroconv.core.counting import is_counting
 
 _DTYPES = (torch.float32, torch.bfloat16)
-# The backward pass holds a neuron's responses and their gradient in registers: past these sizes
-# they spill, and large products are better left to cuBLAS.
-_MOST_ROWS, _MOST_OUTPUTS, _MOST_RESPONSES = 128, 128, 4096
+# The backward pass keeps a neuron's effective filters and their gradient in registers: larger ones
+# spill, and cuBLAS is faster.
+_MOST_ROWS, _MOST_OUTPUTS, _MOST_NUMBERS = 128, 128, 4096
 # Fewer neurons than this leave most of a GPU idle in the backward pass, one program for each.
 _LEAST_NEURONS = 32
 _TILE = 2048  # numbers of a (outputs, samples) or (rows, samples) tile
@@ -34,7 +34,7 @@ _ENABLED: ContextVar[bool] = ContextVar("fused", default=True)
 
 @contextmanager
 def fused_kernels(enabled: bool) -> Iterator[None]:
-    """Inside, small trees on CUDA run by the fused kernels where they fit, or never: to compare."""
+    """Allows or forbids the fused kernels on CUDA inside the context, for comparisons."""
     token = _ENABLED.set(enabled)
     try:
         yield
@@ -43,7 +43,7 @@ def fused_kernels(enabled: bool) -> Iterator[None]:
 
 
 class Sizes(NamedTuple):
-    """Of one tree: axons A that it hears, time taps K, sites P' and dendrites D' that come out."""
+    """Sizes of one tree: presynaptic axons A, time taps K, output sites P' and dendrites D'."""
 
     axons: int
     k_time: int
@@ -60,18 +60,18 @@ class Sizes(NamedTuple):
         """P' * D', each padded."""
         return max(_LEAST, _power(self.sites) * _power(self.dendrites))
 
-    def are_small(self) -> bool:
-        """Whether a neuron's responses and their gradient stay in registers."""
+    def fit_registers(self) -> bool:
+        """Returns whether a neuron's effective filters and their gradient fit the registers."""
         rows, outputs = self.rows, self.outputs
-        return rows <= _MOST_ROWS and outputs <= _MOST_OUTPUTS and rows * outputs <= _MOST_RESPONSES
+        return rows <= _MOST_ROWS and outputs <= _MOST_OUTPUTS and rows * outputs <= _MOST_NUMBERS
 
 
 def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
-    """Whether the kernels compute these trees, and should.
+    """Returns whether the kernels run these trees.
 
-    They do for float32 and bfloat16 on CUDA, at least 32 neurons, and trees so small that K * A and
-    P' * D' are at most 128 and their product, padded to powers of two, at most 4,096. Under a
-    counter the plain path runs, whose operators it sees; for empty batches too.
+    They do for float32 and bfloat16 on CUDA, at least 32 neurons, and trees whose K * A and P' * D'
+    are at most 128 and have a product, padded to powers of two, of at most 4,096. Counters need the
+    operators of the plain path, which also runs empty batches.
     """
     return (
         _ENABLED.get()
@@ -80,7 +80,7 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
         and type(activity) in (Tensor, torch.nn.Parameter)  # no fake tensors
         and activity.numel() > 0
         and neurons >= _LEAST_NEURONS
-        and sizes.are_small()
+        and sizes.fit_registers()
         and not is_counting()
     )
 
@@ -88,21 +88,21 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
 def current(
     activity: Tensor,
     wiring: Tensor,
-    responses: Tensor,
+    effective: Tensor,
     bias: Tensor | None,
     sizes: Sizes,
     reduction: Literal["mean", "sum", "max"],
     linear: bool,
 ) -> Tensor:
-    """The dendrites' rates summed, (T, N, B), in the activity's precision.
+    """Sums the dendrites' rates, (T, N, B), in the activity's precision.
 
     Args:
         activity: (B, F, T).
         wiring: the axons of each tree, (N, A).
-        responses: (N, K * A, O), as `tree_responses` makes them.
+        effective: the result of `EffectiveFilters.merge`, (N, K * A, O).
         bias: (N, D'), or None.
     """
-    call = _Call(activity, wiring, responses, bias, sizes, reduction, linear)
+    call = _Call(activity, wiring, effective, bias, sizes, reduction, linear)
     batch, _, steps = activity.shape
     result = activity.new_empty(steps, len(wiring), batch)
     rows = min(sizes.rows, max(_LEAST, _power(sizes.axons)))  # steps cut short skip whole tiles
@@ -118,7 +118,7 @@ def current(
 def gradients(
     activity: Tensor,
     wiring: Tensor,
-    responses: Tensor,
+    effective: Tensor,
     bias: Tensor | None,
     sizes: Sizes,
     reduction: Literal["mean", "sum", "max"],
@@ -126,44 +126,47 @@ def gradients(
     grad: Tensor,
     to_activity: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Gradients to the activity (B, F, T), if asked for, the responses and the bias, in float32.
+    """Computes the gradients of activity (B, F, T), effective filters and bias, in float32.
+
+    The activity's gradient is summed in no fixed order: `torch.use_deterministic_algorithms` takes
+    the plain path.
 
     Args:
         grad: of the current, (T, N, B).
-
-    The activity's is a sum in no fixed order: `torch.use_deterministic_algorithms` takes the plain
-    path.
+        to_activity: whether the activity needs a gradient.
     """
-    call = _Call(activity, wiring, responses, bias, sizes, reduction, linear)
+    call = _Call(activity, wiring, effective, bias, sizes, reduction, linear)
     batch, axons, steps = activity.shape
-    # One element stands for what is not asked for: a kernel wants a pointer.
+    # One element where no gradient is needed, since a kernel takes a pointer.
     shape = (steps, axons, batch) if to_activity else (1, 1, 1)
-    back = torch.zeros(shape, dtype=torch.float32, device=activity.device)
-    to_responses = torch.empty_like(call.tensors[2], dtype=torch.float32)
+    to_inputs = torch.zeros(shape, dtype=torch.float32, device=activity.device)
+    to_effective = torch.empty_like(call.tensors[2], dtype=torch.float32)
     to_bias = None if bias is None else torch.empty_like(call.tensors[3], dtype=torch.float32)
     width = _samples(batch, max(sizes.rows, sizes.outputs))
     with _on(activity):
         _kernels().gradient_kernel[(len(wiring),)](
-            *call.tensors, grad.contiguous(), back, to_responses,
-            to_responses if to_bias is None else to_bias, *call.numbers, **call.constants,
+            *call.tensors, grad.contiguous(), to_inputs, to_effective,
+            to_effective if to_bias is None else to_bias, *call.numbers, **call.constants,
             ROWS=sizes.rows, BATCH=width, TO_ACTIVITY=to_activity,
             num_warps=_warps(max(sizes.rows * sizes.outputs, sizes.rows * width)),
         )  # fmt: skip
-    return (back.permute(2, 1, 0) if to_activity else None), to_responses, to_bias
+    return (to_inputs.permute(2, 1, 0) if to_activity else None), to_effective, to_bias
 
 
 class _Call:
-    """What both kernels are given."""
+    """The arguments of both kernels."""
 
     def __init__(
-        self, activity: Tensor, wiring: Tensor, responses: Tensor, bias: Tensor | None,
+        self, activity: Tensor, wiring: Tensor, effective: Tensor, bias: Tensor | None,
         sizes: Sizes, reduction: str, linear: bool,
     ) -> None:  # fmt: skip
         batch, axons, steps = activity.shape
-        rows = activity.permute(2, 1, 0).contiguous()  # no copy of what another population returned
-        responses = responses.to(activity.dtype).contiguous()
-        rest = responses if bias is None else bias.contiguous()
-        self.tensors = (rows, wiring, responses, rest)
+        rows = activity.permute(
+            2, 1, 0
+        ).contiguous()  # the order in memory of a population's output
+        effective = effective.to(activity.dtype).contiguous()
+        rest = effective if bias is None else bias.contiguous()
+        self.tensors = (rows, wiring, effective, rest)
         self.numbers = (*wiring.stride(), batch, axons, steps, len(wiring), sizes.k_time)
         self.constants: dict[str, Any] = {
             "A": sizes.axons,
@@ -183,24 +186,25 @@ def _power(number: int) -> int:
 
 
 def _samples(batch: int, most: int) -> int:
-    """Samples of a tile: a power of two that keeps the larger tile small."""
+    """Returns the samples of a tile: a power of two that keeps the larger tile small."""
     return max(_LEAST, min(_power(batch), 64, _TILE // most))
 
 
 def _warps(numbers: int) -> int:
-    """512 numbers of the largest tile for a warp, 16 for a thread; more would leave registers."""
+    """Returns the warps that hold 512 numbers of the largest tile each: more would spill."""
     return min(8, _power(max(1, numbers // 512)))
 
 
 def _precision() -> str:
-    """Of float32 products: as torch's own setting has it, exact unless tf32 was allowed."""
-    own = torch.backends.cuda.matmul.fp32_precision
-    general = getattr(torch.backends, "fp32_precision", "none")  # where products have no own
-    return "tf32" if "tf32" in (own, general if own == "none" else own) else "ieee"
+    """Returns the precision of float32 products, exact unless torch's setting allows tf32."""
+    precision = torch.backends.cuda.matmul.fp32_precision
+    if precision == "none":  # then torch's general setting applies
+        precision = getattr(torch.backends, "fp32_precision", "none")
+    return "tf32" if precision == "tf32" else "ieee"
 
 
 def _on(tensor: Tensor) -> Any:
-    """A kernel is launched on the current device, which need not be the tensor's."""
+    """Makes the tensor's device current, on which kernels are launched."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
@@ -210,7 +214,7 @@ def _has_triton() -> bool:
 
 
 def _device_takes(tensor: Tensor) -> bool:
-    """CUDA; and for tests the CPU too, where Triton interprets its kernels."""
+    """Returns whether Triton runs there: CUDA, and the CPU in tests that interpret kernels."""
     if tensor.is_cuda:  # bfloat16 and tf32 on tensor cores came with compute capability 8
         return _has_triton() and torch.cuda.get_device_capability(tensor.device)[0] >= 8
     return tensor.is_cpu and os.environ.get("TRITON_INTERPRET") == "1" and _has_triton()

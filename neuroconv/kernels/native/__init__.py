@@ -1,12 +1,10 @@
-"""Kernels of our own for the CPU, in C++: what torch's operators would pass through memory often.
+"""C++ kernels for the CPU, which fuse stages that torch's operators would pass through memory.
 
-Callers ask `runs` and run torch's operators where the answer is no; tests hold both to the same
-results. The library is compiled when it is first needed (`native.build`). The environment's
-NEUROCONV_NATIVE=0 leaves it out.
-
+Callers run torch's operators where `runs` returns False; tests hold both to the same results. The
+library is compiled when it is first needed (`native.build`). NEUROCONV_NATIVE=0 disables it.
 """
 
-from neuroconv.kernels.native.call import DTYPES, bits, native_kernels, runs, state, whole
+from neuroconv.kernels.native.call import DTYPES, bits, native_kernels, padded, runs, state
 from neuroconv.kernels.native.image import ImageLayer, ImageSizes
 from neuroconv.kernels.native.soma import Soma
 from neuroconv.kernels.native.trees import (
@@ -15,7 +13,7 @@ from neuroconv.kernels.native.trees import (
     Trees,
     cells_at_once,
     multiplied_sites,
-    whole_vectors,
+    pad_samples,
 )
 
 __all__ = [
@@ -30,8 +28,8 @@ __all__ = [
     "cells_at_once",
     "multiplied_sites",
     "native_kernels",
+    "pad_samples",
+    "padded",
     "runs",
     "state",
-    "whole",
-    "whole_vectors",
 ]

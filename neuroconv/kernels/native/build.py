@@ -1,8 +1,8 @@
-"""The library of C++ kernels: compiled once by the machine's own compiler, and kept.
+"""The library of C++ kernels, compiled once by the machine's own compiler and cached.
 
-As `torch.compile` does, this asks for a C++ compiler at run time and not at installation, so that
-kernels use what the processor at hand offers. Where there is none, `library` says so and torch's
-operators run instead.
+Like `torch.compile` this needs a C++ compiler at run time and not at installation, so that kernels
+use the processor's instructions. Without one `library` raises BuildError, and torch's operators run
+instead.
 """
 
 import ctypes
@@ -26,14 +26,14 @@ _FLAGS = (
 
 
 class BuildError(RuntimeError):
-    """A library that cannot be made; the message says why."""
+    """A library that cannot be built; the message gives the reason."""
 
 
 def find_compiler() -> list[str]:
-    """The C++ compiler's command: what the variable CXX says, else c++, g++ or clang++.
+    """Returns the C++ compiler's command: the variable CXX, else c++, g++ or clang++.
 
     Raises:
-        BuildError: there is none.
+        BuildError: no such command.
     """
     named = os.environ.get("CXX")
     for command in [named] if named else ["c++", "g++", "clang++"]:
@@ -45,22 +45,22 @@ def find_compiler() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: as NEUROCONV_CACHE says, by default ~/.cache/neuroconv."""
+    """Returns the folder of compiled libraries: NEUROCONV_CACHE, by default ~/.cache/neuroconv."""
     named = os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv"
     return Path(named).expanduser().resolve()
 
 
 def library() -> ctypes.CDLL:
-    """The kernels, compiled if they are not in the cache folder.
+    """Loads the kernels, compiling them if they are not in the cache folder.
 
     Raises:
         BuildError: no compiler, one that fails, or a folder that cannot be written to. It is not
             tried again in this process.
     """
-    made = _library()
-    if isinstance(made, BuildError):
-        raise made
-    return made
+    result = _library()
+    if isinstance(result, BuildError):
+        raise result
+    return result
 
 
 @lru_cache(maxsize=1)
@@ -76,10 +76,10 @@ def _library() -> ctypes.CDLL | BuildError:
 def _load() -> ctypes.CDLL:
     folder = Path(__file__).parent
     compiler = find_compiler()
-    # Whatever could make another library, the processor too: home folders are shared by machines.
-    told = [*(folder.joinpath(name).read_text() for name in (*SOURCES, *_HEADERS)), *_FLAGS]
-    told += [*compiler, _version(compiler), _processor()]
-    name = hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+    # Everything that the library depends on, the processor too: machines may share a home folder.
+    key = [*(folder.joinpath(name).read_text() for name in (*SOURCES, *_HEADERS)), *_FLAGS]
+    key += [*compiler, _version(compiler), _processor()]
+    name = hashlib.sha256("\0".join(key).encode()).hexdigest()[:16]
     path = cache_folder() / f"kernels-{name}.so"
     if not path.exists():
         _compile(compiler, [folder / name for name in SOURCES], path)
@@ -87,37 +87,36 @@ def _load() -> ctypes.CDLL:
 
 
 def _compile(compiler: list[str], sources: list[Path], path: Path) -> None:
-    """The files side by side, and then the library: by renaming, as several processes may try."""
+    """Compiles the files in parallel and renames the library: several processes may do so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if sys.stderr.isatty():
         print(f"neuroconv compiles its kernels for this CPU, once: {path}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=path.parent) as held:
-        objects = [Path(held) / f"{source.stem}.o" for source in sources]
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        objects = [Path(temporary) / f"{source.stem}.o" for source in sources]
         flags = [flag for flag in _FLAGS if flag != "-shared"]
         running = [
             subprocess.Popen(
-                [*compiler, *flags, "-c", str(source), "-o", str(made)],
+                [*compiler, *flags, "-c", str(source), "-o", str(target)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
-            for source, made in zip(sources, objects, strict=True)
+            for source, target in zip(sources, objects, strict=True)
         ]  # fmt: skip
-        said = [process.communicate()[0] for process in running]
-        for process, words in zip(running, said, strict=True):
+        outputs = [process.communicate()[0] for process in running]
+        for process, output in zip(running, outputs, strict=True):
             if process.returncode:
-                raise BuildError(f"{compiler[0]} fails: {words.strip()[-500:]}")
-        made = Path(held) / path.name
+                raise BuildError(f"{compiler[0]} fails: {output.strip()[-500:]}")
+        shared = Path(temporary) / path.name
         linked = subprocess.run(
-            [*compiler, *_FLAGS, *map(str, objects), "-o", str(made)],
+            [*compiler, *_FLAGS, *map(str, objects), "-o", str(shared)],
             capture_output=True, text=True,
         )  # fmt: skip
         if linked.returncode:
             raise BuildError(f"{compiler[0]} fails: {linked.stderr.strip()[-500:]}")
-        made.replace(path)
+        shared.replace(path)
 
 
 def _version(compiler: list[str]) -> str:
-    found = subprocess.run([*compiler, "--version"], capture_output=True, text=True)
-    return found.stdout
+    return subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Whether the kernels run, and how they are called."""
+"""Calls of the kernels, and the conditions under which they run."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ from neuroconv.kernels.operator import constant_when_compiled
 
 DTYPES = (torch.float32, torch.float64)
 VECTOR_BYTES = 32  # or more
-LANES = 16  # numbers are padded to whole vectors of the widest registers
+LANES = 16  # rows are padded to a multiple of the widest registers' lanes
 _ENABLED: ContextVar[bool] = ContextVar(
     "native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0"
 )
@@ -23,7 +23,7 @@ _ENABLED: ContextVar[bool] = ContextVar(
 
 @contextmanager
 def native_kernels(enabled: bool) -> Iterator[None]:
-    """Inside, stages on the CPU run by these kernels where they can, or never: to compare."""
+    """Allows or forbids these kernels inside the context, for comparisons."""
     token = _ENABLED.set(enabled)
     try:
         yield
@@ -33,7 +33,7 @@ def native_kernels(enabled: bool) -> Iterator[None]:
 
 @constant_when_compiled
 def state() -> str:
-    """Whether the kernels are used here: "on", or "off" and why."""
+    """Returns "on" if the kernels are used, else "off" and the reason."""
     if not _ENABLED.get():
         return "off: left out by NEUROCONV_NATIVE=0 or native_kernels(False)"
     try:
@@ -44,8 +44,8 @@ def state() -> str:
 
 
 def runs(*tensors: Tensor) -> bool:
-    """Whether the kernels compute with these tensors: not empty, all float32 or all float64, on the
-    CPU. Fake tensors and those that a compiler traces are judged as the tensors they stand for."""
+    """Returns whether the kernels take these tensors: not empty, all float32 or all float64, on
+    the CPU. Fake tensors are judged by the device and dtype that they stand for."""
     dtype = tensors[0].dtype
     return (
         dtype in DTYPES
@@ -56,45 +56,49 @@ def runs(*tensors: Tensor) -> bool:
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
-    """A kernel by its name and the dtype, on all of torch's threads.
+    """Calls the kernel of this name for the dtype of `like`, on all of torch's threads.
 
-    Tensors go by their memory, which has to be contiguous; integers as 64 bits, flags too.
+    Tensors, which must be contiguous, are passed as pointers, integers and flags as 64 bits.
 
     Raises:
         TypeError: a tensor of another device or dtype than a kernel reads.
     """
-    given: list[Any] = []
-    for each in arguments:
-        if isinstance(each, Tensor):
-            if not each.is_cpu or each.dtype not in (like.dtype, torch.float64, torch.int64):
+    packed: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if not argument.is_cpu or argument.dtype not in (
+                like.dtype,
+                torch.float64,
+                torch.int64,
+            ):
                 raise TypeError(
-                    f"{name} got a {each.dtype} tensor on {each.device}; expected {like.dtype} on "
-                    "the CPU"
+                    f"{name} got a {argument.dtype} tensor on {argument.device}; expected "
+                    f"{like.dtype} on the CPU"
                 )
-            assert each.is_contiguous()
-            given.append(ctypes.c_void_p(each.data_ptr()))
-        elif isinstance(each, int):
-            given.append(ctypes.c_int64(each))
-        elif isinstance(each, float):
-            given.append(ctypes.c_double(each))
+            assert argument.is_contiguous()
+            packed.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, int):
+            packed.append(ctypes.c_int64(argument))
+        elif isinstance(argument, float):
+            packed.append(ctypes.c_double(argument))
         else:
-            given.append(each)  # memory as it is, or None for none
+            packed.append(argument)  # a pointer from `memory`, or None
     function = getattr(library(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
     function.restype = None
-    function(*given, ctypes.c_int64(torch.get_num_threads()))
+    function(*packed, ctypes.c_int64(torch.get_num_threads()))
 
 
-def whole(numbers: int) -> int:
-    """So many numbers, padded to whole vectors."""
+def padded(numbers: int) -> int:
+    """Rounds a length up to whole vectors."""
     return numbers + -numbers % LANES
 
 
 def bits(*rows: int, of: int, like: Tensor) -> Tensor:
-    """Room for one bit of each of so many numbers in a row: of a vector's in one."""
+    """Allocates one bit for each of `of` numbers in a row; the bits of a vector fill an int16."""
     numbers = of * like.element_size() // VECTOR_BYTES
     return torch.empty(*rows, numbers, dtype=torch.int16, device="cpu")
 
 
 def memory(tensor: Tensor) -> ctypes.c_void_p:
-    """Where a tensor lies that is not contiguous, for a kernel that knows its strides."""
+    """Returns a pointer to a tensor that need not be contiguous, for kernels that take strides."""
     return ctypes.c_void_p(tensor.data_ptr())

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.kernels.native.call import bits, call, memory, whole
-from neuroconv.kernels.patches import Reading
+from neuroconv.kernels.native.call import bits, call, memory, padded
+from neuroconv.kernels.patches import ColumnLayout
 
 
 class ImageSizes(NamedTuple):
-    """Of a layer and of the maps that come out.
+    """Sizes of a layer and of its output.
 
     Attributes:
         samples: B.
@@ -35,8 +35,8 @@ class ImageSizes(NamedTuple):
     units: int
 
     @property
-    def places(self) -> int:
-        """M."""
+    def positions(self) -> int:
+        """Positions M."""
         return self.samples * self.rows * self.columns
 
 
@@ -44,200 +44,205 @@ class ImageLayer:
     """A layer's operands, packed.
 
     Args:
-        room: the maps as `kernels.patches.lay_out` leaves them.
+        buffer: the maps as `kernels.patches.lay_out` leaves them.
         weight: (D, K, T * U).
-        kept: potentials of such a layer, as `keep` left them; None to make them for each pass.
-        bits: as `total` left them.
+        kept: potentials from an earlier pass; None to compute them in each pass.
+        bits: which potentials pass the rectifier, from `total`.
     """
 
     def __init__(
         self,
-        room: Tensor,
+        buffer: Tensor,
         weight: Tensor,
-        reading: Reading,
+        layout: ColumnLayout,
         sizes: ImageSizes,
         kept: Tensor | None = None,
         bits: Tensor | None = None,
     ) -> None:
-        self.room, self.weight, self.sizes = room, weight, sizes
+        self.buffer, self.weight, self.sizes = buffer, weight, sizes
         self.dendrites, self.inputs, self.outputs = weight.shape
-        self.wide, self.deep = whole(self.outputs), whole(self.inputs)
+        self.wide, self.deep = padded(self.outputs), padded(self.inputs)
         self.packed = F.pad(weight.detach(), (0, self.wide - self.outputs)).contiguous()
-        self.kept, self._made = kept, kept is not None
+        self.kept, self._filled = kept, kept is not None
         self.bits = bits
-        starts = [reading.piece(room, each) for each in range(self.dendrites)]
+        pieces = [layout.piece(buffer, dendrite) for dendrite in range(self.dendrites)]
         self.pieces = torch.tensor(
-            [piece.storage_offset() - room.storage_offset() for piece in starts], device="cpu"
+            [piece.storage_offset() - buffer.storage_offset() for piece in pieces], device="cpu"
         )
-        own = sizes
         self.numbers = torch.tensor(
             [
-                self.dendrites, own.samples, own.columns, own.rows, room.shape[3], own.row_stride,
-                own.branches, own.steps, own.channels, own.units, self.wide, self.deep,
+                self.dendrites, sizes.samples, sizes.columns, sizes.rows, buffer.shape[3],
+                sizes.row_stride, sizes.branches, sizes.steps, sizes.channels, sizes.units,
+                self.wide, self.deep,
             ],
             device="cpu",
         )  # fmt: skip
 
     def keep(self) -> None:
-        """Holds on to the potentials of the next pass, for those that follow."""
-        self.kept = self.room.new_empty(self.dendrites, self.sizes.places, self.wide)
+        """Keeps the potentials of the next pass for later ones."""
+        self.kept = self.buffer.new_empty(self.dendrites, self.sizes.positions, self.wide)
 
     def total(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, keep: bool = False
     ) -> Tensor:
-        """The sum over dendrites of max(0, scale * potential + offset), (T, M, U).
+        """Sums max(0, scale * potential + offset) over the dendrites, (T, M, U).
 
         Args:
-            keep: note which of them are above zero, by a bit of each.
+            keep: save one bit of each summand: whether it is above zero.
         """
         if keep:
-            places = self.dendrites * self.sizes.places
-            self.bits = bits(places, of=self.wide, like=self.room)
-        total = self.room.new_empty(self.sizes.steps, self.sizes.places, self.sizes.units)
+            rows = self.dendrites * self.sizes.positions
+            self.bits = bits(rows, of=self.wide, like=self.buffer)
+        total = self.buffer.new_empty(self.sizes.steps, self.sizes.positions, self.sizes.units)
         self._call("image_sum", *self._stage(scale, offset, linear), total)
         return total
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of the potentials over places and steps, (D, U)."""
-        mean = self.room.new_empty(self.dendrites, self.wide, dtype=torch.float64)
+        """Returns mean and biased variance of the potentials over positions and steps, (D, U)."""
+        mean = self.buffer.new_empty(self.dendrites, self.wide, dtype=torch.float64)
         variance = torch.empty_like(mean)
         self._call("image_statistics", mean, variance)
         return self._over_steps(mean[:, : self.outputs], variance[:, : self.outputs])
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance over places of what dendrites read, (D, K) and (D, K, K), float64.
+        """Returns mean and covariance of the inputs over positions, (D, K), (D, K, K), float64.
 
-        Of each column of the room first: dendrites read the same ones but for those at the edges.
+        They are taken of each column of the buffer first, since dendrites share most columns.
         """
         pivot = self._a_window().double()
         total = pivot.new_empty(self._columns, self.inputs)
         products = pivot.new_empty(self._columns, self.inputs, self.deep)
         self._call("image_moments", self._columns, pivot, total, products)
-        reads = self._reads().double() / self.sizes.places
+        reads = self._reads().double() / self.sizes.positions
         apart = reads @ total
         upper = (reads @ products[..., : self.inputs].flatten(1)).unflatten(1, (self.inputs, -1))
         squares = upper.triu() + upper.triu(1).mT
         return pivot + apart, squares - apart[:, :, None] * apart[:, None]
 
     def statistics_of(self, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """As `statistics`, from the moments."""
+        """Computes `statistics` from the moments."""
         weight = self.weight.detach().double()
         mean = (moments[0][:, None] @ weight).squeeze(1)
         return self._over_steps(mean, (weight * (moments[1] @ weight)).sum(1))
 
     def _over_steps(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of all steps of those of each, (D, T * U)."""
+        """Combines statistics of the steps, (D, T * U), into those of all steps, (D, U)."""
         mean, variance = self._by_step(mean), self._by_step(variance)
         centre = mean.mean(1, keepdim=True)
         spread = (variance + (mean - centre).square()).mean(1)
-        return centre.squeeze(1).to(self.room.dtype), spread.to(self.room.dtype)
+        return centre.squeeze(1).to(self.buffer.dtype), spread.to(self.buffer.dtype)
 
     @property
     def _columns(self) -> int:
-        """Of the room, W*."""
-        return self.room.shape[0] * self.room.shape[1]
+        """Columns W* of the buffer."""
+        return self.buffer.shape[0] * self.buffer.shape[1]
 
     def _reads(self) -> Tensor:
-        """Whether a dendrite reads a column of the room, (D, W*)."""
-        first = (self.pieces // self.room[0, 0].numel())[:, None]
+        """Returns whether a dendrite reads a column of the buffer, (D, W*)."""
+        first = (self.pieces // self.buffer[0, 0].numel())[:, None]
         column = torch.arange(self._columns, device="cpu")
         return (first <= column) & (column < first + self.sizes.columns)
 
     def _a_window(self) -> Tensor:
-        """What is read at a place in the middle of the first sample's maps, (K,)."""
-        column = self.room.flatten(0, 1)[self._columns // 2, 0]
+        """Returns the inputs at a position in the middle of the first sample's maps, (K,)."""
+        column = self.buffer.flatten(0, 1)[self._columns // 2, 0]
         return column[self.sizes.rows // 2 * self.sizes.row_stride :].flatten()[: self.inputs]
 
     def sums(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Over places and steps, the gradient that passes and it times the potential, (D, U)."""
-        found = grad.new_empty(self.dendrites, 2, self.wide, dtype=torch.float64)
-        self._call("image_sums", *self._stage(scale, offset, linear), grad, found)
-        passing, met = self._by_step(found).sum(2).to(grad.dtype).unbind(1)
-        return passing, met
+        """Sums the gradient past the rectifier, and it times the potential, (D, U)."""
+        sums = grad.new_empty(self.dendrites, 2, self.wide, dtype=torch.float64)
+        self._call("image_sums", *self._stage(scale, offset, linear), grad, sums)
+        passing, products = self._by_step(sums).sum(2).to(grad.dtype).unbind(1)
+        return passing, products
 
     def gradients(
         self,
         scale: Tensor | None,
         grad: Tensor,
-        asked: tuple[bool, bool],
+        needs: tuple[bool, bool],
         linear: bool = False,
         offset: Tensor | None = None,
         through: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Gradients to the room and to the weights, in float64, where asked for; and the sum over
-        places of those to the potentials, (D, T, U).
+        """Computes the gradients of the buffer and of the weights (float64).
 
-        By the bits of `total`, or by the potentials that are kept with what goes through their
-        statistics. By the bits the scale is not yet in the weights' gradient, nor in the sum, which
-        is then the gradient to the offsets.
+        Uses the bits saved by `total`, or the kept potentials when the batch statistics are
+        differentiated too. With the bits the weights' gradient and the sum are not yet multiplied
+        by the scale; the sum is then the gradient of the offsets.
 
         Args:
-            through: slope and start, (D, U), of potentials' own statistics.
+            needs: whether buffer and weights need a gradient.
+            through: slope and start of the statistics' gradient, (D, U); see `through_a_norm`.
+
+        Returns:
+            both gradients, None where not needed, and the sum over positions of the potentials'
+            gradient, (D, T, U).
         """
-        slope, start = (None, None) if through is None else map(self._across, through)
-        turned = back = weight = None
-        if asked[0]:
+        slope, start = (None, None) if through is None else map(self._repeat, through)
+        turned = to_buffer = weight = None
+        if needs[0]:
             scaled = self.weight.detach()
             if slope is None and scale is not None:
-                scaled = scaled * self._across(scale)[:, None, : self.outputs]
+                scaled = scaled * self._repeat(scale)[:, None, : self.outputs]
             turned = F.pad(scaled.mT, (0, self.deep - self.inputs)).contiguous()
-            back = torch.zeros_like(self.room)
-        if asked[1]:
+            to_buffer = torch.zeros_like(self.buffer)
+        if needs[1]:
             weight = self.packed.new_empty(self.packed.shape, dtype=torch.float64)
         stage = self._stage(scale, offset, linear)
-        found = grad.new_empty(self.dendrites, self.wide, dtype=torch.float64)
-        self._call("image_back", *stage, grad, slope, start, turned, weight, back, found)
+        sums = grad.new_empty(self.dendrites, self.wide, dtype=torch.float64)
+        self._call("image_back", *stage, grad, slope, start, turned, weight, to_buffer, sums)
         if weight is not None:
             weight = weight[:, :, : self.outputs]
-        return back, weight, self._by_step(found)
+        return to_buffer, weight, self._by_step(sums)
 
-    def mend(
+    def add_statistics_gradient(
         self,
-        back: Tensor | None,
+        to_buffer: Tensor | None,
         weight: Tensor | None,
         through: Sequence[Tensor],
         moments: tuple[Tensor, Tensor],
     ) -> None:
-        """Adds to both gradients what goes through the potentials' own statistics: slope *
-        potential + start, which is a sum of what dendrites read, by the moments of that."""
-        slope, start = (each.double().repeat(1, self.sizes.steps) for each in through)
-        own = self.weight.detach().double()
+        """Adds the gradients through the batch statistics, slope * potential + start.
+
+        That is linear in the inputs, so their moments give it.
+        """
+        slope, start = (values.double().repeat(1, self.sizes.steps) for values in through)
+        taps = self.weight.detach().double()
         if weight is not None:
             mean, covariance = moments
-            centre = (mean[:, None] @ own) * slope[:, None] + start[:, None]
-            products = (covariance @ own) * slope[:, None] + mean[:, :, None] * centre
-            weight += products * self.sizes.places
-        if back is not None:
+            centre = (mean[:, None] @ taps) * slope[:, None] + start[:, None]
+            products = (covariance @ taps) * slope[:, None] + mean[:, :, None] * centre
+            weight += products * self.sizes.positions
+        if to_buffer is not None:
             pads = (0, self.deep - self.inputs)
-            reads = self._reads().double().T  # in a column all that read it add up
-            by = (reads @ ((own * slope[:, None]) @ own.mT).flatten(1)).unflatten(
-                1, (self.inputs, -1)
-            )
-            first = reads @ (own * start[:, None]).sum(2)
-            operands = (F.pad(each, pads).to(back.dtype) for each in (by, first))
-            self._call("image_mend", self._columns, *operands, back)
+            reads = self._reads().double().T  # sums over the dendrites that read a column
+            factors = reads @ ((taps * slope[:, None]) @ taps.mT).flatten(1)
+            factors = factors.unflatten(1, (self.inputs, -1))
+            constants = reads @ (taps * start[:, None]).sum(2)
+            operands = (F.pad(x, pads).to(to_buffer.dtype) for x in (factors, constants))
+            self._call("image_mend", self._columns, *operands, to_buffer)
 
     def _stage(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool
     ) -> tuple[Tensor, Tensor, int]:
-        one = self.weight.new_ones(self.dendrites, self.sizes.units)
-        scale = self._across(one if scale is None else scale)
-        offset = self._across(torch.zeros_like(one) if offset is None else offset)
+        ones = self.weight.new_ones(self.dendrites, self.sizes.units)
+        scale = self._repeat(ones if scale is None else scale)
+        offset = self._repeat(torch.zeros_like(ones) if offset is None else offset)
         return scale, offset, int(linear)
 
-    def _across(self, values: Tensor) -> Tensor:
-        """(D, U) repeated over the steps, (D, wide)."""
-        repeated = values.to(self.room.dtype).repeat(1, self.sizes.steps)
+    def _repeat(self, values: Tensor) -> Tensor:
+        """Repeats (D, U) over the steps, (D, wide)."""
+        repeated = values.to(self.buffer.dtype).repeat(1, self.sizes.steps)
         return F.pad(repeated, (0, self.wide - self.outputs))
 
     def _by_step(self, values: Tensor) -> Tensor:
-        """(..., wide) -> (..., T, U)."""
+        """Splits (..., wide) into (..., T, U)."""
         return values[..., : self.outputs].unflatten(-1, (self.sizes.steps, -1))
 
     def _call(self, name: str, *rest: Tensor | int | None) -> None:
-        told = None if self.bits is None else memory(self.bits)
-        operands = (self.room, self.pieces, self.packed, self.kept, int(self._made), told)
-        call(name, self.room, self.numbers, *operands, *rest)
-        self._made = self.kept is not None
+        bits = None if self.bits is None else memory(self.bits)
+        operands = (self.buffer, self.pieces, self.packed, self.kept, int(self._filled), bits)
+        call(name, self.buffer, self.numbers, *operands, *rest)
+        self._filled = self.kept is not None

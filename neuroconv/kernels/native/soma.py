@@ -1,6 +1,6 @@
 """The kernels of the soma, `soma.cpp`.
 
-Shapes: T time steps, K taps, U units, L numbers of a step, each U side by side of one place.
+Shapes: T time steps, K taps, U units, L numbers of a step: positions by units, the units innermost.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Soma:
         taps: (K,), the last of which meets the present.
         units: U; 1 where there is neither scale nor offset.
         scale, offset: of each unit, (U,), or None.
-        rectifies: rates are what is above zero.
+        rectifies: rates are max(0, potential).
     """
 
     def __init__(
@@ -40,54 +40,55 @@ class Soma:
             offset = torch.zeros_like(scale)
         self._scaled = scale is not None
         numbers = (*maps.shape, units)
-        stage = (self._across(scale), self._across(offset), int(rectifies))
+        stage = (self._repeat(scale), self._repeat(offset), int(rectifies))
         self._operands = (maps, *numbers, taps.contiguous(), len(taps), *stage)
 
     def rate(self) -> Tensor:
-        """(T, L)"""
+        """Computes the rates, (T, L)."""
         result = torch.empty_like(self.maps)
         self._call("soma_rate", result)
         return result
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of each unit's potentials before scale and offset, (U,)."""
+        """Returns mean and biased variance of each unit's potentials before the scale, (U,)."""
         mean = self.maps.new_empty(self.units, dtype=torch.float64)
         variance = torch.empty_like(mean)
         self._call("soma_statistics", mean, variance)
         return mean.to(self.maps.dtype), variance.to(self.maps.dtype)
 
     def sums(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each unit, the gradient that passes the rectifier, and it times the potential, (U,);
-        of a soma with a scale.
+        """Sums each unit's gradient past the rectifier, and it times the potential, (U,).
+
+        The soma must have a scale.
 
         Args:
             grad: of the rates, (T, L).
         """
         assert self._scaled
-        found = grad.new_empty(2, self.units, dtype=torch.float64)
-        self._call("soma_sums", grad, found)
-        passing, met = found.to(grad.dtype).unbind()
-        return passing, met
+        sums = grad.new_empty(2, self.units, dtype=torch.float64)
+        self._call("soma_sums", grad, sums)
+        passing, products = sums.to(grad.dtype).unbind()
+        return passing, products
 
     def gradients(
-        self, grad: Tensor, through: Sequence[Tensor] | None, asked: tuple[bool, bool, bool]
+        self, grad: Tensor, through: Sequence[Tensor] | None, needs: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients to the maps, the taps and the offsets, where asked for.
+        """Computes the gradients of maps, taps and offsets, None where not needed.
 
         Args:
             grad: of the rates, (T, L).
-            through: slope and start, (U,), of the potentials' own statistics.
+            through: slope and start of the statistics' gradient, (U,); see `through_a_norm`.
         """
-        slope, start = (None, None) if through is None else map(self._across, through)
-        back = torch.empty_like(self.maps) if asked[0] else None
-        taps = grad.new_empty(self.count, dtype=torch.float64) if asked[1] else None
-        offset = grad.new_empty(self.units, dtype=torch.float64) if asked[2] else None
-        self._call("soma_back", grad, slope, start, back, taps, offset)
-        found = [None if each is None else each.to(grad.dtype) for each in (taps, offset)]
-        return back, found[0], found[1]
+        slope, start = (None, None) if through is None else map(self._repeat, through)
+        to_maps = torch.empty_like(self.maps) if needs[0] else None
+        taps = grad.new_empty(self.count, dtype=torch.float64) if needs[1] else None
+        offset = grad.new_empty(self.units, dtype=torch.float64) if needs[2] else None
+        self._call("soma_back", grad, slope, start, to_maps, taps, offset)
+        to_taps, to_offset = (None if x is None else x.to(grad.dtype) for x in (taps, offset))
+        return to_maps, to_taps, to_offset
 
-    def _across(self, values: Tensor | None) -> Tensor | None:
-        """(U,) repeated along a tile."""
+    def _repeat(self, values: Tensor | None) -> Tensor | None:
+        """Repeats (U,) along a tile."""
         if values is None:
             return None
         return values.to(self.maps.dtype).repeat(max(1, _TILE // self.units))

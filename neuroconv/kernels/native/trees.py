@@ -1,7 +1,7 @@
 """The kernels of small dendritic trees, `trees.cpp`.
 
 Shapes: N neurons, T time steps, K taps in time, K_P x K_D on the sheet; A inputs of a tree; C
-dendrites of R sites come out, O = C * R; B samples.
+output dendrites with R sites, O = C * R; B samples, B' of them with padding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,29 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.kernels.native.call import bits, call, memory, whole
+from neuroconv.kernels.native.call import call, memory, padded
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
-# Numbers that a call holds beside its operands: more neurons take more calls.
+# Numbers in a call's working memory: more neurons take more calls.
 _MOST_NUMBERS = 1 << 24
 
 
 class TapIndex(NamedTuple):
-    """Which taps join a tree's inputs and branches; see trees.cpp and taps.h.
+    """The taps between a tree's inputs and branches; see trees.cpp and taps.h.
 
     Attributes:
         sheet: (P, D), of the synapses.
         rows: R.
-        place: (C, A), where the taps are packed by which an input acts on a dendrite's sites.
-        first, last: (C,), the inputs that act on a dendrite.
-        line: packed numbers of a tap across the dendrites; of a claw, of a column.
-        before, sideways: sites before its own, and dendrites, that a filter reaches.
-        claw: inputs are dendrites, and end on all their sites; or else they are sites.
+        offset: (C, A), of the packed taps by which an input acts on a dendrite's sites.
+        first, last: (C,), the range of inputs that act on a dendrite.
+        line: packed numbers of a tap across the dendrites; with a claw, of a column.
+        before, sideways: sites and dendrites by which a filter starts before its output.
+        claw: whether inputs end on all sites of a dendrite instead of on one site.
     """
 
     sheet: tuple[int, int]
     rows: int
-    place: Tensor
+    offset: Tensor
     first: Tensor
     last: Tensor
     line: int
@@ -43,12 +43,12 @@ class TapIndex(NamedTuple):
 
     @property
     def outputs(self) -> int:
-        """O."""
+        """Output branches O."""
         return self.rows * len(self.first)
 
 
 def multiplied_sites(sites: int, rows: int, branches: int) -> int:
-    """Pairs of a site and one that comes out that are multiplied, zeros among them."""
+    """Counts the pairs of an input and an output site that are multiplied, zeros included."""
     if sites == 1:
         return rows
     blocks = -(-rows // (FEW_ROWS if branches <= FEW_ROWS else ROWS))
@@ -56,16 +56,15 @@ def multiplied_sites(sites: int, rows: int, branches: int) -> int:
 
 
 class TreeInputs(NamedTuple):
-    """What trees hear.
+    """The inputs of trees, with their strides in memory.
 
     Attributes:
-        numbers: in whatever order of memory.
-        first: (N, A), where each input's first step and sample lies, in numbers from the first; or
-            (A,) of all neurons alike.
-        step, sample: numbers from one step, one sample to the next.
+        numbers: a tensor with any strides.
+        first: offset of each input's first step and sample, (N, A), or (A,) for all neurons.
+        step, sample: strides of steps and samples.
         steps: T.
         samples: B.
-        cell: numbers from one neuron to the next, beside what `first` says.
+        cell: stride of neurons, added to `first`.
     """
 
     numbers: Tensor
@@ -77,23 +76,23 @@ class TreeInputs(NamedTuple):
     cell: int = 0
 
 
-def whole_vectors(samples_last: Tensor) -> Tensor:
-    """(..., B) -> (..., B'), contiguous, with zeros for samples that are not there."""
-    missing = whole(samples_last.shape[-1]) - samples_last.shape[-1]
-    padded = F.pad(samples_last, (0, missing)) if missing else samples_last
-    return padded.contiguous()  # padding keeps an order of memory that it knows
+def pad_samples(samples_last: Tensor) -> Tensor:
+    """Pads (..., B) with zeros to whole vectors, (..., B'), contiguous."""
+    missing = padded(samples_last.shape[-1]) - samples_last.shape[-1]
+    result = F.pad(samples_last, (0, missing)) if missing else samples_last
+    return result.contiguous()  # padding may keep another order of memory
 
 
 class Trees:
-    """Some neurons' trees.
+    """The trees of n neurons.
 
     Args:
         inputs: of these neurons.
-        neurons: N of all, that potentials and sums are of.
-        weight: of each synapse, (n, S), or None: of each input, if it is no claw.
+        neurons: N, of which potentials and sums have room.
+        weight: of each synapse, (n, S), or None for 1; without a claw S is A.
         filters: (n, K, K_P, K_D).
         bias: (n, C), or None.
-        steps: how many of the last steps come out.
+        steps: how many of the last steps are computed.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Trees:
         self.weight = None if weight is None else weight.contiguous()
         self.filters = filters.contiguous()
         self.bias = None if bias is None else bias.contiguous()
-        self.samples, fan_in = whole(inputs.samples), self.index.shape[-1]
+        self.samples, fan_in = padded(inputs.samples), self.index.shape[-1]
         _, k_time, branches, across = filters.shape
         synapses = 0 if self.weight is None else self.weight.shape[1]
         assert taps.claw or synapses in (0, fan_in)
@@ -127,28 +126,23 @@ class Trees:
         )  # fmt: skip
         self._operands = (
             self.numbers, memory(inputs.numbers), self.index, self.weight, self.filters,
-            taps.place, taps.first, taps.last, self.bias,
+            taps.offset, taps.first, taps.last, self.bias,
         )  # fmt: skip
 
     def potentials(self, result: Tensor) -> None:
-        """Written to these neurons' part of (steps, N, O, B')."""
+        """Writes the potentials to these neurons' part of (steps, N, O, B')."""
         self._call("trees_forward", 0, 1.0, memory(result), None, None)
 
     def total(
         self, linear: bool, share: float, result: Tensor, passes: Tensor | None = None
     ) -> None:
-        """The sum of rates times `share`, written to these neurons' part of (steps, N, B').
+        """Writes the sum of rates times `share` to these neurons' part of (steps, N, B').
 
         Args:
-            passes: room for `bits`, to be bits_memory which potentials are above zero.
+            passes: receives one bit of each potential: whether it is above zero.
         """
         bits_memory = None if passes is None else memory(passes)
         self._call("trees_forward", int(linear), share, None, memory(result), bits_memory)
-
-    def bits(self, steps: int) -> Tensor:
-        """Room for one bit of each of all potentials: of a vector's in one number."""
-        rows = (len(self.filters), steps, self.taps.outputs)
-        return bits(*rows, of=self.samples, like=self.filters)
 
     def gradients(
         self,
@@ -157,13 +151,13 @@ class Trees:
         share: float | None = None,
         passes: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients to the inputs (n, T, A, B'), weights, filters and bias, None for one nobody
-        needs.
+        """Computes the gradients of inputs (n, T, A, B'), weights, filters and bias.
 
         Args:
-            grad: these neurons' part of that of potentials (steps, N, O, B'), or with a share of
-                the sum of rates times it, (steps, N, B').
-            passes: what `total` bits_memory; None without a rectifier.
+            grad: these neurons' part of the gradient of `potentials`, (steps, N, O, B'), or with a
+                share of that of `total`, (steps, N, B').
+            needs: which gradients to compute; the others are None.
+            passes: the bits from `total`; None without a rectifier.
         """
         shape = (len(self.filters), self.inputs.steps, self.index.shape[-1], self.samples)
         back = grad.new_empty(shape) if needs[0] else None
@@ -187,7 +181,7 @@ class Trees:
 
 
 def cells_at_once(neurons: int, numbers: int) -> Iterator[slice]:
-    """Neurons, so many of which hold so many numbers each."""
+    """Yields slices of neurons whose working memory, `numbers` each, fits one call."""
     width = max(1, _MOST_NUMBERS // max(1, numbers))
     for first in range(0, neurons, width):
         yield slice(first, min(first + width, neurons))
