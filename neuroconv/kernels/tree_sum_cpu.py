@@ -7,6 +7,7 @@ bit of each potential: whether the rectifier passes it.
 Shapes: as in `kernels.tree_sum`; B' is the batch padded to whole vectors.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from neuroconv.core.autocast import autocast_dtype
 from neuroconv.kernels import native
-from neuroconv.kernels.conv.sizes import plain_sizes
+from neuroconv.kernels.conv.sizes import output_size, plain_sizes
 from neuroconv.kernels.conv.tap_index import claw_taps, sheet_taps
 from neuroconv.kernels.effective_filters import TreeSpec
 
@@ -46,7 +47,10 @@ def empty_passes(activity: Tensor, filters: Tensor, tree: TreeSpec, keep: bool) 
     """Allocates one bit for each potential, if they are to be kept."""
     if not keep or tree.linear:
         return activity.new_empty(0, dtype=torch.int16)
-    rows = (len(filters), activity.shape[2], _tap_index(filters.shape, tree).outputs)
+    # By sizes alone: an index computed while shapes are traced would be kept without its values.
+    branches, across = filters.shape[2:]
+    outputs = math.prod(output_size(tree.sheet, (branches, across), tree.mode))
+    rows = (len(filters), activity.shape[2], outputs)
     return native.bits(*rows, of=native.padded(activity.shape[0]), like=activity)
 
 
