@@ -35,10 +35,8 @@ def columns_sum(
     """Normalises, rectifies and sums columns; see `summed_rates`."""
     steps = columns[0].shape[1] // units
     run = _reference if needs_reference() else _columns_sum
-    result: tuple[Tensor, Tensor, Tensor] = run(
-        _folded(columns), gain, shift, steps, units, eps, linear
-    )
-    return result
+    total, mean, variance, *_ = run(_folded(columns), gain, shift, steps, units, eps, linear)
+    return total, mean, variance
 
 
 def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
@@ -123,12 +121,15 @@ def scale_and_offset(
     return scale, torch.addcmul(shift, mean, scale, value=-1)
 
 
-def _plain(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _plain(*arguments: Any) -> tuple[Tensor, ...]:
     columns, gain, shift, steps, units, eps, linear = _Operands(*arguments)
     mean, variance = columns[0].new_empty(0), columns[0].new_empty(0)
     if eps is not None:
         mean, variance = _statistics(columns, units)
     affine = scale_and_offset(gain, shift, eps, mean, variance)
+    kept = [
+        columns[0].new_empty(0) if eps is None or values is None else values for values in affine
+    ]
     width = columns[0].shape[1]
     by_column = [None if values is None else _repeat(values, width) for values in affine]
     total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
@@ -148,22 +149,22 @@ def _plain(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
                 part.copy_(rate)
         if steps > 1:
             total[:, positions] = part.view(-1, steps, units).transpose(0, 1)
-    return total, mean, variance
+    return total, mean, variance, *kept
 
 
-def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(*arguments: Any) -> tuple[Tensor, ...]:
     columns, _, _, steps, units, eps, _ = _Operands(*arguments)
     total = columns[0].new_empty(steps, columns[0].numel() // (steps * units), units)
     shape = (0,) if eps is None else (len(columns), units)
-    return total, columns[0].new_empty(shape), columns[0].new_empty(shape)
+    return total, *(columns[0].new_empty(shape) for _ in range(4))
 
 
 def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     columns, gain, shift, steps, units, eps, linear = _Operands(*arguments[:7])
-    mean, variance = arguments[7:]
+    mean, variance, *affine = arguments[7:]
     width = columns[0].shape[1]
     grad = grad.contiguous()
-    scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
+    scale, offset = (gain, shift) if eps is None else affine
     by_column = [None if values is None else _repeat(values, width) for values in (scale, offset)]
     results = [torch.empty_like(column) for column in columns]
     # Sums of the gradient, and of the gradient times the potential, for each entry of a row.
@@ -195,11 +196,13 @@ def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list
         norm = (scale, mean, variance)
         to_gain, slope, start = through_a_norm(norm, eps, count, to_shift, products)
         terms = (_repeat(values, width) for values in (scale, slope, start))
-        for local, column, *affine in zip(results, columns, *terms, strict=True):
+        for local, column, *factors in zip(results, columns, *terms, strict=True):
             for rows in _rows(column):
                 part = local[rows]
-                other = torch.addcmul(affine[2], column[rows], affine[1], out=scratch[: len(part)])
-                torch.addcmul(other, part, affine[0], out=part)
+                other = torch.addcmul(
+                    factors[2], column[rows], factors[1], out=scratch[: len(part)]
+                )
+                torch.addcmul(other, part, factors[0], out=part)
     elif gain is not None:
         to_gain = products
         assert by_column[0] is not None
@@ -273,11 +276,11 @@ _SCHEMA = (
     "Tensor[] columns, Tensor? gain, Tensor? shift, int steps, int units, float? eps, bool linear"
 )
 _columns_sum = Operator(
-    f"columns_sum({_SCHEMA}) -> (Tensor, Tensor, Tensor)", _plain, fake=_fake
+    f"columns_sum({_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", _plain, fake=_fake
 )  # fmt: skip
 _columns_sum_backward = Operator(
-    f"columns_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance) "
-    "-> (Tensor, Tensor, Tensor[])",
+    f"columns_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance, "
+    "Tensor scale, Tensor offset) -> (Tensor, Tensor, Tensor[])",
     _plain_backward, fake=_fake_backward,
 )  # fmt: skip
 
