@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from internals import FORCED, choice, conv_macs, keep_freed_memory, tree_problem, with_backend
+from internals import FORCED, choice, keep_freed_memory, problem_macs, tree_problem, with_backend
 from scipy.optimize import least_squares
 from torch import nn
 from variants import TASKS, kernel_variant, module_variant, neuroconv, with_layout
@@ -79,7 +79,7 @@ def measure_shape(shape: Shape, device: str) -> Shape | None:
     filters = torch.randn(shape["neurons"], *shape["taps"], device=device)
     times: dict[str, list[tuple[str, float]]] = {task: [] for task in TASKS}
     for backend in FORCED:
-        macs = sum(conv_macs(**shape, backend=backend).values())
+        macs = sum(problem_macs(choice.ConvProblem(**shape), backend).values())
         estimate = macs / SLOWEST_MACS_PER_S[backend]
         if estimate > SECONDS_AT_MOST or (backend == "matmul" and macs / shape["batch"] > 4e8):
             continue
@@ -149,7 +149,7 @@ def fit_backends(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any
                 if choice.BACKEND_OF[name] == backend and near:
                     data.setdefault(name, ([], []))[0].append(values)
                     data[name][1].append(taken)
-        chosen = choice.problem_backend(job, gradients=gradients, device=device)
+        chosen = choice.choose_backend(job, gradients=gradients, device=device)
         if chosen in best:
             losses.append(best[chosen] / min(best.values()))
     # Seconds of one product of small matrices in a batch of them: too few shapes draw enough.
@@ -219,7 +219,7 @@ def measure_tree(shape: Shape, device: str) -> Shape | None:
             for population in cells.values()
         ]
         row["modelled"][task] = min(choice.model_seconds(job, gradients=gradients).values())
-        row["joins"][task] = choice.joins_tree(job, axons, gradients=gradients)
+        row["joins"][task] = choice.fuses_tree(job, axons, gradients=gradients)
     return row
 
 

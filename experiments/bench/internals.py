@@ -7,7 +7,7 @@ from torch import nn
 
 from neuroconv.flops.calls import OperatorMode
 from neuroconv.kernels import native
-from neuroconv.kernels.conv import BACKENDS, choice, conv_macs
+from neuroconv.kernels.conv import BACKENDS, ConvProblem, choice, problem_macs
 from neuroconv.kernels.cuda import fused_kernels
 from neuroconv.kernels.population import fuses, tree_spec
 from neuroconv.training.glibc_malloc import keep_freed_memory
@@ -17,10 +17,11 @@ __all__ = [
     "OperatorMode",
     "choice",
     "chosen_backend",
-    "conv_macs",
+    "conv_problem",
     "fused_kernels",
     "keep_freed_memory",
     "kernel_state",
+    "problem_macs",
     "torch_operators",
     "tree_problem",
     "with_backend",
@@ -41,10 +42,12 @@ def torch_operators() -> AbstractContextManager[None]:
 
 def chosen_backend(shape: Any, device: str, gradients: bool) -> str:
     """Returns the backend that "auto" runs for a `workloads.Shape`."""
-    return choice.choose_backend(
-        shape.sheet, shape.taps, shape.mode, batch=shape.batch, neurons=shape.neurons,
-        gradients=gradients, device=device,
-    )  # fmt: skip
+    return choice.choose_backend(conv_problem(shape), gradients=gradients, device=device)
+
+
+def conv_problem(shape: Any) -> ConvProblem:
+    """Returns the convolution of a `workloads.Shape`."""
+    return ConvProblem(shape.sheet, shape.taps, shape.mode, shape.batch, shape.neurons)
 
 
 def with_backend(kind: Any, *sizes: int, backend: str, **keywords: Any) -> nn.Module:

@@ -1,13 +1,19 @@
 """Sections on one neuron and on populations: speed, memory, and the choice of a backend."""
 
 from collections.abc import Iterator
-from functools import partial
 from statistics import geometric_mean
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from internals import FORCED, chosen_backend, conv_macs, torch_operators, with_backend
+from internals import (
+    FORCED,
+    chosen_backend,
+    conv_problem,
+    problem_macs,
+    torch_operators,
+    with_backend,
+)
 from operators import CONVOLUTIONS, TRANSFORMS, operators_alone, peak_bytes
 from recording import Bench, Row, error, fastest, figure, over, row
 from timer import Failure, Outcome, ratio
@@ -293,13 +299,12 @@ def _backends(bench: Bench, shape: Shape, task: str) -> Row:
 
 def _too_much(shape: Shape, backend: str, task: str, device: str) -> str | None:
     """Returns why a backend is left out of a shape: its estimated time, or its matrices' size."""
-    count = partial(conv_macs, neurons=shape.neurons, sheet=shape.sheet, taps=shape.taps,
-                    mode=shape.mode, backend=backend)  # fmt: skip
-    macs = sum(count(batch=shape.batch).values()) * (3 if task == "forward_backward" else 1)
+    problem = conv_problem(shape)
+    macs = sum(problem_macs(problem, backend).values()) * (3 if task == "forward_backward" else 1)
     seconds = macs / _MACS_PER_S[device][backend]
     if seconds > _SECONDS_AT_MOST:
         return f"left out: estimated at {seconds:.0f} s, more than {_SECONDS_AT_MOST:g} s"
-    matrix_bytes = 4 * sum(count(batch=1).values())
+    matrix_bytes = 4 * sum(problem_macs(problem._replace(batch=1), backend).values())
     if backend == "matmul" and matrix_bytes > _MATRIX_BYTES_AT_MOST:
         return f"left out: unrolled filters of {matrix_bytes / 2**20:.0f} MiB"
     return None

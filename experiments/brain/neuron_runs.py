@@ -13,7 +13,7 @@ from machine_power import PowerMeter
 from neuroconv.brain import Quantity, Reading
 from neuroconv.brain.updates import Sizes, sizes_of
 from neuroconv.flops import Timing, measure_time, measure_traffic
-from neuroconv.kernels.conv import choose_backend
+from neuroconv.kernels.conv import ConvProblem, choose_backend
 from neuroconv.neurons import CELL_CLASSES, NeuronState, Population
 
 AXONS = 1_000  # inputs of a population, by sparse wiring
@@ -51,7 +51,9 @@ class Run(NamedTuple):
         window = (self.sizes.time_steps, *self.sizes.sheet_shape)  # a stream reads it all again
         branches, dendrites, time_steps = self.sizes.filter_shape
         taps = (time_steps, branches, dendrites)
-        return f"{choose_backend(window, taps, self.padding, self.algorithm)}, {steps}"
+        # Neurons of a population large enough for launching operators to cost nothing.
+        problem = ConvProblem(window, taps, self.padding, neurons=1024)
+        return f"{choose_backend(problem, self.algorithm)}, {steps}"
 
     @property
     def _terms(self) -> int:

@@ -1,7 +1,7 @@
 """The convolutions of an image layer: one for each dendrite, which is a column of the patch.
 
-Shapes: B batch, C channels, U units, T time steps, H x W positions; K_T, K_H, K_W the filter's time
-steps, branches and dendrites; H' x W' positions come out.
+Shapes: B batch, C channels, U units, T time steps, H x W positions, H' x W' of the output; K_T,
+K_H, K_W the filter's time steps, branches and dendrites.
 """
 
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ def column_convs(
         yield from _by_definition(frames, kernel, bias, window, groups)
         return
     steps = frames.shape[2]
-    alone = kernel.shape[2] == 1  # steps do not meet: each is an image by itself
+    alone = kernel.shape[2] == 1  # every step is an independent image
     maps = frames.transpose(1, 2)
-    # Else time folds into the channels of a 2-D convolution: several times faster than conv3d.
+    # Otherwise time becomes channels of a 2-D convolution: several times faster than conv3d.
     maps = maps.flatten(0, 1) if alone else maps.flatten(1, 2)
     taps = fold_time(kernel, 1 if alone else steps)
     for dendrite, read in enumerate(_columns(maps, window)):
@@ -51,7 +51,7 @@ def column_convs(
 def _by_definition(
     frames: Tensor, kernel: Tensor, bias: Tensor | None, window: PatchWindow, groups: int
 ) -> Iterator[Tensor]:
-    """A causal conv3d for each column."""
+    """Runs a causal conv3d for each column."""
     padded = F.pad(frames, (0, 0, 0, 0, kernel.shape[2] - 1, 0))
     for dendrite, read in enumerate(_columns(padded, window)):
         yield F.conv3d(
@@ -62,7 +62,7 @@ def _by_definition(
 
 
 def _columns(maps: Tensor, window: PatchWindow) -> Iterator[Tensor]:
-    """The columns (..., H*, reach) of padded maps that each dendrite reads."""
+    """Returns the columns (..., H*, reach) of padded maps that each dendrite reads."""
     columns_out = window.output_size(maps.shape[-2], maps.shape[-1])[1]
     top, bottom, left, right = window.padding
     padded = F.pad(maps, (left, right, top, bottom))
@@ -71,9 +71,9 @@ def _columns(maps: Tensor, window: PatchWindow) -> Iterator[Tensor]:
 
 
 def fold_time(kernel: Tensor, steps: int) -> Tensor:
-    """Taps (U, C, K_T, K_H, K_W) as weights (T * U, T * C, K_H, K_W) of a convolution in 2-D.
+    """Expands taps (U, C, K_T, K_H, K_W) to weights (T * U, T * C, K_H, K_W) of a 2-D convolution.
 
-    Output step t of a unit reads the input steps up to t, each by the tap of its lag.
+    Output step t of a unit reads the input steps up to t with the taps of their lags.
     """
     if kernel.shape[2] == 1 and steps == 1:
         return kernel.squeeze(2)

@@ -59,6 +59,26 @@ class TreeSpec(NamedTuple):
         return -(-synapses // self.sheet[0]) if self.claw else synapses
 
 
+class TreeOperands(NamedTuple):
+    """The operands of `kernels.tree_sum`.
+
+    Shape:
+        activity (B, F, T), weight (N, S), filters (N, K, K_P, K_D), bias (N, D') or None
+    """
+
+    activity: Tensor
+    weight: Tensor
+    filters: Tensor
+    bias: Tensor | None
+    tree: TreeSpec
+
+    @classmethod
+    def unpack(cls, arguments: Sequence[Any]) -> tuple["TreeOperands", Any, Any]:
+        """Splits an operator's arguments into the operands and its last two arguments."""
+        activity, weight, filters, bias, *spec, first, second = arguments
+        return cls(activity, weight, filters, bias, TreeSpec.unpack(spec)), first, second
+
+
 def merge_costs(filters: torch.Size, synapses: int, tree: TreeSpec) -> tuple[int, int]:
     """Counts the multiply-adds, and the FLOPs beside them, that merge all weights and taps."""
     neurons, k_time, branches, across = filters

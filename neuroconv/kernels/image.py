@@ -1,10 +1,10 @@
-"""Whether the stages of an image layer run as kernels: the one place that decides it.
+"""The choice of kernels for the stages of an image layer.
 
 `GranuleConv2d` is the definition. It calls `fused_dendrites` and `fused_somata`, which compute the
 same numbers with several stages at once, or return None.
 
-Shapes: B batch, C channels, U units, T time steps, H x W positions; D dendrites of H' x W'
-positions come out, M = W' * B * H'.
+Shapes: B batch, C channels, U units, T time steps, H x W positions; D dendrites; H' x W' output
+positions, M = W' * B * H'.
 """
 
 from functools import partial
@@ -26,18 +26,20 @@ from neuroconv.kernels.soma_rate import soma_rate
 
 
 def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
-    """The summed rates (B, U, T, H', W') of a layer's dendrites, their norms, rectifiers and sum in
-    one, or None where the stages have to run one by one.
+    """Computes the summed rates (B, U, T, H', W') of a layer's dendrites, norms included.
 
     Args:
         layer: a `neurons.GranuleConv2d`.
         frames: (B, C, T, H, W).
+
+    Returns:
+        the rates, or None where the stages have to run one by one.
     """
     refuse_batch_statistics(layer)
     norms = present_norms(layer)
     if not (_runs_here(frames) and type(layer.spike) is nn.Identity and norms_agree(norms)):
         return None
-    if layer.time_steps == 1:  # steps do not meet: each is an image by itself
+    if layer.time_steps == 1:  # every step is an independent image
         images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         total = _fused(layer, images, norms)
         if total is None:
@@ -47,7 +49,7 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
 
 
 def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
-    """As `fused_dendrites`; units innermost in memory."""
+    """Computes `fused_dendrites` of frames with the layer's steps, units innermost in memory."""
     window, steps, units = layer.window, int(frames.shape[2]), layer.out_channels
     rows_out, columns_out = window.output_size(int(frames.shape[3]), int(frames.shape[4]))
     (branches, width), (row_stride, stride) = window.kernel, window.stride
@@ -76,7 +78,7 @@ def _patch_sum(
     sizes: native.ImageSizes,
     norms: list[nn.Module],
 ) -> Tensor:
-    """(T, M, U), by the CPU's kernels."""
+    """Runs the C++ kernels, (T, M, U)."""
     taps = fold_time(layer.kernel(), sizes.steps)
     weight = taps.permute(3, 2, 1, 0).flatten(1, 2)  # (D, K, T * U)
 
@@ -92,7 +94,7 @@ def _patch_sum(
 
 
 def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn.Module]) -> Tensor:
-    """(T, M, U), by a convolution of the maps that each dendrite reads, which nobody copies."""
+    """Runs a convolution of the maps that each dendrite reads, without copies, (T, M, U)."""
     window, steps = layer.window, frames.shape[2]
     taps = fold_time(layer.kernel(), steps).transpose(2, 3)
     row_stride = 1 if window.kernel[0] == 1 else window.stride[0]  # else left out before
@@ -104,7 +106,7 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
             None if bias is None else bias[dendrite].repeat(steps),
             stride=(1, row_stride), dilation=(1, window.dilation[0]), groups=layer.conv_groups,
         )  # fmt: skip
-        # Convolutions on meta know no layout: there it is a view, as the CPU's is one.
+        # Convolutions on meta ignore the layout, so the columns are reshaped as they are.
         if not frames.is_meta:
             potential = potential.permute(0, 2, 3, 1)
         columns.append(potential.reshape(-1, steps * layer.out_channels))
@@ -114,8 +116,12 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
 
 
 def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
-    """The firing rates of summed currents (B, U, T, H', W'): the soma's filter, norm or resting
-    potential, and rectifier in one, or None where they have to run one by one."""
+    """Computes the firing rates of summed currents (B, U, T, H', W').
+
+    Returns:
+        the soma's filter, norm or resting potential, and rectifier in one, or None where they have
+        to run one by one.
+    """
     norms = [] if type(layer.soma_norm) is nn.Identity else [layer.soma_norm]
     stages = (layer.soma, layer.firing)
     kinds = [type(stage).__dict__.get("kernel_stage") for stage in stages]
@@ -139,14 +145,14 @@ def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
 def _soma_rate(
     rows: Tensor, taps: Tensor, units: int, gain: Tensor, shift: Tensor, eps: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `columns.Summing`, for the one norm of the somata."""
+    """Runs `soma_rate` as a `norms.Summing` of one dendrite."""
     rate, mean, variance = soma_rate(rows, taps, units, gain.squeeze(0), shift.squeeze(0), eps)
     return rate, mean.unsqueeze(0), variance.unsqueeze(0)
 
 
 def _rectified(layer: Any, potential: Tensor, norms: list[nn.Module]) -> Tensor:
-    """Norm or resting potential, and rectifier, of filtered currents (B, U, T, H', W')."""
-    # In one, like the dendrites': units innermost, other axes as they lie in memory.
+    """Normalises and rectifies filtered currents (B, U, T, H', W') like dendrites."""
+    # Units innermost, the other axes in their order in memory.
     units = layer.out_channels
     order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
     positions = potential.permute(order)
@@ -160,20 +166,22 @@ def _rectified(layer: Any, potential: Tensor, norms: list[nn.Module]) -> Tensor:
 
 
 def present_norms(layer: Any) -> list[nn.Module]:
-    """The norms of a layer's dendrites, none where they are absent."""
+    """Returns the norms of a layer's dendrites, an empty list where they are absent."""
     return [norm for norm in layer.dendritic_norms if type(norm) is not nn.Identity]
 
 
 def norms_fused(layer: Any) -> bool:
-    """Whether a layer's norms run with what follows them, judged by its weights alone."""
+    """Returns whether a layer's norms run fused, judged by its weights alone."""
     soma = layer.soma_norm
     norms = present_norms(layer) + ([] if type(soma) is nn.Identity else [soma])
     return _runs_here(layer.weight) and norms_agree(norms)
 
 
 def _runs_here(maps: Tensor) -> bool:
-    """Whether norms, rectifiers and sums run in one: so in full precision on the CPU. On other
-    devices a compiler fuses them."""
+    """Returns whether norms, rectifiers and sums run fused: in full precision on the CPU.
+
+    On other devices a compiler fuses them.
+    """
     device = maps.device.type in ("cpu", "meta") and 0 not in maps.shape
     plain = maps.dtype in (torch.float32, torch.float64) and autocast_dtype(maps) is None
     return kernels_enabled() and device and plain and not needs_reference()

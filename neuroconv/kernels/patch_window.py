@@ -22,11 +22,11 @@ class PatchWindow(NamedTuple):
 
     @property
     def first_columns(self) -> list[int]:
-        """The padded image's column at which each dendrite starts to read."""
+        """The first column of the padded image that each dendrite reads."""
         return [dendrite * self.dilation[1] for dendrite in range(self.kernel[1])]
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H', W') for an image of (H, W), by nn.Conv2d's rule.
+        """Returns (H', W') for an image of (H, W), by nn.Conv2d's rule.
 
         Raises:
             ValueError: the patch does not fit into the padded image.
@@ -54,7 +54,7 @@ def zeros_around(
     stride: tuple[int, int],
     dilation: tuple[int, int],
 ) -> tuple[int, int, int, int]:
-    """nn.Conv2d's padding as zeros (top, bottom, left, right); of "same" the longer side after.
+    """Converts nn.Conv2d's padding to zeros (top, bottom, left, right), for "same" more after.
 
     Raises:
         ValueError: another word than "same" or "valid", "same" with a stride, or a negative number.

@@ -1,4 +1,4 @@
-"""Whether a population's stages run as one operator: the one place that decides it.
+"""The choice whether a population's stages run as one operator.
 
 `Population.forward` is the definition, stage by stage. It calls `fused_current` first, which
 computes the same numbers from the axons to the summed current by `tree_sum`, or returns None.
@@ -19,17 +19,19 @@ from neuroconv.kernels.operator import kernels_enabled, refuse_batch_statistics
 from neuroconv.kernels.tree_costs import effective_filter_numbers
 from neuroconv.kernels.tree_sum import effective_filters, tree_sum
 
-# The stages that `tree_sum` computes, in order; between them it leaves no room for others.
+# The stages that `tree_sum` computes, in order; no other stage may act between them.
 _FUSED = ("sparse_synapses", "dendritic_conv", "dendritic_rate", "dendritic_summation")
 
 
 def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
-    """The summed current (B, N, T) of a population's dendrites by one operator, or None where its
-    stages have to run one by one.
+    """Computes the summed current (B, N, T) of a population's dendrites by one operator.
 
     Args:
         cells: a `neurons.Population`.
         activity: (B, F, T).
+
+    Returns:
+        the current, or None where the stages have to run one by one.
     """
     refuse_batch_statistics(cells)
     if not kernels_enabled() or activity.dim() != 3 or 0 in activity.shape[2:]:
@@ -44,26 +46,27 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
     weight = synapses.effective_weight().to(filters.dtype)
     if autocast_dtype(activity) is None:
         activity = activity.to(filters.dtype)
+    operands = (activity, weight, filters, dendrites.bias, tree)
     effective = None
-    if not cells.training and not tree_sum_cpu.takes(activity, weight, filters, tree):
+    if not cells.training and not tree_sum_cpu.takes(*operands):
         sources = (*synapses.weight_sources(), dendrites.weight)
         numbers = effective_filter_numbers(filters.shape, tree)
         compute = partial(effective_filters, weight, filters, tree)
         effective = cells.filter_cache.get(sources, tree.claw, numbers, compute)
-    total = tree_sum(activity, weight, filters, dendrites.bias, tree, effective)
+    total = tree_sum(*operands, effective)
     current: Tensor = summation.law_of(total * summation.scale)
     return current
 
 
 def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bool:
-    """Whether a window of this many samples and steps runs from axons to summation as one operator.
+    """Returns whether a window of this size runs from axons to summation as one operator.
 
-    It does where nothing acts between synapses, filter and rectifier, where nobody watches the
-    stages in between by a hook, and where a product of small matrices is the fastest backend.
+    It does where no stage acts between synapses, filter and rectifier, where these have no hooks,
+    and where a product of small matrices is the fastest backend.
 
     Args:
         cells: a `neurons.Population`.
-        evaluation: what it does in evaluation, without gradients, whatever its mode is now.
+        evaluation: decide for evaluation without gradients, whatever the current mode.
     """
     stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation)
     if tuple(map(_kernel_stage, stages)) != _FUSED or is_watched(*stages):
@@ -84,7 +87,7 @@ def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bo
 
 
 def tree_spec(cells: Any) -> TreeSpec:
-    """Wiring and shape of a population's trees; of sparse synapses alone."""
+    """Returns wiring and shape of the trees of a population with sparse synapses."""
     synapses, rate = cells.synapses, cells.dendritic_rate
     return TreeSpec(
         synapses.wiring, synapses.sheet_shape, cells.dendrites.mode,
@@ -93,7 +96,7 @@ def tree_spec(cells: Any) -> TreeSpec:
 
 
 def _kernel_stage(stage: nn.Module) -> str | None:
-    """The name by which kernels know this very class; a subclass may compute something else."""
+    """Returns a class's `kernel_stage`, not inherited: a subclass may compute something else."""
     name: str | None = type(stage).__dict__.get("kernel_stage")
     return name
 

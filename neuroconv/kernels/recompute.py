@@ -1,4 +1,4 @@
-"""Activation checkpointing: stages that run once more in the backward pass, and keep nothing."""
+"""Activation checkpointing: stages are recomputed in the backward pass instead of saved."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,11 +13,11 @@ from neuroconv.kernels.operator import needs_reference
 
 
 def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> Any:
-    """`stage(*arguments)`, of which only arguments and result stay for the backward pass.
+    """Returns `stage(*arguments)`, saving only arguments and result for the backward pass.
 
-    The backward pass runs it again, with the draws that the first run made. Running statistics of
-    the owner's batch norms move in the first run alone. Where no gradient is asked for, or a tracer
-    or compiler looks on, it is the plain call.
+    The backward pass runs the stage again with the same random draws. Running statistics of the
+    owner's batch norms are updated by the first run only. Without gradients, and under a tracer or
+    compiler, it is a plain call.
     """
     traced = torch.compiler.is_compiling() or needs_reference()
     if traced or not torch.is_grad_enabled():
@@ -30,18 +30,19 @@ def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> 
 
 
 def recomputed_stages(run: Callable[..., Any], owner: nn.Module, *arguments: Any) -> Any:
-    """`run(*arguments)` recomputed in the backward pass, and each stage in it once more by itself:
-    so that what lies between the stages is there, and not all that was computed within them.
+    """Returns `run(*arguments)`, recomputed in the backward pass, as are its stages one by one.
+
+    The backward pass then holds the tensors between stages, but those inside only one stage.
 
     Args:
-        run: of (*arguments, call), where `call(stage, *inputs)` runs one stage.
-        owner: whose batch norms the stages are.
+        run: takes (*arguments, call), where `call(stage, *inputs)` runs one stage.
+        owner: the module with the stages' batch norms.
     """
 
     def call(stage: Callable[..., Any], *inputs: Any) -> Any:
         module = getattr(stage, "__self__", stage)
         if getattr(module, "kernel_stage", None) == "dendritic_conv":
-            return stage(*inputs)  # keeps no more than its input anyway
+            return stage(*inputs)  # saves only its input anyway
         return recomputed(stage, owner, *inputs)
 
     return recomputed(run, owner, *arguments, call)
@@ -49,9 +50,9 @@ def recomputed_stages(run: Callable[..., Any], owner: nn.Module, *arguments: Any
 
 @contextmanager
 def _statistics_at_rest(owner: nn.Module) -> Iterator[None]:
-    """Inside, batch norms update copies of their running statistics, which are then dropped.
+    """Makes batch norms update copies of their running statistics inside the context.
 
-    Copies, not a flag: autograd expects the second run to keep tensors like those of the first.
+    Copies, not a flag: autograd expects the second run to save tensors like those of the first.
     """
     norms = [module for module in owner.modules() if isinstance(module, _BatchNorm)]
     kept = [dict(norm._buffers) for norm in norms]

@@ -1,6 +1,6 @@
-"""Waiting periods as a renewal process: when the next draw is due.
+"""Waiting periods between draws as a renewal process.
 
-Shapes: T time steps, R steps that a renewal looks ahead.
+Shapes: T time steps, R steps of the longest period.
 """
 
 import math
@@ -16,19 +16,19 @@ _MOST_WAITS = 1000  # five times what the longest mean needs, should rounding ke
 
 
 def periods(mean_wait: float, mode: str) -> list[float]:
-    """The probability that 1, 2, 3 ... steps lie between a draw and the next one."""
+    """Returns the probabilities of 1, 2, 3 ... steps from a draw to the next."""
     if mode == "independent":
         return [1.0]
     poisson = [math.exp(-mean_wait)]
-    while len(poisson) <= mean_wait or poisson[-1] > 1e-20:  # what is left out is less than 1e-19
+    while len(poisson) <= mean_wait or poisson[-1] > 1e-20:  # the tail is below 1e-19
         poisson.append(poisson[-1] * mean_wait / len(poisson))
-    if mode == "wait":  # K silent steps and the one that fires
+    if mode == "wait":  # K silent steps and one that fires
         return poisson
-    return [poisson[0] + poisson[1], *poisson[2:]]  # the one that fires, or K silent steps
+    return [poisson[0] + poisson[1], *poisson[2:]]  # one that fires, or K silent steps
 
 
 def cumulative(mean_wait: float) -> list[float]:
-    """The probability of a wait of at most 0, 1, 2 ... steps, up to what a float32 takes for 1."""
+    """Returns the probabilities of a wait of at most 0, 1, 2 ... steps, up to 1 in float32."""
     term = math.exp(-mean_wait)
     shares = [term]
     while shares[-1] < 1 - 2**-25 and len(shares) < _MOST_WAITS:
@@ -38,8 +38,7 @@ def cumulative(mean_wait: float) -> list[float]:
 
 
 def waits(uniform: Tensor, shares: Tensor) -> Tensor:
-    """Waits in whole steps, as floats: a uniform number between the shares of 0 ... k - 1 and of
-    0 ... k steps is a wait of k.
+    """Draws waits in whole steps, as floats, by inverting their cumulative probability.
 
     Args:
         uniform: numbers from 0 to 1.
@@ -51,29 +50,29 @@ def waits(uniform: Tensor, shares: Tensor) -> Tensor:
 
 
 def constant(values: Sequence[float], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers on a device one by one: a literal would come to be on the CPU and be copied."""
+    """Creates numbers on the device of `like`: a literal would be copied there from the CPU."""
     return torch.stack([like.new_full((), value, dtype=dtype) for value in values])
 
 
 def first_due(periods: Sequence[float], device: torch.device) -> Tensor:
-    """At the start of a window a draw is due at once: (R,)."""
+    """Returns the due draws at the start of a window, (R,): one at once."""
     due = torch.zeros(len(periods), dtype=torch.float64, device=device)
     due[0] = 1.0
     return due
 
 
 def renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor, Tensor]:
-    """(T,) probability of a draw at each of the next steps, and (R,) what is due after them.
+    """Computes the probability of a draw at the next steps, (T,), and due draws after them, (R,).
 
-    The renewal equation u(t) = sum over d of u(t - d) P(period = d), with what has been sent ahead
-    in `due`, so that chunks of a window hand on no more than the longest period.
+    Solves the renewal equation u(t) = sum over d of u(t - d) P(period = d). The probabilities that
+    earlier draws send ahead are in `due`, the only state between chunks of a window.
     """
     law = constant(periods, due, due.dtype)
     ahead = F.pad(due, (0, steps))
     if not steps or torch.compiler.is_compiling():
         for step in range(steps):
             ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)
-    else:  # views made all at once: a window of thousands of steps is as many small operators
+    else:  # views made at once: thousands of steps are thousands of small operators
         reached = ahead[1:].unfold(0, len(law), 1).unbind()
         for now, later in zip(ahead.unbind()[:steps], reached, strict=False):
             later.addcmul_(now, law)

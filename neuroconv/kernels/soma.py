@@ -17,29 +17,29 @@ from neuroconv.kernels.operator import Operator, kernels_enabled, needs_referenc
 def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
     """Filters currents (B, N, T, ...) in time by taps (K,) that all neurons share.
 
-    Which of three forms of the same product runs depends on how the currents lie in memory: kernels
-    leave time outermost, and then nothing is copied.
+    One of three forms of the product runs, by the currents' order in memory: kernels return time
+    outermost, and then nothing is copied.
     """
     if current.dim() == 3 and not kernels_enabled():
         return F.linear(current, causal_matrix(taps, current.shape[2]))
     traced = needs_reference() or torch.compiler.is_compiling()
     if current.dim() == 3:
-        # Counters too see a linear layer: on meta a norm's gradient may lie otherwise than on the
-        # CPU, and what is copied for it with it.
+        # Counters see a linear layer too: on meta a norm's gradient may have other strides than on
+        # the CPU, and need other copies.
         time_first = current.permute(2, 1, 0)
         if traced or is_counting() or not time_first.is_contiguous():
             return F.linear(current, causal_matrix(taps, current.shape[2]))
         return _filtered(time_first, taps).permute(2, 1, 0)
     if not traced and (maps := steps_first(current)) is not None:
         return as_before(_filtered(maps, taps), current)
-    # Else time next to the batch, as image layers keep their maps: no copy is made of either.
+    # Otherwise time is next to the batch, as in image layers: neither is copied.
     maps = current.transpose(1, 2)
     mixed = causal_matrix(taps, current.shape[2]) @ maps.flatten(2)
     return mixed.view(maps.shape).transpose(1, 2)
 
 
 def _filtered(maps: Tensor, taps: Tensor) -> Tensor:
-    """Contiguous currents (T, ...) by the shared taps."""
+    """Filters contiguous currents (T, ...) by the shared taps."""
     if is_counting() or not native.runs(maps, taps):
         return _plain(maps.flatten(1), taps).view(maps.shape)
     filtered: Tensor = _soma_filter(maps.flatten(1), taps)
@@ -47,7 +47,7 @@ def _filtered(maps: Tensor, taps: Tensor) -> Tensor:
 
 
 def _plain(maps: Tensor, taps: Tensor) -> Tensor:
-    """Contiguous maps (T, L) by taps (K,), as one matrix product."""
+    """Filters contiguous maps (T, L) by taps (K,) as one matrix product."""
     return causal_matrix(taps, maps.shape[0]) @ maps
 
 
@@ -71,11 +71,11 @@ def _fake_backward(
 
 
 def steps_first(maps: Tensor) -> Tensor | None:
-    """Maps (B, N, T, H, W) as contiguous ones with the steps outermost and the other axes as they
-    lie in memory, if the neurons are innermost; else None.
+    """Permutes maps (B, N, T, H, W) to contiguous ones with the steps outermost.
 
-    The kernels of an image layer leave them so. A filter over the steps is then one long product
-    and not a small one for each position.
+    The other axes keep their order in memory, which must have the neurons innermost, as image
+    kernels return them; otherwise the result is None. A filter over the steps is then one long
+    product and not a small one for each position.
     """
     if maps.dim() != 5 or maps.stride(1) != 1 or maps.shape[1] == 1:
         return None
@@ -83,7 +83,7 @@ def steps_first(maps: Tensor) -> Tensor | None:
 
 
 def as_before(time_first: Tensor, maps: Tensor) -> Tensor:
-    """The axes of `steps_first(maps)` in the order of the maps."""
+    """Permutes the axes of `steps_first(maps)` to the order of the maps."""
     order = _time_outermost(maps)
     return time_first.permute([order.index(axis) for axis in range(5)])
 
@@ -93,14 +93,14 @@ def _time_outermost(maps: Tensor) -> list[int]:
 
 
 def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
-    """The (T, T) matrix whose row t holds the taps that step t applies to steps 0 ... t.
+    """Returns the (T, T) matrix whose row t has the taps that step t applies to steps 0 ... t.
 
     Shape: taps (K, ...) -> matrix (T, T, ...), the row the later step.
     """
     now = torch.arange(time_steps, device=taps.device)
     tap = taps.shape[0] - 1 - (now[:, None] - now[None, :])
     inside = (tap >= 0) & (tap < taps.shape[0])
-    padded = torch.cat([taps, torch.zeros_like(taps[:1])])  # the last row: no tap meets the step
+    padded = torch.cat([taps, torch.zeros_like(taps[:1])])  # the last row: no tap
     index = torch.where(inside, tap, taps.shape[0])
     return padded.index_select(0, index.flatten()).unflatten(0, (time_steps, time_steps))
 

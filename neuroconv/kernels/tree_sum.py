@@ -19,7 +19,7 @@ from torch import Tensor
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import cuda, native, tree_sum_cpu
 from neuroconv.kernels.conv.toeplitz import window_products, within_window
-from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec
+from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
 from neuroconv.kernels.operator import Operator, needs_reference
 from neuroconv.kernels.tree_costs import tree_costs
 from neuroconv.kernels.tree_sum_plain import (
@@ -135,24 +135,19 @@ def _reference(
     return summed_rates(potential, branches, tree)
 
 
-def _cpu(
-    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    *spec, effective, keep = rest
-    tree = TreeSpec.unpack(spec)
-    if effective is None and tree_sum_cpu.takes(activity, weight, filters, tree):
-        return tree_sum_cpu.forward(activity, weight, filters, bias, tree, keep)
-    return _cuda(activity, weight, filters, bias, *rest)
+def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
+    operands, effective, keep = TreeOperands.unpack(arguments)
+    if effective is None and tree_sum_cpu.takes(*operands):
+        return tree_sum_cpu.forward(operands, keep)
+    return _cuda(*arguments)
 
 
-def _cuda(
-    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    *spec, effective, _ = rest
-    tree = TreeSpec.unpack(spec)
+def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
+    operands, effective, _ = TreeOperands.unpack(arguments)
+    activity, weight, filters, bias, tree = operands
     sizes = triton_sizes(filters, tree)
     if not cuda.fits(activity, len(filters), sizes):
-        return plain(activity, weight, filters, bias, *rest)
+        return plain(*arguments)
     if effective is None:
         effective = EffectiveFilters(filters, tree).merge(weight, filters)
     shape = (sizes, tree.reduction, tree.linear)
@@ -160,37 +155,30 @@ def _cuda(
     return total, activity.new_empty(0, dtype=torch.int16)
 
 
-def _fake(
-    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    *spec, effective, keep = rest
-    tree = TreeSpec.unpack(spec)
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    operands, effective, keep = TreeOperands.unpack(arguments)
+    activity, _, filters, _, tree = operands
     total = activity.new_empty(activity.shape[2], len(filters), activity.shape[0])
-    if effective is None and tree_sum_cpu.takes(activity, weight, filters, tree):
+    if effective is None and tree_sum_cpu.takes(*operands):
         return total, tree_sum_cpu.empty_passes(activity, filters, tree, keep)
     return total, activity.new_empty(0, dtype=torch.int16)
 
 
-def _cpu_backward(
-    grad: Tensor, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, ...]:
-    *spec, passes, needs = rest
-    tree = TreeSpec.unpack(spec)
-    if tree_sum_cpu.takes(activity, weight, filters, tree) and (tree.linear or passes.numel()):
-        return tree_sum_cpu.backward(grad, activity, weight, filters, bias, tree, passes, needs)
-    return _cuda_backward(grad, activity, weight, filters, bias, *rest)
+def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    operands, passes, needs = TreeOperands.unpack(arguments)
+    if tree_sum_cpu.takes(*operands) and (operands.tree.linear or passes.numel()):
+        return tree_sum_cpu.backward(grad, operands, passes, needs)
+    return _cuda_backward(grad, *arguments)
 
 
-def _cuda_backward(
-    grad: Tensor, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, ...]:
-    *spec, _, needs = rest
-    tree = TreeSpec.unpack(spec)
+def _cuda_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    operands, _, needs = TreeOperands.unpack(arguments)
+    activity, weight, filters, bias, tree = operands
     sizes = triton_sizes(filters, tree)
     # The kernel adds up an axon's gradient in no fixed order.
     ordered = needs[0] and torch.are_deterministic_algorithms_enabled()
     if ordered or not cuda.fits(activity, len(filters), sizes):
-        return plain_backward(grad, activity, weight, filters, bias, *rest)
+        return plain_backward(grad, *arguments)
     merger = EffectiveFilters(filters, tree)
     merged = merger.merge(weight, filters)
     back, to_merged, to_bias = cuda.gradients(
@@ -206,10 +194,9 @@ def _cuda_backward(
     )
 
 
-def _fake_backward(
-    grad: Tensor, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, ...]:
-    return tuple(empty_grads(activity, weight, filters, bias, rest[-1]))
+def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    (activity, weight, filters, bias, _), _, needs = TreeOperands.unpack(arguments)
+    return tuple(empty_grads(activity, weight, filters, bias, needs))
 
 
 def _flops(

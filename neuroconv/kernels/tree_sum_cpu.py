@@ -17,25 +17,21 @@ from neuroconv.core.autocast import autocast_dtype
 from neuroconv.kernels import native
 from neuroconv.kernels.conv.sizes import output_size, plain_sizes
 from neuroconv.kernels.conv.tap_index import claw_taps, sheet_taps
-from neuroconv.kernels.effective_filters import TreeSpec
+from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 
 
-def takes(activity: Tensor, weight: Tensor, filters: Tensor, tree: TreeSpec) -> bool:
-    """Returns whether the kernels compute these trees, for an activity (B, F, T)."""
+def takes(
+    activity: Tensor, weight: Tensor, filters: Tensor, _: Tensor | None, tree: TreeSpec
+) -> bool:
+    """Returns whether the kernels compute these operands."""
     simple = tree.reduction != "max" and autocast_dtype(activity) is None
     return simple and native.runs(activity, weight, filters)
 
 
-def forward(
-    activity: Tensor,
-    weight: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    tree: TreeSpec,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
+def forward(arguments: TreeOperands, keep: bool) -> tuple[Tensor, Tensor]:
     """Sums the rates of each neuron's dendrites, (T, N, B), and returns the potentials' bits."""
-    operands = _Operands(activity, weight, filters, bias, tree)
+    activity, _, filters, _, tree = arguments
+    operands = _Operands(*arguments)
     total = activity.new_empty(operands.time_steps, operands.neurons, operands.rows.shape[-1])
     passes = empty_passes(activity, filters, tree, keep)
     bits = passes if passes.numel() else None
@@ -55,24 +51,17 @@ def empty_passes(activity: Tensor, filters: Tensor, tree: TreeSpec, keep: bool) 
 
 
 def backward(
-    grad: Tensor,
-    activity: Tensor,
-    weight: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    tree: TreeSpec,
-    passes: Tensor,
-    needs: Sequence[bool],
+    grad: Tensor, arguments: TreeOperands, passes: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor, ...]:
     """Computes the gradients of activity, weight, filters and bias, empty where not needed."""
-    operands = _Operands(activity, weight, filters, bias, tree)
+    activity, operands = arguments.activity, _Operands(*arguments)
     grad = native.pad_samples(grad)
     grad_rows = torch.zeros_like(operands.rows) if needs[0] else None
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
         if needed and tensor is not None
         else activity.new_empty(0)
-        for tensor, needed in zip((weight, filters, bias), needs[1:], strict=True)
+        for tensor, needed in zip(arguments[1:4], needs[1:], strict=True)
     ]
     for cells in operands.chunks():  # limits the memory of the inputs' gradients
         trees = operands.trees(cells)

@@ -18,7 +18,7 @@ from neuroconv.kernels.conv.toeplitz import (
     neuron_chunks,
     window_products,
 )
-from neuroconv.kernels.effective_filters import EffectiveFilters, TreeSpec
+from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
 
 
 def rows(activity: Tensor) -> Tensor:
@@ -79,11 +79,8 @@ class _Operands:
         return out
 
 
-def plain(
-    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor]:
-    *spec, effective, _ = rest
-    tree = TreeSpec.unpack(spec)
+def plain(*arguments: Any) -> tuple[Tensor, Tensor]:
+    (activity, weight, filters, bias, tree), effective, _ = TreeOperands.unpack(arguments)
     operands = _Operands(activity, weight, filters, bias, tree)
     total = activity.new_empty(operands.time_steps, operands.neurons, operands.batch)
     for cells in operands.chunks():
@@ -93,11 +90,8 @@ def plain(
     return total, activity.new_empty(0, dtype=torch.int16)
 
 
-def plain_backward(
-    grad: Tensor, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, *rest: Any
-) -> tuple[Tensor, ...]:
-    *spec, _, needs = rest
-    tree = TreeSpec.unpack(spec)
+def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    (activity, weight, filters, bias, tree), _, needs = TreeOperands.unpack(arguments)
     operands = _Operands(activity, weight, filters, bias, tree)
     k_time = filters.shape[1]
     # The sum over all synapses of an axon needs float32 at least, also for half precision.

@@ -18,8 +18,8 @@ from neuroconv.kernels.conv import (
     Backend,
     ConvProblem,
     Mode,
+    choose_backend,
     dendritic_conv,
-    problem_backend,
     problem_flops,
     problem_macs,
 )
@@ -178,7 +178,7 @@ class DendriticConv(nn.Module):
     def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
         """Returns the backend that a sheet of this batch and these steps runs on."""
         problem = self.problem(batch, time_steps, steps)
-        return problem_backend(problem, self.backend, device=self.weight.device.type)
+        return choose_backend(problem, self.backend, device=self.weight.device.type)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode as nn.Module does, and clears the cached filters."""

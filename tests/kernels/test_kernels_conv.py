@@ -15,11 +15,12 @@ from torch import Tensor
 from neuroconv.flops import count_exact
 from neuroconv.kernels.conv import (
     Backend,
+    ConvProblem,
     Mode,
     choose_backend,
-    conv_macs,
     fourier,
     output_size,
+    problem_macs,
     toeplitz,
 )
 from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
@@ -205,8 +206,8 @@ def test_macs_equal_a_counting_loop(
 ) -> None:
     family = {"direct": "convolution", "matmul": "matmul"}[backend]
     expected = counted_macs(window, taps, mode, backend)
-    assert conv_macs(1, 1, window, taps, mode, backend) == {family: expected}
-    assert conv_macs(3, 7, window, taps, mode, backend) == {family: 21 * expected}
+    assert problem_macs(ConvProblem(window, taps, mode), backend) == {family: expected}
+    assert problem_macs(ConvProblem(window, taps, mode, 3, 7), backend) == {family: 21 * expected}
 
 
 # More branches than are transformed by a product.
@@ -220,7 +221,7 @@ def test_fft_macs_equal_the_transforms_that_run(mode: Mode, window: Triple, taps
             return dendritic_conv(sheet, filters, mode, "fft")
 
     counted = count_exact(Convolution(), drawn(window, taps, batch=3, neurons=2))
-    assert conv_macs(3, 2, window, taps, mode, "fft") == counted.macs
+    assert problem_macs(ConvProblem(window, taps, mode, 3, 2), "fft") == counted.macs
 
 
 def test_fft_of_many_branches_equals_direct() -> None:
@@ -240,9 +241,9 @@ GRANULE: tuple[Triple, Triple] = ((5, 4, 4), (5, 3, 4))
 
 def test_the_essays_numbers() -> None:
     """A granule cell of 15 synapses and a Purkinje cell of 100,000, five time steps."""
-    assert conv_macs(1, 1, *GRANULE, "same", "direct") == {"convolution": 4_800}
-    assert conv_macs(1, 1, *PURKINJE, "same", "direct") == {"convolution": 25_000_000_000}
-    assert conv_macs(1, 1, *PURKINJE, "valid", "direct") == {"convolution": 5 * 4_550_000}
+    assert problem_macs(ConvProblem(*GRANULE, "same"), "direct") == {"convolution": 4_800}
+    assert problem_macs(ConvProblem(*PURKINJE, "same"), "direct") == {"convolution": 25_000_000_000}
+    assert problem_macs(ConvProblem(*PURKINJE, "valid"), "direct") == {"convolution": 5 * 4_550_000}
     (granule,) = DendriticConv(1, TreeShape((4, 4), (3, 4, 5))).closed_form(
         torch.Size((1, 1, 5, 4, 4)), 15
     )
@@ -275,10 +276,11 @@ def test_the_essays_numbers() -> None:
 def test_choice_of_backend(
     window: Triple, taps: Triple, mode: Mode, batch: int, expected: str, to_learn: str
 ) -> None:
-    assert choose_backend(window, taps, mode, batch=batch) == expected
-    assert choose_backend(window, taps, mode, batch=batch, gradients=True) == to_learn
+    problem = ConvProblem(window, taps, mode, batch, neurons=1024)
+    assert choose_backend(problem) == expected
+    assert choose_backend(problem, gradients=True) == to_learn
     for backend in BACKENDS:
-        assert choose_backend(window, taps, mode, backend) == backend
+        assert choose_backend(problem, backend) == backend
 
 
 # --- errors
@@ -370,7 +372,7 @@ def test_the_last_steps_alone_cost_what_is_stated(backend: Any, mode: Any) -> No
         counted = count_exact(Last(layer, steps), sheet)
         assert stated.macs == counted.macs
         assert stated.direct == steps * sum(
-            conv_macs(1, 2, (3, 4, 3), (3, 2, 3), mode, "direct", 1).values()
+            problem_macs(ConvProblem((3, 4, 3), (3, 2, 3), mode, 1, 2, 1), "direct").values()
         )
 
 

@@ -4,20 +4,20 @@ Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites;
 K_T, K_P, K_D the filter's time steps, branches and dendrites.
 
 All modes are cross-correlations and causal in time: history before the window is zero, and the
-filter's last time tap meets the present. Time always keeps its T steps.
+filter's last time tap applies to the present. Time always keeps its T steps.
 
     same           P x D out; pads (k - 1) // 2 before and the rest after. Dendrites are mixed.
     valid          (P - K_P + 1) x (D - K_D + 1) out; full overlaps only. Dendrites are mixed.
-    per_dendrite   (P - K_P + 1) x D out; each dendrite's column meets its own taps (K_D = D).
+    per_dendrite   (P - K_P + 1) x D out; taps for each dendrite's column (K_D = D).
 
 Backends compute the same numbers and differ in cost:
 
     direct   torch's conv3d with one group for each neuron; the reference
     fft      a real 2-D FFT over sites and dendrites, the time taps summed in the frequency domain;
              in float32 for half-precision inputs
-    matmul   batched matrix products: the filter unrolled over a small sheet, or, where it spans all
-             dendrites, one product over them
-    auto     the one that a model of their times says is fastest; see `choose_backend`
+    matmul   batched matrix products: a Toeplitz matrix of the filter on a small sheet, or, where it
+             spans all dendrites, one product over them
+    auto     the fastest by a model of their times; see `choose_backend`
 """
 
 import math
@@ -31,9 +31,8 @@ from torch import Tensor
 
 from neuroconv.kernels import native
 from neuroconv.kernels.cache import FilterCache
-from neuroconv.kernels.conv.choice import choose_backend, fuses_tree, problem_backend, runs_native
+from neuroconv.kernels.conv.choice import choose_backend, fuses_tree, runs_native
 from neuroconv.kernels.conv.costs import (
-    conv_macs,
     fft_products,
     matmul_form,
     problem_flops,
@@ -65,13 +64,11 @@ __all__ = [
     "Mode",
     "Transform",
     "choose_backend",
-    "conv_macs",
     "dendritic_conv",
     "fft_products",
     "filter_transform",
     "fuses_tree",
     "output_size",
-    "problem_backend",
     "problem_flops",
     "problem_macs",
 ]
@@ -93,13 +90,13 @@ def dendritic_conv(
 
     Args:
         sheet: synaptic potentials, (B, N, T, P, D). With the batch innermost in memory, as the
-            synapses give them, the matrix products copy nothing.
+            synapses write them, the matrix products copy nothing.
         filters: one filter for each neuron, (N, K_T, K_P, K_D).
         mode: "same", "valid" or "per_dendrite"; see the module's docstring.
         backend: "auto", "direct", "fft" or "matmul".
-        bias: a resting potential for each dendrite that comes out, (N, D').
-        steps: how many of the last steps to compute, for a stream that has seen the others; by
-            default all. No earlier step is worked on than these need.
+        bias: a resting potential for each output dendrite, (N, D').
+        steps: how many of the last steps to compute, by default all; earlier steps are only read as
+            far as these need them.
         transformed: the backend's `filter_transform` of these filters, used while no gradient is
             needed; by default it is computed.
         cache: keeps the transform from call to call while no gradient is needed.
@@ -124,7 +121,7 @@ def dendritic_conv(
     gradients = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
     if not kernels_enabled():
         return _by_definition(sheet, filters, mode, bias, steps)
-    chosen = problem_backend(problem, backend, gradients=gradients, device=sheet.device.type)
+    chosen = choose_backend(problem, backend, gradients=gradients, device=sheet.device.type)
     if cache is not None and source is not None:
         transform = filter_transform(problem, chosen, sheet.device.type, filters.dtype)
         if transform.numbers:
@@ -133,10 +130,10 @@ def dendritic_conv(
             transformed = cache.get((source,), key, transform.numbers, compute)
     if steps < time_steps:
         sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
-    if mode == "per_dendrite":  # a dendrite on its own is a neuron whose sheet is one column
+    if mode == "per_dendrite":  # each dendrite becomes a neuron whose sheet is one column
         columns = dendritic_conv(
             _columns(sheet, batch_last=chosen == "matmul"),
-            filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1),
+            _column_filters(filters),
             "valid",
             chosen,
             None if bias is None else bias.flatten().unsqueeze(-1),
@@ -156,12 +153,12 @@ def dendritic_conv(
 
 
 class Transform(NamedTuple):
-    """What a backend makes of filters before it meets a sheet.
+    """The transform of filters that a backend computes before it reads a sheet.
 
     Attributes:
-        backend: that multiplies by it.
-        numbers: real numbers that it holds; 0 if there is nothing to make.
-        make: makes it of the filters, (N, K_T, K_P, K_D).
+        backend: the backend that multiplies by it.
+        numbers: real numbers in it; 0 if the backend takes filters as they are.
+        make: computes it from filters (N, K_T, K_P, K_D).
     """
 
     backend: Backend
@@ -172,12 +169,12 @@ class Transform(NamedTuple):
 def filter_transform(
     problem: ConvProblem, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transform:
-    """The transform for `dendritic_conv`'s argument `transformed`.
+    """Returns the transform for `dendritic_conv`'s argument `transformed`.
 
     Args:
-        problem: of the sheets to come and the filters.
-        backend: as `choose_backend` gave it.
-        device, dtype: of the sheets. The CPU's own kernels take filters as they are.
+        problem: sizes of sheets and filters.
+        backend: the result of `choose_backend`.
+        device, dtype: of the sheets. The C++ kernels take filters as they are.
     """
     columns = problem.as_columns()
     numbers = 0
@@ -191,7 +188,7 @@ def filter_transform(
 
     def make(filters: Tensor) -> Tensor:
         if problem.mode == "per_dendrite":
-            filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
+            filters = _column_filters(filters)
         transform = filter_spectra if backend == "fft" else toeplitz_matrices
         return transform(filters, columns.sheet[1:], columns.mode)
 
@@ -217,16 +214,20 @@ def _check(sheet: Tensor, filters: Tensor) -> None:
 
 
 def _columns(sheet: Tensor, batch_last: bool) -> Tensor:
-    """(B, N, T, P, D) -> (B, N * D, T, P, 1); where it has to be copied, into the order of memory
-    that the backend reads."""
+    """Turns (B, N, T, P, D) into (B, N * D, T, P, 1), copying to the backend's order in memory."""
     if batch_last:
         return sheet.permute(1, 4, 2, 3, 0).flatten(0, 1).permute(3, 0, 1, 2).unsqueeze(-1)
     return sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1)
 
 
+def _column_filters(filters: Tensor) -> Tensor:
+    """Turns (N, K_T, K_P, D) into (N * D, K_T, K_P, 1)."""
+    return filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
+
+
 def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tensor:
     neurons, k_time, branches, across = plain_sizes(filters)
-    history = steps + k_time - 1 - int(sheet.shape[2])  # before the window all is zero
+    history = steps + k_time - 1 - int(sheet.shape[2])  # zeros before the window
     padded = F.pad(sheet, (*padding(across, mode), *padding(branches, mode), history, 0))
     return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
 
@@ -234,11 +235,10 @@ def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tens
 def _by_definition(
     sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int
 ) -> Tensor:
-    """By conv3d: one group for each neuron, or for each dendrite that has taps of its own."""
+    """Runs conv3d with a group for each neuron, or for each dendrite in mode "per_dendrite"."""
     if mode == "per_dendrite":
-        columns = sheet.movedim(4, 2).flatten(1, 2).unsqueeze(-1)
-        taps = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
-        potential = _direct_conv(columns, taps, "valid", steps).squeeze(-1)
+        columns = _columns(sheet, batch_last=False)
+        potential = _direct_conv(columns, _column_filters(filters), "valid", steps).squeeze(-1)
         potential = potential.unflatten(1, (-1, sheet.shape[4])).movedim(2, 4)
     else:
         potential = _direct_conv(sheet, filters, mode, steps)

@@ -17,8 +17,6 @@ from neuroconv.kernels.conv.sizes import (
     BACKENDS,
     Backend,
     ConvProblem,
-    Mode,
-    Triple,
     axis_pairs,
     output_size,
     step_pairs,
@@ -74,7 +72,7 @@ _BOTH["cuda"] = {
 }
 
 # Neurons of a population large enough for launching operators to cost nothing.
-_MANY = 1024
+MANY_NEURONS = 1024
 # Time of the fastest backend with the stages around it, which all write the sheet, as a multiple of
 # the backend's modelled time (forward, both passes): the geometric means over some 80 populations
 # drawn by `experiments/bench/calibrate.py`.
@@ -91,41 +89,19 @@ def concrete_batch(batch: int) -> int:
 
 
 def choose_backend(
-    sheet: Triple,
-    taps: Triple,
-    mode: Mode,
-    backend: Backend = "auto",
-    *,
-    batch: int = 1,
-    neurons: int = _MANY,
-    steps: int | None = None,
-    gradients: bool = False,
-    device: str = "cpu",
+    problem: ConvProblem, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
 ) -> Backend:
     """Returns the backend that `dendritic_conv` runs.
 
     Args:
-        sheet: (T, P, D).
-        taps: (K_T, K_P, K_D).
-        mode: "same", "valid" or "per_dendrite".
+        problem: the sizes of the convolution.
         backend: returned as it is unless "auto".
-        batch: samples.
-        neurons: by default a population large enough for launching operators to cost nothing.
-        steps: how many of the last steps come out; by default all.
         gradients: whether a backward pass follows.
         device: "cpu" or "cuda"; on "meta" it is the CPU's choice.
 
     Raises:
         ValueError: an unknown backend.
     """
-    problem = ConvProblem(sheet, taps, mode, batch, neurons, steps)
-    return problem_backend(problem, backend, gradients=gradients, device=device)
-
-
-def problem_backend(
-    problem: ConvProblem, backend: Backend = "auto", *, gradients: bool = False, device: str = "cpu"
-) -> Backend:
-    """Returns `choose_backend` for a problem."""
     check_choice("backend", backend, BACKENDS)
     if backend != "auto":
         return backend
@@ -157,7 +133,7 @@ def fuses_tree(
         return False
     if backend == "matmul":
         return True
-    problem = problem._replace(neurons=_MANY)
+    problem = problem._replace(neurons=MANY_NEURONS)
     way, terms = "fused", fused_terms(problem, axons)
     if runs_native(problem, device, gradients):
         way, terms = "fused, native", native_fused_terms(problem, axons)

@@ -3,21 +3,8 @@
 import math
 
 from neuroconv.core.cost import fft_macs
-from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, Triple, output_size, step_pairs
+from neuroconv.kernels.conv.sizes import Backend, ConvProblem, output_size, step_pairs
 from neuroconv.kernels.conv.spectra import few_branches, fft_size
-
-
-def conv_macs(
-    batch: int,
-    neurons: int,
-    sheet: Triple,
-    taps: Triple,
-    mode: Mode,
-    backend: Backend,
-    steps: int | None = None,
-) -> dict[str, int]:
-    """Returns `problem_macs` of the problem with these sizes."""
-    return problem_macs(ConvProblem(sheet, taps, mode, batch, neurons, steps), backend)
 
 
 def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:

@@ -130,7 +130,7 @@ def _steps_back(
             del total
             back = torch.fft.irfft(back[..., :rows, :], n=size[1])
         target[:, :, start - before : end - before] = back[..., :rows, :cols]
-        del back  # before the next step needs its room
+        del back  # frees its memory for the next step
 
 
 def _plain(
@@ -185,7 +185,7 @@ def _plain_backward(
             if grad_sheet is not None and kernels is not None:
                 _steps_back(grads, kernels, grad_sheet[samples, cells], size, past=False)
                 if samples is all_samples[-1]:
-                    kernels = None  # the rest needs its room
+                    kernels = None  # frees their memory
             if to_filters:
                 grads.conjugate_()
                 totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
@@ -228,7 +228,7 @@ def _sum_pairs(
             else:
                 totals = [*(totals or []), product]
             del product
-        del inputs  # before the next step's transform needs its room
+        del inputs  # frees its memory for the next step's transform
     return totals or []
 
 

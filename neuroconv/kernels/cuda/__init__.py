@@ -161,9 +161,8 @@ class _Call:
         sizes: Sizes, reduction: str, linear: bool,
     ) -> None:  # fmt: skip
         batch, axons, steps = activity.shape
-        rows = activity.permute(
-            2, 1, 0
-        ).contiguous()  # the order in memory of a population's output
+        # A population's output has this order in memory and is not copied.
+        rows = activity.permute(2, 1, 0).contiguous()
         effective = effective.to(activity.dtype).contiguous()
         rest = effective if bias is None else bias.contiguous()
         self.tensors = (rows, wiring, effective, rest)
