@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from neuroconv.training import train
     from neuroconv.zoo import create_model, list_models, register_model
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "DeepNuclear",

@@ -173,7 +173,7 @@ def _plain_backward(
     size = fft_size((sites, dendrites), (branches, across), mode)
     before = sites_before(branches, across, mode)
     grad_sheet = sheet.new_empty(sheet.shape) if to_sheet else None
-    grad_filters = filters.new_zeros(filters.shape) if to_filters else None
+    grad_filters: Tensor | None = None
     lags = range(min(time_steps, k_time))
     points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
     all_cells, all_samples = _chunks(sheet, points)
@@ -190,10 +190,14 @@ def _plain_backward(
                 grads.conjugate_()
                 totals = _sum_pairs(sheet[samples, cells], grads, size, lags, totals)
             del grads
-        if grad_filters is not None and totals is not None:
+        if totals is not None:
+            if grad_filters is None:  # not before the spectra, whose memory is the most
+                grad_filters = filters.new_zeros(filters.shape)
             for lag, total in zip(lags, totals, strict=True):
                 taps = taps_of(total, size, (branches, across), mode)
                 grad_filters[cells, k_time - 1 - lag] = taps
+    if to_filters and grad_filters is None:  # an empty batch
+        grad_filters = filters.new_zeros(filters.shape)
     return or_empty(sheet, grad_sheet, grad_filters)
 
 
