@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neuroconv.core.counting import is_counting
-from neuroconv.kernels.operator import needs_reference
+from neuroconv.kernels.operator import is_traced
 
 # A transform takes up to 16 times its filter's memory: large populations recompute it.
 _MOST_BYTES = 1 << 30
@@ -75,8 +75,7 @@ def _may_cache(sources: tuple[Tensor, ...]) -> bool:
     return (
         not is_counting()
         and not torch.is_grad_enabled()
-        and not needs_reference()
-        and not torch.compiler.is_compiling()
+        and not is_traced()
         and all(type(s) in (Tensor, torch.nn.Parameter) and not s.is_meta for s in sources)
         and all(s.is_cpu or not s.is_inference() for s in sources)
     )
@@ -107,7 +106,7 @@ class ClawCheck:
         self._last: tuple[Any, bool] = (None, claw)
 
     def __call__(self, wiring: Tensor) -> bool:
-        if torch.compiler.is_compiling() or is_counting() or needs_reference() or wiring.is_meta:
+        if is_traced() or is_counting() or wiring.is_meta:
             return self._last[1]
         # An inference tensor has no version counter: it is compared each time.
         key = None if wiring.is_inference() else (wiring.data_ptr(), wiring._version)

@@ -19,7 +19,12 @@ from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import native, patch_sum
 from neuroconv.kernels.column_convs import fold_time
 from neuroconv.kernels.norms import normalised, normalised_sum, norms_agree, rectified_sum
-from neuroconv.kernels.operator import kernels_enabled, needs_reference, refuse_batch_statistics
+from neuroconv.kernels.operator import (
+    kernel_stage,
+    kernels_enabled,
+    needs_reference,
+    refuse_batch_statistics,
+)
 from neuroconv.kernels.patches import ColumnLayout, dendrite_maps
 from neuroconv.kernels.soma import as_before, steps_first
 from neuroconv.kernels.soma_rate import soma_rate
@@ -37,7 +42,8 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
     """
     refuse_batch_statistics(layer)
     norms = present_norms(layer)
-    if not (_runs_here(frames) and type(layer.spike) is nn.Identity and norms_agree(norms)):
+    plain = type(layer.spike) is nn.Identity and not is_watched(layer.spike)
+    if not (_runs_here(frames) and plain and norms_agree(norms)):
         return None
     if layer.time_steps == 1:  # every step is an independent image
         images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
@@ -124,7 +130,7 @@ def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
     """
     norms = [] if type(layer.soma_norm) is nn.Identity else [layer.soma_norm]
     stages = (layer.soma, layer.firing)
-    kinds = [type(stage).__dict__.get("kernel_stage") for stage in stages]
+    kinds = [kernel_stage(stage) for stage in stages]
     if not _runs_here(current) or is_watched(layer.firing) or not norms_agree(norms):
         return None
     if torch.compiler.is_compiling() or kinds[1] != "firing_rate":

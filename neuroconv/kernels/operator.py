@@ -66,6 +66,11 @@ def needs_reference() -> bool:
     )
 
 
+def is_traced() -> bool:
+    """Returns whether a compiler, a tracer or a transform of `torch.func` reads the operators."""
+    return torch.compiler.is_compiling() or needs_reference()
+
+
 def refuse_batch_statistics(module: nn.Module) -> None:
     """Raises RuntimeError under a transform of `torch.func` for a batch norm in training: it would
     move running statistics inside the transform, and couple the samples that `vmap` separates."""
@@ -78,6 +83,12 @@ def refuse_batch_statistics(module: nn.Module) -> None:
                 "training, which torch.func transforms cannot: call eval(), leave the norm out, "
                 "or let torch.func.replace_all_batch_norm_modules_(model) drop its running ones"
             )
+
+
+def kernel_stage(stage: nn.Module) -> str | None:
+    """Returns a class's `kernel_stage`, not inherited: a subclass may compute something else."""
+    name: str | None = type(stage).__dict__.get("kernel_stage")
+    return name
 
 
 def plain_operators(func: Any) -> Callable[..., Any] | None:

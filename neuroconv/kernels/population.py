@@ -15,7 +15,7 @@ from neuroconv.core.counting import is_watched
 from neuroconv.kernels import tree_sum_cpu
 from neuroconv.kernels.conv.choice import concrete_batch, fuses_tree
 from neuroconv.kernels.effective_filters import TreeSpec
-from neuroconv.kernels.operator import kernels_enabled, refuse_batch_statistics
+from neuroconv.kernels.operator import kernel_stage, kernels_enabled, refuse_batch_statistics
 from neuroconv.kernels.tree_costs import effective_filter_numbers
 from neuroconv.kernels.tree_sum import effective_filters, tree_sum
 
@@ -69,10 +69,10 @@ def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bo
         evaluation: decide for evaluation without gradients, whatever the current mode.
     """
     stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation)
-    if tuple(map(_kernel_stage, stages)) != _FUSED or is_watched(*stages):
-        return False
     absent = (cells.threshold_norm, cells.transmitters, cells.dendritic_norm, cells.spike)
-    if not all(map(_is_identity, absent)):
+    if tuple(map(kernel_stage, stages)) != _FUSED or not all(map(_is_identity, absent)):
+        return False
+    if is_watched(*stages, *absent, cells.unit_dropout):
         return False
     if not _is_identity(cells.unit_dropout) and cells.unit_dropout.acts and not evaluation:
         return False
@@ -93,12 +93,6 @@ def tree_spec(cells: Any) -> TreeSpec:
         synapses.wiring, synapses.sheet_shape, cells.dendrites.mode,
         synapses.claw_check(synapses.wiring), rate.reduction, rate.linear,
     )  # fmt: skip
-
-
-def _kernel_stage(stage: nn.Module) -> str | None:
-    """Returns a class's `kernel_stage`, not inherited: a subclass may compute something else."""
-    name: str | None = type(stage).__dict__.get("kernel_stage")
-    return name
 
 
 def _is_identity(stage: Any) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from neuroconv.kernels.operator import needs_reference
+from neuroconv.kernels.operator import is_traced
 
 
 def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> Any:
@@ -19,7 +19,7 @@ def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> 
     owner's batch norms are updated by the first run only. Without gradients, and under a tracer or
     compiler, it is a plain call.
     """
-    traced = torch.compiler.is_compiling() or needs_reference()
+    traced = is_traced()
     if traced or not torch.is_grad_enabled():
         return stage(*arguments)
 

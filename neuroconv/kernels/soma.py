@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
-from neuroconv.kernels.operator import Operator, kernels_enabled, needs_reference, or_empty
+from neuroconv.kernels.operator import Operator, is_traced, kernels_enabled, or_empty
 
 
 def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
     """
     if current.dim() == 3 and not kernels_enabled():
         return F.linear(current, causal_matrix(taps, current.shape[2]))
-    traced = needs_reference() or torch.compiler.is_compiling()
+    traced = is_traced()
     if current.dim() == 3:
         # Counters see a linear layer too: on meta a norm's gradient may have other strides than on
         # the CPU, and need other copies.

@@ -20,7 +20,7 @@ from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import cuda, native, tree_sum_cpu
 from neuroconv.kernels.conv.toeplitz import window_products, within_window
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
-from neuroconv.kernels.operator import Operator, needs_reference
+from neuroconv.kernels.operator import Operator
 from neuroconv.kernels.tree_costs import tree_costs
 from neuroconv.kernels.tree_sum_plain import (
     empty_grads,
@@ -86,9 +86,7 @@ def _run(
 ) -> Tensor:
     """Runs the operator or its reference, (T, N, B)."""
     arguments = (activity, weight, filters, bias, *tree)
-    # Without a kernel a compiler fuses plain operators better than it can call ours.
-    compiled = torch.compiler.is_compiling() and not native.runs(activity, weight, filters)
-    if needs_reference() or compiled:
+    if native.prefers_reference(activity, weight, filters):
         return _reference(*arguments)
     learns = any(
         value is not None and value.requires_grad for value in (activity, weight, filters, bias)

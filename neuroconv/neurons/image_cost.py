@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.image import norms_fused, present_norms
 from neuroconv.kernels.norms import SCALE_FLOPS
 from neuroconv.layers.soma import SomaFilter
+from neuroconv.neurons.stages import is_absent
 
 
 def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     """Counts the stages for `GranuleConv2d.closed_form`."""
-    normalises, spikes = bool(present_norms(layer)), not isinstance(layer.spike, nn.Identity)
-    somatic_norm = not isinstance(layer.soma_norm, nn.Identity)
+    normalises, spikes = bool(present_norms(layer)), not is_absent(layer.spike)
+    somatic_norm = not is_absent(layer.soma_norm)
     batch, (height, width) = image[0], layer.output_size(image[-2], image[-1])
     steps = image[2] if len(image) == 5 else layer.time_steps
     units, fan_in, kernel_t, rows, columns = layer.weight.shape
@@ -30,7 +30,7 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     maps = torch.Size((batch, units, steps, height, width))
     outputs = maps.numel()
     stages = [Cost("synapses", synapses=neurons * synapses)]
-    if not isinstance(layer.threshold_norm, nn.Identity):
+    if not is_absent(layer.threshold_norm):
         incoming = torch.Size((batch, layer.in_channels, steps, *image[-2:]))
         stages += layer.threshold_norm.closed_form(incoming)
     macs = {"convolution": outputs * columns * read * rows * folded}

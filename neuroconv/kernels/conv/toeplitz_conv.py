@@ -26,7 +26,7 @@ from neuroconv.kernels.conv.toeplitz import (
     window_products,
     within_window,
 )
-from neuroconv.kernels.operator import Operator, needs_reference
+from neuroconv.kernels.operator import Operator
 
 
 def toeplitz_conv(
@@ -52,9 +52,7 @@ def toeplitz_conv(
     sites, dendrites = plain_sizes(sheet)[3:]
     rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
     with without_autocast(sheet):
-        # Without a kernel a compiler fuses plain operators better than it can call ours.
-        compiled = torch.compiler.is_compiling() and not native.runs(sheet, filters)
-        run = _reference if needs_reference() or compiled else _toeplitz_conv
+        run = _reference if native.prefers_reference(sheet, filters) else _toeplitz_conv
         result: Tensor = run(sheet, filters, bias, mode, steps, matrices)
     return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
 

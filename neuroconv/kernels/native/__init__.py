@@ -4,7 +4,15 @@ Callers run torch's operators where `runs` returns False; tests hold both to the
 library is compiled when it is first needed (`native.build`). NEUROCONV_NATIVE=0 disables it.
 """
 
-from neuroconv.kernels.native.call import DTYPES, bits, native_kernels, padded, runs, state
+from neuroconv.kernels.native.call import (
+    DTYPES,
+    bits,
+    native_kernels,
+    padded,
+    prefers_reference,
+    runs,
+    state,
+)
 from neuroconv.kernels.native.image import ImageLayer, ImageSizes
 from neuroconv.kernels.native.soma import Soma
 from neuroconv.kernels.native.trees import (
@@ -30,6 +38,7 @@ __all__ = [
     "native_kernels",
     "pad_samples",
     "padded",
+    "prefers_reference",
     "runs",
     "state",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from neuroconv.kernels.native.build import BuildError, library
-from neuroconv.kernels.operator import constant_when_compiled
+from neuroconv.kernels.operator import constant_when_compiled, needs_reference
 
 DTYPES = (torch.float32, torch.float64)
 VECTOR_BYTES = 32  # or more
@@ -53,6 +53,12 @@ def runs(*tensors: Tensor) -> bool:
         and all(0 not in tensor.shape for tensor in tensors)
         and state() == "on"
     )
+
+
+def prefers_reference(*tensors: Tensor) -> bool:
+    """Returns whether an operator's reference runs: where torch needs it, and under a compiler that
+    finds no kernel, since it fuses plain operators better than it can call ours."""
+    return needs_reference() or (torch.compiler.is_compiling() and not runs(*tensors))
 
 
 def call(name: str, like: Tensor, *arguments: Any) -> None:
