@@ -2,10 +2,8 @@
 
 Shape legend: B batch, C channels, H height, W width.
 
-Every draw comes from a generator seeded with the sample's own seed. "flip" and "crop_flip" draw as
-torchvision's transforms of these names, and then move the whole batch at once on its device.
-"resized_crop_flip" is torchvision's, image by image on the CPU, since each image has another part
-cut out and scaled.
+Every draw comes from a generator seeded with the sample's seed, and is torchvision's. "flip" and
+"crop_flip" move a whole batch on its device; "resized_crop_flip" goes image by image on the CPU.
 """
 
 from collections.abc import Sequence
@@ -18,23 +16,16 @@ from torch import Tensor, nn
 AUGMENTS = ("none", "flip", "crop_flip", "resized_crop_flip")
 
 
-class Fit(nn.Module):
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Scales an image so that it just covers (H, W), and cuts the centre out."""
+    height, width = image.shape[-2:]
+    if (height, width) == size:
+        return image
+    from torchvision.transforms.v2 import functional as F  # slow to import
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if (height, width) == self.size:
-            return image
-        from torchvision.transforms.v2 import functional as F  # slow to import
-
-        scale = max(self.size[0] / height, self.size[1] / width)
-        sides = zip(self.size, (height, width), strict=True)
-        covering = [max(side, round(length * scale)) for side, length in sides]
-        return F.center_crop(F.resize(image, covering, antialias=True), list(self.size))
+    scale = max(size[0] / height, size[1] / width)
+    covering = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
+    return F.center_crop(F.resize(image, covering, antialias=True), list(size))
 
 
 def resized_crop_flip(
@@ -47,8 +38,7 @@ def resized_crop_flip(
         v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True), v2.RandomHorizontalFlip()
     )
     augmented = []
-    # torchvision draws from the global generator: borrow it, and give it back as it was.
-    # torch.manual_seed would reset the generators of CUDA as well.
+    # torchvision draws from the global generator, and torch.manual_seed would reset CUDA's as well.
     with torch.random.fork_rng(devices=[]):
         for image, seed in zip(images, seeds_B.tolist(), strict=True):
             torch.default_generator.manual_seed(seed)
@@ -79,10 +69,10 @@ def crop_flip(images_BCHW: Tensor, seeds_B: NDArray[np.uint64]) -> Tensor:
 def _draws(
     seeds_B: NDArray[np.uint64], border: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draws the crop's corner (B, 2) in the image with its border, and whether to flip (B,).
+    """Draws the crop's corner (B, 2) in the padded image, and whether to flip (B,).
 
-    The order of draws is that of v2.RandomCrop, which draws nothing where there is no border,
-    followed by v2.RandomHorizontalFlip.
+    Draws in the order of v2.RandomCrop, which draws nothing without a border, and
+    v2.RandomHorizontalFlip.
     """
     generator = torch.Generator()
     corners, flipped = [], []
@@ -97,5 +87,5 @@ def _draws(
 
 
 def _reflected(indices: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """Reflects indices up to a side beyond either edge; the edge itself is not repeated."""
+    """Reflects indices beyond either edge; the edge itself is not repeated."""
     return (side - 1) - np.abs((side - 1) - np.abs(indices))

@@ -1,50 +1,49 @@
-"""Stills decoded and fitted once, and kept in memory.
+"""Stills decoded when they are first read, and kept in memory that forked workers share.
 
-An image is decoded when it is first read, and kept for all processes: data-loader workers that
-are forked write into the same memory as the process that started them. A cache that is pickled, as
-for workers that are not forked, is its stills alone, which are decoded at each access.
+A pickled cache, as for workers that are not forked, is its stills alone, decoded at each access.
 
-Shape legend: N images, C channels, H height, W width.
+Shape legend: N images, B batch, C channels, H height, W width.
 """
 
+import copy
 import math
+import mmap
 import multiprocessing
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from neuroconv.data.augment import Fit
-from neuroconv.data.memory import free_memory, shared_tensor
-from neuroconv.data.stills import ImageFiles, ImageTensors, Stills
+from neuroconv.data.augment import fit
+from neuroconv.data.errors import DataError
+from neuroconv.data.stills import ImageFiles, ImageTensors, LabelledImages, Stills
 
 SHARE = 4  # "auto" fills at most a quarter of the free memory
 _HEADERS = 64  # files whose headers give the mean size of a decoded image
+_CGROUPS = (  # folder, limit, use, files in the page cache, in version 2 and 1
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
-class _Cache(Dataset[tuple[Tensor, int]]):
+class _Cache(LabelledImages):
     def __init__(self, stills: Stills) -> None:
         self.stills, self.targets = stills, stills.targets
 
-    def __len__(self) -> int:
-        return len(self.targets)
-
     def __reduce__(self) -> tuple[object, ...]:
-        return _identity, (self.stills,)
+        return copy.copy, (self.stills,)
 
 
 class FittedStills(_Cache):
-    """Stills brought to one size (H, W), each once: (image (C, H, W), int label).
-
-    `Fit` brings them to that size; the dtype of the images is kept.
-    """
+    """Stills that `fit` brings to one size (H, W), in their dtype."""
 
     def __init__(self, stills: Stills, size: tuple[int, int]) -> None:
         super().__init__(stills)
-        self._fit = Fit(size)
+        self._size = size
         first = stills[0][0]
         self._images = shared_tensor((len(stills), first.shape[0], *size), first.dtype)
         self._cached = shared_tensor((len(stills),), torch.bool)
@@ -57,7 +56,7 @@ class FittedStills(_Cache):
         """Returns images (B, C, H, W) and labels (B,)."""
         rows = torch.tensor(indices)
         for index in rows[~self._cached[rows]].tolist():
-            self._images[index] = self._fit(self.stills[index][0])
+            self._images[index] = fit(self.stills[index][0], self._size)
             self._cached[index] = True  # last, for another process may be reading
         return self._images[rows], torch.from_numpy(self.targets)[rows]
 
@@ -72,11 +71,7 @@ class FittedStills(_Cache):
 
 
 class DecodedFiles(_Cache):
-    """Image files decoded once and kept in their own sizes: (uint8 (3, h, w), int label).
-
-    For augmentation that begins with the whole image. Images beyond `capacity`, in bytes, are
-    decoded at each access.
-    """
+    """Image files in their own sizes; those beyond `capacity` bytes are decoded at each access."""
 
     def __init__(self, files: ImageFiles, capacity: int) -> None:
         super().__init__(files)
@@ -88,9 +83,10 @@ class DecodedFiles(_Cache):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         start, height, width = self._spans[index].tolist()
-        if not height:
-            return self._decode(index), int(self.targets[index])
-        image = self._bytes[start : start + 3 * height * width].view(3, height, width)
+        if height:
+            image = self._bytes[start : start + 3 * height * width].view(3, height, width)
+        else:
+            image = self._decode(index)
         return image, int(self.targets[index])
 
     def _decode(self, index: int) -> Tensor:
@@ -107,32 +103,28 @@ class DecodedFiles(_Cache):
 
 
 def with_cache(
-    parts: Sequence[Stills],
-    size: tuple[int, int] | None,
-    cache: bool | str,
-    full_size: Sequence[bool],
+    splits: Sequence[Stills], size: tuple[int, int] | None, cache: bool | str, full_size: bool
 ) -> list[Stills | FittedStills | DecodedFiles]:
-    """Gives parts of a data set a cache where `load_data`'s `cache` says so, in their order.
+    """Gives splits (train, val, test) a cache in this order, as far as `cache` of `load_data` says.
 
-    Args:
-        size: (H, W) to which images are fitted; None leaves tensors as they are.
-        full_size: whether a part's augmentation begins with the image in its full size.
+    `size` None leaves tensors as they are; `full_size` keeps training images in their own sizes.
     """
     free = free_memory() // SHARE if cache == "auto" else math.inf
-    result: list[Stills | FittedStills | DecodedFiles] = list(parts)
-    for number, (part, full) in enumerate(zip(parts, full_size, strict=True)):
-        in_memory = isinstance(part, ImageTensors) and (full or part.images.shape[-2:] == size)
+    result: list[Stills | FittedStills | DecodedFiles] = list(splits)
+    for number, stills in enumerate(splits):
+        full = full_size and number == 0
+        in_memory = isinstance(stills, ImageTensors) and (full or stills.images.shape[-2:] == size)
         if cache is False or size is None or in_memory:
             continue
-        whole = part if full and isinstance(part, ImageFiles) else None
-        if whole:
-            needed = _decoded_bytes(whole, len(part) if cache is True else _HEADERS)
+        files = stills if full and isinstance(stills, ImageFiles) else None
+        if files:
+            needed = _decoded_bytes(files, len(files) if cache is True else _HEADERS)
         else:
-            image = part[0][0]
-            needed = len(part) * len(image) * math.prod(size) * image.element_size()
-        if needed <= free:  # else a later part may be small enough
+            image = stills[0][0]
+            needed = len(stills) * len(image) * math.prod(size) * image.element_size()
+        if needed <= free:  # else a later split may be small enough
             free -= needed
-            result[number] = DecodedFiles(whole, needed) if whole else FittedStills(part, size)
+            result[number] = DecodedFiles(files, needed) if files else FittedStills(stills, size)
     return result
 
 
@@ -148,5 +140,36 @@ def _decoded_bytes(files: ImageFiles, headers: int) -> int:
     return math.ceil(sum(sizes) / max(len(sizes), 1) * len(files)) or 1
 
 
-def _identity(stills: Stills) -> Stills:
-    return stills
+def shared_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Returns zeros that processes forked later share; DataError if the system grants no memory.
+
+    Pages take up memory once they are written. Unlike torch's shared tensors, anonymous memory
+    needs no room in /dev/shm, of which containers have little.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, max(size, 1))
+    except (OSError, OverflowError, ValueError) as error:
+        raise DataError(
+            f"no memory for {size / 2**30:.1f} GiB of decoded images ({error}): say cache = false"
+        ) from error
+    return torch.frombuffer(memory, dtype=torch.uint8, count=size).view(dtype).view(shape)
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Returns the bytes available without swapping, within the limit of a container."""
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line[:13] == "MemAvailable:")
+    except (OSError, StopIteration):  # not Linux: half of the built-in memory
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    for group, limit, used, idle in _CGROUPS:
+        folder = root / "sys/fs/cgroup" / group
+        try:
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            # Files in the page cache count as used, but make way.
+            in_use = int((folder / used).read_text()) - int(stat.get(idle, 0))
+            free = min(free, max(0, int((folder / limit).read_text()) - in_use))
+        except (OSError, ValueError):  # the other version of cgroups, or "max": no limit
+            continue
+    return free

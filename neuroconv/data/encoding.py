@@ -2,9 +2,8 @@
 
 Shape legend: B batch, C channels, T time steps, H height, W width.
 
-Every random number of a sample is a hash of the sample's seed and of its own position, and the
-sample's seed is a hash of (seed, epoch, index). So a sample's frames are the same in whatever
-batch, order, worker or resumed run it is drawn, and a batch of draws is one array operation.
+Every random number is a hash of its position in the sample and of the sample's seed, itself a hash
+of (seed, epoch, index): frames do not depend on the batch, order, worker or resumed run.
 """
 
 import functools
@@ -21,8 +20,10 @@ from neuroconv.data.errors import check_choice
 
 ENCODINGS = ("repeat", "poisson", "saccade", "none")
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: SplitMix64's step
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # its multipliers
+# SplitMix64's step, 2^64 / golden ratio, and its multipliers. torch has no uint64 to compute with:
+# sums and products of int64 wrap to the same 64 bits.
+_STEP = 0x9E3779B97F4A7C15 - 2**64
+_MULTIPLIERS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
 def encode(
@@ -35,27 +36,24 @@ def encode(
     """Turns still images into frames.
 
     - `repeat`: every frame is the image.
-    - `poisson`: rate-coded. A pixel of intensity p is 1 with probability p and else 0,
-      independently in each frame: the Poisson process in steps so short that a pixel fires at most
-      once. The mean over frames tends to the image.
-    - `saccade`: small eye movements, one a frame. The first frame is the image; each further one is
-      the image moved by whole pixels along `saccade_path`, the same path for all images; what
-      moves in at the border is 0. A fixed path is what lets a temporal filter read the moving
-      image as space; under a path drawn anew for each image it could only average.
-    - `none`: the images as they are, without a time axis. Models of still images.
+    - `poisson`: rate-coded; a pixel of intensity p is 1 with probability p and else 0,
+      independently in each frame (a Poisson process in steps of at most one event).
+    - `saccade`: small eye movements; the frames are the image moved along `saccade_path`, with
+      zeros moving in at the border. All images share the path, so that a temporal filter can read
+      the moving image as space.
+    - `none`: the images as they are, without a time axis.
 
     Args:
-        images_BCHW: float (B, C, H, W), in [0, 1] for `poisson`.
-        time_steps: the number of frames T; unused by `none`.
-        sample_seeds: one integer in 0..2^64-1 for each image, see `sample_seeds`; of `poisson`.
+        time_steps: the number of frames T.
+        sample_seeds: one integer in 0..2^64-1 for each image, see `sample_seeds`; for `poisson`.
         path_seed: draws the order of the saccade's movements.
 
-    Returns:
-        frames (B, C, T, H, W), of the images' dtype and device; for `none` (B, C, H, W).
+    Shape:
+        float (B, C, H, W), in [0, 1] for `poisson` -> (B, C, T, H, W) of the same dtype, or
+        (B, C, H, W) for `none`
 
     Raises:
-        ValueError: unknown encoding, wrong shape, T < 1, a number of seeds other than B, or
-            intensities outside of [0, 1] under `poisson`.
+        ValueError: an argument other than described here.
         TypeError: images that are not floating point.
     """
     check_choice("encoding", encoding, ENCODINGS)
@@ -78,7 +76,7 @@ def encode(
 def to_frames(
     images_BCHW: Tensor, encoding: str, time_steps: int, seeds_B: NDArray[np.uint64], path_seed: int
 ) -> Tensor:
-    """Encodes without checks: that of intensities would make the host wait for a device."""
+    """Encodes without checks: that of intensities would make the host wait for a GPU."""
     if encoding == "none":
         return images_BCHW
     if encoding == "poisson":
@@ -97,8 +95,8 @@ def saccade_step(height: int, width: int) -> int:
 def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]:
     """Returns the displacement of each frame from the image, (down, right) in pixels.
 
-    The first frame rests; the next ones visit the points of a grid of that step around it, the
-    nearest ring of four first, then the next, each ring in an order drawn from the seed.
+    The first frame rests; the next ones visit a grid of that step ring by ring, the nearest four
+    points first, each ring in an order drawn from the seed.
     """
     radius = math.isqrt(time_steps) + 1
     rings: dict[int, list[tuple[int, int]]] = {}
@@ -111,49 +109,41 @@ def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]
 
 def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.uint64]:
     """Returns one 64-bit seed per index, a function of (seed, epoch, index) and nothing else."""
-    seeds = np.zeros(len(indices), dtype=np.uint64)
+    seeds = torch.zeros(len(indices), dtype=torch.int64)
     for word in (seed, epoch, indices):
-        seeds = _mix((seeds ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
-    return seeds
+        seeds = _scrambled((seeds ^ _as_int64(word)) + _STEP)
+    return seeds.numpy().view(np.uint64)
 
 
 def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str = "cpu") -> Tensor:
     """Draws `count` numbers for each seed, float32 (B, count), uniform on the 2^24 steps of [0, 1).
 
-    SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): the k-th output is a hash
-    of seed + k x constant, so that all of them are computed at once, on the device: only the seeds
-    are copied to it. Each gives two numbers.
+    SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): its k-th output is a hash
+    of seed + k x constant, and gives two numbers.
     """
-    # torch has no uint64 to compute with. Sums and products of int64 wrap to the same 64 bits, and
-    # `_shifted` is the logical shift; as numbers the bits are never read.
-    seeds = torch.from_numpy(seeds_B.view(np.int64)).to(device)
-    steps = torch.arange(1, (count + 1) // 2 + 1, device=device) * _signed(_GOLDEN)
-    bits = seeds[:, None] + steps
-    bits ^= _shifted(bits, 30)
-    bits *= _signed(_FIRST)
-    bits ^= _shifted(bits, 27)
-    bits *= _signed(_SECOND)
-    bits ^= _shifted(bits, 31)
+    steps = torch.arange(1, (count + 1) // 2 + 1, device=device) * _STEP
+    bits = _scrambled(_as_int64(seeds_B).to(device)[:, None] + steps)
     halves = bits.view(torch.int32)[:, :count] >> 8  # keeps the sign, which the mask takes away
     return halves.bitwise_and_(2**24 - 1).to(torch.float32).mul_(2.0**-24)
 
 
-def _signed(bits: np.uint64) -> int:
-    return int(bits.view(np.int64))
+def _as_int64(words: int | Sequence[int] | NDArray[np.uint64]) -> Tensor:
+    return torch.from_numpy(np.asarray(words).astype(np.uint64).view(np.int64))
 
 
-def _shifted(bits: Tensor, places: int) -> Tensor:
-    return (bits >> places).bitwise_and_(2 ** (64 - places) - 1)
-
-
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _scrambled(bits: Tensor) -> Tensor:
     """Applies SplitMix64's one-to-one scrambling of 64 bits, in place."""
-    bits ^= bits >> np.uint64(30)
-    bits *= _FIRST
-    bits ^= bits >> np.uint64(27)
-    bits *= _SECOND
-    bits ^= bits >> np.uint64(31)
+    bits ^= _shifted(bits, 30)
+    bits *= _MULTIPLIERS[0]
+    bits ^= _shifted(bits, 27)
+    bits *= _MULTIPLIERS[1]
+    bits ^= _shifted(bits, 31)
     return bits
+
+
+def _shifted(bits: Tensor, count: int) -> Tensor:
+    """Shifts right and fills with zeros, where torch fills with the sign."""
+    return (bits >> count).bitwise_and_(2 ** (64 - count) - 1)
 
 
 def _poisson(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) -> Tensor:
@@ -164,15 +154,12 @@ def _poisson(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) 
 
 
 def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:
-    height, width = images_BCHW.shape[-2:]
-    path = _path(time_steps, saccade_step(height, width), path_seed)
+    H, W = images_BCHW.shape[-2:]
+    path = _path(time_steps, saccade_step(H, W), path_seed)
     m = max(abs(pixels) for move in path for pixels in move)
     padded = torch.nn.functional.pad(images_BCHW, (m, m, m, m))
     # Moving the image down is cutting it out of the padded one higher up.
-    frames = [
-        padded[:, :, m - down : m - down + height, m - right : m - right + width]
-        for down, right in path
-    ]
+    frames = [padded[..., m - down :, m - right :][..., :H, :W] for down, right in path]
     return torch.stack(frames, dim=2)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from neuroconv.data.augment import AUGMENTS, Fit, crop_flip, flip, resized_crop_flip
+from neuroconv.data.augment import AUGMENTS, crop_flip, fit, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
 from neuroconv.data.encoding import ENCODINGS, encode, sample_seeds, to_frames
 from neuroconv.data.errors import check_choice
@@ -21,30 +21,25 @@ from neuroconv.data.stills import ImageFiles, ImageTensors
 class Frames(Dataset[tuple[Tensor, int]]):
     """A map-style data set of (image, label) as one of (frames, label).
 
-    `batch` makes many items at once; its second half, `encode`, runs on a device.
-
-    The image is a tensor (C, h, w), uint8 (divided by 255) or float in [0, 1]. It is augmented (in
-    training), brought to `image_size`, and encoded as `neuroconv.data.encode` describes. All
-    randomness of a sample is a function of (seed, epoch, index), so a resumed or differently
-    batched run meets identical frames. Outside of training the epoch counts as 0: evaluation
-    frames never change.
+    Images are tensors (C, h, w), uint8 (divided by 255) or float in [0, 1]. They are augmented (in
+    training), brought to `image_size` and encoded. All randomness of a sample is a function of
+    (seed, epoch, index); outside of training the epoch counts as 0.
 
     Args:
         dataset: has `len()` and `[i]`; its `__getitems__` is used if it has one.
-        encoding, time_steps: as for `neuroconv.data.encode`.
+        encoding, time_steps: see `neuroconv.data.encode`.
         image_size: (H, W); an image is scaled to cover it, then the centre is cut out. Default: the
             size of the first image, for data sets of one size.
         training: whether the epoch counts and augmentation applies.
         augment: "none", "flip" (left-right, one half of the time), "crop_flip" (reflect the border
             outwards by an eighth of the side, cut out a random H x W, flip) or "resized_crop_flip"
             (a random part of 35 to 100 % of the area, scaled to H x W, flip).
-        seed: integer.
 
-    Items: float32 frames (C, T, H, W), with encoding "none" an image (C, H, W); and the int label.
+    Shape:
+        an item: float32 (C, T, H, W), or (C, H, W) with encoding "none"; and an int label
 
     Raises:
-        ValueError: unknown encoding or augmentation, augmentation without training, an empty data
-            set, an image that is not (C, h, w).
+        ValueError: an unknown name, augmentation without training, no or misshapen images.
         TypeError: images that are not tensors.
     """
 
@@ -78,15 +73,15 @@ class Frames(Dataset[tuple[Tensor, int]]):
         self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
         self.training, self.augment, self.seed = training, augment, seed
         height, width = image_size or first.shape[-2:]
-        self.image_shape = (first.shape[0], int(height), int(width))
-        self._fit = Fit((int(height), int(width)))
+        self._size = int(height), int(width)
+        self.image_shape = (first.shape[0], *self._size)
         self._resident: dict[torch.device, Tensor] = {}
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """Labels (N,), where the data set holds them as `load_data`'s do."""
+        """Labels (N,), if the data set knows them as `load_data`'s do."""
         targets: NDArray[np.int64] = self.dataset.targets  # type: ignore[attr-defined]
         return targets
 
@@ -102,20 +97,13 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """Returns several items, as torch's DataLoader wants them; `batch` is faster."""
         frames, labels = self.batch(indices)
         return list(zip(frames.unbind(), labels.tolist(), strict=True))
 
     def batch(
         self, indices: Sequence[int], device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
-        """Returns the items of these indices as one frame tensor and one label tensor.
-
-        Returns:
-            float32 frames (B, C, T, H, W), with encoding "none" (B, C, H, W), on the device; int64
-            labels (B,) on the CPU. Images that lie on the device (`resident`) are gathered there;
-            else they are copied as bytes. Either way they are scaled and encoded on the device.
-        """
+        """Returns frames (B, ...), encoded on the device, and int64 labels (B,) on the CPU."""
         resident = self.resident(device)
         if resident is None:
             images, labels = self.images(indices)
@@ -125,14 +113,11 @@ class Frames(Dataset[tuple[Tensor, int]]):
         return self.encode(resident[rows.to(resident.device)], indices), labels
 
     def images(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Reads a batch on the CPU: fitted images (B, C, H, W) and int64 labels (B,).
-
-        Of the augmentations only "resized_crop_flip" has been applied.
-        """
+        """Reads fitted images (B, C, H, W), before "flip" or "crop_flip", and labels (B,)."""
         indices = self._checked(indices)
         if isinstance(self.dataset, ImageTensors | FittedStills):
             images, labels = self.dataset.gather(indices)
-            if self.augment != "resized_crop_flip" and images.shape[-2:] == self._fit.size:
+            if self.augment != "resized_crop_flip" and images.shape[-2:] == self._size:
                 return images, labels
             unfitted: Sequence[Tensor] = images.unbind()
         else:
@@ -141,15 +126,12 @@ class Frames(Dataset[tuple[Tensor, int]]):
             unfitted, numbers = zip(*items, strict=True)
             labels = torch.tensor([int(number) for number in numbers])
         if self.augment == "resized_crop_flip":
-            return resized_crop_flip(unfitted, self._seeds(indices), self._fit.size), labels
-        return torch.stack([self._fit(image) for image in unfitted]), labels
+            return resized_crop_flip(unfitted, self._seeds(indices), self._size), labels
+        return torch.stack([fit(image, self._size) for image in unfitted]), labels
 
     def encode(self, images_BCHW: Tensor, indices: Sequence[int]) -> Tensor:
-        """Flips and crops the result of `images` on its device, scales to 0..1, and encodes."""
-        if self.encoding == "poisson" or self.augment in ("flip", "crop_flip"):
-            seeds = self._seeds(self._checked(indices))
-        else:  # nothing is drawn
-            seeds = np.zeros(len(images_BCHW), dtype=np.uint64)
+        """Augments the result of `images` on its device, scales it to 0..1, and encodes it."""
+        seeds = self._seeds(self._checked(indices))
         if self.augment == "flip":
             images_BCHW = flip(images_BCHW, seeds)
         elif self.augment == "crop_flip":
@@ -163,11 +145,9 @@ class Frames(Dataset[tuple[Tensor, int]]):
     def resident(self, device: torch.device | str = "cpu", at_once: int = 0) -> Tensor | None:
         """Returns all images (N, C, H, W) on the device, None if they cannot stay there.
 
-        They stay there, copied once, if they are in memory at their final size, fit into a quarter
-        of the device's free memory, and need no "resized_crop_flip".
-
-        Args:
-            at_once: number of images that may still have to be decoded.
+        They stay, copied once, if they are in memory at their final size, fit into a quarter of
+        the device's free memory, and need no "resized_crop_flip". `at_once` is the number of
+        images that may still have to be decoded.
         """
         device = torch.device(device)
         if device in self._resident:
@@ -175,7 +155,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
         if not isinstance(self.dataset, ImageTensors | FittedStills):
             return None
         whole = None if self.augment == "resized_crop_flip" else self.dataset.whole(at_once)
-        if whole is None or whole.shape[-2:] != self._fit.size:
+        if whole is None or whole.shape[-2:] != self._size:
             return None
         if device.type == "cuda" and whole.nbytes > torch.cuda.mem_get_info(device)[0] // SHARE:
             return None
@@ -184,7 +164,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     @property
     def threadsafe(self) -> bool:
-        """Whether `images` may run in another thread: it draws from no generator of the process."""
+        """Whether `images` draws from no generator of the process."""
         safe = isinstance(self.dataset, ImageTensors | FittedStills | DecodedFiles | ImageFiles)
         return safe and self.augment != "resized_crop_flip"
 

@@ -4,7 +4,6 @@ Both kinds give (image, label): uint8 or float (C, H, W), and int.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,20 @@ from torch.utils.data import Dataset
 from neuroconv.data.errors import DataError
 
 
-class ImageTensors(Dataset[tuple[Tensor, int]]):
-    """Images in one tensor (N, C, H, W), labels in an integer array (N,)."""
+class LabelledImages(Dataset[tuple[Tensor, int]]):
+    """A data set whose labels (N,) are known without reading an image."""
 
-    def __init__(self, images: Tensor, targets: NDArray[np.int64]) -> None:
-        self.images = images
-        self.targets = targets
+    targets: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+class ImageTensors(LabelledImages):
+    """Images in one tensor (N, C, H, W)."""
+
+    def __init__(self, images: Tensor, targets: NDArray[np.int64]) -> None:
+        self.images, self.targets = images, targets
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.targets[index])
@@ -36,26 +40,18 @@ class ImageTensors(Dataset[tuple[Tensor, int]]):
         return self.images[rows], torch.from_numpy(self.targets)[rows]
 
     def whole(self, at_once: int) -> Tensor | None:
-        """Returns all images (N, C, H, W)."""
+        """Returns all images (N, C, H, W); see `FittedStills.whole`."""
         return self.images
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageTensors":
         return ImageTensors(self.images[indices], self.targets[indices])
 
 
-class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files with labels, decoded to RGB uint8 (3, H, W) on access.
-
-    Raises:
-        DataError: on access, an image that cannot be decoded; the message names the file.
-    """
+class ImageFiles(LabelledImages):
+    """Image files, decoded to RGB uint8 (3, H, W) on access; DataError if one is broken."""
 
     def __init__(self, paths: Sequence[str | Path], targets: NDArray[np.int64]) -> None:
-        self.paths = list(paths)
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
+        self.paths, self.targets = list(paths), targets
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path = self.paths[index]
@@ -75,19 +71,10 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 Stills = ImageTensors | ImageFiles
 
 
-@dataclass(frozen=True)
-class StillSplits:
-    train: Stills
-    val: Stills
-    test: Stills
-    class_names: tuple[str, ...]
-
-
 def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:
     """Splits off `count` images, stratified by class: (the rest, those held out).
 
-    The choice depends on the labels and the count only, never on a run's seed, so that all runs
-    are selected and tested on the same images.
+    The choice depends on labels and count alone: all runs are tested on the same images.
     """
     from sklearn.model_selection import train_test_split  # slow to import
 

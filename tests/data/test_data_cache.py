@@ -10,8 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from neuroconv.data import AUGMENTS, DataError, load_data
-from neuroconv.data.cache import DecodedFiles, FittedStills
-from neuroconv.data.memory import free_memory, shared_tensor
+from neuroconv.data.cache import DecodedFiles, FittedStills, free_memory, shared_tensor
 from neuroconv.data.stills import ImageFiles, ImageTensors
 from tests.data.photographs import write_photographs
 

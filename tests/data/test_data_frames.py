@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from neuroconv.data import AUGMENTS, ENCODINGS, Frames, encode, load_data, sample_seeds
-from neuroconv.data.augment import Fit
+from neuroconv.data.augment import fit
 from neuroconv.data.cache import FittedStills
 from neuroconv.data.stills import ImageTensors
 
@@ -41,7 +42,7 @@ def one_by_one(frames: Frames, stills: Any) -> Tensor:
     if frames.augment == "resized_crop_flip":
         first: list[nn.Module] = [v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True)]
     else:
-        first = [Fit(size)]
+        first = [v2.Lambda(partial(fit, size=size))]
     if frames.augment == "crop_flip":
         first += [v2.Pad([size[1] // 8, size[0] // 8], padding_mode="reflect"), v2.RandomCrop(size)]
     if frames.augment != "none":
