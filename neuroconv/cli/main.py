@@ -67,9 +67,9 @@ def _exit(status: int, message: Text) -> NoReturn:
     several = False
     prints = True
     if _under_torchrun():
-        from neuroconv.training.distributed import Ranks, speaks_of_failure
+        from neuroconv.training.distributed import Ranks, reports_failure
 
-        several, prints = Ranks.current().size > 1, speaks_of_failure()
+        several, prints = Ranks.current().size > 1, reports_failure()
     if prints:
         Console(stderr=True).print(message, soft_wrap=True, highlight=False)
     if several:
@@ -110,10 +110,8 @@ def _dispatch(words: list[str], console: Console) -> None:
     )
     if unknown:
         raise ValueError(_unknown_words(name, unknown))
-    if _under_torchrun() and name not in _DISTRIBUTED:
-        from neuroconv.training.distributed import refuse_torchrun
-
-        refuse_torchrun(name)
+    if name not in _DISTRIBUTED and _under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ValueError(f"`neuroconv {name}` runs in one process: expected no torchrun")
     if name in _TRAINING:
         from neuroconv.training.glibc_malloc import keep_freed_memory
 

@@ -94,16 +94,18 @@ def load_data(
     size = None if image_size is None else _sides(image_size)
     if train_limit is not None:
         train = _limited(train, train_limit, len(class_names))
-    stills = with_cache([train, val, test], size, cache, augment == "resized_crop_flip")
-    frames = [
+    parts = with_cache([train, val, test], size, cache, augment == "resized_crop_flip")
+    train_frames, val_frames, test_frames = (
         Frames(
             part, encoding, time_steps, image_size=size, seed=seed, training=training,
             augment=augment if training else "none",
         )
-        for part, training in zip(stills, (True, False, False), strict=True)
-    ]  # fmt: skip
-    steps = 1 if encoding == "none" else time_steps
-    return DataSplits(name, *frames, frames[0].image_shape, class_names, steps)
+        for part, training in zip(parts, (True, False, False), strict=True)
+    )  # fmt: skip
+    return DataSplits(
+        name, train_frames, val_frames, test_frames, train_frames.image_shape, class_names,
+        1 if encoding == "none" else time_steps,
+    )  # fmt: skip
 
 
 def _limited(stills: Stills, limit: int, classes: int) -> Stills:

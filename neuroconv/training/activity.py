@@ -1,9 +1,8 @@
 """Firing rates and sparsity of the neurons in a model, while it is evaluated.
 
-Shapes: B batch, N neurons, T time steps.
+Shape legend: B batch, N neurons, T time steps.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,9 +15,8 @@ from neuroconv.training.distributed import Ranks
 
 
 class ActivityMonitor:
-    """A context that counts the firing of every population of a model.
+    """A context that counts the firing of every population (its `FiringRate`) of a model.
 
-    Populations are found by their `FiringRate`; a model without neurons has nothing to count.
     A model with climbing fibres has a method complex_spikes(logits, labels).
     """
 
@@ -50,58 +48,53 @@ class ActivityMonitor:
 
     def merge(self, ranks: Ranks) -> None:
         """Adds up the counts of all processes, in each of them."""
-        counts = {path: count.on_cpu() for path, count in self._counts.items() if count.seen}
+        counts = {path: (c.sums.cpu(), c.fired.cpu()) for path, c in self._counted().items()}
         gathered = ranks.gather((counts, float(self._spikes), self._images))
         self._spikes = sum(spikes for _, spikes, _ in gathered)
         self._images = sum(images for *_, images in gathered)
         self._counts = {}
         for counts, *_ in gathered:
             for path, count in counts.items():
-                self._counts[path] = self._counts.get(path, _Count()) + count
+                self._counts.setdefault(path, _Count()).add(*count)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Returns, by path of the population, statistics over everything since the start:
+        """Returns statistics over everything since the start, by path of the population.
 
         mean_rate: over neurons, steps and images, in the network's own units.
         active_share: the share of neurons x steps x images with a rate above zero.
         silent_share: the share of neurons that never fired.
-        And for "climbing_fibres" complex_spikes_per_second, their mean.
+        complex_spikes_per_second: a mean, under the path "climbing_fibres".
         """
-        summary = {path: count.summary() for path, count in self._counts.items() if count.seen}
+        summary = {path: count.summary() for path, count in self._counted().items()}
         if self._images:
             spikes = float(self._spikes) / self._images
             summary["climbing_fibres"] = {"complex_spikes_per_second": spikes}
         return summary
 
+    def _counted(self) -> "dict[str, _Count]":
+        return {path: c for path, c in self._counts.items() if isinstance(c.fired, Tensor)}
+
 
 @dataclass
 class _Count:
-    """Sums over the rates (B, N, T, ...) of one population.
+    """Sums over the rates (B, N, T, ...) of one population, as tensors on its device.
 
-    They are tensors on its device until they are read: torch.compile takes a number for a constant,
-    and would compile a model again whenever one in a hook has changed.
+    torch.compile takes a number for a constant, and would compile again whenever it has changed.
     """
 
     sums: Any = 0.0  # float64 (3,): rates counted, their total, and those above zero
-    fired: Any = False  # by neuron, bool; a plain False before the first rates
+    fired: Any = False  # bool (N, ...); a plain False before the first rates
 
     def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
         rate = rate.detach()  # also where the caller keeps gradients
         firing = rate > 0
         total = rate.sum(dtype=torch.float64)
         number = torch.full_like(total, rate.numel())
-        self.sums = self.sums + torch.stack([number, total, firing.sum().double()])
-        self.fired = self.fired | (firing.any(2).any(0) if rate.dim() > 2 else firing.any(0))
+        fired = firing.any(2).any(0) if rate.dim() > 2 else firing.any(0)
+        self.add(torch.stack([number, total, firing.sum().double()]), fired)
 
-    @property
-    def seen(self) -> bool:
-        return isinstance(self.fired, Tensor)
-
-    def on_cpu(self) -> "_Count":
-        return _Count(self.sums.cpu(), self.fired.cpu())
-
-    def __add__(self, other: "_Count") -> "_Count":
-        return _Count(self.sums + other.sums, self.fired | other.fired)
+    def add(self, sums: Tensor, fired: Tensor) -> None:
+        self.sums, self.fired = self.sums + sums, self.fired | fired
 
     def summary(self) -> dict[str, float]:
         number, total, active = self.sums.tolist()
@@ -109,13 +102,3 @@ class _Count:
         return {
             "mean_rate": total / number, "active_share": active / number, "silent_share": silent
         }  # fmt: skip
-
-
-def active_shares(activity: Mapping[str, Mapping[str, float]]) -> str:
-    """Returns one line of text: the populations and the share of them that fires."""
-    shares = [
-        f"{path or 'neurons'} {part['active_share']:.0%}"
-        for path, part in activity.items()
-        if "active_share" in part
-    ]
-    return f"active: {', '.join(shares)}" if shares else ""

@@ -1,4 +1,4 @@
-"""From a map-style data set to checked batches on a device."""
+"""Checked batches of a map-style data set, on a device."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +17,7 @@ Batch = tuple[Tensor, Tensor]  # inputs and labels
 
 
 def check_length(data: Dataset[Any], role: str) -> int:
-    """Returns the length of a map-style data set.
-
-    Raises:
-        TypeError: not a map-style data set.
-        ValueError: an empty data set.
-    """
+    """Returns the length of a map-style data set; an error if it is another kind, or empty."""
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(
             f"{role} is a {type(data).__name__}: expected a map-style data set of (input, label), "
@@ -34,7 +29,7 @@ def check_length(data: Dataset[Any], role: str) -> int:
 
 
 def derived_seed(*words: int) -> int:
-    """Returns a seed that is a function of the words, such as a run's seed and an epoch."""
+    """Returns a seed that is a function of words, such as a run's seed and an epoch."""
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
@@ -43,7 +38,7 @@ def epoch_batches(
 ) -> list[list[int]]:
     """Seeds torch from (seed, epoch) alone and returns the epoch's full batches of indices.
 
-    The remainder is left out, in each epoch another one; data smaller than a batch is one batch.
+    The remainder is left out; data smaller than a batch is one batch.
     """
     torch.manual_seed(derived_seed(seed, epoch))
     set_epoch = getattr(data, "set_epoch", None)
@@ -60,8 +55,7 @@ def load(
     """Yields batches as inputs on the device and labels (still on the CPU, to be checked).
 
     `Frames` are encoded on the device, a batch at a time. Images that lie on the device are
-    gathered there; others are prepared by the workers or, without workers, by a thread that is one
-    batch ahead. On the CPU there is no thread: the cores have enough to do.
+    gathered there; others are prepared by the workers or, for CUDA, by a thread one batch ahead.
     """
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda"}
     if isinstance(data, Frames):
@@ -77,12 +71,11 @@ def load(
 def _load_frames(
     frames: Frames, batches: Sequence[list[int]], options: dict[str, Any], device: torch.device
 ) -> Iterator[Batch]:
-    # An epoch leaves out what remains beside its full batches: a cache may lack that much.
+    # A cache may lack what an epoch leaves out beside its full batches.
     at_once = len(batches[0]) if batches else 0
     on_cpu: Iterable[Batch]
     if options["num_workers"] and frames.resident("cpu", at_once) is None:
-        stills = _Images(frames)
-        on_cpu = DataLoader(stills, batch_sampler=batches, collate_fn=_identity, **options)
+        on_cpu = DataLoader(_Images(frames), batch_size=None, sampler=batches, **options)
     else:
         # What a DataLoader draws: dropout must not depend on how the data are loaded.
         torch.empty((), dtype=torch.int64).random_()
@@ -95,18 +88,14 @@ def _load_frames(
         yield frames.encode(images, batch), labels
 
 
-class _Images(Dataset[Any]):
-    """Batches of images, not yet encoded, and their labels, as workers prepare them."""
+class _Images(Dataset[Batch]):
+    """Batches of images that are not encoded yet, as workers prepare them."""
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        return self.frames.images(indices)
-
-
-def _identity(batch: _Item) -> _Item:
-    return batch
+    def __getitem__(self, batch: list[int]) -> Batch:
+        return self.frames.images(batch)
 
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -129,7 +118,7 @@ def _in_thread(
 
 
 def _copied(on_cpu: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Copies images to the device; on CUDA from pinned memory, while the batch before is in use."""
+    """Copies images to the device; on CUDA, while the batch before is in use."""
     if device.type != "cuda":
         yield from ((images.to(device), labels) for images, labels in on_cpu)
         return
@@ -152,11 +141,7 @@ def _copied(on_cpu: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 def classify(
     model: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device, precision: str
 ) -> Batch:
-    """Returns logits (B, classes) in float32 or float64 and the labels (B,) on the device, checked.
-
-    Raises:
-        ValueError: for logits of another shape, and for labels that name none of them.
-    """
+    """Returns logits (B, classes), float32 or float64, and labels (B,) on the device, checked."""
     half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
         logits: Tensor = model(inputs)

@@ -20,10 +20,7 @@ class CheckpointError(ValueError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file, then replaces `path` by it in one step.
-
-    A process killed at any moment leaves the old file or the new one, never a part of either.
-    """
+    """Lets `write` fill a temporary file, then replaces `path` by it in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
@@ -47,22 +44,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes training state (tensors, numbers, strings, lists, dicts) behind its SHA-256 sum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getbuffer()
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(_HEADER + hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
-
-    write_atomically(path, write)
+    content = buffer.getvalue()
+    header = _HEADER + hashlib.sha256(content).hexdigest().encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(header + b"\n" + content))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a file of `save_checkpoint`, tensors on the CPU.
-
-    Raises:
-        CheckpointError: if the file is missing or its content does not have the recorded sum.
-    """
+    """Reads a file of `save_checkpoint`, tensors on the CPU; CheckpointError if it is damaged."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     header, _, content = path.read_bytes().partition(b"\n")
@@ -75,7 +63,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes a model's parameters and buffers as safetensors; tensors that are shared, once."""
+    """Writes a model's parameters and buffers as safetensors; shared tensors once."""
     write_atomically(path, lambda temporary: save_model(model, str(temporary)))
 
 

@@ -31,7 +31,7 @@ class ConfigError(ValueError):
 
 
 def _setting(form: str, valid: Callable[[Any], bool], default: Any = MISSING) -> Any:
-    """Returns a dataclass field whose value, if not None, is `valid`; `form` says it in words."""
+    """Returns a field whose value, if not None, must be `valid`, which `form` puts in words."""
     return field(default=default, metadata={"form": form, "valid": valid})
 
 
@@ -41,7 +41,7 @@ def _count(least: int, default: Any = MISSING) -> Any:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The [data] table: the keywords of `load_data`, and the number of processes that load."""
+    """The [data] table: the keywords of `load_data`, and the number of loading processes."""
 
     name: str
     root: str | None = None
@@ -69,26 +69,23 @@ class TrainConfig:
     """The [train] table.
 
     Attributes:
-        epochs: passes over the training data.
         learning_rate: its peak, reached after the warm-up.
         batch_size: images in a step, of all processes together.
-        accumulate: parts that a step's images are run in, one after the other, to save memory.
-            The gradient is that of the whole batch; batch norms see one part at a time.
+        accumulate: parts in which a step's images are run to save memory. The gradient is that of
+            the whole batch; batch norms see one part at a time.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         weight_decay: for parameters of two or more axes, a table of biases included.
-        momentum: of SGD; AdamW does not read it.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient; `inf` for no clipping.
-        label_smoothing: of the training loss; validation and test use the plain cross entropy.
+        label_smoothing: of the training loss only.
         precision: of the forward pass: "float32", full float32 on CUDA too; "tf32", CUDA's 10-bit
-            products in convolutions and matrix products; "bfloat16"; or "auto", which is bfloat16
-            on CUDA and float32 elsewhere.
-        compile: run the model through torch.compile, which takes minutes to start and a compiler.
-            Weights and checkpoints are those of the plain model.
+            products; "bfloat16"; or "auto", which is bfloat16 on CUDA and float32 elsewhere.
+        compile: use torch.compile, which needs a compiler and takes minutes to start. Weights and
+            checkpoints are those of the plain model.
         channels_last: keep images and 4-D weights with their channels last in memory.
         device: "auto" (CUDA if there is one, else the CPU) or a name that torch knows.
         seeds: one run for each.
-        output: the folder in which run folders are made.
+        output: parent of the run folders.
         max_steps: stop there; the learning rate still follows the schedule of all epochs.
     """
 
@@ -154,15 +151,11 @@ _Section = TypeVar("_Section", DataConfig, TrainConfig)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a configuration file.
+    """Reads a TOML file.
 
     Args:
-        path: a TOML file.
         overrides: `--section.key=value`, for the tables model, data and train; a key of a table
             within is `--model.granule.cells`. A value is read as TOML, or else as a string.
-
-    Raises:
-        ConfigError: for every mistake in the file or in the overrides.
     """
     path = Path(path)
     try:
@@ -173,7 +166,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    source = " ".join([str(path), *(["with", *overrides] if overrides else [])])
+    source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     try:
         for name, table in document.items():
             _check_section(name, table)
@@ -193,20 +186,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Writes a configuration that `load_config` reads back as it is. A None is left out."""
+    """Writes a configuration that `load_config` reads back as it is; a None is left out."""
     document = {name: value for name, value in asdict(config).items() if value}
     write_text(Path(path), tomli_w.dumps(_without_none(document)))
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
-    """Returns what an error says of an unknown word: the nearest option, and all of them."""
+def _nearest(word: str, options: Iterable[str]) -> str:
     options = list(options)
     return f"{did_you_mean(word, options)}known: {', '.join(options)}"
 
 
 def _check_section(name: str, table: object) -> None:
     if name not in _SECTIONS:
-        raise ConfigError(f"unknown table [{name}]; {nearest(name, _SECTIONS)}")
+        raise ConfigError(f"unknown table [{name}]; {_nearest(name, _SECTIONS)}")
     if name == "opponents":
         if not (isinstance(table, list) and all(isinstance(entry, dict) for entry in table)):
             raise ConfigError(f"opponents = {table!r}: expected tables, each headed [[opponents]]")
@@ -215,13 +207,13 @@ def _check_section(name: str, table: object) -> None:
 
 
 def _override(document: dict[str, Any], word: str) -> None:
-    """Sets a key of a table, or of tables within it, which are made where there are none."""
+    """Sets a key of a table, or of tables within it, which are added where there are none."""
     option, equals, text = word.partition("=")
     section, _, key = option.removeprefix("--").partition(".")
     if not (option.startswith("--") and key):
         raise ConfigError(f"{word!r}: expected --section.key=value, as in --train.epochs=3")
     if section not in _TABLES:
-        raise ConfigError(f"{option}: unknown table {section!r}; {nearest(section, _TABLES)}")
+        raise ConfigError(f"{option}: unknown table {section!r}; {_nearest(section, _TABLES)}")
     if not equals:
         raise ConfigError(f"{option} has no value: expected {option} VALUE")
     *path, last = (section, *key.split("."))
@@ -241,7 +233,7 @@ def _read_value(section: str, key: str, text: str) -> Any:
     table = {"data": DataConfig, "train": TrainConfig}.get(section)
     hint = get_type_hints(table).get(key) if table else None
     # A folder named 2024 is a string, though it reads as a number.
-    return text if not _fits(value, hint) and _fits(text, hint) else value
+    return text if not _fits(_as_tuples(value), hint) and _fits(text, hint) else value
 
 
 def _build(cls: type[_Section], section: str, table: dict[str, Any]) -> _Section:
@@ -249,7 +241,7 @@ def _build(cls: type[_Section], section: str, table: dict[str, Any]) -> _Section
     for key, value in table.items():
         if key not in settings:
             raise ConfigError(
-                f"[{section}] {key} = {value!r}: unknown key; {nearest(key, settings)}"
+                f"[{section}] {key} = {value!r}: unknown key; {_nearest(key, settings)}"
             )
     hints = get_type_hints(cls)
     for key, entry in settings.items():
@@ -262,27 +254,25 @@ def _check_fields(config: DataConfig | TrainConfig, section: str) -> None:
     """Holds every field to its annotation and its range; arrays become tuples, 1 becomes 1.0."""
     hints = get_type_hints(type(config))
     for entry in fields(config):
-        given, hint = getattr(config, entry.name), hints[entry.name]
-        value = _as_tuples(given)
+        setting, hint = getattr(config, entry.name), hints[entry.name]
+        value = _as_tuples(setting)
         valid = entry.metadata.get("valid", lambda _: True)
         if not _fits(value, hint) or not (value is None or valid(value)):
-            options = [option for option in get_args(hint) if isinstance(option, str)]
-            guess = f"; {nearest(str(given), options)}" if options else ""
+            options = _options(hint)
+            guess = f"; {_nearest(str(setting), options)}" if options else ""
             form = _form(entry, hint)
-            raise ConfigError(f"[{section}] {entry.name} = {given!r}: expected {form}{guess}")
+            raise ConfigError(f"[{section}] {entry.name} = {setting!r}: expected {form}{guess}")
         value = float(value) if hint is float else value
         object.__setattr__(config, entry.name, value)  # the way into a frozen dataclass
 
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type. Python takes True for an integer, a configuration does not."""
-    entries = value if isinstance(value, list | tuple) else (value,)
+    entries = value if isinstance(value, tuple) else (value,)
     if any(isinstance(entry, bool) for entry in entries) and bool not in (hint, *get_args(hint)):
         return False
     try:
-        check_type(
-            _as_tuples(value), hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
-        )
+        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
         return False
     return True
@@ -290,11 +280,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _form(entry: Field[Any], hint: Any) -> str:
     """Returns in words what a field takes."""
-    if "form" in entry.metadata:
-        return str(entry.metadata["form"])
-    if options := [option for option in get_args(hint) if isinstance(option, str)]:
-        return " or ".join(f'"{option}"' for option in options)
-    return "true or false" if hint is bool else "a string"
+    options = " or ".join(f'"{option}"' for option in _options(hint))
+    default = options or ("true or false" if hint is bool else "a string")
+    return str(entry.metadata.get("form", default))
+
+
+def _options(hint: Any) -> list[str]:
+    return [option for option in get_args(hint) if isinstance(option, str)]
 
 
 def _as_tuples(value: Any) -> Any:

@@ -8,15 +8,7 @@ _STYLES = {"validation": ("val", "o-"), "training": ("train", ".--")}
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str) -> None:
-    """Draws loss and accuracy against the epoch, validation solid and training dashed.
-
-    Records of neurons also show the share of each population that fires.
-
-    Args:
-        history: one record per epoch, see `TrainResult.history`.
-        path: the picture; its suffix chooses the format.
-        label: of the run.
-    """
+    """Draws loss, accuracy and the share of each population that fires, against the epoch."""
     from matplotlib.figure import Figure  # slow to import
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 

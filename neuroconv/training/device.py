@@ -12,11 +12,7 @@ _MODES = {"float32": "ieee", "tf32": "tf32"}
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device of that name; "auto" is CUDA if there is one, else the CPU.
-
-    Raises:
-        ConfigError: a device that is not there.
-    """
+    """Returns the device of that name; "auto" is CUDA if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -31,11 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def arithmetic_of(precision: str, device: torch.device) -> str:
-    """Returns the arithmetic of a run's products: "bfloat16", "float32" or "tf32".
-
-    Raises:
-        ConfigError: "tf32" on another device than CUDA, which has no such arithmetic.
-    """
+    """Returns the arithmetic of a run's products: "bfloat16", "float32" or, on CUDA, "tf32"."""
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(
             f'precision = "tf32" on the device "{device}": expected "float32" or "bfloat16" there; '
@@ -50,8 +42,8 @@ def arithmetic_of(precision: str, device: torch.device) -> str:
 def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Sets how float32 products and convolutions run on CUDA, and restores it at the end.
 
-    "float32" rounds as IEEE 754 has it, "tf32" lets tensor cores read 10 bits of each factor's
-    mantissa; any other precision leaves torch's settings alone. Raises as `arithmetic_of`.
+    "float32" is IEEE 754's, "tf32" reads 10 bits of each factor's mantissa; any other precision
+    leaves torch's settings alone.
     """
     arithmetic_of(precision, device)
     cudnn: Any = torch.backends.cudnn
@@ -69,9 +61,9 @@ def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises a ConfigError, which says what to install, where torch.compile does not work."""
+    """Raises a ConfigError that says what to install where torch.compile does not work."""
     try:
-        torch.compile(_double_and_add)(torch.zeros(2, device=device))
+        torch.compile(lambda x: x * 2 + 1)(torch.zeros(2, device=device))
     except Exception as error:  # the compiler's own kinds are many, and none of them public
         reason = str(error).strip().partition("\n")[0]
         needed = "a C++ compiler (g++ or clang++)"
@@ -81,7 +73,3 @@ def check_compiler(device: torch.device) -> None:
             f"compile = true: torch.compile does not work for {device.type} here "
             f"({type(error).__name__}: {reason}): install {needed}, or set compile = false"
         ) from None
-
-
-def _double_and_add(x: torch.Tensor) -> torch.Tensor:
-    return x * 2 + 1

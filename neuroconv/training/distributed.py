@@ -2,10 +2,8 @@
 
     torchrun --nproc-per-node N -m neuroconv train CONFIG
 
-`batch_size` stays that of the whole, batch norms see the whole batch, and the gradients are
-averaged: up to rounding the result is that of one process. A model that draws (Poisson dropout)
-draws other numbers in each process, and so others than in one. Only the first process, rank 0,
-prints and writes.
+Batch norms see the whole batch and the gradients are averaged: up to rounding the result is that of
+one process, unless the model draws, as Poisson dropout does. Only rank 0 prints and writes.
 """
 
 import inspect
@@ -28,7 +26,7 @@ _FAILURES = "neuroconv/failures"  # a counter that all processes share
 
 
 def split(batch: list[int], count: int) -> list[list[int]]:
-    """Splits a batch into parts, in order, whose sizes differ by one image at most."""
+    """Splits a batch, in order, into parts whose sizes differ by one image at most."""
     bounds = [len(batch) * part // count for part in range(count + 1)]
     return [batch[start:stop] for start, stop in pairwise(bounds)]
 
@@ -42,7 +40,7 @@ class Ranks:
 
     @classmethod
     def current(cls) -> "Ranks":
-        """Returns those of torch.distributed's process group; without one this process is alone."""
+        """Returns the process group of torch.distributed; without one this process is alone."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
@@ -53,14 +51,11 @@ class Ranks:
         return self.rank == 0
 
     def share(self, batch: list[int]) -> list[int]:
-        """Returns this process's part of a batch, in order; parts differ by one image at most."""
+        """Returns this process's part of a batch, see `split`."""
         return split(batch, self.size)[self.rank]
 
     def check_shares(self, images: int, batch_size: int, accumulate: int) -> None:
-        """Raises a ConfigError unless every process gets a part of each batch of the images.
-
-        Images that are fewer than a batch are one batch.
-        """
+        """Raises a ConfigError unless every process gets a part of each batch of the images."""
         parts = f"{accumulate} x " if accumulate > 1 else ""
         if batch_size % (self.size * accumulate):
             raise ConfigError(
@@ -102,8 +97,8 @@ class Ranks:
         return result
 
     @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """Lets one process of each machine run the block first: it downloads for all."""
+    def local_main_first(self) -> Iterator[None]:
+        """Lets one process of each machine run the block first, to download for all."""
         waits = self.size > 1 and int(os.environ.get("LOCAL_RANK", self.rank)) > 0
         if waits:
             self.gather(None)
@@ -114,11 +109,7 @@ class Ranks:
 
 @contextmanager
 def launched() -> Iterator[Ranks]:
-    """Joins the processes that `torchrun` started, or stays alone.
-
-    Numbers travel by Gloo between CPUs and by NCCL between CUDA devices, of which each process of
-    a machine gets its own.
-    """
+    """Joins the processes that `torchrun` started, by Gloo on CPUs and NCCL on CUDA devices."""
     if not dist.is_torchelastic_launched():
         yield Ranks.current()
         return
@@ -132,49 +123,35 @@ def launched() -> Iterator[Ranks]:
 
 
 def check_device(settings: TrainConfig, images: int) -> torch.device:
-    """Returns the device of a training on a number of images, where all settings can be met.
+    """Returns the device of a training on a number of images.
 
     Raises:
-        ConfigError: a device, an arithmetic or a compiler that is not there, or processes that do
-            not divide a batch.
+        ConfigError: a setting that this machine, or the number of processes, cannot meet.
     """
     device = choose_device(settings.device)
     Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
-    _check_local_devices(device)
+    processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if device.type == "cuda" and processes > max(devices, 1):
+        raise ConfigError(
+            f"{processes} processes on this machine, {devices} CUDA devices: expected one device "
+            "for each: lower --nproc-per-node, or --train.device cpu"
+        )
+    if device.type == "cuda" and processes > 1 and device.index is not None:
+        raise ConfigError(
+            f'device = "{device}": expected "cuda" or "auto" under torchrun, which gives each '
+            "process its own"
+        )
     arithmetic_of(settings.precision, device)
     if settings.compile:
         check_compiler(device)
     return device
 
 
-def _check_local_devices(device: torch.device) -> None:
-    """Raises a ConfigError unless each process on this machine can have a CUDA device."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if device.type != "cuda" or local == 1:
-        return
-    if local > torch.cuda.device_count():
-        raise ConfigError(
-            f"{local} processes on this machine, {torch.cuda.device_count()} CUDA devices: "
-            "expected one device for each: lower --nproc-per-node, or --train.device cpu"
-        )
-    if device.index is not None:
-        raise ConfigError(
-            f'device = "{device}": expected "cuda" or "auto" under torchrun, which gives each '
-            "process its own"
-        )
-
-
-def refuse_torchrun(command: str) -> None:
-    """Raises a ConfigError if torchrun started several processes for a command that is for one."""
-    if dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigError(f"`neuroconv {command}` runs in one process: expected no torchrun")
-
-
-def speaks_of_failure() -> bool:
-    """Whether this process prints why it fails: the first to fail, of whose end the others die."""
+def reports_failure() -> bool:
+    """Whether this process prints why it fails: the first to fail does, and ends the others."""
     if not dist.is_torchelastic_launched():
         return True
-    if not (dist.is_available() and dist.is_initialized()):
+    if not dist.is_initialized():
         return int(os.environ.get("LOCAL_RANK", 0)) == 0
     try:
         store = dist.distributed_c10d._get_default_store()
@@ -184,10 +161,9 @@ def speaks_of_failure() -> bool:
 
 
 def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """Returns the model as training calls it: with several processes, gradients are averaged.
+    """Returns the model with rank 0's weights and buffers, and gradients that are averaged.
 
-    Weights and buffers become those of rank 0. Every parameter that is trained must take part in
-    every batch.
+    Every parameter that is trained must take part in every batch.
     """
     if ranks.size == 1:
         return model
@@ -210,8 +186,8 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
 class _Learner(nn.Module):
     """A model that, called with None, returns a sum over all parameters in a fixed order.
 
-    DDP lays gradients out by the order in which they first came, and adds them in that order. It
-    has to be the same in a new run and in a resumed one, for the same bits of three processes.
+    DDP adds gradients in the order in which they first came, which has to be the same in a new run
+    and in a resumed one.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 
 from neuroconv.training.device import arithmetic_of, choose_device
 from neuroconv.training.distributed import Ranks
+
+_PACKAGES = ("neuroconv-zoo", "torch", "numpy")
 
 
 def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in ("neuroconv-zoo", "torch", "numpy")},
+        "packages": {d.name: d.version for name in _PACKAGES for d in distributions(name=name)},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
@@ -38,13 +40,6 @@ def peak_memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -39,10 +39,9 @@ def evaluate_model(
     """Scores a model on a whole data set; the model is left in eval mode.
 
     Args:
-        model, data: as for `train`.
         batch_size, device, precision, workers, channels_last: as in `TrainConfig`.
-        monitor: sees each batch's logits and labels, for what climbing fibres would carry.
-        runner: the model as torch.compile runs it.
+        monitor: observes each batch's logits and labels, for the climbing fibres.
+        runner: the compiled model.
         ranks: the processes that share the work; all of them must call this.
     """
     target, ranks = choose_device(device), ranks or Ranks()
@@ -55,8 +54,8 @@ def evaluate_model(
     with torch.inference_mode(), float32_arithmetic(precision, target):
         for inputs, labels in load(data, batches, workers, target):
             # Only one shape is compiled, and not before the monitor's sums have their shapes.
-            compiled = runner is not None and losses and len(inputs) == len(batches[0])
-            network = runner if runner is not None and compiled else model
+            use_runner = losses and len(inputs) == len(batches[0])
+            network = runner if runner is not None and use_runner else model
             inputs = in_memory_format(inputs, channels_last)
             logits, labels = classify(network, inputs, labels, target, precision)
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
@@ -76,5 +75,5 @@ def in_memory_format(inputs: Tensor, channels_last: bool) -> Tensor:
 
 
 def to_numbers(scalars: list[Tensor]) -> list[Any]:
-    """Returns the numbers of scalar tensors, waiting for the device once and not for each."""
+    """Returns the numbers of scalar tensors, waiting for the device once."""
     return torch.stack(scalars).tolist() if scalars else []

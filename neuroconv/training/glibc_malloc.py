@@ -10,13 +10,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Lets this process keep the memory that it frees, for the next step of training.
 
-    By default glibc hands large blocks back to the system and gets them again, zeroed page by page,
-    a step later. Without that a core trains 1.5 times as many images of `cerebellum_small` a second
-    and 1.06 times as many of `granule_convnet` (experiments/mnist/allocator.py). It is a choice for
-    a whole process, so that the command line makes it and the library does not.
-
-    Returns:
-        Whether it took effect, as it does on Linux with glibc.
+    By default glibc hands large blocks back to the system and gets them again, zeroed, a step
+    later. Without that a core trains 1.5 times as many images of `cerebellum_small` a second and
+    1.06 times as many of `granule_convnet` (experiments/mnist/allocator.py). A choice for a whole
+    process, it is made by the command line. Returns whether it took effect.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

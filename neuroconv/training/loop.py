@@ -1,7 +1,7 @@
 """The training loop, for any nn.Module and any map-style data set of (input, label).
 
-Every epoch starts from random numbers that are a function of (seed, epoch) alone and ends with a
-checkpoint, so that a run that was killed continues as if it had not been: on the CPU, to the bit.
+Every epoch draws random numbers that are a function of (seed, epoch) alone, and ends with a
+checkpoint, so that an interrupted run continues as if it had not been: on the CPU, to the bit.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,8 @@ from neuroconv.training.config import TrainConfig
 from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device, data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
-from neuroconv.training.metrics import EpochMetrics, Part
+from neuroconv.training.metrics import EpochMetrics, Part, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at, make_optimizer
-from neuroconv.training.progress import TrainingBar
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
 from neuroconv.training.sync_norm import synchronised_norms
 
@@ -35,13 +34,11 @@ class TrainResult:
     """The outcome of a training run; the model itself holds the best weights, in eval mode.
 
     Attributes:
-        history: one record per epoch, the lines of metrics.jsonl. `seconds` is the time of the
-            epoch's training steps with their data, without validation. `activity` holds, by
-            population, firing rates and sparsity on the validation images, see `ActivityMonitor`;
-            a model without neurons has none.
+        history: one record per epoch, the lines of metrics.jsonl. `seconds` are those of training
+            steps and their data; `activity` describes the populations of a model with neurons on
+            the validation images, see `ActivityMonitor`.
         best_epoch: the epoch of highest validation accuracy (of equals, of lower loss), from 1.
-        val: its validation score.
-        test: its test score; None without test data.
+        val, test: scores of its weights; `test` is None without test data.
         steps: optimiser steps taken.
     """
 
@@ -67,15 +64,15 @@ def train(
 ) -> TrainResult:
     """Trains a model, selects its best epoch on validation data, and meets the test data once.
 
-    Where torch.distributed has a process group, its processes train together: all call this with
-    the same arguments and have the same result, and rank 0 alone shows and writes.
+    The processes of a torch.distributed group train together, if all call this with the same
+    arguments; they have the same result.
 
     Args:
         model: maps a batch of inputs to logits (B, classes). Trained in place.
         train_data, val_data, test_data: map-style; `data[i]` is (input, integer label). If the
             training data has `set_epoch(epoch)`, it is called before each epoch, from 0.
-        seed: of the order of the images and of the model's own draws (dropout). The caller's
-            random numbers are left as they were.
+        seed: of the order of the images and of the model's draws (dropout). The caller's random
+            numbers are left as they were.
         workers: processes that load data.
         run_dir: folder for metrics.jsonl, the checkpoint and the weights (best.safetensors,
             last.safetensors); None writes nothing.
@@ -85,8 +82,8 @@ def train(
             epoch is the full batches of a permutation; data smaller than a batch is one batch.
 
     Raises:
-        ValueError: for a setting out of range, empty data, labels that do not fit the logits.
-        FloatingPointError: when the loss or the gradient is no longer finite.
+        ValueError: a setting out of range, empty data, labels that do not fit the logits.
+        FloatingPointError: the loss or the gradient is no longer finite.
     """
     config = TrainConfig(**{"epochs": 10, "learning_rate": 3e-3, **settings, "seeds": (seed,)})
     images = check_length(train_data, "train_data")
@@ -183,7 +180,7 @@ def _train_epoch(
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             state.optimizer.zero_grad()
-        # Processes exchange gradients after a step's last part, and not before.
+        # Processes exchange gradients after a step's last part.
         waits: AbstractContextManager[None] = nullcontext()
         if len(parts) + 1 < settings.accumulate and isinstance(learner, DistributedDataParallel):
             waits = learner.no_sync()

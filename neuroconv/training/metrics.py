@@ -1,22 +1,74 @@
-"""Loss, accuracy and speed of an epoch, read from the device now and then."""
+"""Loss, accuracy and speed of an epoch: read from the device now and then, and shown."""
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import to_numbers
-from neuroconv.training.progress import TrainingBar
 
-# On CUDA the host runs ahead of the device: to read a number at each step would stop it there.
+# On CUDA the host runs ahead of the device, and would wait for it at each number that it reads.
 _READ_INTERVAL = {"cuda": 32}  # steps; elsewhere every step is read
 
 
+class TrainingBar:
+    """A bar on a terminal, one line an epoch anywhere else, on standard error; or nothing.
+
+    `done` is the number of steps that a resumed run has taken before.
+    """
+
+    def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
+        self._console = Console(stderr=True, quiet=not shown, highlight=False)
+        self._title, self._epochs = title, epochs
+        columns = (
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
+            TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), TextColumn("left"),
+        )  # fmt: skip
+        silent = not (shown and self._console.is_terminal)
+        self._progress = Progress(*columns, console=self._console, disable=silent, transient=True)
+        self._task = self._progress.add_task(title, total=steps, completed=done, numbers="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
+        """Advances the bar and shows the epoch's loss, accuracy and images per second so far."""
+        progress = f"epoch {epoch}/{self._epochs}"
+        numbers = f"{progress}  loss {loss:.3f}  {accuracy:.1%}  {rate:,.0f} images/s"
+        self._progress.update(self._task, advance=steps, numbers=numbers)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Prints a finished epoch's line, from its line of metrics.jsonl."""
+        left = (self._epochs - record["epoch"]) * record["seconds"]
+        self._print(
+            f"{self._title}  epoch {record['epoch']}/{self._epochs}"
+            f"  loss {record['train_loss']:.3f}  accuracy {record['train_accuracy']:.1%}"
+            f"  validation {record['val_loss']:.3f} {record['val_accuracy']:.1%}"
+            f"  {record['images_per_second']:,.0f} images/s  {left:,.0f} s left"
+        )
+        shares = [
+            f"{path or 'neurons'} {activity['active_share']:.0%}"
+            for path, activity in record.get("activity", {}).items()
+            if "active_share" in activity
+        ]
+        if shares:
+            self._print(f"    active: {', '.join(shares)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
 class Part(NamedTuple):
-    """A part of a step's images: their mean loss, their number, and the right answers."""
+    """A part of a step's images, with their mean loss and the number of right answers."""
 
     loss: Tensor
     images: int
@@ -24,31 +76,23 @@ class Part(NamedTuple):
 
 
 class EpochMetrics:
-    """Sums over the steps of an epoch (from 1), shown by the bar, and the watch on their numbers.
-
-    Losses and norms of gradients have to be finite.
-    """
+    """Loss, right answers and images of an epoch (from 1), shown by the bar."""
 
     def __init__(self, epoch: int, device: torch.device, bar: TrainingBar, ranks: Ranks) -> None:
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
         self.interval = _READ_INTERVAL.get(device.type, 1)
         self.pending: list[tuple[int, float, list[Part], Tensor]] = []
         self.loss, self.correct, self.images, self.learning_rate = 0.0, 0, 0, 0.0
-        self.start = time.perf_counter()
-        self.seconds = 0.0
+        self.start, self.seconds = time.perf_counter(), 0.0
 
     def add(self, number: int, learning_rate: float, parts: list[Part], norm: Tensor) -> None:
-        """Adds a step with the norm of its gradient.
-
-        Raises:
-            FloatingPointError: a number of this step, or of one of the last few, is not finite.
-        """
+        """Adds a step with the norm of its gradient; reads the pending steps now and then."""
         self.pending.append((number, learning_rate, parts, norm))
         if len(self.pending) == self.interval:
             self.read()
 
     def read(self) -> None:
-        """Reads the pending steps; FloatingPointError if a number of theirs is not finite."""
+        """Reads the pending steps; FloatingPointError if a loss or norm is not finite."""
         steps, self.pending = self.pending, []
         all_parts = [part for _, _, parts, _ in steps for part in parts]
         losses = iter(to_numbers([part.loss for part in all_parts]))
@@ -58,9 +102,9 @@ class EpochMetrics:
             images = sum(part.images for part in parts)
             if not math.isfinite(loss + norm):
                 raise FloatingPointError(
-                    f"epoch {self.epoch}, step {number}: loss {loss / images:.4g}, gradient "
-                    f"norm {norm:.4g} at learning rate {rate:.3g}: lower the "
-                    "learning rate, lengthen the warm-up, or look for inputs that are not finite"
+                    f"epoch {self.epoch}, step {number}: loss {loss / images:.4g}, gradient norm "
+                    f"{norm:.4g} at learning rate {rate:.3g}: lower the learning rate, lengthen "
+                    "the warm-up, or look for inputs that are not finite"
                 )
             self.loss += loss
             self.images += images
@@ -79,10 +123,7 @@ class EpochMetrics:
         loss, correct, images = self.ranks.total(self.loss, self.correct, self.images)
         seconds = self.ranks.gather(self.seconds)[0]
         return {
-            "epoch": self.epoch,
-            "train_loss": loss / images,
-            "train_accuracy": correct / images,
-            "learning_rate": self.learning_rate,
-            "images_per_second": images / seconds,
+            "epoch": self.epoch, "train_loss": loss / images, "train_accuracy": correct / images,
+            "learning_rate": self.learning_rate, "images_per_second": images / seconds,
             "seconds": seconds,
-        }
+        }  # fmt: skip

@@ -23,9 +23,6 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
     """Returns AdamW or SGD over the trainable parameters.
 
     Weight decay spares parameters of one axis: norms and most biases.
-
-    Raises:
-        ValueError: a model without trainable parameters.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:

@@ -34,18 +34,16 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run, as result.json holds it.
+    """A finished run, as result.json describes it.
 
     Attributes:
-        run_dir: its folder.
         name: the zoo's name of the model.
         seed: of the weights, the order of images, the frames and the dropout.
         parameters: number of trained parameters.
         best_epoch: chosen by validation; val_* and test_* belong to its weights.
         steps: optimiser steps taken.
         seconds_per_epoch: mean over epochs, without validation.
-        peak_memory_mib: on CUDA the most that was allocated, else the process's largest resident
-            size up to the end of the run; of several processes, rank 0's.
+        peak_memory_mib: see `peak_memory_mib`; of several processes, rank 0's.
         history: the epochs of metrics.jsonl.
     """
 
@@ -70,19 +68,19 @@ def run(
 ) -> RunResult:
     """Trains the configuration's [model] from one seed into a new run folder.
 
-    The default folder is OUTPUT/NAME-TIME-seedSEED. The opponents play no part.
+    The default folder is OUTPUT/NAME-TIME-seedSEED.
 
     Raises:
         ConfigError: a model, data set or setting that does not fit the others.
-        RunError: if `run_dir` is there and not empty.
+        RunError: `run_dir` is not empty.
     """
     return start(*resolve(config, seed), run_dir=run_dir, progress=progress)
 
 
 def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
-    """Continues a run from its last checkpoint; a finished one is read and returned as it is.
+    """Continues a run from its last checkpoint; a finished run is only read.
 
-    It may continue with another number of processes than it began with, equal up to rounding.
+    With another number of processes than before, the result is equal up to rounding.
     """
     folder, ranks = Path(run_dir), Ranks.current()
     config = ranks.first(lambda: load_run(folder))  # other machines need not see the folder
@@ -97,7 +95,7 @@ def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
 
     Raises:
         RunError: not a run, or not finished.
-        CheckpointError: if the weights do not have the sum that was recorded.
+        CheckpointError: damaged weights.
     """
     folder = Path(run_dir)
     config = load_run(folder)
@@ -131,7 +129,7 @@ def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
 
 
 def read_result(run_dir: str | Path) -> RunResult:
-    """Reads a finished run's folder."""
+    """Reads the result of a finished run."""
     folder = Path(run_dir)
     values = _load_result(folder)
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
@@ -141,19 +139,15 @@ def read_result(run_dir: str | Path) -> RunResult:
 
 
 def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
-    """Returns the configuration of one run, complete enough to rebuild it, and its data.
+    """Returns the configuration of one run, with the builder's defaults written out, and its data.
 
-    The builder's defaults are written out, and the wiring of a model that draws any is the run's
-    own: its `seed` is the run's, unless [model] names one.
-
-    Raises:
-        ConfigError: a model that does not fit the data set.
+    A model's wiring is drawn from the run's seed, unless [model] has a `seed`.
     """
     data = config.data
     if data.root is not None:
         data = replace(data, root=str(Path(data.root).expanduser().resolve()))
     keywords = {key: value for key, value in asdict(data).items() if key not in ("name", "workers")}
-    with Ranks.current().one_first():
+    with Ranks.current().local_main_first():
         splits = load_data(data.name, **keywords, seed=seed)
     task = {
         "image_shape": tuple(splits.image_shape),
@@ -182,7 +176,7 @@ def _defaults(name: str, seed: int) -> dict[str, Any]:
 
 
 def build(config: Config) -> nn.Module:
-    """Builds the model, its first weights a function of the seed alone."""
+    """Builds the model, with initial weights that are a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
         try:
@@ -195,7 +189,7 @@ def build(config: Config) -> nn.Module:
 def start(
     config: Config, splits: DataSplits, *, run_dir: str | Path | None = None, progress: bool = True
 ) -> RunResult:
-    """Makes the folder of a resolved configuration, and trains in it."""
+    """Creates the folder of a resolved configuration, and trains in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
     check_device(config.train, len(splits.train))
     environment = describe_environment(config.train.device, config.train.precision)
@@ -233,22 +227,21 @@ def _record(
     config: Config, folder: Path, model: nn.Module, trained: TrainResult, device: torch.device
 ) -> RunResult:
     """Writes the curves and the result of a finished training."""
-    assert trained.test is not None
+    val, test = trained.val, trained.test
+    assert test is not None
     name, seed = config.model["name"], config.train.seeds[0]
-    result = RunResult(
-        run_dir=folder, name=name, seed=seed, parameters=count_parameters(model),
-        best_epoch=trained.best_epoch, val_loss=trained.val.loss, val_accuracy=trained.val.accuracy,
-        test_loss=trained.test.loss, test_accuracy=trained.test.accuracy,
-        test_images=trained.test.images, steps=trained.steps,
-        seconds_per_epoch=fmean(record["seconds"] for record in trained.history),
-        peak_memory_mib=peak_memory_mib(device), history=trained.history,
-    )  # fmt: skip
     plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
-    values = {k: v for k, v in asdict(result).items() if k not in ("run_dir", "history")}
-    sums = {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)}
-    _write_json(folder / RESULT, {**values, "sha256": sums})
+    _write_json(folder / RESULT, {
+        "name": name, "seed": seed, "parameters": count_parameters(model),
+        "best_epoch": trained.best_epoch, "val_loss": val.loss, "val_accuracy": val.accuracy,
+        "test_loss": test.loss, "test_accuracy": test.accuracy, "test_images": test.images,
+        "steps": trained.steps,
+        "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
+        "peak_memory_mib": peak_memory_mib(device),
+        "sha256": {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)},
+    })  # fmt: skip
     (folder / CHECKPOINT).unlink(missing_ok=True)  # the result replaces it
-    return result
+    return read_result(folder)
 
 
 def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
@@ -261,10 +254,10 @@ def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
 
 
 def load_run(folder: Path) -> Config:
-    """Reads a run's own configuration; RunError if the folder has none."""
+    """Reads the configuration of a run."""
     if not (folder / CONFIG).is_file():
         raise RunError(
-            f"{folder} is not a run (no {CONFIG}): expected a folder that `neuroconv train` made"
+            f"{folder} is not a run (no {CONFIG}): expected a folder of `neuroconv train`"
         )
     return load_config(folder / CONFIG)
 

@@ -1,4 +1,4 @@
-"""Everything that changes during a run, and its way to and from the run's folder."""
+"""Everything that changes during a run, written to its folder and read from there."""
 
 import copy
 import json
@@ -26,13 +26,13 @@ _NONE = Score(math.inf, -1.0, 0)
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    """Writes records as JSON lines, in one step."""
+    """Writes records as JSON lines."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 @dataclass
 class State:
-    """A run's model, optimiser and history. Only rank 0 of several processes reads and writes."""
+    """A run's model, optimiser and history; rank 0 alone reads and writes."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -56,7 +56,7 @@ class State:
             self.best_weights = copy.deepcopy(self.model.state_dict())
 
     def save(self, folder: Path) -> None:
-        """Writes one atomic checkpoint; metrics.jsonl follows and can always be written again."""
+        """Writes a checkpoint, and then metrics.jsonl, which the checkpoint can restore."""
         save_checkpoint(folder / CHECKPOINT, {
             "settings": _decisive(self.settings), "step": self.step, "history": self.history,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -66,12 +66,7 @@ class State:
         write_lines(folder / METRICS, self.history)
 
     def open(self, folder: Path, resume: bool) -> None:
-        """Makes the run folder or, to resume, loads its checkpoint if it has one.
-
-        Raises:
-            ValueError: a checkpoint, and no `resume`.
-            CheckpointError: a checkpoint of other settings or of another model.
-        """
+        """Creates the run folder or, to resume, loads its checkpoint if it has one."""
         saved = self.ranks.first(lambda: _read_checkpoint(folder, resume))
         if saved is None:
             return
@@ -95,7 +90,7 @@ class State:
 
 
 def _read_checkpoint(folder: Path, resume: bool) -> dict[str, Any] | None:
-    """Returns a folder's checkpoint, None without one; makes the folder if it is not there."""
+    """Returns a folder's checkpoint, if it has one; creates the folder if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT
     if not path.exists():
@@ -106,6 +101,6 @@ def _read_checkpoint(folder: Path, resume: bool) -> dict[str, Any] | None:
 
 
 def _decisive(settings: TrainConfig) -> dict[str, Any]:
-    """Returns the settings that decide the weights, as a checkpoint holds them."""
+    """Returns the settings that decide the weights, as a checkpoint records them."""
     values = {k: v for k, v in asdict(settings).items() if k not in ("output", "device")}
     return {**values, "seeds": list(settings.seeds)}

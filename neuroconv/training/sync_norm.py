@@ -1,6 +1,6 @@
 """Batch norms over the images of all processes, so that several train as one would.
 
-Shapes: B batch, C channels.
+Shape legend: B batch, C channels.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,8 @@ from neuroconv.training.distributed import Ranks
 
 
 class SharedBatchNorm(_BatchNorm):
-    """A batch norm on the CPU with the statistics of the batches of all processes.
+    """`nn.SyncBatchNorm` for the CPU: statistics of the batches, of any sizes, of all processes.
 
-    `nn.SyncBatchNorm` does the same on CUDA and refuses the CPU. The parts may differ in size.
     It shares the tensors of the batch norm that it replaces, and evaluates as that one does.
 
     Shape:
@@ -28,8 +27,7 @@ class SharedBatchNorm(_BatchNorm):
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__(norm.num_features)
         self.__dict__.update(norm.__dict__)  # settings, parameters and buffers
-        # A graph cannot hold the exchange between processes. As a decorator it would load the
-        # compiler with this module.
+        # A graph cannot hold the exchange between processes. A decorator would load the compiler.
         self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -41,8 +39,7 @@ class SharedBatchNorm(_BatchNorm):
         x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
         axes = [axis for axis in range(x.dim()) if axis != 1]
         per_channel = (-1, *[1] * (x.dim() - 2))
-        # Sums, and their gradients, are those of all processes. In float64: the mean and the
-        # variance then have no rounding of their own, however the batch is split.
+        # In float64 the mean and the variance do not depend on how the batch is split.
         count = _sum(x.new_tensor(x.numel() // x.shape[1], dtype=torch.float64))
         mean = _sum(x.sum(axes, dtype=torch.float64)) / count
         centred = x - mean.to(x.dtype).view(per_channel)
@@ -61,7 +58,7 @@ class SharedBatchNorm(_BatchNorm):
 
 
 class _SumOfProcesses(torch.autograd.Function):
-    """A tensor's sum over all processes; its gradient is the sum of theirs."""
+    """The sum of a tensor over all processes, of which each has a gradient."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
@@ -81,10 +78,9 @@ def _sum(local: Tensor) -> Tensor:
 
 @contextmanager
 def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Replaces a model's batch norms by ones that see the images of all processes.
+    """Replaces a model's batch norms, until the end, by ones that see the images of all processes.
 
-    They share their tensors, so that the model's state and its names stay as they are; the model
-    gets its own norms back at the end.
+    They share their tensors, so that the model's state and its names stay as they are.
     """
     if ranks.size == 1:
         yield

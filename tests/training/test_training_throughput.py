@@ -17,8 +17,7 @@ from neuroconv.training import ConfigError, load_weights, metrics, train
 from neuroconv.training.checkpoint import load_checkpoint
 from neuroconv.training.device import arithmetic_of, check_compiler, float32_arithmetic
 from neuroconv.training.distributed import Ranks
-from neuroconv.training.metrics import EpochMetrics, Part
-from neuroconv.training.progress import TrainingBar
+from neuroconv.training.metrics import EpochMetrics, Part, TrainingBar
 from tests.training.processes import assert_close, digits, granule_net, plain
 
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "device": "cpu", "progress": False}
