@@ -1,7 +1,9 @@
 """Choices and checks of constructor arguments that layers share."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, Literal, get_args
 
 Norm = Literal["none", "dendrites", "soma", "both"]
@@ -14,6 +16,14 @@ def check_positive(**sizes: Any) -> None:
         values = size if isinstance(size, Sequence) and not isinstance(size, str) else (size,)
         if not values or any(type(v) is not int or v < 1 for v in values):  # True is no size
             raise ValueError(f"{name}={size!r}; expected positive integers")
+
+
+def check_number(name: str, value: Any, low: float = 0, *, inclusive: bool = False) -> None:
+    """Raises ValueError unless the value is a finite number above `low`, or `low` if inclusive."""
+    number = isinstance(value, Real) and type(value) is not bool and value < math.inf
+    if not number or value < low or (value == low and not inclusive):
+        expected = f"of at least {low}" if inclusive else f"above {low}"
+        raise ValueError(f"{name}={value!r}; expected a finite number {expected}")
 
 
 def check_sizes(name: str, sizes: Any, axes: Sequence[str]) -> tuple[int, ...]:

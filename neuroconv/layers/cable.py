@@ -2,10 +2,6 @@
 
     tau dV/dt = lambda^2 d2V/dx2 - V
 
-tau is the membrane's time constant in milliseconds: on its own, a potential falls to 1/e in this
-time. lambda is the length constant in micrometres: away from where a steady potential is held, it
-falls to 1/e over this distance.
-
 Sources of the equation and of its Green's function on an infinite cable: C. Koch, Biophysics of
 Computation (1999), chapter 2, doi:10.1093/oso/9780195104912.001.0001; W. Gerstner, W. M. Kistler,
 R. Naud and L. Paninski, Neuronal Dynamics (2014), section 3.2, doi:10.1017/CBO9781107447615.
@@ -13,13 +9,11 @@ R. Naud and L. Paninski, Neuronal Dynamics (2014), section 3.2, doi:10.1017/CBO9
 
 import math
 from dataclasses import dataclass, fields
-from numbers import Real
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.core.checks import check_positive
+from neuroconv.core.checks import check_number, check_positive
 
 
 @dataclass(frozen=True)
@@ -27,8 +21,9 @@ class Cable:
     """A uniform, passive, infinitely long dendrite, seen through a sheet's sites and time steps.
 
     Attributes:
-        length_constant_um: lambda, in micrometres.
-        time_constant_ms: tau, in milliseconds.
+        length_constant_um: lambda, in micrometres: away from where a steady potential is held, it
+            falls to 1/e over this distance.
+        time_constant_ms: tau, in milliseconds: on its own, a potential falls to 1/e in this time.
         site_um: length of dendrite that one site of the sheet stands for, in micrometres.
         step_ms: length of a time step, in milliseconds.
 
@@ -43,16 +38,7 @@ class Cable:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if (
-                type(value) is bool
-                or not isinstance(value, Real)
-                or not 0 < float(value) < math.inf
-            ):
-                unit = "micrometres" if field.name.endswith("_um") else "milliseconds"
-                raise ValueError(
-                    f"{field.name}={value!r}; expected a positive, finite number of {unit}"
-                )
+            check_number(field.name, getattr(self, field.name))
 
     def green(self, distance_um: Tensor, time_ms: Tensor) -> Tensor:
         """Potential after a unit impulse at distance 0 and time 0, in 1 / micrometre.
@@ -103,51 +89,3 @@ class Cable:
         beyond_near_end = torch.erfc((offset.abs() - 0.5) / sites)
         beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
         return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)
-
-    def euler_stencil(self, substeps: int) -> Tensor:
-        """One substep of Euler's explicit method, dt = step_ms / substeps, on the grid of sites.
-
-        The taps are (alpha, 1 - 2 alpha - dt / tau, alpha), alpha = dt lambda^2 / (tau site_um^2).
-        A wave of wavenumber k is multiplied by 1 - dt / tau - 4 alpha sin^2(k site_um / 2), which
-        stays within [-1, 1] for every k if dt / tau + 4 alpha <= 2: else the method explodes.
-
-        Returns:
-            (3,), float64.
-
-        Raises:
-            ValueError: fewer substeps than the method is stable with.
-        """
-        check_positive(substeps=substeps)
-        steepness = (self.length_constant_um / self.site_um) ** 2
-        decay = self.step_ms / self.time_constant_ms  # dt / tau, of a step not yet divided
-        fewest = math.ceil(decay * (1 + 4 * steepness) / 2)
-        if substeps < fewest:
-            raise ValueError(
-                f"substeps={substeps} of {self.step_ms / substeps:.4g} ms make Euler's method "
-                f"unstable on sites of {self.site_um:.4g} um; expected at least {fewest}"
-            )
-        decay /= substeps
-        alpha = decay * steepness
-        return torch.tensor([alpha, 1 - 2 * alpha - decay, alpha], dtype=torch.float64)
-
-    def euler_response(self, substeps: int, iterations: int) -> Tensor:
-        """Returns the response of Euler's method to a unit on one site: its stencil to a power.
-
-        Args:
-            substeps: into which a time step is divided; see `euler_stencil`.
-            iterations: how many substeps to take, at least 0. As many as `substeps` make one step.
-
-        Returns:
-            (2 * iterations + 1,), float64, the site itself in the middle. Divided by `site_um` it
-            approaches `green` as sites and substeps shrink.
-
-        Raises:
-            ValueError: a substep that is unstable, or a negative number of iterations.
-        """
-        if type(iterations) is not int or iterations < 0:
-            raise ValueError(f"iterations={iterations!r}; expected an integer of at least 0")
-        stencil = self.euler_stencil(substeps).view(1, 1, 3)
-        response = torch.ones(1, 1, 1, dtype=torch.float64)
-        for _ in range(iterations):
-            response = F.conv1d(response, stencil, padding=2)
-        return response.flatten()

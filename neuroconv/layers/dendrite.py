@@ -1,6 +1,7 @@
 """Dendrites: the spatiotemporal filter and the dendritic rate.
 
-Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites.
+Shapes: B batch, N neurons, T time steps, P sites along a dendrite, D dendrites; K_T, K_P, K_D the
+filter's time steps, branches and dendrites.
 """
 
 import math
@@ -100,11 +101,6 @@ class DendriticConv(nn.Module):
         return self.tree.sheet
 
     @property
-    def out_shape(self) -> tuple[int, int]:
-        """(P', D') of the potentials that come out."""
-        return self.tree.out
-
-    @property
     def mode(self) -> Mode:
         """The way the filter meets the sheet."""
         return self.tree.mode
@@ -122,14 +118,12 @@ class DendriticConv(nn.Module):
 
         It does not pass from one dendrite to another. In mode "same" the one column of the filter
         that meets the dendrite itself gets the taps and the others zero. In the other modes every
-        column does; "valid" then adds the filtered dendrites up. What spreads past a dendrite's
-        ends is lost. The bias is left as it is.
+        column does; "valid" then adds the filtered dendrites up. The bias is left as it is.
 
         Args:
-            cable: constants of the dendrite, in micrometres and milliseconds.
-            trainable: the taps are where learning starts from; else they stay as they are,
-                `weight.requires_grad` False. A checkpoint does not record it: call this again on a
-                new layer.
+            cable: constants of the dendrite.
+            trainable: learning starts from the taps; else they stay as they are,
+                `weight.requires_grad` False, which a checkpoint does not record.
             unit_gain: scale the taps of a dendrite so that they sum to one: a steady, even input
                 comes through at its own strength. The scale is then left to the synapses.
         """
@@ -144,12 +138,7 @@ class DendriticConv(nn.Module):
         self.weight.requires_grad_(trainable)
 
     def forward(self, sheet: Tensor, steps: int | None = None) -> Tensor:
-        """Filters a sheet.
-
-        Args:
-            sheet: (B, N, T, P, D).
-            steps: the number of last steps to compute; by default all.
-        """
+        """Filters a sheet (B, N, T, P, D); computes the last `steps`, or all of them."""
         if sheet.dim() != 5 or tuple(sheet.shape[3:]) != self.sheet_shape:
             raise ValueError(
                 f"sheet has shape {tuple(sheet.shape)}; expected (batch, {self.neurons} neurons, "
@@ -175,11 +164,6 @@ class DendriticConv(nn.Module):
         window = (time_steps, *self.sheet_shape)
         return ConvProblem(window, self.tree.kernel, self.mode, batch, self.neurons, steps)
 
-    def chosen_backend(self, batch: int, time_steps: int, steps: int | None = None) -> Backend:
-        """Returns the backend that a sheet of this batch and these steps runs on."""
-        problem = self.problem(batch, time_steps, steps)
-        return choose_backend(problem, self.backend, device=self.weight.device.type)
-
     def train(self, mode: bool = True) -> Self:
         """Sets the mode as nn.Module does, and clears the cached filters."""
         self._cache.clear()
@@ -188,16 +172,15 @@ class DendriticConv(nn.Module):
     def closed_form(
         self, sheet: torch.Size, synapses: int | None = None, steps: int | None = None
     ) -> tuple[Cost, ...]:
-        """Counts the convolution by the backend that runs it.
+        """Counts the convolution of a sheet (B, N, T, P, D) by the backend that runs it.
 
         Args:
-            sheet: (B, N, T, P, D).
-            synapses: of one neuron; by default one at each site.
-            steps: the number of last steps that are computed; by default all.
+            synapses: of one neuron, by default one at each position.
+            steps: the number of last steps that are computed, by default all.
         """
         problem = self.problem(sheet[0], sheet[2], steps)
-        backend = self.chosen_backend(sheet[0], sheet[2], steps)
-        synapses = math.prod(self.sheet_shape) if synapses is None else synapses
+        backend = choose_backend(problem, self.backend, device=self.weight.device.type)
+        synapses = self.tree.positions if synapses is None else synapses
         cost = Cost(
             "dendrites",
             problem_macs(problem, backend),

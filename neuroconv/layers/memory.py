@@ -8,16 +8,11 @@ from torch import Tensor
 
 
 def recall(past: Tensor | None, present: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-    """Joins past and present steps for a causal filter, and keeps its last `taps - 1` steps.
-
-    Args:
-        past: the steps kept of the stretch before, or None at rest.
-        present: (B, N, T, ...).
-        taps: length of the filter in time.
+    """Joins past (None at rest) and present (B, N, T, ...) for a causal filter of some taps.
 
     Returns:
         The filter's input, (B, N, T + past steps, ...): without a past the present alone, for
-        the filters' padding is a neuron at rest; and the past of the next call,
+        the filters' padding is a neuron at rest; and the past of the next call, its last steps,
         (B, N, taps - 1, ...).
     """
     window = present if past is None else torch.cat([past, present], 2)

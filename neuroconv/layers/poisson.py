@@ -4,12 +4,12 @@ Shapes: B batch, N neurons, T time steps, R steps that a renewal looks ahead.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.checks import check_choice, check_number
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals, waits
 
@@ -33,7 +33,87 @@ class DropoutState(NamedTuple):
     due: Tensor
 
 
-class PoissonDropout(nn.Module):
+class _Waiting(nn.Module):
+    """The base of stages whose neurons wait: a window in stretches, whose mean rate is kept."""
+
+    scope: DropoutScope
+    periods: list[float]  # the probabilities of 1, 2, 3 ... steps from a draw to the next
+    awake: ClassVar[tuple[int, torch.dtype]]  # the steps to wait at the start of a window
+    gates: ClassVar[bool]  # whether neurons also wait in evaluation
+
+    def __init__(self, mean_wait: float) -> None:
+        super().__init__()
+        if (
+            not isinstance(mean_wait, int | float)
+            or not 0 <= mean_wait < math.inf
+            or math.exp(-mean_wait) < _LEAST_PROBABILITY
+        ):
+            raise ValueError(
+                f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to "
+                f"{-math.log(_LEAST_PROBABILITY):.2f}: the probability exp(-mean_wait) of firing "
+                "at once divides the rates, and beyond that it is no normal float32 number"
+            )
+        self.mean_wait = mean_wait
+
+    @property
+    def acts(self) -> bool:
+        """Whether it drops anything: in training, unless there is no wait."""
+        return self.training and self.mean_wait != 0
+
+    def forward(self, rate: Tensor) -> Tensor:
+        return self.stream(rate)[0]
+
+    def stream(
+        self, rate: Tensor, state: DropoutState | None = None
+    ) -> tuple[Tensor, DropoutState | None]:
+        """Runs over a stretch; stretch after stretch is the whole window, draw for draw.
+
+        Args:
+            rate: (B, N, T, ...), any number of steps.
+            state: after the stretch before; None begins a window.
+        """
+        if rate.dim() < 3:
+            raise ValueError(
+                f"rate has shape {tuple(rate.shape)}; expected (batch, neurons, time_steps)"
+            )
+        if rate.shape[2] == 0 or not (self.acts or self.gates):
+            return rate, state
+        cells = (*rate.shape[:2], *(rate.shape[3:] if self.scope == "unit" else ()))
+        if state is None:
+            steps, dtype = self.awake
+            waiting = rate.new_full(cells, steps, dtype=dtype)
+            state = DropoutState(waiting, first_due(self.periods, rate.device))
+        elif tuple(state.waiting.shape) != cells:
+            raise ValueError(
+                f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the "
+                "rate: pass the state after this window's last stretch, or None to begin a window"
+            )
+        fired, waiting = self._fired(rate, state.waiting)
+        if not self.acts:
+            return rate * fired, DropoutState(waiting, state.due)
+        probability, due = self._probability(state.due, rate.shape[2])
+        # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
+        exact = torch.promote_types(rate.dtype, torch.float32)
+        # A step so improbable that it never fires must not turn a silent 0 into 0 * inf.
+        scale = probability.reciprocal().clamp(max=torch.finfo(exact).max).to(exact)
+        rate = (rate * (fired * scale.view(-1, *[1] * (rate.dim() - 3)))).to(rate.dtype)
+        return rate, DropoutState(waiting, due)
+
+    def firing_probability(self, time_steps: int) -> list[float]:
+        """Returns the probability that a neuron of positive rate fires at a window's steps."""
+        first = first_due(self.periods, torch.device("cpu"))
+        return self._probability(first, time_steps)[0].tolist()
+
+    def _fired(self, rate: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns where (B, N, T, ...) it fires, and the steps still to wait after that."""
+        raise NotImplementedError
+
+    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Returns the (T,) probability of firing at the next steps, and what is due after them."""
+        raise NotImplementedError
+
+
+class PoissonDropout(_Waiting):
     """Silences a neuron for waiting periods K ~ Poisson(mean_wait), and keeps its mean rate.
 
     Modes, with the share of steps in which a neuron fires in the long run (l the mean_wait):
@@ -46,8 +126,9 @@ class PoissonDropout(nn.Module):
             of 1 - exp(-l), 0.393, under another name.
 
     In training every step is divided by its probability of firing, so that the expected rate is
-    kept from the first step on. In evaluation it is the identity. Draws come from torch's
-    default generator of the input's device: seed each rank of a distributed run differently.
+    kept from the first step on. In evaluation it is the identity, and hands its state through.
+    Draws come from torch's default generator of the input's device: seed each rank of a distributed
+    run differently.
 
     Args:
         mean_wait: mean of the waiting periods in time steps, the Poisson distribution's lambda.
@@ -65,81 +146,44 @@ class PoissonDropout(nn.Module):
             number (from 87.4 on), or an unknown mode or scope; at the call, another shape.
     """
 
+    awake, gates = (-1, torch.float32), False
+
     def __init__(
         self, mean_wait: float = 0.5, mode: DropoutMode = "wait", scope: DropoutScope = "neuron"
     ) -> None:
-        super().__init__()
-        _check_mean_wait(mean_wait)
+        super().__init__(mean_wait)
         check_choice("mode", mode, ("wait", "redraw", "independent"))
         check_choice("scope", scope, ("neuron", "unit"))
-        self.mean_wait, self.mode, self.scope = mean_wait, mode, scope
-        # Below so many steps of waiting a period is drawn: "wait" counts past the firing at 0.
+        self.mode, self.scope = mode, scope
+        # Below this many steps of waiting a period is drawn: "wait" counts past the firing at 0.
         self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
         self.periods = periods(mean_wait, mode)
         self.shares = cumulative(mean_wait)
 
-    @property
-    def acts(self) -> bool:
-        """Whether it drops anything: in training, unless there is no wait."""
-        return self.training and self.mean_wait != 0
-
     def forward(self, rate: Tensor) -> Tensor:
-        if rate.dim() == 2:
-            return self.stream(rate.unsqueeze(2))[0].squeeze(2)
-        return self.stream(rate)[0]
+        return self(rate.unsqueeze(2)).squeeze(2) if rate.dim() == 2 else self.stream(rate)[0]
 
-    def stream(
-        self, rate: Tensor, state: DropoutState | None = None
-    ) -> tuple[Tensor, DropoutState | None]:
-        """Runs over a stretch; stretch after stretch is the whole window, draw for draw.
-
-        Args:
-            rate: (B, N, T, ...), any number of steps.
-            state: after the stretch before; None begins a window. Evaluation hands it through.
-        """
-        if rate.dim() < 3:
-            raise ValueError(
-                f"rate has shape {tuple(rate.shape)}; expected (batch, neurons[, time_steps])"
-            )
-        if not self.acts or rate.shape[2] == 0:
-            return rate, state
-        unit = self.scope == "unit"
-        cells = (*rate.shape[:2], *(rate.shape[3:] if unit else ()))
-        if state is None:
-            waiting = rate.new_full(cells, -1, dtype=torch.float32)
-            state = DropoutState(waiting, first_due(self.periods, rate.device))
-        _check_state(state, cells)
-        steps = rate.shape[2]
+    def _fired(self, rate: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
+        steps, cells = rate.shape[2], waiting.shape
         # All steps' draws at once, the steps one after another as single calls would draw them. The
         # mean being the same for all, this takes less than half the time of torch.poisson.
         uniform = torch.rand(steps, *cells, device=rate.device)
-        shares = constant(self.shares, rate, torch.float32)
-        draws = waits(uniform, shares)
+        draws = waits(uniform, constant(self.shares, rate, torch.float32))
         # Counted from the window's start: the step at which a neuron fires if it draws now.
         now = torch.arange(steps, dtype=torch.float32, device=rate.device)
         draws += now.view(-1, *[1] * len(cells))
-        fires, firing_steps = state.waiting, []
+        fires, firing_steps = waiting, []
         for step, draw in enumerate(draws.unbind()):
             fires = torch.where(fires < step + self.draw_below, draw, fires)
             firing_steps.append(fires)
         fired = torch.stack(firing_steps, 2) == now.view(-1, *[1] * (len(cells) - 2))
-        waiting = fires - steps
-        if not unit:
-            fired = fired.view(*fired.shape, *[1] * (rate.dim() - 3))
-        probability, due = self._probability(state.due, rate.shape[2])
-        return _kept_mean(rate, fired, probability), DropoutState(waiting, due)
+        return fired.view(*fired.shape, *[1] * (rate.dim() - fired.dim())), fires - steps
 
     def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Returns the (T,) probability of firing at the next steps, and what is due after them."""
         drawn, due = renewals(due, self.periods, steps)
         if self.mode == "wait":  # the step after a firing draws, and no other step
             return torch.cat([drawn, due[:1]])[1:], due
         return drawn * math.exp(-self.mean_wait), due
-
-    def firing_probability(self, time_steps: int) -> list[float]:
-        """Returns the probability of firing at the steps of a window that starts with a draw."""
-        first = first_due(self.periods, torch.device("cpu"))
-        return self._probability(first, time_steps)[0].tolist()
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
         """Costs nothing: in evaluation it is the identity."""
@@ -149,7 +193,7 @@ class PoissonDropout(nn.Module):
         return f"mean_wait={self.mean_wait}, mode={self.mode!r}, scope={self.scope!r}"
 
 
-class ReleaseOrWait(nn.Module):
+class ReleaseOrWait(_Waiting):
     """The essay's branch: `if fire and not dropout: release() else: sleep(0.02)` (Dettmers 2015).
 
     A neuron that is awake fires if its rate is positive. If it fires and is not dropped, it
@@ -174,16 +218,16 @@ class ReleaseOrWait(nn.Module):
             step_ms that is not positive; at the call, another shape.
     """
 
+    scope = "unit"
+    awake, gates = (0, torch.int32), True
+
     def __init__(
         self, mean_wait: float = 0.5, wait_ms: float = 20.0, step_ms: float = 1000 / 30
     ) -> None:
-        super().__init__()
-        _check_mean_wait(mean_wait)
-        if not isinstance(wait_ms, int | float) or not 0 <= wait_ms < math.inf:
-            raise ValueError(f"wait_ms={wait_ms!r}; expected milliseconds, 0 or more")
-        if not isinstance(step_ms, int | float) or not 0 < step_ms < math.inf:
-            raise ValueError(f"step_ms={step_ms!r}; expected milliseconds, more than 0")
-        self.mean_wait, self.wait_ms, self.step_ms = mean_wait, wait_ms, step_ms
+        super().__init__(mean_wait)
+        check_number("wait_ms", wait_ms, inclusive=True)
+        check_number("step_ms", step_ms)
+        self.wait_ms, self.step_ms = wait_ms, step_ms
         # In floating point 2.1 / 0.7 is a little more than 3: still three steps.
         self.wait_steps = max(1, math.ceil(wait_ms / step_ms - 1e-9))
         self.no_wait = math.exp(-mean_wait)
@@ -191,53 +235,21 @@ class ReleaseOrWait(nn.Module):
         self.periods[0] += self.no_wait
         self.periods[-1] += 1 - self.no_wait
 
-    def forward(self, rate: Tensor) -> Tensor:
-        return self.stream(rate)[0]
-
-    def stream(
-        self, rate: Tensor, state: DropoutState | None = None
-    ) -> tuple[Tensor, DropoutState | None]:
-        """Runs over a stretch; stretch after stretch is the whole window, draw for draw.
-
-        Args:
-            rate: (B, N, T, ...), any number of steps.
-            state: after the stretch before; None begins a window, with all neurons awake.
-        """
-        if rate.dim() < 3:
-            raise ValueError(
-                f"rate has shape {tuple(rate.shape)}; expected (batch, neurons, time_steps)"
-            )
-        if rate.shape[2] == 0:
-            return rate, state
-        cells = (*rate.shape[:2], *rate.shape[3:])
-        if state is None:
-            sleeping = rate.new_zeros(cells, dtype=torch.int32)
-            state = DropoutState(sleeping, first_due(self.periods, rate.device))
-        _check_state(state, cells)
-        dropping = self.training and self.mean_wait > 0
-        sleeping, released = state.waiting, []
+    def _fired(self, rate: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
+        released = []
         for fires in (rate > 0).unbind(2):
-            awake = sleeping == 0
+            awake = waiting == 0
             releases = awake & fires
-            if dropping:
-                releases = releases & (torch.rand(cells, device=rate.device) < self.no_wait)
+            if self.acts:
+                releases = releases & (torch.rand(waiting.shape, device=rate.device) < self.no_wait)
             released.append(releases)
-            sleeping = torch.where(awake & ~releases, self.wait_steps, sleeping)
-            sleeping = (sleeping - 1).clamp(min=0)
-        release = torch.stack(released, 2)
-        if not dropping:
-            return rate * release, DropoutState(sleeping, state.due)
-        probability, due = self._probability(state.due, rate.shape[2])
-        return _kept_mean(rate, release, probability), DropoutState(sleeping, due)
+            waiting = torch.where(awake & ~releases, self.wait_steps, waiting)
+            waiting = (waiting - 1).clamp(min=0)
+        return torch.stack(released, 2), waiting
 
     def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         awake, due = renewals(due, self.periods, steps)
         return awake * self.no_wait, due
-
-    def firing_probability(self, time_steps: int) -> list[float]:
-        """Returns the probability of release in training, for a neuron that always fires."""
-        first = first_due(self.periods, torch.device("cpu"))
-        return self._probability(first, time_steps)[0].tolist()
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
         """Counts a comparison with the threshold and a product for each number."""
@@ -266,8 +278,7 @@ class PoissonSpikes(nn.Module):
 
     def __init__(self, dt: float = 1.0) -> None:
         super().__init__()
-        if not isinstance(dt, int | float) or not 0 < dt < math.inf:
-            raise ValueError(f"dt={dt!r}; expected the length of a time step, more than 0")
+        check_number("dt", dt)
         self.dt = dt
 
     def forward(self, rate: Tensor) -> Tensor:
@@ -288,33 +299,3 @@ class PoissonSpikes(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dt={self.dt:g}"
-
-
-def _check_mean_wait(mean_wait: float) -> None:
-    if (
-        not isinstance(mean_wait, int | float)
-        or not 0 <= mean_wait < math.inf
-        or math.exp(-mean_wait) < _LEAST_PROBABILITY
-    ):
-        raise ValueError(
-            f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to "
-            f"{-math.log(_LEAST_PROBABILITY):.2f}: the probability exp(-mean_wait) of firing at "
-            "once divides the rates, and beyond that it is no normal float32 number"
-        )
-
-
-def _check_state(state: DropoutState, cells: tuple[int, ...]) -> None:
-    if tuple(state.waiting.shape) != cells:
-        raise ValueError(
-            f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the rate: "
-            "pass the state after this window's last stretch, or None to begin a window"
-        )
-
-
-def _kept_mean(rate: Tensor, fired: Tensor, probability: Tensor) -> Tensor:
-    """Returns the rate where it fired, divided by that step's probability (T,); else zero."""
-    # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
-    exact = torch.promote_types(rate.dtype, torch.float32)
-    # A step so improbable that it never fires must not turn a silent 0 into 0 * inf.
-    scale = probability.reciprocal().clamp(max=torch.finfo(exact).max).to(exact)
-    return (rate * (fired * scale.view(-1, *[1] * (rate.dim() - 3)))).to(rate.dtype)

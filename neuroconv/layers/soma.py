@@ -76,8 +76,6 @@ class SomaFilter(nn.Module):
 class FiringRate(nn.Module):
     """Rectification: too negative a potential makes no spike, else the rate is proportional to it.
 
-    A stage of its own, so that hooks see a neuron's activity where it arises.
-
     Shape:
         potential (B, N, ...) -> rate (B, N, ...), never negative
     """

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice, check_positive
+from neuroconv.core.checks import check_choice, check_number, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
 from neuroconv.core.renamed import SPIKE, renamed
@@ -34,19 +34,10 @@ def dendritic_spike(
 
     Args:
         potential: (..., P, D).
-        strength: how far toward the maximum, from 0 to 1; or a scalar tensor.
-        threshold: where channels open, in the potential's units; or a scalar tensor.
-        temperature: 0 is a hard gate, open (1) for m > threshold and else closed (0); above 0 it is
-            sigmoid((m - threshold) / temperature).
-        window: sites whose maximum it is: (window - 1) // 2 before a site and the rest
-            after, cut off at the dendrite's ends. None takes the whole dendrite.
-        signal: what learns; see `DendriticSpike`. The result is the same.
+        strength, threshold: numbers or scalar tensors; they and the others as in `DendriticSpike`.
 
     Returns:
         (..., P, D), in the potential's layout in memory.
-
-    Raises:
-        ValueError: a number out of range, an unknown signal, or fewer than two axes.
     """
     _check(strength, threshold, temperature, window, signal)
     if potential.dim() < 2 or not potential.shape[-2]:
@@ -77,11 +68,10 @@ def dendritic_spike(
 
 
 def _maximum(sites: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
-    """Returns the maximum near each site of (before, P, after), and the site that holds it.
+    """Returns the maximum near each site of (before, P, after), and the first site that holds it.
 
-    Of equal sites the first counts. Over the whole dendrite both are (before, 1, after), and the
-    holder is a site's number; over windows both are (before, P, after), and the holder is an index
-    into the P x after plane.
+    Over the whole dendrite both are (before, 1, after), and the holder is a site's number; over
+    windows both are (before, P, after), and the holder is an index into the P x after plane.
     """
     if window is None:
         largest, holder = sites.max(1, keepdim=True)
@@ -94,10 +84,7 @@ def _maximum(sites: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
 
 
 def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor) -> Tensor:
-    """Moves sites toward the maximum.
-
-    At a fixed strength of 0 or 1 the number itself is taken, so that its bits are kept.
-    """
+    """Moves sites toward the maximum; a fixed strength of 0 or 1 keeps the bits of one of them."""
     if not isinstance(strength, Tensor) and strength == 0:
         return sites
     if gate.dtype != torch.bool:
@@ -130,10 +117,11 @@ class DendriticSpike(nn.Module):
     Args:
         strength: how far toward the maximum, from 0 to 1.
         threshold: where channels open, in the potential's units.
-        temperature: 0 is a hard gate; above 0 the width of a sigmoid, in the potential's units.
-        window: sites around each site whose maximum counts; None takes the whole
-            dendrite. See `dendritic_spike`.
-        signal: "max" or "essay".
+        temperature: 0 is a hard gate, open (1) for m > threshold and else closed (0); above 0 it is
+            sigmoid((m - threshold) / temperature), in the potential's units.
+        window: sites whose maximum m counts: (window - 1) // 2 before a site and the rest after,
+            cut off at the dendrite's ends. None takes the whole dendrite.
+        signal: what learns, "max" or "essay".
         learn_strength: learn the strength, as the sigmoid of the parameter `pull_logit`.
         learn_threshold: learn the threshold, the parameter `threshold`.
 
@@ -192,13 +180,9 @@ class DendriticSpike(nn.Module):
 
     def forward(self, potential: Tensor) -> Tensor:
         return dendritic_spike(
-            potential,
-            self.strength,
-            self.threshold,
-            temperature=self.temperature,
-            window=self.window,
-            signal=self.signal,
-        )
+            potential, self.strength, self.threshold,
+            temperature=self.temperature, window=self.window, signal=self.signal,
+        )  # fmt: skip
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         """Counts the comparisons for the maximum, the operations of the gate, and the lift."""
@@ -221,34 +205,22 @@ class DendriticSpike(nn.Module):
 
     def extra_repr(self) -> str:
         strength, threshold = self._start
-        learned = [
-            name
-            for name, parameter in (("strength", self.pull_logit), ("threshold", self.threshold))
-            if isinstance(parameter, nn.Parameter)
-        ]
         return (
             f"strength={strength}, threshold={threshold}, temperature={self.temperature}, "
-            f"window={self.window}, signal={self.signal!r}"
-            + (f", learned: {', '.join(learned)}" if learned else "")
+            f"window={self.window}, signal={self.signal!r}, "
+            f"learn_strength={self.pull_logit is not None}, "
+            f"learn_threshold={isinstance(self.threshold, nn.Parameter)}"
         )
 
 
 def _check(strength: Any, threshold: Any, temperature: Any, window: Any, signal: Any) -> None:
-    if not isinstance(strength, Tensor) and not (_is_number(strength) and 0 <= strength <= 1):
+    if not (isinstance(strength, Tensor) or (isinstance(strength, int | float) and 0 <= strength <= 1)):
         raise ValueError(
             f"strength={strength!r}; expected a number from 0 (identity) to 1 (the maximum)"
         )
-    if not isinstance(threshold, Tensor) and not _is_number(threshold):
-        raise ValueError(f"threshold={threshold!r}; expected a finite number")
-    if not _is_number(temperature) or temperature < 0:
-        raise ValueError(
-            f"temperature={temperature!r}; expected 0 (a hard gate) or a finite width above it"
-        )
+    if not isinstance(threshold, Tensor):
+        check_number("threshold", threshold, low=-math.inf)
+    check_number("temperature", temperature, inclusive=True)
     if window is not None:
         check_positive(window=window)
     check_choice("signal", signal, SIGNALS)
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float) and type(value) is not bool
-    return number and -math.inf < value < math.inf

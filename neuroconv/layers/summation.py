@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.checks import check_choice, check_number
 from neuroconv.core.cost import Cost
 
 Law = Literal["linear", "sublinear", "supralinear", "bistable"]
@@ -75,8 +75,8 @@ class DendriticSummation(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("law", law, LAWS)
-        _check_above("scale", scale, 0)
-        _check_above("knee", knee, 0)
+        check_number("scale", scale)
+        check_number("knee", knee)
         if law == "linear" and (learnable or knee != 1):
             raise ValueError(
                 f"law='linear' with knee={knee}, learnable={learnable}; a sum has no knee and "
@@ -90,7 +90,7 @@ class DendriticSummation(nn.Module):
                 "leave it out"
             )
         if exponent is not None:
-            _check_above("exponent", exponent, 1)
+            check_number("exponent", exponent, low=1)
         self.law, self.scale = law, scale
         self._start = (knee, exponent)
         self.log_knee = nn.Parameter(torch.empty(())) if learnable else None
@@ -146,10 +146,8 @@ class DendriticSummation(nn.Module):
         """Counts the FLOPs of `law_of` on this number of sums."""
         law = {"linear": 0, "sublinear": 5, "supralinear": 4, "bistable": 9}[self.law]
         # Of the parameters: exp; softplus and its one; for the bistable law a sign and a factor.
-        learned = (
-            {"sublinear": 1, "supralinear": 3, "bistable": 5} if self.log_knee is not None else {}
-        )
-        return sums * law + learned.get(self.law, 0)
+        learned = {"linear": 0, "sublinear": 1, "supralinear": 3, "bistable": 5}[self.law]
+        return sums * law + (learned if self.log_knee is not None else 0)
 
     def extra_repr(self) -> str:
         if self.law == "linear":
@@ -158,9 +156,3 @@ class DendriticSummation(nn.Module):
         power = "" if exponent is None else f", exponent={exponent:.6g}"
         learned = ", learnable" if self.log_knee is not None else ""
         return f"{self.law}, scale={self.scale:.6g}, knee={knee:.6g}{power}{learned}"
-
-
-def _check_above(name: str, value: float, floor: int) -> None:
-    number = isinstance(value, int | float) and type(value) is not bool
-    if not number or not floor < value < math.inf:
-        raise ValueError(f"{name}={value!r}; expected a finite number above {floor}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuroconv.core.checks import check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.cache import ClawCheck
-from neuroconv.layers.tree_shape import TreeShape, as_tree
+from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import dale_signs
 
 
@@ -86,15 +86,21 @@ class _Synapses(nn.Module):
             factor = nn.Parameter(torch.empty(shape)) if name in trained else None
             self.register_parameter(name, factor)
 
-    def magnitude(self) -> Tensor:
-        """Returns the weights without sign; never negative unless their sign is free."""
+    def effective_weight(self) -> Tensor:
+        """Returns the weights that act: `weight` or vesicles x receptors, with the axon's sign."""
         if self.vesicles is not None and self.receptors is not None:
-            return (self.vesicles * self.receptors).abs()
-        assert self.weight is not None
-        return self.weight if self.signs is None else self.weight.abs()
+            weight = (self.vesicles * self.receptors).abs()
+        else:
+            assert self.weight is not None
+            weight = self.weight if self.signs is None else self.weight.abs()
+        return weight if self.signs is None else self._signed(weight, self.signs)
+
+    def _signed(self, magnitude: Tensor, signs: Tensor) -> Tensor:
+        """Gives the weights the signs of their axons."""
+        raise NotImplementedError
 
     def weight_flops(self) -> int:
-        """Counts FLOPs for one weight: the factors' product, an absolute value, the axon's sign."""
+        """Counts FLOPs of `effective_weight` for one weight, once for a whole batch."""
         factors, signed = self.vesicles is not None, self.signs is not None
         return factors + (factors or signed) + signed
 
@@ -108,12 +114,10 @@ class _Synapses(nn.Module):
     def on_sheet(self, potential: Tensor) -> Tensor:
         """Lays (N * C, S, T, B) potentials on (B, N * C, T, P, D); empty positions stay zero.
 
-        The result is a view that keeps dendrites, sites and steps together and the batch innermost,
-        which is how the matrix product of `dendritic_conv` reads it.
+        The batch is innermost in memory, as the matrix product of `dendritic_conv` reads it.
         """
         sites, dendrites = self.sheet_shape
-        empty = sites * dendrites - self.synapses
-        if empty:
+        if empty := sites * dendrites - self.synapses:
             potential = F.pad(potential, (0, 0, 0, 0, 0, empty))
         return potential.unflatten(1, (dendrites, sites)).permute(4, 0, 3, 2, 1)
 
@@ -141,10 +145,10 @@ class SparseSynapses(_Synapses):
             weight that acts is |weight| * signs[axon], for all transmitters of the axon. None:
             weights are free to take either sign.
         factorized: train two factors for each synapse instead of its weight: `vesicles`, released
-            by the axon terminal, and `receptors`, present on the site. Their absolute values are
-            the amounts, and the amounts' product is the weight.
+            by the axon terminal, and `receptors`, present on the site. The product of their
+            absolute values is the weight.
         transmitters: kinds C of transmitter. Each is a channel, as a colour is of an image: it has
-            a weight at each synapse, and a sheet to be filtered; sum over C afterwards.
+            a weight at each synapse, and a sheet to be filtered; `TransmitterSum` adds them up.
         claw: whether the sites of each dendrite share one axon, for a wiring on meta; any other is
             compared.
 
@@ -180,19 +184,15 @@ class SparseSynapses(_Synapses):
                 f"wiring is {wiring.dtype} of shape {tuple(wiring.shape)}; expected integers "
                 "(neurons, synapses)"
             )
-        if (
-            not wiring.is_meta
-            and wiring.numel()
-            and not 0 <= wiring.min() <= wiring.max() < in_features
-        ):
+        readable = wiring.numel() and not wiring.is_meta
+        if readable and not 0 <= wiring.min() <= wiring.max() < in_features:
             raise ValueError(
                 f"wiring names axons {int(wiring.min())} to {int(wiring.max())}; expected 0 to "
                 f"{in_features - 1}, for in_features={in_features}"
             )
         neurons, synapses = wiring.shape
-        super().__init__(
-            in_features, neurons, TreeShape(sheet, synapses=synapses), signs, transmitters
-        )
+        tree = TreeShape(sheet, synapses=synapses)
+        super().__init__(in_features, neurons, tree, signs, transmitters)
         self.register_buffer("wiring", wiring)
         self.claw_check = ClawCheck(self.sheet_shape[0], claw)
         self.claw_check(wiring)
@@ -200,10 +200,7 @@ class SparseSynapses(_Synapses):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws excitatory weights of order one: the sign of the effect is left to the filter.
-
-        Two factors share the range, so that their product lies in it too.
-        """
+        """Draws weights, or products of factors, of order one: their sign is left to the filter."""
         factors = list(self.parameters())
         share = 1 / len(factors)
         for factor in factors:
@@ -214,13 +211,9 @@ class SparseSynapses(_Synapses):
         signed = () if self.signs is None else (self.signs, self.wiring)
         return (*self.parameters(), *signed)
 
-    def effective_weight(self) -> Tensor:
-        """Returns the effective weights, (N * C, S): vesicles x receptors, the axon's sign."""
-        weight = self.magnitude()
-        if self.signs is None:
-            return weight
-        signs = self.signs.index_select(0, self.wiring.flatten()).view_as(self.wiring)
-        return (weight.view(self.neurons, -1, self.synapses) * signs.unsqueeze(1)).flatten(0, 1)
+    def _signed(self, magnitude: Tensor, signs: Tensor) -> Tensor:
+        signs = signs.index_select(0, self.wiring.flatten()).view(self.neurons, 1, self.synapses)
+        return (magnitude.view(self.neurons, -1, self.synapses) * signs).flatten(0, 1)
 
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
@@ -235,10 +228,7 @@ class SparseSynapses(_Synapses):
         return self.on_sheet(released.flatten(0, 1).unflatten(2, (time_steps, batch)))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """Counts a product for each synapse, transmitter and step: no sum, so no multiply-add.
-
-        The weight is computed from vesicles, receptors and sign once for the whole batch.
-        """
+        """Counts a product for each synapse, transmitter and step: no sum, so no multiply-add."""
         count = self.neurons * self.synapses
         products = activity[0] * activity[2] + self.weight_flops()
         return (Cost("synapses", pointwise=products * count * self.transmitters, synapses=count),)
@@ -246,6 +236,8 @@ class SparseSynapses(_Synapses):
 
 class DenseSynapses(_Synapses):
     """Synapses that receive all axons each: the essay's matrix product.
+
+    Shapes and errors are those of `SparseSynapses`.
 
     Args:
         in_features: number of axons F.
@@ -258,14 +250,6 @@ class DenseSynapses(_Synapses):
     Attributes:
         weight: (N * C * S, F), row (n * C + c) * S + s; None if factorized.
         vesicles, receptors: of the same shape; None unless factorized.
-
-    Shape:
-        activity (B, F, T) -> sheet (B, N * C, T, P, D), neuron by neuron: sheet n * C + c
-
-    Raises:
-        ValueError: sizes that disagree or are not positive, or signs that are not +1 or -1; at the
-            call, activity of other shape.
-        TypeError: signs that are no tensor.
     """
 
     def __init__(
@@ -278,7 +262,8 @@ class DenseSynapses(_Synapses):
         factorized: bool = False,
         transmitters: int = 1,
     ) -> None:
-        super().__init__(in_features, neurons, as_tree(tree), signs, transmitters)
+        tree = tree if isinstance(tree, TreeShape) else TreeShape(tree)
+        super().__init__(in_features, neurons, tree, signs, transmitters)
         self.register_weight((neurons * transmitters * self.synapses, in_features), factorized)
         self.reset_parameters()
 
@@ -289,23 +274,17 @@ class DenseSynapses(_Synapses):
         for factor in factors:
             nn.init.normal_(factor, std=deviation ** (1 / len(factors)))
 
-    def effective_weight(self) -> Tensor:
-        """Returns the effective weights, (N * C * S, F): vesicles x receptors, the axon's sign."""
-        weight = self.magnitude()
-        return weight if self.signs is None else weight * self.signs
+    def _signed(self, magnitude: Tensor, signs: Tensor) -> Tensor:
+        return magnitude * signs
 
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
-        # (B, T, N * C * S)
-        potential = F.linear(activity.transpose(1, 2), self.effective_weight())
+        potential = F.linear(activity.transpose(1, 2), self.effective_weight())  # (B, T, N * C * S)
         split = potential.unflatten(2, (self.neurons * self.transmitters, self.synapses))
         return self.on_sheet(split.permute(2, 3, 1, 0))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """Counts a multiply-add for each weight and step. A synapse counts once for each axon.
-
-        The weight is computed from vesicles, receptors and sign once for the whole batch.
-        """
+        """Counts a multiply-add for each weight and step. A synapse counts once for each axon."""
         synapses = self.neurons * self.synapses * self.in_features
         weights = synapses * self.transmitters
         macs = {"matmul": activity[0] * activity[2] * weights}
@@ -340,7 +319,5 @@ def _check_signs(signs: Tensor, in_features: int) -> None:
         raise TypeError(f"signs={signs!r} is no tensor; {expected}")
     if signs.shape != (in_features,):
         raise ValueError(f"signs has shape {tuple(signs.shape)}; {expected}")
-    if not signs.is_meta:
-        wrong = signs[(signs != 1) & (signs != -1)]
-        if wrong.numel():
-            raise ValueError(f"signs holds {wrong[0].item()}; {expected}")
+    if not signs.is_meta and (wrong := signs[signs.abs() != 1]).numel():
+        raise ValueError(f"signs holds {wrong[0].item()}; {expected}")

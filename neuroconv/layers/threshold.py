@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive
+from neuroconv.core.checks import check_number, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
 from neuroconv.core.renamed import renamed
@@ -51,8 +51,7 @@ class ThresholdNorm(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(features=features)
-        if type(threshold) not in (int, float) or not 0 < threshold < math.inf:
-            raise ValueError(f"threshold={threshold!r}; expected a finite number above 0")
+        check_number("threshold", threshold)
         if type(empty_positions) is not int or empty_positions < 0:
             raise ValueError(f"empty_positions={empty_positions!r}; expected an integer, 0 or more")
         self.features, self.threshold, self.empty_positions = features, threshold, empty_positions
@@ -96,11 +95,8 @@ class ThresholdNorm(nn.Module):
     def _values(self, x: torch.Size) -> int:
         """Returns the number of values that are normalised."""
         values = math.prod(x)
-        return (
-            values - values // (x[3] * x[4]) * self.empty_positions
-            if self.empty_positions
-            else values
-        )
+        empty = self.empty_positions
+        return values - values // (x[3] * x[4]) * empty if empty else values
 
     def closed_form(self, x: torch.Size) -> tuple[Cost, ...]:
         """Counts two FLOPs a value for the running statistics, and one for the bounds."""

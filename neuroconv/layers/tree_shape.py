@@ -4,7 +4,6 @@ Shapes: P sites along a dendrite, D dendrites; K_T, K_P, K_D the filter's time s
 dendrites.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroconv.core.checks import check_choice, check_room, check_sizes
@@ -35,8 +34,7 @@ class TreeShape:
     mode: Mode = "same"
 
     def __post_init__(self) -> None:
-        sites, dendrites = check_sizes("sheet", self.sheet, ("sites", "dendrites"))
-        object.__setattr__(self, "sheet", (sites, dendrites))
+        object.__setattr__(self, "sheet", check_sizes("sheet", self.sheet, ("sites", "dendrites")))
         check_choice("mode", self.mode, MODES)
         if self.synapses is not None:
             check_room(self.synapses, self.sheet)
@@ -57,11 +55,7 @@ class TreeShape:
 
     @property
     def kernel(self) -> tuple[int, int, int]:
-        """The filter's (time_steps K_T, branches K_P, dendrites K_D), in torch's order.
-
-        Raises:
-            ValueError: a tree without a filter.
-        """
+        """The filter's (K_T, K_P, K_D), in torch's order; ValueError for a tree without one."""
         if self.filter is None:
             raise ValueError(f"{self} has no filter; expected (branches, dendrites, time_steps)")
         branches, dendrites, time_steps = self.filter
@@ -71,8 +65,3 @@ class TreeShape:
     def out(self) -> tuple[int, int]:
         """(P', D') that the filter leaves of the sheet."""
         return output_size(self.sheet, self.kernel[1:], self.mode)
-
-
-def as_tree(tree: TreeShape | Sequence[int]) -> TreeShape:
-    """Returns the tree as it is, and a bare (sites, dendrites) as a tree that is not filtered."""
-    return tree if isinstance(tree, TreeShape) else TreeShape(tuple(tree))  # type: ignore[arg-type]

@@ -17,9 +17,43 @@ from torch import Tensor
 from neuroconv.core.checks import check_positive, check_sizes, pair
 from neuroconv.layers.tree_shape import TreeShape
 
+Axons = NDArray[np.int64]
+
+
+class _Drawn:
+    """The base of wirings with one axon to a synapse, which is drawn for each contact.
+
+    A contact is a synapse, or with a claw all synapses of a dendrite.
+    """
+
+    claw: bool | None = None
+    seed: int = 0
+
+    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
+        """Returns (neurons, synapses) indices below `in_features`.
+
+        Raises:
+            ValueError: a size that is not positive, or that does not fit the wiring.
+        """
+        check_positive(in_features=in_features, neurons=neurons)
+        self._check(in_features, tree)
+        if _on_meta():
+            return torch.empty(neurons, tree.filled, dtype=torch.int64)
+        contacts = self._contacts(in_features, neurons, tree)
+        synapses = np.repeat(contacts, tree.sheet[0] if self.claw else 1, axis=1)
+        axons = np.ascontiguousarray(synapses[:, : tree.filled])
+        return torch.from_numpy(axons).to(torch.get_default_device())
+
+    def _check(self, in_features: int, tree: TreeShape) -> None:
+        """Raises ValueError for axons and a tree that the wiring does not fit."""
+
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+        """Draws the axons of (neurons, contacts), at least as many as needed."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
-class Random:
+class Random(_Drawn):
     """Draws axons at random, each as often as any other in one neuron (to within one synapse).
 
     Args:
@@ -32,34 +66,23 @@ class Random:
     claw: bool | None = None
     seed: int = 0
 
-    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
-        """Returns (neurons, synapses) indices below `in_features`."""
-        check_positive(in_features=in_features, neurons=neurons)
-        sites, dendrites = tree.sheet
-        contacts = dendrites if self.claw else tree.filled
-        if _on_meta():
-            return torch.empty(neurons, tree.filled, dtype=torch.int64)
-        rng = _generator(self.seed)
-        choices = np.arange(in_features)
-        axons = np.stack([_draw(rng, choices, contacts) for _ in range(neurons)])
-        return _synapses(axons, tree.filled, sites if self.claw else 1)
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+        rng, choices = _generator(self.seed), np.arange(in_features)
+        contacts = tree.sheet[1] if self.claw else tree.filled
+        return np.stack([_draw(rng, choices, contacts) for _ in range(neurons)])
 
 
 @dataclass(frozen=True)
-class InOrder:
+class InOrder(_Drawn):
     """Lays the axons over the tree in their order, as parallel fibres cross a Purkinje cell.
 
     Neighbouring positions receive neighbouring axons, and all neurons of the row the same ones, by
     a separate synapse at each position. Nothing is drawn.
     """
 
-    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
-        """Returns (neurons, synapses) indices below `in_features`, rising along the synapses."""
-        check_positive(in_features=in_features, neurons=neurons)
-        if _on_meta():
-            return torch.empty(neurons, tree.filled, dtype=torch.int64)
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
         axons = np.arange(tree.filled, dtype=np.int64) * in_features // tree.filled
-        return _synapses(np.broadcast_to(axons, (neurons, tree.filled)), tree.filled, 1)
+        return np.broadcast_to(axons, (neurons, tree.filled))
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,7 @@ class AllToAll:
 
 
 @dataclass(frozen=True)
-class ParallelFibres:
+class ParallelFibres(_Drawn):
     """Crosses a row of neurons with parallel fibres: each reaches only the cells that it crosses.
 
     The neurons (Purkinje cells) stand in a row. Each axon (parallel fibre) has its middle at one of
@@ -84,7 +107,8 @@ class ParallelFibres:
     2002, doi:10.1523/JNEUROSCI.22-22-09668.2002).
 
     An axon's index is its position in the cross-section of the fibres: synapses are ordered by it,
-    so that a fibre, which runs straight, meets every tree at about the same position.
+    so that a fibre, which runs straight, meets every tree at about the same position. A neuron that
+    no fibre crosses is a ValueError.
 
     Args:
         neurons_per_fibre: neurons that a whole fibre crosses, which may be more than the row has.
@@ -95,20 +119,12 @@ class ParallelFibres:
     neurons_per_fibre: int | None = None
     seed: int = 0
 
-    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
-        """Returns (neurons, synapses) indices below `in_features`, rising along the synapses.
-
-        Raises:
-            ValueError: a size that is not positive, or a neuron that no fibre crosses.
-        """
-        check_positive(in_features=in_features, neurons=neurons)
-        span = 2 * neurons  # from any middle, this reaches both ends of the row
+    def __post_init__(self) -> None:
         if self.neurons_per_fibre is not None:
             check_positive(neurons_per_fibre=self.neurons_per_fibre)
-            span = self.neurons_per_fibre
-        synapses = tree.filled
-        if _on_meta():
-            return torch.empty(neurons, synapses, dtype=torch.int64)
+
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+        span = self.neurons_per_fibre or 2 * neurons  # which reaches both ends from any middle
         rng = _generator(self.seed)
         first = rng.integers(0, neurons, in_features) - (span - 1) // 2
         order = np.argsort(first, kind="stable")
@@ -125,15 +141,11 @@ class ParallelFibres:
                 "first; expected a fibre for each: let them cross more neurons, take more fibres, "
                 "or try another seed"
             )
-        axons = np.empty((neurons, synapses), dtype=np.int64)
-        for neuron in row:
-            drawn = _draw(rng, order[begin[neuron] : end[neuron]], synapses)
-            axons[neuron] = np.sort(drawn)
-        return _synapses(axons, synapses, 1)
+        return np.stack([np.sort(_draw(rng, order[begin[n] : end[n]], tree.filled)) for n in row])
 
 
 @dataclass(frozen=True)
-class ReceptiveField:
+class ReceptiveField(_Drawn):
     """Gives every neuron a patch of one channel of an image; patches lie at random positions.
 
     Args:
@@ -143,6 +155,10 @@ class ReceptiveField:
         claw: each dendrite receives one pixel of the patch, no two the same where the patch has
             enough; needs no relation between patch and sheet. None: as in `Random`.
         seed: the wiring is a function of it.
+
+    Raises:
+        ValueError: at the draw, an image of other pixels than there are axons, a patch larger than
+            the image, or one that differs from the sheet without claw.
     """
 
     image_shape: tuple[int, int, int]
@@ -150,14 +166,10 @@ class ReceptiveField:
     claw: bool | None = None
     seed: int = 0
 
-    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
-        """Returns (neurons, synapses) indices below `in_features`.
+    def _patch(self, tree: TreeShape) -> tuple[int, int]:
+        return tree.sheet if self.patch is None else pair("patch", self.patch)
 
-        Raises:
-            ValueError: an image of other pixels than there are axons, a patch larger than the
-                image, or one that differs from the sheet without claw.
-        """
-        check_positive(in_features=in_features, neurons=neurons)
+    def _check(self, in_features: int, tree: TreeShape) -> None:
         axes = ("channels", "height", "width")
         channels, height, width = check_sizes("image_shape", self.image_shape, axes)
         if channels * height * width != in_features:
@@ -165,7 +177,7 @@ class ReceptiveField:
                 f"image_shape={self.image_shape} has {channels * height * width} pixels and "
                 f"in_features is {in_features}; expected one axon for each pixel"
             )
-        rows, cols = tree.sheet if self.patch is None else pair("patch", self.patch)
+        rows, cols = self._patch(tree)
         check_positive(patch=(rows, cols))
         if rows > height or cols > width:
             raise ValueError(
@@ -177,22 +189,17 @@ class ReceptiveField:
                 f"patch {(rows, cols)} differs from the sheet {tree.sheet}; without claw a patch "
                 "has one pixel for each site: leave patch out or set claw=True"
             )
-        if _on_meta():
-            return torch.empty(neurons, tree.filled, dtype=torch.int64)
-        rng = _generator(self.seed)
+
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+        (channels, height, width), (rows, cols) = self.image_shape, self._patch(tree)
+        rng, pixels = _generator(self.seed), np.arange(rows * cols)
         limits = (channels, height - rows + 1, width - cols + 1)
-        corner = np.stack([rng.integers(0, limit, neurons) for limit in limits], 1)
-        pixels = rows * cols
+        channel, top, left = (rng.integers(0, limit, (neurons, 1)) for limit in limits)
         if self.claw:
-            choices = np.arange(pixels)
-            inside = np.stack([_draw(rng, choices, tree.sheet[1]) for _ in range(neurons)])
+            inside = np.stack([_draw(rng, pixels, tree.sheet[1]) for _ in range(neurons)])
         else:
-            columns_first = np.arange(pixels).reshape(rows, cols).T.ravel()
-            inside = np.broadcast_to(columns_first, (neurons, pixels))
-        row = corner[:, 1:2] + inside // cols
-        col = corner[:, 2:3] + inside % cols
-        axons = (corner[:, :1] * height + row) * width + col
-        return _synapses(axons, tree.filled, tree.sheet[0] if self.claw else 1)
+            inside = pixels.reshape(rows, cols).T.reshape(1, -1)  # column by column
+        return (channel * height + top + inside // cols) * width + left + inside % cols
 
 
 Wiring = Random | ParallelFibres | ReceptiveField | InOrder | AllToAll
@@ -228,16 +235,10 @@ def dale_signs(in_features: int, excitatory: float, seed: int) -> Tensor:
     return torch.from_numpy(signs).to(torch.get_default_device())
 
 
-def _draw(rng: np.random.Generator, choices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _draw(rng: np.random.Generator, choices: Axons, count: int) -> Axons:
     """Draws `count` of the choices in random order, each as often as any other, to within one."""
     rounds = -(-count // len(choices))
     return np.concatenate([rng.permutation(choices) for _ in range(rounds)])[:count]
-
-
-def _synapses(axons: NDArray[np.int64], synapses: int, share: int) -> Tensor:
-    """Turns contacts into synapses: each contact's axon serves `share` synapses in a row."""
-    wired = np.repeat(axons, share, axis=1)[:, :synapses]
-    return torch.from_numpy(np.ascontiguousarray(wired)).to(torch.get_default_device())
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:

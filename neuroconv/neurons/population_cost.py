@@ -36,7 +36,7 @@ def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...
     """Counts the stages from synapses to summation, run one after another."""
     neurons = cells.out_features
     read = steps + (cells.time_steps - 1 if resumed else 0)
-    rows, columns = cells.dendrites.out_shape
+    rows, columns = cells.dendrites.tree.out
     trees = neurons * cells.transmitters.kinds
     sheet = torch.Size((batch, trees, steps, *cells.dendrites.sheet_shape))
     lingering = torch.Size((batch, trees, read, *cells.dendrites.sheet_shape))
@@ -61,7 +61,7 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
     those of the trees, else by products of the synapses.
     """
     neurons, synapses = cells.out_features, cells.synapses.synapses
-    rows, columns = cells.dendrites.out_shape
+    rows, columns = cells.dendrites.tree.out
     potentials = batch * neurons * steps * rows * columns
     products, merges, sums = tree_costs(
         batch, steps, cells.dendrites.weight.shape, synapses, tree_spec(cells)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from neuroconv.kernels.conv import Mode
-from neuroconv.layers import Cable, DendriticConv, DendriticRate, Taps, TreeShape
+from neuroconv.layers import DendriticConv, DendriticRate, Taps, TreeShape
 
 
 def test_initialisation_is_hes_over_the_taps_of_an_output() -> None:
@@ -60,7 +59,6 @@ def test_constructor_errors(build: Any, message: str) -> None:
 
 def test_a_tree_has_the_essays_order_and_torchs() -> None:
     tree = TreeShape((4, 6), (3, 5, 2), synapses=20, mode="valid")
-    assert tree.filter == (3, 5, 2)  # (branches, dendrites, time_steps)
     assert tree.kernel == (2, 3, 5)  # (time_steps, branches, dendrites)
     assert tree.out == (2, 2)
     assert (tree.positions, tree.filled) == (24, 20)
@@ -89,21 +87,3 @@ def test_unit_taps_filter_alike_and_scale_their_own_gradient() -> None:
     torch.testing.assert_close(unit.weight.grad, plain.weight.grad * deviation)
     large = DendriticConv(50, TreeShape((4, 40), (3, 40, 5)), Taps(equalized_lr=True))
     assert 0.97 < large.weight.std().item() < 1.03
-
-
-@pytest.mark.parametrize("equalized_lr", [False, True])
-@pytest.mark.parametrize(("mode", "gain"), [("same", 1), ("valid", 4), ("per_dendrite", 4)])
-def test_a_cable_at_unit_gain_passes_a_steady_input_at_its_own_strength(
-    mode: Mode, gain: int, equalized_lr: bool
-) -> None:
-    layer = DendriticConv(
-        2, TreeShape((9, 4), (3, 4, 5), mode=mode), Taps(equalized_lr=equalized_lr)
-    )
-    cable = Cable(200.0, 40.0, 50.0, 20.0)
-    layer.double().diffuse(cable, unit_gain=True)
-    taps = (
-        layer.taps().clone()
-    )  # a column for each dendrite that is read, and its taps add up to one
-    torch.testing.assert_close(taps.sum((1, 2, 3)), torch.full((2,), gain).double())
-    layer.diffuse(cable)
-    torch.testing.assert_close(layer.taps(), taps * cable.taps(3, 5).sum())

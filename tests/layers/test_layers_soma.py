@@ -37,15 +37,10 @@ def test_starts_as_the_identity_with_the_essays_five_taps() -> None:
     assert sum(p.numel() for p in SomaFilter(5, 7).parameters()) == 35
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"time_steps": 0}, "time_steps=0; expected positive"),
-        ({"neurons": 0}, "neurons=0; expected positive"),
-    ],
-)
-def test_constructor_errors(keywords: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("name", ["time_steps", "neurons"])
+def test_constructor_errors(name: str) -> None:
+    keywords: Any = {name: 0}
+    with pytest.raises(ValueError, match=f"{name}=0; expected positive"):
         SomaFilter(**keywords)
 
 

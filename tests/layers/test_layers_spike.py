@@ -8,18 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.layers.spike import DendriticSpike, dendritic_spike
+from tests.layers.test_layers_threshold import batch_innermost
 
 OPEN = -1e9  # a threshold that every potential passes
-
-
-def distinct(*shape: int) -> Tensor:
-    """Distinct values, none near another and none at zero: no tie, no gate at its edge."""
-    size = torch.Size(shape).numel()
-    return ((torch.randperm(size).double() - size / 2 + 0.25) / 10).view(shape)
-
-
-def batch_innermost(sheet: Tensor) -> Tensor:
-    return sheet.permute(1, 4, 3, 2, 0).contiguous().permute(4, 0, 3, 2, 1)
 
 
 def bits(x: Tensor) -> Tensor:
@@ -150,7 +141,7 @@ def test_layout_in_memory_is_kept(signal: Any, temperature: float, window: int |
         ({"strength": 1.1}, r"strength=1.1; expected a number from 0"),
         ({"strength": "half"}, "strength='half'; expected"),
         ({"threshold": float("inf")}, "threshold=inf; expected a finite"),
-        ({"temperature": -1.0}, "temperature=-1.0; expected 0"),
+        ({"temperature": -1.0}, "temperature=-1.0; expected a finite"),
         ({"window": 0}, "window=0; expected positive integers"),
         ({"signal": "mean"}, "signal='mean' is unknown; expected one of max, essay"),
         ({"learn_strength": True}, "strength=1.0 with learn_strength=True; expected a start"),

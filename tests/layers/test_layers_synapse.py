@@ -22,18 +22,10 @@ SIGNS = torch.tensor([1, -1, 1, 1, -1], dtype=torch.int8)
 def synapses(kind: str, dale: bool, vesicles: bool, transmitters: int) -> Any:
     """Two neurons of five synapses on a sheet of 3 sites x 2 dendrites; five axons."""
     signs = SIGNS if dale else None
+    options: Any = {"signs": signs, "factorized": vesicles, "transmitters": transmitters}
     if kind == "sparse":
-        return SparseSynapses(
-            WIRING, 5, (3, 2), signs=signs, factorized=vesicles, transmitters=transmitters
-        )
-    return DenseSynapses(
-        5,
-        2,
-        TreeShape((3, 2), synapses=5),
-        signs=signs,
-        factorized=vesicles,
-        transmitters=transmitters,
-    )
+        return SparseSynapses(WIRING, 5, (3, 2), **options)
+    return DenseSynapses(5, 2, TreeShape((3, 2), synapses=5), **options)
 
 
 @every
@@ -49,9 +41,8 @@ def test_the_batch_is_innermost(kind: str, dale: bool, vesicles: bool, transmitt
 @pytest.mark.parametrize("transmitters", [1, 2])
 def test_the_first_product_lies_in_the_range_of_the_first_weight(transmitters: int) -> None:
     wiring = torch.zeros(100, 60, dtype=torch.int64)
-    weight = SparseSynapses(
-        wiring, 1, (6, 10), factorized=True, transmitters=transmitters
-    ).effective_weight()
+    sparse = SparseSynapses(wiring, 1, (6, 10), factorized=True, transmitters=transmitters)
+    weight = sparse.effective_weight()
     assert weight.min() >= 0.5
     assert weight.max() <= 1.5
     assert weight.max() - weight.min() > 0.9
@@ -79,12 +70,11 @@ def test_dale_holds_whatever_the_weights(
     signs = dale_signs(8, excitatory, seed)
     generator = torch.Generator().manual_seed(seed)
     wiring = torch.randint(8, (3, 5), generator=generator)
-    layer: SparseSynapses | DenseSynapses = (
-        SparseSynapses(wiring, 8, (2, 3), signs=signs, factorized=vesicles, transmitters=2)
+    options: Any = {"signs": signs, "factorized": vesicles, "transmitters": 2}
+    layer: Any = (
+        SparseSynapses(wiring, 8, (2, 3), **options)
         if kind == "sparse"
-        else DenseSynapses(
-            8, 3, TreeShape((2, 3), synapses=5), signs=signs, factorized=vesicles, transmitters=2
-        )
+        else DenseSynapses(8, 3, TreeShape((2, 3), synapses=5), **options)
     )
     optimiser = torch.optim.SGD(layer.parameters(), lr=3.0)
     with torch.no_grad():
@@ -112,13 +102,10 @@ def of(**settings: Any) -> SparseSynapses:
         (lambda: DenseSynapses(0, 2, (2, 2)), "in_features=0; expected positive"),
         (lambda: DenseSynapses(3, 0, (2, 2)), "neurons=0; expected positive"),
         (lambda: TreeShape((2, 2), synapses=5), "synapses=5; expected 1 to 4, .* 2 sites x 2"),
-        (lambda: SparseSynapses(torch.zeros(2, 5, dtype=torch.int64), 3, (2, 2)), "synapses=5"),
+        (lambda: SparseSynapses(WIRING, 5, (2, 2)), "synapses=5"),
+        (lambda: SparseSynapses(WIRING[0], 5, (3, 2)), r"of shape \(5,\); expected integers"),
         (lambda: SparseSynapses(torch.full((2, 3), 3), 3, (2, 2)), "axons 3 to 3; expected 0 to 2"),
         (lambda: SparseSynapses(torch.zeros(2, 3), 3, (2, 2)), "wiring is torch.float32 .*integ"),
-        (
-            lambda: SparseSynapses(torch.zeros(3, dtype=torch.int64), 3, (2, 2)),
-            r"of shape \(3,\); expected integers \(neurons, synapses\)",
-        ),
         (lambda: of(transmitters=0), "transmitters=0; expected positive"),
         (lambda: of(signs=torch.ones(4)), r"signs has shape \(4,\); expected .* each of 5 axons"),
         (lambda: of(signs=torch.tensor([1, -1, 0, 1, 1])), r"signs holds 0; expected \+1 or -1"),
@@ -135,9 +122,8 @@ def test_signs_that_are_no_tensor() -> None:
         of(signs=[1, -1, 1, 1, 1])
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 5), (2, 3, 5, 1)])
+@pytest.mark.parametrize("shape", [(2, 5), (2, 4, 5), (2, 5, 0), (2, 5, 5, 1)])
 def test_call_errors(shape: tuple[int, ...]) -> None:
-    wiring = torch.zeros(2, 4, dtype=torch.int64)
-    for layer in (SparseSynapses(wiring, 3, (2, 2)), DenseSynapses(3, 2, (2, 2))):
-        with pytest.raises(ValueError, match=r"expected \(batch, 3 axons, time_steps\)"):
-            layer(torch.zeros(shape))
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=r"expected \(batch, 5 axons, time_steps\)"):
+            synapses(kind, False, False, 1)(torch.zeros(shape))

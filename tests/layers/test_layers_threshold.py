@@ -96,14 +96,8 @@ def test_slow_loop_with_empty_positions(layout: str, training: bool, empty: int)
 
 
 def test_running_statistics_and_parameters_are_a_batch_norms() -> None:
-    layer = ThresholdNorm(4, momentum=0.2, eps=1e-4)
-    assert set(layer.state_dict()) == {
-        f"norm.{name}"
-        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    }
-    assert layer.norm.momentum == 0.2
-    assert layer.norm.eps == 1e-4
-    assert sum(p.numel() for p in layer.parameters()) == 8
+    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert set(ThresholdNorm(4).state_dict()) == {f"norm.{name}" for name in names}
 
 
 @pytest.mark.parametrize(
