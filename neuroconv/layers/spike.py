@@ -214,7 +214,8 @@ class DendriticSpike(nn.Module):
 
 
 def _check(strength: Any, threshold: Any, temperature: Any, window: Any, signal: Any) -> None:
-    if not (isinstance(strength, Tensor) or (isinstance(strength, int | float) and 0 <= strength <= 1)):
+    number = isinstance(strength, int | float)
+    if not isinstance(strength, Tensor) and not (number and 0 <= strength <= 1):
         raise ValueError(
             f"strength={strength!r}; expected a number from 0 (identity) to 1 (the maximum)"
         )
