@@ -12,11 +12,10 @@ from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, plac
 from neuroconv.flops.machine.timing import Timing, measure_time
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.metrics import in_units
-from neuroconv.flops.operators_table import operator_rules, operators_table
 from neuroconv.flops.profile import Profile, profile
 from neuroconv.flops.record import COUNTERS
 from neuroconv.flops.rules import Counts
-from neuroconv.flops.table import stage_table, summary_table
+from neuroconv.flops.table import operator_rules, operators_table, stage_table, summary_table
 
 __all__ = [
     "COUNTERS",

@@ -7,24 +7,29 @@ from math import prod
 import torch
 
 from neuroconv.flops.calls import Amounts, Call
-from neuroconv.flops.rules import pointwise_weight
 
 Count = Callable[[Call], Amounts]
 
 
 def pointwise(call: Call) -> Amounts:
-    complex_inputs = sum(t.is_complex() for t in call.operands)
-    complex_inputs += sum(isinstance(value, complex) for value in call.arguments.values())
-    weight = pointwise_weight(call.operator, call.results[0].is_complex(), complex_inputs)
-    return {"pointwise": call.written * weight}
+    is_complex = call.results[0].is_complex()
+    if call.operator == "addcmul":  # a product, and a sum
+        weight = 8 if is_complex else 2
+    elif is_complex and call.operator == "mul":
+        factors = sum(tensor.is_complex() for tensor in call.operands)
+        factors += sum(isinstance(value, complex) for value in call.arguments.values())
+        weight = 6 if factors == 2 else 2
+    else:
+        weight = 2 if is_complex else 1
+    return {"pointwise": weight * call.written}
 
 
 def read(family: str, weight: int = 1) -> Count:
     return lambda call: {family: weight * call.read}
 
 
-def written(family: str, weight: int = 1) -> Count:
-    return lambda call: {family: weight * call.written}
+def written(family: str) -> Count:
+    return lambda call: {family: call.written}
 
 
 def elements_of(name: str, family: str) -> Count:
@@ -61,11 +66,6 @@ def norm(base: int, passes: int) -> Count:
     return amounts
 
 
-def _window(call: Call) -> int:
-    window, axes = call.arguments["kernel_size"], 3 if "3d" in call.operator else 2
-    return window[0] ** axes if len(window) == 1 else prod(window)
-
-
 def _output(call: Call) -> torch.Tensor:
     """Returns the output of a forward pass, or the gradient to it that a backward pass is given."""
     gradient = call.arguments.get("grad_output")
@@ -73,7 +73,9 @@ def _output(call: Call) -> torch.Tensor:
 
 
 def pool(call: Call) -> Amounts:
-    return {"pooling": _output(call).numel() * _window(call)}
+    window, axes = call.arguments["kernel_size"], 3 if "3d" in call.operator else 2
+    taps = window[0] ** axes if len(window) == 1 else prod(window)
+    return {"pooling": _output(call).numel() * taps}
 
 
 def interpolation(call: Call) -> Amounts:
@@ -95,7 +97,7 @@ def pairs(call: Call) -> Amounts:
 
 
 def scatter(call: Call) -> Amounts:
-    return elements_of("index", "scatter")(call) if call.arguments.get("reduce") else {}
+    return {"scatter": call.arguments["index"].numel()} if call.arguments.get("reduce") else {}
 
 
 def put(call: Call) -> Amounts:
@@ -105,7 +107,7 @@ def put(call: Call) -> Amounts:
     tensors = [index for index in indices if index is not None]
     if any(index.dtype is torch.bool for index in tensors):
         # The number of elements that a mask selects is not in its shape.
-        return elements_of("values", "scatter")(call)
+        return {"scatter": call.arguments["values"].numel()}
     # The indices, broadcast, replace the axes that they index.
     chosen = prod(torch.broadcast_shapes(*(index.shape for index in tensors)))
     axes = (axis for axis in range(x.dim()) if axis >= len(indices) or indices[axis] is None)

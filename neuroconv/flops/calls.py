@@ -1,6 +1,6 @@
 """One call of an operator, as torch's dispatcher sees it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -8,16 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from neuroconv.kernels.operator import plain_operators
 
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
-
-
-@cache
-def _parameters(func: Any) -> tuple[tuple[str, Any], ...]:
-    """Returns names and defaults by the operator's schema, which is slow to read."""
-    return tuple((argument.name, argument.default_value) for argument in func._schema.arguments)
 
 
 class OperatorMode(TorchDispatchMode):
@@ -28,7 +23,12 @@ class OperatorMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if (plain := plain_operators(func)) is not None:  # a kernel of this package
-            return self._composite(plain, args, kwargs)
+            self._within_kernel = True
+            try:
+                with self:
+                    return plain(*args, **kwargs)
+            finally:
+                self._within_kernel = False
         # Within a kernel, as in inference mode, composite operators arrive whole.
         if self._within_kernel or torch.is_inference_mode_enabled():
             with self:
@@ -37,33 +37,26 @@ class OperatorMode(TorchDispatchMode):
                 return out
         return self.run(func, args, kwargs)
 
-    def _composite(self, plain: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """Runs a kernel's implementation in torch's operators, each of which is seen."""
-        self._within_kernel = True
-        try:
-            with self:
-                return plain(*args, **kwargs)
-        finally:
-            self._within_kernel = False
-
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Executes the operator, and returns its results."""
         raise NotImplementedError
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """Returns the tensors of an operator's arguments or results, those in lists included."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in tensors_of(item)]
-    return []
+def tensors_of(values: Any) -> list[Tensor]:
+    """Returns all tensors in values, nested in lists, tuples or dictionaries or not."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def name_of(func: Any) -> str:
     """Returns an operator's name without overload and without the underscore of in-place work."""
     name = str(func._overloadpacket.__name__)
     return name if name.startswith("__") else name.rstrip("_")
+
+
+@cache
+def _parameters(func: Any) -> tuple[tuple[str, Any], ...]:
+    """Returns names and defaults by the operator's schema, which is slow to read."""
+    return tuple((argument.name, argument.default_value) for argument in func._schema.arguments)
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class Call:
     @property
     def operands(self) -> list[Tensor]:
         """The tensors that went in, those in lists included."""
-        return tensors_of(tuple(self.arguments.values()))
+        return tensors_of(list(self.arguments.values()))
 
     def tensor(self, position: int) -> Tensor:
         """Returns the tensor at this position of the schema."""

@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from neuroconv.core.cost import Cost
-from neuroconv.flops.calls import OperatorMode, name_of
+from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
 from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
-from neuroconv.flops.rulebook import CONTRACTION_OPERATORS, Rule, read_rules
-from neuroconv.flops.rules import CONTRACTIONS, Counts
+from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,8 @@ class ClosedForm:
     hidden: tuple[str, ...] = ()
 
 
+# --- formulas of torch.nn: amounts by family from a module and its input's and output's shape
+
 Formula = Callable[[Any, torch.Size, torch.Size], dict[str, int]]
 
 
@@ -56,10 +56,11 @@ def _products(m: Any, if_complex: int) -> int:
 
 
 def convolution(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    real = _products(m, 3)  # of a complex convolution torch makes three
-    if m.transposed:  # each input element is spread through the filter
-        return {"convolution": real * prod(x) * (m.out_channels // m.groups) * prod(m.kernel_size)}
-    return {"convolution": real * prod(y) * (m.in_channels // m.groups) * prod(m.kernel_size)}
+    # An output element meets each tap of its group's inputs; transposed, an input element its
+    # group's outputs. torch makes three real convolutions of a complex one.
+    positions, channels = (x, m.out_channels) if m.transposed else (y, m.in_channels)
+    taps = channels // m.groups * prod(m.kernel_size)
+    return {"convolution": _products(m, 3) * prod(positions) * taps}
 
 
 def linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
@@ -102,10 +103,21 @@ _FORMS: dict[type[nn.Module], Rule] = {
 
 def _formula(module: nn.Module) -> Formula | None:
     """Returns the formula of the class whose `forward` the module runs: an override has none."""
-    kind = type(module)
-    bases = (base for base in kind.__mro__ if base in _FORMS and base.forward is kind.forward)
-    base = next(bases, None)
-    return None if base is None else _FORMS[base].count
+    for base in type(module).__mro__:
+        if base in _FORMS and base.forward is type(module).forward:
+            return _FORMS[base].count
+    return None
+
+
+# --- a run under hooks
+
+# Names alone: whether an operator contracts, not what it costs. The closed form stays independent.
+_CONTRACTING = {
+    name
+    for entry in DATA["exact"]
+    if entry["rule"].startswith(CONTRACTIONS)
+    for name in entry["operators"].split()
+}
 
 
 def _label(path: str, module: nn.Module) -> str:
@@ -113,7 +125,7 @@ def _label(path: str, module: nn.Module) -> str:
 
 
 def _shapes(values: Any) -> list[torch.Size]:
-    return [leaf.shape for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+    return [tensor.shape for tensor in tensors_of(values)]
 
 
 def _is_plain(shapes: list[torch.Size]) -> bool:
@@ -124,8 +136,7 @@ def _is_plain(shapes: list[torch.Size]) -> bool:
 class _Statements(OperatorMode):
     """Collects what modules state of their cost when they run.
 
-    As a dispatch mode it records in which modules a contraction runs that no formula covers. It
-    reads the names of operators alone, and no cost: the closed form stays independent.
+    As a dispatch mode it records in which modules a contraction runs that no formula covers.
     """
 
     def __init__(self, batch: int) -> None:
@@ -140,7 +151,7 @@ class _Statements(OperatorMode):
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         label = self._running[-1] if self._running else None
-        if label is not None and name_of(func) in CONTRACTION_OPERATORS:
+        if label is not None and name_of(func) in _CONTRACTING:
             self.hidden[label] += 1
         return func(*args, **kwargs)
 
@@ -160,8 +171,8 @@ class _Statements(OperatorMode):
         elif self._stating is None:
             formula = _formula(module)
             if formula is not None and _is_plain(shapes) and _is_plain(results):
-                self._apply(formula, path, module, shapes[0], results[0])
-            elif not any(True for _ in module.children()) or module._parameters:
+                self._apply(path, formula(module, shapes[0], results[0]), prod(results[0]))
+            elif not list(module.children()) or module._parameters:
                 self.unstated[_label(path, module)] += 1
 
     def _add(self, path: str, *costs: Cost) -> None:
@@ -169,13 +180,11 @@ class _Statements(OperatorMode):
             self.rows.append(StageRow(path, cost))
             self.flops["pointwise"] += cost.pointwise
 
-    def _apply(
-        self, formula: Formula, path: str, module: nn.Module, x: torch.Size, y: torch.Size
-    ) -> None:
-        for family, amount in formula(module, x, y).items():
+    def _apply(self, path: str, amounts: dict[str, int], out_elements: int) -> None:
+        for family, amount in amounts.items():
             if family in CONTRACTIONS:
                 stage = "convolution" if family == "convolution" else "linear"
-                neurons, synapses = prod(y) // self.batch, amount // self.batch
+                neurons, synapses = out_elements // self.batch, amount // self.batch
                 self._add(path, Cost(stage, {family: amount}, neurons=neurons, synapses=synapses))
             else:
                 self.flops[family] += amount
@@ -186,9 +195,8 @@ def count_closed_form(
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 
-    A module that states its own cost hides its children. One that executed with no formula, and is
-    a leaf, holds parameters itself or runs a contraction itself, is listed in `counts.uncounted` as
-    "path (Type)".
+    A module that executed with no formula, and is a leaf, holds parameters itself or runs a
+    contraction itself, is listed in `counts.uncounted` as "path (Type)".
 
     Args:
         model: any module; it is left untouched.

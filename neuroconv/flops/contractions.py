@@ -4,14 +4,11 @@ A rule takes one call and returns multiply-adds (MAC) from the sizes of its tens
 fused operator returns its other FLOPs too. A product of complex numbers is four of real ones.
 """
 
-from collections.abc import Callable
 from math import prod
 
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
-
 from neuroconv.core.cost import fft_macs
-from neuroconv.flops.calls import Amounts, Call
+from neuroconv.flops.amounts import Count
+from neuroconv.flops.calls import Amounts, Call, tensors_of
 
 
 def _complex(call: Call) -> int:
@@ -37,7 +34,7 @@ def convolution_backward(call: Call) -> Amounts:
     return amounts | ({"reduction": grad.numel()} if to_bias else {})
 
 
-def product(first: int) -> Callable[[Call], Amounts]:
+def product(first: int) -> Count:
     """Counts output elements times the last axis of the operand at position `first`."""
     return lambda call: {"matmul": _complex(call) * call.written * call.tensor(first).shape[-1]}
 
@@ -72,46 +69,46 @@ def trilinear(call: Call) -> Amounts:
     return {"matmul": prod(sizes), "pointwise": prod(sizes)}  # a product, and a multiply-add
 
 
-def attention(products: int) -> Callable[[Call], Amounts]:
-    """Counts two products forward (query x key, weights x value), five backward."""
+def _scores(call: Call) -> tuple[int, int, int]:
+    """Returns the number of scores, and the features of a query and of a value."""
+    query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
+    return prod(query.shape[:-1]) * key.shape[-2], query.shape[-1], value.shape[-1]
 
-    def amounts(call: Call) -> Amounts:
-        query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
-        scores = prod(query.shape[:-1]) * key.shape[-2]
-        narrow, wide = query.shape[-1], value.shape[-1]
-        if products == 2:
-            masks = (call.arguments.get(name) for name in ("attn_mask", "attn_bias"))
-            masked = any(mask is not None for mask in masks)
-            return {
-                "matmul": scores * (narrow + wide),
-                "pointwise": scores * (1 + masked),
-                "normalisation": 5 * scores,
-            }
-        # Backward: the scores are computed again, with the gradients to query and key, over
-        # `narrow`; the gradients to the weights and to the values are over `wide`.
-        return {
-            "matmul": scores * (3 * narrow + 2 * wide),
-            "pointwise": 2 * scores,
-            "normalisation": (5 + 4) * scores,
-        }
 
-    return amounts
+def attention(call: Call) -> Amounts:
+    scores, narrow, wide = _scores(call)
+    is_masked = any(call.arguments.get(name) is not None for name in ("attn_mask", "attn_bias"))
+    return {
+        "matmul": scores * (narrow + wide),  # query x key, weights x value
+        "pointwise": scores * (1 + is_masked),
+        "normalisation": 5 * scores,
+    }
+
+
+def attention_backward(call: Call) -> Amounts:
+    # The scores are computed again, with the gradients to query and key, over `narrow`; the
+    # gradients to the weights and to the values are over `wide`.
+    scores, narrow, wide = _scores(call)
+    return {
+        "matmul": scores * (3 * narrow + 2 * wide),
+        "pointwise": 2 * scores,
+        "normalisation": (5 + 4) * scores,
+    }
 
 
 _GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # by torch's number of a mode: ReLU, tanh, LSTM, GRU
-# FLOPs of one hidden unit and step beside the matrix products, by gates, as when a cell runs
-# operator by operator.
+# FLOPs of one hidden unit and step beside the matrix products, by gates.
 _CELL_FLOPS = {4: 13, 3: 10, 1: 2}
 
 
-def recurrent(passes: int) -> Callable[[Call], Amounts]:
+def recurrent(passes: int) -> Count:
     """Counts each weight matrix once for each step of each sequence; backward twice (`passes`)."""
 
     def amounts(call: Call) -> Amounts:
         arguments, x = call.arguments, call.tensor(0)
         gates, hidden = _GATES[arguments["mode"]], arguments["hidden_size"]
-        weights = tree_leaves([v for name, v in arguments.items() if name.startswith("weight")])
-        matrices = [w for w in weights if isinstance(w, Tensor) and w.dim() == 2]
+        weights = tensors_of([v for name, v in arguments.items() if name.startswith("weight")])
+        matrices = [weight for weight in weights if weight.dim() == 2]
         cells = sum(w.shape[0] == gates * hidden for w in matrices) // 2  # layers, directions
         steps = x.numel() // x.shape[-1]
         return {
@@ -122,11 +119,11 @@ def recurrent(passes: int) -> Callable[[Call], Amounts]:
     return amounts
 
 
-def fused_cell(gates: int) -> Callable[[Call], Amounts]:
+def fused_cell(gates: int) -> Count:
     return lambda call: {"pointwise": call.written * _CELL_FLOPS[gates]}
 
 
-def fft(real: bool) -> Callable[[Call], Amounts]:
+def fft(real: bool) -> Count:
     def amounts(call: Call) -> Amounts:
         x = call.tensor(0)
         points = prod(x.shape[axis] for axis in call.arguments["dim"])

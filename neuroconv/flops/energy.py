@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from neuroconv.core.checks import check_choice
 from neuroconv.references import Source
 
 PICO = 1e-12
@@ -22,15 +23,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """Energies of single operations in one technology.
-
-    Attributes:
-        name: feature size, number format and kind of memory.
-        multiply_pj: one multiplication, in picojoules.
-        add_pj: one addition, as in accumulating a product.
-        dram_pj: lowest and highest of reading or writing 64 bits of main memory.
-        arithmetic_source, memory_source: of the numbers.
-    """
+    """Energies of single operations in one technology, in picojoules; see `energy.toml`."""
 
     name: str
     multiply_pj: float
@@ -44,19 +37,13 @@ class Node:
         """One multiply-add."""
         return self.multiply_pj + self.add_pj
 
-    @property
-    def dram_pj_per_byte(self) -> Range:
-        low, high = self.dram_pj
-        return low / _WORD_BYTES, high / _WORD_BYTES
-
 
 def _read_nodes() -> dict[str, Node]:
     tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
     nodes = {}
     for name, numbers in tables.items():
         sources = {key: Source.parse(text) for key, text in numbers.items() if "source" in key}
-        dram = tuple(numbers["dram_pj"])
-        nodes[name] = Node(name=name, **numbers | sources | {"dram_pj": dram})
+        nodes[name] = Node(name=name, **numbers | sources | {"dram_pj": tuple(numbers["dram_pj"])})
     return nodes
 
 
@@ -95,11 +82,10 @@ class Energy:
     @property
     def source(self) -> str:
         """Both sources in words."""
-        arithmetic, memory = self.node.arithmetic_source, self.node.memory_source
-        return f"arithmetic: {arithmetic}. Memory: {memory}"
+        return f"arithmetic: {self.node.arithmetic_source}. Memory: {self.node.memory_source}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys, with node, sources and their addresses."""
+        """Returns plain data, units in the keys, with the sources and their addresses."""
         parts = {
             "arithmetic": self.arithmetic_joules,
             "memory": self.memory_joules,
@@ -158,13 +144,12 @@ def estimate_energy(
             raise ValueError(f"{name}={count!r}; expected a number, 0 or more")
     if not 0 <= active_share <= 1:
         raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
-    if node not in NODES:
-        raise ValueError(f"node={node!r} is unknown; expected one of {', '.join(NODES)}")
+    check_choice("node", node, tuple(NODES))
     energies = NODES[node]
     accumulates = synaptic_mac * active_share
     certain = mac * energies.mac_pj + accumulates * energies.add_pj
     cheap, dear = sorted((energies.add_pj, energies.multiply_pj))
-    low, high = energies.dram_pj_per_byte
+    low, high = (pj / _WORD_BYTES for pj in energies.dram_pj)
     return Energy(
         node=energies,
         mac=mac,

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.calls import Call, OperatorMode
+from neuroconv.flops.calls import Call, OperatorMode, tensors_of
 from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
 from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, Counts
@@ -18,7 +17,7 @@ from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 @dataclass
 class _PassCounts:
-    """The counts of one pass, forward or backward."""
+    """The counts of one pass, forward or backward; see `Counts`."""
 
     amounts: Counter[str] = field(default_factory=Counter)
     operators: Counter[str] = field(default_factory=Counter)
@@ -27,8 +26,7 @@ class _PassCounts:
     uncounted: Counter[str] = field(default_factory=Counter)
 
     def counts(self, device: str, backward: Counts | None = None) -> Counts:
-        names = ("operators", "modules", "zero", "uncounted")
-        details = {name: dict(getattr(self, name)) for name in names}
+        details = {name: dict(value) for name, value in vars(self).items() if name != "amounts"}
         return Counts.of("exact", device, self.amounts, **details, backward=backward)
 
 
@@ -37,51 +35,47 @@ class OperatorCounter(OperatorMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.current = _PassCounts()
-        self.forward: _PassCounts | None = None  # once the backward pass has begun
-        self.running: list[str] = []  # paths of the modules, outermost first
+        self._current = _PassCounts()
+        self._forward: _PassCounts | None = None  # once the backward pass has begun
+        self._running: list[str] = []  # paths of the modules, outermost first
 
     def begin_backward(self) -> None:
         """Ends the forward pass: calls that follow are counted apart."""
-        self.forward, self.current = self.current, _PassCounts()
+        self._forward, self._current = self._current, _PassCounts()
 
     def counts(self, device: str) -> Counts:
         """Returns the counts of a run on a device of this type."""
-        if self.forward is None:
-            return self.current.counts(device)
-        return self.forward.counts(device, self.current.counts(device))
+        if self._forward is None:
+            return self._current.counts(device)
+        return self._forward.counts(device, self._current.counts(device))
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Counts inside, with hooks that track the running modules; `meta_copy` removes them."""
         for path, module in model.named_modules():
             if path:
-                module.register_forward_pre_hook(lambda *_, path=path: self.running.append(path))
+                module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path))
                 module.register_forward_hook(
-                    lambda *_: self.running.pop() and None, always_call=True
+                    lambda *_: self._running.pop() and None, always_call=True
                 )
         with eagerly(), self:
             yield
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
-        self._count(func, Call.of(func, args, kwargs, out))
-        return out
-
-    def _count(self, func: Any, call: Call) -> None:
+        call = Call.of(func, args, kwargs, out)
         rule = look_up(func, call)
         if rule is None:
-            self.current.uncounted[str(func)] += 1
+            self._current.uncounted[str(func)] += 1
         elif isinstance(rule, str):
-            self.current.zero[str(func)] = rule
+            self._current.zero[str(func)] = rule
         else:
             amounts = rule.count(call)
-            self.current.amounts.update(amounts)
-            mac = sum(amount for family, amount in amounts.items() if family in CONTRACTIONS)
-            if mac:
-                self.current.operators[str(func)] += mac
-                for path in {"", *self.running}:
-                    self.current.modules[path] += mac
+            self._current.amounts.update(amounts)
+            if mac := sum(amounts.get(family, 0) for family in CONTRACTIONS):
+                self._current.operators[str(func)] += mac
+                self._current.modules.update(dict.fromkeys(["", *self._running], mac))
+        return out
 
 
 def count_exact(
@@ -103,7 +97,7 @@ def count_exact(
         inputs: what it is called with, the batch first.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
         backward: count the backward pass too, apart, as `Counts.backward`. The gradient to an
-            input counts if that input requires one, as in training.
+            input counts if that input requires one.
         training: run in training mode.
         strict: refuse a model that runs an operator without a rule.
 
@@ -121,7 +115,7 @@ def count_exact(
         result = model(*items)
         if backward:
             counter.begin_backward()
-            outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
+            outputs = [tensor for tensor in tensors_of(result) if tensor.requires_grad]
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
     counts = counter.counts(device)
     if strict:

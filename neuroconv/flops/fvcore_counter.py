@@ -41,7 +41,6 @@ class StockCount:
         return None if self.failures else sum(self.operators.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys."""
         return {
             "mac_per_batch": self.total,
             "mac_per_batch_by_operator": dict(self.operators),
@@ -53,24 +52,32 @@ class StockCount:
 Handle = Callable[[Any, Any], Any]
 
 
-def _handle(operator: str, stock_handle: Handle | None, ignored: bool, stock: StockCount) -> Handle:
-    """Returns a handle that counts contractions, and adds to `stock` what fvcore's own counts."""
-    rule, name = HANDLES.get(operator), operator.removeprefix("aten::")
+def _handle(
+    operator: str, stock_handle: Handle | None, ignored: bool, stock: StockCount, macs: Counter[str]
+) -> Handle:
+    """Returns a handle that counts the contractions of an operator, and adds them to `macs`.
 
-    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    What fvcore's own handle counts is added to `stock`.
+    """
+    rule = HANDLES.get(operator)
+
+    def count(inputs: list[Any], outputs: list[Any]) -> int:
         if stock_handle is not None:
             try:
                 counted = stock_handle(inputs, outputs)
             except Exception as error:  # its assertions hold for fewer shapes than torch takes
                 stock.failures[operator] = f"{type(error).__name__}: {error}"
             else:
+                name = operator.removeprefix("aten::")
                 amounts = counted if isinstance(counted, Mapping) else {name: counted}
                 stock.operators.update({key: int(amount) for key, amount in amounts.items()})
         elif not ignored:
             stock.unsupported[operator] += 1
-        return Counter(
-            {} if rule is None else {f"{rule.family}:{name}": rule.count(inputs, outputs)}
-        )
+        if rule is None:
+            return 0
+        mac = int(rule.count(inputs, outputs))
+        macs[rule.family] += mac
+        return mac
 
     return count
 
@@ -97,26 +104,23 @@ def analyse_fvcore(
     if torch.device(device).type == "meta":
         raise ValueError("fvcore runs the model and needs real tensors: use device='cpu' or 'cuda'")
     weights, items = (*model.parameters(), *model.buffers()), as_inputs(inputs)
-    if any(t.is_meta for t in weights) or any(
-        isinstance(t, FakeTensor) for t in (*weights, *items)
-    ):
+    fake = [t for t in (*weights, *items) if isinstance(t, FakeTensor)]
+    if fake or any(tensor.is_meta for tensor in weights):
         raise ValueError("fvcore needs real tensors, not meta or fake ones: build them on the CPU")
     with warnings.catch_warnings():
-        # fvcore decorates functions it never runs here with torch.jit.script.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script", FutureWarning)
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script", DeprecationWarning)
+        warnings.simplefilter("ignore")  # of torch.jit.script, which nothing here runs
         from fvcore.nn import FlopCountAnalysis
 
-    stock = StockCount()
+    stock, macs = StockCount(), Counter[str]()
     with meta_copy(model, items, device) as placed, torch.no_grad():
         analysis = FlopCountAnalysis(model, placed)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         handles, ignored = dict(analysis._op_handles), set(analysis._ignored_ops)
         for operator in {*HANDLES, *handles}:
-            handle = _handle(operator, handles.get(operator), operator in ignored, stock)
+            handle = _handle(operator, handles.get(operator), operator in ignored, stock, macs)
             analysis.set_op_handle(operator, handle)
         try:
-            by_module = analysis.by_module_and_operator()
+            modules, operators = analysis.by_module(), analysis.by_operator()
         except Exception as error:  # a trace fails in as many ways as there are models
             raise ValueError(
                 f"fvcore could not trace the model ({type(error).__name__}: {error})"
@@ -129,18 +133,12 @@ def analyse_fvcore(
             "operators when no gradient is needed (torch.is_grad_enabled() is False while counting)"
         )
     stock.unsupported.update(unsupported)
-    amounts, operators = Counter[str](), dict[str, int]()
-    for label, mac in by_module[""].items():
-        family, _, operator = label.partition(":")
-        amounts[family] += mac
-        if mac:
-            operators[operator] = mac
     counts = Counts.of(
         "fvcore",
         torch.device(device).type,
-        amounts,
-        operators=operators,
-        modules={path: sum(counted.values()) for path, counted in by_module.items()},
+        macs,
+        operators={operator: mac for operator, mac in operators.items() if mac},
+        modules=modules,
         uncounted={op: calls for op, calls in unsupported.items() if not contracts_nothing(op)},
     )
     return counts, stock

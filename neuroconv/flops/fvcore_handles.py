@@ -1,8 +1,7 @@
-"""fvcore's handles for contractions: convolutions, matrix products, Fourier transforms.
+"""fvcore's handles for contractions: functions of an operator's traced inputs and outputs to MAC.
 
 Real convolutions and plain matrix products are left to fvcore's own handles, which are right. What
-fvcore has no handle for, or counts wrongly, is counted here: a function takes the traced inputs and
-outputs of an operator and returns MAC.
+fvcore has no handle for, or counts wrongly, is counted here.
 """
 
 from collections import Counter
@@ -16,51 +15,49 @@ import torch
 from neuroconv.core.cost import fft_macs
 from neuroconv.flops.fvcore_trace import integers, is_complex, shape, size, tensors
 from neuroconv.flops.operators import RULES, ZERO, is_pointwise
-from neuroconv.flops.rulebook import DATA, Rule, read_rules
-from neuroconv.flops.rules import CONTRACTIONS, names
+from neuroconv.flops.rules import CONTRACTIONS, DATA, Rule, read_rules
 
 Count = Callable[[list[Any], list[Any]], int]
 
 
-def _complex(outputs: list[Any]) -> int:
-    return 4 if is_complex(outputs[0]) else 1  # a complex product is four real ones
+def _factor(outputs: list[Any], if_complex: int) -> int:
+    return if_complex if is_complex(outputs[0]) else 1
 
 
-def _stock(name: str, inputs: list[Any], outputs: list[Any]) -> int:
-    """Counts by a handle of fvcore's own."""
-    from fvcore.nn import jit_handles  # here, because its import warns
+def stock(handle: str, if_complex: int) -> Count:
+    """Counts by a handle of fvcore's own; a complex operator as `if_complex` real ones."""
 
-    counted = getattr(jit_handles, name)(inputs, outputs)
-    return int(sum(counted.values()) if isinstance(counted, Counter) else counted)
+    def mac(inputs: list[Any], outputs: list[Any]) -> int:
+        from fvcore.nn import jit_handles  # here, because its import warns
 
+        counted = getattr(jit_handles, handle)(inputs, outputs)
+        total = sum(counted.values()) if isinstance(counted, Counter) else counted
+        return _factor(outputs, if_complex) * int(total)
 
-def stock_convolution(inputs: list[Any], outputs: list[Any]) -> int:
-    # torch makes three real convolutions of a complex one.
-    return (3 if is_complex(outputs[0]) else 1) * _stock("conv_flop_jit", inputs, outputs)
+    return mac
 
 
 def convolution(inputs: list[Any], outputs: list[Any]) -> int:
-    real_convolutions = 3 if is_complex(outputs[0]) else 1
-    return real_convolutions * prod(shape(inputs[1])[1:]) * size(outputs[0])
-
-
-def stock_product(name: str) -> Count:
-    return lambda inputs, outputs: _complex(outputs) * _stock(name, inputs, outputs)
+    return _factor(outputs, 3) * prod(shape(inputs[1])[1:]) * size(outputs[0])
 
 
 def product(operand: int) -> Count:
-    """Returns the rule of a product: output elements times the last axis of an operand."""
-    return lambda inputs, outputs: _complex(outputs) * size(outputs[0]) * shape(inputs[operand])[-1]
+    """Counts output elements times the last axis of an operand."""
+
+    def mac(inputs: list[Any], outputs: list[Any]) -> int:
+        return _factor(outputs, 4) * size(outputs[0]) * shape(inputs[operand])[-1]
+
+    return mac
 
 
 def addbmm(inputs: list[Any], outputs: list[Any]) -> int:
-    return _complex(outputs) * size(inputs[1]) * shape(inputs[2])[-1]
+    return _factor(outputs, 4) * size(inputs[1]) * shape(inputs[2])[-1]
 
 
 def tensordot(inputs: list[Any], outputs: list[Any]) -> int:
     out = size(outputs[0])
     terms = isqrt(size(inputs[0]) * size(inputs[1]) // max(out, 1))  # |a| |b| = |out| terms^2
-    return _complex(outputs) * out * terms
+    return _factor(outputs, 4) * out * terms
 
 
 def bilinear(inputs: list[Any], outputs: list[Any]) -> int:
@@ -87,7 +84,7 @@ def einsum(inputs: list[Any], outputs: list[Any]) -> int:
         # An index of one operand alone that is not needed is summed before the product.
         labels = {label for label in a | b if label in needed or label in a & b}
         if labels - needed:  # else nothing is summed, and the product is pointwise
-            mac += _complex(outputs) * prod(length[label] for label in labels)
+            mac += _factor(outputs, 4) * prod(length[label] for label in labels)
         pending.append(labels & needed)
     return mac
 
@@ -98,7 +95,6 @@ def attention(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def recurrent(inputs: list[Any], outputs: list[Any]) -> int:
-    """Counts a whole recurrent layer, of all its layers, directions and steps."""
     # The input is (..., features), packed or not; the last list of tensors is the weights.
     weights = [weights for weights in map(tensors, inputs) if weights][-1]
     matrices = sum(size(weight) for weight in weights if len(shape(weight)) == 2)
@@ -106,7 +102,7 @@ def recurrent(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def fft(kind: str, several: bool = False) -> Count:
-    """Returns the count of transforms along one axis or several; kind: "r2c", "c2r" or "c2c"."""
+    """Counts transforms along one axis or several; kind: "r2c", "c2r" or "c2c"."""
 
     def mac(inputs: list[Any], outputs: list[Any]) -> int:
         source, out = shape(inputs[0]), shape(outputs[0])
@@ -116,8 +112,7 @@ def fft(kind: str, several: bool = False) -> Count:
         points = prod(out[axis] for axis in axes)
         transforms = prod(out) // points
         if kind == "r2c":  # half of the last axis is kept: its length is that of the real input
-            last = lengths[-1] if lengths else source[axes[-1]]
-            points = points // out[axes[-1]] * last
+            points = points // out[axes[-1]] * (lengths[-1] if lengths else source[axes[-1]])
         # Along one axis torch transforms a real input by the real algorithm, along several not.
         real = kind != "c2c" or not (several or is_complex(inputs[0]))
         return fft_macs(points, real=real) * transforms
@@ -125,10 +120,7 @@ def fft(kind: str, several: bool = False) -> Count:
     return mac
 
 
-fft_of_several_axes = fft("c2c", several=True)
-
-
-# Of each operator of a trace, and of its in-place form.
+# By operator of a trace, in-place forms included.
 HANDLES: Mapping[str, Rule] = MappingProxyType(
     {
         f"aten::{form}": rule
@@ -137,7 +129,7 @@ HANDLES: Mapping[str, Rule] = MappingProxyType(
         if form == name or hasattr(torch.ops.aten, form)
     }
 )
-_IGNORED = names(DATA["fvcore_ignored"]["operators"])
+_NO_CONTRACTION = {*ZERO, *DATA["fvcore_ignored"]["operators"].split()}
 
 
 def contracts_nothing(operator: str) -> bool:
@@ -150,8 +142,4 @@ def contracts_nothing(operator: str) -> bool:
         return RULES[name].family not in CONTRACTIONS
     packet = getattr(torch.ops.aten, name, None)
     overloads = () if packet is None else [getattr(packet, n) for n in packet.overloads()]
-    return (
-        name in ZERO
-        or name in _IGNORED
-        or any(overload.is_view or is_pointwise(overload) for overload in overloads)
-    )
+    return name in _NO_CONTRACTION or any(o.is_view or is_pointwise(o) for o in overloads)

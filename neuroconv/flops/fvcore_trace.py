@@ -4,8 +4,8 @@ A handle is given the inputs and outputs of one traced operator (torch._C.Value)
 what a value depends on, and its shape, but no numbers beside constants.
 """
 
-from collections.abc import Callable
 from math import prod
+from operator import add, floordiv, mul, sub
 from typing import Any
 
 
@@ -15,26 +15,23 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_complex(value: Any) -> bool:
-    """Returns whether a value is a tensor of complex numbers."""
     return is_tensor(value) and bool(value.type().dtype().is_complex)
 
 
 def shape(value: Any) -> list[int]:
-    """Returns the shape of a traced tensor."""
     return list(value.type().sizes())
 
 
 def size(value: Any) -> int:
-    """Returns the number of elements of a traced tensor."""
     return prod(shape(value))
 
 
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "aten::add": lambda a, b: a + b,
-    "aten::sub": lambda a, b: a - b,
+_ARITHMETIC = {
+    "aten::add": add,
+    "aten::sub": sub,
     "aten::rsub": lambda a, b: b - a,
-    "aten::mul": lambda a, b: a * b,
-    "aten::floor_divide": lambda a, b: a // b,
+    "aten::mul": mul,
+    "aten::floor_divide": floordiv,
 }
 
 
@@ -54,7 +51,7 @@ def integer(value: Any) -> int:
     if kind in ("aten::Int", "aten::ScalarImplicit", "prim::NumToTensor"):
         return integer(inputs[0])
     if kind in _ARITHMETIC:
-        return _ARITHMETIC[kind](integer(inputs[0]), integer(inputs[1]))
+        return int(_ARITHMETIC[kind](integer(inputs[0]), integer(inputs[1])))
     raise ValueError(
         f"fvcore: the length of a transform comes from {kind}, which a trace does not resolve. "
         "Compute lengths with + - * // on sizes, or turn them into int"

@@ -12,18 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
 
 from neuroconv.core.counting import counting
+from neuroconv.flops.calls import tensors_of
 
 
 def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Returns the model's inputs as a tuple of tensors whose first axis is the batch.
-
-    Raises:
-        TypeError: they are no tensors.
-        ValueError: an empty batch.
-    """
+    """Returns the inputs as a tuple; refuses what is no tensor, or has no first axis of samples."""
     items = (inputs,) if isinstance(inputs, Tensor) else inputs
     if not isinstance(items, tuple) or not all(isinstance(item, Tensor) for item in items):
         raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {type(inputs)!r}")
@@ -51,9 +46,8 @@ def _like(tensor: Tensor, device: torch.device) -> Tensor:
 class _Copies:
     """Copies of modules' attributes, one for each object: shared and tied tensors stay so.
 
-    Args:
-        registered: parameters and buffers, whose copies lie on `device`; other tensors stay where
-            they are.
+    Those of `registered` tensors, parameters and buffers, lie on `device`; others stay where they
+    are.
     """
 
     def __init__(self, registered: list[Tensor], device: torch.device) -> None:
@@ -62,10 +56,14 @@ class _Copies:
         self._copies: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
-        """Returns a copy; of a module, a function or an object of an unknown class the original."""
+        """Returns a copy; the original of a module, a function or an object of another class."""
         if id(value) not in self._copies:
-            self._copies[id(value)] = self._shell(value)
-            self._fill(value, self._copies[id(value)])
+            copied = self._copies[id(value)] = self._shell(value)
+            # Its items follow once it is registered: it may contain itself.
+            if copied is not value and isinstance(value, list | deque | dict):
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                for key, item in items:
+                    copied[key] = self.of(item)
         return self._copies[id(value)]
 
     def _shell(self, value: Any) -> Any:
@@ -83,32 +81,17 @@ class _Copies:
             return copy.copy(value)
         return value
 
-    def _fill(self, value: Any, container: Any) -> None:
-        """Replaces a copied container's items, after it is registered: it may contain itself."""
-        if container is value:
-            return
-        if isinstance(value, list | deque):
-            for index, item in enumerate(value):
-                container[index] = self.of(item)
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                container[key] = self.of(item)
-
 
 @contextmanager
 def meta_copy(
     model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, training: bool = False
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Gives the model copies of its tensors on `device`, for the time of the context.
+    """Gives the model copies of its tensors on `device`, and yields the inputs there.
 
-    On "meta" nothing takes memory. Elsewhere parameters, buffers and inputs are copied, since a
-    model may write to any of them, and so are lists, dictionaries, tensors and generators that are
-    plain attributes of a module. On leaving, parameters, buffers, submodules, hooks, training
-    flags, attributes and the state of every generator are restored. Objects of other classes, and
-    what only they reach, are not.
-
-    Yields:
-        The inputs on `device`.
+    A model may write to its parameters, buffers and inputs, and to lists, dictionaries, tensors and
+    generators that are plain attributes of a module: all of them are copied. On leaving, they, the
+    submodules, hooks, training flags and the state of every generator are restored. Objects of
+    other classes, and what only they reach, are not.
 
     Raises:
         ValueError: a device that is missing, a model on meta that is to run on another device, or a
@@ -133,7 +116,6 @@ def meta_copy(
         raise ValueError(f"the model is on meta and cannot run on {device!r}; use device='meta'")
 
     saved = [(module, dict(module.__dict__)) for module in model.modules()]
-    # The global generators too: a model may draw from them.
     plain_random, numpy_random = random.getstate(), np.random.get_state()  # noqa: NPY002
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -159,15 +141,11 @@ def meta_copy(
 
 
 def require_grad(outputs: Any) -> list[Tensor]:
-    """Returns the output tensors that require a gradient.
-
-    Raises:
-        ValueError: none does.
-    """
-    tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    if not any(tensor.requires_grad for tensor in tensors):
+    """Returns the output tensors that require a gradient; a ValueError if none does."""
+    tensors = [tensor for tensor in tensors_of(outputs) if tensor.requires_grad]
+    if not tensors:
         raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
-    return [tensor for tensor in tensors if tensor.requires_grad]
+    return tensors
 
 
 @contextmanager

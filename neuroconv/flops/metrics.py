@@ -1,9 +1,9 @@
 """The quantities of a profile: one list, which the tables and the JSON are made of."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from typing import Any, Literal
 
 from neuroconv.flops.record import COUNTERS, Record, ratio
@@ -33,7 +33,12 @@ class Metric:
 
     def value(self, record: Record) -> Any:
         """Reads the quantity off a record."""
-        return self.source(record) if callable(self.source) else _follow(record, self.source)
+        if callable(self.source):
+            return self.source(record)
+        value: Any = record
+        for attribute in self.source.split("."):
+            value = None if value is None else getattr(value, attribute)
+        return value
 
     def text(self, record: Record, factor: int) -> str:
         """Returns the cell of the table; factor: 1 for MAC, 2 for FLOP."""
@@ -42,13 +47,6 @@ class Metric:
             return value or "-"
         is_partial = self.partial_if is not None and bool(self.partial_if(record))
         return format_value(value, self.unit, factor) + " (partial)" * is_partial
-
-
-def _follow(record: Record, path: str) -> Any:
-    value: Any = record
-    for attribute in path.split("."):
-        value = None if value is None else getattr(value, attribute)
-    return value
 
 
 def format_number(value: float | None, factor: int = 1) -> str:
@@ -70,7 +68,6 @@ def in_units(value: float, unit: str) -> str:
 
 
 def format_value(value: Any, unit: Unit, factor: int = 1) -> str:
-    """Returns the text of a value in a table."""
     match unit:
         case "" | "mac":
             return format_number(value, factor if unit == "mac" else 1)
@@ -82,23 +79,6 @@ def format_value(value: Any, unit: Unit, factor: int = 1) -> str:
             low, high = value.total_joules
             return f"{in_units(low, unit)} to {in_units(high, unit)}"
     return in_units(value, unit)
-
-
-def _dendrites(column: str) -> Metric:
-    return Metric(
-        f"dendrites_{column}_mac_per_neuron",
-        lambda r: r.dendritic_mac_per_neuron(column),
-        f"dendrites, {column}: {{unit}} a neuron with dendrites",
-        "mac",
-    )
-
-
-def _hidden(record: Record) -> object:
-    return record.hidden
-
-
-def _over(value: float | None, steps: int) -> float | None:
-    return None if value is None else value / steps
 
 
 def stage_rows(record: Record) -> list[dict[str, Any]]:
@@ -125,10 +105,20 @@ def stage_rows(record: Record) -> list[dict[str, Any]]:
     ]
 
 
+def _dendrites(column: str) -> Metric:
+    return Metric(
+        f"dendrites_{column}_mac_per_neuron",
+        lambda r: r.dendritic_mac_per_neuron(column),
+        f"dendrites, {column}: {{unit}} a neuron with dendrites",
+        "mac",
+    )
+
+
 def _counter(name: str) -> Metric:
     def mac(record: Record) -> int | str | None:
-        counts = record.counts.get(name)
-        return ("skipped" if name in record.skipped else None) if counts is None else counts.mac
+        if name in record.counts:
+            return record.counts[name].mac
+        return "skipped" if name in record.skipped else None
 
     label = f"contractions, {name} on {{{name}_device}}: {{unit}} a batch"
     return Metric(None, mac, label, "mac", lambda r: name not in r.complete)
@@ -149,21 +139,31 @@ def _agreement(record: Record) -> str:
     return f"yes, on {', '.join(record.shared)}{who}"
 
 
-_json = partial(Metric, label=None)
+def _flop_per_neuron_and_step(record: Record) -> float | None:
+    flop = record.flop_per_neuron
+    return None if flop is None else flop / record.time_steps
+
+
+def _training_forward(record: Record) -> float | None:
+    step = record.training
+    return None if step is None else ratio(step.flop, record.training_batch)
+
+
+_hidden = attrgetter("hidden")
 
 SECTIONS: tuple[tuple[Metric, ...], ...] = (
     (
-        _json("name", "name"),
-        _json("batch_samples", "batch"),
-        _json("time_steps", "time_steps"),
+        Metric("name", "name"),
+        Metric("batch_samples", "batch"),
+        Metric("time_steps", "time_steps"),
         Metric("parameters_trained", "parameters", "trained parameters"),
-        _json("parameters_frozen", "frozen_parameters"),
+        Metric("parameters_frozen", "frozen_parameters"),
         Metric(None, lambda r: r.frozen_parameters or None, "frozen parameters"),
-        _json("buffer_elements", "buffers"),
+        Metric("buffer_elements", "buffers"),
         Metric("neurons_per_sample", "neurons", "neurons a sample", partial_if=_hidden),
         Metric("synapses_per_sample", "synapses", "synapses a sample", partial_if=_hidden),
-        _json("neurons_and_synapses_complete", lambda r: not r.hidden),
-        _json("dendritic_neurons_per_sample", "dendritic_neurons"),
+        Metric("neurons_and_synapses_complete", lambda r: not r.hidden),
+        Metric("dendritic_neurons_per_sample", "dendritic_neurons"),
     ),
     (
         *map(_dendrites, ("essay", "direct", "executed")),
@@ -176,11 +176,10 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
     (
         Metric("flop_per_sample", "flop_per_sample", "all operators: FLOP a sample"),
         Metric("flop_per_neuron", "flop_per_neuron", "all operators: FLOP a neuron"),
-        _json("flop_per_neuron_and_step", lambda r: _over(r.flop_per_neuron, r.time_steps)),
+        Metric("flop_per_neuron_and_step", _flop_per_neuron_and_step),
         Metric("flop_shared_by_the_batch", "shared_flop", "shared by its samples: FLOP a call"),
-        _json("flop_of_each_further_sample", "marginal_flop_per_sample"),
-        _json("training_forward_flop_per_sample",
-              lambda r: None if r.training is None else ratio(r.training.flop, r.training_batch)),
+        Metric("flop_of_each_further_sample", "marginal_flop_per_sample"),
+        Metric("training_forward_flop_per_sample", _training_forward),
         Metric("training_backward_flop_per_sample", "backward_flop_per_sample",
                "backward pass in training: FLOP a sample"),
     ),
@@ -193,14 +192,14 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         Metric(None, "training_traffic.peak_bytes",
                "peak memory of a training step, batch {training_batch}", "B"),
         Metric("flop_per_byte_moved", "flop_per_byte", "intensity: FLOP a byte moved", "3g"),
-        _json("flop_per_byte_compulsory",
-              lambda r: r.reference.flop / max(1, r.traffic.compulsory_bytes)),
-        _json("traffic_per_batch", "traffic"),
-        _json("training_batch_samples", "training_batch"),
-        _json("training_traffic_per_training_batch", "training_traffic"),
+        Metric("flop_per_byte_compulsory",
+               lambda r: r.reference.flop / max(1, r.traffic.compulsory_bytes)),
+        Metric("traffic_per_batch", "traffic"),
+        Metric("training_batch_samples", "training_batch"),
+        Metric("training_traffic_per_training_batch", "training_traffic"),
     ),
     (
-        _json("measured", "measured"),
+        Metric("measured", "measured"),
         Metric(None, "measured.timing.seconds", "time of a call (median)", "s"),
         Metric(None, "measured.placement.flop_per_s", "reached", "FLOP/s"),
         Metric(None, "measured.placement.share_of_peak_flop", "share of the peak", "%"),
@@ -209,39 +208,33 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         Metric(None, "measured.placement.bound", "bound by"),
     ),
     (
-        Metric("energy_per_sample", lambda r: r.energy(),
-               "energy a sample, dense (estimate)", "J"),
-        Metric("energy_per_sample_at_measured_firing", lambda r: r.energy_at_rate(),
+        Metric("energy_per_sample", Record.energy, "energy a sample, dense (estimate)", "J"),
+        Metric("energy_per_sample_at_measured_firing", Record.energy_at_rate,
                "energy a sample, event-driven at the measured firing{dendrites} (estimate)", "J"),
-        _json("fft_cost_model", lambda _: "1.25 n log2 n MAC for a real transform of n points"),
+        Metric("fft_cost_model", lambda _: "1.25 n log2 n MAC for a real transform of n points"),
     ),
     (
         *map(_counter, COUNTERS),
         Metric(None, _stock_fvcore, "fvcore as it comes: {unit} a batch", "mac",
                lambda r: r.stock_fvcore and r.stock_fvcore.unsupported),
         Metric(None, _agreement, "counters agree to the last digit"),
-        _json("counters", "counts"),
-        _json("fvcore_as_it_comes", "stock_fvcore"),
-        _json("counters_skipped", "skipped"),
-        _json("counters_shared_families", "shared"),
-        _json("counters_agree", "agree"),
-        _json("counters_disagreements", "disagreements"),
-        _json("modules_unstated", "unstated"),
-        _json("modules_with_hidden_contractions", "hidden"),
-        _json("stages", lambda r: stage_rows(r)),
+        Metric("counters", "counts"),
+        Metric("fvcore_as_it_comes", "stock_fvcore"),
+        Metric("counters_skipped", "skipped"),
+        Metric("counters_shared_families", "shared"),
+        Metric("counters_agree", "agree"),
+        Metric("counters_disagreements", "disagreements"),
+        Metric("modules_unstated", "unstated"),
+        Metric("modules_with_hidden_contractions", "hidden"),
+        Metric("stages", stage_rows),
     ),
 )  # fmt: skip
-
-
-def metrics() -> Iterator[Metric]:
-    """Yields all of them."""
-    for section in SECTIONS:
-        yield from section
+METRICS = tuple(metric for section in SECTIONS for metric in section)
 
 
 def to_dict(record: Record) -> dict[str, Any]:
     """Returns plain data for JSON, units in the keys; integers stay integers of any size."""
-    return {m.key: _plain(m.value(record)) for m in metrics() if m.key is not None}
+    return {m.key: _plain(m.value(record)) for m in METRICS if m.key is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """The exact counter's table: for every operator a rule, or the reason why it costs nothing.
 
-An operator that is in neither, is no view and has no pointwise tag of torch's is listed as
-uncounted.
+An operator that is in neither, is no view and has no pointwise tag of torch's is uncounted.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import torch
 
 from neuroconv.flops import amounts, contractions
 from neuroconv.flops.calls import Call, name_of
-from neuroconv.flops.rulebook import DATA, Rule, read_rules
+from neuroconv.flops.rules import DATA, Rule, read_rules
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     read_rules("exact", {**vars(amounts), **vars(contractions)})
@@ -20,26 +19,24 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 ZERO: Mapping[str, str] = MappingProxyType(
     {name: reason for reason, names in DATA["zero"].items() for name in names.split()}
 )
-POINTWISE = RULES["abs"]  # of all that torch tags so
-VIEW = "a view: no element moves"
-DISCRETE = "integers or Booleans alone"
 
 
 def look_up(func: Any, call: Call) -> Rule | str | None:
     """Returns the rule of a call, or why it costs nothing; None if neither is known."""
     operator = name_of(func)
     if func.is_view or torch.Tag.inplace_view in func.tags:
-        return VIEW
+        return "a view: no element moves"
     if operator in ZERO:
         return ZERO[operator]
     tensors = call.operands + call.results
     if any(t.layout is not torch.strided for t in tensors):
         return None  # the number of elements that a sparse tensor stores is not in its shape
     if not any(t.is_floating_point() or t.is_complex() for t in tensors):
-        return DISCRETE
+        return "integers or Booleans alone"
     if operator in RULES:
         return RULES[operator]
-    return POINTWISE if is_pointwise(func) and call.results else None
+    # All that torch tags as pointwise is counted alike.
+    return RULES["abs"] if is_pointwise(func) and call.results else None
 
 
 def is_pointwise(func: Any) -> bool:

@@ -1,6 +1,7 @@
 """`profile`: one run counted by up to three counters, its memory, its time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -19,18 +20,14 @@ from neuroconv.flops.record import COUNTERS, Record
 from neuroconv.flops.rules import Counts
 from neuroconv.flops.table import summary_table
 
-# A model of more floats would not fit beside its copy on most machines.
-_FVCORE_PARAMETERS = 2_000_000_000
-
 
 class Profile(Record):
     """A record that prints as the table of `neuroconv profile`."""
 
     def __str__(self) -> str:
-        console = Console(file=StringIO(), width=100)
-        console.print(summary_table([self]))
-        assert isinstance(console.file, StringIO)
-        return console.file.getvalue().rstrip()
+        text = StringIO()
+        Console(file=text, width=100).print(summary_table([self]))
+        return text.getvalue().rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON, units in the keys; integers stay integers of any size."""
@@ -54,8 +51,7 @@ def profile(
 
     Args:
         model: any module, on any device, meta included; it is left as it was.
-        inputs: a tensor or a tuple of tensors to call it with, the batch first. Their device does
-            not matter.
+        inputs: a tensor or a tuple of tensors to call it with, the batch first, on any device.
         name: for the tables; default the class's.
         counters: any of "closed_form", "exact", "fvcore".
         device: where the model runs to be counted: "meta" (takes no memory and no arithmetic),
@@ -73,8 +69,7 @@ def profile(
         ValueError: an unknown counter, an empty batch, a device that is missing, a model that does
             not run on meta tensors, timing on meta, or, if strict, an operator without a rule.
     """
-    unknown = [counter for counter in counters if counter not in COUNTERS]
-    if unknown or not counters:
+    if not counters or not set(counters) <= set(COUNTERS):
         raise ValueError(f"counters={tuple(counters)!r}; expected some of {', '.join(COUNTERS)}")
     if timed and torch.device(device).type == "meta":
         raise ValueError("timed=True with device='meta', where nothing runs; use 'cpu' or 'cuda'")
@@ -105,17 +100,14 @@ def profile(
     traffic = measure_traffic(model, items, device=device)
     if timed and not traffic.moved_bytes:
         skipped["time"] = "the model moves no byte"
-    flop = next(counts[c].flop for c in ("exact", "fvcore", "closed_form") if c in counts)
     parameters = list(model.parameters())
-    return Profile(
+    result = Profile(
         name=type(model).__name__ if name is None else name,
         batch=items[0].shape[0],
         time_steps=_window(model, items[0]) if time_steps is None else time_steps,
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
-        neurons=sum(row.cost.neurons for row in closed.rows),
-        synapses=sum(row.cost.synapses for row in closed.rows),
         counts=counts,
         stock_fvcore=stock,
         skipped=skipped,
@@ -127,12 +119,13 @@ def profile(
         doubled=doubled,
         traffic=traffic,
         training_traffic=training_traffic,
-        measured=(
-            measure(model, items, device, flop=flop, moved_bytes=traffic.moved_bytes)
-            if timed and traffic.moved_bytes
-            else None
-        ),
+        measured=None,
     )
+    if not timed or not traffic.moved_bytes:
+        return result
+    flop, moved_bytes = result.reference.flop, traffic.moved_bytes
+    measured = measure(model, items, device, flop=flop, moved_bytes=moved_bytes)
+    return replace(result, measured=measured)
 
 
 def _training_step(
@@ -164,15 +157,12 @@ def _doubled(
 
 
 def _refuse_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> None:
-    """Raises ValueError where fvcore, which runs the model, would take too long or too much."""
+    """Raises ValueError where fvcore, which runs the model, cannot or would take too long."""
     executed = sum(row.cost.executed for row in rows)
-    size = sum(parameter.numel() for parameter in model.parameters())
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
         raise ValueError("the model is on meta, and fvcore needs real tensors")
     if executed > limit:
         raise ValueError(f"{executed:,} MAC is more than fvcore_limit={limit:,}")
-    if size > _FVCORE_PARAMETERS:
-        raise ValueError(f"{size:,} parameters are more than {_FVCORE_PARAMETERS:,}")
 
 
 def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

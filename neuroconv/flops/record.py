@@ -28,9 +28,7 @@ class Record:
         name: what the tables call it.
         batch: samples in the run.
         time_steps: time steps in the window (1 for still images).
-        parameters: trained floats. frozen_parameters: the others. buffers: elements of buffers.
-        neurons: per sample, of the cells and of plain layers (a unit at a position).
-        synapses: per sample, of the cells and of plain layers (connections).
+        parameters, frozen_parameters, buffers: elements that are trained, or not.
         counts: of each counter that ran.
         stock_fvcore: fvcore's count with its own handles alone; None if fvcore did not run.
         skipped: for each counter that did not run, and for a training step or a time that could not
@@ -55,8 +53,6 @@ class Record:
     parameters: int
     frozen_parameters: int
     buffers: int
-    neurons: int
-    synapses: int
     counts: Mapping[str, Counts]
     stock_fvcore: StockCount | None
     skipped: Mapping[str, str]
@@ -89,8 +85,7 @@ class Record:
     def disagreements(self) -> tuple[str, ...]:
         """One line for each contraction family on which complete counters differ.
 
-        A family that one counter saw and another did not is a disagreement: every counter has a
-        rule for each.
+        A family that one counter saw and another did not is a disagreement, too.
         """
         lines = []
         for family in CONTRACTIONS:
@@ -114,7 +109,17 @@ class Record:
         order = ("exact", "fvcore", "closed_form")
         return next(self.counts[name] for name in order if name in self.counts)
 
-    # --- dendrites, by three columns
+    # --- neurons, and their dendrites by three columns
+
+    @property
+    def neurons(self) -> int:
+        """Neurons per sample, of the cells and of plain layers (a unit at a position)."""
+        return sum(row.cost.neurons for row in self.stages)
+
+    @property
+    def synapses(self) -> int:
+        """Synapses per sample, of the cells and of plain layers (connections)."""
+        return sum(row.cost.synapses for row in self.stages)
 
     @property
     def _dendrites(self) -> list[StageRow]:
@@ -157,19 +162,13 @@ class Record:
         return 2 * self.reference.mac + products
 
     @property
-    def _other_flop(self) -> int:
-        return max(0, self.reference.flop - self._mac_flop)
-
-    @property
     def mac(self) -> float:
         """Multiply-adds of all that is linear: contractions, and at two FLOPs each the products of
-        synapses and of an FFT's spectra. Norms and activations are in `flop_per_sample`, as those
-        of plain layers are."""
+        synapses and of an FFT's spectra. Norms and activations are in `flop_per_sample`."""
         return ratio(self._mac_flop, 2)
 
     @property
     def mac_per_sample(self) -> float:
-        """`mac` by sample."""
         return ratio(self._mac_flop, 2 * self.batch)
 
     @property
@@ -197,7 +196,7 @@ class Record:
 
     @property
     def flop_per_neuron(self) -> float | None:
-        """`flop_per_sample` by neuron, every operator counted; None as for `mac_per_synapse`."""
+        """`flop_per_sample` by neuron; None as for `mac_per_synapse`."""
         return self._mean(self.reference.flop, self.neurons)
 
     @property
@@ -236,12 +235,7 @@ class Record:
         Raises:
             ValueError: an unknown node.
         """
-        return estimate_energy(
-            self.mac / self.batch,
-            self._other_flop / self.batch,
-            self.traffic.moved_bytes / self.batch,
-            node,
-        )
+        return self._energy(node, self.mac)
 
     def energy_at_rate(self, node: str = DEFAULT_NODE) -> Energy | None:
         """Estimates the energy of one sample if silent axons cost nothing.
@@ -264,11 +258,15 @@ class Record:
                 driven += mac
                 active += mac * shares.inputs
                 replaced += executed
+        share = active / driven if driven else 0.0
+        return self._energy(node, max(0, self.mac - replaced), driven, share)
+
+    def _energy(self, node: str, mac: float, synaptic: float = 0, active: float = 0) -> Energy:
         return estimate_energy(
-            max(0, self.mac - replaced) / self.batch,
-            self._other_flop / self.batch,
+            mac / self.batch,
+            max(0, self.reference.flop - self._mac_flop) / self.batch,
             self.traffic.moved_bytes / self.batch,
             node,
-            synaptic_mac=driven / self.batch,
-            active_share=active / driven if driven else 0.0,
+            synaptic_mac=synaptic / self.batch,
+            active_share=active,
         )

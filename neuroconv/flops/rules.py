@@ -1,4 +1,4 @@
-"""One convention for every counter.
+"""One convention for every counter, and its rules, read from `operators.toml`.
 
 One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
 
@@ -14,7 +14,7 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
 | pointwise     | FLOP | one per output element; complex: add 2, multiply 6 (by a real 2), other 2;|
 |               |      | addcmul is a product and a sum: 2, complex 8                             |
 | reduction     | FLOP | one per input element (sum, mean, maximum, norm ...) |
-| normalisation | FLOP | running statistics 2 per element; own statistics 4, or 5 with a weight; |
+| normalisation | FLOP | running statistics 2 per element; batch statistics 4, or 5 with a weight;|
 |               |      | RMS norm 3 or 4; softmax 5 |
 | pooling       | FLOP | window size per output element; adaptive: one per input element; linear  |
 |               |      | or cubic interpolation: one per neighbour of an output element           |
@@ -23,22 +23,53 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
 | sorting       | FLOP | n ceil(log2 n) comparisons along the axis; a binary search ceil(log2 n)  |
 
 The first three are *contractions*: every counter has a rule for each, and they must agree on them
-to the last digit. fvcore counts nothing else; what the exact counter and the closed form count of
-the other families is not compared.
+to the last digit. The other families are not compared; fvcore does not count them.
 
 A contraction's bias is not counted; the bias's gradient is a reduction. Complex products are four
 real ones, a complex convolution the three that torch makes of it. The backward pass of a
 contraction is one of its size for each gradient that is needed, that of a norm twice its forward
-pass. Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing:
-`Counts.zero` says which and why. An operator that runs and has no rule is listed as uncounted.
+pass. Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing.
 """
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 CONTRACTIONS = ("convolution", "matmul", "fft")
 OTHERS = ("pointwise", "reduction", "normalisation", "pooling", "scatter", "random", "sorting")
+
+DATA: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("operators.toml").read_text())
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The main family of an operator, or a module, and the function that counts it."""
+
+    family: str
+    count: Callable[..., Any]
+
+
+def read_rules(section: str, functions: Mapping[str, Any]) -> dict[str, Rule]:
+    """Returns the rules of a section of `operators.toml` by operator.
+
+    Args:
+        section: "exact", "fvcore" or "closed_form".
+        functions: by the names that the section calls them.
+
+    Raises:
+        ValueError: an operator with two rules.
+    """
+    rules: dict[str, Rule] = {}
+    for entry in DATA[section]:
+        function = functions[entry["count"]]
+        count = function(*entry["with"]) if "with" in entry else function
+        for name in entry["operators"].split():
+            if name in rules:
+                raise ValueError(f"operators.toml: {name!r} has two rules in {section!r}")
+            rules[name] = Rule(entry["rule"].partition(":")[0], count)
+    return rules
 
 
 @dataclass(frozen=True)
@@ -85,7 +116,7 @@ class Counts:
         return 2 * self.mac + sum(self.flops.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys; the backward pass apart."""
+        """Returns plain data, units in the keys; without modules and the backward pass."""
         return {
             "device": self.device,
             "mac_per_batch_by_family": dict(self.macs),
@@ -94,17 +125,3 @@ class Counts:
             "zero_because": dict(self.zero),
             "uncounted_calls": dict(self.uncounted),
         }
-
-
-def names(text: str) -> frozenset[str]:
-    """Returns the words of a text, as a set of operators' names."""
-    return frozenset(text.split())
-
-
-def pointwise_weight(operator: str, complex_output: bool, complex_inputs: int) -> int:
-    """Returns the FLOP per output element of a pointwise operator, by the table above."""
-    if operator.rstrip("_") == "addcmul":  # a product, added on
-        return 8 if complex_output else 2
-    if not complex_output:
-        return 1
-    return 6 if operator == "mul" and complex_inputs == 2 else 2

@@ -1,5 +1,6 @@
-"""Profiles as rich tables."""
+"""Profiles, and the operators that each counter knows, as rich tables."""
 
+import fnmatch
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from neuroconv.flops.metrics import SECTIONS, format_number, stage_rows
 from neuroconv.flops.record import COUNTERS, Record, ratio
+from neuroconv.flops.rules import DATA
 
 Convention = Literal["mac", "flop"]
 
@@ -48,8 +50,10 @@ def summary_table(
         "unit": convention.upper(),
         "training_batch": " or ".join(map(str, sorted({r.training_batch for r in records}))),
         "dendrites": ", dendrites direct" * any(r.dendritic_neurons for r in records),
-        **{f"{counter}_device": _devices(records, counter) for counter in COUNTERS},
     }
+    for counter in COUNTERS:
+        devices = sorted({r.counts[counter].device for r in records if counter in r.counts})
+        words[f"{counter}_device"] = "/".join(devices) or "no device"
     for section in SECTIONS:
         table.add_section()
         for metric in section:
@@ -59,11 +63,6 @@ def summary_table(
     return table
 
 
-def _devices(records: Sequence[Record], counter: str) -> str:
-    devices = sorted({r.counts[counter].device for r in records if counter in r.counts})
-    return "/".join(devices) or "no device"
-
-
 def stage_table(record: Record, convention: Convention = "mac") -> Table:
     """Returns a table of one row for each stage that costs anything, per sample, by module.
 
@@ -71,24 +70,28 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
     stage fills are left out.
     """
     factor, unit = _factor(convention), convention.upper()
+    caption = "other: FLOP beside multiply-adds (norms, activations, sums); share: of the FLOP of "
+    caption += "all stages" + "; modules without a closed form are missing" * bool(record.hidden)
+    if (rest := record.reference.flop - record.stages_flop) > 0:
+        caption += f"; in no stage: {format_number(ratio(rest, record.batch))} FLOP"
     table = Table(
         title=f"{record.name}: {unit} a sample, stage by stage",
-        caption="other: FLOP beside multiply-adds (norms, activations, sums); share: of the FLOP "
-        "of all stages" + "; modules without a closed form are missing" * bool(record.hidden),
+        caption=caption,
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("stage", overflow="fold")
     rows = stage_rows(record)
-    columns = {
-        name: (f"{name}_{kind}_per_sample", factor if kind == "mac" else 1)
-        for name, kind in (
-            ("essay", "mac"), ("direct", "mac"), ("executed", "mac"), ("other", "flop")
-        )
-        if any(row[f"{name}_{kind}_per_sample"] for row in rows)
+    factors = {
+        "essay_mac": factor, "direct_mac": factor, "executed_mac": factor, "other_flop": 1
     }  # fmt: skip
-    for heading in (*columns, "share"):
+    columns = {
+        f"{amount}_per_sample": by
+        for amount, by in factors.items()
+        if any(row[f"{amount}_per_sample"] for row in rows)
+    }
+    table.add_column("stage", overflow="fold")
+    for heading in (*(key.partition("_")[0] for key in columns), "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     modules = list(dict.fromkeys(row["module"] for row in rows))
     for module in modules:
@@ -99,10 +102,49 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
             table.add_row(Text(f"{module or 'the model'}: {neurons:,} neurons", style="bold"))
         for row in stages:
             if row["share_of_flop"]:
-                amounts = (format_number(row[key] or None, by) for key, by in columns.values())
+                amounts = (format_number(row[key] or None, by) for key, by in columns.items())
                 table.add_row(row["stage"], *amounts, f"{row['share_of_flop']:.1%}")
-    rest = record.reference.flop - record.stages_flop
-    if rest > 0:
-        flop = format_number(ratio(rest, record.batch))
-        table.caption = f"{table.caption}; in no stage: {flop} FLOP"
+    return table
+
+
+# --- operators, by the columns of their table
+
+_COUNTERS = {"exact": "exact", "fvcore": "fvcore", "closed_form": "closed form"}
+
+
+def operator_rules() -> list[dict[str, str | None]]:
+    """Returns one record for each operator, or module: its name, and what each counter does.
+
+    None: the counter never meets it, or lists it as uncounted. fvcore sees what a trace records,
+    the exact counter what the dispatcher runs: one call can be two operators, or another. The exact
+    counter also counts what torch itself tags as pointwise, one FLOP an element.
+    """
+    entries = [
+        (counter, entry["operators"], entry["rule"])
+        for counter in _COUNTERS
+        for entry in DATA[counter]
+    ]
+    entries += [("exact", names, f"zero: {reason}") for reason, names in DATA["zero"].items()]
+    rules: dict[str, dict[str, str | None]] = {}
+    for counter, names, rule in entries:
+        for name in names.split():
+            empty: dict[str, str | None] = {"operator": name, **dict.fromkeys(_COUNTERS)}
+            rules.setdefault(name, empty)[counter] = rule
+    return sorted(rules.values(), key=lambda row: str(row["operator"]).strip("_").lower())
+
+
+def operators_table(pattern: str = "*") -> Table:
+    """Returns `operator_rules` of the names that match a wildcard; a ValueError if none does."""
+    rows = [row for row in operator_rules() if fnmatch.fnmatch(str(row["operator"]), pattern)]
+    if not rows:
+        raise ValueError(f"no operator matches {pattern!r}; try '*conv*'")
+    table = Table(
+        box=SIMPLE_HEAD,
+        caption="-: never met by this counter, or listed as uncounted. The closed form counts "
+        "modules; neuroconv's own state theirs in a method `closed_form`.",
+    )
+    for column in ("operator", *_COUNTERS.values()):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[key] or "-") for key in ("operator", *_COUNTERS)))
     return table

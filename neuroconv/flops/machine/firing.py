@@ -3,7 +3,6 @@
 `neuroconv.flops.energy` needs it to set an event-driven run beside a dense one.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from neuroconv.flops.machine.memory import tensors_in
+from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.meta_copy import as_inputs, meta_copy
 
 
 @dataclass(frozen=True)
 class ActiveShares:
-    """The active share of a module's inputs and outputs.
+    """The shares of a module's input and output elements that are not zero, and how many there are.
 
-    Attributes:
-        inputs: share of its inputs' elements (axons, steps, samples) that are not zero.
-        outputs: share of its outputs' elements that are not zero.
-        input_elements, output_elements: how many elements these are shares of.
+    Elements are counted over axons, steps and samples.
     """
 
     inputs: float
@@ -47,8 +43,8 @@ def firing_shares(
 
     Populations are the outermost modules that hold parameters and state their own cost (a method
     `closed_form`). Plain linear layers and convolutions outside them are measured too: a rectified
-    network is sparse as well, and a comparison must not deny it that. Their outputs are
-    pre-activation and almost never zero, so that only their input sparsity is meaningful.
+    network is sparse as well. Their outputs are pre-activation and almost never zero, so that only
+    their input sparsity is meaningful.
 
     Args:
         model: any module; it is left untouched.
@@ -63,44 +59,34 @@ def firing_shares(
     """
     if torch.device(device).type == "meta":
         raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
-    active, elements = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    populations = _populations(model)
+    totals = {path: [0, 0, 0, 0] for path in populations}
 
-    def count(path: str, **values: Any) -> None:
-        for side, tensors in values.items():
-            for tensor in tensors_in(tensors):
-                active[path, side] += int(torch.count_nonzero(tensor))
-                elements[path, side] += tensor.numel()
+    def count(path: str, arguments: Any, result: Any) -> None:
+        for side, values in enumerate((arguments, result)):
+            for tensor in tensors_of(values):
+                totals[path][side] += int(torch.count_nonzero(tensor))
+                totals[path][2 + side] += tensor.numel()
 
     with meta_copy(model, as_inputs(inputs), device) as items, torch.no_grad():
-        paths = []
-        for path, module in _populations(model):
-            paths.append(path)
+        for path, module in populations.items():
             module.register_forward_hook(  # `meta_copy` removes it
-                lambda _, args, kwargs, result, path=path: count(
-                    path, inputs=(args, kwargs), outputs=result
-                ),
+                lambda _, args, kwargs, result, path=path: count(path, (args, kwargs), result),
                 with_kwargs=True,
             )
         model(*items)
-
-    def share(path: str, side: str) -> float:
-        return active[path, side] / max(1, elements[path, side])
-
     return {
-        path: ActiveShares(
-            share(path, "inputs"), share(path, "outputs"),
-            elements[path, "inputs"], elements[path, "outputs"],
-        )
-        for path in paths
-        if elements[path, "outputs"]
-    }  # fmt: skip
+        path: ActiveShares(active_in / max(1, size_in), active_out / size_out, size_in, size_out)
+        for path, (active_in, active_out, size_in, size_out) in totals.items()
+        if size_out
+    }
 
 
-def _populations(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    outermost: list[tuple[str, nn.Module]] = []
+def _populations(model: nn.Module) -> dict[str, nn.Module]:
+    outermost: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
-        inside = any(not outer or path.startswith(f"{outer}.") for outer, _ in outermost)
+        inside = any(not outer or path.startswith(f"{outer}.") for outer in outermost)
         stated = hasattr(module, "closed_form") and any(True for _ in module.parameters())
         if not inside and (stated or isinstance(module, nn.Linear | _ConvNd)):
-            outermost.append((path, module))
+            outermost[path] = module
     return outermost

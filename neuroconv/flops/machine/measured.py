@@ -11,17 +11,14 @@ from neuroconv.flops.machine.firing import ActiveShares, firing_shares
 from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, place
 from neuroconv.flops.machine.timing import Timing, measure_time
 
+machine_peak = functools.cache(measure_peak)  # once in a process
+
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurements of a run in eval mode, for the whole batch.
+    """The measurements of a forward pass in eval mode, for the whole batch.
 
-    Attributes:
-        device: "cpu" or "cuda".
-        timing: of the forward pass.
-        peak: of the machine, measured in the same process.
-        placement: of the run under the machine's roofs.
-        firing: by module path, the active shares of inputs and outputs.
+    `peak` is the machine's, `firing` the active shares by module path.
     """
 
     device: str
@@ -31,7 +28,6 @@ class Measured:
     firing: Mapping[str, ActiveShares]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys."""
         return {
             "device": self.device,
             "forward_per_batch": self.timing.to_dict(),
@@ -39,12 +35,6 @@ class Measured:
             "placement_per_batch": self.placement.to_dict(),
             "firing_by_module": {path: share.to_dict() for path, share in self.firing.items()},
         }
-
-
-@functools.cache
-def machine_peak(device: str) -> Peak:
-    """Measures the machine's peaks in float32, once in a process."""
-    return measure_peak(device)
 
 
 def measure(

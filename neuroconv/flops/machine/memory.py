@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import prod
 from typing import Any
@@ -10,20 +10,18 @@ from weakref import finalize
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.calls import OperatorMode, tensors_of
-from neuroconv.flops.rulebook import DATA
-from neuroconv.flops.rules import names
+from neuroconv.flops.calls import Call, OperatorMode, name_of, tensors_of
+from neuroconv.flops.rules import DATA
 
 # Operators whose schema does not say what they read and write: see operators.toml.
 _SHAPE_ONLY, _UNWRITTEN, _OVERWRITES, _GATHERS, _SCATTERS = (
-    names(DATA["memory"][kind])
+    frozenset(DATA["memory"][kind].split())
     for kind in ("shape_only", "unwritten", "overwrites", "gathers", "scatters")
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class PassTraffic:
     """Bytes of one pass, forward or backward, for the whole batch.
 
@@ -34,17 +32,16 @@ class PassTraffic:
         compulsory_bytes: what no order of the same work avoids: each parameter, buffer and input
             that the pass reads, once, and its results, once: the outputs, or the gradients that it
             leaves. The backward pass also reads the outputs' gradients.
-        new_elements: elements of all tensors that operators made.
-        new_bytes: their bytes.
+        new_elements, new_bytes: of all tensors that operators made.
         peak_bytes: of parameters, buffers, inputs and all tensors alive at once.
     """
 
-    read_bytes: int
-    written_bytes: int
-    compulsory_bytes: int
-    new_elements: int
-    new_bytes: int
-    peak_bytes: int
+    read_bytes: int = 0
+    written_bytes: int = 0
+    compulsory_bytes: int = 0
+    new_elements: int = 0
+    new_bytes: int = 0
+    peak_bytes: int = 0
 
     @property
     def moved_bytes(self) -> int:
@@ -66,13 +63,7 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
     return sum({storage_key(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def tensors_in(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-View = tuple[
-    int, int | torch.SymInt, torch.Size, tuple[int, ...]
-]  # storage, offset, shape, strides
+View = tuple[Any, ...]
 
 
 def _view(tensor: Tensor) -> View:
@@ -80,29 +71,21 @@ def _view(tensor: Tensor) -> View:
 
 
 @cache
-def _writable(func: Any) -> tuple[tuple[str, ...], dict[str, tuple[bool, bool]]]:
-    """Reads an operator's schema, which is slow.
-
-    Returns:
-        The names of its arguments, and of those that it may write to: whether the schema declares
-        it, and whether the argument is keyword-only.
-    """
-    arguments = func._schema.arguments
+def _writable(func: Any) -> dict[str, tuple[bool, bool]]:
+    """Returns whether each argument that may be written to is declared so, and keyword-only."""
     writable = {}
-    for argument in arguments:
+    for argument in func._schema.arguments:
         declared = bool(argument.alias_info and argument.alias_info.is_write)
         # Batch norms do not declare that they move their statistics.
         if declared or argument.name in ("running_mean", "running_var"):
             writable[argument.name] = (declared, bool(argument.kwarg_only))
-    return tuple(argument.name for argument in arguments), writable
+    return writable
 
 
 class MemoryTracker(OperatorMode):
     """Counts the bytes of every operator, and tracks the storages alive.
 
-    Args:
-        device: type of the device whose memory is tracked. Tensors elsewhere, such as a literal on
-            its way to the device, are left out.
+    Tensors on other types of devices, such as a literal on its way to it, are left out.
     """
 
     def __init__(self, device: str) -> None:
@@ -115,22 +98,14 @@ class MemoryTracker(OperatorMode):
 
     def begin(self) -> None:
         """Starts a pass."""
-        self.read = self.written = self.new_elements = self.new_bytes = 0
-        self.peak = self.alive_bytes
+        self.traffic = PassTraffic(peak_bytes=self.alive_bytes)
         self._fetched = 0  # bytes of external storages that are freed
         self._fetching: Counter[int] = Counter()  # of those that are alive
 
     def end(self, result_bytes: int) -> PassTraffic:
         """Returns the pass so far, which leaves results of `result_bytes`."""
         fetched = sum(min(size, self._external[key]) for key, size in self._fetching.items())
-        return PassTraffic(
-            read_bytes=self.read,
-            written_bytes=self.written,
-            compulsory_bytes=self._fetched + fetched + result_bytes,
-            new_elements=self.new_elements,
-            new_bytes=self.new_bytes,
-            peak_bytes=self.peak,
-        )
+        return replace(self.traffic, compulsory_bytes=self._fetched + fetched + result_bytes)
 
     def add_external(self, tensor: Tensor) -> None:
         """Tracks a tensor that no operator has made."""
@@ -139,25 +114,23 @@ class MemoryTracker(OperatorMode):
             self._track(tensor)
 
     def is_external(self, tensor: Tensor) -> bool:
-        """Returns whether no operator has made the tensor's storage."""
         return storage_key(tensor) in self._external
 
     def release(self) -> None:
-        """Forgets all storages, so that those that outlive the measurement are not tracked."""
+        """Forgets the storages that outlive the measurement."""
         for _, watch in self._alive.values():
             watch.detach()
         self._alive.clear()
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        operator = func._overloadpacket.__name__.rstrip("_")
-        operands = self._on_device(func, (*args, *kwargs.values()))
-        if operator == "lift_fresh":  # a literal, which comes into being here
+        operands = self._on_device(func, (args, kwargs))
+        if name_of(func) == "lift_fresh":  # a literal, which comes into being here
             operands = [t for t in operands if storage_key(t) in self._alive]
         for operand in operands:
             self.add_external(operand)
         out = func(*args, **kwargs)
         if torch.Tag.inplace_view not in func.tags:
-            self._count(func, operator, args, kwargs, operands, out)
+            self._count(func, Call.of(func, args, kwargs, out), operands)
         return out
 
     def _on_device(self, func: Any, values: Any) -> list[Tensor]:
@@ -177,65 +150,57 @@ class MemoryTracker(OperatorMode):
         watch.atexit = False
         self._alive[key] = (size, watch)
         self.alive_bytes += size
-        self.peak = max(self.peak, self.alive_bytes)
+        self.traffic.peak_bytes = max(self.traffic.peak_bytes, self.alive_bytes)
 
     def _freed(self, key: int) -> None:
         self.alive_bytes -= self._alive.pop(key)[0]
         if key in self._external:
             self._fetched += min(self._fetching.pop(key, 0), self._external.pop(key))
 
-    def _count(
-        self, func: Any, operator: str, args: Any, kwargs: Any, operands: list[Tensor], out: Any
-    ) -> None:
+    def _count(self, func: Any, call: Call, operands: list[Tensor]) -> None:
         operand_keys = {storage_key(operand) for operand in operands}
-        results = self._on_device(func, out)
+        results = self._on_device(func, call.results)
         new = {storage_key(t): t for t in results if storage_key(t) not in operand_keys}
         for result in new.values():
             self._track(result)
             size = result.untyped_storage().nbytes()
-            self.new_bytes += size
-            self.new_elements += size // result.element_size()
-            self.written += 0 if operator in _UNWRITTEN else size
-        overwritten = self._write_in_place(func, operator, args, kwargs, operands)
+            self.traffic.new_bytes += size
+            self.traffic.new_elements += size // result.element_size()
+            self.traffic.written_bytes += 0 if call.operator in _UNWRITTEN else size
+        overwritten = self._write_in_place(func, call, operands)
         is_view = results and not new and overwritten is None
-        if is_view or operator in _SHAPE_ONLY:
+        if is_view or call.operator in _SHAPE_ONLY:
             return
-        limit = sum(map(stored_bytes, new.values())) if operator in _GATHERS else None
-        seen = set(overwritten or ())
-        for number, operand in enumerate(operands):
-            if _view(operand) in seen:
+        counted = overwritten or set()
+        for position, operand in enumerate(operands):
+            if _view(operand) in counted:
                 continue
-            seen.add(_view(operand))
+            counted.add(_view(operand))
             size = stored_bytes(operand)
-            size = size if limit is None or number else min(size, limit)
-            self.read += size
+            if call.operator in _GATHERS and position == 0:
+                size = min(size, sum(map(stored_bytes, new.values())))
+            self.traffic.read_bytes += size
             if self.is_external(operand):
                 self._fetching[storage_key(operand)] += size
 
-    def _write_in_place(
-        self, func: Any, operator: str, args: Any, kwargs: Any, operands: list[Tensor]
-    ) -> set[View] | None:
-        """Counts what is written to operands.
+    def _write_in_place(self, func: Any, call: Call, operands: list[Tensor]) -> set[View] | None:
+        """Counts what is written to operands, and returns the views replaced without being read.
 
-        Returns:
-            The views that were replaced without being read; None if nothing is written in place.
+        None if nothing is written in place.
         """
-        order, writable = _writable(func)
-        if not writable:
-            return None
-        arguments = dict(zip(order, args, strict=False)) | kwargs
         replaced: set[View] | None = None
-        for name, (declared, kwarg_only) in writable.items():
-            if not (declared or arguments.get("training")):
+        for name, (declared, kwarg_only) in _writable(func).items():
+            if not (declared or call.arguments.get("training")):
                 continue
-            for t in tensors_of(arguments.get(name)):
+            for target in tensors_of(call.arguments[name]):
                 replaced = set() if replaced is None else replaced
-                size, is_part = stored_bytes(t), operator in _SCATTERS
+                size, is_part = stored_bytes(target), call.operator in _SCATTERS
                 if is_part:
-                    elements = max((o.numel() for o in operands if o is not t), default=1)
-                    size = min(size, elements * t.element_size())
-                    self.read += size if "add" in operator or arguments.get("accumulate") else 0
-                self.written += size
-                if is_part or operator in _OVERWRITES or kwarg_only:
-                    replaced.add(_view(t))
+                    elements = max((o.numel() for o in operands if o is not target), default=1)
+                    size = min(size, elements * target.element_size())
+                    if "add" in call.operator or call.arguments.get("accumulate"):
+                        self.traffic.read_bytes += size
+                self.traffic.written_bytes += size
+                if is_part or call.operator in _OVERWRITES or kwarg_only:
+                    replaced.add(_view(target))
         return replaced

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 
 from neuroconv.flops.machine.timing import Timing, time_call, timed_device
 
-Bound = Literal["arithmetic", "memory", "overhead"]
 # With less than this share of both peaks, neither is what the model waits for.
 OVERHEAD_BELOW = 0.10
 
@@ -70,7 +69,6 @@ class Peak:
         return min(self.flop_per_s, flop_per_byte * self.byte_per_s)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys."""
         timings = {"arithmetic": self.arithmetic.to_dict(), "copy": self.copy.to_dict()}
         return {**asdict(self), **timings, "ridge_flop_per_byte": self.ridge_flop_per_byte}
 
@@ -87,9 +85,9 @@ class Placement:
         flop_per_byte: arithmetic intensity.
         ridge_flop_per_byte: intensity at which the roofs meet.
         attainable_flop_per_s: the roof above it.
-        bound: "arithmetic" or "memory", the roof that is nearer; "overhead" if the run reaches less
-            than `overhead_below` of either, so that it waits for neither but for the launching of
-            operators, for poorly fitting kernels, or for latency.
+        bound: the nearer roof, "arithmetic" or "memory"; "overhead" if the run reaches less than
+            `overhead_below` of either, so that it waits for the launching of operators, for poorly
+            fitting kernels, or for latency.
         overhead_below: that share.
     """
 
@@ -103,11 +101,10 @@ class Placement:
     flop_per_byte: float
     ridge_flop_per_byte: float
     attainable_flop_per_s: float
-    bound: Bound
+    bound: Literal["arithmetic", "memory", "overhead"]
     overhead_below: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys."""
         return asdict(self)
 
 
@@ -150,23 +147,23 @@ def measure_peak(
                 continue
             timings[kernel] = time_call(call, target, share)
             rates[kernel] = flop / timings[kernel].seconds
-        best = max(rates, key=lambda kernel: rates[kernel])
         copied = _COPY_BYTES[target.type]
         source = torch.zeros(copied // dtype.itemsize, device=target, dtype=dtype)
         copy = torch.ones_like(source)  # written once, so that its pages are mapped
         copying = time_call(lambda: copy.copy_(source), target, seconds / 2)
+    fastest = max(rates, key=lambda kernel: rates[kernel])
     return Peak(
         device=device_name(device),
         device_type=target.type,
         dtype=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads() if target.type == "cpu" else None,
         float32_arithmetic=_float32_arithmetic(target, dtype),
-        flop_per_s=rates[best],
+        flop_per_s=rates[fastest],
         byte_per_s=2 * copied / copying.seconds,
-        kernel=best,
+        kernel=fastest,
         tried_flop_per_s=rates,
         copy_bytes=copied,
-        arithmetic=timings[best],
+        arithmetic=timings[fastest],
         copy=copying,
     )
 
@@ -203,14 +200,7 @@ def _float32_arithmetic(device: torch.device, dtype: torch.dtype) -> str | None:
     return "matmul {}, conv {}".format(*modes)
 
 
-def place(
-    flop: int,
-    moved_bytes: int,
-    seconds: float,
-    peak: Peak,
-    *,
-    overhead_below: float = OVERHEAD_BELOW,
-) -> Placement:
+def place(flop: int, moved_bytes: int, seconds: float, peak: Peak) -> Placement:
     """Places a run under the roofs.
 
     Args:
@@ -218,7 +208,6 @@ def place(
         moved_bytes: bytes that its operators read and write, or the compulsory ones.
         seconds: that it takes.
         peak: of the machine that ran it, in the dtype that it computes in.
-        overhead_below: share of both peaks under which neither is called its bound.
 
     Raises:
         ValueError: no time, no bytes, or a negative number of FLOPs.
@@ -230,7 +219,7 @@ def place(
         )
     arithmetic = flop / seconds / peak.flop_per_s
     memory = moved_bytes / seconds / peak.byte_per_s
-    bound: Bound = "arithmetic" if arithmetic >= memory else "memory"
+    nearer: Literal["arithmetic", "memory"] = "arithmetic" if arithmetic >= memory else "memory"
     return Placement(
         flop=flop,
         bytes=moved_bytes,
@@ -242,6 +231,6 @@ def place(
         flop_per_byte=flop / moved_bytes,
         ridge_flop_per_byte=peak.ridge_flop_per_byte,
         attainable_flop_per_s=peak.attainable(flop / moved_bytes),
-        bound=bound if max(arithmetic, memory) >= overhead_below else "overhead",
-        overhead_below=overhead_below,
+        bound=nearer if max(arithmetic, memory) >= OVERHEAD_BELOW else "overhead",
+        overhead_below=OVERHEAD_BELOW,
     )

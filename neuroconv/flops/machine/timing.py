@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from neuroconv.flops.meta_copy import as_inputs, meta_copy, require_grad
 
-_DEVICES = ("cpu", "cuda")
 _MAX_BLOCK = 1000  # calls in one repeat
 
 
@@ -39,18 +38,13 @@ class Timing:
         return (self.upper_seconds - self.lower_seconds) / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys."""
         return {**asdict(self), "quartile_distance_share": self.spread}
 
 
 def timed_device(device: str) -> torch.device:
-    """Returns the device.
-
-    Raises:
-        ValueError: it cannot be timed, or is missing.
-    """
+    """Returns the device; a ValueError if it cannot be timed, or is missing."""
     target = torch.device(device)
-    if target.type not in _DEVICES:
+    if target.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device!r} cannot be timed; expected 'cpu' or 'cuda'")
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
@@ -102,8 +96,8 @@ def measure_time(
     unless these take longest; the CPU by the clock. A fast call is timed in blocks.
 
     Args:
-        job: a model, which is left untouched; or a function without arguments, for which the other
-            arguments but `device` and `seconds` have no meaning.
+        job: a model, which is left untouched; or a function without arguments, for which only
+            `device` and `seconds` have a meaning.
         inputs: what the model is called with, the batch first.
         device: "cpu" or "cuda".
         backward: time the forward and the backward pass together; else forward, without autograd.
@@ -124,11 +118,11 @@ def measure_time(
         meta_copy(job, as_inputs(inputs), device, training=training) as items,
         torch.set_grad_enabled(backward),
     ):
-        call = _training_call(job, items) if backward else partial(job, *items)
+        call = _training_step(job, items) if backward else partial(job, *items)
         return time_call(call, target, seconds)
 
 
-def _training_call(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
+def _training_step(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
     """Returns a call of the forward and the backward pass."""
     leaves = [leaf for leaf in (*model.parameters(), *items) if leaf.requires_grad]
 

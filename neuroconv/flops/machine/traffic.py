@@ -1,11 +1,9 @@
 """Bytes: what operators read and write, what stays for the backward pass, and the peak.
 
 All of it is counted in tensors, by torch's dispatcher, so that the meta device gives the same
-figures as a device that computes. What an operator uses inside itself (a convolution's workspace,
-an allocator's rounding) is not seen, and a cache that spares a read is not known: the figures are
-of an eager run in which every operator fetches its operands and stores its results. Devices differ
-where an operator itself does: in evaluation a batch norm returns two statistics for each channel on
-meta, and none on the CPU.
+figures as a device that computes. A convolution's workspace, an allocator's rounding and a cache
+that spares a read are not seen. Devices differ where an operator itself does: in evaluation a batch
+norm returns two statistics for each channel on meta, and none on the CPU.
 """
 
 from contextlib import nullcontext
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.exact import OperatorCounter
 from neuroconv.flops.machine.memory import (
     MemoryTracker,
@@ -22,7 +21,6 @@ from neuroconv.flops.machine.memory import (
     storage_bytes,
     storage_key,
     stored_bytes,
-    tensors_in,
 )
 from neuroconv.flops.meta_copy import as_inputs, explained, meta_copy, require_grad
 
@@ -33,8 +31,7 @@ class Traffic:
 
     Attributes:
         device: where it ran.
-        parameter_bytes: parameters that the model holds; tied ones once.
-        buffer_bytes: buffers that it holds.
+        parameter_bytes, buffer_bytes: of what the model holds; tied tensors once.
         input_bytes, output_bytes: of the tensors that it is called with, and returns.
         forward: the forward pass.
         backward: the backward pass; None if it did not run. The outputs and their gradients stay
@@ -58,27 +55,25 @@ class Traffic:
     saved_input_bytes: int | None = None
 
     @property
+    def _passes(self) -> tuple[PassTraffic, ...]:
+        return (self.forward,) if self.backward is None else (self.forward, self.backward)
+
+    @property
     def moved_bytes(self) -> int:
         """Bytes read and written, forward and backward."""
         return sum(traffic.moved_bytes for traffic in self._passes)
 
     @property
     def compulsory_bytes(self) -> int:
-        """Compulsory bytes, forward and backward."""
         return sum(traffic.compulsory_bytes for traffic in self._passes)
 
     @property
     def peak_bytes(self) -> int:
         return max(traffic.peak_bytes for traffic in self._passes)
 
-    @property
-    def _passes(self) -> tuple[PassTraffic, ...]:
-        return (self.forward,) if self.backward is None else (self.forward, self.backward)
-
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, units in the keys, sums included."""
-        totals = {name: getattr(self, name) for name in ("moved_bytes", "compulsory_bytes")}
-        return {**asdict(self), **totals, "peak_bytes": self.peak_bytes}
+        totals = ("moved_bytes", "compulsory_bytes", "peak_bytes")
+        return asdict(self) | {name: getattr(self, name) for name in totals}
 
 
 class _Saved(torch.autograd.graph.saved_tensors_hooks):
@@ -95,16 +90,17 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
 
     def totals(self, parameters: set[int], inputs: set[int]) -> dict[str, int]:
         """Returns the sums by whose storage it is: an operator's, a parameter's, an input's."""
-        new = [v for k, v in self.storages.items() if k not in parameters | inputs]
-        return {
-            "saved_elements": sum(elements for elements, _ in new),
-            "saved_bytes": sum(size for _, size in new),
-            "saved_parameter_bytes": self._bytes(parameters),
-            "saved_input_bytes": self._bytes(inputs),
-        }
 
-    def _bytes(self, keys: set[int]) -> int:
-        return sum(self.storages[key][1] for key in keys & self.storages.keys())
+        def total(keys: set[int], column: int) -> int:
+            return sum(self.storages[key][column] for key in keys & self.storages.keys())
+
+        new = self.storages.keys() - parameters - inputs
+        return {
+            "saved_elements": total(new, 0),
+            "saved_bytes": total(new, 1),
+            "saved_parameter_bytes": total(parameters, 1),
+            "saved_input_bytes": total(inputs - parameters, 1),
+        }
 
 
 def measure_traffic(
@@ -145,14 +141,15 @@ def measure_traffic(
             counting = nullcontext() if counter is None else counter.watching(model)
             with counting, tracker, saved if backward else nullcontext():
                 result = model(*items)
-            outputs = tensors_in(result)
+            outputs = tensors_of(result)
             new = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.is_external(t)}
             forward = tracker.end(sum(new.values()))
             rest: dict[str, Any] = {}
             if backward:
                 rest["backward"] = _run_backward(tracker, counter, outputs, [*parameters, *items])
-                weights = {storage_key(tensor) for tensor in (*parameters, *buffers)}
-                rest |= saved.totals(weights, {storage_key(item) for item in items} - weights)
+                rest |= saved.totals(
+                    set(map(storage_key, (*parameters, *buffers))), set(map(storage_key, items))
+                )
             return Traffic(
                 device=device,
                 parameter_bytes=storage_bytes(parameters),
