@@ -1,4 +1,4 @@
-"""Mixed precision for operators that autocast does not know: hand-written ones."""
+"""Mixed precision for hand-written operators, which autocast does not know."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,21 +7,15 @@ from torch import Tensor
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
-    """What autocast, where it is on for the tensor's device, would run a matrix product in.
-
-    None where it is off, and for float64, which autocast leaves as it is.
-    """
+    """Returns autocast's dtype for products of the tensor; None where off, and for float64."""
     kind = tensor.device.type
-    if tensor.dtype == torch.float64:
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(kind):
         return None
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return None
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Inside, operators take tensors of that device in the precision they have."""
+    """Switches autocast off on the tensor's device."""
     kind = tensor.device.type
-    if torch.amp.is_autocast_available(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    available = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if available else nullcontext()

@@ -27,7 +27,7 @@ def check_number(name: str, value: Any, low: float = 0, *, inclusive: bool = Fal
 
 
 def check_sizes(name: str, sizes: Any, axes: Sequence[str]) -> tuple[int, ...]:
-    """The sizes as a tuple, one positive integer for each axis; else a ValueError."""
+    """Returns the sizes as a tuple: one positive integer for each axis, else a ValueError."""
     if not isinstance(sizes, Sequence) or len(sizes) != len(axes):
         raise ValueError(f"{name}={sizes!r}; expected ({', '.join(axes)})")
     check_positive(**{name: sizes})
@@ -35,20 +35,19 @@ def check_sizes(name: str, sizes: Any, axes: Sequence[str]) -> tuple[int, ...]:
 
 
 def check_room(synapses: int, sheet_shape: tuple[int, int]) -> None:
-    """Raises ValueError unless so many synapses find a place on a sheet of (sites, dendrites)."""
-    places = sheet_shape[0] * sheet_shape[1]
-    if type(synapses) is not int or not 1 <= synapses <= places:
+    """Raises ValueError unless the synapses fit on a sheet of (sites, dendrites)."""
+    sites, dendrites = sheet_shape
+    if type(synapses) is not int or not 1 <= synapses <= sites * dendrites:
         raise ValueError(
-            f"synapses={synapses}; expected 1 to {places}, the places of a sheet of "
-            f"{sheet_shape[0]} sites x {sheet_shape[1]} dendrites"
+            f"synapses={synapses}; expected 1 to {sites * dendrites}, the positions of a sheet of "
+            f"{sites} sites x {dendrites} dendrites"
         )
 
 
 def check_task(image_shape: Any, num_classes: int, time_steps: int) -> tuple[int, int, int]:
-    """Checks what every network is built for, and returns (channels, height, width)."""
-    channels, height, width = check_sizes(
-        "image_shape", image_shape, ("channels", "height", "width")
-    )
+    """Checks the arguments that every network has, and returns (channels, height, width)."""
+    axes = ("channels", "height", "width")
+    channels, height, width = check_sizes("image_shape", image_shape, axes)
     check_positive(num_classes=num_classes, time_steps=time_steps)
     return channels, height, width
 
@@ -66,16 +65,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
-    """An int for both axes, or two ints.
-
-    Raises:
-        ValueError: neither of the two.
-    """
+    """Returns two ints, given them or one for both axes; else raises a ValueError."""
     values = (value, value) if type(value) is int else value
-    if (
-        not isinstance(values, Sequence)
-        or len(values) != 2
-        or any(type(each) is not int for each in values)
-    ):
+    if not isinstance(values, Sequence) or [type(size) for size in values] != [int, int]:
         raise ValueError(f"{name}={value!r}; expected an int or a pair of ints")
     return values[0], values[1]

@@ -1,11 +1,8 @@
-"""What a layer costs, stated by the layer itself.
+"""What a layer costs, stated by the layer itself, from sizes alone.
 
 Every layer of neuroconv that multiplies has a method
 
-    closed_form(*input_shapes: torch.Size) -> tuple[Cost, ...]
-
-which returns one row per stage of the neuron, from sizes alone: nothing is run. The counters of
-`neuroconv.flops` measure the same layer independently, and tests hold the two equal.
+    closed_form(*input_shapes: torch.Size) -> tuple[Cost, ...]   # a row per stage of the neuron
 """
 
 import math
@@ -23,11 +20,10 @@ class Cost:
             and "fft" (a transform's FLOPs halved, see `fft_macs`).
         pointwise: FLOPs of all that is no contraction, in evaluation: the products of sparse
             synapses and of an FFT convolution's spectra, norms, activations and sums.
-        neurons: neurons per sample. Stated by the dendrites only: a neuron has one dendritic tree.
-        synapses: synapses per sample, over all neurons. Stated by the synapses only.
-        essay: multiply-adds by the essay's rule, synapses x time steps x taps. Dendrites only.
-        direct: multiply-adds of a direct convolution of the sheet, padding zeros counted.
-            Dendrites only.
+        neurons: per sample; of dendrites only, since a neuron has one dendritic tree.
+        synapses: per sample, over all neurons; of synapses only.
+        essay: multiply-adds of dendrites by the essay's rule, synapses x time steps x taps.
+        direct: those of a direct convolution of the sheet, padding zeros counted.
     """
 
     stage: str
@@ -45,9 +41,8 @@ class Cost:
 
     @property
     def executed_flop(self) -> int:
-        """FLOPs of the multiply-adds of the algorithm that runs: contractions, and the products of
-        synapses, each half a multiply-add, and of an FFT's spectra."""
-        return 2 * sum(self.macs.values()) + (self.pointwise if self.linear else 0)
+        """FLOPs of what is linear: contractions, the products of synapses and of FFTs' spectra."""
+        return self.flop - self.other
 
     @property
     def executed(self) -> int:
@@ -61,16 +56,15 @@ class Cost:
 
     @property
     def flop(self) -> int:
-        """FLOPs of everything."""
+        """FLOPs of the whole stage."""
         return 2 * sum(self.macs.values()) + self.pointwise
 
 
 def fft_macs(points: int, *, real: bool = True) -> int:
-    """Multiply-adds of one fast Fourier transform by the radix-2 cost model.
+    """Returns the multiply-adds of one fast Fourier transform by the radix-2 cost model.
 
-    The usual model is 5 n log2 n FLOPs for a complex transform of n points and half of that for a
-    real one; a multiply-add is two FLOPs. What a library executes for a given n differs by a small
-    factor: the model is named wherever the number is shown.
+    5 n log2 n FLOPs for a complex transform of n points, half of that for a real one. What a
+    library executes differs by a small factor.
     """
     flops_per_point = (2.5 if real else 5.0) * math.log2(points) if points > 1 else 0.0
     return round(points * flops_per_point / 2)

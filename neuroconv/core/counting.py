@@ -1,4 +1,4 @@
-"""Who looks on: a counter, or the hooks of others."""
+"""Whether a run is counted as a whole, and whether hooks observe a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
 
 @contextmanager
 def counting() -> Iterator[None]:
-    """Inside, a run is counted or timed as a whole: nothing that an earlier call made serves it,
-    and hooks, which are the counter's own, do not change how a module runs."""
+    """Counts or times a run as a whole: no cache of an earlier call serves it, and hooks, which are
+    the counter's, do not change how a module runs."""
     token = _COUNTING.set(True)
     try:
         yield
@@ -25,11 +25,8 @@ def is_counting() -> bool:
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether a hook wants to see what goes through a module, either way, and is no counter's."""
+    """Returns whether a hook, other than a counter's, observes a module's calls or gradients."""
     return not is_counting() and any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        for module in modules
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in modules
     )

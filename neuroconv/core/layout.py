@@ -1,8 +1,6 @@
-"""Layout in memory: stages that look along one axis, and take every other as it lies.
+"""Layout in memory: the batch is innermost in a sheet of synapses, outermost in maps of images.
 
-The sheet that synapses give is a view with the batch innermost in memory, maps of images are
-ordinary tensors. A stage that folds the axes around its own in the order of the sheet's shape
-would copy one of the two; folded in the order of memory neither is copied.
+Folding the axes in the order of memory, not of the shape, copies neither.
 """
 
 from collections.abc import Callable
@@ -13,7 +11,7 @@ from torch import Tensor
 
 
 def memory_order(x: Tensor) -> tuple[int, ...]:
-    """The axes from the outermost in memory to the innermost; `x.dim_order()` takes far longer."""
+    """Returns the axes from the outermost in memory to the innermost, far faster than dim_order."""
     strides = x.stride()
     return tuple(sorted(range(x.dim()), key=lambda axis: (-strides[axis], axis)))
 
@@ -21,14 +19,13 @@ def memory_order(x: Tensor) -> tuple[int, ...]:
 def along_axis(x: Tensor, axis: int, stage: Callable[[Tensor], Tensor]) -> Tensor:
     """Runs a stage that keeps the shape on x folded to (before, x.shape[axis], after).
 
-    Before and after are the axes that lie outside and inside of the axis in memory. The result has
-    the shape and the layout of x.
+    Before and after are the axes outside and inside of it in memory. The layout stays x's.
     """
     # A tracer (fvcore's) has no numbers to order the axes by, and what it records needs no speed.
     order = tuple(range(x.dim())) if torch.jit.is_tracing() else x.dim_order()
-    place = order.index(axis % x.dim())
+    position = order.index(axis % x.dim())
     ordered = x.permute(order)
-    shape = ordered.shape
-    folded = ordered.reshape(prod(shape[:place]), shape[place], prod(shape[place + 1 :]))
+    sizes = ordered.shape
+    folded = ordered.reshape(prod(sizes[:position]), sizes[position], prod(sizes[position + 1 :]))
     back = [order.index(a) for a in range(x.dim())]
-    return stage(folded).reshape(shape).permute(back)
+    return stage(folded).reshape(sizes).permute(back)

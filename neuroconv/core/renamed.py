@@ -1,66 +1,52 @@
-"""Keywords of version 0.4.0 by their new names, for the errors that meet them.
-
-Tables and run folders of 0.4.0 are translated whole; see `neuroconv.zoo.legacy`.
-"""
+"""Keywords of version 0.4.0 and their new names, for errors; `zoo.legacy` translates tables."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-SPIKE: Mapping[str, str] = MappingProxyType(
-    {
-        "pull": "strength",
-        "softness": "temperature",
-        "reach": "window",
-        "learn_pull": "learn_strength",
-    }
-)
-IMAGE_LAYER: Mapping[str, str] = MappingProxyType(
-    {
-        "law": "summation",
-        "soma_time_steps": 'soma={"time_steps": ...}',
-        "mean_wait": 'output={"mean_wait": ...}',
-        "dropout_mode": 'output={"mode": ...}',
-    }
-)
-POPULATION: Mapping[str, str] = MappingProxyType(
-    {
-        **IMAGE_LAYER,
-        "sheet_shape": 'tree={"sheet": (sites, dendrites)}',
-        "filter_shape": 'tree={"filter": (branches, dendrites, time_steps)}',
-        "synapses": 'tree={"synapses": ...}',
-        "mode": 'tree={"mode": ...}',
-        "claw": "wiring=Random(claw=...)",
-        "image_shape": "wiring=ReceptiveField(image_shape)",
-        "patch": "wiring=ReceptiveField(image_shape, patch)",
-        "crossed": "wiring=ParallelFibres(neurons_per_fibre=...)",
-        "seed": "wiring=Random(seed=...), and synapse=Synapse(seed=...) for Dale's law",
-        "excitatory": 'synapse={"excitatory": ...}',
-        "vesicles": 'synapse={"factorized": ...}',
-        "transmitters": 'synapse={"transmitters": ...}',
-        "cable": "taps=Taps(cable=...)",
-        "hold_cable": "taps=Taps(cable=..., trainable=False)",
-        "unit_taps": "taps=Taps(equalized_lr=...)",
-        "backend": "taps=Taps(backend=...)",
-        "linear_dendrites": 'rate={"linear": ...}',
-        "reduction": 'rate={"reduction": ...}',
-        "soma_per_neuron": 'soma={"neurons": out_features}',
-        "dropout_scope": 'unit_dropout={"mean_wait": ...}, for the scope "unit"',
-    }
-)
+SPIKE: Mapping[str, str] = {
+    "pull": "strength",
+    "softness": "temperature",
+    "reach": "window",
+    "learn_pull": "learn_strength",
+}
+IMAGE_LAYER: Mapping[str, str] = {
+    "law": "summation",
+    "soma_time_steps": 'soma={"time_steps": ...}',
+    "mean_wait": 'output={"mean_wait": ...}',
+    "dropout_mode": 'output={"mode": ...}',
+}
+POPULATION: Mapping[str, str] = {
+    **IMAGE_LAYER,
+    "sheet_shape": 'tree={"sheet": (sites, dendrites)}',
+    "filter_shape": 'tree={"filter": (branches, dendrites, time_steps)}',
+    "synapses": 'tree={"synapses": ...}',
+    "mode": 'tree={"mode": ...}',
+    "claw": "wiring=Random(claw=...)",
+    "image_shape": "wiring=ReceptiveField(image_shape)",
+    "patch": "wiring=ReceptiveField(image_shape, patch)",
+    "crossed": "wiring=ParallelFibres(neurons_per_fibre=...)",
+    "seed": "wiring=Random(seed=...), and synapse=Synapse(seed=...) for Dale's law",
+    "excitatory": 'synapse={"excitatory": ...}',
+    "vesicles": 'synapse={"factorized": ...}',
+    "transmitters": 'synapse={"transmitters": ...}',
+    "cable": "taps=Taps(cable=...)",
+    "hold_cable": "taps=Taps(cable=..., trainable=False)",
+    "unit_taps": "taps=Taps(equalized_lr=...)",
+    "backend": "taps=Taps(backend=...)",
+    "linear_dendrites": 'rate={"linear": ...}',
+    "reduction": 'rate={"reduction": ...}',
+    "soma_per_neuron": 'soma={"neurons": out_features}',
+    "dropout_scope": 'unit_dropout={"mean_wait": ...}, for the scope "unit"',
+}
 
 
 def renamed(names: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorates a function so that an old keyword raises a TypeError that gives the new one.
-
-    Args:
-        names: new forms by old keywords. Those that the function has are left alone.
-    """
+    """Makes old keywords that a function lacks raise a TypeError that gives their new names."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         old = {*names}.difference(inspect.signature(function).parameters)
@@ -68,10 +54,8 @@ def renamed(names: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callable[_
         @wraps(function)
         def checked(*args: _P.args, **keywords: _P.kwargs) -> _R:
             for keyword in old.intersection(keywords):
-                raise TypeError(
-                    f"{function.__qualname__}: {keyword}={keywords[keyword]!r} is now "
-                    f"{names[keyword]}"
-                )
+                call = f"{function.__qualname__}: {keyword}={keywords[keyword]!r}"
+                raise TypeError(f"{call} is now {names[keyword]}")
             return function(*args, **keywords)
 
         return checked

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.checks import check_choice, check_number
 from neuroconv.references import Source
 
 PICO = 1e-12
@@ -135,13 +135,9 @@ def estimate_energy(
     Raises:
         ValueError: a negative number, a share beyond [0, 1], or an unknown node.
     """
-    counts = {
-        "synaptic_mac": synaptic_mac, "mac": mac, "other_flop": other_flop,
-        "moved_bytes": moved_bytes,
-    }  # fmt: skip
-    for name, count in counts.items():
-        if not count >= 0:
-            raise ValueError(f"{name}={count!r}; expected a number, 0 or more")
+    counts = {"mac": mac, "other_flop": other_flop, "moved_bytes": moved_bytes}
+    for name, count in {**counts, "synaptic_mac": synaptic_mac}.items():
+        check_number(name, count, inclusive=True)
     if not 0 <= active_share <= 1:
         raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
     check_choice("node", node, tuple(NODES))
