@@ -1,10 +1,9 @@
 """`brain`: what a brain computes by the essay's method, and how sure that is."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -12,7 +11,14 @@ from rich.console import Console
 from neuroconv import __version__
 from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
 from neuroconv.brain.report import SECTIONS
-from neuroconv.cli.options import FileOption, check_output, check_picture, print_line
+from neuroconv.cli.options import (
+    FileOption,
+    Words,
+    check_output,
+    check_picture,
+    repeatable,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -41,26 +47,16 @@ class Brain:
 
     inputs: FileOption = None
     """take inputs from this file"""
-    set: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="NAME=VALUE|LOW..HIGH", help_behavior_hint="(repeatable)"),
-    ] = ()
+    set: Annotated[Words, repeatable(metavar="NAME=VALUE|LOW..HIGH")] = ()
     """fix an input, or give it a range, over what the file says"""
     reading: Annotated[
         str | None, tyro.conf.arg(metavar="READING", help_behavior_hint="(default: essay)")
     ] = None
     """whose interval and sensitivities are shown in full, and are plotted"""
-    weigh: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="READING=W", help_behavior_hint="(repeatable)"),
-    ] = ()
+    weigh: Annotated[Words, repeatable(metavar="READING=W")] = ()
     """instead of one reading, mix several, each with this weight"""
     section: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="SECTION", help_behavior_hint="(repeatable; default: all)"),
+        Words, repeatable(metavar="SECTION", help_behavior_hint="(repeatable; default: all)")
     ] = ()
     """what to print: headline, inputs, grid, cells, readings, sensitivity, ledger, checks, others,
     dates, records, forecast, learning"""
@@ -84,22 +80,20 @@ class Brain:
         estimate = estimate_brain(
             inputs, reading=self.reading, weights=weights, samples=self.samples, seed=self.seed
         )
-        cited = _cited(estimate)
+        citation = _citation(estimate)
         if self.cite:
-            print_line(console, cited)
+            console.out(citation)
             return
         report = BrainReport(estimate)
         for section in report.sections(self.section or SECTIONS):
             console.print(section)
             console.print()
-        print_line(console, cited)
+        console.out(citation)
         if self.json is not None:
-            rows = {"neuroconv_version": __version__, "cite": cited, **report.to_dict()}
-            self.json.write_text(json.dumps(rows, indent=2) + "\n")
-            print_line(console, f"written to {self.json}, with all sources in full")
+            values = {"neuroconv_version": __version__, "cite": citation, **report.to_dict()}
+            write_json(console, self.json, values, ", with all sources in full")
         if self.plot is not None:
-            for path in _draw(report, self.plot):
-                print_line(console, f"drawn to {path}")
+            _draw(report, self.plot, console)
 
     def _check_options(self) -> None:
         """Refuses values and combinations of options, before any work."""
@@ -120,7 +114,7 @@ class Brain:
                 raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
 
 
-def _cited(estimate: Estimate) -> str:
+def _citation(estimate: Estimate) -> str:
     readings = ", ".join(
         f"{reading.name}={share:g}" if len(estimate.weights) > 1 else reading.name
         for reading, share in estimate.weights.items()
@@ -152,7 +146,7 @@ def _weights(words: Sequence[str]) -> dict[str, float] | None:
     return weights or None
 
 
-def _draw(report: BrainReport, path: Path) -> list[Path]:
+def _draw(report: BrainReport, path: Path, console: Console) -> None:
     """Draws the tornado, and the forecast of all readings beside it."""
     # matplotlib: not loaded without --plot
     from neuroconv.report.tornado import plot_tornado
@@ -167,14 +161,8 @@ def _draw(report: BrainReport, path: Path) -> list[Path]:
         shares={index.name: index.total for index in estimate.sensitivities},
         title=f"What each input alone moves, read as {estimate.reading.name}",
     )
-    _save(tornado, path)
-    forecast = path.with_stem(f"{path.stem}_forecast")
-    _save(plot_trends({name: float(flops) for name, flops in report.values.items()}), forecast)
-    return [path, forecast]
-
-
-def _save(figure: Any, path: Path) -> None:
-    try:
-        figure.savefig(path, dpi=200)
-    except ValueError as error:  # matplotlib lists the formats that it can write
-        raise ValueError(f"--plot {path}: {error}") from None
+    forecast = plot_trends({name: float(flops) for name, flops in report.values.items()})
+    beside = path.with_stem(f"{path.stem}_forecast")
+    for file, figure in ((path, tornado), (beside, forecast)):
+        figure.savefig(file, dpi=200)
+        console.out(f"drawn to {file}")

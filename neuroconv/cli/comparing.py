@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neuroconv.cli.options import ConfigArgument, PageOption, check_output, print_line
+from neuroconv.cli.options import ConfigArgument, PageOption, check_output
 from neuroconv.comparison.page import compare_and_report, demo
 from neuroconv.training import load_config
 
@@ -33,10 +33,9 @@ class Compare:
         check_output(self.report, "--report")
         if not config.opponents:
             opponent = "a linear classifier alone" if self.linear else "nothing"
-            print_line(
-                console,
+            console.out(
                 f"no [[opponents]] in {self.config}: its model is compared with {opponent}. "
-                "configs/mnist_granule.toml shows how to name some",
+                "configs/mnist_granule.toml shows how to name some"
             )
         compare_and_report(config, output=self.report, title=self.config.stem, linear=self.linear)
 

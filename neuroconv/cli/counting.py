@@ -1,26 +1,25 @@
 """`profile`, `cells` and `operators`: what models cost, whose numbers, and how it is counted."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
 from rich.console import Console
+from rich.progress import track
 
 from neuroconv import flops
 from neuroconv.cli.options import (
     FileOption,
     ImageShapeOption,
     InputShapeOption,
+    PatternArgument,
     check_output,
     check_picture,
-    print_line,
-    print_text,
-    track,
+    named,
+    write_json,
 )
 from neuroconv.cli.subjects import Options, Subject, find_subjects
 from neuroconv.flops import COUNTERS, in_units, operators_table, profile, stage_table, summary_table
@@ -47,11 +46,7 @@ class Profile:
     Example: neuroconv profile torchvision.models:vit_b_16 --input-shape 3x224x224
     """
 
-    names: Annotated[
-        tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="NAME...", help_behavior_hint=""),
-    ]
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, named(metavar="NAME...")]
     """models, cells, runs, modules"""
     counter: Literal["all", "closed_form", "exact", "fvcore"] = "all"
     """what counts; counters that run must agree"""
@@ -63,10 +58,7 @@ class Profile:
     """what the tables show of multiply-adds; 1 MAC = 2 FLOP"""
     strict: bool = False
     """fail on an operator that the exact counter has no rule for"""
-    variant: Annotated[
-        Variant | None,
-        tyro.conf.arg(metavar="{dettmers2015,literature}", help_behavior_hint=""),
-    ] = None
+    variant: Annotated[Variant | None, named(metavar="{dettmers2015,literature}")] = None
     """of a cell: whose numbers (default: the essay's, where it speaks of the cell)"""
     neurons: int = 1
     """of a cell: neurons in the population; a hundred million take no more time than one"""
@@ -97,27 +89,30 @@ class Profile:
                 raise ValueError(f"{option} {value}: expected an integer of at least 1")
         if self.plot is not None and self.device == "meta":
             raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
-        subjects = find_subjects(self.names, self._options())
+        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+        subjects = find_subjects(self.names, options)
         self._check_options({subject.kind for subject in subjects})
         check_output(self.json, "--json")
         check_picture(self.plot, "--plot")
-        profiles = [self._profile(subject) for subject in track(subjects, "counting")]
+        screen = Console(stderr=True)
+        progress = track(
+            subjects, "counting", console=screen, transient=True, disable=not screen.is_terminal
+        )
+        records = [self._profile(subject) for subject in progress]
         columns = max(1, (console.width - 54) // 22)  # of about 22 characters, beside the labels
-        for first in range(0, len(profiles), columns):
-            shown = profiles[first : first + columns]
-            is_last = first + columns >= len(profiles)
-            console.print(summary_table(shown, self.convention, legend=is_last))
-        for counted in profiles if self.stages else ():
-            console.print(stage_table(counted, self.convention))
-        self._print_conditions(profiles, console)
+        for first in range(0, len(records), columns):
+            is_last = first + columns >= len(records)
+            part = records[first : first + columns]
+            console.print(summary_table(part, self.convention, legend=is_last))
+        for record in records if self.stages else ():
+            console.print(stage_table(record, self.convention))
+        _print_conditions(records, console)
         if self.json is not None:
-            rows = [counted.to_dict() for counted in profiles]
-            self.json.write_text(json.dumps(rows, indent=2) + "\n")
-            print_line(console, f"written to {self.json}")
+            write_json(console, self.json, [record.to_dict() for record in records])
         if self.plot is not None:
-            self._draw(subjects, profiles, self.plot)
-            print_line(console, f"drawn in {self.plot}")
-        if any(counted.agree is False for counted in profiles):
+            self._draw(subjects, records, self.plot)
+            console.out(f"drawn in {self.plot}")
+        if any(record.agree is False for record in records):
             raise RuntimeError("the counters disagree; see the table's last row")
 
     def _check_options(self, kinds: set[str]) -> None:
@@ -137,9 +132,6 @@ class Profile:
                     f"{option} is for {description}, and there is none among {' '.join(self.names)}"
                 )
 
-    def _options(self) -> Options:
-        return Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
-
     def _profile(self, subject: Subject) -> flops.Profile:
         with torch.device("meta"):
             model, inputs = subject.build()
@@ -153,74 +145,71 @@ class Profile:
         # Only a run needs memory: fvcore's on the CPU, or one that --device asks for.
         if self.device != "meta" or size <= _REAL_ELEMENTS:
             model, inputs = subject.build()
-        count = partial(
-            profile,
-            model,
-            inputs,
-            name=subject.name,
-            counters=COUNTERS if self.counter == "all" else (self.counter,),
-            device=self.device,
-            fvcore_device="cuda" if self.device == "cuda" else "cpu",
-            strict=self.strict,
-            timed=self.device != "meta",
-        )
-        return subject.run(count, inputs)
+        try:
+            return profile(
+                model, inputs, name=subject.name, device=self.device, strict=self.strict,
+                counters=COUNTERS if self.counter == "all" else (self.counter,),
+                fvcore_device="cuda" if self.device == "cuda" else "cpu",
+                timed=self.device != "meta",
+            )  # fmt: skip
+        except Exception as error:
+            if subject.kind != "module":
+                raise
+            raise ValueError(  # the user's code
+                f"{subject.name}, called with a tensor of shape {tuple(inputs.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
-    def _print_conditions(self, profiles: list[flops.Profile], console: Console) -> None:
-        """Prints the conditions under which the numbers hold, and what they leave out."""
-        energy = profiles[0].energy()
-        print_text(console, f"energy: {energy.node.name}; {energy.source}")
-        measured = next((p.measured for p in profiles if p.measured is not None), None)
-        if measured is None:
-            print_line(console, "time: not measured on meta; add --device cpu or --device cuda")
-        else:
-            peak = measured.peak
-            threads = "" if peak.threads is None else f", {peak.threads} threads"
-            print_line(
-                console,
-                f"peaks measured now on {peak.device}{threads}, {peak.dtype}: "
-                f"{in_units(peak.flop_per_s, 'FLOP/s')} ({peak.kernel}), "
-                f"{in_units(peak.byte_per_s, 'B/s')} (copy)",
-            )
-            print_text(
-                console,
-                "inputs: uniform noise; for a run, its validation images. Bound by overhead: less "
-                "than a tenth of both peaks",
-            )
-        for counted in profiles:
-            name = counted.name
-            for counter, reason in counted.skipped.items():
-                print_line(console, f"{name}: {counter} was skipped: {reason}")
-            if counted.stock_fvcore is not None and counted.stock_fvcore.unsupported:
-                operators = (op.removeprefix("aten::") for op in counted.stock_fvcore.unsupported)
-                listed = ", ".join(sorted(operators))
-                print_text(console, f"{name}: fvcore as it comes has no handle for {listed}")
-            if counted.unstated:
-                kinds = Counter(
-                    module.rpartition(" ")[2].strip("()") for module in counted.unstated
-                )
-                listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-                print_line(console, f"{name}: no closed form for {listed}")
-            exact = counted.counts.get("exact")
-            if exact is not None and exact.uncounted:
-                print_line(
-                    console, f"{name}: NOT COUNTED, no rule for {', '.join(exact.uncounted)}"
-                )
-
-    def _draw(self, subjects: list[Subject], profiles: list[flops.Profile], path: Path) -> None:
+    def _draw(self, subjects: list[Subject], records: list[flops.Profile], path: Path) -> None:
         from neuroconv.report.roofline import RooflinePoint, plot_roofline
 
         points = []
-        for subject, counted in zip(subjects, profiles, strict=True):
-            if counted.measured is None:  # it moves no byte, so a roofline cannot show it
+        for subject, record in zip(subjects, records, strict=True):
+            if record.measured is None:  # it moves no byte, so a roofline cannot show it
                 continue
-            zoo = "networks" if counted.dendritic_neurons else "baselines"
+            zoo = "networks" if record.dendritic_neurons else "baselines"
             kinds = {"cell": "cells", "zoo": zoo, "run": "runs", "module": "modules"}
-            reached = counted.measured.placement.flop_per_s
+            reached = record.measured.placement.flop_per_s
             points.append(
-                RooflinePoint(counted.name, kinds[subject.kind], counted.flop_per_byte, reached)
+                RooflinePoint(record.name, kinds[subject.kind], record.flop_per_byte, reached)
             )
         plot_roofline(points, machine_peak(self.device)).savefig(path)
+
+
+def _print_conditions(records: list[flops.Profile], console: Console) -> None:
+    """Prints the conditions under which the numbers hold, and what they leave out."""
+    energy = records[0].energy()
+    console.print(f"energy: {energy.node.name}; {energy.source}")
+    measured = next((record.measured for record in records if record.measured is not None), None)
+    if measured is None:
+        console.out("time: not measured on meta; add --device cpu or --device cuda")
+    else:
+        peak = measured.peak
+        threads = "" if peak.threads is None else f", {peak.threads} threads"
+        console.out(
+            f"peaks measured now on {peak.device}{threads}, {peak.dtype}: "
+            f"{in_units(peak.flop_per_s, 'FLOP/s')} ({peak.kernel}), "
+            f"{in_units(peak.byte_per_s, 'B/s')} (copy)"
+        )
+        console.print(
+            "inputs: uniform noise; for a run, its validation images. Bound by overhead: less "
+            "than a tenth of both peaks"
+        )
+    for record in records:
+        for counter, reason in record.skipped.items():
+            console.out(f"{record.name}: {counter} was skipped: {reason}")
+        if record.stock_fvcore is not None and record.stock_fvcore.unsupported:
+            operators = (op.removeprefix("aten::") for op in record.stock_fvcore.unsupported)
+            names = ", ".join(sorted(operators))
+            console.print(f"{record.name}: fvcore as it comes has no handle for {names}")
+        if record.unstated:
+            kinds = Counter(module.rpartition(" ")[2].strip("()") for module in record.unstated)
+            names = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+            console.out(f"{record.name}: no closed form for {names}")
+        exact = record.counts.get("exact")
+        if exact is not None and exact.uncounted:
+            names = ", ".join(exact.uncounted)
+            console.out(f"{record.name}: NOT COUNTED, no rule for {names}")
 
 
 @dataclass(frozen=True)
@@ -232,9 +221,7 @@ class Cells:
     Example: neuroconv cells purkinje --json purkinje.json
     """
 
-    cell: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CELL", help_behavior_hint="")
-    ] = None
+    cell: Annotated[str | None, tyro.conf.Positional, named(metavar="CELL")] = None
     """granule, purkinje, golgi, deep_nuclear or pyramidal; default all, with short sources"""
     json: FileOption = None
     """write all rows, with whole sources, to this file"""
@@ -246,8 +233,7 @@ class Cells:
         if self.cell is not None:
             console.print(references_table(self.cell))
         if self.json is not None:
-            self.json.write_text(json.dumps(cells_rows(self.cell), indent=2) + "\n")
-            print_line(console, f"written to {self.json}")
+            write_json(console, self.json, cells_rows(self.cell))
 
 
 @dataclass(frozen=True)
@@ -257,7 +243,7 @@ class Operators:
     Example: neuroconv operators '*conv*'
     """
 
-    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    pattern: PatternArgument = "*"
     """a wildcard, such as '*softmax*'"""
 
     def __call__(self, console: Console) -> None:

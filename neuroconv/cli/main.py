@@ -20,40 +20,41 @@ from rich.text import Text
 from neuroconv import __version__
 from neuroconv.core.checks import did_you_mean
 
-# Module and class of each command, by purpose.
-_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
-    "start here": {"demo": ("comparing", "Demo"), "list": ("zoo", "List")},
+# Module of each command, by purpose. Its class there has the command's name.
+_GROUPS = {
+    "start here": {"demo": "comparing", "list": "zoo"},
     "count": {
-        "profile": ("counting", "Profile"),
-        "operators": ("counting", "Operators"),
-        "cells": ("counting", "Cells"),
-        "brain": ("brain", "Brain"),
-        "match": ("zoo", "Match"),
+        "profile": "counting",
+        "operators": "counting",
+        "cells": "counting",
+        "brain": "brain",
+        "match": "zoo",
     },
-    "train": {
-        "train": ("runs", "Train"),
-        "resume": ("runs", "Resume"),
-        "evaluate": ("runs", "Evaluate"),
-        "compare": ("comparing", "Compare"),
-    },
+    "train": {"train": "runs", "resume": "runs", "evaluate": "runs", "compare": "comparing"},
 }
-COMMANDS = {name: source for group in _GROUPS.values() for name, source in group.items()}
+COMMANDS = {name: module for group in _GROUPS.values() for name, module in group.items()}
 _TAKE_OVERRIDES = ("train", "compare")  # --table.key VALUE
 _DISTRIBUTED = ("train", "resume")  # may run under torchrun
+_TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 _TRAINING = ("train", "resume", "compare", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; a user's mistake ends in one message and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
     try:
-        _dispatch(words, console)
+        _dispatch(words, Console(highlight=False, markup=False))
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, TypeError, FloatingPointError, OSError, RuntimeError) as error:
-        _exit(2, Text.assemble(("error: ", "bold red"), _explain(error)))
+        message = str(error)
+        if isinstance(error, OSError) and error.filename is not None:  # it names no remedy
+            message = (
+                f"{error.filename}: {error.strerror}: "
+                "expected a path that exists, or can be created, and that you may use"
+            )
+        _exit(2, Text.assemble(("error: ", "bold red"), message))
     except KeyboardInterrupt as stop:
         _exit(130, Text(str(stop) or "interrupted"))
 
@@ -64,14 +65,13 @@ def _exit(status: int, message: Text) -> NoReturn:
     Of several processes the first to fail prints, and each ends at once: it may hold up the others,
     or they may have ended already.
     """
-    several = False
-    prints = True
-    if _under_torchrun():
+    several, prints = False, True
+    if _TORCHRUN in os.environ:
         from neuroconv.training.distributed import Ranks, reports_failure
 
         several, prints = Ranks.current().size > 1, reports_failure()
     if prints:
-        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
+        Console(stderr=True).print(message, soft_wrap=True)
     if several:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,44 +79,34 @@ def _exit(status: int, message: Text) -> NoReturn:
     sys.exit(status)
 
 
-def _under_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def _explain(error: Exception) -> str:
-    """Returns the error's message; for a system error, which names no remedy, with one."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return (
-            f"{error.filename}: {error.strerror}: "
-            "expected a path that exists, or can be created, and that you may use"
-        )
-    return str(error)
-
-
 def _dispatch(words: list[str], console: Console) -> None:
     if words == ["--version"]:
-        console.print(f"neuroconv {__version__}", highlight=False)
+        console.print(f"neuroconv {__version__}")
         return
     if words and words[0] in ("-h", "--help"):
         _print_overview(console)
         return
     if not words or words[0] not in COMMANDS:
-        raise ValueError(_unknown_command(words))
+        problem = "no command; "
+        if words:
+            problem = f"unknown command {words[0]!r}; {did_you_mean(words[0], COMMANDS)}"
+        raise ValueError(
+            f"{problem}expected one of {', '.join(COMMANDS)}; `neuroconv --help` says what they do"
+        )
     name, *words = words
-    takes_overrides = name in _TAKE_OVERRIDES
-    options, overrides = split_overrides(words) if takes_overrides else (words, [])
+    options, overrides = split_overrides(words) if name in _TAKE_OVERRIDES else (words, [])
     command, unknown = tyro.cli(
         command_class(name), prog=f"neuroconv {name}", args=options, return_unknown_args=True
     )
     if unknown:
         raise ValueError(_unknown_words(name, unknown))
-    if name not in _DISTRIBUTED and _under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+    if name not in _DISTRIBUTED and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(f"`neuroconv {name}` runs in one process: expected no torchrun")
     if name in _TRAINING:
         from neuroconv.training.glibc_malloc import keep_freed_memory
 
         keep_freed_memory()
-    if takes_overrides:
+    if name in _TAKE_OVERRIDES:
         command(console, overrides)
     else:
         command(console)
@@ -124,13 +114,12 @@ def _dispatch(words: list[str], console: Console) -> None:
 
 def command_class(name: str) -> Any:
     """Imports a command's module and returns its class."""
-    module, kind = COMMANDS[name]
-    return getattr(importlib.import_module(f"neuroconv.cli.{module}"), kind)
+    return getattr(importlib.import_module(f"neuroconv.cli.{COMMANDS[name]}"), name.capitalize())
 
 
 def _print_overview(console: Console) -> None:
     """Prints what each command does, by purpose."""
-    console.print("usage: neuroconv COMMAND ...\n", highlight=False)
+    console.print("usage: neuroconv COMMAND ...\n")
     console.print(
         "A biological neuron as a small trainable convolutional network: build it, count it, train "
         "it, compare it."
@@ -138,30 +127,18 @@ def _print_overview(console: Console) -> None:
     for purpose, group in _GROUPS.items():
         console.print(f"\n{purpose}:")
         table = Table.grid(padding=(0, 2))
-        for name, source in group.items():
-            table.add_row(f"  {name:<9}", Text(_summary(*source)))
+        for name in group:
+            table.add_row(f"  {name:<9}", _summary(name))
         console.print(table)
-    console.print(
-        "\n`neuroconv COMMAND --help` shows a command's options, with examples.", highlight=False
-    )
+    console.print("\n`neuroconv COMMAND --help` shows a command's options, with examples.")
 
 
-def _summary(module: str, kind: str) -> str:
+def _summary(name: str) -> str:
     """Returns the first paragraph of a command's docstring, without importing its module."""
-    source = files("neuroconv.cli").joinpath(f"{module}.py").read_text(encoding="utf-8")
-    (command,) = (
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name == kind
-    )
+    source = files("neuroconv.cli").joinpath(f"{COMMANDS[name]}.py").read_text(encoding="utf-8")
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    command = next(node for node in classes if node.name == name.capitalize())
     return " ".join((ast.get_docstring(command) or "").partition("\n\n")[0].split())
-
-
-def _unknown_command(words: Sequence[str]) -> str:
-    commands = f"expected one of {', '.join(COMMANDS)}; `neuroconv --help` says what they do"
-    if not words:
-        return f"no command; {commands}"
-    return f"unknown command {words[0]!r}; {did_you_mean(words[0], COMMANDS)}{commands}"
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,21 +1,27 @@
-"""Option types that commands share, their printing, and checks of output files."""
+"""Option types that commands share, and their output files."""
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import tyro
-from rich import progress
 from rich.console import Console
 from tyro.constructors import PrimitiveConstructorSpec
 
-from neuroconv.training import DataConfig, TrainConfig
-
-Item = TypeVar("Item")
 PICTURES = (".svg", ".png", ".pdf")
+
+# Arguments by their metavar, without tyro's "(required)" or "(default: None)" behind their help.
+named = partial(tyro.conf.arg, help_behavior_hint="")
+repeatable = partial(tyro.conf.arg, help_behavior_hint="(repeatable)")
+
+Words = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+FileOption = Annotated[Path | None, named(metavar="FILE")]
+PageOption = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+ConfigArgument = Annotated[Path, tyro.conf.Positional, named(metavar="CONFIG")]
+RunArgument = Annotated[Path, tyro.conf.Positional, named(metavar="RUN")]
+PatternArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")]
 
 
 def _shape_option(
@@ -39,67 +45,14 @@ def _shape_option(
     )
 
 
-# What tyro's help shows of an option: its metavar, and an empty hint instead of "(default: None)".
-_NO_HINT = tyro.conf.arg(help_behavior_hint="")
-FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
-PageOption = Annotated[Path, tyro.conf.arg(metavar="FILE")]
-ConfigArgument = Annotated[
-    Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG", help_behavior_hint="")
-]
-RunArgument = Annotated[
-    Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")
-]
 InputShapeOption = Annotated[
-    tuple[int, ...] | None, _shape_option("AxBx...", "the shape of one sample"), _NO_HINT
+    tuple[int, ...] | None, _shape_option("AxBx...", "the shape of one sample"), named()
 ]
 ImageShapeOption = Annotated[
     tuple[int, int, int] | None,
     _shape_option("CxHxW", "channels x height x width in pixels", axes=3),
-    _NO_HINT,
+    named(),
 ]
-
-
-def track(items: Sequence[Item], description: str) -> Iterable[Item]:
-    """Iterates over the items, with a progress bar on standard error if that is a terminal."""
-    console = Console(stderr=True)
-    return progress.track(
-        items, description, console=console, transient=True, disable=not console.is_terminal
-    )
-
-
-def print_line(console: Console, text: str) -> None:
-    """Prints text as it is: a path keeps its brackets, and stays on one line."""
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-def print_text(console: Console, text: str) -> None:
-    """Prints prose, wrapped to the width of the console."""
-    console.print(text, markup=False, highlight=False)
-
-
-def config_keys() -> str:
-    """Returns the keys of a configuration's tables and their defaults, written as in the file."""
-    lines = []
-    for name, table in (("data", DataConfig), ("train", TrainConfig)):
-        keys = [
-            field.name
-            if field.default is None or field.default is MISSING
-            else f"{field.name} = {json.dumps(field.default)}"
-            for field in fields(table)
-        ]
-        lines.append(f"Keys of [{name}]: {', '.join(keys)}.")
-    lines.append("Keys of [model]: name, one of `neuroconv list`, and the keywords of that model.")
-    return "\n\n    ".join(lines)
-
-
-def check_picture(path: Path | None, option: str) -> None:
-    """Does what `check_output` does for a picture, whose suffix names its format."""
-    if path is not None and path.suffix not in PICTURES:
-        raise ValueError(
-            f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
-            f"{', '.join(PICTURES)}"
-        )
-    check_output(path, option)
 
 
 def check_output(path: Path | None, option: str) -> None:
@@ -122,3 +75,19 @@ def check_output(path: Path | None, option: str) -> None:
             f"{option} {path}: cannot be written ({problem}): expected the name of a file in a "
             "folder that you may write to"
         )
+
+
+def check_picture(path: Path | None, option: str) -> None:
+    """Does what `check_output` does for a picture, whose suffix names its format."""
+    if path is not None and path.suffix not in PICTURES:
+        raise ValueError(
+            f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
+            f"{', '.join(PICTURES)}"
+        )
+    check_output(path, option)
+
+
+def write_json(console: Console, path: Path, values: Any, remark: str = "") -> None:
+    """Writes values to a JSON file, and says so."""
+    path.write_text(json.dumps(values, indent=2) + "\n")
+    console.out(f"written to {path}{remark}")

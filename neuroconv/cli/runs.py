@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +14,13 @@ from neuroconv.cli.options import (
     FileOption,
     RunArgument,
     check_output,
-    config_keys,
-    print_line,
+    write_json,
 )
 from neuroconv.comparison import mean_interval
 from neuroconv.training import (
+    DataConfig,
     RunResult,
+    TrainConfig,
     evaluate,
     launched,
     load_config,
@@ -59,8 +60,23 @@ class Train:
             _print_runs(results, self.json, console)
 
 
+def _config_keys() -> str:
+    """Returns the keys of a configuration's tables and their defaults, written as in the file."""
+    lines = []
+    for name, table in (("data", DataConfig), ("train", TrainConfig)):
+        keys = [
+            field.name
+            if field.default is None or field.default is MISSING
+            else f"{field.name} = {json.dumps(field.default)}"
+            for field in fields(table)
+        ]
+        lines.append(f"Keys of [{name}]: {', '.join(keys)}.")
+    lines.append("Keys of [model]: name, one of `neuroconv list`, and the keywords of that model.")
+    return "\n\n    ".join(lines)
+
+
 # Inserted from the tables themselves, so that no key is missing.
-Train.__doc__ = (Train.__doc__ or "").replace("{keys}", config_keys())
+Train.__doc__ = (Train.__doc__ or "").replace("{keys}", _config_keys())
 
 
 @dataclass(frozen=True)
@@ -94,10 +110,9 @@ class Evaluate:
 
     def __call__(self, console: Console) -> None:
         score = evaluate(self.run, self.split)
-        print_line(
-            console,
+        console.out(
             f"{self.split}: accuracy {score.accuracy:.2%}, cross entropy {score.loss:.4f} nats, "
-            f"{score.images:,} images",
+            f"{score.images:,} images"
         )
 
 
@@ -109,33 +124,24 @@ def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) 
         column.justify = "right"
     for run in runs:
         table.add_row(
-            run.name,
-            str(run.seed),
-            f"{run.parameters:,}",
-            str(run.best_epoch),
-            f"{run.val_accuracy:.2%}",
-            f"{run.test_accuracy:.2%}",
-            f"{run.seconds_per_epoch:.1f}",
-        )
+            run.name, str(run.seed), f"{run.parameters:,}", str(run.best_epoch),
+            f"{run.val_accuracy:.2%}", f"{run.test_accuracy:.2%}", f"{run.seconds_per_epoch:.1f}",
+        )  # fmt: skip
     console.print(table)
     for run in runs:
-        print_line(console, f"run: {run.run_dir}")
+        console.out(f"run: {run.run_dir}")
     accuracy = mean_interval([run.test_accuracy for run in runs])
     if accuracy.half_width is not None:
-        print_line(
-            console,
+        console.out(
             f"test accuracy {accuracy.mean:.2%} ± {accuracy.half_width:.2%} "
-            f"(mean over {len(runs)} seeds, 95 % interval)",
+            f"(mean over {len(runs)} seeds, 95 % interval)"
         )
     if len(runs) == 2:
-        print_line(
-            console, "two seeds say little of the spread: three narrow the interval 3.6 times"
-        )
+        console.out("two seeds say little of the spread: three narrow the interval 3.6 times")
     if path is not None:
         results = {
-            "runs": [asdict(run) for run in runs],
+            "runs": [{**asdict(run), "run_dir": str(run.run_dir)} for run in runs],
             "test_accuracy_fraction_mean": accuracy.mean,
             "test_accuracy_fraction_95_half_width": accuracy.half_width,
         }
-        path.write_text(json.dumps(results, indent=2, default=str) + "\n")
-        print_line(console, f"written to {path}")
+        write_json(console, path, results)

@@ -6,25 +6,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from neuroconv.cli.zoo import image_shape
 from neuroconv.neurons import CELL_CLASSES
 from neuroconv.training import rebuild
-from neuroconv.zoo import create_model, list_models
+from neuroconv.zoo import create_model, default_keywords, list_models
 
 AXONS = 1_000  # of a profiled cell; sparse wiring costs the same for any number
 
-Result = TypeVar("Result")
 Kind = Literal["cell", "zoo", "run", "module"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the subjects; a comment names the kind that an option is for."""
+    """Options of `profile` by which a subject is built, each for the kind in its comment."""
 
     batch: int = 1
     neurons: int = 1  # cell
@@ -37,33 +35,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and its inputs.
-
-    Attributes:
-        name: as the tables show it.
-        kind: the kind of its name.
-        build: returns the model and its inputs, in the torch.device of the caller.
-    """
+    """A model and its inputs, which `build` makes on the current torch.device."""
 
     name: str
     kind: Kind
     build: Callable[[], tuple[nn.Module, Tensor]]
-
-    def run(self, task: Callable[[], Result], inputs: Tensor) -> Result:
-        """Returns the task's result; an exception of a user's module becomes a message about it.
-
-        Raises:
-            ValueError: the module raised.
-        """
-        if self.kind != "module":
-            return task()
-        try:
-            return task()
-        except Exception as error:
-            raise ValueError(
-                f"{self.name}, called with a tensor of shape {tuple(inputs.shape)}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
 
 
 def find_subjects(names: Sequence[str], options: Options) -> list[Subject]:
@@ -77,14 +53,11 @@ def find_subjects(names: Sequence[str], options: Options) -> list[Subject]:
     for name in names:
         if not name:
             raise ValueError("an empty name; expected names such as: granule purkinje")
-        if any(sign in name for sign in "*?["):
-            matches = fnmatch.filter(all_names, name)
-            if not matches:
-                raise ValueError(f"{name!r} matches none of {', '.join(all_names)}")
-        else:
-            matches = [name]
-        for match in matches:
-            subjects[match] = _find(match, options)
+        is_wildcard = any(sign in name for sign in "*?[")
+        matches = fnmatch.filter(all_names, name) if is_wildcard else [name]
+        if not matches:
+            raise ValueError(f"{name!r} matches none of {', '.join(all_names)}")
+        subjects |= {match: _find(match, options) for match in matches}
     return list(subjects.values())
 
 
@@ -96,27 +69,22 @@ def _find(name: str, options: Options) -> Subject:
     if Path(name).is_dir():
         return Subject(Path(name).name, "run", lambda: _run(name, options))
     try:
-        shape = options.image_shape or image_shape(name)
+        shape = options.image_shape or default_keywords(name)["image_shape"]
     except ValueError as error:
         raise ValueError(
             f"{error}; or a cell: {', '.join(CELL_CLASSES)}; or a run's folder; or module:Class"
         ) from None
-    return Subject(
-        name,
-        "zoo",
-        lambda: (create_model(name, image_shape=shape), torch.rand(options.batch, *shape)),
-    )
+    return Subject(name, "zoo", lambda: _network(name, shape, options.batch))
 
 
 def _cell(name: str, options: Options) -> tuple[nn.Module, Tensor]:
-    population = CELL_CLASSES[name](
-        AXONS,
-        options.neurons,
-        variant=options.variant,
-        tree={"mode": options.mode},
-        taps={"backend": options.backend},
-    )
-    return population, torch.rand(options.batch, AXONS, population.time_steps)
+    stages: Any = {"tree": {"mode": options.mode}, "taps": {"backend": options.backend}}
+    cells = CELL_CLASSES[name](AXONS, options.neurons, variant=options.variant, **stages)
+    return cells, torch.rand(options.batch, AXONS, cells.time_steps)
+
+
+def _network(name: str, image_shape: tuple[int, ...], batch: int) -> tuple[nn.Module, Tensor]:
+    return create_model(name, image_shape=image_shape), torch.rand(batch, *image_shape)
 
 
 def _run(folder: str, options: Options) -> tuple[nn.Module, Tensor]:

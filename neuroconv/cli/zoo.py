@@ -4,15 +4,15 @@ import inspect
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from neuroconv.cli.options import ImageShapeOption, print_line
+from neuroconv.cli.options import ImageShapeOption, PatternArgument, named
 from neuroconv.comparison import count_flops, match_flops, match_parameters
+from neuroconv.comparison.match import parameters_of
 from neuroconv.neurons import CELL_CLASSES
-from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
+from neuroconv.zoo import default_keywords, get_builder, list_models
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class List:
     Example: neuroconv list 'granule*'
     """
 
-    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
+    pattern: PatternArgument = "*"
     """a wildcard, such as 'granule*'"""
 
     def __call__(self, console: Console) -> None:
@@ -34,12 +34,12 @@ class List:
         table = Table("name", "parameters", "image", "what it is")
         table.columns[1].justify = "right"
         for name in names:
-            with torch.device("meta"):
-                parameters = count_parameters(create_model(name))
+            shape = "x".join(map(str, default_keywords(name)["image_shape"]))
             summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
-            table.add_row(name, f"{parameters:,}", "x".join(map(str, image_shape(name))), summary)
+            table.add_row(name, f"{parameters_of(name):,}", shape, summary)
         console.print(table)
-        print_line(console, f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
+        cells = ", ".join(CELL_CLASSES)
+        console.out(f"cells for `neuroconv profile`: {cells}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Match:
     Example: neuroconv match granule_convnet --by flops
     """
 
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+    name: Annotated[str, tyro.conf.Positional, named(metavar="NAME")]
     """the model to match"""
     opponent: Annotated[str, tyro.conf.arg(metavar="NAME")] = "plain_cnn"
     """a zoo model with a free width"""
@@ -70,34 +70,21 @@ class Match:
                     f"{name} is a cell, and `match` takes models of the zoo: "
                     f"{', '.join(list_models())}; `neuroconv profile {name}` counts a cell"
                 )
-        defaults = inspect.signature(get_builder(self.name)).parameters
-        task = {  # the opponent is built for the same task as the model
-            "image_shape": self.image_shape or image_shape(self.name),
-            "num_classes": defaults["num_classes"].default,
-            "time_steps": defaults["time_steps"].default,
-        }
+        # The opponent is built for the same task as the model.
+        defaults = default_keywords(self.name)
+        task = {key: defaults[key] for key in ("image_shape", "num_classes", "time_steps")}
+        if self.image_shape is not None:
+            task["image_shape"] = self.image_shape
         if self.by == "flops":
             keywords = match_flops(self.opponent, count_flops(self.name, **task), **task)
         else:
-            keywords = match_parameters(self.opponent, _parameters(self.name, **task), **task)
-        print_line(console, self._sizes(self.name, task))
-        print_line(
-            console, self._sizes(self.opponent, keywords, f" with width={keywords['width']}")
-        )
+            keywords = match_parameters(self.opponent, parameters_of(self.name, **task), **task)
+        opponent = f"{self.opponent} with width={keywords['width']}"
+        console.out(f"{self.name}: {self._size(self.name, task)}")
+        console.out(f"{opponent}: {self._size(self.opponent, keywords)}")
 
-    def _sizes(self, name: str, keywords: dict[str, Any], width: str = "") -> str:
-        sizes = f"{name}{width}: {_parameters(name, **keywords):,} parameters"
+    def _size(self, name: str, keywords: dict[str, Any]) -> str:
+        size = f"{parameters_of(name, **keywords):,} parameters"
         if self.by == "flops":
-            sizes += f", {count_flops(name, **keywords):,} FLOPs an image"
-        return sizes
-
-
-def _parameters(name: str, **keywords: Any) -> int:
-    with torch.device("meta"):
-        return count_parameters(create_model(name, **keywords))
-
-
-def image_shape(name: str) -> tuple[int, int, int]:
-    """Returns the default image of a model: (channels, height, width)."""
-    shape = inspect.signature(get_builder(name)).parameters["image_shape"].default
-    return (shape[0], shape[1], shape[2])
+            size += f", {count_flops(name, **keywords):,} FLOPs an image"
+        return size

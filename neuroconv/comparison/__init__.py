@@ -3,10 +3,9 @@
 `neuroconv.comparison.page`, which draws, is not imported here: matplotlib is slow to import.
 """
 
-from neuroconv.comparison.interval import Estimate, mean_interval
 from neuroconv.comparison.linear import linear_baseline
 from neuroconv.comparison.match import count_flops, match_flops, match_parameters
-from neuroconv.comparison.train import ModelResult, compare
+from neuroconv.comparison.train import Estimate, ModelResult, compare, mean_interval
 
 __all__ = [
     "Estimate", "ModelResult", "compare", "count_flops", "linear_baseline", "match_flops",

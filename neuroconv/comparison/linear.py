@@ -15,17 +15,14 @@ def linear_baseline(splits: DataSplits) -> float:
     """Returns the test accuracy of a converged logistic regression on a still image's pixels.
 
     Pixels are standardised. The penalty is weakened tenfold from C = 1e-5 to 1, and the search ends
-    where validation accuracy falls; the test set is met once, by the best. The fit is on the
-    training split alone; of more than 60,000 training images, on a fixed stratified 60,000.
-
-    Args:
-        splits: loaded with encoding="none" and without augmentation.
+    where validation accuracy falls; the test set is met once, by the best. Of more than 60,000
+    training images a fixed stratified 60,000 are fitted.
 
     Raises:
-        ValueError: if the inputs are frames instead of still images.
-        RuntimeError: if the fit has not converged.
+        ValueError: the inputs are frames; load them with encoding="none".
+        RuntimeError: the fit has not converged.
     """
-    # Here, for scikit-learn is slow to import.
+    # scikit-learn is slow to import.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
@@ -59,8 +56,7 @@ def _pixels(data: Frames) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Returns images as rows (N, C x H x W), and labels (N,)."""
     if data.encoding != "none":
         raise ValueError(
-            f"inputs encoded by {data.encoding!r}: expected still images: load the data with "
-            'encoding="none"'
+            f'inputs encoded by {data.encoding!r}: expected still images: load with encoding="none"'
         )
     images, labels = data.batch(range(len(data)))
     return images.flatten(1).numpy(), labels.numpy()

@@ -1,34 +1,33 @@
 """Opponents of equal size or cost: the free width of a network, chosen for a given count."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from neuroconv.flops import count_exact
-from neuroconv.zoo import count_parameters, create_model, get_builder
+from neuroconv.zoo import count_parameters, create_model, default_keywords
 
 
 def count_flops(name: str, **keywords: Any) -> int:
     """Counts the FLOPs of one image's forward pass through a network of the zoo.
 
-    Two for each multiply-add of the contractions (convolutions, matrix products and Fourier
-    transforms), by the exact counter on meta tensors. Norms, activations and all else that is
-    pointwise are left out.
-
-    Args:
-        name, **keywords: as for `create_model`.
+    Two for each multiply-add of convolutions, matrix products and Fourier transforms, by the exact
+    counter on meta tensors; pointwise work is left out. Arguments as for `create_model`.
     """
-    defaults = inspect.signature(get_builder(name)).parameters
-    (channels, *sides), time_steps = (
-        keywords.get(key, defaults[key].default) for key in ("image_shape", "time_steps")
-    )
-    steps = () if time_steps == 1 else (time_steps,)
+    task = default_keywords(name) | keywords
+    channels, *sides = task["image_shape"]
+    steps = () if task["time_steps"] == 1 else (task["time_steps"],)
     with torch.device("meta"):
         model = create_model(name, **keywords)
         image = torch.empty(1, channels, *steps, *sides)
     return 2 * count_exact(model, image).mac
+
+
+def parameters_of(name: str, **keywords: Any) -> int:
+    """Counts the trained floats of a network of the zoo, without allocating them."""
+    with torch.device("meta"):
+        return count_parameters(create_model(name, **keywords))
 
 
 def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict[str, Any]:
@@ -36,7 +35,6 @@ def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict
 
     Args:
         name: a zoo name whose builder has a keyword `width` that parameters grow with.
-        target_parameters: the count to reach.
         **keywords: of the builder, held fixed.
 
     Returns:
@@ -46,32 +44,23 @@ def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict
         ValueError: the builder has no free width, the target is not positive, or even width 1 is
             larger than the target.
     """
-
-    def parameters(width: int) -> int:
-        with torch.device("meta"):
-            return count_parameters(create_model(name, **{**keywords, "width": width}))
-
-    width = _widest(name, parameters, "parameters", target_parameters)
-    return {**keywords, "width": width}
+    return _match(name, parameters_of, "parameters", target_parameters, keywords)
 
 
 def match_flops(name: str, target_flop: int, **keywords: Any) -> dict[str, Any]:
-    """Chooses `width` so that a network costs as many FLOPs an image as possible, but no more.
-
-    Args:
-        name, **keywords: as for `match_parameters`, which returns and raises the same.
-        target_flop: the count to reach, such as `count_flops` of another network.
-    """
-
-    def flop(width: int) -> int:
-        return count_flops(name, **{**keywords, "width": width})
-
-    return {**keywords, "width": _widest(name, flop, "flop", target_flop)}
+    """Does what `match_parameters` does for FLOPs an image, as `count_flops` gives them."""
+    return _match(name, count_flops, "flop", target_flop, keywords)
 
 
-def _widest(name: str, amount: Callable[[int], int], what: str, target: int) -> int:
-    """Returns the largest width whose amount is not above the target."""
-    if "width" not in inspect.signature(get_builder(name)).parameters:
+def _match(
+    name: str, count: Callable[..., int], what: str, target: int, keywords: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the keywords with the largest width whose count is not above the target."""
+
+    def amount(width: int) -> int:
+        return count(name, **{**keywords, "width": width})
+
+    if "width" not in default_keywords(name):
         raise ValueError(f"model {name!r} has no keyword 'width' to match by; try 'plain_cnn'")
     if target < 1:
         raise ValueError(f"target_{what}={target}; expected a positive integer")
@@ -86,4 +75,4 @@ def _widest(name: str, amount: Callable[[int], int], what: str, target: int) -> 
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if amount(middle) <= target else (low, middle)
-    return low
+    return {**keywords, "width": low}

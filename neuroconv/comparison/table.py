@@ -1,15 +1,25 @@
-"""The rows of a comparison as a table on the terminal and as plain data for JSON."""
+"""The rows of a comparison: counted, as a table on the terminal, and as plain data for JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from statistics import fmean
 from typing import Any
 
+import torch
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from torch import nn
 
 from neuroconv.comparison.train import ModelResult
-from neuroconv.report import Entry, finding
+from neuroconv.flops import profile
+from neuroconv.layers import DendriticConv
+from neuroconv.neurons import GranuleConv2d
+from neuroconv.report import DendriteCost, Entry, finding
 from neuroconv.report.entry import percent, points
+from neuroconv.training import load_weights
+from neuroconv.training.state import BEST
+from neuroconv.zoo import create_model
 
 _COLUMNS = (
     "para-\nmeters", "neurons", "MAC per\nneuron", "MFLOP\nper\nimage", "test\naccuracy, %",
@@ -17,15 +27,52 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+def count(result: ModelResult) -> Entry:
+    """Profiles the first seed's best weights on one image, by all counters."""
+    model = create_model(**result.model)
+    load_weights(model, result.runs[0].run_dir / BEST)
+    channels, *sides = result.model["image_shape"]
+    steps = [] if result.data.encoding == "none" else [result.model["time_steps"]]
+    record = profile(model, torch.zeros(1, channels, *steps, *sides), name=result.label)
+    remarks = [f"Not by {counter}: {why}." for counter, why in record.skipped.items()]
+    remarks += [f"They differ: {line}." for line in record.disagreements]
+    difference = result.difference
+    dendrites = [record.dendritic_mac_per_neuron(field.name) for field in fields(DendriteCost)]
+    return Entry(
+        label=result.label, name=result.name, parameters=result.parameters,
+        neurons=record.neurons, mac_per_neuron=record.mac_per_neuron,
+        mflop_per_image=record.flop_per_sample / 1e6,
+        counters=tuple(record.counts), counter_remarks=tuple(remarks),
+        dendrites=None if None in dendrites else DendriteCost(*dendrites),  # type: ignore[arg-type]
+        accuracies={run.seed: run.test_accuracy for run in result.runs},
+        mean=result.accuracy.mean, half_width=result.accuracy.half_width,
+        difference=difference.mean if difference else None,
+        difference_half_width=difference.half_width if difference else None,
+        seconds_per_epoch=fmean(run.seconds_per_epoch for run in result.runs),
+        histories=[run.history for run in result.runs], filters=_filters(model),
+    )  # fmt: skip
+
+
+def _filters(model: nn.Module) -> list[tuple[str, NDArray[Any]]]:
+    """Returns the weights of dendritic layers; a title says branches x dendrites x time steps."""
+    filters = []
+    for name, module in model.named_modules():
+        if isinstance(module, DendriticConv | GranuleConv2d):
+            steps, branches, dendrites = module.weight.shape[-3:]
+            title = f"{name.removesuffix('.dendrites')} ({branches} × {dendrites} × {steps})"
+            filters.append((title, module.weight.numpy(force=True)))
+    return filters
+
+
 def comparison_table(
     entries: Sequence[Entry], linear_accuracy: float | None, chance: float
 ) -> Table:
     """Returns the table of all models, with the bars that they have to clear below it."""
     seeds = len(entries[0].accuracies)
-    of_seeds = f"mean of {seeds} seeds ± 95 %." if seeds > 1 else "one seed."
+    mean = f"mean of {seeds} seeds ± 95 %." if seeds > 1 else "one seed."
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.caption = (
-        f"Accuracy and difference: {of_seeds} Differences are to {entries[0].label}, paired by "
+        f"Accuracy and difference: {mean} Differences are to {entries[0].label}, paired by "
         "seed. 1 MAC = 2 FLOP; an image is one window of frames."
     )
     table.add_column("model", overflow="fold")
@@ -42,9 +89,9 @@ def comparison_table(
             points(entry.difference, entry.difference_half_width),
         )
     table.add_section()
-    bars = {} if linear_accuracy is None else {"linear classifier": linear_accuracy}
-    for name, accuracy in {**bars, "chance": chance}.items():
-        table.add_row(name, *[""] * 4, percent(accuracy).removesuffix(" %"), "")
+    for name, accuracy in (("linear classifier", linear_accuracy), ("chance", chance)):
+        if accuracy is not None:
+            table.add_row(name, *[""] * 4, percent(accuracy).removesuffix(" %"), "")
     return table
 
 

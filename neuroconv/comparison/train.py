@@ -1,12 +1,13 @@
 """A model and its opponents, trained on equal terms: same data, same budget, same seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
-from neuroconv.comparison.interval import Estimate, mean_interval
 from neuroconv.comparison.match import count_flops, match_flops, match_parameters
 from neuroconv.training import Config, ConfigError, DataConfig, RunResult, load_config, resume
 from neuroconv.training.runs import CONFIG, build, load_run, resolve, start
@@ -14,17 +15,35 @@ from neuroconv.zoo import count_parameters
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and the half width of its 95 % interval, None for a single value."""
+
+    mean: float
+    half_width: float | None
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """Returns the mean and its 95 % interval by Student's t; ValueError for no values."""
+    if not values:
+        raise ValueError("no values: expected one or more")
+    if len(values) == 1:
+        return Estimate(values[0], None)
+    from scipy.special import stdtrit  # scipy.stats, which has it too, takes seconds to import
+
+    quantile = float(stdtrit(len(values) - 1, 0.975))
+    return Estimate(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
+
+
+@dataclass(frozen=True)
 class ModelResult:
     """One model of a comparison over all seeds.
 
     Attributes:
-        label: its name in tables and plots.
         model: the keywords of `create_model` that build it.
         data: the images as this model sees them.
         runs: one for each seed.
         accuracy: on the test set, over seeds.
-        difference: of test accuracy to the comparison's first model, paired by seed; None for the
-            first.
+        difference: of accuracy to the first model, paired by seed; None for the first itself.
     """
 
     label: str
@@ -36,22 +55,19 @@ class ModelResult:
 
     @property
     def name(self) -> str:
-        """Its name in the zoo."""
         return self.runs[0].name
 
     @property
     def parameters(self) -> int:
-        """Number of trained parameters."""
         return self.runs[0].parameters
 
 
 def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     """Trains [model] and every opponent from every seed, on the same data and with the same budget.
 
-    [model] may hold a `label` beside the keywords of `create_model`. So may an opponent's table,
-    and further `match = "parameters"` or `match = "flops"`, which sets its free width for as many
-    parameters as the first model has, or for as many FLOPs an image (see `match_flops`), and an
-    `encoding` and `time_steps` of its own.
+    A model's table may hold a `label` beside the keywords of `create_model`. An opponent's may also
+    hold `match`, "parameters" or "flops", which sets its free width for as many parameters or FLOPs
+    an image as the first model has, and an `encoding` and `time_steps` of its own.
 
     Finished runs of equal configuration in the output folder are read, interrupted ones resumed.
     Delete a run's folder to train it again.
@@ -96,7 +112,6 @@ def _resolved_model(config: Config) -> dict[str, Any]:
 
 
 def _count_parameters(config: Config) -> int:
-    """Counts the trained parameters of a configuration's model without allocating them."""
     resolved = replace(config, model=_resolved_model(config))
     with torch.device("meta"):
         return count_parameters(build(resolved))

@@ -12,6 +12,7 @@ from neuroconv.zoo.granule_convnet import (
 from neuroconv.zoo.registry import (
     count_parameters,
     create_model,
+    default_keywords,
     get_builder,
     list_models,
     register_model,
@@ -19,27 +20,9 @@ from neuroconv.zoo.registry import (
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 
 __all__ = [
-    "Cerebellum",
-    "ClimbingFibres",
-    "Conv3dUnit",
-    "FrameNet",
-    "GranularLayer",
-    "GranuleResNet",
-    "StillNet",
-    "cerebellum_base",
-    "cerebellum_small",
-    "cerebellum_tiny",
-    "count_parameters",
-    "create_model",
-    "get_builder",
-    "granule_convnet",
-    "granule_convnet_conv3d",
-    "lenet5",
-    "linear",
-    "list_models",
-    "mlp",
-    "plain_cnn",
-    "register_model",
-    "resnet18",
+    "Cerebellum", "ClimbingFibres", "Conv3dUnit", "FrameNet", "GranularLayer", "GranuleResNet",
+    "StillNet", "cerebellum_base", "cerebellum_small", "cerebellum_tiny", "count_parameters",
+    "create_model", "default_keywords", "get_builder", "granule_convnet", "granule_convnet_conv3d",
+    "lenet5", "linear", "list_models", "mlp", "plain_cnn", "register_model", "resnet18",
     "resnet18_granule",
-]
+]  # fmt: skip

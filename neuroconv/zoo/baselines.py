@@ -21,10 +21,7 @@ class StillNet(nn.Module):
     """A network of 2-D layers whose frames are channels.
 
     Shape:
-        (B, C, H, W) or (B, C, T, H, W) -> logits (B, classes)
-
-    Raises:
-        ValueError: other axes, or another number of frames than time_steps.
+        (B, C, H, W) or (B, C, T, H, W) with T = time_steps -> logits (B, classes)
     """
 
     def __init__(self, network: nn.Module, time_steps: int) -> None:
@@ -47,8 +44,8 @@ def _register(
 ) -> Callable[[Callable[..., nn.Module]], Builder]:
     """Registers a model, given the task's defaults and a function that builds its layers.
 
-    The function takes the frames as channels, (C * T, H, W), the number of classes, and keywords
-    of its own, which the model takes too.
+    The function takes the shape (C * T, H, W) of frames as channels, the number of classes, and
+    keywords, which the model takes too.
     """
     default_shape, default_classes = image_shape, num_classes
 
@@ -97,22 +94,14 @@ def lenet5(shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     Proc. IEEE 86(11), 1998, figure 2 (doi:10.1109/5.726791); the first layer is padded by 2, as
     for its 32x32 inputs. Images of other sizes are pooled to its 5x5 map before the dense layers.
     """
+    # Padding keeps the smallest images legal; from 14 pixels on it is the original layer.
+    padding = 0 if min(shape[1:]) >= 14 else 2
     return nn.Sequential(
-        nn.Conv2d(shape[0], 6, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2, ceil_mode=True),
-        # Padding keeps the smallest images legal; from 14 pixels on it is the original layer.
-        nn.Conv2d(6, 16, 5, padding=0 if min(shape[1:]) >= 14 else 2),
-        nn.ReLU(),
-        nn.MaxPool2d(2, ceil_mode=True),
-        nn.AdaptiveAvgPool2d(5),
-        nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, num_classes),
-    )
+        nn.Conv2d(shape[0], 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+        nn.Conv2d(6, 16, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(5), nn.Flatten(),
+        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes),
+    )  # fmt: skip
 
 
 @_register(image_shape=(3, 224, 224), num_classes=1000)

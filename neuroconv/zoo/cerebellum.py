@@ -17,30 +17,24 @@ from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
 from neuroconv.zoo.frames import as_frames
 from neuroconv.zoo.registry import register_model, register_preset
 
-GRANULE: Table = MappingProxyType(
-    {
-        "cells": 1000,
-        "tree": {"filter": (3, 4)},
-        "wiring": {"kind": "receptive_field", "patch": (5, 5)},
-        "norm": "soma",
-    }
-)
-GOLGI: Table = MappingProxyType(
-    {
-        "cells": 8,
-        "tree": {"sheet": (10, 10), "filter": (10, 10), "mode": "per_dendrite"},
-        "output": {"mean_wait": 0.0},
-    }
-)
-PURKINJE: Table = MappingProxyType(
-    {
-        "cells": 32,
-        "tree": {"sheet": (10, 100), "filter": (10, 100), "mode": "per_dendrite"},
-        "wiring": {"kind": "parallel_fibres"},
-        "norm": "soma",
-        "output": {"mean_wait": 0.0},  # they are few
-    }
-)
+GRANULE: Table = MappingProxyType({
+    "cells": 1000,
+    "tree": {"filter": (3, 4)},
+    "wiring": {"kind": "receptive_field", "patch": (5, 5)},
+    "norm": "soma",
+})  # fmt: skip
+GOLGI: Table = MappingProxyType({
+    "cells": 8,
+    "tree": {"sheet": (10, 10), "filter": (10, 10), "mode": "per_dendrite"},
+    "output": {"mean_wait": 0.0},
+})  # fmt: skip
+PURKINJE: Table = MappingProxyType({
+    "cells": 32,
+    "tree": {"sheet": (10, 100), "filter": (10, 100), "mode": "per_dendrite"},
+    "wiring": {"kind": "parallel_fibres"},
+    "norm": "soma",
+    "output": {"mean_wait": 0.0},  # they are few
+})  # fmt: skip
 NUCLEI: Table = MappingProxyType({"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}})
 
 
@@ -49,15 +43,9 @@ class Cerebellum(nn.Module):
 
     A mossy fibre carries one pixel over time. Golgi cells are excited by the granule cells and
     inhibit them one step later. Parallel fibres, the granule cells' axons, cross the Purkinje
-    cells; the nuclei bundle all of these, and the read-out takes the nuclei's last step. Climbing
-    fibres bring the error back to the Purkinje cells: `complex_spikes`. No rule learns from them.
-
-    Args:
-        granular: granule and Golgi cells.
-        purkinje: Purkinje cells.
-        nuclei: the deep nuclei; None: the read-out receives the Purkinje cells' rates.
-        num_classes: K.
-        steps: time steps T of a still image's window.
+    cells; the nuclei bundle these, and the read-out takes the nuclei's last step, or without nuclei
+    the Purkinje cells'. Climbing fibres bring the error back to the Purkinje cells:
+    `complex_spikes`. No rule learns from them.
 
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, K)
@@ -90,12 +78,7 @@ class Cerebellum(nn.Module):
         return self.classifier(self.last_step(rates))
 
     def complex_spikes(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the complex spikes per second that follow an image, (B, N).
-
-        Args:
-            logits: (B, K).
-            labels: the classes that were right, (B,).
-        """
+        """Returns the complex spikes per second that follow an image; see `ClimbingFibres`."""
         return self.climbing_fibres(logits, labels)
 
 
@@ -117,16 +100,14 @@ def cerebellum_small(
     each dendrite and step.
 
     Each kind of cell has a table: its number of `cells`, and the arguments of its class, as in
-    `Purkinje(..., **table)`. A table is merged over the defaults, so that
-    `purkinje={"tree": {"mode": "same"}}` changes the mode alone; a wiring or an output of another
-    "kind" replaces the default one. A filter of two numbers, (branches, dendrites), spans the
-    window's time steps.
+    `Purkinje(..., **table)`. It is merged over the defaults: `purkinje={"tree": {"mode": "same"}}`
+    changes the mode alone; a wiring or an output of another "kind" replaces the default one. A
+    filter of two numbers, (branches, dendrites), spans the window's time steps.
 
     Args:
         image_shape, num_classes, time_steps: the task.
         granule: of `Granule`. By default each draws its 4 pixels from a patch of 5 x 5.
-        golgi: of `Golgi`. Without cells (0) nothing inhibits; in a window of one step there are
-            none, since they would answer at the next.
+        golgi: of `Golgi`. Without cells (0), as in a window of one step, nothing inhibits.
         purkinje: of `Purkinje`. By default each parallel fibre crosses all of them, at random
             positions of the trees.
         nuclei: of `DeepNuclear`. Without cells (0) the read-out receives the Purkinje cells' rates.
@@ -135,19 +116,22 @@ def cerebellum_small(
     """
     pixels = prod(check_task(image_shape, num_classes, time_steps))
 
-    def complete(name: str, table: dict[str, Any], seed: int) -> tuple[int, dict[str, Any]]:
-        number, least = table.pop("cells"), 0 if name in ("golgi", "nuclei") else 1
+    def complete(name: str, cells: dict[str, Any], seed: int) -> tuple[int, dict[str, Any]]:
+        number, least = cells.pop("cells"), 0 if name in ("golgi", "nuclei") else 1
         if type(number) is not int or number < least:
             raise ValueError(
                 f"{name}: cells={number!r}; expected a number of cells, {least} or more"
             )
-        return number, _with_task(table, image_shape, time_steps, seed)
+        return number, _with_task(cells, image_shape, time_steps, seed)
 
     n_granule, granule = complete("granule", merge(GRANULE, granule), seed)
     n_purkinje, purkinje = complete("purkinje", merge(PURKINJE, purkinje), seed + 1)
     n_golgi, golgi = complete("golgi", merge(GOLGI, golgi), seed + 2)
-    bundle = merge(NUCLEI, {"tree": _bundle(n_purkinje)}, nuclei)
-    n_nuclear, nuclei = complete("nuclei", bundle, seed + 3)
+    # One synapse from every Purkinje cell, over four dendrites or fewer.
+    dendrites = min(4, n_purkinje)
+    sheet = (-(-n_purkinje // dendrites), dendrites)
+    tree = {"sheet": sheet, "filter": sheet, "synapses": n_purkinje, "mode": "per_dendrite"}
+    n_nuclear, nuclei = complete("nuclei", merge(NUCLEI, {"tree": tree}, nuclei), seed + 3)
     # A seed's weights depend on the order in which they are drawn.
     granule_cells = Granule(pixels, n_granule, **granule)
     golgi_cells = Golgi(n_granule, n_golgi, **golgi) if n_golgi and time_steps > 1 else None
@@ -157,13 +141,6 @@ def cerebellum_small(
     return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps)
 
 
-def _bundle(purkinje_cells: int) -> Table:
-    """Returns a tree with one synapse from every Purkinje cell, over four dendrites or fewer."""
-    dendrites = min(4, purkinje_cells)
-    sheet = (-(-purkinje_cells // dendrites), dendrites)
-    return {"sheet": sheet, "filter": sheet, "synapses": purkinje_cells, "mode": "per_dendrite"}
-
-
 def _with_task(
     cells: dict[str, Any], image_shape: tuple[int, int, int], time_steps: int, seed: int
 ) -> dict[str, Any]:
@@ -171,13 +148,15 @@ def _with_task(
     tree, wiring, synapse = (cells.get(key, {}) for key in ("tree", "wiring", "synapse"))
     if isinstance(tree, dict) and len(filter_ := tree.get("filter", ())) == 2:
         cells["tree"] = {**tree, "filter": (*filter_, time_steps)}
-    if isinstance(wiring, str):
-        wiring = {"kind": wiring}
+    wiring = {"kind": wiring} if isinstance(wiring, str) else wiring
     if isinstance(wiring, dict):
+        defaults: dict[str, Any] = {}
         kind = wiring.get("kind", "random")
-        drawn = kind in ("random", "parallel_fibres", "receptive_field")
-        image = {"image_shape": image_shape} if kind == "receptive_field" else {}
-        cells["wiring"] = {**({"seed": seed} if drawn else {}), **image, **wiring}
+        if kind in ("random", "parallel_fibres", "receptive_field"):
+            defaults["seed"] = seed
+        if kind == "receptive_field":
+            defaults["image_shape"] = image_shape
+        cells["wiring"] = defaults | wiring
     if isinstance(synapse, dict):
         cells["synapse"] = {"seed": seed, **synapse}
     return cells
@@ -201,11 +180,11 @@ cerebellum_base = register_preset(
     cerebellum_small,
     """The essay's Purkinje cell in size: 100,000 synapses, 1,000 dendrites, a 10x1000x5 filter.
 
-    Few cells, each of full size, over 2,000 granule cells, so that an axon makes 50 synapses in a
-    row where the essay has one axon to each synapse. Parallel fibres cross the trees in order: a
-    dendrite receives two neighbouring granule cells, one along the lower half of its sites and one
-    along the upper, and a tap of the filter, which takes its full overlaps ("valid"), meets no
-    others. Under random wiring a tap meets another axon at each position and has little to learn.
+    Four full-size cells over 2,000 granule cells: an axon makes 50 synapses in a row where the
+    essay has one axon to each synapse. Parallel fibres cross the trees in order: a dendrite
+    receives one granule cell along the lower half of its sites and the next along the upper, and a
+    tap of the filter, which takes its full overlaps ("valid"), meets no others. Under random wiring
+    a tap meets another axon at each position and has little to learn.
     `purkinje={"tree": {"mode": "same"}}` is the essay's cost, 1,100 times this. Arguments as in
     `cerebellum_small`.
     """,

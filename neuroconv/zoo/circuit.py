@@ -21,16 +21,11 @@ _GLOMERULI = 4
 
 
 class GranularState(NamedTuple):
-    """The memory of a granular layer between two stretches of time.
-
-    Attributes:
-        granule, golgi: of the two populations.
-        last_rate: granule rates of the last step, (B, N, 1), which the Golgi cells answer next.
-    """
+    """The memory of a granular layer between two stretches of time."""
 
     granule: NeuronState = REST
     golgi: NeuronState = REST
-    last_rate: Tensor | None = None
+    last_rate: Tensor | None = None  # (B, N, 1), which the Golgi cells answer next
 
 
 class GranularLayer(nn.Module):
@@ -39,11 +34,9 @@ class GranularLayer(nn.Module):
     Feedback inhibition keeps the granule cells' code sparse: the more of them fire, the more is
     subtracted from all potentials. It acts on the soma's potential, after the dendrites, so that
     only the firing itself has to go step by step. A granule cell is inhibited at four glomeruli, by
-    synapses whose sign is held negative.
+    synapses whose sign is held negative. Without Golgi cells there is no inhibition.
 
     Args:
-        granule: the granule cells.
-        golgi: cells that receive their rates; None leaves inhibition out.
         seed: of the Golgi axons' wiring.
 
     Shape:
@@ -71,13 +64,13 @@ class GranularLayer(nn.Module):
     def forward(self, mossy: Tensor) -> Tensor:
         if self.golgi is not None:
             return self.stream(mossy)[0]
-        rate: Tensor = self.granule(mossy)  # a window that may run as one kernel
+        rate: Tensor = self.granule(mossy)  # the whole window may run as one kernel
         return rate
 
     def stream(
         self, mossy: Tensor, state: GranularState | None = None
     ) -> tuple[Tensor, GranularState]:
-        """Runs over a stretch, as `Population.stream`."""
+        """Runs over a stretch, as `Population.stream` does."""
         granule, golgi, last_rate = state or GranularState()
         potential, granule = self.granule.somatic_potential(mossy, granule)
         if self.golgi is None or self.inhibition is None:
@@ -93,11 +86,7 @@ class GranularLayer(nn.Module):
         return torch.cat(rates, 2), GranularState(granule, golgi, last_rate)
 
     def closed_form(self, mossy: torch.Size) -> tuple[Cost, ...]:
-        """Counts the Golgi cells at every step but the last: they answer one step later.
-
-        Args:
-            mossy: (B, F, T).
-        """
+        """Counts the Golgi cells at every step but the last: they answer one step later."""
         batch, _, steps = mossy
         costs = list(self.granule.closed_form(mossy, streamed=self.golgi is not None))
         if self.golgi is not None and self.inhibition is not None:
@@ -114,33 +103,26 @@ class GranularLayer(nn.Module):
         return tuple(costs)
 
 
-def _over_steps(rows: Iterable[Cost]) -> list[Cost]:
+def _over_steps(rows: Iterable[Cost]) -> Iterable[Cost]:
     """Adds up the work of each stage over the steps; neurons and synapses stay the same."""
     stages: dict[str, Cost] = {}
     for row in rows:
-        total = stages.get(row.stage)
-        if total is not None:
-            row = replace(
-                row,
-                macs=dict(Counter(total.macs) + Counter(row.macs)),
-                pointwise=total.pointwise + row.pointwise,
-                essay=None if row.essay is None else (total.essay or 0) + row.essay,
-                direct=None if row.direct is None else (total.direct or 0) + row.direct,
-            )
+        if total := stages.get(row.stage):
+            work = {key: getattr(row, key) for key in ("pointwise", "essay", "direct")}
+            work = {key: getattr(total, key) + n for key, n in work.items() if n is not None}
+            row = replace(row, macs=dict(Counter(total.macs) + Counter(row.macs)), **work)
         stages[row.stage] = row
-    return list(stages.values())
+    return stages.values()
 
 
 class ClimbingFibres(nn.Module):
     """Climbing fibres: each Purkinje cell receives the error of one class, as complex spikes.
 
-    A Purkinje cell has a single climbing fibre. The fibre's cell in the inferior olive stands for
-    one class, dealt out in turn: it fires at its resting rate while that class is predicted as it
-    should be, faster where the class was missed, and falls silent where it was claimed wrongly.
+    A Purkinje cell has one climbing fibre, whose cell in the inferior olive stands for one class,
+    dealt out in turn. It fires at its resting rate while that class is predicted as it should be,
+    faster where the class was missed, and falls silent where it was claimed wrongly.
 
     Args:
-        num_classes: K.
-        purkinje_cells: N.
         resting_rate: complex spikes per second without an error; 1 in the awake rat (Lang et al.
             1999, abstract, doi:10.1523/JNEUROSCI.19-07-02728.1999).
         gain: spikes per second that a whole error adds; chosen, so that a missed class triples the

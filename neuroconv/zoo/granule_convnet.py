@@ -4,6 +4,7 @@ Shapes: B batch, C channels, T time steps.
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -25,8 +26,8 @@ UNIT: Table = MappingProxyType({"wiring": "claw", "norm": "both"})
 class Conv3dUnit(nn.Module):
     """The control of `GranuleConv2d`: a plain Conv3d, batch norm and ReLU on the same wiring.
 
-    It has the granule layer's taps, one for one. What it lacks is the dendrite: columns are summed
-    before they are rectified; none is normalised by itself, and no soma filters the sum.
+    It has the granule layer's taps, one for one, but no dendrites: columns are summed before they
+    are rectified, none is normalised by itself, and no soma filters the sum.
 
     Shape:
         (B, C, T, H, W) -> (B, U, T, H', W'), causal in time
@@ -41,8 +42,7 @@ class Conv3dUnit(nn.Module):
                 f"the granule layer has dilation={granule.dilation} and groups={granule.groups}; "
                 "the control stands in for layers without either"
             )
-        self.in_channels, self.stride = granule.in_channels, granule.stride
-        self.padding = granule.padding
+        self.in_channels, self.window = granule.in_channels, granule.window
         self.weight = nn.Parameter(torch.empty_like(granule.weight))
         self.register_buffer("channels", granule.channels, persistent=False)
         self.norm = nn.BatchNorm3d(granule.out_channels)
@@ -55,21 +55,17 @@ class Conv3dUnit(nn.Module):
         return wired_kernel(self.weight, self.channels, self.in_channels)
 
     def forward(self, frames: Tensor) -> Tensor:
-        top, bottom, left, right = self.padding
+        top, bottom, left, right = self.window.padding
         padded = F.pad(frames, (left, right, top, bottom, self.weight.shape[2] - 1, 0))
-        return self.norm(F.conv3d(padded, self.kernel(), stride=(1, *self.stride))).relu()
+        return self.norm(F.conv3d(padded, self.kernel(), stride=(1, *self.window.stride))).relu()
 
     def closed_form(self, frames: torch.Size) -> tuple[Cost, ...]:
         batch, _, steps, height, width = frames
-        top, bottom, left, right = self.padding
-        units, fan_in, kernel_t, rows, columns = self.weight.shape
-        out_height = (height + top + bottom - rows) // self.stride[0] + 1
-        out_width = (width + left + right - columns) // self.stride[1] + 1
-        neurons = units * out_height * out_width
+        units, fan_in, *taps = self.weight.shape
+        neurons = units * prod(self.window.output_size(height, width))
         read = fan_in if self.channels is None else self.in_channels
-        taps = kernel_t * rows * columns
-        macs = {"convolution": batch * steps * neurons * read * taps}
-        synapses = Cost("synapses", synapses=neurons * fan_in * rows * columns)
+        macs = {"convolution": batch * steps * neurons * read * prod(taps)}
+        synapses = Cost("synapses", synapses=neurons * fan_in * prod(taps[1:]))
         return synapses, Cost("convolution", macs, neurons=neurons)
 
 
@@ -119,7 +115,7 @@ def granule_convnet(
         unit: further arguments of every `GranuleConv2d`, merged over the defaults: claw wiring
             (each dendrite reads one channel: 60 taps a unit) and norms at dendrites and soma. A
             spike's window is by default as long as a dendrite has branches.
-        control: put a `Conv3dUnit` in the place of each granule layer.
+        control: whether to build a `Conv3dUnit` for each granule layer.
         seed: of the claw wiring.
     """
     channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
@@ -148,7 +144,7 @@ granule_convnet_conv3d = register_preset(
     granule_convnet,
     """The control of `granule_convnet`: for each granule layer a plain Conv3d, norm and ReLU.
 
-    Taps, wiring and read-out are the same, one for one; see `Conv3dUnit`. Arguments as there.
+    See `Conv3dUnit`. Arguments as in `granule_convnet`.
     """,
     control=True,
 )

@@ -23,11 +23,7 @@ _REGISTRY: dict[str, Builder] = {}
 
 
 def register_model(builder: Builder) -> Builder:
-    """Adds a builder under the function's name; usable as a decorator.
-
-    Raises:
-        ValueError: the name is taken.
-    """
+    """Adds a builder under the function's name, as a decorator; ValueError if it is taken."""
     name = builder.__name__
     if name in _REGISTRY:
         raise ValueError(f"a model {name!r} is registered already; give the builder another name")
@@ -45,19 +41,19 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
         TypeError: a default for a keyword that the builder does not have.
     """
     signature = inspect.signature(builder)
-    unknown = [keyword for keyword in defaults if keyword not in signature.parameters]
-    if unknown:
-        raise TypeError(f"{builder.__name__} has no keyword {unknown[0]!r}; preset {name!r}")
+    parameters = signature.parameters
+    for keyword in defaults:
+        if keyword not in parameters:
+            raise TypeError(f"{builder.__name__} has no keyword {keyword!r}; preset {name!r}")
 
     def preset(**keywords: Any) -> nn.Module:
         return builder(**merge(defaults, keywords))
 
     preset.__name__, preset.__doc__ = name, doc
     preset.__annotations__ = typing.get_type_hints(builder)
-    keywords = signature.parameters
-    merged = merge({name: keyword.default for name, keyword in keywords.items()}, defaults)
+    merged = merge({key: parameter.default for key, parameter in parameters.items()}, defaults)
     preset.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[keyword.replace(default=merged[name]) for name, keyword in keywords.items()]
+        parameters=[parameter.replace(default=merged[key]) for key, parameter in parameters.items()]
     )
     return register_model(preset)
 
@@ -68,15 +64,17 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def get_builder(name: str) -> Builder:
-    """Returns the builder of a name.
-
-    Raises:
-        ValueError: an unknown name; the message gives the nearest one and all.
-    """
+    """Returns the builder of a name; ValueError for an unknown one."""
     if name not in _REGISTRY:
         hint = did_you_mean(name, _REGISTRY)
         raise ValueError(f"unknown model {name!r}; {hint}the zoo has {', '.join(list_models())}")
     return _REGISTRY[name]
+
+
+def default_keywords(name: str) -> dict[str, Any]:
+    """Returns the keywords that `create_model` takes with a name, and their defaults."""
+    parameters = inspect.signature(get_builder(name)).parameters
+    return {keyword: parameter.default for keyword, parameter in parameters.items()}
 
 
 def create_model(name: str, **keywords: Any) -> nn.Module:
@@ -91,15 +89,15 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
         ValueError: an unknown name, or a value that the builder refuses.
         TypeError: a keyword that the builder does not have; the message lists those it has.
     """
-    builder = get_builder(name)
-    parameters = inspect.signature(builder).parameters
+    builder, known_keywords = get_builder(name), default_keywords(name)
     for keyword in keywords:
-        if keyword not in parameters:
-            hint = did_you_mean(keyword, parameters)
+        if keyword not in known_keywords:
+            hint = did_you_mean(keyword, known_keywords)
             if keyword in (new := new_keywords(name)):
                 hint = f"it is now {new[keyword]}; "
             raise TypeError(
-                f"model {name!r} has no keyword {keyword!r}; {hint}it takes {', '.join(parameters)}"
+                f"model {name!r} has no keyword {keyword!r}; {hint}it takes "
+                f"{', '.join(known_keywords)}"
             )
     try:
         return builder(**keywords)
@@ -119,11 +117,10 @@ def count_parameters(model: nn.Module) -> int:
 
 def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:
     """Raises ValueError for a value that is not of the annotated type; a list may be a tuple."""
+    value_or_tuple = tuple(value) if isinstance(value, list) else value
     try:
         check_type(
-            tuple(value) if isinstance(value, list) else value,
-            hint,
-            collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+            value_or_tuple, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
         )
     except TypeCheckError:
         form = inspect.formatannotation(hint).replace("collections.abc.", "")

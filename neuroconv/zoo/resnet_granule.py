@@ -6,10 +6,11 @@ Shapes: B batch, C channels, U units, T time steps.
 from collections.abc import Sequence
 from itertools import count
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
-from neuroconv.core.checks import Norm, check_positive, check_task
+from neuroconv.core.checks import check_positive, check_task
 from neuroconv.layers import LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.stages import Table, merge
@@ -21,10 +22,9 @@ BLOCKS = (2, 2, 2, 2)  # residual blocks in each of the four stages
 
 
 class Residual(nn.Module):
-    """Adds to the rates of its input those that two granule layers make of them.
+    """Adds the rates of two granule layers to those of their input, or of its projection.
 
-    Both terms are rates, so their sum is one, and no rectifier follows. The sum can only grow, from
-    block to block, until a stage begins: there the skip is a granule layer too.
+    Both terms are rates, so their sum is one, and no rectifier follows.
 
     Shape:
         (B, C, T, H, W) -> (B, U, T, H', W')
@@ -50,21 +50,16 @@ class GranuleResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        stem: nn.Module,
-        blocks: Sequence[nn.Module],
-        channels: int,
-        num_classes: int,
-        time_steps: int,
+        self, stem: nn.Module, blocks: Sequence[nn.Module], units: int, num_classes: int, steps: int
     ) -> None:
         super().__init__()
-        self.time_steps = time_steps
+        self.time_steps = steps
         self.stem = stem
         self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.blocks = nn.Sequential(*blocks)
         self.last_step = LastStep()
         self.average = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = nn.Linear(units, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         frames = as_frames(images, self.time_steps)
@@ -95,45 +90,37 @@ def resnet18_granule(
 
     A 7x7 stem of stride 2, a 3x3 max pooling of stride 2, and four stages of two blocks with 64,
     128, 256 and 512 units, each block of two 3x3 layers: He et al., "Deep Residual Learning for
-    Image Recognition", CVPR 2016, table 1 (doi:10.1109/CVPR.2016.90). Units of 3x3 patches have
-    three dendrites of three branches, those of the stem seven of seven. With time_steps=1 it has
+    Image Recognition", CVPR 2016, table 1 (doi:10.1109/CVPR.2016.90). With time_steps=1 it has
     ResNet-18's taps one for one, and multiplies as often.
 
     Where a stage halves the maps, He's projection (their option B: 1x1, stride 2, batch norm) is a
     granule cell of a single dendrite with a single branch, which has no memory and rests at zero:
-    what it adds is then a rate too, and no activity of the network is ever negative. The price is
-    that a block cannot take away from its input, which He et al. hold against rectifying before
-    the sum ("Identity Mappings in Deep Residual Networks", ECCV 2016, section 4.1,
-    doi:10.1007/978-3-319-46493-0_38).
+    it adds rates too, and no activity is ever negative. The price is that a block cannot take away
+    from its input, which He et al. hold against rectifying before the sum ("Identity Mappings in
+    Deep Residual Networks", ECCV 2016, section 4.1, doi:10.1007/978-3-319-46493-0_38).
 
     Args:
         image_shape, num_classes, time_steps: the task. 1 step is for still images.
         width: units of the first stage; every stage doubles them.
         unit: further arguments of every `GranuleConv2d`, merged over the defaults; projections take
-            its wiring and whether it normalises, and have neither memory nor dropout. A soma sums
-            what its dendrites have rectified; centred there once more (norm "both"), half of it
-            would be cut off again in every layer, and so deep a network learns slowly. By default
-            each dendrite is normalised, and each soma learns its resting potential, from zero.
+            its wiring and whether it normalises, and have neither memory nor dropout. By default
+            each dendrite is normalised, and each soma learns its resting potential, from zero:
+            norm "both" would cut off half of every soma's sum, and so deep a network learns slowly.
         seed: of the claw wiring.
     """
     channels = check_task(image_shape, num_classes, time_steps)[0]
     check_positive(width=width)
     seeds = count(seed)
-
     unit = merge(UNIT, unit)
 
     def layer(units_in: int, units: int, side: int, stride: int) -> GranuleConv2d:
-        return GranuleConv2d(
-            units_in, units, side, stride, side // 2,
-            **{"time_steps": time_steps, "seed": next(seeds), **unit},
-        )  # fmt: skip
+        keywords = {"time_steps": time_steps, "seed": next(seeds), **unit}
+        return GranuleConv2d(units_in, units, side, stride, side // 2, **keywords)
 
     def projection(units_in: int, units: int) -> GranuleConv2d:
-        norm: Norm = "none" if unit["norm"] == "none" else "dendrites"
-        return GranuleConv2d(
-            units_in, units, 1, 2, bias=False, time_steps=1, wiring=unit["wiring"], norm=norm,
-            seed=next(seeds),
-        )  # fmt: skip
+        norm = "none" if unit["norm"] == "none" else "dendrites"
+        keywords: Any = {"wiring": unit["wiring"], "norm": norm, "seed": next(seeds)}
+        return GranuleConv2d(units_in, units, 1, 2, bias=False, time_steps=1, **keywords)
 
     stem = layer(channels, width, 7, 2)
     blocks: list[nn.Module] = []

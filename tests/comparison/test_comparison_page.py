@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.stats import t as student_t
 
-import neuroconv.comparison.count
 import neuroconv.comparison.page
+import neuroconv.comparison.table
 from neuroconv.comparison import linear_baseline
 from neuroconv.comparison.page import compare_and_report, demo
 from neuroconv.data import load_data
@@ -153,7 +153,7 @@ def test_counters_that_differ_are_said_in_the_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real = neuroconv.comparison.count.profile
+    real = neuroconv.comparison.table.profile
 
     def one_off(*arguments: object, **keywords: object) -> object:
         counted = real(*arguments, **keywords)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_counters_that_differ_are_said_in_the_table(
         wrong = replace(exact, macs={**exact.macs, "convolution": 1})
         return replace(counted, counts={**counted.counts, "exact": wrong})
 
-    monkeypatch.setattr(neuroconv.comparison.count, "profile", one_off)
+    monkeypatch.setattr(neuroconv.comparison.table, "profile", one_off)
     alone = replace(small(folder / "runs"), opponents=())  # its runs are there already
     monkeypatch.setenv("COLUMNS", "200")
     (entry,) = compare_and_report(
