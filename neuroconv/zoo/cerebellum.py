@@ -4,7 +4,6 @@ Shapes: B batch, C channels, T time steps, N neurons, K classes.
 """
 
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,38 +13,36 @@ from neuroconv.layers import LastStep
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, Purkinje
 from neuroconv.neurons.stages import Table, merge
 from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
-from neuroconv.zoo.frames import as_frames
-from neuroconv.zoo.registry import register_model, register_preset
+from neuroconv.zoo.registry import as_frames, register_model, register_preset
 
-GRANULE: Table = MappingProxyType({
+GRANULE: Table = {
     "cells": 1000,
     "tree": {"filter": (3, 4)},
     "wiring": {"kind": "receptive_field", "patch": (5, 5)},
     "norm": "soma",
-})  # fmt: skip
-GOLGI: Table = MappingProxyType({
+}
+GOLGI: Table = {
     "cells": 8,
     "tree": {"sheet": (10, 10), "filter": (10, 10), "mode": "per_dendrite"},
     "output": {"mean_wait": 0.0},
-})  # fmt: skip
-PURKINJE: Table = MappingProxyType({
+}
+PURKINJE: Table = {
     "cells": 32,
     "tree": {"sheet": (10, 100), "filter": (10, 100), "mode": "per_dendrite"},
     "wiring": {"kind": "parallel_fibres"},
     "norm": "soma",
     "output": {"mean_wait": 0.0},  # they are few
-})  # fmt: skip
-NUCLEI: Table = MappingProxyType({"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}})
+}
+NUCLEI: Table = {"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}}
 
 
 class Cerebellum(nn.Module):
     """Image -> mossy fibres -> granule cells -> Purkinje cells -> deep nuclei -> classes.
 
-    A mossy fibre carries one pixel over time. Golgi cells are excited by the granule cells and
-    inhibit them one step later. Parallel fibres, the granule cells' axons, cross the Purkinje
-    cells; the nuclei bundle these, and the read-out takes the nuclei's last step, or without nuclei
-    the Purkinje cells'. Climbing fibres bring the error back to the Purkinje cells:
-    `complex_spikes`. No rule learns from them.
+    A mossy fibre carries one pixel over time. Golgi cells inhibit the granule cells one step later.
+    Parallel fibres, the granule cells' axons, cross the Purkinje cells; the nuclei bundle these,
+    and the read-out takes the nuclei's last step, or without nuclei the Purkinje cells'. Climbing
+    fibres bring the error back as `complex_spikes`, from which no rule learns.
 
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, K)
@@ -61,9 +58,7 @@ class Cerebellum(nn.Module):
     ) -> None:
         super().__init__()
         self.time_steps = steps
-        self.granular = granular
-        self.purkinje = purkinje
-        self.nuclei = nuclei
+        self.granular, self.purkinje, self.nuclei = granular, purkinje, nuclei
         self.last_step = LastStep()
         last = purkinje if nuclei is None else nuclei
         self.classifier = nn.Linear(last.out_features, num_classes)
@@ -96,42 +91,30 @@ def cerebellum_small(
 ) -> Cerebellum:
     """A cerebellum for 28x28 images: 1,000 granule cells, 32 Purkinje cells of 1,000 synapses.
 
-    A Purkinje cell has 100 dendrites of ten branches, and its 10x100x5 filter gives one number for
-    each dendrite and step.
-
     Each kind of cell has a table: its number of `cells`, and the arguments of its class, as in
     `Purkinje(..., **table)`. It is merged over the defaults: `purkinje={"tree": {"mode": "same"}}`
     changes the mode alone; a wiring or an output of another "kind" replaces the default one. A
     filter of two numbers, (branches, dendrites), spans the window's time steps.
 
     Args:
-        image_shape, num_classes, time_steps: the task.
         granule: of `Granule`. By default each draws its 4 pixels from a patch of 5 x 5.
         golgi: of `Golgi`. Without cells (0), as in a window of one step, nothing inhibits.
         purkinje: of `Purkinje`. By default each parallel fibre crosses all of them, at random
             positions of the trees.
         nuclei: of `DeepNuclear`. Without cells (0) the read-out receives the Purkinje cells' rates.
-            By default each has one synapse with every Purkinje cell, spread over four dendrites.
+            By default each has a synapse from every Purkinje cell, on one of four dendrites.
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
     pixels = prod(check_task(image_shape, num_classes, time_steps))
-
-    def complete(name: str, cells: dict[str, Any], seed: int) -> tuple[int, dict[str, Any]]:
-        number, least = cells.pop("cells"), 0 if name in ("golgi", "nuclei") else 1
-        if type(number) is not int or number < least:
-            raise ValueError(
-                f"{name}: cells={number!r}; expected a number of cells, {least} or more"
-            )
-        return number, _with_task(cells, image_shape, time_steps, seed)
-
-    n_granule, granule = complete("granule", merge(GRANULE, granule), seed)
-    n_purkinje, purkinje = complete("purkinje", merge(PURKINJE, purkinje), seed + 1)
-    n_golgi, golgi = complete("golgi", merge(GOLGI, golgi), seed + 2)
-    # One synapse from every Purkinje cell, over four dendrites or fewer.
+    task = (image_shape, time_steps)
+    n_granule, granule = _complete("granule", merge(GRANULE, granule), task, seed)
+    n_purkinje, purkinje = _complete("purkinje", merge(PURKINJE, purkinje), task, seed + 1)
+    n_golgi, golgi = _complete("golgi", merge(GOLGI, golgi), task, seed + 2)
+    # A nuclear cell has one synapse from every Purkinje cell, over four dendrites or fewer.
     dendrites = min(4, n_purkinje)
     sheet = (-(-n_purkinje // dendrites), dendrites)
     tree = {"sheet": sheet, "filter": sheet, "synapses": n_purkinje, "mode": "per_dendrite"}
-    n_nuclear, nuclei = complete("nuclei", merge(NUCLEI, {"tree": tree}, nuclei), seed + 3)
+    n_nuclear, nuclei = _complete("nuclei", merge(NUCLEI, {"tree": tree}, nuclei), task, seed + 3)
     # A seed's weights depend on the order in which they are drawn.
     granule_cells = Granule(pixels, n_granule, **granule)
     golgi_cells = Golgi(n_granule, n_golgi, **golgi) if n_golgi and time_steps > 1 else None
@@ -141,25 +124,26 @@ def cerebellum_small(
     return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps)
 
 
-def _with_task(
-    cells: dict[str, Any], image_shape: tuple[int, int, int], time_steps: int, seed: int
-) -> dict[str, Any]:
-    """Fills in the task's image and time steps, and the seed, where a table leaves them out."""
+def _complete(
+    name: str, cells: dict[str, Any], task: tuple[tuple[int, int, int], int], seed: int
+) -> tuple[int, dict[str, Any]]:
+    """Takes the number of cells out of a table, and fills in the task and the seed."""
+    image_shape, time_steps = task
+    number, least = cells.pop("cells"), 0 if name in ("golgi", "nuclei") else 1
+    if type(number) is not int or number < least:
+        raise ValueError(f"{name}: cells={number!r}; expected a number of cells, {least} or more")
     tree, wiring, synapse = (cells.get(key, {}) for key in ("tree", "wiring", "synapse"))
     if isinstance(tree, dict) and len(filter_ := tree.get("filter", ())) == 2:
         cells["tree"] = {**tree, "filter": (*filter_, time_steps)}
     wiring = {"kind": wiring} if isinstance(wiring, str) else wiring
     if isinstance(wiring, dict):
-        defaults: dict[str, Any] = {}
         kind = wiring.get("kind", "random")
-        if kind in ("random", "parallel_fibres", "receptive_field"):
-            defaults["seed"] = seed
-        if kind == "receptive_field":
-            defaults["image_shape"] = image_shape
-        cells["wiring"] = defaults | wiring
+        drawn = kind in ("random", "parallel_fibres", "receptive_field")
+        image = {"image_shape": image_shape} if kind == "receptive_field" else {}
+        cells["wiring"] = {**({"seed": seed} if drawn else {}), **image, **wiring}
     if isinstance(synapse, dict):
         cells["synapse"] = {"seed": seed, **synapse}
-    return cells
+    return number, cells
 
 
 cerebellum_tiny = register_preset(
@@ -183,10 +167,9 @@ cerebellum_base = register_preset(
     Four full-size cells over 2,000 granule cells: an axon makes 50 synapses in a row where the
     essay has one axon to each synapse. Parallel fibres cross the trees in order: a dendrite
     receives one granule cell along the lower half of its sites and the next along the upper, and a
-    tap of the filter, which takes its full overlaps ("valid"), meets no others. Under random wiring
-    a tap meets another axon at each position and has little to learn.
-    `purkinje={"tree": {"mode": "same"}}` is the essay's cost, 1,100 times this. Arguments as in
-    `cerebellum_small`.
+    tap of the "valid" filter meets no others. Under random wiring it would meet another axon at
+    each position and have little to learn. `purkinje={"tree": {"mode": "same"}}` is the essay's
+    cost, 1,100 times this. Arguments as in `cerebellum_small`.
     """,
     image_shape=(1, 8, 8),
     granule={"cells": 2000, "wiring": {"patch": (3, 3)}},

@@ -34,16 +34,10 @@ class GranularLayer(nn.Module):
     Feedback inhibition keeps the granule cells' code sparse: the more of them fire, the more is
     subtracted from all potentials. It acts on the soma's potential, after the dendrites, so that
     only the firing itself has to go step by step. A granule cell is inhibited at four glomeruli, by
-    synapses whose sign is held negative. Without Golgi cells there is no inhibition.
-
-    Args:
-        seed: of the Golgi axons' wiring.
+    synapses whose sign is held negative; `seed` draws their wiring.
 
     Shape:
         mossy fibres' activity (B, F, T) -> granule rates (B, N, T)
-
-    Raises:
-        ValueError: Golgi cells with another number of axons than there are granule cells.
     """
 
     def __init__(self, granule: Granule, golgi: Golgi | None = None, seed: int = 0) -> None:
@@ -108,9 +102,9 @@ def _over_steps(rows: Iterable[Cost]) -> Iterable[Cost]:
     stages: dict[str, Cost] = {}
     for row in rows:
         if total := stages.get(row.stage):
-            work = {key: getattr(row, key) for key in ("pointwise", "essay", "direct")}
-            work = {key: getattr(total, key) + n for key, n in work.items() if n is not None}
-            row = replace(row, macs=dict(Counter(total.macs) + Counter(row.macs)), **work)
+            sums = {key: getattr(row, key) for key in ("pointwise", "essay", "direct")}
+            sums = {key: getattr(total, key) + n for key, n in sums.items() if n is not None}
+            row = replace(row, macs=dict(Counter(total.macs) + Counter(row.macs)), **sums)
         stages[row.stage] = row
     return stages.values()
 
@@ -130,9 +124,6 @@ class ClimbingFibres(nn.Module):
 
     Shape:
         logits (B, K), labels (B,) -> complex spikes per second (B, N), never negative
-
-    Raises:
-        ValueError: sizes that are not positive, a negative rate or gain; at the call, other shapes.
     """
 
     olive: Tensor

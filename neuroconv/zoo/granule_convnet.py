@@ -5,7 +5,6 @@ Shapes: B batch, C channels, T time steps.
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,10 +16,9 @@ from neuroconv.layers import Cost, LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import wired_kernel
 from neuroconv.neurons.stages import Table, merge
-from neuroconv.zoo.frames import as_frames
-from neuroconv.zoo.registry import register_model, register_preset
+from neuroconv.zoo.registry import as_frames, register_model, register_preset
 
-UNIT: Table = MappingProxyType({"wiring": "claw", "norm": "both"})
+UNIT: Table = {"wiring": "claw", "norm": "both"}
 
 
 class Conv3dUnit(nn.Module):
@@ -108,7 +106,6 @@ def granule_convnet(
     """A convolutional network of granule cells: four dendrites, columns of a 3x4 patch, 5 frames.
 
     Args:
-        image_shape, num_classes, time_steps: the task.
         widths, strides: units and stride of each layer.
         kernel_size: (branches, dendrites) of a unit.
         pool: the read-out receives the last step averaged over pool x pool regions.

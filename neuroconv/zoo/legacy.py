@@ -20,11 +20,7 @@ def new_keywords(name: str) -> dict[str, str]:
 
 
 def translate(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Translates a [model] or [[opponents]] table of version 0.4.0; today's come back as they are.
-
-    Args:
-        table: the keywords of `create_model`, `name` among them, and others that are left alone.
-    """
+    """Translates a [model] or [[opponents]] table of version 0.4.0; returns today's as they are."""
     name = str(table.get("name", ""))
     old = {key: value for key, value in table.items() if key in _renamed(name)}
     if isinstance(old.get("nuclei"), Mapping):  # the one keyword whose name is the same today
@@ -54,7 +50,7 @@ def _paths(name: str, key: str) -> list[list[str]]:
 
 
 def _pop_circuit(old: dict[str, Any]) -> dict[str, Any]:
-    """Takes out of `old` what is more than a new name, and returns it in its new form."""
+    """Takes the keywords that changed by more than their name out of `old`; returns the new."""
     new: dict[str, Any] = {}
     if (wiring := old.pop("purkinje_wiring", None)) is not None:
         new = merge(new, {"purkinje": {"wiring": {"kind": _WIRINGS.get(wiring, wiring)}}})

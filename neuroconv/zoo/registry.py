@@ -1,4 +1,4 @@
-"""The zoo's registry: one dict from names to builders.
+"""The zoo's registry, and the contract of its networks.
 
 A builder takes keywords alone, among them image_shape, num_classes and time_steps, and returns a
 network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_classes).
@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from neuroconv.core.checks import did_you_mean
@@ -35,10 +35,6 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
     """Registers a builder under another name, with other defaults for some of its keywords.
 
     A default that is a table is merged over the builder's, and a caller's table over both.
-
-    Raises:
-        ValueError: the name is taken.
-        TypeError: a default for a keyword that the builder does not have.
     """
     signature = inspect.signature(builder)
     parameters = signature.parameters
@@ -78,16 +74,13 @@ def default_keywords(name: str) -> dict[str, Any]:
 
 
 def create_model(name: str, **keywords: Any) -> nn.Module:
-    """Builds a network of the zoo.
+    """Builds a network of the zoo; its builder's docstring explains the keywords.
 
-    Args:
-        name: a name of `list_models()`.
-        **keywords: the builder's, see its docstring. All take image_shape (C, H, W),
-            num_classes and time_steps.
+    All take image_shape (C, H, W), num_classes and time_steps.
 
     Raises:
         ValueError: an unknown name, or a value that the builder refuses.
-        TypeError: a keyword that the builder does not have; the message lists those it has.
+        TypeError: a keyword that the builder does not have.
     """
     builder, known_keywords = get_builder(name), default_keywords(name)
     for keyword in keywords:
@@ -102,8 +95,7 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
     try:
         return builder(**keywords)
     except (TypeError, IndexError, AttributeError):
-        # Sizes and choices are checked where they are used; what is left is a value of a type
-        # that the builder does not take.
+        # Sizes and choices are checked where they are used; what is left is a value's type.
         hints = typing.get_type_hints(builder)
         for keyword, value in keywords.items():
             _check_type(name, keyword, value, hints.get(keyword, Any))
@@ -115,13 +107,23 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def as_frames(images: Tensor, time_steps: int) -> Tensor:
+    """Returns images (B, C, H, W) as a constant window (B, C, T, H, W), and frames as they are."""
+    if images.dim() == 4:
+        return images.unsqueeze(2).expand(-1, -1, time_steps, -1, -1)
+    if images.dim() != 5:
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}; expected (batch, channels, height, width) "
+            "or (batch, channels, time_steps, height, width)"
+        )
+    return images
+
+
 def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:
     """Raises ValueError for a value that is not of the annotated type; a list may be a tuple."""
-    value_or_tuple = tuple(value) if isinstance(value, list) else value
+    checked = tuple(value) if isinstance(value, list) else value
     try:
-        check_type(
-            value_or_tuple, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
-        )
+        check_type(checked, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
         form = inspect.formatannotation(hint).replace("collections.abc.", "")
         raise ValueError(f"model {name!r}: {keyword}={value!r}; expected {form}") from None

@@ -5,7 +5,6 @@ Shapes: B batch, C channels, U units, T time steps.
 
 from collections.abc import Sequence
 from itertools import count
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,10 +13,9 @@ from neuroconv.core.checks import check_positive, check_task
 from neuroconv.layers import LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.stages import Table, merge
-from neuroconv.zoo.frames import as_frames
-from neuroconv.zoo.registry import register_model
+from neuroconv.zoo.registry import as_frames, register_model
 
-UNIT: Table = MappingProxyType({"wiring": "dense", "norm": "dendrites"})
+UNIT: Table = {"wiring": "dense", "norm": "dendrites"}
 BLOCKS = (2, 2, 2, 2)  # residual blocks in each of the four stages
 
 
@@ -42,11 +40,8 @@ class GranuleResNet(nn.Module):
     """Stem, max pooling, residual blocks, and a read-out of the last step's averaged maps.
 
     Shape:
-        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)
-
-    Raises:
-        ValueError: other axes, or several frames for a network of one time step: its units have no
-            memory, so all frames but the last would be computed for nothing.
+        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes).
+        A network of one time step has no memory, and refuses several frames.
     """
 
     def __init__(
@@ -94,13 +89,13 @@ def resnet18_granule(
     ResNet-18's taps one for one, and multiplies as often.
 
     Where a stage halves the maps, He's projection (their option B: 1x1, stride 2, batch norm) is a
-    granule cell of a single dendrite with a single branch, which has no memory and rests at zero:
-    it adds rates too, and no activity is ever negative. The price is that a block cannot take away
-    from its input, which He et al. hold against rectifying before the sum ("Identity Mappings in
-    Deep Residual Networks", ECCV 2016, section 4.1, doi:10.1007/978-3-319-46493-0_38).
+    granule cell of one dendrite with one branch, which has no memory and rests at zero: it adds
+    rates too. The price is that a block cannot take away from its input, which He et al. hold
+    against rectifying before the sum ("Identity Mappings in Deep Residual Networks", ECCV 2016,
+    section 4.1, doi:10.1007/978-3-319-46493-0_38).
 
     Args:
-        image_shape, num_classes, time_steps: the task. 1 step is for still images.
+        time_steps: 1 is for still images.
         width: units of the first stage; every stage doubles them.
         unit: further arguments of every `GranuleConv2d`, merged over the defaults; projections take
             its wiring and whether it normalises, and have neither memory nor dropout. By default
