@@ -28,58 +28,30 @@ if TYPE_CHECKING:
 __version__ = "0.5.0"
 
 __all__ = [
-    "DeepNuclear",
-    "Golgi",
-    "Granule",
-    "GranuleConv2d",
-    "MixedPopulation",
-    "Purkinje",
-    "Pyramidal",
-    "__version__",
-    "convert",
-    "create_model",
-    "estimate_brain",
-    "fold",
-    "list_models",
-    "match_flops",
-    "match_parameters",
-    "profile",
-    "register_model",
-    "train",
-]
+    "DeepNuclear", "Golgi", "Granule", "GranuleConv2d", "MixedPopulation", "Purkinje", "Pyramidal",
+    "__version__", "convert", "create_model", "estimate_brain", "fold", "list_models",
+    "match_flops", "match_parameters", "profile", "register_model", "train",
+]  # fmt: skip
 
 _PARTS = (
     "brain", "comparison", "core", "data", "flops", "kernels", "layers", "neurons", "references",
     "report", "training", "zoo",
 )  # fmt: skip
-_PART_OF = {
-    "DeepNuclear": "neurons",
-    "Golgi": "neurons",
-    "Granule": "neurons",
-    "GranuleConv2d": "neurons",
-    "MixedPopulation": "neurons",
-    "Purkinje": "neurons",
-    "Pyramidal": "neurons",
-    "convert": "neurons",
-    "create_model": "zoo",
-    "estimate_brain": "brain",
-    "fold": "neurons",
-    "list_models": "zoo",
-    "match_flops": "comparison",
-    "match_parameters": "comparison",
-    "profile": "flops",
-    "register_model": "zoo",
-    "train": "training",
-}
+_PART_OF = {  # the part of each public name that is not in neurons
+    "create_model": "zoo", "estimate_brain": "brain", "list_models": "zoo",
+    "match_flops": "comparison", "match_parameters": "comparison", "profile": "flops",
+    "register_model": "zoo", "train": "training",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Imports the part that a public name belongs to, or the part itself, on first use."""
     if name in _PARTS:
         return importlib.import_module(f"neuroconv.{name}")
-    if name not in _PART_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'neuroconv' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"neuroconv.{_PART_OF[name]}"), name)
+    part = _PART_OF.get(name, "neurons")
+    value = getattr(importlib.import_module(f"neuroconv.{part}"), name)
     globals()[name] = value  # the next use does not come here
     return value
 

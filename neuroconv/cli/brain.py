@@ -11,14 +11,7 @@ from rich.console import Console
 from neuroconv import __version__
 from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
 from neuroconv.brain.report import SECTIONS
-from neuroconv.cli.options import (
-    FileOption,
-    Words,
-    check_output,
-    check_picture,
-    repeatable,
-    write_json,
-)
+from neuroconv.cli.options import PICTURES, FileOption, Words, check_output, repeatable, write_json
 
 
 @dataclass(frozen=True)
@@ -76,7 +69,7 @@ class Brain:
         inputs = read_inputs(self.inputs, self.set)
         weights = _weights(self.weigh)
         check_output(self.json, "--json")
-        check_picture(self.plot, "--plot")
+        check_output(self.plot, "--plot", PICTURES)
         estimate = estimate_brain(
             inputs, reading=self.reading, weights=weights, samples=self.samples, seed=self.seed
         )

@@ -22,15 +22,15 @@ from neuroconv.core.checks import did_you_mean
 
 # Module of each command, by purpose. Its class there has the command's name.
 _GROUPS = {
-    "start here": {"demo": "comparing", "list": "zoo"},
+    "start here": {"demo": "runs", "list": "listing"},
     "count": {
-        "profile": "counting",
-        "operators": "counting",
-        "cells": "counting",
+        "profile": "profiling",
+        "operators": "listing",
+        "cells": "listing",
         "brain": "brain",
-        "match": "zoo",
+        "match": "listing",
     },
-    "train": {"train": "runs", "resume": "runs", "evaluate": "runs", "compare": "comparing"},
+    "train": {"train": "runs", "resume": "runs", "evaluate": "runs", "compare": "runs"},
 }
 COMMANDS = {name: module for group in _GROUPS.values() for name, module in group.items()}
 _TAKE_OVERRIDES = ("train", "compare")  # --table.key VALUE

@@ -55,14 +55,19 @@ ImageShapeOption = Annotated[
 ]
 
 
-def check_output(path: Path | None, option: str) -> None:
+def check_output(path: Path | None, option: str, suffixes: tuple[str, ...] = ()) -> None:
     """Creates the folder of an output file, before the work rather than after it.
 
     Raises:
-        ValueError: the file cannot be written.
+        ValueError: the file cannot be written, or has none of the suffixes.
     """
     if path is None:
         return
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(
+            f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
+            f"{', '.join(suffixes)}"
+        )
     problem = "it is a folder" if path.is_dir() else ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,16 +80,6 @@ def check_output(path: Path | None, option: str) -> None:
             f"{option} {path}: cannot be written ({problem}): expected the name of a file in a "
             "folder that you may write to"
         )
-
-
-def check_picture(path: Path | None, option: str) -> None:
-    """Does what `check_output` does for a picture, whose suffix names its format."""
-    if path is not None and path.suffix not in PICTURES:
-        raise ValueError(
-            f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
-            f"{', '.join(PICTURES)}"
-        )
-    check_output(path, option)
 
 
 def write_json(console: Console, path: Path, values: Any, remark: str = "") -> None:

@@ -1,4 +1,4 @@
-"""`train`, `resume` and `evaluate`: a run is a folder."""
+"""`train`, `resume`, `evaluate`, `compare` and `demo`: a run is a folder."""
 
 import json
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from rich.table import Table
 from neuroconv.cli.options import (
     ConfigArgument,
     FileOption,
+    PageOption,
     RunArgument,
     check_output,
     write_json,
@@ -114,6 +115,54 @@ class Evaluate:
             f"{self.split}: accuracy {score.accuracy:.2%}, cross entropy {score.loss:.4f} nats, "
             f"{score.images:,} images"
         )
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Trains the model of a TOML file and its [[opponents]], and writes a table and report.html.
+
+    An option --TABLE.KEY VALUE overrides a key of the file, as for `train`. Finished runs of the
+    same configuration are not trained again.
+
+    Example: neuroconv compare configs/mnist_granule.toml --data.root DIR --report mnist/report.html
+    """
+
+    config: ConfigArgument
+    """a TOML file with [[opponents]]"""
+    report: PageOption = Path("report.html")
+    """the page; comparison.json and comparison.toml are written beside it"""
+    linear: bool = True
+    """also fit a linear classifier on the still images' pixels"""
+
+    def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
+        from neuroconv.comparison.page import compare_and_report  # matplotlib is slow to import
+
+        config = load_config(self.config, overrides)
+        check_output(self.report, "--report")
+        if not config.opponents:
+            opponent = "a linear classifier alone" if self.linear else "nothing"
+            console.out(
+                f"no [[opponents]] in {self.config}: its model is compared with {opponent}. "
+                "configs/mnist_granule.toml shows how to name some"
+            )
+        compare_and_report(config, output=self.report, title=self.config.stem, linear=self.linear)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Trains, counts and compares four networks on embedded data, in under three minutes.
+
+    Example: neuroconv demo
+    """
+
+    report: PageOption = Path("report.html")
+    """the page"""
+
+    def __call__(self, console: Console) -> None:
+        from neuroconv.comparison.page import demo
+
+        check_output(self.report, "--report")
+        demo(report=self.report)
 
 
 def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) -> None:

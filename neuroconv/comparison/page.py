@@ -58,8 +58,7 @@ def compare_and_report(
 
     console = Console(highlight=False, markup=False)
     console.print(comparison_table(entries, linear_accuracy, chance))
-    for sentence in counting(entries):
-        console.print(sentence)
+    console.print(*counting(entries), sep="\n")
     data = comparison_data(title, results, entries, linear_accuracy, chance)
     table.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     environment = results[0].runs[0].run_dir / ENVIRONMENT
@@ -87,8 +86,7 @@ def demo(
 ) -> list[Entry]:
     """Trains four networks on real digits that come with the package, and reports.
 
-    Args:
-        output: where a new folder, named after the time, holds the runs and the numbers.
+    Runs and numbers go to a new folder in `output`, named after the time.
     """
     folder = unused_folder(Path(output))
     with as_file(files("neuroconv").joinpath("demo.toml")) as path:

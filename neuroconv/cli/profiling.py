@@ -1,34 +1,48 @@
-"""`profile`, `cells` and `operators`: what models cost, whose numbers, and how it is counted."""
+"""`profile`: what models and cells cost."""
 
+import fnmatch
+import importlib
+import sys
 from collections import Counter
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor, nn
 
 from neuroconv import flops
 from neuroconv.cli.options import (
+    PICTURES,
     FileOption,
     ImageShapeOption,
     InputShapeOption,
-    PatternArgument,
     check_output,
-    check_picture,
     named,
     write_json,
 )
-from neuroconv.cli.subjects import Options, Subject, find_subjects
-from neuroconv.flops import COUNTERS, in_units, operators_table, profile, stage_table, summary_table
+from neuroconv.flops import COUNTERS, in_units, profile, stage_table, summary_table
 from neuroconv.flops.machine.measured import machine_peak
-from neuroconv.neurons import Variant
-from neuroconv.neurons.presets.table import cells_rows, cells_table, references_table
+from neuroconv.neurons import CELL_CLASSES, Variant
+from neuroconv.training import rebuild
+from neuroconv.zoo import create_model, default_keywords, list_models
 
+_AXONS = 1_000  # of a cell; sparse wiring costs the same for any number
 _REAL_ELEMENTS = 100_000_000  # above it, a model is counted without being given memory
 _MOST_ELEMENTS = 8_000_000_000  # above it, no machine is asked to hold it
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a NAME stands for; `build` makes the model and its inputs on the torch.device."""
+
+    name: str
+    kind: Literal["cell", "zoo", "run", "module"]
+    build: Callable[[], tuple[nn.Module, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -89,11 +103,10 @@ class Profile:
                 raise ValueError(f"{option} {value}: expected an integer of at least 1")
         if self.plot is not None and self.device == "meta":
             raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
-        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
-        subjects = find_subjects(self.names, options)
+        subjects = self._subjects()
         self._check_options({subject.kind for subject in subjects})
         check_output(self.json, "--json")
-        check_picture(self.plot, "--plot")
+        check_output(self.plot, "--plot", PICTURES)
         screen = Console(stderr=True)
         progress = track(
             subjects, "counting", console=screen, transient=True, disable=not screen.is_terminal
@@ -131,6 +144,76 @@ class Profile:
                 raise ValueError(
                     f"{option} is for {description}, and there is none among {' '.join(self.names)}"
                 )
+
+    def _subjects(self) -> list[Subject]:
+        """Returns the subject of each name, once; a wildcard matches cells and zoo models."""
+        all_names = [*CELL_CLASSES, *list_models()]
+        subjects: dict[str, Subject] = {}
+        for name in self.names:
+            if not name:
+                raise ValueError("an empty name; expected names such as: granule purkinje")
+            is_wildcard = any(sign in name for sign in "*?[")
+            matches = fnmatch.filter(all_names, name) if is_wildcard else [name]
+            if not matches:
+                raise ValueError(f"{name!r} matches none of {', '.join(all_names)}")
+            subjects |= {match: self._subject(match) for match in matches}
+        return list(subjects.values())
+
+    def _subject(self, name: str) -> Subject:
+        if name in CELL_CLASSES:
+            return Subject(name, "cell", lambda: self._cell(name))
+        if ":" in name:
+            return Subject(name, "module", lambda: self._module(name))
+        if Path(name).is_dir():
+            return Subject(Path(name).name, "run", lambda: self._run(name))
+        try:
+            shape = self.image_shape or default_keywords(name)["image_shape"]
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; or a cell: {', '.join(CELL_CLASSES)}; or a run's folder; or module:Class"
+            ) from None
+        return Subject(name, "zoo", lambda: self._network(name, shape))
+
+    def _cell(self, name: str) -> tuple[nn.Module, Tensor]:
+        stages: Any = {"tree": {"mode": self.mode}, "taps": {"backend": self.backend}}
+        cells = CELL_CLASSES[name](_AXONS, self.neurons, variant=self.variant, **stages)
+        return cells, torch.rand(self.batch, _AXONS, cells.time_steps)
+
+    def _network(self, name: str, image_shape: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
+        return create_model(name, image_shape=image_shape), torch.rand(self.batch, *image_shape)
+
+    def _run(self, folder: str) -> tuple[nn.Module, Tensor]:
+        with torch.device("cpu"):
+            _, model, splits = rebuild(folder)
+            if len(splits.val) < self.batch:
+                raise ValueError(f"--batch {self.batch}: {folder} has {len(splits.val)} images")
+            images = torch.stack([splits.val[index][0] for index in range(self.batch)])
+        return model, images
+
+    def _module(self, name: str) -> tuple[nn.Module, Tensor]:
+        path, _, attribute = name.partition(":")
+        if self.input_shape is None:
+            raise ValueError(
+                f"{name}: give the shape of one sample, such as --input-shape 3x224x224"
+            )
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # the console script does not look into the current folder
+        try:
+            build = getattr(importlib.import_module(path), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{name}: {error}; expected module:Class, as torch.nn:Identity"
+            ) from error
+        try:
+            model = build()
+        except Exception as error:
+            raise ValueError(
+                f"{name}: {type(error).__name__}: {error}; expected a class, or a function, that "
+                "takes no arguments"
+            ) from error
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"{name}: made a {type(model).__name__}; expected an nn.Module")
+        return model, torch.rand(self.batch, *self.input_shape)
 
     def _profile(self, subject: Subject) -> flops.Profile:
         with torch.device("meta"):
@@ -210,41 +293,3 @@ def _print_conditions(records: list[flops.Profile], console: Console) -> None:
         if exact is not None and exact.uncounted:
             names = ", ".join(exact.uncounted)
             console.out(f"{record.name}: NOT COUNTED, no rule for {names}")
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Shows where the essay's numbers of a cell and the literature's differ, with their sources.
-
-    Example: neuroconv cells
-
-    Example: neuroconv cells purkinje --json purkinje.json
-    """
-
-    cell: Annotated[str | None, tyro.conf.Positional, named(metavar="CELL")] = None
-    """granule, purkinje, golgi, deep_nuclear or pyramidal; default all, with short sources"""
-    json: FileOption = None
-    """write all rows, with whole sources, to this file"""
-
-    def __call__(self, console: Console) -> None:
-        table = cells_table(self.cell)
-        check_output(self.json, "--json")
-        console.print(table)
-        if self.cell is not None:
-            console.print(references_table(self.cell))
-        if self.json is not None:
-            write_json(console, self.json, cells_rows(self.cell))
-
-
-@dataclass(frozen=True)
-class Operators:
-    """Lists which operators each counter counts, how, and what costs nothing and why.
-
-    Example: neuroconv operators '*conv*'
-    """
-
-    pattern: PatternArgument = "*"
-    """a wildcard, such as '*softmax*'"""
-
-    def __call__(self, console: Console) -> None:
-        console.print(operators_table(self.pattern))

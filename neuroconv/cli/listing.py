@@ -1,4 +1,4 @@
-"""`list` and `match`: what the zoo has, and opponents of equal size."""
+"""`list`, `cells`, `operators` and `match`: what there is to count, and opponents of equal size."""
 
 import inspect
 from dataclasses import dataclass
@@ -8,10 +8,19 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from neuroconv.cli.options import ImageShapeOption, PatternArgument, named
+from neuroconv.cli.options import (
+    FileOption,
+    ImageShapeOption,
+    PatternArgument,
+    check_output,
+    named,
+    write_json,
+)
 from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.comparison.match import parameters_of
+from neuroconv.flops import operators_table
 from neuroconv.neurons import CELL_CLASSES
+from neuroconv.neurons.presets.table import cells_rows, cells_table, references_table
 from neuroconv.zoo import default_keywords, get_builder, list_models
 
 
@@ -40,6 +49,44 @@ class List:
         console.print(table)
         cells = ", ".join(CELL_CLASSES)
         console.out(f"cells for `neuroconv profile`: {cells}")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Shows where the essay's numbers of a cell and the literature's differ, with their sources.
+
+    Example: neuroconv cells
+
+    Example: neuroconv cells purkinje --json purkinje.json
+    """
+
+    cell: Annotated[str | None, tyro.conf.Positional, named(metavar="CELL")] = None
+    """granule, purkinje, golgi, deep_nuclear or pyramidal; default all, with short sources"""
+    json: FileOption = None
+    """write all rows, with whole sources, to this file"""
+
+    def __call__(self, console: Console) -> None:
+        table = cells_table(self.cell)
+        check_output(self.json, "--json")
+        console.print(table)
+        if self.cell is not None:
+            console.print(references_table(self.cell))
+        if self.json is not None:
+            write_json(console, self.json, cells_rows(self.cell))
+
+
+@dataclass(frozen=True)
+class Operators:
+    """Lists which operators each counter counts, how, and what costs nothing and why.
+
+    Example: neuroconv operators '*conv*'
+    """
+
+    pattern: PatternArgument = "*"
+    """a wildcard, such as '*softmax*'"""
+
+    def __call__(self, console: Console) -> None:
+        console.print(operators_table(self.pattern))
 
 
 @dataclass(frozen=True)
