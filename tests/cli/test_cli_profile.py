@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ def number_keys(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
     if isinstance(value, list):
         return [keys for item in value for keys in number_keys(item, path)]
     return [path] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def check_units(rows: Any, *units: str) -> None:
+    """Every number of a file stands under a key that names its unit."""
+    paths = number_keys(rows)
+    assert len(paths) > 50
+    assert [path for path in paths if not {*units} & set("_".join(path).split("_"))] == []
 
 
 def profiled(call: Call, folder: Path, *words: Any) -> list[dict[str, Any]]:
@@ -58,16 +66,14 @@ def test_the_essays_cells(call: Call, tmp_path: Path) -> None:
 
 
 def test_cells_by_the_literatures_numbers(call: Call, tmp_path: Path) -> None:
-    names = ["golgi", "purkinje"]
-    for name, cell in zip(
-        names, profiled(call, tmp_path, *names, "--variant", "literature"), strict=True
-    ):
+    names = ("golgi", "purkinje")
+    cells = profiled(call, tmp_path, *names, "--variant", "literature")
+    for name, cell in zip(names, cells, strict=True):
         numbers = preset(name, "literature")
-        branches, dendrites, steps = numbers.filter_shape
-        taps = branches * dendrites * steps
+        mac = numbers.synapses * numbers.filter_shape[2] * prod(numbers.filter_shape)
         assert cell["name"] == name
         assert cell["synapses_per_sample"] == numbers.synapses
-        assert cell["dendrites_essay_mac_per_neuron"] == numbers.synapses * steps * taps
+        assert cell["dendrites_essay_mac_per_neuron"] == mac
         assert cell["counters_agree"] is True
         assert cell["modules_unstated"] == []
 
@@ -77,13 +83,8 @@ def test_a_zoo_entry_in_full(call: Call, tmp_path: Path) -> None:
     assert set(counted["counters"]) == THREE
     assert counted["counters_agree"] is True
     assert counted["modules_unstated"] == []
-    units = {
-        "mac", "flop", "samples", "steps", "parameters", "elements", "neurons", "synapses",
-        "calls", "share", "byte", "bytes", "joules", "accumulates",
-    }  # fmt: skip
-    paths = number_keys(counted)
-    assert len(paths) > 50
-    assert [path for path in paths if not units & set("_".join(path).split("_"))] == []
+    units = "mac flop samples steps parameters elements neurons synapses calls share byte bytes"
+    check_units(counted, *units.split(), "joules", "accumulates")
 
 
 def test_a_wildcard_stands_for_cells_and_models(call: Call, tmp_path: Path) -> None:
@@ -110,19 +111,14 @@ def test_a_hundred_million_neurons_are_counted_without_their_memory(
     call: Call, tmp_path: Path
 ) -> None:
     """The essay's Purkinje cells would take 60 TB of parameters."""
-    status, out, _ = call(
-        "profile", "purkinje", "--neurons", 10**8, "--no-stages", "--json", tmp_path / "many.json"
-    )
-    assert status == 0
-    assert "fvcore was skipped" in out
-    (many,) = json.loads((tmp_path / "many.json").read_text())
+    (many,) = profiled(call, tmp_path, "purkinje", "--neurons", 10**8)
     (one,) = profiled(call, tmp_path, "purkinje", "--counter", "exact")
     assert many["neurons_per_sample"] == 10**8
     assert many["dendrites_essay_mac_per_neuron"] == 25_000_000_000
     assert many["counters_agree"] is True
     assert list(many["counters"]) == ["closed_form", "exact"]
-    macs = (row["counters"]["exact"]["mac_per_batch_by_family"] for row in (many, one))
-    assert next(macs) == {family: 10**8 * mac for family, mac in next(macs).items()}
+    macs = [row["counters"]["exact"]["mac_per_batch_by_family"] for row in (many, one)]
+    assert macs[0] == {family: 10**8 * mac for family, mac in macs[1].items()}
 
 
 class _Operators(TorchDispatchMode):
@@ -240,5 +236,4 @@ def test_every_number_of_the_cells_has_its_unit(call: Call, tmp_path: Path) -> N
     call("cells", "--json", tmp_path / "cells.json")
     rows = json.loads((tmp_path / "cells.json").read_text())
     assert [row["cell"] for row in rows] == list(CELL_CLASSES)
-    units = {"cells", "synapses", "connections", "dendrites", "steps", "um", "ms", "hz"}
-    assert [path for path in number_keys(rows) if not units & set("_".join(path).split("_"))] == []
+    check_units(rows, "cells", "synapses", "connections", "dendrites", "steps", "um", "ms", "hz")

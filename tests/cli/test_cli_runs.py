@@ -16,6 +16,7 @@ from neuroconv.training import RunResult, load_config, read_result
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
 from tests.cli.small import SMALL
 from tests.commands import Call, status_of
+from tests.training.small_runs import forbid_training, interrupt_after_first_epoch
 
 ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", "cpu"]
 
@@ -23,11 +24,8 @@ ONE_STEP = ["--train.max_steps", "1", "--train.seeds", "[0]", "--train.device", 
 def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
     status, out, err = call("list")
     assert (status, err) == (0, "")
-    rows = [
-        [cell.strip() for cell in line.strip("│").split("│")]
-        for line in out.splitlines()
-        if line.startswith("│")
-    ]
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert sorted(name for name, *_ in rows) == list_models()
     for name, parameters, _, summary in rows:
         assert summary == (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
@@ -39,9 +37,8 @@ def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
 
 def test_list_takes_a_wildcard(call: Call) -> None:
     _, out, _ = call("list", "cerebellum*")
-    assert {name for name in list_models() if re.search(rf"\b{name}\b", out)} == {
-        "cerebellum_base", "cerebellum_small", "cerebellum_tiny"
-    }  # fmt: skip
+    shown = [name for name in list_models() if re.search(rf"\b{name}\b", out)]
+    assert shown == ["cerebellum_base", "cerebellum_small", "cerebellum_tiny"]
 
 
 @pytest.mark.parametrize("by", ["parameters", "flops"])
@@ -111,10 +108,7 @@ def test_evaluate_repeats_the_runs_scores(call: Call, trained: tuple[RunResult, 
 def test_resume_of_a_finished_run_reads_it(
     call: Call, trained: tuple[RunResult, str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object, **keywords: object) -> None:
-        raise AssertionError("nothing should be trained here")
-
-    monkeypatch.setattr("neuroconv.training.runs.train", fail)
+    forbid_training(monkeypatch)
     status, out, _ = call("resume", trained[0].run_dir)
     assert status == 0
     assert f"{trained[0].test_accuracy:.2%}" in out
@@ -124,12 +118,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "small.toml").write_text(SMALL)
-
-    def interrupt(bar: Any, record: dict[str, Any]) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("neuroconv.training.loop.TrainingBar.epoch", interrupt)
+        interrupt_after_first_epoch(patch)
         status, _, err = call("train", "small.toml")
     assert status == 130
     assert "Traceback" not in err

@@ -26,40 +26,26 @@ def test_known_networks() -> None:
     assert count_flops("mlp", width=7) == 2 * (784 * 7 + 7 * 10)
 
 
-@pytest.mark.parametrize(("target", "time_steps"), [(100_000, 5), (833_040, 1)])
-def test_match_reaches_the_target_and_no_more(target: int, time_steps: int) -> None:
-    keywords: dict[str, Any] = {"image_shape": (1, 28, 28), "time_steps": time_steps}
-    matched = match_flops("plain_cnn", target, **keywords)
-    width = matched.pop("width")
-    assert matched == keywords
-    costs = [count_flops("plain_cnn", **keywords, width=w) for w in (width, width + 1)]
-    assert costs[0] <= target < costs[1]
-
-
 @pytest.mark.parametrize("width", [2, 3, 17])
-def test_match_at_the_edges(width: int) -> None:
-    flop = count_flops("mlp", width=width)
-    assert match_flops("mlp", flop)["width"] == width
-    assert match_flops("mlp", flop - 1)["width"] == width - 1
+@pytest.mark.parametrize("name", ["mlp", "plain_cnn"])
+def test_match_reaches_the_target_and_no_more(name: str, width: int) -> None:
+    flop = count_flops(name, width=width, time_steps=5)
+    assert match_flops(name, flop, time_steps=5) == {"width": width, "time_steps": 5}
+    assert match_flops(name, flop - 1, time_steps=5)["width"] == width - 1
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "error", "message"),
+    ("name", "target", "message"),
     [
-        ("lenet5", 1_000, ValueError, "'lenet5' has no keyword 'width' .*try 'plain_cnn'"),
-        ("plain_cnn", 0, ValueError, "target_flop=0; expected a positive"),
-        ("mlp", 100, ValueError, "1,588 FLOPs at width 1, more than the 100 to match"),
-        ("plane_cnn", 100, ValueError, "did you mean 'plain_cnn'"),
+        ("lenet5", 1_000, "'lenet5' has no keyword 'width' .*try 'plain_cnn'"),
+        ("plain_cnn", 0, "target_flop=0; expected a positive"),
+        ("mlp", 100, "1,588 FLOPs at width 1, more than the 100 to match"),
+        ("plane_cnn", 100, "did you mean 'plain_cnn'"),
     ],
 )
-def test_match_errors(name: str, target: int, error: Any, message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_match_errors(name: str, target: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         match_flops(name, target)
-
-
-def test_match_misspelt_keyword() -> None:
-    with pytest.raises(TypeError, match="no keyword 'num_clases'; did you mean 'num_classes'"):
-        match_flops("mlp", 1_000_000, num_clases=10)
 
 
 def test_transforms_count_by_their_own_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
+"""The whole comparison in small: entries, the file of numbers, the table and the page."""
+
 import json
 import re
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +20,6 @@ from neuroconv.comparison.page import compare_and_report, demo
 from neuroconv.data import load_data
 from neuroconv.report import Entry
 from neuroconv.training import Config, DataConfig, TrainConfig
-from neuroconv.zoo import count_parameters, create_model
 
 
 def small(output: Path) -> Config:
@@ -37,30 +38,28 @@ def small(output: Path) -> Config:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compare")
+class Report(NamedTuple):
+    entries: list[Entry]
+    printed: str
+    folder: Path
 
 
 @pytest.fixture(scope="module")
-def reported(folder: Path) -> tuple[list[Entry], str]:
-    """The entries, and what was printed."""
-    printed = StringIO()
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    printed, folder = StringIO(), tmp_path_factory.mktemp("compare")
     with redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
         entries = compare_and_report(
             small(folder / "runs"), output=folder / "report.html", title="Two", progress=False
         )
-    return entries, printed.getvalue()
+    return Report(entries, printed.getvalue(), folder)
 
 
-def test_entries_are_counted_and_paired_by_seed(
-    reported: tuple[list[Entry], str], folder: Path
-) -> None:
-    granule, cerebellum, cnn = reported[0]
-    assert [granule.label, cerebellum.label] == ["granule_convnet", "cerebellum_tiny"]
-    assert cnn.label == "CNN, still image"
-    for entry in reported[0]:
+def test_entries_are_counted_and_paired_by_seed(report: Report) -> None:
+    granule, cerebellum, cnn = report.entries
+    labels = [entry.label for entry in report.entries]
+    assert labels == ["granule_convnet", "cerebellum_tiny", "CNN, still image"]
+    for entry in report.entries:
         assert entry.counters == ("closed_form", "exact", "fvcore")
         assert entry.counter_remarks == ()
         assert list(entry.accuracies) == [0, 1]
@@ -72,36 +71,28 @@ def test_entries_are_counted_and_paired_by_seed(
         if entry is not granule:
             assert entry.difference == pytest.approx(differences.mean())
     assert granule.difference is None
-    model = create_model("granule_convnet", image_shape=(1, 8, 8), widths=(2, 3), strides=(2, 1))
-    assert granule.parameters == count_parameters(model)
     assert 0.5 * granule.parameters < cnn.parameters <= granule.parameters
-    assert cnn.dendrites is None
-    assert cnn.filters == []
+    assert (cnn.dendrites, cnn.filters) == (None, [])
     assert granule.dendrites is not None
     # 12 synapses (a claw of 3 x 4), five steps, 60 taps; a direct convolution: 60 taps, five steps.
     assert (granule.dendrites.essay, granule.dendrites.direct) == (12 * 5 * 60, 60 * 5)
     assert [title for title, _ in cerebellum.filters] == [
-        "granular.granule (3 × 4 × 5)",
-        "granular.golgi (10 × 10 × 5)",
-        "purkinje (5 × 50 × 5)",
+        "granular.granule (3 × 4 × 5)", "granular.golgi (10 × 10 × 5)", "purkinje (5 × 50 × 5)",
         "nuclei (1 × 2 × 5)",  # of two Purkinje cells
-    ]
-    for record in cerebellum.histories[0]:
-        populations = ["granular.granule", "granular.golgi", "purkinje", "nuclei"]
-        assert list(record["activity"]) == [*populations, "climbing_fibres"]
+    ]  # fmt: skip
+    (epoch,) = cerebellum.histories[0]
+    assert {"granular.golgi", "climbing_fibres"} < set(epoch["activity"])
     assert "activity" not in cnn.histories[0][0]
     # Filters are those of the first seed's best weights.
-    (run,) = (folder / "runs").glob("granule_convnet-*-seed0")
+    (run,) = (report.folder / "runs").glob("granule_convnet-*-seed0")
     weights = load_file(run / "best.safetensors")
     for number, (_, array) in enumerate(granule.filters):
         assert np.array_equal(array, weights[f"units.{number}.weight"])
     assert len(granule.filters) == 2
 
 
-def test_the_file_of_numbers_holds_the_table(
-    reported: tuple[list[Entry], str], folder: Path
-) -> None:
-    entries, printed = reported
+def test_the_file_of_numbers_holds_the_table(report: Report) -> None:
+    entries, printed, folder = report
     numbers = json.loads((folder / "comparison.json").read_text())
     assert numbers["differences_are_to"] == "granule_convnet"
     assert [model["label"] for model in numbers["models"]] == [e.label for e in entries]
@@ -135,23 +126,18 @@ def test_the_file_of_numbers_holds_the_table(
         assert text in page
 
 
-def test_linear_classifier_and_chance_are_of_the_test_set(
-    reported: tuple[list[Entry], str], folder: Path
-) -> None:
-    numbers = json.loads((folder / "comparison.json").read_text())
+def test_linear_classifier_and_chance_are_of_the_test_set(report: Report) -> None:
+    numbers = json.loads((report.folder / "comparison.json").read_text())
     stills = load_data("digits", encoding="none", train_limit=200)
     assert numbers["linear_test_accuracy_fraction"] == linear_baseline(stills)
     most = np.bincount(stills.test.targets).max()
     assert numbers["chance_test_accuracy_fraction"] == most / len(stills.test)
-    assert str(folder / "report.html") in reported[1]
-    assert str(folder / "comparison.json") in reported[1]
+    for file in ("report.html", "comparison.json"):
+        assert str(report.folder / file) in report.printed
 
 
 def test_counters_that_differ_are_said_in_the_table(
-    reported: tuple[list[Entry], str],
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = neuroconv.comparison.table.profile
 
@@ -162,16 +148,15 @@ def test_counters_that_differ_are_said_in_the_table(
         return replace(counted, counts={**counted.counts, "exact": wrong})
 
     monkeypatch.setattr(neuroconv.comparison.table, "profile", one_off)
-    alone = replace(small(folder / "runs"), opponents=())  # its runs are there already
+    alone = replace(small(report.folder / "runs"), opponents=())  # its runs are there already
     monkeypatch.setenv("COLUMNS", "200")
+    page, folder = report.folder / "again.html", report.folder / "again"
     (entry,) = compare_and_report(
-        alone, output=folder / "again.html", numbers=folder / "again", title="Again",
-        linear=False, progress=False,
-    )  # fmt: skip
-    assert "They differ: convolution:" in entry.counter_remarks[0]
-    assert "They differ: convolution:" in capsys.readouterr().out
-    assert "They differ: convolution:" in (folder / "again.html").read_text()
-    numbers = json.loads((folder / "again" / "comparison.json").read_text())
+        alone, output=page, numbers=folder, title="Again", linear=False, progress=False
+    )
+    for text in (entry.counter_remarks[0], capsys.readouterr().out, page.read_text()):
+        assert "They differ: convolution:" in text
+    numbers = json.loads((folder / "comparison.json").read_text())
     assert numbers["linear_test_accuracy_fraction"] is None
 
 
@@ -188,10 +173,8 @@ def test_the_demo_trains_in_a_new_folder_each_time(
     monkeypatch.setattr(neuroconv.comparison.page, "compare_and_report", record)
     for _ in range(2):
         demo(output=tmp_path / "demo", report=tmp_path / "report.html", seeds=[4])
-    first, second = (config.train.output for config in configs)
+    first, second = (Path(config.train.output) for config in configs)
     assert first != second
-    assert Path(first).parent == tmp_path / "demo"
+    assert first.parent == second.parent == tmp_path / "demo"
     assert configs[0].train.seeds == (4,)
-    names = [configs[0].model["name"], *(table["name"] for table in configs[0].opponents)]
-    assert names == ["granule_convnet", "cerebellum_tiny", "granule_convnet_conv3d", "plain_cnn"]
-    assert configs[0].opponents[2]["match"] == "parameters"
+    assert len(configs[0].opponents) == 3

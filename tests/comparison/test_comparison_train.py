@@ -24,8 +24,7 @@ def test_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(tmp_path.iterdir())) == 6  # the interrupted one was resumed
     assert [result.label for result in results] == ["linear", "mlp", "frames"]
     assert [result.name for result in results] == ["linear", "mlp", "linear"]
-    assert results[2].model["time_steps"] == 2
-    assert results[2].data.encoding == "repeat"
+    assert (results[2].model["time_steps"], results[2].data.encoding) == (2, "repeat")
     assert load_config(results[2].runs[0].run_dir / "config.toml").data == results[2].data
     assert results[0].difference is None
     first = [run.test_accuracy for run in results[0].runs]
@@ -59,7 +58,7 @@ def test_an_opponent_is_matched_to_the_first_model(tmp_path: Path) -> None:
     ("opponent", "message"),
     [
         ({"name": "linear"}, "two models are called 'linear'"),
-        ({"name": "mlp", "wdith": 3}, "wdith"),
+        ({"name": "mlp", "wdth": 3}, "wdth"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_trained(

@@ -1,5 +1,6 @@
 """The granular layer's feedback loop and the climbing fibres, against loops over single numbers."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,28 +20,20 @@ FIBRES, CELLS, GOLGI = 12, 10, 3
 
 
 def granule(**keywords: Any) -> Granule:
-    sizes: dict[str, Any] = {
-        "tree": {"filter": (3, 4, 3)},
-        "soma": {"time_steps": 2},
-        "output": {"mean_wait": 0.0},
-    }
+    sizes = {"tree": {"filter": (3, 4, 3)}, "soma": {"time_steps": 2}, "output": {"mean_wait": 0.0}}
     return Granule(FIBRES, CELLS, **merge(sizes, keywords))
 
 
 def golgi(**keywords: Any) -> Golgi:
-    sizes: dict[str, Any] = {
-        "tree": {"sheet": (4, 5), "filter": (4, 5, 3)},
-        "output": {"mean_wait": 0.0},
-    }
-    return Golgi(CELLS, GOLGI, **merge(sizes, keywords, tree={"mode": "per_dendrite"}))
+    tree = {"sheet": (4, 5), "filter": (4, 5, 3), "mode": "per_dendrite"}
+    return Golgi(CELLS, GOLGI, **merge({"tree": tree, "output": {"mean_wait": 0.0}}, keywords))
 
 
 def layer(seed: int = 0, **keywords: Any) -> GranularLayer:
     """In float64 and evaluation, everything moved off its first value."""
     torch.manual_seed(seed)
-    whole = (
-        GranularLayer(granule(**keywords), golgi(soma={"time_steps": 2}), seed=3).double().eval()
-    )
+    whole = GranularLayer(granule(**keywords), golgi(soma={"time_steps": 2}), seed=3)
+    whole.double().eval()
     with torch.no_grad():
         for tensor in (*whole.parameters(), *whole.buffers()):
             if tensor.is_floating_point():
@@ -57,7 +50,7 @@ def mossy(batch: int = 2, steps: int = 7) -> Tensor:
 
 @torch.no_grad()
 def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
-    """Step by step and cell by cell; Golgi cells hear all the past, up to the step before."""
+    """Step by step and cell by cell; Golgi cells receive all steps up to the one before."""
     assert whole.golgi is not None
     potential, _ = whole.granule.somatic_potential(fibres)
     wiring, weight = whole.inhibition.wiring.tolist(), whole.inhibition.weight
@@ -147,10 +140,7 @@ def test_golgi_cells_of_another_layer_are_refused() -> None:
 def states_what_runs(whole: GranularLayer, batch: int, steps: int) -> tuple[Cost, ...]:
     counts = count_exact(whole, torch.zeros(batch, FIBRES, steps), device="meta")
     rows = whole.closed_form(torch.Size((batch, FIBRES, steps)))
-    macs: dict[str, int] = {}
-    for row in rows:
-        for family, amount in row.macs.items():
-            macs[family] = macs.get(family, 0) + amount
+    macs = sum((Counter(row.macs) for row in rows), Counter())
     assert macs == dict(counts.macs)
     assert sum(row.pointwise for row in rows) == sum(counts.flops.values())
     stages = [row.stage for row in rows]
@@ -164,8 +154,8 @@ def test_it_states_what_runs_where_granule_cells_alone_run_as_one_stage(
     backend: Any, batch: int, feedback: bool
 ) -> None:
     cells = granule(taps={"backend": backend})
-    listeners = golgi(taps={"backend": backend}) if feedback else None
-    whole = GranularLayer(cells, listeners).eval()
+    inhibitory = golgi(taps={"backend": backend}) if feedback else None
+    whole = GranularLayer(cells, inhibitory).eval()
     assert fuses(cells, batch, 3, evaluation=True)
     rows = states_what_runs(whole, batch, 3)
     states_what_runs(whole, batch, 1)
@@ -223,30 +213,28 @@ def test_complex_spikes_follow_the_formula() -> None:
             assert float(rate[image, cell]) == pytest.approx(max(0.0, 0.8 + 1.5 * error))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_climbing_fibres_refuse_bad_sizes_rates_and_logits() -> None:
+    for arguments, message in (
         ((0, 4), "num_classes=0; expected positive"),
         ((3, 4, -1.0), "resting_rate=-1.0, gain=2.0; expected spikes per second, 0 or more"),
         ((3, 4, 1.0, -0.5), "gain=-0.5; expected spikes per second, 0 or more"),
-    ],
-)
-def test_bad_sizes(arguments: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ClimbingFibres(*arguments)
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClimbingFibres(*arguments)
+    for shape in ((5, 4), (4, 3)):
+        with pytest.raises(ValueError, match=r"logits have .*; expected \(5 labels, 3 classes\)"):
+            ClimbingFibres(3, 4)(torch.zeros(shape), torch.zeros(5, dtype=torch.long))
 
 
-@pytest.mark.parametrize("shape", [(5, 4), (5, 2), (4, 3)])
-def test_bad_logits(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"logits have shape .*; expected \(5 labels, 3 classes\)"):
-        ClimbingFibres(3, 4)(torch.zeros(shape), torch.zeros(5, dtype=torch.long))
-
-
-def test_a_cerebellums_complex_spikes() -> None:
+def test_a_cerebellums_complex_spikes_follow_an_image_and_cost_it_nothing() -> None:
     cells = {"purkinje": {"cells": 8}, "nuclei": {"cells": 5}}
     model = create_model("cerebellum_tiny", image_shape=(1, 4, 4), num_classes=3, **cells)
     labels = torch.tensor([0, 1, 2, 0, 1])
+    ran: list[nn.Module] = []
+    model.climbing_fibres.register_forward_hook(lambda module, args, rate: ran.append(module))
     logits = model(torch.rand(5, 1, 4, 4))
+    assert ran == []
+    assert model.climbing_fibres.closed_form(logits.shape, labels.shape) == ()
     rate = model.complex_spikes(logits, labels)
     assert rate.shape == (5, 8)
     assert torch.equal(rate, ClimbingFibres(3, 8)(logits, labels))
@@ -254,14 +242,3 @@ def test_a_cerebellums_complex_spikes() -> None:
     assert (rate[0, [1, 2, 4, 5, 7]] <= 1).all()  # another can only be claimed
     rate.sum().backward()  # an error signal of the logits
     assert model.classifier.weight.grad is not None
-
-
-def test_the_climbing_fibres_do_not_run_with_an_image() -> None:
-    model = create_model("cerebellum_tiny")
-    ran: list[nn.Module] = []
-    fibres = model.get_submodule("climbing_fibres")
-    fibres.register_forward_hook(lambda module, args, rate: ran.append(module))
-    model(torch.rand(2, 1, 8, 8))
-    assert ran == []
-    assert isinstance(fibres, ClimbingFibres)
-    assert fibres.closed_form(torch.Size((2, 10)), torch.Size((2,))) == ()

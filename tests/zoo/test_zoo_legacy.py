@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuroconv.neurons import GranuleConv2d, Population
+from neuroconv.neurons import GranuleConv2d
 from neuroconv.training import load_config
 from neuroconv.zoo import create_model
 from neuroconv.zoo.legacy import translate
@@ -28,6 +28,10 @@ def built(table: Any) -> nn.Module:
         return create_model(**{key: value for key, value in table.items() if key not in beside})
 
 
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_old_configuration_is_todays(name: str) -> None:
     old, new = load_config(OLD / name), load_config(NEW / name)
@@ -36,20 +40,16 @@ def test_an_old_configuration_is_todays(name: str) -> None:
     for was, now in tables:
         models = built(was), built(now)
         assert repr(models[0]) == repr(models[1])
-        states = [{k: v.shape for k, v in model.state_dict().items()} for model in models]
-        assert states[0] == states[1]
+        assert shapes(models[0]) == shapes(models[1])
         trained = [[p.requires_grad for p in model.parameters()] for model in models]
         assert trained[0] == trained[1]
 
 
-def test_a_run_folder_of_0_4_0_loads(tmp_path: Path) -> None:
+def test_a_run_folder_of_0_4_0_loads() -> None:
     config = load_config(OLD / "run_folder.toml", ["--model.granule_cells=20"])
     model = built(config.model)
-    plain = built({"name": "cerebellum_small", "granule": {"cells": 20}})
-    shapes = [{k: v.shape for k, v in network.state_dict().items()} for network in (model, plain)]
-    assert shapes[0] == shapes[1]
-    (granule,) = (m for name, m in model.named_modules() if name == "granular.granule")
-    assert isinstance(granule, Population)
+    assert shapes(model) == shapes(built({"name": "cerebellum_small", "granule": {"cells": 20}}))
+    granule: Any = model.get_submodule("granular.granule")
     assert granule.unit_dropout.scope == "unit"
     assert granule.output.mean_wait == 0
 
@@ -59,23 +59,14 @@ def test_a_run_folder_of_0_4_0_loads(tmp_path: Path) -> None:
     [
         ({"name": "mlp", "width": 3, "norm": "none"}, {"name": "mlp", "width": 3, "norm": "none"}),
         ({**TINY, "pull": 0.0, "spike_signal": "max"}, TINY),
-        (
-            {**TINY, "output": "spikes", "seed": 3},
-            {**TINY, "seed": 3, "granule": {"output": {"kind": "poisson_spikes"}}},
-        ),
-        (
-            {**TINY, "purkinje_wiring": "sparse", "nuclei": 0},
-            {**TINY, "purkinje": {"wiring": {"kind": "random"}}, "nuclei": {"cells": 0}},
-        ),
-        (
-            {"name": "resnet18_granule", "wiring": "claw", "mean_wait": 0.5},
-            {"name": "resnet18_granule",
-             "unit": {"wiring": "claw", "output": {"mean_wait": 0.5}}},
-        ),
-        (
-            {"name": "granule_convnet_conv3d", "wiring": "dense"},
-            {"name": "granule_convnet_conv3d", "unit": {"wiring": "dense"}},
-        ),
+        ({**TINY, "output": "spikes", "seed": 3},
+         {**TINY, "seed": 3, "granule": {"output": {"kind": "poisson_spikes"}}}),
+        ({**TINY, "purkinje_wiring": "sparse", "nuclei": 0},
+         {**TINY, "purkinje": {"wiring": {"kind": "random"}}, "nuclei": {"cells": 0}}),
+        ({"name": "resnet18_granule", "wiring": "claw", "mean_wait": 0.5},
+         {"name": "resnet18_granule", "unit": {"wiring": "claw", "output": {"mean_wait": 0.5}}}),
+        ({"name": "granule_convnet_conv3d", "wiring": "dense"},
+         {"name": "granule_convnet_conv3d", "unit": {"wiring": "dense"}}),
     ],
 )  # fmt: skip
 def test_translation(old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -8,20 +8,22 @@ import torch
 from torch import nn
 
 from neuroconv.comparison import match_parameters
-from neuroconv.zoo import count_parameters, create_model, get_builder, list_models, register_model
+from neuroconv.zoo import (
+    count_parameters,
+    create_model,
+    default_keywords,
+    get_builder,
+    list_models,
+    register_model,
+)
 from neuroconv.zoo import registry as registry_module
 from neuroconv.zoo.registry import register_preset
 
 
 def test_names_are_sorted_and_matched_by_wildcards() -> None:
-    names = list_models()
-    assert names == sorted(names)
-    assert {"cerebellum_base", "cerebellum_small", "cerebellum_tiny", "granule_convnet"} <= {*names}
-    assert {"lenet5", "linear", "mlp", "plain_cnn", "resnet18"} <= {*names}
+    assert list_models() == sorted(list_models())
     assert list_models("resnet18*") == ["resnet18", "resnet18_granule"]
-    assert list_models("granule*") == ["granule_convnet", "granule_convnet_conv3d"]
     assert list_models("cerebellum_????") == ["cerebellum_base", "cerebellum_tiny"]
-    assert list_models("linear") == ["linear"]
     assert list_models("nothing*") == []
 
 
@@ -50,12 +52,8 @@ def test_a_preset_is_a_builder_with_other_defaults() -> None:
     wide = register_preset("wide", mlp, doc, width=300, num_classes=4)
     assert get_builder("wide") is wide
     assert (wide.__name__, wide.__doc__) == ("wide", doc)
+    assert default_keywords("wide") == default_keywords("mlp") | {"width": 300, "num_classes": 4}
     parameters, expected = (inspect.signature(builder).parameters for builder in (wide, mlp))
-    assert list(parameters) == list(expected)
-    assert {key for key in parameters if parameters[key].default != expected[key].default} == {
-        "width", "num_classes"
-    }  # fmt: skip
-    assert (parameters["width"].default, parameters["num_classes"].default) == (300, 4)
     assert all(parameters[key].annotation == expected[key].annotation for key in parameters)
     for keywords in ({}, {"width": 5}, {"num_classes": 7}, {"image_shape": (2, 3, 3)}):
         model = create_model("wide", **keywords)
@@ -81,9 +79,7 @@ def test_every_keyword_is_in_the_doc(name: str) -> None:
     if "Arguments as" in doc:
         base = "cerebellum_small" if "cereb" in name else "granule_convnet"
         doc += inspect.getdoc(get_builder(base)) or ""
-    for keyword in inspect.signature(get_builder(name)).parameters:
-        if keyword not in shared:
-            assert keyword in doc, keyword
+    assert [key for key in {*default_keywords(name)} - shared if key not in doc] == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from neuroconv.neurons import GranuleConv2d
 from neuroconv.zoo import count_parameters, create_model
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 
-WIDTHS = (64, 128, 256, 512)
+WIDTHS, SIDES = (64, 128, 256, 512), (56, 28, 14, 7)
 
 
 def small(**keywords: Any) -> GranuleResNet:
@@ -64,40 +64,32 @@ def test_parameters_are_torchvisions_taps_for_each_step_and_the_norms(
     assert taps + projections + torchvisions + classifier == 11_689_512
 
 
-def test_a_still_image_costs_what_resnet18_costs() -> None:
-    image = torch.empty(1, 3, 224, 224)
-    result = profile(on_meta(), image, counters=("closed_form", "exact"))
-    with torch.device("meta"):
-        opponent = create_model("resnet18")
-    other = profile(opponent, image, counters=("closed_form", "exact"))
-    assert result.agree is True
-    assert result.unstated == ()
-    assert result.counts["exact"].macs == {"convolution": 1_813_561_344, "matmul": 512_000}
-    assert result.counts["exact"].macs == other.counts["exact"].macs
-    # A unit at a position is a neuron: 64 maps of 112 pixels, then five layers a stage with the
-    # projection, of which the first stage has none.
-    sides = (56, 28, 14, 7)
-    assert result.dendritic_neurons == 64 * 112**2 + sum(
-        (4 + (side < 56)) * units * side**2 for units, side in zip(WIDTHS, sides, strict=True)
-    )
-
-
-@pytest.mark.slow
-def test_five_frames_cost_25_times_the_taps_and_the_somata() -> None:
-    frames = torch.empty(1, 3, 5, 224, 224)
-    result = profile(on_meta(time_steps=5), frames, counters=("closed_form", "exact"))
-    assert result.agree is True
-    assert result.unstated == ()
-    assert result.time_steps == 5
-    projections = 3 * 128 * 64 * 28**2  # each the same: half the side, twice the units
+@pytest.mark.parametrize("time_steps", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_still_image_costs_what_resnet18_costs_and_frames_in_proportion(time_steps: int) -> None:
+    frames = torch.empty(1, 3, time_steps, 224, 224)
+    counters = ("closed_form", "exact")
+    result = profile(on_meta(time_steps=time_steps), frames, counters=counters)
+    assert (result.agree, result.unstated, result.time_steps) == (True, (), time_steps)
+    # A unit at a position is a neuron: 64 maps of 112 pixels, then four layers a stage and, but for
+    # the first, a projection.
     neurons = 64 * 112**2 + sum(
-        4 * units * side**2 for units, side in zip(WIDTHS, (56, 28, 14, 7), strict=True)
+        4 * units * side**2 for units, side in zip(WIDTHS, SIDES, strict=True)
     )
-    convolution = (1_813_561_344 - projections) * 25 + projections * 5
-    somata = neurons * 25
-    assert convolution + somata == 45_011_384_320
-    matmul = 512_000 + somata  # the classifier, and a T x T matrix in every soma
-    assert result.counts["exact"].macs == {"convolution": convolution, "matmul": matmul}
+    projected = sum(units * side**2 for units, side in zip(WIDTHS[1:], SIDES[1:], strict=True))
+    assert result.dendritic_neurons == neurons + projected
+    projections = 3 * 128 * 64 * 28**2  # each the same: half the side, twice the units
+    taps = (1_813_561_344 - projections) * time_steps**2
+    somata = neurons * 25 if time_steps == 5 else 0  # a T x T matrix in each
+    assert result.counts["exact"].macs == {
+        "convolution": taps + projections * time_steps, "matmul": 512_000 + somata
+    }  # fmt: skip
+    if time_steps == 1:
+        with torch.device("meta"):
+            resnet18 = create_model("resnet18")
+        opponent = profile(resnet18, frames, counters=counters)
+        assert result.counts["exact"].macs == opponent.counts["exact"].macs
+    else:
+        assert taps + projections * 5 + somata == 45_011_384_320
 
 
 @pytest.mark.parametrize("time_steps", [1, 5])
@@ -109,7 +101,7 @@ def test_maps_halve_as_in_the_paper_and_every_unit_keeps_the_window(time_steps: 
     frames = torch.empty(2, 3, time_steps, 224, 224, device="meta")
     assert model(frames).shape == (2, 1000)
     expected = [(64, time_steps, 112, 112)]
-    for units, side in zip(WIDTHS, (56, 28, 14, 7), strict=True):
+    for units, side in zip(WIDTHS, SIDES, strict=True):
         expected += [(units, time_steps, side, side)] * 2
     assert shapes == expected
 
@@ -154,11 +146,8 @@ def test_projections_are_single_dendrites_without_memory() -> None:
     skips = [block.skip for block in model.blocks if not isinstance(block.skip, nn.Identity)]
     assert len(skips) == 3
     for skip in skips:
-        assert isinstance(skip, GranuleConv2d)
-        assert skip.kernel_size == (1, 1)
-        assert skip.stride == (2, 2)
-        assert skip.time_steps == 1
-        assert skip.bias is None
+        assert (skip.kernel_size, skip.stride) == ((1, 1), (2, 2))
+        assert (skip.time_steps, skip.bias) == (1, None)
     others = [u for u in model.modules() if isinstance(u, GranuleConv2d) and u not in skips]
     assert len(others) == 17
     assert {unit.time_steps for unit in others} == {5}

@@ -1,6 +1,7 @@
 """Tables that exchange a stage: each network builds, learns, is counted, and differs."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from neuroconv.flops import profile
 from neuroconv.layers import PoissonDropout, ReleaseOrWait
 from neuroconv.neurons.stages import is_absent, merge
-from neuroconv.zoo import Cerebellum, FrameNet, count_parameters, create_model
+from neuroconv.zoo import count_parameters, create_model
 
 SHAPE, STEPS = (1, 8, 8), 3
 
@@ -21,15 +22,12 @@ def both(**stages: Any) -> dict[str, Any]:
     return {"granule": stages, "purkinje": stages}
 
 
-def fixed_cable() -> dict[str, Any]:
-    return both(taps={"cable": "purkinje", "trainable": False})
-
-
+FIXED_CABLE = both(taps={"cable": "purkinje", "trainable": False})
 CEREBELLUM: dict[str, dict[str, Any]] = {
     "no_golgi": {"golgi": {"cells": 0}},
     "no_nuclei": {"nuclei": {"cells": 0}},
     "cable": both(taps={"cable": "purkinje"}),
-    "fixed_cable": fixed_cable(),
+    "fixed_cable": FIXED_CABLE,
     "synapse": both(synapse={"excitatory": 0.8, "factorized": True, "transmitters": 2}),
     "purkinje_all_to_all": {"purkinje": {"wiring": "all_to_all"}},
     "many": both(threshold=2.0, norm="both", spike={"strength": 0.7}, summation="bistable"),
@@ -122,49 +120,35 @@ def test_the_output_changes_in_training_alone(case: str) -> None:
     assert not torch.allclose(*logits)
 
 
-def cerebellum(**tables: Any) -> Cerebellum:
-    model = build("cerebellum_tiny", **tables)
-    assert isinstance(model, Cerebellum)
-    return model
-
-
-def convnet(**tables: Any) -> FrameNet:
-    model = build("granule_convnet", **tables)
-    assert isinstance(model, FrameNet)
-    return model
-
-
 @pytest.mark.parametrize(
-    ("tables", "stage", "holds"),
+    ("name", "tables", "stages", "holds"),
     [
-        ({"golgi": {"cells": 0}}, "granular", lambda m: m.golgi is None and m.inhibition is None),
-        ({"nuclei": {"cells": 0}}, "classifier", lambda m: m.in_features == 16),
+        ("cerebellum_tiny", {"golgi": {"cells": 0}}, ["granular.golgi"], lambda m: m is None),
+        ("cerebellum_tiny", {"nuclei": {"cells": 0}}, ["nuclei"], lambda m: m is None),
         # 15 synapses on 16 positions
-        (both(threshold=3.0), "granular.granule.threshold_norm", lambda m: m.empty_positions == 1),
-        (
-            both(synapse={"excitatory": 0.5}),
-            "purkinje.synapses",
-            lambda m: (m.signs < 0).sum() == 128,
-        ),
-        (
-            {"granule": {"output": {"kind": "release_or_wait", "mean_wait": 0.9}}},
-            "granular.granule.output",
-            lambda m: type(m) is ReleaseOrWait and m.mean_wait == 0.9,
-        ),
-        (
-            {"purkinje": {"tree": {"filter": (2, 9, 2), "mode": "valid"}}},
-            "purkinje.dendrites.tree",
-            lambda tree: tree.kernel == (2, 2, 9) and tree.out == (4, 42),
-        ),
+        ("cerebellum_tiny", both(threshold=3.0), ["granular.granule.threshold_norm"],
+         lambda m: m.empty_positions == 1),
+        ("cerebellum_tiny", both(synapse={"excitatory": 0.5}), ["purkinje.synapses"],
+         lambda m: (m.signs < 0).sum() == 128),
+        ("cerebellum_tiny", {"granule": {"output": {"kind": "release_or_wait", "mean_wait": 0.9}}},
+         ["granular.granule.output"], lambda m: type(m) is ReleaseOrWait and m.mean_wait == 0.9),
+        ("cerebellum_tiny", {"purkinje": {"tree": {"filter": (2, 9, 2), "mode": "valid"}}},
+         ["purkinje.dendrites.tree"], lambda m: m.kernel == (2, 2, 9) and m.out == (4, 42)),
+        ("granule_convnet", {"unit": {"spike": {"strength": 0.4}}},
+         [f"units.{n}.spike" for n in range(3)], lambda m: (m.window, m.strength) == (3, 0.4)),
+        ("granule_convnet", {"unit": {"soma": {"time_steps": 1}}},
+         [f"units.{n}.soma" for n in range(3)], lambda m: type(m) is nn.Identity),
     ],
-)
-def test_a_table_reaches_its_stage_in_a_cerebellum(
-    tables: dict[str, Any], stage: str, holds: Callable[[Any], bool]
+)  # fmt: skip
+def test_a_table_reaches_its_stages(
+    name: str, tables: dict[str, Any], stages: list[str], holds: Callable[[Any], bool]
 ) -> None:
-    module: Any = cerebellum(**tables)
-    for name in stage.split("."):
-        module = getattr(module, name)
-    assert holds(module)
+    model = build(name, **tables)
+    assert all(holds(attrgetter(stage)(model)) for stage in stages)
+
+
+def cerebellum(**tables: Any) -> Any:
+    return build("cerebellum_tiny", **tables)
 
 
 def test_the_few_cells_behind_the_granule_cells_drop_nothing() -> None:
@@ -177,7 +161,7 @@ def test_the_few_cells_behind_the_granule_cells_drop_nothing() -> None:
 
 
 def test_a_cable_fills_every_filter() -> None:
-    learned, frozen = cerebellum(**both(taps={"cable": "purkinje"})), cerebellum(**fixed_cable())
+    learned, frozen = cerebellum(**both(taps={"cable": "purkinje"})), cerebellum(**FIXED_CABLE)
     for model in (learned, frozen):
         for cells in (model.granular.granule, model.purkinje):
             weight = cells.dendrites.weight
@@ -190,28 +174,8 @@ def test_a_cable_fills_every_filter() -> None:
     assert count_parameters(learned) - count_parameters(frozen) == filters
 
 
-@pytest.mark.parametrize(
-    ("tables", "stage", "holds"),
-    [
-        (
-            {"unit": {"spike": {"strength": 0.4}}},
-            "spike",
-            lambda m: (m.window, m.strength) == (3, 0.4),
-        ),
-        ({"unit": {"soma": {"time_steps": 1}}}, "soma", lambda m: type(m) is nn.Identity),
-    ],
-)
-def test_a_table_reaches_its_stage_in_every_layer_of_a_convnet(
-    tables: dict[str, Any], stage: str, holds: Callable[[Any], bool]
-) -> None:
-    units = convnet(**tables).units
-    assert len(units) == 3
-    assert all(holds(unit.get_submodule(stage)) for unit in units)
-
-
 def test_one_step_leaves_golgi_cells_nothing_to_do() -> None:
-    model = create_model("cerebellum_tiny", image_shape=SHAPE, time_steps=1)
-    assert isinstance(model, Cerebellum)
+    model: Any = create_model("cerebellum_tiny", image_shape=SHAPE, time_steps=1)
     assert model.granular.golgi is None
 
 
