@@ -100,7 +100,8 @@ def _dispatch(words: list[str], console: Console) -> None:
     )
     if unknown:
         raise ValueError(_unknown_words(name, unknown))
-    if name not in _DISTRIBUTED and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    several = _TORCHRUN in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    if several and name not in _DISTRIBUTED:
         raise ValueError(f"`neuroconv {name}` runs in one process: expected no torchrun")
     if name in _TRAINING:
         from neuroconv.training.glibc_malloc import keep_freed_memory
