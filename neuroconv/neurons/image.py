@@ -20,17 +20,17 @@ from neuroconv.layers.memory import last_steps, recall
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import Random
 from neuroconv.neurons.image_cost import image_layer_costs
 from neuroconv.neurons.stages import (
     Output,
     Table,
+    build_one,
     build_output,
-    build_soma,
     build_spike,
     build_summation,
+    build_threshold,
 )
 from neuroconv.neurons.state import REST, NeuronState, run_stages
 
@@ -64,8 +64,7 @@ class GranuleConv2d(nn.Module):
             None has none.
         linear_dendrites: leave the dendritic rectifier out: the control. (A population's `rate`
             also says how a dendrite's sites are reduced; a unit has one site for each dendrite.)
-        summation: how the dendrites' rates sum: the name of a law ("linear", "sublinear",
-            "supralinear", "bistable"), or a `DendriticSummation`.
+        summation: how the dendrites' rates sum: the name of a law, or a `DendriticSummation`.
         soma: a `SomaFilter`; default of `time_steps`. One time step has no memory, and no filter.
         output: what the axon carries; default Poisson dropout that is off, as image layers go.
             Every position of a map is a cell and waits for itself.
@@ -111,14 +110,9 @@ class GranuleConv2d(nn.Module):
         self.stride = pair("stride", stride)
         self.dilation = pair("dilation", dilation)
         check_positive(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            dilation=self.dilation,
-            groups=groups,
-            time_steps=time_steps,
-        )
+            in_channels=in_channels, out_channels=out_channels, kernel_size=self.kernel_size,
+            stride=self.stride, dilation=self.dilation, groups=groups, time_steps=time_steps,
+        )  # fmt: skip
         check_choice("wiring", wiring, ("dense", "claw"))
         check_choice("norm", norm, NORMS)
         if in_channels % groups or out_channels % groups:
@@ -133,9 +127,7 @@ class GranuleConv2d(nn.Module):
         fan_in = 1 if wiring == "claw" else in_channels // groups
         self.weight = nn.Parameter(torch.empty(out_channels, fan_in, time_steps, height, width))
         self.register_buffer("channels", self._channels(fan_in, seed), persistent=False)
-        self.threshold_norm = (
-            nn.Identity() if threshold is None else ThresholdNorm(in_channels, threshold)
-        )
+        self.threshold_norm = build_threshold(threshold, in_channels)
         at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         self.dendritic_norms = nn.ModuleList(
             nn.BatchNorm2d(out_channels) if at_dendrites else nn.Identity() for _ in range(width)
@@ -145,10 +137,9 @@ class GranuleConv2d(nn.Module):
         )
         self.spike, self.linear_dendrites = build_spike(spike), linear_dendrites
         self.summation = build_summation(summation)
-        memory = build_soma(soma, time_steps)
+        memory = build_one("soma", soma, SomaFilter, time_steps=time_steps)
         if memory.neurons is not None:
             raise ValueError(f"soma={memory}; units share one filter over a map: leave neurons out")
-        self.soma_time_steps = memory.time_steps
         self.soma = memory if memory.time_steps > 1 else nn.Identity()
         self.soma_norm = nn.BatchNorm2d(out_channels) if at_soma else nn.Identity()
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias and not at_soma else None
@@ -192,17 +183,7 @@ class GranuleConv2d(nn.Module):
         return rate.squeeze(2) if still else rate
 
     def stream(self, frames: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
-        """Runs over a stretch of any number of steps; a window is a stretch that starts at rest.
-
-        In evaluation, stretch after stretch gives what the whole window gives at once.
-
-        Args:
-            frames: (B, C, T, H, W).
-            state: the state after the stretch before; by default the neurons are at rest.
-
-        Returns:
-            rate (B, U, T, H', W'), and the state after it.
-        """
+        """Runs over a stretch (B, C, T, H, W) of a window, as `Population.stream`."""
         x = self.threshold_norm(frames)
         read, lingering = recall(state.dendrites, x, self.time_steps)
         x = last_steps(frames.shape[2], self.dendrites(read))
@@ -255,10 +236,7 @@ class GranuleConv2d(nn.Module):
         return PatchWindow(self.kernel_size, self.stride, self.padding, self.dilation)
 
     def kernel(self) -> Tensor:
-        """Returns the filters of a Conv3d of `conv_groups` groups, zero off the wiring.
-
-        (U, C, K_T, K_H, K_W); with time_steps=1 and dense wiring (U, C / groups, 1, K_H, K_W).
-        """
+        """Returns a Conv3d's filters (U, C / conv_groups, K_T, K_H, K_W), zero off the wiring."""
         if self.channels is None:
             return self.weight
         return wired_kernel(self.weight, self.channels, self.in_channels)
@@ -268,20 +246,8 @@ class GranuleConv2d(nn.Module):
         """Groups of the convolution: 1 where filters are spread over all channels by zeros."""
         return self.groups if self.time_steps == 1 and self.channels is None else 1
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns (H', W') for an image of (H, W), by nn.Conv2d's rule.
-
-        Raises:
-            ValueError: the patch does not fit into the padded image.
-        """
-        return self.window.output_size(height, width)
-
     def closed_form(self, image: torch.Size) -> tuple[Cost, ...]:
-        """Returns one row for each stage, in evaluation; the convolution includes its bias.
-
-        Args:
-            image: (B, C, H, W) or (B, C, T, H, W).
-        """
+        """Returns one row for each stage, in evaluation; the convolution includes its bias."""
         return image_layer_costs(self, image)
 
     def extra_repr(self) -> str:

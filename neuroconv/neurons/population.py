@@ -22,8 +22,7 @@ from neuroconv.layers.poisson import PoissonDropout
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse, TransmitterSum
-from neuroconv.layers.threshold import ThresholdNorm
+from neuroconv.layers.synapse import Synapse, TransmitterSum
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import Wiring
 from neuroconv.neurons.population_cost import population_costs
@@ -31,13 +30,13 @@ from neuroconv.neurons.presets import Physiology, Variant, preset
 from neuroconv.neurons.stages import (
     Output,
     Table,
+    build_one,
     build_output,
-    build_rate,
-    build_soma,
     build_spike,
     build_summation,
-    build_synapse,
+    build_synapses,
     build_taps,
+    build_threshold,
     build_tree,
     build_unit_dropout,
     build_wiring,
@@ -83,10 +82,9 @@ class Population(nn.Module):
         soma: a `SomaFilter`; one time step has no memory.
         unit_dropout: Poisson dropout for each position of the sheet, instead of the output's.
         checkpoint: keep neither sheet nor dendritic potentials for the backward pass, which
-            computes them again: less memory for more time, for cells with large trees. Gradients,
-            draws and running statistics are the same. Small trees that run as one stage keep
-            nothing anyway, and a compiler decides for itself what to keep: there it changes
-            nothing.
+            computes them again: less memory for more time, for cells with large trees, and equal
+            results. Small trees that run as one stage keep nothing anyway, and a compiler decides
+            for itself what to keep.
 
     Shape:
         activity (B, F, T), or (B, F) taken as constant over the filter's time steps
@@ -122,47 +120,28 @@ class Population(nn.Module):
         super().__init__()
         check_positive(in_features=in_features, out_features=out_features)
         check_choice("norm", norm, NORMS)
+        at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         numbers = self.physiology(variant)
         shape = build_tree(tree, numbers)
-        drawn = build_wiring(wiring, numbers.claw)
-        weights = build_synapse(synapse)
+        columns, empty = shape.out[1], shape.positions - shape.filled
+        law = numbers.summation if summation is None else summation
         self.in_features, self.out_features = in_features, out_features
-        self.time_steps = shape.kernel[0]
-        self.checkpoint = checkpoint
+        self.time_steps, self.checkpoint = shape.kernel[0], checkpoint
 
-        axons = drawn.axons(in_features, out_features, shape)
-        signs = weights.signs(in_features)
-        self.synapses: SparseSynapses | DenseSynapses
-        if axons is None:
-            self.synapses = DenseSynapses(
-                in_features, out_features, shape, signs=signs,
-                factorized=weights.factorized, transmitters=weights.transmitters,
-            )  # fmt: skip
-        else:
-            self.synapses = SparseSynapses(
-                axons, in_features, shape.sheet, signs=signs,
-                factorized=weights.factorized, transmitters=weights.transmitters,
-                claw=bool(getattr(drawn, "claw", False)),
-            )  # fmt: skip
-        trees, empty = out_features * weights.transmitters, shape.positions - shape.filled
-        self.threshold_norm = (
-            nn.Identity()
-            if threshold is None
-            else ThresholdNorm(trees, threshold, empty_positions=empty)
-        )
+        drawn = build_wiring(wiring, numbers.claw)
+        self.synapses = build_synapses(synapse, drawn, in_features, out_features, shape)
+        trees = out_features * self.synapses.transmitters
+        self.threshold_norm = build_threshold(threshold, trees, empty)
         self.unit_dropout = build_unit_dropout(unit_dropout, numbers.mean_wait)
-        at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         self.dendrites = DendriticConv(trees, shape, build_taps(taps), bias=not at_dendrites)
-        columns = shape.out[1]
         self.dendritic_norm = (
             nn.BatchNorm2d(out_features * columns) if at_dendrites else nn.Identity()
         )
-        self.transmitters = TransmitterSum(weights.transmitters)
+        self.transmitters = TransmitterSum(self.synapses.transmitters)
         self.spike = build_spike(spike)
-        self.dendritic_rate = build_rate(rate)
-        law = numbers.summation if summation is None else summation
+        self.dendritic_rate = build_one("rate", rate, DendriticRate)
         self.summation = build_summation(law, scale=1 / columns)
-        self.soma = build_soma(soma, numbers.soma_time_steps)
+        self.soma = build_one("soma", soma, SomaFilter, time_steps=numbers.soma_time_steps)
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else nn.Identity()
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()
@@ -206,12 +185,10 @@ class Population(nn.Module):
         return rate
 
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
-        """Runs over a stretch of any number of steps; a window is a stretch that starts at rest.
-
-        In evaluation, stretch after stretch gives what the whole window gives at once.
+        """Runs over a stretch of a window: stretch after stretch gives what the window gives.
 
         Args:
-            activity: (B, F, T).
+            activity: (B, F, T), any number of steps.
             state: the state after the stretch before; by default the neurons are at rest.
 
         Returns:

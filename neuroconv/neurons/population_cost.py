@@ -4,12 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.population import fuses, tree_spec
 from neuroconv.kernels.tree_costs import tree_costs
-from neuroconv.neurons.stages import is_absent
+from neuroconv.neurons.stages import is_absent, stage_costs
 
 
 def population_costs(
@@ -18,14 +17,14 @@ def population_costs(
     """Counts the stages for `Population.closed_form`."""
     steps = cells.time_steps if len(activity) == 2 else activity[2]
     batch, neurons = activity[0], cells.out_features
-    recalled = steps + (cells.soma.time_steps - 1 if resumed else 0)
+    recalled = cells.soma.time_steps - 1 if resumed else 0
     somata = torch.Size((batch, neurons, steps))
     somatic = 1 if is_absent(cells.soma_norm) else 2  # a resting potential, or a norm
-    whole = not (resumed or streamed)  # a window by `forward`
-    fused = whole and fuses(cells, batch, steps, evaluation=True)
+    window = not (resumed or streamed)  # by `forward`
+    fused = window and fuses(cells, batch, steps, evaluation=True)
     return (
         *(_fused_costs(cells, batch, steps) if fused else _costs(cells, batch, steps, resumed)),
-        *cells.soma.closed_form(torch.Size((batch, neurons, recalled))),
+        *cells.soma.closed_form(torch.Size((batch, neurons, steps + recalled))),
         Cost("somatic potential", pointwise=somata.numel() * somatic),
         *cells.firing.closed_form(somata),
         *cells.output.closed_form(somata),
@@ -34,21 +33,19 @@ def population_costs(
 
 def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
     """Counts the stages from synapses to summation, run one after another."""
-    neurons = cells.out_features
-    read = steps + (cells.time_steps - 1 if resumed else 0)
-    rows, columns = cells.dendrites.tree.out
-    trees = neurons * cells.transmitters.kinds
-    sheet = torch.Size((batch, trees, steps, *cells.dendrites.sheet_shape))
-    lingering = torch.Size((batch, trees, read, *cells.dendrites.sheet_shape))
+    neurons, trees = cells.out_features, cells.dendrites.neurons
+    recalled = cells.time_steps - 1 if resumed else 0
+    sheet, (rows, columns) = cells.dendrites.sheet_shape, cells.dendrites.tree.out
     branches = torch.Size((batch, neurons, steps, rows, columns))
+    lingering = torch.Size((batch, trees, steps + recalled, *sheet))
     (trees_cost,) = cells.dendrites.closed_form(lingering, cells.synapses.synapses, steps)
     potentials = _potential_flops(cells, batch * trees * steps * rows * columns, branches.numel())
     return (
         *cells.synapses.closed_form(torch.Size((batch, cells.in_features, steps))),
-        *_stage_costs(cells.threshold_norm, sheet),
+        *stage_costs(cells.threshold_norm, (batch, trees, steps, *sheet)),
         replace(trees_cost, neurons=neurons),
         Cost("dendritic potential", pointwise=potentials),
-        *_stage_costs(cells.spike, branches),
+        *stage_costs(cells.spike, branches),
         *cells.dendritic_rate.closed_form(branches),
         *cells.summation.closed_form(torch.Size((batch, neurons, steps, columns))),
     )
@@ -62,22 +59,21 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
     """
     neurons, synapses = cells.out_features, cells.synapses.synapses
     rows, columns = cells.dendrites.tree.out
-    potentials = batch * neurons * steps * rows * columns
+    currents = batch * neurons * steps
+    potentials = currents * rows * columns
     products, merges, sums = tree_costs(
         batch, steps, cells.dendrites.weight.shape, synapses, tree_spec(cells)
     )
     window = torch.Size((batch, neurons, steps, *cells.dendrites.sheet_shape))
     (trees_cost,) = cells.dendrites.closed_form(window, synapses)
     weights = cells.synapses.weight_flops() * neurons * synapses
-    currents = batch * neurons * steps
+    sums += currents + cells.summation.law_flops(currents)
     return (
         Cost("synapses", pointwise=weights + merges, synapses=neurons * synapses),
         replace(trees_cost, macs={"matmul": products}, pointwise=0),
         Cost("dendritic potential", pointwise=_potential_flops(cells, potentials, potentials)),
         Cost("dendritic rate", pointwise=potentials * (not cells.dendritic_rate.linear)),
-        Cost(
-            "dendritic summation", pointwise=sums + currents + cells.summation.law_flops(currents)
-        ),
+        Cost("dendritic summation", pointwise=sums),
     )
 
 
@@ -88,13 +84,8 @@ def _potential_flops(cells: Any, filtered: int, potentials: int) -> int:
         filtered: numbers that the filter returns.
         potentials: numbers after the transmitters' sum.
     """
-    flops = cells.dendrites.weight.numel() if cells.dendrites.tap_unit != 1 else 0
-    flops += filtered if cells.dendrites.bias is not None else 0
-    kinds = cells.transmitters.kinds
+    dendrites, kinds = cells.dendrites, cells.transmitters.kinds
+    flops = dendrites.weight.numel() if dendrites.tap_unit != 1 else 0
+    flops += filtered if dendrites.bias is not None else 0
     flops += potentials * kinds if kinds > 1 else 0
     return flops + (0 if is_absent(cells.dendritic_norm) else 2 * potentials)
-
-
-def _stage_costs(stage: nn.Module, shape: torch.Size) -> tuple[Cost, ...]:
-    """Counts a stage that may be absent."""
-    return () if is_absent(stage) else stage.closed_form(shape)  # type: ignore[operator]

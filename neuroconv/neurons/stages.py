@@ -1,22 +1,23 @@
 """Stages of a neuron, built from objects, names or plain tables, as TOML has them."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from neuroconv.core.checks import did_you_mean
+from neuroconv.core.cost import Cost
 from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.dendrite import DendriticRate, Taps
+from neuroconv.layers.dendrite import Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes, ReleaseOrWait
-from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
-from neuroconv.layers.synapse import Synapse
+from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse
+from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import (
     AllToAll,
@@ -30,25 +31,21 @@ from neuroconv.neurons.presets import Physiology, preset
 
 Table = Mapping[str, Any]
 Output = PoissonDropout | PoissonSpikes | ReleaseOrWait
-Kinds = Mapping[str, Callable[..., Any]]
+Kinds = Mapping[str, type]
 Stage = TypeVar("Stage")
 
-WIRINGS: Kinds = MappingProxyType(
-    {
-        "random": Random,
-        "parallel_fibres": ParallelFibres,
-        "receptive_field": ReceptiveField,
-        "in_order": InOrder,
-        "all_to_all": AllToAll,
-    }
-)
-OUTPUTS: Kinds = MappingProxyType(
-    {
-        "poisson_dropout": PoissonDropout,
-        "poisson_spikes": PoissonSpikes,
-        "release_or_wait": ReleaseOrWait,
-    }
-)
+WIRINGS: Kinds = {
+    "random": Random,
+    "parallel_fibres": ParallelFibres,
+    "receptive_field": ReceptiveField,
+    "in_order": InOrder,
+    "all_to_all": AllToAll,
+}
+OUTPUTS: Kinds = {
+    "poisson_dropout": PoissonDropout,
+    "poisson_spikes": PoissonSpikes,
+    "release_or_wait": ReleaseOrWait,
+}
 
 
 def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
@@ -65,17 +62,15 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
         TypeError: something else, an unknown key, or a key that is missing.
         ValueError: an unknown kind, or a value that the constructor refuses.
     """
-    classes = tuple(kind for kind in kinds.values() if isinstance(kind, type))
+    classes, several = tuple(kinds.values()), len(kinds) > 1
     if isinstance(value, (nn.Module, *classes)):
         return value
     table = {"kind": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
-        raise TypeError(
-            f"{argument}={value!r}; expected a table, or "
-            + (f"a name of {', '.join(kinds)}" if len(kinds) > 1 else f"a {classes[0].__name__}")
-        )
+        other = f"a name of {', '.join(kinds)}" if several else f"a {classes[0].__name__}"
+        raise TypeError(f"{argument}={value!r}; expected a table, or {other}")
     table = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
-    kind = table.pop("kind", next(iter(kinds))) if len(kinds) > 1 else next(iter(kinds))
+    kind = table.pop("kind", next(iter(kinds))) if several else next(iter(kinds))
     if kind not in kinds:
         raise ValueError(f"{argument}={kind!r} is unknown; {_nearest(str(kind), kinds)}")
     parameters = inspect.signature(kinds[kind]).parameters
@@ -118,15 +113,25 @@ def is_absent(stage: nn.Module) -> bool:
     return type(stage) is nn.Identity
 
 
+def stage_costs(stage: Any, shape: Sequence[int]) -> tuple[Cost, ...]:
+    """Returns the closed form of a stage that may be absent."""
+    return () if is_absent(stage) else stage.closed_form(torch.Size(shape))
+
+
+def build_one(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
+    """Builds a stage of which there is one kind; None takes its defaults."""
+    stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
+    return stage
+
+
 def build_tree(tree: TreeShape | Table | None, numbers: Physiology) -> TreeShape:
     """Completes a tree by the preset's sizes; a sheet of the caller's is filled with synapses."""
     if isinstance(tree, TreeShape):
         return tree if tree.filter else replace(tree, filter=numbers.filter_shape)
-    table = {} if tree is None else tree
     sizes: dict[str, Any] = {"sheet": numbers.sheet_shape, "filter": numbers.filter_shape}
-    if isinstance(table, Mapping) and "sheet" not in table:
+    if tree is None or (isinstance(tree, Mapping) and "sheet" not in tree):
         sizes["synapses"] = numbers.synapses
-    return _build_one("tree", table, TreeShape, **sizes)
+    return build_one("tree", tree, TreeShape, **sizes)
 
 
 def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
@@ -137,8 +142,20 @@ def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
     return result
 
 
-def build_synapse(synapse: Synapse | Table | None) -> Synapse:
-    return _build_one("synapse", synapse, Synapse)
+def build_synapses(
+    synapse: Synapse | Table | None, wiring: Wiring, in_features: int, neurons: int, tree: TreeShape
+) -> SparseSynapses | DenseSynapses:
+    """Builds synapses that receive the axons that the wiring draws, or all of them."""
+    weights, axons = (
+        build_one("synapse", synapse, Synapse),
+        wiring.axons(in_features, neurons, tree),
+    )
+    options: Any = {"factorized": weights.factorized, "transmitters": weights.transmitters}
+    options["signs"] = weights.signs(in_features)
+    if axons is None:
+        return DenseSynapses(in_features, neurons, tree, **options)
+    claw = bool(getattr(wiring, "claw", False))
+    return SparseSynapses(axons, in_features, tree.sheet, claw=claw, **options)
 
 
 def build_taps(taps: Taps | Table | None) -> Taps:
@@ -146,16 +163,18 @@ def build_taps(taps: Taps | Table | None) -> Taps:
     if isinstance(taps, Mapping) and not isinstance(cable := taps.get("cable"), Cable | None):
         if isinstance(cable, str):
             cable = preset(cable, "literature").cable()
-        taps = {**taps, "cable": _build_one("taps.cable", cable, Cable)}
-    return _build_one("taps", taps, Taps)
+        taps = {**taps, "cable": build_one("taps.cable", cable, Cable)}
+    return build_one("taps", taps, Taps)
+
+
+def build_threshold(threshold: float | None, features: int, empty: int = 0) -> nn.Module:
+    if threshold is None:
+        return nn.Identity()
+    return ThresholdNorm(features, threshold, empty_positions=empty)
 
 
 def build_spike(spike: DendriticSpike | Table | None) -> nn.Module:
-    return nn.Identity() if spike is None else _build_one("spike", spike, DendriticSpike)
-
-
-def build_rate(rate: DendriticRate | Table | None) -> DendriticRate:
-    return _build_one("rate", rate, DendriticRate)
+    return nn.Identity() if spike is None else build_one("spike", spike, DendriticSpike)
 
 
 def build_summation(
@@ -163,17 +182,12 @@ def build_summation(
 ) -> DendriticSummation:
     """Builds a summation from its law's name too; `scale` is for a table that leaves it out."""
     table = {"law": summation} if isinstance(summation, str) else summation
-    return _build_one("summation", table, DendriticSummation, scale=scale)
-
-
-def build_soma(soma: SomaFilter | Table | None, time_steps: int) -> SomaFilter:
-    return _build_one("soma", soma, SomaFilter, time_steps=time_steps)
+    return build_one("summation", table, DendriticSummation, scale=scale)
 
 
 def build_output(output: Output | Table | str | None, mean_wait: float, **scope: str) -> Output:
     """Builds Poisson dropout of the given mean wait, unless an output stage says otherwise."""
-    table = {} if output is None else output
-    stage: Output = build("output", table, OUTPUTS, mean_wait=mean_wait, **scope)
+    stage: Output = build("output", output or {}, OUTPUTS, mean_wait=mean_wait, **scope)
     return stage
 
 
@@ -185,15 +199,9 @@ def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float)
     """
     if dropout is None:
         return nn.Identity()
-    stage = _build_one("unit_dropout", dropout, PoissonDropout, mean_wait=mean_wait, scope="unit")
+    stage = build_one("unit_dropout", dropout, PoissonDropout, mean_wait=mean_wait, scope="unit")
     if isinstance(stage, PoissonDropout) and stage.scope != "unit":
         raise ValueError(f"unit_dropout={stage}; expected scope='unit'")
-    return stage
-
-
-def _build_one(argument: str, value: Any, kind: Callable[..., Stage], **defaults: Any) -> Stage:
-    """Builds a stage of which there is one kind; None takes its defaults."""
-    stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
     return stage
 
 

@@ -54,7 +54,7 @@ def test_output_shapes_are_conv2ds(time_steps: int) -> None:
             layer = GranuleConv2d(*sizes, time_steps=time_steps)
         result, expected = layer(image), conv(image).shape
         assert result.shape == (expected if time_steps == 1 else (2, 6, time_steps, *expected[2:]))
-        assert layer.output_size(11, 13) == expected[2:]
+        assert layer.window.output_size(11, 13) == expected[2:]
 
 
 def test_frames_and_still_images() -> None:

@@ -153,7 +153,7 @@ def test_preset_refuses(cell: str, variant: Any, message: str) -> None:
         ("value = 400", "value = 401", r"sheet_shape=\(438, 400\) with dendrites=401; expected"),
         ("value = 400", "value = 0", "dendrites=0; expected positive integers"),
         ("[10, 400, 5]", "[439, 400, 5]", r"filter_shape=\(439, 400, 5\) does not fit sheet_shape"),
-        ("value = 82.0", "value = nan", "time_constant_ms=nan; expected a positive number of ms"),
+        ("value = 82.0", "value = nan", "time_constant_ms=nan; expected a finite number above 0"),
         ('value = "linear"', 'value = "cubic"', "summation='cubic'; expected"),
         ("dendrites` that", "spines` that", "of sheet_shape names 'spines', which has no value"),
         ("synapses = {", "#", r"\[purkinje\]: .*missing .*'synapses'"),

@@ -16,6 +16,7 @@ from neuroconv.layers import (
     DenseSynapses,
     PoissonSpikes,
     ReleaseOrWait,
+    SomaFilter,
     SparseSynapses,
 )
 from neuroconv.neurons import GranuleConv2d, Population
@@ -226,7 +227,7 @@ def scalar_column(layer: GranuleConv2d, frames: Array, unit: int, column: int) -
     weight = numbers(layer.weight)[unit]
     _, k_time, rows, _ = weight.shape
     top, _, left, _ = layer.padding
-    out = np.zeros((steps, *layer.output_size(height, width)))
+    out = np.zeros((steps, *layer.window.output_size(height, width)))
     for t, y, x in np.ndindex(*out.shape):
         for index, channel in enumerate(channels_read(layer, unit, column)):
             for kt, row in np.ndindex(k_time, rows):
@@ -254,7 +255,7 @@ def scalar_unit(layer: GranuleConv2d, frames: Array, unit: int) -> Array:
             sites = scalar_spike(layer.spike, sites)  # along a column of the map
             potential[t, :, x] = sites if layer.linear_dendrites else np.maximum(sites, 0)
         current = current + potential
-    taps = numbers(layer.soma.weight) if layer.soma_time_steps > 1 else np.ones(1)
+    taps = numbers(layer.soma.weight) if isinstance(layer.soma, SomaFilter) else np.ones(1)
     rates = np.zeros_like(current)
     for y, x in np.ndindex(*current.shape[1:]):
         lawful = [scalar_law(layer.summation, float(s)) for s in current[:, y, x]]

@@ -26,24 +26,17 @@ __all__ = [
     "preset",
 ]
 
-_FILES: tuple[tuple[str, Variant], ...] = (
-    ("essay.toml", "dettmers2015"),
-    ("literature.toml", "literature"),
-)
 CELLS: tuple[str, ...] = ("granule", "purkinje", "deep_nuclear", "golgi", "pyramidal")
-
-
-def _load() -> Mapping[tuple[str, str], Physiology]:
-    presets = {
-        (cell.cell, cell.variant): cell
-        for name, variant in _FILES
-        for cell in load_presets(Path(__file__).with_name(name), variant)
-    }
-    keys = ((cell, variant) for cell in CELLS for variant in VARIANTS)
-    return MappingProxyType({key: presets[key] for key in keys if key in presets})
-
-
-PRESETS = _load()
+_FILES: Mapping[Variant, str] = {"dettmers2015": "essay.toml", "literature": "literature.toml"}
+_LOADED = {
+    (numbers.cell, numbers.variant): numbers
+    for variant, file in _FILES.items()
+    for numbers in load_presets(Path(__file__).with_name(file), variant)
+}
+_KEYS = ((cell, variant) for cell in CELLS for variant in _FILES)
+PRESETS: Mapping[tuple[str, str], Physiology] = MappingProxyType(
+    {key: _LOADED[key] for key in _KEYS if key in _LOADED}
+)
 
 
 def preset(cell: str, variant: Variant | None = None) -> Physiology:
@@ -70,8 +63,7 @@ class Difference:
         cell: name of the cell type.
         field: field of `Physiology`.
         unit: unit of the values; "" for a yes or no, or a name.
-        values: by variant; None where the variant does not have the field.
-        sources: of the values, by variant.
+        values, sources: by variant; None where the variant does not have the field.
     """
 
     cell: str

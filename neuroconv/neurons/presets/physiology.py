@@ -2,39 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args, get_type_hints
 
-from neuroconv.core.checks import check_choice, check_positive, check_room, check_sizes
+from neuroconv.core.checks import check_choice, check_number, check_positive
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.summation import LAWS, Law
+from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.references import Source
 
 Variant = Literal["dettmers2015", "literature"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
 
 FRAME_MS = 1000 / 30  # the essay's frame, which is a time step
-
-UNITS: Mapping[str, str] = MappingProxyType(
-    {
-        "cells_in_brain": "cells",
-        "synapses": "synapses",
-        "sheet_shape": "sites x dendrites",
-        "filter_shape": "branches x dendrites x steps",
-        "soma_time_steps": "steps",
-        "claw": "",
-        "outputs": "connections",
-        "mean_wait": "steps",
-        "excites": "",
-        "summation": "",
-        "dendrites": "dendrites",
-        "length_constant_um": "um",
-        "time_constant_ms": "ms",
-        "site_um": "um",
-        "rate_hz": "Hz",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +51,21 @@ class Physiology:
 
     cell: str
     variant: Variant
-    synapses: int
-    dendrites: int
-    sheet_shape: tuple[int, int]
-    filter_shape: tuple[int, int, int]
-    soma_time_steps: int
-    claw: bool
-    mean_wait: float
-    excites: bool
-    summation: Law
-    cells_in_brain: int | None = None
-    outputs: int | None = None
-    length_constant_um: float | None = None
-    time_constant_ms: float | None = None
-    site_um: float | None = None
-    rate_hz: float | None = None
+    cells_in_brain: Annotated[int | None, "cells"] = None
+    synapses: Annotated[int, "synapses"]
+    sheet_shape: Annotated[tuple[int, int], "sites x dendrites"]
+    filter_shape: Annotated[tuple[int, int, int], "branches x dendrites x steps"]
+    soma_time_steps: Annotated[int, "steps"]
+    claw: Annotated[bool, ""]
+    outputs: Annotated[int | None, "connections"] = None
+    mean_wait: Annotated[float, "steps"]
+    excites: Annotated[bool, ""]
+    summation: Annotated[Law, ""]
+    dendrites: Annotated[int, "dendrites"]
+    length_constant_um: Annotated[float | None, "um"] = None
+    time_constant_ms: Annotated[float | None, "ms"] = None
+    site_um: Annotated[float | None, "um"] = None
+    rate_hz: Annotated[float | None, "Hz"] = None
     sources: Mapping[str, Source]
 
     def __post_init__(self) -> None:
@@ -110,32 +91,25 @@ class Physiology:
                 )
 
     def _check_fit(self) -> None:
-        counts = {"cells_in_brain": self.cells_in_brain, "outputs": self.outputs}
-        check_positive(
-            dendrites=self.dendrites,
-            soma_time_steps=self.soma_time_steps,
-            **{name: count for name, count in counts.items() if count is not None},
-        )
-        sites, columns = check_sizes("sheet_shape", self.sheet_shape, ("sites", "dendrites"))
-        check_room(self.synapses, self.sheet_shape)
+        for name in ("cells_in_brain", "outputs", "dendrites", "soma_time_steps"):
+            if (count := getattr(self, name)) is not None:
+                check_positive(**{name: count})
+        sites, columns = TreeShape(self.sheet_shape, self.filter_shape, self.synapses).sheet
         if columns != self.dendrites:
             raise ValueError(
                 f"sheet_shape={self.sheet_shape} with dendrites={self.dendrites}; expected "
                 "(sites, dendrites)"
             )
-        axes = ("branches", "dendrites", "time_steps")
-        branches, across, _ = check_sizes("filter_shape", self.filter_shape, axes)
+        branches, across, _ = self.filter_shape
         if branches > sites or across > columns:
             raise ValueError(
                 f"filter_shape={self.filter_shape} does not fit sheet_shape={self.sheet_shape}; "
                 "expected at most its sites and its dendrites"
             )
-        if not 0 <= self.mean_wait < math.inf:
-            raise ValueError(f"mean_wait={self.mean_wait}; expected 0 or more time steps")
+        check_number("mean_wait", self.mean_wait, inclusive=True)
         for name in ("length_constant_um", "time_constant_ms", "site_um", "rate_hz"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name}={value}; expected a positive number of {UNITS[name]}")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value)
 
     def cable(self, step_ms: float = FRAME_MS) -> Cable:
         """Returns the cell's dendrite as a cable, sampled at the sheet's sites and steps.
@@ -158,5 +132,8 @@ class Physiology:
         return math.exp(-self.filter_shape[-1] * step_ms / self.time_constant_ms)
 
 
-# `Physiology` and UNITS must not drift apart: a field without a unit would go unchecked.
-assert {field.name for field in fields(Physiology)} == {*UNITS, "cell", "variant", "sources"}
+_HINTS = get_type_hints(Physiology, include_extras=True)
+# The fields that have a source, with the unit of each; "" for a yes or no, or a name.
+UNITS: Mapping[str, str] = MappingProxyType(
+    {name: hint.__metadata__[0] for name, hint in _HINTS.items() if hasattr(hint, "__metadata__")}
+)

@@ -1,6 +1,9 @@
-"""Differences between the presets' variants, as rich tables and as rows for a JSON file."""
+"""Differences between the presets' variants, as rich tables and as rows for a JSON file.
 
-from collections.abc import Mapping
+Each function takes the name of a cell type, or None for all of them, and raises ValueError for an
+unknown one.
+"""
+
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv.neurons.presets import VARIANTS, Difference, differences
-from neuroconv.references import REFERENCES, Source
+from neuroconv.references import REFERENCES
 
 # Keys of the file that state the unit, where the field's name does not.
 _KEYS = {
@@ -25,12 +28,6 @@ def cells_table(cell: str | None = None) -> Group:
     """Returns a table with a row for each value in which the variants differ.
 
     Numbers in brackets lead to the sources below, which are in full for one cell and brief for all.
-
-    Args:
-        cell: name of a cell type; None for all of them.
-
-    Raises:
-        ValueError: an unknown cell.
     """
     table = Table(
         box=SIMPLE_HEAD, caption="-: no number, or none with a source", caption_justify="left"
@@ -39,39 +36,33 @@ def cells_table(cell: str | None = None) -> Group:
     for variant in VARIANTS:
         table.add_column(variant, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
-    notes: dict[str, int] = {}
+    notes: dict[str, int] = {}  # numbers by text: equal sources share one
     for name, rows in groupby(differences(cell), lambda row: row.cell):
         table.add_section()
         table.add_row(Text(name.replace("_", " "), style="bold"))
         for row in rows:
-            values: list[Text] = []
+            cells = [Text(f"  {_label(row)}")]
             for variant, value in row.values.items():
-                note = _note(row.sources[variant], notes, full=cell is not None)
-                values += [Text(_shown(value)), Text(note)]
-            table.add_row(Text(f"  {_label(row)}"), *values)
-    return Group(table, _notes_table(notes))
+                cells += [Text(_shown(value)), Text("")]
+                if (source := row.sources[variant]) is not None:
+                    text = source.brief if cell is None else str(source)
+                    cells[-1] = Text(f"[{notes.setdefault(text, len(notes) + 1)}]")
+            table.add_row(*cells)
+    sources = Table.grid(padding=(0, 1))
+    sources.add_column(justify="right", no_wrap=True)
+    sources.add_column(overflow="fold")
+    for text, number in notes.items():
+        sources.add_row(Text(f"[{number}]"), Text(text))
+    return Group(table, sources)
 
 
 def references_table(cell: str | None = None) -> Table:
-    """Returns the publications that `cells_table` cites, with their addresses.
-
-    Args:
-        cell: name of a cell type; None for all of them.
-
-    Raises:
-        ValueError: an unknown cell.
-    """
-    cited = {
-        key
-        for row in differences(cell)
-        for source in row.sources.values()
-        if source is not None
-        for key in source.cites
-    }
+    """Returns the publications that `cells_table` cites, with their addresses."""
+    sources = [source for row in differences(cell) for source in row.sources.values()]
+    cited = {key for source in sources if source is not None for key in source.cites}
     table = Table("reference", "where", title="references")
     table.columns[1].overflow = "fold"
-    for key in sorted(cited):
-        reference = REFERENCES[key]
+    for reference in (REFERENCES[key] for key in sorted(cited)):
         description = f"{reference.title}. {reference.venue}. {reference.url}"
         table.add_row(Text(reference.short), Text(description))
     return table
@@ -80,15 +71,9 @@ def references_table(cell: str | None = None) -> Table:
 def cells_rows(cell: str | None = None) -> list[dict[str, Any]]:
     """Returns the table's content as plain data, with sources in full; the keys state the units.
 
-    Args:
-        cell: name of a cell type; None for all of them.
-
     Returns:
         For each cell {"cell": name, "differences": {field with its unit: {variant: value,
         variant_source: text or None, variant_urls: addresses}}}
-
-    Raises:
-        ValueError: an unknown cell.
     """
     rows: dict[str, dict[str, Any]] = {}
     for row in differences(cell):
@@ -103,38 +88,23 @@ def cells_rows(cell: str | None = None) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _note(source: Source | None, notes: dict[str, int], full: bool) -> str:
-    """Returns the number of a source's note; equal sources share one."""
-    if source is None:
-        return ""
-    return f"[{notes.setdefault(str(source) if full else source.brief, len(notes) + 1)}]"
-
-
-def _notes_table(notes: Mapping[str, int]) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    for text, number in notes.items():
-        table.add_row(Text(f"[{number}]"), Text(text))
-    return table
-
-
 def _label(row: Difference) -> str:
-    name = row.field
-    for unit in ("_um", "_ms", "_hz"):
-        name = name.removesuffix(unit)
-    name = name.replace("_", " ")
-    has_unit = not row.unit or row.unit in (row.field, "connections", "cells") or "steps" in name
-    return name if has_unit or " x " in row.unit else f"{name}, {row.unit}"
+    unit = row.unit if row.unit in ("um", "ms", "Hz", "steps") else ""  # the others are in the name
+    name = row.field.removesuffix(f"_{unit.lower()}").replace("_", " ")
+    return f"{name}, {unit}" if unit else name
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return " x ".join(map(str, value))
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case tuple():
+            return " x ".join(map(str, value))
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
