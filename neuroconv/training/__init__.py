@@ -11,8 +11,7 @@ from neuroconv.training.config import (
 )
 from neuroconv.training.distributed import Ranks, launched
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.loop import TrainResult, train
-from neuroconv.training.optimizer import learning_rate_at
+from neuroconv.training.loop import TrainResult, learning_rate_at, train
 from neuroconv.training.runs import (
     RunError,
     RunResult,

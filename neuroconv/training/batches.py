@@ -1,8 +1,8 @@
 """Checked batches of a map-style data set, on a device."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -79,11 +79,11 @@ def _load_frames(
     else:
         # What a DataLoader draws: dropout must not depend on how the data are loaded.
         torch.empty((), dtype=torch.int64).random_()
-        if frames.resident(device) is not None:
+        on_host = device.type == "cpu" or not frames.threadsafe
+        if on_host or frames.resident(device) is not None:
             yield from (frames.batch(batch, device) for batch in batches)
             return
-        threaded = device.type != "cpu" and frames.threadsafe
-        on_cpu = (_in_thread if threaded else map)(frames.images, batches)
+        on_cpu = _in_thread(frames.images, batches)
     for (images, labels), batch in zip(_copied(on_cpu, device), batches, strict=True):
         yield frames.encode(images, batch), labels
 
@@ -100,12 +100,8 @@ class _Images(Dataset[Batch]):
 
 def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     """Yields each item after the next one has been begun."""
-    pending: deque[_Item] = deque()
-    for item in items:
-        pending.append(item)
-        if len(pending) > 1:
-            yield pending.popleft()
-    yield from pending
+    padded: Iterable[Any] = chain(items, (None,))
+    return (item for item, _ in pairwise(padded))
 
 
 def _in_thread(

@@ -1,11 +1,8 @@
 """Configuration files: TOML tables, checked against dataclasses, with overrides.
 
-    [model]        the keywords of `create_model`, `name` among them; those of version 0.4.0 too
-    [data]         DataConfig
-    [train]        TrainConfig
-    [[opponents]]  further models to compare with, each a table like [model]
-
-Every mistake is a ConfigError that names the file, the key, its value and the expected form.
+[model] has the keywords of `create_model`, those of version 0.4.0 too, and a name; [data] is a
+`DataConfig`, [train] a `TrainConfig`; each of the [[opponents]] is a table like [model]. Every
+mistake is a ConfigError that names the file, the key, its value and the expected form.
 """
 
 import math
@@ -13,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
 
 import tomli_w
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
@@ -40,9 +37,44 @@ def _count(least: int, default: Any = MISSING) -> Any:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class _Table:
+    """A table whose fields are held to their annotations and ranges."""
+
+    header: ClassVar[str]
+
+    @classmethod
+    def read(cls, table: dict[str, Any]) -> Self:
+        settings, hints = {entry.name: entry for entry in fields(cls)}, get_type_hints(cls)
+        for key, value in table.items():
+            if key not in settings:
+                raise ConfigError(
+                    f"{cls.header} {key} = {value!r}: unknown key; {_nearest(key, settings)}"
+                )
+        for key, entry in settings.items():
+            if entry.default is MISSING and key not in table:
+                raise ConfigError(f"{cls.header} has no {key}: expected {_form(entry, hints[key])}")
+        return cls(**table)
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for entry in fields(self):
+            setting, hint = getattr(self, entry.name), hints[entry.name]
+            value = _as_tuples(setting)
+            valid = entry.metadata.get("valid", lambda _: True)
+            if not _fits(value, hint) or not (value is None or valid(value)):
+                expected = (
+                    f"{did_you_mean(str(setting), _options(hint))}expected {_form(entry, hint)}"
+                )
+                raise ConfigError(f"{self.header} {entry.name} = {setting!r}: {expected}")
+            value = float(value) if hint is float else value
+            object.__setattr__(self, entry.name, value)  # the way into a frozen dataclass
+
+
+@dataclass(frozen=True)
+class DataConfig(_Table):
     """The [data] table: the keywords of `load_data`, and the number of loading processes."""
 
+    header = "[data]"
     name: str
     root: str | None = None
     classes: tuple[str, ...] | None = _setting(
@@ -60,12 +92,9 @@ class DataConfig:
     cache: bool | Literal["auto"] = _setting('true or false or "auto"', lambda _: True, "auto")
     workers: int = _count(0, 0)
 
-    def __post_init__(self) -> None:
-        _check_fields(self, "data")
-
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Table):
     """The [train] table.
 
     Attributes:
@@ -89,6 +118,7 @@ class TrainConfig:
         max_steps: stop there; the learning rate still follows the schedule of all epochs.
     """
 
+    header = "[train]"
     epochs: int = _count(1)
     learning_rate: float = _setting("a number, above 0", lambda rate: 0 < rate < math.inf)
     batch_size: int = _count(1, 128)
@@ -118,10 +148,10 @@ class TrainConfig:
         return {"batch_size": batch_size, **{key: getattr(self, key) for key in keys}}
 
     def __post_init__(self) -> None:
-        _check_fields(self, "train")
+        super().__post_init__()
         if self.batch_size % self.accumulate:
             raise ConfigError(
-                f"[train] accumulate = {self.accumulate}: expected a divisor of "
+                f"{self.header} accumulate = {self.accumulate}: expected a divisor of "
                 f"batch_size = {self.batch_size}"
             )
 
@@ -136,8 +166,8 @@ class Config:
     opponents: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        headers = [f"[[opponents]] number {i}" for i in range(1, len(self.opponents) + 1)]
-        for header, model in zip(["[model]", *headers], (self.model, *self.opponents), strict=True):
+        for number, model in enumerate((self.model, *self.opponents)):
+            header = f"[[opponents]] number {number}" if number else "[model]"
             name, match = model.get("name"), model.get("match", "parameters")
             if not isinstance(name, str):
                 raise ConfigError(
@@ -147,15 +177,11 @@ class Config:
                 raise ConfigError(f'{header} match = {match!r}: expected "parameters" or "flops"')
 
 
-_Section = TypeVar("_Section", DataConfig, TrainConfig)
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a TOML file.
 
-    Args:
-        overrides: `--section.key=value`, for the tables model, data and train; a key of a table
-            within is `--model.granule.cells`. A value is read as TOML, or else as a string.
+    `overrides` are words `--section.key=value`, for the tables model, data and train; a key of a
+    table within is `--model.granule.cells`. A value is read as TOML, or else as a string.
     """
     path = Path(path)
     try:
@@ -177,8 +203,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
                 raise ConfigError(f"no [{name}] table: expected one")
         return Config(
             model=_as_tuples(translate(document["model"])),
-            data=_build(DataConfig, "data", document["data"]),
-            train=_build(TrainConfig, "train", document["train"]),
+            data=DataConfig.read(document["data"]),
+            train=TrainConfig.read(document["train"]),
             opponents=_as_tuples(list(map(translate, document.get("opponents", [])))),
         )
     except ConfigError as error:
@@ -207,7 +233,7 @@ def _check_section(name: str, table: object) -> None:
 
 
 def _override(document: dict[str, Any], word: str) -> None:
-    """Sets a key of a table, or of tables within it, which are added where there are none."""
+    """Sets a key of a table, or of tables within it."""
     option, equals, text = word.partition("=")
     section, _, key = option.removeprefix("--").partition(".")
     if not (option.startswith("--") and key):
@@ -234,36 +260,6 @@ def _read_value(section: str, key: str, text: str) -> Any:
     hint = get_type_hints(table).get(key) if table else None
     # A folder named 2024 is a string, though it reads as a number.
     return text if not _fits(_as_tuples(value), hint) and _fits(text, hint) else value
-
-
-def _build(cls: type[_Section], section: str, table: dict[str, Any]) -> _Section:
-    settings = {entry.name: entry for entry in fields(cls)}
-    for key, value in table.items():
-        if key not in settings:
-            raise ConfigError(
-                f"[{section}] {key} = {value!r}: unknown key; {_nearest(key, settings)}"
-            )
-    hints = get_type_hints(cls)
-    for key, entry in settings.items():
-        if entry.default is MISSING and key not in table:
-            raise ConfigError(f"[{section}] has no {key}: expected {_form(entry, hints[key])}")
-    return cls(**table)
-
-
-def _check_fields(config: DataConfig | TrainConfig, section: str) -> None:
-    """Holds every field to its annotation and its range; arrays become tuples, 1 becomes 1.0."""
-    hints = get_type_hints(type(config))
-    for entry in fields(config):
-        setting, hint = getattr(config, entry.name), hints[entry.name]
-        value = _as_tuples(setting)
-        valid = entry.metadata.get("valid", lambda _: True)
-        if not _fits(value, hint) or not (value is None or valid(value)):
-            options = _options(hint)
-            guess = f"; {_nearest(str(setting), options)}" if options else ""
-            form = _form(entry, hint)
-            raise ConfigError(f"[{section}] {entry.name} = {setting!r}: expected {form}{guess}")
-        value = float(value) if hint is float else value
-        object.__setattr__(config, entry.name, value)  # the way into a frozen dataclass
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -1,7 +1,5 @@
 """Several processes that train one model: each takes a part of every batch.
 
-    torchrun --nproc-per-node N -m neuroconv train CONFIG
-
 Batch norms see the whole batch and the gradients are averaged: up to rounding the result is that of
 one process, unless the model draws, as Poisson dropout does. Only rank 0 prints and writes.
 """
@@ -40,7 +38,7 @@ class Ranks:
 
     @classmethod
     def current(cls) -> "Ranks":
-        """Returns the process group of torch.distributed; without one this process is alone."""
+        """Returns the process group of torch.distributed, or one process without a group."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
@@ -81,7 +79,7 @@ class Ranks:
         return [sum(column) for column in zip(*self.gather(numbers), strict=True)]
 
     def first(self, call: Callable[[], Value]) -> Value:
-        """Calls in rank 0; all return its result, or raise its error. All must call this."""
+        """Calls on rank 0; all return its result or raise its error. All must call this."""
         if self.size == 1:
             return call()
         box: list[Any] = [None, None]
@@ -123,15 +121,11 @@ def launched() -> Iterator[Ranks]:
 
 
 def check_device(settings: TrainConfig, images: int) -> torch.device:
-    """Returns the device of a training on a number of images.
-
-    Raises:
-        ConfigError: a setting that this machine, or the number of processes, cannot meet.
-    """
+    """Returns the device; ConfigError for a setting that this machine or its processes lack."""
     device = choose_device(settings.device)
     Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
     processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if device.type == "cuda" and processes > max(devices, 1):
+    if device.type == "cuda" and processes > devices:
         raise ConfigError(
             f"{processes} processes on this machine, {devices} CUDA devices: expected one device "
             "for each: lower --nproc-per-node, or --train.device cpu"

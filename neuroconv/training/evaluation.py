@@ -39,7 +39,6 @@ def evaluate_model(
     """Scores a model on a whole data set; the model is left in eval mode.
 
     Args:
-        batch_size, device, precision, workers, channels_last: as in `TrainConfig`.
         monitor: observes each batch's logits and labels, for the climbing fibres.
         runner: the compiled model.
         ranks: the processes that share the work; all of them must call this.

@@ -1,9 +1,10 @@
-"""The training loop, for any nn.Module and any map-style data set of (input, label).
+"""The training loop and its optimiser, for any nn.Module and map-style data set.
 
 Every epoch draws random numbers that are a function of (seed, epoch) alone, and ends with a
 checkpoint, so that an interrupted run continues as if it had not been: on the CPU, to the bit.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -24,9 +25,11 @@ from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device, data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
 from neuroconv.training.metrics import EpochMetrics, Part, TrainingBar
-from neuroconv.training.optimizer import learning_rate_at, make_optimizer
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
 from neuroconv.training.sync_norm import synchronised_norms
+
+# Devices with one kernel for a whole AdamW step: three to seven times as fast on the CPU too.
+_FUSED = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,10 @@ class TrainResult:
     """The outcome of a training run; the model itself holds the best weights, in eval mode.
 
     Attributes:
-        history: one record per epoch, the lines of metrics.jsonl. `seconds` are those of training
-            steps and their data; `activity` describes the populations of a model with neurons on
-            the validation images, see `ActivityMonitor`.
+        history: the lines of metrics.jsonl, one an epoch. `seconds` are those of training steps
+            and their data; `activity`, of a model with neurons, is that on the validation images.
         best_epoch: the epoch of highest validation accuracy (of equals, of lower loss), from 1.
         val, test: scores of its weights; `test` is None without test data.
-        steps: optimiser steps taken.
     """
 
     history: list[dict[str, Any]]
@@ -64,8 +65,7 @@ def train(
 ) -> TrainResult:
     """Trains a model, selects its best epoch on validation data, and meets the test data once.
 
-    The processes of a torch.distributed group train together, if all call this with the same
-    arguments; they have the same result.
+    All processes of a torch.distributed group must call this with the same arguments.
 
     Args:
         model: maps a batch of inputs to logits (B, classes). Trained in place.
@@ -76,7 +76,7 @@ def train(
         workers: processes that load data.
         run_dir: folder for metrics.jsonl, the checkpoint and the weights (best.safetensors,
             last.safetensors); None writes nothing.
-        resume: continue from the folder's checkpoint, or from the start if it has none.
+        resume: continue from the folder's checkpoint, if it has one.
         progress: show a bar, or one line an epoch where there is no terminal.
         **settings: fields of `TrainConfig`; by default 10 epochs at a learning rate of 3e-3. An
             epoch is the full batches of a permutation; data smaller than a batch is one batch.
@@ -198,3 +198,30 @@ def _train_epoch(
             state.optimizer.step()
             state.step += 1
             parts = []
+
+
+def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) -> float:
+    """Returns a step's learning rate: a linear rise to the peak, then half a cosine to zero."""
+    rising = round(warmup * total_steps)
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising))) / 2
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Returns AdamW or SGD over the trainable parameters.
+
+    Weight decay spares parameters of one axis: norms and most biases.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate, momentum = settings.learning_rate, settings.momentum
+    if settings.optimizer == "adamw":
+        fused = all(p.device.type in _FUSED and p.is_floating_point() for p in parameters)
+        return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)

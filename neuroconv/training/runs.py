@@ -34,17 +34,11 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run, as result.json describes it.
+    """A finished run, as result.json describes it; `history` are the epochs of metrics.jsonl.
 
-    Attributes:
-        name: the zoo's name of the model.
-        seed: of the weights, the order of images, the frames and the dropout.
-        parameters: number of trained parameters.
-        best_epoch: chosen by validation; val_* and test_* belong to its weights.
-        steps: optimiser steps taken.
-        seconds_per_epoch: mean over epochs, without validation.
-        peak_memory_mib: see `peak_memory_mib`; of several processes, rank 0's.
-        history: the epochs of metrics.jsonl.
+    The seed decides the weights, the order of images, the frames and the dropout. The best epoch is
+    chosen by validation, and val_* and test_* belong to its weights. `seconds_per_epoch` is a mean
+    without validation.
     """
 
     run_dir: Path
@@ -66,9 +60,7 @@ class RunResult:
 def run(
     config: Config, *, seed: int, run_dir: str | Path | None = None, progress: bool = True
 ) -> RunResult:
-    """Trains the configuration's [model] from one seed into a new run folder.
-
-    The default folder is OUTPUT/NAME-TIME-seedSEED.
+    """Trains [model] from one seed into a new folder, by default OUTPUT/NAME-TIME-seedSEED.
 
     Raises:
         ConfigError: a model, data set or setting that does not fit the others.
@@ -91,12 +83,7 @@ def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
 
 
 def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
-    """Returns a finished run's configuration, its model with the best weights, and its data.
-
-    Raises:
-        RunError: not a run, or not finished.
-        CheckpointError: damaged weights.
-    """
+    """Returns a finished run's configuration, its model with the best weights, and its data."""
     folder = Path(run_dir)
     config = load_run(folder)
     sums = _load_result(folder)["sha256"]
@@ -150,10 +137,9 @@ def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
     with Ranks.current().local_main_first():
         splits = load_data(data.name, **keywords, seed=seed)
     task = {
-        "image_shape": tuple(splits.image_shape),
-        "num_classes": len(splits.class_names),
+        "image_shape": splits.image_shape, "num_classes": len(splits.class_names),
         "time_steps": splits.time_steps,
-    }
+    }  # fmt: skip
     for key, value in task.items():
         if config.model.get(key, value) != value:
             raise ConfigError(
@@ -176,7 +162,7 @@ def _defaults(name: str, seed: int) -> dict[str, Any]:
 
 
 def build(config: Config) -> nn.Module:
-    """Builds the model, with initial weights that are a function of the seed alone."""
+    """Builds the model; its initial weights are a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
         try:
@@ -202,7 +188,7 @@ def start(
                 f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / ENVIRONMENT, environment)
+        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         save_config(config, folder / CONFIG)
         return folder
 
@@ -226,12 +212,11 @@ def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) ->
 def _record(
     config: Config, folder: Path, model: nn.Module, trained: TrainResult, device: torch.device
 ) -> RunResult:
-    """Writes the curves and the result of a finished training."""
     val, test = trained.val, trained.test
     assert test is not None
     name, seed = config.model["name"], config.train.seeds[0]
     plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
-    _write_json(folder / RESULT, {
+    result = {
         "name": name, "seed": seed, "parameters": count_parameters(model),
         "best_epoch": trained.best_epoch, "val_loss": val.loss, "val_accuracy": val.accuracy,
         "test_loss": test.loss, "test_accuracy": test.accuracy, "test_images": test.images,
@@ -239,13 +224,14 @@ def _record(
         "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
         "peak_memory_mib": peak_memory_mib(device),
         "sha256": {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)},
-    })  # fmt: skip
+    }  # fmt: skip
+    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)  # the result replaces it
     return read_result(folder)
 
 
 def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
-    """Returns PARENT/PREFIX TIME SUFFIX, with a number if there is such a folder."""
+    """Returns PARENT/PREFIX-TIME-SUFFIX, with a number if there is such a folder."""
     base = parent / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
     folder, number = base, 1
     while folder.exists():
@@ -254,7 +240,6 @@ def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
 
 
 def load_run(folder: Path) -> Config:
-    """Reads the configuration of a run."""
     if not (folder / CONFIG).is_file():
         raise RunError(
             f"{folder} is not a run (no {CONFIG}): expected a folder of `neuroconv train`"
@@ -270,7 +255,3 @@ def _load_result(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise RunError(f"{folder / RESULT}: damaged ({error})") from None
     return values
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=2) + "\n")

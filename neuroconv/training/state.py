@@ -26,7 +26,6 @@ _NONE = Score(math.inf, -1.0, 0)
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    """Writes records as JSON lines."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -45,9 +44,7 @@ class State:
     best: Score = _NONE
     best_weights: dict[str, Any] = field(default_factory=dict)
 
-    def finish_epoch(
-        self, record: dict[str, Any], val: Score, activity: dict[str, dict[str, float]]
-    ) -> None:
+    def finish_epoch(self, record: dict[str, Any], val: Score, activity: dict[str, Any]) -> None:
         """Adds an epoch to the history, and keeps its weights if they are the best so far."""
         scores = {"val_loss": val.loss, "val_accuracy": val.accuracy}
         self.history.append({**record, **scores, **({"activity": activity} if activity else {})})

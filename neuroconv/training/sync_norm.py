@@ -16,12 +16,10 @@ from neuroconv.training.distributed import Ranks
 
 
 class SharedBatchNorm(_BatchNorm):
-    """`nn.SyncBatchNorm` for the CPU: statistics of the batches, of any sizes, of all processes.
-
-    It shares the tensors of the batch norm that it replaces, and evaluates as that one does.
+    """`nn.SyncBatchNorm` for the CPU, with the tensors of the batch norm that it replaces.
 
     Shape:
-        (B, C, ...) -> the same; B at least 1 in every process
+        (B, C, ...) -> the same; B at least 1 in every process, and not necessarily equal
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -78,10 +76,7 @@ def _sum(local: Tensor) -> Tensor:
 
 @contextmanager
 def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Replaces a model's batch norms, until the end, by ones that see the images of all processes.
-
-    They share their tensors, so that the model's state and its names stay as they are.
-    """
+    """Replaces a model's batch norms by ones over all processes, with the same tensors."""
     if ranks.size == 1:
         yield
         return

@@ -24,7 +24,7 @@ from neuroconv.training import (
     train,
 )
 from neuroconv.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from neuroconv.training.optimizer import make_optimizer
+from neuroconv.training.loop import make_optimizer
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
 
