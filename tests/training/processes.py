@@ -81,10 +81,10 @@ def _serve(
 
 
 class Exact(Dataset[Any]):
-    """The digits in float64, and an exception in an epoch (from 0), everywhere or at one rank."""
+    """The digits in float64, and an exception in an epoch (from 0)."""
 
-    def __init__(self, data: Dataset[Any], fail_in: int = -1, fail_at: int | None = None) -> None:
-        self.data, self.fail_in, self.fail_at, self.epoch = data, fail_in, fail_at, 0
+    def __init__(self, data: Dataset[Any], fail_in: int = -1) -> None:
+        self.data, self.fail_in, self.epoch = data, fail_in, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -93,8 +93,7 @@ class Exact(Dataset[Any]):
         return len(self.data)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        rank = dist.get_rank() if dist.is_initialized() else self.fail_at
-        if self.epoch == self.fail_in and self.fail_at in (None, rank):
+        if self.epoch == self.fail_in:
             raise RuntimeError("power cut")
         image, label = self.data[index]
         return image.double(), int(label)
@@ -113,7 +112,7 @@ def granule_net(**keywords: Any) -> nn.Module:
 
 def train_digits(
     *, network: str = "granule_convnet", mean_wait: float = 0.0, images: int = 96,
-    fail_in: int = -1, fail_at: int | None = None, **keywords: Any,
+    fail_in: int = -1, **keywords: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains a network in float64 on few digits; returns its weights and scores."""
     output = {"mean_wait": mean_wait}
@@ -126,7 +125,7 @@ def train_digits(
     modules = [type(module) for module in model.modules()]
     result = train(
         model,
-        digits(0, images, fail_in=fail_in, fail_at=fail_at),
+        digits(0, images, fail_in=fail_in),
         digits(200, 237),
         test_data=digits(300, 301),
         **{
@@ -150,12 +149,9 @@ def assert_close(expected: dict[str, Any], actual: dict[str, Any]) -> None:
     """Checks that weights, statistics, scores and activity are the same up to rounding."""
     for name, value in expected["weights"].items():
         torch.testing.assert_close(
-            actual["weights"][name],
-            value,
-            rtol=CLOSE,
-            atol=CLOSE,
+            actual["weights"][name], value, rtol=CLOSE, atol=CLOSE,
             msg=lambda m, n=name: f"{n}: {m}",
-        )
+        )  # fmt: skip
     assert flat(actual["result"]) == pytest.approx(flat(expected["result"]), rel=CLOSE)
 
 

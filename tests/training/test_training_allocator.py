@@ -25,8 +25,3 @@ def test_a_block_is_not_faulted_in_again() -> None:
     """64 MB are 15,625 pages of 4 KiB. Eleven more blocks would fault 171,000 times."""
     command = [sys.executable, "-c", PROGRAM, glibc_malloc.__file__]
     assert int(subprocess.check_output(command, text=True)) < 15_625
-
-
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert glibc_malloc.keep_freed_memory() is False

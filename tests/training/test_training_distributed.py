@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neuroconv.training import Config, ConfigError, Ranks, resume, run
+from neuroconv.training import Config, ConfigError, Ranks, RunResult, resume, run
 from neuroconv.training.sync_norm import SharedBatchNorm, synchronised_norms
 from neuroconv.zoo import create_model
 from tests.training import processes as work
@@ -30,6 +30,7 @@ from tests.training.processes import Processes, assert_close
 from tests.training.small_runs import small_config
 
 PROJECT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +107,15 @@ def test_draws_differ_between_processes_and_are_a_function_of_the_seed(two: Proc
 # --- runs
 
 
-def _run(config: Config, folder: str | None) -> tuple[dict[str, Any], str]:
+def _run(config: Config, folder: str | None) -> tuple[RunResult, str]:
     with contextlib.redirect_stderr(io.StringIO()) as shown:
         result = run(config, seed=0, run_dir=folder, progress=True)
-    numbers = {"folder": result.run_dir, "history": result.history, "loss": result.test_loss}
-    return numbers, shown.getvalue()
+    return result, shown.getvalue()
+
+
+def world(folder: Path) -> tuple[int, str | None]:
+    environment = json.loads((folder / "environment.json").read_text())
+    return environment["world_size"], environment["backend"]
 
 
 def _resume(folder: str) -> float:
@@ -123,16 +128,14 @@ def test_a_run_has_one_folder_and_one_result(two: Processes, tmp_path: Path) -> 
     assert first == second
     assert (shown.count("epoch 1/2"), nothing) == (1, "")
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder == first["folder"]
+    assert folder == first.run_dir
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
-    environment = json.loads((folder / "environment.json").read_text())
-    assert (environment["world_size"], environment["backend"]) == (2, "gloo")
-    assert two.call(_resume, folder) == [first["loss"]] * 2  # a finished one is read
+    assert world(folder) == (2, "gloo")
+    assert two.call(_resume, folder) == [first.test_loss] * 2  # a finished one is read
     # In float32: a batch of its own in each process would differ by percents.
     alone = run(config, seed=0, run_dir=tmp_path / "alone", progress=False)
-    assert first["loss"] == pytest.approx(alone.test_loss, rel=1e-3)
-    environment = json.loads((tmp_path / "alone/environment.json").read_text())
-    assert (environment["world_size"], environment["backend"]) == (1, None)
+    assert first.test_loss == pytest.approx(alone.test_loss, rel=1e-3)
+    assert world(tmp_path / "alone") == (1, None)
     taken = two.outcomes(_run, config, str(folder))  # an error of rank 0 is that of all
     assert [good for good, _ in taken] == [False, False]
     assert all("is not empty" in error for _, error in taken)
@@ -206,9 +209,7 @@ def test_a_shared_batch_norm_is_batch_norm_of_the_joined_batch(two: Processes, k
     if kind == "forgetful":  # which evaluates by the statistics of what it is given
         wanted["parts"].pop()
     first, second = two.call(shared_norm, kind)
-    joined: dict[str, Callable[[list[Tensor]], Any]] = {
-        "parts": torch.cat, "sums": sum, "same": lambda parts: parts[0]
-    }  # fmt: skip
+    joined: dict[str, Any] = {"parts": torch.cat, "sums": sum, "same": lambda parts: parts[0]}
     for key, join in joined.items():
         for whole, *parts in zip(wanted[key], first[key], second[key], strict=key != "parts"):
             torch.testing.assert_close(join(parts), whole, rtol=1e-10, atol=1e-10)
@@ -263,31 +264,13 @@ def test_three_processes_are_resumed_to_the_bit(tmp_path: Path) -> None:
     assert_close(work.train_digits(**keywords), whole[0])
 
 
-@pytest.mark.slow
-def test_a_process_that_fails_takes_the_others_along(tmp_path: Path) -> None:
-    with Processes(2, tmp_path) as pair:
-        pair.requests[0].put((work.train_digits, (), {}))
-        pair.requests[1].put((_fail, (), {}))
-        good, error = pair.answers[0].get()
-    assert not good
-    assert "onnection" in error  # closed by peer
-
-
-def _fail() -> None:
-    try:
-        work.train_digits(fail_in=1, fail_at=1)
-    except RuntimeError:
-        os._exit(2)  # as the command line does
-
-
-def torchrun(*words: str | Path, folder: Path, processes: int = 2) -> subprocess.Popen[str]:
+def torchrun(*words: str | Path, folder: Path) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(processes), "-m", "neuroconv", *map(str, words),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "neuroconv", *map(str, words),
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+        command, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
@@ -306,11 +289,9 @@ def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
     assert started.returncode == 0, errors
     assert output.count("written to two.json") == 1
     assert errors.count("epoch 1/2") == 1
-    command = [
-        sys.executable, "-m", "neuroconv", *map(str, (*TRAIN, *few)), "--train.output", "one"
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    words = *TRAIN, *few, "--train.output", "one"
+    command = [sys.executable, "-m", "neuroconv", *map(str, words)]
+    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
     two, alone = (
         json.loads(next((tmp_path / name).glob("*/result.json")).read_text())
         for name in ("two", "one")

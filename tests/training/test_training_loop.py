@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from neuroconv.training import (
-    CheckpointError,
-    TrainConfig,
-    TrainResult,
-    evaluate_model,
-    learning_rate_at,
+from neuroconv.training import CheckpointError, TrainConfig, TrainResult, evaluate_model
+from neuroconv.training.checkpoint import (
+    load_checkpoint,
     load_weights,
+    save_checkpoint,
     save_weights,
-    train,
-)
-from neuroconv.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from neuroconv.training.loop import make_optimizer
+    write_atomically,
+)  # fmt: skip
+from neuroconv.training.loop import learning_rate_at, make_optimizer, train
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
 
@@ -110,18 +108,14 @@ def test_a_small_network_learns_the_digits(tmp_path: Path) -> None:
     assert not model.training
     assert result.test == evaluate_model(model, test_data, batch_size=64)
 
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines[:-1] == result.history
-    assert lines[-1] == {
-        "best_epoch": result.best_epoch, "test_loss": result.test.loss,
-        "test_accuracy": result.test.accuracy, "test_images": 397,
-    }  # fmt: skip
-    assert [line["epoch"] for line in lines[:-1]] == [1, 2, 3, 4]
-    for line in lines[:-1]:
-        assert set(line) == {
-            "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate",
-            "images_per_second", "seconds",
-        }  # fmt: skip
+    *epochs, last = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    test = {f"test_{key}": value for key, value in asdict(result.test).items()}
+    assert last == {"best_epoch": result.best_epoch, **test}
+    assert epochs == result.history
+    assert [line["epoch"] for line in epochs] == [1, 2, 3, 4]
+    keys = "epoch train_loss train_accuracy learning_rate images_per_second seconds val_loss"
+    for line in epochs:
+        assert list(line) == [*keys.split(), "val_accuracy"]
         assert all(math.isfinite(value) for value in line.values())
     again = small_cnn(seed=1)
     load_weights(again, tmp_path / "best.safetensors")
@@ -247,9 +241,8 @@ def test_the_best_epoch_is_selected_by_validation_and_the_test_set_met_once() ->
     images, labels = digits().tensors
     contrary = TensorDataset(images[600:800], (labels[600:800] + 1) % 10)
     model, test_data = small_cnn(), Noisy(part(800, 900))
-    result = fit(
-        model, part(0, 128), contrary, test_data=test_data, epochs=8, learning_rate=4e-3
-    )  # fmt: skip
+    keywords: dict[str, Any] = {"test_data": test_data, "epochs": 8, "learning_rate": 4e-3}
+    result = fit(model, part(0, 128), contrary, **keywords)
     best = max(result.history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
     assert result.best_epoch == best["epoch"] < 8
     assert result.val.accuracy == best["val_accuracy"] > result.history[-1]["val_accuracy"]
@@ -292,12 +285,10 @@ def test_clipping_bounds_the_step(clip: float) -> None:
     images, labels = (tensor[:64] for tensor in digits().tensors)
     loss = nn.functional.cross_entropy(model(images), labels)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    norm = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+    norm = float(nn.utils.parameters_to_vector(gradients).norm())
     assert norm > 1e-2
-    fit(
-        model, part(0, 64), epochs=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, warmup=0.0,
-        clip=clip, learning_rate=1.0,
-    )  # fmt: skip
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0}
+    fit(model, part(0, 64), epochs=1, clip=clip, learning_rate=1.0, **plain)
     after = nn.utils.parameters_to_vector(model.parameters()).detach()
     assert float((after - before).norm()) == pytest.approx(min(clip, norm), rel=1e-3)
 
@@ -360,6 +351,11 @@ def test_wrong_data(data: Dataset[Any], error: type[Exception], message: str) ->
         fit(perceptron(), data)
 
 
+def test_a_model_without_logits() -> None:
+    with pytest.raises(ValueError, match=r"to \(64, 1, 8, 10\): expected logits \(64, classes\)"):
+        fit(nn.Linear(8, 10))
+
+
 @pytest.mark.parametrize(
     ("model", "keywords", "message"),
     [
@@ -378,11 +374,6 @@ def test_mistakes_are_noticed_before_training(
     with pytest.raises(ValueError, match=message):
         fit(model, data, **keywords)
     assert data.reads == 0
-
-
-def test_a_model_without_logits() -> None:
-    with pytest.raises(ValueError, match=r"to \(64, 1, 8, 10\): expected logits \(64, classes\)"):
-        fit(nn.Linear(8, 10))
 
 
 def test_progress_off_the_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
