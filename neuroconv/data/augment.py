@@ -1,9 +1,7 @@
-"""Augmentation of training images.
+"""Augmentation of training images (B batch, C channels, H height, W width).
 
-Shape legend: B batch, C channels, H height, W width.
-
-Every draw comes from a generator seeded with the sample's seed, and is torchvision's. "flip" and
-"crop_flip" move a whole batch on its device; "resized_crop_flip" goes image by image on the CPU.
+The draws are torchvision's, by a generator with the sample's seed. "flip" and "crop_flip" move a
+whole batch on its device; "resized_crop_flip" goes image by image on the CPU.
 """
 
 from collections.abc import Sequence
@@ -69,11 +67,7 @@ def crop_flip(images_BCHW: Tensor, seeds_B: NDArray[np.uint64]) -> Tensor:
 def _draws(
     seeds_B: NDArray[np.uint64], border: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draws the crop's corner (B, 2) in the padded image, and whether to flip (B,).
-
-    Draws in the order of v2.RandomCrop, which draws nothing without a border, and
-    v2.RandomHorizontalFlip.
-    """
+    """Draws corners (B, 2) in the padded image and flips (B,), as v2.RandomCrop and flip do."""
     generator = torch.Generator()
     corners, flipped = [], []
     for seed in seeds_B.tolist():

@@ -1,7 +1,5 @@
 """Stills decoded when they are first read, and kept in memory that forked workers share.
 
-A pickled cache, as for workers that are not forked, is its stills alone, decoded at each access.
-
 Shape legend: N images, B batch, C channels, H height, W width.
 """
 
@@ -34,7 +32,7 @@ class _Cache(LabelledImages):
     def __init__(self, stills: Stills) -> None:
         self.stills, self.targets = stills, stills.targets
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> tuple[object, ...]:  # memory is not pickled
         return copy.copy, (self.stills,)
 
 
@@ -105,10 +103,7 @@ class DecodedFiles(_Cache):
 def with_cache(
     splits: Sequence[Stills], size: tuple[int, int] | None, cache: bool | str, full_size: bool
 ) -> list[Stills | FittedStills | DecodedFiles]:
-    """Gives splits (train, val, test) a cache in this order, as far as `cache` of `load_data` says.
-
-    `size` None leaves tensors as they are; `full_size` keeps training images in their own sizes.
-    """
+    """Gives splits a cache, train first; `full_size` keeps training images in their own sizes."""
     free = free_memory() // SHARE if cache == "auto" else math.inf
     result: list[Stills | FittedStills | DecodedFiles] = list(splits)
     for number, stills in enumerate(splits):
@@ -141,10 +136,9 @@ def _decoded_bytes(files: ImageFiles, headers: int) -> int:
 
 
 def shared_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Returns zeros that processes forked later share; DataError if the system grants no memory.
+    """Returns zeros that processes forked later share, allocated page by page when written.
 
-    Pages take up memory once they are written. Unlike torch's shared tensors, anonymous memory
-    needs no room in /dev/shm, of which containers have little.
+    Unlike torch's shared tensors they need no room in /dev/shm, of which containers have little.
     """
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     try:

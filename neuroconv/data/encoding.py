@@ -1,9 +1,7 @@
 """Encoding of an image into frames, and the random numbers for it.
 
-Shape legend: B batch, C channels, T time steps, H height, W width.
-
-Every random number is a hash of its position in the sample and of the sample's seed, itself a hash
-of (seed, epoch, index): frames do not depend on the batch, order, worker or resumed run.
+Shape legend: B batch, C channels, T time steps, H height, W width. A random number is a hash of
+(seed, epoch, index) and of its position in the sample: batch, order and worker play no part.
 """
 
 import functools
@@ -38,23 +36,19 @@ def encode(
     - `repeat`: every frame is the image.
     - `poisson`: rate-coded; a pixel of intensity p is 1 with probability p and else 0,
       independently in each frame (a Poisson process in steps of at most one event).
-    - `saccade`: small eye movements; the frames are the image moved along `saccade_path`, with
-      zeros moving in at the border. All images share the path, so that a temporal filter can read
-      the moving image as space.
+    - `saccade`: small eye movements; the image moves along `saccade_path`, with zeros at the
+      border. All images share the path, so that a temporal filter can read it as space.
     - `none`: the images as they are, without a time axis.
 
     Args:
-        time_steps: the number of frames T.
         sample_seeds: one integer in 0..2^64-1 for each image, see `sample_seeds`; for `poisson`.
         path_seed: draws the order of the saccade's movements.
 
     Shape:
-        float (B, C, H, W), in [0, 1] for `poisson` -> (B, C, T, H, W) of the same dtype, or
-        (B, C, H, W) for `none`
+        floats (B, C, H, W), in [0, 1] for `poisson` -> (B, C, T, H, W), for `none` (B, C, H, W)
 
     Raises:
-        ValueError: an argument other than described here.
-        TypeError: images that are not floating point.
+        ValueError: another encoding, shape or number; TypeError: images that are not floats.
     """
     check_choice("encoding", encoding, ENCODINGS)
     if images_BCHW.ndim != 4:
@@ -95,8 +89,8 @@ def saccade_step(height: int, width: int) -> int:
 def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]:
     """Returns the displacement of each frame from the image, (down, right) in pixels.
 
-    The first frame rests; the next ones visit a grid of that step ring by ring, the nearest four
-    points first, each ring in an order drawn from the seed.
+    The first frame rests; the next ones visit the points of a grid, the nearest ones first, in an
+    order drawn from the seed where they are equally near.
     """
     radius = math.isqrt(time_steps) + 1
     rings: dict[int, list[tuple[int, int]]] = {}
@@ -118,8 +112,7 @@ def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.ui
 def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str = "cpu") -> Tensor:
     """Draws `count` numbers for each seed, float32 (B, count), uniform on the 2^24 steps of [0, 1).
 
-    SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): its k-th output is a hash
-    of seed + k x constant, and gives two numbers.
+    Two come from each output of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195).
     """
     steps = torch.arange(1, (count + 1) // 2 + 1, device=device) * _STEP
     bits = _scrambled(_as_int64(seeds_B).to(device)[:, None] + steps)

@@ -1,7 +1,4 @@
-"""A data set of still images as a data set of frames.
-
-Shape legend: B batch, C channels, T time steps, H height, W width.
-"""
+"""Still images as frames (B batch, C channels, T time steps, H height, W width)."""
 
 from collections.abc import Sequence
 
@@ -145,9 +142,8 @@ class Frames(Dataset[tuple[Tensor, int]]):
     def resident(self, device: torch.device | str = "cpu", at_once: int = 0) -> Tensor | None:
         """Returns all images (N, C, H, W) on the device, None if they cannot stay there.
 
-        They stay, copied once, if they are in memory at their final size, fit into a quarter of
-        the device's free memory, and need no "resized_crop_flip". `at_once` is the number of
-        images that may still have to be decoded.
+        They must be in memory at their final size, but for `at_once` images that are decoded now,
+        and fit into a quarter of the device's free memory.
         """
         device = torch.device(device)
         if device in self._resident:

@@ -154,10 +154,7 @@ def _read_mnist(image_file: Path, label_file: Path) -> ImageTensors:
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """Reads an array of bytes in MNIST's format IDX, gzipped or not.
-
-    Header: two zeros, 8 (unsigned byte), the number of axes, their sizes as big-endian int32.
-    """
+    """Reads bytes in IDX: two zeros, 8 (the type), number of axes, sizes (big-endian int32)."""
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content

@@ -1,7 +1,4 @@
-"""Still images with labels, in memory or on disk, and the split of a held-out part.
-
-Both kinds give (image, label): uint8 or float (C, H, W), and int.
-"""
+"""Still images (C, H, W), uint8 or float, with labels, in memory or on disk; their splits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,10 +69,7 @@ Stills = ImageTensors | ImageFiles
 
 
 def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:
-    """Splits off `count` images, stratified by class: (the rest, those held out).
-
-    The choice depends on labels and count alone: all runs are tested on the same images.
-    """
+    """Splits off `count` images, stratified by class, the same in all runs: (rest, held out)."""
     from sklearn.model_selection import train_test_split  # slow to import
 
     try:

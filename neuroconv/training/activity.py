@@ -1,7 +1,4 @@
-"""Firing rates and sparsity of the neurons in a model, while it is evaluated.
-
-Shape legend: B batch, N neurons, T time steps.
-"""
+"""Firing rates and sparsity of the neurons in a model (B batch, N neurons, T time steps)."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -47,7 +44,7 @@ class ActivityMonitor:
             self._images += len(labels)
 
     def merge(self, ranks: Ranks) -> None:
-        """Adds up the counts of all processes, in each of them."""
+        """Adds up the counts of all processes."""
         counts = {path: (c.sums.cpu(), c.fired.cpu()) for path, c in self._counted().items()}
         gathered = ranks.gather((counts, float(self._spikes), self._images))
         self._spikes = sum(spikes for _, spikes, _ in gathered)

@@ -79,13 +79,13 @@ def _load_frames(
     else:
         # What a DataLoader draws: dropout must not depend on how the data are loaded.
         torch.empty((), dtype=torch.int64).random_()
-        on_host = device.type == "cpu" or not frames.threadsafe
-        if on_host or frames.resident(device) is not None:
+        if device.type == "cpu" or not frames.threadsafe or frames.resident(device) is not None:
             yield from (frames.batch(batch, device) for batch in batches)
             return
         on_cpu = _in_thread(frames.images, batches)
-    for (images, labels), batch in zip(_copied(on_cpu, device), batches, strict=True):
-        yield frames.encode(images, batch), labels
+    for (images, labels), batch in zip(on_cpu, batches, strict=True):
+        images = images.pin_memory() if device.type == "cuda" else images
+        yield frames.encode(images.to(device, non_blocking=True), batch), labels
 
 
 class _Images(Dataset[Batch]):
@@ -98,40 +98,14 @@ class _Images(Dataset[Batch]):
         return self.frames.images(batch)
 
 
-def _one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yields each item after the next one has been begun."""
-    padded: Iterable[Any] = chain(items, (None,))
-    return (item for item, _ in pairwise(padded))
-
-
 def _in_thread(
     prepare: Callable[[list[int]], _Item], batches: Sequence[list[int]]
 ) -> Iterator[_Item]:
     """Yields prepare(batch) for each batch, prepared while the batch before is in use."""
     with ThreadPoolExecutor(1) as thread:
-        for future in _one_ahead(thread.submit(prepare, batch) for batch in batches):
+        futures: Iterable[Any] = (thread.submit(prepare, batch) for batch in batches)
+        for future, _ in pairwise(chain(futures, (None,))):
             yield future.result()
-
-
-def _copied(on_cpu: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Copies images to the device; on CUDA, while the batch before is in use."""
-    if device.type != "cuda":
-        yield from ((images.to(device), labels) for images, labels in on_cpu)
-        return
-    stream = torch.cuda.Stream(device)
-
-    def copies() -> Iterator[tuple[Tensor, Tensor, torch.cuda.Event]]:
-        for images, labels in on_cpu:
-            with torch.cuda.stream(stream):
-                copy = images.pin_memory().to(device, non_blocking=True)
-                done = stream.record_event()
-            yield copy, labels, done
-
-    for copy, labels, done in _one_ahead(copies()):
-        current = torch.cuda.current_stream(device)
-        current.wait_event(done)
-        copy.record_stream(current)  # its memory was allocated on the other stream
-        yield copy, labels
 
 
 def classify(

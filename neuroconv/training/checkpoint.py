@@ -68,11 +68,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:
-    """Reads weights into `model`, after checking the file's sum if one is given.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or belongs to another model.
-    """
+    """Reads weights into `model`; CheckpointError if the file is damaged or another model's."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights")
     if sha256 is not None and (actual := file_sum(path)) != sha256:

@@ -40,11 +40,7 @@ def arithmetic_of(precision: str, device: torch.device) -> str:
 
 @contextmanager
 def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Sets how float32 products and convolutions run on CUDA, and restores it at the end.
-
-    "float32" is IEEE 754's, "tf32" reads 10 bits of each factor's mantissa; any other precision
-    leaves torch's settings alone.
-    """
+    """Sets CUDA's float32 arithmetic for "float32" (IEEE 754) or "tf32", and restores it."""
     arithmetic_of(precision, device)
     cudnn: Any = torch.backends.cudnn
     settings: tuple[Any, ...] = ()

@@ -10,10 +10,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Lets this process keep the memory that it frees, for the next step of training.
 
-    By default glibc hands large blocks back to the system and gets them again, zeroed, a step
-    later. Without that a core trains 1.5 times as many images of `cerebellum_small` a second and
-    1.06 times as many of `granule_convnet` (experiments/mnist/allocator.py). A choice for a whole
-    process, it is made by the command line. Returns whether it took effect.
+    By default glibc hands large blocks back to the system and gets them again, zeroed. Without
+    that a core trains `cerebellum_small` 1.5 times and `granule_convnet` 1.06 times as fast
+    (experiments/mnist/allocator.py). Returns whether it took effect.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -209,10 +209,7 @@ def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) ->
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """Returns AdamW or SGD over the trainable parameters.
-
-    Weight decay spares parameters of one axis: norms and most biases.
-    """
+    """Returns AdamW or SGD; weight decay spares parameters of one axis, norms and most biases."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")

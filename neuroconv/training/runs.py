@@ -20,7 +20,7 @@ from neuroconv.training.device import choose_device
 from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.environment import describe_environment, peak_memory_mib
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.loop import TrainResult, train
+from neuroconv.training.loop import train
 from neuroconv.training.state import BEST, CHECKPOINT, LAST, METRICS
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
@@ -34,11 +34,10 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run, as result.json describes it; `history` are the epochs of metrics.jsonl.
+    """A finished run, as result.json describes it; `history` is that of metrics.jsonl.
 
-    The seed decides the weights, the order of images, the frames and the dropout. The best epoch is
-    chosen by validation, and val_* and test_* belong to its weights. `seconds_per_epoch` is a mean
-    without validation.
+    The seed decides the weights, the order of images, the frames and the dropout. val_* and test_*
+    are those of the best epoch. `seconds_per_epoch` is a mean without validation.
     """
 
     run_dir: Path
@@ -60,20 +59,12 @@ class RunResult:
 def run(
     config: Config, *, seed: int, run_dir: str | Path | None = None, progress: bool = True
 ) -> RunResult:
-    """Trains [model] from one seed into a new folder, by default OUTPUT/NAME-TIME-seedSEED.
-
-    Raises:
-        ConfigError: a model, data set or setting that does not fit the others.
-        RunError: `run_dir` is not empty.
-    """
+    """Trains [model] from one seed into a new folder, by default OUTPUT/NAME-TIME-seedSEED."""
     return start(*resolve(config, seed), run_dir=run_dir, progress=progress)
 
 
 def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
-    """Continues a run from its last checkpoint; a finished run is only read.
-
-    With another number of processes than before, the result is equal up to rounding.
-    """
+    """Continues a run, with any number of processes; a finished run is only read."""
     folder, ranks = Path(run_dir), Ranks.current()
     config = ranks.first(lambda: load_run(folder))  # other machines need not see the folder
     if ranks.first(lambda: (folder / RESULT).exists()):
@@ -197,37 +188,32 @@ def start(
 
 def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
     """Trains, from the folder's checkpoint if it has one, and writes the result."""
-    model = build(config)
-    device = choose_device(config.train.device)
+    model, device, seed = build(config), choose_device(config.train.device), config.train.seeds[0]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trained = train(
-        model, splits.train, splits.val, test_data=splits.test, seed=config.train.seeds[0],
-        workers=config.data.workers, run_dir=folder, resume=True, progress=progress,
-        **asdict(config.train),
+        model, splits.train, splits.val, test_data=splits.test, seed=seed, run_dir=folder,
+        workers=config.data.workers, resume=True, progress=progress, **asdict(config.train),
     )  # fmt: skip
-    return Ranks.current().first(lambda: _record(config, folder, model, trained, device))
-
-
-def _record(
-    config: Config, folder: Path, model: nn.Module, trained: TrainResult, device: torch.device
-) -> RunResult:
-    val, test = trained.val, trained.test
+    name, val, test = config.model["name"], trained.val, trained.test
     assert test is not None
-    name, seed = config.model["name"], config.train.seeds[0]
-    plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
-    result = {
-        "name": name, "seed": seed, "parameters": count_parameters(model),
-        "best_epoch": trained.best_epoch, "val_loss": val.loss, "val_accuracy": val.accuracy,
-        "test_loss": test.loss, "test_accuracy": test.accuracy, "test_images": test.images,
-        "steps": trained.steps,
-        "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
-        "peak_memory_mib": peak_memory_mib(device),
-        "sha256": {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)},
-    }  # fmt: skip
-    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
-    (folder / CHECKPOINT).unlink(missing_ok=True)  # the result replaces it
-    return read_result(folder)
+
+    def record() -> RunResult:
+        plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
+        result = {
+            "name": name, "seed": seed, "parameters": count_parameters(model),
+            "best_epoch": trained.best_epoch, "val_loss": val.loss, "val_accuracy": val.accuracy,
+            "test_loss": test.loss, "test_accuracy": test.accuracy, "test_images": test.images,
+            "steps": trained.steps,
+            "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
+            "peak_memory_mib": peak_memory_mib(device),
+            "sha256": {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)},
+        }  # fmt: skip
+        write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # the result replaces it
+        return read_result(folder)
+
+    return Ranks.current().first(record)
 
 
 def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:

@@ -1,7 +1,4 @@
-"""Batch norms over the images of all processes, so that several train as one would.
-
-Shape legend: B batch, C channels.
-"""
+"""Batch norms over the images of all processes (B batch, C channels)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
