@@ -48,7 +48,7 @@ def tensors_of(values: Any) -> list[Tensor]:
 
 
 def name_of(func: Any) -> str:
-    """Returns an operator's name without overload and without the underscore of in-place work."""
+    """Returns an operator's name in aten without overload and the underscore of in-place work."""
     name = str(func._overloadpacket.__name__)
     return name if name.startswith("__") else name.rstrip("_")
 
@@ -61,13 +61,7 @@ def _parameters(func: Any) -> tuple[tuple[str, Any], ...]:
 
 @dataclass(frozen=True)
 class Call:
-    """One call.
-
-    Attributes:
-        operator: its name in aten, as `name_of` gives it.
-        arguments: by the names of its schema, defaults included.
-        results: the tensors that came out.
-    """
+    """One call: `name_of` the operator, arguments by name with defaults, and result tensors."""
 
     operator: str
     arguments: Mapping[str, Any]
@@ -84,14 +78,10 @@ class Call:
 
     @property
     def operands(self) -> list[Tensor]:
-        """The tensors that went in, those in lists included."""
         return tensors_of(list(self.arguments.values()))
 
     def tensor(self, position: int) -> Tensor:
-        """Returns the tensor at this position of the schema."""
-        argument = list(self.arguments.values())[position]
-        assert isinstance(argument, Tensor)
-        return argument
+        return list(self.arguments.values())[position]
 
     @property
     def read(self) -> int:

@@ -8,6 +8,7 @@ layers of torch.nn the formulas are here.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -24,8 +25,8 @@ from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 class StageRow:
     """One stage of one module's call: the module's path and its cost.
 
-    For a plain convolution or linear layer the neurons are its output elements per sample (a unit
-    at a position), the synapses its connections: one multiply-add of one sample is one connection.
+    Neurons of a plain convolution or linear layer are its output elements per sample (a unit at a
+    position), synapses its connections: one multiply-add of one sample is one connection.
     """
 
     module: str
@@ -37,7 +38,7 @@ class ClosedForm:
     """The closed form's counts, and the rows that sum to them.
 
     `hidden` names the modules without a formula that run contractions themselves, by a function or
-    an operator such as `@`: those are in no row. Without one, the multiply-adds are complete.
+    an operator such as `@`: those are in no row.
     """
 
     counts: Counts
@@ -134,10 +135,7 @@ def _is_plain(shapes: list[torch.Size]) -> bool:
 
 
 class _Statements(OperatorMode):
-    """Collects what modules state of their cost when they run.
-
-    As a dispatch mode it records in which modules a contraction runs that no formula covers.
-    """
+    """Collects what running modules state, and which run a contraction that no formula covers."""
 
     def __init__(self, batch: int) -> None:
         super().__init__()
@@ -155,39 +153,42 @@ class _Statements(OperatorMode):
             self.hidden[label] += 1
         return func(*args, **kwargs)
 
-    def enter(self, path: str, module: nn.Module) -> None:
+    def enter(self, path: str, module: nn.Module, args: Any) -> None:
         if self._stating is None and callable(getattr(module, "closed_form", None)):
             self._stating = module
         covered = self._stating is not None or _formula(module) is not None
         self._running.append(None if covered else _label(path, module))
 
-    def leave(self, path: str, module: nn.Module, arguments: Any, result: Any) -> None:
+    def leave(self, path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         self._running.pop()
-        shapes, results = _shapes(arguments), _shapes(result)
+        shapes = _shapes((args, kwargs))
         if self._stating is module:
             self._stating = None
             if result is not None:  # else it raised
                 self._add(path, *module.closed_form(*shapes))  # type: ignore[operator]
         elif self._stating is None:
-            formula = _formula(module)
-            if formula is not None and _is_plain(shapes) and _is_plain(results):
-                self._apply(path, formula(module, shapes[0], results[0]), prod(results[0]))
-            elif not list(module.children()) or module._parameters:
+            self._add_layer(path, module, shapes, _shapes(result))
+
+    def _add_layer(
+        self, path: str, module: nn.Module, shapes: list[torch.Size], results: list[torch.Size]
+    ) -> None:
+        formula = _formula(module)
+        if formula is None or not (_is_plain(shapes) and _is_plain(results)):
+            if not list(module.children()) or module._parameters:
                 self.unstated[_label(path, module)] += 1
+            return
+        for family, amount in formula(module, shapes[0], results[0]).items():
+            if family in CONTRACTIONS:
+                stage = "convolution" if family == "convolution" else "linear"
+                neurons, synapses = prod(results[0]) // self.batch, amount // self.batch
+                self._add(path, Cost(stage, {family: amount}, 0, neurons, synapses))
+            else:
+                self.flops[family] += amount
 
     def _add(self, path: str, *costs: Cost) -> None:
         for cost in costs:
             self.rows.append(StageRow(path, cost))
             self.flops["pointwise"] += cost.pointwise
-
-    def _apply(self, path: str, amounts: dict[str, int], out_elements: int) -> None:
-        for family, amount in amounts.items():
-            if family in CONTRACTIONS:
-                stage = "convolution" if family == "convolution" else "linear"
-                neurons, synapses = out_elements // self.batch, amount // self.batch
-                self._add(path, Cost(stage, {family: amount}, neurons=neurons, synapses=synapses))
-            else:
-                self.flops[family] += amount
 
 
 def count_closed_form(
@@ -195,8 +196,8 @@ def count_closed_form(
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 
-    A module that executed with no formula, and is a leaf, holds parameters itself or runs a
-    contraction itself, is listed in `counts.uncounted` as "path (Type)".
+    `counts.uncounted` lists, as "path (Type)", the modules without a formula that ran and are
+    leaves, hold parameters or run a contraction themselves.
 
     Args:
         model: any module; it is left untouched.
@@ -213,14 +214,9 @@ def count_closed_form(
         statements,
     ):
         for path, module in model.named_modules():
-            module.register_forward_pre_hook(lambda m, _, path=path: statements.enter(path, m))
-            module.register_forward_hook(
-                lambda m, args, kwargs, result, path=path: statements.leave(
-                    path, m, (args, kwargs), result
-                ),
-                with_kwargs=True,
-                always_call=True,
-            )
+            module.register_forward_pre_hook(partial(statements.enter, path))
+            leave = partial(statements.leave, path)
+            module.register_forward_hook(leave, with_kwargs=True, always_call=True)
         model(*copies)
     amounts = statements.flops.copy()
     for row in statements.rows:

@@ -35,16 +35,14 @@ def convolution_backward(call: Call) -> Amounts:
 
 
 def product(first: int) -> Count:
-    """Counts output elements times the last axis of the operand at position `first`."""
-    return lambda call: {"matmul": _complex(call) * call.written * call.tensor(first).shape[-1]}
+    """Counts the product of the operands at positions `first` and `first` + 1."""
 
+    def amounts(call: Call) -> Amounts:
+        left, right = call.tensor(first), call.tensor(first + 1)
+        columns = right.shape[-1] if right.dim() > 1 else 1
+        return {"matmul": _complex(call) * left.numel() * columns}
 
-def dot(call: Call) -> Amounts:
-    return {"matmul": _complex(call) * call.tensor(0).numel()}
-
-
-def addbmm(call: Call) -> Amounts:
-    return {"matmul": _complex(call) * call.tensor(1).numel() * call.tensor(2).shape[-1]}
+    return amounts
 
 
 def distances(call: Call) -> Amounts:
@@ -126,14 +124,10 @@ def fused_cell(gates: int) -> Count:
 def fft(real: bool) -> Count:
     def amounts(call: Call) -> Amounts:
         x = call.tensor(0)
-        points = prod(x.shape[axis] for axis in call.arguments["dim"])
-        return {"fft": fft_macs(points, real=real) * (x.numel() // max(points, 1))}
+        lengths = [x.shape[axis] for axis in call.arguments["dim"]]
+        transforms = x.numel() // max(prod(lengths), 1)
+        if "last_dim_size" in call.arguments:  # the input holds half of the last axis
+            lengths[-1] = call.arguments["last_dim_size"]
+        return {"fft": fft_macs(prod(lengths), real=real) * transforms}
 
     return amounts
-
-
-def fft_c2r(call: Call) -> Amounts:
-    x, axes, last = call.tensor(0), call.arguments["dim"], call.arguments["last_dim_size"]
-    points = prod(x.shape[axis] for axis in axes[:-1]) * last  # the input holds half of the axis
-    transforms = x.numel() // prod(x.shape[axis] for axis in axes)
-    return {"fft": fft_macs(points, real=True) * transforms}

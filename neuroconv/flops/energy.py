@@ -1,15 +1,14 @@
 """The energy of a run: an estimate from published energies of single operations.
 
-Arithmetic and main memory only. Control, caches, wires, leakage, cooling and the rest of a machine
-are left out, so that a real one takes more, often several times more. The published values were
-checked in reproductions of the figure and the table named, not in the originals.
+Arithmetic and main memory only: with control, caches, leakage and cooling a real machine takes
+more, often several times more. The published values were checked in reproductions of the figure and
+the table named, not in the originals.
 """
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from neuroconv.core.checks import check_choice, check_number
@@ -38,16 +37,13 @@ class Node:
         return self.multiply_pj + self.add_pj
 
 
-def _read_nodes() -> dict[str, Node]:
-    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
-    nodes = {}
-    for name, numbers in tables.items():
-        sources = {key: Source.parse(text) for key, text in numbers.items() if "source" in key}
-        nodes[name] = Node(name=name, **numbers | sources | {"dram_pj": tuple(numbers["dram_pj"])})
-    return nodes
+def _read(name: str, table: dict[str, Any]) -> Node:
+    sources = {key: Source.parse(text) for key, text in table.items() if "source" in key}
+    return Node(name=name, **table | sources | {"dram_pj": tuple(table["dram_pj"])})
 
 
-NODES: Mapping[str, Node] = MappingProxyType(_read_nodes())
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+NODES: Mapping[str, Node] = {name: _read(name, table) for name, table in _TABLES.items()}
 DEFAULT_NODE = "7nm-fp32-hbm2"
 
 
@@ -56,14 +52,11 @@ class Energy:
     """An estimate of a run's energy. Ranges are (lowest, highest).
 
     Attributes:
-        node: the technology.
-        mac: multiply-adds.
         accumulates: additions that stand for a multiply-add with a spike.
         other_flop: FLOPs of all that is no multiply-add.
         bytes: moved to and from main memory.
         arithmetic_joules: a multiply-add is a multiplication and an addition; the other FLOPs are
             all of the cheaper of the two in the lowest, of the dearer in the highest.
-        memory_joules: the range is the source's.
     """
 
     node: Node
@@ -118,18 +111,17 @@ def estimate_energy(
 
     In an event-driven run a synaptic multiply-add becomes an accumulate: the weight of an active
     axon is added, once for each step in which it fires. A finer rate, or a grey value, takes more
-    spikes than are counted: the figure is a lower bound. All the rest stays dense, memory traffic
-    too: the weights of silent axons count as read.
+    spikes than are counted: the figure is a lower bound. All the rest stays dense; the weights of
+    silent axons count as read.
 
     Args:
         mac: multiply-adds, each executed.
         other_flop: FLOPs of all that is no multiply-add.
-        moved_bytes: bytes moved to and from main memory; those that all operators move if no cache
-            holds anything, the compulsory ones if a cache holds all in between.
+        moved_bytes: to and from main memory: by all operators, or the compulsory ones if a cache
+            holds all in between.
         node: a key of `NODES`.
-        synaptic_mac: of an event-driven run, multiply-adds beside `mac` whose one factor is the
-            activity of an axon: synapses, and dendrites where synapse and dendritic filter are one
-            linear map.
+        synaptic_mac: of an event-driven run, multiply-adds beside `mac` with the activity of an
+            axon: of synapses, and of dendrites that form one linear map with them.
         active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.machine.firing`.
 
     Raises:
@@ -145,16 +137,6 @@ def estimate_energy(
     accumulates = synaptic_mac * active_share
     certain = mac * energies.mac_pj + accumulates * energies.add_pj
     cheap, dear = sorted((energies.add_pj, energies.multiply_pj))
-    low, high = (pj / _WORD_BYTES for pj in energies.dram_pj)
-    return Energy(
-        node=energies,
-        mac=mac,
-        accumulates=accumulates,
-        other_flop=other_flop,
-        bytes=moved_bytes,
-        arithmetic_joules=(
-            PICO * (certain + other_flop * cheap),
-            PICO * (certain + other_flop * dear),
-        ),
-        memory_joules=(PICO * moved_bytes * low, PICO * moved_bytes * high),
-    )
+    arithmetic = PICO * (certain + other_flop * cheap), PICO * (certain + other_flop * dear)
+    low, high = (PICO * moved_bytes * (pj / _WORD_BYTES) for pj in energies.dram_pj)
+    return Energy(energies, mac, accumulates, other_flop, moved_bytes, arithmetic, (low, high))

@@ -25,29 +25,28 @@ class _PassCounts:
     zero: dict[str, str] = field(default_factory=dict)
     uncounted: Counter[str] = field(default_factory=Counter)
 
-    def counts(self, device: str, backward: Counts | None = None) -> Counts:
-        details = {name: dict(value) for name, value in vars(self).items() if name != "amounts"}
-        return Counts.of("exact", device, self.amounts, **details, backward=backward)
-
 
 class OperatorCounter(OperatorMode):
     """Counts each call, for the whole model and for each module that is running."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._current = _PassCounts()
-        self._forward: _PassCounts | None = None  # once the backward pass has begun
+        self._passes = [_PassCounts()]
         self._running: list[str] = []  # paths of the modules, outermost first
 
     def begin_backward(self) -> None:
         """Ends the forward pass: calls that follow are counted apart."""
-        self._forward, self._current = self._current, _PassCounts()
+        self._passes.append(_PassCounts())
 
     def counts(self, device: str) -> Counts:
         """Returns the counts of a run on a device of this type."""
-        if self._forward is None:
-            return self._current.counts(device)
-        return self._forward.counts(device, self._current.counts(device))
+        backward: Counts | None = None
+        for counted in reversed(self._passes):
+            details = {name: dict(value) for name, value in vars(counted).items()}
+            amounts = details.pop("amounts")
+            counts = Counts.of("exact", device, amounts, **details, backward=backward)
+            backward = counts
+        return counts
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -64,17 +63,17 @@ class OperatorCounter(OperatorMode):
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         call = Call.of(func, args, kwargs, out)
-        rule = look_up(func, call)
+        rule, current = look_up(func, call), self._passes[-1]
         if rule is None:
-            self._current.uncounted[str(func)] += 1
+            current.uncounted[str(func)] += 1
         elif isinstance(rule, str):
-            self._current.zero[str(func)] = rule
+            current.zero[str(func)] = rule
         else:
             amounts = rule.count(call)
-            self._current.amounts.update(amounts)
+            current.amounts.update(amounts)
             if mac := sum(amounts.get(family, 0) for family in CONTRACTIONS):
-                self._current.operators[str(func)] += mac
-                self._current.modules.update(dict.fromkeys(["", *self._running], mac))
+                current.operators[str(func)] += mac
+                current.modules.update(dict.fromkeys(["", *self._running], mac))
         return out
 
 
@@ -89,15 +88,14 @@ def count_exact(
 ) -> Counts:
     """Counts all operators that execute when the model runs once, as torch's dispatcher sees them.
 
-    The model is left as it was: parameters, buffers, training flags, hooks, modes and the state of
-    every random generator. A compiled model runs operator by operator.
+    A compiled model runs operator by operator.
 
     Args:
-        model: any module.
+        model: any module; it is left untouched, random generators too.
         inputs: what it is called with, the batch first.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
-        backward: count the backward pass too, apart, as `Counts.backward`. The gradient to an
-            input counts if that input requires one.
+        backward: count the backward pass too, as `Counts.backward`. The gradient to an input
+            counts if that input requires one.
         training: run in training mode.
         strict: refuse a model that runs an operator without a rule.
 

@@ -1,8 +1,7 @@
 """fvcore's counter: the model runs once, is traced, and every operator of the trace is counted.
 
-Two counts come of one trace. The witness counts contractions, by the handles of
-`neuroconv.flops.fvcore_handles`, and stands beside the exact counter and the closed form. fvcore as
-it comes, with no handle but its own, shows what its user would read.
+Two counts come of one trace: of contractions, by the handles of `neuroconv.flops.fvcore_handles`, a
+witness for the other counters; and of fvcore as it comes, as its user would read it.
 """
 
 import warnings
@@ -26,9 +25,9 @@ class StockCount:
 
     Attributes:
         operators: what it calls a flop, by operator: a multiply-add of a contraction, an element of
-            a norm times a weight of its own.
+            a norm times a weight.
         unsupported: calls of operators that it has no handle for, and does not ignore.
-        failures: operators whose handle raised, with the error: then it gives no count at all.
+        failures: operators whose handle raised, with the error.
     """
 
     operators: Counter[str] = field(default_factory=Counter)
@@ -37,7 +36,7 @@ class StockCount:
 
     @property
     def total(self) -> int | None:
-        """fvcore's total; None if one of its handles raised."""
+        """None if a handle raised: then fvcore gives no count at all."""
         return None if self.failures else sum(self.operators.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,10 +54,7 @@ Handle = Callable[[Any, Any], Any]
 def _handle(
     operator: str, stock_handle: Handle | None, ignored: bool, stock: StockCount, macs: Counter[str]
 ) -> Handle:
-    """Returns a handle that counts the contractions of an operator, and adds them to `macs`.
-
-    What fvcore's own handle counts is added to `stock`.
-    """
+    """Returns a handle that counts contractions, and adds what fvcore's own counts to `stock`."""
     rule = HANDLES.get(operator)
 
     def count(inputs: list[Any], outputs: list[Any]) -> int:
@@ -85,7 +81,7 @@ def _handle(
 def analyse_fvcore(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "cpu"
 ) -> tuple[Counts, StockCount]:
-    """Counts one run in eval mode by fvcore's FlopCountAnalysis.
+    """Returns the witness's contractions in one run in eval mode, and the count of fvcore itself.
 
     A trace keeps what the output depends on: work whose result is thrown away is in no count.
 
@@ -94,12 +90,9 @@ def analyse_fvcore(
         inputs: what it is called with, the batch first; meta inputs become zeros.
         device: "cpu" or "cuda".
 
-    Returns:
-        The witness's contractions, and the count of fvcore as it comes.
-
     Raises:
-        ValueError: the device is meta, the model holds meta or fake tensors, the model cannot be
-            traced, or an autograd.Function or a script hides what it runs from the trace.
+        ValueError: meta or fake tensors, a model that cannot be traced, or an autograd.Function or
+            a script that hides what it runs from the trace.
     """
     if torch.device(device).type == "meta":
         raise ValueError("fvcore runs the model and needs real tensors: use device='cpu' or 'cuda'")

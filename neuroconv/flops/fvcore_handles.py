@@ -1,4 +1,4 @@
-"""fvcore's handles for contractions: functions of an operator's traced inputs and outputs to MAC.
+"""fvcore's handles for contractions: MAC from the inputs and outputs of a traced operator.
 
 Real convolutions and plain matrix products are left to fvcore's own handles, which are right. What
 fvcore has no handle for, or counts wrongly, is counted here.
@@ -7,15 +7,77 @@ fvcore has no handle for, or counts wrongly, is counted here.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from math import isqrt, prod
-from types import MappingProxyType
+from operator import add, floordiv, mul, sub
 from typing import Any
 
 import torch
 
 from neuroconv.core.cost import fft_macs
-from neuroconv.flops.fvcore_trace import integers, is_complex, shape, size, tensors
 from neuroconv.flops.operators import RULES, ZERO, is_pointwise
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Rule, read_rules
+
+# --- reading a trace: a torch._C.Value has a shape, and no number unless it is constant
+
+
+def is_complex(value: Any) -> bool:
+    return bool(value.isCompleteTensor() and value.type().dtype().is_complex)
+
+
+def shape(value: Any) -> list[int]:
+    return list(value.type().sizes())
+
+
+def size(value: Any) -> int:
+    return prod(shape(value))
+
+
+_ARITHMETIC = {
+    "aten::add": add,
+    "aten::sub": sub,
+    "aten::rsub": lambda a, b: b - a,
+    "aten::mul": mul,
+    "aten::floor_divide": floordiv,
+}
+
+
+def integer(value: Any) -> int:
+    """Returns a traced integer: a constant, or arithmetic on sizes (x.shape[0] + 2 is recorded)."""
+    constant = value.toIValue()
+    if constant is not None:
+        return int(constant)
+    node = value.node()
+    kind, inputs = node.kind(), list(node.inputs())
+    if kind == "aten::size":
+        return shape(inputs[0])[integer(inputs[1])]
+    if kind in ("aten::Int", "aten::ScalarImplicit", "prim::NumToTensor"):
+        return integer(inputs[0])
+    if kind in _ARITHMETIC:
+        return int(_ARITHMETIC[kind](integer(inputs[0]), integer(inputs[1])))
+    raise ValueError(
+        f"fvcore: the length of a transform comes from {kind}, which a trace does not resolve. "
+        "Compute lengths with + - * // on sizes, or turn them into int"
+    )
+
+
+def integers(value: Any) -> list[int] | None:
+    """Returns a traced list of integers; None for None."""
+    if value.type().kind() == "NoneType":
+        return None
+    if value.node().kind() == "prim::ListConstruct":
+        return [integer(item) for item in value.node().inputs()]
+    constant = value.toIValue()
+    return list(constant) if isinstance(constant, list) else [integer(value)]
+
+
+def tensors(value: Any) -> list[Any]:
+    """Returns the tensors of a traced list; [] if the value is no list, or None is among them."""
+    if value.node().kind() != "prim::ListConstruct":
+        return []
+    items = list(value.node().inputs())
+    return items if all(item.isCompleteTensor() for item in items) else []
+
+
+# --- handles
 
 Count = Callable[[list[Any], list[Any]], int]
 
@@ -121,14 +183,12 @@ def fft(kind: str, several: bool = False) -> Count:
 
 
 # By operator of a trace, in-place forms included.
-HANDLES: Mapping[str, Rule] = MappingProxyType(
-    {
-        f"aten::{form}": rule
-        for name, rule in read_rules("fvcore", globals()).items()
-        for form in (name, f"{name}_")
-        if form == name or hasattr(torch.ops.aten, form)
-    }
-)
+HANDLES: Mapping[str, Rule] = {
+    f"aten::{form}": rule
+    for name, rule in read_rules("fvcore", globals()).items()
+    for form in (name, f"{name}_")
+    if form == name or hasattr(torch.ops.aten, form)
+}
 _NO_CONTRACTION = {*ZERO, *DATA["fvcore_ignored"]["operators"].split()}
 
 

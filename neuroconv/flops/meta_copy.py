@@ -5,7 +5,7 @@ import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,7 @@ def _like(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class _Copies:
-    """Copies of modules' attributes, one for each object: shared and tied tensors stay so.
-
-    Those of `registered` tensors, parameters and buffers, lie on `device`; others stay where they
-    are.
-    """
+    """Copies of modules' attributes, one for each object; `registered` tensors go to `device`."""
 
     def __init__(self, registered: list[Tensor], device: torch.device) -> None:
         self._registered = {id(tensor) for tensor in registered}
@@ -88,10 +84,9 @@ def meta_copy(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Gives the model copies of its tensors on `device`, and yields the inputs there.
 
-    A model may write to its parameters, buffers and inputs, and to lists, dictionaries, tensors and
-    generators that are plain attributes of a module: all of them are copied. On leaving, they, the
-    submodules, hooks, training flags and the state of every generator are restored. Objects of
-    other classes, and what only they reach, are not.
+    Whatever the model does to parameters, buffers, submodules, hooks, flags, generators, and to
+    lists, dictionaries and tensors that are plain attributes of a module, is undone on leaving; to
+    objects of other classes, and to what only they reach, it is not.
 
     Raises:
         ValueError: a device that is missing, a model on meta that is to run on another device, or a
@@ -148,14 +143,11 @@ def require_grad(outputs: Any) -> list[Tensor]:
     return tensors
 
 
-@contextmanager
-def eagerly() -> Iterator[None]:
+def eagerly() -> AbstractContextManager[object]:
     """Runs compiled models operator by operator; fused, their operators could not be counted."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+    if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import takes seconds
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
 
 
 @contextmanager

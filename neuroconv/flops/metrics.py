@@ -13,13 +13,13 @@ Unit = Literal["", "mac", "%", "J", "B", "s", "FLOP/s", "B/s", "3g"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One quantity: where it stands in the JSON, which row of the table shows it, how it is read.
+    """One quantity of a `Record`.
 
     Attributes:
-        key: in the JSON; None for a part of a record that has another key.
-        source: the path of attributes that leads to it from a `Record`, or a function of one. A
-            None on the way is the value.
-        label: of its row, "{unit}" standing for MAC or FLOP; None for a quantity of the JSON alone.
+        key: in the JSON; None for a part of a quantity that has a key.
+        source: the path of attributes that leads to it, or a function of the record. A None on the
+            way is the value.
+        label: of its row in the table; None for a quantity of the JSON alone.
         unit: how the table writes it: "mac" by the convention of the table, "" as it is, other
             units with a metric prefix.
         partial_if: tells of a record whether something is missing from the quantity.
@@ -32,7 +32,6 @@ class Metric:
     partial_if: Callable[[Record], object] | None = None
 
     def value(self, record: Record) -> Any:
-        """Reads the quantity off a record."""
         if callable(self.source):
             return self.source(record)
         value: Any = record
@@ -45,8 +44,8 @@ class Metric:
         value = self.value(record)
         if value is None or isinstance(value, str):
             return value or "-"
-        is_partial = self.partial_if is not None and bool(self.partial_if(record))
-        return format_value(value, self.unit, factor) + " (partial)" * is_partial
+        is_partial = self.partial_if is not None and self.partial_if(record)
+        return format_value(value, self.unit, factor) + " (partial)" * bool(is_partial)
 
 
 def format_number(value: float | None, factor: int = 1) -> str:

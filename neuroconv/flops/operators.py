@@ -4,7 +4,6 @@ An operator that is in neither, is no view and has no pointwise tag of torch's i
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,12 +12,10 @@ from neuroconv.flops import amounts, contractions
 from neuroconv.flops.calls import Call, name_of
 from neuroconv.flops.rules import DATA, Rule, read_rules
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    read_rules("exact", {**vars(amounts), **vars(contractions)})
-)
-ZERO: Mapping[str, str] = MappingProxyType(
-    {name: reason for reason, names in DATA["zero"].items() for name in names.split()}
-)
+RULES: Mapping[str, Rule] = read_rules("exact", {**vars(amounts), **vars(contractions)})
+ZERO: Mapping[str, str] = {
+    name: reason for reason, names in DATA["zero"].items() for name in names.split()
+}
 
 
 def look_up(func: Any, call: Call) -> Rule | str | None:

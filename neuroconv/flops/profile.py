@@ -58,10 +58,10 @@ def profile(
             "cpu" or "cuda".
         fvcore_device: "cpu" or "cuda": fvcore runs the model.
         fvcore_limit: MAC above which fvcore is skipped.
-        time_steps: steps in the window; default the third axis of a first input of three or five
-            axes, (batch, axons, steps) or (batch, channels, steps, height, width), if a module has
-            a `time_steps`; for other inputs that attribute's value, else 1.
-        strict: refuse a model that runs an operator which the exact counter has no rule for.
+        time_steps: steps in the window. Default: if a module has a `time_steps`, the third axis of
+            inputs (batch, axons, steps) or (batch, channels, steps, height, width), for others
+            that attribute; else 1.
+        strict: refuse an operator that the exact counter has no rule for.
         timed: on "cpu" or "cuda", also measure time, the machine's peaks and firing.
 
     Raises:
@@ -121,11 +121,9 @@ def profile(
         training_traffic=training_traffic,
         measured=None,
     )
-    if not timed or not traffic.moved_bytes:
+    if not timed or "time" in skipped:
         return result
-    flop, moved_bytes = result.reference.flop, traffic.moved_bytes
-    measured = measure(model, items, device, flop=flop, moved_bytes=moved_bytes)
-    return replace(result, measured=measured)
+    return replace(result, measured=measure(model, items, device, result.reference.flop, traffic))
 
 
 def _training_step(

@@ -25,25 +25,19 @@ class Record:
     "A sample" is one element of the batch: one window of all its time steps, or one image.
 
     Attributes:
-        name: what the tables call it.
-        batch: samples in the run.
-        time_steps: time steps in the window (1 for still images).
+        time_steps: of the window (1 for still images).
         parameters, frozen_parameters, buffers: elements that are trained, or not.
         counts: of each counter that ran.
         stock_fvcore: fvcore's count with its own handles alone; None if fvcore did not run.
-        skipped: for each counter that did not run, and for a training step or a time that could not
-            be taken, why.
+        skipped: why a counter, a training step or a time is missing.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
         hidden: those of them that run contractions, which are in no stage: with them neurons and
             synapses are too few.
-        training: a training step by the exact counter, its backward pass in `training.backward`;
-            None if nothing is trained, or `skipped` says why.
-        training_batch: samples in that step: the batch, but at least two, since one sample has no
-            statistics for a batch norm.
+        training: a training step by the exact counter; None if nothing is trained.
+        training_batch: samples in that step: at least two, which batch norm needs.
         doubled: the exact counter's run of a batch twice as large; None if the model refused it.
-        traffic: bytes that the run moves and holds.
-        training_traffic: those of a training step; None if nothing is trained.
+        traffic, training_traffic: bytes that the run, and the training step, move and hold.
         measured: time, place under the roofs and firing on a real device; None without one.
     """
 
@@ -83,10 +77,7 @@ class Record:
 
     @property
     def disagreements(self) -> tuple[str, ...]:
-        """One line for each contraction family on which complete counters differ.
-
-        A family that one counter saw and another did not is a disagreement, too.
-        """
+        """A line for each family on which complete counters differ, or that only some have seen."""
         lines = []
         for family in CONTRACTIONS:
             macs = {name: counts.macs.get(family, 0) for name, counts in self.complete.items()}
@@ -102,10 +93,7 @@ class Record:
 
     @property
     def reference(self) -> Counts:
-        """The counts that totals are taken from: the exact counter's, if it ran.
-
-        fvcore's, if only it ran, are contractions alone.
-        """
+        """The counts that totals are taken from: the exact counter's, if it ran."""
         order = ("exact", "fvcore", "closed_form")
         return next(self.counts[name] for name in order if name in self.counts)
 
@@ -133,9 +121,8 @@ class Record:
     def dendritic_mac(self, column: str) -> float | None:
         """Returns the dendrites' MAC; None without dendrites.
 
-        Args:
-            column: "essay", synapses x time steps x taps; "direct", a direct convolution, padding
-                zeros counted; "executed", the algorithm that runs, its spectral products included.
+        column: "essay", synapses x time steps x taps; "direct", a direct convolution, padding zeros
+        counted; "executed", the algorithm that runs, its spectral products included.
         """
         if not self._dendrites:
             return None
@@ -144,7 +131,6 @@ class Record:
         return sum(getattr(row.cost, column) or 0 for row in self._dendrites)
 
     def dendritic_mac_per_neuron(self, column: str) -> float | None:
-        """Returns `dendritic_mac` by neuron with dendrites; None without any."""
         amount, parts = self.dendritic_mac(column), self.batch * self.dendritic_neurons
         return None if amount is None or not parts else ratio(amount, parts)
 
@@ -152,12 +138,10 @@ class Record:
 
     @property
     def stages_flop(self) -> int:
-        """FLOP of all rows of the closed form."""
         return sum(row.cost.flop for row in self.stages)
 
     @property
     def _mac_flop(self) -> int:
-        """Two for each of `mac`, as a whole number."""
         products = sum(row.cost.pointwise for row in self.stages if row.cost.linear)
         return 2 * self.reference.mac + products
 
@@ -173,30 +157,27 @@ class Record:
 
     @property
     def flop_per_sample(self) -> float:
-        """2 x MAC of the contractions, and the FLOPs of every other operator, by sample."""
+        """FLOPs of every operator, contractions or not, by sample."""
         return ratio(self.reference.flop, self.batch)
 
     def _mean(self, amount: int, parts: int) -> float | None:
+        """Returns the amount by sample and part; None without parts, or with hidden ones."""
         return ratio(amount, self.batch * parts) if parts and not self.hidden else None
 
     @property
     def mac_per_synapse(self) -> float | None:
-        """`mac` by sample and synapse; None for a model without synapses, or with hidden ones."""
         return self._mean(self._mac_flop, 2 * self.synapses)
 
     @property
     def mac_per_neuron(self) -> float | None:
-        """`mac` by sample and neuron; None as for `mac_per_synapse`."""
         return self._mean(self._mac_flop, 2 * self.neurons)
 
     @property
     def mac_per_neuron_step(self) -> float | None:
-        """`mac` by sample, neuron and time step; None as for `mac_per_synapse`."""
         return self._mean(self._mac_flop, 2 * self.neurons * self.time_steps)
 
     @property
     def flop_per_neuron(self) -> float | None:
-        """`flop_per_sample` by neuron; None as for `mac_per_synapse`."""
         return self._mean(self.reference.flop, self.neurons)
 
     @property
@@ -217,7 +198,6 @@ class Record:
 
     @property
     def backward_flop_per_sample(self) -> float | None:
-        """FLOPs of a training step's backward pass, by sample; None if nothing is trained."""
         if self.training is None or self.training.backward is None:
             return None
         return ratio(self.training.backward.flop, self.training_batch)
@@ -230,22 +210,15 @@ class Record:
         return self.reference.flop / max(1, self.traffic.moved_bytes)
 
     def energy(self, node: str = DEFAULT_NODE) -> Energy:
-        """Estimates the energy of one sample, every multiply-add executed.
-
-        Raises:
-            ValueError: an unknown node.
-        """
+        """Estimates the energy of one sample, every multiply-add executed."""
         return self._energy(node, self.mac)
 
     def energy_at_rate(self, node: str = DEFAULT_NODE) -> Energy | None:
-        """Estimates the energy of one sample if silent axons cost nothing.
+        """Estimates the energy of one sample if silent axons cost nothing; None if not measured.
 
         The multiply-adds of synapses, dendrites and plain layers become additions for the axons
         that the measured run found active. Dendrites count by a direct convolution: a Fourier
-        transform has no use for silence. None without a measured run.
-
-        Raises:
-            ValueError: an unknown node.
+        transform has no use for silence.
         """
         if self.measured is None:
             return None

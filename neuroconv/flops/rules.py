@@ -1,26 +1,23 @@
 """One convention for every counter, and its rules, read from `operators.toml`.
 
-One multiply-add (MAC) is two FLOPs. Work is counted by operator family:
+One multiply-add (MAC) is two FLOPs. Work is counted by operator family, the first three in MAC:
 
-| family        | unit | rule |
-|---------------|------|------|
-| convolution   | MAC  | weights x output positions x batch, padding zeros counted; a transposed |
-|               |      | convolution: weights x input positions x batch |
-| matmul        | MAC  | m n k for each matrix product (linear, mm, bmm, mv, dot, einsum ...); |
-|               |      | attention is two of them, and a mask saves nothing |
-| fft           | MAC  | cost model 1.25 n log2 n for one real transform of n points, 2.5 n log2 n |
-|               |      | for a complex one (n: product of the padded lengths), rounded, times the |
-|               |      | number of transforms |
-| pointwise     | FLOP | one per output element; complex: add 2, multiply 6 (by a real 2), other 2;|
-|               |      | addcmul is a product and a sum: 2, complex 8                             |
-| reduction     | FLOP | one per input element (sum, mean, maximum, norm ...) |
-| normalisation | FLOP | running statistics 2 per element; batch statistics 4, or 5 with a weight;|
-|               |      | RMS norm 3 or 4; softmax 5 |
-| pooling       | FLOP | window size per output element; adaptive: one per input element; linear  |
-|               |      | or cubic interpolation: one per neighbour of an output element           |
-| scatter       | FLOP | one per element that is added where an index says                        |
-| random        | FLOP | one per number drawn, whatever the generator does for it                 |
-| sorting       | FLOP | n ceil(log2 n) comparisons along the axis; a binary search ceil(log2 n)  |
+    convolution    weights x output positions x batch, padding zeros counted; transposed: x input
+                   positions
+    matmul         m n k for each matrix product (linear, mm, bmm, mv, dot, einsum ...); attention
+                   is two of them, and a mask saves nothing
+    fft            cost model 1.25 n log2 n for one real transform of n points (the product of the
+                   padded lengths), 2.5 n log2 n for a complex one, rounded, x transforms
+    pointwise      one per output element; complex: add 2, multiply 6 (by a real 2), other 2;
+                   addcmul is a product and a sum: 2, complex 8
+    reduction      one per input element (sum, mean, maximum, norm ...)
+    normalisation  running statistics 2 per element; batch statistics 4, or 5 with a weight; RMS
+                   norm 3 or 4; softmax 5
+    pooling        window size per output element; adaptive: one per input element; linear or cubic
+                   interpolation: one per neighbour of an output element
+    scatter        one per element that is added where an index says
+    random         one per number drawn, whatever the generator does for it
+    sorting        n ceil(log2 n) comparisons along the axis; a binary search ceil(log2 n)
 
 The first three are *contractions*: every counter has a rule for each, and they must agree on them
 to the last digit. The other families are not compared; fvcore does not count them.
@@ -52,15 +49,7 @@ class Rule:
 
 
 def read_rules(section: str, functions: Mapping[str, Any]) -> dict[str, Rule]:
-    """Returns the rules of a section of `operators.toml` by operator.
-
-    Args:
-        section: "exact", "fvcore" or "closed_form".
-        functions: by the names that the section calls them.
-
-    Raises:
-        ValueError: an operator with two rules.
-    """
+    """Returns the rules of a section of `operators.toml`, which names `functions`, by operator."""
     rules: dict[str, Rule] = {}
     for entry in DATA[section]:
         function = functions[entry["count"]]

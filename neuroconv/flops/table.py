@@ -24,9 +24,7 @@ def _factor(convention: Convention) -> int:
 def summary_table(
     records: Sequence[Record], convention: Convention = "mac", legend: bool = True
 ) -> Table:
-    """Returns a table of one column for each record, one row for each number, units in the labels.
-
-    Rows that no record fills are left out.
+    """Returns a table of one column for each record, one row for each number that any of them has.
 
     Args:
         records: such as `profile` returns.
@@ -64,11 +62,7 @@ def summary_table(
 
 
 def stage_table(record: Record, convention: Convention = "mac") -> Table:
-    """Returns a table of one row for each stage that costs anything, per sample, by module.
-
-    "other" is what is no multiply-add, and the share is of the FLOPs of all stages. Columns that no
-    stage fills are left out.
-    """
+    """Returns a table of one row for each stage that costs anything, per sample, by module."""
     factor, unit = _factor(convention), convention.upper()
     caption = "other: FLOP beside multiply-adds (norms, activations, sums); share: of the FLOP of "
     caption += "all stages" + "; modules without a closed form are missing" * bool(record.hidden)
@@ -107,17 +101,15 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
     return table
 
 
-# --- operators, by the columns of their table
-
 _COUNTERS = {"exact": "exact", "fvcore": "fvcore", "closed_form": "closed form"}
 
 
 def operator_rules() -> list[dict[str, str | None]]:
     """Returns one record for each operator, or module: its name, and what each counter does.
 
-    None: the counter never meets it, or lists it as uncounted. fvcore sees what a trace records,
-    the exact counter what the dispatcher runs: one call can be two operators, or another. The exact
-    counter also counts what torch itself tags as pointwise, one FLOP an element.
+    None: the counter never meets it (fvcore sees what a trace records, the exact counter what the
+    dispatcher runs), or lists it as uncounted. The exact counter also counts what torch itself tags
+    as pointwise, one FLOP an element.
     """
     entries = [
         (counter, entry["operators"], entry["rule"])

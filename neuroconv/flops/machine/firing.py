@@ -1,9 +1,7 @@
-"""The share of activity: how many inputs and outputs of a population are not zero.
-
-`neuroconv.flops.energy` needs it to set an event-driven run beside a dense one.
-"""
+"""The shares of a population's inputs and outputs that are not zero, for event-driven energy."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +14,7 @@ from neuroconv.flops.meta_copy import as_inputs, meta_copy
 
 @dataclass(frozen=True)
 class ActiveShares:
-    """The shares of a module's input and output elements that are not zero, and how many there are.
-
-    Elements are counted over axons, steps and samples.
-    """
+    """The shares of a module's elements (axons, steps, samples) that are not zero, of how many."""
 
     inputs: float
     outputs: float
@@ -27,7 +22,6 @@ class ActiveShares:
     output_elements: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, by the keys of the file format."""
         return {
             "heard": self.inputs,
             "fired": self.outputs,
@@ -42,13 +36,12 @@ def firing_shares(
     """Measures the active share of every population's inputs and outputs, in one run in eval mode.
 
     Populations are the outermost modules that hold parameters and state their own cost (a method
-    `closed_form`). Plain linear layers and convolutions outside them are measured too: a rectified
-    network is sparse as well. Their outputs are pre-activation and almost never zero, so that only
-    their input sparsity is meaningful.
+    `closed_form`). Plain linear layers and convolutions outside them are measured too. Their
+    outputs are pre-activation and almost never zero: only their input sparsity is meaningful.
 
     Args:
         model: any module; it is left untouched.
-        inputs: what it is called with, the batch first; real data, since zeros decide.
+        inputs: real data, since zeros decide; the batch first.
         device: "cpu" or "cuda".
 
     Returns:
@@ -62,18 +55,16 @@ def firing_shares(
     populations = _populations(model)
     totals = {path: [0, 0, 0, 0] for path in populations}
 
-    def count(path: str, arguments: Any, result: Any) -> None:
-        for side, values in enumerate((arguments, result)):
+    def count(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        for side, values in enumerate(((args, kwargs), result)):
             for tensor in tensors_of(values):
                 totals[path][side] += int(torch.count_nonzero(tensor))
                 totals[path][2 + side] += tensor.numel()
 
     with meta_copy(model, as_inputs(inputs), device) as items, torch.no_grad():
         for path, module in populations.items():
-            module.register_forward_hook(  # `meta_copy` removes it
-                lambda _, args, kwargs, result, path=path: count(path, (args, kwargs), result),
-                with_kwargs=True,
-            )
+            # `meta_copy` removes it.
+            module.register_forward_hook(partial(count, path), with_kwargs=True)
         model(*items)
     return {
         path: ActiveShares(active_in / max(1, size_in), active_out / size_out, size_in, size_out)

@@ -10,16 +10,14 @@ from torch import Tensor, nn
 from neuroconv.flops.machine.firing import ActiveShares, firing_shares
 from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, place
 from neuroconv.flops.machine.timing import Timing, measure_time
+from neuroconv.flops.machine.traffic import Traffic
 
 machine_peak = functools.cache(measure_peak)  # once in a process
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurements of a forward pass in eval mode, for the whole batch.
-
-    `peak` is the machine's, `firing` the active shares by module path.
-    """
+    """A forward pass of the whole batch in eval mode; firing by module path."""
 
     device: str
     timing: Timing
@@ -38,15 +36,15 @@ class Measured:
 
 
 def measure(
-    model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, flop: int, moved_bytes: int
+    model: nn.Module, inputs: tuple[Tensor, ...], device: str, flop: int, traffic: Traffic
 ) -> Measured:
-    """Measures a run that executes `flop` FLOPs and whose operators move `moved_bytes` bytes."""
+    """Measures a run of which FLOPs and traffic are known."""
     peak = machine_peak(device)
     timing = measure_time(model, inputs, device)
     return Measured(
         device=device,
         timing=timing,
         peak=peak,
-        placement=place(flop, moved_bytes, timing.seconds, peak),
+        placement=place(flop, traffic.moved_bytes, timing.seconds, peak),
         firing=firing_shares(model, inputs, device),
     )

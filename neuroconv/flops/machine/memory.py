@@ -29,9 +29,8 @@ class PassTraffic:
         read_bytes: each operator reads each of its tensors once; an expanded tensor counts by what
             is stored of it, and a gather reads no more than it returns.
         written_bytes: each operator writes its results once, in place or not. Views are free.
-        compulsory_bytes: what no order of the same work avoids: each parameter, buffer and input
-            that the pass reads, once, and its results, once: the outputs, or the gradients that it
-            leaves. The backward pass also reads the outputs' gradients.
+        compulsory_bytes: each parameter, buffer and input (backward: gradient of an output too)
+            that the pass reads, once, and the outputs or gradients that it leaves, once.
         new_elements, new_bytes: of all tensors that operators made.
         peak_bytes: of parameters, buffers, inputs and all tensors alive at once.
     """

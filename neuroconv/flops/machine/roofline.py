@@ -33,15 +33,13 @@ class Peak:
     Attributes:
         device: the processor's name.
         device_type: "cpu" or "cuda".
-        dtype: of both measurements, as "float32".
         threads: that PyTorch uses on the CPU; None elsewhere.
-        float32_arithmetic: on CUDA, what runs float32 matrix products and convolutions, as
-            "matmul ieee, conv tf32". Else None.
+        float32_arithmetic: on CUDA, of matrix products and convolutions: "matmul ieee, conv tf32".
         flop_per_s: of the fastest kernel, 2 FLOPs for each multiply-add.
         byte_per_s: of the copy, bytes read and bytes written both counted.
         kernel: the fastest, in words.
-        tried_flop_per_s: by kernel, what each reached. A convolution's multiply-adds are those of
-            the direct method; a library that executes fewer, as Winograd's does, passes for faster.
+        tried_flop_per_s: by kernel. A convolution's multiply-adds are those of the direct method; a
+            library that executes fewer, as Winograd's does, passes for faster.
         copy_bytes: read, and as many written, by one copy.
         arithmetic, copy: times of that kernel and of the copy.
     """
@@ -61,7 +59,7 @@ class Peak:
 
     @property
     def ridge_flop_per_byte(self) -> float:
-        """Intensity from which on arithmetic is the lower roof."""
+        """Intensity at which the roofs meet."""
         return self.flop_per_s / self.byte_per_s
 
     def attainable(self, flop_per_byte: float) -> float:
@@ -79,16 +77,11 @@ class Placement:
 
     Attributes:
         flop, bytes, seconds: of the run.
-        flop_per_s, byte_per_s: that it reached.
-        share_of_peak_flop, share_of_peak_bytes: of the two measured peaks. The bytes are those that
-            operators ask for: where a cache serves them, their share can exceed 1.
-        flop_per_byte: arithmetic intensity.
-        ridge_flop_per_byte: intensity at which the roofs meet.
+        share_of_peak_bytes: of the bytes that operators ask for; with a cache it can exceed 1.
+        flop_per_byte, ridge_flop_per_byte: intensity of the run, and where the roofs meet.
         attainable_flop_per_s: the roof above it.
-        bound: the nearer roof, "arithmetic" or "memory"; "overhead" if the run reaches less than
-            `overhead_below` of either, so that it waits for the launching of operators, for poorly
-            fitting kernels, or for latency.
-        overhead_below: that share.
+        bound: the nearer roof; "overhead" if the run reaches less than `overhead_below` of either,
+            so that it waits for launches, latency, or kernels that fit poorly.
     """
 
     flop: int
@@ -109,7 +102,6 @@ class Placement:
 
 
 def device_name(device: str) -> str:
-    """Returns the processor's name."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     listing = Path("/proc/cpuinfo")
@@ -123,17 +115,17 @@ def measure_peak(
 ) -> Peak:
     """Measures the most arithmetic and the most memory traffic that PyTorch reaches here.
 
-    Kernels of growing size share half of the time, and the best median counts; one that would not
-    fit three repeats into its share is left out, the first excepted. A copy far larger than the
-    caches takes the other half. Settings are recorded and not changed: threads, and on CUDA tf32.
+    Kernels of growing size share half of the time, and the best median counts; one too slow for
+    three repeats in its share is left out, the first excepted. A copy far larger than the caches
+    takes the other half. Settings are recorded and not changed: threads, and on CUDA tf32.
 
     Args:
         device: "cpu" or "cuda".
-        dtype: of the numbers: torch.float32, torch.bfloat16, ...
+        dtype: a floating-point type.
         seconds: roughly how long to measure.
 
     Raises:
-        ValueError: a device that is neither or is missing, or a dtype that is not floating-point.
+        ValueError: another device or dtype, or no such device.
     """
     target = timed_device(device)
     if not dtype.is_floating_point:
@@ -201,13 +193,11 @@ def _float32_arithmetic(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def place(flop: int, moved_bytes: int, seconds: float, peak: Peak) -> Placement:
-    """Places a run under the roofs.
+    """Places a run under the roofs of the machine that ran it, in the dtype that it computes in.
 
     Args:
         flop: FLOPs that it executes; one multiply-add is two.
-        moved_bytes: bytes that its operators read and write, or the compulsory ones.
-        seconds: that it takes.
-        peak: of the machine that ran it, in the dtype that it computes in.
+        moved_bytes: that its operators read and write, or the compulsory ones.
 
     Raises:
         ValueError: no time, no bytes, or a negative number of FLOPs.

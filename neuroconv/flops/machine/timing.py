@@ -20,10 +20,8 @@ class Timing:
     """Seconds of one call.
 
     Attributes:
-        seconds: median over the repeats.
+        seconds: median over the repeats, each the mean of a block of calls.
         lower_seconds, upper_seconds: their quartiles; the median itself if there was one repeat.
-        repeats: how often it was timed; a repeat is the mean of a block of calls.
-        calls_per_repeat: length of such a block.
     """
 
     seconds: float
@@ -90,10 +88,7 @@ def measure_time(
     training: bool = False,
     seconds: float = 0.5,
 ) -> Timing:
-    """Times a model on its inputs, or any call.
-
-    CUDA is timed by events, so that the queue of kernels counts and not their launches alone,
-    unless these take longest; the CPU by the clock. A fast call is timed in blocks.
+    """Times a model on its inputs, or any call: CUDA by events, the CPU by the clock.
 
     Args:
         job: a model, which is left untouched; or a function without arguments, for which only

@@ -1,9 +1,9 @@
 """Bytes: what operators read and write, what stays for the backward pass, and the peak.
 
-All of it is counted in tensors, by torch's dispatcher, so that the meta device gives the same
-figures as a device that computes. A convolution's workspace, an allocator's rounding and a cache
-that spares a read are not seen. Devices differ where an operator itself does: in evaluation a batch
-norm returns two statistics for each channel on meta, and none on the CPU.
+All of it is counted in tensors, by torch's dispatcher, so that meta gives the same figures as a
+device that computes; but in evaluation a batch norm returns two statistics for each channel on
+meta, and none on the CPU. A convolution's workspace, an allocator's rounding and a cache that
+spares a read are not seen.
 """
 
 from contextlib import nullcontext
@@ -30,12 +30,8 @@ class Traffic:
     """Memory of one run of a model, for the whole batch.
 
     Attributes:
-        device: where it ran.
         parameter_bytes, buffer_bytes: of what the model holds; tied tensors once.
-        input_bytes, output_bytes: of the tensors that it is called with, and returns.
-        forward: the forward pass.
-        backward: the backward pass; None if it did not run. The outputs and their gradients stay
-            alive during it.
+        backward: None if it did not run. The outputs and their gradients stay alive during it.
         saved_elements, saved_bytes: what operators made and autograd kept for the backward pass,
             each storage once; None without a backward pass.
         saved_parameter_bytes: parameters and buffers kept for it, which take no further memory.
@@ -121,7 +117,7 @@ def measure_traffic(
         backward: run the backward pass too, from a gradient of ones. An input gets a gradient if it
             requires one.
         training: run in training mode.
-        counter: counts the FLOPs of the same run, if given.
+        counter: counts the FLOPs of the same run.
 
     Raises:
         ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass of
