@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import register_flop_formula
 
 Result = TypeVar("Result")
@@ -64,6 +63,11 @@ def needs_reference() -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Returns whether a backward pass will follow."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def is_traced() -> bool:
@@ -116,7 +120,7 @@ class Operator:
         fake: Callable[..., Any],
         cpu: Callable[..., Any] | None = None,
         cuda: Callable[..., Any] | None = None,
-        flops: Callable[..., int] | None = None,
+        flops: Callable[..., int] = lambda *_, **__: 0,
     ) -> None:
         name = schema.partition("(")[0]
         self.name = f"neuroconv::{name}"
@@ -127,15 +131,13 @@ class Operator:
                 _LIBRARY.impl(name, kernel, key)
         torch.library.register_fake(self.name, fake, lib=_LIBRARY)
         packet = getattr(torch.ops.neuroconv, name)
+        register_flop_formula(packet)(flops)
         self._overload, self._cpu = packet.default, cpu
-        self._rule: tuple[Gradient, Callable[..., Any]] | None = None
-        inputs, _, outputs = schema.partition("->")
-        self._takes_list = inputs.startswith(f"{name}(Tensor[]")
-        self._returns_list = "Tensor[]" in outputs
+        self._rule: _Rule | None = None
+        # Autograd functions look for tensors among their arguments, not inside a list.
+        self._takes_list = schema.startswith(f"{name}(Tensor[]")
         if plain is not None:
             _PLAIN[self._overload] = plain
-        formula = flops or _no_flops
-        register_flop_formula(packet)(formula)
 
     def __call__(self, *args: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -144,14 +146,7 @@ class Operator:
         if self._rule is None or not learns:
             return self.run(*args)
         # As torch.library would do it, in a third of the time: small calls are made of it.
-        if self._takes_list:  # autograd looks for tensors among the arguments alone
-            results = _Differentiable.apply(self, len(args[0]), *args[0], *args[1:])
-        else:
-            results = _Differentiable.apply(self, None, *args)
-        singles = len(self._overload._schema.returns) - self._returns_list
-        if not isinstance(results, tuple):
-            return results
-        return (*results[:singles], list(results[singles:])) if self._returns_list else results
+        return self._overload(*args) if self._takes_list else _Differentiable.apply(self, *args)
 
     def run(self, *args: Any) -> Any:
         """Computes the results without a gradient.
@@ -159,18 +154,17 @@ class Operator:
         Without modes, profilers or tensor subclasses the CPU's kernel is called past torch's
         dispatcher, which takes longer than a small kernel.
         """
-        direct = (
+        kernel: Callable[..., Any] = self._overload
+        if (
             self._cpu is not None
             and not torch._C._len_torch_dispatch_stack()
             and not torch.autograd._profiler_enabled()
-            and all(
-                type(value) in _PLAIN_TENSORS and value.is_cpu and not value.is_neg()
-                for value in args
-                if isinstance(value, Tensor)
-            )
-        )
+        ):
+            tensors = [value for value in args if isinstance(value, Tensor)]
+            if all(type(x) in _PLAIN_TENSORS and x.is_cpu and not x.is_neg() for x in tensors):
+                kernel = self._cpu
         with torch._C._AutoDispatchBelowAutograd():
-            return self._cpu(*args) if direct and self._cpu is not None else self._overload(*args)
+            return kernel(*args)
 
     def register_gradient(self, gradient: Gradient, reference: Callable[..., Any]) -> None:
         """Makes the first result differentiable; the others are not.
@@ -180,18 +174,9 @@ class Operator:
             reference: takes the operator's arguments; it is differentiated where the gradient may
                 itself be differentiated.
         """
-        self._rule = (gradient, reference)
-
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            others = tree_leaves(output[1:] if isinstance(output, tuple) else ())
-            _save(ctx, inputs, others)
-
-        def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-            needs = ctx.needs_input_grad[: len(ctx.values)]
-            return _differentiate(ctx, gradient, reference, grad, list(needs))
-
+        rule = self._rule = _Rule(gradient, reference)
         torch.library.register_autograd(
-            self.name, backward, setup_context=setup_context, lib=_LIBRARY
+            self.name, rule.backward, setup_context=rule.setup_context, lib=_LIBRARY
         )
 
 
@@ -199,113 +184,105 @@ class _Differentiable(torch.autograd.Function):
     """An operator and its gradient in eager mode, without the overhead of `torch.library`."""
 
     @staticmethod
-    def forward(ctx: Any, operator: Operator, listed: int | None, *arguments: Any) -> Any:
-        ctx.listed = listed
-        if listed is not None:
-            arguments = (list(arguments[:listed]), *arguments[listed:])
+    def forward(ctx: Any, operator: Operator, *arguments: Any) -> Any:
         output = operator.run(*arguments)
         ctx.rule = operator._rule
-        if not isinstance(output, tuple):
-            _save(ctx, arguments, ())
-            return output
-        first, *others = output
-        if operator._returns_list:
-            others = [*others[:-1], *others[-1]]
-        _save(ctx, arguments, others)
-        return first, *others
+        ctx.rule.setup_context(ctx, arguments, output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        gradient, reference = ctx.rule
-        needs = list(ctx.needs_input_grad[2:])
-        if ctx.listed is None:
-            return None, None, *_differentiate(ctx, gradient, reference, grad, needs)
-        needs = [needs[: ctx.listed], *needs[ctx.listed :]]
-        listed, *rest = _differentiate(ctx, gradient, reference, grad, needs)
-        return None, None, *(listed or [None] * ctx.listed), *rest
+        return None, *ctx.rule.differentiate(ctx, grad, ctx.needs_input_grad[1:])
 
 
-def _save(ctx: Any, arguments: Sequence[Any], others: Sequence[Tensor]) -> None:
-    """Saves an operator's arguments, including lists of tensors, and its other results."""
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*others)
-    tensors: list[Tensor] = []
-    ctx.values = [_replaced(value, tensors) for value in arguments]
-    ctx.save_for_backward(*tensors, *others)
+class _Rule(NamedTuple):
+    """The gradient of an operator; see `Operator.register_gradient`."""
+
+    gradient: Gradient
+    reference: Callable[..., Any]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Saves an operator's arguments, including lists of tensors, and its other results."""
+        others = output[1:] if isinstance(output, tuple) else ()
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*others)
+        tensors: list[Tensor] = []
+        ctx.values = [_without_tensors(value, tensors) for value in inputs]
+        ctx.save_for_backward(*tensors, *others)
+
+    def backward(self, ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        return self.differentiate(ctx, grad, ctx.needs_input_grad[: len(ctx.values)])
+
+    def differentiate(self, ctx: Any, grad: Tensor | None, needs: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns the gradients of an operator's arguments."""
+        if grad is None:
+            return tuple(None for _ in needs)
+        tensors = iter(ctx.saved_tensors)
+        arguments = [_with_tensors(value, tensors) for value in ctx.values]
+        if torch.is_grad_enabled():  # this gradient may be differentiated again
+            return _through(self.reference, grad, arguments, needs)
+        grads = self.gradient(grad, arguments, list(tensors), needs)
+        present = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
+        return (*present, *(None for _ in needs[len(present) :]))
 
 
-class _Saved(NamedTuple):
-    """The position of an argument's tensors among the saved ones."""
-
-    first: int
-    size: int | None  # None for a tensor, else the tensors of a list
+_TENSOR = object()  # stands for a saved tensor
 
 
-def _replaced(value: Any, tensors: list[Tensor]) -> Any:
-    first = len(tensors)
+def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
+    """Moves an argument's tensors to the list of saved ones."""
     if isinstance(value, Tensor):
         tensors.append(value)
-        return _Saved(first, None)
-    if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
-        tensors.extend(value)
-        return _Saved(first, len(value))
+        return _TENSOR
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, tensors) for item in value]
     return value
 
 
-def _differentiate(
-    ctx: Any,
-    gradient: Gradient,
-    reference: Callable[..., Any],
-    grad: Tensor | None,
-    needs: list[Any],
-) -> tuple[Any, ...]:
-    """Returns the gradients of an operator's arguments."""
-    if grad is None:
-        return tuple(None for _ in needs)
-    saved, arguments, used = ctx.saved_tensors, [], 0
-    for value in ctx.values:
-        if isinstance(value, _Saved):
-            used = value.first + (1 if value.size is None else value.size)
-            value = saved[value.first] if value.size is None else list(saved[value.first : used])
-        arguments.append(value)
-    if torch.is_grad_enabled():  # this gradient may be differentiated again
-        return tuple(_through(reference, grad, arguments, needs))
-    grads = gradient(grad, arguments, saved[used:], needs)
-    present = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
-    return (*present, *(None for _ in needs[len(present) :]))
+def _with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_with_tensors(item, tensors) for item in value]
+    return next(tensors) if value is _TENSOR else value
 
 
 def _through(
-    reference: Callable[..., Any], grad: Tensor, arguments: list[Any], needs: list[Any]
-) -> list[Any]:
+    reference: Callable[..., Any], grad: Tensor, arguments: Sequence[Any], needs: Sequence[Any]
+) -> tuple[Any, ...]:
     """Differentiates a reference's first result and records the graph of its gradients."""
     result = reference(*arguments)
     result = result[0] if isinstance(result, tuple) else result
-    flags = [list(need) if isinstance(need, list | tuple) else [need] for need in needs]
-    values = [
-        value if isinstance(need, list | tuple) else [value]
+    wanted = [
+        item
         for value, need in zip(arguments, needs, strict=True)
-    ]
-    differentiated = [
-        value
-        for items, row in zip(values, flags, strict=True)
-        for value, needed in zip(items, row, strict=False)
+        for item, needed in (zip(value, need, strict=True) if _is_list(need) else [(value, need)])
         if needed
     ]
-    grads = iter(
-        torch.autograd.grad(result, differentiated, grad, create_graph=True, allow_unused=True)
+    grads = iter(torch.autograd.grad(result, wanted, grad, create_graph=True, allow_unused=True))
+    return tuple(
+        [next(grads) if needed else None for needed in need]
+        if _is_list(need)
+        else (next(grads) if need else None)
+        for need in needs
     )
-    rows = [[next(grads) if needed else None for needed in row] for row in flags]
-    return [
-        row if isinstance(need, list | tuple) else row[0]
-        for row, need in zip(rows, needs, strict=True)
-    ]
 
 
-def _no_flops(*_: Any, **__: Any) -> int:
-    return 0
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def or_empty(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
     """Replaces None by an empty tensor: an operator's results are tensors."""
     return tuple(like.new_empty(0) if tensor is None else tensor for tensor in tensors)
+
+
+def empty_grads(
+    like: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """Allocates contiguous gradients of tensors, empty where not needed."""
+    return tuple(
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        if needed and tensor is not None
+        else like.new_empty(0)
+        for tensor, needed in zip(tensors, needs, strict=True)
+    )

@@ -20,7 +20,7 @@ from torch import Tensor
 from neuroconv.core.layout import memory_order
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
-from neuroconv.kernels.operator import Operator, or_empty
+from neuroconv.kernels.operator import Operator, empty_grads, needs_grad, or_empty
 from neuroconv.kernels.patches import ColumnLayout, lay_out, lay_out_transpose
 
 # Weights of one dendrite, K * T * U: larger ones do not fit the cache, and oneDNN is as fast.
@@ -66,15 +66,10 @@ def patch_sum(
     Returns:
         the sum, (T, M, U); with an eps mean and biased variance, (D, U), which carry no gradient.
     """
-    learns = any(
-        values is not None and values.requires_grad for values in (frames, weight, gain, shift)
-    )
-    keep = torch.is_grad_enabled() and learns
+    keep = needs_grad(frames, weight, gain, shift)
     columns = (*layout.padding, *layout[1:])
-    total, mean, variance, _ = _patch_sum(
-        frames, weight, gain, shift, columns, list(sizes), eps, linear, keep
-    )
-    return total, mean, variance
+    results = _patch_sum(frames, weight, gain, shift, columns, list(sizes), eps, linear, keep)
+    return results[0], results[1], results[2]
 
 
 class _Operands(NamedTuple):
@@ -94,7 +89,7 @@ class _Operands(NamedTuple):
         return layout, native.ImageSizes(*self.sizes)
 
 
-def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def _reference(*arguments: Any) -> tuple[Tensor, ...]:
     """Runs torch's operators on the windows that each dendrite reads."""
     operands = _Operands(*arguments[:8])
     layout, size = operands.layout()
@@ -109,15 +104,16 @@ def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         windows = rows.permute(4, 0, 3, 5, 2, 1).flatten(0, 2).flatten(1)  # (M, K)
         potentials.append((windows @ taps).unflatten(1, (size.steps, size.units)))
     _, _, gain, shift, _, _, eps, linear = operands
-    return *summed_rates(torch.stack(potentials), gain, shift, eps, linear), []
+    results = summed_rates(torch.stack(potentials), gain, shift, eps, linear)
+    return *results, *or_empty(operands.frames, *[None] * 5)
 
 
-def _cpu(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def _cpu(*arguments: Any) -> tuple[Tensor, ...]:
     operands, keep = _Operands(*arguments[:8]), arguments[8]
     frames, weight, gain, shift, _, _, eps, linear = operands
     layout, size = operands.layout()
     layer = native.ImageLayer(lay_out(frames, layout), weight, layout, size)
-    mean, variance = frames.new_empty(0), frames.new_empty(0)
+    mean, variance = or_empty(frames, None, None)
     moments = None
     if eps is not None and _takes_moments(weight):
         moments = layer.moments()
@@ -128,10 +124,8 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         mean, variance = layer.statistics()
     scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
     total = layer.total(scale, offset, linear, keep and layer.kept is None and not linear)
-    if not keep:
-        return total, mean, variance, []
     kept = (layer.buffer, layer.kept, layer.bits, *(moments or (None, None)))
-    return total, mean, variance, list(or_empty(frames, *kept))
+    return total, mean, variance, *or_empty(frames, *(kept if keep else [None] * 5))
 
 
 def _takes_moments(weight: Tensor) -> bool:
@@ -139,28 +133,26 @@ def _takes_moments(weight: Tensor) -> bool:
     return weight.shape[1] < min(_KEPT_INPUTS, weight.shape[2])
 
 
-def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def _fake(*arguments: Any) -> tuple[Tensor, ...]:
     operands, keep = _Operands(*arguments[:8]), arguments[8]
     frames, weight, _, _, _, sizes, eps, linear = operands
-    layout, _ = operands.layout()
     dendrites, inputs, outputs = weight.shape
     size = native.ImageSizes(frames.shape[0], *sizes[1:])
     total = frames.new_empty(size.steps, size.positions, size.units)
     shape = (0,) if eps is None else (dendrites, size.units)
     statistics = (frames.new_empty(shape), frames.new_empty(shape))
-    if not keep:
-        return total, *statistics, []
-    kept = [frames.new_empty(layout.buffer_shape(frames.shape))]
-    kept += [frames.new_empty(0) for _ in range(4)]
-    wide = native.padded(outputs)
-    if eps is not None and _takes_moments(weight):
-        kept[3] = frames.new_empty(dendrites, inputs, dtype=torch.float64)
-        kept[4] = frames.new_empty(dendrites, inputs, inputs, dtype=torch.float64)
-    elif eps is not None:
-        kept[1] = frames.new_empty(dendrites, size.positions, wide)
-    if not kept[1].numel() and not linear:
-        kept[2] = native.bits(dendrites * size.positions, of=wide, like=frames)
-    return total, *statistics, kept
+    buffer = potentials = bits = mean = covariance = None
+    if keep:
+        buffer = frames.new_empty(operands.layout()[0].buffer_shape(frames.shape))
+        wide = native.padded(outputs)
+        if eps is not None and _takes_moments(weight):
+            mean = frames.new_empty(dendrites, inputs, dtype=torch.float64)
+            covariance = frames.new_empty(dendrites, inputs, inputs, dtype=torch.float64)
+        elif eps is not None:
+            potentials = frames.new_empty(dendrites, size.positions, wide)
+        if potentials is None and not linear:
+            bits = native.bits(dendrites * size.positions, of=wide, like=frames)
+    return total, *statistics, *or_empty(frames, buffer, potentials, bits, mean, covariance)
 
 
 def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -168,7 +160,7 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     mean, variance, kept, needs = arguments[8:]
     frames, weight, gain, shift, _, _, eps, linear = operands
     layout, size = operands.layout()
-    buffer, potentials, bits, *moments = (values if values.numel() else None for values in kept)
+    buffer, potentials, bits = (values if values.numel() else None for values in kept[:3])
     assert buffer is not None
     scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
     layer = native.ImageLayer(buffer, weight, layout, size, potentials, bits)
@@ -195,35 +187,25 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             if eps is not None:
                 exact = (scale.double(), mean.double(), variance.double())
                 to_gain, *through = through_a_norm(exact, eps, count, to_shift, to_gain)
-                assert moments[0] is not None
-                assert moments[1] is not None
-                layer.add_statistics_gradient(back, to_weight, through, (moments[0], moments[1]))
+                layer.add_statistics_gradient(back, to_weight, through, kept[3:])
     if back is not None:
         back = lay_out_transpose(back, layout, frames.shape, memory_order(frames))
     if to_weight is not None:
         to_weight = to_weight.to(weight.dtype).contiguous()
     results = (back, to_weight, to_gain, to_shift if shift is not None else None)
+    pairs = zip(results, needs, strict=True)
     return or_empty(
-        frames,
-        *(
-            result.to(weight.dtype) if needed and result is not None else None
-            for result, needed in zip(results, needs, strict=True)
-        ),
+        frames, *(None if x is None or not needed else x.to(weight.dtype) for x, needed in pairs)
     )
 
 
-def _fake_backward(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    frames, *others = rest[:4]
-    needs = rest[-1]
-    results = [grad.new_empty(0)]
+def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    (frames, *learned), needs = arguments[:4], arguments[-1]
+    order = memory_order(frames)
+    to_frames, *grads = empty_grads(frames, (frames.permute(order), *learned), needs)
     if needs[0]:
-        order = memory_order(frames)
-        back = frames.new_empty([frames.shape[axis] for axis in order])
-        results = [back.permute([order.index(axis) for axis in range(5)])]
-    for values, needed in zip(others, needs[1:], strict=True):
-        shape = values.shape if needed and values is not None else (0,)
-        results.append(grad.new_empty(shape))
-    return tuple(results)
+        to_frames = to_frames.permute([order.index(axis) for axis in range(5)])
+    return to_frames, *grads
 
 
 def _flops(
@@ -238,7 +220,7 @@ _SCHEMA = (
     "float? eps, bool linear"
 )
 _patch_sum = Operator(
-    f"patch_sum({_SCHEMA}, bool keep) -> (Tensor, Tensor, Tensor, Tensor[])",
+    f"patch_sum({_SCHEMA}, bool keep) -> ({', '.join(['Tensor'] * 8)})",
     _reference, fake=_fake, cpu=_cpu, flops=_flops,
 )  # fmt: skip
 _patch_sum_backward = Operator(
@@ -248,7 +230,7 @@ _patch_sum_backward = Operator(
 )  # fmt: skip
 _patch_sum.register_gradient(
     lambda grad, arguments, others, needs: _patch_sum_backward(
-        grad, *arguments[:8], *others[:2], others[2:], needs[:4]
+        grad, *arguments[:8], *others[:2], list(others[2:]), needs[:4]
     ),
     _reference,
 )

@@ -14,7 +14,7 @@ from neuroconv.core.autocast import autocast_dtype
 from neuroconv.core.counting import is_watched
 from neuroconv.kernels import tree_sum_cpu
 from neuroconv.kernels.conv.choice import concrete_batch, fuses_tree
-from neuroconv.kernels.effective_filters import TreeSpec
+from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 from neuroconv.kernels.operator import kernel_stage, kernels_enabled, refuse_batch_statistics
 from neuroconv.kernels.tree_costs import effective_filter_numbers
 from neuroconv.kernels.tree_sum import effective_filters, tree_sum
@@ -46,9 +46,9 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
     weight = synapses.effective_weight().to(filters.dtype)
     if autocast_dtype(activity) is None:
         activity = activity.to(filters.dtype)
-    operands = (activity, weight, filters, dendrites.bias, tree)
+    operands = TreeOperands(activity, weight, filters, dendrites.bias, tree)
     effective = None
-    if not cells.training and not tree_sum_cpu.takes(*operands):
+    if not cells.training and not tree_sum_cpu.takes(operands):
         sources = (*synapses.weight_sources(), dendrites.weight)
         numbers = effective_filter_numbers(filters.shape, tree)
         compute = partial(effective_filters, weight, filters, tree)

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
-from neuroconv.kernels.operator import Operator, is_traced, kernels_enabled, or_empty
+from neuroconv.kernels.operator import (
+    Operator,
+    empty_grads,
+    is_traced,
+    kernels_enabled,
+    or_empty,
+)
 
 
 def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
@@ -63,13 +69,6 @@ def _cpu_backward(
     return or_empty(maps, to_maps, to_taps)
 
 
-def _fake_backward(
-    grad: Tensor, maps: Tensor, taps: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, ...]:
-    tensors = zip((maps, taps), needs, strict=True)
-    return tuple(torch.empty_like(x) if needed else grad.new_empty(0) for x, needed in tensors)
-
-
 def steps_first(maps: Tensor) -> Tensor | None:
     """Permutes maps (B, N, T, H, W) to contiguous ones with the steps outermost.
 
@@ -112,7 +111,8 @@ _soma_filter = Operator(
 )  # fmt: skip
 _soma_filter_backward = Operator(
     "soma_filter_backward(Tensor grad, Tensor maps, Tensor taps, bool[] needs) -> (Tensor, Tensor)",
-    None, fake=_fake_backward, cpu=_cpu_backward,
+    None, fake=lambda grad, maps, taps, needs: empty_grads(grad, (maps, taps), needs),
+    cpu=_cpu_backward,
 )  # fmt: skip
 _soma_filter.register_gradient(
     lambda grad, arguments, _, needs: _soma_filter_backward(grad, *arguments, needs), _plain

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
-from neuroconv.kernels.operator import Operator, or_empty
+from neuroconv.kernels.operator import Operator, empty_grads, or_empty
 from neuroconv.kernels.soma import causal_matrix
 
 
@@ -101,12 +101,7 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    currents, taps, gain, shift = arguments[:4]
-    needs = (*arguments[-1][:2], gain is not None, shift is not None)
-    return tuple(
-        torch.empty_like(values) if needed else grad.new_empty(0)
-        for values, needed in zip((currents, taps, gain, shift), needs, strict=True)
-    )
+    return empty_grads(grad, arguments[:4], (*arguments[-1][:2], True, True))
 
 
 _SCHEMA = "Tensor currents, Tensor taps, Tensor? gain, Tensor? shift, int units, float? eps"

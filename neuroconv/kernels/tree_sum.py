@@ -20,16 +20,15 @@ from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import cuda, native, tree_sum_cpu
 from neuroconv.kernels.conv.toeplitz import window_products, within_window
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
-from neuroconv.kernels.operator import Operator
+from neuroconv.kernels.operator import Operator, needs_grad
 from neuroconv.kernels.tree_costs import tree_costs
 from neuroconv.kernels.tree_sum_plain import (
-    empty_grads,
     plain,
     plain_backward,
     row_index,
     rows,
     summed_rates,
-    triton_sizes,
+    tree_grads,
 )
 
 
@@ -70,30 +69,14 @@ def tree_sum(
     if effective is not None:  # computed in the weights' own precision
         effective = effective.to(activity.dtype)
     with without_autocast(activity):
-        total = _run(activity, weight, filters, bias, tree, effective)
+        operands = (activity, weight, filters, bias, *tree)
+        if native.prefers_reference(activity, weight, filters):
+            total = _reference(*operands)
+        else:
+            total = _tree_sum(*operands, effective, needs_grad(activity, weight, filters, bias))[0]
     if columns:  # add the dendrites of a neuron
         total = total.unflatten(1, (neurons, -1)).sum(2)
     return total.permute(2, 1, 0)
-
-
-def _run(
-    activity: Tensor,
-    weight: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    tree: TreeSpec,
-    effective: Tensor | None,
-) -> Tensor:
-    """Runs the operator or its reference, (T, N, B)."""
-    arguments = (activity, weight, filters, bias, *tree)
-    if native.prefers_reference(activity, weight, filters):
-        return _reference(*arguments)
-    learns = any(
-        value is not None and value.requires_grad for value in (activity, weight, filters, bias)
-    )
-    keep = torch.is_grad_enabled() and learns
-    total: Tensor = _tree_sum(*arguments, effective, keep)[0]
-    return total
 
 
 def effective_filters(weight: Tensor, filters: Tensor, tree: TreeSpec) -> Tensor:
@@ -123,7 +106,7 @@ def _reference(
     """Runs all neurons at once by operators that a compiler can fuse, (T, N, B)."""
     tree = TreeSpec.unpack(rest[:6])
     time_steps, k_time = int(activity.shape[2]), filters.shape[1]
-    branches = triton_sizes(filters, tree).sites
+    branches = cuda.Sizes.of(filters, tree).sites
     index = row_index(tree.presynaptic, activity.shape[1], time_steps)
     inputs = rows(activity).index_select(0, index.flatten()).unflatten(0, index.shape)
     merged = EffectiveFilters(filters, tree).merge(weight, filters)
@@ -135,66 +118,58 @@ def _reference(
 
 def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands, effective, keep = TreeOperands.unpack(arguments)
-    if effective is None and tree_sum_cpu.takes(*operands):
+    if effective is None and tree_sum_cpu.takes(operands):
         return tree_sum_cpu.forward(operands, keep)
     return _cuda(*arguments)
 
 
 def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands, effective, _ = TreeOperands.unpack(arguments)
-    activity, weight, filters, bias, tree = operands
-    sizes = triton_sizes(filters, tree)
-    if not cuda.fits(activity, len(filters), sizes):
+    activity, weight, filters, _, tree = operands
+    if not cuda.fits(activity, len(filters), cuda.Sizes.of(filters, tree)):
         return plain(*arguments)
     if effective is None:
         effective = EffectiveFilters(filters, tree).merge(weight, filters)
-    shape = (sizes, tree.reduction, tree.linear)
-    total = cuda.current(activity, tree.presynaptic, effective, bias, *shape)
-    return total, activity.new_empty(0, dtype=torch.int16)
+    return cuda.current(operands, effective), activity.new_empty(0, dtype=torch.int16)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands, effective, keep = TreeOperands.unpack(arguments)
-    activity, _, filters, _, tree = operands
-    total = activity.new_empty(activity.shape[2], len(filters), activity.shape[0])
-    if effective is None and tree_sum_cpu.takes(*operands):
-        return total, tree_sum_cpu.empty_passes(activity, filters, tree, keep)
-    return total, activity.new_empty(0, dtype=torch.int16)
+    activity = operands.activity
+    total = activity.new_empty(activity.shape[2], len(operands.filters), activity.shape[0])
+    keep = keep and effective is None and tree_sum_cpu.takes(operands)
+    return total, tree_sum_cpu.empty_passes(operands, keep)
 
 
 def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands, passes, needs = TreeOperands.unpack(arguments)
-    if tree_sum_cpu.takes(*operands) and (operands.tree.linear or passes.numel()):
+    if tree_sum_cpu.takes(operands) and (operands.tree.linear or passes.numel()):
         return tree_sum_cpu.backward(grad, operands, passes, needs)
     return _cuda_backward(grad, *arguments)
 
 
 def _cuda_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands, _, needs = TreeOperands.unpack(arguments)
-    activity, weight, filters, bias, tree = operands
-    sizes = triton_sizes(filters, tree)
+    activity, weight, filters, _, tree = operands
     # The kernel adds up an axon's gradient in no fixed order.
     ordered = needs[0] and torch.are_deterministic_algorithms_enabled()
-    if ordered or not cuda.fits(activity, len(filters), sizes):
+    if ordered or not cuda.fits(activity, len(filters), cuda.Sizes.of(filters, tree)):
         return plain_backward(grad, *arguments)
     merger = EffectiveFilters(filters, tree)
     merged = merger.merge(weight, filters)
-    back, to_merged, to_bias = cuda.gradients(
-        activity, tree.presynaptic, merged, bias, sizes, tree.reduction, tree.linear, grad, needs[0]
-    )
+    back, to_merged, to_bias = cuda.gradients(operands, merged, grad, needs[0])
     grads = (back, *merger.gradients(to_merged, weight, filters, needs[1:3]), to_bias)
-    tensors = zip(grads, (activity, weight, filters, bias), needs, strict=True)
     return tuple(
         result.to(tensor.dtype)
         if result is not None and needed and tensor is not None
         else activity.new_empty(0)
-        for result, tensor, needed in tensors
+        for result, tensor, needed in zip(grads, operands[:4], needs, strict=True)
     )
 
 
 def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    (activity, weight, filters, bias, _), _, needs = TreeOperands.unpack(arguments)
-    return tuple(empty_grads(activity, weight, filters, bias, needs))
+    operands, _, needs = TreeOperands.unpack(arguments)
+    return tree_grads(operands, needs)
 
 
 def _flops(

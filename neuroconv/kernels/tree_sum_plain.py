@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.kernels import cuda
-from neuroconv.kernels.conv.sizes import output_size, plain_sizes
 from neuroconv.kernels.conv.toeplitz import (
     input_gradient,
     matrix_gradient,
@@ -19,6 +18,7 @@ from neuroconv.kernels.conv.toeplitz import (
     window_products,
 )
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
+from neuroconv.kernels.operator import empty_grads
 
 
 def rows(activity: Tensor) -> Tensor:
@@ -45,15 +45,13 @@ def summed_rates(potential: Tensor, branches: int, tree: TreeSpec) -> Tensor:
 class _Operands:
     """The operands of one pass over a population's trees, a few neurons at a time."""
 
-    def __init__(
-        self, activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, tree: TreeSpec
-    ) -> None:
-        self.weight, self.filters, self.bias, self.tree = weight, filters, bias, tree
+    def __init__(self, operands: TreeOperands) -> None:
+        activity, self.weight, self.filters, self.bias, self.tree = operands
         self.batch, self.axons, self.time_steps = activity.shape
-        self.neurons, self.k_time = filters.shape[:2]
-        self.rows, self.presynaptic = rows(activity), tree.presynaptic
-        self.merger = EffectiveFilters(filters, tree)
-        sizes = triton_sizes(filters, tree)
+        self.neurons, self.k_time = self.filters.shape[:2]
+        self.rows, self.presynaptic = rows(activity), self.tree.presynaptic
+        self.merger = EffectiveFilters(self.filters, self.tree)
+        sizes = cuda.Sizes.of(self.filters, self.tree)
         self.branches, self.outputs = sizes.sites, sizes.sites * sizes.dendrites
 
     def chunks(self) -> Iterator[slice]:
@@ -80,62 +78,53 @@ class _Operands:
 
 
 def plain(*arguments: Any) -> tuple[Tensor, Tensor]:
-    (activity, weight, filters, bias, tree), effective, _ = TreeOperands.unpack(arguments)
-    operands = _Operands(activity, weight, filters, bias, tree)
+    values, effective, _ = TreeOperands.unpack(arguments)
+    activity, operands = values.activity, _Operands(values)
     total = activity.new_empty(operands.time_steps, operands.neurons, operands.batch)
     for cells in operands.chunks():
         merged = operands.effective(cells) if effective is None else effective[cells]
         potential = operands.potential(cells, merged, operands.inputs(cells))
-        total[:, cells] = summed_rates(potential, operands.branches, tree)
+        total[:, cells] = summed_rates(potential, operands.branches, values.tree)
     return total, activity.new_empty(0, dtype=torch.int16)
 
 
 def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    (activity, weight, filters, bias, tree), _, needs = TreeOperands.unpack(arguments)
-    operands = _Operands(activity, weight, filters, bias, tree)
-    k_time = filters.shape[1]
+    values, _, needs = TreeOperands.unpack(arguments)
+    (activity, weight, filters, _, tree), operands = values, _Operands(values)
+    k_time, time_steps = operands.k_time, operands.time_steps
     # The sum over all synapses of an axon needs float32 at least, also for half precision.
     wide = torch.promote_types(activity.dtype, torch.float32)
-    grads = empty_grads(activity, weight, filters, bias, needs)
-    rows = operands.rows.new_zeros(operands.rows.shape, dtype=wide) if needs[0] else None
+    to_activity, to_weight, to_filters, to_bias = tree_grads(values, needs)
+    to_rows = operands.rows.new_zeros(operands.rows.shape, dtype=wide) if needs[0] else None
     for cells in operands.chunks():
         effective = operands.effective(cells)
         inputs = operands.inputs(cells, history=k_time - 1)
         potential = operands.potential(cells, effective, inputs[:, k_time - 1 :])
         local = _rate_gradient(potential, grad[:, cells], operands.branches, tree)  # (n, T, O, B)
         if needs[3]:
-            grads[3][cells] = local.unflatten(2, (-1, operands.branches)).sum((1, 3, 4))
-        if rows is not None:
-            back = input_gradient(effective, local, k_time, local.shape[1]).transpose(0, 1)
-            index = row_index(operands.presynaptic[cells], activity.shape[1], local.shape[1])
-            rows.index_add_(0, index.flatten(), back.flatten(0, 2).to(wide))
+            to_bias[cells] = local.unflatten(2, (-1, operands.branches)).sum((1, 3, 4))
+        if to_rows is not None:
+            back = input_gradient(effective, local, k_time, time_steps).transpose(0, 1)
+            index = row_index(operands.presynaptic[cells], operands.axons, time_steps)
+            to_rows.index_add_(0, index.flatten(), back.flatten(0, 2).to(wide))
         if needs[1] or needs[2]:
             merged = operands.merger.gradients(
                 matrix_gradient(inputs, local, k_time), weight[cells], filters[cells], needs[1:3]
             )
-            for whole, part in zip(grads[1:3], merged, strict=True):
+            for whole, part in zip((to_weight, to_filters), merged, strict=True):
                 if part is not None:
                     whole[cells] = part
-    if rows is not None:
-        shape = (activity.shape[2], activity.shape[1], activity.shape[0])
-        grads[0] = rows[:-1].view(shape).permute(2, 1, 0).to(activity.dtype)
-    return tuple(grads)
+    if to_rows is not None:
+        to_activity.permute(2, 1, 0).flatten(0, 1).copy_(to_rows[:-1])
+    return to_activity, to_weight, to_filters, to_bias
 
 
-def empty_grads(
-    activity: Tensor, weight: Tensor, filters: Tensor, bias: Tensor | None, needs: Sequence[bool]
-) -> list[Tensor]:
-    """Allocates the gradients, empty where not needed."""
-    tensors = (activity.permute(2, 1, 0), weight, filters, bias)
-    grads = [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        if needed and tensor is not None
-        else activity.new_empty(0)
-        for tensor, needed in zip(tensors, needs, strict=True)
-    ]
-    if needs[0]:
-        grads[0] = grads[0].permute(2, 1, 0)
-    return grads
+def tree_grads(operands: TreeOperands, needs: Sequence[bool]) -> tuple[Tensor, ...]:
+    """Allocates the gradients, the activity's with the samples innermost."""
+    activity, *learned = operands[:4]
+    like = (activity.permute(2, 1, 0), *learned)
+    to_activity, *grads = empty_grads(activity, like, needs)
+    return to_activity.permute(2, 1, 0) if needs[0] else to_activity, *grads
 
 
 def _rate_gradient(potential: Tensor, grad: Tensor, branches: int, tree: TreeSpec) -> Tensor:
@@ -151,9 +140,3 @@ def _rate_gradient(potential: Tensor, grad: Tensor, branches: int, tree: TreeSpe
     if tree.linear:
         return passed.expand(-1, -1, potential.shape[2], -1).contiguous()
     return (potential > 0).transpose(0, 1) * passed
-
-
-def triton_sizes(filters: Tensor, tree: TreeSpec) -> cuda.Sizes:
-    k_time, branches, across = plain_sizes(filters)[1:]
-    sites, dendrites = output_size(tree.sheet, (branches, across), tree.mode)
-    return cuda.Sizes(tree.fan_in, k_time, sites, dendrites)

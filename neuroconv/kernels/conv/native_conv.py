@@ -4,6 +4,7 @@ Shapes: as in `kernels.conv.toeplitz`; B' is the batch padded to whole vectors.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def forward(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, ste
 
 
 def backward(
-    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, grads: tuple[Tensor, Tensor, Tensor]
+    grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, grads: tuple[Tensor, ...]
 ) -> None:
     """Writes the gradients of sheet, filters and bias to `grads`, those that are not empty."""
     to_sheet, to_filters, to_bias = grads
@@ -45,7 +46,7 @@ def backward(
 
 
 class _Operands:
-    """The kernels' operands, for some neurons at a time."""
+    """The operands, packed for some neurons at a time."""
 
     def __init__(self, sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> None:
         batch, self.neurons, self.time_steps, sites, dendrites = plain_sizes(sheet)
@@ -63,10 +64,18 @@ class _Operands:
     def trees(self, cells: slice, bias: Tensor | None) -> native.Trees:
         points = self.sheet[:, cells]
         sample, neuron, step, site, dendrite = points.stride()
-        along, across = (torch.arange(length, device="cpu") for length in self.plane)
-        position = (across[:, None] * dendrite + along * site).flatten()
+        position = _positions(self.plane, (site, dendrite))
         inputs = native.TreeInputs(
             points, position, step, sample, self.time_steps, len(points), neuron
         )
         filters = self.filters[cells]
         return native.Trees(inputs, self.neurons, self.taps, None, filters, bias, self.steps)
+
+
+@lru_cache(maxsize=256)
+def _positions(plane: tuple[int, int], strides: tuple[int, int]) -> Tensor:
+    """Returns the offsets of a sheet's points, dendrite by dendrite."""
+    along, across = (
+        torch.arange(n, device="cpu") * by for n, by in zip(plane, strides, strict=True)
+    )
+    return (across[:, None] + along).flatten()

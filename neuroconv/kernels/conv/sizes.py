@@ -115,3 +115,9 @@ def plain_sizes(tensor: Tensor) -> list[int]:
     """Returns a tensor's shape as integers, also under a tracer; an exporter's open batch stays a
     symbol."""
     return [size if isinstance(size, torch.SymInt) else int(size) for size in tensor.shape]
+
+
+def output_plane(sheet: Tensor, filters: Tensor, mode: Mode) -> tuple[int, int]:
+    """Returns (P', D') of sheets (B, N, T, P, D) under filters (N, K_T, K_P, K_D)."""
+    (sites, dendrites), (branches, across) = plain_sizes(sheet)[3:], plain_sizes(filters)[2:]
+    return output_size((sites, dendrites), (branches, across), mode)

@@ -5,8 +5,9 @@ On the CPU kernels in C++ filter the sheet directly (`native_conv`), without a m
 Shapes: as in `kernels.conv.toeplitz`.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import native
 from neuroconv.kernels.conv import native_conv
 from neuroconv.kernels.conv.costs import problem_macs
-from neuroconv.kernels.conv.sizes import ConvProblem, Mode, output_size, plain_sizes
+from neuroconv.kernels.conv.sizes import ConvProblem, Mode, output_plane, plain_sizes
 from neuroconv.kernels.conv.toeplitz import (
     input_gradient,
     matrix_gradient,
@@ -26,7 +27,7 @@ from neuroconv.kernels.conv.toeplitz import (
     window_products,
     within_window,
 )
-from neuroconv.kernels.operator import Operator
+from neuroconv.kernels.operator import Operator, empty_grads
 
 
 def toeplitz_conv(
@@ -49,33 +50,32 @@ def toeplitz_conv(
         sheet, filters = sheet.to(half), filters.to(half)
         bias = None if bias is None else bias.to(half)
         matrices = None if matrices is None else matrices.to(half)
-    sites, dendrites = plain_sizes(sheet)[3:]
-    rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
+    rows, cols = output_plane(sheet, filters, mode)
     with without_autocast(sheet):
         run = _reference if native.prefers_reference(sheet, filters) else _toeplitz_conv
         result: Tensor = run(sheet, filters, bias, mode, steps, matrices)
     return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
 
 
-class _Operands(NamedTuple):
-    sheet: Tensor
-    filters: Tensor
-    bias: Tensor | None
-    mode: Mode
-    steps: int
-    matrices: Tensor | None
-
-
-def _reference(*arguments: Any) -> Tensor:
+def _reference(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
     """Filters all neurons at once, (steps, N, O, B)."""
-    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
-    plane = (int(sheet.shape[3]), int(sheet.shape[4]))
-    matrices = toeplitz_matrices(filters, plane, mode) if matrices is None else matrices
+    matrices = toeplitz_matrices(filters, _plane(sheet), mode) if matrices is None else matrices
     result = torch.stack(window_products(matrices, _points(sheet), filters.shape[1], steps))
     if bias is None:
         return result
-    rows = output_size(plane, (filters.shape[2], filters.shape[3]), mode)[0]
+    rows = output_plane(sheet, filters, mode)[0]
     return result + bias.repeat_interleave(rows, 1).unsqueeze(-1)
+
+
+def _plane(sheet: Tensor) -> tuple[int, int]:
+    return int(sheet.shape[3]), int(sheet.shape[4])
 
 
 def _points(sheet: Tensor) -> Tensor:
@@ -83,37 +83,55 @@ def _points(sheet: Tensor) -> Tensor:
     return sheet.permute(1, 2, 4, 3, 0).flatten(2, 3).contiguous()
 
 
-def _plain(*arguments: Any) -> Tensor:
+def _chunks(sheet: Tensor, filters: Tensor, outputs: int) -> Iterator[slice]:
+    """Yields neurons whose inputs, outputs and matrices fit a CPU's cache."""
+    batch, neurons, steps, sites, dendrites = plain_sizes(sheet)
+    points = sites * dendrites
+    floats = steps * batch * (points + outputs) + int(filters.shape[1]) * points * outputs
+    return neuron_chunks(sheet, neurons, floats)
+
+
+def _plain(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
     """Filters some neurons at a time, (steps, N, O, B)."""
-    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
-    batch, neurons, _, sites, dendrites = plain_sizes(sheet)
-    _, k_time, branches, across = plain_sizes(filters)
-    rows, cols = output_size((sites, dendrites), (branches, across), mode)
-    result = sheet.new_empty(steps, neurons, rows * cols, batch)
-    for cells in neuron_chunks(sheet, neurons, _floats(sheet, filters, rows * cols)):
+    rows = output_plane(sheet, filters, mode)[0]
+    result = _fake(sheet, filters, bias, mode, steps)
+    for cells in _chunks(sheet, filters, int(result.shape[2])):
         part = result[:, cells]
-        plane = (sites, dendrites)
-        chosen = (
-            toeplitz_matrices(filters[cells], plane, mode) if matrices is None else matrices[cells]
+        chunk = (
+            toeplitz_matrices(filters[cells], _plane(sheet), mode)
+            if matrices is None
+            else matrices[cells]
         )
-        window_products(chosen, _points(sheet[:, cells]), k_time, steps, out=part)
+        window_products(chunk, _points(sheet[:, cells]), int(filters.shape[1]), steps, out=part)
         if bias is not None:
             part += bias[cells].repeat_interleave(rows, 1).unsqueeze(-1)
     return result
 
 
-def _cpu(*arguments: Any) -> Tensor:
-    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
+def _cpu(
+    sheet: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    mode: Mode,
+    steps: int,
+    matrices: Tensor | None,
+) -> Tensor:
     if matrices is None and native.runs(sheet, filters):
         return native_conv.forward(sheet, filters, mode, bias, steps)
-    return _plain(*arguments)
+    return _plain(sheet, filters, bias, mode, steps, matrices)
 
 
-def _fake(*arguments: Any) -> Tensor:
-    sheet, filters, _, mode, steps, _ = _Operands(*arguments)
-    batch, neurons, _, sites, dendrites = sheet.shape
-    rows, cols = output_size((sites, dendrites), (filters.shape[2], filters.shape[3]), mode)
-    return sheet.new_empty(steps, neurons, rows * cols, batch)
+def _fake(sheet: Tensor, filters: Tensor, _: Any, mode: Mode, steps: int, *__: Any) -> Tensor:
+    return sheet.new_empty(
+        steps, sheet.shape[1], math.prod(output_plane(sheet, filters, mode)), sheet.shape[0]
+    )
 
 
 def _flops(sheet: Any, filters: Any, bias: Any, mode: Mode, steps: int, *_: Any, **__: Any) -> int:
@@ -124,74 +142,45 @@ def _flops(sheet: Any, filters: Any, bias: Any, mode: Mode, steps: int, *_: Any,
 
 def _plain_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Recomputes the matrices, which are never kept."""
-    time_steps, sites, dendrites = plain_sizes(sheet)[2:]
-    k_time, branches, across = plain_sizes(filters)[1:]
-    cols = output_size((sites, dendrites), (branches, across), mode)[1]
-    to_sheet, to_filters, to_bias = _empty_grads(sheet, filters, cols, needs)
-    grad_points = to_sheet.permute(1, 2, 4, 3, 0) if needs[0] else None
-    for cells in neuron_chunks(sheet, len(filters), _floats(sheet, filters, grad.shape[2])):
+    sites, dendrites = plane = _plane(sheet)
+    k_time, time_steps = int(filters.shape[1]), int(sheet.shape[2])
+    to_sheet, to_filters, to_bias = grads = _fake_backward(grad, sheet, filters, mode, needs)
+    for cells in _chunks(sheet, filters, grad.shape[2]):
         local = grad[:, cells].transpose(0, 1).contiguous()
-        if grad_points is not None:
-            matrices = toeplitz_matrices(filters[cells], (sites, dendrites), mode)
+        if needs[0]:
+            matrices = toeplitz_matrices(filters[cells], plane, mode)
             back = input_gradient(matrices, local, k_time, time_steps)
-            grad_points[cells] = back.transpose(0, 1).unflatten(2, (dendrites, sites))
+            split = back.transpose(0, 1).unflatten(2, (dendrites, sites))
+            to_sheet.permute(1, 2, 4, 3, 0)[cells] = split
         if needs[1]:
             inputs = F.pad(_points(sheet[:, cells]), (0, 0, 0, 0, k_time - 1, 0))
             back = matrix_gradient(inputs, local, k_time)
-            to_filters[cells] = toeplitz_transpose(
-                back, filters[cells].shape, (sites, dendrites), mode
-            )
+            to_filters[cells] = toeplitz_transpose(back, filters[cells].shape, plane, mode)
         if needs[2]:
-            to_bias[cells] = local.unflatten(2, (cols, -1)).sum((1, 3, 4))
-    return to_sheet, to_filters, to_bias
-
-
-def _empty_grads(
-    sheet: Tensor, filters: Tensor, cols: int, needs: Sequence[bool], native_order: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocates the gradients, the sheet's with the batch innermost and neurons or steps first."""
-    batch, neurons, time_steps, sites, dendrites = sheet.shape
-    to_sheet = sheet.new_empty(0)
-    if needs[0] and native_order:
-        shape = (neurons, time_steps, dendrites, sites, batch)
-        to_sheet = sheet.new_empty(shape).permute(4, 0, 1, 3, 2)
-    elif needs[0]:
-        shape = (time_steps, neurons, dendrites, sites, batch)
-        to_sheet = sheet.new_empty(shape).permute(4, 1, 0, 3, 2)
-    to_filters = filters.new_empty(filters.shape if needs[1] else (0,))
-    return to_sheet, to_filters, filters.new_empty((neurons, cols) if needs[2] else (0,))
+            to_bias[cells] = local.unflatten(2, (to_bias.shape[1], -1)).sum((1, 3, 4))
+    return grads
 
 
 def _cpu_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     if not native.runs(sheet, filters):
         return _plain_backward(grad, sheet, filters, mode, needs)
-    cols = _columns_out(sheet, filters, mode)
-    grads = _empty_grads(sheet, filters, cols, needs, native_order=True)
+    grads = _fake_backward(grad, sheet, filters, mode, needs)
     native_conv.backward(grad, sheet, filters, mode, grads)
     return grads
 
 
-def _columns_out(sheet: Tensor, filters: Tensor, mode: Mode) -> int:
-    plane = (int(sheet.shape[3]), int(sheet.shape[4]))
-    return output_size(plane, (filters.shape[2], filters.shape[3]), mode)[1]
-
-
 def _fake_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    order = native.runs(sheet, filters)
-    return _empty_grads(sheet, filters, _columns_out(sheet, filters, mode), needs, order)
-
-
-def _floats(sheet: Tensor, filters: Tensor, outputs: int) -> int:
-    """Counts the floats of one neuron in a chunk: inputs, outputs and matrices."""
-    batch, _, steps, sites, dendrites = plain_sizes(sheet)
-    points = sites * dendrites
-    return steps * batch * (points + outputs) + int(filters.shape[1]) * points * outputs
+) -> tuple[Tensor, ...]:
+    """Allocates the gradients, the sheet's with the neurons outermost and the batch innermost."""
+    bias = filters.new_empty(()).expand(len(filters), output_plane(sheet, filters, mode)[1])
+    points = sheet.permute(1, 2, 4, 3, 0)
+    to_sheet, *learned = empty_grads(sheet, (points, filters, bias), needs)
+    return to_sheet.permute(4, 0, 1, 3, 2) if needs[0] else to_sheet, *learned
 
 
 _toeplitz_conv = Operator(

@@ -13,12 +13,14 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from neuroconv.core.counting import is_counting
+from neuroconv.kernels.conv.sizes import output_size, plain_sizes
+from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 
 _DTYPES = (torch.float32, torch.bfloat16)
 # The backward pass keeps a neuron's effective filters and their gradient in registers: larger ones
@@ -49,6 +51,12 @@ class Sizes(NamedTuple):
     k_time: int
     sites: int
     dendrites: int
+
+    @classmethod
+    def of(cls, filters: Tensor, tree: TreeSpec) -> "Sizes":
+        """Returns the sizes of a population's trees."""
+        k_time, *taps = plain_sizes(filters)[1:]
+        return cls(tree.fan_in, k_time, *output_size(tree.sheet, (taps[0], taps[1]), tree.mode))
 
     @property
     def rows(self) -> int:
@@ -85,30 +93,21 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
     )
 
 
-def current(
-    activity: Tensor,
-    wiring: Tensor,
-    effective: Tensor,
-    bias: Tensor | None,
-    sizes: Sizes,
-    reduction: Literal["mean", "sum", "max"],
-    linear: bool,
-) -> Tensor:
+def current(operands: TreeOperands, effective: Tensor) -> Tensor:
     """Sums the dendrites' rates, (T, N, B), in the activity's precision.
 
     Args:
-        activity: (B, F, T).
-        wiring: the axons of each tree, (N, A).
         effective: the result of `EffectiveFilters.merge`, (N, K * A, O).
-        bias: (N, D'), or None.
     """
-    call = _Call(activity, wiring, effective, bias, sizes, reduction, linear)
+    activity, sizes = operands.activity, Sizes.of(operands.filters, operands.tree)
+    call = _Call(operands, effective, sizes)
     batch, _, steps = activity.shape
-    result = activity.new_empty(steps, len(wiring), batch)
+    neurons = len(operands.filters)
+    result = activity.new_empty(steps, neurons, batch)
     rows = min(sizes.rows, max(_LEAST, _power(sizes.axons)))  # steps cut short skip whole tiles
     width = _samples(batch, max(rows, sizes.outputs))
     with _on(activity):
-        _kernels().current_kernel[(len(wiring) * -(-batch // width),)](
+        _kernels().current_kernel[(neurons * -(-batch // width),)](
             *call.tensors, result, *call.numbers, **call.constants, ROWS=rows, BATCH=width,
             num_warps=_warps(sizes.outputs * width),
         )  # fmt: skip
@@ -116,15 +115,7 @@ def current(
 
 
 def gradients(
-    activity: Tensor,
-    wiring: Tensor,
-    effective: Tensor,
-    bias: Tensor | None,
-    sizes: Sizes,
-    reduction: Literal["mean", "sum", "max"],
-    linear: bool,
-    grad: Tensor,
-    to_activity: bool,
+    operands: TreeOperands, effective: Tensor, grad: Tensor, to_activity: bool
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Computes the gradients of activity (B, F, T), effective filters and bias, in float32.
 
@@ -135,7 +126,9 @@ def gradients(
         grad: of the current, (T, N, B).
         to_activity: whether the activity needs a gradient.
     """
-    call = _Call(activity, wiring, effective, bias, sizes, reduction, linear)
+    activity, bias = operands.activity, operands.bias
+    sizes = Sizes.of(operands.filters, operands.tree)
+    call = _Call(operands, effective, sizes)
     batch, axons, steps = activity.shape
     # One element where no gradient is needed, since a kernel takes a pointer.
     shape = (steps, axons, batch) if to_activity else (1, 1, 1)
@@ -144,7 +137,7 @@ def gradients(
     to_bias = None if bias is None else torch.empty_like(call.tensors[3], dtype=torch.float32)
     width = _samples(batch, max(sizes.rows, sizes.outputs))
     with _on(activity):
-        _kernels().gradient_kernel[(len(wiring),)](
+        _kernels().gradient_kernel[(len(operands.filters),)](
             *call.tensors, grad.contiguous(), to_inputs, to_effective,
             to_effective if to_bias is None else to_bias, *call.numbers, **call.constants,
             ROWS=sizes.rows, BATCH=width, TO_ACTIVITY=to_activity,
@@ -156,16 +149,14 @@ def gradients(
 class _Call:
     """The arguments of both kernels."""
 
-    def __init__(
-        self, activity: Tensor, wiring: Tensor, effective: Tensor, bias: Tensor | None,
-        sizes: Sizes, reduction: str, linear: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, operands: TreeOperands, effective: Tensor, sizes: Sizes) -> None:
+        activity, _, _, bias, tree = operands
         batch, axons, steps = activity.shape
+        wiring = tree.presynaptic
         # A population's output has this order in memory and is not copied.
         rows = activity.permute(2, 1, 0).contiguous()
         effective = effective.to(activity.dtype).contiguous()
-        rest = effective if bias is None else bias.contiguous()
-        self.tensors = (rows, wiring, effective, rest)
+        self.tensors = (rows, wiring, effective, effective if bias is None else bias.contiguous())
         self.numbers = (*wiring.stride(), batch, axons, steps, len(wiring), sizes.k_time)
         self.constants: dict[str, Any] = {
             "A": sizes.axons,
@@ -174,8 +165,8 @@ class _Call:
             "SITES_PAD": _power(sizes.sites),
             "OUTPUTS": sizes.outputs,
             "BIASED": bias is not None,
-            "LINEAR": linear,
-            "REDUCTION": ("sum", "mean", "max").index(reduction),
+            "LINEAR": tree.linear,
+            "REDUCTION": ("sum", "mean", "max").index(tree.reduction),
             "PRECISION": _precision(),
         }
 

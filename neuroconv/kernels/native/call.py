@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -47,12 +48,12 @@ def runs(*tensors: Tensor) -> bool:
     """Returns whether the kernels take these tensors: not empty, all float32 or all float64, on
     the CPU. Fake tensors are judged by the device and dtype that they stand for."""
     dtype = tensors[0].dtype
-    return (
-        dtype in DTYPES
-        and all(tensor.device.type == "cpu" and tensor.dtype == dtype for tensor in tensors)
-        and all(0 not in tensor.shape for tensor in tensors)
-        and state() == "on"
-    )
+    if dtype not in DTYPES or state() != "on":
+        return False
+    for tensor in tensors:  # a loop, since small calls are made of it
+        if tensor.dtype != dtype or tensor.device.type != "cpu" or 0 in tensor.shape:
+            return False
+    return True
 
 
 def prefers_reference(*tensors: Tensor) -> bool:
@@ -64,34 +65,39 @@ def prefers_reference(*tensors: Tensor) -> bool:
 def call(name: str, like: Tensor, *arguments: Any) -> None:
     """Calls the kernel of this name for the dtype of `like`, on all of torch's threads.
 
-    Tensors, which must be contiguous, are passed as pointers, integers and flags as 64 bits.
+    Tensors, which must be contiguous, and tuples of integers are passed as pointers, integers and
+    flags as 64 bits.
 
     Raises:
         TypeError: a tensor of another device or dtype than a kernel reads.
     """
+    dtypes = (like.dtype, torch.float64, torch.int64)
     packed: list[Any] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
-            if not argument.is_cpu or argument.dtype not in (
-                like.dtype,
-                torch.float64,
-                torch.int64,
-            ):
+            if not argument.is_cpu or argument.dtype not in dtypes:
                 raise TypeError(
                     f"{name} got a {argument.dtype} tensor on {argument.device}; expected "
                     f"{like.dtype} on the CPU"
                 )
             assert argument.is_contiguous()
             packed.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, tuple):
+            packed.append((ctypes.c_int64 * len(argument))(*argument))
         elif isinstance(argument, int):
             packed.append(ctypes.c_int64(argument))
         elif isinstance(argument, float):
             packed.append(ctypes.c_double(argument))
         else:
             packed.append(argument)  # a pointer from `memory`, or None
-    function = getattr(library(), f"{name}_{str(like.dtype).removeprefix('torch.')}")
+    _function(name, like.dtype)(*packed, ctypes.c_int64(torch.get_num_threads()))
+
+
+@lru_cache
+def _function(name: str, dtype: torch.dtype) -> Any:
+    function = getattr(library(), f"{name}_{str(dtype).removeprefix('torch.')}")
     function.restype = None
-    function(*packed, ctypes.c_int64(torch.get_num_threads()))
+    return function
 
 
 def padded(numbers: int) -> int:

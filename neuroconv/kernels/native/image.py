@@ -69,13 +69,10 @@ class ImageLayer:
         self.pieces = torch.tensor(
             [piece.storage_offset() - buffer.storage_offset() for piece in pieces], device="cpu"
         )
-        self.numbers = torch.tensor(
-            [
-                self.dendrites, sizes.samples, sizes.columns, sizes.rows, buffer.shape[3],
-                sizes.row_stride, sizes.branches, sizes.steps, sizes.channels, sizes.units,
-                self.wide, self.deep,
-            ],
-            device="cpu",
+        self.numbers = (
+            self.dendrites, sizes.samples, sizes.columns, sizes.rows, buffer.shape[3],
+            sizes.row_stride, sizes.branches, sizes.steps, sizes.channels, sizes.units,
+            self.wide, self.deep,
         )  # fmt: skip
 
     def keep(self) -> None:
@@ -202,7 +199,7 @@ class ImageLayer:
         to_buffer: Tensor | None,
         weight: Tensor | None,
         through: Sequence[Tensor],
-        moments: tuple[Tensor, Tensor],
+        moments: Sequence[Tensor],
     ) -> None:
         """Adds the gradients through the batch statistics, slope * potential + start.
 

@@ -114,15 +114,11 @@ class Trees:
         _, k_time, branches, across = filters.shape
         synapses = 0 if self.weight is None else self.weight.shape[1]
         assert taps.claw or synapses in (0, fan_in)
-        self.numbers = torch.tensor(
-            [
-                len(filters), neurons, self.samples, inputs.steps, k_time, fan_in,
-                len(taps.first), taps.rows, taps.line, inputs.step, inputs.sample,
-                inputs.samples, inputs.steps - steps, inputs.cell, fan_in * (self.index.dim() - 1),
-                *taps.sheet, branches, across, taps.before,
-                taps.sideways, int(taps.claw), synapses,
-            ],
-            device="cpu",
+        self.numbers = (
+            len(filters), neurons, self.samples, inputs.steps, k_time, fan_in,
+            len(taps.first), taps.rows, taps.line, inputs.step, inputs.sample,
+            inputs.samples, inputs.steps - steps, inputs.cell, fan_in * (self.index.dim() - 1),
+            *taps.sheet, branches, across, taps.before, taps.sideways, int(taps.claw), synapses,
         )  # fmt: skip
         self._operands = (
             self.numbers, memory(inputs.numbers), self.index, self.weight, self.filters,
