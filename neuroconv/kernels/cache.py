@@ -43,15 +43,13 @@ class FilterCache:
     ) -> Tensor | None:
         """Returns `compute()`, or its last result if that would be equal.
 
+        It is None where nothing is cached: in grad mode, under a tracer, compiler or counter, or if
+        the result takes more than a gibibyte.
+
         Args:
             sources: the tensors that the result is computed from.
             key: everything else that the result depends on.
             numbers: real numbers in the result.
-            compute: takes no arguments.
-
-        Returns:
-            the result; None where nothing is cached: in grad mode, under a tracer, compiler or
-            counter, or if the result takes more than a gibibyte.
         """
         if not _may_cache(sources) or numbers * sources[0].element_size() > _MOST_BYTES:
             return None
@@ -93,12 +91,8 @@ def _equal(copy: Tensor, source: Tensor) -> bool:
 class ClawCheck:
     """A check whether the sites of each dendrite share one axon, cached until the wiring changes.
 
-    The last result also stands where values cannot be read (on meta, under a compiler or a
-    transform of `torch.func`), and under a counter, which would count the comparison.
-
-    Args:
-        sites: of a dendrite.
-        claw: the result for a wiring that was never read.
+    The last result, at first `claw`, also stands where values cannot be read (on meta, under a
+    compiler or a transform of `torch.func`), and under a counter, which would count the comparison.
     """
 
     def __init__(self, sites: int, claw: bool) -> None:

@@ -17,15 +17,12 @@ from neuroconv.kernels.soma import causal_matrix
 def column_convs(
     frames: Tensor, kernel: Tensor, bias: Tensor | None, window: PatchWindow, groups: int
 ) -> Iterator[Tensor]:
-    """Filters each column of the patch in space and time.
+    """Yields the potentials of one dendrite of all units after another, (B, U, T, H', W').
 
     Args:
         frames: (B, C, T, H, W).
         kernel: causal filters (U, C / groups, K_T, K_H, K_W).
         bias: (K_W, U), or None.
-
-    Yields:
-        the potential of one dendrite of all units, (B, U, T, H', W').
     """
     if not kernels_enabled():
         yield from _by_definition(frames, kernel, bias, window, groups)

@@ -49,10 +49,7 @@ def _folded(columns: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
-    """Returns mean and biased variance of each unit in columns (M, T * U), (dendrites, U).
-
-    They are taken over the rows first, as a batch norm does it, and then over the steps.
-    """
+    """Returns mean and biased variance of each unit, (dendrites, U), over the rows first."""
     moments = []
     for column in columns:
         if column.is_meta or is_counting():  # neither knows batch_norm_update_stats
@@ -91,10 +88,9 @@ def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def summed_rates(
     potential: Tensor, gain: Tensor | None, shift: Tensor | None, eps: float | None, linear: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises, rectifies and sums potentials (dendrites, M, T, U).
+    """Normalises, rectifies and sums potentials (dendrites, M, T, U) to (T, M, U).
 
-    Returns:
-        the sum, (T, M, U); with an eps mean and biased variance, (dendrites, U), without gradient.
+    With an eps mean and biased variance, (dendrites, U), come with the sum, without gradient.
     """
     mean, variance = potential.new_empty(0), potential.new_empty(0)
     if eps is not None:

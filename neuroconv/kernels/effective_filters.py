@@ -23,23 +23,14 @@ Reduction = Literal["mean", "sum", "max"]
 
 
 class TreeSpec(NamedTuple):
-    """Wiring and shape of a population's trees, without what is learned.
+    """Wiring and shape of a population's trees, without what is learned."""
 
-    Attributes:
-        wiring: the axon of each synapse, (N, S).
-        sheet: (sites P, dendrites D); synapses fill it dendrite by dendrite.
-        mode: how the filter meets the sheet.
-        claw: the sites of a dendrite share one axon.
-        reduction: how the rates of a dendrite's sites become one.
-        linear: the control without the dendritic rectifier.
-    """
-
-    wiring: Tensor
-    sheet: tuple[int, int]
+    wiring: Tensor  # the axon of each synapse, (N, S)
+    sheet: tuple[int, int]  # (P, D); synapses fill it dendrite by dendrite
     mode: Mode
-    claw: bool
-    reduction: Reduction
-    linear: bool
+    claw: bool  # the sites of a dendrite share one axon
+    reduction: Reduction  # how the rates of a dendrite's sites become one
+    linear: bool  # the control without the dendritic rectifier
 
     @classmethod
     def unpack(cls, values: Sequence[Any]) -> "TreeSpec":
@@ -60,16 +51,12 @@ class TreeSpec(NamedTuple):
 
 
 class TreeOperands(NamedTuple):
-    """The operands of `kernels.tree_sum`.
+    """The operands of `kernels.tree_sum`."""
 
-    Shape:
-        activity (B, F, T), weight (N, S), filters (N, K, K_P, K_D), bias (N, D') or None
-    """
-
-    activity: Tensor
-    weight: Tensor
-    filters: Tensor
-    bias: Tensor | None
+    activity: Tensor  # (B, F, T)
+    weight: Tensor  # (N, S)
+    filters: Tensor  # (N, K, K_P, K_D)
+    bias: Tensor | None  # (N, D')
     tree: TreeSpec
 
     @classmethod
@@ -110,11 +97,8 @@ class EffectiveFilters:
     def gradients(
         self, grad: Tensor, weight: Tensor, filters: Tensor, needs: Sequence[bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Computes the gradients of weights and filters, None where not needed.
-
-        Args:
-            grad: of the effective filters; its precision is that of the results.
-        """
+        """Computes the gradients of weights and filters, None where not needed, in the precision of
+        `grad`, that of the effective filters."""
         weight, filters = weight.to(grad.dtype), filters.to(grad.dtype)
         if self.claw is not None:
             return self.claw.gradients(grad, weight, filters, needs)
@@ -141,15 +125,11 @@ class _Claw:
     def __init__(self, filters: Tensor, tree: TreeSpec) -> None:
         self.k_time, self.branches, self.across = (int(size) for size in filters.shape[1:])
         (self.sites, self.dendrites), self.axons = tree.sheet, tree.fan_in
-        self.along, self.sideways = (
-            padding(self.branches, tree.mode),
-            padding(self.across, tree.mode),
-        )
+        self.along = padding(self.branches, tree.mode)
+        self.sideways = padding(self.across, tree.mode)
         self.rows, self.cols = output_size(tree.sheet, (self.branches, self.across), tree.mode)
-        self.positions, self.scatter_index = (
-            self._gather_index(filters.device),
-            self._scatter_index(filters.device),
-        )
+        self.positions = self._gather_index(filters.device)
+        self.scatter_index = self._scatter_index(filters.device)
 
     def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
         along = self.along_sites(weight, filters).flatten(1)

@@ -31,15 +31,8 @@ from neuroconv.kernels.soma_rate import soma_rate
 
 
 def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
-    """Computes the summed rates (B, U, T, H', W') of a layer's dendrites, norms included.
-
-    Args:
-        layer: a `neurons.GranuleConv2d`.
-        frames: (B, C, T, H, W).
-
-    Returns:
-        the rates, or None where the stages have to run one by one.
-    """
+    """Computes the summed rates (B, U, T, H', W') of a `neurons.GranuleConv2d`'s dendrites, norms
+    included, from frames (B, C, T, H, W), or None where the stages have to run one by one."""
     refuse_batch_statistics(layer)
     norms = present_norms(layer)
     plain = type(layer.spike) is nn.Identity and not is_watched(layer.spike)
@@ -122,12 +115,8 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
 
 
 def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
-    """Computes the firing rates of summed currents (B, U, T, H', W').
-
-    Returns:
-        the soma's filter, norm or resting potential, and rectifier in one, or None where they have
-        to run one by one.
-    """
+    """Computes firing rates from summed currents (B, U, T, H', W') by the soma's filter, norm or
+    resting potential, and rectifier in one, or None where they have to run one by one."""
     norms = [] if type(layer.soma_norm) is nn.Identity else [layer.soma_norm]
     stages = (layer.soma, layer.firing)
     kinds = [kernel_stage(stage) for stage in stages]
@@ -184,10 +173,8 @@ def norms_fused(layer: Any) -> bool:
 
 
 def _runs_here(maps: Tensor) -> bool:
-    """Returns whether norms, rectifiers and sums run fused: in full precision on the CPU.
-
-    On other devices a compiler fuses them.
-    """
+    """Returns whether norms, rectifiers and sums run fused: in full precision on the CPU. On other
+    devices a compiler fuses them."""
     device = maps.device.type in ("cpu", "meta") and 0 not in maps.shape
     plain = maps.dtype in (torch.float32, torch.float64) and autocast_dtype(maps) is None
     return kernels_enabled() and device and plain and not needs_reference()

@@ -37,13 +37,7 @@ def norms_agree(norms: Sequence[nn.Module]) -> bool:
 def normalised_sum(
     norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False
 ) -> Tensor:
-    """Normalises each column by its nn.BatchNorm2d, rectifies and sums them, (T, M, U).
-
-    The norms must pass `norms_agree`.
-
-    Raises:
-        ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
-    """
+    """Normalises each column by its nn.BatchNorm2d, rectifies and sums them; see `normalised`."""
     units = sum(norm.num_features for norm in norms[:1] if isinstance(norm, nn.BatchNorm2d))
 
     def summed(
@@ -55,7 +49,7 @@ def normalised_sum(
 
 
 def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
-    """Sums dendrites of `count` values each, normalised by norms that pass `norms_agree`.
+    """Sums dendrites of `count` values each, (T, M, U), normalised by norms that pass `norms_agree`.
 
     In training the norms use batch statistics and update their running ones.
 
@@ -95,10 +89,5 @@ def _buffer(buffer: Tensor | None) -> Tensor:
 def rectified_sum(
     columns: Sequence[Tensor], units: int, linear: bool = False, shift: Tensor | None = None
 ) -> Tensor:
-    """Sums the columns' rates max(0, potential + shift), (T, M, U).
-
-    Args:
-        linear: leave the maximum out.
-        shift: (dendrites, U), or None.
-    """
+    """Sums the columns' rates max(0, potential + shift), (T, M, U); `linear` ones without the max."""
     return columns_sum(columns, None, shift, units, None, linear)[0]

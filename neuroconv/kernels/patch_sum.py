@@ -32,12 +32,8 @@ _KEPT_INPUTS = 64
 
 
 def fits(frames: Tensor, weight: Tensor, inputs: int, outputs: int) -> bool:
-    """Returns whether the kernels compute this layer, and are faster than its convolutions.
-
-    Args:
-        weight: of the layer.
-        inputs, outputs: K and T * U.
-    """
+    """Returns whether the kernels compute a layer of K inputs and T * U outputs, and are faster than
+    its convolutions."""
     return inputs * outputs <= _MOST_WEIGHTS and native.runs(frames, weight)
 
 
@@ -51,20 +47,15 @@ def patch_sum(
     eps: float | None = None,
     linear: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums max(0, gain * potential + shift) over the dendrites.
+    """Sums max(0, gain * potential + shift) over the dendrites, (T, M, U).
 
     Args:
         frames: (B, C, T, H, W).
         weight: (D, K, T * U).
         gain, shift: (D, U), or None.
-        layout: the columns that the dendrites read.
-        sizes: of the layer and its maps.
-        eps: if given, potentials are first normalised by their own mean and variance, to which it
-            is added.
+        eps: if given, potentials are first normalised by their mean and variance plus eps, (D, U),
+            which are returned too and carry no gradient.
         linear: leave the maximum out.
-
-    Returns:
-        the sum, (T, M, U); with an eps mean and biased variance, (D, U), which carry no gradient.
     """
     keep = needs_grad(frames, weight, gain, shift)
     columns = (*layout.padding, *layout[1:])

@@ -6,19 +6,12 @@ from neuroconv.core.checks import check_choice, pair
 
 
 class PatchWindow(NamedTuple):
-    """Size and path of a patch, as nn.Conv2d has them.
+    """Size and path of a patch, as nn.Conv2d has them."""
 
-    Attributes:
-        kernel: (branches K_H, dendrites K_W).
-        stride: (rows, columns).
-        padding: zeros (top, bottom, left, right).
-        dilation: (rows, columns).
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    dilation: tuple[int, int]
+    kernel: tuple[int, int]  # (branches K_H, dendrites K_W)
+    stride: tuple[int, int]  # (rows, columns)
+    padding: tuple[int, int, int, int]  # zeros (top, bottom, left, right)
+    dilation: tuple[int, int]  # (rows, columns)
 
     @property
     def first_columns(self) -> list[int]:

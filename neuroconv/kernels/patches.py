@@ -17,32 +17,22 @@ from torch import Tensor
 
 
 class ColumnLayout(NamedTuple):
-    """The columns of the maps that the dendrites read.
+    """The columns of the maps that the dendrites read."""
 
-    Attributes:
-        padding: zeros (top, bottom, left, right).
-        dendrites: columns of the patch.
-        dilation, stride: along the columns.
-        columns_out: W'.
-        row_step: the stride along the rows of dendrites with one branch: skipped rows are left out
-            of the buffer, and the convolution has no stride. (In oneDNN 3.x the gradient of the
-            weights of a convolution of one tap and a stride writes beyond its memory where the
-            image is tall and has few channels.)
-    """
-
-    padding: tuple[int, int, int, int]
-    dendrites: int
-    dilation: int
+    padding: tuple[int, int, int, int]  # zeros (top, bottom, left, right)
+    dendrites: int  # columns of the patch
+    dilation: int  # along the columns, as the stride
     stride: int
-    columns_out: int
+    columns_out: int  # W'
+    # The stride along the rows of dendrites with one branch: skipped rows are left out of the
+    # buffer, and the convolution has no stride. (In oneDNN 3.x the gradient of the weights of a
+    # convolution of one tap and a stride writes beyond its memory where the image is tall and has
+    # few channels.)
     row_step: int = 1
 
     def buffer_shape(self, frames: torch.Size) -> tuple[int, ...]:
-        """Returns the shape of the padded maps, (stride, ceil(W* / stride), B, H*, T, C).
-
-        With a stride of 2 the even columns come first, then the odd ones. H* counts no skipped
-        rows.
-        """
+        """Returns the shape of the padded maps, (stride, ceil(W* / stride), B, H*, T, C): with a
+        stride of 2 the even columns come first. H* counts no skipped rows."""
         batch, channels, steps, height, width = frames
         top, bottom, left, right = self.padding
         wide = -(-(left + width + right) // self.stride)
@@ -55,12 +45,8 @@ class ColumnLayout(NamedTuple):
         return buffer[rest, first : first + self.columns_out]
 
     def parts(self, frames: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Splits frames (B, C, T, H, W) over the buffer.
-
-        Yields:
-            an index of the buffer's first axis, the first column there, and the frames' columns
-            from there on, (columns, B, rows, T, C); see `rows`.
-        """
+        """Yields indices of the buffer's first axis, the first column there, and the columns of
+        frames (B, C, T, H, W) from there on, (columns, B, rows, T, C)."""
         top, _, left, _ = self.padding
         ordered = frames.permute(4, 0, 3, 2, 1)[:, :, -top % self.row_step :: self.row_step]
         for rest in range(self.stride):
@@ -75,12 +61,8 @@ class ColumnLayout(NamedTuple):
 
 
 def dendrite_maps(frames: Tensor, layout: ColumnLayout) -> tuple[Tensor, ...]:
-    """Returns the maps that each dendrite reads as one image, time folded into the channels.
-
-    Shape:
-        frames (B, C, T, H, W) -> for each dendrite (1, T * C, W' * B, H*), contiguous as channels
-        last: views of one tensor
-    """
+    """Returns the maps that each dendrite reads as one image, (1, T * C, W' * B, H*), channels last:
+    views of one tensor with the frames (B, C, T, H, W)."""
     maps: tuple[Tensor, ...] = _Read.apply(frames, layout)
     return maps
 

@@ -24,15 +24,8 @@ _FUSED = ("sparse_synapses", "dendritic_conv", "dendritic_rate", "dendritic_summ
 
 
 def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
-    """Computes the summed current (B, N, T) of a population's dendrites by one operator.
-
-    Args:
-        cells: a `neurons.Population`.
-        activity: (B, F, T).
-
-    Returns:
-        the current, or None where the stages have to run one by one.
-    """
+    """Computes the summed current (B, N, T) of a `neurons.Population` from activity (B, F, T) by one
+    operator, or returns None where the stages have to run one by one."""
     refuse_batch_statistics(cells)
     if not kernels_enabled() or activity.dim() != 3 or 0 in activity.shape[2:]:
         return None
@@ -62,11 +55,8 @@ def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bo
     """Returns whether a window of this size runs from axons to summation as one operator.
 
     It does where no stage acts between synapses, filter and rectifier, where these have no hooks,
-    and where a product of small matrices is the fastest backend.
-
-    Args:
-        cells: a `neurons.Population`.
-        evaluation: decide for evaluation without gradients, whatever the current mode.
+    and where a product of small matrices is the fastest backend. With `evaluation` the answer is
+    that of evaluation without gradients, whatever the current mode.
     """
     stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation)
     absent = (cells.threshold_norm, cells.transmitters, cells.dendritic_norm, cells.spike)

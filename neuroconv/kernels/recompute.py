@@ -19,8 +19,7 @@ def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> 
     owner's batch norms are updated by the first run only. Without gradients, and under a tracer or
     compiler, it is a plain call.
     """
-    traced = is_traced()
-    if traced or not torch.is_grad_enabled():
+    if is_traced() or not torch.is_grad_enabled():
         return stage(*arguments)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -30,14 +29,8 @@ def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> 
 
 
 def recomputed_stages(run: Callable[..., Any], owner: nn.Module, *arguments: Any) -> Any:
-    """Returns `run(*arguments)`, recomputed in the backward pass, as are its stages one by one.
-
-    The backward pass then holds the tensors between stages, but those inside only one stage.
-
-    Args:
-        run: takes (*arguments, call), where `call(stage, *inputs)` runs one stage.
-        owner: the module with the stages' batch norms.
-    """
+    """Returns `run(*arguments, call)`, recomputed in the backward pass, as are the stages that it
+    runs by `call(stage, *inputs)`: tensors inside of only one stage are held at a time."""
 
     def call(stage: Callable[..., Any], *inputs: Any) -> Any:
         module = getattr(stage, "__self__", stage)

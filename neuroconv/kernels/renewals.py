@@ -38,12 +38,7 @@ def cumulative(mean_wait: float) -> list[float]:
 
 
 def waits(uniform: Tensor, shares: Tensor) -> Tensor:
-    """Draws waits in whole steps, as floats, by inverting their cumulative probability.
-
-    Args:
-        uniform: numbers from 0 to 1.
-        shares: probability of a wait of at most 0, 1, 2 ... steps.
-    """
+    """Draws waits in whole steps, as floats, from numbers from 0 to 1 by inverting `cumulative`."""
     if needs_reference():  # `vmap` has no rule for bucketize, and warns
         return (uniform.unsqueeze(-1) >= shares).sum(-1).float()
     return torch.bucketize(uniform, shares, out_int32=True, right=True).float()

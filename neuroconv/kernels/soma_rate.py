@@ -25,18 +25,14 @@ def soma_rate(
     shift: Tensor | None = None,
     eps: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes the rates max(0, gain * potential + shift) of filtered currents.
+    """Computes the rates (T, L), max(0, gain * potential + shift), of filtered currents.
 
     Args:
         currents: (T, L), contiguous.
         taps: (K,), the last of which meets the present.
         gain, shift: (U,), or None.
-        eps: if given, potentials are first normalised by their own mean and variance, to which it
-            is added.
-
-    Returns:
-        the rates, (T, L); with an eps mean and biased variance of each unit, (U,), which carry no
-        gradient.
+        eps: if given, potentials are first normalised by their mean and variance plus eps, (U,),
+            which are returned too and carry no gradient.
     """
     result: tuple[Tensor, Tensor, Tensor] = _soma_rate(currents, taps, gain, shift, units, eps)
     return result

@@ -22,12 +22,9 @@ def effective_filter_numbers(filters: torch.Size, tree: TreeSpec) -> int:
 def tree_costs(
     batch: int, steps: int, filters: torch.Size, synapses: int, tree: TreeSpec
 ) -> tuple[int, int, int]:
-    """Counts what `tree_sum` runs, without its bias and rectifier.
-
-    Returns:
-        multiply-adds of the products, including those that merge weights and taps once for all
-        samples; FLOPs of merging without a claw; FLOPs of the sums over sites and dendrites.
-    """
+    """Counts what `tree_sum` runs, without its bias and rectifier: multiply-adds of the products,
+    also of those that merge weights and taps once for all samples; FLOPs of merging without a claw;
+    FLOPs of the sums over sites and dendrites."""
     neurons, k_time, branches, across = filters
     k_time = min(k_time, steps)  # older taps only read the zeros before the window
     sites, dendrites = tree.sheet

@@ -40,7 +40,7 @@ def tree_sum(
     tree: TreeSpec,
     effective: Tensor | None = None,
 ) -> Tensor:
-    """Sums the dendrites' rates of each neuron.
+    """Sums the dendrites' rates of each neuron, (B, N, T).
 
     Args:
         activity: of the axons, (B, F, T).
@@ -48,11 +48,7 @@ def tree_sum(
         filters: (N, K_T, K_P, K_D).
         bias: resting potentials of the dendrites, (N, D'), or None.
         tree: wiring and shape of the trees.
-        effective: the result of `effective_filters` for these weights and filters, used while no
-            gradient is needed; computed if None.
-
-    Returns:
-        the sum, (B, N, T).
+        effective: the result of `effective_filters`, used while no gradient is needed.
     """
     neurons, columns = len(filters), tree.mode == "per_dendrite"
     if effective is None:

@@ -1,5 +1,6 @@
 """The fused kernels: which trees they take, that they are right, and that they compile."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from neuroconv.kernels import cuda as fused
 from neuroconv.kernels.cuda import Sizes, fits
+from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: the plain path runs alone")
 
@@ -148,11 +150,13 @@ def _launch(
         activity = torch.zeros(batch, 64, steps, dtype=dtype)
         grad = torch.zeros(steps, 32, batch, dtype=dtype)
         wiring = torch.zeros(32, sizes.axons, dtype=torch.int64)
-        outputs = sizes.sites * sizes.dendrites
-        responses = torch.zeros(32, sizes.k_time * sizes.axons, outputs, dtype=dtype)
+        sheet = (sizes.sites, sizes.dendrites)
+        tree = TreeSpec(wiring, sheet, "same", claw=False, reduction=reduction, linear=False)
+        filters = torch.zeros(32, sizes.k_time, 1, 1, dtype=dtype)
         bias = torch.zeros(32, sizes.dendrites, dtype=dtype)
-        arguments = (activity, wiring, responses, bias, sizes)
-        fused.current(*arguments, reduction, False)
-        fused.gradients(*arguments, reduction, False, grad, True)
+        operands = TreeOperands(activity, wiring.to(dtype), filters, bias, tree)
+        effective = torch.zeros(32, sizes.k_time * sizes.axons, math.prod(sheet), dtype=dtype)
+        fused.current(operands, effective)
+        fused.gradients(operands, effective, grad, True)
     values, named = launches[kernel]
     return values, named, named.pop("num_warps")

@@ -86,24 +86,20 @@ def dendritic_conv(
     cache: FilterCache | None = None,
     source: Tensor | None = None,
 ) -> Tensor:
-    """Filters every neuron's dendritic sheet with the neuron's own filter.
+    """Filters every neuron's dendritic sheet with its filter; modes and backends as above.
 
     Args:
         sheet: synaptic potentials, (B, N, T, P, D). With the batch innermost in memory, as the
             synapses write them, the matrix products copy nothing.
-        filters: one filter for each neuron, (N, K_T, K_P, K_D).
-        mode: "same", "valid" or "per_dendrite"; see the module's docstring.
-        backend: "auto", "direct", "fft" or "matmul".
-        bias: a resting potential for each output dendrite, (N, D').
-        steps: how many of the last steps to compute, by default all; earlier steps are only read as
-            far as these need them.
-        transformed: the backend's `filter_transform` of these filters, used while no gradient is
-            needed; by default it is computed.
+        filters: (N, K_T, K_P, K_D).
+        bias: resting potentials of the output dendrites, (N, D').
+        steps: how many of the last steps to compute, by default all.
+        transformed: the result of `filter_transform`, used while no gradient is needed.
         cache: keeps the transform from call to call while no gradient is needed.
         source: the tensor that the filters are computed from, which the cache compares.
 
     Returns:
-        The dendritic potential, (B, N, steps, P', D') with P' and D' as the mode says.
+        the dendritic potential, (B, N, steps, P', D').
 
     Raises:
         ValueError: a wrong number of axes, disagreeing sizes, a filter larger than its sheet where
@@ -153,29 +149,17 @@ def dendritic_conv(
 
 
 class Transform(NamedTuple):
-    """The transform of filters that a backend computes before it reads a sheet.
-
-    Attributes:
-        backend: the backend that multiplies by it.
-        numbers: real numbers in it; 0 if the backend takes filters as they are.
-        make: computes it from filters (N, K_T, K_P, K_D).
-    """
+    """The transform of filters that a backend computes before it reads a sheet."""
 
     backend: Backend
-    numbers: int
-    make: Callable[[Tensor], Tensor]
+    numbers: int  # real numbers in it; 0 if the backend takes filters as they are
+    make: Callable[[Tensor], Tensor]  # from filters (N, K_T, K_P, K_D)
 
 
 def filter_transform(
     problem: ConvProblem, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transform:
-    """Returns the transform for `dendritic_conv`'s argument `transformed`.
-
-    Args:
-        problem: sizes of sheets and filters.
-        backend: the result of `choose_backend`.
-        device, dtype: of the sheets. The C++ kernels take filters as they are.
-    """
+    """Returns the transform of a backend; the C++ kernels take filters as they are."""
     columns = problem.as_columns()
     numbers = 0
     native_filters = dtype in native.DTYPES and runs_native(problem, device)

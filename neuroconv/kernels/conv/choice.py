@@ -94,13 +94,9 @@ def choose_backend(
     """Returns the backend that `dendritic_conv` runs.
 
     Args:
-        problem: the sizes of the convolution.
         backend: returned as it is unless "auto".
         gradients: whether a backward pass follows.
         device: "cpu" or "cuda"; on "meta" it is the CPU's choice.
-
-    Raises:
-        ValueError: an unknown backend.
     """
     check_choice("backend", backend, BACKENDS)
     if backend != "auto":
@@ -120,13 +116,12 @@ def fuses_tree(
 ) -> bool:
     """Returns whether a large population runs from axons to soma as one stage (`kernels.tree_sum`).
 
-    That is the Toeplitz product with its inputs gathered and its outputs summed in the cache.
+    With "auto" it does if that is faster than the fastest backend with the stages around it.
 
     Args:
         problem: for any number of neurons.
         axons: presynaptic axons of a tree, fewer than its synapses where a claw's sites share one.
-        backend, gradients, device: as in `choose_backend`. With "auto" the tree is fused if that is
-            faster than the fastest backend with the stages around it.
+        backend, gradients, device: as in `choose_backend`.
     """
     check_choice("backend", backend, BACKENDS)
     if matmul_form(problem) != "toeplitz" or backend in ("direct", "fft"):
@@ -158,11 +153,8 @@ def runs_native(problem: ConvProblem, device: str, gradients: bool = True) -> bo
 
 
 def fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
-    """Returns the sizes of a fused tree's terms.
-
-    They are launches; entries of the effective filters; entries read by all output steps;
-    multiply-adds; inputs and outputs.
-    """
+    """Returns a fused tree's launches; entries of the effective filters; entries read by all output
+    steps; multiply-adds; inputs and outputs."""
     trees = problem.as_columns()
     fan_in = -(-axons // (trees.neurons // problem.neurons))
     outputs = math.prod(output_size(*trees.plane))
@@ -173,11 +165,8 @@ def fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
 
 
 def native_fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
-    """Returns the sizes of a fused tree's terms with the C++ kernels.
-
-    They are launches; multiply-adds without zeros across the dendrites; inputs; multiply-adds that
-    pack weights and taps; blocks of branches.
-    """
+    """Returns the C++ kernels' launches; multiply-adds without zeros across the dendrites; inputs;
+    multiply-adds that pack weights and taps; blocks of branches."""
     trees = problem.as_columns()
     fan_in = -(-axons // (trees.neurons // problem.neurons))
     steps, (rows, cols) = problem.sheet[0], output_size(*trees.plane)
@@ -230,11 +219,7 @@ BACKEND_OF: dict[str, Backend] = {
 
 
 def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tuple[float, ...]]:
-    """Returns the sizes that the model multiplies by constants, a tuple for each implementation.
-
-    Args:
-        with_native: whether small products run by the C++ kernels; see `runs_native`.
-    """
+    """Returns the sizes that the model multiplies by constants, for each implementation."""
     problem = problem.as_columns()
     (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
     cells, samples, steps = problem.neurons, problem.neurons * problem.batch, problem.out_steps

@@ -12,12 +12,8 @@ def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
 
     The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
     once forward for each input step and once back for each output step, and every filter once for
-    each time tap: with few branches along the dendrites, and along the sites by a product. Its
-    spectral products are counted by `fft_products`. A matrix product takes the cheaper of its two
-    forms.
-
-    Args:
-        backend: "direct", "fft" or "matmul"; see `choose_backend` for "auto".
+    each time tap: with few branches along the dendrites, and along the sites by a product. A
+    matrix product takes the cheaper of its two forms.
     """
     problem = problem.as_columns()
     samples = problem.batch * problem.neurons
@@ -39,21 +35,15 @@ def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
 
 
 def problem_flops(problem: ConvProblem, backend: Backend) -> int:
-    """Counts the FLOPs of one forward pass beside the multiply-adds of `problem_macs`.
-
-    They are the products of an FFT's spectra, and a full-width product's sums along the diagonals.
-    """
+    """Counts the other FLOPs: an FFT's spectral products, a full-width product's diagonal sums."""
     if backend == "fft":
         return fft_products(problem)
     if backend != "matmul" or matmul_form(problem) == "toeplitz":
         return 0
     problem = problem.as_columns()
     (time_steps, sites, _), (k_time, branches, _) = problem.sheet, problem.taps
-    sums = (
-        k_time * branches * time_steps
-        + step_pairs(time_steps, k_time, problem.out_steps)
-        - problem.out_steps
-    )
+    sums = k_time * branches * time_steps - problem.out_steps
+    sums += step_pairs(time_steps, k_time, problem.out_steps)
     return problem.batch * problem.neurons * (sites - branches + 1) * sums
 
 
@@ -64,9 +54,8 @@ def fft_products(problem: ConvProblem) -> int:
     """
     problem = problem.as_columns()
     rows, cols = fft_size(*problem.plane)
-    flops = (
-        8 * step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps) - 2 * problem.out_steps
-    )
+    pairs = step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps)
+    flops = 8 * pairs - 2 * problem.out_steps
     return flops * problem.batch * problem.neurons * rows * (cols // 2 + 1)
 
 

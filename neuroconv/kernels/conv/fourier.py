@@ -36,8 +36,7 @@ def fft_conv(
 ) -> Tensor:
     """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (B, N, steps, P', D').
 
-    Args:
-        spectra: the result of `filter_spectra` for these filters; computed if None.
+    `spectra` is the result of `filter_spectra` for these filters, computed if None.
     """
     run = _reference if needs_reference() else _fft_conv
     result: Tensor = run(sheet, filters, mode, steps, spectra)
@@ -67,11 +66,7 @@ def _reference(
 
 
 def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
-    """Splits neurons and samples of a tensor (B, N, ...) into chunks.
-
-    Args:
-        points: complex numbers of a sample of a neuron.
-    """
+    """Splits neurons and samples, of `points` complex numbers each, of a tensor (B, N, ...)."""
     batch, neurons = plain_sizes(tensor)[:2]
     # On meta as on the CPU, that a count there is the CPU's; but no more chunks than take no time.
     room = max(1, _CHUNK_POINTS["cuda" if tensor.is_cuda else "cpu"] // points)
@@ -88,7 +83,7 @@ def _slices(length: int, width: int) -> list[slice]:
 def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
     """Sums products of two tensors (B, N, S, ...) over batch and steps to (N, ...).
 
-    Products are accumulated a few steps at a time: all of them would be written and read again.
+    A few steps at a time: all products would be written and read again.
     """
     width = math.ceil(left.shape[2] / 16)
     (first, second), *rest = zip(left.split(width, 2), right.split(width, 2), strict=True)
@@ -101,12 +96,8 @@ def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
 def _steps_back(
     spectra: SheetSpectra, kernels: Tensor, target: Tensor, size: tuple[int, int], *, past: bool
 ) -> None:
-    """Sums the kernels' products with past steps, or with future ones, and transforms them back.
-
-    Args:
-        kernels: spectra of the filters, (N, K, ...).
-        target: receives the result, cut to its size (B, N, steps, P', D').
-    """
+    """Sums products of the filters' spectra, (N, K, ...), with past or with future steps, and
+    transforms them back into `target` (B, N, steps, P', D')."""
     time_steps, k_time = spectra.steps, kernels.shape[1]
     rows, cols = plain_sizes(target)[3:]
     before = time_steps - int(target.shape[2])
@@ -115,12 +106,10 @@ def _steps_back(
         total = spectra.of(group) * kernels[:, k_time - 1].unsqueeze(1)
         for lag in range(1, min(time_steps, k_time)):
             kernel = kernels[:, k_time - 1 - lag].unsqueeze(1)
-            if (
-                past and (first := max(start, lag)) < end
-            ):  # the steps that have one `lag` before them
+            if past and (first := max(start, lag)) < end:  # steps that have one `lag` before
                 earlier = spectra.of(slice(first - lag, end - lag))
                 total[:, :, first - start :].addcmul_(earlier, kernel)
-            if not past and (last := min(end, time_steps - lag)) > start:  # or after them
+            if not past and (last := min(end, time_steps - lag)) > start:  # or after
                 later = spectra.of(slice(start + lag, last + lag))
                 total[:, :, : last - start].addcmul_(later, kernel)
         if past:
@@ -215,10 +204,7 @@ def _sum_pairs(
     lags: range,
     totals: list[Tensor] | None,
 ) -> list[Tensor]:
-    """Adds each lag's products of an input's spectrum and a later gradient's to its total.
-
-    Shape: sheet (B, N, T, P, D) -> a total (N, ...) for each lag, summed over batch and steps
-    """
+    """Adds products of inputs' spectra and later gradients' to a total (N, ...) for each lag."""
     for group in grads.groups(0, grads.steps):
         inputs = torch.fft.rfft2(as_real(sheet[:, :, group]).contiguous(), s=size)
         for lag in lags:

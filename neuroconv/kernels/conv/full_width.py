@@ -53,8 +53,8 @@ def _reference(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
 def _columns(sheet: Tensor) -> list[tuple[slice, Tensor, bool]]:
     """Lists samples with their steps and sites as the columns of matrices over the dendrites.
 
-    Columns keep their order in memory: (P, T, B), as the synapses write them, or (T, P) of one
-    sample. Small sheets are copied into the first order, which takes fewer products.
+    Columns keep their order in memory, (P, T, B), as synapses write them, or (T, P) of one sample;
+    small sheets are copied into the first.
     """
     batch, _, *sizes = plain_sizes(sheet)
     if batch > 1 and (sheet.stride(0) == 1 or math.prod(sizes) < _LARGE_SHEET):
@@ -75,12 +75,9 @@ def _by_tap(products: Tensor, sizes: tuple[int, int, int, int], batch_last: bool
 
 
 def _diagonals(pairs: Tensor) -> Tensor:
-    """Returns a view (N, K_T, K_P, T, R, B) of (N, K_T, K_P, T, P, B): branch k at site r + k.
-
-    Branch and site advance together, by the sum of their strides.
-    """
+    """Returns a view (N, K_T, K_P, T, R, B) of (N, K_T, K_P, T, P, B): branch k at site r + k."""
     strides = list(pairs.stride())
-    strides[2] += strides[4]
+    strides[2] += strides[4]  # branch and site advance together
     rows = pairs.shape[4] - pairs.shape[2] + 1
     return pairs.as_strided((*pairs.shape[:4], rows, pairs.shape[5]), strides)
 

@@ -32,8 +32,7 @@ def output_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tu
     if mode == "per_dendrite" and across != dendrites:
         raise ValueError(
             f"the filter spans {across} dendrites and the sheet has {dendrites}; mode "
-            "'per_dendrite' needs taps for each: "
-            f"filter=({branches}, {dendrites}, time_steps)"
+            f"'per_dendrite' needs taps for each: filter=({branches}, {dendrites}, time_steps)"
         )
     if branches > sites or across > dendrites:
         raise ValueError(
@@ -67,27 +66,17 @@ def padding(taps: int, mode: Mode) -> tuple[int, int]:
 
 
 class ConvProblem(NamedTuple):
-    """A dendritic convolution in sizes alone.
+    """A dendritic convolution in sizes alone."""
 
-    Attributes:
-        sheet: (T, P, D).
-        taps: (K_T, K_P, K_D).
-        mode: "same", "valid" or "per_dendrite".
-        batch: samples.
-        neurons: with one filter each.
-        steps: how many of the last steps are computed; None is all.
-    """
-
-    sheet: Triple
-    taps: Triple
+    sheet: Triple  # (T, P, D)
+    taps: Triple  # (K_T, K_P, K_D)
     mode: Mode
     batch: int = 1
-    neurons: int = 1
-    steps: int | None = None
+    neurons: int = 1  # with one filter each
+    steps: int | None = None  # how many of the last steps are computed; None is all
 
     @property
     def out_steps(self) -> int:
-        """Output steps."""
         return self.sheet[0] if self.steps is None else self.steps
 
     @property
@@ -96,10 +85,8 @@ class ConvProblem(NamedTuple):
         return self.sheet[1:], self.taps[1:], self.mode
 
     def as_columns(self) -> "ConvProblem":
-        """Returns the problem as it is computed.
-
-        It has only the steps that are read, and "per_dendrite" as "valid" neurons of one dendrite.
-        """
+        """Returns the problem as it is computed: with only the steps that are read, and
+        "per_dendrite" as "valid" neurons of one dendrite."""
         time_steps, sites, dendrites = self.sheet
         read = needed_steps(time_steps, self.taps[0], self.out_steps)
         problem = self._replace(sheet=(read, sites, dendrites), steps=self.out_steps)

@@ -41,10 +41,8 @@ def _fast_length(points: int) -> int:
 
 
 def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
-    """Returns the conjugate spectra of filters for a (P, D) sheet, by which `fft_conv` multiplies.
-
-    They are the spectra of the flipped filters.
-    """
+    """Returns the conjugate spectra of filters, by which `fft_conv` multiplies: those of the
+    flipped filters."""
     branches, across = plain_sizes(filters)[2:]
     before = sites_before(branches, across, mode)
     after = (branches - 1 - before[0], across - 1 - before[1])
@@ -52,16 +50,12 @@ def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tenso
 
 
 def few_branches(branches: int) -> bool:
-    """Returns whether a filter is transformed along the sites by a product with its few branches'
-    waves."""
+    """Returns whether a filter is transformed along the sites by a product with waves."""
     return branches <= _FEW_BRANCHES
 
 
 def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool = False) -> Tensor:
-    """Returns each frequency's wave at the branches, (P', K_P).
-
-    With `back` the waves are those of the inverse transform, (K_P, P').
-    """
+    """Returns each frequency's wave at the branches, (P', K_P), or for the way back (K_P, P')."""
     if like.is_cuda:  # a copy would wait for the device, and a CUDA graph could not record it
         return device_waves(branches, sites, before, like.device, back).to(like.dtype)
     # Not by torch's operators, which a counter would count.
@@ -112,10 +106,8 @@ def taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode:
 
 
 class SheetSpectra:
-    """The spectra of sheets (B, N, T, P, D), by step if its sheets are large and the window short.
-
-    The working memory of a call is then that of one step, and stays in the cache.
-    """
+    """The spectra of sheets (B, N, T, P, D), by step if sheets are large and the window short: the
+    working memory of one step stays in the cache."""
 
     def __init__(self, sheet: Tensor, size: tuple[int, int]) -> None:
         batch, neurons, self.steps = plain_sizes(sheet)[:3]

@@ -16,13 +16,7 @@ from neuroconv.kernels.conv.sizes import Mode, output_size, padding
 def sheet_taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
 ) -> native.TapIndex:
-    """Indexes the taps of inputs at the points of a sheet, dendrite by dendrite.
-
-    Args:
-        sheet: (P, D).
-        taps: (K_P, K_D).
-        inputs: A; they are at the first points.
-    """
+    """Indexes the taps of A inputs at the first points of a sheet, dendrite by dendrite."""
     sites, (rows, columns) = sheet[0], output_size(sheet, taps, mode)
     line = sites + rows - 1
     dendrite = torch.arange(inputs, device="cpu") // sites
@@ -53,12 +47,8 @@ def _before(taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
 
 
 def _across(dendrites: int, columns: int, taps: int, mode: Mode) -> tuple[Tensor, Tensor, Tensor]:
-    """Indexes the taps across the dendrites.
-
-    Returns:
-        the tap between each output and input dendrite, (C, D), K_D where there is none; the first
-        input dendrite of each output dendrite, and one past the last, (C,).
-    """
+    """Returns the tap between each output and input dendrite, (C, D), K_D where there is none; the
+    first input dendrite of each output dendrite, and one past the last, (C,)."""
     before = padding(taps, mode)[0]
     column = torch.arange(columns, device="cpu")
     tap = torch.arange(dendrites, device="cpu") + before - column[:, None]

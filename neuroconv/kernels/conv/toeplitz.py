@@ -54,16 +54,13 @@ def toeplitz_transpose(
 ) -> Tensor:
     """Transposes `toeplitz_matrices`: sums the matrices' gradient to that of the filters.
 
-    This is a product with a matrix of zeros and ones, if that is not too large: a scattered sum
-    takes far longer.
+    If it is not too large, by a product with zeros and ones: a scattered sum takes far longer.
     """
     neurons, k_time, branches, across = shape
     tap = _taps(sheet, (branches, across), mode, grad.device).flatten()
     numbers = grad.reshape(neurons * k_time, -1)
     if len(tap) * branches * across > _MOST_CHOSEN:
-        taps = numbers.new_zeros(
-            len(numbers), branches * across + 1
-        )  # the last: pairs without a tap
+        taps = numbers.new_zeros(len(numbers), branches * across + 1)  # the last: without a tap
         return taps.index_add_(1, tap, numbers)[:, :-1].reshape(shape)
     # Not by one_hot, which looks at the values and would wait for a GPU.
     number = torch.arange(branches * across, device=grad.device)
@@ -124,10 +121,8 @@ def _side_by_side(inputs: Tensor, k_time: int) -> Tensor:
 
 
 def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int) -> Tensor:
-    """Computes the gradient of the inputs, (T, N, A, B); a step affects K outputs.
-
-    Shape: matrices (N, K * A, O), grad of the last steps (N, steps, O, B)
-    """
+    """Computes the gradient of the inputs, (T, N, A, B), from that of the last steps,
+    (N, steps, O, B); a step affects K outputs."""
     neurons, steps, outputs, batch = grad.shape
     first = time_steps - steps
     # The tap of the present first: (N, A, K, O), whose rows meet the outputs in order of time.
@@ -149,8 +144,7 @@ def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int)
 def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
     """Computes the gradient of the matrices, (N, K * A, O), summed over steps and batch.
 
-    Shape: inputs (N, K - 1 + T, A, B) with the history before the window, which is zero; grad of
-    the last steps (N, steps, O, B)
+    Inputs (N, K - 1 + T, A, B) have the history before the window, zeros; grad is (N, steps, O, B).
     """
     axons, steps = inputs.shape[2], grad.shape[1]
     first = inputs.shape[1] - k_time + 1 - steps
@@ -166,11 +160,7 @@ def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
 
 
 def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
-    """Yields slices of neurons that fit a CPU's cache, or all neurons on other devices.
-
-    Args:
-        floats: of one neuron.
-    """
+    """Yields slices of neurons, of `floats` each, that fit a CPU's cache; elsewhere all neurons."""
     width = neurons
     if tensor.is_cpu or tensor.is_meta:  # counts on meta are the CPU's
         width = max(_LEAST_NEURONS, _CHUNK_FLOATS // max(1, floats))

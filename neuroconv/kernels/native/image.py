@@ -15,28 +15,19 @@ from neuroconv.kernels.patches import ColumnLayout
 
 
 class ImageSizes(NamedTuple):
-    """Sizes of a layer and of its output.
+    """Sizes of a layer and of its output."""
 
-    Attributes:
-        samples: B.
-        rows, columns: H', W'.
-        branches: rows of the patch; they lie side by side.
-        row_stride: of the patches.
-        steps, channels, units: T, C, U.
-    """
-
-    samples: int
-    rows: int
-    columns: int
-    branches: int
-    row_stride: int
-    steps: int
-    channels: int
-    units: int
+    samples: int  # B
+    rows: int  # H'
+    columns: int  # W'
+    branches: int  # rows of the patch; they lie side by side
+    row_stride: int  # of the patches
+    steps: int  # T
+    channels: int  # C
+    units: int  # U
 
     @property
     def positions(self) -> int:
-        """Positions M."""
         return self.samples * self.rows * self.columns
 
 
@@ -66,9 +57,8 @@ class ImageLayer:
         self.kept, self._filled = kept, kept is not None
         self.bits = bits
         pieces = [layout.piece(buffer, dendrite) for dendrite in range(self.dendrites)]
-        self.pieces = torch.tensor(
-            [piece.storage_offset() - buffer.storage_offset() for piece in pieces], device="cpu"
-        )
+        self.pieces = tuple(x.storage_offset() - buffer.storage_offset() for x in pieces)
+        self._columns = buffer.shape[0] * buffer.shape[1]  # W*
         self.numbers = (
             self.dendrites, sizes.samples, sizes.columns, sizes.rows, buffer.shape[3],
             sizes.row_stride, sizes.branches, sizes.steps, sizes.channels, sizes.units,
@@ -84,8 +74,7 @@ class ImageLayer:
     ) -> Tensor:
         """Sums max(0, scale * potential + offset) over the dendrites, (T, M, U).
 
-        Args:
-            keep: save one bit of each summand: whether it is above zero.
+        With `keep` one bit of each summand is saved: whether it is above zero.
         """
         if keep:
             rows = self.dendrites * self.sizes.positions
@@ -102,10 +91,8 @@ class ImageLayer:
         return self._over_steps(mean[:, : self.outputs], variance[:, : self.outputs])
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Returns mean and covariance of the inputs over positions, (D, K), (D, K, K), float64.
-
-        They are taken of each column of the buffer first, since dendrites share most columns.
-        """
+        """Returns mean and covariance of the inputs over positions, (D, K), (D, K, K), float64."""
+        # Of each column of the buffer first, since dendrites share most columns.
         pivot = self._a_window().double()
         total = pivot.new_empty(self._columns, self.inputs)
         products = pivot.new_empty(self._columns, self.inputs, self.deep)
@@ -129,14 +116,10 @@ class ImageLayer:
         spread = (variance + (mean - centre).square()).mean(1)
         return centre.squeeze(1).to(self.buffer.dtype), spread.to(self.buffer.dtype)
 
-    @property
-    def _columns(self) -> int:
-        """Columns W* of the buffer."""
-        return self.buffer.shape[0] * self.buffer.shape[1]
-
     def _reads(self) -> Tensor:
         """Returns whether a dendrite reads a column of the buffer, (D, W*)."""
-        first = (self.pieces // self.buffer[0, 0].numel())[:, None]
+        size = self.buffer[0, 0].numel()
+        first = torch.tensor([piece // size for piece in self.pieces], device="cpu")[:, None]
         column = torch.arange(self._columns, device="cpu")
         return (first <= column) & (column < first + self.sizes.columns)
 
@@ -163,19 +146,13 @@ class ImageLayer:
         offset: Tensor | None = None,
         through: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Computes the gradients of the buffer and of the weights (float64).
+        """Computes the gradients of the buffer and of the weights (float64), None where not needed,
+        and the sum over positions of the potentials' gradient, (D, T, U).
 
         Uses the bits saved by `total`, or the kept potentials when the batch statistics are
-        differentiated too. With the bits the weights' gradient and the sum are not yet multiplied
-        by the scale; the sum is then the gradient of the offsets.
-
-        Args:
-            needs: whether buffer and weights need a gradient.
-            through: slope and start of the statistics' gradient, (D, U); see `through_a_norm`.
-
-        Returns:
-            both gradients, None where not needed, and the sum over positions of the potentials'
-            gradient, (D, T, U).
+        differentiated too: `through` is then slope and start of their gradient, (D, U), from
+        `through_a_norm`. With the bits the weights' gradient and the sum are not yet multiplied by
+        the scale; the sum is then the gradient of the offsets.
         """
         slope, start = (None, None) if through is None else map(self._repeat, through)
         turned = to_buffer = weight = None
@@ -201,10 +178,8 @@ class ImageLayer:
         through: Sequence[Tensor],
         moments: Sequence[Tensor],
     ) -> None:
-        """Adds the gradients through the batch statistics, slope * potential + start.
-
-        That is linear in the inputs, so their moments give it.
-        """
+        """Adds the gradients through the batch statistics, slope * potential + start: linear in the
+        inputs, so that their moments give them."""
         slope, start = (values.double().repeat(1, self.sizes.steps) for values in through)
         taps = self.weight.detach().double()
         if weight is not None:

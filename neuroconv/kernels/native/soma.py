@@ -59,10 +59,7 @@ class Soma:
     def sums(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Sums each unit's gradient past the rectifier, and it times the potential, (U,).
 
-        The soma must have a scale.
-
-        Args:
-            grad: of the rates, (T, L).
+        The soma must have a scale; grad is that of the rates, (T, L).
         """
         assert self._scaled
         sums = grad.new_empty(2, self.units, dtype=torch.float64)
@@ -75,9 +72,7 @@ class Soma:
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Computes the gradients of maps, taps and offsets, None where not needed.
 
-        Args:
-            grad: of the rates, (T, L).
-            through: slope and start of the statistics' gradient, (U,); see `through_a_norm`.
+        `through` is slope and start of the statistics' gradient, (U,), from `through_a_norm`.
         """
         slope, start = (None, None) if through is None else map(self._repeat, through)
         to_maps = torch.empty_like(self.maps) if needs[0] else None

@@ -19,31 +19,20 @@ _MOST_NUMBERS = 1 << 24
 
 
 class TapIndex(NamedTuple):
-    """The taps between a tree's inputs and branches; see trees.cpp and taps.h.
+    """The taps between a tree's inputs and branches; see trees.cpp and taps.h."""
 
-    Attributes:
-        sheet: (P, D), of the synapses.
-        rows: R.
-        offset: (C, A), of the packed taps by which an input acts on a dendrite's sites.
-        first, last: (C,), the range of inputs that act on a dendrite.
-        line: packed numbers of a tap across the dendrites; with a claw, of a column.
-        before, sideways: sites and dendrites by which a filter starts before its output.
-        claw: whether inputs end on all sites of a dendrite instead of on one site.
-    """
-
-    sheet: tuple[int, int]
-    rows: int
-    offset: Tensor
-    first: Tensor
-    last: Tensor
-    line: int
-    before: int
-    sideways: int
-    claw: bool
+    sheet: tuple[int, int]  # (P, D), of the synapses
+    rows: int  # R
+    offset: Tensor  # (C, A), of the packed taps by which an input acts on a dendrite's sites
+    first: Tensor  # (C,), the inputs that act on a dendrite are those from first
+    last: Tensor  # (C,), to last
+    line: int  # packed numbers of a tap across the dendrites; with a claw, of a column
+    before: int  # sites by which a filter starts before its output
+    sideways: int  # dendrites by which it does
+    claw: bool  # inputs end on all sites of a dendrite instead of on one site
 
     @property
     def outputs(self) -> int:
-        """Output branches O."""
         return self.rows * len(self.first)
 
 
@@ -56,24 +45,15 @@ def multiplied_sites(sites: int, rows: int, branches: int) -> int:
 
 
 class TreeInputs(NamedTuple):
-    """The inputs of trees, with their strides in memory.
+    """The inputs of trees, with their strides in memory."""
 
-    Attributes:
-        numbers: a tensor with any strides.
-        first: offset of each input's first step and sample, (N, A), or (A,) for all neurons.
-        step, sample: strides of steps and samples.
-        steps: T.
-        samples: B.
-        cell: stride of neurons, added to `first`.
-    """
-
-    numbers: Tensor
-    first: Tensor
-    step: int
-    sample: int
-    steps: int
-    samples: int
-    cell: int = 0
+    numbers: Tensor  # with any strides
+    first: Tensor  # offset of each input's first step and sample, (N, A), or (A,) for all neurons
+    step: int  # stride of steps
+    sample: int  # stride of samples
+    steps: int  # T
+    samples: int  # B
+    cell: int = 0  # stride of neurons, added to `first`
 
 
 def pad_samples(samples_last: Tensor) -> Tensor:
@@ -84,11 +64,9 @@ def pad_samples(samples_last: Tensor) -> Tensor:
 
 
 class Trees:
-    """The trees of n neurons.
+    """The trees of n of N neurons.
 
     Args:
-        inputs: of these neurons.
-        neurons: N, of which potentials and sums have room.
         weight: of each synapse, (n, S), or None for 1; without a claw S is A.
         filters: (n, K, K_P, K_D).
         bias: (n, C), or None.
@@ -132,11 +110,8 @@ class Trees:
     def total(
         self, linear: bool, share: float, result: Tensor, passes: Tensor | None = None
     ) -> None:
-        """Writes the sum of rates times `share` to these neurons' part of (steps, N, B').
-
-        Args:
-            passes: receives one bit of each potential: whether it is above zero.
-        """
+        """Writes the sum of rates times `share` to these neurons' part of (steps, N, B'), and to
+        `passes` one bit of each potential: whether it is above zero."""
         bits_memory = None if passes is None else memory(passes)
         self._call("trees_forward", int(linear), share, None, memory(result), bits_memory)
 
@@ -146,22 +121,20 @@ class Trees:
         needs: Sequence[bool],
         share: float | None = None,
         passes: Tensor | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Computes the gradients of inputs (n, T, A, B'), weights, filters and bias.
+    ) -> tuple[Tensor | None, ...]:
+        """Computes the gradients of inputs (n, T, A, B'), weights, filters and bias, None where not
+        needed.
 
         Args:
             grad: these neurons' part of the gradient of `potentials`, (steps, N, O, B'), or with a
                 share of that of `total`, (steps, N, B').
-            needs: which gradients to compute; the others are None.
             passes: the bits from `total`; None without a rectifier.
         """
         shape = (len(self.filters), self.inputs.steps, self.index.shape[-1], self.samples)
         back = grad.new_empty(shape) if needs[0] else None
         weight = None if self.weight is None or not needs[1] else torch.empty_like(self.weight)
         filters = torch.empty_like(self.filters) if needs[2] else None
-        bias = None
-        if needs[3]:
-            bias = grad.new_empty(len(self.filters), len(self.taps.first))
+        bias = grad.new_empty(len(self.filters), len(self.taps.first)) if needs[3] else None
         grads = (back, weight, filters, bias)
         sums, share = share is not None, 1.0 if share is None else share
         bits_memory = None if passes is None else memory(passes)
