@@ -26,8 +26,7 @@ from neuroconv.kernels.operator import (
     refuse_batch_statistics,
 )
 from neuroconv.kernels.patches import ColumnLayout, dendrite_maps
-from neuroconv.kernels.soma import as_before, steps_first
-from neuroconv.kernels.soma_rate import soma_rate
+from neuroconv.kernels.soma import as_before, soma_rate, steps_first
 
 
 def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:

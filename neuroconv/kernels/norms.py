@@ -49,7 +49,8 @@ def normalised_sum(
 
 
 def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
-    """Sums dendrites of `count` values each, (T, M, U), normalised by norms that pass `norms_agree`.
+    """Sums dendrites of `count` values each, (T, M, U), normalised by norms that pass
+    `norms_agree`.
 
     In training the norms use batch statistics and update their running ones.
 
@@ -89,5 +90,6 @@ def _buffer(buffer: Tensor | None) -> Tensor:
 def rectified_sum(
     columns: Sequence[Tensor], units: int, linear: bool = False, shift: Tensor | None = None
 ) -> Tensor:
-    """Sums the columns' rates max(0, potential + shift), (T, M, U); `linear` ones without the max."""
+    """Sums the columns' rates max(0, potential + shift), (T, M, U); `linear` ones without the
+    max."""
     return columns_sum(columns, None, shift, units, None, linear)[0]

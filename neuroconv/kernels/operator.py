@@ -12,7 +12,7 @@ traces. Tests hold every implementation to its reference.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +29,6 @@ Gradient = Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Any]], An
 _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 _PLAIN: dict[Any, Callable[..., Any]] = {}
-_ENABLED: ContextVar[bool] = ContextVar("kernels", default=True)
 
 
 def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
@@ -38,20 +37,34 @@ def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Resul
     return function
 
 
-@contextmanager
-def kernels_off() -> Iterator[None]:
+class Switch:
+    """A setting that a context changes: `with switch(False)`."""
+
+    def __init__(self, name: str, default: bool = True) -> None:
+        self._value = ContextVar(name, default=default)
+        self.get = self._value.get
+
+    @contextmanager
+    def __call__(self, enabled: bool) -> Iterator[None]:
+        token = self._value.set(enabled)
+        try:
+            yield
+        finally:
+            self._value.reset(token)
+
+
+_kernels = Switch("kernels")
+
+
+def kernels_off() -> AbstractContextManager[None]:
     """Makes neurons run the stages of their definition one by one inside the context."""
-    token = _ENABLED.set(False)
-    try:
-        yield
-    finally:
-        _ENABLED.reset(token)
+    return _kernels(False)
 
 
 @constant_when_compiled
 def kernels_enabled() -> bool:
     """Returns whether kernels may replace the stages of a neuron's definition."""
-    return _ENABLED.get()
+    return _kernels.get()
 
 
 def needs_reference() -> bool:

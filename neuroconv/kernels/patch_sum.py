@@ -32,7 +32,8 @@ _KEPT_INPUTS = 64
 
 
 def fits(frames: Tensor, weight: Tensor, inputs: int, outputs: int) -> bool:
-    """Returns whether the kernels compute a layer of K inputs and T * U outputs, and are faster than
+    """Returns whether the kernels compute a layer of K inputs and T * U outputs, and are faster
+    than
     its convolutions."""
     return inputs * outputs <= _MOST_WEIGHTS and native.runs(frames, weight)
 

@@ -61,7 +61,8 @@ class ColumnLayout(NamedTuple):
 
 
 def dendrite_maps(frames: Tensor, layout: ColumnLayout) -> tuple[Tensor, ...]:
-    """Returns the maps that each dendrite reads as one image, (1, T * C, W' * B, H*), channels last:
+    """Returns the maps that each dendrite reads as one image, (1, T * C, W' * B, H*), channels
+    last:
     views of one tensor with the frames (B, C, T, H, W)."""
     maps: tuple[Tensor, ...] = _Read.apply(frames, layout)
     return maps

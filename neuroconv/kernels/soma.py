@@ -1,9 +1,14 @@
-"""The soma's filter in time: plain operators, and one operator in C++ on the CPU.
+"""The soma: its filter in time, and on the CPU one operator for filter, norm or resting potential,
+and rectifier.
 
-Shapes: B batch, N neurons, T time steps, K taps; L numbers of a step.
+Separate stages would each read and write all currents; the kernels in C++ recompute the potentials
+in the backward pass.
+
+Shapes: B batch, N neurons, T time steps, K taps; U units, L numbers of a step: positions by units,
+the units innermost.
 """
 
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +16,7 @@ from torch import Tensor
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
+from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
 from neuroconv.kernels.operator import (
     Operator,
     empty_grads,
@@ -46,27 +52,10 @@ def causal_filter(current: Tensor, taps: Tensor) -> Tensor:
 
 def _filtered(maps: Tensor, taps: Tensor) -> Tensor:
     """Filters contiguous currents (T, ...) by the shared taps."""
+    rows = maps.flatten(1)
     if is_counting() or not native.runs(maps, taps):
-        return _plain(maps.flatten(1), taps).view(maps.shape)
-    filtered: Tensor = _soma_filter(maps.flatten(1), taps)
-    return filtered.view(maps.shape)
-
-
-def _plain(maps: Tensor, taps: Tensor) -> Tensor:
-    """Filters contiguous maps (T, L) by taps (K,) as one matrix product."""
-    return causal_matrix(taps, maps.shape[0]) @ maps
-
-
-def _cpu(maps: Tensor, taps: Tensor) -> Tensor:
-    return native.Soma(maps, taps, 1, None, None, False).rate()
-
-
-def _cpu_backward(
-    grad: Tensor, maps: Tensor, taps: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, ...]:
-    soma = native.Soma(maps, taps, 1, None, None, False)
-    to_maps, to_taps, _ = soma.gradients(grad.contiguous(), None, (needs[0], needs[1], False))
-    return or_empty(maps, to_maps, to_taps)
+        return (causal_matrix(taps, maps.shape[0]) @ rows).view(maps.shape)
+    return soma_rate(rows, taps, linear=True)[0].view(maps.shape)
 
 
 def steps_first(maps: Tensor) -> Tensor | None:
@@ -92,10 +81,8 @@ def _time_outermost(maps: Tensor) -> list[int]:
 
 
 def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
-    """Returns the (T, T) matrix whose row t has the taps that step t applies to steps 0 ... t.
-
-    Shape: taps (K, ...) -> matrix (T, T, ...), the row the later step.
-    """
+    """Returns the (T, T, ...) matrix whose row t has the taps (K, ...) that step t applies to steps
+    0 ... t."""
     now = torch.arange(time_steps, device=taps.device)
     tap = taps.shape[0] - 1 - (now[:, None] - now[None, :])
     inside = (tap >= 0) & (tap < taps.shape[0])
@@ -104,16 +91,110 @@ def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
     return padded.index_select(0, index.flatten()).unflatten(0, (time_steps, time_steps))
 
 
-_soma_filter = Operator(
-    "soma_filter(Tensor maps, Tensor taps) -> Tensor",
-    _plain, fake=lambda maps, taps: torch.empty_like(maps), cpu=_cpu,
-    flops=lambda maps, taps, **_: 2 * maps[0] * maps[0] * maps[1],
+def soma_rate(
+    currents: Tensor,
+    taps: Tensor,
+    units: int = 1,
+    gain: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float | None = None,
+    linear: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Computes the rates (T, L), max(0, gain * potential + shift), of filtered currents.
+
+    Args:
+        currents: (T, L), contiguous.
+        taps: (K,), the last of which meets the present.
+        gain, shift: (U,), or None.
+        eps: if given, potentials are first normalised by their mean and variance plus eps, (U,),
+            which are returned too and carry no gradient.
+        linear: leave the maximum out.
+    """
+    operands = _Operands(currents, taps, gain, shift, units, eps, linear)
+    result: tuple[Tensor, Tensor, Tensor] = _soma_rate(*operands)
+    return result
+
+
+class _Operands(NamedTuple):
+    currents: Tensor
+    taps: Tensor
+    gain: Tensor | None
+    shift: Tensor | None
+    units: int
+    eps: float | None
+    linear: bool
+
+    def soma(self, mean: Tensor, variance: Tensor) -> tuple[native.Soma, Tensor | None]:
+        """Returns the kernels of these operands, and the factor that scales the potentials."""
+        scale, offset = scale_and_offset(self.gain, self.shift, self.eps, mean, variance)
+        rectifies = not self.linear
+        return native.Soma(self.currents, self.taps, self.units, scale, offset, rectifies), scale
+
+
+def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    currents, taps, gain, shift, units, eps, linear = _Operands(*arguments)
+    potential = causal_matrix(taps, currents.shape[0]) @ currents
+    columns = potential.unflatten(1, (-1, units)).transpose(0, 1).unsqueeze(0)  # (1, M, T, U)
+    gain, shift = (None if values is None else values.unsqueeze(0) for values in (gain, shift))
+    rate, mean, variance = summed_rates(columns, gain, shift, eps, linear)
+    return rate.flatten(1), mean.flatten(), variance.flatten()
+
+
+def _cpu(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    operands = _Operands(*arguments)
+    currents, taps, _, _, units, eps, _ = operands
+    mean, variance = or_empty(currents, None, None)
+    if eps is not None:
+        mean, variance = native.Soma(currents, taps, units, None, None, False).statistics()
+    return operands.soma(mean, variance)[0].rate(), mean, variance
+
+
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    currents, _, _, _, units, eps, _ = _Operands(*arguments)
+    shape = (0,) if eps is None else (units,)
+    return torch.empty_like(currents), currents.new_empty(shape), currents.new_empty(shape)
+
+
+def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    operands = _Operands(*arguments[:7])
+    mean, variance, needs = arguments[7:]
+    soma, scale = operands.soma(mean, variance)
+    grad = grad.contiguous()
+    to_gain = to_shift = through = None
+    if operands.gain is not None:
+        to_shift, to_gain = (values.clone() for values in soma.sums(grad))
+        if operands.eps is not None:
+            count = operands.currents.numel() // operands.units
+            assert scale is not None
+            norm = (scale, mean, variance)
+            to_gain, *through = through_a_norm(norm, operands.eps, count, to_shift, to_gain)
+    offset_alone = operands.shift is not None and operands.gain is None
+    to_currents, to_taps, to_offset = soma.gradients(
+        grad, through, (needs[0], needs[1], offset_alone)
+    )
+    return or_empty(grad, to_currents, to_taps, to_gain, to_offset if offset_alone else to_shift)
+
+
+def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return empty_grads(grad, arguments[:4], (*arguments[-1][:2], True, True))
+
+
+_SCHEMA = (
+    "Tensor currents, Tensor taps, Tensor? gain, Tensor? shift, int units, float? eps, bool linear"
+)
+_soma_rate = Operator(
+    f"soma_rate({_SCHEMA}) -> (Tensor, Tensor, Tensor)",
+    _reference, fake=_fake, cpu=_cpu,
+    flops=lambda currents, *_, **__: 2 * currents[0] * currents[0] * currents[1],
 )  # fmt: skip
-_soma_filter_backward = Operator(
-    "soma_filter_backward(Tensor grad, Tensor maps, Tensor taps, bool[] needs) -> (Tensor, Tensor)",
-    None, fake=lambda grad, maps, taps, needs: empty_grads(grad, (maps, taps), needs),
-    cpu=_cpu_backward,
+_soma_rate_backward = Operator(
+    f"soma_rate_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance, bool[] needs) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    None, fake=_fake_backward, cpu=_cpu_backward,
 )  # fmt: skip
-_soma_filter.register_gradient(
-    lambda grad, arguments, _, needs: _soma_filter_backward(grad, *arguments, needs), _plain
+_soma_rate.register_gradient(
+    lambda grad, arguments, others, needs: _soma_rate_backward(
+        grad, *arguments, *others, needs[:4]
+    ),
+    _reference,
 )

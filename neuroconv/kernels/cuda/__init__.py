@@ -8,9 +8,7 @@ Shapes: as in `kernels.tree_sum`.
 
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from torch import Tensor
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels.conv.sizes import output_size, plain_sizes
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
+from neuroconv.kernels.operator import Switch
 
 _DTYPES = (torch.float32, torch.bfloat16)
 # The backward pass keeps a neuron's effective filters and their gradient in registers: larger ones
@@ -31,17 +30,8 @@ _LEAST_NEURONS = 32
 _TILE = 2048  # numbers of a (outputs, samples) or (rows, samples) tile
 _LEAST = 16  # of a matrix product's axes on tensor cores
 
-_ENABLED: ContextVar[bool] = ContextVar("fused", default=True)
-
-
-@contextmanager
-def fused_kernels(enabled: bool) -> Iterator[None]:
-    """Allows or forbids the fused kernels on CUDA inside the context, for comparisons."""
-    token = _ENABLED.set(enabled)
-    try:
-        yield
-    finally:
-        _ENABLED.reset(token)
+# Allows or forbids the fused kernels on CUDA inside a context, for comparisons.
+fused_kernels = Switch("fused")
 
 
 class Sizes(NamedTuple):
@@ -82,7 +72,7 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
     operators of the plain path, which also runs empty batches.
     """
     return (
-        _ENABLED.get()
+        fused_kernels.get()
         and _device_takes(activity)
         and activity.dtype in _DTYPES
         and type(activity) in (Tensor, torch.nn.Parameter)  # no fake tensors

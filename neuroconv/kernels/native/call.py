@@ -2,9 +2,6 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -12,30 +9,19 @@ import torch
 from torch import Tensor
 
 from neuroconv.kernels.native.build import BuildError, library
-from neuroconv.kernels.operator import constant_when_compiled, needs_reference
+from neuroconv.kernels.operator import Switch, constant_when_compiled, needs_reference
 
 DTYPES = (torch.float32, torch.float64)
 VECTOR_BYTES = 32  # or more
 LANES = 16  # rows are padded to a multiple of the widest registers' lanes
-_ENABLED: ContextVar[bool] = ContextVar(
-    "native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0"
-)
-
-
-@contextmanager
-def native_kernels(enabled: bool) -> Iterator[None]:
-    """Allows or forbids these kernels inside the context, for comparisons."""
-    token = _ENABLED.set(enabled)
-    try:
-        yield
-    finally:
-        _ENABLED.reset(token)
+# Allows or forbids these kernels inside a context, for comparisons.
+native_kernels = Switch("native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0")
 
 
 @constant_when_compiled
 def state() -> str:
     """Returns "on" if the kernels are used, else "off" and the reason."""
-    if not _ENABLED.get():
+    if not native_kernels.get():
         return "off: left out by NEUROCONV_NATIVE=0 or native_kernels(False)"
     try:
         library()
