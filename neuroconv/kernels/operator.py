@@ -230,7 +230,7 @@ class _Rule(NamedTuple):
     def differentiate(self, ctx: Any, grad: Tensor | None, needs: Sequence[Any]) -> tuple[Any, ...]:
         """Returns the gradients of an operator's arguments."""
         if grad is None:
-            return tuple(None for _ in needs)
+            return tuple([None] * len(need) if _is_list(need) else None for need in needs)
         tensors = iter(ctx.saved_tensors)
         arguments = [_with_tensors(value, tensors) for value in ctx.values]
         if torch.is_grad_enabled():  # this gradient may be differentiated again
