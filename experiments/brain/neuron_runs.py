@@ -126,7 +126,7 @@ def run_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Run | No
     if reading.granule_filter != "own" and cell == "granule":
         return None
     algorithm = {"linear": "linear", "executed": "auto"}.get(reading.algorithm, "direct")
-    sizes = sizes_of(cell, values).check(cell)
+    sizes = sizes_of(cell, values)
     return Run(cell, sizes, algorithm, reading.padding, reading.steps == "last")
 
 

@@ -1,12 +1,11 @@
 """The essay's estimate of the brain, from the modules' own counts, and what speaks against it."""
 
-from neuroconv.brain.defaults import default_inputs
 from neuroconv.brain.estimate import Estimate, Sensitivity, Swing, estimate_brain
 from neuroconv.brain.inputs import Correlation, Input, Inputs
 from neuroconv.brain.quantity import Quantity
 from neuroconv.brain.readings import READINGS, Reading
 from neuroconv.brain.report import BrainReport
-from neuroconv.brain.setting import read_inputs
+from neuroconv.brain.setting import default_inputs, read_inputs
 
 __all__ = [
     "READINGS",

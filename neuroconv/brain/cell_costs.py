@@ -66,10 +66,13 @@ def _cell_cost(preset: Physiology, inputs: Inputs) -> CellCost:
             formula = f"`{name}.cells` x `{rate}` x `flop_per_mac` x `{name}.essay_mac`"
             sheet.derive(f"{name}.{part}", "FLOP/s", formula)
     parts = ("cells", *(f"{rule}_mac" for rule in _RULES), "dendrites_share", "flop_per_s")
-    row: dict[str, Any] = {part: sheet[f"{name}.{part}"] for part in parts}
-    rates = {"own_rate": "rate_hz", "own_flop_per_s": "own_flop_per_s"}
-    row |= {key: sheet.get(f"{name}.{part}") for key, part in rates.items()}
-    return {"cell": preset.cell, "variant": preset.variant, **row}
+    return {
+        "cell": preset.cell,
+        "variant": preset.variant,
+        **{part: sheet[f"{name}.{part}"] for part in parts},
+        "own_rate": sheet.get(f"{name}.rate_hz"),
+        "own_flop_per_s": sheet.get(f"{name}.own_flop_per_s"),
+    }
 
 
 def cortex_ratios(costs: Sequence[CellCost]) -> tuple[Quantity, ...]:
@@ -77,12 +80,10 @@ def cortex_ratios(costs: Sequence[CellCost]) -> tuple[Quantity, ...]:
 
     In order: the essay's presets at the input rate and at their rates, then the literature's.
     """
+    rates = {"flop_per_s": "the input `rate_hz`", "own_flop_per_s": "each preset's own rate"}
     ratios = []
     for variant in dict.fromkeys(row["variant"] for row in costs):
-        for key, rate in (
-            ("flop_per_s", "the input `rate_hz`"),
-            ("own_flop_per_s", "each preset's own rate"),
-        ):
+        for key, rate in rates.items():
             flops = {row["cell"]: row[key] for row in costs if row["variant"] == variant}
             cortex, cerebellum = (
                 sum(flops[cell].value for cell in cells if flops.get(cell))

@@ -25,11 +25,9 @@ class Estimate:
     """The FLOP/s of a brain, under one reading or a weighted mix of them.
 
     Attributes:
-        inputs: values, ranges and correlations.
         weights: each reading's share of the samples; one reading alone has 1.
         samples: FLOP/s of each draw, (samples,).
         draws: the inputs' draws by name, (samples,) each.
-        chosen: index into `weights` of each draw's reading, (samples,).
         seed: of the draws.
     """
 
@@ -37,7 +35,6 @@ class Estimate:
     weights: Mapping[Reading, float]
     samples: np.ndarray = field(repr=False)
     draws: Mapping[str, np.ndarray] = field(repr=False)
-    chosen: np.ndarray = field(repr=False)
     seed: int
 
     @property
@@ -47,10 +44,7 @@ class Estimate:
 
     @property
     def value(self) -> float | None:
-        """FLOP/s with all inputs at their values, an exact integer where they are integers.
-
-        None for a mix: readings that differ by orders of magnitude have no common value.
-        """
+        """FLOP/s with all inputs at their values, exact for integers; None for a mix."""
         return sum(self.by_cell.values()) if self.by_cell is not None else None
 
     @cached_property
@@ -61,13 +55,13 @@ class Estimate:
         return MappingProxyType(flop_per_second(self.reading, self.inputs.values_at_point))
 
     def quantiles(self, *levels: float) -> tuple[float, ...]:
-        """Returns FLOP/s below which shares of the samples lie; by default 5, 50 and 95 %."""
+        """Returns quantiles of the samples in FLOP/s; by default 5, 50 and 95 %."""
         levels = levels or (0.05, 0.5, 0.95)
         return tuple(float(q) for q in np.quantile(self.samples, levels))
 
     @property
     def free(self) -> tuple[str, ...]:
-        """Names of the inputs with a distribution on which the result depends."""
+        """Names of the inputs with a distribution that the readings use."""
         used = {name for reading in self.weights for name in reading.uses}
         return tuple(name for name in self.inputs.random if name in used)
 
@@ -96,17 +90,15 @@ class Estimate:
     def _log_flop(self, names: tuple[str, ...], points: np.ndarray) -> np.ndarray:
         """Returns log10(FLOP/s) at probabilities (inputs, n) of the named inputs, others fixed."""
         given = dict(zip(names, points, strict=True))
-        middle = np.zeros(points.shape[1])
+        zeros = np.zeros(points.shape[1])
         draws = {
-            name: row.at(given[name]) if name in given else middle + row.value
+            name: row.at(given[name]) if name in given else zeros + row.value
             for name, row in self.inputs.items()
         }
-        return np.log10(
-            _mixture(self.weights, _choose(self.weights, given.get(READING, middle)), draws)
-        )
+        return np.log10(_mixture(self.weights, given.get(READING, zeros), draws))
 
     def swings(self) -> tuple[Swing, ...]:
-        """Returns how far each input alone moves the estimate, the widest first, as a tornado plot.
+        """Returns how far each input alone moves the estimate, the widest first.
 
         Raises:
             ValueError: a mix, which has no value to swing about.
@@ -132,18 +124,21 @@ class Estimate:
         draws = f"{len(self.samples)} draws of the inputs, seed {self.seed}, read as {names}"
         chosen = Source("chosen", f"weights of {names}")
         levels = (0.05, 0.25, 0.5, 0.75, 0.95)
-        value, by_cell = self.value, (self.by_cell or {}).items()
+        value, by_cell = self.value, self.by_cell or {}
         rows: dict[str, Any] = {
             "reading": self.reading.name if self.reading else "mix",
             "value": None if value is None else derived("estimate", value, "FLOP/s", point),
-            "by_cell": [derived(f"{cell}.estimate", x, "FLOP/s", point) for cell, x in by_cell],
+            "by_cell": [
+                derived(f"{cell}.estimate", flops, "FLOP/s", point)
+                for cell, flops in by_cell.items()
+            ],
             "weights": [
                 Quantity(name=f"{row.name}.weight", value=weight, unit="1", source=chosen)
                 for row, weight in self.weights.items()
             ],
             "quantiles": [
-                derived(f"quantile {level:.0%}", x, "FLOP/s", draws)
-                for level, x in zip(levels, self.quantiles(*levels), strict=True)
+                derived(f"quantile {level:.0%}", flops, "FLOP/s", draws)
+                for level, flops in zip(levels, self.quantiles(*levels), strict=True)
             ],
         }
         if sensitivities:
@@ -159,14 +154,13 @@ def estimate_brain(
     samples: int = 4096,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate the FLOP/s of a brain by the essay's method.
+    """Estimates the FLOP/s of a brain by the essay's method.
 
     Args:
         inputs: None for the essay's in their default ranges; {name: value or (low, high)} to set
             some; or `Inputs`, as `read_inputs` returns them.
         reading: a name of `READINGS` (default "essay"), or another `Reading`.
-        weights: {reading: weight} instead: a mix, in which each draw of the inputs is read in one
-            way.
+        weights: {reading: weight} instead: a mix, in which each draw of the inputs has one reading.
         samples: draws of the inputs, at least 2.
         seed: of the draws. The same arguments give the same estimate.
 
@@ -181,9 +175,8 @@ def estimate_brain(
     shares = _shares({reading or "essay": 1.0} if weights is None else weights)
     given, rng = as_inputs(inputs), np.random.default_rng(seed)
     draws = given.draw(samples, rng)
-    chosen = _choose(shares, rng.random(samples))
-    flops = _mixture(shares, chosen, draws)
-    return Estimate(given, shares, flops, MappingProxyType(draws), chosen, seed)
+    flops = _mixture(shares, rng.random(samples), draws)
+    return Estimate(given, shares, flops, MappingProxyType(draws), seed)
 
 
 def _shares(weights: Mapping[Any, float]) -> Mapping[Reading, float]:
@@ -200,15 +193,11 @@ def _shares(weights: Mapping[Any, float]) -> Mapping[Reading, float]:
     )
 
 
-def _choose(weights: Mapping[Reading, float], probability: np.ndarray) -> np.ndarray:
-    """Returns the reading of each probability, as an index into `weights`."""
-    edges = np.cumsum(list(weights.values()))[:-1]
-    return np.searchsorted(edges, probability, side="right")
-
-
 def _mixture(
-    weights: Mapping[Reading, float], chosen: np.ndarray, draws: Mapping[str, np.ndarray]
+    weights: Mapping[Reading, float], probability: np.ndarray, draws: Mapping[str, np.ndarray]
 ) -> np.ndarray:
+    """Returns the FLOP/s of draws, each under the reading that its probability chooses."""
+    chosen = np.searchsorted(np.cumsum(list(weights.values()))[:-1], probability, side="right")
     flops = np.empty(chosen.shape)
     for i, reading in enumerate(weights):
         mask = chosen == i

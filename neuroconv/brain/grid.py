@@ -1,4 +1,4 @@
-"""The grid: every combination of structural choices that means something."""
+"""The grid: the FLOP/s of every combination of structural choices that means something."""
 
 from typing import Any
 
@@ -30,11 +30,11 @@ def grid_rows(inputs: Inputs) -> list[dict[str, Any]]:
         for clock, steps in _CLOCKS:
             choices = {"algorithm": algorithm, "padding": padding, "clock": clock, "steps": steps}
             reading = Reading(name="-".join(choices.values()), **choices)  # type: ignore[arg-type]
-            flops = flop_per_second(reading, inputs.values_at_point)
+            by_cell = flop_per_second(reading, inputs.values_at_point)
+            by_cell["total"] = sum(by_cell.values())
             basis = f"closed forms of the modules; cells x `{clock}_hz` x `flop_per_mac` x MAC"
-            flops["total"] = sum(flops.values())
-            quantities = [derived(cell, flops[cell], "FLOP/s", basis) for cell in flops]
-            rows.append({**choices, "flop_per_s": quantities})
+            flops = [derived(cell, value, "FLOP/s", basis) for cell, value in by_cell.items()]
+            rows.append({**choices, "flop_per_s": flops})
     return rows
 
 

@@ -9,7 +9,7 @@ from neuroconv.brain.estimate import Estimate
 from neuroconv.brain.grid import algorithm_of
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.quantity import Quantity, derived, scientific
-from neuroconv.brain.readings import READINGS, Reading
+from neuroconv.brain.readings import READINGS, reading_of
 from neuroconv.brain.updates import flop_per_second
 
 
@@ -18,30 +18,24 @@ def headline(inputs: Inputs) -> tuple[Quantity, ...]:
 
     They are ratios of the Purkinje cells' FLOP/s, with all inputs at their values.
     """
-    at_point = inputs.values_at_point
-
-    def purkinje(reading: Reading) -> float:
-        return flop_per_second(reading, at_point)["purkinje"]
-
-    essay, executed = READINGS["essay"], READINGS["executed"]
-    linear = READINGS["linear_collapse"]
-    step = replace(executed, steps="last")
-    worth, runs = "worth of the dendritic non-linearity", "the algorithm that runs"
-    step_basis = "`executed`, of its one new step, / `linear_collapse`"
-    return tuple(
-        derived(name, purkinje(upper) / purkinje(lower), "1", f"{basis}, Purkinje cells")
-        for name, upper, lower, basis in (
-            (worth, essay, linear, "`essay` / `linear_collapse`"),
-            (
-                f"{worth} for one step",
-                READINGS["one_step"],
-                linear,
-                "`one_step` / `linear_collapse`",
-            ),
-            (f"saving of {runs}", essay, executed, "`essay` / `executed`"),
-            (f"{worth} for one step, by {runs}", step, linear, step_basis),
-        )
+    step = replace(READINGS["executed"], steps="last")
+    worth, saving = "worth of the dendritic non-linearity", "saving of the algorithm that runs"
+    pairs = (
+        (worth, "essay", "linear_collapse"),
+        (f"{worth} for one step", "one_step", "linear_collapse"),
+        (saving, "essay", "executed"),
+        (f"{worth} for one step, by the algorithm that runs", step, "linear_collapse"),
     )
+    ratios = []
+    for name, upper, lower in pairs:
+        above, below = (
+            flop_per_second(reading_of(reading), inputs.values_at_point)["purkinje"]
+            for reading in (upper, lower)
+        )
+        title = "`executed`, of its one new step," if upper is step else f"`{upper}`"
+        basis = f"{title} / `{lower}`, Purkinje cells"
+        ratios.append(derived(name, above / below, "1", basis))
+    return tuple(ratios)
 
 
 def headline_text(estimate: Estimate) -> Text:

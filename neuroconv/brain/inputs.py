@@ -35,11 +35,11 @@ class Input:
 
     Attributes:
         quantity: its name, value, unit and source. Cells, synapses, dendrites, branches and steps
-            are whole numbers. Drawn between bounds they are the whole numbers from one to the
-            other, the last as likely as its neighbours: of 2.4 to 6 steps 3, 4, 5 and 6.
+            are whole numbers, and so are their draws: of 2.4 to 6 steps 3, 4, 5 and 6, the first
+            and the last as likely as their neighbours.
         distribution: "fixed"; "uniform" or "log-uniform" between the bounds; "normal" or
-            "log-normal", of which the bounds are the 5 % and the 95 % quantile.
-        low, high: the bounds, each with its source; None for a fixed input.
+            "log-normal" with the bounds as 5 % and 95 % quantiles.
+        low, high: the bounds; None for a fixed input.
 
     Raises:
         ValueError: a value or bound that is not above zero, a count that is not whole, bounds that
@@ -103,7 +103,7 @@ class Input:
         return (math.ceil(low), math.floor(high)) if self.counted else (low, high)
 
     def at(self, probability: np.ndarray) -> np.ndarray:
-        """Returns values below which the given probabilities lie; those of a count are whole."""
+        """Returns the distribution's quantiles at probabilities; those of a count are whole."""
         if self.low is None or self.high is None:
             return np.full(probability.shape, float(self.value))
         if self.counted and self.distribution in ("uniform", "log-uniform"):
@@ -120,55 +120,49 @@ class Input:
         source: Source,
         *,
         value: float | None = None,
-        low: float | None = None,
-        high: float | None = None,
         distribution: Distribution | None = None,
+        **bounds: float,
     ) -> "Input":
         """Returns the input with other numbers, which have `source`.
 
-        A value alone is fixed. Bounds alone keep the distribution ("uniform" if there was none),
-        and its median becomes the value. A distribution alone is that of the bounds there are.
+        A value alone is fixed. Bounds alone (`low` and `high`) keep the distribution ("uniform" if
+        there was none), and its median becomes the value. A distribution alone keeps the bounds.
 
         Raises:
             ValueError: no number and no distribution, or numbers that `Input` refuses.
         """
-        ends = {"low": low, "high": high}
-        given = {end: bound for end, bound in ends.items() if bound is not None}
-        if value is None and not given:
+        if value is None and not bounds:
             if distribution is None:
                 raise ValueError(f"{self.name}: nothing is given; expected a value or low and high")
             if distribution == "fixed":
                 return Input(quantity=self.quantity)
             return replace(self, distribution=distribution)
         present = "uniform" if self.distribution == "fixed" else self.distribution
-        law = distribution or (present if given else "fixed")
+        law = distribution or (present if bounds else "fixed")
         if value is None:
-            value = next(iter(given.values()))  # bounds that `Input` refuses have no median
-            if low and high and 0 < low < high and law in DISTRIBUTIONS[1:]:
+            low, high = bounds["low"], bounds["high"]
+            value = low  # bounds that `Input` refuses have no median
+            if 0 < low < high and law in DISTRIBUTIONS[1:]:
                 value = float(_law(law, low, high).median())
             value = max(round(value), 1) if self.counted else value
-        bounds = {
+        ends = {
             end: replace(self.quantity, name=f"{self.name}.{end}", value=whole(x), source=source)
-            for end, x in given.items()
+            for end, x in bounds.items()
         }
         quantity = replace(self.quantity, value=whole(value), source=source)
-        return Input(quantity=quantity, distribution=law, **bounds)
+        return Input(quantity=quantity, distribution=law, **ends)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the quantity's plain data, its distribution, and the bounds as quantities."""
         bounds = {"distribution": self.distribution, "low": self.low, "high": self.high}
         return {**self.quantity.to_dict(), **plain(bounds)}
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Two inputs that vary together: Spearman's rank correlation of their draws.
-
-    The correlation of drawn counts with few values is a little weaker, for equal draws tie. The two
-    are kept in alphabetical order: either way they are the same inputs.
+    """Spearman's rank correlation of two inputs' draws; counts with few values tie, and have less.
 
     Raises:
-        ValueError: not two different inputs, a rank correlation not between -1 and 1, no source.
+        ValueError: not two different inputs, or a rank correlation not between -1 and 1.
     """
 
     between: tuple[str, str]
@@ -192,11 +186,7 @@ class Correlation:
 
 
 class Inputs(Mapping[str, Input]):
-    """All inputs of the estimate by name, and their correlations as far as they are known.
-
-    Args:
-        inputs: with different names.
-        correlations: at most one for a pair; of inputs that have a distribution.
+    """All inputs of the estimate by name, and correlations between them.
 
     Raises:
         ValueError: an unknown or fixed input in a correlation, a pair given twice, or correlations
@@ -224,11 +214,10 @@ class Inputs(Mapping[str, Input]):
 
     @property
     def values_at_point(self) -> dict[str, float]:
-        """Every input at its value."""
         return {name: row.value for name, row in self._inputs.items()}
 
     def with_input(self, changed: Input) -> "Inputs":
-        """Returns the inputs with another one under the same name."""
+        """Returns the inputs with `changed` in place of the input of that name."""
         return Inputs((self._inputs | {changed.name: changed}).values(), self.correlations)
 
     def with_correlations(self, correlations: Iterable[Correlation]) -> "Inputs":
@@ -237,7 +226,7 @@ class Inputs(Mapping[str, Input]):
 
     @property
     def random(self) -> tuple[str, ...]:
-        """Names of the inputs that have a distribution."""
+        """Names of the inputs with a distribution."""
         return tuple(name for name, row in self._inputs.items() if row.distribution != "fixed")
 
     def _correlation_factor(self) -> np.ndarray:

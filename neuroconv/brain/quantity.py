@@ -16,8 +16,7 @@ class Quantity:
     Attributes:
         name: lower case, parts joined by dots: "purkinje.cells".
         value: an int stays an int, of any size.
-        unit: of the value; "1" for a pure number.
-        source: where it comes from.
+        unit: "1" for a pure number.
 
     Raises:
         ValueError: no name, no unit, or a value that is not a finite number.
@@ -60,7 +59,7 @@ def derived(name: str, value: float, unit: str, basis: str, note: str = "") -> Q
 
 
 def plain(data: Any) -> Any:
-    """Returns data as JSON has it: quantities, sources, dataclasses and mappings written out."""
+    """Returns data as JSON has it: quantities, sources, dataclasses and mappings as plain data."""
     if isinstance(data, Quantity):
         return data.to_dict()
     if isinstance(data, Source):

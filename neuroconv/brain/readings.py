@@ -19,18 +19,17 @@ class Reading:
     """One way to read the essay's formula.
 
     Attributes:
-        name: its name in options and files.
         title: a description in a line.
-        padding: of the dendritic convolution: "same" (the essay's cost), "valid", "per_dendrite".
-        steps: an update recomputes all steps of its window ("window"), or computes the new step
-            ("last") while the dendrites remember the others.
-        clock: an update for each spike of the mean rate ("rate"), or for each frame ("frame").
+        padding: of the dendritic convolution; "same" is the essay's.
+        steps: an update computes all steps of its "window", or the "last" one alone, while the
+            dendrites remember the others.
+        clock: an update for each spike of the mean "rate", or for each "frame".
         algorithm: what is counted of an update: "essay" (synapses x steps x taps), "direct" (a
             direct convolution, padding zeros included), "executed" (what the package runs: a
             Fourier transform, by the cost model 2.5 n log2 n FLOP, matrix products or a
-            convolution), or "linear" (no dendritic non-linearity: one dot product for each step
-            that comes out).
-        scope: "dendrites" alone, as the essay counts, or the whole "neuron", all stages of it.
+            convolution), or "linear" (no dendritic non-linearity: one dot product for each output
+            step).
+        scope: "dendrites" alone, as the essay counts, or all stages of the "neuron".
         cells: the cell types that are summed.
         granule_filter: the granule cell's "own", or the "purkinje" cell's, which the printed total
             seems to have been computed with.
@@ -99,11 +98,7 @@ READINGS: Mapping[str, Reading] = MappingProxyType(
 
 
 def reading_of(name: str | Reading) -> Reading:
-    """Returns the reading of a name; a `Reading` as it is.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """Returns the reading of a name, and a `Reading` as it is."""
     if isinstance(name, Reading):
         return name
     if name not in READINGS:

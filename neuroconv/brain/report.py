@@ -74,6 +74,12 @@ class BrainReport:
         """
         for name in names:
             check_choice("section", name, SECTIONS)
+        for name in SECTIONS:
+            if name in names:
+                lines = [line for part in self._section(name) for line in (Text(), part)]
+                yield Group(*lines[1:])
+
+    def _section(self, name: str) -> Sequence[RenderableType]:
         inputs = self.inputs
         sections: dict[str, Callable[[], Sequence[RenderableType]]] = {
             "headline": lambda: [headline_text(self.estimate)],
@@ -90,10 +96,7 @@ class BrainReport:
             "forecast": lambda: [forecast_section(self.values)],
             "learning": lambda: [learning_section()],
         }
-        for name in SECTIONS:
-            if name in names:
-                apart = [line for part in sections[name]() for line in (Text(), part)]
-                yield Group(*apart[1:])
+        return sections[name]()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain data, in which every number has a unit and a source."""

@@ -12,6 +12,8 @@ from rich.text import Text
 from neuroconv.brain.quantity import Quantity, plain
 from neuroconv.references import Source
 
+Cell = str | int | Callable[[Any], Any]
+
 
 @dataclass(frozen=True)
 class Column:
@@ -26,18 +28,25 @@ class Column:
     """
 
     title: str
-    cell: str | int | Callable[[Any], Any]
+    cell: Cell
     justify: Literal["left", "right"] = "left"
     wrap: bool = True
     ratio: int | None = None
 
     def text(self, row: Any) -> Text:
-        """Returns what the column shows of a row."""
-        value = self.cell(row) if callable(self.cell) else value_of(row, self.cell)
-        return value if isinstance(value, Text) else Text(shown(value))
+        """Returns a row's cell: quantities without unit, sources in brief, None as "-"."""
+        value = self.cell(row) if callable(self.cell) else _value_of(row, self.cell)
+        match value:
+            case Text():
+                return value
+            case Quantity():
+                return Text(value.shown)
+            case Source():
+                return Text(value.brief)
+        return Text("-" if value is None else str(value))
 
 
-def number(title: str, cell: str | int | Callable[[Any], Any]) -> Column:
+def number(title: str, cell: Cell) -> Column:
     """Returns a column of numbers, which are right-justified and never broken."""
     return Column(title, cell, "right", wrap=False)
 
@@ -71,9 +80,7 @@ class Section:
     """Rows of the report, as a table and as plain data.
 
     Attributes:
-        title: of the table.
         rows: mappings or objects with attributes; for a table alone, also sequences.
-        columns: of the table.
         caption: text below the table.
         keys: of a row's values in plain data; empty for all keys of a mapping.
         notes: sources below the table, which its cells refer to.
@@ -104,19 +111,10 @@ class Section:
     def to_list(self) -> list[dict[str, Any]]:
         """Returns the rows as plain data, in which every number has a unit and a source."""
         return [
-            {key: plain(value_of(row, key)) for key in self.keys or tuple(row)} for row in self.rows
+            {key: plain(_value_of(row, key)) for key in self.keys or tuple(row)}
+            for row in self.rows
         ]
 
 
-def value_of(row: Any, key: Any) -> Any:
-    """Returns the value of a row: by the key of a mapping, an index, or an attribute's name."""
-    return row[key] if isinstance(row, Mapping | Sequence) else getattr(row, str(key))
-
-
-def shown(value: Any) -> str:
-    """Formats a value for a cell: quantities without their unit, sources in brief, None as "-"."""
-    if isinstance(value, Quantity):
-        return value.shown
-    if isinstance(value, Source):
-        return value.brief
-    return "-" if value is None else str(value)
+def _value_of(row: Any, key: Any) -> Any:
+    return row[key] if isinstance(row, Mapping | Sequence) else getattr(row, key)

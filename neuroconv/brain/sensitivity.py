@@ -19,15 +19,15 @@ Interval = tuple[float, float]
 class Sensitivity:
     """Share of one input in the spread, the variance of log10(FLOP/s).
 
+    The 95 % intervals are SciPy's bootstrap, which takes the points of a Sobol sequence for
+    independent draws and so overstates the error.
+
     Attributes:
         name: the input's, or "reading" in a mix.
         first: first-order Sobol index: the share that vanishes when this input is known.
-        first_interval: its 95 % interval, by SciPy's bootstrap. It takes the points of a Sobol
-            sequence for independent draws, and is far wider than the error of an even sequence.
         total: total Sobol index: the share that remains when all the others are known.
-        total_interval: its 95 % interval.
-        rank_correlation: Spearman's, of the input's draws with the FLOP/s; of correlated inputs
-            it holds what they share. None for a reading, which has no order, and for equal draws.
+        rank_correlation: Spearman's, of the input's draws with the FLOP/s. None for a reading,
+            which has no order, and for equal draws.
     """
 
     name: str
@@ -41,16 +41,18 @@ class Sensitivity:
         """Returns the numbers as quantities, plain."""
         sobol = "Sobol index of log10(FLOP/s), inputs taken as independent,"
         interval = f"{_LEVEL:.0%} bootstrap interval of the Sobol index"
-        rank = "Spearman's rank correlation of the draws"
+        numbers = (
+            ("first", self.first, f"first-order {sobol}"),
+            ("first_low", self.first_interval[0], interval),
+            ("first_high", self.first_interval[1], interval),
+            ("total", self.total, f"total {sobol}"),
+            ("total_low", self.total_interval[0], interval),
+            ("total_high", self.total_interval[1], interval),
+            ("rank_correlation", self.rank_correlation, "Spearman's rank correlation of the draws"),
+        )
         return _as_dict(
             self.name,
-            ("first", self.first, "1", f"first-order {sobol} of `{self.name}`"),
-            ("first_low", self.first_interval[0], "1", f"{interval} of `{self.name}`"),
-            ("first_high", self.first_interval[1], "1", f"{interval} of `{self.name}`"),
-            ("total", self.total, "1", f"total {sobol} of `{self.name}`"),
-            ("total_low", self.total_interval[0], "1", f"{interval} of `{self.name}`"),
-            ("total_high", self.total_interval[1], "1", f"{interval} of `{self.name}`"),
-            ("rank_correlation", self.rank_correlation, "1", f"{rank} of `{self.name}`"),
+            *((part, value, "1", f"{basis} of `{self.name}`") for part, value, basis in numbers),
         )
 
 
@@ -59,10 +61,8 @@ class Swing:
     """FLOP/s with one input at the ends of its range and all others at their values.
 
     Attributes:
-        name: the input's.
-        unit: of its ends.
-        ends: its low and high, of a count whole numbers between them; of a normal or log-normal
-            its 5 and 95 %.
+        name, unit: the input's.
+        ends: of its range, as `Input.ends` gives them.
         flop_per_s: FLOP/s at these.
     """
 
@@ -94,8 +94,6 @@ def sobol(
     function: Callable[[np.ndarray], np.ndarray], *, inputs: int, points: int, seed: int
 ) -> list[tuple[float, Interval, float, Interval]]:
     """Returns first-order and total Sobol indices by SciPy, each with a 95 % bootstrap interval.
-
-    The interval overstates the error: see `Sensitivity`.
 
     Args:
         function: from independent probabilities (inputs, n) to values (n,).

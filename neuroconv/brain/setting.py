@@ -1,4 +1,4 @@
-"""Inputs set by the user: from a TOML file, by NAME=VALUE, or from Python."""
+"""Inputs of an estimate: defaults, and what a file, NAME=VALUE or Python sets."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,32 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from neuroconv.brain.defaults import default_inputs
+from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.inputs import Correlation, Input, Inputs
+from neuroconv.brain.quantity import Quantity, whole
 from neuroconv.core.checks import did_you_mean
 from neuroconv.references import Source
 
+_DEFAULTS = Path(__file__).with_name("inputs.toml")
 _NUMBERS = ("value", "low", "high")
+
+
+def default_inputs() -> Inputs:
+    """Returns the essay's inputs, in ranges that span the literature; a new object each time."""
+    tables = tomllib.loads(_DEFAULTS.read_text(encoding="utf-8"))
+    return Inputs(_default(name, **table) for name, table in tables.items())
+
+
+def _default(name: str, unit: str, distribution: Any = "fixed", **numbers: Any) -> Input:
+    quantities = {}
+    for part, entry in numbers.items():
+        if isinstance(entry, str):
+            value, source = facts()[entry].value, facts()[entry].source
+        else:
+            value, source = facts().evaluate(entry["value"]), Source.parse(entry["source"])
+        title = name if part == "value" else f"{name}.{part}"
+        quantities[part] = Quantity(name=title, value=whole(value), unit=unit, source=source)
+    return Input(quantity=quantities.pop("value"), distribution=distribution, **quantities)
 
 
 def read_inputs(file: Path | None = None, assignments: Sequence[str] = ()) -> Inputs:
@@ -98,9 +118,10 @@ def _correlation(table: Any, position: str) -> Correlation:
     if not isinstance(table, dict):
         raise ValueError(f"{position}: expected a table with between, rank and source")
     _check_keys(table, ("between", "rank", "source"), position)
-    between, rank = table.get("between"), table.get("rank")
+    between: Any = table.get("between")
+    rank: Any = table.get("rank")
     is_list = isinstance(between, list) and all(isinstance(name, str) for name in between)
-    if between is None or rank is None or not is_list or not _is_number(rank):
+    if not is_list or not _is_number(rank):
         raise ValueError(
             f"{position}: between={between!r}, rank={rank!r}; "
             'expected between = ["rate_hz", "purkinje.cells"] and a number such as rank = -0.5'
@@ -125,12 +146,12 @@ def _change(inputs: Inputs, name: str, table: Mapping[str, Any], position: str) 
         raise type(error)(f"{position}: {error}") from None
 
 
-def _user(what: str, table: Mapping[str, Any], position: str) -> Source:
+def _user(subject: str, table: Mapping[str, Any], position: str) -> Source:
     note = table.get("source", "")
     if not isinstance(note, str):
         raise ValueError(f"{position}: source={note!r}; expected a text")
     try:
-        return Source("user", f"set for {what}", note)
+        return Source("user", f"set for {subject}", note)
     except ValueError as error:
         raise ValueError(f"{position}: source: {error}; or write it without brackets") from None
 

@@ -1,7 +1,7 @@
 """The cost of one update of a neuron, and so of a brain in a second.
 
-FLOP/s = sum over cell types of cells x updates per second x FLOP of one update. The modules
-themselves state the cost of an update, from sizes alone (`closed_form`).
+FLOP/s = sum over cell types of cells x updates per second x FLOP of one update. The cost of an
+update is the modules' own `closed_form`, from sizes alone.
 """
 
 import math
@@ -19,7 +19,6 @@ from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.neurons import CELL_CLASSES
 
 _AXONS = 1_000  # inputs of a whole neuron: sparse wiring costs the same for any number
-_CACHED = 1 << 18
 
 
 class Sizes(NamedTuple):
@@ -41,19 +40,9 @@ class Sizes(NamedTuple):
         return self.branches, self.dendrites, self.time_steps
 
     def tree(self, padding: str) -> dict[str, Any]:
-        """Returns the table of a population's `tree`."""
+        """Returns a population's argument `tree`."""
         shapes = {"sheet": self.sheet_shape, "filter": self.filter_shape}
         return {**shapes, "synapses": self.synapses, "mode": padding}
-
-    def check(self, cell: str) -> "Sizes":
-        """Returns the sizes; raises ValueError for a filter that is longer than a dendrite."""
-        if self.branches > self.sheet_shape[0]:
-            raise ValueError(
-                f"{cell}.branches={self.branches} is more than the {self.sheet_shape[0]} sites "
-                f"that {cell}.synapses={self.synapses} take on each of {cell}.dendrites="
-                f"{self.dendrites}; expected more synapses, or fewer dendrites or branches"
-            )
-        return self
 
 
 class Update(NamedTuple):
@@ -77,14 +66,8 @@ def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None
         reading: what is counted.
         cell: "purkinje", "granule" or "pyramidal".
         sizes: of its dendritic tree.
-        through: sizes of another tree, whose filter the inputs pass through.
-
-    Raises:
-        ValueError: sizes that do not fit together.
+        through: of the Purkinje cell's tree, if the inputs pass through its filter.
     """
-    sizes.check(cell)
-    if through is not None:
-        through.check("purkinje")
     resumed = reading.steps == "last"
     if reading.algorithm == "linear":
         outputs = 1 if resumed else sizes.time_steps
@@ -103,27 +86,31 @@ def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None
 
 
 def sizes_of(cell: str, values: Mapping[str, float]) -> Sizes:
-    """Returns the sizes of a cell's dendritic tree, the inputs at these values."""
+    """Returns the sizes of a cell's dendritic tree at values of the inputs.
+
+    Raises:
+        ValueError: a filter that is longer than a dendrite.
+    """
     names = (*(f"{cell}.{size}" for size in SIZES), "time_steps")
-    return Sizes(*(int(values[name]) for name in names))
+    sizes = Sizes(*(int(values[name]) for name in names))
+    if sizes.branches > sizes.sheet_shape[0]:
+        raise ValueError(
+            f"{cell}.branches={sizes.branches} is more than the {sizes.sheet_shape[0]} sites "
+            f"that {cell}.synapses={sizes.synapses} take on each of {cell}.dendrites="
+            f"{sizes.dendrites}; expected more synapses, or fewer dendrites or branches"
+        )
+    return sizes
 
 
 def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Update:
-    """Returns the cost of one update of one cell, the inputs at these values.
-
-    Raises:
-        ValueError: sizes that do not fit together.
-    """
+    """Returns the cost of one update of one cell at values of the inputs."""
+    sizes = sizes_of(cell, values)
     through = sizes_of("purkinje", values) if reading.borrows(cell) else None
-    return update_cost(reading, cell, sizes_of(cell, values), through)
+    return update_cost(reading, cell, sizes, through)
 
 
 def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, float]:
-    """Returns the FLOP/s of each cell type; inputs that are integers give an exact integer.
-
-    Raises:
-        ValueError: sizes that do not fit together.
-    """
+    """Returns the FLOP/s of each cell type; inputs that are integers give an exact integer."""
     clock, flop_per_mac = values[reading.clock_input], values["flop_per_mac"]
     costs = {cell: update_of(reading, cell, values) for cell in reading.cells}
     return {
@@ -133,11 +120,7 @@ def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, 
 
 
 def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the FLOP/s of all cells together for each draw of the inputs, (samples,).
-
-    Raises:
-        ValueError: sizes that do not fit together.
-    """
+    """Returns the FLOP/s of all cells together for each draw of the inputs, (samples,)."""
     clock, flop_per_mac = draws[reading.clock_input], draws["flop_per_mac"]
     total = np.zeros_like(clock)
     for cell in reading.cells:
@@ -154,12 +137,11 @@ def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -
     return total
 
 
-@lru_cache(_CACHED)
+@lru_cache(1 << 18)
 def _tree_costs(tree: Sizes, synapses: int, padding: str, resumed: bool) -> tuple[Cost, ...]:
-    """Returns the costs of a window, or of the one new step of a stream.
+    """Returns the dendrites' costs of a window, or of the one new step of a stream.
 
-    They are those of `Population.closed_form`: a Fourier transform reads the remembered steps once
-    more for the new one.
+    For a new step a Fourier transform reads the remembered steps once more.
     """
     shape = TreeShape(tree.sheet_shape, tree.filter_shape, mode=padding)  # type: ignore[arg-type]
     with torch.device("meta"):
@@ -168,9 +150,9 @@ def _tree_costs(tree: Sizes, synapses: int, padding: str, resumed: bool) -> tupl
     return layer.closed_form(sheet, synapses, *((1,) if resumed else ()))
 
 
-@lru_cache(_CACHED)
+@lru_cache(1 << 18)
 def _neuron_costs(cell: str, sizes: Sizes, padding: str, resumed: bool) -> tuple[Cost, ...]:
-    """Returns the costs of all stages: of a window, or of the one new step of a stream."""
+    """Returns all stages' costs of a window, or of the one new step of a stream."""
     axons = _AXONS + sizes.dendrites  # each dendrite of a granule cell has one axon
     with torch.device("meta"):
         neuron = CELL_CLASSES[cell](axons, 1, tree=sizes.tree(padding))

@@ -32,11 +32,7 @@ class Worksheet(dict[str, Quantity]):
         self.add(*quantities)
 
     def add(self, *quantities: Quantity) -> None:
-        """Adds quantities.
-
-        Raises:
-            ValueError: a name that is in use.
-        """
+        """Adds quantities; raises ValueError for a name that is in use."""
         for quantity in quantities:
             if quantity.name in self:
                 raise ValueError(f"{quantity.name!r} is defined twice; expected one definition")
@@ -48,11 +44,8 @@ class Worksheet(dict[str, Quantity]):
         """Evaluates a formula, adds the result and returns it.
 
         Args:
-            name: of the result.
-            unit: of the result.
-            formula: evaluated; must name a quantity unless `basis` cites a reference.
+            formula: must name a quantity unless `basis` cites a reference.
             basis: what the source says beside the formula.
-            note: of the source.
 
         Raises:
             ValueError: what `evaluate` refuses, or a name that is in use.
@@ -62,12 +55,14 @@ class Worksheet(dict[str, Quantity]):
         self.add(quantity)
         return quantity
 
-    def evaluate(self, formula: str) -> float:
+    def evaluate(self, formula: float | str) -> float:
         """Returns the value of a formula; integers give an exact integer unless divided.
 
         Raises:
             ValueError: an unknown name, or anything that is not part of a formula.
         """
+        if not isinstance(formula, str):
+            return formula
         names = _NAME.findall(formula)
         unknown = [name for name in names if name not in self]
         if unknown:
@@ -91,11 +86,8 @@ class Worksheet(dict[str, Quantity]):
         """
 
         def filled(match: re.Match[str]) -> str:
-            value = self.evaluate(match[1])
-            digits = match[2] or "4"
-            if digits.isdigit():
-                return scientific(value, int(digits), trim=True)
-            return format(value, digits)
+            value, form = self.evaluate(match[1]), match[2] or "4"
+            return scientific(value, int(form), trim=True) if form.isdigit() else f"{value:{form}}"
 
         return _FIELD.sub(filled, text)
 

@@ -10,15 +10,12 @@ from neuroconv.brain.evidence.facts import read_rows
 from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.section import Column, Section
 
-Expectation = Literal["equal", "part", "at least", "within"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """Two sides that should fit.
 
     Attributes:
-        name: of the check.
         claim: what the essay says.
         stated: its number, or the two ends of its range.
         implied: what its other numbers come to.
@@ -32,7 +29,7 @@ class Check:
     claim: str
     stated: tuple[Quantity, ...]
     implied: Quantity
-    expects: Expectation = "equal"
+    expects: Literal["equal", "part", "at least", "within"] = "equal"
     tolerance: float = 0.1
     finding: str
 
@@ -41,12 +38,9 @@ class Check:
         """Implied to stated; for a range, to its nearer end, and 1 inside of it."""
         low, high = self.stated[0].value, self.stated[-1].value
         nearest = min(max(self.implied.value, low), high)
-        return derived(
-            f"{self.name.replace(' ', '_')}.ratio",
-            self.implied.value / nearest,
-            "1",
-            f"`{self.implied.name}` to " + " .. ".join(f"`{end.name}`" for end in self.stated),
-        )
+        basis = f"`{self.implied.name}` to " + " .. ".join(f"`{end.name}`" for end in self.stated)
+        name = f"{self.name.replace(' ', '_')}.ratio"
+        return derived(name, self.implied.value / nearest, "1", basis)
 
     @property
     def fits(self) -> bool:
@@ -66,19 +60,18 @@ def checks() -> tuple[Check, ...]:
 
 def checks_section() -> Section:
     """Returns a row for each check: the claim, what the essay's other numbers make, a finding."""
-    columns = (
-        Column("the essay says", "claim", ratio=3),
-        Column("stated", lambda check: _with_unit(*check.stated), "right", ratio=2),
-        Column("its other numbers make", lambda check: _with_unit(check.implied), "right", ratio=2),
-        Column("ratio", "ratio", "right"),
-        Column("fits", lambda check: Text("yes") if check.fits else Text("NO", style="bold")),
-        Column("finding", "finding", ratio=4),
-    )
     fitting = sum(check.fits for check in checks())
     return Section(
         f"The essay's numbers against each other: {fitting} of {len(checks())} checks fit",
         checks(),
-        columns,
+        (
+            Column("the essay says", "claim", ratio=3),
+            Column("stated", lambda row: _with_unit(*row.stated), "right", ratio=2),
+            Column("its other numbers make", lambda row: _with_unit(row.implied), "right", ratio=2),
+            Column("ratio", "ratio", "right"),
+            Column("fits", lambda row: Text("yes") if row.fits else Text("NO", style="bold")),
+            Column("finding", "finding", ratio=4),
+        ),
         '"about" is taken to allow a tenth; a whole should leave room for its other parts',
         ("name", "claim", "stated", "implied", "ratio", "expects", "fits", "finding"),
         spaced=True,

@@ -1,7 +1,6 @@
-"""The facts that the report rests on: the essay's numbers, and those that follow from them.
+"""The facts that the report rests on, read from the TOML files beside this module.
 
-All of them stand in the TOML files beside this module, each with its source; what follows from
-others is a formula there.
+Each has its source; what follows from other facts is a formula.
 """
 
 import tomllib
@@ -65,12 +64,10 @@ def facts() -> Worksheet:
     return sheet
 
 
-def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> Quantity:
-    """Adds what a TOML file says of a fact.
+def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> None:
+    """Adds a fact to the sheet.
 
     Args:
-        sheet: what is added to.
-        name: of the fact.
         entry: {value, unit, source}, the value a number or a formula without names; or {formula,
             unit} and perhaps {basis, note}.
 
@@ -78,17 +75,15 @@ def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> Quantity:
         ValueError: other keys, a formula that cannot be evaluated, a source that is refused.
     """
     if set(entry) == {"value", "unit", "source"}:
-        value = entry["value"]
-        value = sheet.evaluate(value) if isinstance(value, str) else value
-        source = Source.parse(entry["source"])
+        value, source = sheet.evaluate(entry["value"]), Source.parse(entry["source"])
         sheet.add(Quantity(name=name, value=value, unit=entry["unit"], source=source))
-        return sheet[name]
-    if not {"formula", "unit"} <= set(entry) <= {"formula", "unit", "basis", "note"}:
+    elif {"formula", "unit"} <= set(entry) <= {"formula", "unit", "basis", "note"}:
+        sheet.derive(name, **entry)
+    else:
         raise ValueError(
             f"has {', '.join(entry)}; expected value, unit and source, or formula and unit "
             "(with basis and note, if any)"
         )
-    return sheet.derive(name, **entry)
 
 
 def read_toml(name: str) -> dict[str, Any]:
@@ -97,15 +92,10 @@ def read_toml(name: str) -> dict[str, Any]:
 
 
 def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ...]:
-    """Reads an array of tables as dataclasses.
+    """Reads the tables [[key]] of a TOML file of this folder as dataclasses.
 
     A field's type says what its value is: a `Source` is parsed, a `Quantity` is the name of a fact,
     texts are filled in with facts; a number may be a formula.
-
-    Args:
-        name: of a TOML file of this folder.
-        key: of the array: its tables are [[key]].
-        row_type: the dataclass.
 
     Raises:
         ValueError: an unknown or missing key, an unknown fact, or a value of another type. Names
@@ -147,7 +137,7 @@ def _converted(value: Any, hint: Any) -> Any:
 
 
 def _sizes(cell: str) -> Sizes:
-    """Returns the dendritic tree of a cell of the essay."""
+    """Returns the sizes of an essay cell's dendritic tree."""
     numbers = preset(cell, "dettmers2015")
     branches, _, time_steps = numbers.filter_shape
     return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)

@@ -21,7 +21,6 @@ class Omission:
     """An item that the estimate leaves out.
 
     Attributes:
-        item: its name.
         what: what happens there.
         source: the essay's section that leaves it out.
         multiplier: of the whole estimate, where the essay gives one.
@@ -55,14 +54,12 @@ def training_step() -> Quantity:
 
 def two_transmitters() -> Quantity:
     """Returns the FLOP of a Purkinje cell with two transmitters to one with one, closed form."""
-    single, double = (
-        sum(
-            cost.flop
-            for cost in Purkinje(
-                _AXONS, 1, taps={"backend": "direct"}, synapse={"transmitters": transmitters}
-            ).closed_form(torch.Size((1, _AXONS)))
-        )
+    cells = (
+        Purkinje(_AXONS, 1, taps={"backend": "direct"}, synapse={"transmitters": transmitters})
         for transmitters in (1, 2)
+    )
+    single, double = (
+        sum(cost.flop for cost in cell.closed_form(torch.Size((1, _AXONS)))) for cell in cells
     )
     return derived(
         "transmitters.two_to_one",

@@ -18,14 +18,14 @@ _ENERGIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A range that somebody gives.
+    """A published range, or a single figure.
 
     Attributes:
-        name: who, and which of several.
+        name: who gives it, and which of several.
         what: what is counted.
         kind: "estimate" of what a brain computes, a "limit" that it hardly exceeds, or a mean
             firing "rate".
-        facts: low, high and preferred; or low and high; or a single one.
+        facts: low, high and preferred figure; or low and high; or a single one.
     """
 
     name: str
@@ -47,7 +47,6 @@ class Published:
 
     @property
     def best(self) -> Quantity | None:
-        """The figure that the source prefers, if it names one."""
         return self.facts[2] if len(self.facts) > 2 else None
 
     @property
@@ -71,14 +70,10 @@ def _essay_figure(kind: str) -> Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:
-    """An argument of the essay's best-known rebuttal.
+    """An argument of the essay's best-known rebuttal, in our words, and what speaks to it here.
 
     Attributes:
-        claim: the argument, in a sentence of ours.
-        source: where it is made.
-        answer: what here speaks to it.
         evidence: the figures that the answer rests on.
-        kind: tells it apart from what is published.
     """
 
     claim: str
@@ -105,7 +100,7 @@ def arguments() -> tuple[Argument, ...]:
 
 
 def energies() -> tuple[Quantity, ...]:
-    """Returns the brain's power, what it leaves for a FLOP of the essay's, and Landauer's bound."""
+    """Returns the brain's power, the energy that it leaves for a FLOP, and Landauer's bound."""
     return tuple(facts()[name] for name in _ENERGIES)
 
 

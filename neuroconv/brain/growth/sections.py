@@ -9,13 +9,16 @@ from textwrap import fill
 from typing import Any
 
 from neuroconv.brain.evidence.facts import facts, read_toml
-from neuroconv.brain.growth.records import PETA, essay_dates, hpcg_records
+from neuroconv.brain.growth.records import essay_dates, hpcg_records
 from neuroconv.brain.growth.trends import crossings, record_growth, scores, trends
 from neuroconv.brain.quantity import Quantity, derived, plain, scientific
 from neuroconv.brain.section import Column, Section, number
 from neuroconv.references import Source
 
+_PETA = 10**15
 _BASIS = ("brain.flop_per_second", "hpcg.start", "essay.year", "essay.computer_year", "doublings")
+_DATE_KEYS = ("label", "printed", "needed", "pace", "computed", "from_listing", "verdict")
+_RECORD_KEYS = ("machine", "year", "hpcg", "hpl", "share")
 
 
 def dates_section() -> Section:
@@ -23,13 +26,13 @@ def dates_section() -> Section:
     total, start, essay_year, computer_year, doublings = (facts()[name] for name in _BASIS)
     return Section(
         "The essay's dates, recomputed",
-        [{"section": "essay_date"} | date.to_row() for date in essay_dates()],
+        _rows("essay_date", essay_dates(), _DATE_KEYS),
         (
             Column("growth", "label", wrap=False),
             number("printed", "printed"),
-            number("years a\ndoubling", _formatted("pace", "g")),
-            number("computed", _formatted("computed", ".1f")),
-            number("from 2013.5", _formatted("from_listing", ".1f")),
+            _formatted("years a\ndoubling", "pace", "g"),
+            _formatted("computed", "computed", ".1f"),
+            _formatted("from 2013.5", "from_listing", ".1f"),
             Column("verdict", "verdict"),
         ),
         f"{doublings.value:.2f} doublings from {start.shown} to {total.shown} FLOP/s, counted "
@@ -40,20 +43,16 @@ def dates_section() -> Section:
 
 def records_section() -> Section:
     """Returns every holder of the HPCG record, its share of Linpack, and the record's growth."""
-    keys = ("machine", "year", "hpcg", "hpl", "share")
     growth = {part: quantity.value for part, quantity in record_growth().items()}
     return Section(
         "The HPCG record",
-        [
-            {"section": "hpcg_record"} | {key: getattr(record, key) for key in keys}
-            for record in hpcg_records()
-        ],
+        _rows("hpcg_record", hpcg_records(), _RECORD_KEYS),
         (
             Column("machine", "machine"),
-            number("date", _formatted("year", ".1f")),
-            number("HPCG,\nPFLOP/s", _formatted("hpcg", ".3g", 1 / PETA)),
-            number("HPL,\nPFLOP/s", _formatted("hpl", ".4g", 1 / PETA)),
-            number("HPCG / HPL,\n%", _formatted("share", ".1f", 100)),
+            _formatted("date", "year", ".1f"),
+            _formatted("HPCG,\nPFLOP/s", "hpcg", ".3g", 1 / _PETA),
+            _formatted("HPL,\nPFLOP/s", "hpl", ".4g", 1 / _PETA),
+            _formatted("HPCG / HPL,\n%", "share", ".1f", 100),
             Column("source of the HPCG result", lambda row: row["hpcg"].source),
         ),
         f"Doubling time {growth['fitted']:.2f} years (least squares, 95 % interval "
@@ -73,30 +72,24 @@ def forecast_so_far() -> str:
         and growth["low"].value <= trend.doubling_time.value <= growth["high"].value
     ]
     foretold = "; ".join(
-        f"{score['foretold'].value / PETA:.3g} PFLOP/s ({score['trend'].removeprefix('essay, ')})"
+        f"{score['foretold'].value / _PETA:.3g} PFLOP/s ({score['trend'].removeprefix('essay, ')})"
         for score in scores()
     )
     return (
         f"For {last.year.value:.1f} the essay's paces foretold, nearest first: {foretold}; built "
-        f"were {last.hpcg.value / PETA:.1f}. The interval holds {', '.join(within) or 'none'}."
+        f"were {last.hpcg.value / _PETA:.1f}. The interval holds {', '.join(within) or 'none'}."
     )
 
 
 def growth_section() -> Section:
     """Returns how fast AI's training compute and clusters grew."""
-    return Section(
-        "The growth of AI computers",
-        [
-            {"section": "ai_growth", "quantity": quantity}
-            for quantity in _facts("ai.", "limit.cmos")
-        ],
-        (
-            Column("quantity", lambda row: _title(row["quantity"].name.removeprefix("ai."))),
-            number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),
-            Column("source", lambda row: row["quantity"].source),
-        ),
-        _caveats()[2],
+    rows = [{"section": "ai_growth", "quantity": fact} for fact in _facts("ai.", "limit.cmos")]
+    columns = (
+        Column("quantity", lambda row: _title(row["quantity"].name.removeprefix("ai."))),
+        number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),
+        Column("source", lambda row: row["quantity"].source),
     )
+    return Section("The growth of AI computers", rows, columns, _caveats()[2])
 
 
 def forecast_section(readings: Mapping[str, float]) -> Section:
@@ -178,17 +171,16 @@ def share_claim() -> dict[str, Any]:
 
 
 def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Returns the rows of all these tables as plain data, and what they rest on.
+    """Returns the rows of all these tables as plain data, and the facts that they rest on.
 
     Args:
         readings: FLOP/s by name.
 
     Raises:
-        ValueError: a reading that is not a positive number.
+        ValueError: a reading that is not a positive number of FLOP/s.
     """
     rows: list[Any] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
-    rows += dates_section().rows
-    rows += records_section().rows
+    rows += [*dates_section().rows, *records_section().rows]
     rows.append({"section": "hpcg_growth"} | record_growth())
     rows += [{"section": "score"} | score for score in scores()]
     rows += growth_section().rows
@@ -202,8 +194,12 @@ def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     return [plain(row) for row in rows]
 
 
+def _rows(section: str, objects: tuple[Any, ...], keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"section": section} | {key: getattr(row, key) for key in keys} for row in objects]
+
+
 def _caveats() -> list[str]:
-    """Returns what to keep in mind of lines, of benchmarks, and of training compute."""
+    """Returns the limits of lines of growth, of benchmarks, and of figures for training compute."""
     return list(read_toml("machines.toml")["caveats"])
 
 
@@ -220,6 +216,8 @@ def _title(name: str) -> str:
     return name.replace("_", " ").replace(".", ", ")
 
 
-def _formatted(key: str, form: str, factor: float = 1) -> Any:
-    """Returns a cell function that formats the value of a row's quantity, "-" for none."""
-    return lambda row: "-" if row[key] is None else f"{row[key].value * factor:{form}}"
+def _formatted(title: str, key: str, form: str, factor: float = 1) -> Column:
+    """Returns a column of a quantity's formatted value, "-" for none."""
+    return number(
+        title, lambda row: "-" if row[key] is None else f"{row[key].value * factor:{form}}"
+    )

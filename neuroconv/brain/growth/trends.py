@@ -1,7 +1,7 @@
 """When a performance is reached along lines of doublings.
 
-A line is arithmetic: start x 2 ^ (years / doubling time). Some physical limit ends each of them,
-and where is not part of it.
+A line is arithmetic: start x 2 ^ (years / doubling time). A physical limit ends it at some time,
+and is not part of it.
 """
 
 import math
@@ -16,7 +16,6 @@ from scipy import stats
 from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.growth.records import Record, essay_dates, hpcg_records
 from neuroconv.brain.quantity import Quantity, derived
-from neuroconv.brain.worksheet import Worksheet
 
 
 def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity]:
@@ -68,9 +67,8 @@ class Trend:
 
     Attributes:
         name: as tables and plots show it.
-        start_year: where the line starts, in years.
-        start: performance there, in FLOP/s.
-        doubling_time: in years; low and high are its interval where there is one.
+        start_year, start: where the line starts, in years and FLOP/s.
+        doubling_time: in years; low and high are the ends of its interval, if it has one.
         machines: (machine, year, FLOP/s) of what was built; a line that only forecasts has none.
     """
 
@@ -84,12 +82,12 @@ class Trend:
 
     def year_of(self, flop_per_s: float, doubling_time: float | None = None) -> float:
         """Returns the year in which the line passes a performance; it may precede the start."""
-        pace = self.doubling_time.value if doubling_time is None else doubling_time
+        pace = doubling_time or self.doubling_time.value
         return self.start_year.value + math.log2(flop_per_s / self.start.value) * pace
 
     def flop_per_s(self, year: float, doubling_time: float | None = None) -> float:
         """Returns the line's performance in a year, in FLOP/s."""
-        pace = self.doubling_time.value if doubling_time is None else doubling_time
+        pace = doubling_time or self.doubling_time.value
         return float(self.start.value * 2 ** ((year - self.start_year.value) / pace))
 
 
@@ -98,8 +96,7 @@ def trends() -> tuple[Trend, ...]:
     """Returns the essay's lines, the HPCG record's and the AI clusters'."""
     growth, last = record_growth(), hpcg_records()[-1]
     # The pace that the printed 2037 implies, and the three that the essay states.
-    dates = [date.to_row() for date in essay_dates()]
-    paces = [dates[0]["needed"], *(date["pace"] for date in dates if date["pace"])]
+    paces = [essay_dates()[0].needed, *(date.pace for date in essay_dates() if date.pace)]
     year, start = facts()["essay.year"], facts()["hpcg.start"]
     cluster = facts()["ai.colossus.year"], facts()["ai.colossus.peak"]
     return (
@@ -142,14 +139,19 @@ def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     Raises:
         ValueError: a reading that is not a positive number of FLOP/s.
     """
-    for name, value in readings.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
+    check_readings(readings)
     return [
         {"reading": reading, "trend": trend.name, **_crossing(value, trend)}
         for reading, value in readings.items()
         for trend in trends()
     ]
+
+
+def check_readings(readings: Mapping[str, float]) -> None:
+    """Raises ValueError for a reading that is not a positive number of FLOP/s."""
+    for name, value in readings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
 
 
 def _crossing(flop_per_s: float, trend: Trend) -> dict[str, Any]:
@@ -170,8 +172,8 @@ def scores() -> list[dict[str, Any]]:
     """Returns the essay's trends against the latest HPCG record, the nearest first, as a factor.
 
     Returns:
-        for each trend its name, the FLOP/s that it foretold for the record's date, and the ratio of
-        the record to that; above 1, growth was faster
+        rows of the trend's name, the FLOP/s that it "foretold" for the record's date, and the
+        "ratio" of the record to that; above 1, growth was faster
     """
     record = hpcg_records()[-1]
     rows = []
@@ -181,7 +183,14 @@ def scores() -> list[dict[str, Any]]:
         pace, name = trend.doubling_time.name, f"score.{trend.doubling_time.name}"
         basis = f"`{trend.start.name}`, doubled every `{pace}` until then"
         value = trend.flop_per_s(record.year.value)
-        sheet = Worksheet([record.hpcg, derived(f"{name}.foretold", value, "FLOP/s", basis)])
-        ratio = sheet.derive(f"{name}.ratio", "1", f"`{record.hpcg.name}` / `{name}.foretold`")
-        rows.append({"trend": trend.name, "foretold": sheet[f"{name}.foretold"], "ratio": ratio})
+        foretold = derived(f"{name}.foretold", value, "FLOP/s", basis)
+        ratio = record.hpcg.value / value
+        basis = f"`{record.hpcg.name}` / `{foretold.name}`"
+        rows.append(
+            {
+                "trend": trend.name,
+                "foretold": foretold,
+                "ratio": derived(f"{name}.ratio", ratio, "1", basis),
+            }
+        )
     return sorted(rows, key=lambda row: abs(math.log(row["ratio"].value)))
