@@ -28,10 +28,9 @@ def cell_costs(inputs: Inputs) -> tuple[CellCost, ...]:
             cell, variant: the preset.
             cells: how many a human brain has.
             essay_mac, direct_mac, executed_mac: of one update of one cell's dendrites.
-            dendrites_share: share of the dendrites, by the essay's rule, in a whole neuron's FLOP.
-            flop_per_s: of all cells by the essay's rule, all at the input `rate_hz`.
-            own_rate: the preset's rate; None where it has none.
-            own_flop_per_s: FLOP/s at that rate.
+            dendrites_share: of the dendrites, by the essay's rule, in a whole neuron's FLOP.
+            flop_per_s: of all cells by the essay's rule, at the input `rate_hz`.
+            own_rate, own_flop_per_s: the preset's rate and FLOP/s at it; None where it has none.
     """
     presets = (preset for preset in PRESETS.values() if preset.cells_in_brain is not None)
     return tuple(_cell_cost(preset, inputs) for preset in presets)
@@ -50,8 +49,7 @@ def _cell_cost(preset: Physiology, inputs: Inputs) -> CellCost:
     for title, field, unit in (("cells", "cells_in_brain", "cells"), ("rate_hz", "rate_hz", "1/s")):
         value = getattr(preset, field)
         if value is not None:
-            source = preset.sources[field]
-            sheet.add(Quantity(name=f"{name}.{title}", value=value, unit=unit, source=source))
+            sheet.add(Quantity(f"{name}.{title}", value, unit, preset.sources[field]))
     flop_per_mac = inputs["flop_per_mac"].value
     dendrites = flop_per_mac * sheet[f"{name}.essay_mac"].value
     others = (

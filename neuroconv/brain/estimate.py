@@ -133,7 +133,7 @@ class Estimate:
                 for cell, flops in by_cell.items()
             ],
             "weights": [
-                Quantity(name=f"{row.name}.weight", value=weight, unit="1", source=chosen)
+                Quantity(f"{row.name}.weight", weight, "1", chosen)
                 for row, weight in self.weights.items()
             ],
             "quantiles": [

@@ -181,8 +181,8 @@ class Correlation:
 
     @property
     def quantity(self) -> Quantity:
-        name = f"rank correlation of {self.between[0]} and {self.between[1]}"
-        return Quantity(name=name, value=self.rank, unit="1", source=self.source)
+        names = " and ".join(self.between)
+        return Quantity(f"rank correlation of {names}", self.rank, "1", self.source)
 
 
 class Inputs(Mapping[str, Input]):

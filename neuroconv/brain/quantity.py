@@ -9,9 +9,9 @@ from typing import Any
 from neuroconv.references import Source
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Quantity:
-    """A number with what is needed to check it.
+    """A number with its unit and its source.
 
     Attributes:
         name: lower case, parts joined by dots: "purkinje.cells".
@@ -44,18 +44,13 @@ class Quantity:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns name, value, unit, source and the addresses that the source leads to."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "unit": self.unit,
-            "source": str(self.source),
-            "urls": list(self.source.urls),
-        }
+        texts = {"source": str(self.source), "urls": list(self.source.urls)}
+        return {"name": self.name, "value": self.value, "unit": self.unit, **texts}
 
 
 def derived(name: str, value: float, unit: str, basis: str, note: str = "") -> Quantity:
     """Returns a number that follows from others, which `basis` names."""
-    return Quantity(name=name, value=value, unit=unit, source=Source("derived", basis, note))
+    return Quantity(name, value, unit, Source("derived", basis, note))
 
 
 def plain(data: Any) -> Any:

@@ -31,20 +31,10 @@ from neuroconv.brain.section import Column, Notes, Section, numbers
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.core.checks import check_choice
 
-# In the order of the report.
-SECTIONS = (
-    *("headline", "inputs", "grid", "cells", "readings", "sensitivity", "ledger", "checks"),
-    *("others", "dates", "records", "forecast", "learning"),
-)
-
 
 @dataclass(frozen=True, eq=False)
 class BrainReport:
-    """Everything that `neuroconv brain` says, from one estimate.
-
-    Attributes:
-        estimate: of one reading, or of a mix.
-    """
+    """Everything that `neuroconv brain` says, from one estimate."""
 
     estimate: Estimate
 
@@ -61,42 +51,25 @@ class BrainReport:
     @property
     def values(self) -> dict[str, float]:
         """FLOP/s of each reading, all inputs at their values."""
-        flops = {
-            name: flop_per_second(READINGS[name], self.inputs.values_at_point) for name in READINGS
+        at_point = self.inputs.values_at_point
+        return {
+            name: sum(flop_per_second(reading, at_point).values())
+            for name, reading in READINGS.items()
         }
-        return {name: sum(by_cell.values()) for name, by_cell in flops.items()}
 
-    def sections(self, names: Sequence[str] = SECTIONS) -> Iterator[RenderableType]:
-        """Yields the report, what matters most first.
+    def sections(self, names: Sequence[str] | None = None) -> Iterator[RenderableType]:
+        """Yields the named sections, by default all, what matters most first.
 
         Raises:
             ValueError: a name that is none of `SECTIONS`.
         """
+        names = SECTIONS if names is None else names
         for name in names:
             check_choice("section", name, SECTIONS)
-        for name in SECTIONS:
+        for name, tables in _TABLES.items():
             if name in names:
-                lines = [line for part in self._section(name) for line in (Text(), part)]
+                lines = [line for table in tables(self) for line in (Text(), table)]
                 yield Group(*lines[1:])
-
-    def _section(self, name: str) -> Sequence[RenderableType]:
-        inputs = self.inputs
-        sections: dict[str, Callable[[], Sequence[RenderableType]]] = {
-            "headline": lambda: [headline_text(self.estimate)],
-            "inputs": lambda: [inputs_section(inputs)],
-            "grid": lambda: [grid_section(inputs)],
-            "cells": lambda: cell_sections(cell_costs(inputs), inputs),
-            "readings": lambda: [readings_section(self)],
-            "sensitivity": lambda: [sensitivity_section(self.estimate)],
-            "ledger": lambda: [ledger_section()],
-            "checks": lambda: [checks_section()],
-            "others": others_sections,
-            "dates": lambda: [dates_section()],
-            "records": lambda: [records_section(), growth_section()],
-            "forecast": lambda: [forecast_section(self.values)],
-            "learning": lambda: [learning_section()],
-        }
-        return sections[name]()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain data, in which every number has a unit and a source."""
@@ -117,7 +90,7 @@ class BrainReport:
             "swings": [swing.to_dict() for swing in swings],
             "ledger": ledger_section().to_list(),
             "essay_check": checks_section().to_list(),
-            "others": [row for part in others_sections() for row in part.to_list()],
+            "others": [row for table in others_sections() for row in table.to_list()],
             "forecast": forecast_rows(self.values),
         }
 
@@ -129,13 +102,13 @@ def inputs_section(inputs: Inputs) -> Section:
     def cell(quantity: Quantity | None) -> str:
         return "-" if quantity is None else f"{quantity.shown} {notes.mark(quantity.source.brief)}"
 
-    rows: list[tuple[str, ...]] = [
+    rows = [
         (name, cell(row.quantity), cell(row.low), cell(row.high), row.distribution)
         for name, row in inputs.items()
     ]
-    for correlation in inputs.correlations:
-        rank = f"{correlation.rank:g} {notes.mark(correlation.source.brief)}"
-        rows.append((" ~\n".join(correlation.between), rank, "", "", "rank\ncorrelation"))
+    for pair in inputs.correlations:
+        rank = f"{pair.rank:g} {notes.mark(pair.source.brief)}"
+        rows.append((" ~\n".join(pair.between), rank, "", "", "rank\ncorrelation"))
     columns = (
         Column("input", 0, wrap=False),
         *numbers("value", "low", "high"),
@@ -195,3 +168,22 @@ def sensitivity_section(estimate: Estimate) -> Section:
 
 def _share(value: float) -> str:
     return f"{value:.3f}".replace("-0.000", "0.000")
+
+
+# In the order of the report.
+_TABLES: Mapping[str, Callable[[BrainReport], Sequence[RenderableType]]] = {
+    "headline": lambda report: [headline_text(report.estimate)],
+    "inputs": lambda report: [inputs_section(report.inputs)],
+    "grid": lambda report: [grid_section(report.inputs)],
+    "cells": lambda report: cell_sections(cell_costs(report.inputs), report.inputs),
+    "readings": lambda report: [readings_section(report)],
+    "sensitivity": lambda report: [sensitivity_section(report.estimate)],
+    "ledger": lambda report: [ledger_section()],
+    "checks": lambda report: [checks_section()],
+    "others": lambda report: others_sections(),
+    "dates": lambda report: [dates_section()],
+    "records": lambda report: [records_section(), growth_section()],
+    "forecast": lambda report: [forecast_section(report.values)],
+    "learning": lambda report: [learning_section()],
+}
+SECTIONS = tuple(_TABLES)

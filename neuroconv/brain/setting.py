@@ -30,7 +30,7 @@ def _default(name: str, unit: str, distribution: Any = "fixed", **numbers: Any) 
         else:
             value, source = facts().evaluate(entry["value"]), Source.parse(entry["source"])
         title = name if part == "value" else f"{name}.{part}"
-        quantities[part] = Quantity(name=title, value=whole(value), unit=unit, source=source)
+        quantities[part] = Quantity(title, whole(value), unit, source)
     return Input(quantity=quantities.pop("value"), distribution=distribution, **quantities)
 
 

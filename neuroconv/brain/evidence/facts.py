@@ -19,7 +19,6 @@ from neuroconv.brain.worksheet import Worksheet
 from neuroconv.neurons.presets import PRESETS, UNITS, preset
 from neuroconv.references import Source
 
-_FOLDER = Path(__file__).parent
 _FACTS = ("essay.toml", "published.toml", "machines.toml")
 RowType = TypeVar("RowType")
 
@@ -30,7 +29,7 @@ def facts() -> Worksheet:
 
     Names are those of the TOML files; `purkinje.rate_hz` is a number of the essay's preset,
     `purkinje.literature.rate_hz` one of the other's; `purkinje.essay_mac` are the multiply-adds of
-    one update of a cell of the essay under a reading, from the modules' closed forms.
+    one update of the essay's cell under a reading, from the modules' closed forms.
 
     Raises:
         ValueError: a fact without unit or source, or a formula that cannot be evaluated.
@@ -41,13 +40,11 @@ def facts() -> Worksheet:
         for field, source in numbers.sources.items():
             value = getattr(numbers, field)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                name, unit = f"{prefix}.{field}", UNITS[field]
-                sheet.add(Quantity(name=name, value=whole(value), unit=unit, source=source))
+                sheet.add(Quantity(f"{prefix}.{field}", whole(value), UNITS[field], source))
     for cell in ("granule", "purkinje", "pyramidal"):
         sizes, source = _sizes(cell), preset(cell, "dettmers2015").sources["filter_shape"]
-        for size, unit in (("branches", "branches"), ("time_steps", "steps")):
-            value = getattr(sizes, size)
-            sheet.add(Quantity(name=f"{cell}.{size}", value=value, unit=unit, source=source))
+        sheet.add(Quantity(f"{cell}.branches", sizes.branches, "branches", source))
+        sheet.add(Quantity(f"{cell}.time_steps", sizes.time_steps, "steps", source))
         for reading in ("essay", "executed", "linear_collapse"):
             mac = update_cost(READINGS[reading], cell, sizes).mac
             basis = f"closed form of the modules of [dettmers2015]'s cell, read as `{reading}`"
@@ -56,7 +53,7 @@ def facts() -> Worksheet:
     basis = "granule synapses of [dettmers2015] through its Purkinje cell's filter, closed form"
     sheet.add(derived("granule.crossed_mac", mac, "MAC", basis))
     for name in _FACTS:
-        for key, entry in read_toml(name).get("facts", {}).items():
+        for key, entry in read_toml(name)["facts"].items():
             try:
                 add_fact(sheet, key, entry)
             except (TypeError, ValueError) as error:
@@ -76,7 +73,7 @@ def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> None:
     """
     if set(entry) == {"value", "unit", "source"}:
         value, source = sheet.evaluate(entry["value"]), Source.parse(entry["source"])
-        sheet.add(Quantity(name=name, value=value, unit=entry["unit"], source=source))
+        sheet.add(Quantity(name, value, entry["unit"], source))
     elif {"formula", "unit"} <= set(entry) <= {"formula", "unit", "basis", "note"}:
         sheet.derive(name, **entry)
     else:
@@ -88,7 +85,7 @@ def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> None:
 
 def read_toml(name: str) -> dict[str, Any]:
     """Reads a TOML file of this folder."""
-    return tomllib.loads((_FOLDER / name).read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ...]:
@@ -98,8 +95,7 @@ def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ..
     texts are filled in with facts; a number may be a formula.
 
     Raises:
-        ValueError: an unknown or missing key, an unknown fact, or a value of another type. Names
-            file, row and field.
+        ValueError: an unknown or missing key, an unknown fact, or a value of another type.
     """
     hints = get_type_hints(row_type)
     rows = []
@@ -121,12 +117,11 @@ def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ..
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    choices = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, list):
-        (item, _) = get_args(hint)
-        return tuple(_converted(item_value, item) for item_value in value)
+        return tuple(_converted(item, get_args(hint)[0]) for item in value)
     if not isinstance(value, str):
         return value
+    choices = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if Source in choices:
         return Source.parse(value)
     if Quantity in choices:
@@ -137,7 +132,6 @@ def _converted(value: Any, hint: Any) -> Any:
 
 
 def _sizes(cell: str) -> Sizes:
-    """Returns the sizes of an essay cell's dendritic tree."""
     numbers = preset(cell, "dettmers2015")
     branches, _, time_steps = numbers.filter_shape
     return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)

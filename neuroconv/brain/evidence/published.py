@@ -9,7 +9,7 @@ from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.brain.section import Column, Notes, Section, number
 from neuroconv.references import REFERENCES, Source
 
-EDGES = "edges/s"  # traversed edges measure communication, and no arithmetic
+_EDGES = "edges/s"  # traversed edges measure communication, and no arithmetic
 _ENERGIES = (
     *("brain.power", "brain.power.computing", "brain.power.signalling"),
     *("brain.energy_per_flop", "landauer_bound", "brain.energy_per_flop_to_bound"),
@@ -18,36 +18,27 @@ _ENERGIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A published range, or a single figure.
+    """A published range.
 
     Attributes:
         name: who gives it, and which of several.
         what: what is counted.
         kind: "estimate" of what a brain computes, a "limit" that it hardly exceeds, or a mean
             firing "rate".
-        facts: low, high and preferred figure; or low and high; or a single one.
+        low, high: its ends; equal for a single figure.
+        best: the figure that the source prefers, if any.
     """
 
     name: str
     what: str
     kind: Literal["estimate", "limit", "rate"] = "estimate"
-    facts: tuple[Quantity, ...]
+    low: Quantity
+    high: Quantity
+    best: Quantity | None = None
 
     @property
     def source(self) -> Source:
         return self.low.source
-
-    @property
-    def low(self) -> Quantity:
-        return self.facts[0]
-
-    @property
-    def high(self) -> Quantity:
-        return self.facts[min(1, len(self.facts) - 1)]
-
-    @property
-    def best(self) -> Quantity | None:
-        return self.facts[2] if len(self.facts) > 2 else None
 
     @property
     def year(self) -> int:
@@ -57,7 +48,7 @@ class Published:
     @property
     def essay_times(self) -> Quantity | None:
         """The essay's figure to this range's upper end; None if it counts something else."""
-        if self.high.unit == EDGES:
+        if self.high.unit == _EDGES:
             return None
         essay, high = _essay_figure(self.kind), self.high
         basis = f"`{essay.name}` / `{high.name}`"
@@ -70,11 +61,7 @@ def _essay_figure(kind: str) -> Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:
-    """An argument of the essay's best-known rebuttal, in our words, and what speaks to it here.
-
-    Attributes:
-        evidence: the figures that the answer rests on.
-    """
+    """An argument of the essay's best-known rebuttal in our words, and the answer to it here."""
 
     claim: str
     source: Source
@@ -99,16 +86,11 @@ def arguments() -> tuple[Argument, ...]:
     return read_rows("published.toml", "argument", Argument)
 
 
-def energies() -> tuple[Quantity, ...]:
-    """Returns the brain's power, the energy that it leaves for a FLOP, and Landauer's bound."""
-    return tuple(facts()[name] for name in _ENERGIES)
-
-
 def others_sections() -> tuple[Section, ...]:
     """Returns the estimates of others, firing rates, the brain's energy, and the rebuttal."""
     energy = Section(
         "What a brain's power leaves for a FLOP",
-        [{"kind": "energy", "quantity": quantity} for quantity in energies()],
+        [{"kind": "energy", "quantity": facts()[name]} for name in _ENERGIES],
         (
             Column("quantity", lambda row: row["quantity"].name, wrap=False),
             Column("value", "quantity", "right"),
@@ -160,5 +142,4 @@ def _range(row: Published) -> str:
 
 def _figure(quantity: Quantity) -> str:
     unit = "" if quantity.unit == "1" else f" {quantity.unit}"
-    name = quantity.name.replace(".", " ").replace("_", " ")
-    return f"{name}: {quantity.shown}{unit}"
+    return f"{quantity.name.replace('.', ' ').replace('_', ' ')}: {quantity.shown}{unit}"

@@ -35,8 +35,7 @@ class Record:
     @property
     def year(self) -> Quantity:
         value = round(decimal_year(self.date), 3)
-        name = f"{self.hpcg.name.removesuffix('.hpcg')}.year"
-        return Quantity(name=name, value=value, unit="year", source=self.source)
+        return Quantity(self.hpcg.name.removesuffix("hpcg") + "year", value, "year", self.source)
 
 
 @cache
@@ -47,9 +46,7 @@ def hpcg_records() -> tuple[Record, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class EssayDate:
-    """A date that the essay prints, beside what its numbers give.
-
-    The essay counts doublings from the fastest computer of its day to its estimate of the brain.
+    """A date that the essay prints: doublings from the fastest computer to the brain.
 
     Attributes:
         label: the growth, as the essay calls it.

@@ -4,7 +4,7 @@ In a JSON file each row has a "section": essay_basis, essay_date, hpcg_record, h
 ai_growth, reach, share_claim or caveat.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -17,8 +17,6 @@ from neuroconv.references import Source
 
 _PETA = 10**15
 _BASIS = ("brain.flop_per_second", "hpcg.start", "essay.year", "essay.computer_year", "doublings")
-_DATE_KEYS = ("label", "printed", "needed", "pace", "computed", "from_listing", "verdict")
-_RECORD_KEYS = ("machine", "year", "hpcg", "hpl", "share")
 
 
 def dates_section() -> Section:
@@ -26,7 +24,7 @@ def dates_section() -> Section:
     total, start, essay_year, computer_year, doublings = (facts()[name] for name in _BASIS)
     return Section(
         "The essay's dates, recomputed",
-        _rows("essay_date", essay_dates(), _DATE_KEYS),
+        essay_dates(),
         (
             Column("growth", "label", wrap=False),
             number("printed", "printed"),
@@ -38,6 +36,7 @@ def dates_section() -> Section:
         f"{doublings.value:.2f} doublings from {start.shown} to {total.shown} FLOP/s, counted "
         f"from {essay_year.value:.2f}, the essay's date; right, from {computer_year.value:.1f}, "
         "where it dates the computer",
+        ("label", "printed", "needed", "pace", "computed", "from_listing", "verdict"),
     )
 
 
@@ -46,19 +45,20 @@ def records_section() -> Section:
     growth = {part: quantity.value for part, quantity in record_growth().items()}
     return Section(
         "The HPCG record",
-        _rows("hpcg_record", hpcg_records(), _RECORD_KEYS),
+        hpcg_records(),
         (
             Column("machine", "machine"),
             _formatted("date", "year", ".1f"),
             _formatted("HPCG,\nPFLOP/s", "hpcg", ".3g", 1 / _PETA),
             _formatted("HPL,\nPFLOP/s", "hpl", ".4g", 1 / _PETA),
             _formatted("HPCG / HPL,\n%", "share", ".1f", 100),
-            Column("source of the HPCG result", lambda row: row["hpcg"].source),
+            Column("source of the HPCG result", lambda row: row.hpcg.source),
         ),
         f"Doubling time {growth['fitted']:.2f} years (least squares, 95 % interval "
         f"{growth['low']:.2f} to {growth['high']:.2f}), {growth['between_ends']:.2f} from "
         f"first to last; since {hpcg_records()[-3].year.value:.1f} only {growth['recent']:.1f}. "
         + forecast_so_far(),
+        ("machine", "year", "hpcg", "hpl", "share"),
     )
 
 
@@ -83,7 +83,7 @@ def forecast_so_far() -> str:
 
 def growth_section() -> Section:
     """Returns how fast AI's training compute and clusters grew."""
-    rows = [{"section": "ai_growth", "quantity": fact} for fact in _facts("ai.", "limit.cmos")]
+    rows = [{"quantity": fact} for fact in _facts("ai.", "limit.cmos")]
     columns = (
         Column("quantity", lambda row: _title(row["quantity"].name.removeprefix("ai."))),
         number("value", lambda row: f"{row['quantity'].shown} {row['quantity'].unit}"),
@@ -179,23 +179,23 @@ def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     Raises:
         ValueError: a reading that is not a positive number of FLOP/s.
     """
-    rows: list[Any] = [{"section": "essay_basis", "quantity": facts()[name]} for name in _BASIS]
-    rows += [*dates_section().rows, *records_section().rows]
-    rows.append({"section": "hpcg_growth"} | record_growth())
-    rows += [{"section": "score"} | score for score in scores()]
-    rows += growth_section().rows
-    for crossing in crossings(readings):
-        name = crossing["reading"]
-        basis = f"{name!r} of `readings`, elsewhere in this report"
-        value = derived("reading", readings[name], "FLOP/s", basis)
-        rows.append({"section": "reach", "flop_per_s": value, **crossing})
-    rows.append({"section": "share_claim"} | share_claim())
-    rows += [{"section": "caveat", "text": text} for text in _caveats()]
-    return [plain(row) for row in rows]
-
-
-def _rows(section: str, objects: tuple[Any, ...], keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [{"section": section} | {key: getattr(row, key) for key in keys} for row in objects]
+    basis = "{!r} of `readings`, elsewhere in this report"
+    values = {
+        name: derived("reading", value, "FLOP/s", basis.format(name))
+        for name, value in readings.items()
+    }
+    rows: dict[str, Sequence[Any]] = {
+        "essay_basis": [{"quantity": facts()[name]} for name in _BASIS],
+        "essay_date": dates_section().to_list(),
+        "hpcg_record": records_section().to_list(),
+        "hpcg_growth": [record_growth()],
+        "score": scores(),
+        "ai_growth": growth_section().to_list(),
+        "reach": [{"flop_per_s": values[row["reading"]], **row} for row in crossings(readings)],
+        "share_claim": [share_claim()],
+        "caveat": [{"text": text} for text in _caveats()],
+    }
+    return [{"section": name} | plain(row) for name in rows for row in rows[name]]
 
 
 def _caveats() -> list[str]:
@@ -218,6 +218,9 @@ def _title(name: str) -> str:
 
 def _formatted(title: str, key: str, form: str, factor: float = 1) -> Column:
     """Returns a column of a quantity's formatted value, "-" for none."""
-    return number(
-        title, lambda row: "-" if row[key] is None else f"{row[key].value * factor:{form}}"
-    )
+
+    def cell(row: Any) -> str:
+        quantity = getattr(row, key)
+        return "-" if quantity is None else f"{quantity.value * factor:{form}}"
+
+    return number(title, cell)
