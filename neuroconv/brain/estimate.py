@@ -69,33 +69,31 @@ class Estimate:
     def sensitivities(self) -> tuple[Sensitivity, ...]:
         """Causes of the spread, the largest total index first.
 
-        The Sobol indices take the inputs as independent, even where `inputs` has correlations; the
-        rank correlations are of the samples, which have them.
+        Sobol indices take the inputs as independent; rank correlations are of the samples.
         """
         names = self.free if self.reading else (*self.free, READING)
         if not names:
             return ()
-        points = len(self.samples)
-        indices = sobol(
-            lambda probabilities: self._log_flop(names, probabilities),
-            inputs=len(names), points=points, seed=self.seed,
-        )  # fmt: skip
-        ranks = dict.fromkeys(names)
-        for name in self.free:
-            if np.ptp(self.draws[name]) and np.ptp(self.samples):
-                ranks[name] = float(stats.spearmanr(self.draws[name], self.samples).statistic)
-        rows = (Sensitivity(name, *indices[i], ranks[name]) for i, name in enumerate(names))
+        indices = sobol(self._log_flop, inputs=len(names), points=len(self.samples), seed=self.seed)
+        rows = []
+        for name, ((first, *first_ends), (total, *total_ends)) in zip(
+            names, indices.tolist(), strict=True
+        ):
+            rank = None
+            if name != READING and np.ptp(self.draws[name]) and np.ptp(self.samples):
+                rank = float(stats.spearmanr(self.draws[name], self.samples).statistic)
+            rows.append(Sensitivity(name, first, tuple(first_ends), total, tuple(total_ends), rank))
         return tuple(sorted(rows, key=lambda row: -row.total))
 
-    def _log_flop(self, names: tuple[str, ...], points: np.ndarray) -> np.ndarray:
-        """Returns log10(FLOP/s) at probabilities (inputs, n) of the named inputs, others fixed."""
-        given = dict(zip(names, points, strict=True))
-        zeros = np.zeros(points.shape[1])
+    def _log_flop(self, probabilities: np.ndarray) -> np.ndarray:
+        """Returns log10(FLOP/s) at probabilities (inputs, n) of the free inputs."""
+        free = dict(zip((*self.free, READING), probabilities, strict=False))
+        zeros = np.zeros(probabilities.shape[1])
         draws = {
-            name: row.at(given[name]) if name in given else zeros + row.value
+            name: row.at(free[name]) if name in free else zeros + row.value
             for name, row in self.inputs.items()
         }
-        return np.log10(_mixture(self.weights, given.get(READING, zeros), draws))
+        return np.log10(_mixture(self.weights, free.get(READING, zeros), draws))
 
     def swings(self) -> tuple[Swing, ...]:
         """Returns how far each input alone moves the estimate, the widest first.
@@ -103,22 +101,21 @@ class Estimate:
         Raises:
             ValueError: a mix, which has no value to swing about.
         """
-        reading, at_point = self.reading, self.inputs.values_at_point
-        if reading is None:
+        if self.reading is None:
             raise ValueError(
                 "a mix of readings has no value to swing about; expected an estimate of one reading"
             )
         rows = []
         for name in self.free:
-            row = self.inputs[name]
+            ends, values = self.inputs[name].ends, self.inputs.values_at_point
             low, high = (
-                sum(flop_per_second(reading, {**at_point, name: end}).values()) for end in row.ends
+                sum(flop_per_second(self.reading, {**values, name: end}).values()) for end in ends
             )
-            rows.append(Swing(name, row.quantity.unit, row.ends, (low, high)))
+            rows.append(Swing(name, self.inputs[name].quantity.unit, ends, (low, high)))
         return tuple(sorted(rows, key=lambda row: min(row.flop_per_s) / max(row.flop_per_s)))
 
     def to_dict(self, sensitivities: bool = True) -> dict[str, Any]:
-        """Returns value, quantiles and weights as quantities, and the sensitivities, plain."""
+        """Returns value, quantiles, weights and sensitivities as plain data."""
         names = ", ".join(f"`{row.name}`" for row in self.weights)
         point = f"all inputs at their values, read as {names}"
         draws = f"{len(self.samples)} draws of the inputs, seed {self.seed}, read as {names}"

@@ -39,7 +39,7 @@ def grid_rows(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def grid_section(inputs: Inputs) -> Section:
-    """Returns the Purkinje cells' FLOP/s of each combination, and below them the granule cells'."""
+    """Returns the Purkinje cells' FLOP/s of each combination above the granule cells'."""
     values = inputs.values_at_point
     steps = int(values["time_steps"])
     flops: dict[tuple[str, str, str], list[str]] = {}  # of all clocks, in their order

@@ -42,9 +42,9 @@ class Input:
         low, high: the bounds; None for a fixed input.
 
     Raises:
-        ValueError: a value or bound that is not above zero, a count that is not whole, bounds that
-            do not enclose the value, bounds without a distribution or the other way round, or a
-            normal distribution with more than 1 in 30,000 below zero.
+        ValueError: a value or bound not above zero, a count that is not whole, bounds that do not
+            enclose the value, bounds without distribution or the reverse, or a normal distribution
+            with more than 1 in 30,000 below zero.
     """
 
     quantity: Quantity
@@ -231,31 +231,30 @@ class Inputs(Mapping[str, Input]):
 
     def _correlation_factor(self) -> np.ndarray:
         """Returns the factor that correlates standard normal numbers, (random, random)."""
-        names = self.random
-        # A Gaussian copula has Spearman's rank correlation r for a linear one of 2 sin(pi r / 6).
+        names, pairs = self.random, set[tuple[str, ...]]()
         matrix = np.eye(len(names))
-        for before, correlation in zip((None, *self.correlations), self.correlations, strict=False):
-            title = f"correlation of {' and '.join(correlation.between)}"
-            if before is not None and before.between == correlation.between:
+        for row in self.correlations:
+            title = f"correlation of {' and '.join(row.between)}"
+            if row.between in pairs:
                 raise ValueError(f"{title} is given twice; expected one rank for a pair")
-            for name in correlation.between:
+            pairs.add(row.between)
+            for name in row.between:
                 if self[name].distribution == "fixed":
                     raise ValueError(
                         f"{title}: {name} is fixed; expected an input with a distribution: "
                         "give it low and high"
                     )
-            i, j = (names.index(name) for name in correlation.between)
-            matrix[i, j] = matrix[j, i] = 2 * math.sin(math.pi * correlation.rank / 6)
-        sizes, directions = np.linalg.eigh(matrix)
-        if names and sizes[0] < 1e-9:
-            shares = zip(names, abs(directions[:, 0]), strict=True)
-            involved = ", ".join(name for name, share in shares if share > 0.05)
+            i, j = (names.index(name) for name in row.between)
+            # A Gaussian copula of linear correlation 2 sin(pi r / 6) has Spearman's r.
+            matrix[i, j] = matrix[j, i] = 2 * math.sin(math.pi * row.rank / 6)
+        try:
+            return np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            involved = sorted({name for pair in pairs for name in pair})
             raise ValueError(
-                f"the rank correlations of {involved} cannot all hold: their matrix is "
-                f"not positive definite (smallest eigenvalue {sizes[0]:.3g}); "
-                "expected weaker ones, or one fewer"
-            )
-        return np.linalg.cholesky(matrix)
+                f"the rank correlations of {', '.join(involved)} cannot all hold: their matrix is "
+                "not positive definite; expected weaker ones, or one fewer"
+            ) from None
 
     def draw(self, samples: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Returns draws of every input, correlated by a Gaussian copula, (samples,) each."""

@@ -24,11 +24,9 @@ class Reading:
         steps: an update computes all steps of its "window", or the "last" one alone, while the
             dendrites remember the others.
         clock: an update for each spike of the mean "rate", or for each "frame".
-        algorithm: what is counted of an update: "essay" (synapses x steps x taps), "direct" (a
-            direct convolution, padding zeros included), "executed" (what the package runs: a
-            Fourier transform, by the cost model 2.5 n log2 n FLOP, matrix products or a
-            convolution), or "linear" (no dendritic non-linearity: one dot product for each output
-            step).
+        algorithm: what is counted: "essay" (synapses x steps x taps), "direct" (a convolution,
+            padding zeros included), "executed" (what the package runs, a Fourier transform at
+            2.5 n log2 n FLOP), "linear" (a dot product for each output step).
         scope: "dendrites" alone, as the essay counts, or all stages of the "neuron".
         cells: the cell types that are summed.
         granule_filter: the granule cell's "own", or the "purkinje" cell's, which the printed total

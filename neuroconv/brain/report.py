@@ -15,14 +15,7 @@ from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.evidence.ledger import ledger_section
 from neuroconv.brain.evidence.published import others_sections
 from neuroconv.brain.grid import grid_rows, grid_section
-from neuroconv.brain.growth.sections import (
-    dates_section,
-    forecast_rows,
-    forecast_section,
-    growth_section,
-    learning_section,
-    records_section,
-)
+from neuroconv.brain.growth import sections as growth
 from neuroconv.brain.headline import headline, headline_text
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.quantity import Quantity, plain, scientific
@@ -57,23 +50,18 @@ class BrainReport:
             for name, reading in READINGS.items()
         }
 
-    def sections(self, names: Sequence[str] | None = None) -> Iterator[RenderableType]:
-        """Yields the named sections, by default all, what matters most first.
-
-        Raises:
-            ValueError: a name that is none of `SECTIONS`.
-        """
-        names = SECTIONS if names is None else names
+    def sections(self, names: Sequence[str] = ()) -> Iterator[RenderableType]:
+        """Yields the named `SECTIONS`, by default all, what matters most first."""
         for name in names:
             check_choice("section", name, SECTIONS)
         for name, tables in _TABLES.items():
-            if name in names:
+            if not names or name in names:
                 lines = [line for table in tables(self) for line in (Text(), table)]
                 yield Group(*lines[1:])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain data, in which every number has a unit and a source."""
-        swings = self.estimate.swings() if self.estimate.reading is not None else ()
+        swings = self.estimate.swings() if self.estimate.reading else ()
         costs = cell_costs(self.inputs)
         return {
             "headline": plain(headline(self.inputs)),
@@ -91,7 +79,7 @@ class BrainReport:
             "ledger": ledger_section().to_list(),
             "essay_check": checks_section().to_list(),
             "others": [row for table in others_sections() for row in table.to_list()],
-            "forecast": forecast_rows(self.values),
+            "forecast": growth.forecast_rows(self.values),
         }
 
 
@@ -102,7 +90,7 @@ def inputs_section(inputs: Inputs) -> Section:
     def cell(quantity: Quantity | None) -> str:
         return "-" if quantity is None else f"{quantity.shown} {notes.mark(quantity.source.brief)}"
 
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, cell(row.quantity), cell(row.low), cell(row.high), row.distribution)
         for name, row in inputs.items()
     ]
@@ -181,9 +169,9 @@ _TABLES: Mapping[str, Callable[[BrainReport], Sequence[RenderableType]]] = {
     "ledger": lambda report: [ledger_section()],
     "checks": lambda report: [checks_section()],
     "others": lambda report: others_sections(),
-    "dates": lambda report: [dates_section()],
-    "records": lambda report: [records_section(), growth_section()],
-    "forecast": lambda report: [forecast_section(report.values)],
-    "learning": lambda report: [learning_section()],
+    "dates": lambda report: [growth.dates_section()],
+    "records": lambda report: [growth.records_section(), growth.growth_section()],
+    "forecast": lambda report: [growth.forecast_section(report.values)],
+    "learning": lambda report: [growth.learning_section()],
 }
 SECTIONS = tuple(_TABLES)

@@ -20,9 +20,7 @@ class Column:
     """A column of a section's table.
 
     Attributes:
-        title: its heading.
         cell: name or index of a row's value, or a function from a row to what is shown.
-        justify: "left", or "right" for numbers.
         wrap: whether long text is broken into lines.
         ratio: share of the width beside other columns with one; None for the width of its text.
     """
@@ -81,9 +79,7 @@ class Section:
 
     Attributes:
         rows: mappings or objects with attributes; for a table alone, also sequences.
-        caption: text below the table.
         keys: of a row's values in plain data; empty for all keys of a mapping.
-        notes: sources below the table, which its cells refer to.
         spaced: whether an empty line separates the rows.
     """
 

@@ -38,7 +38,6 @@ class Sensitivity:
     rank_correlation: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the numbers as quantities, plain."""
         sobol = "Sobol index of log10(FLOP/s), inputs taken as independent,"
         interval = f"{_LEVEL:.0%} bootstrap interval of the Sobol index"
         numbers = (
@@ -51,8 +50,7 @@ class Sensitivity:
             ("rank_correlation", self.rank_correlation, "Spearman's rank correlation of the draws"),
         )
         return _as_dict(
-            self.name,
-            *((part, value, "1", f"{basis} of `{self.name}`") for part, value, basis in numbers),
+            self.name, *((part, x, "1", f"{basis} of `{self.name}`") for part, x, basis in numbers)
         )
 
 
@@ -72,7 +70,6 @@ class Swing:
     flop_per_s: Interval
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the ends, and the FLOP/s at each, as quantities, plain."""
         basis = f"`{self.name}` at an end of its range, others at their values"
         return _as_dict(
             self.name,
@@ -92,8 +89,8 @@ def _as_dict(name: str, *numbers: tuple[str, float | None, str, str]) -> dict[st
 
 def sobol(
     function: Callable[[np.ndarray], np.ndarray], *, inputs: int, points: int, seed: int
-) -> list[tuple[float, Interval, float, Interval]]:
-    """Returns first-order and total Sobol indices by SciPy, each with a 95 % bootstrap interval.
+) -> np.ndarray:
+    """Returns Sobol indices by SciPy, each with the ends of its 95 % bootstrap interval.
 
     Args:
         function: from independent probabilities (inputs, n) to values (n,).
@@ -101,36 +98,28 @@ def sobol(
         points: n, cut to a power of two, 64 to 1,024; the function is called (inputs + 2) times.
         seed: of the points and of the bootstrap.
 
-    Returns:
-        for each input first, its interval, total, its interval
+    Shape:
+        (inputs, 2, 3): first-order and total index; the index, low end and high end.
     """
     n = max(_FEWEST, min(_POINTS, 1 << (points.bit_length() - 1)))
     rng = np.random.default_rng(seed)
-    drawn = stats.qmc.Sobol(2 * inputs, rng=rng).random(n).T
-    a, b = drawn[:inputs], drawn[inputs:]
+    a, b = stats.qmc.Sobol(2 * inputs, rng=rng).random(n).T.reshape(2, inputs, n)
     exchanged = np.stack([a] * inputs)  # (inputs, inputs, n): a, with one input in turn from b
     exchanged[range(inputs), range(inputs)] = b
     f_a, f_b = function(a)[None], function(b)[None]
     spread = np.ptp(np.stack([f_a, f_b])) > 0
     if inputs == 1 or not spread:  # all of it is one input's, or there is none; SciPy takes neither
-        share = float(spread)
-        return [(share, (share, share), share, (share, share))] * inputs
+        return np.full((inputs, 2, 3), float(spread))
     f_ab = np.stack([function(points_ab) for points_ab in exchanged])[:, None]
 
     # SciPy's own interval of the indices takes no seed, so they are resampled here.
     def indices(index: np.ndarray) -> np.ndarray:
         parts = {"f_A": f_a[:, index], "f_B": f_b[:, index], "f_AB": f_ab[..., index]}
         result = stats.sobol_indices(func=parts, n=n)
-        return np.stack([result.first_order.reshape(-1), result.total_order.reshape(-1)])
+        return np.stack([result.first_order.reshape(-1), result.total_order.reshape(-1)], axis=-1)
 
     interval = stats.bootstrap(
         (np.arange(n),), indices, n_resamples=_RESAMPLES, confidence_level=_LEVEL,
         method="percentile", vectorized=False, rng=rng,
     ).confidence_interval  # fmt: skip
-    shares = np.stack([indices(np.arange(n)), interval.low, interval.high], axis=-1)
-    return [
-        (first, (first_low, first_high), total, (total_low, total_high))
-        for (first, first_low, first_high), (total, total_low, total_high) in zip(
-            *shares.tolist(), strict=True
-        )
-    ]
+    return np.stack([indices(np.arange(n)), interval.low, interval.high], axis=-1)

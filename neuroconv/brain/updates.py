@@ -1,7 +1,6 @@
-"""The cost of one update of a neuron, and so of a brain in a second.
+"""FLOP/s = sum over cell types of cells x updates per second x FLOP of one update.
 
-FLOP/s = sum over cell types of cells x updates per second x FLOP of one update. The cost of an
-update is the modules' own `closed_form`, from sizes alone.
+The cost of an update is the modules' own `closed_form`, from sizes alone.
 """
 
 import math
@@ -51,38 +50,12 @@ class Update(NamedTuple):
     Attributes:
         mac: multiply-adds.
         flop: FLOP that are no multiply-adds; only for a whole neuron.
-        ran: algorithm of most multiply-adds: "convolution", "fft", "matmul"; "" for the essay's.
+        ran: family of most multiply-adds: "convolution", "fft", "matmul"; "" for the essay's.
     """
 
     mac: int
     flop: int = 0
     ran: str = ""
-
-
-def update_cost(reading: Reading, cell: str, sizes: Sizes, through: Sizes | None = None) -> Update:
-    """Returns the cost of one update of one cell, as its modules state it.
-
-    Args:
-        reading: what is counted.
-        cell: "purkinje", "granule" or "pyramidal".
-        sizes: of its dendritic tree.
-        through: of the Purkinje cell's tree, if the inputs pass through its filter.
-    """
-    resumed = reading.steps == "last"
-    if reading.algorithm == "linear":
-        outputs = 1 if resumed else sizes.time_steps
-        return Update(sizes.synapses * sizes.time_steps * outputs, ran="matmul")
-    if reading.scope == "dendrites":
-        costs = _tree_costs(through or sizes, sizes.synapses, reading.padding, resumed)
-    else:
-        costs = _neuron_costs(cell, sizes, reading.padding, resumed)
-    (dendrites,) = (cost for cost in costs if cost.essay is not None)
-    others = [cost for cost in costs if cost is not dendrites]
-    ran = "convolution" if reading.algorithm == "direct" else ""
-    if reading.algorithm == "executed":
-        ran = max(dendrites.macs, key=lambda family: dendrites.macs[family])
-    mac = getattr(dendrites, reading.algorithm) + sum(sum(cost.macs.values()) for cost in others)
-    return Update(mac, sum(cost.pointwise for cost in others), ran)
 
 
 def sizes_of(cell: str, values: Mapping[str, float]) -> Sizes:
@@ -105,8 +78,22 @@ def sizes_of(cell: str, values: Mapping[str, float]) -> Sizes:
 def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Update:
     """Returns the cost of one update of one cell at values of the inputs."""
     sizes = sizes_of(cell, values)
-    through = sizes_of("purkinje", values) if reading.borrows(cell) else None
-    return update_cost(reading, cell, sizes, through)
+    tree = sizes_of("purkinje", values) if reading.borrows(cell) else sizes
+    resumed = reading.steps == "last"
+    if reading.algorithm == "linear":
+        outputs = 1 if resumed else sizes.time_steps
+        return Update(sizes.synapses * sizes.time_steps * outputs, ran="matmul")
+    if reading.scope == "dendrites":
+        costs = _tree_costs(tree, sizes.synapses, reading.padding, resumed)
+    else:
+        costs = _neuron_costs(cell, sizes, reading.padding, resumed)
+    (dendrites,) = (cost for cost in costs if cost.essay is not None)
+    others = [cost for cost in costs if cost is not dendrites]
+    ran = "convolution" if reading.algorithm == "direct" else ""
+    if reading.algorithm == "executed":
+        ran = max(dendrites.macs, key=lambda family: dendrites.macs[family])
+    mac = getattr(dendrites, reading.algorithm) + sum(sum(cost.macs.values()) for cost in others)
+    return Update(mac, sum(cost.pointwise for cost in others), ran)
 
 
 def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, float]:
@@ -127,22 +114,17 @@ def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -
         trees = (cell, "purkinje") if reading.borrows(cell) else (cell,)
         names = [*(f"{tree}.{size}" for tree in trees for size in SIZES), "time_steps"]
         # Equal trees are counted once.
-        kinds, kind = np.unique([draws[name] for name in names], axis=1, return_inverse=True)
-        costs = [
-            update_of(reading, cell, dict(zip(names, column, strict=True)))
-            for column in kinds.T.tolist()
-        ]
-        mac, flop = (np.array([float(cost[i]) for cost in costs])[kind.reshape(-1)] for i in (0, 1))
+        sizes, index = np.unique([draws[name] for name in names], axis=1, return_inverse=True)
+        rows = (dict(zip(names, column, strict=True)) for column in sizes.T.tolist())
+        costs = [update_of(reading, cell, row)[:2] for row in rows]
+        mac, flop = np.array(costs, dtype=float)[index.reshape(-1)].T
         total += draws[f"{cell}.cells"] * clock * (flop_per_mac * mac + flop)
     return total
 
 
 @lru_cache(1 << 18)
 def _tree_costs(tree: Sizes, synapses: int, padding: str, resumed: bool) -> tuple[Cost, ...]:
-    """Returns the dendrites' costs of a window, or of the one new step of a stream.
-
-    For a new step a Fourier transform reads the remembered steps once more.
-    """
+    """Returns the dendrites' costs of a window, or of the one new step of a stream."""
     shape = TreeShape(tree.sheet_shape, tree.filter_shape, mode=padding)  # type: ignore[arg-type]
     with torch.device("meta"):
         layer = DendriticConv(1, shape, bias=False)

@@ -24,7 +24,7 @@ class Worksheet(dict[str, Quantity]):
     """Quantities by name, to which formulas add further ones.
 
     A formula has `names`, numbers, + - x / ^, parentheses, log2() and ln(). It is evaluated, and is
-    the source of its result: what a source says is what was computed.
+    the source of its result. Anything else raises ValueError.
     """
 
     def __init__(self, quantities: Iterable[Quantity] = ()) -> None:
@@ -43,12 +43,7 @@ class Worksheet(dict[str, Quantity]):
     ) -> Quantity:
         """Evaluates a formula, adds the result and returns it.
 
-        Args:
-            formula: must name a quantity unless `basis` cites a reference.
-            basis: what the source says beside the formula.
-
-        Raises:
-            ValueError: what `evaluate` refuses, or a name that is in use.
+        The formula must name a quantity unless `basis`, which the source adds to it, cites one.
         """
         source = f"{formula}: {basis}" if basis else formula
         quantity = derived(name, self.evaluate(formula), unit, source, note)
@@ -56,11 +51,7 @@ class Worksheet(dict[str, Quantity]):
         return quantity
 
     def evaluate(self, formula: float | str) -> float:
-        """Returns the value of a formula; integers give an exact integer unless divided.
-
-        Raises:
-            ValueError: an unknown name, or anything that is not part of a formula.
-        """
+        """Returns the value of a formula; integers give an exact integer unless divided."""
         if not isinstance(formula, str):
             return formula
         names = _NAME.findall(formula)
@@ -80,9 +71,6 @@ class Worksheet(dict[str, Quantity]):
         """Fills in a text: "{`name`}" becomes its value, "{FORMULA:.1f}" a formatted one.
 
         Without a format, or with a number of digits instead, it is formatted as in a table.
-
-        Raises:
-            ValueError: what `evaluate` refuses.
         """
 
         def filled(match: re.Match[str]) -> str:

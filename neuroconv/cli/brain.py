@@ -78,7 +78,7 @@ class Brain:
             console.out(citation)
             return
         report = BrainReport(estimate)
-        for section in report.sections(self.section or SECTIONS):
+        for section in report.sections(self.section):
             console.print(section)
             console.print()
         console.out(citation)

@@ -14,11 +14,12 @@ from typeguard import TypeCheckError, check_type
 
 from neuroconv.brain.quantity import Quantity, derived, whole
 from neuroconv.brain.readings import READINGS
-from neuroconv.brain.updates import Sizes, update_cost
+from neuroconv.brain.updates import update_of
 from neuroconv.brain.worksheet import Worksheet
-from neuroconv.neurons.presets import PRESETS, UNITS, preset
+from neuroconv.neurons.presets import PRESETS, UNITS
 from neuroconv.references import Source
 
+_CELLS = ("granule", "purkinje", "pyramidal")
 _FACTS = ("essay.toml", "published.toml", "machines.toml")
 RowType = TypeVar("RowType")
 
@@ -30,9 +31,6 @@ def facts() -> Worksheet:
     Names are those of the TOML files; `purkinje.rate_hz` is a number of the essay's preset,
     `purkinje.literature.rate_hz` one of the other's; `purkinje.essay_mac` are the multiply-adds of
     one update of the essay's cell under a reading, from the modules' closed forms.
-
-    Raises:
-        ValueError: a fact without unit or source, or a formula that cannot be evaluated.
     """
     sheet = Worksheet()
     for (cell, variant), numbers in PRESETS.items():
@@ -41,15 +39,19 @@ def facts() -> Worksheet:
             value = getattr(numbers, field)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 sheet.add(Quantity(f"{prefix}.{field}", whole(value), UNITS[field], source))
-    for cell in ("granule", "purkinje", "pyramidal"):
-        sizes, source = _sizes(cell), preset(cell, "dettmers2015").sources["filter_shape"]
-        sheet.add(Quantity(f"{cell}.branches", sizes.branches, "branches", source))
-        sheet.add(Quantity(f"{cell}.time_steps", sizes.time_steps, "steps", source))
+    for cell in _CELLS:
+        essay = PRESETS[cell, "dettmers2015"]
+        source, (branches, _, time_steps) = essay.sources["filter_shape"], essay.filter_shape
+        sheet.add(Quantity(f"{cell}.branches", branches, "branches", source))
+        sheet.add(Quantity(f"{cell}.time_steps", time_steps, "steps", source))
+    values = {name: fact.value for name, fact in sheet.items()}
+    values["time_steps"] = values["purkinje.time_steps"]
+    for cell in _CELLS:
         for reading in ("essay", "executed", "linear_collapse"):
-            mac = update_cost(READINGS[reading], cell, sizes).mac
+            mac = update_of(READINGS[reading], cell, values).mac
             basis = f"closed form of the modules of [dettmers2015]'s cell, read as `{reading}`"
             sheet.add(derived(f"{cell}.{reading}_mac", mac, "MAC", basis))
-    mac = update_cost(READINGS["essay"], "granule", _sizes("granule"), _sizes("purkinje")).mac
+    mac = update_of(READINGS["published"], "granule", values).mac
     basis = "granule synapses of [dettmers2015] through its Purkinje cell's filter, closed form"
     sheet.add(derived("granule.crossed_mac", mac, "MAC", basis))
     for name in _FACTS:
@@ -62,14 +64,10 @@ def facts() -> Worksheet:
 
 
 def add_fact(sheet: Worksheet, name: str, entry: Mapping[str, Any]) -> None:
-    """Adds a fact to the sheet.
+    """Adds a fact to the sheet; raises ValueError for an entry that is none.
 
-    Args:
-        entry: {value, unit, source}, the value a number or a formula without names; or {formula,
-            unit} and perhaps {basis, note}.
-
-    Raises:
-        ValueError: other keys, a formula that cannot be evaluated, a source that is refused.
+    An entry is {value, unit, source}, the value a number or a formula without names; or {formula,
+    unit} and perhaps {basis, note}.
     """
     if set(entry) == {"value", "unit", "source"}:
         value, source = sheet.evaluate(entry["value"]), Source.parse(entry["source"])
@@ -92,10 +90,7 @@ def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ..
     """Reads the tables [[key]] of a TOML file of this folder as dataclasses.
 
     A field's type says what its value is: a `Source` is parsed, a `Quantity` is the name of a fact,
-    texts are filled in with facts; a number may be a formula.
-
-    Raises:
-        ValueError: an unknown or missing key, an unknown fact, or a value of another type.
+    texts are filled in with facts; a number may be a formula. Raises ValueError for anything else.
     """
     hints = get_type_hints(row_type)
     rows = []
@@ -129,9 +124,3 @@ def _converted(value: Any, hint: Any) -> Any:
             raise ValueError(f"{value!r} is not the name of a fact")
         return facts()[value]
     return facts().evaluate(value) if float in choices else facts().fill(value)
-
-
-def _sizes(cell: str) -> Sizes:
-    numbers = preset(cell, "dettmers2015")
-    branches, _, time_steps = numbers.filter_shape
-    return Sizes(numbers.synapses, numbers.dendrites, branches, time_steps)

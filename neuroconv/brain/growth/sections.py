@@ -1,8 +1,4 @@
-"""The forecast's tables: the essay's dates, the HPCG record, AI's growth, and when it is reached.
-
-In a JSON file each row has a "section": essay_basis, essay_date, hpcg_record, hpcg_growth, score,
-ai_growth, reach, share_claim or caveat.
-"""
+"""The forecast's tables: the essay's dates, the HPCG record, AI's growth, when it is reached."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -93,14 +89,7 @@ def growth_section() -> Section:
 
 
 def forecast_section(readings: Mapping[str, float]) -> Section:
-    """Returns the year in which each trend reaches each reading, or the machine that has.
-
-    Args:
-        readings: FLOP/s by name.
-
-    Raises:
-        ValueError: a reading that is not a positive number of FLOP/s.
-    """
+    """Returns the year in which each trend reaches each reading, or the machine that has."""
     dates = iter(crossings(readings))
     rows = [
         {"reading": name, "flop_per_s": scientific(value, 2)}
@@ -109,8 +98,7 @@ def forecast_section(readings: Mapping[str, float]) -> Section:
     ]
     columns = [Column("reading", "reading", wrap=False), number("FLOP/s", "flop_per_s")]
     for trend in trends():
-        # Words one below another, so that all trends fit into 80 columns.
-        width = 9 if trend.machines else 5
+        width = 9 if trend.machines else 5  # so that all trends fit into 80 columns
         title = fill(trend.name.replace(",", ""), width, break_long_words=False)
         columns.append(number(title, trend.name))
     return Section(
@@ -171,14 +159,7 @@ def share_claim() -> dict[str, Any]:
 
 
 def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Returns the rows of all these tables as plain data, and the facts that they rest on.
-
-    Args:
-        readings: FLOP/s by name.
-
-    Raises:
-        ValueError: a reading that is not a positive number of FLOP/s.
-    """
+    """Returns the rows of all these tables as plain data, and the facts that they rest on."""
     basis = "{!r} of `readings`, elsewhere in this report"
     values = {
         name: derived("reading", value, "FLOP/s", basis.format(name))

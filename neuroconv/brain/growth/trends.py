@@ -1,8 +1,4 @@
-"""When a performance is reached along lines of doublings.
-
-A line is arithmetic: start x 2 ^ (years / doubling time). A physical limit ends it at some time,
-and is not part of it.
-"""
+"""When a performance is reached along lines of doublings: start x 2 ^ (years / doubling time)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,13 +17,9 @@ from neuroconv.brain.quantity import Quantity, derived
 def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity]:
     """Returns the doubling time of the HPCG record, or of other records, in years.
 
-    The interval takes the records' scatter about a line for independent noise, which records are
-    not: read it as a width, not as a test.
-
-    Returns:
-        "fitted", by least squares of log2(FLOP/s) on the date; "low" and "high", the ends of its
-        95 % interval; "between_ends", from the first record to the last; "recent", from the third
-        last to the last
+    "fitted" is by least squares of log2(FLOP/s) on the date, "low" and "high" are the ends of its
+    95 % interval (which takes records for independent: a width, no test), "between_ends" is from
+    the first record to the last, "recent" from the third last to the last.
 
     Raises:
         ValueError: fewer than four records, or records whose growth may as well be none.
@@ -122,6 +114,13 @@ def trends() -> tuple[Trend, ...]:
     )  # fmt: skip
 
 
+def check_readings(readings: Mapping[str, float]) -> None:
+    """Raises ValueError for a reading that is not a positive number of FLOP/s."""
+    for name, value in readings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
+
+
 def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     """Returns when each trend reaches each reading, reading by reading.
 
@@ -131,9 +130,8 @@ def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     Returns:
         rows of
             reading, trend: their names.
-            reached: whether a machine that was built has reached it.
-            year: of the first such machine; where there is none, in which the line passes.
-            machine: that machine; "" where there is none.
+            reached, machine: whether a machine that was built has reached it, and the first one.
+            year: of that machine; where there is none, in which the line passes.
             earliest, latest: where the line passes at the ends of the trend's interval, or None.
 
     Raises:
@@ -145,13 +143,6 @@ def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
         for reading, value in readings.items()
         for trend in trends()
     ]
-
-
-def check_readings(readings: Mapping[str, float]) -> None:
-    """Raises ValueError for a reading that is not a positive number of FLOP/s."""
-    for name, value in readings.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
 
 
 def _crossing(flop_per_s: float, trend: Trend) -> dict[str, Any]:
@@ -171,9 +162,8 @@ def _crossing(flop_per_s: float, trend: Trend) -> dict[str, Any]:
 def scores() -> list[dict[str, Any]]:
     """Returns the essay's trends against the latest HPCG record, the nearest first, as a factor.
 
-    Returns:
-        rows of the trend's name, the FLOP/s that it "foretold" for the record's date, and the
-        "ratio" of the record to that; above 1, growth was faster
+    Rows have "trend", its name; "foretold", its FLOP/s at the record's date; and "ratio", the
+    record to that: above 1, growth was faster.
     """
     record = hpcg_records()[-1]
     rows = []
@@ -184,13 +174,7 @@ def scores() -> list[dict[str, Any]]:
         basis = f"`{trend.start.name}`, doubled every `{pace}` until then"
         value = trend.flop_per_s(record.year.value)
         foretold = derived(f"{name}.foretold", value, "FLOP/s", basis)
-        ratio = record.hpcg.value / value
         basis = f"`{record.hpcg.name}` / `{foretold.name}`"
-        rows.append(
-            {
-                "trend": trend.name,
-                "foretold": foretold,
-                "ratio": derived(f"{name}.ratio", ratio, "1", basis),
-            }
-        )
+        ratio = derived(f"{name}.ratio", record.hpcg.value / value, "1", basis)
+        rows.append({"trend": trend.name, "foretold": foretold, "ratio": ratio})
     return sorted(rows, key=lambda row: abs(math.log(row["ratio"].value)))
