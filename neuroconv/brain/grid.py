@@ -42,16 +42,14 @@ def grid_section(inputs: Inputs) -> Section:
     """Returns the Purkinje cells' FLOP/s of each combination above the granule cells'."""
     values = inputs.values_at_point
     steps = int(values["time_steps"])
-    flops: dict[tuple[str, str, str], list[str]] = {}  # of all clocks, in their order
-    for row in grid_rows(inputs):
-        for cell in row["flop_per_s"]:
-            key = (row["algorithm"], row["padding"], cell.name)
-            flops.setdefault(key, []).append(scientific(cell.value, 3))
+    flops = iter(grid_rows(inputs))
     rows: list[tuple[str, ...]] = []
     for algorithm, padding in _RULES:
         name = algorithm if algorithm in ("essay", "linear") else f"{algorithm}, {padding}"
-        for cell, title in (("purkinje", name), ("granule", "")):
-            rows.append((title, cell, *flops[algorithm, padding, cell]))
+        by_clock = [next(flops)["flop_per_s"] for _ in _CLOCKS]
+        for index, title in enumerate((name, "")):
+            cells = [row[index] for row in by_clock]
+            rows.append((title, cells[0].name, *(scientific(cell.value, 3) for cell in cells)))
     columns = [Column("algorithm, padding", 0, wrap=False), Column("cells", 1)]
     for index, (clock, kind) in enumerate(_CLOCKS, 2):
         title = f"{steps} steps" if kind == "window" else "one step"

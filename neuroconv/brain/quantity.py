@@ -32,9 +32,8 @@ class Quantity:
             raise ValueError(
                 f"name={self.name!r}, unit={self.unit!r}; expected both, unit 1 if none"
             )
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
-            raise ValueError(f"{self.name}={self.value!r}; expected a number")
-        if not math.isfinite(self.value):
+        is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        if not is_number or not math.isfinite(self.value):
             raise ValueError(f"{self.name}={self.value!r}; expected a finite number")
 
     @property

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from neuroconv.brain.growth.records import hpcg_records
-from neuroconv.brain.growth.trends import Trend, trends
+from neuroconv.brain.growth.trends import Trend, hpcg_records, trends
 from neuroconv.brain.quantity import scientific
 from neuroconv.report.style import COLOURS, INK, STROKES, plain
 

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from neuroconv.brain import (
-    Correlation,
-    Estimate,
-    default_inputs,
-    estimate_brain,
-)
+from neuroconv.brain import Correlation, Estimate, default_inputs, estimate_brain
 from neuroconv.brain.sensitivity import sobol
 from neuroconv.brain.setting import as_inputs
 from neuroconv.references import Source

@@ -5,9 +5,9 @@ from datetime import date
 from typing import Any
 
 import pytest
+from neuroconv.brain.growth.records import Record, decimal_year, essay_dates, hpcg_records
 
 from neuroconv.brain.evidence.facts import facts
-from neuroconv.brain.growth.records import Record, decimal_year, essay_dates, hpcg_records
 from neuroconv.brain.growth.sections import (
     dates_section,
     forecast_rows,

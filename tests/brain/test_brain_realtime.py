@@ -145,8 +145,7 @@ def test_a_run_executes_what_its_reading_counts(reading: str, cell: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("fixed_s", "step_s", "threads", "ends"),
-    [(1e-3, 1e-6, 1, (2500, 4000)), (0, 0.02, 4, (4, 4))],
+    ("fixed_s", "step_s", "threads", "ends"), [(1e-3, 1e-6, 1, (2500, 4000)), (0, 0.02, 4, (4, 4))]
 )
 def test_the_neurons_fill_a_tick_or_raise_the_throughput(
     monkeypatch: pytest.MonkeyPatch, fixed_s: float, step_s: float, threads: int, ends: Any

@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neuroconv.brain import (
-    READINGS,
-    BrainReport,
-    default_inputs,
-    estimate_brain,
-    read_inputs,
-)
+from neuroconv.brain import READINGS, BrainReport, default_inputs, estimate_brain, read_inputs
 from neuroconv.brain.cell_costs import cell_costs, cortex_ratios
 from neuroconv.brain.grid import grid_rows
 from neuroconv.brain.headline import headline

@@ -7,8 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from neuroconv.brain.growth.records import hpcg_records
-from neuroconv.brain.growth.trends import trends
+from neuroconv.brain.growth.trends import hpcg_records, trends
 from neuroconv.report.trends import _apart, plot_trends
 
 READINGS = {"published": 1.075e21, "five steps": 1.0e21, "one step": 1.8e17, "collapse": 2.0e16}

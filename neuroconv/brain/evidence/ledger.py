@@ -1,7 +1,7 @@
 """What the essay's estimate leaves out, and what the costs that can be counted come to."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 
@@ -14,26 +14,6 @@ from neuroconv.references import Source
 
 NOT_MODELLED = "not modelled"
 _AXONS = 64  # inputs of the counted neuron: the cost of its dendrites does not depend on them
-
-
-@dataclass(frozen=True, kw_only=True)
-class Omission:
-    """An item that the estimate leaves out.
-
-    Attributes:
-        what: what happens there.
-        source: the essay's section that leaves it out.
-        multiplier: of the whole estimate, where the essay gives one.
-        touched_by: what in neuroconv comes near it; empty if nothing does.
-        cost: name of a cost that is counted, relative to the neuron without the item.
-    """
-
-    item: str
-    what: str
-    source: Source
-    multiplier: Quantity | None = None
-    touched_by: str = ""
-    cost: str = ""
 
 
 def training_step() -> Quantity:
@@ -70,7 +50,32 @@ def two_transmitters() -> Quantity:
     )
 
 
-_COSTS = {"learning.step_to_forward": training_step, "transmitters.two_to_one": two_transmitters}
+_COSTS = {"training_step": training_step, "two_transmitters": two_transmitters}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Omission:
+    """An item that the estimate leaves out.
+
+    Attributes:
+        what: what happens there.
+        left_out_by: the essay's section.
+        multiplier: of the whole estimate, where the essay gives one.
+        touched_by: what in neuroconv comes near it.
+        counted: which of the costs above is its cost, if it can be counted.
+    """
+
+    item: str
+    what: str
+    left_out_by: Source
+    multiplier: Quantity | str = NOT_MODELLED
+    touched_by: str = "nothing"
+    counted: str = ""
+
+    @cached_property
+    def cost(self) -> Quantity | None:
+        """Cost relative to the neuron without the item."""
+        return _COSTS[self.counted]() if self.counted else None
 
 
 @cache
@@ -79,36 +84,27 @@ def omissions() -> tuple[Omission, ...]:
     return read_rows("ledger.toml", "omission", Omission)
 
 
-@cache
 def ledger_section() -> Section:
     """Returns a row for each item: the essay's multiplier, what touches it here, at what cost."""
-    rows = [
-        {
-            "item": omission.item,
-            "what": omission.what,
-            "left_out_by": omission.source,
-            "multiplier": omission.multiplier or NOT_MODELLED,
-            "touched_by": omission.touched_by or "nothing",
-            "cost": _COSTS[omission.cost]() if omission.cost else None,
-        }
-        for omission in omissions()
-    ]
-    limits = omissions()[0].source.place
+    limits = omissions()[0].left_out_by.place
     others = " and ".join(
-        f"{row.item}, by {row.source.place}" for row in omissions() if row.source.place != limits
+        f"{row.item}, by {row.left_out_by.place}"
+        for row in omissions()
+        if row.left_out_by.place != limits
     )
     return Section(
-        f"Left out of the estimate: {len(rows)} items",
-        rows,
+        f"Left out of the estimate: {len(omissions())} items",
+        omissions(),
         (
             Column("left out", "item", ratio=3),
             Column("what it is", "what", ratio=3),
-            number("multiplier", lambda row: _multiplier(row["multiplier"])),
-            Column("neuroconv", lambda row: row["touched_by"].replace("`", ""), ratio=4),
-            Column("cost", lambda row: f"x {row['cost'].shown}" if row["cost"] else "", "right"),
+            number("multiplier", lambda row: _multiplier(row.multiplier)),
+            Column("neuroconv", lambda row: row.touched_by.replace("`", ""), ratio=4),
+            Column("cost", lambda row: f"x {row.cost.shown}" if row.cost else "", "right"),
         ),
         f"Left out by the essay's {limits}, except {others}. multiplier: of the whole estimate, as "
         "the essay gives it. cost: relative to the neuron without it, counted here.",
+        ("item", "what", "left_out_by", "multiplier", "touched_by", "cost"),
         spaced=True,
     )
 

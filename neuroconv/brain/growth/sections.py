@@ -5,8 +5,14 @@ from textwrap import fill
 from typing import Any
 
 from neuroconv.brain.evidence.facts import facts, read_toml
-from neuroconv.brain.growth.records import essay_dates, hpcg_records
-from neuroconv.brain.growth.trends import crossings, record_growth, scores, trends
+from neuroconv.brain.growth.trends import (
+    crossings,
+    essay_dates,
+    hpcg_records,
+    record_growth,
+    scores,
+    trends,
+)  # fmt: skip
 from neuroconv.brain.quantity import Quantity, derived, plain, scientific
 from neuroconv.brain.section import Column, Section, number
 from neuroconv.references import Source

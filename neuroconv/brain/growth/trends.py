@@ -1,17 +1,94 @@
-"""When a performance is reached along lines of doublings: start x 2 ^ (years / doubling time)."""
+"""The essay's dates, the HPCG record, and when lines of doublings reach a performance."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.evidence.facts import facts
-from neuroconv.brain.growth.records import Record, essay_dates, hpcg_records
+from neuroconv.brain.evidence.facts import facts, read_rows
 from neuroconv.brain.quantity import Quantity, derived
+from neuroconv.references import Source
+
+
+def decimal_year(day: date) -> float:
+    """Returns the day's start as a year with decimals: 1 July 2014 is 2014.496."""
+    start, end = date(day.year, 1, 1), date(day.year + 1, 1, 1)
+    return day.year + (day - start).days / (end - start).days
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A machine that was first in HPCG.
+
+    Attributes:
+        date, source: of the list that says so.
+        hpcg, hpl: FLOP/s in HPCG, and in Linpack on the TOP500 list of that date.
+        share: HPCG as a share of HPL.
+    """
+
+    machine: str
+    date: date
+    source: Source
+    hpcg: Quantity
+    hpl: Quantity
+    share: Quantity
+
+    @property
+    def year(self) -> Quantity:
+        value = round(decimal_year(self.date), 3)
+        return Quantity(self.hpcg.name.removesuffix("hpcg") + "year", value, "year", self.source)
+
+
+@cache
+def hpcg_records() -> tuple[Record, ...]:
+    """Returns the holders of the HPCG record, the earliest first."""
+    return read_rows("machines.toml", "record", Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EssayDate:
+    """A date that the essay prints: doublings from the fastest computer to the brain.
+
+    Attributes:
+        label: the growth, as the essay calls it.
+        printed: the year in the essay.
+        needed: years a doubling that lead to it, from the essay's date.
+        pace: years a doubling that the essay states; None where it states none.
+        computed: the year that the pace leads to, from the essay's date.
+        from_listing: the same from July 2013, where the essay dates the computer's score.
+    """
+
+    label: str
+    printed: Quantity
+    needed: Quantity
+    pace: Quantity | None = None
+    computed: Quantity | None = None
+    from_listing: Quantity | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the printed and the computed year agree."""
+        printed, needed = self.printed.value, self.needed.value
+        if self.pace is None or self.computed is None:
+            return f"no pace given; needs {needed:.2f} years a doubling"
+        computed = round(self.computed.value)
+        if computed == printed:
+            return "as printed"
+        return (
+            f"not as printed: {self.pace.value:g} years a doubling give {computed}; {printed} "
+            f"needs {needed:.2f}"
+        )
+
+
+@cache
+def essay_dates() -> tuple[EssayDate, ...]:
+    """Returns the essay's five dates."""
+    return read_rows("essay.toml", "date", EssayDate)
 
 
 def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity]:
@@ -55,7 +132,7 @@ def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """A line of doublings, and the machines that stand beside it.
+    """A line of doublings, start x 2 ^ (years / doubling time), and the machines beside it.
 
     Attributes:
         name: as tables and plots show it.
@@ -88,7 +165,7 @@ def trends() -> tuple[Trend, ...]:
     """Returns the essay's lines, the HPCG record's and the AI clusters'."""
     growth, last = record_growth(), hpcg_records()[-1]
     # The pace that the printed 2037 implies, and the three that the essay states.
-    paces = [essay_dates()[0].needed, *(date.pace for date in essay_dates() if date.pace)]
+    paces = [essay_dates()[0].needed, *(row.pace for row in essay_dates() if row.pace)]
     year, start = facts()["essay.year"], facts()["hpcg.start"]
     cluster = facts()["ai.colossus.year"], facts()["ai.colossus.peak"]
     return (
