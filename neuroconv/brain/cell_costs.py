@@ -52,12 +52,9 @@ def _cell_cost(preset: Physiology, inputs: Inputs) -> CellCost:
             sheet.add(Quantity(f"{name}.{title}", value, unit, preset.sources[field]))
     flop_per_mac = inputs["flop_per_mac"].value
     dendrites = flop_per_mac * sheet[f"{name}.essay_mac"].value
-    others = (
-        flop_per_mac * sum(cost.macs.values()) + cost.pointwise
-        for cost in costs
-        if cost is not tree
-    )
-    share = dendrites / (dendrites + sum(others))
+    others = [cost for cost in costs if cost is not tree]
+    rest = sum(flop_per_mac * sum(cost.macs.values()) + cost.pointwise for cost in others)
+    share = dendrites / (dendrites + rest)
     sheet.add(derived(f"{name}.dendrites_share", share, "1", basis))
     for part, rate in (("flop_per_s", "rate_hz"), ("own_flop_per_s", f"{name}.rate_hz")):
         if rate in sheet:
@@ -79,6 +76,7 @@ def cortex_ratios(costs: Sequence[CellCost]) -> tuple[Quantity, ...]:
     In order: the essay's presets at the input rate and at their rates, then the literature's.
     """
     rates = {"flop_per_s": "the input `rate_hz`", "own_flop_per_s": "each preset's own rate"}
+    note = "a cell without a rate of its own adds nothing there"
     ratios = []
     for variant in dict.fromkeys(row["variant"] for row in costs):
         for key, rate in rates.items():
@@ -87,11 +85,8 @@ def cortex_ratios(costs: Sequence[CellCost]) -> tuple[Quantity, ...]:
                 sum(flops[cell].value for cell in cells if flops.get(cell))
                 for cells in (_CORTEX, _CEREBELLUM)
             )
-            basis = (
-                f"`{variant}` presets of {', '.join(_CORTEX)}, over those of "
-                f"{', '.join(_CEREBELLUM)}; at {rate}"
-            )
-            note = "a cell without a rate of its own adds nothing there"
+            over = f"{', '.join(_CORTEX)}, over those of {', '.join(_CEREBELLUM)}"
+            basis = f"`{variant}` presets of {over}; at {rate}"
             name = f"cortex over cerebellum.{variant}.{key}"
             ratios.append(derived(name, cortex / cerebellum, "1", basis, note))
     return tuple(ratios)
@@ -126,10 +121,7 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
             number("cells", "cells"),
             number(f"at {rate:g}/s", lambda row: scientific(row["flop_per_s"].value)),
             number("own rate", lambda row: row["own_rate"] and f"{row['own_rate'].value:g}/s"),
-            number(
-                "at own rate",
-                lambda row: row["own_flop_per_s"] and scientific(row["own_flop_per_s"].value),
-            ),
+            number("at own rate", lambda row: (x := row["own_flop_per_s"]) and scientific(x.value)),
         ),
         f"By the essay's own method the cortex, which its sum leaves out, costs {at_input:.3g} "
         f"times the cerebellum (in proportion to the {dendrites} dendrites on a cell, which are "

@@ -25,7 +25,7 @@ class Estimate:
     """The FLOP/s of a brain, under one reading or a weighted mix of them.
 
     Attributes:
-        weights: each reading's share of the samples; one reading alone has 1.
+        weights: each reading's share of the samples, in sum 1.
         samples: FLOP/s of each draw, (samples,).
         draws: the inputs' draws by name, (samples,) each.
         seed: of the draws.
@@ -56,8 +56,7 @@ class Estimate:
 
     def quantiles(self, *levels: float) -> tuple[float, ...]:
         """Returns quantiles of the samples in FLOP/s; by default 5, 50 and 95 %."""
-        levels = levels or (0.05, 0.5, 0.95)
-        return tuple(float(q) for q in np.quantile(self.samples, levels))
+        return tuple(np.quantile(self.samples, levels or (0.05, 0.5, 0.95)).tolist())
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -96,11 +95,7 @@ class Estimate:
         return np.log10(_mixture(self.weights, free.get(READING, zeros), draws))
 
     def swings(self) -> tuple[Swing, ...]:
-        """Returns how far each input alone moves the estimate, the widest first.
-
-        Raises:
-            ValueError: a mix, which has no value to swing about.
-        """
+        """Returns how far each input alone moves the estimate, the widest first; not of a mix."""
         if self.reading is None:
             raise ValueError(
                 "a mix of readings has no value to swing about; expected an estimate of one reading"

@@ -61,8 +61,8 @@ class Input:
                 f"{name}: distribution={self.distribution!r} with low={low}, high={high}; "
                 "expected both bounds, or 'fixed' and none"
             )
-        if max(value, high or value) > LARGEST:
-            raise ValueError(f"{name}={max(value, high or value):g}; expected at most {LARGEST:g}")
+        if (largest := max(value, high or value)) > LARGEST:
+            raise ValueError(f"{name}={largest:g}; expected at most {LARGEST:g}")
         if value <= 0 or (self.counted and value != int(value)):
             kind = "a whole number from 1 on" if self.counted else "a number above 0"
             raise ValueError(f"{name}={value!r}; expected {kind}, in {unit}")
@@ -134,9 +134,8 @@ class Input:
         if value is None and not bounds:
             if distribution is None:
                 raise ValueError(f"{self.name}: nothing is given; expected a value or low and high")
-            if distribution == "fixed":
-                return Input(quantity=self.quantity)
-            return replace(self, distribution=distribution)
+            kept = Input(quantity=self.quantity) if distribution == "fixed" else self
+            return replace(kept, distribution=distribution)
         present = "uniform" if self.distribution == "fixed" else self.distribution
         law = distribution or (present if bounds else "fixed")
         if value is None:
@@ -174,15 +173,15 @@ class Correlation:
             raise ValueError(f"correlation between {self.between!r}; expected two different inputs")
         object.__setattr__(self, "between", tuple(sorted(self.between)))
         if not -1 < self.rank < 1:
-            raise ValueError(
-                f"correlation of {' and '.join(self.between)}: rank={self.rank!r}; "
-                "expected a number between -1 and 1"
-            )
+            raise ValueError(f"{self.title}: rank={self.rank!r}; expected one between -1 and 1")
+
+    @property
+    def title(self) -> str:
+        return f"correlation of {' and '.join(self.between)}"
 
     @property
     def quantity(self) -> Quantity:
-        names = " and ".join(self.between)
-        return Quantity(f"rank correlation of {names}", self.rank, "1", self.source)
+        return Quantity(f"rank {self.title}", self.rank, "1", self.source)
 
 
 class Inputs(Mapping[str, Input]):
@@ -222,28 +221,24 @@ class Inputs(Mapping[str, Input]):
 
     def with_correlations(self, correlations: Iterable[Correlation]) -> "Inputs":
         """Returns the inputs with these correlations instead."""
-        return Inputs(self._inputs.values(), correlations)
+        return Inputs(self.values(), correlations)
 
     @property
     def random(self) -> tuple[str, ...]:
         """Names of the inputs with a distribution."""
-        return tuple(name for name, row in self._inputs.items() if row.distribution != "fixed")
+        return tuple(name for name, row in self.items() if row.distribution != "fixed")
 
     def _correlation_factor(self) -> np.ndarray:
         """Returns the factor that correlates standard normal numbers, (random, random)."""
         names, pairs = self.random, set[tuple[str, ...]]()
         matrix = np.eye(len(names))
         for row in self.correlations:
-            title = f"correlation of {' and '.join(row.between)}"
             if row.between in pairs:
-                raise ValueError(f"{title} is given twice; expected one rank for a pair")
+                raise ValueError(f"{row.title} is given twice; expected one rank for a pair")
             pairs.add(row.between)
             for name in row.between:
                 if self[name].distribution == "fixed":
-                    raise ValueError(
-                        f"{title}: {name} is fixed; expected an input with a distribution: "
-                        "give it low and high"
-                    )
+                    raise ValueError(f"{row.title}: {name} is fixed; expected low and high for it")
             i, j = (names.index(name) for name in row.between)
             # A Gaussian copula of linear correlation 2 sin(pi r / 6) has Spearman's r.
             matrix[i, j] = matrix[j, i] = 2 * math.sin(math.pi * row.rank / 6)
@@ -262,18 +257,15 @@ class Inputs(Mapping[str, Input]):
         normal = self._factor @ rng.standard_normal((len(names), samples))
         draws = dict(zip(names, stats.norm.cdf(normal), strict=True))
         middle = np.full(samples, 0.5)
-        return {name: row.at(draws.get(name, middle)) for name, row in self._inputs.items()}
+        return {name: row.at(draws.get(name, middle)) for name, row in self.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data: {"inputs": [...], "correlations": [...]}."""
-        return {
-            "inputs": [row.to_dict() for row in self._inputs.values()],
-            "correlations": [row.quantity.to_dict() for row in self.correlations],
-        }
+        rows = (self.values(), (row.quantity for row in self.correlations))
+        inputs, correlations = ([row.to_dict() for row in part] for part in rows)
+        return {"inputs": inputs, "correlations": correlations}
 
     @property
     def sha256(self) -> str:
-        """Hash of values, ranges and sources of all inputs, in hexadecimal."""
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

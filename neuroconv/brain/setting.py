@@ -45,9 +45,7 @@ def read_inputs(file: Path | None = None, assignments: Sequence[str] = ()) -> In
         assignments: "NAME=VALUE" fixes an input, "NAME=LOW..HIGH" gives it a range.
 
     Raises:
-        ValueError: a file or an assignment that cannot be read, with the position in it; or
-            numbers that `Input` refuses.
-        OSError: a file that cannot be opened.
+        ValueError: a file or an assignment that cannot be read, or numbers that `Input` refuses.
     """
     inputs = default_inputs() if file is None else _from_file(file)
     for text in assignments:
@@ -68,11 +66,7 @@ def read_inputs(file: Path | None = None, assignments: Sequence[str] = ()) -> In
 
 
 def as_inputs(given: Inputs | Mapping[str, Any] | None) -> Inputs:
-    """Returns inputs as Python gives them: None for the defaults, or {name: value or (low, high)}.
-
-    Raises:
-        ValueError: an unknown name, or numbers that `Input` refuses.
-    """
+    """Returns the inputs of None (the defaults) or of {name: value or (low, high)}."""
     if isinstance(given, Inputs):
         return given
     inputs = default_inputs()
@@ -97,7 +91,7 @@ def _from_file(file: Path) -> Inputs:
     tables, correlations = data.get("inputs", {}), data.get("correlations", [])
     if not isinstance(tables, dict):
         raise ValueError(f"{file}: inputs={tables!r}; expected tables such as [inputs.rate_hz]")
-    if not isinstance(correlations, list):
+    if not isinstance(correlations, list) or not all(isinstance(row, dict) for row in correlations):
         raise ValueError(f"{file}: expected [[correlations]], in two pairs of brackets")
     inputs = default_inputs()
     cells = {name.partition(".")[0] for name in inputs if "." in name}
@@ -115,8 +109,6 @@ def _from_file(file: Path) -> Inputs:
 
 
 def _correlation(table: Any, position: str) -> Correlation:
-    if not isinstance(table, dict):
-        raise ValueError(f"{position}: expected a table with between, rank and source")
     _check_keys(table, ("between", "rank", "source"), position)
     between: Any = table.get("between")
     rank: Any = table.get("rank")

@@ -1,13 +1,14 @@
-"""The style of all plots: colours, markers and strokes, axes, and labels that do not overlap."""
+"""The style of all plots: colours, markers and strokes, axes, texts, labels that do not overlap."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
@@ -36,6 +37,18 @@ def plain(axes: Axes) -> None:
         label.set_color(INK)
 
 
+def annotate(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    offset: tuple[float, float] = (0, 0),
+    **style: Any,
+) -> Annotation:
+    """Writes text beside a point, `offset` points of print from it, in the page's ink."""
+    options = {"textcoords": "offset points", "fontsize": 8.5, "color": INK, **style}
+    return axes.annotate(text, at, xytext=offset, **options)
+
+
 def label_points(
     axes: Axes,
     labels: Sequence[str],
@@ -51,10 +64,8 @@ def label_points(
     that is not level with its point is connected to it. The figure's layout is fixed from here on.
 
     Args:
-        axes: where the points are drawn.
         labels, points, colours: name, data coordinates and colour of each point.
         spans: bottom and top of each point's error bar; default none.
-        fontsize: size of the names, in points.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -70,10 +81,8 @@ def label_points(
         high = axes.transData.transform((x, max(top, y)))[1]
         taken.append(Bbox([[left - 7, low - 2], [left + 7, high + 2]]))
     for label, point, colour in zip(labels, points, colours, strict=True):
-        text = axes.annotate(
-            label, point, xytext=(0, 0), textcoords="offset points", fontsize=fontsize,
-            color=colour, fontweight="bold", va="center", annotation_clip=False,
-        )  # fmt: skip
+        style: dict[str, Any] = {"color": colour, "fontsize": fontsize, "fontweight": "bold"}
+        text = annotate(axes, label, point, va="center", annotation_clip=False, **style)
         for offset, side in _offsets():
             text.set(position=offset, horizontalalignment=side)
             box = text.get_window_extent()
@@ -82,10 +91,8 @@ def label_points(
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         if abs(offset[1]) > 10:
-            axes.annotate(
-                "", point, xytext=offset, textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.8},
-            )  # fmt: skip
+            arrow = {"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.8}
+            annotate(axes, "", point, offset, arrowprops=arrow)
         taken.append(box)
 
 

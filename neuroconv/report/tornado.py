@@ -9,7 +9,7 @@ from matplotlib.ticker import LogFormatterMathtext, LogLocator, NullFormatter
 
 from neuroconv.brain import Swing
 from neuroconv.brain.quantity import scientific
-from neuroconv.report.style import COLOURS, INK, plain
+from neuroconv.report.style import COLOURS, INK, annotate, plain
 
 _LOW, _HIGH = COLOURS[0], COLOURS[1]
 _HATCH = "////"  # of the high ends, for print in grey
@@ -18,13 +18,12 @@ _HATCH = "////"  # of the high ends, for print in grey
 def plot_tornado(
     swings: Sequence[Swing], value: float, *, shares: Mapping[str, float], title: str
 ) -> Figure:
-    """One bar for each input, the widest on top: FLOP/s at its low and at its high end.
+    """Draws a bar for each input, the widest on top: FLOP/s at its low and at its high end.
 
     Args:
         swings: as `Estimate.swings` gives them.
         value: FLOP/s with all inputs at their values, where the bars meet.
         shares: total Sobol index of each input by name, written at the right.
-        title: of the plot.
 
     Raises:
         ValueError: no swing.
@@ -35,35 +34,20 @@ def plot_tornado(
     axes = figure.add_subplot()
     value = float(value)  # an exact integer may be too large for an array
     ends = [float(flops) for swing in swings for flops in (*swing.flop_per_s, value)]
+    right = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
     for row, swing in enumerate(swings):
         _draw(axes, row, swing, value)
         share = shares.get(swing.name)
-        axes.annotate(
-            "-" if share is None else f"{share:.3f}".replace("-0.000", "0.000"),
-            (1.01, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-            color=INK,
-        )
+        text = "-" if share is None else f"{share:.3f}".replace("-0.000", "0.000")
+        annotate(axes, text, (1.01, row), **right)
     axes.axvline(value, color=INK, linewidth=1)
-    axes.annotate(
-        f"all at their values: {scientific(value)} FLOP/s",
-        (value, 1.01),
-        xycoords=("data", "axes fraction"),
-        ha="right" if value > (min(ends) * max(ends)) ** 0.5 else "left",
-        va="bottom",
-        fontsize=9,
-        color=INK,
-    )
-    axes.annotate(
-        "total Sobol\nindex",
-        (1.01, 1.01),
-        xycoords="axes fraction",
-        va="bottom",
-        fontsize=9,
-        color=INK,
-    )
+    side = "right" if value > (min(ends) * max(ends)) ** 0.5 else "left"
+    annotate(
+        axes, f"all at their values: {scientific(value)} FLOP/s", (value, 1.01),
+        xycoords=("data", "axes fraction"), ha=side, va="bottom", fontsize=9,
+    )  # fmt: skip
+    above = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 9}
+    annotate(axes, "total Sobol\nindex", (1.01, 1.01), **above)
     axes.set_xscale("log")
     axes.set_xlim(min(ends) / 12, max(ends) * 12)  # the ends' labels stand beside the bars
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
@@ -71,23 +55,18 @@ def plot_tornado(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("FLOP/s")
     axes.set_ylim(len(swings) - 0.45, -0.55)
-    labels = [f"{swing.name}\n{_unit(swing.unit)}".strip() for swing in swings]
+    units = ["" if swing.unit == "1" else f"({swing.unit})" for swing in swings]
+    labels = [f"{swing.name}\n{unit}".strip() for swing, unit in zip(swings, units, strict=True)]
     axes.set_yticks(range(len(swings)), labels)
     plain(axes)
     axes.set_axisbelow(True)
     axes.grid(visible=False, axis="y")
+    low = Patch(facecolor=_LOW, label="low end of the range")
+    high = Patch(facecolor=_HIGH, edgecolor="white", hatch=_HATCH, label="high end")
     axes.legend(
-        handles=[
-            Patch(facecolor=_LOW, label="low end of the range"),
-            Patch(facecolor=_HIGH, edgecolor="white", hatch=_HATCH, label="high end"),
-        ],
-        loc="upper left",
-        bbox_to_anchor=(0, -0.1 - 0.35 / len(swings)),
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-    )
+        handles=[low, high], loc="upper left", bbox_to_anchor=(0, -0.1 - 0.35 / len(swings)),
+        ncols=2, frameon=False, fontsize=9, labelcolor=INK,
+    )  # fmt: skip
     figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
@@ -106,20 +85,9 @@ def _draw(axes: Axes, row: int, swing: Swing, value: float) -> None:
             hatch=hatch, linewidth=0,
         )  # fmt: skip
         labels[flops >= value].append(end)
-    low, high = min(bars[0][0], bars[1][0], value), max(bars[0][0], bars[1][0], value)
-    for above, here in labels.items():
-        if here:
-            axes.annotate(
-                " to ".join(scientific(end, 3, trim=True) for end in sorted(here)),
-                (high if above else low, row),
-                xytext=(4 if above else -4, 0),
-                textcoords="offset points",
-                ha="left" if above else "right",
-                va="center",
-                fontsize=9,
-                color=INK,
-            )
-
-
-def _unit(unit: str) -> str:
-    return "" if unit == "1" else f"({unit})"
+    reached = [bars[0][0], bars[1][0], value]
+    for above, ends in labels.items():
+        text = " to ".join(scientific(end, 3, trim=True) for end in sorted(ends))
+        edge, side, offset = (max(reached), "left", 4) if above else (min(reached), "right", -4)
+        if ends:
+            annotate(axes, text, (edge, row), (offset, 0), ha=side, va="center", fontsize=9)

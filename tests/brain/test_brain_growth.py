@@ -1,24 +1,24 @@
 """The essay's dates against its print, the record's growth, and dates by hand."""
 
 import math
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pytest
-from neuroconv.brain.growth.records import Record, decimal_year, essay_dates, hpcg_records
 
 from neuroconv.brain.evidence.facts import facts
-from neuroconv.brain.growth.sections import (
-    dates_section,
-    forecast_rows,
-    forecast_section,
-    forecast_so_far,
-    growth_section,
-    learning_section,
-    records_section,
-    share_claim,
-)
-from neuroconv.brain.growth.trends import crossings, record_growth, scores, trends
+from neuroconv.brain.growth import sections
+from neuroconv.brain.growth.trends import (
+    crossings,
+    decimal_year,
+    essay_dates,
+    hpcg_records,
+    record_growth,
+    scores,
+    trends,
+)  # fmt: skip
+from neuroconv.brain.quantity import derived
 from tests.brain.reporting import bare_numbers, printed
 
 READINGS = {"published": 1.075e21, "one step, 30/s": 3.0e19, "linear collapse": 2.0e16}
@@ -36,18 +36,20 @@ def crossing(reading: str, trend: str) -> dict[str, Any]:
 def test_the_essays_dates_beside_the_computed_ones() -> None:
     doublings = facts()["doublings"].value
     assert facts()["hpcg.start"].value * 2**doublings == pytest.approx(1.075e21)
-    moore, past, network, preferred, far = rows = [date.to_row() for date in essay_dates()]
-    assert [row["printed"].value for row in rows] == [2037, 2053, 2078, 2080, 2100]
+    moore, past, network, preferred, far = essay_dates()
+    assert [row.printed.value for row in essay_dates()] == [2037, 2053, 2078, 2080, 2100]
     for row, year in ((moore, 2047), (past, 2053), (network, 2078)):
-        assert round(row["computed"].value) == year
-        earlier = row["computed"].value - row["from_listing"].value
+        assert row.computed is not None
+        assert row.from_listing is not None
+        assert round(row.computed.value) == year
+        earlier = row.computed.value - row.from_listing.value
         assert earlier == pytest.approx(2.067, abs=0.001)
-    assert moore["needed"].value == pytest.approx(1.03, abs=0.005)
-    assert moore["verdict"] == "not as printed: 1.5 years a doubling give 2047; 2037 needs 1.03"
-    assert past["verdict"] == network["verdict"] == "as printed"
-    assert preferred["computed"] is None
-    assert "needs 3.09" in preferred["verdict"]
-    assert "needs 4.06" in far["verdict"]
+    assert moore.needed.value == pytest.approx(1.03, abs=0.005)
+    assert moore.verdict == "not as printed: 1.5 years a doubling give 2047; 2037 needs 1.03"
+    assert past.verdict == network.verdict == "as printed"
+    assert preferred.computed is None
+    assert "needs 3.09" in preferred.verdict
+    assert "needs 4.06" in far.verdict
 
 
 def test_decimal_year() -> None:
@@ -71,16 +73,16 @@ def test_records_rise_and_lead_to_addresses() -> None:
 
 
 def test_growth_of_records_that_double_every_two_years_is_two_years() -> None:
-    source = hpcg_records()[0].source
+    # A scatter that sums to nothing along the line, so that the interval has a width.
+    results = [2 ** (step + scatter * 0.01) for step, scatter in enumerate((1, -2, 2, -2, 1))]
     steady = [
-        Record(
-            machine="made up", date=date(2000 + 2 * step, 1, 1), source=source,
-            # A scatter that sums to nothing along the line, so that the interval has a width.
-            hpcg_pflop_per_s=2 ** (step + scatter * 0.01), hpcg_source=source,
-            hpl_pflop_per_s=1.0, hpl_source=source,
+        replace(
+            hpcg_records()[0],
+            date=date(2000 + 2 * step, 1, 1),
+            hpcg=derived("made_up.hpcg", result, "FLOP/s", "`test`"),
         )
-        for step, scatter in enumerate((1, -2, 2, -2, 1))
-    ]  # fmt: skip
+        for step, result in enumerate(results)
+    ]
     growth = record_growth(steady)
     assert growth["fitted"].value == pytest.approx(2)
     assert growth["between_ends"].value == pytest.approx(2)
@@ -107,7 +109,7 @@ def test_the_essays_paces_scored_by_the_latest_record() -> None:
     years = hpcg_records()[-1].year.value - 2015.567
     assert best["foretold"].value == pytest.approx(0.58e15 * 2 ** (years / 1.8))
     assert best["ratio"].value < 1 < second["ratio"].value
-    assert "The interval holds 1.5 years, 1.8 years, 3 years." in forecast_so_far()
+    assert "The interval holds 1.5 years, 1.8 years, 3 years." in sections.forecast_so_far()
 
 
 @pytest.mark.parametrize(
@@ -154,38 +156,38 @@ def test_a_reading_must_be_a_positive_number(value: float) -> None:
 
 
 def test_the_claim_on_deep_learning_beside_published_shares() -> None:
-    verdict = share_claim()["verdict"]
+    verdict = sections.share_claim()["verdict"]
     assert verdict.startswith("The claim does not hold for large training runs")
     assert "38 to 46 % of the peak, HPCG's record holders 1.0 to 5.7 %" in verdict
 
 
 def test_every_number_of_the_rows_has_a_unit_and_a_source() -> None:
-    rows = forecast_rows(READINGS)
+    rows = sections.forecast_rows(READINGS)
     assert bare_numbers(rows) == []
-    sections = [row["section"] for row in rows]
-    assert sections.count("reach") == len(READINGS) * len(trends())
-    assert sections.count("hpcg_record") == len(hpcg_records())
-    assert {"essay_date", "hpcg_growth", "score", "ai_growth", "share_claim"} <= set(sections)
+    names = [row["section"] for row in rows]
+    assert names.count("reach") == len(READINGS) * len(trends())
+    assert names.count("hpcg_record") == len(hpcg_records())
+    assert {"essay_date", "hpcg_growth", "score", "ai_growth", "share_claim"} <= set(names)
     built = {row["machine"] for row in rows if row["section"] == "reach" and row["reached"]}
     assert built == {"LineShine", "Colossus"}
 
 
 def test_tables_say_what_the_rows_say() -> None:
-    assert "2037 needs 1.03" in printed(dates_section(), 400)
-    assert "20.82 doublings" in printed(dates_section(), 400)
-    assert "38.7 PFLOP/s (1.8 years)" in printed(records_section(), 400)
-    assert "no FLOP/s" in printed(growth_section(), 400)
-    text = printed(forecast_section(READINGS), 400)
+    assert "2037 needs 1.03" in printed(sections.dates_section(), 400)
+    assert "20.82 doublings" in printed(sections.dates_section(), 400)
+    assert "38.7 PFLOP/s (1.8 years)" in printed(sections.records_section(), 400)
+    assert "no FLOP/s" in printed(sections.growth_section(), 400)
+    text = printed(sections.forecast_section(READINGS), 400)
     assert "by 2026," in text
     assert "LineShine" in text
     assert "physical limit" in text
     (line,) = (line for line in text.splitlines() if line.strip().startswith("published"))
     assert all(year in line for year in ("2037", "2047", "2053", "2078", "2027"))
-    assert "1.0 to 5.7" in printed(learning_section(), 400)
+    assert "1.0 to 5.7" in printed(sections.learning_section(), 400)
 
 
 def test_a_reading_below_the_start_of_a_line_has_no_date_on_it() -> None:
     for value, expected in ((1e13, 4), (1e21, 0)):
-        text = printed(forecast_section({"reading": value}), 80)
+        text = printed(sections.forecast_section({"reading": value}), 80)
         assert text.count("<2015") == expected + 1  # and once in the caption
         assert "…" not in text

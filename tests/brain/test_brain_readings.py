@@ -15,7 +15,6 @@ from neuroconv.brain.updates import (
     Sizes,
     flop_per_second,
     sampled_flop_per_second,
-    update_cost,
     update_of,
 )
 from neuroconv.flops import count_exact
@@ -24,6 +23,9 @@ from neuroconv.neurons import CELL_CLASSES, NeuronState, Population, Purkinje
 
 AT_POINT = default_inputs().values_at_point
 SMALL = Sizes(22, 3, 2, 4)
+VALUES = {
+    "purkinje.synapses": 22, "purkinje.dendrites": 3, "purkinje.branches": 2, "time_steps": 4
+}  # fmt: skip
 
 
 def flops(name: str, **changes: float) -> dict[str, float]:
@@ -101,8 +103,8 @@ def test_one_step_is_what_a_streaming_neuron_states_and_runs(padding: Any) -> No
     (dendrites,) = (row for row in stages if row.stage == "dendrites")
     for algorithm in ("direct", "executed"):
         reading = Reading(name="x", padding=padding, steps="last", algorithm=algorithm)  # type: ignore[arg-type]
-        assert update_cost(reading, "purkinje", SMALL).mac == getattr(dendrites, algorithm)
-    essay = update_cost(Reading(name="x", steps="last"), "purkinje", SMALL)
+        assert update_of(reading, "purkinje", VALUES).mac == getattr(dendrites, algorithm)
+    essay = update_of(Reading(name="x", steps="last"), "purkinje", VALUES)
     assert essay.mac == dendrites.essay == 22 * 1 * 2 * 3 * 4
     # And the executed column is what the exact counter sees a stream run.
     state = neuron.stream(torch.zeros(1, 9, 4))[1]
@@ -136,7 +138,7 @@ def test_a_linear_neuron_does_collapse(mode: Any) -> None:
 
 def test_counting_draws_no_random_number() -> None:
     before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
-    update_cost(READINGS["whole_neuron"], "purkinje", Sizes(1234, 12, 3, 5))
+    update_of(READINGS["whole_neuron"], "purkinje", VALUES | {"purkinje.synapses": 23})
     assert torch.equal(torch.get_rng_state(), before)
     assert random.getstate() == python
     assert np.array_equal(np.random.get_state()[1], numpy)  # noqa: NPY002

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from neuroconv.brain.evidence.facts import facts, read_rows
+from neuroconv.brain.evidence.facts import read_rows
 from neuroconv.brain.quantity import Quantity, derived
 from neuroconv.references import Source
 
@@ -58,9 +58,9 @@ class EssayDate:
         label: the growth, as the essay calls it.
         printed: the year in the essay.
         needed: years a doubling that lead to it, from the essay's date.
-        pace: years a doubling that the essay states; None where it states none.
-        computed: the year that the pace leads to, from the essay's date.
-        from_listing: the same from July 2013, where the essay dates the computer's score.
+        pace: years a doubling that the essay states, if any.
+        computed, from_listing: the year that the pace leads to from the essay's date, and from July
+            2013, where the essay dates the computer's score.
     """
 
     label: str
@@ -79,10 +79,8 @@ class EssayDate:
         computed = round(self.computed.value)
         if computed == printed:
             return "as printed"
-        return (
-            f"not as printed: {self.pace.value:g} years a doubling give {computed}; {printed} "
-            f"needs {needed:.2f}"
-        )
+        given = f"{self.pace.value:g} years a doubling give {computed}"
+        return f"not as printed: {given}; {printed} needs {needed:.2f}"
 
 
 @cache
@@ -164,38 +162,14 @@ class Trend:
 def trends() -> tuple[Trend, ...]:
     """Returns the essay's lines, the HPCG record's and the AI clusters'."""
     growth, last = record_growth(), hpcg_records()[-1]
-    # The pace that the printed 2037 implies, and the three that the essay states.
-    paces = [essay_dates()[0].needed, *(row.pace for row in essay_dates() if row.pace)]
-    year, start = facts()["essay.year"], facts()["hpcg.start"]
-    cluster = facts()["ai.colossus.year"], facts()["ai.colossus.peak"]
-    return (
-        *(
-            Trend(
-                name=f"essay, {pace.value:.3g} years",
-                start_year=year, start=start, doubling_time=pace,
-            )
-            for pace in paces
-        ),
-        Trend(
-            name="HPCG record as it grew",
-            start_year=last.year, start=last.hpcg,
-            doubling_time=growth["fitted"], low=growth["low"], high=growth["high"],
-            machines=tuple((row.machine, row.year, row.hpcg) for row in hpcg_records()),
-        ),
-        Trend(
-            name="AI clusters, 16-bit peak",
-            start_year=cluster[0], start=cluster[1],
-            doubling_time=facts()["ai.clusters.doubling_time"],
-            machines=(("Colossus", *cluster),),
-        ),
+    hpcg = Trend(
+        name="HPCG record as it grew", start_year=last.year, start=last.hpcg,
+        doubling_time=growth["fitted"], low=growth["low"], high=growth["high"],
+        machines=tuple((row.machine, row.year, row.hpcg) for row in hpcg_records()),
     )  # fmt: skip
-
-
-def check_readings(readings: Mapping[str, float]) -> None:
-    """Raises ValueError for a reading that is not a positive number of FLOP/s."""
-    for name, value in readings.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
+    *essay, clusters = read_rows("machines.toml", "trend", Trend)
+    colossus = ("Colossus", clusters.start_year, clusters.start)
+    return (*essay, hpcg, replace(clusters, machines=(colossus,)))
 
 
 def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -214,7 +188,9 @@ def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     Raises:
         ValueError: a reading that is not a positive number of FLOP/s.
     """
-    check_readings(readings)
+    for name, value in readings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"readings[{name!r}]={value!r}; expected a positive number of FLOP/s")
     return [
         {"reading": reading, "trend": trend.name, **_crossing(value, trend)}
         for reading, value in readings.items()
