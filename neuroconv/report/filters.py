@@ -13,7 +13,7 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from neuroconv.report.style import INK
+from neuroconv.report.style import INK, annotate
 
 # Zero is a light grey, visible on a white and on a black page.
 DIVERGING = LinearSegmentedColormap.from_list(
@@ -31,9 +31,8 @@ Picture = tuple[str, NDArray[Any]]  # a neuron's name and its filter, (K_T, P, D
 def dendritic_filters(weights: NDArray[Any], *, most: int | None = None) -> Figure:
     """Draws the filters of the neurons of largest norm, a panel for each time step, the last now.
 
-    Red excites, blue inhibits, grey is zero; each neuron has its own symmetric scale, written
-    beside it. The time steps of a filter much wider than high (a Purkinje cell's) are stacked,
-    those of any other lie side by side.
+    Red excites, blue inhibits, grey is zero; each neuron has its own symmetric scale. The time
+    steps of a filter much wider than high (a Purkinje cell's) are stacked, others side by side.
 
     Args:
         weights: a population's (N, K_T, P, D), or an image layer's (N, C, K_T, P, D), of which
@@ -129,10 +128,8 @@ def _panels(row: list[Axes], picture: NDArray[Any]) -> None:
 
 def _scale(axes: Axes, picture: NDArray[Any]) -> None:
     """Writes the neuron's scale to the right of a panel."""
-    axes.annotate(
-        f"\u00b1{np.abs(picture).max():#.2g}", (1, 0.5), xycoords="axes fraction", xytext=(6, 0),
-        textcoords="offset points", va="center", **_TEXT,
-    )  # fmt: skip
+    text = f"\u00b1{np.abs(picture).max():#.2g}"
+    annotate(axes, text, (1, 0.5), (6, 0), xycoords="axes fraction", va="center")
 
 
 def _time(step: int, steps: int) -> str:

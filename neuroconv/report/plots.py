@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from neuroconv.report.entry import Entry
-from neuroconv.report.style import COLOURS, INK, label_points, log_ticks, plain
+from neuroconv.report.style import COLOURS, INK, annotate, label_points, log_ticks, plain
 
 ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
@@ -50,11 +50,7 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
 def accuracy_against_flops(
     entries: Sequence[Entry], *, linear_accuracy: float | None, chance: float
 ) -> Figure:
-    """Draws test accuracy against MFLOP per image, with 95 % intervals over seeds.
-
-    Cost is logarithmic, and accuracy is on the logit scale, which gives 98 to 99 % the room that
-    50 to 67 % has.
-    """
+    """Draws test accuracy (logit scale) against MFLOP per image, with 95 % intervals over seeds."""
     figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
@@ -64,9 +60,7 @@ def accuracy_against_flops(
     lines = {"chance": chance}
     if linear_accuracy is not None:
         lines["linear classifier"] = linear_accuracy
-    low, high = _accuracy_axis(
-        axes, [*lines.values(), *(end for ends in intervals for end in ends)]
-    )
+    low, high = _accuracy_axis(axes, [*lines.values(), *sum(intervals, ())])
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
     means = np.clip([entry.mean for entry in entries], low, high)
     spans = np.clip(intervals, low, high)
@@ -77,10 +71,8 @@ def accuracy_against_flops(
         )  # fmt: skip
     for name, accuracy in lines.items():
         axes.axhline(accuracy, color=INK, linewidth=1, linestyle="--", alpha=0.6)
-        axes.annotate(
-            f"{name}\n{accuracy * 100:.2f} %", (1, accuracy), xycoords=("axes fraction", "data"),
-            xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK,
-        )  # fmt: skip
+        right = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        annotate(axes, f"{name}\n{accuracy * 100:.2f} %", (1, accuracy), (5, 0), **right)
     axes.set_xlabel("MFLOP per image (log scale)")
     axes.set_ylabel("test accuracy (logit scale)")
     log_ticks(axes.xaxis)

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from neuroconv.flops.machine.roofline import OVERHEAD_BELOW, Peak
-from neuroconv.report.style import COLOURS, INK, MARKERS, label_points, plain
-
-_TEXT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": INK}
+from neuroconv.report.style import COLOURS, INK, MARKERS, annotate, label_points, plain
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,6 @@ class RooflinePoint:
     """One measured run.
 
     Attributes:
-        name: written beside its mark.
         kind: "cells", "networks", "baselines" ...; each kind has a mark and a colour.
         flop_per_byte: arithmetic intensity.
         flop_per_s: what the run reached.
@@ -47,10 +44,6 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
 
     The slope is the copy's bandwidth, the ceiling the fastest kernel's arithmetic. Below the dashed
     line a run reaches less than a tenth of the roof above it, so neither of the two bounds it.
-
-    Args:
-        points: the runs.
-        peak: the peaks of their machine.
 
     Raises:
         ValueError: `points` is empty.
@@ -97,13 +90,9 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
     axes.legend(frameon=False, loc="lower right", fontsize=9.5, labelcolor=INK)
     figure.draw_without_rendering()  # fixes the slope's angle on paper, which its text follows
     _name_roof(axes, peak)
-    label_points(
-        axes,
-        [point.name for point in points],
-        [(point.flop_per_byte, point.flop_per_s) for point in points],
-        [style[point.kind][0] for point in points],
-        fontsize=8.5,
-    )
+    positions = [(point.flop_per_byte, point.flop_per_s) for point in points]
+    colours = [style[point.kind][0] for point in points]
+    label_points(axes, [point.name for point in points], positions, colours, fontsize=8.5)
     return figure
 
 
@@ -112,18 +101,15 @@ def _name_roof(axes: Axes, peak: Peak) -> None:
     (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
     ridge = peak.ridge_flop_per_byte
     ceiling = f"{peak.flop_per_s / 1e9:,.3g} GFLOP/s: {peak.kernel}"
-    axes.annotate(ceiling, (right, peak.flop_per_s), xytext=(-4, 5), ha="right", **_TEXT)
+    annotate(axes, ceiling, (right, peak.flop_per_s), (-4, 5), ha="right")
     ends = axes.transData.transform([(left, peak.attainable(left)), (ridge, peak.flop_per_s)])
     angle = float(np.degrees(np.arctan2(*(ends[1] - ends[0])[::-1])))
-    slope: dict[str, Any] = {**_TEXT, "rotation": angle, "rotation_mode": "anchor"}
+    slope: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor"}
     middle = (max(left, bottom / peak.byte_per_s) * ridge) ** 0.5  # of the visible slope
-    axes.annotate(
-        f"{peak.byte_per_s / 1e9:,.3g} GB/s: copy", (middle, peak.attainable(middle)),
-        xytext=(0, 5), ha="center", va="bottom", **slope,
-    )  # fmt: skip
+    bandwidth = f"{peak.byte_per_s / 1e9:,.3g} GB/s: copy"
+    point = (middle, peak.attainable(middle))
+    annotate(axes, bandwidth, point, (0, 5), ha="center", va="bottom", **slope)
     start = max(left, bottom / (OVERHEAD_BELOW * peak.byte_per_s))
-    axes.annotate(
-        f"{OVERHEAD_BELOW:.0%} of the roof; below it, overhead",
-        (start, OVERHEAD_BELOW * peak.attainable(start)),
-        xytext=(0, -4), ha="left", va="top", **slope,
-    )  # fmt: skip
+    overhead = f"{OVERHEAD_BELOW:.0%} of the roof; below it, overhead"
+    point = (start, OVERHEAD_BELOW * peak.attainable(start))
+    annotate(axes, overhead, point, (0, -4), ha="left", va="top", **slope)

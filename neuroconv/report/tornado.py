@@ -1,6 +1,7 @@
 """A tornado plot: what each input alone does to an estimate."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def plot_tornado(
     axes = figure.add_subplot()
     value = float(value)  # an exact integer may be too large for an array
     ends = [float(flops) for swing in swings for flops in (*swing.flop_per_s, value)]
-    right = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+    right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
     for row, swing in enumerate(swings):
         _draw(axes, row, swing, value)
         share = shares.get(swing.name)
@@ -46,7 +47,7 @@ def plot_tornado(
         axes, f"all at their values: {scientific(value)} FLOP/s", (value, 1.01),
         xycoords=("data", "axes fraction"), ha=side, va="bottom", fontsize=9,
     )  # fmt: skip
-    above = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 9}
+    above: dict[str, Any] = {"xycoords": "axes fraction", "va": "bottom", "fontsize": 9}
     annotate(axes, "total Sobol\nindex", (1.01, 1.01), **above)
     axes.set_xscale("log")
     axes.set_xlim(min(ends) / 12, max(ends) * 12)  # the ends' labels stand beside the bars

@@ -10,15 +10,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from neuroconv.brain.growth.trends import Trend, hpcg_records, trends
 from neuroconv.brain.quantity import scientific
-from neuroconv.report.style import COLOURS, INK, STROKES, plain
+from neuroconv.report.style import COLOURS, INK, STROKES, annotate, plain
 
 FIRST_YEAR, LAST_YEAR = 2010, 2100
 ZOOM_YEARS = (2013.0, 2030.5)
-_PAPER: dict[str, Any] = {
-    "facecolor": "white",
-    "edgecolor": "none",
-    "pad": 1.2,
-}  # behind names on lines
+_PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}  # behind names
 _NEAR_YEARS = 1.5  # records whose names would touch
 _LINE = 9.5  # points between the lines of labels that would touch
 
@@ -30,8 +26,8 @@ def plot_trends(readings: Mapping[str, float]) -> Figure:
     """Draws when computers reach each reading of the estimate.
 
     Above, 2010 to 2100: the essay's lines, the HPCG record and its line with the 95 % interval of
-    its growth, the AI clusters' line, and the readings across. Below, the years that have been:
-    each machine that held the HPCG record beside what the essay's lines foretold.
+    its growth, the AI clusters' line, and the readings across. Below, the years so far: each
+    machine that held the HPCG record beside what the essay's lines foretold.
 
     Args:
         readings: FLOP/s by name.
@@ -55,7 +51,7 @@ def plot_trends(readings: Mapping[str, float]) -> Figure:
     main.set(xlabel="year", ylabel="FLOP/s")
     _zoom(zoom)
     figure.draw_without_rendering()
-    _name_readings(main, readings)
+    _name_readings(main, readings, figure.dpi / 72)
     figure.draw_without_rendering()
     # Names follow the slopes of lines, which another layout would change.
     figure.set_layout_engine("none")
@@ -65,7 +61,7 @@ def plot_trends(readings: Mapping[str, float]) -> Figure:
 
 
 def _decades(axes: Axes) -> None:
-    """Powers of ten, every other one named where there are many."""
+    """Sets ticks at powers of ten, at every other one where there are many."""
     axes.yaxis.set_major_locator(LogLocator(base=10, numticks=12))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"1e{np.log10(value):.0f}"))
@@ -86,34 +82,30 @@ def _line(axes: Axes, trend: Trend, colour: str, stroke: Any) -> None:
         axes.fill_between(years, slow, fast, color=colour, alpha=0.13, linewidth=0, zorder=1)
 
 
-def _built(axes: Axes) -> None:
-    """Machines that were built: the HPCG record as steps, other facts as squares."""
+def _record_steps(axes: Axes, **style: Any) -> tuple[list[float], list[float]]:
+    """Draws the HPCG record as steps, and returns its years and FLOP/s."""
     years = [record.year.value for record in hpcg_records()]
-    axes.step(
-        years, [record.hpcg.value for record in hpcg_records()],
-        where="post", color=INK, linewidth=1.6, marker="o", markersize=4, gid="HPCG record",
-        zorder=4,
-    )  # fmt: skip
-    jump = hpcg_records()[2]
-    _call(axes, "HPCG\nrecord", jump.year.value, jump.hpcg.value)
+    results = [record.hpcg.value for record in hpcg_records()]
+    axes.step(years, results, where="post", color=INK, linewidth=1.6, marker="o", zorder=4, **style)
+    return years, results
+
+
+def _built(axes: Axes) -> None:
+    """Draws what was built, with names above and left of it: the HPCG record, other machines."""
+    years, results = _record_steps(axes, markersize=4, gid="HPCG record")
+    names: dict[str, tuple[float, float]] = {"HPCG\nrecord": (years[2], results[2])}
     for machine, year, peak in trends()[-1].machines:
         axes.plot(year.value, peak.value, "s", color=INK, markersize=6, zorder=4)
-        _call(axes, machine, year.value, peak.value)
-
-
-def _call(axes: Axes, name: str, year: float, flop_per_s: float) -> None:
-    """A name left of what was built, above it."""
-    axes.annotate(
-        name, (year, flop_per_s), xytext=(-6, 5), textcoords="offset points", ha="right",
-        va="bottom", fontsize=8.5, color=INK, zorder=5,
-    )  # fmt: skip
+        names[machine] = (year.value, peak.value)
+    for name, point in names.items():
+        annotate(axes, name, point, (-6, 5), ha="right", va="bottom", zorder=5)
 
 
 def _name_line(axes: Axes, trend: Trend, share: float) -> None:
-    """Write a trend's name along its line, as steep as it."""
+    """Writes a trend's name along its line, as steep as it."""
     top = min(LAST_YEAR, trend.year_of(axes.get_ylim()[1]))
     year = trend.start_year.value + share * (top - trend.start_year.value)
-    ends = [(each, trend.flop_per_s(each)) for each in (year - 1, year + 1)]
+    ends = [(end, trend.flop_per_s(end)) for end in (year - 1, year + 1)]
     name = f"{trend.name} (shaded: 95 %)" if trend.low is not None else trend.name
     (x0, y0), (x1, y1) = axes.transData.transform(ends)
     axes.text(
@@ -123,88 +115,73 @@ def _name_line(axes: Axes, trend: Trend, share: float) -> None:
     )  # fmt: skip
 
 
-def _name_readings(axes: Axes, readings: Mapping[str, float]) -> None:
-    """A thin line across for each reading, named right of the frame; names keep apart."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    gap = _LINE * figure.dpi / 72
-    wanted = sorted(readings.items(), key=lambda item: item[1])
-    heights = [float(axes.transData.transform((LAST_YEAR, value))[1]) for _, value in wanted]
-    placed = _apart(heights, gap)
-    for (name, value), height, place in zip(wanted, heights, placed, strict=True):
+def _name_readings(axes: Axes, readings: Mapping[str, float], pixels: float) -> None:
+    """Draws a thin line across for each reading, named right of the frame; names keep apart.
+
+    `pixels` is the number of pixels in a point of print.
+    """
+    rows = sorted(readings.items(), key=lambda item: item[1])
+    heights = [float(axes.transData.transform((LAST_YEAR, value))[1]) for _, value in rows]
+    arrow = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6}
+    shifted = _apart(heights, _LINE * pixels)
+    for (name, value), height, position in zip(rows, heights, shifted, strict=True):
         axes.axhline(value, color=INK, linewidth=0.8, alpha=0.55, zorder=2)
-        axes.annotate(
-            f"{name}, {scientific(value, trim=True)}", (1, value),
-            xycoords=("axes fraction", "data"), textcoords="offset points",
-            xytext=(12, (place - height) * 72 / figure.dpi),
-            va="center", fontsize=8, color=INK, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6},
+        annotate(
+            axes, f"{name}, {scientific(value, trim=True)}", (1, value),
+            (12, (position - height) / pixels), xycoords=("axes fraction", "data"),
+            va="center", fontsize=8, annotation_clip=False, arrowprops=arrow,
         )  # fmt: skip
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights, moved as little as keeps each at least a gap above the one before.
+    """Returns rising heights, moved as little as keeps each at least a gap above the one before.
 
     Neighbours that would touch form a block, which is centred on the mean of where they belong.
     """
     blocks: list[list[float]] = []
     for height in heights:
         blocks.append([height])
-        while len(blocks) > 1 and _top(blocks[-2], gap) + gap > _bottom(blocks[-1], gap):
+        while len(blocks) > 1 and _start(blocks[-1], gap) - _start(blocks[-2], gap) < gap * len(
+            blocks[-2]
+        ):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
-    return [_bottom(block, gap) + gap * i for block in blocks for i in range(len(block))]
+    return [_start(block, gap) + gap * i for block in blocks for i in range(len(block))]
 
 
-def _bottom(block: Sequence[float], gap: float) -> float:
+def _start(block: Sequence[float], gap: float) -> float:
     return float(np.mean(block)) - gap * (len(block) - 1) / 2
 
 
-def _top(block: Sequence[float], gap: float) -> float:
-    return float(np.mean(block)) + gap * (len(block) - 1) / 2
-
-
 def _zoom(axes: Axes) -> None:
-    """The record so far: machines by name, beside the essay's lines."""
+    """Draws the record so far: machines by name, beside the essay's lines."""
     last = ZOOM_YEARS[1]
-    axes.set(xlim=ZOOM_YEARS, ylim=(2e14, 2e17), yscale="log", xlabel="year")
-    axes.set_ylabel("FLOP/s")
+    axes.set(xlim=ZOOM_YEARS, ylim=(2e14, 2e17), yscale="log", xlabel="year", ylabel="FLOP/s")
     _decades(axes)
     for trend, colour, stroke in zip(trends()[:-2], COLOURS, STROKES, strict=False):
         end = min(last, trend.year_of(2e17))
         span = np.array([trend.start_year.value, end])
-        axes.plot(
-            span, [trend.flop_per_s(year) for year in span], color=colour, linestyle=stroke,
-            linewidth=1.8,
+        results = [trend.flop_per_s(year) for year in span]
+        axes.plot(span, results, color=colour, linestyle=stroke, linewidth=1.8)
+        # A line leaves the frame at its side, or at its top.
+        offset, ha, va = ((4, 0), "left", "center") if end == last else ((-26, -3), "right", "top")
+        annotate(
+            axes, trend.name.removeprefix("essay, "), (end, results[-1]), offset, ha=ha, va=va,
+            fontsize=9, fontweight="bold", annotation_clip=False,
         )  # fmt: skip
-        right = end == last  # leaves the frame at its side, not at its top
-        axes.annotate(
-            trend.name.removeprefix("essay, "), (end, trend.flop_per_s(end)),
-            xytext=(4, 0) if right else (-26, -3), textcoords="offset points", color=INK,
-            fontsize=9, fontweight="bold", ha="left" if right else "right",
-            va="center" if right else "top", annotation_clip=False,
-        )  # fmt: skip
-    years = [record.year.value for record in hpcg_records()]
-    results = [record.hpcg.value for record in hpcg_records()]
-    axes.step(
-        years, results, where="post", color=INK, linewidth=1.6, marker="o", markersize=6, zorder=4
-    )
+    years, results = _record_steps(axes, markersize=6)
     for number, record in enumerate(hpcg_records()):
         offset, ha, va = _beside(number, years, results)
-        axes.annotate(
-            f"{record.machine}\n{record.hpcg.value / 1e15:.3g} PFLOP/s",
-            (record.year.value, record.hpcg.value), xytext=offset, textcoords="offset points",
-            ha=ha, va=va, fontsize=8.5, color=INK, zorder=6, bbox=_PAPER,
-        )  # fmt: skip
-    axes.set_title(
-        "HPCG record (steps) and the essay's lines from 2015, years a doubling",
-        fontsize=10, color=INK, loc="left",
-    )  # fmt: skip
+        text = f"{record.machine}\n{results[number] / 1e15:.3g} PFLOP/s"
+        point = (years[number], results[number])
+        annotate(axes, text, point, offset, ha=ha, va=va, zorder=6, bbox=_PAPER)
+    title = "HPCG record (steps) and the essay's lines from 2015, years a doubling"
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
 
 
 def _beside(
     number: int, years: Sequence[float], results: Sequence[float]
 ) -> tuple[tuple[int, int], Literal["left", "center", "right"], Literal["bottom", "top"]]:
-    """Where a record's name is clear of its step and of its neighbours: offset and sides."""
+    """Returns where a record's name is clear of its step and its neighbours: offset and sides."""
     before = years[number] - years[number - 1] if number else np.inf
     after = years[number + 1] - years[number] if number + 1 < len(years) else np.inf
     if number and results[number] > 2 * results[number - 1]:  # the step comes up from below
