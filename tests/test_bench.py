@@ -6,12 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from neuroconv.flops.calls import OperatorMode
 from neuroconv.layers import dendritic_conv
@@ -23,7 +21,7 @@ FOLDER = ROOT / "experiments" / "bench"
 RESULT = json.loads((FOLDER / "result.json").read_text())
 CPU = torch.device("cpu")
 
-run = loaded(FOLDER / "run.py")
+run, table = loaded(FOLDER / "run.py"), loaded(FOLDER / "table.py")
 timer, record, variants, operators, workloads, growth, scaling = (
     sys.modules[name]
     for name in ("timer", "recording", "variants", "operators", "workloads", "growth", "scaling")
@@ -31,16 +29,15 @@ timer, record, variants, operators, workloads, growth, scaling = (
 
 
 class Fake:
-    """A variant whose calls take given seconds by its own clock, the last ones for ever."""
+    """A variant whose calls take given seconds by its own clock, the last of them for ever."""
 
     def __init__(self, seconds: list[float], log: list[str], name: str = "") -> None:
         self.seconds, self.log, self.name = seconds, log, name
 
     def block(self, calls: int) -> float:
         self.log.extend([self.name] * calls)
-        taken = [self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
-                 for _ in range(calls)]  # fmt: skip
-        return sum(taken) / calls
+        taken = [self.seconds.pop(0) for _ in range(min(calls, len(self.seconds) - 1))]
+        return (sum(taken) + self.seconds[0] * (calls - len(taken))) / calls
 
 
 # --- the timer
@@ -51,11 +48,8 @@ def test_variants_take_turns_and_are_warmed_up_before_each_repeat() -> None:
     # A first call after the other variant takes ten times as long: warming up leaves it out.
     pair = {name: Fake([3.0, 1.0] + [10.0, 1.0] * 9, log, name) for name in "ab"}
     times = timer.interleaved(pair, seconds=12.0)
-    repeats = (len(log) - 4) // 4
-    assert log == ["a", "a", "b", "b"] + ["a", "a", "b", "b"] * repeats
-    assert repeats == 3
-    for outcome in times.values():
-        assert outcome.seconds == (1.0,) * repeats
+    assert log == ["a", "a", "b", "b"] * (1 + 3)
+    assert {outcome.seconds for outcome in times.values()} == {(1.0,) * 3}
 
 
 def test_short_calls_come_in_blocks_and_the_repeats_fill_the_time() -> None:
@@ -72,21 +66,19 @@ def test_slow_and_hopeless_variants_are_timed_once() -> None:
     pair = {name: Fake(seconds[name], logs[name]) for name in logs}
     times = timer.interleaved(pair, seconds=0.02, slow=2.0, hopeless=5)
     assert [len(logs[name]) for name in ("hopeless", "slow")] == [2, 1]
-    assert times["slow"].seconds == (9.0,)
-    assert times["hopeless"].seconds == (20e-3,)
+    assert (times["slow"].seconds, times["hopeless"].seconds) == ((9.0,), (20e-3,))
     assert len(times["fast"].seconds) >= 3
-    assert list(times) == list(pair)
     # A first call that was cold is not taken for slow.
     times = timer.interleaved({"cold": Fake([3.0, 1e-3], [])}, seconds=0.02)
     assert max(times["cold"].seconds) == 1e-3
 
 
 def test_a_variant_that_fails_is_recorded() -> None:
-    class Fails:
-        def block(self, calls: int) -> float:
-            raise RuntimeError("out of memory\nand more")
+    def fail() -> None:
+        raise RuntimeError("out of memory\nand more")
 
-    times = timer.interleaved({"bad": Fails(), "good": Fake([1e-4], [])}, seconds=0.01)
+    pair = {"bad": variants.Variant(fail), "good": Fake([1e-4], [])}
+    times = timer.interleaved(pair, seconds=0.01)
     assert times["bad"] == timer.Failure("RuntimeError: out of memory")
     assert times["bad"].to_dict() == {"not_measured": "RuntimeError: out of memory"}
     assert timer.ratio(times["bad"], times["good"]) is None
@@ -110,10 +102,8 @@ def test_weights_change_before_each_call_outside_of_its_time() -> None:
         now[0] += 1.0
 
     class Slow(torch.Tensor):
-        """Weights that take a second to change."""
-
         def neg_(self) -> Any:
-            now[0] += 1.0
+            now[0] += 1.0  # a change takes a second
             return super().neg_()
 
     variant = variants.Variant(call, (weight.as_subclass(Slow),))
@@ -142,26 +132,20 @@ def test_the_peak_is_what_was_alive_at_once() -> None:
 
     assert operators.peak_bytes(call, CPU) == pytest.approx(8e6, rel=1e-3)
     assert operators.peak_bytes(both, CPU) == pytest.approx(4 * 4e6, rel=1e-3)
-    # A stable sort makes indices beside the values that are returned.
-    values = torch.randn(100_000)
-    sort = operators.peak_bytes(lambda: torch.sort(values, stable=True).values, CPU)
-    assert sort >= 100_000 * (4 + 8)
-
-
-class Names(OperatorMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **kwargs)
 
 
 def names_of(call: Callable[[], object]) -> list[str]:
-    with Names() as names:
+    """The operators that a call runs."""
+    names: list[str] = []
+
+    class Names(OperatorMode):
+        def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            names.append(func.overloadpacket.__name__)
+            return func(*args, **kwargs)
+
+    with Names():
         call()
-    return names.names
+    return names
 
 
 @pytest.mark.parametrize("task", variants.TASKS)
@@ -199,23 +183,16 @@ def test_rivals_compute_the_same_and_return_all_of_it(taps: tuple[int, int, int]
         variant.change()
         assert torch.equal(variant.weights[0], -before)
         assert torch.equal(filters, before)  # each variant has a copy of the weights
-    direct = F.conv3d(padded, filters.unsqueeze(1), groups=3)
-    assert torch.equal(variants.conv3d(padded, filters), direct)
 
 
 # --- growth, and training over processes
 
 
-@pytest.mark.parametrize("power", [0.5, 1.0, 1.15, 2.0])
-def test_exponents_of_powers(power: float) -> None:
+def test_an_exponent_has_the_standard_error_of_its_line() -> None:
     sizes = [1, 2, 4, 8, 16]
-    line = growth.fit_exponent(sizes, [3e-3 * size**power for size in sizes])
-    assert line.value == pytest.approx(power, abs=1e-12)
+    line = growth.fit_exponent(sizes, [3e-3 * size**1.15 for size in sizes])
+    assert (line.value, line.seconds_at_one) == (pytest.approx(1.15), pytest.approx(3e-3))
     assert line.standard_error == pytest.approx(0, abs=1e-7)
-    assert line.seconds_at_one == pytest.approx(3e-3)
-
-
-def test_the_standard_error_is_the_lines() -> None:
     # In logs x = -1, 0, 1 and y = 0, 1.2, 1.8: slope 0.9, residuals -0.1, 0.2, -0.1.
     sizes, seconds = ([2.718281828459045**x for x in logs] for logs in ((-1, 0, 1), (0, 1.2, 1.8)))
     line = growth.fit_exponent(sizes, seconds)
@@ -258,9 +235,8 @@ def test_a_run_that_is_killed_keeps_what_it_measured(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         written.run("second", second)
     plain = json.loads(file.read_text())
-    assert [plain["sections"][name]["state"] for name in ("first", "second")] == [
-        "RuntimeError: no memory", "running"
-    ]  # fmt: skip
+    states = [plain["sections"][name]["state"] for name in ("first", "second")]
+    assert states == ["RuntimeError: no memory", "running"]
     assert plain["sections"]["second"]["rows"][0]["times"]["a"]["seconds"] == 1.0
     assert [bar["met"] for bar in plain["bars"]] == [True, False]
     assert written.failed == {"first": "RuntimeError: no memory"}
@@ -276,23 +252,18 @@ def test_a_section_stops_at_its_limit() -> None:
 
     written = record.Record(record.Bench(CPU), ["endless"])
     assert written.run("endless", endless, limit=0.0) == "stopped after its 0 s"
-    assert len(written.plain["sections"]["endless"]["rows"]) == 1
-    assert written.failed == {}
+    assert (len(written.plain["sections"]["endless"]["rows"]), written.failed) == (1, {})
 
 
 def test_bars() -> None:
-    cases: list[tuple[float | None, dict[str, float], bool | None]] = [
+    for value, bar, met in (
         (5.0, {"at_least": 5}, True), (4.99, {"at_least": 5}, False), (1.5, {"at_most": 1.5}, True),
         (1.51, {"at_most": 1.5}, False), (1.51, {}, None), (None, {"at_most": 1.5}, None),
         (float("nan"), {"at_most": 1.5}, False),
-    ]  # fmt: skip
-    for value, bar, met in cases:
+    ):  # fmt: skip
         assert record.figure("times a", value, **bar).get("met") is met
-    assert record.figure("times a", float("inf")) == {
-        "text": "times a (not finite)",
-        "value": None,
-        "met": False,
-    }
+    endless = {"text": "times a (not finite)", "value": None, "met": False}
+    assert record.figure("times a", float("inf")) == endless
 
 
 # --- every section and workload, in small
@@ -311,28 +282,26 @@ def test_sections_run_in_small_and_have_their_bars(
     status = run.main(words)
     plain = json.loads(file.read_text())
     assert status == 0, {name: part["state"] for name, part in plain["sections"].items()}
-    assert list(plain["sections"]) == sections
-    assert all(part["rows"] for part in plain["sections"].values())
+    assert [name for name, part in plain["sections"].items() if part["rows"]] == sections
     bars: dict[str, list[float]] = {name: [] for name in sections}
     for bar in plain["bars"]:
         bars[bar["section"]].append(bar.get("at_least", bar.get("at_most")))
         assert bar["met"] or bar["figure"].endswith(("_ratio", "_exponent")), bar
-    assert sorted(bars["purkinje"]) == [1e-5, 2, 3, 4, 4, 4, 300, 500]
-    assert bars["granule"] == [5] * 4
-    assert bars["image_layer"] == [1.5] * 2
-    assert sorted(bars["auto"]) == [1.2, 1.2, 1.5, 1.5]
-    assert sorted(bars["growth"]) == [1.05] * 12 + [1.15] * 8
-    assert bars["training"] == [2, 2]
+    expected = {
+        "purkinje": [1e-5, 2, 3, 4, 4, 4, 300, 500], "granule": [5] * 4, "image_layer": [1.5] * 2,
+        "auto": [1.2, 1.2, 1.5, 1.5], "growth": [1.05] * 12 + [1.15] * 8, "training": [2, 2],
+    }  # fmt: skip
+    assert {name: sorted(bars[name]) for name in expected} == expected
     assert len(growth.lines(plain)) == 2 * 5 * 2
     assert plot.stat().st_size > 10_000
     assert "quick: no speed was judged" in capsys.readouterr().out
     # Comparisons and figures have the names by which the recorded run is shown.
     for name in ("purkinje", "granule", "training"):
-        for item, recorded in zip(
-            plain["sections"][name]["rows"], RESULT["sections"][name]["rows"], strict=True
-        ):
-            assert item["comparison"] == recorded["comparison"]
-            assert list(item["figures"]) == list(recorded["figures"])
+        rows, recorded = (
+            [(item["comparison"], *item["figures"]) for item in source["sections"][name]["rows"]]
+            for source in (plain, RESULT)
+        )
+        assert rows == recorded
 
 
 @pytest.mark.slow
@@ -343,19 +312,14 @@ def test_the_long_sections_run_in_small(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_quick_judges_no_speed() -> None:
     def section(bench: object) -> Iterator[dict[str, Any]]:
-        bars = {
-            "a_ratio": record.figure("a", 1.0, at_least=2),
-            "error": record.figure("b", 1.0, at_most=2),
-        }
-        yield row("one", **bars)
+        error = record.figure("b", 1.0, at_most=2)
+        yield row("one", a_ratio=record.figure("a", 1.0, at_least=2), error=error)
 
     written = record.Record(record.Bench(CPU, quick=True), ["section"])
     written.run("section", section)
     assert [bar["figure"] for bar in written.plain["bars"]] == ["error"]
-    assert written.plain["sections"]["section"]["rows"][0]["figures"]["a_ratio"] == {
-        "text": "a",
-        "value": 1.0,
-    }
+    (item,) = written.plain["sections"]["section"]["rows"]
+    assert item["figures"]["a_ratio"] == {"text": "a", "value": 1.0}
 
 
 def test_without_fft_conv_the_comparison_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,20 +330,6 @@ def test_without_fft_conv_the_comparison_is_left_out(monkeypatch: pytest.MonkeyP
     reason = item["times"]["fft_conv_pytorch"]["not_measured"]
     assert reason.startswith("fft-conv-pytorch is not installed, and is left out; pip install")
     assert item["figures"]["fft_conv_pytorch_over_neuroconv_ratio"]["value"] is None
-    assert item["figures"]["conv3d_over_neuroconv_ratio"]["value"] > 0
-
-
-def test_shapes_and_points_are_varied() -> None:
-    shapes = workloads.SHAPES
-    assert len(shapes) == len(set(shapes)) == 40
-    assert {shape.mode for shape in shapes} == {"same", "valid", "per_dendrite"}
-    assert {1, 256} <= {shape.batch for shape in shapes}
-    assert {1, 4096} <= {shape.neurons for shape in shapes}
-    for cell in workloads.CELLS.values():
-        assert tuple(cell.axes) == workloads.AXES == tuple(growth.BARS)
-        for _, points in cell.axes.values():
-            assert points[-1] >= 16 * points[0]
-            assert len(points) >= 5
 
 
 def test_every_workload_runs_once() -> None:
@@ -405,13 +355,6 @@ def test_mistakes(words: tuple[str, ...], message: str, capsys: pytest.CaptureFi
     assert message in capsys.readouterr().err
 
 
-def test_sections_by_device() -> None:
-    assert set(run.section_names("cpu")) == set(run.SECTIONS)
-    assert run.section_names("cuda")[0] == "smoke"
-    assert set(run.ALL) - set(run.section_names("cuda")) == {"learning"}
-    assert run.section_names("cpu", ("peaks", "auto")) == ["auto", "peaks"]
-
-
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_every_section_runs_on_cuda() -> None:
@@ -424,11 +367,9 @@ def test_every_section_runs_on_cuda() -> None:
 
 @pytest.mark.slow
 def test_a_checkout_beside_itself(tmp_path: Path) -> None:
-    file = tmp_path / "versus.json"
-    command = [
-        *(sys.executable, str(FOLDER / "versus.py"), "--old", str(ROOT), "--quick", "--repeats"),
-        *("3", "--seconds", "0.1", "--only", "small/granule*", "--json", str(file)),
-    ]
+    file, versus = tmp_path / "versus.json", str(FOLDER / "versus.py")
+    words = f"--old {ROOT} --quick --repeats 3 --seconds 0.1 --only small/granule* --json {file}"
+    command = [sys.executable, versus, *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     plain = json.loads(file.read_text())
@@ -436,20 +377,18 @@ def test_a_checkout_beside_itself(tmp_path: Path) -> None:
     for item in plain["workloads"].values():
         assert item["old"]["repeats"] == item["new"]["repeats"] >= 3
         assert item["new_over_old_ratio"] > 0
-    assert plain["summary"]["workloads"] == 2
-    assert plain["summary"]["not_measured"] == []
+    assert (plain["summary"]["workloads"], plain["summary"]["not_measured"]) == (2, [])
     assert {side["folder"] for side in plain["sides"].values()} == {str(ROOT)}
 
 
 def test_the_summary_of_two_checkouts() -> None:
     versus = loaded(FOLDER / "versus.py")
     runs = {"a/x": (1.0, 2.0), "a/y": (1.0, 0.5), "b/z": (2.0, 8.0)}
+    sides = {name: [timer.TimedRun((side,)) for side in run] for name, run in runs.items()}
+    sides["b/w"] = [timer.TimedRun((1.0,)), timer.Failure("TypeError: unknown")]
     comparisons = [
-        versus.Comparison(name, {"old": timer.TimedRun((old,)), "new": timer.TimedRun((new,))})
-        for name, (old, new) in runs.items()
+        versus.Comparison(name, {"old": old, "new": new}) for name, (old, new) in sides.items()
     ]
-    failed = {"old": timer.TimedRun((1.0,)), "new": timer.Failure("TypeError: unknown")}
-    comparisons.append(versus.Comparison("b/w", failed))
     summary = versus.summary(comparisons)
     assert summary["geometric_mean_ratio_by_group"] == pytest.approx({"a": 1.0, "b": 4.0})
     assert summary["geometric_mean_ratio"] == pytest.approx(4 ** (1 / 3))
@@ -461,61 +400,46 @@ def test_the_summary_of_two_checkouts() -> None:
 # --- the pages
 
 
-@pytest.fixture(scope="module")
-def table() -> ModuleType:
-    return loaded(FOLDER / "table.py")
-
-
-def test_the_pages_hold_what_was_recorded(table: ModuleType) -> None:
+def test_the_pages_hold_what_was_recorded() -> None:
     assert set(table.PAGES) == {ROOT / "README.md", FOLDER / "README.md"}
     for page, names in table.PAGES.items():
         text = page.read_text()
         assert table.filled(text, names, RESULT) == text, "run python experiments/bench/table.py"
 
 
-def test_every_bar_is_in_a_line_and_every_miss_in_the_list(table: ModuleType) -> None:
-    shown = [
-        id(figure)
-        for line in table.lines_of("table")
-        for names, name in line.columns
-        for figure in table.figures(RESULT, names, name)
-        if table.bar(figure)
-    ]
+def test_every_bar_is_in_a_line_and_every_miss_in_the_list() -> None:
+    columns = [column for line in table.lines_of("table") for column in line.columns]
+    figures = [figure for column in columns for figure in table.figures(RESULT, *column)]
+    shown = [id(figure) for figure in figures if table.bar(figure)]
     assert len(shown) == len(set(shown)) == len(RESULT["bars"]) > 70
     missed = [bar for bar in RESULT["bars"] if not bar.get("met")]
     assert len(table.missed(RESULT).splitlines()[2:]) == len(missed)
     assert f"**{len(RESULT['bars']) - len(missed)} of {len(RESULT['bars'])} " in table.run(RESULT)
 
 
-def test_the_text_follows_the_record(table: ModuleType) -> None:
+def test_the_text_follows_the_record() -> None:
     plain = copy.deepcopy(RESULT)
 
-    def judge(name: str, **changed: Any) -> None:
-        """Writes another value into both places of the record that hold it."""
-        for item in plain["sections"]["purkinje"]["rows"]:
-            if item["comparison"] == "Purkinje, forward":
-                item["figures"][name] |= changed
-        for bar in plain["bars"]:
-            if (bar["comparison"], bar["figure"]) == ("Purkinje, forward", name):
-                bar |= changed
+    def judge(name: str, value: float | None, **met: bool) -> None:
+        """Writes another value into the record's figure and into its bar."""
+        rows = plain["sections"]["purkinje"]["rows"]
+        (item,) = (item for item in rows if item["comparison"] == "Purkinje, forward")
+        bars = (bar for bar in plain["bars"] if bar["comparison"] == "Purkinje, forward")
+        (bar,) = (bar for bar in bars if bar["figure"] == name)
+        for figure in (item["figures"][name], bar):
+            del figure["met"]
+            figure |= {"value": value, **met}
 
-    judge("conv3d_over_neuroconv_ratio", value=499.7, met=False)
-    judge("fft_conv_pytorch_over_neuroconv_ratio", value=None, met=None)
+    judge("conv3d_over_neuroconv_ratio", 499.7, met=False)
+    judge("fft_conv_pytorch_over_neuroconv_ratio", None)
     plain["sections"]["granule"]["state"] = "MemoryError: no more"
     del plain["sections"]["training"]
-    for bar in plain["bars"]:
-        if bar.get("met", ...) is None:
-            del bar["met"]
-    summary = table.table(plain, table.lines_of("summary"))
-    assert (
-        "| full Purkinje cell | times faster than `conv3d` | 499.7 | ≥ 500, **missed** | "
-        in summary
-    )
+    summary, missed = table.table(plain, table.lines_of("summary")), table.missed(plain)
+    assert "| times faster than `conv3d` | 499.7 | ≥ 500, **missed** | " in summary
     assert "| times faster than fft-conv-pytorch | not measured | ≥ 4 | " in summary
     assert summary.endswith("|  |  | not measured |  |")
-    listed = table.missed(plain)
-    assert "| Purkinje, forward | `conv3d_over_neuroconv_ratio` | 499.7 | " in listed
-    assert "`fft_conv_pytorch_over_neuroconv_ratio` | not measured | " in listed
+    assert "| Purkinje, forward | `conv3d_over_neuroconv_ratio` | 499.7 | " in missed
+    assert "`fft_conv_pytorch_over_neuroconv_ratio` | not measured | " in missed
     text = " ".join(table.run(plain).split())
     assert "Missed: 1 in `purkinje`. Not measured: 1 more." in text
     assert "Section `granule` ended: MemoryError: no more." in text
@@ -536,16 +460,14 @@ def test_the_text_follows_the_record(table: ModuleType) -> None:
     ],
 )
 def test_rounding_carries_no_number_over_its_bar(
-    table: ModuleType, value: float | None, decimals: int, bar: dict[str, Any], text: str
+    value: float | None, decimals: int, bar: dict[str, Any], text: str
 ) -> None:
     assert table.number({"value": value, **bar}, decimals) == text
 
 
-def test_ranges_and_mistakes_of_pages(table: ModuleType) -> None:
-    values = [
-        {"value": 2.05, "at_most": 1.5, "met": False}, {"value": 1.2, "at_most": 1.5, "met": True},
-        {"value": None, "at_most": 1.5},
-    ]  # fmt: skip
+def test_ranges_and_mistakes_of_pages() -> None:
+    pairs = ((2.05, {"met": False}), (1.2, {"met": True}), (None, {}))
+    values = [{"value": value, "at_most": 1.5, **met} for value, met in pairs]
     assert table.cells(values, 2) == ("1.20 to 2.05", "≤ 1.5, **1 of 3 missed**, 1 not measured")
     with pytest.raises(ValueError, match=r"the page has the blocks \[\]; expected \['run'\]"):
         table.filled("no block", ["run"], RESULT)

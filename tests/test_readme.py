@@ -1,6 +1,6 @@
 """Every README says what its commands say: its Python runs, its quoted outputs are printed.
 
-With NEUROCONV_REFRESH=1 the quoted outputs are written anew instead of compared.
+With NEUROCONV_REFRESH=1 the quoted outputs are replaced instead of compared.
 """
 
 import os
@@ -19,11 +19,7 @@ from neuroconv.training import load_config
 from tests.commands import status_of
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = sorted(
-    path
-    for folder in (ROOT, ROOT / "neuroconv", ROOT / "experiments")
-    for path in (folder.glob("README.md") if folder == ROOT else folder.rglob("README.md"))
-)
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("[ne]*/**/README.md"))]  # neuroconv, experiments
 OUTPUT = re.compile(
     r"<!-- output of `(?P<command>.+?)`(?:, (?P<columns>\d+) columns)? -->\n\n"
     r"(?P<quoted>.*?)\n\n<!-- end -->",
@@ -45,15 +41,12 @@ QUOTED = [
 def printed(command: str) -> str:
     """Returns what a command prints, without the ends of lines."""
     program, *words = shlex.split(command)
-    out = StringIO()
-    with redirect_stdout(out):
+    with redirect_stdout(StringIO()) as out, pytest.MonkeyPatch.context() as patch:
         if program == "neuroconv":
             assert status_of(*words) == 0
         else:
-            assert program == "python"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("sys.argv", words)
-                runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+            patch.setattr("sys.argv", words)
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 
 
@@ -62,8 +55,7 @@ def test_a_quoted_output_is_what_the_command_prints(
     path: Path, match: re.Match[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", match["columns"] or "80")
-    output = printed(match["command"])
-    quoted = match["quoted"]
+    output, quoted = printed(match["command"]), match["quoted"]
     fenced = re.fullmatch(r"```text\n(.*)\n```", quoted, re.DOTALL)
     if os.environ.get("NEUROCONV_REFRESH"):
         block = f"```text\n{output}\n```" if fenced else output
@@ -93,12 +85,10 @@ def test_quoted_code_stands_in_its_file(source: str, code: str) -> None:
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
     files = [link.partition("#")[0] for link in links if "://" not in link]
-    assert [file for file in files if file and not (path.parent / file).exists()] == []
+    assert [file for file in files if not (path.parent / file).exists()] == []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in READMES if "```python\n" in path.read_text()], ids=name
-)
+@pytest.mark.parametrize("path", [p for p in READMES if "```python\n" in p.read_text()], ids=name)
 def test_its_python_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

@@ -51,9 +51,8 @@ def test_match_finds_the_largest_width_that_is_no_larger(call: Call, by: str) ->
     status, out, _ = call("match", "granule_convnet", "--by", by)
     assert status == 0
     unit = {"parameters": "parameters", "flops": "FLOPs an image"}[by]
-    target, matched = (
-        int(number.replace(",", "")) for number in re.findall(rf"([\d,]+) {unit}", out)
-    )
+    numbers = re.findall(rf"([\d,]+) {unit}", out)
+    target, matched = (int(number.replace(",", "")) for number in numbers)
     (width,) = map(int, re.findall(r"width=(\d+)", out))
     assert target == amount("granule_convnet")
     shape = {"image_shape": (1, 28, 28), "time_steps": 5}  # granule_convnet's own

@@ -60,17 +60,14 @@ def test_entries_are_counted_and_paired_by_seed(report: Report) -> None:
     labels = [entry.label for entry in report.entries]
     assert labels == ["granule_convnet", "cerebellum_tiny", "CNN, still image"]
     for entry in report.entries:
-        assert entry.counters == ("closed_form", "exact", "fvcore")
-        assert entry.counter_remarks == ()
+        counters = ("closed_form", "exact", "fvcore")
+        assert (entry.counters, entry.counter_remarks) == (counters, ())
         assert list(entry.accuracies) == [0, 1]
         values = np.array(list(entry.accuracies.values()))
-        assert entry.mean == pytest.approx(values.mean())
         half = student_t.ppf(0.975, 1) * values.std(ddof=1) / 2**0.5
-        assert entry.half_width == pytest.approx(half)
-        differences = values - np.array(list(granule.accuracies.values()))
-        if entry is not granule:
-            assert entry.difference == pytest.approx(differences.mean())
-    assert granule.difference is None
+        assert (entry.mean, entry.half_width) == pytest.approx((values.mean(), half))
+        difference = values.mean() - np.mean(list(granule.accuracies.values()))
+        assert entry.difference == (None if entry is granule else pytest.approx(difference))
     assert 0.5 * granule.parameters < cnn.parameters <= granule.parameters
     assert (cnn.dendrites, cnn.filters) == (None, [])
     assert granule.dendrites is not None

@@ -48,7 +48,6 @@ def test_an_opponent_is_matched_to_the_first_model(tmp_path: Path) -> None:
     config = small_config(tmp_path, max_steps=1, opponents=(by_parameters, by_flops))
     first, equal, equal_flops = compare(config, progress=False)
     assert 0.9 * first.parameters < equal.parameters <= first.parameters
-    assert "match" not in equal.model
     wider = {**equal_flops.model, "width": equal_flops.model["width"] + 1}
     flop, target = count_flops(**equal_flops.model), count_flops(**first.model)
     assert flop <= target < count_flops(**wider)
