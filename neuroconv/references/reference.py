@@ -1,4 +1,8 @@
-"""A publication, and the bibliography that is read from `references.bib`."""
+"""A publication, and the bibliography that is read from `references.bib`.
+
+The reader takes the subset of BibTeX with each field on a line of its own, in braces; anything
+else is an error instead of a silently lost reference.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from neuroconv.references.bibtex import Entry, read_bibtex, split_names
-
+_START = re.compile(r"@(\w+)\{([\w-]+),")
+_FIELD = re.compile(r"\s*(\w+)\s*=\s*\{(.*)\},?")
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
 _FIELDS = {
     "article": ({"journal", "volume"}, {"number", "pages"}),
@@ -20,13 +24,9 @@ class Reference:
     """A publication.
 
     Attributes:
-        key: name under which sources cite it.
         authors: family names, first author first; the last may be "others".
-        year: year of publication.
-        title: title of the publication.
         venue: journal, volume and pages.
-        doi: digital object identifier; None where `web` gives the address.
-        web: address of a publication without a DOI, or whose DOI we could not look up.
+        doi, web: one of the two; an address where there is no DOI, or it could not be looked up.
 
     Raises:
         ValueError: both or none of DOI and address, or a malformed one.
@@ -63,42 +63,66 @@ def read_references(file: Path) -> Mapping[str, Reference]:
     """Returns the publications of a BibTeX file by key.
 
     Raises:
-        ValueError: an entry that lacks a field, or has one that is unknown or malformed.
+        ValueError: a line that is none of "@kind{key,", "field = {value},", "}", a comment (%) or
+            blank; an entry that is repeated, not closed, or malformed in a field.
     """
-    return MappingProxyType(
-        {entry.key: _reference(entry, file.name) for entry in read_bibtex(file)}
-    )
+    references: dict[str, Reference] = {}
+    kind = key = ""
+    fields: dict[str, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        position = f"{file.name}, line {number}: {line!r}"
+        if not key:
+            if not line.strip() or line.startswith("%"):
+                continue
+            start = _START.fullmatch(line.strip())
+            if start is None:
+                raise ValueError(f"{position}; expected an entry such as @article{{smith2001,")
+            kind, key, fields = start[1], start[2], {}
+        elif line.strip() == "}":
+            if key in references:
+                raise ValueError(f"{position}: second entry {key!r}; expected unique keys")
+            try:
+                references[key] = _reference(kind, key, fields)
+            except ValueError as error:
+                raise ValueError(f"{file.name}: {error}") from None
+            key = ""
+        else:
+            field = _FIELD.fullmatch(line)
+            if field is None or not field[2].strip():
+                raise ValueError(f"{position}; expected a field such as year = {{2001}},")
+            if field[1] in fields:
+                raise ValueError(f"{position}: second {field[1]!r} of {key!r}; expected one")
+            fields[field[1]] = field[2]
+    if key:
+        raise ValueError(f"{file.name}: entry {key!r} is not closed; expected a line with }}")
+    return MappingProxyType(references)
 
 
-def _reference(entry: Entry, file: str) -> Reference:
-    kind, key, fields = entry
+def _reference(kind: str, key: str, fields: Mapping[str, str]) -> Reference:
     if kind not in _FIELDS:
-        raise ValueError(f"{file}: @{kind}{{{key}; expected @{' or @'.join(_FIELDS)}")
+        raise ValueError(f"@{kind}{{{key}; expected @{' or @'.join(_FIELDS)}")
     required, optional = _FIELDS[kind]
     required = required | {"author", "title", "year"}
     missing = sorted(required - set(fields))
     unknown = sorted(set(fields) - required - optional - {"doi", "url"})
     if missing or unknown:
         raise ValueError(
-            f"{file}: {key}: missing {missing}, unknown {unknown}; a @{kind} has "
+            f"{key}: missing {missing}, unknown {unknown}; a @{kind} has "
             f"{', '.join(sorted(required))}, perhaps {', '.join(sorted(optional)) or 'no more'}, "
             "and doi or url"
         )
-    if not fields["year"].isdigit():
-        raise ValueError(f"{file}: {key}: year={fields['year']!r}; expected a number")
+    title, year = fields["title"], fields["year"]
+    if not year.isdigit():
+        raise ValueError(f"{key}: year={year!r}; expected a number")
     venue = fields.get("howpublished", "")
     if kind == "article":
         number, pages = (fields.get(name) for name in ("number", "pages"))
         venue = f"{fields['journal']} {fields['volume']}"
         venue += (f"({number})" if number else "") + (f":{pages}" if pages else "")
-    authors = split_names(fields["author"])
-    try:
-        return Reference(
-            key, authors, int(fields["year"]), fields["title"], venue,
-            doi=fields.get("doi"), web=fields.get("url"),
-        )  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    # "Smith and {de Kock} and others" are three names.
+    names = (name.strip() for name in fields["author"].split(" and "))
+    authors = tuple(name.removeprefix("{").removesuffix("}") for name in names)
+    return Reference(key, authors, int(year), title, venue, fields.get("doi"), fields.get("url"))
 
 
 REFERENCES = read_references(Path(__file__).with_name("references.bib"))

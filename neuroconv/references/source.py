@@ -16,8 +16,8 @@ class Source:
     """Where a number comes from. In its texts, [key] cites a reference and `name` names a field.
 
     Attributes:
-        reference: key of `REFERENCES`; or "derived", a result of other numbers, "chosen", the
-            project's decision, or "user", a number that the user set.
+        reference: key of `REFERENCES`; or "derived" from other numbers, "chosen" by the project,
+            or set by the "user".
         place: page, table, figure or section of the reference; for an unpublished number, the
             reasoning behind it, which must name a reference or a field.
         note: species, method, and what other publications say.
@@ -47,11 +47,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> "Source":
-        """Returns the source that a data file writes as "reference: place; note".
-
-        Raises:
-            ValueError: a text without a reference and a place, or a source that is refused.
-        """
+        """Returns the source that a data file writes as "reference: place; note"."""
         reference, colon, rest = text.partition(": ")
         if not colon:
             raise ValueError(f"source={text!r}; expected 'reference: place' or '...; note'")
@@ -62,12 +58,12 @@ class Source:
     def cites(self) -> tuple[str, ...]:
         """Keys of all references that it cites."""
         first = () if self.reference in UNPUBLISHED else (self.reference,)
-        return first + tuple(_KEY.findall(self.place) + _KEY.findall(self.note))
+        return (*first, *_KEY.findall(f"{self.place} {self.note}"))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Fields that it names."""
-        return tuple(_FIELD.findall(self.place) + _FIELD.findall(self.note))
+        return tuple(_FIELD.findall(f"{self.place} {self.note}"))
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -9,17 +9,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class DendriteCost:
-    """Multiply-adds of the dendrites, for one dendritic neuron and one image.
+    """Multiply-adds of the dendrites, for one dendritic neuron and one image."""
 
-    Attributes:
-        essay: synapses x time steps x taps.
-        direct: a direct convolution of the sheet, padding zeros counted.
-        executed: the algorithm that ran.
-    """
-
-    essay: float
-    direct: float
-    executed: float
+    essay: float  # synapses x time steps x taps
+    direct: float  # a direct convolution of the sheet, padding zeros counted
+    executed: float  # the algorithm that ran
 
 
 @dataclass(frozen=True)
@@ -27,15 +21,12 @@ class Entry:
     """One model of a comparison.
 
     Attributes:
-        label: its name in tables and plots.
-        name: its name in the zoo.
-        parameters: number of trained parameters.
+        label: its name in tables and plots; `name` is that in the zoo.
         neurons: per image, a unit at a position counted as one.
         mac_per_neuron: multiply-adds for one image over neurons; None without neurons.
         mflop_per_image: 1e6 FLOP for one image, one frame window; a multiply-add is two FLOP.
         counters: names of the counters that ran.
         counter_remarks: what is wrong with the counts: counters that differ, or did not run.
-        dendrites: None for a model without dendrites.
         accuracies: on the test set, in [0, 1], by seed; the same seeds in every entry.
         mean, half_width: mean of `accuracies` and its 95 % interval; None for a single seed.
         difference, difference_half_width: difference of accuracy to the first entry, paired by
@@ -43,8 +34,7 @@ class Entry:
         seconds_per_epoch: training time, mean over seeds.
         histories: for each seed, one record per epoch with the keys epoch, train_loss, val_loss,
             train_accuracy and val_accuracy.
-        filters: (title, weights) of the dendritic filters after training, as
-            `neuroconv.report.dendritic_filters` draws them.
+        filters: (title, weights) of the trained dendritic filters, for `dendritic_filters`.
     """
 
     label: str

@@ -63,7 +63,7 @@ def _norms(weights: NDArray[Any], axes: int) -> NDArray[Any]:
 
 
 def _picture(weights: NDArray[Any], neuron: int) -> Picture:
-    """Returns a neuron's name and its filter; of an image layer's channels, the largest."""
+    """Returns a neuron's name and its filter; of an image layer, the channel of largest norm."""
     if weights.ndim == 4:
         return f"neuron {neuron}", weights[neuron]
     channel = np.argmax(_norms(weights[neuron], 1))
@@ -91,7 +91,7 @@ def _side_by_side(pictures: list[Picture]) -> Figure:
 
 
 def _stacked(pictures: list[Picture]) -> Figure:
-    """Draws a block of wide images for each neuron, one below the other for each time step."""
+    """Draws a block for each neuron: its time steps as wide images, one below the other."""
     steps, branches, dendrites = pictures[0][1].shape
     width = 6.0
     height = min(0.6, max(0.22, width * branches / dendrites))

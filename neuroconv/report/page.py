@@ -38,15 +38,11 @@ def write_report(
 
     Args:
         path: the page; its folder is created if necessary.
-        title: the page's heading.
-        summary: what was compared, in a sentence or two.
         entries: one for each model; differences are to the first.
-        linear_accuracy: the linear classifier's accuracy on the same test set; None if there is
-            no such classifier.
+        linear_accuracy: a linear classifier's accuracy on the same test set, if there is one.
         chance: the share of the most frequent class in the test set.
         notes: what was held equal, one sentence each.
-        command: the command that reproduces the comparison.
-        configuration: the text of the configuration.
+        command, configuration: what reproduces the comparison.
         environment: the machine and the versions; nested tables are flattened.
 
     Returns:
@@ -60,6 +56,7 @@ def write_report(
     findings = [finding(entries)]
     if linear_accuracy is not None:
         findings.append(against_linear(entries, linear_accuracy))
+    filters = (list(_filters(number, entry)) for number, entry in enumerate(entries))
     html = _TEMPLATES.get_template("page.html").render(
         title=title,
         summary=summary,
@@ -71,11 +68,7 @@ def write_report(
         chance=chance,
         curves=_curves(entries),
         costs=_costs(entries, linear_accuracy, chance),
-        filters=[
-            (entry.label, list(_filters(number, entry)))
-            for number, entry in enumerate(entries)
-            if entry.filters
-        ],
+        filters=[(row.label, drawn) for row, drawn in zip(entries, filters, strict=True) if drawn],
         notes=notes,
         command=command,
         configuration=configuration,
@@ -105,14 +98,12 @@ def _costs(entries: Sequence[Entry], linear_accuracy: float | None, chance: floa
 def _filters(number: int, entry: Entry) -> Iterator[tuple[str, Markup]]:
     for index, (title, weights) in enumerate(entry.filters):
         alt = f"Dendritic filters of {entry.label}, {title}, one panel for each time step."
-        yield (
-            title,
-            inline_svg(dendritic_filters(weights), alt=alt, name=f"filters{number}-{index}"),
-        )
+        name = f"filters{number}-{index}"
+        yield title, inline_svg(dendritic_filters(weights), alt=alt, name=name)
 
 
 def _flatten(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment without nesting and without unknown (None) values."""
+    """Returns the environment without nesting and without unknown (None) values."""
     flat: dict[str, Any] = {}
     for key, value in environment.items():
         flat.update(value if isinstance(value, Mapping) else {key: value})

@@ -15,20 +15,11 @@ from neuroconv.report.style import COLOURS, INK, MARKERS, annotate, label_points
 
 @dataclass(frozen=True)
 class RooflinePoint:
-    """One measured run.
-
-    Attributes:
-        kind: "cells", "networks", "baselines" ...; each kind has a mark and a colour.
-        flop_per_byte: arithmetic intensity.
-        flop_per_s: what the run reached.
-
-    Raises:
-        ValueError: a number that is not above 0, which a logarithmic axis cannot show.
-    """
+    """One measured run; raises ValueError for what a logarithmic axis cannot show."""
 
     name: str
-    kind: str
-    flop_per_byte: float
+    kind: str  # "cells", "networks", "baselines" ...; each kind has a mark and a colour
+    flop_per_byte: float  # arithmetic intensity
     flop_per_s: float
 
     def __post_init__(self) -> None:

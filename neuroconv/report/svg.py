@@ -11,13 +11,9 @@ from neuroconv.report.style import INK
 
 
 def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
-    """Returns a figure as an <svg> element whose ink takes the colour of the surrounding text.
+    """Returns a figure as an <svg> element; what is drawn in `INK` takes the page's text colour.
 
-    Args:
-        figure: drawn with `INK` where it should follow the page.
-        alt: a description of what it shows.
-        name: unique on the page; prefixes the identifiers in the figure, which another figure may
-            use too.
+    `name` is unique on the page, and prefixes the figure's identifiers, which others may use too.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", dpi=200, transparent=True, metadata={"Date": None})

@@ -23,14 +23,11 @@ _NAME_AT = (0.62, 0.62, 0.80, 0.62, 0.50, 0.55)
 
 
 def plot_trends(readings: Mapping[str, float]) -> Figure:
-    """Draws when computers reach each reading of the estimate.
+    """Draws when computers reach each reading of the estimate, in FLOP/s by name.
 
     Above, 2010 to 2100: the essay's lines, the HPCG record and its line with the 95 % interval of
     its growth, the AI clusters' line, and the readings across. Below, the years so far: each
     machine that held the HPCG record beside what the essay's lines foretold.
-
-    Args:
-        readings: FLOP/s by name.
 
     Raises:
         ValueError: no reading, or one that is not above zero.
@@ -116,10 +113,7 @@ def _name_line(axes: Axes, trend: Trend, share: float) -> None:
 
 
 def _name_readings(axes: Axes, readings: Mapping[str, float], pixels: float) -> None:
-    """Draws a thin line across for each reading, named right of the frame; names keep apart.
-
-    `pixels` is the number of pixels in a point of print.
-    """
+    """Draws a line across for each reading, named right of the frame; a point is `pixels` wide."""
     rows = sorted(readings.items(), key=lambda item: item[1])
     heights = [float(axes.transData.transform((LAST_YEAR, value))[1]) for _, value in rows]
     arrow = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6}
@@ -136,20 +130,19 @@ def _name_readings(axes: Axes, readings: Mapping[str, float], pixels: float) -> 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
     """Returns rising heights, moved as little as keeps each at least a gap above the one before.
 
-    Neighbours that would touch form a block, which is centred on the mean of where they belong.
+    Neighbours that would touch form a block, centred on the mean of where they belong.
     """
+
+    def start(block: list[float]) -> float:
+        return float(np.mean(block)) - gap * (len(block) - 1) / 2
+
     blocks: list[list[float]] = []
     for height in heights:
-        blocks.append([height])
-        while len(blocks) > 1 and _start(blocks[-1], gap) - _start(blocks[-2], gap) < gap * len(
-            blocks[-2]
-        ):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    return [_start(block, gap) + gap * i for block in blocks for i in range(len(block))]
-
-
-def _start(block: Sequence[float], gap: float) -> float:
-    return float(np.mean(block)) - gap * (len(block) - 1) / 2
+        block = [height]
+        while blocks and start(block) < start(blocks[-1]) + gap * len(blocks[-1]):
+            block = blocks.pop() + block
+        blocks.append(block)
+    return [start(block) + gap * i for block in blocks for i in range(len(block))]
 
 
 def _zoom(axes: Axes) -> None:
