@@ -37,7 +37,7 @@ QUESTIONS = {
     *("fuses", "fuses_tree", "norms_agree"),
 }
 # Tools that may: they fold weights and keep graphs of finished neurons, and state what runs.
-TOOLS = ("fold", "graphed", "population_cost", "image_cost")
+TOOLS = ("fold", "graphed", "costs")
 
 # --- lines
 

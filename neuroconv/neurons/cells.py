@@ -1,7 +1,4 @@
-"""The cell types, each a population with the presets of its type.
-
-`Population` documents arguments and shapes.
-"""
+"""The cell types, each a `Population` with the presets of its type."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

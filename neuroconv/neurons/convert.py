@@ -3,12 +3,10 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from neuroconv.core.checks import pair
 from neuroconv.neurons.image import GranuleConv2d
 
 
@@ -29,8 +27,8 @@ def convert(
 ) -> tuple[nn.Module, list[Conversion]]:
     """Replaces chosen convolutions by `GranuleConv2d` of the same contract.
 
-    A unit keeps its taps; the columns of its patch become rectified dendrites. The outputs change,
-    and the network has to be trained or fine-tuned.
+    A unit keeps its taps; the columns of its patch become rectified dendrites. The outputs change:
+    train or fine-tune the network.
 
     Args:
         model: any module. It is copied, not changed.
@@ -39,7 +37,7 @@ def convert(
         copy_weights: start from the convolution's taps, else from a fresh initialisation.
 
     Returns:
-        The converted copy, and one row for each layer that was replaced. `profile` both for FLOPs.
+        The converted copy, and one row for each layer that was replaced.
 
     Raises:
         ValueError: no layer was selected, or a selected one pads with other than zeros.
@@ -72,20 +70,15 @@ def convert(
 
 
 def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleConv2d:
-    """Builds the granule layer of a convolution's sizes, device, precision and mode."""
     if conv.padding_mode != "zeros":
         raise ValueError(
             f"layer {name!r} has padding_mode={conv.padding_mode!r}; expected 'zeros': leave it "
             "out with select"
         )
-    names = ("kernel_size", "stride", "dilation")
-    sizes: dict[str, Any] = {name: pair(name, getattr(conv, name)) for name in names}
-    padding: Any = conv.padding if isinstance(conv.padding, str) else pair("padding", conv.padding)
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+    sizes = {name: getattr(conv, name) for name in (*names, "groups")}
     with torch.device(conv.weight.device):
-        unit = GranuleConv2d(
-            conv.in_channels, conv.out_channels, padding=padding, groups=conv.groups,
-            bias=conv.bias is not None, time_steps=1, **sizes,
-        )  # fmt: skip
+        unit = GranuleConv2d(**sizes, bias=conv.bias is not None, time_steps=1)
     unit = unit.to(conv.weight.dtype).train(conv.training)
     unit.requires_grad_(conv.weight.requires_grad)
     if copy_weights:
@@ -97,5 +90,4 @@ def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleCon
 
 
 def _count(module: nn.Module) -> int:
-    """Counts the floats of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -5,7 +5,6 @@ A CUDA graph records the kernels of one call once and launches them all at once 
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +25,8 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         on the CPU, where there are no graphs, the module itself.
 
     Raises:
-        ValueError: a module in training, or not on the example's device; at the call, an input
-            unlike the example.
+        ValueError: a module in training or on another device; at the call, an input unlike the
+            example.
         TypeError: a module that returns something else than one tensor.
     """
     if module.training:
@@ -51,7 +50,10 @@ class _Graph:
         self._module = copy.deepcopy(module)
         self._input = example.detach().clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(example.device), torch.no_grad(), _same_autocast():
+        # Autocast as it is, without its cache, which lies outside the graph's memory.
+        dtype, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        autocast = torch.autocast("cuda", dtype, enabled=on, cache_enabled=False)
+        with torch.cuda.device(example.device), torch.no_grad(), autocast:
             # Warm up libraries, compiled kernels and caches on a side stream, as capture demands.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -78,13 +80,3 @@ class _Graph:
             self._input.copy_(inputs)
             self._graph.replay()
             return self._output.clone()  # the next call overwrites the graph's output
-
-
-def _same_autocast() -> AbstractContextManager[object]:
-    """Returns autocast as it is, without its cache, which lies outside the graph's memory."""
-    return torch.autocast(
-        "cuda",
-        torch.get_autocast_dtype("cuda"),
-        enabled=torch.is_autocast_enabled("cuda"),
-        cache_enabled=False,
-    )

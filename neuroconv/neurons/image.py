@@ -22,7 +22,7 @@ from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import Random
-from neuroconv.neurons.image_cost import image_layer_costs
+from neuroconv.neurons.costs import image_layer_costs
 from neuroconv.neurons.stages import (
     Output,
     Table,

@@ -1,6 +1,7 @@
 """Populations of several cell types side by side."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class MixedPopulation(nn.Module):
         ValueError: none, or populations that expect different numbers of axons.
     """
 
+    populations: Any  # an nn.ModuleList of populations
+
     def __init__(self, *populations: Population) -> None:
         super().__init__()
         axons = [population.in_features for population in populations]
@@ -32,7 +35,7 @@ class MixedPopulation(nn.Module):
                 f"in_features={axons}; expected one or more populations with the same axons"
             )
         self.populations = nn.ModuleList(populations)
-        self.in_features = populations[0].in_features
+        self.in_features = axons[0]
         self.out_features = sum(population.out_features for population in populations)
 
     def forward(self, activity: Tensor) -> Tensor:
@@ -43,19 +46,12 @@ class MixedPopulation(nn.Module):
     ) -> tuple[Tensor, tuple[NeuronState, ...]]:
         """Runs over a stretch, as `Population.stream`; the state is one for each population."""
         before = [REST] * len(self.populations) if state is None else state
-        rates, after = [], []
-        for population, memory in zip(self.populations, before, strict=True):
-            assert isinstance(population, Population)
-            rate, memory = population.stream(activity, memory)
-            rates.append(rate)
-            after.append(memory)
-        return torch.cat(rates, 1), tuple(after)
+        pairs = zip(self.populations, before, strict=True)
+        rates, after = zip(
+            *(cells.stream(activity, memory) for cells, memory in pairs), strict=True
+        )
+        return torch.cat(rates, 1), after
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
         """Returns the rows of `Population.closed_form`, one population after another."""
-        return tuple(
-            cost
-            for population in self.populations
-            if isinstance(population, Population)
-            for cost in population.closed_form(activity)
-        )
+        return sum((cells.closed_form(activity) for cells in self.populations), ())

@@ -4,8 +4,8 @@ Shapes: B batch, F axons that come in, N neurons, C transmitters, T time steps, 
 D dendrites.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from functools import partial
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import Synapse, TransmitterSum
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import Wiring
-from neuroconv.neurons.population_cost import population_costs
+from neuroconv.neurons.costs import population_costs
 from neuroconv.neurons.presets import Physiology, Variant, preset
 from neuroconv.neurons.stages import (
     Output,
@@ -42,6 +42,12 @@ from neuroconv.neurons.stages import (
     build_wiring,
 )
 from neuroconv.neurons.state import REST, NeuronState, run_stages
+
+# The stages from the axons to the dendrites' rates, in order: what checkpointing recomputes.
+_DENDRITIC = (
+    "synapses", "threshold_norm", "unit_dropout", "dendrites", "transmitters", "normalise",
+    "spike", "dendritic_rate",
+)  # fmt: skip
 
 
 class Population(nn.Module):
@@ -150,12 +156,7 @@ class Population(nn.Module):
 
     @classmethod
     def physiology(cls, variant: Variant | None = None) -> Physiology:
-        """Returns the cell's preset, by default the essay's where the essay has the cell.
-
-        Raises:
-            ValueError: a variant that the cell does not have.
-            TypeError: this class itself, which is no cell.
-        """
+        """Returns the cell's preset; TypeError for this class itself, which is no cell."""
         if not hasattr(cls, "cell"):
             raise TypeError(
                 f"{cls.__name__} is no cell type; expected one of them, such as Granule or "
@@ -201,22 +202,10 @@ class Population(nn.Module):
         self, activity: Tensor, state: NeuronState = REST
     ) -> tuple[Tensor, NeuronState]:
         """Runs from axons to the soma's potential (B, N, T): all stages before the neuron fires."""
-        stages: dict[str, Callable[..., Any]] = {
-            "synapses": self.synapses,
-            "threshold_norm": self.threshold_norm,
-            "unit_dropout": self.unit_dropout,
-            "dendrites": self.dendrites,
-            "transmitters": self.transmitters,
-            "dendritic_norm": self.normalise,
-            "spike": self.spike,
-            "dendritic_rate": self.dendritic_rate,
-        }
-        if self.checkpoint:
-            rate, state = recomputed_stages(run_stages, self, stages, activity, state)
-        else:
-            rate, state = run_stages(stages, activity, state)
-        rest = {"summation": self.summation, "soma": self.soma, "soma_norm": self.soma_norm}
-        potential, state = run_stages(rest, rate, state)
+        run = partial(recomputed_stages, run_stages, self) if self.checkpoint else run_stages
+        rate, state = run({name: getattr(self, name) for name in _DENDRITIC}, activity, state)
+        somatic = {"summation": self.summation, "soma": self.soma, "soma_norm": self.soma_norm}
+        potential, state = run_stages(somatic, rate, state)
         return self.rest(potential), state
 
     def fire(self, potential: Tensor, state: NeuronState) -> tuple[Tensor, NeuronState]:

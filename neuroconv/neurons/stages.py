@@ -53,14 +53,14 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
 
     Args:
         argument: its name, for messages.
-        value: an object of one of the kinds or any nn.Module, returned as it is; a kind's name; or
-            a table of one kind's arguments, with the name of the kind under "kind".
-        kinds: constructors by name. The first is the kind of a table that names none.
+        value: an object of one of the kinds, or any nn.Module; a kind's name; or a table of one
+            kind's arguments, with the name of the kind under "kind".
+        kinds: classes by name. The first is the kind of a table that names none.
         **defaults: arguments that a table may leave out, for the kinds that take them.
 
     Raises:
         TypeError: something else, an unknown key, or a key that is missing.
-        ValueError: an unknown kind, or a value that the constructor refuses.
+        ValueError: an unknown kind, or a value that the class refuses.
     """
     classes, several = tuple(kinds.values()), len(kinds) > 1
     if isinstance(value, (nn.Module, *classes)):
@@ -90,6 +90,12 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
         raise ValueError(f"{argument}: {error}") from None
 
 
+def build_one(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
+    """Builds a stage of which there is one kind; None takes its defaults."""
+    stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
+    return stage
+
+
 def merge(*tables: Table | None, **keywords: Any) -> dict[str, Any]:
     """Merges tables into one, the later over the earlier, and tables within them likewise.
 
@@ -98,30 +104,23 @@ def merge(*tables: Table | None, **keywords: Any) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for table in (*tables, keywords):
         for key, value in (table or {}).items():
+            below = merged.get(key)
             if isinstance(value, Mapping):
-                below = merged.get(key)
-                same = isinstance(below, Mapping) and below.get("kind") == value.get(
-                    "kind", below.get("kind")
-                )
+                kind = below.get("kind") if isinstance(below, Mapping) else None
+                same = isinstance(below, Mapping) and kind == value.get("kind", kind)
                 value = merge(below if same else None, value)
             merged[key] = value
     return merged
 
 
 def is_absent(stage: nn.Module) -> bool:
-    """Whether an nn.Identity stands in for a stage that the neuron does not have."""
+    """Returns whether an nn.Identity stands in for a stage that the neuron does not have."""
     return type(stage) is nn.Identity
 
 
 def stage_costs(stage: Any, shape: Sequence[int]) -> tuple[Cost, ...]:
     """Returns the closed form of a stage that may be absent."""
     return () if is_absent(stage) else stage.closed_form(torch.Size(shape))
-
-
-def build_one(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
-    """Builds a stage of which there is one kind; None takes its defaults."""
-    stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
-    return stage
 
 
 def build_tree(tree: TreeShape | Table | None, numbers: Physiology) -> TreeShape:
@@ -145,7 +144,6 @@ def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
 def build_synapses(
     synapse: Synapse | Table | None, wiring: Wiring, in_features: int, neurons: int, tree: TreeShape
 ) -> SparseSynapses | DenseSynapses:
-    """Builds synapses that receive the axons that the wiring draws, or all of them."""
     weights, axons = (
         build_one("synapse", synapse, Synapse),
         wiring.axons(in_features, neurons, tree),
@@ -192,11 +190,7 @@ def build_output(output: Output | Table | str | None, mean_wait: float, **scope:
 
 
 def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float) -> nn.Module:
-    """Builds dropout on the sheet, where each position draws for itself.
-
-    Raises:
-        ValueError: a dropout whose scope is another.
-    """
+    """Builds dropout on the sheet, where each position draws for itself."""
     if dropout is None:
         return nn.Identity()
     stage = build_one("unit_dropout", dropout, PoissonDropout, mean_wait=mean_wait, scope="unit")

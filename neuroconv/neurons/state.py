@@ -36,23 +36,13 @@ def run_stages(
     stages: Mapping[str, Callable[..., Any]],
     x: Tensor,
     state: NeuronState,
-    call: Callable[..., Any] | None = None,
+    call: Callable[..., Any] = lambda stage, *inputs: stage(*inputs),
 ) -> tuple[Tensor, NeuronState]:
-    """Runs stages one after another; those with a memory take their state and return the next.
-
-    Args:
-        stages: by name, in order.
-        x: input of the first.
-        state: of the stretch before.
-        call: runs one stage, `call(stage, *arguments)`; by default the stage itself.
-    """
+    """Runs stages by name, in order; those with a memory take their state and return the next."""
     memory = state._asdict()
     for name, stage in stages.items():
-        stream = getattr(stage, "stream", None)
-        step, arguments = (stage, (x,)) if stream is None else (stream, (x, memory[name]))
-        result = step(*arguments) if call is None else call(step, *arguments)
-        if stream is None:
-            x = result
+        if stream := getattr(stage, "stream", None):
+            x, memory[name] = call(stream, x, memory[name])
         else:
-            x, memory[name] = result
+            x = call(stage, x)
     return x, NeuronState(**memory)

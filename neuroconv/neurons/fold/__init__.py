@@ -8,12 +8,12 @@ What is folded, each an equal rewriting in evaluation:
     transmitters  of equal taps, such as a fixed cable's: the weights are added up instead.
     dendrites'    of one transmitter, into taps and resting potentials: in mode "per_dendrite"
     norm          always, for each dendrite has taps of its own; in the others, whose taps serve
-                  all dendrites that come out, where a neuron's columns have one scale. Else it
-                  stays. In image layers, always.
+                  all dendrites that come out, where a neuron's columns have one scale. In image
+                  layers, always.
     soma's norm   its scale into the soma's filter if each neuron has its own. Else, if nothing but
                   the rectifier stands between, into what comes before: relu(g x) = g relu(x) for
                   g > 0, and so do sum, mean and maximum; without the rectifier, sum and mean for
-                  any g. Its shift becomes the soma's resting potential. Else it stays.
+                  any g. Its shift becomes the soma's resting potential.
     linear        a neuron without dendritic rectifier, spike, threshold or law becomes one causal
     control       filter over its presynaptic axons: the essay's "one dot product". The soma's own
                   taps stay behind it: at the start of a window they have not received the resting
@@ -51,17 +51,15 @@ def fold(model: nn.Module) -> nn.Module:
     stages carry hooks, are copied as they are. The arithmetic is done in float64.
 
     A folded neuron streams, and states its cost, as any other; a state belongs to the model that
-    returned it, for lingering charge may have another form. Which stages are left depends on the
-    values that were folded: save the model itself and fold after loading, or save the folded
-    module whole, by `torch.save(folded, ...)`.
+    returned it. Which stages are left depends on the values that were folded: save the model itself
+    and fold after loading, or save the folded module whole, by `torch.save(folded, ...)`.
 
     Args:
         model: any module, in training or evaluation. It is copied, not changed.
 
     Returns:
         The copy, in evaluation. Its parameters are constants (requires_grad False); gradients still
-        flow to its input. To train, train the model and fold again: in training mode the copy would
-        lack the norms that were folded away.
+        flow to its input. To train, train the model and fold again.
 
     Raises:
         TypeError: model is no nn.Module.
@@ -96,14 +94,13 @@ def _fold_image_layer(layer: GranuleConv2d) -> None:
         scale, bias = (torch.stack(values) for values in zip(*norms, strict=True))  # (K_W, U)
         weight = weight * scale.t()[:, None, None, None, :]
         layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in norms)
-    soma = affine(layer.soma_norm)
-    free = is_absent(layer.spike) and not present_norms(layer)
-    if soma is not None and free and layer.summation.law == "linear":
+    free = is_absent(layer.spike) and not present_norms(layer) and layer.summation.law == "linear"
+    soma = affine(layer.soma_norm) if free else None
+    if soma is not None and commutes(soma[0], layer.linear_dendrites):
         gain, shift = soma
-        if commutes(gain, layer.linear_dendrites):
-            weight = weight * gain[:, None, None, None, None]
-            bias = None if bias is None else bias * gain
-            layer.bias, layer.soma_norm = constant(shift, like), nn.Identity()
+        weight = weight * gain[:, None, None, None, None]
+        bias = None if bias is None else bias * gain
+        layer.bias, layer.soma_norm = constant(shift, like), nn.Identity()
     layer.weight = constant(weight, like)
     layer.dendritic_bias = None if bias is None else constant(bias, like)
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import dendritic_conv
-from neuroconv.layers.dendrite import DendriticConv, Taps
+from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
 from neuroconv.layers.tree_shape import TreeShape
-from neuroconv.neurons.fold.values import affine, constant, exact
+from neuroconv.neurons.fold.values import affine, constant, exact, set_filters
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
@@ -24,10 +24,7 @@ _CHUNK_NUMBERS = 1 << 24  # of the sheets that are differentiated at once
 
 
 class Contacts(SparseSynapses):
-    """Synapses whose weights are all one: they pass on what their axons carry.
-
-    Args, shape, errors: as `SparseSynapses`'.
-    """
+    """`SparseSynapses` whose weights are all one: they pass on what their axons carry."""
 
     unit: Tensor
 
@@ -71,7 +68,8 @@ def one_filter(cells: Population) -> Population | None:
     folded.transmitters, folded.summation = TransmitterSum(1), DendriticSummation().eval()
     folded.dendritic_norm, folded.soma_norm = nn.Identity(), nn.Identity()
     tree = TreeShape((1, wiring.shape[1]), (1, wiring.shape[1], filters.shape[1]), mode="valid")
-    folded.dendrites = new_dendrites(filters.unsqueeze(2), current[:, None], tree, Taps(), like)
+    folded.dendrites = DendriticConv(len(filters), tree).eval()
+    set_filters(folded.dendrites, filters.unsqueeze(2), current[:, None], like)
     folded.synapses = Contacts(wiring.to(like.device), cells.in_features, tree.sheet, like).eval()
     return folded
 
@@ -84,8 +82,7 @@ def _axon_filters(cells: Population) -> tuple[Tensor, Tensor, Tensor]:
     """
     kinds, synapses = cells.transmitters.kinds, cells.synapses.synapses
     taps = exact(cells.dendrites.taps()).unflatten(0, (-1, kinds))
-    weight = exact(cells.synapses.effective_weight())
-    weight = weight.view(cells.out_features, kinds, synapses, -1)
+    weight = exact(cells.synapses.effective_weight()).view(len(taps), kinds, synapses, -1)
     numbers = taps.shape[1] * taps.shape[2] * cells.dendrites.tree.positions
     filters, currents = [], []
     for neurons in torch.arange(len(taps)).split(max(1, _CHUNK_NUMBERS // numbers)):
@@ -133,14 +130,3 @@ def _sheet_response(cells: Population, taps: Tensor, neurons: Tensor) -> tuple[T
         current = cells.summation(cells.dendritic_rate(x)).flatten()
         (response,) = torch.autograd.grad(current.sum(), sheet)
     return current.detach(), response[0].transpose(2, 3).unflatten(0, (-1, kinds))
-
-
-def new_dendrites(
-    filters: Tensor, bias: Tensor | None, tree: TreeShape, taps: Taps, like: Tensor
-) -> DendriticConv:
-    """Returns dendrites of given filters (N, K_T, K_P, K_D) and resting potentials (N, D')."""
-    dendrites = DendriticConv(len(filters), tree, taps, bias is not None)
-    dendrites.weight = constant(filters, like)
-    if bias is not None:
-        dendrites.bias = constant(bias, like)
-    return dendrites.eval()

@@ -3,24 +3,25 @@
 Shapes: N neurons, C transmitters, S synapses, P sites, D dendrites, K time taps.
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.kernels.population import fuses
-from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
+from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
-from neuroconv.layers.tree_shape import TreeShape
-from neuroconv.neurons.fold.linear import Contacts, new_dendrites, one_filter
-from neuroconv.neurons.fold.values import affine, commutes, constant, exact, has_hooks
+from neuroconv.neurons.fold.linear import Contacts, one_filter
+from neuroconv.neurons.fold.values import affine, commutes, constant, exact, has_hooks, set_filters
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
 _BATCH = 32  # samples of the window for which two ways to run are compared
+_METHODS = ("forward", "stream", "somatic_potential", "fire")
+_STAGES = {
+    SparseSynapses, DenseSynapses, DendriticConv, DendriticRate, DendriticSummation, SomaFilter,
+}  # fmt: skip
 
 # Filters (N * C, K_T, K_P, K_D) and resting potentials (N * C, D') in float64.
 _Filters = tuple[Tensor, Tensor | None]
@@ -28,40 +29,32 @@ _Filters = tuple[Tensor, Tensor | None]
 
 def fold_population(cells: Population) -> None:
     """Folds cells in place; those with methods, stages or hooks of their own stay as they are."""
-    if not _is_standard(cells):
+    inherited = all(getattr(type(cells), name) is getattr(Population, name) for name in _METHODS)
+    synapses, dendrites = cells.synapses, cells.dendrites
+    stages = (synapses, dendrites, cells.dendritic_rate, cells.summation, cells.soma)
+    if not inherited or not {*map(type, stages)} <= _STAGES or has_hooks(cells):
         return
-    old, like = cells.dendrites, cells.dendrites.weight
-    linear = one_filter(cells)
-    filters: _Filters = exact(old.taps()), None if old.bias is None else exact(old.bias)
-    weight, filters = _merge_transmitters(cells, exact(cells.synapses.effective_weight()), filters)
+    linear, like, bias = one_filter(cells), dendrites.weight, dendrites.bias
+    filters: _Filters = exact(dendrites.taps()), None if bias is None else exact(bias)
+    weight, filters = _merge_transmitters(cells, exact(synapses.effective_weight()), filters)
     filters = _fold_dendritic_norm(cells, *filters)
     filters = _fold_soma_norm(cells, *filters)
-    build = partial(new_dendrites, tree=old.tree, taps=Taps(backend=old.backend), like=like)
-    cells.dendrites = build(*filters)
-    _set_weight(cells, weight, like)
-    synapses = cells.synapses
+    set_filters(dendrites, *filters, like)
+    synapses.signs = synapses.vesicles = synapses.receptors = None
+    synapses.weight, synapses.transmitters = constant(weight, like), cells.transmitters.kinds
     if (
         isinstance(synapses, SparseSynapses)
         and is_absent(cells.threshold_norm)
         and _full_overlap(cells)
         and not fuses(cells, _BATCH, cells.time_steps, evaluation=True)
     ):
-        weighted = filters[0] * _on_sheet(weight, old.sheet_shape)
-        cells.dendrites = build(weighted, filters[1])
-        contacts = Contacts(synapses.wiring, cells.in_features, old.sheet_shape, like)
+        set_filters(
+            dendrites, filters[0] * _on_sheet(weight, synapses.sheet_shape), filters[1], like
+        )
+        contacts = Contacts(synapses.wiring, cells.in_features, synapses.sheet_shape, like)
         cells.synapses = contacts.eval()
     if linear is not None and _flop(linear) < _flop(cells):
         cells.__dict__.update(linear.__dict__)
-
-
-def _is_standard(cells: Population) -> bool:
-    methods = ("forward", "stream", "somatic_potential", "fire")
-    inherited = (getattr(type(cells), name) is getattr(Population, name) for name in methods)
-    stages = (cells.dendrites, cells.dendritic_rate, cells.summation, cells.soma)
-    standard = (DendriticConv, DendriticRate, DendriticSummation, SomaFilter)
-    synapses = type(cells.synapses) in (SparseSynapses, DenseSynapses)
-    stages_match = synapses and tuple(map(type, stages)) == standard
-    return all(inherited) and stages_match and not has_hooks(cells)
 
 
 def _flop(cells: Population) -> int:
@@ -71,11 +64,9 @@ def _flop(cells: Population) -> int:
 
 def _full_overlap(cells: Population) -> bool:
     """Whether each position of the sheet meets a single tap."""
-    _, branches, across = cells.dendrites.tree.kernel
-    sites, dendrites = cells.dendrites.sheet_shape
-    mode = cells.dendrites.mode
-    whole = mode == "per_dendrite" or (mode == "valid" and across == dendrites)
-    return branches == sites and whole
+    tree = cells.dendrites.tree
+    whole = tree.mode == "per_dendrite" or (tree.mode == "valid" and tree.out[1] == 1)
+    return whole and tree.out[0] == 1
 
 
 def _on_sheet(weight: Tensor, sheet: tuple[int, int]) -> Tensor:
@@ -143,17 +134,3 @@ def _fold_soma_norm(cells: Population, taps: Tensor, bias: Tensor | None) -> _Fi
         return taps, bias
     cells.bias, cells.soma_norm = constant(shift, cells.dendrites.weight), nn.Identity()
     return taps, bias
-
-
-def _set_weight(cells: Population, weight: Tensor, like: Tensor) -> None:
-    old, kinds = cells.synapses, cells.transmitters.kinds
-    if old.signs is None and old.vesicles is None and old.transmitters == kinds:
-        return
-    new: SparseSynapses | DenseSynapses
-    if isinstance(old, SparseSynapses):
-        new = SparseSynapses(old.wiring, old.in_features, old.sheet_shape, transmitters=kinds)
-    else:
-        tree = TreeShape(old.sheet_shape, synapses=old.synapses)
-        new = DenseSynapses(old.in_features, old.neurons, tree, transmitters=kinds)
-    new.weight = constant(weight, like)
-    cells.synapses = new.eval()

@@ -1,9 +1,10 @@
-"""Values in float64, and a batch norm as scale and shift."""
+"""Values in float64, filters set to them, and a batch norm as scale and shift."""
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.core.counting import is_watched
+from neuroconv.layers.dendrite import DendriticConv
 
 
 def exact(tensor: Tensor) -> Tensor:
@@ -14,6 +15,15 @@ def exact(tensor: Tensor) -> Tensor:
 def constant(value: Tensor, like: Tensor) -> nn.Parameter:
     """Returns a parameter that is not trained, with the precision and device of another."""
     return nn.Parameter(value.to(like.device, like.dtype).contiguous(), requires_grad=False)
+
+
+def set_filters(
+    dendrites: DendriticConv, filters: Tensor, bias: Tensor | None, like: Tensor
+) -> None:
+    """Sets the filters (N, K_T, K_P, K_D) and resting potentials (N, D') of some dendrites."""
+    dendrites.neurons, dendrites.tap_unit = len(filters), 1.0
+    dendrites.weight = constant(filters, like)
+    dendrites.bias = None if bias is None else constant(bias, like)
 
 
 def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:

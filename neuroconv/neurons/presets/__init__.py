@@ -40,7 +40,7 @@ PRESETS: Mapping[tuple[str, str], Physiology] = MappingProxyType(
 
 
 def preset(cell: str, variant: Variant | None = None) -> Physiology:
-    """Returns the numbers of a cell: by default the essay's where the essay has the cell.
+    """Returns the numbers of a cell, by default the essay's where the essay has the cell.
 
     Raises:
         ValueError: an unknown cell, or a variant that the cell does not have.
@@ -57,13 +57,9 @@ def preset(cell: str, variant: Variant | None = None) -> Physiology:
 
 @dataclass(frozen=True)
 class Difference:
-    """A field of a cell in which the variants differ.
+    """A field of `Physiology` in which the variants of a cell differ.
 
-    Attributes:
-        cell: name of the cell type.
-        field: field of `Physiology`.
-        unit: unit of the values; "" for a yes or no, or a name.
-        values, sources: by variant; None where the variant does not have the field.
+    Values, in a unit of `UNITS`, and sources are by variant, None where one lacks the field.
     """
 
     cell: str
@@ -74,11 +70,7 @@ class Difference:
 
 
 def differences(cell: str | None = None) -> tuple[Difference, ...]:
-    """Returns the values in which the variants of a cell, or of all cells, differ.
-
-    Raises:
-        ValueError: an unknown cell.
-    """
+    """Returns the values in which the variants of a cell, or of all cells, differ."""
     rows = []
     for name in CELLS if cell is None else (preset(cell).cell,):
         presets = {variant: PRESETS.get((name, variant)) for variant in VARIANTS}

@@ -1,4 +1,4 @@
-"""Reads presets from TOML, and refuses whatever a number needs and lacks."""
+"""Presets read from TOML and checked."""
 
 import inspect
 import tomllib
@@ -16,20 +16,14 @@ _TYPES = get_type_hints(Physiology)
 
 
 def load_presets(file: Path, variant: Variant) -> list[Physiology]:
-    """Reads the cells of a TOML file, in order.
-
-    A cell is a table of its fields, each with a value and a source:
+    """Reads the cells of a variant's TOML file: tables of fields, each with a value and a source.
 
         [purkinje]
         synapses = { value = 175_000, source = "napper1988: abstract; rat" }
 
-    Args:
-        file: the TOML file.
-        variant: name of the set of numbers that the file holds.
-
     Raises:
-        ValueError: a file that is not TOML; an unknown field, a field that lacks its value or its
-            source, or has an unknown key or a value of the wrong type or out of range; an unknown
+        ValueError: a file that is not TOML; an unknown field, one that lacks its value or source,
+            or has an unknown key or a value of the wrong type or out of range; an unknown
             reference. Names file, cell and field.
     """
     try:

@@ -20,24 +20,20 @@ FRAME_MS = 1000 / 30  # the essay's frame, which is a time step
 
 @dataclass(frozen=True, kw_only=True)
 class Physiology:
-    """The numbers of one cell type.
-
-    None stands for a number without a source.
+    """The numbers of one cell type; None stands for a number without a source.
 
     Attributes:
         cell: name of the cell type.
         variant: name of the set of numbers: "dettmers2015" for the essay's, "literature".
-        cells_in_brain: how many a human brain has.
-        synapses: synapses of one cell.
+        cells_in_brain: number in a human brain.
+        synapses, dendrites, outputs: of one cell; outputs are connections.
         sheet_shape: (sites, dendrites), the positions where synapses can sit.
         filter_shape: (branches, dendrites, time_steps) of the dendritic filter.
         soma_time_steps: taps of the soma's temporal filter.
         claw: whether the sites of a dendrite share one axon.
-        outputs: output connections of one cell.
         mean_wait: mean waiting periods before firing, in time steps.
         excites: whether the cell excites what it contacts (Dale's law: all or nothing of it).
         summation: law by which the dendrites' rates add up.
-        dendrites: dendrites of one cell.
         length_constant_um: lambda of a dendrite, in micrometres.
         time_constant_ms: tau of the membrane, in milliseconds.
         site_um: length of dendrite to a synapse, in micrometres.
@@ -112,11 +108,7 @@ class Physiology:
                 check_number(name, value)
 
     def cable(self, step_ms: float = FRAME_MS) -> Cable:
-        """Returns the cell's dendrite as a cable, sampled at the sheet's sites and steps.
-
-        Raises:
-            ValueError: a constant that has no source.
-        """
+        """Returns its dendrite as a cable at the sheet's sites; ValueError without constants."""
         length, time, site = self.length_constant_um, self.time_constant_ms, self.site_um
         if length is None or time is None or site is None:
             raise ValueError(
