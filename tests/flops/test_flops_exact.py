@@ -250,14 +250,8 @@ def test_a_checkpoint_counts_its_second_forward_pass_as_backward() -> None:
 
 def test_inference_mode_is_seen_through() -> None:
     model = nn.Sequential(nn.Conv2d(4, 6, 3, padding="same"), nn.Flatten(), nn.Linear(288, 5))
-    plain = count_exact(model, image)
-
-    def inferred(x: Tensor) -> Tensor:
-        with torch.inference_mode():
-            result: Tensor = model(x)
-            return result
-
-    assert count(inferred, image, device="cpu").macs == plain.macs
+    inferred = torch.inference_mode()(model.forward)
+    assert count(inferred, image, device="cpu").macs == count_exact(model, image).macs
 
 
 @pytest.fixture
@@ -274,14 +268,12 @@ def unknown() -> Iterator[Callable[[Tensor], Tensor]]:
 def test_an_unknown_operator_is_listed_and_fails_in_strict_mode(
     unknown: Callable[[Tensor], Tensor], device: str
 ) -> None:
-    def function(x: Tensor) -> Tensor:
-        return unknown(x) @ x.T
-
-    counts = count(function, flat, device=device)
+    model = Call(lambda x: unknown(x) @ x.T)
+    counts = count_exact(model, flat, device=device)
     assert counts.uncounted == {"neuroconv_test.twice.default": 1}
     assert counts.macs == {"matmul": 6 * 6 * 10}
     with pytest.raises(ValueError, match=r"no rule for neuroconv_test\.twice\.default"):
-        count(function, flat, device=device, strict=True)
+        count_exact(model, flat, device=device, strict=True)
 
 
 def test_what_costs_nothing_says_why() -> None:

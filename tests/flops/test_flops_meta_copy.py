@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from neuroconv.flops import count_exact, measure_time, measure_traffic, profile
+from tests.flops.calling import Call
 
 
 class Vandal(nn.Module):
@@ -147,19 +148,15 @@ def test_under_inference_mode_a_training_step_is_counted_too() -> None:
 
 
 def test_bytes_inside_inference_mode_are_those_outside() -> None:
-    class Inferring(nn.Module):
-        def __init__(self, inside: bool) -> None:
-            super().__init__()
-            self.inside = inside
-            self.layers = nn.Sequential(nn.Conv1d(3, 5, 2), nn.Flatten(), nn.Linear(10, 4))
-
+    class Inferring(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            with torch.inference_mode(self.inside):
-                result: Tensor = torch.softmax(self.layers(x), 1)
+            with torch.inference_mode():
+                result: Tensor = super().forward(x)
                 return result
 
+    layers = (nn.Conv1d(3, 5, 2), nn.Flatten(), nn.Linear(10, 4), nn.Softmax(1))
     x = torch.rand(2, 3, 3)
-    inside, outside = (measure_traffic(Inferring(mode), x) for mode in (True, False))
+    inside, outside = (measure_traffic(kind(*layers), x) for kind in (Inferring, nn.Sequential))
     for name in ("read_bytes", "written_bytes", "compulsory_bytes", "new_bytes"):
         assert getattr(inside.forward, name) == getattr(outside.forward, name) > 0
 
@@ -174,13 +171,10 @@ def test_scripted_and_lazy_modules_are_refused_with_the_way_out() -> None:
 
 
 def test_a_sparse_model_is_counted_but_its_bytes_are_not() -> None:
-    class Sparse(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.sparse.mm(x.to_sparse(), x.T)
-
-    assert count_exact(Sparse(), torch.rand(2, 3), device="cpu").uncounted
+    model, x = Call(lambda x: torch.sparse.mm(x.to_sparse(), x.T)), torch.rand(2, 3)
+    assert count_exact(model, x, device="cpu").uncounted
     with pytest.raises(ValueError, match=r"layout torch\.sparse_coo.*count_exact lists"):
-        measure_traffic(Sparse(), torch.rand(2, 3), device="cpu")
+        measure_traffic(model, x, device="cpu")
 
 
 def test_a_compiled_model_is_counted_operator_by_operator() -> None:

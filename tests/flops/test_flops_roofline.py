@@ -7,11 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.flops.machine.roofline import Peak, device_name, measure_peak, place
-from neuroconv.flops.machine.timing import Timing, measure_time
-
-
-def timing(seconds: float) -> Timing:
-    return Timing(seconds, 0.9 * seconds, 1.2 * seconds, repeats=5, calls_per_repeat=10)
+from neuroconv.flops.machine.timing import measure_time
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +16,8 @@ def here() -> Peak:
 
 
 def test_the_peak_states_what_was_measured(here: Peak) -> None:
-    assert here.device_type == "cpu"
-    assert here.dtype == "float32"
-    assert here.threads == torch.get_num_threads()
-    assert here.float32_arithmetic is None
-    assert here.device == device_name("cpu")
+    assert (here.device, here.device_type, here.dtype) == (device_name("cpu"), "cpu", "float32")
+    assert (here.threads, here.float32_arithmetic) == (torch.get_num_threads(), None)
     assert here.tried_flop_per_s[here.kernel] == here.flop_per_s
     assert here.flop_per_s == max(here.tried_flop_per_s.values())
     assert any(kernel.startswith("product") for kernel in here.tried_flop_per_s)
@@ -32,31 +25,29 @@ def test_the_peak_states_what_was_measured(here: Peak) -> None:
     assert here.arithmetic.repeats >= 3
 
 
-def test_the_dtype_is_a_parameter() -> None:
-    peak = measure_peak("cpu", dtype=torch.bfloat16, seconds=0.1)
-    assert peak.dtype == "bfloat16"
-    assert peak.byte_per_s > 0
-
-
 def test_a_kernel_that_takes_too_long_is_left_out() -> None:
-    assert len(measure_peak("cpu", seconds=1e-4).tried_flop_per_s) == 1
+    peak = measure_peak("cpu", dtype=torch.bfloat16, seconds=1e-4)
+    assert (peak.dtype, len(peak.tried_flop_per_s)) == ("bfloat16", 1)
+
+
+G = 10**9
 
 
 @pytest.mark.parametrize(
-    ("flop", "moved", "seconds", "bound", "attainable"),
+    ("flop", "moved", "bound", "attainable"),
     [
-        (50_000_000_000, 1_000_000_000, 1.0, "arithmetic", 100e9),  # half the flops, 5 % of bytes
-        (5_000_000_000, 10_000_000_000, 1.0, "memory", 10e9),  # 5 % of the flops, half the bytes
-        (50_000_000_000, 10_000_000_000, 1.0, "arithmetic", 100e9),  # at the ridge
-        (9_000_000_000, 1_000_000_000, 1.0, "overhead", 100e9),  # 9 % and 5 %
-        (10_000_000_000, 1_000_000_000, 1.0, "arithmetic", 100e9),  # 10 % is enough
-        (0, 15_000_000_000, 1.0, "memory", 0.0),  # a copy computes nothing
+        (50 * G, 1 * G, "arithmetic", 100e9),  # half the flops, 5 % of bytes
+        (5 * G, 10 * G, "memory", 10e9),  # 5 % of the flops, half the bytes
+        (50 * G, 10 * G, "arithmetic", 100e9),  # at the ridge
+        (9 * G, 1 * G, "overhead", 100e9),  # 9 % and 5 %
+        (10 * G, 1 * G, "arithmetic", 100e9),  # 10 % is enough
+        (0, 15 * G, "memory", 0.0),  # a copy computes nothing
     ],
 )
 def test_the_nearer_roof_bounds(
-    machine: Peak, flop: int, moved: int, seconds: float, bound: str, attainable: float
+    machine: Peak, flop: int, moved: int, bound: str, attainable: float
 ) -> None:
-    spot = place(flop, moved, seconds, machine)
+    spot = place(flop, moved, 1.0, machine)
     assert spot.bound == bound
     assert spot.attainable_flop_per_s == pytest.approx(attainable)
     assert spot.ridge_flop_per_byte == 5.0
@@ -115,30 +106,21 @@ def test_a_call_longer_than_the_time_is_timed_once() -> None:
     assert time.spread == 0.0
 
 
-def test_to_dict_has_units_in_its_keys(machine: Peak) -> None:
-    spot = place(10**9, 10**9, 1.0, machine).to_dict()
-    assert spot["share_of_peak_flop"] == 0.01
+def test_to_dict_adds_what_follows(machine: Peak) -> None:
     data = machine.to_dict()
     assert data["ridge_flop_per_byte"] == 5.0
     assert data["copy"]["quartile_distance_share"] == pytest.approx(0.3)
-    units = ("flop", "bytes", "seconds", "_per_s", "_per_byte", "share", "repeats", "_repeat")
-    for key, value in {**spot, **data, **data["copy"]}.items():
-        if isinstance(value, float):
-            assert key.endswith(units) or "share" in key or key == "overhead_below", key
 
 
 def test_errors_name_what_is_expected(machine: Peak) -> None:
     model, x = nn.Linear(2, 2), torch.rand(1, 2)
     with pytest.raises(ValueError, match="expected 'cpu' or 'cuda'"):
-        measure_peak("meta")
-    with pytest.raises(ValueError, match="expected 'cpu' or 'cuda'"):
         measure_time(model, x, "meta")
     with pytest.raises(ValueError, match="floating-point"):
         measure_peak("cpu", dtype=torch.int8)
-    with pytest.raises(ValueError, match="a model with its inputs"):
-        measure_time(model)
-    with pytest.raises(ValueError, match="a model with its inputs"):
-        measure_time(lambda: None, x)
+    for arguments in ((model,), (lambda: None, x)):
+        with pytest.raises(ValueError, match="a model with its inputs"):
+            measure_time(*arguments)
     with pytest.raises(ValueError, match="no output requires a gradient"):
         measure_time(model.requires_grad_(False), x, backward=True)
     if not torch.cuda.is_available():
