@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 
 class Call(nn.Module):
-    """Calls a function on its inputs."""
-
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.function = function

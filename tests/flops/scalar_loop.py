@@ -1,11 +1,11 @@
-"""Loops over numbers that count the products they take part in: networks run number by number."""
+"""Networks run number by number, in numbers that count the products they take part in."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import singledispatch
+from functools import singledispatch, total_ordering
 from itertools import product
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
 
+@total_ordering
 class Number:
     """A float that counts the products and sums it takes part in, by the work that goes on."""
 
@@ -43,12 +44,6 @@ class Number:
     def __lt__(self, other: Number) -> bool:
         return self.value < other.value
 
-    def __ge__(self, other: Number) -> bool:
-        return self.value >= other.value
-
-    def __le__(self, other: Number) -> bool:
-        return self.value <= other.value
-
 
 Array = np.ndarray[Any, Any]  # of Numbers
 ZERO = Number(0.0)
@@ -62,10 +57,7 @@ def work(kind: str) -> Iterator[None]:
 
 
 def numbers(tensor: Tensor) -> Array:
-    values = tensor.detach().numpy()
-    result = np.empty(values.shape, object)
-    for index in np.ndindex(values.shape):
-        result[index] = Number(float(values[index]))
+    result: Array = np.vectorize(Number, otypes=[object])(tensor.detach().numpy())
     return result
 
 
@@ -81,12 +73,8 @@ def total(terms: Array, start: Number = ZERO) -> Number:
 
 def padded(x: Array, before: list[int], after: list[int]) -> Array:
     """With zeros around the last axes."""
-    leading = x.ndim - len(before)
-    sizes = [n + a + b for n, a, b in zip(x.shape[leading:], before, after, strict=True)]
-    result = zeros(*x.shape[:leading], *sizes)
-    inner = (slice(a, a + n) for n, a in zip(x.shape[leading:], before, strict=True))
-    result[(..., *inner)] = x
-    return result
+    around = [(0, 0)] * (x.ndim - len(before)) + list(zip(before, after, strict=True))
+    return np.pad(x, around, constant_values=ZERO)
 
 
 def windows(
@@ -96,14 +84,8 @@ def windows(
     spans = [d * (k - 1) + 1 for k, d in zip(taps, dilation, strict=True)]
     counts = [(n - span) // s + 1 for n, span, s in zip(room, spans, stride, strict=True)]
     for position in product(*map(range, counts)):
-        starts = [p * s for p, s in zip(position, stride, strict=True)]
-        yield (
-            position,
-            tuple(
-                slice(start, start + span, d)
-                for start, span, d in zip(starts, spans, dilation, strict=True)
-            ),
-        )
+        axes = zip(position, stride, spans, dilation, strict=True)
+        yield position, tuple(slice(p * s, p * s + span, d) for p, s, span, d in axes)
 
 
 def padding_of(layer: Any) -> tuple[list[int], list[int]]:
@@ -126,9 +108,7 @@ def _(layer: nn.Sequential, x: Array) -> Array:
     return x
 
 
-@run.register(nn.Conv1d)
-@run.register(nn.Conv2d)
-@run.register(nn.Conv3d)
+@run.register(nn.Conv1d | nn.Conv2d | nn.Conv3d)
 def _(layer: nn.Conv2d, x: Array) -> Array:
     weight, x = numbers(layer.weight), padded(x, *padding_of(layer))
     bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
@@ -144,9 +124,7 @@ def _(layer: nn.Conv2d, x: Array) -> Array:
     return y
 
 
-@run.register(nn.ConvTranspose1d)
-@run.register(nn.ConvTranspose2d)
-@run.register(nn.ConvTranspose3d)
+@run.register(nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
 def _(layer: nn.ConvTranspose2d, x: Array) -> Array:
     weight = numbers(layer.weight)
     bias = zeros(layer.out_channels) if layer.bias is None else numbers(layer.bias)
@@ -188,49 +166,35 @@ def _(layer: nn.Flatten, x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
 
 
-@run.register(nn.BatchNorm1d)
-@run.register(nn.BatchNorm2d)
-@run.register(nn.BatchNorm3d)
+@run.register(nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
 def _(layer: nn.BatchNorm2d, x: Array) -> Array:
-    gain = (layer.running_var + layer.eps).rsqrt()
-    gain = gain if layer.weight is None else gain * layer.weight
-    shift = -layer.running_mean * gain
-    shift = shift if layer.bias is None else shift + layer.bias
+    gain = (layer.running_var + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight)
+    shift = (0 if layer.bias is None else layer.bias) - layer.running_mean * gain
     axes = (-1, *[1] * (x.ndim - 2))
     with work("normalisation"):
         return x * numbers(gain).reshape(axes) + numbers(shift).reshape(axes)
 
 
-def pooled(layer: Any, x: Array) -> Iterator[tuple[tuple[Any, ...], Array]]:
-    def per_axis(value: int | tuple[int, ...]) -> tuple[int, ...]:
-        axes = x.ndim - 2
-        value = (value,) * axes if isinstance(value, int) else tuple(value)
-        return value * axes if len(value) < axes else value
-
-    taps = per_axis(layer.kernel_size)
-    for position, reads in windows(x.shape[2:], taps, per_axis(layer.stride), (1,) * len(taps)):
-        yield (slice(None), slice(None), *position), x[(slice(None), slice(None), *reads)]
-
-
 def pool(layer: Any, x: Array, reduce: Any) -> Array:
-    patches = list(pooled(layer, x))
-    y = zeros(*x.shape[:2], *(n + 1 for n in patches[-1][0][2:]))
-    for index, window in patches:
-        for sample, channel in np.ndindex(x.shape[:2]):
-            y[(sample, channel, *index[2:])] = reduce(window[sample, channel])
+    axes = x.ndim - 2
+    taps, stride = (
+        (size,) * axes if isinstance(size, int) else (*size,) * (axes // len(size))
+        for size in (layer.kernel_size, layer.stride)
+    )
+    positions = list(windows(x.shape[2:], taps, stride, (1,) * axes))
+    y = zeros(*x.shape[:2], *(n + 1 for n in positions[-1][0]))
+    for position, reads in positions:
+        for map_index in np.ndindex(x.shape[:2]):
+            y[(*map_index, *position)] = reduce(x[(*map_index, *reads)])
     return y
 
 
-@run.register(nn.MaxPool1d)
-@run.register(nn.MaxPool2d)
-@run.register(nn.MaxPool3d)
+@run.register(nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d)
 def _(layer: nn.MaxPool2d, x: Array) -> Array:
     return pool(layer, x, lambda window: window.max())
 
 
-@run.register(nn.AvgPool1d)
-@run.register(nn.AvgPool2d)
-@run.register(nn.AvgPool3d)
+@run.register(nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d)
 def _(layer: nn.AvgPool2d, x: Array) -> Array:
     with work("pooling"):
         return pool(layer, x, lambda window: total(window) * Number(1 / window.size))
@@ -264,13 +228,9 @@ def _(layer: ThresholdNorm, sheet: Array) -> Array:
 def _(layer: DendriticConv, sheet: Array) -> Array:
     branches, across, kernel_t = layer.tree.filter
     weight = numbers(layer.weight)
-    before, after = [kernel_t - 1, 0, 0], [0, 0, 0]
-    if layer.mode == "same":
-        before[1:], after[1:] = (
-            [(branches - 1) // 2, (across - 1) // 2],
-            [branches // 2, across // 2],
-        )
-    sheet = padded(sheet, before, after)
+    around = (branches - 1, across - 1) if layer.mode == "same" else (0, 0)
+    before = [kernel_t - 1, *(span // 2 for span in around)]
+    sheet = padded(sheet, before, [0, *(span - span // 2 for span in around)])
     taps = (kernel_t, branches, 1 if layer.mode == "per_dendrite" else across)
     positions = list(windows(sheet.shape[2:], taps, (1, 1, 1), (1, 1, 1)))
     potential = zeros(*sheet.shape[:2], *(n + 1 for n in positions[-1][0]))
@@ -278,9 +238,8 @@ def _(layer: DendriticConv, sheet: Array) -> Array:
         for sample, neuron in np.ndindex(sheet.shape[:2]):
             for position, reads in positions:
                 dendrite = position[2] if layer.mode == "per_dendrite" else slice(None)
-                filtered = (
-                    weight[neuron][:, :, dendrite].reshape(taps) * sheet[(sample, neuron, *reads)]
-                )
+                filters = weight[neuron][:, :, dendrite].reshape(taps)
+                filtered = filters * sheet[(sample, neuron, *reads)]
                 potential[(sample, neuron, *position)] = total(filtered)
     if layer.bias is not None:
         potential = potential + numbers(layer.bias)[:, None, None, :]
@@ -341,9 +300,7 @@ def _(layer: GranuleConv2d, frames: Array) -> Array:
 
 
 def gradients(layer: nn.Module, x: Array, grad: Array, to_input: bool) -> tuple[Array, Array]:
-    """Differentiates a convolution or a linear layer by the padded input and the weight: each
-    product of the forward pass has one in either, of its other factor and the gradient at its
-    sum."""
+    """Differentiates a convolution or a linear layer by the padded input and the weight."""
     weight = numbers(layer.weight)
     to_x, to_weight = zeros(*x.shape), zeros(*weight.shape)
     if isinstance(layer, nn.Linear):

@@ -115,16 +115,12 @@ def test_a_module_called_twice_is_pooled() -> None:
 
 
 @pytest.mark.parametrize("name", ["cerebellum_tiny", "granule_convnet", "lenet5"])
-def test_a_network_s_axons(name: str) -> None:
+def test_a_network(name: str) -> None:
     model = create_model(name, image_shape=(1, 12, 12), num_classes=3, time_steps=3)
-    images, state = torch.rand(2, 1, 12, 12), torch.random.get_rng_state()
-    shares = firing_shares(model, images)
+    shares = firing_shares(model, torch.rand(2, 1, 12, 12))
     assert len(shares) > 1
     assert all(0 <= s.inputs <= 1 and 0 <= s.outputs <= 1 for s in shares.values())
     assert "last_step" not in shares
-    assert not any(module._forward_hooks for module in model.modules())
-    assert model.training
-    assert torch.equal(torch.random.get_rng_state(), state)
     # The outputs of one population are the inputs of the next.
     if name == "granule_convnet":
         assert shares["units.0"].outputs == shares["units.1"].inputs

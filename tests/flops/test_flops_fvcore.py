@@ -222,10 +222,8 @@ def test_attention_with_a_mask() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", [*TRAPS, *RECURRENT])
 def test_cuda_counts_as_the_cpu(name: str) -> None:
-    model, inputs = (
-        (Call(TRAPS[name][0]), TRAPS[name][1])
-        if name in TRAPS
-        else (RECURRENT[name], (torch.rand(3, 4, 5),))
-    )
+    model, inputs = RECURRENT.get(name), (torch.rand(3, 4, 5),)
+    if model is None:
+        model, inputs = Call(TRAPS[name][0]), TRAPS[name][1]
     on_cpu, on_cuda = count_fvcore(model, inputs), count_fvcore(model, inputs, device="cuda")
     assert (on_cuda.macs, on_cuda.uncounted) == (on_cpu.macs, on_cpu.uncounted)

@@ -53,8 +53,6 @@ def test_cells_and_plain_layers_are_summed() -> None:
     assert result.stages_flop > 2 * result.mac
     assert result.mac_per_neuron == result.mac / 2 / 21
     assert result.mac_per_neuron_step == pytest.approx(result.mac / 2 / 21 / 5)
-    exact = result.counts["exact"]
-    assert result.flop_per_sample == (2 * exact.mac + sum(exact.flops.values())) / 2
     assert sum(row["share_of_flop"] for row in result.to_dict()["stages"]) == pytest.approx(1)
 
 
@@ -97,21 +95,17 @@ def test_integers_of_any_size_survive_json() -> None:
     assert read["stages"][0]["essay_mac_per_sample"] == 10**21 + 1
 
 
-class Attention(nn.Module):
+class Attention(nn.Sequential):
     """Written by hand: its products are no modules."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.project = nn.Linear(8, 24)
-
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.project(x).chunk(3, -1)
+        query, key, value = self[0](x).chunk(3, -1)
         return torch.softmax(query @ key.transpose(1, 2), -1) @ value
 
 
 def test_products_that_no_module_states_are_named_and_make_the_closed_form_partial() -> None:
     x = torch.zeros(2, 5, 8)
-    result = profile(nn.Sequential(Attention(), nn.Linear(8, 3)), x)
+    result = profile(nn.Sequential(Attention(nn.Linear(8, 24)), nn.Linear(8, 3)), x)
     assert result.unstated == result.hidden == ("0 (Attention)",)
     assert list(result.complete) == ["exact", "fvcore"]
     assert result.agree is True
@@ -172,8 +166,7 @@ def test_what_cannot_be_trained_or_timed_is_skipped_with_the_reason() -> None:
 
 def test_disagreement_is_reported() -> None:
     result = profile(Stated(), torch.zeros(1, 2), counters=("closed_form", "exact"))
-    assert result.agree is False
-    assert result.shared == ()
+    assert (result.agree, result.shared) == (False, ())
     (line,) = result.disagreements
     assert line.startswith("convolution: closed_form 1,000,000,000,000,000,000,001 MAC, exact 0")
 
@@ -198,10 +191,8 @@ def test_bad_input() -> None:
         profile(model, [[1.0, 2.0, 3.0]])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one sample"):
         profile(model, torch.zeros(0, 3))
-    with torch.device("meta"):
-        on_meta = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="device='meta'"):
-        profile(on_meta, torch.zeros(1, 3), device="cpu")
+        profile(nn.Linear(3, 2, device="meta"), torch.zeros(1, 3), device="cpu")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA device"):
             profile(model, torch.zeros(1, 3), device="cuda")
@@ -212,16 +203,13 @@ def test_tables() -> None:
     purkinje = profile(Purkinje(30, 1), torch.zeros(1, 30, 5), name="purkinje")
     plain = profile(nn.Linear(3, 2), torch.zeros(1, 3))
     text = rendered(summary_table([granule, purkinje, plain]), stage_table(granule))
-    for expected in (
-        "4,500", "4,800", "25,000,000,000", "yes, on matmul, fft", "soma", "fvcore as it comes",
-    ):  # fmt: skip
+    for expected in ("4,500", "4,800", "25,000,000,000", "yes, on matmul, fft", "soma"):
         assert expected in text
     assert "9,000" in rendered(summary_table([granule], convention="flop"))
     with pytest.raises(ValueError, match="'mac' or 'flop'"):
         summary_table([granule], convention="macs")  # type: ignore[arg-type]
     assert " - " in rendered(summary_table([plain, granule]))
     assert "dendrites" not in rendered(summary_table([plain]))  # no row without a number
-    assert "median" not in rendered(summary_table([plain]))
 
 
 def small_purkinje() -> Purkinje:
@@ -321,15 +309,9 @@ def test_the_table_of_operators_covers_every_rule() -> None:
         operators_table("nothing*")
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (2.5e-6, "2.5 µB"),
-        (3e-12, "3 pB"), (1e21, "1e+06 PB"),
-    ],
-)  # fmt: skip
-def test_units(value: float, text: str) -> None:
-    assert in_units(value, "B") == text
+def test_units() -> None:
+    texts = [in_units(value, "B") for value in (0, 999, 1000, 1_234_567, 2.5e-6, 3e-12, 1e21)]
+    assert texts == ["0 B", "999 B", "1 kB", "1.23 MB", "2.5 µB", "3 pB", "1e+06 PB"]
 
 
 def test_one_list_of_metrics_makes_the_json_and_the_table() -> None:

@@ -96,7 +96,6 @@ def test_training_is_timed_and_leaves_the_model_alone() -> None:
     assert set(calls) == {(True, True)}
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert torch.is_grad_enabled()
 
 
 def test_a_call_longer_than_the_time_is_timed_once() -> None:
@@ -104,12 +103,6 @@ def test_a_call_longer_than_the_time_is_timed_once() -> None:
     time = measure_time(lambda: calls.append(1), seconds=1e-12)
     assert (time.repeats, time.calls_per_repeat, len(calls)) == (1, 1, 2)
     assert time.spread == 0.0
-
-
-def test_to_dict_adds_what_follows(machine: Peak) -> None:
-    data = machine.to_dict()
-    assert data["ridge_flop_per_byte"] == 5.0
-    assert data["copy"]["quartile_distance_share"] == pytest.approx(0.3)
 
 
 def test_errors_name_what_is_expected(machine: Peak) -> None:
@@ -123,9 +116,6 @@ def test_errors_name_what_is_expected(machine: Peak) -> None:
             measure_time(*arguments)
     with pytest.raises(ValueError, match="no output requires a gradient"):
         measure_time(model.requires_grad_(False), x, backward=True)
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="no CUDA device"):
-            measure_peak("cuda")
 
 
 @pytest.mark.gpu

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from neuroconv.flops import count_exact
 from neuroconv.flops.rules import CONTRACTIONS
-from neuroconv.layers import TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
 from neuroconv.neurons.population import Population
 from tests.flops.scalar_loop import Array, Number, gradients, numbers, padded, padding_of, run
@@ -50,21 +49,15 @@ def agree(model: nn.Module, x: Tensor) -> Counter[str]:
         same(run(model, numbers(x)), model(x))
     counts = count_exact(model, x)
     assert counts.uncounted == {}
-    contractions = {
-        family: amount for family, amount in Number.products.items() if family in CONTRACTIONS
-    }
-    assert counts.macs == contractions
+    assert counts.macs == {f: n for f, n in Number.products.items() if f in CONTRACTIONS}
     norms = Number.products["normalisation"]
     assert norms == Number.sums["normalisation"]  # of running statistics: a product and a sum
     assert counts.flops.get("normalisation", 0) == 2 * norms
     return Number.products
 
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-MAXIMA = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
-AVERAGES = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+def layer_type(kind: str, axes: int) -> type[nn.Module]:
+    return getattr(nn, f"{kind}{axes}d")
 
 
 @st.composite
@@ -80,9 +73,8 @@ def convolutions(draw: st.DrawFn, axes: int, channels: int, size: tuple[int, ...
         for n, p, d in zip(size, around, dilation, strict=True)
     )
     stride = tuple(1 if same else draw(st.integers(1, 2)) for _ in size)
-    return CONVOLUTIONS[axes](
-        channels, units, kernel, stride, padding, dilation, groups, draw(st.booleans())
-    )
+    layout = (channels, units, kernel, stride, padding, dilation, groups)
+    return layer_type("Conv", axes)(*layout, draw(st.booleans()))
 
 
 @st.composite
@@ -95,10 +87,8 @@ def spreading(draw: st.DrawFn, axes: int, channels: int, size: tuple[int, ...]) 
         draw(st.integers(0, max(0, min(1, ((n - 1) * s + k - 1) // 2))))
         for n, s, k in zip(size, stride, kernel, strict=True)
     )
-    return TRANSPOSED[axes](
-        channels, groups * draw(st.integers(1, 2)), kernel, stride, cut, longer, groups,
-        draw(st.booleans()),
-    )  # fmt: skip
+    layout = (channels, groups * draw(st.integers(1, 2)), kernel, stride, cut, longer, groups)
+    return layer_type("ConvTranspose", axes)(*layout, draw(st.booleans()))
 
 
 @st.composite
@@ -111,15 +101,16 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     now = x
     for _ in range(draw(st.integers(1, 3))):
         channels, size = now.shape[1], tuple(now.shape[2:])
-        kind = draw(st.sampled_from(["conv", "conv", "spread", "relu", "norm", "max", "mean"]))
-        if kind == "conv" or (kind in ("max", "mean") and min(size) < 2):
+        kinds = ["conv", "conv", "spread", "relu", "BatchNorm", "MaxPool", "AvgPool"]
+        kind = draw(st.sampled_from(kinds))
+        if kind == "conv" or (kind.endswith("Pool") and min(size) < 2):
             layer = draw(convolutions(axes, channels, size))
         elif kind == "spread":
             layer = draw(spreading(axes, channels, size))
-        elif kind == "norm":
-            layer = NORMS[axes](channels, affine=draw(st.booleans()))
-        elif kind in ("max", "mean"):
-            layer = (MAXIMA if kind == "max" else AVERAGES)[axes](2, draw(st.integers(1, 2)))
+        elif kind == "BatchNorm":
+            layer = layer_type(kind, axes)(channels, affine=draw(st.booleans()))
+        elif kind.endswith("Pool"):
+            layer = layer_type(kind, axes)(2, draw(st.integers(1, 2)))
         else:
             layer = nn.ReLU()
         layers.append(layer)
@@ -137,32 +128,22 @@ def test_random_networks(network: tuple[nn.Module, Tensor]) -> None:
     agree(*network)
 
 
-def population(kind: type[Population], **settings: Any) -> Population:
-    settings = {
-        "threshold": 1.0,
-        "taps": {"backend": "direct"},
-        "soma": {"time_steps": 2},
-    } | settings
-    return kind(7, 2, **settings)
+def population(kind: type[Population], threshold: float | None = 1.0, **tree: Any) -> Population:
+    taps, soma = {"backend": "direct"}, {"time_steps": 2}
+    return kind(7, 2, tree=tree or None, threshold=threshold, taps=taps, soma=soma)
 
 
+PURKINJE = {"sheet": (3, 4), "filter": (2, 3, 2)}
 CELLS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-    "granule": (population(Granule, threshold=None), (2, 7, 3)),  # the essay's 4 x 4 sheet
-    "granule_linear_window": (population(Granule, tree={"filter": (2, 2, 4)}), (1, 7, 2)),
-    "purkinje": (
-        population(Purkinje, tree={"sheet": (3, 4), "filter": (2, 3, 2), "synapses": 10}), (2, 7, 3)
-    ),
-    "purkinje_valid": (
-        population(Purkinje, tree=TreeShape((3, 4), (2, 3, 2), mode="valid")), (1, 7, 4)
-    ),
+    "granule": (population(Granule, None), (2, 7, 3)),  # the essay's 4 x 4 sheet
+    "granule_linear_window": (population(Granule, filter=(2, 2, 4)), (1, 7, 2)),
+    "purkinje": (population(Purkinje, **PURKINJE, synapses=10), (2, 7, 3)),
+    "purkinje_valid": (population(Purkinje, **PURKINJE, mode="valid"), (1, 7, 4)),
     "purkinje_per_dendrite": (
-        population(Purkinje, tree={"sheet": (4, 3), "filter": (2, 3, 2), "mode": "per_dendrite"}),
-        (2, 7, 2),
-    ),
+        population(Purkinje, sheet=(4, 3), filter=(2, 3, 2), mode="per_dendrite"), (2, 7, 2)),
     "image_of_granule_cells": (
         GranuleConv2d(4, 2, (3, 2), (2, 1), "valid", (1, 2), groups=2, time_steps=1),
-        (2, 4, 1, 5, 4),
-    ),
+        (2, 4, 1, 5, 4)),
     "image_padded": (GranuleConv2d(2, 3, (2, 3), padding="same", time_steps=1), (1, 2, 2, 3, 4)),
     "film_of_granule_cells": (GranuleConv2d(2, 2, (2, 3), time_steps=2), (1, 2, 3, 3, 4)),
 }  # fmt: skip

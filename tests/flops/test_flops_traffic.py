@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from neuroconv import create_model
+from neuroconv.flops.machine.memory import PassTraffic
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from tests.flops.calling import Call
 
@@ -34,15 +35,11 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize(("length", "alive"), [(1, 2), (2, 3), (5, 3)])
 def test_a_chain_holds_its_input_and_two_tensors(device: str, length: int, alive: int) -> None:
-    traffic = measure_traffic(chain(length), thousand(), device=device)
-    forward = traffic.forward
-    assert forward.read_bytes == forward.written_bytes == length * B
-    assert forward.new_elements == length * 1024
-    assert forward.new_bytes == length * B
-    assert forward.compulsory_bytes == 2 * B
-    assert forward.peak_bytes == traffic.peak_bytes == alive * B
-    assert traffic.input_bytes == traffic.output_bytes == B
-    assert traffic.parameter_bytes == traffic.buffer_bytes == 0
+    bytes_all = length * B
+    assert measure_traffic(chain(length), thousand(), device=device) == Traffic(
+        device, 0, 0, B, B,
+        PassTraffic(bytes_all, bytes_all, 2 * B, length * 1024, bytes_all, alive * B),
+    )  # fmt: skip
 
 
 def doubled_then_halved(x: Tensor) -> Tensor:
@@ -94,9 +91,8 @@ def test_a_gather_reads_what_it_returns(device: str) -> None:
 @pytest.mark.parametrize("add", [False, True])
 def test_a_scatter_touches_what_it_is_given(device: str, add: bool) -> None:
     def scatter(x: Tensor) -> Tensor:
-        index = torch.arange(4, device=x.device)
-        target = x.clone()
-        return target.index_add_(0, index, x[:4]) if add else target.index_copy_(0, index, x[:4])
+        method = Tensor.index_add_ if add else Tensor.index_copy_
+        return method(x.clone(), 0, torch.arange(4, device=x.device), x[:4])
 
     forward = measure_traffic(Call(scatter), thousand(), device=device).forward
     rows, index = 4 * 32 * 4, 4 * 8
@@ -141,11 +137,9 @@ def test_the_backward_pass_keeps_what_it_must(device: str) -> None:
 
 
 def test_a_storage_kept_twice_counts_once(device: str) -> None:
-    def shared(x: Tensor) -> Tensor:
-        once = x.exp()  # kept by itself and by the product, whole and in part
-        return once * once.view(-1, 32)
-
-    traffic = measure_traffic(Call(shared), thousand(True), device=device, backward=True)
+    # The exponential is kept by itself and by the product, whole and in part.
+    shared = nn.Sequential(Call(torch.exp), Call(lambda x: x * x.view(-1, 32)))
+    traffic = measure_traffic(shared, thousand(True), device=device, backward=True)
     assert traffic.saved_bytes == B
 
 
@@ -158,8 +152,7 @@ def test_batch_norm_writes_its_statistics_in_training(device: str) -> None:
 
 
 def test_tied_weights_count_once() -> None:
-    first = nn.Linear(8, 8, bias=False)
-    second = nn.Linear(8, 8, bias=False)
+    first, second = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
     second.weight = first.weight
     traffic = measure_traffic(nn.Sequential(first, second), torch.rand(2, 8))
     assert traffic.parameter_bytes == 8 * 8 * 4
@@ -167,22 +160,17 @@ def test_tied_weights_count_once() -> None:
 
 
 def test_a_literal_is_written_where_it_comes_to_be() -> None:
-    def literal(x: Tensor) -> Tensor:
-        return x + torch.tensor([1.0] * 32).to(x.device)
-
-    on_meta = measure_traffic(Call(literal), thousand())
-    on_cpu = measure_traffic(Call(literal), thousand(), device="cpu")
+    model = Call(lambda x: x + torch.tensor([1.0] * 32).to(x.device))
+    on_meta = measure_traffic(model, thousand())
+    on_cpu = measure_traffic(model, thousand(), device="cpu")
     assert on_meta.forward == on_cpu.forward
     assert on_cpu.forward.written_bytes == B + 32 * 4
 
 
 def on_both(model: nn.Module, x: Tensor, *, training: bool) -> list[Traffic]:
-    return [
-        dataclasses.replace(
-            measure_traffic(model, x, device=device, backward=True, training=training), device=""
-        )
-        for device in ("meta", "cpu")
-    ]
+    options: dict[str, bool] = {"backward": True, "training": training}
+    measured = (measure_traffic(model, x, device=device, **options) for device in ("meta", "cpu"))
+    return [dataclasses.replace(traffic, device="") for traffic in measured]
 
 
 NAMES = ["cerebellum_tiny", "granule_convnet", "lenet5", "plain_cnn"]
@@ -193,20 +181,16 @@ def build(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_training_step_is_equal_on_meta_and_cpu(name: str) -> None:
-    meta, cpu = on_both(build(name), torch.rand(2, 1, 12, 12), training=True)
+def test_meta_and_cpu_differ_by_what_batch_norms_return_in_evaluation(name: str) -> None:
+    model, x = build(name), torch.rand(2, 1, 12, 12)
+    meta, cpu = on_both(model, x, training=True)
     assert meta == cpu
     assert meta.compulsory_bytes < meta.moved_bytes
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_evaluation_differs_by_what_batch_norms_return(name: str) -> None:
-    model = build(name)
     calls: list[int] = []
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.register_forward_hook(lambda m, args, result: calls.append(m.num_features))
-    meta, cpu = on_both(model, torch.rand(2, 1, 12, 12), training=False)
+    meta, cpu = on_both(model, x, training=False)
     statistics = sum(calls)  # called on meta and on the CPU, so that each channel is there twice
     assert meta.forward.new_elements - cpu.forward.new_elements == statistics
     assert meta.forward.written_bytes - cpu.forward.written_bytes == 4 * statistics
@@ -223,8 +207,7 @@ def test_evaluation_differs_by_what_batch_norms_return(name: str) -> None:
 def test_bounds_hold_for_random_networks(widths: list[int], batch: int, norm: bool) -> None:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-        layers += [nn.LayerNorm(after)] if norm else []
+        layers += [nn.Linear(before, after), nn.ReLU(), *[nn.LayerNorm(after)] * norm]
     model = nn.Sequential(*layers)
     one = measure_traffic(model, torch.rand(batch, widths[0]), backward=True)
     two = measure_traffic(model, torch.rand(2 * batch, widths[0]), backward=True)
@@ -264,8 +247,8 @@ def allocated(model: nn.Module, x: Tensor, *, backward: bool) -> int:
             result.backward(torch.ones_like(result))
     assert recorded.profiler is not None
     events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    return max(accumulate(event.nbytes() for event in events))
+    ordered = sorted(events, key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in ordered))
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -285,9 +268,8 @@ def test_the_allocator_of_the_cpu_agrees(
     model.zero_grad(set_to_none=True)
     traffic = measure_traffic(model, x, device="cpu", backward=backward, training=True)
     before = traffic.parameter_bytes + traffic.buffer_bytes + traffic.input_bytes
-    assert (
-        allocated(model, x, backward=backward) == traffic.peak_bytes - before
-    )  # these operators need no workspace
+    # These operators need no workspace.
+    assert allocated(model, x, backward=backward) == traffic.peak_bytes - before
 
 
 @pytest.mark.gpu
@@ -297,9 +279,8 @@ def test_the_peak_is_what_the_allocator_saw(backward: bool) -> None:
     model = nn.Sequential(nn.ReLU(), Call(lambda x: x.exp() + x.sin()), nn.Sigmoid()).cuda()
     x = torch.rand(1024, 1024, device="cuda", requires_grad=backward)
     expected = measure_traffic(model, x, device="cuda", backward=backward)
-    assert expected == dataclasses.replace(
-        measure_traffic(model, x, backward=backward), device="cuda"
-    )
+    on_meta = measure_traffic(model, x, backward=backward)
+    assert expected == dataclasses.replace(on_meta, device="cuda")
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     start = torch.cuda.memory_allocated()
