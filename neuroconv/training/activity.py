@@ -62,7 +62,12 @@ class ActivityMonitor:
         silent_share: the share of neurons that never fired.
         complex_spikes_per_second: a mean, under the path "climbing_fibres".
         """
-        summary = {path: count.summary() for path, count in self._counted().items()}
+        summary = {}
+        for path, count in self._counted().items():
+            number, total, active = count.sums.tolist()
+            silent = 1 - float(count.fired.double().mean())
+            rates = {"mean_rate": total / number, "active_share": active / number}
+            summary[path] = {**rates, "silent_share": silent}
         if self._images:
             spikes = float(self._spikes) / self._images
             summary["climbing_fibres"] = {"complex_spikes_per_second": spikes}
@@ -92,10 +97,3 @@ class _Count:
 
     def add(self, sums: Tensor, fired: Tensor) -> None:
         self.sums, self.fired = self.sums + sums, self.fired | fired
-
-    def summary(self) -> dict[str, float]:
-        number, total, active = self.sums.tolist()
-        silent = 1 - float(self.fired.double().mean())
-        return {
-            "mean_rate": total / number, "active_share": active / number, "silent_share": silent
-        }  # fmt: skip

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_STYLES = {"validation": ("val", "o-"), "training": ("train", ".--")}
-
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str) -> None:
     """Draws loss, accuracy and the share of each population that fires, against the epoch."""
@@ -23,7 +21,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str)
     figure.suptitle(label)
     loss, accuracy, *firing = figure.subplots(1, panels)
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
-        for split, (key, style) in _STYLES.items():
+        for split, key, style in (("validation", "val", "o-"), ("training", "train", ".--")):
             epochs = [record["epoch"] for record in history]
             values = [record[f"{key}_{quantity}"] for record in history]
             axes.plot(epochs, values, style, color="C0", markersize=4, label=split)

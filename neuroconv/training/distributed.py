@@ -20,7 +20,6 @@ from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import arithmetic_of, check_compiler, choose_device
 
 Value = TypeVar("Value")
-_FAILURES = "neuroconv/failures"  # a counter that all processes share
 
 
 def split(batch: list[int], count: int) -> list[list[int]]:
@@ -49,22 +48,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, batch: list[int]) -> list[int]:
-        """Returns this process's part of a batch, see `split`."""
         return split(batch, self.size)[self.rank]
-
-    def check_shares(self, images: int, batch_size: int, accumulate: int) -> None:
-        """Raises a ConfigError unless every process gets a part of each batch of the images."""
-        parts = f"{accumulate} x " if accumulate > 1 else ""
-        if batch_size % (self.size * accumulate):
-            raise ConfigError(
-                f"batch_size = {batch_size}: expected a multiple of {parts}{self.size} processes, "
-                "each of which takes an equal part: change the batch size or --nproc-per-node"
-            )
-        if images < self.size * accumulate:
-            raise ConfigError(
-                f"train_data has {images} images: expected at least {parts}{self.size}, one for "
-                "each part of a batch: lower `accumulate` or --nproc-per-node"
-            )
 
     def gather(self, value: Value) -> list[Value]:
         """Returns the value of every process, in the order of ranks. All must call this."""
@@ -120,10 +104,21 @@ def launched() -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def check_device(settings: TrainConfig, images: int) -> torch.device:
+def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.device:
     """Returns the device; ConfigError for a setting that this machine or its processes lack."""
     device = choose_device(settings.device)
-    Ranks.current().check_shares(images, settings.batch_size, settings.accumulate)
+    batch_size, accumulate = settings.batch_size, settings.accumulate
+    parts = f"{accumulate} x {ranks.size}" if accumulate > 1 else str(ranks.size)
+    if batch_size % (ranks.size * accumulate):
+        raise ConfigError(
+            f"batch_size = {batch_size}: expected a multiple of {parts} processes, each of which "
+            "takes an equal part: change the batch size or --nproc-per-node"
+        )
+    if images < ranks.size * accumulate:
+        raise ConfigError(
+            f"train_data has {images} images: expected at least {parts}, one for each part of a "
+            "batch: lower `accumulate` or --nproc-per-node"
+        )
     processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
     if device.type == "cuda" and processes > devices:
         raise ConfigError(
@@ -149,7 +144,7 @@ def reports_failure() -> bool:
         return int(os.environ.get("LOCAL_RANK", 0)) == 0
     try:
         store = dist.distributed_c10d._get_default_store()
-        return bool(store.add(_FAILURES, 1) == 1)
+        return bool(store.add("neuroconv/failures", 1) == 1)
     except RuntimeError:  # the machine that keeps it is gone
         return True
 

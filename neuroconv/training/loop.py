@@ -90,7 +90,8 @@ def train(
     for data, role in ((val_data, "val_data"), (test_data, "test_data")):
         if data is not None:
             check_length(data, role)
-    ranks, device = Ranks.current(), check_device(config, images)
+    ranks = Ranks.current()
+    device = check_device(config, images, ranks)
     model.to(device)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)

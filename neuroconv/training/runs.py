@@ -168,7 +168,7 @@ def start(
 ) -> RunResult:
     """Creates the folder of a resolved configuration, and trains in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
-    check_device(config.train, len(splits.train))
+    check_device(config.train, len(splits.train), Ranks.current())
     environment = describe_environment(config.train.device, config.train.precision)
     prefix, suffix = f"{config.model['name']}-", f"-seed{config.train.seeds[0]}"
 

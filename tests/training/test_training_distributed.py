@@ -22,7 +22,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neuroconv.training import Config, ConfigError, Ranks, RunResult, resume, run
+from neuroconv.training import Config, ConfigError, Ranks, RunResult, TrainConfig, resume, run
+from neuroconv.training.distributed import check_device
 from neuroconv.training.sync_norm import SharedBatchNorm, synchronised_norms
 from neuroconv.zoo import create_model
 from tests.training import processes as work
@@ -153,14 +154,18 @@ def test_shares_are_the_batch() -> None:
 
 
 def test_a_batch_that_the_processes_do_not_divide() -> None:
-    Ranks(0, 4).check_shares(100, 64, 2)
+    def check(size: int, images: int, accumulate: int) -> None:
+        settings = TrainConfig(1, 0.1, batch_size=64, accumulate=accumulate, device="cpu")
+        check_device(settings, images, Ranks(0, size))
+
+    check(4, 100, 2)
     for size, images, accumulate, message in (
         (3, 100, 1, "batch_size = 64: expected a multiple of 3 processes"),
         (32, 100, 4, "a multiple of 4 x 32 processes"),
         (4, 3, 1, "3 images: expected at least 4"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Ranks(0, size).check_shares(images, 64, accumulate)
+            check(size, images, accumulate)
 
 
 NORMS: dict[str, Any] = {
