@@ -1,5 +1,4 @@
 import gzip
-import hashlib
 import pickle
 import shutil
 import struct
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, Imagenette
 
 from neuroconv.data import DataError, DataSplits, Frames, load_data
 from neuroconv.data.stills import ImageTensors, hold_out
@@ -201,19 +200,12 @@ def test_broken_mnist_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("mnist", "train-images-idx3-ubyte"),
-        ("cifar10", "cifar-10-batches-py"),
-        ("imagenette", "imagenette2-160"),
-    ],
+    [("mnist", "train-images-idx3"), ("cifar10", "cifar-10-ba"), ("imagenette", "imagenette2-160")],
 )
 def test_absent_data_that_cannot_be_downloaded(tmp_path: Path, name: str, expected: str) -> None:
-    with pytest.raises(DataError) as caught:
-        load_data(name, root=tmp_path / "data")
-    message = str(caught.value)
-    for words in (f"in {tmp_path}/data", expected, "--data.root DIR", "no network in tests"):
-        assert words in message
-    assert "NEUROCONV_DATA" in message.splitlines()[0]  # the remedy first
+    message = rf"(?s)in {tmp_path}: .*--data.root DIR.*NEUROCONV_DATA\..*{expected}.*no network"
+    with pytest.raises(DataError, match=message):
+        load_data(name, root=tmp_path)
 
 
 # --- CIFAR-10 and Imagenette, in files of the official layout
@@ -222,18 +214,13 @@ def test_absent_data_that_cannot_be_downloaded(tmp_path: Path, name: str, expect
 def test_cifar10_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()
-    sums = {}
-    names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
-    contents: dict[str, Any] = {"batches.meta": {"label_names": [f"name {i}" for i in range(10)]}}
-    for name in names:
-        colours = np.tile(np.repeat(np.array([10, 20, 30], np.uint8), 1024), (1200, 1))
-        contents[name] = {"data": colours, "labels": [i % 10 for i in range(1200)]}
+    colours = np.tile(np.repeat(np.array([10, 20, 30], np.uint8), 1024), (1200, 1))
+    batch = {"data": colours, "labels": [i % 10 for i in range(1200)]}
+    contents = {name: batch for name, _ in CIFAR10.train_list + CIFAR10.test_list}
+    contents["batches.meta"] = {"label_names": [f"name {i}" for i in range(10)]}
     for name, content in contents.items():
         (folder / name).write_bytes(pickle.dumps(content))
-        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in names[:5]])
-    monkeypatch.setattr(CIFAR10, "test_list", [[name, sums[name]] for name in names[5:]])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     data = load_data("cifar10", root=tmp_path, encoding="none", augment="crop_flip")
     assert sizes(data) == [1000, 5000, 1200]
     assert data.class_names[3] == "name 3"
@@ -246,10 +233,8 @@ def test_cifar10_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_imagenette_layout_at_any_size(tmp_path: Path) -> None:
-    names = ["n01440764", "n02102040", "n02979186", "n03000684", "n03028079"]
-    names += ["n03394916", "n03417042", "n03425413", "n03445777", "n03888257"]
     for part, count in (("train", 10), ("val", 2)):
-        for label, name in enumerate(names):
+        for label, name in enumerate(sorted(Imagenette._WNID_TO_CLASS)):
             folder = tmp_path / "imagenette2-320" / part / name
             folder.mkdir(parents=True)
             for i in range(count):

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from neuroconv.data import load_data
 from neuroconv.training import TrainResult, train
 from neuroconv.zoo import create_model
+from tests.training.small_runs import EpochData
 
 Work = Callable[..., Any]
 CLOSE = 1e-9
@@ -80,17 +81,12 @@ def _serve(
             answers.put((False, traceback.format_exc()))
 
 
-class Exact(Dataset[Any]):
+class Exact(EpochData):
     """The digits in float64, and an exception in an epoch (from 0)."""
 
     def __init__(self, data: Dataset[Any], fail_in: int = -1) -> None:
-        self.data, self.fail_in, self.epoch = data, fail_in, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]
+        super().__init__(data)
+        self.fail_in = fail_in
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if self.epoch == self.fail_in:

@@ -4,8 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import Dataset
 
 from neuroconv.training import Config, DataConfig, TrainConfig
+
+
+class EpochData(Dataset[Any]):
+    """A data set that is told its epoch."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data, self.epoch = data, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
 
 
 def small_config(

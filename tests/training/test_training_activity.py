@@ -98,14 +98,6 @@ def test_granule_cells_in_the_golgi_cells_loop_fire_step_by_step() -> None:
         assert part == pytest.approx(count(whole)), path
 
 
-def test_a_model_without_neurons_has_no_activity() -> None:
-    model = plain_cnn()
-    with ActivityMonitor(model) as monitor:
-        assert hooks(model) == 0
-        monitor.observe(model(torch.rand(2, 1, 6, 6)), torch.tensor([0, 1]))
-    assert monitor.summary() == {}
-
-
 def test_the_monitor_changes_nothing_and_leaves_no_hook() -> None:
     model, image = cerebellum().eval(), torch.rand(1, 1, 6, 6)
     expected = model(image)
