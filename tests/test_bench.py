@@ -95,10 +95,10 @@ def test_ratios_are_by_repeat() -> None:
 
 
 def test_weights_change_before_each_call_outside_of_its_time() -> None:
-    weight, seen, now = torch.ones(3), [], [0.0]
+    weight, values, now = torch.ones(3), [], [0.0]
 
     def call() -> None:
-        seen.append(weight[0].item())
+        values.append(weight[0].item())
         now[0] += 1.0
 
     class Slow(torch.Tensor):
@@ -108,7 +108,7 @@ def test_weights_change_before_each_call_outside_of_its_time() -> None:
 
     variant = variants.Variant(call, (weight.as_subclass(Slow),))
     assert variant.block(4, clock=lambda: now[0]) == 1.0
-    assert seen == [-1.0, 1.0, -1.0, 1.0]
+    assert values == [-1.0, 1.0, -1.0, 1.0]
     assert now == [8.0]
 
 

@@ -17,7 +17,7 @@ from neuroconv.cli.options import (
     write_json,
 )
 from neuroconv.comparison import count_flops, match_flops, match_parameters
-from neuroconv.comparison.match import parameters_of
+from neuroconv.comparison.match import parameter_count
 from neuroconv.flops import operators_table
 from neuroconv.neurons import CELL_CLASSES
 from neuroconv.neurons.presets.table import cells_rows, cells_table, references_table
@@ -45,7 +45,7 @@ class List:
         for name in names:
             shape = "x".join(map(str, default_keywords(name)["image_shape"]))
             summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
-            table.add_row(name, f"{parameters_of(name):,}", shape, summary)
+            table.add_row(name, f"{parameter_count(name):,}", shape, summary)
         console.print(table)
         cells = ", ".join(CELL_CLASSES)
         console.out(f"cells for `neuroconv profile`: {cells}")
@@ -125,13 +125,13 @@ class Match:
         if self.by == "flops":
             keywords = match_flops(self.opponent, count_flops(self.name, **task), **task)
         else:
-            keywords = match_parameters(self.opponent, parameters_of(self.name, **task), **task)
+            keywords = match_parameters(self.opponent, parameter_count(self.name, **task), **task)
         opponent = f"{self.opponent} with width={keywords['width']}"
         console.out(f"{self.name}: {self._size(self.name, task)}")
         console.out(f"{opponent}: {self._size(self.opponent, keywords)}")
 
     def _size(self, name: str, keywords: dict[str, Any]) -> str:
-        size = f"{parameters_of(name, **keywords):,} parameters"
+        size = f"{parameter_count(name, **keywords):,} parameters"
         if self.by == "flops":
             size += f", {count_flops(name, **keywords):,} FLOPs an image"
         return size

@@ -24,7 +24,7 @@ def count_flops(name: str, **keywords: Any) -> int:
     return 2 * count_exact(model, image).mac
 
 
-def parameters_of(name: str, **keywords: Any) -> int:
+def parameter_count(name: str, **keywords: Any) -> int:
     """Counts the trained floats of a network of the zoo, without allocating them."""
     with torch.device("meta"):
         return count_parameters(create_model(name, **keywords))
@@ -44,7 +44,7 @@ def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict
         ValueError: the builder has no free width, the target is not positive, or even width 1 is
             larger than the target.
     """
-    return _match(name, parameters_of, "parameters", target_parameters, keywords)
+    return _match(name, parameter_count, "parameters", target_parameters, keywords)
 
 
 def match_flops(name: str, target_flop: int, **keywords: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tables of version 0.4.0's builders, whose keywords were flat, as today's."""
+"""Translation of the tables of version 0.4.0, whose keywords were flat."""
 
 import tomllib
 from collections.abc import Mapping
