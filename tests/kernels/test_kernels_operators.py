@@ -25,6 +25,12 @@ NEURONS = {**{f"population {k}": v for k, v in POPULATIONS.items()},
 KERNELS = pytest.mark.skipif(state() != "on", reason=f"no kernels: {state()}")
 
 
+def all_but_slow(*quick: str) -> list[Any]:
+    """The names of all neurons, of which only these run in the quick suite."""
+    slow = pytest.mark.slow
+    return [name if name in quick else pytest.param(name, marks=slow) for name in NEURONS]
+
+
 @pytest.fixture(params=NEURONS)
 def neuron(request: pytest.FixtureRequest) -> nn.Module:
     return NEURONS[request.param]()
@@ -40,11 +46,11 @@ def loss(neuron: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
     """The squared rates of one sample, as a function of the parameters."""
     buffers = dict(neuron.named_buffers())
 
-    def of(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
+    def squared_rates(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
         rate = functional_call(neuron, (parameters, buffers), (sample.unsqueeze(0),))
         return rate.square().sum()
 
-    return of
+    return squared_rates
 
 
 def near(actual: Any, expected: Any) -> None:
@@ -117,11 +123,11 @@ def test_kernels_are_the_definition(neuron: nn.Module) -> None:
             near(actual, step())
 
 
-@pytest.mark.parametrize("name", [
+@pytest.mark.parametrize("name", all_but_slow(
     "population plain", "population per_dendrite", "population spike", "population norm_both",
     "population fft", "population transmitters", "image layer plain", "image layer norm",
     "image layer still_groups",
-])  # fmt: skip
+))  # fmt: skip
 def test_exported_with_an_open_batch(name: str) -> None:
     neuron: Any = NEURONS[name]()
     samples = inputs(neuron)
@@ -139,15 +145,31 @@ def test_exported_with_an_open_batch(name: str) -> None:
 def test_compiled_it_runs_the_kernels(name: str, operator: str) -> None:
     neuron: Any = NEURONS[name]()
     samples = inputs(neuron)
-    seen: list[str] = []
+    targets: list[str] = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
-        seen.extend(str(node.target) for node in graph.graph.nodes)
+        targets.extend(str(node.target) for node in graph.graph.nodes)
         return graph
 
     compiled = torch.compile(neuron, backend=backend, fullgraph=True)
     near(compiled(samples), neuron(samples))
-    assert any(operator in target for target in seen)
+    assert any(operator in target for target in targets)
+
+
+@pytest.mark.parametrize("name", all_but_slow())
+def test_compiled_with_gradients(name: str) -> None:
+    neuron: Any = NEURONS[name]()
+    samples, leaves = inputs(neuron), list(trained(neuron).values())
+    torch.compiler.reset()
+
+    def gradients(run: Callable[..., Tensor]) -> list[Tensor]:
+        rate = run(samples)
+        back = torch.autograd.grad(
+            rate.square().sum(), leaves, allow_unused=True, materialize_grads=True
+        )
+        return [rate, *back]
+
+    near(gradients(torch.compile(neuron, backend="aot_eager", fullgraph=True)), gradients(neuron))
 
 
 # --- training
@@ -215,7 +237,10 @@ def test_networks_of_the_zoo(name: str, keywords: dict[str, Any]) -> None:
     for key, parameter in network.named_parameters():
         expected = 0 * parameter if parameter.grad is None else parameter.grad
         near(gradients[key].sum(0), expected)
-    jvp(network, (samples,), (torch.randn_like(samples),))
+    direction = torch.randn_like(samples)
+    tangents = jvp(network, (samples,), (direction,))
+    with kernels_off():
+        near(tangents, jvp(network, (samples,), (direction,)))
 
 
 def calls(run: Callable[[], Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
@@ -243,11 +268,9 @@ def test_an_operator_keeps_its_promises(name: str) -> None:
     """Fake results have the shapes, strides and dtypes of the real ones, nothing is written to."""
     neuron: Any = NEURONS[name]()
     leaf = inputs(neuron).requires_grad_()
-    found = {}
-    for func, args in calls(lambda: neuron(leaf).sum().backward()):
-        found[func] = args
-    assert found
-    for func, args in found.items():
+    last_calls = dict(calls(lambda: neuron(leaf).sum().backward()))
+    assert last_calls
+    for func, args in last_calls.items():
         plain = torch.utils._pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), args)
         torch.library.opcheck(func, plain, test_utils=("test_schema", "test_faketensor"))
 
