@@ -26,11 +26,10 @@ from torch import Tensor, nn
 from neuroconv import __version__, create_model
 from neuroconv.brain import READINGS, Inputs, Quantity, Reading, read_inputs
 from neuroconv.brain.evidence.facts import facts
-from neuroconv.brain.quantity import derived, plain, scientific
+from neuroconv.brain.quantity import Worksheet, derived, plain, scientific
 from neuroconv.brain.readings import SIZES
 from neuroconv.brain.section import Column, Section, number, numbers
 from neuroconv.brain.updates import update_of
-from neuroconv.brain.worksheet import Worksheet
 from neuroconv.flops import Peak, Timing, count_exact, measure_peak, measure_time
 
 CONDITIONS = (

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.quantity import Quantity, derived, scientific
+from neuroconv.brain.quantity import Quantity, Worksheet, derived, scientific
 from neuroconv.brain.section import Column, Section, number
-from neuroconv.brain.worksheet import Worksheet
 from neuroconv.neurons import CELL_CLASSES, PRESETS
 from neuroconv.neurons.presets import Physiology
 
@@ -23,14 +22,10 @@ CellCost = dict[str, Any]  # a row of `cell_costs`
 def cell_costs(inputs: Inputs) -> tuple[CellCost, ...]:
     """Returns the cost of all cells of each type, at the sizes of each preset with a cell count.
 
-    Returns:
-        rows of
-            cell, variant: the preset.
-            cells: how many a human brain has.
-            essay_mac, direct_mac, executed_mac: of one update of one cell's dendrites.
-            dendrites_share: of the dendrites, by the essay's rule, in a whole neuron's FLOP.
-            flop_per_s: of all cells by the essay's rule, at the input `rate_hz`.
-            own_rate, own_flop_per_s: the preset's rate and FLOP/s at it; None where it has none.
+    A row has the preset's "cell" and "variant"; "cells", how many a human brain has; "essay_mac",
+    "direct_mac" and "executed_mac" of one update of one cell's dendrites; "dendrites_share", theirs
+    by the essay's rule in a whole neuron's FLOP; "flop_per_s" of all cells by the essay's rule at
+    the input `rate_hz`; "own_rate" and "own_flop_per_s" at the preset's rate, None without one.
     """
     presets = (preset for preset in PRESETS.values() if preset.cells_in_brain is not None)
     return tuple(_cell_cost(preset, inputs) for preset in presets)

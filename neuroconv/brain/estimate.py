@@ -22,19 +22,12 @@ READING = "reading"  # the choice of reading, which is an input of a mix
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The FLOP/s of a brain, under one reading or a weighted mix of them.
-
-    Attributes:
-        weights: each reading's share of the samples, in sum 1.
-        samples: FLOP/s of each draw, (samples,).
-        draws: the inputs' draws by name, (samples,) each.
-        seed: of the draws.
-    """
+    """The FLOP/s of a brain, under one reading or a weighted mix of them."""
 
     inputs: Inputs
-    weights: Mapping[Reading, float]
-    samples: np.ndarray = field(repr=False)
-    draws: Mapping[str, np.ndarray] = field(repr=False)
+    weights: Mapping[Reading, float]  # each reading's share of the samples, in sum 1
+    samples: np.ndarray = field(repr=False)  # FLOP/s of each draw, (samples,)
+    draws: Mapping[str, np.ndarray] = field(repr=False)  # of the inputs by name, (samples,) each
     seed: int
 
     @property

@@ -33,18 +33,13 @@ class UnknownInput(ValueError, KeyError):
 class Input:
     """A number that the estimate takes in: a value, and where it can lie.
 
-    Attributes:
-        quantity: its name, value, unit and source. Cells, synapses, dendrites, branches and steps
-            are whole numbers, and so are their draws: of 2.4 to 6 steps 3, 4, 5 and 6, the first
-            and the last as likely as their neighbours.
-        distribution: "fixed"; "uniform" or "log-uniform" between the bounds; "normal" or
-            "log-normal" with the bounds as 5 % and 95 % quantiles.
-        low, high: the bounds; None for a fixed input.
+    Cells, synapses, dendrites, branches and steps are whole numbers, and so are their draws: of 2.4
+    to 6 steps 3, 4, 5 and 6, the first and the last as likely as their neighbours. Bounds are the
+    ends of a uniform or log-uniform distribution, the 5 % and 95 % quantiles of a normal one.
 
     Raises:
-        ValueError: a value or bound not above zero, a count that is not whole, bounds that do not
-            enclose the value, bounds without distribution or the reverse, or a normal distribution
-            with more than 1 in 30,000 below zero.
+        ValueError: a number not above zero, a count that is not whole, bounds that do not enclose
+            the value or have no distribution, a normal one with more than 1 in 30,000 below zero.
     """
 
     quantity: Quantity
@@ -127,9 +122,6 @@ class Input:
 
         A value alone is fixed. Bounds alone (`low` and `high`) keep the distribution ("uniform" if
         there was none), and its median becomes the value. A distribution alone keeps the bounds.
-
-        Raises:
-            ValueError: no number and no distribution, or numbers that `Input` refuses.
         """
         if value is None and not bounds:
             if distribution is None:
@@ -169,7 +161,7 @@ class Correlation:
     source: Source
 
     def __post_init__(self) -> None:
-        if len(self.between) != 2 or self.between[0] == self.between[1]:
+        if len(set(self.between)) != 2:
             raise ValueError(f"correlation between {self.between!r}; expected two different inputs")
         object.__setattr__(self, "between", tuple(sorted(self.between)))
         if not -1 < self.rank < 1:
@@ -185,11 +177,10 @@ class Correlation:
 
 
 class Inputs(Mapping[str, Input]):
-    """All inputs of the estimate by name, and correlations between them.
+    """All inputs of the estimate by name, and correlations between those with a distribution.
 
     Raises:
-        ValueError: an unknown or fixed input in a correlation, a pair given twice, or correlations
-            that no numbers can have together.
+        ValueError: an unknown or fixed input in a correlation, or ones that cannot all hold.
     """
 
     def __init__(self, inputs: Iterable[Input], correlations: Iterable[Correlation] = ()) -> None:

@@ -18,19 +18,10 @@ SIZES = ("synapses", "dendrites", "branches")
 class Reading:
     """One way to read the essay's formula.
 
-    Attributes:
-        title: a description in a line.
-        padding: of the dendritic convolution; "same" is the essay's.
-        steps: an update computes all steps of its "window", or the "last" one alone, while the
-            dendrites remember the others.
-        clock: an update for each spike of the mean "rate", or for each "frame".
-        algorithm: what is counted: "essay" (synapses x steps x taps), "direct" (a convolution,
-            padding zeros included), "executed" (what the package runs, a Fourier transform at
-            2.5 n log2 n FLOP), "linear" (a dot product for each output step).
-        scope: "dendrites" alone, as the essay counts, or all stages of the "neuron".
-        cells: the cell types that are summed.
-        granule_filter: the granule cell's "own", or the "purkinje" cell's, which the printed total
-            seems to have been computed with.
+    An update computes all steps of its "window", or the "last" one alone, while the dendrites
+    remember the others. It counts, by `algorithm`, "essay" (synapses x steps x taps), "direct" (a
+    convolution, padding zeros included), "executed" (what the package runs, a Fourier transform at
+    2.5 n log2 n FLOP), or "linear" (a dot product for each output step).
 
     Raises:
         ValueError: an unknown choice, or choices that do not go together.
@@ -40,10 +31,11 @@ class Reading:
     title: str = ""
     padding: Mode = "same"
     steps: Literal["window", "last"] = "window"
-    clock: Literal["rate", "frame"] = "rate"
+    clock: Literal["rate", "frame"] = "rate"  # an update for each spike, or for each frame
     algorithm: Literal["essay", "direct", "executed", "linear"] = "essay"
     scope: Literal["dendrites", "neuron"] = "dendrites"
     cells: tuple[str, ...] = CEREBELLUM
+    # The printed total seems to have been computed with the Purkinje cell's.
     granule_filter: Literal["own", "purkinje"] = "own"
 
     def __post_init__(self) -> None:

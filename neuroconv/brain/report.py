@@ -1,10 +1,11 @@
 """The report on the brain: its sections, as rich tables and as plain data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -14,12 +15,11 @@ from neuroconv.brain.evidence.checks import checks_section
 from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.evidence.ledger import ledger_section
 from neuroconv.brain.evidence.published import others_sections
-from neuroconv.brain.grid import grid_rows, grid_section
+from neuroconv.brain.grid import algorithm_of, grid_rows, grid_section
 from neuroconv.brain.growth import sections as growth
-from neuroconv.brain.headline import headline, headline_text
 from neuroconv.brain.inputs import Inputs
-from neuroconv.brain.quantity import Quantity, plain, scientific
-from neuroconv.brain.readings import READINGS
+from neuroconv.brain.quantity import Quantity, derived, plain, scientific
+from neuroconv.brain.readings import READINGS, Reading, reading_of
 from neuroconv.brain.section import Column, Notes, Section, numbers
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.core.checks import check_choice
@@ -81,6 +81,74 @@ class BrainReport:
             "others": [row for table in others_sections() for row in table.to_list()],
             "forecast": growth.forecast_rows(self.values),
         }
+
+
+def headline(inputs: Inputs) -> tuple[Quantity, ...]:
+    """Returns ratios of the Purkinje cells' FLOP/s: the non-linearity's worth, the FFT's saving."""
+    step = replace(READINGS["executed"], steps="last")
+    worth, saving = "worth of the dendritic non-linearity", "saving of the algorithm that runs"
+    pairs: tuple[tuple[str, str | Reading, str], ...] = (
+        (worth, "essay", "linear_collapse"),
+        (f"{worth} for one step", "one_step", "linear_collapse"),
+        (saving, "essay", "executed"),
+        (f"{worth} for one step, by the algorithm that runs", step, "linear_collapse"),
+    )
+    ratios, at_point = [], inputs.values_at_point
+    for name, upper, lower in pairs:
+        sides = (reading_of(upper), READINGS[lower])
+        above, below = (flop_per_second(reading, at_point)["purkinje"] for reading in sides)
+        title = "`executed`, of its one new step," if upper is step else f"`{upper}`"
+        basis = f"{title} / `{lower}`, Purkinje cells"
+        ratios.append(derived(name, above / below, "1", basis))
+    return tuple(ratios)
+
+
+def headline_text(estimate: Estimate) -> Text:
+    """Returns the first lines: the essay's reading and its basis; the estimate's interval."""
+    inputs = estimate.inputs
+    at_point = inputs.values_at_point
+    worth, one_step, saving, one_step_executed = (ratio.value for ratio in headline(inputs))
+    essay = flop_per_second(READINGS["essay"], at_point)
+    linear = flop_per_second(READINGS["linear_collapse"], at_point)["purkinje"]
+    terms = int(at_point["purkinje.synapses"] * at_point["time_steps"])
+    algorithm = algorithm_of("purkinje", inputs)
+    if "Fourier" in algorithm:
+        algorithm += (
+            " (2.5 n log2 n FLOP for a transform of n real points, and the products of the "
+            "spectra; filters transformed again at each update)"
+        )
+    steps = int(at_point["time_steps"])
+    cells = ", ".join(f"{cell} {scientific(value)}" for cell, value in essay.items())
+    text = Text.assemble(
+        (f"The essay's reading: {scientific(sum(essay.values()))} FLOP/s", "bold"),
+        f" ({cells}).\n",
+        (f"Its whole case is the dendritic non-linearity: x {worth:,.0f}.", "bold"),
+        " Were dendrites linear up to the soma, filter and sum of a Purkinje cell would be one "
+        f"dot product of {terms:,} terms, and all Purkinje cells {scientific(linear)} FLOP/s. "
+        f"Of the factor, {worth / one_step:,.3g} comes from recomputing all {steps} steps; for "
+        f"one step from each, the non-linearity is worth x {one_step:,.0f}.\n",
+        (f"The same output costs 1/{saving:,.0f}", "bold"),
+        f" of the Purkinje cells' FLOP by {algorithm}. Computed so, the non-linearity is "
+        f"worth x {one_step_executed:,.3g} for one step.\n",
+    )
+    low, middle, high = (scientific(level, 2) for level in estimate.quantiles())
+    if estimate.value is not None and estimate.reading is not None:
+        above = int(np.sum(estimate.samples >= estimate.value))
+        ranges = [inputs[name] for name in estimate.free]
+        at_top = sum(row.high is not None and row.value == row.high.value for row in ranges)
+        text.append(
+            f"Over the inputs' ranges, read as {estimate.reading.name}: {low} to {high} (90 %), "
+            f"median {middle}; {above:,} of {len(estimate.samples):,} draws reach the value "
+            f"{scientific(estimate.value)}, which takes the upper end of {at_top} of the "
+            f"{len(ranges)} ranges.\n"
+        )
+    else:
+        mix = ", ".join(f"{row.name} {share:.3g}" for row, share in estimate.weights.items())
+        text.append(
+            f"Mixed with your weights ({mix}): {low} to {high} (90 %), median {middle}; readings "
+            "differ in kind, and no weights are right by themselves.\n"
+        )
+    return text
 
 
 def inputs_section(inputs: Inputs) -> Section:

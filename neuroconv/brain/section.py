@@ -17,19 +17,13 @@ Cell = str | int | Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a section's table.
-
-    Attributes:
-        cell: name or index of a row's value, or a function from a row to what is shown.
-        wrap: whether long text is broken into lines.
-        ratio: share of the width beside other columns with one; None for the width of its text.
-    """
+    """A column of a section's table."""
 
     title: str
-    cell: Cell
+    cell: Cell  # name or index of a row's value, or a function from a row to what is shown
     justify: Literal["left", "right"] = "left"
-    wrap: bool = True
-    ratio: int | None = None
+    wrap: bool = True  # whether long text is broken into lines
+    ratio: int | None = None  # share of the width beside other columns; None for that of its text
 
     def text(self, row: Any) -> Text:
         """Returns a row's cell: quantities without unit, sources in brief, None as "-"."""
@@ -75,21 +69,15 @@ class Notes:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows of the report, as a table and as plain data.
-
-    Attributes:
-        rows: mappings or objects with attributes; for a table alone, also sequences.
-        keys: of a row's values in plain data; empty for all keys of a mapping.
-        spaced: whether an empty line separates the rows.
-    """
+    """Rows of the report, as a table and as plain data."""
 
     title: str
-    rows: Sequence[Any]
+    rows: Sequence[Any]  # mappings or objects with attributes; for a table alone, also sequences
     columns: Sequence[Column]
     caption: str | None = None
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()  # of a row's values in plain data; () for all keys of a mapping
     notes: Notes | None = None
-    spaced: bool = False
+    spaced: bool = False  # whether an empty line separates the rows
 
     def __rich__(self) -> RenderableType:
         table = Table(

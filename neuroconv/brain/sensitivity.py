@@ -20,20 +20,14 @@ class Sensitivity:
     """Share of one input in the spread, the variance of log10(FLOP/s).
 
     The 95 % intervals are SciPy's bootstrap, which takes the points of a Sobol sequence for
-    independent draws and so overstates the error.
-
-    Attributes:
-        name: the input's, or "reading" in a mix.
-        first: first-order Sobol index: the share that vanishes when this input is known.
-        total: total Sobol index: the share that remains when all the others are known.
-        rank_correlation: Spearman's, of the input's draws with the FLOP/s. None for a reading,
-            which has no order, and for equal draws.
+    independent draws and so overstates the error. The rank correlation (Spearman's) is of the
+    draws with the FLOP/s; None for equal draws, and for a reading, which has no order.
     """
 
-    name: str
-    first: float
+    name: str  # the input's, or "reading" in a mix
+    first: float  # first-order Sobol index: the share that vanishes when this input is known
     first_interval: Interval
-    total: float
+    total: float  # total Sobol index: the share that remains when all the others are known
     total_interval: Interval
     rank_correlation: float | None
 
@@ -56,17 +50,11 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Swing:
-    """FLOP/s with one input at the ends of its range and all others at their values.
-
-    Attributes:
-        name, unit: the input's.
-        ends: of its range, as `Input.ends` gives them.
-        flop_per_s: FLOP/s at these.
-    """
+    """FLOP/s with one input at the ends of its range and all others at their values."""
 
     name: str
     unit: str
-    ends: Interval
+    ends: Interval  # as `Input.ends` gives them
     flop_per_s: Interval
 
     def to_dict(self) -> dict[str, Any]:

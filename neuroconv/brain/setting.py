@@ -69,16 +69,11 @@ def as_inputs(given: Inputs | Mapping[str, Any] | None) -> Inputs:
     """Returns the inputs of None (the defaults) or of {name: value or (low, high)}."""
     if isinstance(given, Inputs):
         return given
-    inputs = default_inputs()
-    for name, entry in (given or {}).items():
-        if isinstance(entry, Input):
-            if entry.name != name:
-                raise ValueError(f"input {entry.name!r} is given as {name!r}; expected one name")
-            inputs = inputs.with_input(entry)
-        else:
-            pair = isinstance(entry, tuple | list) and len(entry) == 2
-            numbers = {"low": entry[0], "high": entry[1]} if pair else {"value": entry}
-            inputs = _change(inputs, name, numbers, f"inputs[{name!r}]")
+    inputs, entries = default_inputs(), dict[str, Any](given or {})
+    for name, entry in entries.items():
+        pair = isinstance(entry, tuple | list) and len(entry) == 2
+        numbers = {"low": entry[0], "high": entry[1]} if pair else {"value": entry}
+        inputs = _change(inputs, name, numbers, f"inputs[{name!r}]")
     return inputs
 
 

@@ -45,17 +45,11 @@ class Sizes(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The cost of one update of one cell.
-
-    Attributes:
-        mac: multiply-adds.
-        flop: FLOP that are no multiply-adds; only for a whole neuron.
-        ran: family of most multiply-adds: "convolution", "fft", "matmul"; "" for the essay's.
-    """
+    """The cost of one update of one cell."""
 
     mac: int
-    flop: int = 0
-    ran: str = ""
+    flop: int = 0  # those of no multiply-adds; only for a whole neuron
+    ran: str = ""  # family of most multiply-adds: "convolution", "fft", "matmul"
 
 
 def sizes_of(cell: str, values: Mapping[str, float]) -> Sizes:

@@ -24,8 +24,7 @@ from neuroconv.brain.evidence.published import (
     others_sections,
     published,
 )
-from neuroconv.brain.quantity import Quantity
-from neuroconv.brain.worksheet import Worksheet
+from neuroconv.brain.quantity import Quantity, Worksheet
 from neuroconv.neurons import PRESETS, preset
 from neuroconv.references import REFERENCES, Source
 from tests.brain.reporting import bare_numbers, printed

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from neuroconv.brain import Quantity
-from neuroconv.brain.quantity import scientific
+from neuroconv.brain.quantity import Worksheet, scientific
 from neuroconv.brain.section import Column, Notes, Section, number
-from neuroconv.brain.worksheet import Worksheet
 from neuroconv.references import Source
 from tests.brain.reporting import printed
 

@@ -9,8 +9,8 @@ import pytest
 from neuroconv.brain import READINGS, BrainReport, default_inputs, estimate_brain, read_inputs
 from neuroconv.brain.cell_costs import cell_costs, cortex_ratios
 from neuroconv.brain.grid import grid_rows
-from neuroconv.brain.headline import headline
 from neuroconv.brain.quantity import plain, scientific
+from neuroconv.brain.report import headline
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.neurons import PRESETS
 from tests.brain.reporting import bare_numbers

@@ -15,23 +15,17 @@ from neuroconv.brain.section import Column, Section
 class Check:
     """Two sides that should fit.
 
-    Attributes:
-        claim: what the essay says.
-        stated: its number, or the two ends of its range.
-        implied: what its other numbers come to.
-        expects: how `implied` should lie to `stated`: "equal", "part" (clearly less: something
-            else makes up the rest), "at least" (stated as a lower bound), "within" the range.
-        tolerance: relative; half of the last printed digit, or a tenth for "about".
-        finding: what follows.
+    `implied` should equal `stated`; be a "part" of it (clearly less: something else makes up the
+    rest), "at least" that (a lower bound), or "within" its two ends.
     """
 
     name: str
-    claim: str
-    stated: tuple[Quantity, ...]
-    implied: Quantity
+    claim: str  # what the essay says
+    stated: tuple[Quantity, ...]  # its number, or the two ends of its range
+    implied: Quantity  # what its other numbers come to
     expects: Literal["equal", "part", "at least", "within"] = "equal"
-    tolerance: float = 0.1
-    finding: str
+    tolerance: float = 0.1  # relative; half of the last printed digit, or a tenth for "about"
+    finding: str  # what follows
 
     @property
     def ratio(self) -> Quantity:

@@ -12,10 +12,9 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
-from neuroconv.brain.quantity import Quantity, derived, whole
+from neuroconv.brain.quantity import Quantity, Worksheet, derived, whole
 from neuroconv.brain.readings import READINGS
 from neuroconv.brain.updates import update_of
-from neuroconv.brain.worksheet import Worksheet
 from neuroconv.neurons.presets import PRESETS, UNITS
 from neuroconv.references import Source
 

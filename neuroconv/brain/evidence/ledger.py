@@ -55,22 +55,14 @@ _COSTS = {"training_step": training_step, "two_transmitters": two_transmitters}
 
 @dataclass(frozen=True, kw_only=True)
 class Omission:
-    """An item that the estimate leaves out.
-
-    Attributes:
-        what: what happens there.
-        left_out_by: the essay's section.
-        multiplier: of the whole estimate, where the essay gives one.
-        touched_by: what in neuroconv comes near it.
-        counted: which of the costs above is its cost, if it can be counted.
-    """
+    """An item that the estimate leaves out."""
 
     item: str
-    what: str
-    left_out_by: Source
-    multiplier: Quantity | str = NOT_MODELLED
-    touched_by: str = "nothing"
-    counted: str = ""
+    what: str  # happens there
+    left_out_by: Source  # the essay's section
+    multiplier: Quantity | str = NOT_MODELLED  # of the whole estimate, where the essay gives one
+    touched_by: str = "nothing"  # what in neuroconv comes near it
+    counted: str = ""  # which of the costs above is its cost, if it can be counted
 
     @cached_property
     def cost(self) -> Quantity | None:
@@ -98,7 +90,7 @@ def ledger_section() -> Section:
         (
             Column("left out", "item", ratio=3),
             Column("what it is", "what", ratio=3),
-            number("multiplier", lambda row: _multiplier(row.multiplier)),
+            number("multiplier", _multiplier),
             Column("neuroconv", lambda row: row.touched_by.replace("`", ""), ratio=4),
             Column("cost", lambda row: f"x {row.cost.shown}" if row.cost else "", "right"),
         ),
@@ -109,5 +101,5 @@ def ledger_section() -> Section:
     )
 
 
-def _multiplier(value: Quantity | str) -> str:
-    return f"nearly {value.shown}" if isinstance(value, Quantity) else value
+def _multiplier(row: Omission) -> str:
+    return row.multiplier if isinstance(row.multiplier, str) else f"nearly {row.multiplier.shown}"

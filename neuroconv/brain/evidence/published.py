@@ -18,23 +18,14 @@ _ENERGIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A published range.
+    """A published range: an estimate of what a brain computes, a limit to it, or a firing rate."""
 
-    Attributes:
-        name: who gives it, and which of several.
-        what: what is counted.
-        kind: "estimate" of what a brain computes, a "limit" that it hardly exceeds, or a mean
-            firing "rate".
-        low, high: its ends; equal for a single figure.
-        best: the figure that the source prefers, if any.
-    """
-
-    name: str
-    what: str
+    name: str  # who gives it, and which of several
+    what: str  # is counted
     kind: Literal["estimate", "limit", "rate"] = "estimate"
     low: Quantity
-    high: Quantity
-    best: Quantity | None = None
+    high: Quantity  # equals `low` for a single figure
+    best: Quantity | None = None  # the figure that the source prefers, if any
 
     @property
     def source(self) -> Source:

@@ -140,11 +140,8 @@ def learning_section() -> Section:
 
 
 def share_claim() -> dict[str, Any]:
-    """Returns the essay's claim beside published shares of a peak, and a verdict.
-
-    HPCG is divided by Linpack's 64-bit result, a network by a peak of the arithmetic it runs in:
-    the shares compare how well two kinds of work use a computer, not two speeds.
-    """
+    """Returns the essay's claim beside published shares of a peak, and a verdict."""
+    # The shares compare how well two kinds of work use a computer, not two speeds.
     hpcg = [record.share for record in hpcg_records()]
     published = _facts("utilisation.")
     (low, high), (fewest, most) = _percent_range(hpcg), _percent_range(published)
@@ -166,9 +163,9 @@ def share_claim() -> dict[str, Any]:
 
 def forecast_rows(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     """Returns the rows of all these tables as plain data, and the facts that they rest on."""
-    basis = "{!r} of `readings`, elsewhere in this report"
+    basis = "of `readings`, elsewhere in this report"
     values = {
-        name: derived("reading", value, "FLOP/s", basis.format(name))
+        name: derived("reading", value, "FLOP/s", f"{name!r} {basis}")
         for name, value in readings.items()
     }
     rows: dict[str, Sequence[Any]] = {

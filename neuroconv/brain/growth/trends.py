@@ -23,20 +23,14 @@ def decimal_year(day: date) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A machine that was first in HPCG.
-
-    Attributes:
-        date, source: of the list that says so.
-        hpcg, hpl: FLOP/s in HPCG, and in Linpack on the TOP500 list of that date.
-        share: HPCG as a share of HPL.
-    """
+    """A machine that was first in HPCG."""
 
     machine: str
-    date: date
+    date: date  # of the list that says so
     source: Source
     hpcg: Quantity
-    hpl: Quantity
-    share: Quantity
+    hpl: Quantity  # Linpack, on the TOP500 list of that date
+    share: Quantity  # HPCG / HPL
 
     @property
     def year(self) -> Quantity:
@@ -52,23 +46,14 @@ def hpcg_records() -> tuple[Record, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class EssayDate:
-    """A date that the essay prints: doublings from the fastest computer to the brain.
+    """A year that the essay prints: doublings from the fastest computer to the brain."""
 
-    Attributes:
-        label: the growth, as the essay calls it.
-        printed: the year in the essay.
-        needed: years a doubling that lead to it, from the essay's date.
-        pace: years a doubling that the essay states, if any.
-        computed, from_listing: the year that the pace leads to from the essay's date, and from July
-            2013, where the essay dates the computer's score.
-    """
-
-    label: str
+    label: str  # the growth, as the essay calls it
     printed: Quantity
-    needed: Quantity
-    pace: Quantity | None = None
-    computed: Quantity | None = None
-    from_listing: Quantity | None = None
+    needed: Quantity  # years a doubling that lead to the printed year, from the essay's date
+    pace: Quantity | None = None  # years a doubling that the essay states, if any
+    computed: Quantity | None = None  # the year that the pace leads to, from the essay's date
+    from_listing: Quantity | None = None  # and from July 2013, where it dates the computer's score
 
     @property
     def verdict(self) -> str:
@@ -133,9 +118,7 @@ class Trend:
     """A line of doublings, start x 2 ^ (years / doubling time), and the machines beside it.
 
     Attributes:
-        name: as tables and plots show it.
-        start_year, start: where the line starts, in years and FLOP/s.
-        doubling_time: in years; low and high are the ends of its interval, if it has one.
+        low, high: ends of the doubling time's interval, if it has one.
         machines: (machine, year, FLOP/s) of what was built; a line that only forecasts has none.
     """
 
@@ -173,17 +156,11 @@ def trends() -> tuple[Trend, ...]:
 
 
 def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Returns when each trend reaches each reading, reading by reading.
+    """Returns a row for each reading (FLOP/s by name) and trend: when the trend reaches it.
 
-    Args:
-        readings: FLOP/s by name.
-
-    Returns:
-        rows of
-            reading, trend: their names.
-            reached, machine: whether a machine that was built has reached it, and the first one.
-            year: of that machine; where there is none, in which the line passes.
-            earliest, latest: where the line passes at the ends of the trend's interval, or None.
+    A row has "reading" and "trend", their names; "reached", whether a machine that was built has
+    reached it, and the first such "machine"; "year", that machine's or the one in which the line
+    passes; "earliest" and "latest", where the line passes at the ends of the trend's interval.
 
     Raises:
         ValueError: a reading that is not a positive number of FLOP/s.
