@@ -18,15 +18,14 @@ from neuroconv.data.stills import ImageFiles, ImageTensors
 class Frames(Dataset[tuple[Tensor, int]]):
     """A map-style data set of (image, label) as one of (frames, label).
 
-    Images are tensors (C, h, w), uint8 (divided by 255) or float in [0, 1]. They are augmented (in
-    training), brought to `image_size` and encoded. All randomness of a sample is a function of
-    (seed, epoch, index); outside of training the epoch counts as 0.
+    Images are tensors (C, h, w), uint8 (divided by 255) or float in [0, 1]. All randomness of a
+    sample is a function of (seed, epoch, index); outside of training the epoch counts as 0.
 
     Args:
         dataset: has `len()` and `[i]`; its `__getitems__` is used if it has one.
         encoding, time_steps: see `neuroconv.data.encode`.
-        image_size: (H, W); an image is scaled to cover it, then the centre is cut out. Default: the
-            size of the first image, for data sets of one size.
+        image_size: (H, W); an image is scaled to cover it, then the centre is cut out. Default:
+            the size of the first image.
         training: whether the epoch counts and augmentation applies.
         augment: "none", "flip" (left-right, one half of the time), "crop_flip" (reflect the border
             outwards by an eighth of the side, cut out a random H x W, flip) or "resized_crop_flip"

@@ -12,10 +12,7 @@ from neuroconv.training.distributed import Ranks
 
 
 class ActivityMonitor:
-    """A context that counts the firing of every population (its `FiringRate`) of a model.
-
-    A model with climbing fibres has a method complex_spikes(logits, labels).
-    """
+    """A context that counts the firing of every population (its `FiringRate`) of a model."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -36,7 +33,7 @@ class ActivityMonitor:
             handle.remove()
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
-        """Adds the complex spikes that a batch's errors would cause, if the model has any."""
+        """Adds the complex spikes that a batch's errors would cause, if the model has a method."""
         complex_spikes = getattr(self.model, "complex_spikes", None)
         if complex_spikes is not None:
             rate = complex_spikes(logits.detach(), labels)

@@ -41,9 +41,8 @@ def epoch_batches(
     The remainder is left out; data smaller than a batch is one batch.
     """
     torch.manual_seed(derived_seed(seed, epoch))
-    set_epoch = getattr(data, "set_epoch", None)
-    if set_epoch is not None:
-        set_epoch(epoch)
+    if hasattr(data, "set_epoch"):
+        data.set_epoch(epoch)
     order = torch.randperm(size)
     full = order[: max(1, size // batch_size) * batch_size]
     return [batch.tolist() for batch in full.split(batch_size)]

@@ -100,8 +100,7 @@ class TrainConfig(_Table):
     Attributes:
         learning_rate: its peak, reached after the warm-up.
         batch_size: images in a step, of all processes together.
-        accumulate: parts in which a step's images are run to save memory. The gradient is that of
-            the whole batch; batch norms see one part at a time.
+        accumulate: parts in which a step's images are run; batch norms see one part at a time.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         weight_decay: for parameters of two or more axes, a table of biases included.
         warmup: share of all steps over which the learning rate rises.
@@ -109,8 +108,7 @@ class TrainConfig(_Table):
         label_smoothing: of the training loss only.
         precision: of the forward pass: "float32", full float32 on CUDA too; "tf32", CUDA's 10-bit
             products; "bfloat16"; or "auto", which is bfloat16 on CUDA and float32 elsewhere.
-        compile: use torch.compile, which needs a compiler and takes minutes to start. Weights and
-            checkpoints are those of the plain model.
+        compile: use torch.compile; weights and checkpoints are those of the plain model.
         channels_last: keep images and 4-D weights with their channels last in memory.
         device: "auto" (CUDA if there is one, else the CPU) or a name that torch knows.
         seeds: one run for each.
@@ -180,8 +178,8 @@ class Config:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a TOML file.
 
-    `overrides` are words `--section.key=value`, for the tables model, data and train; a key of a
-    table within is `--model.granule.cells`. A value is read as TOML, or else as a string.
+    `overrides` are words `--section.key=value`, for model, data and train, and for tables within as
+    in `--model.granule.cells=9`. A value is read as TOML, or else as a string.
     """
     path = Path(path)
     try:

@@ -59,7 +59,6 @@ class Ranks:
         return values
 
     def total(self, *numbers: float) -> list[float]:
-        """Returns each number's sum over all processes."""
         return [sum(column) for column in zip(*self.gather(numbers), strict=True)]
 
     def first(self, call: Callable[[], Value]) -> Value:
@@ -137,9 +136,7 @@ def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.devi
 
 
 def reports_failure() -> bool:
-    """Whether this process prints why it fails: the first to fail does, and ends the others."""
-    if not dist.is_torchelastic_launched():
-        return True
+    """Whether this process of torchrun's prints why it fails: the first to fail does."""
     if not dist.is_initialized():
         return int(os.environ.get("LOCAL_RANK", 0)) == 0
     try:
@@ -175,8 +172,7 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
 class _Learner(nn.Module):
     """A model that, called with None, returns a sum over all parameters in a fixed order.
 
-    DDP adds gradients in the order in which they first came, which has to be the same in a new run
-    and in a resumed one.
+    DDP adds gradients in the order in which they first came: alike in a new and a resumed run.
     """
 
     def __init__(self, model: nn.Module) -> None:

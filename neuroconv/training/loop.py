@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
@@ -73,9 +73,7 @@ def train(
             training data has `set_epoch(epoch)`, it is called before each epoch, from 0.
         seed: of the order of the images and of the model's draws (dropout). The caller's random
             numbers are left as they were.
-        workers: processes that load data.
-        run_dir: folder for metrics.jsonl, the checkpoint and the weights (best.safetensors,
-            last.safetensors); None writes nothing.
+        run_dir: folder for metrics, checkpoint and weights; None writes nothing.
         resume: continue from the folder's checkpoint, if it has one.
         progress: show a bar, or one line an epoch where there is no terminal.
         **settings: fields of `TrainConfig`; by default 10 epochs at a learning rate of 3e-3. An
@@ -163,11 +161,7 @@ def train(
 
 
 def _train_epoch(
-    state: State,
-    learner: nn.Module,
-    step_images: int,
-    stream: Iterator[tuple[Tensor, Tensor]],
-    metrics: EpochMetrics,
+    state: State, learner: nn.Module, step_images: int, stream: Iterator[Any], metrics: EpochMetrics
 ) -> None:
     """Takes the steps of one epoch, `accumulate` parts of the stream each."""
     settings, device = state.settings, next(state.model.parameters()).device

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,35 +16,24 @@ from neuroconv.training.evaluation import to_numbers
 _READ_INTERVAL = {"cuda": 32}  # steps; elsewhere every step is read
 
 
-class TrainingBar:
-    """A bar on a terminal, one line an epoch anywhere else, on standard error; or nothing.
-
-    `done` is the number of steps that a resumed run has taken before.
-    """
+class TrainingBar(Progress):
+    """A bar on a terminal, one line an epoch anywhere else; `done` steps were taken before."""
 
     def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
-        self._console = Console(stderr=True, quiet=not shown, highlight=False)
-        self._title, self._epochs = title, epochs
-        columns = (
+        console = Console(stderr=True, quiet=not shown, highlight=False)
+        super().__init__(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
             TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), TextColumn("left"),
+            console=console, disable=not (shown and console.is_terminal), transient=True,
         )  # fmt: skip
-        silent = not (shown and self._console.is_terminal)
-        self._progress = Progress(*columns, console=self._console, disable=silent, transient=True)
-        self._task = self._progress.add_task(title, total=steps, completed=done, numbers="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._title, self._epochs = title, epochs
+        self._task = self.add_task(title, total=steps, completed=done, numbers="")
 
     def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
         """Advances the bar and shows the epoch's loss, accuracy and images per second so far."""
         progress = f"epoch {epoch}/{self._epochs}"
         numbers = f"{progress}  loss {loss:.3f}  {accuracy:.1%}  {rate:,.0f} images/s"
-        self._progress.update(self._task, advance=steps, numbers=numbers)
+        self.update(self._task, advance=steps, numbers=numbers)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Prints a finished epoch's line, from its line of metrics.jsonl."""
@@ -64,7 +53,7 @@ class TrainingBar:
             self._print(f"    active: {', '.join(shares)}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, markup=False, soft_wrap=True)
 
 
 class Part(NamedTuple):

@@ -64,10 +64,17 @@ class State:
 
     def open(self, folder: Path, resume: bool) -> None:
         """Creates the run folder or, to resume, loads its checkpoint if it has one."""
-        saved = self.ranks.first(lambda: _read_checkpoint(folder, resume))
+        path = folder / CHECKPOINT
+
+        def read() -> dict[str, Any] | None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if path.exists() and not resume:
+                raise ValueError(f"{path} exists: pass resume=True, or another run_dir")
+            return load_checkpoint(path) if path.exists() else None
+
+        saved = self.ranks.first(read)
         if saved is None:
             return
-        path = folder / CHECKPOINT
         defaults = {entry.name: entry.default for entry in fields(TrainConfig)}
         for key, value in _decisive(self.settings).items():
             before = saved["settings"].get(key, defaults[key])  # it may be older than the key
@@ -84,17 +91,6 @@ class State:
         self.step, self.history = saved["step"], saved["history"]
         self.best, self.best_epoch = Score(**saved["best"]), saved["best_epoch"]
         self.best_weights = saved["best_weights"]
-
-
-def _read_checkpoint(folder: Path, resume: bool) -> dict[str, Any] | None:
-    """Returns a folder's checkpoint, if it has one; creates the folder if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    if not resume:
-        raise ValueError(f"{path} exists: pass resume=True to continue it, or another run_dir")
-    return load_checkpoint(path)
 
 
 def _decisive(settings: TrainConfig) -> dict[str, Any]:

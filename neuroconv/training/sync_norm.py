@@ -1,6 +1,6 @@
 """Batch norms over the images of all processes (B batch, C channels)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ class SharedBatchNorm(_BatchNorm):
     """`nn.SyncBatchNorm` for the CPU, with the tensors of the batch norm that it replaces.
 
     Shape:
-        (B, C, ...) -> the same; B at least 1 in every process, and not necessarily equal
+        (B, C, ...) -> the same; B may differ between processes
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -66,9 +66,7 @@ class _SumOfProcesses(torch.autograd.Function):
         return _sum(grad)
 
 
-def _sum(local: Tensor) -> Tensor:
-    total: Tensor = _SumOfProcesses.apply(local)
-    return total
+_sum: Callable[[Tensor], Tensor] = _SumOfProcesses.apply
 
 
 @contextmanager

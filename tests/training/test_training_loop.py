@@ -21,7 +21,7 @@ from neuroconv.training.checkpoint import (
     save_checkpoint,
     save_weights,
     write_atomically,
-)  # fmt: skip
+)
 from neuroconv.training.loop import learning_rate_at, make_optimizer, train
 from tests.training.processes import plain
 from tests.training.small_runs import EpochData
