@@ -26,7 +26,7 @@ from neuroconv.cli.options import (
     write_json,
 )
 from neuroconv.flops import COUNTERS, in_units, profile, stage_table, summary_table
-from neuroconv.flops.machine.measured import machine_peak
+from neuroconv.flops.machine.roofline import machine_peak
 from neuroconv.neurons import CELL_CLASSES, Variant
 from neuroconv.training import rebuild
 from neuroconv.zoo import create_model, default_keywords, list_models

@@ -1,7 +1,4 @@
-"""Counting what a model costs: `profile`, its three counters, its memory, time and energy.
-
-The convention is stated once, in `neuroconv.flops.rules`.
-"""
+"""What a model costs: three counters, memory, time, energy. The convention is in `rules`."""
 
 from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.energy import NODES, Energy, estimate_energy

@@ -46,8 +46,7 @@ class ClosedForm:
     hidden: tuple[str, ...] = ()
 
 
-# --- formulas of torch.nn: amounts by family from a module and its input's and output's shape
-
+# Amounts by family from a layer of torch.nn and the shapes of its input and output.
 Formula = Callable[[Any, torch.Size, torch.Size], dict[str, int]]
 
 
@@ -89,12 +88,8 @@ def inputs(family: str, weight: int) -> Formula:
     return lambda m, x, y: {family: weight * prod(x)}
 
 
-def outputs(family: str) -> Formula:
-    return lambda m, x, y: {family: prod(y)}
-
-
-def free(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
-    return {}
+def outputs(family: str, weight: int) -> Formula:
+    return lambda m, x, y: {family: weight * prod(y)}
 
 
 _FORMS: dict[type[nn.Module], Rule] = {
@@ -109,8 +104,6 @@ def _formula(module: nn.Module) -> Formula | None:
             return _FORMS[base].count
     return None
 
-
-# --- a run under hooks
 
 # Names alone: whether an operator contracts, not what it costs. The closed form stays independent.
 _CONTRACTING = {
@@ -127,11 +120,6 @@ def _label(path: str, module: nn.Module) -> str:
 
 def _shapes(values: Any) -> list[torch.Size]:
     return [tensor.shape for tensor in tensors_of(values)]
-
-
-def _is_plain(shapes: list[torch.Size]) -> bool:
-    """Returns whether there is a first shape of integers: a nested tensor has symbolic sizes."""
-    return bool(shapes) and all(isinstance(size, int) for size in shapes[0])
 
 
 class _Statements(OperatorMode):
@@ -173,7 +161,9 @@ class _Statements(OperatorMode):
         self, path: str, module: nn.Module, shapes: list[torch.Size], results: list[torch.Size]
     ) -> None:
         formula = _formula(module)
-        if formula is None or not (_is_plain(shapes) and _is_plain(results)):
+        # Without a tensor in and out there are no sizes; a nested tensor's are symbolic.
+        sizes = (*shapes[0], *results[0]) if shapes and results else (None,)
+        if formula is None or not all(isinstance(size, int) for size in sizes):
             if not list(module.children()) or module._parameters:
                 self.unstated[_label(path, module)] += 1
             return

@@ -33,7 +33,6 @@ class Node:
 
     @property
     def mac_pj(self) -> float:
-        """One multiply-add."""
         return self.multiply_pj + self.add_pj
 
 
@@ -49,12 +48,10 @@ DEFAULT_NODE = "7nm-fp32-hbm2"
 
 @dataclass(frozen=True)
 class Energy:
-    """An estimate of a run's energy. Ranges are (lowest, highest).
+    """An estimate of a run's energy; see `estimate_energy`. Ranges are (lowest, highest).
 
     Attributes:
         accumulates: additions that stand for a multiply-add with a spike.
-        other_flop: FLOPs of all that is no multiply-add.
-        bytes: moved to and from main memory.
         arithmetic_joules: a multiply-add is a multiplication and an addition; the other FLOPs are
             all of the cheaper of the two in the lowest, of the dearer in the highest.
     """
@@ -74,7 +71,6 @@ class Energy:
 
     @property
     def source(self) -> str:
-        """Both sources in words."""
         return f"arithmetic: {self.node.arithmetic_source}. Memory: {self.node.memory_source}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -39,7 +39,6 @@ class OperatorCounter(OperatorMode):
         self._passes.append(_PassCounts())
 
     def counts(self, device: str) -> Counts:
-        """Returns the counts of a run on a device of this type."""
         backward: Counts | None = None
         for counted in reversed(self._passes):
             details = {name: dict(value) for name, value in vars(counted).items()}
@@ -94,14 +93,13 @@ def count_exact(
         model: any module; it is left untouched, random generators too.
         inputs: what it is called with, the batch first.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
-        backward: count the backward pass too, as `Counts.backward`. The gradient to an input
-            counts if that input requires one.
+        backward: count the backward pass too, apart, as `Counts.backward`.
         training: run in training mode.
         strict: refuse a model that runs an operator without a rule.
 
     Raises:
         ValueError: the model cannot run on meta tensors, a device is missing, or, if strict, an
-            operator has no rule; the message names them.
+            operator has no rule.
     """
     counter = OperatorCounter()
     with (

@@ -24,8 +24,7 @@ class StockCount:
     """The count of fvcore's FlopCountAnalysis with its own handles alone, for the whole batch.
 
     Attributes:
-        operators: what it calls a flop, by operator: a multiply-add of a contraction, an element of
-            a norm times a weight.
+        operators: flops by operator: multiply-adds of contractions, weighted elements of norms.
         unsupported: calls of operators that it has no handle for, and does not ignore.
         failures: operators whose handle raised, with the error.
     """

@@ -17,12 +17,10 @@ class Metric:
 
     Attributes:
         key: in the JSON; None for a part of a quantity that has a key.
-        source: the path of attributes that leads to it, or a function of the record. A None on the
-            way is the value.
+        source: the path of attributes that leads to it, or a function of the record.
         label: of its row in the table; None for a quantity of the JSON alone.
-        unit: how the table writes it: "mac" by the convention of the table, "" as it is, other
-            units with a metric prefix.
-        partial_if: tells of a record whether something is missing from the quantity.
+        unit: "mac" follows the table's convention, "" has none, others get a metric prefix.
+        partial_if: whether something is missing from the quantity.
     """
 
     key: str | None
@@ -123,11 +121,6 @@ def _counter(name: str) -> Metric:
     return Metric(None, mac, label, "mac", lambda r: name not in r.complete)
 
 
-def _stock_fvcore(record: Record) -> int | str | None:
-    stock = record.stock_fvcore
-    return None if stock is None else "fails" if stock.total is None else stock.total
-
-
 def _agreement(record: Record) -> str:
     if record.agree is None:
         return "fewer than two complete counters"
@@ -136,16 +129,6 @@ def _agreement(record: Record) -> str:
     partial = len(record.complete) < len(record.counts)
     who = f" of {' and '.join(record.complete)}" if partial else ""
     return f"yes, on {', '.join(record.shared)}{who}"
-
-
-def _flop_per_neuron_and_step(record: Record) -> float | None:
-    flop = record.flop_per_neuron
-    return None if flop is None else flop / record.time_steps
-
-
-def _training_forward(record: Record) -> float | None:
-    step = record.training
-    return None if step is None else ratio(step.flop, record.training_batch)
 
 
 _hidden = attrgetter("hidden")
@@ -175,10 +158,12 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
     (
         Metric("flop_per_sample", "flop_per_sample", "all operators: FLOP a sample"),
         Metric("flop_per_neuron", "flop_per_neuron", "all operators: FLOP a neuron"),
-        Metric("flop_per_neuron_and_step", _flop_per_neuron_and_step),
+        Metric("flop_per_neuron_and_step",
+               lambda r: r.flop_per_neuron and r.flop_per_neuron / r.time_steps),
         Metric("flop_shared_by_the_batch", "shared_flop", "shared by its samples: FLOP a call"),
         Metric("flop_of_each_further_sample", "marginal_flop_per_sample"),
-        Metric("training_forward_flop_per_sample", _training_forward),
+        Metric("training_forward_flop_per_sample",
+               lambda r: r.training and ratio(r.training.flop, r.training_batch)),
         Metric("training_backward_flop_per_sample", "backward_flop_per_sample",
                "backward pass in training: FLOP a sample"),
     ),
@@ -214,7 +199,9 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
     ),
     (
         *map(_counter, COUNTERS),
-        Metric(None, _stock_fvcore, "fvcore as it comes: {unit} a batch", "mac",
+        Metric(None, lambda r: "fails" if r.stock_fvcore and r.stock_fvcore.failures
+               else r.stock_fvcore and r.stock_fvcore.total,
+               "fvcore as it comes: {unit} a batch", "mac",
                lambda r: r.stock_fvcore and r.stock_fvcore.unsupported),
         Metric(None, _agreement, "counters agree to the last digit"),
         Metric("counters", "counts"),
@@ -232,7 +219,6 @@ METRICS = tuple(metric for section in SECTIONS for metric in section)
 
 
 def to_dict(record: Record) -> dict[str, Any]:
-    """Returns plain data for JSON, units in the keys; integers stay integers of any size."""
     return {m.key: _plain(m.value(record)) for m in METRICS if m.key is not None}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neuroconv.flops.closed_forms import StageRow, count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
-from neuroconv.flops.machine.measured import measure
+from neuroconv.flops.machine.roofline import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.meta_copy import as_inputs
 from neuroconv.flops.metrics import to_dict
@@ -50,12 +50,11 @@ def profile(
     """Counts the cost of one run of a model in eval mode, by counters independent of each other.
 
     Args:
-        model: any module, on any device, meta included; it is left as it was.
-        inputs: a tensor or a tuple of tensors to call it with, the batch first, on any device.
+        model: any module, on any device, meta included; it is left untouched.
+        inputs: what it is called with, the batch first, on any device.
         name: for the tables; default the class's.
         counters: any of "closed_form", "exact", "fvcore".
-        device: where the model runs to be counted: "meta" (takes no memory and no arithmetic),
-            "cpu" or "cuda".
+        device: where the model runs: "meta" (no memory, no arithmetic), "cpu" or "cuda".
         fvcore_device: "cpu" or "cuda": fvcore runs the model.
         fvcore_limit: MAC above which fvcore is skipped.
         time_steps: steps in the window. Default: if a module has a `time_steps`, the third axis of
@@ -164,7 +163,6 @@ def _refuse_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> No
 
 
 def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Returns the inputs of a batch twice as large."""
     batch = items[0].shape[0]
     return tuple(
         torch.cat([item, item]) if item.dim() and item.shape[0] == batch else item for item in items
@@ -172,7 +170,6 @@ def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _window(model: nn.Module, first: Tensor) -> int:
-    """Returns the time steps of a window, by the rule that `profile` states."""
     attributes = (getattr(module, "time_steps", None) for module in model.modules())
     steps = next((steps for steps in attributes if isinstance(steps, int)), None)
     if steps is None:

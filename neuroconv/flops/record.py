@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from neuroconv.flops.closed_forms import StageRow
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, estimate_energy
 from neuroconv.flops.fvcore_counter import StockCount
-from neuroconv.flops.machine.measured import Measured
+from neuroconv.flops.machine.roofline import Measured
 from neuroconv.flops.machine.traffic import Traffic
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
@@ -119,11 +119,7 @@ class Record:
         return sum(row.cost.neurons for row in self._dendrites)
 
     def dendritic_mac(self, column: str) -> float | None:
-        """Returns the dendrites' MAC; None without dendrites.
-
-        column: "essay", synapses x time steps x taps; "direct", a direct convolution, padding zeros
-        counted; "executed", the algorithm that runs, its spectral products included.
-        """
+        """Returns the dendrites' MAC by the column "essay", "direct" or "executed" (see `Cost`)."""
         if not self._dendrites:
             return None
         if column == "executed":
@@ -133,8 +129,6 @@ class Record:
     def dendritic_mac_per_neuron(self, column: str) -> float | None:
         amount, parts = self.dendritic_mac(column), self.batch * self.dendritic_neurons
         return None if amount is None or not parts else ratio(amount, parts)
-
-    # --- totals
 
     @property
     def stages_flop(self) -> int:
@@ -183,7 +177,7 @@ class Record:
     @property
     def shared_flop(self) -> int | None:
         """FLOPs of a call whatever its batch, such as a filter's transform; None if unknown, or if
-        samples meet each other, so that a batch twice as large costs more than twice as much."""
+        samples meet, so that a batch twice as large costs more than twice as much."""
         once = self.counts.get("exact")
         if once is None or self.doubled is None or self.doubled.flop > 2 * once.flop:
             return None
@@ -191,7 +185,7 @@ class Record:
 
     @property
     def marginal_flop_per_sample(self) -> float | None:
-        """FLOPs that each further sample adds: all but the shared; None if that is None."""
+        """FLOPs that each further sample adds: all but the shared."""
         if self.shared_flop is None:
             return None
         return ratio(self.counts["exact"].flop - self.shared_flop, self.batch)
@@ -201,8 +195,6 @@ class Record:
         if self.training is None or self.training.backward is None:
             return None
         return ratio(self.training.backward.flop, self.training_batch)
-
-    # --- bytes and energy
 
     @property
     def flop_per_byte(self) -> float:
@@ -216,9 +208,8 @@ class Record:
     def energy_at_rate(self, node: str = DEFAULT_NODE) -> Energy | None:
         """Estimates the energy of one sample if silent axons cost nothing; None if not measured.
 
-        The multiply-adds of synapses, dendrites and plain layers become additions for the axons
-        that the measured run found active. Dendrites count by a direct convolution: a Fourier
-        transform has no use for silence.
+        The multiply-adds of synapses, dendrites and plain layers become additions for the active
+        axons. Dendrites count by a direct convolution: a Fourier transform cannot use silence.
         """
         if self.measured is None:
             return None

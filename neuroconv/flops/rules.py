@@ -19,8 +19,8 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family, the fir
     random         one per number drawn, whatever the generator does for it
     sorting        n ceil(log2 n) comparisons along the axis; a binary search ceil(log2 n)
 
-The first three are *contractions*: every counter has a rule for each, and they must agree on them
-to the last digit. The other families are not compared; fvcore does not count them.
+The first three are *contractions*: all counters must agree on them to the last digit. The others
+are not compared; fvcore does not count them.
 
 A contraction's bias is not counted; the bias's gradient is a reduction. Complex products are four
 real ones, a complex convolution the three that torch makes of it. The backward pass of a

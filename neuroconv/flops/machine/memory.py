@@ -62,10 +62,7 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
     return sum({storage_key(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-View = tuple[Any, ...]
-
-
-def _view(tensor: Tensor) -> View:
+def _view(tensor: Tensor) -> tuple[Any, ...]:
     return storage_key(tensor), tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
@@ -82,10 +79,7 @@ def _writable(func: Any) -> dict[str, tuple[bool, bool]]:
 
 
 class MemoryTracker(OperatorMode):
-    """Counts the bytes of every operator, and tracks the storages alive.
-
-    Tensors on other types of devices, such as a literal on its way to it, are left out.
-    """
+    """Counts the bytes of every operator on one type of device, and tracks the storages alive."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -182,12 +176,12 @@ class MemoryTracker(OperatorMode):
             if self.is_external(operand):
                 self._fetching[storage_key(operand)] += size
 
-    def _write_in_place(self, func: Any, call: Call, operands: list[Tensor]) -> set[View] | None:
+    def _write_in_place(self, func: Any, call: Call, operands: list[Tensor]) -> set[Any] | None:
         """Counts what is written to operands, and returns the views replaced without being read.
 
         None if nothing is written in place.
         """
-        replaced: set[View] | None = None
+        replaced: set[Any] | None = None
         for name, (declared, kwarg_only) in _writable(func).items():
             if not (declared or call.arguments.get("training")):
                 continue

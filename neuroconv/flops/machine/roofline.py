@@ -1,20 +1,23 @@
-"""The peaks of this machine, and which of the two bounds a run.
+"""A run on a real device under the machine's two roofs, its peaks of arithmetic and memory.
 
 The peaks are measured, not read from a data sheet: matrix products and convolutions for arithmetic,
 a copy for memory. After Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785.
 """
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from neuroconv.flops.machine.timing import Timing, time_call, timed_device
+from neuroconv.flops.machine.firing import ActiveShares, firing_shares
+from neuroconv.flops.machine.timing import Timing, measure_time, time_call, timed_device
+from neuroconv.flops.machine.traffic import Traffic
 
 # With less than this share of both peaks, neither is what the model waits for.
 OVERHEAD_BELOW = 0.10
@@ -31,17 +34,15 @@ class Peak:
     """The two roofs of a machine, as measured here and now.
 
     Attributes:
-        device: the processor's name.
-        device_type: "cpu" or "cuda".
+        device, device_type: the processor's name; "cpu" or "cuda".
         threads: that PyTorch uses on the CPU; None elsewhere.
         float32_arithmetic: on CUDA, of matrix products and convolutions: "matmul ieee, conv tf32".
         flop_per_s: of the fastest kernel, 2 FLOPs for each multiply-add.
         byte_per_s: of the copy, bytes read and bytes written both counted.
-        kernel: the fastest, in words.
         tried_flop_per_s: by kernel. A convolution's multiply-adds are those of the direct method; a
             library that executes fewer, as Winograd's does, passes for faster.
         copy_bytes: read, and as many written, by one copy.
-        arithmetic, copy: times of that kernel and of the copy.
+        arithmetic, copy: times of the fastest kernel and of the copy.
     """
 
     device: str
@@ -76,7 +77,6 @@ class Placement:
     """The place of a measured run under the roofs of its machine.
 
     Attributes:
-        flop, bytes, seconds: of the run.
         share_of_peak_bytes: of the bytes that operators ask for; with a cache it can exceed 1.
         flop_per_byte, ridge_flop_per_byte: intensity of the run, and where the roofs meet.
         attainable_flop_per_s: the roof above it.
@@ -119,13 +119,8 @@ def measure_peak(
     three repeats in its share is left out, the first excepted. A copy far larger than the caches
     takes the other half. Settings are recorded and not changed: threads, and on CUDA tf32.
 
-    Args:
-        device: "cpu" or "cuda".
-        dtype: a floating-point type.
-        seconds: roughly how long to measure.
-
     Raises:
-        ValueError: another device or dtype, or no such device.
+        ValueError: a device other than "cpu" and "cuda", or missing; a dtype that is no float.
     """
     target = timed_device(device)
     if not dtype.is_floating_point:
@@ -195,10 +190,6 @@ def _float32_arithmetic(device: torch.device, dtype: torch.dtype) -> str | None:
 def place(flop: int, moved_bytes: int, seconds: float, peak: Peak) -> Placement:
     """Places a run under the roofs of the machine that ran it, in the dtype that it computes in.
 
-    Args:
-        flop: FLOPs that it executes; one multiply-add is two.
-        moved_bytes: that its operators read and write, or the compulsory ones.
-
     Raises:
         ValueError: no time, no bytes, or a negative number of FLOPs.
     """
@@ -224,3 +215,35 @@ def place(flop: int, moved_bytes: int, seconds: float, peak: Peak) -> Placement:
         bound=nearer if max(arithmetic, memory) >= OVERHEAD_BELOW else "overhead",
         overhead_below=OVERHEAD_BELOW,
     )
+
+
+machine_peak = cache(measure_peak)  # once in a process
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A forward pass of the whole batch in eval mode; firing by module path."""
+
+    device: str
+    timing: Timing
+    peak: Peak
+    placement: Placement
+    firing: Mapping[str, ActiveShares]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "forward_per_batch": self.timing.to_dict(),
+            "peak": self.peak.to_dict(),
+            "placement_per_batch": self.placement.to_dict(),
+            "firing_by_module": {path: share.to_dict() for path, share in self.firing.items()},
+        }
+
+
+def measure(
+    model: nn.Module, inputs: tuple[Tensor, ...], device: str, flop: int, traffic: Traffic
+) -> Measured:
+    """Measures a run of which FLOPs and traffic are known."""
+    peak, timing = machine_peak(device), measure_time(model, inputs, device)
+    placement = place(flop, traffic.moved_bytes, timing.seconds, peak)
+    return Measured(device, timing, peak, placement, firing_shares(model, inputs, device))

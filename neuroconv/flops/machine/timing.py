@@ -91,8 +91,7 @@ def measure_time(
     """Times a model on its inputs, or any call: CUDA by events, the CPU by the clock.
 
     Args:
-        job: a model, which is left untouched; or a function without arguments, for which only
-            `device` and `seconds` have a meaning.
+        job: a model, which is left untouched; or a function without arguments.
         inputs: what the model is called with, the batch first.
         device: "cpu" or "cuda".
         backward: time the forward and the backward pass together; else forward, without autograd.

@@ -6,6 +6,7 @@ meta, and none on the CPU. A convolution's workspace, an allocator's rounding an
 spares a read are not seen.
 """
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,8 +35,7 @@ class Traffic:
         backward: None if it did not run. The outputs and their gradients stay alive during it.
         saved_elements, saved_bytes: what operators made and autograd kept for the backward pass,
             each storage once; None without a backward pass.
-        saved_parameter_bytes: parameters and buffers kept for it, which take no further memory.
-        saved_input_bytes: inputs kept for it.
+        saved_parameter_bytes, saved_input_bytes: parameters with buffers, and inputs, kept for it.
     """
 
     device: str
@@ -84,19 +84,20 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
         self.storages[storage_key(tensor)] = (size // tensor.element_size(), size)
         return tensor.detach()  # an operator's own result, packed as it is, would hold itself
 
-    def totals(self, parameters: set[int], inputs: set[int]) -> dict[str, int]:
+    def totals(self, parameters: Iterable[Tensor], inputs: Iterable[Tensor]) -> dict[str, int]:
         """Returns the sums by whose storage it is: an operator's, a parameter's, an input's."""
-
-        def total(keys: set[int], column: int) -> int:
-            return sum(self.storages[key][column] for key in keys & self.storages.keys())
-
-        new = self.storages.keys() - parameters - inputs
-        return {
-            "saved_elements": total(new, 0),
-            "saved_bytes": total(new, 1),
-            "saved_parameter_bytes": total(parameters, 1),
-            "saved_input_bytes": total(inputs - parameters, 1),
-        }
+        names = ("saved_elements", "saved_bytes", "saved_parameter_bytes", "saved_input_bytes")
+        totals = dict.fromkeys(names, 0)
+        parameter_keys, input_keys = ({*map(storage_key, t)} for t in (parameters, inputs))
+        for key, (elements, size) in self.storages.items():
+            if key in parameter_keys:
+                totals["saved_parameter_bytes"] += size
+            elif key in input_keys:
+                totals["saved_input_bytes"] += size
+            else:
+                totals["saved_elements"] += elements
+                totals["saved_bytes"] += size
+        return totals
 
 
 def measure_traffic(
@@ -114,8 +115,7 @@ def measure_traffic(
         model: any module; it is left untouched.
         inputs: what it is called with, the batch first.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
-        backward: run the backward pass too, from a gradient of ones. An input gets a gradient if it
-            requires one.
+        backward: run the backward pass too, from a gradient of ones.
         training: run in training mode.
         counter: counts the FLOPs of the same run.
 
@@ -143,9 +143,7 @@ def measure_traffic(
             rest: dict[str, Any] = {}
             if backward:
                 rest["backward"] = _run_backward(tracker, counter, outputs, [*parameters, *items])
-                rest |= saved.totals(
-                    set(map(storage_key, (*parameters, *buffers))), set(map(storage_key, items))
-                )
+                rest |= saved.totals([*parameters, *buffers], items)
             return Traffic(
                 device=device,
                 parameter_bytes=storage_bytes(parameters),
@@ -160,12 +158,9 @@ def measure_traffic(
 
 
 def _run_backward(
-    tracker: MemoryTracker,
-    counter: OperatorCounter | None,
-    outputs: list[Tensor],
-    leaves: list[Tensor],
+    tracker: MemoryTracker, counter: OperatorCounter | None, result: Any, leaves: list[Tensor]
 ) -> PassTraffic:
-    outputs = require_grad(outputs)
+    outputs = require_grad(result)
     seeds = [torch.ones_like(output) for output in outputs]
     for seed in seeds:
         tracker.add_external(seed)
