@@ -135,6 +135,8 @@ def test_closed_form_counts_what_runs_and_what_the_essay_would() -> None:
         ((0, 4), {}, "in_channels=0; expected positive"),
         ((4, 4, (3, 0)), {}, r"kernel_size=\(3, 0\); expected positive"),
         ((4, 4, (3, 3, 3)), {}, r"kernel_size=\(3, 3, 3\); expected an int or a pair"),
+        ((4, 4, 3.0), {}, "kernel_size=3.0; expected an int or a pair"),
+        ((4, 4), {"padding": 0.5}, "padding=0.5; expected an int or a pair"),
         ((4, 4, 3, 0), {}, r"stride=\(0, 0\); expected positive"),
         ((4, 4, 3, 1, -1), {}, "padding=-1; expected zeros to add, 0 or more"),
         ((4, 4, 3, 1, "full"), {}, "padding='full' is unknown; expected one of same, valid"),
@@ -150,14 +152,9 @@ def test_constructor_errors(arguments: Any, keywords: Any, message: str) -> None
         GranuleConv2d(*arguments, **keywords)
 
 
-@pytest.mark.parametrize("keywords", [{"kernel_size": 3.0}, {"padding": 0.5}, {"stride": 1.5}])
-def test_sizes_that_are_no_integers(keywords: Any) -> None:
-    (name,) = keywords
-    with pytest.raises((TypeError, ValueError), match=f"{name}=.*expected"):
-        GranuleConv2d(4, 4, **keywords)
-
-
-@pytest.mark.parametrize("shape", [(4, 8, 8), (2, 3, 8, 8), (2, 3, 5, 8, 8), (2, 4, 1, 5, 8, 8)])
+@pytest.mark.parametrize(
+    "shape", [(4, 8, 8), (2, 3, 8, 8), (2, 3, 5, 8, 8), (1, 4, 0, 8, 8), (2, 4, 1, 5, 8, 8)]
+)
 def test_call_errors(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(batch, 4 channels, height, width\) or \(b"):
         GranuleConv2d(4, 4, 3)(torch.zeros(shape))
@@ -168,11 +165,6 @@ def test_a_patch_larger_than_the_padded_image() -> None:
     message = r"\(5, 3\) with dilation \(2, 2\) does not fit into an image of 8 x 8.*enlarge"
     with pytest.raises(ValueError, match=message):
         layer(torch.zeros(1, 1, 8, 8))
-
-
-def test_a_window_of_no_steps_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(1, 4, 0, 8, 8\)"):
-        GranuleConv2d(4, 4, 3)(torch.zeros(1, 4, 0, 8, 8))
 
 
 @pytest.mark.gpu

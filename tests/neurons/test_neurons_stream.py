@@ -1,6 +1,7 @@
 """Time in stretches: a window piece by piece is the window at once, and state is explicit."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, NeuronState, Purkinje
 from neuroconv.neurons import Population as Cells
 from neuroconv.neurons.stages import merge
+from tests.neurons.conftest import AXONS, IMAGE_LAYERS, POPULATIONS
 
 STEPS = 7
 partitions = st.sets(st.integers(1, STEPS - 1)).map(
@@ -40,7 +42,8 @@ def same_state(state: Any, expected: Any) -> None:
             same_state(a, b)
 
 
-def check_partition(module: Any, x: Tensor, stretches: list[int]) -> None:
+def check_partition(module: Any, shape: tuple[int, ...], stretches: list[int]) -> None:
+    x = torch.rand(shape, dtype=torch.float64)
     whole, end = module.stream(x)
     # A window from rest may run as one stage, whose sums run in another order.
     torch.testing.assert_close(module(x), whole, rtol=0, atol=1e-12)
@@ -53,8 +56,7 @@ def check_partition(module: Any, x: Tensor, stretches: list[int]) -> None:
 @given(stretches=partitions)
 @example(stretches=[1] * STEPS)
 def test_any_partition_of_a_populations_window(population: Cells, stretches: list[int]) -> None:
-    activity = torch.rand(2, population.in_features, STEPS, dtype=torch.float64)
-    check_partition(population, activity, stretches)
+    check_partition(population, (2, population.in_features, STEPS), stretches)
 
 
 @for_each_partition
@@ -63,8 +65,7 @@ def test_any_partition_of_a_populations_window(population: Cells, stretches: lis
 def test_any_partition_of_an_image_layers_window(
     image_layer: GranuleConv2d, stretches: list[int]
 ) -> None:
-    frames = torch.rand(2, image_layer.in_channels, STEPS, 4, 6, dtype=torch.float64)
-    check_partition(image_layer, frames, stretches)
+    check_partition(image_layer, (2, image_layer.in_channels, STEPS, 4, 6), stretches)
 
 
 def test_potential_and_fire_are_a_stream(population: Cells) -> None:
@@ -116,9 +117,12 @@ def traces(module: nn.Module) -> list[Any]:
     return [tensors, plain]
 
 
+@pytest.mark.parametrize("build", [*POPULATIONS.values(), *IMAGE_LAYERS.values()])
 @torch.no_grad()
-def check_state_is_explicit(module: Any, x: Tensor) -> None:
-    before = traces(module)
+def test_state_is_explicit(build: Callable[[], Any]) -> None:
+    module = build()
+    axes = (module.in_channels, 4, 4, 6) if isinstance(module, GranuleConv2d) else (AXONS, 4)
+    x, before = torch.rand(2, *axes, dtype=torch.float64), traces(module)
     _, state = module.stream(x)
     kept = copy.deepcopy(state)
     first, after_first = module.stream(x, state)
@@ -126,20 +130,9 @@ def check_state_is_explicit(module: Any, x: Tensor) -> None:
     assert torch.equal(first, again)
     same_state(after_first, after_again)
     same_state(state, kept)  # the argument is left alone
-    torch.testing.assert_close(module(x), module.stream(x)[0], rtol=0, atol=1e-12)
     tensors, plain = traces(module)
     assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
     assert before[1] == plain
-
-
-def test_state_is_explicit_in_a_population(population: Cells) -> None:
-    activity = torch.rand(2, population.in_features, 4, dtype=torch.float64)
-    check_state_is_explicit(population, activity)
-
-
-def test_state_is_explicit_in_an_image_layer(image_layer: GranuleConv2d) -> None:
-    frames = torch.rand(2, image_layer.in_channels, 4, 4, 6, dtype=torch.float64)
-    check_state_is_explicit(image_layer, frames)
 
 
 def test_what_the_state_holds() -> None:
