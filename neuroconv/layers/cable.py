@@ -28,7 +28,7 @@ class Cable:
         step_ms: length of a time step, in milliseconds.
 
     Raises:
-        ValueError: a number that is not positive and finite.
+        ValueError: a number, or a size of `taps`, that is not positive and finite.
     """
 
     length_constant_um: float
@@ -76,9 +76,6 @@ class Cable:
 
         Returns:
             (time_steps, branches), float64.
-
-        Raises:
-            ValueError: a size that is not positive.
         """
         check_positive(branches=branches, time_steps=time_steps)
         offset = torch.arange(branches, dtype=torch.float64) - (branches - 1) // 2

@@ -102,7 +102,6 @@ class DendriticConv(nn.Module):
 
     @property
     def mode(self) -> Mode:
-        """The way the filter meets the sheet."""
         return self.tree.mode
 
     def reset_parameters(self) -> None:
@@ -165,7 +164,6 @@ class DendriticConv(nn.Module):
         return ConvProblem(window, self.tree.kernel, self.mode, batch, self.neurons, steps)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode as nn.Module does, and clears the cached filters."""
         self._cache.clear()
         return super().train(mode)
 

@@ -11,9 +11,8 @@ def recall(past: Tensor | None, present: Tensor, taps: int) -> tuple[Tensor, Ten
     """Joins past (None at rest) and present (B, N, T, ...) for a causal filter of some taps.
 
     Returns:
-        The filter's input, (B, N, T + past steps, ...): without a past the present alone, for
-        the filters' padding is a neuron at rest; and the past of the next call, its last steps,
-        (B, N, taps - 1, ...).
+        The filter's input, (B, N, T + past steps, ...), without a past the present alone, for the
+        filters' padding is a neuron at rest; and its last steps (B, N, taps - 1, ...).
     """
     window = present if past is None else torch.cat([past, present], 2)
     past = window[:, :, max(0, window.shape[2] - taps + 1) :]

@@ -142,8 +142,8 @@ class PoissonDropout(_Waiting):
         rate (B, N), (B, N, T) or (B, N, T, ...) -> the same
 
     Raises:
-        ValueError: a mean_wait that is negative or whose exp(-mean_wait) is no normal float32
-            number (from 87.4 on), or an unknown mode or scope; at the call, another shape.
+        ValueError: a mean_wait that is negative or too long for float32 (from 87.4 on), or an
+            unknown mode or scope; at the call, another shape.
     """
 
     awake, gates = (-1, torch.float32), False

@@ -31,8 +31,7 @@ class Synapse:
         seed: of the choice of excitatory axons.
 
     Raises:
-        ValueError: a number of transmitters that is not positive; from `signs`, a fraction outside
-            of 0 to 1.
+        ValueError: transmitters that are not positive; from `signs`, a fraction outside of 0 to 1.
     """
 
     excitatory: float | None = None
@@ -293,10 +292,7 @@ class DenseSynapses(_Synapses):
 
 
 class TransmitterSum(nn.Module):
-    """Adds up the potentials that the kinds of transmitter leave on a neuron's dendrites.
-
-    Args:
-        kinds: kinds C of transmitter.
+    """Adds up the potentials that C kinds of transmitter leave on a neuron's dendrites.
 
     Shape:
         potential (B, N * C, T, P, D) -> (B, N, T, P, D)

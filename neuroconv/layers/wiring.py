@@ -21,20 +21,13 @@ Axons = NDArray[np.int64]
 
 
 class _Drawn:
-    """The base of wirings with one axon to a synapse, which is drawn for each contact.
-
-    A contact is a synapse, or with a claw all synapses of a dendrite.
-    """
+    """The base of wirings by contacts: a synapse each, or with a claw all those of a dendrite."""
 
     claw: bool | None = None
     seed: int = 0
 
     def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
-        """Returns (neurons, synapses) indices below `in_features`.
-
-        Raises:
-            ValueError: a size that is not positive, or that does not fit the wiring.
-        """
+        """Returns (neurons, synapses) indices below `in_features`; ValueError for a misfit."""
         check_positive(in_features=in_features, neurons=neurons)
         self._check(in_features, tree)
         if _on_meta():

@@ -5,8 +5,7 @@ from neuroconv.neurons.convert import Conversion, convert
 from neuroconv.neurons.fold import fold
 from neuroconv.neurons.graphed import graphed
 from neuroconv.neurons.image import GranuleConv2d
-from neuroconv.neurons.mixed import MixedPopulation
-from neuroconv.neurons.population import Population
+from neuroconv.neurons.population import MixedPopulation, Population
 from neuroconv.neurons.presets import PRESETS, Physiology, Variant, preset
 from neuroconv.neurons.state import NeuronState
 

@@ -40,7 +40,7 @@ def convert(
         The converted copy, and one row for each layer that was replaced.
 
     Raises:
-        ValueError: no layer was selected, or a selected one pads with other than zeros.
+        ValueError: no layer was selected, or one that pads with other than zeros.
         TypeError: model is no nn.Module.
     """
     if not isinstance(model, nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     """Records a module in inference as one CUDA graph, for inputs of one shape.
 
-    The graph holds a copy of the module as it is now, at the precision of the autocast that is on
-    now: later changes of its weights do not reach it; record it again. Each call draws its noise.
+    The graph holds a copy of the module, at the precision of the present autocast: changes of its
+    weights do not reach it; record it again. Each call draws its noise.
 
     Args:
         module: in evaluation, of one tensor in and one out, without a wait for the device inside.

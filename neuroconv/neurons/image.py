@@ -42,9 +42,8 @@ class GranuleConv2d(nn.Module):
 
     The columns of a unit's patch are its dendrites. Each dendrite filters its own column in space
     and time and is rectified; the soma sums the dendrites, filters the sum in time, and is
-    rectified again. Without the dendritic rectifier the unit would be a Conv3d.
-
-    As in `Population`, a stage may be given as an object or as the plain table of its arguments.
+    rectified again. Without the dendritic rectifier the unit would be a Conv3d. As in `Population`,
+    a stage may be given as an object or as the plain table of its arguments.
 
     **Main arguments:**
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as
@@ -60,10 +59,8 @@ class GranuleConv2d(nn.Module):
     **Other arguments:**
         threshold: what comes in is normalised, channel by channel, and held between rest and this
             threshold, in standard deviations; None leaves it as it is.
-        spike: the dendritic spike, a `DendriticSpike` among the neighbouring units of a column;
-            None has none.
-        linear_dendrites: leave the dendritic rectifier out: the control. (A population's `rate`
-            also says how a dendrite's sites are reduced; a unit has one site for each dendrite.)
+        spike: a `DendriticSpike` among the neighbouring units of a column; None has none.
+        linear_dendrites: leave the dendritic rectifier out: the control.
         summation: how the dendrites' rates sum: the name of a law, or a `DendriticSummation`.
         soma: a `SomaFilter`; default of `time_steps`. One time step has no memory, and no filter.
         output: what the axon carries; default Poisson dropout that is off, as image layers go.
@@ -76,8 +73,8 @@ class GranuleConv2d(nn.Module):
         steps are taken as constant over its window. Unlike nn.Conv2d it takes no unbatched image.
 
     Raises:
-        ValueError: sizes that are not positive, channels that groups do not divide, or a patch
-            larger than the padded image.
+        ValueError: a size or choice out of range; at the call, an image of another shape, or one
+            smaller than the patch.
     """
 
     channels: Tensor | None
@@ -232,7 +229,6 @@ class GranuleConv2d(nn.Module):
 
     @property
     def window(self) -> PatchWindow:
-        """Geometry of the patch."""
         return PatchWindow(self.kernel_size, self.stride, self.padding, self.dilation)
 
     def kernel(self) -> Tensor:

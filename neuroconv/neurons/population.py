@@ -1,11 +1,12 @@
-"""A population of neurons: the extended linear-nonlinear-Poisson cascade as one module.
+"""Populations of neurons: the extended linear-nonlinear-Poisson cascade as one module.
 
 Shapes: B batch, F axons that come in, N neurons, C transmitters, T time steps, P sites,
 D dendrites.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,7 @@ class Population(nn.Module):
 
     The cells of `neuroconv.neurons.cells` are this class, each with its presets, which fill in what
     is left out. A stage may be given as an object or as the plain table of its arguments, as TOML
-    has it: `tree=TreeShape((10, 100))` or `tree={"sheet": [10, 100]}`. One object given to two
-    populations is shared by them.
+    has it: `tree=TreeShape((10, 100))` or `tree={"sheet": [10, 100]}`.
 
     **Main arguments:**
         in_features: axons F that the population can receive.
@@ -88,9 +88,8 @@ class Population(nn.Module):
         soma: a `SomaFilter`; one time step has no memory.
         unit_dropout: Poisson dropout for each position of the sheet, instead of the output's.
         checkpoint: keep neither sheet nor dendritic potentials for the backward pass, which
-            computes them again: less memory for more time, for cells with large trees, and equal
-            results. Small trees that run as one stage keep nothing anyway, and a compiler decides
-            for itself what to keep.
+            computes them again: less memory for more time, for cells with large trees. Small trees
+            that run as one stage keep nothing anyway, and a compiler decides for itself.
 
     Shape:
         activity (B, F, T), or (B, F) taken as constant over the filter's time steps
@@ -190,7 +189,7 @@ class Population(nn.Module):
 
         Args:
             activity: (B, F, T), any number of steps.
-            state: the state after the stretch before; by default the neurons are at rest.
+            state: after the stretch before; by default the neurons are at rest.
 
         Returns:
             rate (B, N, T), and the state after it.
@@ -233,7 +232,6 @@ class Population(nn.Module):
         return potential if self.bias is None else potential + self.bias[:, None]
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode as nn.Module does, and clears the cached filters."""
         self.filter_cache.clear()
         return super().train(mode)
 
@@ -248,3 +246,45 @@ class Population(nn.Module):
             streamed: it runs by `stream` or `somatic_potential`: stage after stage, from rest too.
         """
         return population_costs(self, activity, resumed=resumed, streamed=streamed)
+
+
+class MixedPopulation(nn.Module):
+    """Populations of several cell types side by side, with the same incoming axons.
+
+    Shape:
+        activity (B, F, T) or (B, F) -> rate (B, N, T), the neurons of one after those of another
+
+    Raises:
+        ValueError: none, or populations that expect different numbers of axons.
+    """
+
+    populations: Any  # an nn.ModuleList of populations
+
+    def __init__(self, *populations: Population) -> None:
+        super().__init__()
+        axons = [population.in_features for population in populations]
+        if len({*axons}) != 1:
+            raise ValueError(
+                f"in_features={axons}; expected one or more populations with the same axons"
+            )
+        self.populations = nn.ModuleList(populations)
+        self.in_features = axons[0]
+        self.out_features = sum(population.out_features for population in populations)
+
+    def forward(self, activity: Tensor) -> Tensor:
+        return torch.cat([population(activity) for population in self.populations], 1)
+
+    def stream(
+        self, activity: Tensor, state: Sequence[NeuronState] | None = None
+    ) -> tuple[Tensor, tuple[NeuronState, ...]]:
+        """Runs over a stretch, as `Population.stream`; the state is one for each population."""
+        before = [REST] * len(self.populations) if state is None else state
+        pairs = zip(self.populations, before, strict=True)
+        rates, after = zip(
+            *(cells.stream(activity, memory) for cells, memory in pairs), strict=True
+        )
+        return torch.cat(rates, 1), after
+
+    def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
+        """Returns the rows of `Population.closed_form`, one population after another."""
+        return sum((cells.closed_form(activity) for cells in self.populations), ())

@@ -47,19 +47,17 @@ def fold(model: nn.Module) -> nn.Module:
 
     Populations and image layers are folded wherever they are in the model; in an nn.Sequential a
     plain convolution and the batch norm after it become one too. The module's docstring says which
-    stages and when. Everything else, subclasses with a forward pass of their own, and neurons whose
-    stages carry hooks, are copied as they are. The arithmetic is done in float64.
-
-    A folded neuron streams, and states its cost, as any other; a state belongs to the model that
-    returned it. Which stages are left depends on the values that were folded: save the model itself
-    and fold after loading, or save the folded module whole, by `torch.save(folded, ...)`.
+    stages and when. Everything else, subclasses with methods of their own, and neurons whose stages
+    carry hooks, are copied as they are. The arithmetic is done in float64. Which stages are left
+    depends on the values that were folded: save the model itself and fold after loading, or save
+    the folded module whole, by `torch.save(folded, ...)`.
 
     Args:
         model: any module, in training or evaluation. It is copied, not changed.
 
     Returns:
         The copy, in evaluation. Its parameters are constants (requires_grad False); gradients still
-        flow to its input. To train, train the model and fold again.
+        flow to its input.
 
     Raises:
         TypeError: model is no nn.Module.

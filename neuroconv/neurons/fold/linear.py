@@ -77,8 +77,7 @@ def one_filter(cells: Population) -> Population | None:
 def _axon_filters(cells: Population) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiates the somatic current of linear cells by the activity of their axons.
 
-    Returns:
-        axons of each neuron, (N, A); their taps, (N, K, A); the current without activity, (N,).
+    Returns axons (N, A), their taps (N, K, A), and the current without activity (N,).
     """
     kinds, synapses = cells.transmitters.kinds, cells.synapses.synapses
     taps = exact(cells.dendrites.taps()).unflatten(0, (-1, kinds))
@@ -112,8 +111,7 @@ def _axon_filters(cells: Population) -> tuple[Tensor, Tensor, Tensor]:
 def _sheet_response(cells: Population, taps: Tensor, neurons: Tensor) -> tuple[Tensor, Tensor]:
     """Runs a silent sheet through the stages up to the soma, and differentiates the last step.
 
-    Returns:
-        current (N,), and its derivative by the sheet, (N, C, K, D, P).
+    Returns the current (N,) and its derivative by the sheet, (N, C, K, D, P).
     """
     dendrites, kinds = cells.dendrites, cells.transmitters.kinds
     bias = dendrites.bias

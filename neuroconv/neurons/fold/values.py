@@ -1,4 +1,4 @@
-"""Values in float64, filters set to them, and a batch norm as scale and shift."""
+"""Values in float64, filters of given values, and a batch norm as scale and shift."""
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

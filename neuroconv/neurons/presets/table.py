@@ -95,16 +95,8 @@ def _label(row: Difference) -> str:
 
 
 def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case tuple():
-            return " x ".join(map(str, value))
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, tuple):
+        return " x ".join(map(str, value))
+    return format(value, {int: ",", float: "g"}.get(type(value), ""))
