@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from torch import nn
 
-from neuroconv.layers import Cable, DendriticSpike, PoissonSpikes, ReleaseOrWait
+from neuroconv.layers import (
+    Cable,
+    DendriticSpike,
+    ParallelFibres,
+    PoissonSpikes,
+    ReceptiveField,
+    ReleaseOrWait,
+)  # fmt: skip
 from neuroconv.neurons import GranuleConv2d, Population, Purkinje
 from neuroconv.neurons.stages import merge
 
@@ -36,12 +43,10 @@ def make_lively(module: nn.Module) -> nn.Module:
 def _cells(**options: Any) -> Callable[[], Population]:
     """What builds two cells of a 4 x 3 sheet. Options that are callable are made for each cell."""
 
-    def build() -> Population:
+    def build() -> Any:
         stages = {name: value() if callable(value) else value for name, value in options.items()}
         sizes = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 2}}
-        cells = make_lively(Purkinje(AXONS, 2, **merge(sizes, stages)))
-        assert isinstance(cells, Population)
-        return cells
+        return make_lively(Purkinje(AXONS, 2, **merge(sizes, stages)))
 
     return build
 
@@ -57,21 +62,12 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
         "plain": _cells(),
         "claw": _cells(wiring={"claw": True}),
         "parallel": _cells(wiring="in_order"),
-        "parallel_fibres": _cells(
-            wiring={"kind": "parallel_fibres", "neurons_per_fibre": 1}, synapse={"excitatory": 0.5}
-        ),
+        "parallel_fibres": _cells(wiring=ParallelFibres(1), synapse={"excitatory": 0.5}),
         "dense": _cells(wiring="all_to_all", tree={"synapses": 7}),
         "dense_dale": _cells(
             wiring="all_to_all", synapse={"excitatory": 0.5, "factorized": True, "transmitters": 2}
         ),
-        "receptive_field": _cells(
-            wiring={
-                "kind": "receptive_field",
-                "image_shape": (1, 2, 3),
-                "patch": (2, 2),
-                "claw": True,
-            }
-        ),
+        "receptive_field": _cells(wiring=ReceptiveField((1, 2, 3), (2, 2), claw=True)),
         "few_synapses": _cells(tree={"synapses": 5}),
         "dale": _cells(synapse={"excitatory": 0.5}),
         "factorized": _cells(synapse={"factorized": True}),
@@ -138,13 +134,9 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
 
 
 def _units(*sizes: Any, **options: Any) -> Callable[[], GranuleConv2d]:
-    def build() -> GranuleConv2d:
+    def build() -> Any:
         stages = {name: value() if callable(value) else value for name, value in options.items()}
-        layer = make_lively(
-            GranuleConv2d(*(sizes or (2, 2, (2, 3))), **({"time_steps": 3} | stages))
-        )
-        assert isinstance(layer, GranuleConv2d)
-        return layer
+        return make_lively(GranuleConv2d(*sizes or (2, 2, (2, 3)), **{"time_steps": 3} | stages))
 
     return build
 
@@ -169,9 +161,7 @@ IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
         "spike": _units(spike=_spike()),
         "spike_window": _units(spike=_spike(0.6, 0.1, window=2)),
         "spike_soft": _units(
-            spike=_spike(
-                0.8, 0.1, temperature=0.5, window=3, learn_strength=True, learn_threshold=True,
-            )
+            spike=_spike(0.8, 0.1, temperature=0.5, window=3, learn_strength=True)
         ),
         "spike_essay": _units(spike=_spike(0.9, window=3, signal="essay"), time_steps=1),
         "linear_dendrites": _units(linear_dendrites=True, summation="supralinear"),

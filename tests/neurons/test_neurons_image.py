@@ -96,22 +96,6 @@ def test_memory_formats(memory_format: torch.memory_format) -> None:
     torch.testing.assert_close(result, layer(image), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    ("keywords", "expected"),
-    [
-        ({}, 6 * 4 * 60 + 6 * 4 + 6 + 5),
-        ({"bias": False}, 6 * 4 * 60 + 5),
-        ({"time_steps": 1}, 6 * 4 * 12 + 6 * 4 + 6),
-        ({"wiring": "claw"}, 6 * 60 + 6 * 4 + 6 + 5),
-        ({"groups": 2}, 6 * 2 * 60 + 6 * 4 + 6 + 5),
-        ({"norm": "both", "wiring": "claw"}, 6 * 60 + 6 * 4 * 2 + 6 * 2 + 5),
-    ],
-)
-def test_parameters_by_closed_form(keywords: Any, expected: int) -> None:
-    layer = GranuleConv2d(4, 6, (3, 4), **keywords)
-    assert sum(parameter.numel() for parameter in layer.parameters()) == expected
-
-
 def test_closed_form_counts_what_runs_and_what_the_essay_would() -> None:
     rows = GranuleConv2d(1, 6, (3, 4)).closed_form(torch.Size((2, 1, 5, 9, 9)))
     table = {row.stage: row for row in rows}

@@ -21,7 +21,6 @@ from neuroconv.layers import (
     TreeShape,
 )
 from neuroconv.neurons import PRESETS, Granule, Population, Purkinje
-from neuroconv.neurons.stages import is_absent
 
 Lively = Callable[[nn.Module], Any]
 
@@ -68,36 +67,17 @@ def test_state_dict_round_trip_and_deepcopy(lively: Lively) -> None:
     assert cells.get_parameter("dendrites.weight").any()
 
 
-def test_seed_draws_the_wiring_and_torch_the_weights() -> None:
-    def build(seed: int, torch_seed: int) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(torch_seed)
-        cells = Granule(50, 10, wiring={"seed": seed})
-        return cells.synapses.get_buffer("wiring"), cells.dendrites.weight.detach()
-
-    (wiring, weight), (same_wiring, other_weight) = build(0, 0), build(0, 1)
-    assert torch.equal(wiring, same_wiring)
-    assert not torch.equal(weight, other_weight)
-    other_wiring, same_weight = build(1, 0)
-    assert not torch.equal(wiring, other_wiring)
-    assert torch.equal(weight, same_weight)
-
-
 def test_norms_in_training_normalise_where_they_say() -> None:
-    activity = torch.rand(16, 20, 5)
-    cells = Granule(20, 6, norm="soma", output={"mean_wait": 0.0})
-    assert not is_absent(cells.soma_norm)
     potentials: list[Tensor] = []
-    cells.soma_norm.register_forward_hook(lambda m, args, result: potentials.append(result))
-    cells(activity)
-    torch.testing.assert_close(potentials[0].mean((0, 2)), torch.zeros(6), rtol=0, atol=1e-5)
-    torch.testing.assert_close(potentials[0].std((0, 2)), torch.ones(6), rtol=0, atol=0.05)
-    cells = Granule(20, 6, norm="dendrites", output={"mean_wait": 0.0})
-    potentials.clear()
+    cells = Granule(20, 6, norm="both", output={"mean_wait": 0.0})
     cells.dendritic_rate.register_forward_pre_hook(lambda m, args: potentials.append(args[0]))
-    cells(activity)
-    # Each dendrite of each neuron, over batch, steps and sites.
-    torch.testing.assert_close(potentials[0].mean((0, 2, 3)), torch.zeros(6, 4), rtol=0, atol=1e-5)
-    torch.testing.assert_close(potentials[0].std((0, 2, 3)), torch.ones(6, 4), rtol=0, atol=0.05)
+    cells.soma_norm.register_forward_hook(lambda m, args, result: potentials.append(result))
+    cells(torch.rand(16, 20, 5))
+    # Each dendrite of each neuron, over batch, steps and sites; each soma over batch and steps.
+    for potential, axes in zip(potentials, [(0, 2, 3), (0, 2)], strict=True):
+        mean, deviation = potential.mean(axes), potential.std(axes)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-5)
+        torch.testing.assert_close(deviation, torch.ones_like(mean), rtol=0, atol=0.05)
 
 
 def test_all_purkinje_cells_of_a_tenth_of_a_brain_on_meta() -> None:

@@ -34,27 +34,12 @@ def fresh(population: nn.Module, x: Tensor) -> Tensor:
 
 
 POPULATION_STAGES = [
-    "synapses",
-    "threshold_norm",
-    "unit_dropout",
-    "dendrites",
-    "transmitters",
-    "spike",
-    "dendritic_rate",
-    "summation",
-    "soma",
-    "firing",
-    "output",
-]
+    "synapses", "threshold_norm", "unit_dropout", "dendrites", "transmitters", "spike",
+    "dendritic_rate", "summation", "soma", "firing", "output",
+]  # fmt: skip
 IMAGE_STAGES = [
-    "threshold_norm",
-    "dendritic_norms.0",
-    "spike",
-    "soma",
-    "soma_norm",
-    "firing",
-    "output",
-]
+    "threshold_norm", "dendritic_norms.0", "spike", "soma", "soma_norm", "firing", "output",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["forward", "full_backward", "full_backward_pre"])
@@ -93,10 +78,8 @@ def test_what_evaluation_keeps_is_made_without_autocast() -> None:
 
 
 def test_what_evaluation_keeps_follows_signs_and_wiring() -> None:
-    population, other = (
-        cells(synapse={"excitatory": 0.5}).eval(),
-        cells(synapse={"excitatory": 0.5, "seed": 1}, wiring={"seed": 1}).eval(),
-    )
+    population = cells(synapse={"excitatory": 0.5}).eval()
+    other = cells(synapse={"excitatory": 0.5, "seed": 1}, wiring={"seed": 1}).eval()
     x = activity()
     with torch.no_grad():
         before = population(x)
