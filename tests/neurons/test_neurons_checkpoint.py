@@ -13,7 +13,6 @@ from neuroconv.kernels.population import fuses
 from neuroconv.layers import DendriticSpike
 from neuroconv.neurons import Population, Purkinje
 from neuroconv.neurons.stages import merge
-from neuroconv.zoo import create_model
 from tests.scripts import loaded
 
 BENCH = Path(__file__).resolve().parents[2] / "experiments" / "bench"
@@ -130,12 +129,3 @@ def test_less_memory_is_needed() -> None:
     assert needed["kept"][0] < sheet
     assert needed["kept"][1] < needed["plain"][1]
     assert needed["kept"][2] < needed["plain"][2]
-
-
-@pytest.mark.parametrize("name", ["cerebellum_small", "cerebellum_base", "cerebellum_tiny"])
-def test_the_zoo_checkpoints_its_purkinje_cells(name: str) -> None:
-    with torch.device("meta"):
-        assert create_model(name, purkinje={"checkpoint": True}).purkinje.checkpoint is True
-        model = create_model(name)
-    checkpointed = [m for m in model.modules() if isinstance(m, Population) and m.checkpoint]
-    assert checkpointed == []

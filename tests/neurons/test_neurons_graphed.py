@@ -19,15 +19,11 @@ def test_on_the_cpu_it_is_the_module_itself() -> None:
     assert graphed(cells, torch.rand(2, 10, 5)) is cells
 
 
-def test_a_module_in_training_is_refused() -> None:
+def test_modules_in_training_or_elsewhere_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Granule is in training mode.*call module.eval\(\)"):
         graphed(Granule(10, 5), torch.rand(2, 10, 5))
-
-
-def test_a_module_elsewhere_is_refused() -> None:
-    cells = Granule(10, 5).eval()
     with pytest.raises(ValueError, match=r"the example is on meta and the module on cpu.*'meta'"):
-        graphed(cells, torch.rand(2, 10, 5, device="meta"))
+        graphed(Granule(10, 5).eval(), torch.rand(2, 10, 5, device="meta"))
 
 
 def populations() -> list[Population]:

@@ -110,10 +110,6 @@ def test_closed_form_rows() -> None:
     joining = 6 * 5 * (4 + 1) * 3 * 16
     assert joined[1].macs == {"matmul": 3 * 6 * (5 + 4 + 3 + 2 + 1) * 4 * 16 + joining}
     assert joined[1].essay == dendrites.essay
-    spiking = Granule(20, 6, threshold=3.0, spike=DendriticSpike())
-    stages = [row.stage for row in spiking.closed_form(torch.Size((3, 20)))]
-    assert stages[1] == "threshold normalisation"
-    assert stages[4] == "dendritic spike"
 
 
 @pytest.mark.parametrize(

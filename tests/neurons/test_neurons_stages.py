@@ -21,6 +21,7 @@ from neuroconv.layers import (
 )
 from neuroconv.neurons import GranuleConv2d, Population
 from neuroconv.neurons.stages import is_absent
+from tests.neurons.conftest import AXONS, IMAGE_LAYERS, POPULATIONS
 
 Array = NDArray[np.float64]
 
@@ -199,14 +200,8 @@ def test_a_population_is_its_stages(population: Population, steps: int) -> None:
     expected = scalar_population(population, activity.numpy())
     assert steps < 5 or (expected > 0).any()
     np.testing.assert_allclose(numbers(population(activity)), expected, rtol=0, atol=1e-12)
-
-
-def test_a_population_in_float32(population: Population) -> None:
-    activity = torch.randn(3, population.in_features, 6, dtype=torch.float64)
-    expected = population(activity)
     single = population.float()(activity.float())
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(numbers(single), expected, rtol=1e-4, atol=1e-5)
 
 
 # --- image layers
@@ -296,31 +291,22 @@ def test_an_image_layer_is_its_stages(image_layer: GranuleConv2d, steps: int) ->
 
 # --- gradients
 
-FAST = pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
 
-
-def gradcheck(module: nn.Module, x: Tensor, fast: bool) -> None:
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("build", [*POPULATIONS.values(), *IMAGE_LAYERS.values()])
+def test_gradcheck(build: Callable[[], Any], fast: bool) -> None:
     """Inputs and parameters at once, at random points: none lies on a kink."""
-    for spike in module.modules():
+    neurons = build()
+    for spike in neurons.modules():
         if isinstance(spike, DendriticSpike):
             spike.signal = "max"  # the essay's learning signal is no gradient, by intention
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    assert (module(x) > 0).any()
+    axes = (neurons.in_channels, 2, 3, 4) if isinstance(neurons, GranuleConv2d) else (AXONS, 3)
+    x = torch.rand(1, *axes, dtype=torch.float64, requires_grad=True)
+    trained = {name: p for name, p in neurons.named_parameters() if p.requires_grad}
+    assert (neurons(x) > 0).any()
 
     def run(inputs: Tensor, *parameters: Tensor) -> Tensor:
         named = dict(zip(trained, parameters, strict=True))
-        return torch.func.functional_call(module, named, (inputs,))
+        return torch.func.functional_call(neurons, named, (inputs,))
 
     assert torch.autograd.gradcheck(run, (x, *trained.values()), fast_mode=fast)
-
-
-@FAST
-def test_gradcheck_of_a_population(population: Population, fast: bool) -> None:
-    shape = (1, population.in_features, 3)
-    gradcheck(population, torch.rand(shape, dtype=torch.float64, requires_grad=True), fast)
-
-
-@FAST
-def test_gradcheck_of_an_image_layer(image_layer: GranuleConv2d, fast: bool) -> None:
-    shape = (1, image_layer.in_channels, 2, 3, 4)
-    gradcheck(image_layer, torch.rand(shape, dtype=torch.float64, requires_grad=True), fast)
