@@ -1,27 +1,20 @@
 """The estimate: draws, intervals, and shares against those known in closed form."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from neuroconv.brain import Correlation, Estimate, default_inputs, estimate_brain
+from neuroconv.brain import Correlation, default_inputs, estimate_brain
 from neuroconv.brain.sensitivity import sobol
 from neuroconv.brain.setting import as_inputs
 from neuroconv.references import Source
 
 HERE = Source("user", "set for `rate_hz`")
 
-FIXED = {
-    name: each.value for name, each in default_inputs().items() if each.distribution != "fixed"
-}
-
-
-def only(samples: int = 1024, **ranges: tuple[float, float]) -> Estimate:
-    """An estimate in which only these inputs have a range; dots of names as double underscores."""
-    given = {name.replace("__", "."): pair for name, pair in ranges.items()}
-    return estimate_brain({**FIXED, **given}, reading="one_step", samples=samples)
+FIXED = {name: default_inputs()[name].value for name in default_inputs().random}
 
 
 def test_the_point_is_the_essays() -> None:
@@ -44,7 +37,8 @@ def test_the_same_arguments_give_the_same_estimate() -> None:
 
 def test_quantiles_of_a_known_distribution() -> None:
     """The rate alone, log-uniform over two decades: so is the FLOP/s."""
-    estimate = only(20_000, rate_hz=(1, 100))
+    ranged = {**FIXED, "rate_hz": (1, 100)}
+    estimate = estimate_brain(ranged, reading="one_step", samples=20_000)
     per_hz = estimate_brain(FIXED, reading="one_step", samples=2).value
     assert per_hz is not None
     expected = [per_hz / 200 * 10 ** (2 * level) for level in (0.05, 0.5, 0.95)]
@@ -54,7 +48,7 @@ def test_quantiles_of_a_known_distribution() -> None:
 
 
 def test_the_defaults_matter_in_this_order() -> None:
-    shares = {each.name: each.total for each in estimate_brain(samples=512).sensitivities}
+    shares = {row.name: row.total for row in estimate_brain(samples=512).sensitivities}
     assert next(iter(shares)) == "rate_hz"
     assert shares["rate_hz"] > 0.7
     assert shares["granule.cells"] < 0.001
@@ -65,27 +59,25 @@ def test_the_defaults_matter_in_this_order() -> None:
 
 def test_swings_hold_the_others_at_their_values() -> None:
     estimate = estimate_brain(samples=2)
-    swings = {each.name: each for each in estimate.swings()}
+    swings = {swing.name: swing for swing in estimate.swings()}
     assert next(iter(swings)) == "rate_hz"
     low, high = swings["rate_hz"].flop_per_s
     assert high == estimate.value
     assert low == pytest.approx(1_000_090 * 10**15 * 0.16 / 200)
     assert swings["time_steps"].ends == (3, 6)  # of 2.4 to 6
-    assert swings["time_steps"].flop_per_s == (
-        pytest.approx(1_000_090 * 10**15 * (3 / 5) ** 2),
-        pytest.approx(1_000_090 * 10**15 * (6 / 5) ** 2),
-    )
+    expected = [1_000_090 * 10**15 * (steps / 5) ** 2 for steps in (3, 6)]
+    assert swings["time_steps"].flop_per_s == pytest.approx(expected)
 
 
 def test_correlated_inputs_spread_the_estimate() -> None:
     inputs = default_inputs()
     pair = Correlation(("rate_hz", "purkinje.cells"), 0.9, Source("chosen", "`rate_hz` here"))
     loose, tied = (
-        estimate_brain(each, reading="one_step", samples=2000)
-        for each in (inputs, inputs.with_correlations([pair]))
+        estimate_brain(given, reading="one_step", samples=2000)
+        for given in (inputs, inputs.with_correlations([pair]))
     )
     assert np.std(np.log(tied.samples)) > 1.05 * np.std(np.log(loose.samples))
-    cells = {each.name: each for each in tied.sensitivities}["purkinje.cells"]
+    cells = {row.name: row for row in tied.sensitivities}["purkinje.cells"]
     assert cells.rank_correlation is not None
     assert cells.rank_correlation > 0.8  # what it shares with the rate
     assert cells.total < 0.2  # the index is of inputs that vary alone
@@ -103,19 +95,16 @@ def test_few_draws_idle_inputs_and_no_ranges_are_no_trouble() -> None:
 
 
 def test_readings_are_mixed_only_when_weighed() -> None:
-    mix = estimate_brain(
-        FIXED, weights={"essay": 3, "linear_collapse": 1, "valid": 0}, samples=4000
-    )
-    assert mix.reading is None
-    assert mix.value is None
-    assert mix.by_cell is None
+    weights = {"essay": 3, "linear_collapse": 1, "valid": 0}
+    mix = estimate_brain(FIXED, weights=weights, samples=4000)
+    assert mix.reading is mix.value is mix.by_cell is None
     assert set(mix.samples) == {1.00009e21, 2.15e16}
     assert np.mean(mix.samples > 1e20) == pytest.approx(0.75, abs=0.03)
     (row,) = mix.sensitivities
     assert (row.name, row.rank_correlation) == ("reading", None)
     assert row.total == 1
     mixed = estimate_brain({**FIXED, "rate_hz": (1, 100)}, weights={"essay": 1, "valid": 1})
-    shares = {each.name: each for each in mixed.sensitivities}
+    shares = {row.name: row for row in mixed.sensitivities}
     # Half of the draws lie log10(1e21 / 9.22e17) decades below the other half.
     apart = (math.log10(1_000_090 / 922) / 2) ** 2
     assert shares["reading"].total == pytest.approx(apart / (apart + 2**2 / 12), abs=0.05)
@@ -123,19 +112,20 @@ def test_readings_are_mixed_only_when_weighed() -> None:
         mix.swings()
 
 
-def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="one of the two"):
-        estimate_brain(reading="essay", weights={"essay": 1})
-    with pytest.raises(ValueError, match="at least 2"):
-        estimate_brain(samples=1)
-    with pytest.raises(ValueError, match="0 or more"):
-        estimate_brain(weights={"essay": -1})
-    with pytest.raises(ValueError, match="one above 0"):
-        estimate_brain(weights={"essay": 0})
-    with pytest.raises(ValueError, match="unknown"):
-        estimate_brain(weights={"esay": 1})
-    with pytest.raises(ValueError, match="did you mean 'rate_hz'"):
-        estimate_brain({"rate": 5})
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reading": "essay", "weights": {"essay": 1}}, "one of the two"),
+        ({"samples": 1}, "at least 2"),
+        ({"weights": {"essay": -1}}, "0 or more"),
+        ({"weights": {"essay": 0}}, "one above 0"),
+        ({"weights": {"esay": 1}}, "unknown"),
+        ({"inputs": {"rate": 5}}, "did you mean 'rate_hz'"),
+    ],
+)
+def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        estimate_brain(**arguments)
 
 
 # --- draws and indices
@@ -143,9 +133,9 @@ def test_what_is_refused() -> None:
 
 def shares_drawn(low: float, high: float, distribution: str = "uniform") -> dict[int, float]:
     """How often each number of dendrites of a granule cell is drawn."""
-    each = as_inputs({"granule.dendrites": (low, high)})["granule.dendrites"]
-    each = each.changed(each.quantity.source, distribution=distribution)  # type: ignore[arg-type]
-    drawn = each.at((np.arange(60_000) + 0.5) / 60_000)
+    row = as_inputs({"granule.dendrites": (low, high)})["granule.dendrites"]
+    row = row.changed(row.quantity.source, distribution=distribution)  # type: ignore[arg-type]
+    drawn = row.at((np.arange(60_000) + 0.5) / 60_000)
     numbers, counts = np.unique(drawn, return_counts=True)
     return dict(zip(numbers.astype(int).tolist(), (counts / drawn.size).tolist(), strict=True))
 
@@ -159,25 +149,18 @@ def test_whole_numbers_between_the_bounds_are_equally_likely() -> None:
 def test_whole_numbers_drawn_log_uniformly_fall_as_their_inverse() -> None:
     shares = shares_drawn(2, 8, "log-uniform")
     assert set(shares) == set(range(2, 9))
-    assert shares[2] / shares[8] == pytest.approx(
-        math.log(2.5 / 1.5) / math.log(8.5 / 7.5), rel=0.01
-    )
+    expected = math.log(2.5 / 1.5) / math.log(8.5 / 7.5)
+    assert shares[2] / shares[8] == pytest.approx(expected, rel=0.01)
 
 
 def test_correlated_inputs_are_the_same_in_either_order() -> None:
-    names = ("rate_hz", "purkinje.cells"), ("granule.cells", "rate_hz")
-    one, other = (
-        as_inputs(None).with_correlations(
-            Correlation(pair, rank, HERE) for pair, rank in zip(pairs, ranks, strict=True)
-        )
-        for pairs, ranks in (
-            (names, (0.3, -0.2)),
-            ([pair[::-1] for pair in names[::-1]], (-0.2, 0.3)),
-        )
-    )
-    assert one.sha256 == other.sha256
-    first, second = (estimate_brain(each, samples=64).samples for each in (one, other))
-    np.testing.assert_array_equal(first, second)
+    ranks = {("rate_hz", "purkinje.cells"): 0.3, ("granule.cells", "rate_hz"): -0.2}
+    pairs = [Correlation(names, rank, HERE) for names, rank in ranks.items()]
+    flipped = [Correlation((b, a), rank, HERE) for (a, b), rank in reversed(ranks.items())]
+    first, second = (default_inputs().with_correlations(rows) for rows in (pairs, flipped))
+    assert first.sha256 == second.sha256
+    draws = [estimate_brain(inputs, samples=64).samples for inputs in (first, second)]
+    np.testing.assert_array_equal(*draws)
 
 
 def test_sobol_indices_of_a_product_of_independent_log_uniform_inputs() -> None:
@@ -206,10 +189,9 @@ def test_indices_of_the_estimate_are_the_shares_of_its_inputs_ranges() -> None:
     # The essay counts steps x steps; 3, 4, 5 and 6 are equally likely.
     spreads["time_steps"] = float(np.var(2 * np.log(np.arange(3, 7))))
     whole = sum(spreads.values())
-    for each in estimate_brain(samples=1024).sensitivities:
-        known = spreads.get(each.name, 0.0) / whole
-        assert each.total == pytest.approx(known, abs=5e-3)
-        assert each.first == pytest.approx(known, abs=5e-3)
+    for row in estimate_brain(samples=1024).sensitivities:
+        expected = spreads.get(row.name, 0.0) / whole
+        assert (row.first, row.total) == pytest.approx((expected, expected), abs=5e-3)
 
 
 @pytest.mark.parametrize("samples", [1_000, pytest.param(20_000, marks=pytest.mark.slow)])

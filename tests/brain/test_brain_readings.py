@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from neuroconv.brain import READINGS, Reading, default_inputs
 from neuroconv.brain.readings import reading_of
-from neuroconv.brain.updates import (
-    Sizes,
-    flop_per_second,
-    sampled_flop_per_second,
-    update_of,
-)
+from neuroconv.brain.updates import Sizes, flop_per_second, sampled_flop_per_second, update_of
 from neuroconv.flops import count_exact
 from neuroconv.layers import DendriticConv, TreeShape
 from neuroconv.neurons import CELL_CLASSES, NeuronState, Population, Purkinje
@@ -48,18 +43,17 @@ def flops(name: str, **changes: float) -> dict[str, float]:
     ],
 )
 def test_the_grid(reading: str, purkinje: int, granule: int) -> None:
-    found = flops(reading)
-    assert found == {"purkinje": purkinje, "granule": granule}
-    assert all(isinstance(value, int) for value in found.values())
+    by_cell = flops(reading)
+    assert by_cell == {"purkinje": purkinje, "granule": granule}
+    assert all(isinstance(value, int) for value in by_cell.values())
 
 
 def test_totals_beside_the_grid() -> None:
     printed = 2 * 200 * 50_000 * (10**8 * 500_000 + 50 * 10**9 * 75)
     assert sum(flops("published").values()) == printed == 1_075 * 10**18
     assert flops("with_cortex") == {**flops("essay"), "pyramidal": 2_150 * 10**18}
-    assert flops("essay")["purkinje"] / flops("executed")["purkinje"] == pytest.approx(
-        450, rel=0.01
-    )
+    saving = flops("essay")["purkinje"] / flops("executed")["purkinje"]
+    assert saving == pytest.approx(450, rel=0.01)
     # The clock is the rate or the frame, never both.
     assert flops("essay", frame_hz=60) == flops("essay")
     assert flops("one_step_per_frame", rate_hz=1) == flops("one_step_per_frame")
@@ -71,11 +65,8 @@ def test_the_whole_neuron_is_the_dendrites_and_all_other_stages() -> None:
     for cell in ("purkinje", "granule"):
         with torch.device("meta"):
             neuron = CELL_CLASSES[cell](1000, 1)
-        others = sum(
-            row.flop
-            for row in neuron.closed_form(torch.Size((1, 1000, 5)))
-            if row.stage != "dendrites"
-        )
+        stages = neuron.closed_form(torch.Size((1, 1000, 5)))
+        others = sum(row.flop for row in stages if row.stage != "dendrites")
         assert others > 0
         updates = AT_POINT[f"{cell}.cells"] * AT_POINT["rate_hz"]
         assert whole[cell] == dendrites[cell] + updates * others
@@ -114,10 +105,10 @@ def test_one_step_is_what_a_streaming_neuron_states_and_runs(padding: Any) -> No
 
 
 def test_the_linear_collapse_is_one_dot_product_that_runs() -> None:
-    found = update_of(READINGS["linear_collapse"], "purkinje", AT_POINT)
-    assert (found.mac, found.ran) == (500_000, "matmul")
+    update = update_of(READINGS["linear_collapse"], "purkinje", AT_POINT)
+    assert (update.mac, update.ran) == (500_000, "matmul")
     counted = count_exact(nn.Linear(500_000, 1, device="meta"), torch.zeros(1, 500_000))
-    assert counted.mac == found.mac
+    assert counted.mac == update.mac
     for reading, cell, ran in (
         ("executed", "purkinje", "fft"), ("executed", "granule", "convolution"),
         ("valid", "purkinje", "convolution"),
@@ -131,8 +122,8 @@ def test_a_linear_neuron_does_collapse(mode: Any) -> None:
     torch.manual_seed(1)
     layer = DendriticConv(1, TreeShape((4, 3), (2, 3, 5), mode=mode), bias=False).double()
     sheet = torch.randn(1, 1, 5, 4, 3, dtype=torch.float64)
-    places = torch.eye(sheet.numel(), dtype=torch.float64).view(-1, *sheet.shape[1:])
-    dot = layer(places)[:, :, -1].sum((1, 2, 3))  # the weight of each input in the sum
+    units = torch.eye(sheet.numel(), dtype=torch.float64).view(-1, *sheet.shape[1:])
+    dot = layer(units)[:, :, -1].sum((1, 2, 3))  # the weight of each input in the sum
     torch.testing.assert_close(layer(sheet)[:, :, -1].sum(), (dot * sheet.flatten()).sum())
 
 
@@ -150,9 +141,8 @@ def test_counting_draws_no_random_number() -> None:
 @pytest.mark.parametrize("name", list(READINGS))
 def test_draws_are_counted_one_by_one(name: str) -> None:
     draws = default_inputs().draw(12, np.random.default_rng(3))
-    found = sampled_flop_per_second(READINGS[name], draws)
-    for i, total in enumerate(found):
-        alone = flop_per_second(READINGS[name], {key: each[i] for key, each in draws.items()})
+    for i, total in enumerate(sampled_flop_per_second(READINGS[name], draws)):
+        alone = flop_per_second(READINGS[name], {key: draw[i] for key, draw in draws.items()})
         assert total == pytest.approx(math.fsum(alone.values()), rel=1e-12)
 
 

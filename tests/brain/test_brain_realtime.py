@@ -35,7 +35,7 @@ PEAK = Peak(
 
 
 def timed(neurons: int, seconds: float) -> Any:
-    watts = Quantity(name="machine.power", value=10, unit="W", source=Source("user", "`x`"))
+    watts = Quantity("machine.power", 10, "W", Source("user", "`x`"))
     return runs.Timed(neurons, Timing(seconds, seconds * 0.9, seconds * 1.2, 3, 1), watts)
 
 
