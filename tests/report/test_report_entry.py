@@ -5,28 +5,12 @@ from dataclasses import replace
 import pytest
 
 from neuroconv.report import DendriteCost, Entry, against_linear, counting, finding
+from tests.report.entries import ENTRY
 
-FIRST = Entry(
-    label="granule",
-    name="granule_convnet",
-    parameters=100,
-    neurons=10,
-    mac_per_neuron=5.0,
-    mflop_per_image=2.0,
-    counters=("closed_form", "exact", "fvcore"),
-    counter_remarks=(),
-    dendrites=DendriteCost(60.0, 30.0, 40.0),
-    accuracies={0: 0.90, 1: 0.92},
-    mean=0.91,
-    half_width=0.1,
-    difference=None,
-    difference_half_width=None,
-    seconds_per_epoch=0.5,
-    histories=[],
-)
-CNN = replace(
-    FIRST, label="CNN", dendrites=None, mflop_per_image=1.0, mean=0.95, difference=0.04,
-    difference_half_width=0.01,
+CNN = replace(ENTRY, difference=0.04, difference_half_width=0.01)
+FIRST = replace(
+    CNN, label="granule", dendrites=DendriteCost(60.0, 30.0, 40.0), mflop_per_image=2.0,
+    mean=0.91, difference=None, difference_half_width=None,
 )  # fmt: skip
 NEAR = replace(CNN, mean=0.90, difference=-0.01, difference_half_width=0.02)
 FAR = replace(CNN, label="far", mean=0.5, difference=-0.41)

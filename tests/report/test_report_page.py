@@ -19,6 +19,7 @@ from neuroconv.report import (
     write_report,
 )
 from neuroconv.report.style import INK
+from tests.report.entries import ENTRY
 from tests.report.labels import assert_labels_are_legible
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -27,36 +28,18 @@ VOID = {"meta", "br", "img", "link", "hr", "input"}
 def history(epochs: int, offset: float) -> list[dict[str, Any]]:
     return [
         {
-            "epoch": n,
-            "train_loss": 1 / n,
-            "val_loss": 1 / n + offset,
-            "train_accuracy": 1 - 0.5 / n,
-            "val_accuracy": 1 - 0.5 / n - offset,
+            "epoch": n, "train_loss": 1 / n, "val_loss": 1 / n + offset,
+            "train_accuracy": 1 - 0.5 / n, "val_accuracy": 1 - 0.5 / n - offset,
         }
         for n in range(1, epochs + 1)
-    ]
+    ]  # fmt: skip
 
 
 def entry(label: str, mean: float, mflop: float, **changes: Any) -> Entry:
-    without_dendrites = Entry(
-        label=label,
-        name="some_model",
-        parameters=1234,
-        neurons=56,
-        mac_per_neuron=7.5,
-        mflop_per_image=mflop,
-        counters=("closed_form", "exact", "fvcore"),
-        counter_remarks=(),
-        dendrites=None,
-        accuracies={3: mean - 0.01, 5: mean + 0.01},
-        mean=mean,
-        half_width=0.02,
-        difference=0.01,
-        difference_half_width=0.03,
-        seconds_per_epoch=0.25,
-        histories=[history(3, 0.0), history(3, 0.1)],
-    )
-    return replace(without_dendrites, **changes)
+    accuracies = {3: mean - 0.01, 5: mean + 0.01}
+    histories = [history(3, 0.0), history(3, 0.1)]
+    numbers = {"mean": mean, "mflop_per_image": mflop, "accuracies": accuracies}
+    return replace(ENTRY, **{"label": label, "histories": histories, **numbers, **changes})
 
 
 RNG = np.random.default_rng(0)

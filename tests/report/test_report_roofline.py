@@ -14,15 +14,8 @@ KINDS = ("cells", "networks", "baselines")
 def runs(number: int) -> list[RooflinePoint]:
     """Runs under the roof, some of them close together."""
     rng = np.random.default_rng(0)
-    return [
-        RooflinePoint(
-            f"network_{n}",
-            KINDS[n % 3],
-            float(10 ** rng.uniform(-0.5, 1.5)),
-            float(10 ** rng.uniform(8.5, 10.5)),
-        )
-        for n in range(number)
-    ]
+    numbers = (10 ** rng.uniform((-0.5, 8.5), (1.5, 10.5)) for _ in range(number))
+    return [RooflinePoint(f"network_{n}", KINDS[n % 3], *row) for n, row in enumerate(numbers)]
 
 
 @pytest.mark.parametrize("number", [1, 16])

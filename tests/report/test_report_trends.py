@@ -1,6 +1,6 @@
 """The forecast's picture: what it draws, where, and that names keep apart."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -37,18 +37,13 @@ def test_trends_differ_by_stroke_and_not_by_colour_alone(figure: Figure) -> None
 def test_the_record_is_drawn_as_points_in_both_panels(figure: Figure) -> None:
     expected = [(record.year.value, record.hpcg.value) for record in hpcg_records()]
     for axes in figure.axes:
-        points = [
-            list(zip(*line.get_data(orig=True), strict=True))
-            for line in axes.lines
-            if line.get_marker() == "o"
-        ]
-        assert points == [expected]
+        (record,) = (line for line in axes.lines if line.get_marker() == "o")
+        assert list(zip(*record.get_data(orig=True), strict=True)) == expected
 
 
 def test_every_reading_has_a_line_across_and_a_name_beside_it(figure: Figure) -> None:
-    heights = [
-        line.get_ydata()[0] for line in figure.axes[0].lines if len(set(line.get_ydata())) == 1
-    ]
+    values = [line.get_ydata() for line in figure.axes[0].lines]
+    heights = [ends[0] for ends in values if len(set(ends)) == 1]
     assert set(READINGS.values()) <= set(heights)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert "published, 1.075e21" in texts
@@ -58,10 +53,11 @@ def test_every_reading_has_a_line_across_and_a_name_beside_it(figure: Figure) ->
 def test_names_of_readings_do_not_overlap(figure: Figure) -> None:
     figure.draw_without_rendering()
     names = [text for text in figure.axes[0].texts if text.get_text().split(",")[0] in READINGS]
-    boxes = sorted((_box(text) for text in names), key=lambda box: box[1])
+    # The boxes of the words alone, without an arrow.
+    boxes = sorted(map(Text.get_window_extent, names), key=lambda box: box.y0)
     assert len(boxes) == len(READINGS)
-    assert all(below[3] <= above[1] for below, above in pairwise(boxes))
-    assert all(box[2] <= figure.bbox.x1 for box in boxes)
+    assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_names_of_machines_do_not_overlap(figure: Figure) -> None:
@@ -69,19 +65,8 @@ def test_names_of_machines_do_not_overlap(figure: Figure) -> None:
     machines = {record.machine for record in hpcg_records()}
     texts = [text for text in figure.axes[1].texts if text.get_text().split("\n")[0] in machines]
     assert len(texts) == len(hpcg_records())
-    boxes = [_box(text) for text in texts]
-    for i, one in enumerate(boxes):
-        for other in boxes[:i]:
-            apart = (
-                one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-            )
-            assert apart, (one, other)
-
-
-def _box(text: Text) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of the words alone, without an arrow."""
-    box = Text.get_window_extent(text)
-    return (box.x0, box.y0, box.x1, box.y1)
+    for one, other in combinations(map(Text.get_window_extent, texts), 2):
+        assert not one.overlaps(other), (one, other)
 
 
 def test_the_frame_holds_all_readings() -> None:
