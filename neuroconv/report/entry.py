@@ -18,42 +18,26 @@ class DendriteCost:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of a comparison.
+    """One model of a comparison. Intervals are of 95 %, over seeds."""
 
-    Attributes:
-        label: its name in tables and plots; `name` is that in the zoo.
-        neurons: per image, a unit at a position counted as one.
-        mac_per_neuron: multiply-adds for one image over neurons; None without neurons.
-        mflop_per_image: 1e6 FLOP for one image, one frame window; a multiply-add is two FLOP.
-        counters: names of the counters that ran.
-        counter_remarks: what is wrong with the counts: counters that differ, or did not run.
-        accuracies: on the test set, in [0, 1], by seed; the same seeds in every entry.
-        mean, half_width: mean of `accuracies` and its 95 % interval; None for a single seed.
-        difference, difference_half_width: difference of accuracy to the first entry, paired by
-            seed, and its 95 % interval; None for the first.
-        seconds_per_epoch: training time, mean over seeds.
-        histories: for each seed, one record per epoch with the keys epoch, train_loss, val_loss,
-            train_accuracy and val_accuracy.
-        filters: (title, weights) of the trained dendritic filters, for `dendritic_filters`.
-    """
-
-    label: str
-    name: str
+    label: str  # its name in tables and plots
+    name: str  # its name in the zoo
     parameters: int
-    neurons: int
-    mac_per_neuron: float | None
-    mflop_per_image: float
-    counters: tuple[str, ...]
-    counter_remarks: tuple[str, ...]
+    neurons: int  # per image, a unit at a position counted as one
+    mac_per_neuron: float | None  # multiply-adds for one image over neurons; None without neurons
+    mflop_per_image: float  # 1e6 FLOP for one image, one frame window; a multiply-add is two FLOP
+    counters: tuple[str, ...]  # names of the counters that ran
+    counter_remarks: tuple[str, ...]  # which of them differ, or did not run
     dendrites: DendriteCost | None
-    accuracies: Mapping[int, float]
+    accuracies: Mapping[int, float]  # on the test set, in [0, 1], by seed; every entry has the same
     mean: float
-    half_width: float | None
-    difference: float | None
+    half_width: float | None  # of the mean's interval; None for a single seed
+    difference: float | None  # of accuracy to the first entry, paired by seed; None for the first
     difference_half_width: float | None
-    seconds_per_epoch: float
+    seconds_per_epoch: float  # mean over seeds
+    # For each seed a record per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     histories: Sequence[Sequence[Mapping[str, Any]]]
-    filters: Sequence[tuple[str, NDArray[Any]]] = ()
+    filters: Sequence[tuple[str, NDArray[Any]]] = ()  # (title, weights) for `dendritic_filters`
 
 
 def finding(entries: Sequence[Entry]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from neuroconv.brain import Correlation, default_inputs, estimate_brain
-from neuroconv.brain.sensitivity import sobol
+from neuroconv.brain.estimate import sobol
 from neuroconv.brain.setting import as_inputs
 from neuroconv.references import Source
 

@@ -21,15 +21,14 @@ def training_step() -> Quantity:
     cell = Purkinje(_AXONS, 1, taps={"backend": "direct"})
     counts = count_exact(cell, torch.zeros(1, _AXONS, cell.time_steps), backward=True)
     assert counts.backward is not None
+    backward = counts.backward.mac / counts.mac
     return derived(
-        "learning.step_to_forward",
-        (counts.mac + counts.backward.mac) / counts.mac,
-        "1",
+        "learning.step_to_forward", (counts.mac + counts.backward.mac) / counts.mac, "1",
         "MAC of a training step to those of its forward pass, `neurons.Purkinje` by "
         "`flops.count_exact`, with a direct convolution",
-        f"the backward pass alone takes {counts.backward.mac / counts.mac:g} times the forward "
-        "one: a gradient for the taps and one for the sheet, each as large",
-    )
+        f"the backward pass alone takes {backward:g} times the forward one: a gradient for the "
+        "taps and one for the sheet, each as large",
+    )  # fmt: skip
 
 
 def two_transmitters() -> Quantity:
@@ -41,13 +40,9 @@ def two_transmitters() -> Quantity:
     single, double = (
         sum(cost.flop for cost in cell.closed_form(torch.Size((1, _AXONS)))) for cell in cells
     )
-    return derived(
-        "transmitters.two_to_one",
-        double / single,
-        "1",
-        "FLOP of `neurons.Purkinje` with transmitters=2 to those with 1, by its closed form",
-        "each transmitter has its own weights, sheet and dendritic filter",
-    )
+    basis = "FLOP of `neurons.Purkinje` with transmitters=2 to those with 1, by its closed form"
+    note = "each transmitter has its own weights, sheet and dendritic filter"
+    return derived("transmitters.two_to_one", double / single, "1", basis, note)
 
 
 _COSTS = {"training_step": training_step, "two_transmitters": two_transmitters}

@@ -44,7 +44,16 @@ def dates_section() -> Section:
 
 def records_section() -> Section:
     """Returns every holder of the HPCG record, its share of Linpack, and the record's growth."""
-    growth = {part: quantity.value for part, quantity in record_growth().items()}
+    growth, last = {key: row.value for key, row in record_growth().items()}, hpcg_records()[-1]
+    within = [
+        trend.name.removeprefix("essay, ")
+        for trend in trends()
+        if not trend.machines and growth["low"] <= trend.doubling_time.value <= growth["high"]
+    ]
+    foretold = "; ".join(
+        f"{score['foretold'].value / _PETA:.3g} PFLOP/s ({score['trend'].removeprefix('essay, ')})"
+        for score in scores()
+    )
     return Section(
         "The HPCG record",
         hpcg_records(),
@@ -59,27 +68,9 @@ def records_section() -> Section:
         f"Doubling time {growth['fitted']:.2f} years (least squares, 95 % interval "
         f"{growth['low']:.2f} to {growth['high']:.2f}), {growth['between_ends']:.2f} from "
         f"first to last; since {hpcg_records()[-3].year.value:.1f} only {growth['recent']:.1f}. "
-        + forecast_so_far(),
-        ("machine", "year", "hpcg", "hpl", "share"),
-    )
-
-
-def forecast_so_far() -> str:
-    """Says which of the essay's paces the HPCG record has borne out so far."""
-    growth, last = record_growth(), hpcg_records()[-1]
-    within = [
-        trend.name.removeprefix("essay, ")
-        for trend in trends()
-        if not trend.machines
-        and growth["low"].value <= trend.doubling_time.value <= growth["high"].value
-    ]
-    foretold = "; ".join(
-        f"{score['foretold'].value / _PETA:.3g} PFLOP/s ({score['trend'].removeprefix('essay, ')})"
-        for score in scores()
-    )
-    return (
         f"For {last.year.value:.1f} the essay's paces foretold, nearest first: {foretold}; built "
-        f"were {last.hpcg.value / _PETA:.1f}. The interval holds {', '.join(within) or 'none'}."
+        f"were {last.hpcg.value / _PETA:.1f}. The interval holds {', '.join(within) or 'none'}.",
+        ("machine", "year", "hpcg", "hpl", "share"),
     )
 
 
