@@ -7,7 +7,9 @@ from torch import nn
 
 from neuroconv.flops.calls import OperatorMode
 from neuroconv.kernels import native
-from neuroconv.kernels.conv import BACKENDS, ConvProblem, choice, problem_macs
+from neuroconv.kernels.conv import choice
+from neuroconv.kernels.conv.costs import problem_macs
+from neuroconv.kernels.conv.sizes import BACKENDS, ConvProblem
 from neuroconv.kernels.cuda import fused_kernels
 from neuroconv.kernels.population import fuses, tree_spec
 from neuroconv.training.glibc_malloc import keep_freed_memory

@@ -13,7 +13,8 @@ from machine_power import PowerMeter
 from neuroconv.brain import Quantity, Reading
 from neuroconv.brain.updates import Sizes, sizes_of
 from neuroconv.flops import Timing, measure_time, measure_traffic
-from neuroconv.kernels.conv import ConvProblem, choose_backend
+from neuroconv.kernels.conv.choice import choose_backend
+from neuroconv.kernels.conv.sizes import ConvProblem
 from neuroconv.neurons import CELL_CLASSES, NeuronState, Population
 
 AXONS = 1_000  # inputs of a population, by sparse wiring

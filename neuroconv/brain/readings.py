@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from neuroconv.core.checks import check_choice
-from neuroconv.kernels.conv import Mode
+from neuroconv.kernels.conv.sizes import Mode
 
 CEREBELLUM = ("purkinje", "granule")
 SIZES = ("synapses", "dendrites", "branches")

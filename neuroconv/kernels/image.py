@@ -18,7 +18,9 @@ from neuroconv.core.autocast import autocast_dtype
 from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import native, patch_sum
 from neuroconv.kernels.column_convs import fold_time
-from neuroconv.kernels.norms import normalised, normalised_sum, norms_agree, rectified_sum
+from neuroconv.kernels.columns import columns_sum
+from neuroconv.kernels.native.image import ImageSizes
+from neuroconv.kernels.norms import normalised, normalised_sum, norms_agree
 from neuroconv.kernels.operator import (
     kernel_stage,
     kernels_enabled,
@@ -56,7 +58,7 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
     inputs, outputs = branches * steps * layer.in_channels, steps * units
     adjoining = layer.conv_groups == 1 and (branches == 1 or window.dilation[0] == 1)
     if adjoining and not is_counting() and patch_sum.fits(frames, layer.weight, inputs, outputs):
-        sizes = native.ImageSizes(
+        sizes = ImageSizes(
             frames.shape[0], rows_out, columns_out, branches, row_stride // row_step, steps,
             layer.in_channels, units,
         )  # fmt: skip
@@ -73,7 +75,7 @@ def _patch_sum(
     layer: Any,
     frames: Tensor,
     layout: ColumnLayout,
-    sizes: native.ImageSizes,
+    sizes: ImageSizes,
     norms: list[nn.Module],
 ) -> Tensor:
     """Runs the C++ kernels, (T, M, U)."""
@@ -109,7 +111,7 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
             potential = potential.permute(0, 2, 3, 1)
         columns.append(potential.reshape(-1, steps * layer.out_channels))
     if not norms:
-        return rectified_sum(columns, layer.out_channels, layer.linear_dendrites)
+        return columns_sum(columns, None, None, layer.out_channels, None, layer.linear_dendrites)[0]
     return normalised_sum(norms, columns, layer.linear_dendrites)
 
 
@@ -155,7 +157,7 @@ def _rectified(layer: Any, potential: Tensor, norms: list[nn.Module]) -> Tensor:
         rate = normalised_sum(norms, rows)
     else:
         shift = None if layer.bias is None else layer.bias.unsqueeze(0)
-        rate = rectified_sum(rows, units, shift=shift)
+        rate = columns_sum(rows, None, shift, units, None, False)[0]
     return rate.view(positions.shape).permute([order.index(axis) for axis in range(5)])
 
 

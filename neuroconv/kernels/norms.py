@@ -85,11 +85,3 @@ def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tens
 def _buffer(buffer: Tensor | None) -> Tensor:
     assert buffer is not None  # `norms_agree` takes norms with running statistics alone
     return buffer
-
-
-def rectified_sum(
-    columns: Sequence[Tensor], units: int, linear: bool = False, shift: Tensor | None = None
-) -> Tensor:
-    """Sums the columns' rates max(0, potential + shift), (T, M, U); `linear` ones without the
-    max."""
-    return columns_sum(columns, None, shift, units, None, linear)[0]

@@ -20,6 +20,7 @@ from torch import Tensor
 from neuroconv.core.layout import memory_order
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
+from neuroconv.kernels.native.image import ImageLayer, ImageSizes
 from neuroconv.kernels.operator import Operator, empty_grads, needs_grad, or_empty
 from neuroconv.kernels.patches import ColumnLayout, lay_out, lay_out_transpose
 
@@ -44,7 +45,7 @@ def patch_sum(
     gain: Tensor | None,
     shift: Tensor | None,
     layout: ColumnLayout,
-    sizes: native.ImageSizes,
+    sizes: ImageSizes,
     eps: float | None = None,
     linear: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,11 +75,11 @@ class _Operands(NamedTuple):
     eps: float | None
     linear: bool
 
-    def layout(self) -> tuple[ColumnLayout, native.ImageSizes]:
+    def layout(self) -> tuple[ColumnLayout, ImageSizes]:
         """Unpacks the integers that the operator takes."""
         top, bottom, left, right, *rest = self.columns
         layout = ColumnLayout((top, bottom, left, right), *rest)
-        return layout, native.ImageSizes(*self.sizes)
+        return layout, ImageSizes(*self.sizes)
 
 
 def _reference(*arguments: Any) -> tuple[Tensor, ...]:
@@ -104,7 +105,7 @@ def _cpu(*arguments: Any) -> tuple[Tensor, ...]:
     operands, keep = _Operands(*arguments[:8]), arguments[8]
     frames, weight, gain, shift, _, _, eps, linear = operands
     layout, size = operands.layout()
-    layer = native.ImageLayer(lay_out(frames, layout), weight, layout, size)
+    layer = ImageLayer(lay_out(frames, layout), weight, layout, size)
     mean, variance = or_empty(frames, None, None)
     moments = None
     if eps is not None and _takes_moments(weight):
@@ -129,7 +130,7 @@ def _fake(*arguments: Any) -> tuple[Tensor, ...]:
     operands, keep = _Operands(*arguments[:8]), arguments[8]
     frames, weight, _, _, _, sizes, eps, linear = operands
     dendrites, inputs, outputs = weight.shape
-    size = native.ImageSizes(frames.shape[0], *sizes[1:])
+    size = ImageSizes(frames.shape[0], *sizes[1:])
     total = frames.new_empty(size.steps, size.positions, size.units)
     shape = (0,) if eps is None else (dendrites, size.units)
     statistics = (frames.new_empty(shape), frames.new_empty(shape))
@@ -155,7 +156,7 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     buffer, potentials, bits = (values if values.numel() else None for values in kept[:3])
     assert buffer is not None
     scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
-    layer = native.ImageLayer(buffer, weight, layout, size, potentials, bits)
+    layer = ImageLayer(buffer, weight, layout, size, potentials, bits)
     grad = grad.contiguous()
     count = size.positions * size.steps
     asks = (needs[0], needs[1])
@@ -204,7 +205,7 @@ def _flops(
     frames: Any, weight: Any, gain: Any, shift: Any, layout: Any, sizes: Any, *_: Any, **__: Any
 ) -> int:
     """Counts two for each multiply-add of the dendrites' products, future steps' zeros included."""
-    return 2 * native.ImageSizes(*sizes).positions * math.prod(weight)
+    return 2 * ImageSizes(*sizes).positions * math.prod(weight)
 
 
 _SCHEMA = (

@@ -17,6 +17,7 @@ from torch import Tensor
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
+from neuroconv.kernels.native.soma import Soma
 from neuroconv.kernels.operator import (
     Operator,
     empty_grads,
@@ -124,11 +125,11 @@ class _Operands(NamedTuple):
     eps: float | None
     linear: bool
 
-    def soma(self, mean: Tensor, variance: Tensor) -> tuple[native.Soma, Tensor | None]:
+    def soma(self, mean: Tensor, variance: Tensor) -> tuple[Soma, Tensor | None]:
         """Returns the kernels of these operands, and the factor that scales the potentials."""
         scale, offset = scale_and_offset(self.gain, self.shift, self.eps, mean, variance)
         rectifies = not self.linear
-        return native.Soma(self.currents, self.taps, self.units, scale, offset, rectifies), scale
+        return Soma(self.currents, self.taps, self.units, scale, offset, rectifies), scale
 
 
 def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +146,7 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     currents, taps, _, _, units, eps, _ = operands
     mean, variance = or_empty(currents, None, None)
     if eps is not None:
-        mean, variance = native.Soma(currents, taps, units, None, None, False).statistics()
+        mean, variance = Soma(currents, taps, units, None, None, False).statistics()
     return operands.soma(mean, variance)[0].rate(), mean, variance
 
 

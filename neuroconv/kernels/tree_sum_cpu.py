@@ -18,6 +18,7 @@ from neuroconv.kernels import native
 from neuroconv.kernels.conv.sizes import output_size, plain_sizes
 from neuroconv.kernels.conv.tap_index import claw_taps, sheet_taps
 from neuroconv.kernels.effective_filters import TreeOperands
+from neuroconv.kernels.native.trees import TreeInputs, Trees, cells_at_once, pad_samples
 from neuroconv.kernels.operator import empty_grads
 
 
@@ -54,7 +55,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Computes the gradients of activity, weight, filters and bias, empty where not needed."""
     operands = _Operands(arguments)
-    grad = native.pad_samples(grad)
+    grad = pad_samples(grad)
     to_rows = torch.zeros_like(operands.rows) if needs[0] else None
     grads = empty_grads(arguments.activity, arguments[:4], (False, *needs[1:]))
     for cells in operands.chunks():  # limits the memory of the inputs' gradients
@@ -78,7 +79,7 @@ class _Operands:
         activity, self.weight, self.filters, self.bias, tree = operands
         self.batch, self.axons, self.time_steps = plain_sizes(activity)
         self.neurons, self.fan_in = len(self.filters), tree.fan_in
-        self.rows = native.pad_samples(activity.permute(2, 1, 0))  # (T, F, B')
+        self.rows = pad_samples(activity.permute(2, 1, 0))  # (T, F, B')
         taps = (int(self.filters.shape[2]), int(self.filters.shape[3]))
         self.taps = (claw_taps if tree.claw else sheet_taps)(
             tree.sheet, taps, tree.mode, tree.fan_in
@@ -93,12 +94,12 @@ class _Operands:
 
     def chunks(self) -> Iterator[slice]:
         numbers = self.time_steps * self.fan_in * self.rows.shape[-1]
-        return native.cells_at_once(self.neurons, numbers)
+        return cells_at_once(self.neurons, numbers)
 
-    def trees(self, cells: slice) -> native.Trees:
+    def trees(self, cells: slice) -> Trees:
         samples = int(self.rows.shape[-1])
         first, step = self.presynaptic[cells] * samples, self.axons * samples
-        inputs = native.TreeInputs(self.rows, first, step, 1, self.time_steps, samples)
+        inputs = TreeInputs(self.rows, first, step, 1, self.time_steps, samples)
         bias = None if self.bias is None else self.bias[cells].to(self.rows.dtype)
         learned = (self.weight[cells], self.filters[cells], bias)
-        return native.Trees(inputs, self.neurons, self.taps, *learned, self.time_steps)
+        return Trees(inputs, self.neurons, self.taps, *learned, self.time_steps)

@@ -14,16 +14,10 @@ from torch import Tensor, nn
 from neuroconv.core.checks import check_choice, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.cache import FilterCache
-from neuroconv.kernels.conv import (
-    BACKENDS,
-    Backend,
-    ConvProblem,
-    Mode,
-    choose_backend,
-    dendritic_conv,
-    problem_flops,
-    problem_macs,
-)
+from neuroconv.kernels.conv import dendritic_conv
+from neuroconv.kernels.conv.choice import choose_backend
+from neuroconv.kernels.conv.costs import problem_flops, problem_macs
+from neuroconv.kernels.conv.sizes import BACKENDS, Backend, ConvProblem, Mode
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.memory import recall
 from neuroconv.layers.tree_shape import TreeShape

@@ -7,7 +7,7 @@ dendrites.
 from dataclasses import dataclass
 
 from neuroconv.core.checks import check_choice, check_room, check_sizes
-from neuroconv.kernels.conv import MODES, Mode, output_size
+from neuroconv.kernels.conv.sizes import MODES, Mode, output_size
 
 
 @dataclass(frozen=True)

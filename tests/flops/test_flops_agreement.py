@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact, count_fvcore
-from neuroconv.kernels.conv import ConvProblem, dendritic_conv, fft_products
+from neuroconv.kernels.conv import dendritic_conv
+from neuroconv.kernels.conv.costs import fft_products
+from neuroconv.kernels.conv.sizes import ConvProblem
 from neuroconv.zoo import create_model, get_builder, list_models
 from tests.flops.calling import Call
 

@@ -13,16 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroconv.flops import count_exact
-from neuroconv.kernels.conv import (
-    Backend,
-    ConvProblem,
-    Mode,
-    choose_backend,
-    fourier,
-    output_size,
-    problem_macs,
-    toeplitz,
-)
+from neuroconv.kernels.conv import fourier, toeplitz
+from neuroconv.kernels.conv.choice import choose_backend
+from neuroconv.kernels.conv.costs import problem_macs
+from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, output_size
 from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
 from neuroconv.kernels.native import native_kernels
 from neuroconv.layers import DendriticConv, Taps, TreeShape, dendritic_conv

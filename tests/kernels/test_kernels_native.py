@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroconv.kernels.native import ImageLayer, build, native_kernels, runs, state
+from neuroconv.kernels.native import build, native_kernels, runs, state
+from neuroconv.kernels.native.image import ImageLayer
 from neuroconv.kernels.operator import kernels_off
 from neuroconv.layers import SomaFilter, dendritic_conv
 from neuroconv.neurons import Granule, GranuleConv2d

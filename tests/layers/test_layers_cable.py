@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuroconv.kernels.conv import Mode
+from neuroconv.kernels.conv.sizes import Mode
 from neuroconv.layers import DendriticConv, Taps, TreeShape
 from neuroconv.layers.cable import Cable
 

@@ -21,9 +21,6 @@ Backends compute the same numbers and differ in cost:
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,18 +28,11 @@ from torch import Tensor
 
 from neuroconv.kernels import native
 from neuroconv.kernels.cache import FilterCache
-from neuroconv.kernels.conv.choice import choose_backend, fuses_tree, runs_native
-from neuroconv.kernels.conv.costs import (
-    fft_products,
-    matmul_form,
-    problem_flops,
-    problem_macs,
-)
+from neuroconv.kernels.conv.choice import choose_backend, runs_native
+from neuroconv.kernels.conv.costs import matmul_form
 from neuroconv.kernels.conv.fourier import fft_conv
 from neuroconv.kernels.conv.full_width import full_width_conv
 from neuroconv.kernels.conv.sizes import (
-    BACKENDS,
-    MODES,
     Backend,
     ConvProblem,
     Mode,
@@ -55,23 +45,6 @@ from neuroconv.kernels.conv.spectra import fft_size, filter_spectra
 from neuroconv.kernels.conv.toeplitz import toeplitz_matrices
 from neuroconv.kernels.conv.toeplitz_conv import toeplitz_conv
 from neuroconv.kernels.operator import kernels_enabled
-
-__all__ = [
-    "BACKENDS",
-    "MODES",
-    "Backend",
-    "ConvProblem",
-    "Mode",
-    "Transform",
-    "choose_backend",
-    "dendritic_conv",
-    "fft_products",
-    "filter_transform",
-    "fuses_tree",
-    "output_size",
-    "problem_flops",
-    "problem_macs",
-]
 
 
 def dendritic_conv(
@@ -94,7 +67,7 @@ def dendritic_conv(
         filters: (N, K_T, K_P, K_D).
         bias: resting potentials of the output dendrites, (N, D').
         steps: how many of the last steps to compute, by default all.
-        transformed: the result of `filter_transform`, used while no gradient is needed.
+        transformed: spectra or matrices of these filters, used while no gradient is needed.
         cache: keeps the transform from call to call while no gradient is needed.
         source: the tensor that the filters are computed from, which the cache compares.
 
@@ -119,11 +92,7 @@ def dendritic_conv(
         return _by_definition(sheet, filters, mode, bias, steps)
     chosen = choose_backend(problem, backend, gradients=gradients, device=sheet.device.type)
     if cache is not None and source is not None:
-        transform = filter_transform(problem, chosen, sheet.device.type, filters.dtype)
-        if transform.numbers:
-            key = (chosen, time_steps, steps)
-            compute = partial(transform.make, filters)
-            transformed = cache.get((source,), key, transform.numbers, compute)
+        transformed = _cached_transform(cache, source, filters, problem, chosen)
     if steps < time_steps:
         sheet = sheet[:, :, -needed_steps(time_steps, k_time, steps) :]
     if mode == "per_dendrite":  # each dendrite becomes a neuron whose sheet is one column
@@ -148,35 +117,28 @@ def dendritic_conv(
     return potential if bias is None else potential + bias[:, None, None, :]
 
 
-class Transform(NamedTuple):
-    """The transform of filters that a backend computes before it reads a sheet."""
-
-    backend: Backend
-    numbers: int  # real numbers in it; 0 if the backend takes filters as they are
-    make: Callable[[Tensor], Tensor]  # from filters (N, K_T, K_P, K_D)
-
-
-def filter_transform(
-    problem: ConvProblem, backend: Backend, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> Transform:
-    """Returns the transform of a backend; the C++ kernels take filters as they are."""
+def _cached_transform(
+    cache: FilterCache, source: Tensor, filters: Tensor, problem: ConvProblem, backend: Backend
+) -> Tensor | None:
+    """Returns what a backend computes from filters alone, None where it takes them as they are."""
     columns = problem.as_columns()
-    numbers = 0
-    native_filters = dtype in native.DTYPES and runs_native(problem, device)
+    device = filters.device.type
+    native_filters = filters.dtype in native.DTYPES and runs_native(problem, device)
     if backend == "fft":
         rows, cols = fft_size(*columns.plane)
-        numbers = 2 * columns.taps[0] * rows * (cols // 2 + 1)
+        transform, numbers = filter_spectra, 2 * columns.taps[0] * rows * (cols // 2 + 1)
     elif backend == "matmul" and matmul_form(problem) == "toeplitz" and not native_filters:
-        points = columns.sheet[1] * columns.sheet[2]
-        numbers = columns.taps[0] * points * math.prod(output_size(*columns.plane))
+        points = columns.sheet[1] * columns.sheet[2] * math.prod(output_size(*columns.plane))
+        transform, numbers = toeplitz_matrices, columns.taps[0] * points
+    else:
+        return None
 
-    def make(filters: Tensor) -> Tensor:
-        if problem.mode == "per_dendrite":
-            filters = _column_filters(filters)
-        transform = filter_spectra if backend == "fft" else toeplitz_matrices
-        return transform(filters, columns.sheet[1:], columns.mode)
+    def compute() -> Tensor:
+        taps = _column_filters(filters) if problem.mode == "per_dendrite" else filters
+        return transform(taps, columns.sheet[1:], columns.mode)
 
-    return Transform(backend, columns.neurons * numbers, make)
+    key = (backend, problem.sheet[0], problem.steps)
+    return cache.get((source,), key, columns.neurons * numbers, compute)
 
 
 def _check(sheet: Tensor, filters: Tensor) -> None:

@@ -22,6 +22,7 @@ from neuroconv.kernels.conv.sizes import (
     step_pairs,
 )
 from neuroconv.kernels.conv.spectra import few_branches, fft_size
+from neuroconv.kernels.native.trees import multiplied_sites
 
 # Seconds for each unit of the terms that `model_terms` and `fused_terms` give, by device, of a
 # forward pass and of both passes. The CPU's were fitted on two cores of an AMD EPYC of the Zen 4
@@ -173,7 +174,7 @@ def native_fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
     samples = trees.neurons * native.padded(problem.batch)
     sites = -(-fan_in // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
     branches, across = trees.taps[1:]
-    macs = samples * _native_pairs(trees) * native.multiplied_sites(sites, rows, branches)
+    macs = samples * _native_pairs(trees) * multiplied_sites(sites, rows, branches)
     if sites == 1:
         packed = cols * native.padded(across * rows) * branches
     else:
@@ -244,7 +245,7 @@ def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tu
     macs = samples * matmul_macs(problem)[form]
     if form == "toeplitz" and with_native:
         vectors = cells * native.padded(problem.batch)
-        macs = vectors * _native_pairs(problem) * native.multiplied_sites(sites, rows, branches)
+        macs = vectors * _native_pairs(problem) * multiplied_sites(sites, rows, branches)
         moved = vectors * (time_steps * sites * dendrites + steps * rows * cols)
         terms["toeplitz, native"] = (1, macs, moved, cells * steps * cols)
     elif form == "toeplitz":

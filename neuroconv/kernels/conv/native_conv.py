@@ -12,6 +12,7 @@ from torch import Tensor
 from neuroconv.kernels import native
 from neuroconv.kernels.conv.sizes import Mode, plain_sizes
 from neuroconv.kernels.conv.tap_index import sheet_taps
+from neuroconv.kernels.native.trees import TreeInputs, Trees, cells_at_once, pad_samples
 
 
 def forward(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int) -> Tensor:
@@ -32,7 +33,7 @@ def backward(
     to_sheet, to_filters, to_bias = grads
     needs = (to_sheet.numel() > 0, False, to_filters.numel() > 0, to_bias.numel() > 0)
     operands = _Operands(sheet, filters, mode, len(grad))
-    grad = native.pad_samples(grad)
+    grad = pad_samples(grad)
     sites, dendrites = operands.plane
     for cells in operands.chunks():
         back, _, taps, rest = operands.trees(cells, None).gradients(grad[:, cells], needs)
@@ -59,17 +60,15 @@ class _Operands:
 
     def chunks(self) -> Iterator[slice]:
         numbers = self.time_steps * self.inputs * self.samples
-        return native.cells_at_once(self.neurons, numbers + self.filters[0].numel())
+        return cells_at_once(self.neurons, numbers + self.filters[0].numel())
 
-    def trees(self, cells: slice, bias: Tensor | None) -> native.Trees:
+    def trees(self, cells: slice, bias: Tensor | None) -> Trees:
         points = self.sheet[:, cells]
         sample, neuron, step, site, dendrite = points.stride()
         position = _positions(self.plane, (site, dendrite))
-        inputs = native.TreeInputs(
-            points, position, step, sample, self.time_steps, len(points), neuron
-        )
+        inputs = TreeInputs(points, position, step, sample, self.time_steps, len(points), neuron)
         filters = self.filters[cells]
-        return native.Trees(inputs, self.neurons, self.taps, None, filters, bias, self.steps)
+        return Trees(inputs, self.neurons, self.taps, None, filters, bias, self.steps)
 
 
 @lru_cache(maxsize=256)

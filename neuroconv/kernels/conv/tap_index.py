@@ -10,12 +10,11 @@ from torch import Tensor
 
 from neuroconv.kernels import native
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding
+from neuroconv.kernels.native.trees import TapIndex
 
 
 @lru_cache(maxsize=256)
-def sheet_taps(
-    sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
-) -> native.TapIndex:
+def sheet_taps(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int) -> TapIndex:
     """Indexes the taps of A inputs at the first points of a sheet, dendrite by dendrite."""
     sites, (rows, columns) = sheet[0], output_size(sheet, taps, mode)
     line = sites + rows - 1
@@ -24,13 +23,11 @@ def sheet_taps(
     tap, first, last = _across(sheet[1], columns, taps[1], mode)
     offset = (tap[:, dendrite] * line + (sites - 1 - site)).contiguous()
     ends = (first * sites).clamp(max=inputs), (last * sites).clamp(max=inputs)
-    return native.TapIndex(sheet, rows, offset, *ends, line, *_before(taps, mode), claw=False)
+    return TapIndex(sheet, rows, offset, *ends, line, *_before(taps, mode), claw=False)
 
 
 @lru_cache(maxsize=256)
-def claw_taps(
-    sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int
-) -> native.TapIndex:
+def claw_taps(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, inputs: int) -> TapIndex:
     """Indexes the taps of inputs that end on all sites of one dendrite each."""
     rows, columns = output_size(sheet, taps, mode)
     line = native.padded(taps[1] * rows)
@@ -39,7 +36,7 @@ def claw_taps(
     offset = torch.where(tap < taps[1], column * line + tap * rows, columns * line)
     offset = offset[:, :inputs].contiguous()
     ends = first.clamp(max=inputs), last.clamp(max=inputs)
-    return native.TapIndex(sheet, rows, offset, *ends, line, *_before(taps, mode), claw=True)
+    return TapIndex(sheet, rows, offset, *ends, line, *_before(taps, mode), claw=True)
 
 
 def _before(taps: tuple[int, int], mode: Mode) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.kernels.native.call import bits, call, memory, padded
+from neuroconv.kernels.native import bits, call, memory, padded
 from neuroconv.kernels.patches import ColumnLayout
 
 

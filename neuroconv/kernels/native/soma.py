@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuroconv.kernels.native.call import call
+from neuroconv.kernels.native import call
 
 _TILE = 1024  # as in soma.cpp
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.kernels.native.call import call, memory, padded
+from neuroconv.kernels.native import call, memory, padded
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
 # Numbers in a call's working memory: more neurons take more calls.
