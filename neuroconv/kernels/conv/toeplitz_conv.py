@@ -7,7 +7,7 @@ Shapes: as in `kernels.conv.toeplitz`.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,15 +57,18 @@ def toeplitz_conv(
     return result.unflatten(2, (cols, rows)).permute(4, 1, 0, 3, 2)
 
 
-def _reference(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
+class _Operands(NamedTuple):
+    sheet: Tensor
+    filters: Tensor
+    bias: Tensor | None
+    mode: Mode
+    steps: int
+    matrices: Tensor | None
+
+
+def _reference(*arguments: Any) -> Tensor:
     """Filters all neurons at once, (steps, N, O, B)."""
+    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     matrices = toeplitz_matrices(filters, _plane(sheet), mode) if matrices is None else matrices
     result = torch.stack(window_products(matrices, _points(sheet), filters.shape[1], steps))
     if bias is None:
@@ -91,15 +94,9 @@ def _chunks(sheet: Tensor, filters: Tensor, outputs: int) -> Iterator[slice]:
     return neuron_chunks(sheet, neurons, floats)
 
 
-def _plain(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
+def _plain(*arguments: Any) -> Tensor:
     """Filters some neurons at a time, (steps, N, O, B)."""
+    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     rows = output_plane(sheet, filters, mode)[0]
     result = _fake(sheet, filters, bias, mode, steps)
     for cells in _chunks(sheet, filters, int(result.shape[2])):
@@ -115,17 +112,11 @@ def _plain(
     return result
 
 
-def _cpu(
-    sheet: Tensor,
-    filters: Tensor,
-    bias: Tensor | None,
-    mode: Mode,
-    steps: int,
-    matrices: Tensor | None,
-) -> Tensor:
+def _cpu(*arguments: Any) -> Tensor:
+    sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     if matrices is None and native.runs(sheet, filters):
         return native_conv.forward(sheet, filters, mode, bias, steps)
-    return _plain(sheet, filters, bias, mode, steps, matrices)
+    return _plain(*arguments)
 
 
 def _fake(sheet: Tensor, filters: Tensor, _: Any, mode: Mode, steps: int, *__: Any) -> Tensor:
