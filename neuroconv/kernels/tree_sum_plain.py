@@ -94,7 +94,7 @@ def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     k_time, time_steps = operands.k_time, operands.time_steps
     # The sum over all synapses of an axon needs float32 at least, also for half precision.
     wide = torch.promote_types(activity.dtype, torch.float32)
-    to_activity, to_weight, to_filters, to_bias = tree_grads(values, needs)
+    to_activity, to_weight, to_filters, to_bias = tree_grads(values, (False, *needs[1:]))
     to_rows = operands.rows.new_zeros(operands.rows.shape, dtype=wide) if needs[0] else None
     for cells in operands.chunks():
         effective = operands.effective(cells)
@@ -115,7 +115,8 @@ def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
                 if part is not None:
                     whole[cells] = part
     if to_rows is not None:
-        to_activity.permute(2, 1, 0).flatten(0, 1).copy_(to_rows[:-1])
+        shape = (time_steps, operands.axons, operands.batch)
+        to_activity = to_rows[:-1].view(shape).permute(2, 1, 0).to(activity.dtype)
     return to_activity, to_weight, to_filters, to_bias
 
 
