@@ -40,7 +40,6 @@ def test_quantiles_of_a_known_distribution() -> None:
     ranged = {**FIXED, "rate_hz": (1, 100)}
     estimate = estimate_brain(ranged, reading="one_step", samples=20_000)
     per_hz = estimate_brain(FIXED, reading="one_step", samples=2).value
-    assert per_hz is not None
     expected = [per_hz / 200 * 10 ** (2 * level) for level in (0.05, 0.5, 0.95)]
     np.testing.assert_allclose(estimate.quantiles(), expected, rtol=0.08)
     assert estimate.quantiles(0.5) == (float(np.median(estimate.samples)),)
@@ -78,7 +77,6 @@ def test_correlated_inputs_spread_the_estimate() -> None:
     )
     assert np.std(np.log(tied.samples)) > 1.05 * np.std(np.log(loose.samples))
     cells = {row.name: row for row in tied.sensitivities}["purkinje.cells"]
-    assert cells.rank_correlation is not None
     assert cells.rank_correlation > 0.8  # what it shares with the rate
     assert cells.total < 0.2  # the index is of inputs that vary alone
 

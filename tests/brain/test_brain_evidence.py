@@ -1,6 +1,7 @@
 """The evidence: the essay's numbers against each other, what it leaves out, and what others say."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,22 +182,16 @@ def test_expectations() -> None:
     assert not fits(99, "equal", tolerance=0.005)
 
 
-@pytest.mark.parametrize(
-    ("name", "finding"),
-    [
-        ("connections of the cerebellum", "4.8%"),
-        ("dendrites", "other 35.9 billion neurons"),
-        (
-            "synapses by averages",
-            "183 times the 10 trillion; the cerebrum, at its fewest, makes 10.8",
-        ),
-        ("total with the cortex", "adds 2.15e21 FLOP/s, 2.15 times"),
-        ("total", "make 1.00009e21, of which granule cells 9e16; the printed figure, 1.075e21,"),
-        ("clock", "lasts 167 ms; recomputed at each spike it is gone over 33 times"),
-    ],
-)
-def test_findings_hold_the_computed_numbers(name: str, finding: str) -> None:
-    assert finding in check_of(name).finding
+def test_findings_hold_the_computed_numbers() -> None:
+    for name, finding in {
+        "connections of the cerebellum": "4.8%",
+        "dendrites": "other 35.9 billion neurons",
+        "synapses by averages": "183 times the 10 trillion; the cerebrum, at its fewest, makes 10.8",
+        "total with the cortex": "adds 2.15e21 FLOP/s, 2.15 times",
+        "total": "of which granule cells 9e16; the printed figure, 1.075e21,",
+        "clock": "lasts 167 ms; recomputed at each spike it is gone over 33 times",
+    }.items():
+        assert finding in check_of(name).finding
 
 
 def test_which_checks_fit_and_how_they_are_shown() -> None:
@@ -236,8 +231,9 @@ def test_fourteen_items_are_left_out_and_one_has_a_multiplier() -> None:
 
 def test_costs_are_counted() -> None:
     # Each of the two gradients of a convolution is as large as the convolution.
-    assert training_step().value == 3
-    assert "takes 2 times the forward" in training_step().source.note
+    step = training_step()
+    assert step.value == 3
+    assert "takes 2 times the forward" in step.source.note
     # All but the soma doubles, and the dendrites are nearly everything.
     assert 1.9999 < two_transmitters().value < 2
     costs = [row.item for row in omissions() if row.cost]
@@ -245,25 +241,6 @@ def test_costs_are_counted() -> None:
 
 
 # --- others
-
-
-@pytest.mark.parametrize(
-    ("name", "year", "low", "high", "unit"),
-    [
-        ("Merkle", 1989, 1e13, 1e16, "operations/s"),
-        ("Kurzweil 2005, functions", 2005, 1e14, 1e16, "calculations/s"),
-        ("Sandberg and Bostrom 2008, spiking", 2008, 1e18, 1e18, "FLOP/s"),
-        ("AI Impacts 2015, traversed", 2015, 0.18e14, 6.4e14, "edges/s"),
-        ("neurons x synapses x rate", 2015, 2e15, 4e15, "FLOP/s"),
-        ("AI Impacts 2015, human brain", 2015, 0.1, 2, "Hz"),
-        ("Lennie", 2003, 0.16, 0.16, "Hz"),
-        ("the essay", 2015, 50, 1000, "Hz"),
-    ],
-)
-def test_figures(name: str, year: int, low: float, high: float, unit: str) -> None:
-    row = published_of(name)
-    assert (row.year, row.low.unit, row.high.unit) == (year, unit, unit)
-    assert (row.low.value, row.high.value) == pytest.approx((low, high), rel=1e-15)
 
 
 def test_published_ranges_are_ordered_and_compared_with_the_essay() -> None:
@@ -275,24 +252,18 @@ def test_published_ranges_are_ordered_and_compared_with_the_essay() -> None:
         assert row.low.value <= best.value <= row.high.value
         assert row.low.source.cites
     carlsmith = published_of("Carlsmith 2020")
-    assert carlsmith.best is not None
     ends = (carlsmith.low, carlsmith.high, carlsmith.best)
     assert [end.value for end in ends] == [10**13, 10**17, 10**15]
     for start, times in (("Sandberg and Bostrom 2008, spiking", 1075), ("Lennie", 1250)):
-        ratio = published_of(start).essay_times
-        assert ratio is not None
-        assert ratio.value == pytest.approx(times)
+        assert published_of(start).essay_times.value == pytest.approx(times)
     assert published_of("AI Impacts 2015, traversed").essay_times is None
 
 
 def test_rates_come_from_the_presets() -> None:
     shown = {row.low.name for row in published() if row.kind == "rate"}
-    cited = {
-        f"{cell}.literature.rate_hz"
-        for (cell, variant), numbers in PRESETS.items()
-        if variant == "literature" and numbers.rate_hz
-    }
-    assert cited <= shown
+    cells = [cell for cell, variant in PRESETS if variant == "literature"]
+    rates = {f"{cell}.literature.rate_hz" for cell in cells if preset(cell, "literature").rate_hz}
+    assert rates <= shown
 
 
 def test_energies() -> None:
@@ -318,10 +289,13 @@ def test_rebuttal() -> None:
 def test_others_have_no_bare_number_and_are_shown() -> None:
     rows = [row for section in others_sections() for row in section.to_list()]
     assert bare_numbers(rows) == []
-    kinds = [row["kind"] for row in rows]
-    assert {kind: kinds.count(kind) for kind in kinds} == {
-        "estimate": 12, "limit": 1, "rate": 7, "energy": 6, "argument": 4
-    }  # fmt: skip
+    assert Counter(row["kind"] for row in rows) == {
+        "estimate": 12,
+        "limit": 1,
+        "rate": 7,
+        "energy": 6,
+        "argument": 4,
+    }
     text = "".join(printed(section, 140) for section in others_sections())
     for expected in (
         *("1e13 to 1e17, best 1e15 FLOP/s", "1.075e21 is x", "200 is x", "landauer_bound"),
