@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -103,10 +104,11 @@ def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]
 
 def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.uint64]:
     """Returns one 64-bit seed per index, a function of (seed, epoch, index) and nothing else."""
-    seeds = torch.zeros(len(indices), dtype=torch.int64)
+    seeds = np.zeros(len(indices), dtype=np.int64)
     for word in (seed, epoch, indices):
-        seeds = _scrambled((seeds ^ _as_int64(word)) + _STEP)
-    return seeds.numpy().view(np.uint64)
+        bits = np.asarray(word).astype(np.uint64).view(np.int64)
+        seeds = _scrambled((seeds ^ bits) + _STEP)
+    return seeds.view(np.uint64)
 
 
 def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str = "cpu") -> Tensor:
@@ -115,16 +117,16 @@ def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str
     Two come from each output of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195).
     """
     steps = torch.arange(1, (count + 1) // 2 + 1, device=device) * _STEP
-    bits = _scrambled(_as_int64(seeds_B).to(device)[:, None] + steps)
+    seeds = torch.from_numpy(seeds_B.view(np.int64)).to(device)
+    bits = _scrambled(seeds[:, None] + steps)
     halves = bits.view(torch.int32)[:, :count] >> 8  # keeps the sign, which the mask takes away
     return halves.bitwise_and_(2**24 - 1).to(torch.float32).mul_(2.0**-24)
 
 
-def _as_int64(words: int | Sequence[int] | NDArray[np.uint64]) -> Tensor:
-    return torch.from_numpy(np.asarray(words).astype(np.uint64).view(np.int64))
+_Bits = TypeVar("_Bits", Tensor, NDArray[np.int64])
 
 
-def _scrambled(bits: Tensor) -> Tensor:
+def _scrambled(bits: _Bits) -> _Bits:
     """Applies SplitMix64's one-to-one scrambling of 64 bits, in place."""
     bits ^= _shifted(bits, 30)
     bits *= _MULTIPLIERS[0]
@@ -134,9 +136,11 @@ def _scrambled(bits: Tensor) -> Tensor:
     return bits
 
 
-def _shifted(bits: Tensor, count: int) -> Tensor:
-    """Shifts right and fills with zeros, where torch fills with the sign."""
-    return (bits >> count).bitwise_and_(2 ** (64 - count) - 1)
+def _shifted(bits: _Bits, count: int) -> _Bits:
+    """Shifts right and fills with zeros, not with the sign."""
+    shifted = bits >> count
+    shifted &= 2 ** (64 - count) - 1
+    return shifted
 
 
 def _poisson(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) -> Tensor:

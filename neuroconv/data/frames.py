@@ -127,7 +127,10 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     def encode(self, images_BCHW: Tensor, indices: Sequence[int]) -> Tensor:
         """Augments the result of `images` on its device, scales it to 0..1, and encodes it."""
-        seeds = self._seeds(self._checked(indices))
+        if self.encoding == "poisson" or self.augment in ("flip", "crop_flip"):
+            seeds = self._seeds(self._checked(indices))
+        else:  # nothing is drawn
+            seeds = np.zeros(len(images_BCHW), dtype=np.uint64)
         if self.augment == "flip":
             images_BCHW = flip(images_BCHW, seeds)
         elif self.augment == "crop_flip":
