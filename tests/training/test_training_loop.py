@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from neuroconv.training import CheckpointError, TrainConfig, TrainResult, evaluate_model
 from neuroconv.training.checkpoint import (
@@ -317,11 +317,6 @@ def test_bfloat16_trains_near_float32() -> None:
 # --- what is refused
 
 
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        return iter([])
-
-
 IMAGES, LABELS = torch.zeros(8, 1, 8, 8), torch.zeros(8).long()
 
 
@@ -329,7 +324,7 @@ IMAGES, LABELS = torch.zeros(8, 1, 8, 8), torch.zeros(8).long()
     ("data", "error", "message"),
     [
         (TensorDataset(IMAGES[:0], LABELS[:0]), ValueError, "train_data is empty"),
-        (Stream(), TypeError, "train_data is a Stream: expected a map-style data set"),
+        (iter([]), TypeError, "train_data is a list_iterator: expected a map-style data set"),
         (TensorDataset(IMAGES, LABELS + 10), ValueError, "label 10: the model has 10 logits"),
         (TensorDataset(IMAGES, LABELS - 1), ValueError, "label -1"),
         (TensorDataset(IMAGES, LABELS.float()), ValueError, "expected one integer per input"),
@@ -337,7 +332,7 @@ IMAGES, LABELS = torch.zeros(8, 1, 8, 8), torch.zeros(8).long()
         (TensorDataset(IMAGES), TypeError, "must be .input tensor, integer label."),
     ],
 )
-def test_wrong_data(data: Dataset[Any], error: type[Exception], message: str) -> None:
+def test_wrong_data(data: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fit(perceptron(), data)
 
