@@ -38,10 +38,8 @@ def check_room(synapses: int, sheet_shape: tuple[int, int]) -> None:
     """Raises ValueError unless the synapses fit on a sheet of (sites, dendrites)."""
     sites, dendrites = sheet_shape
     if type(synapses) is not int or not 1 <= synapses <= sites * dendrites:
-        raise ValueError(
-            f"synapses={synapses}; expected 1 to {sites * dendrites}, the positions of a sheet of "
-            f"{sites} sites x {dendrites} dendrites"
-        )
+        sheet = f"{sites * dendrites}, the positions of {sites} sites x {dendrites} dendrites"
+        raise ValueError(f"synapses={synapses}; expected 1 to {sheet}")
 
 
 def check_task(image_shape: Any, num_classes: int, time_steps: int) -> tuple[int, int, int]:

@@ -1,8 +1,7 @@
 """What a layer costs, stated by the layer itself, from sizes alone.
 
-Every layer of neuroconv that multiplies has a method
-
-    closed_form(*input_shapes: torch.Size) -> tuple[Cost, ...]   # a row per stage of the neuron
+Every layer that multiplies has a method
+`closed_form(*input_shapes: torch.Size) -> tuple[Cost, ...]`: one row per stage of the neuron.
 """
 
 import math
@@ -16,8 +15,7 @@ class Cost:
 
     Attributes:
         stage: the stage of the neuron: "synapses", "dendrites", "soma" ...
-        macs: multiply-adds of the algorithm that runs, by operator family: "convolution", "matmul"
-            and "fft" (a transform's FLOPs halved, see `fft_macs`).
+        macs: multiply-adds of the algorithm that runs, by "convolution", "matmul" and "fft".
         pointwise: FLOPs of all that is no contraction, in evaluation: the products of sparse
             synapses and of an FFT convolution's spectra, norms, activations and sums.
         neurons: per sample; of dendrites only, since a neuron has one dendritic tree.
@@ -56,15 +54,13 @@ class Cost:
 
     @property
     def flop(self) -> int:
-        """FLOPs of the whole stage."""
         return 2 * sum(self.macs.values()) + self.pointwise
 
 
 def fft_macs(points: int, *, real: bool = True) -> int:
-    """Returns the multiply-adds of one fast Fourier transform by the radix-2 cost model.
+    """Returns the multiply-adds of a fast Fourier transform, half its FLOPs by the radix-2 model.
 
-    5 n log2 n FLOPs for a complex transform of n points, half of that for a real one. What a
-    library executes differs by a small factor.
+    5 n log2 n for a complex transform of n points, half for a real one; libraries differ a little.
     """
     flops_per_point = (2.5 if real else 5.0) * math.log2(points) if points > 1 else 0.0
     return round(points * flops_per_point / 2)

@@ -11,8 +11,7 @@ _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
 
 @contextmanager
 def counting() -> Iterator[None]:
-    """Counts or times a run as a whole: no cache of an earlier call serves it, and hooks, which are
-    the counter's, do not change how a module runs."""
+    """Has a run counted as a whole: no cache serves it, and hooks do not change how modules run."""
     token = _COUNTING.set(True)
     try:
         yield

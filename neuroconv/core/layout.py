@@ -1,7 +1,4 @@
-"""Layout in memory: the batch is innermost in a sheet of synapses, outermost in maps of images.
-
-Folding the axes in the order of memory, not of the shape, copies neither.
-"""
+"""Layout in memory: the batch is innermost in sheets of synapses, outermost in maps of images."""
 
 from collections.abc import Callable
 from math import prod
@@ -19,7 +16,7 @@ def memory_order(x: Tensor) -> tuple[int, ...]:
 def along_axis(x: Tensor, axis: int, stage: Callable[[Tensor], Tensor]) -> Tensor:
     """Runs a stage that keeps the shape on x folded to (before, x.shape[axis], after).
 
-    Before and after are the axes outside and inside of it in memory. The layout stays x's.
+    Before and after are the axes outside and inside of it in memory, so that nothing is copied.
     """
     # A tracer (fvcore's) has no numbers to order the axes by, and what it records needs no speed.
     order = tuple(range(x.dim())) if torch.jit.is_tracing() else x.dim_order()

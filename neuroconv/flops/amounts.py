@@ -131,6 +131,5 @@ def sorting(call: Call) -> Amounts:
 
 
 def search(call: Call) -> Amounts:
-    arguments = call.arguments
-    boundaries = arguments.get("boundaries", arguments.get("sorted_sequence"))
+    boundaries = call.arguments.get("boundaries", call.arguments.get("sorted_sequence"))
     return {"sorting": call.written * math.ceil(math.log2(max(boundaries.shape[-1], 1)))}

@@ -69,7 +69,6 @@ class Call:
 
     @classmethod
     def of(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> "Call":
-        """Returns the call of a dispatched operator."""
         arguments = {
             name: args[position] if position < len(args) else kwargs.get(name, default)
             for position, (name, default) in enumerate(_parameters(func))

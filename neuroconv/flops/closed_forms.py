@@ -1,8 +1,7 @@
 """The closed form: each module's cost from sizes alone.
 
-The model runs once under hooks, which see every module's input and output shapes. A module with a
-method `closed_form` (see `neuroconv.core.cost`) states its cost itself, children included; for the
-layers of torch.nn the formulas are here.
+The model runs once under hooks, which see shapes alone. A module with a method `closed_form` (see
+`neuroconv.core.cost`) states its own cost, children included; formulas of torch.nn are here.
 """
 
 from collections import Counter

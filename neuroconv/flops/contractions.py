@@ -1,7 +1,7 @@
 """Rules of the exact counter for convolutions, matrix products and Fourier transforms.
 
-A rule takes one call and returns multiply-adds (MAC) from the sizes of its tensors; the rule of a
-fused operator returns its other FLOPs too. A product of complex numbers is four of real ones.
+A rule returns multiply-adds (MAC) from the sizes of a call's tensors, and a fused operator's other
+FLOPs. A product of complex numbers is four of real ones.
 """
 
 from math import prod
@@ -30,8 +30,7 @@ def convolution_backward(call: Call) -> Amounts:
     to_input, to_weight, to_bias = call.arguments["output_mask"]
     positions = x if call.arguments["transposed"] else grad
     forward = _complex(call) * x.shape[0] * weight.numel() * prod(positions.shape[2:])
-    amounts = {"convolution": forward * (to_input + to_weight)}
-    return amounts | ({"reduction": grad.numel()} if to_bias else {})
+    return {"convolution": forward * (to_input + to_weight), "reduction": grad.numel() * to_bias}
 
 
 def product(first: int) -> Count:
@@ -95,8 +94,7 @@ def attention_backward(call: Call) -> Amounts:
 
 
 _GATES = {0: 1, 1: 1, 2: 4, 3: 3}  # by torch's number of a mode: ReLU, tanh, LSTM, GRU
-# FLOPs of one hidden unit and step beside the matrix products, by gates.
-_CELL_FLOPS = {4: 13, 3: 10, 1: 2}
+_CELL_FLOPS = {4: 13, 3: 10, 1: 2}  # of one hidden unit and step beside the products, by gates
 
 
 def recurrent(passes: int) -> Count:

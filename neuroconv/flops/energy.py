@@ -1,8 +1,7 @@
 """The energy of a run: an estimate from published energies of single operations.
 
-Arithmetic and main memory only: with control, caches, leakage and cooling a real machine takes
-more, often several times more. The published values were checked in reproductions of the figure and
-the table named, not in the originals.
+Arithmetic and main memory only: a real machine takes more, often several times more. The published
+values were checked in reproductions of the figure and the table named, not in the originals.
 """
 
 import tomllib
@@ -107,8 +106,7 @@ def estimate_energy(
 
     In an event-driven run a synaptic multiply-add becomes an accumulate: the weight of an active
     axon is added, once for each step in which it fires. A finer rate, or a grey value, takes more
-    spikes than are counted: the figure is a lower bound. All the rest stays dense; the weights of
-    silent axons count as read.
+    spikes: the figure is a lower bound. The rest stays dense; weights of silent axons are read too.
 
     Args:
         mac: multiply-adds, each executed.

@@ -87,10 +87,8 @@ def count_exact(
 ) -> Counts:
     """Counts all operators that execute when the model runs once, as torch's dispatcher sees them.
 
-    A compiled model runs operator by operator.
-
     Args:
-        model: any module; it is left untouched, random generators too.
+        model: any module; it is left untouched. If compiled, it runs operator by operator.
         inputs: what it is called with, the batch first.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
         backward: count the backward pass too, apart, as `Counts.backward`.

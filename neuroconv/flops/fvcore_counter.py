@@ -90,8 +90,7 @@ def analyse_fvcore(
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: meta or fake tensors, a model that cannot be traced, or an autograd.Function or
-            a script that hides what it runs from the trace.
+        ValueError: meta or fake tensors, or a model that cannot be traced or hides what it runs.
     """
     if torch.device(device).type == "meta":
         raise ValueError("fvcore runs the model and needs real tensors: use device='cpu' or 'cuda'")

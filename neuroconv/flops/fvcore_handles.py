@@ -77,8 +77,6 @@ def tensors(value: Any) -> list[Any]:
     return items if all(item.isCompleteTensor() for item in items) else []
 
 
-# --- handles
-
 Count = Callable[[list[Any], list[Any]], int]
 
 

@@ -84,9 +84,8 @@ def meta_copy(
 ) -> Iterator[tuple[Tensor, ...]]:
     """Gives the model copies of its tensors on `device`, and yields the inputs there.
 
-    Whatever the model does to parameters, buffers, submodules, hooks, flags, generators, and to
-    lists, dictionaries and tensors that are plain attributes of a module, is undone on leaving; to
-    objects of other classes, and to what only they reach, it is not.
+    What the model does to parameters, buffers, submodules, hooks, flags, generators and to lists,
+    dictionaries and tensors that are plain attributes is undone on leaving; to other objects not.
 
     Raises:
         ValueError: a device that is missing, a model on meta that is to run on another device, or a
@@ -103,10 +102,7 @@ def meta_copy(
                 "reach; use the nn.Module that it was made from"
             )
     if any(map(is_lazy, registered)):
-        raise ValueError(
-            "the model has lazy modules, whose parameters have no shape yet; call it once on an "
-            "input first"
-        )
+        raise ValueError("lazy modules have no shapes yet; call it once on an input first")
     if target.type != "meta" and any(tensor.is_meta for tensor in registered):
         raise ValueError(f"the model is on meta and cannot run on {device!r}; use device='meta'")
 

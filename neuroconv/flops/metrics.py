@@ -42,8 +42,19 @@ class Metric:
         value = self.value(record)
         if value is None or isinstance(value, str):
             return value or "-"
+        match self.unit:
+            case "" | "mac":
+                text = format_number(value, factor if self.unit == "mac" else 1)
+            case "3g":
+                text = f"{value:.3g}"
+            case "%":
+                text = f"{100 * value:.2g} %"
+            case "J":
+                text = " to ".join(in_units(joules, "J") for joules in value.total_joules)
+            case _:
+                text = in_units(value, self.unit)
         is_partial = self.partial_if is not None and self.partial_if(record)
-        return format_value(value, self.unit, factor) + " (partial)" * bool(is_partial)
+        return text + " (partial)" * bool(is_partial)
 
 
 def format_number(value: float | None, factor: int = 1) -> str:
@@ -62,20 +73,6 @@ def in_units(value: float, unit: str) -> str:
         return f"0 {unit}"
     power = min(15, max(-12, 3 * math.floor(math.log10(abs(value)) / 3 + 1e-12)))
     return f"{value / 10.0**power:.3g} {'pnµm kMGTP'[power // 3 + 4].strip()}{unit}"
-
-
-def format_value(value: Any, unit: Unit, factor: int = 1) -> str:
-    match unit:
-        case "" | "mac":
-            return format_number(value, factor if unit == "mac" else 1)
-        case "3g":
-            return f"{value:.3g}"
-        case "%":
-            return f"{100 * value:.2g} %"
-        case "J":
-            low, high = value.total_joules
-            return f"{in_units(low, unit)} to {in_units(high, unit)}"
-    return in_units(value, unit)
 
 
 def stage_rows(record: Record) -> list[dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""The exact counter's table: for every operator a rule, or the reason why it costs nothing.
-
-An operator that is in neither, is no view and has no pointwise tag of torch's is uncounted.
-"""
+"""The exact counter's table: for an operator its rule, or the reason why it costs nothing."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -64,7 +64,6 @@ def profile(
         timed: on "cpu" or "cuda", also measure time, the machine's peaks and firing.
 
     Raises:
-        TypeError: inputs that are not tensors.
         ValueError: an unknown counter, an empty batch, a device that is missing, a model that does
             not run on meta tensors, timing on meta, or, if strict, an operator without a rule.
     """

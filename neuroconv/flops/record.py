@@ -32,8 +32,7 @@ class Record:
         skipped: why a counter, a training step or a time is missing.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
-        hidden: those of them that run contractions, which are in no stage: with them neurons and
-            synapses are too few.
+        hidden: those that run contractions: with them stages, neurons and synapses are too few.
         training: a training step by the exact counter; None if nothing is trained.
         training_batch: samples in that step: at least two, which batch norm needs.
         doubled: the exact counter's run of a batch twice as large; None if the model refused it.

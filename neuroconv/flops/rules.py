@@ -4,8 +4,7 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family, the fir
 
     convolution    weights x output positions x batch, padding zeros counted; transposed: x input
                    positions
-    matmul         m n k for each matrix product (linear, mm, bmm, mv, dot, einsum ...); attention
-                   is two of them, and a mask saves nothing
+    matmul         m n k for each matrix product; attention is two, and a mask saves nothing
     fft            cost model 1.25 n log2 n for one real transform of n points (the product of the
                    padded lengths), 2.5 n log2 n for a complex one, rounded, x transforms
     pointwise      one per output element; complex: add 2, multiply 6 (by a real 2), other 2;
@@ -66,8 +65,6 @@ class Counts:
     """The count of one run of a model by one counter, for the whole batch.
 
     Attributes:
-        counter: "closed_form", "exact" or "fvcore".
-        device: where it ran: "meta", "cpu" or "cuda".
         macs: MAC by contraction family; a family that did not run is absent.
         flops: FLOP by the other families.
         operators: MAC by operator, contractions only.
@@ -96,12 +93,10 @@ class Counts:
 
     @property
     def mac(self) -> int:
-        """MAC of all contractions."""
         return sum(self.macs.values())
 
     @property
     def flop(self) -> int:
-        """FLOP of everything: two per MAC, and the other families."""
         return 2 * self.mac + sum(self.flops.values())
 
     def to_dict(self) -> dict[str, Any]:

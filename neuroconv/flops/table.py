@@ -27,7 +27,6 @@ def summary_table(
     """Returns a table of one column for each record, one row for each number that any of them has.
 
     Args:
-        records: such as `profile` returns.
         convention: "mac" or "flop", for multiply-adds; 1 MAC is 2 FLOP.
         legend: whether a caption explains the rows.
     """
@@ -107,9 +106,8 @@ _COUNTERS = {"exact": "exact", "fvcore": "fvcore", "closed_form": "closed form"}
 def operator_rules() -> list[dict[str, str | None]]:
     """Returns one record for each operator, or module: its name, and what each counter does.
 
-    None: the counter never meets it (fvcore sees what a trace records, the exact counter what the
-    dispatcher runs), or lists it as uncounted. The exact counter also counts what torch itself tags
-    as pointwise, one FLOP an element.
+    None: the counter never meets it, or lists it as uncounted. The exact counter also counts what
+    torch itself tags as pointwise, one FLOP an element.
     """
     entries = [
         (counter, entry["operators"], entry["rule"])

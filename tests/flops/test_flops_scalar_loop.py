@@ -1,8 +1,4 @@
-"""The exact counter beside plain loops over numbers that count their own products.
-
-A network runs a second time in Python, one number at a time. The numbers that come out are torch's,
-and the products that were made on the way are what the exact counter says.
-"""
+"""The exact counter beside plain loops in Python over numbers that count their own products."""
 
 from collections import Counter
 from math import prod

@@ -79,7 +79,7 @@ class Placement:
     Attributes:
         share_of_peak_bytes: of the bytes that operators ask for; with a cache it can exceed 1.
         flop_per_byte, ridge_flop_per_byte: intensity of the run, and where the roofs meet.
-        attainable_flop_per_s: the roof above it.
+        attainable_flop_per_s: the roof above the run.
         bound: the nearer roof; "overhead" if the run reaches less than `overhead_below` of either,
             so that it waits for launches, latency, or kernels that fit poorly.
     """

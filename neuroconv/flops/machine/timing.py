@@ -99,8 +99,8 @@ def measure_time(
         seconds: roughly how long to measure. A call that takes longer is timed once.
 
     Raises:
-        ValueError: a device that cannot be timed or is missing, inputs without a model, a model
-            without inputs, or a backward pass of outputs that need none.
+        ValueError: no such device, inputs without a model or a model without, or a backward pass of
+            outputs that need none.
     """
     target = timed_device(device)
     if isinstance(job, nn.Module) is (inputs is None):

@@ -1,9 +1,8 @@
 """Bytes: what operators read and write, what stays for the backward pass, and the peak.
 
-All of it is counted in tensors, by torch's dispatcher, so that meta gives the same figures as a
-device that computes; but in evaluation a batch norm returns two statistics for each channel on
-meta, and none on the CPU. A convolution's workspace, an allocator's rounding and a cache that
-spares a read are not seen.
+Tensors are counted, so that meta gives the figures of a device that computes; but in evaluation a
+batch norm returns two statistics for each channel on meta, and none on the CPU. A convolution's
+workspace, an allocator's rounding and a cache that spares a read are not seen.
 """
 
 from collections.abc import Iterable
@@ -56,7 +55,6 @@ class Traffic:
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes read and written, forward and backward."""
         return sum(traffic.moved_bytes for traffic in self._passes)
 
     @property
