@@ -8,17 +8,6 @@ from neuroconv.brain.report import BrainReport
 from neuroconv.brain.setting import default_inputs, read_inputs
 
 __all__ = [
-    "READINGS",
-    "BrainReport",
-    "Correlation",
-    "Estimate",
-    "Input",
-    "Inputs",
-    "Quantity",
-    "Reading",
-    "Sensitivity",
-    "Swing",
-    "default_inputs",
-    "estimate_brain",
-    "read_inputs",
-]
+    "READINGS", "BrainReport", "Correlation", "Estimate", "Input", "Inputs", "Quantity", "Reading",
+    "Sensitivity", "Swing", "default_inputs", "estimate_brain", "read_inputs",
+]  # fmt: skip

@@ -2,9 +2,8 @@
 
 from neuroconv.report.entry import DendriteCost, Entry, against_linear, counting, finding
 from neuroconv.report.filters import dendritic_filters
-from neuroconv.report.page import write_report
+from neuroconv.report.page import inline_svg, write_report
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
-from neuroconv.report.svg import inline_svg
 
 __all__ = [
     "DendriteCost",

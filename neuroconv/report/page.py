@@ -1,16 +1,20 @@
 """report.html: a comparison on one page that loads nothing from elsewhere."""
 
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from neuroconv.report.entry import Entry, against_linear, counting, finding, percent, points
 from neuroconv.report.filters import dendritic_filters
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
-from neuroconv.report.svg import inline_svg
+from neuroconv.report.style import INK
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("neuroconv.report", ""),
@@ -34,7 +38,7 @@ def write_report(
     configuration: str | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a self-contained page: the finding, the table, the plots, and how to reproduce it.
+    """Writes a self-contained page (finding, table, plots, how to reproduce it); returns its path.
 
     Args:
         path: the page; its folder is created if necessary.
@@ -44,9 +48,6 @@ def write_report(
         notes: what was held equal, one sentence each.
         command, configuration: what reproduces the comparison.
         environment: the machine and the versions; nested tables are flattened.
-
-    Returns:
-        The page's absolute path.
 
     Raises:
         ValueError: `entries` is empty.
@@ -58,22 +59,13 @@ def write_report(
         findings.append(against_linear(entries, linear_accuracy))
     filters = (list(_filters(number, entry)) for number, entry in enumerate(entries))
     html = _TEMPLATES.get_template("page.html").render(
-        title=title,
-        summary=summary,
-        entries=entries,
-        best_mean=max(entry.mean for entry in entries),
-        findings=findings,
-        counter_statements=counting(entries),
-        linear_accuracy=linear_accuracy,
-        chance=chance,
-        curves=_curves(entries),
+        title=title, summary=summary, entries=entries, findings=findings, notes=notes,
+        best_mean=max(entry.mean for entry in entries), counter_statements=counting(entries),
+        linear_accuracy=linear_accuracy, chance=chance, curves=_curves(entries),
         costs=_costs(entries, linear_accuracy, chance),
         filters=[(row.label, drawn) for row, drawn in zip(entries, filters, strict=True) if drawn],
-        notes=notes,
-        command=command,
-        configuration=configuration,
-        environment=_flatten(environment or {}),
-    )
+        command=command, configuration=configuration, environment=_flatten(environment or {}),
+    )  # fmt: skip
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(html, encoding="utf-8")
@@ -108,3 +100,22 @@ def _flatten(environment: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in environment.items():
         flat.update(value if isinstance(value, Mapping) else {key: value})
     return {key: value for key, value in flat.items() if value is not None}
+
+
+def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
+    """Returns a figure as an <svg> element; what is drawn in `INK` takes the page's text colour.
+
+    `name` is unique on the page, and prefixes the figure's identifiers, which others may use too.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", dpi=200, transparent=True, metadata={"Date": None})
+    svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    svg = svg.replace(INK, "currentColor")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    tag = re.search(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', svg)
+    assert tag is not None  # matplotlib always writes one
+    width = figure.get_size_inches()[0] * 96
+    return Markup(
+        f'<svg role="img" aria-label="{escape(alt)}" style="width: {width:.0f}px" '
+        f'viewBox="{tag[1]}">{svg[tag.end() :].strip()}'
+    )
