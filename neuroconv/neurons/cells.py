@@ -17,10 +17,7 @@ class Granule(Population):
 
 
 class Purkinje(Population):
-    """Purkinje cells: 1,000 dendrites, 100,000 synapses, a 10x1000x5 filter, linear summation.
-
-    `tree=TreeShape((10, 100), (10, 100, 5))` is a smaller one.
-    """
+    """Purkinje cells: 1,000 dendrites, 100,000 synapses, a 10x1000x5 filter, linear summation."""
 
     cell = "purkinje"
 

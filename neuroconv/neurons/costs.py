@@ -54,11 +54,7 @@ def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...
 
 
 def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
-    """Counts the same stages fused.
-
-    Weights and taps are merged once for the whole batch: of a claw by products, which count among
-    those of the trees, else by products of the synapses.
-    """
+    """Counts the same stages fused: weights and taps are merged once for the whole batch."""
     neurons, synapses = cells.out_features, cells.synapses.synapses
     rows, columns = cells.dendrites.tree.out
     currents = batch * neurons * steps

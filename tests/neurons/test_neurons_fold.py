@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuroconv import fold
 from neuroconv.flops import count_exact
 from neuroconv.kernels.population import fuses
-from neuroconv.layers import Cable, DendriticSpike, SparseSynapses, TreeShape
+from neuroconv.layers import Cable, DendriticSpike, SomaFilter, SparseSynapses, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
 from neuroconv.neurons.fold.linear import Contacts
 from neuroconv.neurons.stages import is_absent, merge
@@ -279,7 +279,8 @@ def test_scales_pass_the_image_layers_rectifier_if_positive() -> None:
 
 def test_nested_models_are_folded_and_shared_modules_stay_shared(lively: Lively) -> None:
     shared = Granule(6, 6, norm="both", tree={"sheet": (4, 3), "filter": (2, 3, 3)})
-    mixed = MixedPopulation(Granule(6, 4, norm="soma"), Purkinje(6, 2, norm="both", **SMALL))
+    options = SMALL | {"soma": SomaFilter(3, neurons=2)}  # which both populations share
+    mixed = MixedPopulation(*(Purkinje(6, 2, norm=norm, **options) for norm in ("soma", "both")))
     model = lively(nn.Sequential(shared, nn.Sequential(shared, mixed)))
     folded: Any = fold(model)
     assert folded[0] is folded[1][0]

@@ -3,6 +3,8 @@
 Shapes: N neurons, C transmitters, S synapses, P sites, D dendrites, K time taps.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,6 +117,7 @@ def _fold_soma_norm(cells: Population, taps: Tensor, bias: Tensor | None) -> _Fi
         return taps, bias
     gain, shift = norm
     if cells.soma.neurons is not None:
+        cells.soma = copy.deepcopy(cells.soma)  # another population may share it
         cells.soma.weight = constant(exact(cells.soma.weight) * gain[:, None], cells.soma.weight)
     elif (
         not is_absent(cells.spike)

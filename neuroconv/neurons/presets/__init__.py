@@ -98,11 +98,7 @@ PRESETS: Mapping[tuple[str, str], Physiology] = MappingProxyType(
 
 
 def preset(cell: str, variant: Variant | None = None) -> Physiology:
-    """Returns the numbers of a cell, by default the essay's where the essay has the cell.
-
-    Raises:
-        ValueError: an unknown cell, or a variant that the cell does not have.
-    """
+    """Returns a cell's numbers, by default the essay's if it has the cell."""
     if cell not in CELLS:
         raise ValueError(f"cell={cell!r} is unknown; expected one of {', '.join(CELLS)}")
     variants = [name for name in VARIANTS if (cell, name) in PRESETS]

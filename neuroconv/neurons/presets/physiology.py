@@ -41,8 +41,8 @@ class Physiology:
         sources: for each of these from `cells_in_brain` on that is not None, where it comes from.
 
     Raises:
-        ValueError: a value without a source or a source without a value, a source that names a
-            field which is not there, a number out of range, or numbers that do not fit together.
+        ValueError: a value or a source without the other, a source that names a missing field, a
+            number out of range, or numbers that do not fit together.
     """
 
     cell: str
