@@ -10,22 +10,25 @@ from torch import Tensor, nn
 
 from neuroconv.flops import measure_traffic
 from neuroconv.kernels.population import fuses
-from neuroconv.layers import DendriticSpike
 from neuroconv.neurons import Population, Purkinje
 from neuroconv.neurons.stages import merge
 from tests.scripts import loaded
 
 BENCH = Path(__file__).resolve().parents[2] / "experiments" / "bench"
+SPIKE = {
+    "strength": 0.8, "threshold": 0.1, "temperature": 0.3, "learn_strength": True,
+    "learn_threshold": True,
+}  # fmt: skip
 STAGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "norm": {"norm": "both", "tree": {"mode": "valid"}},
     "threshold": {"threshold": 1.0, "tree": {"synapses": 10}},
-    "spike": {"spike": (0.8, 0.1), "tree": {"mode": "per_dendrite"}},
+    "spike": {"spike": SPIKE, "tree": {"mode": "per_dendrite"}},
     "unit_dropout": {"unit_dropout": {"mean_wait": 0.5}},
     "everything": {
         "norm": "both",
         "threshold": 1.5,
-        "spike": (0.8, 0.1),
+        "spike": SPIKE,
         "unit_dropout": {"mean_wait": 0.5},
         "synapse": {"transmitters": 2, "factorized": True, "excitatory": 0.5},
     },
@@ -35,11 +38,6 @@ STAGES: dict[str, dict[str, Any]] = {
 
 def twins(**options: Any) -> tuple[Population, Population]:
     """A population in training, and the same with checkpointing."""
-    spike = options.pop("spike", None)
-    if spike is not None:
-        options["spike"] = DendriticSpike(
-            *spike, temperature=0.3, learn_strength=True, learn_threshold=True
-        )
     tree = {"sheet": (4, 3), "filter": (2, 3, 3)}
     if "unit_dropout" not in options:
         options["output"] = {"mean_wait": 0.0}
@@ -67,10 +65,8 @@ def test_a_step_is_the_plain_one_to_the_bit(stages: str) -> None:
     plain, checkpointed = twins(**STAGES[stages])
     activity = torch.rand(3, 6, 5, dtype=torch.float64)
     for _ in range(2):  # the second step starts from the statistics that the first one left
-        for result, expected in zip(
-            step(checkpointed, activity), step(plain, activity), strict=True
-        ):
-            assert torch.equal(result, expected)
+        pairs = zip(step(checkpointed, activity), step(plain, activity), strict=True)
+        assert all(torch.equal(result, expected) for result, expected in pairs)
     for norm in checkpointed.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             assert norm.num_batches_tracked == 2

@@ -83,16 +83,15 @@ def test_a_claw_has_the_granule_cells_sixty_taps_whatever_the_channels() -> None
 
 def test_claws_stay_in_their_group() -> None:
     layer = GranuleConv2d(8, 4, (3, 2), groups=2, wiring="claw", time_steps=2)
-    for unit, column in itertools.product(range(4), range(2)):
-        (channel,) = channels_read(layer, unit, column)
-        assert channel // 4 == unit // 2
+    assert torch.equal(
+        layer.channels // 4, torch.tensor([0, 0, 1, 1]).view(4, 1, 1).expand(4, 1, 2)
+    )
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_memory_formats(memory_format: torch.memory_format) -> None:
+def test_channels_last() -> None:
     layer = make_lively(GranuleConv2d(3, 4, 3, time_steps=1))
     image = torch.rand(2, 3, 8, 9, dtype=torch.float64)
-    result = layer(image.to(memory_format=memory_format))
+    result = layer(image.to(memory_format=torch.channels_last))
     torch.testing.assert_close(result, layer(image), rtol=0, atol=1e-13)
 
 

@@ -125,11 +125,7 @@ def test_closed_form_rows() -> None:
         (ValueError, {"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites"),
         (ValueError, {"output": {"mean_wait": -1.0}}, "output: mean_wait=-1.0; expected"),
         (ValueError, {"unit_dropout": PoissonDropout()}, "Poiss.*expected scope='unit'"),
-        (
-            ValueError,
-            {"wiring": ReceptiveField((1, 4, 4))},
-            r"\(1, 4, 4\) has 16 pixels and in_fea",
-        ),
+        (ValueError, {"wiring": ReceptiveField((1, 4, 4))}, "has 16 pixels and in_features is 10"),
         (TypeError, {"tree": {"sheets": (4, 4)}}, "tree has no 'sheets'; did you mean 'sheet'"),
         (TypeError, {"tree": 4}, "tree=4; expected a table, or a TreeShape"),
         (TypeError, {"wiring": {"patch": (2, 2)}}, "no 'patch'; expected one of claw, seed"),

@@ -116,7 +116,7 @@ def test_a_cache_that_threads_share_gives_each_its_own() -> None:
     """Replicas of a module hold the same cache, and may hold other weights."""
     cache, wrong = FilterCache(), []
 
-    def ask(value: float) -> None:
+    def read(value: float) -> None:
         weight = torch.full((4,), value)
         with torch.no_grad():
             for _ in range(2_000):
@@ -124,7 +124,7 @@ def test_a_cache_that_threads_share_gives_each_its_own() -> None:
                 if float(doubled[0]) != 2 * value:
                     wrong.append(value)
 
-    threads = [threading.Thread(target=ask, args=(float(value),)) for value in (1, 2)]
+    threads = [threading.Thread(target=read, args=(float(value),)) for value in (1, 2)]
     for thread in threads:
         thread.start()
     for thread in threads:
