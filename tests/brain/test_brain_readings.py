@@ -152,10 +152,7 @@ def test_draws_are_counted_one_by_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"padding": "full"}, "padding"),
-        ({"steps": "first"}, "steps"),
-        ({"clock": "sun"}, "clock"),
-        ({"algorithm": "magic"}, "algorithm"),
+        *(({name: "magic"}, name) for name in ("padding", "steps", "clock", "algorithm")),
         ({"cells": ("glia",)}, "cells"),
         ({"padding": "valid"}, "knows no padding"),
         ({"algorithm": "linear", "scope": "neuron"}, "no further stages"),

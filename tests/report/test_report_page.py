@@ -91,16 +91,11 @@ class Page(HTMLParser):
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     target = write_report(
         tmp_path_factory.mktemp("report") / "new" / "report.html",
-        title="Neurons & <others>",
-        summary="Three were compared.",
-        entries=ENTRIES,
-        linear_accuracy=0.9,
-        chance=0.1,
-        notes=["The budget was equal."],
-        command="neuroconv compare x.toml",
-        configuration='name = "<x>"',
+        title="Neurons & <others>", summary="Three were compared.", entries=ENTRIES,
+        linear_accuracy=0.9, chance=0.1, notes=["The budget was equal."],
+        command="neuroconv compare x.toml", configuration='name = "<x>"',
         environment={"python": "3.11", "packages": {"torch": "2.10"}, "git_commit": None},
-    )
+    )  # fmt: skip
     assert target.is_absolute()
     return target.read_text(encoding="utf-8")
 
