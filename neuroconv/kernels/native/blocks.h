@@ -1,4 +1,5 @@
-// Blocks of products whose sums stay in registers: their sizes are template arguments.
+// Register blocks: tiles of a product whose accumulators stay in registers, because their sizes are
+// template arguments.
 
 #pragma once
 
@@ -6,40 +7,44 @@
 
 #include "vectors.h"
 
-// A block of products holds so many numbers by so many vectors, all in registers.
+// The most rows of a register block: with up to three vectors a row, 7 fit the 32 registers of
+// AVX-512 and 3 fit 16 registers. float64 has the smaller block everywhere.
 template <typename Real>
-constexpr int kMost = kVectorBytes == 64 && sizeof(Real) == 4 ? 7 : 3;
+constexpr int kBlockRows = kVectorBytes == 64 && sizeof(Real) == 4 ? 7 : 3;
 
 template <int N>
 using Constant = std::integral_constant<int, N>;
 
-// `run` with a number from 1 to `Most` as a template argument.
-template <int Most, typename Run>
-INLINED void as_constant(Index number, Run run) {
-  if constexpr (Most == 1) run(Constant<1>());
-  else if (number >= Most) run(Constant<Most>());
-  else as_constant<Most - 1>(number, run);
+// Calls `body` with `value`, from 1 to `Max`, as a template argument.
+template <int Max, typename Body>
+INLINED void dispatch_constant(Index value, Body body) {
+  if constexpr (Max == 1) body(Constant<1>());
+  else if (value >= Max) body(Constant<Max>());
+  else dispatch_constant<Max - 1>(value, body);
 }
 
-// `run(from, many)` over a range, in blocks of about the same size, of `most` at most.
-template <int Most, typename Run>
-INLINED void in_blocks(Index count, Run run, Index most = Most) {
-  const Index blocks = (count + most - 1) / most;
+// Splits [0, count) into blocks of nearly equal size, at most `max_size`, and calls
+// `body(start, size)` for each of them, the size as a template argument.
+template <int Max, typename Body>
+INLINED void for_each_block(Index count, Body body, Index max_size = Max) {
+  const Index blocks = (count + max_size - 1) / max_size;
   for (Index block = 0; block < blocks; ++block) {
-    const Index from = count * block / blocks;
-    as_constant<Most>(count * (block + 1) / blocks - from, [&](auto many) { run(from, many); });
+    const Index start = count * block / blocks;
+    dispatch_constant<Max>(count * (block + 1) / blocks - start,
+                           [&](auto size) { body(start, size); });
   }
 }
 
-// Written where it is, or past the caches.
-template <typename Real, bool kPast = false, int P, int V>
-INLINED void put(const Vector<Real> (&acc)[P][V], Real* to, Index wide) {
+// Writes a block of P rows of V vectors to rows that lie `stride` numbers apart, with kStream by
+// streaming stores.
+template <typename Real, bool kStream = false, int P, int V>
+INLINED void store_block(const Vector<Real> (&acc)[P][V], Real* out, Index stride) {
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p)
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      Real* at = to + p * wide + v * kLanes<Real>;
-      if constexpr (kPast) store_past(at, acc[p][v]);
-      else store(at, acc[p][v]);
+      Real* row = out + p * stride + v * kLanes<Real>;
+      if constexpr (kStream) stream(row, acc[p][v]);
+      else store(row, acc[p][v]);
     }
 }

@@ -1,7 +1,8 @@
 // The soma: its filter in time, a norm or a resting potential, and the rectifier, in one pass.
 //
-// Maps are (steps, length), contiguous; of an image layer `length` is places by units, the units
-// side by side. Gains and offsets are of a tile, (kTile or less), repeated along it.
+// Shapes: maps are (steps, length), contiguous, and are split along `length` into tiles of `size`
+// numbers. `length` is positions by units, the units innermost. Scales, offsets and what follows
+// from them are given for a tile, (tile_size,): those of the units, repeated along it.
 
 #include <algorithm>
 #include <vector>
@@ -10,337 +11,351 @@
 
 namespace {
 
-constexpr Index kTile = 1024;
+constexpr Index kTile = 1024;  // as in soma.py
 
-// `run` with the number of steps as a template argument, if they fit into registers.
-template <typename Run>
-inline void as_steps(Index steps, Run run) {
+// Calls `body` with the number of steps as a template argument if that many vectors fit into the
+// registers, and otherwise not at all.
+template <typename Body>
+inline void dispatch_steps(Index steps, Body body) {
   switch (steps) {
-    case 1: return run(Constant<1>());
-    case 2: return run(Constant<2>());
-    case 3: return run(Constant<3>());
-    case 4: return run(Constant<4>());
-    case 5: return run(Constant<5>());
-    case 6: return run(Constant<6>());
-    case 7: return run(Constant<7>());
-    case 8: return run(Constant<8>());
+    case 1: return body(Constant<1>());
+    case 2: return body(Constant<2>());
+    case 3: return body(Constant<3>());
+    case 4: return body(Constant<4>());
+    case 5: return body(Constant<5>());
+    case 6: return body(Constant<6>());
+    case 7: return body(Constant<7>());
+    case 8: return body(Constant<8>());
   }
 }
 
-// Maps, the taps, the last of which meets the present, and what becomes of the potentials.
+// The operands, and the filter that all passes share.
 template <typename Real>
 struct Soma {
   const Real* maps;
   Index steps, length, units;
-  const Real* taps;
-  Index count;
-  const Real* scale;  // of a tile, or null: neither scale nor offset
-  const Real* offset;
+  const Real* taps;  // (num_taps,), the last of which meets the present
+  Index num_taps;
+  const Real* scale;   // (tile_size,), or null: neither scale nor offset
+  const Real* offset;  // (tile_size,)
   bool rectifies;
 
-  // Whole units of a place fit into a tile.
-  Index tile() const { return std::max(units, kTile / units * units); }
-  Index tiles() const { return (length + tile() - 1) / tile(); }
-  Index lags(Index step) const { return std::min(count, step + 1); }
+  // Tiles hold the units of whole positions.
+  Index tile_size() const { return std::max(units, kTile / units * units); }
+  Index tiles() const { return (length + tile_size() - 1) / tile_size(); }
+  Index lags(Index step) const { return std::min(num_taps, step + 1); }
 
-  Real tap(Index lag) const { return lag < count ? taps[count - 1 - lag] : Real(0); }
+  Real tap(Index lag) const { return lag < num_taps ? taps[num_taps - 1 - lag] : Real(0); }
 
-  // The potentials of all steps of a tile, (steps, wide), before scale and offset.
-  void filter(Index start, Index wide, Real* own) const {
-    Index done = 0;
-    as_steps(steps, [&](auto all) { done = filter_vectors<all.value>(start, wide, own); });
+  // Computes the potentials of a tile before scale and offset, (steps, size).
+  void filter(Index start, Index size, Real* potential) const {
+    Index vectorized = 0;
+    dispatch_steps(steps, [&](auto step_count) {
+      vectorized = filter_vectors<step_count.value>(start, size, potential);
+    });
     for (Index step = 0; step < steps; ++step)
-      for (Index at = done; at < wide; ++at) {
+      for (Index n = vectorized; n < size; ++n) {
         Real sum = 0;
         for (Index lag = 0; lag < lags(step); ++lag)
-          sum += tap(lag) * maps[(step - lag) * length + start + at];
-        own[step * wide + at] = sum;
+          sum += tap(lag) * maps[(step - lag) * length + start + n];
+        potential[step * size + n] = sum;
       }
   }
 
-  // The whole vectors of a tile, all T steps in registers; returns how many numbers those are.
+  // Computes the whole vectors of a tile, with all T steps in registers, and returns how many
+  // numbers of a step those are.
   template <int T>
-  Index filter_vectors(Index start, Index wide, Real* own) const {
-    Real by[T];
-    for (int lag = 0; lag < T; ++lag) by[lag] = tap(lag);
-    Index at = 0;
-    for (; at + kLanes<Real> <= wide; at += kLanes<Real>) {
+  Index filter_vectors(Index start, Index size, Real* potential) const {
+    Real w[T];
+    for (int lag = 0; lag < T; ++lag) w[lag] = tap(lag);
+    Index n = 0;
+    for (; n + kLanes<Real> <= size; n += kLanes<Real>) {
       Vector<Real> x[T];
 #pragma GCC unroll 8
       for (int step = 0; step < T; ++step) {
-        x[step] = load(maps + step * length + start + at);
-        Vector<Real> sum = by[0] * x[step];
+        x[step] = load(maps + step * length + start + n);
+        Vector<Real> sum = w[0] * x[step];
 #pragma GCC unroll 8
-        for (int lag = 1; lag <= step; ++lag) sum += by[lag] * x[step - lag];
-        store(own + step * wide + at, sum);
+        for (int lag = 1; lag <= step; ++lag) sum += w[lag] * x[step - lag];
+        store(potential + step * size + n, sum);
       }
     }
-    return at;
+    return n;
   }
 
-  // From the potentials' gradients of a tile, those of the maps, and each tap's, added.
-  void turn(Index start, Index wide, const Real* own, Real* result, double* to_taps) const {
-    Index done = 0;
-    as_steps(steps,
-             [&](auto all) { done = turn_vectors<all.value>(start, wide, own, result, to_taps); });
+  // Computes the gradients of a tile's maps from those of its potentials, (steps, size), and adds
+  // to those of the taps. Either result may be null.
+  void filter_backward(Index start, Index size, const Real* grad_potential, Real* grad_maps,
+                       double* grad_taps) const {
+    Index vectorized = 0;
+    dispatch_steps(steps, [&](auto step_count) {
+      vectorized = filter_backward_vectors<step_count.value>(start, size, grad_potential, grad_maps,
+                                                             grad_taps);
+    });
     for (Index step = 0; step < steps; ++step)
-      for (Index at = done; at < wide; ++at) {
-        Real sum = 0;  // what this step led to
-        for (Index lag = 0; lag < std::min(count, steps - step); ++lag)
-          sum += tap(lag) * own[(step + lag) * wide + at];
-        if (result) result[step * length + start + at] = sum;
-        for (Index lag = 0; to_taps && lag < lags(step); ++lag)
-          to_taps[count - 1 - lag] +=
-              own[step * wide + at] * maps[(step - lag) * length + start + at];
+      for (Index n = vectorized; n < size; ++n) {
+        Real sum = 0;  // over the later steps that this step acts on
+        for (Index lag = 0; lag < std::min(num_taps, steps - step); ++lag)
+          sum += tap(lag) * grad_potential[(step + lag) * size + n];
+        if (grad_maps) grad_maps[step * length + start + n] = sum;
+        for (Index lag = 0; grad_taps && lag < lags(step); ++lag)
+          grad_taps[num_taps - 1 - lag] +=
+              grad_potential[step * size + n] * maps[(step - lag) * length + start + n];
       }
   }
 
   template <int T>
-  Index turn_vectors(Index start, Index wide, const Real* own, Real* result,
-                     double* to_taps) const {
-    Real by[T];
-    for (int lag = 0; lag < T; ++lag) by[lag] = tap(lag);
-    Vector<Real> met[T] = {};
-    Index at = 0;
-    for (; at + kLanes<Real> <= wide; at += kLanes<Real>) {
+  Index filter_backward_vectors(Index start, Index size, const Real* grad_potential,
+                                Real* grad_maps, double* grad_taps) const {
+    Real w[T];
+    for (int lag = 0; lag < T; ++lag) w[lag] = tap(lag);
+    Vector<Real> tap_sums[T] = {};
+    Index n = 0;
+    for (; n + kLanes<Real> <= size; n += kLanes<Real>) {
       Vector<Real> y[T];
 #pragma GCC unroll 8
-      for (int step = 0; step < T; ++step) y[step] = load(own + step * wide + at);
+      for (int step = 0; step < T; ++step) y[step] = load(grad_potential + step * size + n);
 #pragma GCC unroll 8
       for (int step = 0; step < T; ++step) {
-        if (result) {
-          Vector<Real> sum = by[0] * y[step];
+        if (grad_maps) {
+          Vector<Real> sum = w[0] * y[step];
 #pragma GCC unroll 8
-          for (int lag = 1; lag < T - step; ++lag) sum += by[lag] * y[step + lag];
-          store(result + step * length + start + at, sum);
+          for (int lag = 1; lag < T - step; ++lag) sum += w[lag] * y[step + lag];
+          store(grad_maps + step * length + start + n, sum);
         }
-        if (to_taps) {
-          const Vector<Real> x = load(maps + step * length + start + at);
+        if (grad_taps) {
+          const Vector<Real> x = load(maps + step * length + start + n);
 #pragma GCC unroll 8
-          for (int lag = 0; lag < T - step; ++lag) met[lag] += y[step + lag] * x;
+          for (int lag = 0; lag < T - step; ++lag) tap_sums[lag] += y[step + lag] * x;
         }
       }
     }
-    for (Index lag = 0; to_taps && lag < std::min<Index>(count, T); ++lag)
-      to_taps[count - 1 - lag] += added<Real>(met[lag]);
-    return at;
+    for (Index lag = 0; grad_taps && lag < std::min<Index>(num_taps, T); ++lag)
+      grad_taps[num_taps - 1 - lag] += sum_lanes<Real>(tap_sums[lag]);
+    return n;
   }
 
-  // `run(start, wide)` over a thread's share of the tiles.
-  template <typename Run>
-  void each_tile(Index thread, Index threads, Run run) const {
-    for (Index each = tiles() * thread / threads; each < tiles() * (thread + 1) / threads; ++each)
-      run(each * tile(), std::min(tile(), length - each * tile()));
+  // Calls `body(start, size)` for each tile of a thread's share.
+  template <typename Body>
+  void for_each_tile(Index thread, Index threads, Body body) const {
+    for (Index tile = tiles() * thread / threads; tile < tiles() * (thread + 1) / threads; ++tile)
+      body(tile * tile_size(), std::min(tile_size(), length - tile * tile_size()));
   }
 };
 
+// Writes the rates, (steps, length).
 template <typename Real>
 void rate(const Soma<Real>& soma, Real* result, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    std::vector<Real> held(soma.steps * soma.tile());
-    soma.each_tile(thread, threads, [&](Index start, Index wide) {
-      soma.filter(start, wide, held.data());
+    std::vector<Real> potentials(soma.steps * soma.tile_size());
+    soma.for_each_tile(thread, threads, [&](Index start, Index size) {
+      soma.filter(start, size, potentials.data());
       for (Index step = 0; step < soma.steps; ++step) {
-        const Real* from = held.data() + step * wide;
-        Real* to = result + step * soma.length + start;
+        const Real* in = potentials.data() + step * size;
+        Real* out = result + step * soma.length + start;
         if (!soma.scale) {
           if (soma.rectifies) {
 #pragma omp simd
-            for (Index at = 0; at < wide; ++at) to[at] = rectified(from[at]);
+            for (Index n = 0; n < size; ++n) out[n] = relu(in[n]);
           } else {
-            std::copy_n(from, wide, to);
+            std::copy_n(in, size, out);
           }
         } else {
 #pragma omp simd
-          for (Index at = 0; at < wide; ++at)
-            to[at] = rectified(from[at] * soma.scale[at] + soma.offset[at]);
+          for (Index n = 0; n < size; ++n) out[n] = relu(in[n] * soma.scale[n] + soma.offset[n]);
         }
       }
     });
   }
 }
 
-// Adds a tile's numbers to each unit's; tiles are added up before they go to doubles.
-constexpr Index kAddedTiles = 64;
+// Tiles that are summed in Real before the sums are flushed into doubles: few enough that rounding
+// does not grow with the length of the maps.
+constexpr Index kFlushTiles = 64;
 
+// Adds the sums of a tile's numbers to those of the units, (units,), and zeroes them.
 template <typename Real>
-inline void hand_over(std::vector<Real>& tile, Index units, double* found) {
-  for (Index at = 0; at < Index(tile.size()); at += units)
-    for (Index unit = 0; unit < units; ++unit) found[unit] += tile[at + unit];
+inline void flush(std::vector<Real>& tile, Index units, double* sums) {
+  for (Index n = 0; n < Index(tile.size()); n += units)
+    for (Index unit = 0; unit < units; ++unit) sums[unit] += tile[n + unit];
   std::fill(tile.begin(), tile.end(), Real(0));
 }
 
-// Mean and biased variance of the potentials of each unit. A thread's first tile gives the pivots.
+// Computes mean and biased variance of each unit's potentials, (units,). The pivots are the means
+// of a thread's first tile.
 template <typename Real>
 void statistics(const Soma<Real>& soma, double* mean, double* variance, int threads) {
   const Index units = soma.units;
-  std::vector<std::vector<Spread>> all(threads);
+  std::vector<std::vector<RunningStats>> partial(threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    std::vector<Real> held(soma.steps * soma.tile()), pivot(soma.tile());
-    std::vector<Real> sum(soma.tile()), squared(soma.tile());
-    std::vector<double> sums(units), squares(units), first(units);
-    Index tiles = 0, places = 0;
-    soma.each_tile(thread, threads, [&](Index start, Index wide) {
-      soma.filter(start, wide, held.data());
+    std::vector<Real> potentials(soma.steps * soma.tile_size()), pivot(soma.tile_size());
+    std::vector<Real> sum(soma.tile_size()), squared(soma.tile_size());
+    std::vector<double> sums(units), squares(units), first_sums(units);
+    Index tiles = 0, count = 0;
+    soma.for_each_tile(thread, threads, [&](Index start, Index size) {
+      soma.filter(start, size, potentials.data());
       if (tiles == 0) {
         for (Index step = 0; step < soma.steps; ++step)
-          for (Index at = 0; at < wide; ++at) first[at % units] += held[step * wide + at];
-        for (Index at = 0; at < soma.tile(); ++at)
-          pivot[at] = Real(first[at % units] / double(soma.steps * (wide / units)));
+          for (Index n = 0; n < size; ++n) first_sums[n % units] += potentials[step * size + n];
+        for (Index n = 0; n < soma.tile_size(); ++n)
+          pivot[n] = Real(first_sums[n % units] / double(soma.steps * (size / units)));
       }
       for (Index step = 0; step < soma.steps; ++step)
 #pragma omp simd
-        for (Index at = 0; at < wide; ++at) {
-          const Real apart = held[step * wide + at] - pivot[at];
-          sum[at] += apart;
-          squared[at] += apart * apart;
+        for (Index n = 0; n < size; ++n) {
+          const Real deviation = potentials[step * size + n] - pivot[n];
+          sum[n] += deviation;
+          squared[n] += deviation * deviation;
         }
-      places += soma.steps * (wide / units);
-      if (++tiles % kAddedTiles == 0) {
-        hand_over(sum, units, sums.data());
-        hand_over(squared, units, squares.data());
+      count += soma.steps * (size / units);
+      if (++tiles % kFlushTiles == 0) {
+        flush(sum, units, sums.data());
+        flush(squared, units, squares.data());
       }
     });
-    hand_over(sum, units, sums.data());
-    hand_over(squared, units, squares.data());
-    for (Index unit = 0; places && unit < units; ++unit)
-      all[thread].emplace_back(pivot[unit], sums[unit], squares[unit], places);
+    flush(sum, units, sums.data());
+    flush(squared, units, squares.data());
+    for (Index unit = 0; count && unit < units; ++unit)
+      partial[thread].emplace_back(pivot[unit], sums[unit], squares[unit], count);
   }
   for (Index unit = 0; unit < units; ++unit) {
-    Spread whole;
-    for (const auto& each : all)
-      if (!each.empty()) whole.join(each[unit]);
-    mean[unit] = whole.mean;
-    variance[unit] = whole.squares / double(whole.count);
+    RunningStats total;
+    for (const auto& stats : partial)
+      if (!stats.empty()) total.merge(stats[unit]);
+    mean[unit] = total.mean;
+    variance[unit] = total.squares / double(total.count);
   }
 }
 
-// What passes the rectifier, in place of a tile's potentials.
+// Replaces the potentials of a tile's step by the gradient past the rectifier.
 template <typename Real>
-inline void pass(const Soma<Real>& soma, Real* potential, const Real* grad, Index wide) {
+inline void rectify_grad(const Soma<Real>& soma, Real* potential, const Real* grad, Index size) {
   if (!soma.rectifies) {
-    std::copy_n(grad, wide, potential);
+    std::copy_n(grad, size, potential);
   } else if (!soma.scale) {
 #pragma omp simd
-    for (Index at = 0; at < wide; ++at) potential[at] = potential[at] > 0 ? grad[at] : Real(0);
+    for (Index n = 0; n < size; ++n) potential[n] = potential[n] > 0 ? grad[n] : Real(0);
   } else {
 #pragma omp simd
-    for (Index at = 0; at < wide; ++at)
-      potential[at] = potential[at] * soma.scale[at] + soma.offset[at] > 0 ? grad[at] : Real(0);
+    for (Index n = 0; n < size; ++n)
+      potential[n] = potential[n] * soma.scale[n] + soma.offset[n] > 0 ? grad[n] : Real(0);
   }
 }
 
-// Sums for each unit, (2, units): the gradient that passes, and it times the potential.
+// Sums each unit's gradient past the rectifier, and it times the potential, (2, units).
 template <typename Real>
-void sums(const Soma<Real>& soma, const Real* grad, double* found, int threads) {
+void sums(const Soma<Real>& soma, const Real* grad, double* result, int threads) {
   const Index units = soma.units;
-  std::vector<double> all(threads * 2 * units, 0.0);
+  std::vector<double> partial(threads * 2 * units, 0.0);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    std::vector<Real> held(soma.steps * soma.tile());
-    std::vector<Real> passing(soma.tile()), met(soma.tile());
-    double* mine = &all[thread * 2 * units];
+    std::vector<Real> potentials(soma.steps * soma.tile_size());
+    std::vector<Real> passing(soma.tile_size()), products(soma.tile_size());
+    double* thread_sums = &partial[thread * 2 * units];
     Index tiles = 0;
-    soma.each_tile(thread, threads, [&](Index start, Index wide) {
-      soma.filter(start, wide, held.data());
+    soma.for_each_tile(thread, threads, [&](Index start, Index size) {
+      soma.filter(start, size, potentials.data());
       for (Index step = 0; step < soma.steps; ++step) {
-        const Real* potential = held.data() + step * wide;
-        const Real* pushed = grad + step * soma.length + start;
+        const Real* potential = potentials.data() + step * size;
+        const Real* grad_rate = grad + step * soma.length + start;
 #pragma omp simd
-        for (Index at = 0; at < wide; ++at) {
-          const Real own =
-              potential[at] * soma.scale[at] + soma.offset[at] > 0 ? pushed[at] : Real(0);
-          passing[at] += own;
-          met[at] += own * potential[at];
+        for (Index n = 0; n < size; ++n) {
+          const Real rectified =
+              potential[n] * soma.scale[n] + soma.offset[n] > 0 ? grad_rate[n] : Real(0);
+          passing[n] += rectified;
+          products[n] += rectified * potential[n];
         }
       }
-      if (++tiles % kAddedTiles == 0) {
-        hand_over(passing, units, mine);
-        hand_over(met, units, mine + units);
+      if (++tiles % kFlushTiles == 0) {
+        flush(passing, units, thread_sums);
+        flush(products, units, thread_sums + units);
       }
     });
-    hand_over(passing, units, mine);
-    hand_over(met, units, mine + units);
+    flush(passing, units, thread_sums);
+    flush(products, units, thread_sums + units);
   }
-  std::fill_n(found, 2 * units, 0.0);
+  std::fill_n(result, 2 * units, 0.0);
   for (int thread = 0; thread < threads; ++thread)
-    for (Index at = 0; at < 2 * units; ++at) found[at] += all[thread * 2 * units + at];
+    for (Index n = 0; n < 2 * units; ++n) result[n] += partial[thread * 2 * units + n];
 }
 
-// Gradients to maps, taps and, if asked for, to each unit's offset. A potential's own is scale *
-// what passes, and if the scale comes of the potentials' statistics + slope * potential + start.
+// Computes the gradients of maps, taps and each unit's offset, each unless it is null. The gradient
+// of a potential is scale times the gradient past the rectifier; if the scale depends on the
+// potentials' statistics, slope * potential + intercept, (tile_size,), is added to it.
 template <typename Real>
-void back(const Soma<Real>& soma, const Real* grad, const Real* slope, const Real* start_of,
-          Real* result, double* to_taps, double* to_offset, int threads) {
-  const Index units = soma.units, count = soma.count, numbers = count + units;
-  std::vector<double> all(threads * numbers, 0.0);
+void backward(const Soma<Real>& soma, const Real* grad, const Real* slope, const Real* intercept,
+              Real* grad_maps, double* grad_taps, double* grad_offset, int threads) {
+  const Index units = soma.units, num_taps = soma.num_taps, row = num_taps + units;
+  std::vector<double> partial(threads * row, 0.0);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int thread = 0; thread < threads; ++thread) {
-    std::vector<Real> held(soma.steps * soma.tile()), passing(soma.tile()), spare(soma.tile());
-    double* taps = &all[thread * numbers];
-    double* offset = taps + count;
+    std::vector<Real> buffer(soma.steps * soma.tile_size());  // potentials, then their gradients
+    std::vector<Real> passing(soma.tile_size()), potential(soma.tile_size());
+    double* thread_taps = &partial[thread * row];
+    double* thread_offset = thread_taps + num_taps;
     Index tiles = 0;
-    soma.each_tile(thread, threads, [&](Index start, Index wide) {
-      if (soma.rectifies || slope) soma.filter(start, wide, held.data());
+    soma.for_each_tile(thread, threads, [&](Index start, Index size) {
+      if (soma.rectifies || slope) soma.filter(start, size, buffer.data());
       for (Index step = 0; step < soma.steps; ++step) {
-        Real* own = held.data() + step * wide;
-        if (slope) std::copy_n(own, wide, spare.data());
-        pass(soma, own, grad + step * soma.length + start, wide);
-        if (to_offset) {
+        Real* values = buffer.data() + step * size;
+        if (slope) std::copy_n(values, size, potential.data());
+        rectify_grad(soma, values, grad + step * soma.length + start, size);
+        if (grad_offset) {
 #pragma omp simd
-          for (Index at = 0; at < wide; ++at) passing[at] += own[at];
+          for (Index n = 0; n < size; ++n) passing[n] += values[n];
         }
         if (slope) {
 #pragma omp simd
-          for (Index at = 0; at < wide; ++at)
-            own[at] = own[at] * soma.scale[at] + spare[at] * slope[at] + start_of[at];
+          for (Index n = 0; n < size; ++n)
+            values[n] = values[n] * soma.scale[n] + potential[n] * slope[n] + intercept[n];
         } else if (soma.scale) {
 #pragma omp simd
-          for (Index at = 0; at < wide; ++at) own[at] *= soma.scale[at];
+          for (Index n = 0; n < size; ++n) values[n] *= soma.scale[n];
         }
       }
-      if (to_offset && ++tiles % kAddedTiles == 0) hand_over(passing, units, offset);
-      soma.turn(start, wide, held.data(), result, to_taps ? taps : nullptr);
+      if (grad_offset && ++tiles % kFlushTiles == 0) flush(passing, units, thread_offset);
+      soma.filter_backward(start, size, buffer.data(), grad_maps,
+                           grad_taps ? thread_taps : nullptr);
     });
-    if (to_offset) hand_over(passing, units, offset);
+    if (grad_offset) flush(passing, units, thread_offset);
   }
-  const auto add_up = [&](double* found, Index first, Index many) {
-    for (Index at = 0; found && at < many; ++at) {
-      found[at] = 0;
+  const auto sum_threads = [&](double* result, Index first, Index count) {
+    for (Index n = 0; result && n < count; ++n) {
+      result[n] = 0;
       for (int thread = 0; thread < threads; ++thread)
-        found[at] += all[thread * numbers + first + at];
+        result[n] += partial[thread * row + first + n];
     }
   };
-  add_up(to_taps, 0, count);
-  add_up(to_offset, count, units);
+  sum_threads(grad_taps, 0, num_taps);
+  sum_threads(grad_offset, num_taps, units);
 }
 
 }  // namespace
 
-// What every pass is given.
-#define OPERANDS(Real)                                                                     \
-  const Real *maps, Index steps, Index length, Index units, const Real *taps, Index count, \
+// The first arguments of all passes.
+#define OPERANDS(Real)                                                                        \
+  const Real *maps, Index steps, Index length, Index units, const Real *taps, Index num_taps, \
       const Real *scale, const Real *offset, Index rectifies
-#define SOMA {maps, steps, length, units, taps, count, scale, offset, rectifies != 0}
+#define SOMA {maps, steps, length, units, taps, num_taps, scale, offset, rectifies != 0}
 
-#define NEUROCONV_SOMA(Real, name)                                                       \
-  extern "C" void soma_rate_##name(OPERANDS(Real), Real* result, Index threads) {        \
-    rate<Real>(SOMA, result, threads);                                                   \
-  }                                                                                      \
-  extern "C" void soma_statistics_##name(OPERANDS(Real), double* mean, double* variance, \
-                                         Index threads) {                                \
-    statistics<Real>(SOMA, mean, variance, threads);                                     \
-  }                                                                                      \
-  extern "C" void soma_sums_##name(OPERANDS(Real), const Real* grad, double* found,      \
-                                   Index threads) {                                      \
-    sums<Real>(SOMA, grad, found, threads);                                              \
-  }                                                                                      \
-  extern "C" void soma_back_##name(OPERANDS(Real), const Real* grad, const Real* slope,  \
-                                   const Real* start, Real* result, double* to_taps,     \
-                                   double* to_offset, Index threads) {                   \
-    back<Real>(SOMA, grad, slope, start, result, to_taps, to_offset, threads);           \
+#define NEUROCONV_SOMA(Real, name)                                                            \
+  extern "C" void soma_rate_##name(OPERANDS(Real), Real* result, Index threads) {             \
+    rate<Real>(SOMA, result, threads);                                                        \
+  }                                                                                           \
+  extern "C" void soma_statistics_##name(OPERANDS(Real), double* mean, double* variance,      \
+                                         Index threads) {                                     \
+    statistics<Real>(SOMA, mean, variance, threads);                                          \
+  }                                                                                           \
+  extern "C" void soma_sums_##name(OPERANDS(Real), const Real* grad, double* result,          \
+                                   Index threads) {                                           \
+    sums<Real>(SOMA, grad, result, threads);                                                  \
+  }                                                                                           \
+  extern "C" void soma_back_##name(OPERANDS(Real), const Real* grad, const Real* slope,       \
+                                   const Real* intercept, Real* grad_maps, double* grad_taps, \
+                                   double* grad_offset, Index threads) {                      \
+    backward<Real>(SOMA, grad, slope, intercept, grad_maps, grad_taps, grad_offset, threads); \
   }
 
 NEUROCONV_SOMA(float, float32)

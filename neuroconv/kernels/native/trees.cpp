@@ -1,12 +1,15 @@
-// Small dendritic trees, each neuron with its own filter: from the axons to the potentials of the
-// branches, or to the sum of their rates, and back. What a neuron hears and what its branches do is
-// held in the cache for some samples at a time; samples lie side by side and fill the vectors.
+// Small dendritic trees, each neuron with its own filter: from the presynaptic activity to the
+// potentials of all output sites, or to the sum of their rates, and back. The inputs and outputs of
+// one neuron stay in the cache for a block of samples at a time; samples are contiguous and fill
+// the vectors.
 //
-// Shapes: N neurons, T time steps, K taps in time, A inputs of a tree; C columns (dendrites) of R
-// rows (sites) come out, O = C * R; B samples, padded to whole vectors. A neuron's taps are packed
-// into (K, S): input a acts on row r of column c, K - 1 - k steps later, by
-// taps[k][place[c][a] + r]. Outside of first[c] <= a < last[c] those are zeros, by which a block of
-// columns may be multiplied: infinities and NaN spread to its columns.
+// Shapes: N neurons, T time steps, A inputs of a tree; K_T taps in time, K_P x K_D on the sheet of
+// P sites and D dendrites; C output dendrites (columns) of R sites (rows), O = C * R outputs; B'
+// samples, B of them valid and the others padding. A neuron's taps are packed into (K_T, S), see
+// taps.h: input a acts on row r of column c, K_T - 1 - k steps later, by
+// taps[k][tap_offset[c][a] + r]. Inputs outside of first[c] <= a < last[c] have taps of zero; they
+// may still be multiplied, since neighbouring columns are computed together, so infinities and NaN
+// spread to the columns beside them.
 
 #include <algorithm>
 #include <type_traits>
@@ -17,188 +20,198 @@
 
 namespace {
 
-constexpr int kSites = 4, kBranches = 3;  // of the granule cell's sheet and filter
-constexpr int kFew = 4;                   // branches, and rows of a block that they reach
-constexpr int kWide = 2;                  // vectors of samples that are gone through at once
-constexpr int kTurned = 2;                // vectors of branches
+constexpr int kSites = 4, kSiteTaps = 3;  // of the granule cell's sheet and filter
+constexpr int kFewRows = 4;               // most taps along the sites, and rows of their blocks
+constexpr int kSampleVectors = 2;         // vectors of samples that are computed at once
+constexpr int kOutputVectors = 2;         // vectors of outputs, for the gradients of the taps
 
-// Columns beside each other in a block of `M` rows: what is loaded serves all of them.
+// Neighbouring columns of a register block of M rows, which share each input that is loaded.
 template <typename Real, int M>
-constexpr int kBeside = kMost<Real> < 7 ? 1
-                        : M <= 4        ? 3
-                        : M <= 6        ? 2
-                                        : 1;
+constexpr int kBlockColumns = kBlockRows<Real> < 7 ? 1
+                              : M <= 4             ? 3
+                              : M <= 6             ? 2
+                                                   : 1;
 
+// The operands, and what both passes compute from them.
 template <typename Real>
 struct Trees {
   const Sizes& s;
-  const Real* heard;
-  const Index* index;   // of each input, or (N, A): where its first step and sample lies
-  const Real* weight;   // of each synapse, or null: joined with the taps if it is a claw's
-  const Real* filters;  // (N, K, K_P, K_D)
-  const Index* place;
-  const Index* first;
-  const Index* last;
-  const Real* bias;  // (N, C), or null
+  const Real* source;       // the activity that inputs are gathered from
+  const Index* index;       // (N, A) or (A,): offset in the source of an input's first step
+  const Real* weight;       // (N, synapses), or null; merged with the taps in a claw
+  const Real* filters;      // (N, K_T, K_P, K_D)
+  const Index* tap_offset;  // (C, A)
+  const Index* first;       // (C,)
+  const Index* last;        // (C,)
+  const Real* bias;         // (N, C), or null
 
   void pack(Index neuron, Taps<Real>& taps) const {
     taps.pack(filter(neuron), weight ? weight + neuron * s.synapses : nullptr);
   }
   const Real* filter(Index neuron) const {
-    return filters + neuron * s.taps_in_time * s.branches * s.across;
+    return filters + neuron * s.time_taps * s.site_taps * s.dendrite_taps;
   }
-  // Where a branch's bits lie, of samples from the given one on.
-  Index bits(Index neuron, Index step, Index row, Index column, Index sample) const {
-    const Index branch =
-        (neuron * s.steps_out() + step - s.earliest) * s.outputs() + column * s.rows + row;
-    return branch * room() + sample / kLanes<Real>;
+  // Returns the offset of an output's bits, from the given sample on, in (N, steps, O, bit_stride).
+  Index bits_offset(Index neuron, Index step, Index row, Index column, Index sample) const {
+    const Index output =
+        (neuron * s.out_steps() + step - s.first_step) * s.outputs() + column * s.rows + row;
+    return output * bit_stride() + sample / kLanes<Real>;
   }
-  Index room() const { return room_for_bits<Real>(s.samples); }
-  // What a neuron hears by its first input, at the first step and sample.
-  const Real* heard_by(Index neuron) const { return heard + neuron * s.cell; }
-  const Index* index_of(Index neuron) const { return index + neuron * s.own; }
+  Index bit_stride() const { return bits_per_row<Real>(s.samples); }
+  const Real* source_of(Index neuron) const { return source + neuron * s.neuron_stride; }
+  const Index* index_of(Index neuron) const { return index + neuron * s.index_stride; }
 
-  // What a neuron hears: (T, A, V vectors). With `ahead` the next neuron's is asked for from
-  // memory.
+  // Gathers a neuron's inputs for V vectors of samples, (T, A, V vectors), times the weights unless
+  // the taps contain these. With `prefetch` the next neuron's are fetched into the cache.
   template <int V>
-  void hear(Index neuron, Index sample, Vector<Real>* held, bool ahead = false) const {
-    if (s.apart == 1 && s.present == s.samples) hear_vectors<V>(neuron, sample, held, ahead);
-    else hear_numbers<V>(neuron, sample, reinterpret_cast<Real*>(held));
+  void gather(Index neuron, Index sample, Vector<Real>* gathered, bool prefetch = false) const {
+    if (s.sample_stride == 1 && s.valid_samples == s.samples)
+      gather_vectors<V>(neuron, sample, gathered, prefetch);
+    else gather_scalars<V>(neuron, sample, reinterpret_cast<Real*>(gathered));
     if (!weight || s.claw) return;
     for (Index step = 0; step < s.steps; ++step)
-      for (Index input = 0; input < s.inputs; ++input, held += V)
-        for (int v = 0; v < V; ++v) held[v] *= weight[neuron * s.inputs + input];
+      for (Index input = 0; input < s.inputs; ++input, gathered += V)
+        for (int v = 0; v < V; ++v) gathered[v] *= weight[neuron * s.inputs + input];
   }
 
   template <int V>
-  void hear_vectors(Index neuron, Index sample, Vector<Real>* held, bool ahead) const {
-    const Index following = std::min(neuron + 1, s.neurons - 1);
-    const Index *here = index_of(neuron), *next = index_of(following);
-    const Real *from = heard_by(neuron), *then = heard_by(following);
+  void gather_vectors(Index neuron, Index sample, Vector<Real>* gathered, bool prefetch) const {
+    const Index next = std::min(neuron + 1, s.neurons - 1);
+    const Index *offsets = index_of(neuron), *next_offsets = index_of(next);
+    const Real *in = source_of(neuron), *next_in = source_of(next);
     for (Index step = 0; step < s.steps; ++step)
-      for (Index input = 0; input < s.inputs; ++input, held += V) {
-        const Index at = step * s.step + sample;
-        for (int v = 0; ahead && v < V; ++v)
-          __builtin_prefetch(then + next[input] + at + v * kLanes<Real>);
-        for (int v = 0; v < V; ++v) held[v] = load(from + here[input] + at + v * kLanes<Real>);
+      for (Index input = 0; input < s.inputs; ++input, gathered += V) {
+        const Index position = step * s.step_stride + sample;
+        for (int v = 0; prefetch && v < V; ++v)
+          __builtin_prefetch(next_in + next_offsets[input] + position + v * kLanes<Real>);
+        for (int v = 0; v < V; ++v)
+          gathered[v] = load(in + offsets[input] + position + v * kLanes<Real>);
       }
   }
 
-  // Of samples that do not lie side by side, or fill no vector.
+  // Gathers samples that are not contiguous or that do not fill the last vector.
   template <int V>
-  void hear_numbers(Index neuron, Index sample, Real* held) const {
-    constexpr Index wide = V * kLanes<Real>;
-    const Index* here = index_of(neuron);
-    const Index many = std::min(wide, s.present - sample);
+  void gather_scalars(Index neuron, Index sample, Real* gathered) const {
+    constexpr Index size = V * kLanes<Real>;
+    const Index* offsets = index_of(neuron);
+    const Index valid = std::min(size, s.valid_samples - sample);
     for (Index step = 0; step < s.steps; ++step)
-      for (Index input = 0; input < s.inputs; ++input, held += wide) {
-        const Real* from = heard_by(neuron) + here[input] + step * s.step + sample * s.apart;
-        if (many == wide)
-          for (Index each = 0; each < wide; ++each) held[each] = from[each * s.apart];
+      for (Index input = 0; input < s.inputs; ++input, gathered += size) {
+        const Real* in =
+            source_of(neuron) + offsets[input] + step * s.step_stride + sample * s.sample_stride;
+        if (valid == size)
+          for (Index n = 0; n < size; ++n) gathered[n] = in[n * s.sample_stride];
         else
-          for (Index each = 0; each < wide; ++each)
-            held[each] = each < many ? from[each * s.apart] : Real(0);
+          for (Index n = 0; n < size; ++n)
+            gathered[n] = n < valid ? in[n * s.sample_stride] : Real(0);
       }
   }
 
-  // Rows of a block: fewer where few branches reach a row, for a block is multiplied with all sites
-  // that reach any of its rows.
-  Index most_rows() const {
-    return s.along() > 1 && s.branches <= kFew ? std::min(kFew, kMost<Real>) : kMost<Real>;
+  // Returns the most rows of a block. It is less where few taps cover a row, since all rows of a
+  // block are multiplied by every site that any of them depends on.
+  Index max_block_rows() const {
+    return s.inputs_per_dendrite() > 1 && s.site_taps <= kFewRows
+               ? std::min(kFewRows, kBlockRows<Real>)
+               : kBlockRows<Real>;
   }
 
-  // `run(many rows, many columns, row, column)` over the branches.
-  template <typename Run>
-  INLINED void each_block(Run run) const {
-    in_blocks<kMost<Real>>(
+  // Calls `body(rows, columns, row, column)` for the register blocks that the outputs are split
+  // into: the sizes, as template arguments, and the first row and column.
+  template <typename Body>
+  INLINED void for_each_output_block(Body body) const {
+    for_each_block<kBlockRows<Real>>(
         s.rows,
-        [&](Index row, auto many) {
-          in_blocks<kBeside<Real, many.value>>(
-              s.columns, [&](Index column, auto beside) { run(many, beside, row, column); });
+        [&](Index row, auto rows) {
+          for_each_block<kBlockColumns<Real, rows.value>>(
+              s.columns, [&](Index column, auto columns) { body(rows, columns, row, column); });
         },
-        most_rows());
+        max_block_rows());
   }
 
-  // `run(first, one past the last)` over the runs of inputs that act on some rows of columns.
-  template <typename Run>
-  INLINED void each_run(Index row, Index many, Index column, Index beside, Run run) const {
-    const Index start = first[column], end = last[column + beside - 1];
-    if (s.along() == 1) return run(start, end);
-    const Index from = std::max<Index>(0, row - s.before);
-    const Index to = std::min(s.sites, row + many - 1 - s.before + s.branches);
+  // Calls `body(first, end)` for each range of inputs on which a block of outputs depends.
+  template <typename Body>
+  INLINED void for_each_input_range(Index row, Index rows, Index column, Index columns,
+                                    Body body) const {
+    const Index start = first[column], end = last[column + columns - 1];
+    if (s.inputs_per_dendrite() == 1) return body(start, end);
+    const Index site = std::max<Index>(0, row - s.before);
+    const Index site_end = std::min(s.sites, row + rows - 1 - s.before + s.site_taps);
     for (Index dendrite = start; dendrite < end; dendrite += s.sites)
-      run(dendrite + from, std::min(end, dendrite + to));
+      body(dendrite + site, std::min(end, dendrite + site_end));
   }
 
-  // Potentials of `M` rows of `C` columns at a step.
+  // Computes the potentials of a block of M rows and C columns at a step.
   template <int M, int C, int V>
   INLINED void potentials(const Real* taps, Index neuron, Index step, Index row, Index column,
-                          const Vector<Real>* held, Vector<Real> (&acc)[C][M][V]) const {
+                          const Vector<Real>* gathered, Vector<Real> (&acc)[C][M][V]) const {
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) {
-      const Real rest = bias ? bias[neuron * s.columns + column + c] : Real(0);
+      const Real initial = bias ? bias[neuron * s.columns + column + c] : Real(0);
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) acc[c][m][v] = Vector<Real>{} + rest;
+        for (int v = 0; v < V; ++v) acc[c][m][v] = Vector<Real>{} + initial;
     }
     if constexpr (M == kSites)
-      if (!s.claw && s.sites == kSites && s.rows == kSites && s.branches == kBranches &&
+      if (!s.claw && s.sites == kSites && s.rows == kSites && s.site_taps == kSiteTaps &&
           s.inputs % kSites == 0)
-        return along_sites<C, V>(taps, step, column, held, acc);
-    const Index* at = place + column * s.inputs;
-    const Index reach = std::min(step + 1, s.taps_in_time);
-    for (Index lag = 0; lag < reach; ++lag) {
-      const Real* own = taps + (s.taps_in_time - 1 - lag) * s.numbers() + row;
-      const Vector<Real>* x = held + (step - lag) * s.inputs * V;
-      each_run(row, M, column, C, [&](Index input, Index end) {
+        return granule_potentials<C, V>(taps, step, column, gathered, acc);
+    const Index* offsets = tap_offset + column * s.inputs;
+    const Index lags = std::min(step + 1, s.time_taps);
+    for (Index lag = 0; lag < lags; ++lag) {
+      const Real* lag_taps = taps + (s.time_taps - 1 - lag) * s.packed_size() + row;
+      const Vector<Real>* in = gathered + (step - lag) * s.inputs * V;
+      for_each_input_range(row, M, column, C, [&](Index input, Index end) {
         for (; input < end; ++input) {
-          Vector<Real> here[V];
+          Vector<Real> x[V];
 #pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) here[v] = x[input * V + v];
+          for (int v = 0; v < V; ++v) x[v] = in[input * V + v];
 #pragma GCC unroll 8
           for (int c = 0; c < C; ++c) {
-            const Real* by = own + at[c * s.inputs + input];
+            const Real* w = lag_taps + offsets[c * s.inputs + input];
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-              for (int v = 0; v < V; ++v) acc[c][m][v] += by[m] * here[v];
+              for (int v = 0; v < V; ++v) acc[c][m][v] += w[m] * x[v];
           }
         }
       });
     }
   }
 
-  // The same of a sheet of the granule cell's own sites and branches, in mode "same": each input
-  // acts on three sites or fewer, and a filter's taps are loaded once for all of them.
+  // Adds the same products on the granule cell's sheet (4 sites, 3 taps along them, mode "same"):
+  // each input acts on at most three sites, and a dendrite's taps are loaded once for all of them.
   template <int C, int V>
-  INLINED void along_sites(const Real* taps, Index step, Index column, const Vector<Real>* held,
-                           Vector<Real> (&acc)[C][kSites][V]) const {
-    constexpr int before = (kBranches - 1) / 2;
-    const Index* at = place + column * s.inputs;
-    const Index reach = std::min(step + 1, s.taps_in_time);
-    for (Index lag = 0; lag < reach; ++lag) {
-      const Real* own = taps + (s.taps_in_time - 1 - lag) * s.numbers();
-      const Vector<Real>* x = held + (step - lag) * s.inputs * V;
+  INLINED void granule_potentials(const Real* taps, Index step, Index column,
+                                  const Vector<Real>* gathered,
+                                  Vector<Real> (&acc)[C][kSites][V]) const {
+    constexpr int before = (kSiteTaps - 1) / 2;
+    const Index* offsets = tap_offset + column * s.inputs;
+    const Index lags = std::min(step + 1, s.time_taps);
+    for (Index lag = 0; lag < lags; ++lag) {
+      const Real* lag_taps = taps + (s.time_taps - 1 - lag) * s.packed_size();
+      const Vector<Real>* in = gathered + (step - lag) * s.inputs * V;
       for (Index input = first[column]; input < last[column + C - 1]; input += kSites) {
-        Vector<Real> tap[C][kBranches];
+        Vector<Real> w[C][kSiteTaps];
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-          const Real* by = own + at[c * s.inputs + input] - before;  // turned: the last tap first
+          // Packed taps are reversed: the last tap comes first.
+          const Real* reversed = lag_taps + offsets[c * s.inputs + input] - before;
 #pragma GCC unroll 8
-          for (int k = 0; k < kBranches; ++k) tap[c][k] = Vector<Real>{} + by[kBranches - 1 - k];
+          for (int k = 0; k < kSiteTaps; ++k)
+            w[c][k] = Vector<Real>{} + reversed[kSiteTaps - 1 - k];
         }
 #pragma GCC unroll 8
         for (int site = 0; site < kSites; ++site)
 #pragma GCC unroll 8
           for (int v = 0; v < V; ++v) {
-            const Vector<Real> here = x[(input + site) * V + v];
+            const Vector<Real> x = in[(input + site) * V + v];
 #pragma GCC unroll 8
             for (int c = 0; c < C; ++c)
 #pragma GCC unroll 8
-              for (int k = 0; k < kBranches; ++k) {
+              for (int k = 0; k < kSiteTaps; ++k) {
                 const int row = site + before - k;
-                if (row >= 0 && row < kSites) acc[c][row][v] += tap[c][k] * here;
+                if (row >= 0 && row < kSites) acc[c][row][v] += w[c][k] * x;
               }
           }
       }
@@ -206,364 +219,404 @@ struct Trees {
   }
 };
 
-// `run(vectors, sample)` over a neuron's samples: the given ones of `parts`.
-template <typename Real, typename Run>
-inline void each_sample(Index all, Run run, Index part = 0, Index parts = 1) {
-  const Index chunk = kWide * kLanes<Real>, chunks = (all + chunk - 1) / chunk;
-  const Index samples = std::min(all, chunks * (part + 1) / parts * chunk);
-  Index sample = chunks * part / parts * chunk;
-  for (; sample + kWide * kLanes<Real> <= samples; sample += kWide * kLanes<Real>)
-    run(Constant<kWide>(), sample);
-  for (; sample < samples; sample += kLanes<Real>) run(Constant<1>(), sample);
+// Calls `body(vectors, sample)` for the blocks of one of `parts` nearly equal parts of the samples:
+// the size in vectors, as a template argument, and the first sample.
+template <typename Real, typename Body>
+inline void for_each_sample_block(Index samples, Body body, Index part = 0, Index parts = 1) {
+  const Index size = kSampleVectors * kLanes<Real>, blocks = (samples + size - 1) / size;
+  const Index end = std::min(samples, blocks * (part + 1) / parts * size);
+  Index sample = blocks * part / parts * size;
+  for (; sample + kSampleVectors * kLanes<Real> <= end; sample += kSampleVectors * kLanes<Real>)
+    body(Constant<kSampleVectors>(), sample);
+  for (; sample < end; sample += kLanes<Real>) body(Constant<1>(), sample);
 }
 
-// Either the potentials, (steps out, N, O, B), or the sum of the rates times `share`, (steps out,
-// N, B). With `passes`, of which potentials are above zero: (N, steps out, O, vectors of B).
+// Writes either the potentials, (steps, N, O, B'), or the sum of the rates times `share`, (steps,
+// N, B'); and, if `passes` is not null, a bit for each potential: whether it is above zero, (N,
+// steps, O, bit_stride).
 template <typename Real>
 void forward(const Trees<Real>& trees, bool linear, Real share, Real* potential, Real* total,
              Bits* passes, int threads) {
   const Sizes& s = trees.s;
-  const Index bytes = s.steps_out() * s.neurons * s.outputs() * s.samples * sizeof(Real);
-  const bool past = bytes > kCacheBytes;
-  // Neurons that are fewer than the threads share them: each by its samples.
+  const Index bytes = s.out_steps() * s.neurons * s.outputs() * s.samples * sizeof(Real);
+  const bool streaming = bytes > kCacheBytes;
+  // If there are fewer neurons than threads, several threads share a neuron's samples.
   const Index parts = s.neurons < threads ? (threads - 1) / s.neurons + 1 : 1;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
-    auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
+    std::vector<Real> gathered_buffer(s.steps * s.inputs * kSampleVectors * kLanes<Real>);
+    auto* gathered = reinterpret_cast<Vector<Real>*>(gathered_buffer.data());
     Taps<Real> taps(s, false);
 #pragma omp for schedule(static) nowait
     for (Index task = 0; task < s.neurons * parts; ++task) {
       const Index neuron = task / parts;
       trees.pack(neuron, taps);
-      const auto run = [&](auto vectors, Index sample) {
+      const auto compute = [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
-        trees.template hear<V>(neuron, sample, held, past);
-        for (Index step = s.earliest; step < s.steps; ++step) {
-          const Index at = (step - s.earliest) * s.all + neuron;
+        trees.template gather<V>(neuron, sample, gathered, streaming);
+        for (Index step = s.first_step; step < s.steps; ++step) {
+          const Index position = (step - s.first_step) * s.total_neurons + neuron;
           Vector<Real> sum[V] = {};
-          trees.each_block([&](auto many, auto beside, Index row, Index column) {
-            constexpr int M = many.value, C = beside.value;
+          trees.for_each_output_block([&](auto rows, auto columns, Index row, Index column) {
+            constexpr int M = rows.value, C = columns.value;
             Vector<Real> acc[C][M][V];
-            trees.template potentials<M, C, V>(taps.packed(), neuron, step, row, column, held, acc);
+            trees.template potentials<M, C, V>(taps.packed(), neuron, step, row, column, gathered,
+                                               acc);
 #pragma GCC unroll 8
             for (int c = 0; c < C; ++c) {
               if (potential) {
-                Real* to = potential + (at * s.outputs() + (column + c) * s.rows + row) * s.samples;
-                if (past) put<Real, true>(acc[c], to + sample, s.samples);
-                else put<Real>(acc[c], to + sample, s.samples);
+                Real* out =
+                    potential + (position * s.outputs() + (column + c) * s.rows + row) * s.samples;
+                if (streaming) store_block<Real, true>(acc[c], out + sample, s.samples);
+                else store_block<Real>(acc[c], out + sample, s.samples);
               } else {
-                Bits* bits =
-                    passes ? passes + trees.bits(neuron, step, row, column + c, sample) : nullptr;
+                Bits* bits = passes
+                                 ? passes + trees.bits_offset(neuron, step, row, column + c, sample)
+                                 : nullptr;
 #pragma GCC unroll 8
                 for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
                   for (int v = 0; v < V; ++v) {
-                    if (bits) bits[m * trees.room() + v] = positive<Real>(acc[c][m][v]);
-                    sum[v] += linear ? acc[c][m][v] : rectified(acc[c][m][v]);
+                    if (bits) bits[m * trees.bit_stride() + v] = positive<Real>(acc[c][m][v]);
+                    sum[v] += linear ? acc[c][m][v] : relu(acc[c][m][v]);
                   }
               }
             }
           });
           if (total)
             for (int v = 0; v < V; ++v)
-              store<Real>(total + at * s.samples + sample + v * kLanes<Real>, sum[v] * share);
+              store<Real>(total + position * s.samples + sample + v * kLanes<Real>, sum[v] * share);
         }
       };
-      each_sample<Real>(s.samples, run, task % parts, parts);
+      for_each_sample_block<Real>(s.samples, compute, task % parts, parts);
     }
-    settle();
+    stream_fence();
   }
 }
 
-// The backward pass of some samples of one neuron, all of it in the cache.
+// The backward pass of one neuron for a block of samples, which stays in the cache.
 template <typename Real, int V>
 struct Backward {
-  static constexpr Index kAtOnce = V * kLanes<Real>;  // samples
+  static constexpr Index kBlockSamples = V * kLanes<Real>;
   const Trees<Real>& trees;
   const Sizes& s = trees.s;
   const Real* taps;
   Index neuron, sample;
-  const Vector<Real>* held;  // (T, A, V)
-  Vector<Real>* own;         // (steps out, O, V): gradients to the potentials
-  Vector<Real>* turned;  // (vectors of O, steps out, samples): the same with branches in vectors
+  const Vector<Real>* gathered;   // (T, A, V)
+  Vector<Real>* grad_potential;   // (steps, O, V)
+  Vector<Real>* grad_transposed;  // (vectors of outputs, steps, samples): outputs fill the vectors
 
-  // Of the sum's gradient, what passes each branch's rectifier: all if there is none.
-  void pass(const Real* grad, const Bits* passes, Real share) {
-    Vector<Real>* to = own;
-    for (Index step = s.earliest; step < s.steps; ++step) {
-      const Index at = (step - s.earliest) * s.all + neuron;
-      Vector<Real> pushed[V];
+  // Computes the potentials' gradients from that of the sum of rates: it passes where the
+  // potential's bit is set, or everywhere if there are no bits.
+  void load_grad_total(const Real* grad, const Bits* passes, Real share) {
+    Vector<Real>* out = grad_potential;
+    for (Index step = s.first_step; step < s.steps; ++step) {
+      const Index position = (step - s.first_step) * s.total_neurons + neuron;
+      Vector<Real> grad_rate[V];
       for (int v = 0; v < V; ++v)
-        pushed[v] = load(grad + at * s.samples + sample + v * kLanes<Real>) * share;
-      const Bits* bits = passes ? passes + trees.bits(neuron, step, 0, 0, sample) : nullptr;
+        grad_rate[v] = load(grad + position * s.samples + sample + v * kLanes<Real>) * share;
+      const Bits* bits = passes ? passes + trees.bits_offset(neuron, step, 0, 0, sample) : nullptr;
       for (Index output = 0; output < s.outputs(); ++output)
         for (int v = 0; v < V; ++v)
-          *to++ = bits ? chosen<Real>(bits[output * trees.room() + v], pushed[v]) : pushed[v];
+          *out++ = bits ? masked<Real>(bits[output * trees.bit_stride() + v], grad_rate[v])
+                        : grad_rate[v];
     }
   }
 
-  // The potentials' own gradient, as it is given.
-  void take(const Real* grad) {
-    Vector<Real>* to = own;
-    for (Index step = s.earliest; step < s.steps; ++step) {
-      const Real* from =
-          grad + ((step - s.earliest) * s.all + neuron) * s.outputs() * s.samples + sample;
+  // Copies the potentials' gradients.
+  void load_grad_potential(const Real* grad) {
+    Vector<Real>* out = grad_potential;
+    for (Index step = s.first_step; step < s.steps; ++step) {
+      const Real* in =
+          grad + ((step - s.first_step) * s.total_neurons + neuron) * s.outputs() * s.samples +
+          sample;
       for (Index output = 0; output < s.outputs(); ++output)
-        for (int v = 0; v < V; ++v) *to++ = load(from + output * s.samples + v * kLanes<Real>);
+        for (int v = 0; v < V; ++v) *out++ = load(in + output * s.samples + v * kLanes<Real>);
     }
   }
 
-  void to_bias(Real* found) const {
-    for (Index step = 0; step < s.steps_out(); ++step)
+  // Adds to the gradients of the biases, (C,).
+  void add_bias_grad(Real* grad_bias) const {
+    for (Index step = 0; step < s.out_steps(); ++step)
       for (Index column = 0; column < s.columns; ++column) {
         Vector<Real> sum = {};
-        const Vector<Real>* from = own + (step * s.columns + column) * s.rows * V;
-        for (Index at = 0; at < s.rows * V; ++at) sum += from[at];
-        found[column] += added<Real>(sum);
+        const Vector<Real>* grad = grad_potential + (step * s.columns + column) * s.rows * V;
+        for (Index n = 0; n < s.rows * V; ++n) sum += grad[n];
+        grad_bias[column] += sum_lanes<Real>(sum);
       }
   }
 
-  // Vectors of branches: they lie one after another, or, where a column's sites fill more than one
-  // of which a filter reaches few, each in one column.
-  static Index per_column(const Sizes& s) {
-    return s.along() > 1 && s.rows > kLanes<Real> ? (s.rows - 1) / kLanes<Real> + 1 : 0;
+  // Returns how many vectors the outputs of a column fill, or 0 if the vectors are filled through
+  // all columns without gaps. Vectors of a single column depend on fewer inputs: this pays where a
+  // column has more sites than lanes and filters cover few of them.
+  static Index vectors_per_column(const Sizes& s) {
+    return s.inputs_per_dendrite() > 1 && s.rows > kLanes<Real> ? (s.rows - 1) / kLanes<Real> + 1
+                                                                : 0;
   }
-  static Index turned_vectors(const Sizes& s) {
-    const Index each = per_column(s);
-    return each ? s.columns * each : (s.outputs() - 1) / kLanes<Real> + 1;
+  // Returns how many vectors all outputs fill.
+  static Index output_vectors(const Sizes& s) {
+    const Index per_column = vectors_per_column(s);
+    return per_column ? s.columns * per_column : (s.outputs() - 1) / kLanes<Real> + 1;
   }
-  // The first branch of a vector, and one past the last of so many.
-  Index start(Index vector) const {
-    const Index each = per_column(s);
-    return each ? vector / each * s.rows + vector % each * kLanes<Real> : vector * kLanes<Real>;
+  // Returns the first output of a vector.
+  Index first_output(Index vector) const {
+    const Index per_column = vectors_per_column(s);
+    return per_column ? vector / per_column * s.rows + vector % per_column * kLanes<Real>
+                      : vector * kLanes<Real>;
   }
-  Index end(Index vector, Index many) const {
-    const Index each = per_column(s), last = start(vector + many - 1) + kLanes<Real>;
-    return std::min(last, each ? (vector / each + 1) * s.rows : s.outputs());
+  // Returns one past the last output of `count` vectors.
+  Index output_end(Index vector, Index count) const {
+    const Index per_column = vectors_per_column(s);
+    const Index end = first_output(vector + count - 1) + kLanes<Real>;
+    return std::min(end, per_column ? (vector / per_column + 1) * s.rows : s.outputs());
   }
 
-  void turn() {
+  // Transposes the potentials' gradients, from vectors of samples to vectors of outputs.
+  void transpose_grad() {
     constexpr int lanes = kLanes<Real>;
-    for (Index vector = 0; vector < turned_vectors(s); ++vector) {
-      const Index first = start(vector), present = end(vector, 1) - first;
-      for (Index step = 0; step < s.steps_out(); ++step) {
-        const Vector<Real>* from = own + (step * s.outputs() + first) * V;
-        Vector<Real>* to = turned + (vector * s.steps_out() + step) * kAtOnce;
+    for (Index vector = 0; vector < output_vectors(s); ++vector) {
+      const Index first = first_output(vector), valid = output_end(vector, 1) - first;
+      for (Index step = 0; step < s.out_steps(); ++step) {
+        const Vector<Real>* in = grad_potential + (step * s.outputs() + first) * V;
+        Vector<Real>* out = grad_transposed + (vector * s.out_steps() + step) * kBlockSamples;
         for (int v = 0; v < V; ++v) {
           Vector<Real> square[lanes];
 #pragma GCC unroll 16
           for (int row = 0; row < lanes; ++row)
-            square[row] = row < present ? from[row * V + v] : Vector<Real>{};
+            square[row] = row < valid ? in[row * V + v] : Vector<Real>{};
           transpose<1>(square);
 #pragma GCC unroll 16
-          for (int row = 0; row < lanes; ++row) to[v * lanes + row] = square[row];
+          for (int row = 0; row < lanes; ++row) out[v * lanes + row] = square[row];
         }
       }
     }
   }
 
-  // To what is packed, (K, S), added.
-  void to_taps(Real* found) {
-    turn();
-    in_blocks<kTurned>(
-        turned_vectors(s),
-        [&](Index vector, auto many) {
-          const Index first = start(vector), until = end(vector, many.value);
-          const Index column = first / s.rows, columns = (until - 1) / s.rows + 1 - column;
-          // Rows of a single column; of several it is all.
+  // Adds to the gradients of the packed taps, (K_T, S).
+  void add_tap_grad(Real* grad_taps) {
+    transpose_grad();
+    for_each_block<kOutputVectors>(
+        output_vectors(s),
+        [&](Index vector, auto vectors) {
+          const Index first = first_output(vector), end = output_end(vector, vectors.value);
+          const Index column = first / s.rows, columns = (end - 1) / s.rows + 1 - column;
+          // The rows that are covered; vectors of several columns count as covering all rows.
           const Index row = columns == 1 ? first % s.rows : 0;
-          const Index rows = columns == 1 ? until - first : s.rows;
-          trees.each_run(row, rows, column, columns, [&](Index input, Index last) {
-            in_blocks<kMost<Real>>(last - input, [&](Index from, auto inputs) {
-              for (Index lag = 0; lag < std::min(s.taps_in_time, s.steps); ++lag) {
-                constexpr int I = inputs.value, N = many.value;
-                Real sums[I * N * kLanes<Real>];
-                meet<I, N>(lag, input + from, vector, sums);
-                hand_over<I, N>(sums, input + from, first, until,
-                                found + (s.taps_in_time - 1 - lag) * s.numbers());
-              }
-            });
-          });
+          const Index rows = columns == 1 ? end - first : s.rows;
+          trees.for_each_input_range(
+              row, rows, column, columns, [&](Index first_input, Index input_end) {
+                for_each_block<kBlockRows<Real>>(input_end - first_input, [&](Index input,
+                                                                              auto inputs) {
+                  for (Index lag = 0; lag < std::min(s.time_taps, s.steps); ++lag) {
+                    constexpr int I = inputs.value, N = vectors.value;
+                    Real sums[I * N * kLanes<Real>];
+                    correlate<I, N>(lag, first_input + input, vector, sums);
+                    scatter_to_taps<I, N>(sums, first_input + input, first, end,
+                                          grad_taps + (s.time_taps - 1 - lag) * s.packed_size());
+                  }
+                });
+              });
         },
-        per_column(s) ? 1 : kTurned);
+        vectors_per_column(s) ? 1 : kOutputVectors);
   }
 
-  // What `I` inputs and vectors of branches are to each other, over steps and samples.
+  // Sums input times output gradient, `lag` steps later, over steps and samples, for I inputs and N
+  // vectors of outputs: (I, N vectors).
   template <int I, int N>
-  INLINED void meet(Index lag, Index input, Index vector, Real* sums) const {
+  INLINED void correlate(Index lag, Index input, Index vector, Real* sums) const {
     Vector<Real> acc[I][N] = {};
-    const Index many = std::min(kAtOnce, s.present - sample);
-    for (Index step = std::max(lag, s.earliest); step < s.steps; ++step) {
-      const Real* x = reinterpret_cast<const Real*>(held + ((step - lag) * s.inputs + input) * V);
-      const Vector<Real>* y = turned + (vector * s.steps_out() + step - s.earliest) * kAtOnce;
-      for (Index each = 0; each < many; ++each) {
-        Vector<Real> here[N];
+    const Index valid = std::min(kBlockSamples, s.valid_samples - sample);
+    for (Index step = std::max(lag, s.first_step); step < s.steps; ++step) {
+      const Real* x =
+          reinterpret_cast<const Real*>(gathered + ((step - lag) * s.inputs + input) * V);
+      const Vector<Real>* grad =
+          grad_transposed + (vector * s.out_steps() + step - s.first_step) * kBlockSamples;
+      for (Index n = 0; n < valid; ++n) {
+        Vector<Real> y[N];
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) here[n] = y[n * s.steps_out() * kAtOnce + each];
+        for (int v = 0; v < N; ++v) y[v] = grad[v * s.out_steps() * kBlockSamples + n];
 #pragma GCC unroll 8
         for (int i = 0; i < I; ++i)
 #pragma GCC unroll 8
-          for (int n = 0; n < N; ++n) acc[i][n] += x[i * kAtOnce + each] * here[n];
+          for (int v = 0; v < N; ++v) acc[i][v] += x[i * kBlockSamples + n] * y[v];
       }
     }
-    put<Real>(acc, sums, N * kLanes<Real>);
+    store_block<Real>(acc, sums, N * kLanes<Real>);
   }
 
-  // To the taps that join them: branches from `first` on.
+  // Adds the sums of I inputs and the outputs from `first` to before `end` to the gradients of the
+  // taps that connect them.
   template <int I, int N>
-  INLINED void hand_over(const Real* sums, Index input, Index first, Index end, Real* to) const {
-    for (Index branch = first; branch < end;) {
-      const Index column = branch / s.rows, row = branch % s.rows;
-      const Index rows = std::min(s.rows - row, end - branch);
+  INLINED void scatter_to_taps(const Real* sums, Index input, Index first, Index end,
+                               Real* grad_taps) const {
+    for (Index output = first; output < end;) {
+      const Index column = output / s.rows, row = output % s.rows;
+      const Index rows = std::min(s.rows - row, end - output);
       for (int i = 0; i < I; ++i) {
         if (input + i < trees.first[column] || input + i >= trees.last[column]) continue;
-        Real* taps_of = to + trees.place[column * s.inputs + input + i] + row;
-        const Real* from = sums + i * N * kLanes<Real> + branch - first;
+        Real* out = grad_taps + trees.tap_offset[column * s.inputs + input + i] + row;
+        const Real* in = sums + i * N * kLanes<Real> + output - first;
         if (rows == kSites) {
-          Real own[kSites];  // all of them before the first is written, as one vector
-          for (int r = 0; r < kSites; ++r) own[r] = taps_of[r] + from[r];
-          std::copy_n(own, kSites, taps_of);
+          Real values[kSites];  // all are read before the first is written: one vector
+          for (int r = 0; r < kSites; ++r) values[r] = out[r] + in[r];
+          std::copy_n(values, kSites, out);
         } else {
-          for (Index r = 0; r < rows; ++r) taps_of[r] += from[r];
+          for (Index r = 0; r < rows; ++r) out[r] += in[r];
         }
       }
-      branch += rows;
+      output += rows;
     }
   }
 
-  // Gradients to what is heard, (T, A, B), and to the weights it is multiplied by, (A), added.
-  void to_inputs(Real* back, Real* to_weight) const {
-    const Index each = s.along() == 1 ? s.inputs : s.along();  // a block is of one dendrite's sites
-    for (Index first = 0; first < s.inputs; first += each)
-      in_blocks<kMost<Real>>(std::min(each, s.inputs - first), [&](Index from, auto many) {
-        const Index input = first + from;
-        if (s.along() == 1) return block<many.value>(input, 0, s.rows, back, to_weight);
-        // The rows that these sites act on.
-        const Index row = std::max<Index>(0, from + s.before - s.branches + 1);
-        const Index rows = std::min(s.rows, from + many.value + s.before);
-        block<many.value>(input, row, rows, back, to_weight);
-      });
+  // Writes the gradients of the inputs before gathering, (T, A, B'), and adds to those of the
+  // weights that multiply them, (A,). Either may be null.
+  void write_input_grad(Real* grad_inputs, Real* grad_weight) const {
+    // Blocks do not extend over several dendrites.
+    const Index run = s.inputs_per_dendrite() == 1 ? s.inputs : s.inputs_per_dendrite();
+    for (Index first = 0; first < s.inputs; first += run)
+      for_each_block<kBlockRows<Real>>(
+          std::min(run, s.inputs - first), [&](Index site, auto inputs) {
+            const Index input = first + site;
+            if (s.inputs_per_dendrite() == 1)
+              return input_block<inputs.value>(input, 0, s.rows, grad_inputs, grad_weight);
+            // The rows on which these sites act.
+            const Index row = std::max<Index>(0, site + s.before - s.site_taps + 1);
+            const Index row_end = std::min(s.rows, site + inputs.value + s.before);
+            input_block<inputs.value>(input, row, row_end, grad_inputs, grad_weight);
+          });
   }
 
-  // Of `M` inputs, from the rows of each column from `first` to before `end`.
+  // Computes the gradients of M inputs, which act on the rows of each column from `first` to before
+  // `end`.
   template <int M>
-  INLINED void block(Index input, Index first, Index end, Real* back, Real* to_weight) const {
+  INLINED void input_block(Index input, Index first, Index end, Real* grad_inputs,
+                           Real* grad_weight) const {
     for (Index step = 0; step < s.steps; ++step) {
       Vector<Real> acc[M][V] = {};
-      const Index until = std::min(s.steps, step + s.taps_in_time);
-      for (Index later = std::max(step, s.earliest); later < until; ++later) {
-        const Real* by = taps + (s.taps_in_time - 1 - (later - step)) * s.numbers();
-        const Vector<Real>* y = own + (later - s.earliest) * s.outputs() * V;
-        for (Index column = 0; column < s.columns; ++column, y += s.rows * V) {
+      const Index step_end = std::min(s.steps, step + s.time_taps);
+      for (Index out_step = std::max(step, s.first_step); out_step < step_end; ++out_step) {
+        const Real* lag_taps = taps + (s.time_taps - 1 - (out_step - step)) * s.packed_size();
+        const Vector<Real>* grad = grad_potential + (out_step - s.first_step) * s.outputs() * V;
+        for (Index column = 0; column < s.columns; ++column, grad += s.rows * V) {
           if (trees.last[column] <= input || trees.first[column] >= input + M) continue;
-          const Index* at = trees.place + column * s.inputs + input;
+          const Index* offsets = trees.tap_offset + column * s.inputs + input;
           const Real* w[M];
 #pragma GCC unroll 8
-          for (int m = 0; m < M; ++m) w[m] = by + at[m];
+          for (int m = 0; m < M; ++m) w[m] = lag_taps + offsets[m];
           for (Index row = first; row < end; ++row) {
-            Vector<Real> here[V];
+            Vector<Real> y[V];
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) here[v] = y[row * V + v];
+            for (int v = 0; v < V; ++v) y[v] = grad[row * V + v];
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-              for (int v = 0; v < V; ++v) acc[m][v] += w[m][row] * here[v];
+              for (int v = 0; v < V; ++v) acc[m][v] += w[m][row] * y[v];
           }
         }
       }
 #pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) hand_on(acc[m], step, input + m, back, to_weight);
+      for (int m = 0; m < M; ++m)
+        store_input_grad(acc[m], step, input + m, grad_inputs, grad_weight);
     }
   }
 
-  // An input's gradient: what was heard is the held number over its weight, but that may be zero.
-  INLINED void hand_on(const Vector<Real> (&acc)[V], Index step, Index input, Real* back,
-                       Real* to_weight) const {
-    const Index unit = neuron * s.inputs + input;
-    const Real by = trees.weight && !s.claw ? trees.weight[unit] : Real(1);
-    const Real* from = trees.heard_by(neuron) + trees.index_of(neuron)[input] + step * s.step;
-    Vector<Real> met = {};
+  // Splits the gradient of a weighted input into those of the input and of its weight. The input is
+  // read again from the source: dividing the gathered value by a weight of zero would lose it.
+  INLINED void store_input_grad(const Vector<Real> (&acc)[V], Index step, Index input,
+                                Real* grad_inputs, Real* grad_weight) const {
+    const Index synapse = neuron * s.inputs + input;
+    const Real weight = trees.weight && !s.claw ? trees.weight[synapse] : Real(1);
+    const Real* in = trees.source_of(neuron) + trees.index_of(neuron)[input] + step * s.step_stride;
+    Vector<Real> sum = {};
     for (int v = 0; v < V; ++v) {
-      const Index at = sample + v * kLanes<Real>;
-      if (back)
-        store<Real>(back + ((neuron * s.steps + step) * s.inputs + input) * s.samples + at,
-                    acc[v] * by);
-      if (to_weight) met += acc[v] * load(from + at);
+      const Index position = sample + v * kLanes<Real>;
+      if (grad_inputs)
+        store<Real>(
+            grad_inputs + ((neuron * s.steps + step) * s.inputs + input) * s.samples + position,
+            acc[v] * weight);
+      if (grad_weight) sum += acc[v] * load(in + position);
     }
-    if (to_weight) to_weight[unit] += added<Real>(met);
+    if (grad_weight) grad_weight[synapse] += sum_lanes<Real>(sum);
   }
 };
 
-// Gradients, each if asked for: to what is heard, (N, T, A, B); to weights; to filters; to biases,
-// (N, C). `sums` says that the gradient given is that of the rates' sum; `passes` are what
-// `forward` left, or null without a rectifier.
+// Computes the gradients of inputs, (N, T, A, B'), weights, filters and biases, (N, C), each unless
+// it is null. The gradient that is given is that of the sum of rates if `sums` is set, with the
+// `passes` from `forward`, or null without a rectifier; else it is that of the potentials.
 template <typename Real>
 void backward(const Trees<Real>& trees, bool sums, Real share, const Bits* passes, const Real* grad,
-              Real* back, Real* to_weight, Real* to_filters, Real* to_bias, int threads) {
+              Real* grad_inputs, Real* grad_weight, Real* grad_filters, Real* grad_bias,
+              int threads) {
   const Sizes& s = trees.s;
-  // A claw's weights are packed with its taps.
-  const bool to_packed = to_filters || (to_weight && s.claw), heard = to_weight && !s.claw;
+  // A claw's weights are merged with its taps; others multiply the inputs.
+  const bool needs_tap_grad = grad_filters || (grad_weight && s.claw);
+  const bool needs_scale_grad = grad_weight && !s.claw;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<Real> held_numbers(s.steps * s.inputs * kWide * kLanes<Real>);
-    auto* held = reinterpret_cast<Vector<Real>*>(held_numbers.data());
-    std::vector<Real> own_numbers(s.steps_out() * s.outputs() * kWide * kLanes<Real>);
-    auto* own = reinterpret_cast<Vector<Real>*>(own_numbers.data());
-    std::vector<Real> turned_numbers(Backward<Real, 1>::turned_vectors(s) * s.steps_out() * kWide *
-                                     kLanes<Real> * kLanes<Real>);
-    auto* turned = reinterpret_cast<Vector<Real>*>(turned_numbers.data());
-    Taps<Real> taps(s, to_packed);
+    std::vector<Real> gathered_buffer(s.steps * s.inputs * kSampleVectors * kLanes<Real>);
+    auto* gathered = reinterpret_cast<Vector<Real>*>(gathered_buffer.data());
+    std::vector<Real> grad_buffer(s.out_steps() * s.outputs() * kSampleVectors * kLanes<Real>);
+    auto* grad_potential = reinterpret_cast<Vector<Real>*>(grad_buffer.data());
+    std::vector<Real> transposed_buffer(Backward<Real, 1>::output_vectors(s) * s.out_steps() *
+                                        kSampleVectors * kLanes<Real> * kLanes<Real>);
+    auto* grad_transposed = reinterpret_cast<Vector<Real>*>(transposed_buffer.data());
+    Taps<Real> taps(s, needs_tap_grad);
 #pragma omp for schedule(static)
     for (Index neuron = 0; neuron < s.neurons; ++neuron) {
       trees.pack(neuron, taps);
-      taps.clear();
-      if (heard) std::fill_n(to_weight + neuron * s.inputs, s.inputs, Real(0));
-      if (to_bias) std::fill_n(to_bias + neuron * s.columns, s.columns, Real(0));
-      each_sample<Real>(s.samples, [&](auto vectors, Index sample) {
+      taps.zero_grad();
+      if (needs_scale_grad) std::fill_n(grad_weight + neuron * s.inputs, s.inputs, Real(0));
+      if (grad_bias) std::fill_n(grad_bias + neuron * s.columns, s.columns, Real(0));
+      for_each_sample_block<Real>(s.samples, [&](auto vectors, Index sample) {
         constexpr int V = vectors.value;
-        Backward<Real, V> pass{trees, trees.s, taps.packed(), neuron, sample, held, own, turned};
-        trees.template hear<V>(neuron, sample, held);
-        if (sums) pass.pass(grad, passes, share);
-        else pass.take(grad);
-        if (to_bias) pass.to_bias(to_bias + neuron * s.columns);
-        if (to_packed) pass.to_taps(taps.grad());
-        if (back || heard) pass.to_inputs(back, heard ? to_weight : nullptr);
+        Backward<Real, V> pass{trees,  trees.s,  taps.packed(),  neuron,
+                               sample, gathered, grad_potential, grad_transposed};
+        trees.template gather<V>(neuron, sample, gathered);
+        if (sums) pass.load_grad_total(grad, passes, share);
+        else pass.load_grad_potential(grad);
+        if (grad_bias) pass.add_bias_grad(grad_bias + neuron * s.columns);
+        if (needs_tap_grad) pass.add_tap_grad(taps.grad());
+        if (grad_inputs || needs_scale_grad)
+          pass.write_input_grad(grad_inputs, needs_scale_grad ? grad_weight : nullptr);
       });
-      const auto of = [&](Real* all, Index each) { return all ? all + neuron * each : nullptr; };
-      if (to_packed)
-        taps.unpack(of(to_filters, s.taps_in_time * s.branches * s.across),
-                    of(to_weight, s.synapses));
+      const auto row_of = [&](Real* grads, Index size) {
+        return grads ? grads + neuron * size : nullptr;
+      };
+      if (needs_tap_grad)
+        taps.unpack_grad(row_of(grad_filters, s.time_taps * s.site_taps * s.dendrite_taps),
+                         row_of(grad_weight, s.synapses));
     }
   }
 }
 
-// Adds what trees give back, (N, T, A, B), to the rows that they heard; a thread has steps and
-// samples of its own, and goes through the neurons in their order.
+// Adds the gradients of the inputs, (N, T, A, B'), to the rows that they were gathered from.
+// Threads split steps and samples and take the neurons in order, so that the sums depend on
+// neither.
 template <typename Real>
-void scatter(const Sizes& s, const Real* back, const Index* index, Real* rows, int threads) {
+void scatter(const Sizes& s, const Real* grad_inputs, const Index* index, Real* rows, int threads) {
   const Index vectors = s.samples / kLanes<Real>;
 #pragma omp parallel for num_threads(threads) schedule(static) collapse(2)
   for (Index step = 0; step < s.steps; ++step)
     for (Index vector = 0; vector < vectors; ++vector)
       for (Index neuron = 0; neuron < s.neurons; ++neuron)
         for (Index input = 0; input < s.inputs; ++input) {
-          const Index first = index[neuron * s.inputs + input] + step * s.step;
-          Real* to = rows + first + vector * kLanes<Real>;
-          const Real* from = back + ((neuron * s.steps + step) * s.inputs + input) * s.samples +
-                             vector * kLanes<Real>;
-          store<Real>(to, load<Real>(to) + load(from));
+          const Index offset = index[neuron * s.inputs + input] + step * s.step_stride;
+          Real* out = rows + offset + vector * kLanes<Real>;
+          const Real* in = grad_inputs +
+                           ((neuron * s.steps + step) * s.inputs + input) * s.samples +
+                           vector * kLanes<Real>;
+          store<Real>(out, load<Real>(out) + load(in));
         }
 }
 
 }  // namespace
 
-// What every pass is given.
-#define OPERANDS(Real)                                                                \
-  const Sizes *sizes, const Real *heard, const Index *index, const Real *weight,      \
-      const Real *filters, const Index *place, const Index *first, const Index *last, \
+// The first arguments of both passes.
+#define OPERANDS(Real)                                                                     \
+  const Sizes *sizes, const Real *source, const Index *index, const Real *weight,          \
+      const Real *filters, const Index *tap_offset, const Index *first, const Index *last, \
       const Real *bias
-#define TREES {*sizes, heard, index, weight, filters, place, first, last, bias}
+#define TREES {*sizes, source, index, weight, filters, tap_offset, first, last, bias}
 
 #define NEUROCONV_TREES(Real, name)                                                               \
   extern "C" void trees_forward_##name(OPERANDS(Real), Index linear, double share,                \
@@ -572,14 +625,14 @@ void scatter(const Sizes& s, const Real* back, const Index* index, Real* rows, i
     forward<Real>(TREES, linear != 0, Real(share), potential, total, passes, threads);            \
   }                                                                                               \
   extern "C" void trees_backward_##name(                                                          \
-      OPERANDS(Real), Index sums, double share, const Bits* passes, const Real* grad, Real* back, \
-      Real* to_weight, Real* to_filters, Real* to_bias, Index threads) {                          \
-    backward<Real>(TREES, sums != 0, Real(share), passes, grad, back, to_weight, to_filters,      \
-                   to_bias, threads);                                                             \
+      OPERANDS(Real), Index sums, double share, const Bits* passes, const Real* grad,             \
+      Real* grad_inputs, Real* grad_weight, Real* grad_filters, Real* grad_bias, Index threads) { \
+    backward<Real>(TREES, sums != 0, Real(share), passes, grad, grad_inputs, grad_weight,         \
+                   grad_filters, grad_bias, threads);                                             \
   }                                                                                               \
-  extern "C" void trees_scatter_##name(const Sizes* sizes, const Real* back, const Index* index,  \
-                                       Real* rows, Index threads) {                               \
-    scatter<Real>(*sizes, back, index, rows, threads);                                            \
+  extern "C" void trees_scatter_##name(const Sizes* sizes, const Real* grad_inputs,               \
+                                       const Index* index, Real* rows, Index threads) {           \
+    scatter<Real>(*sizes, grad_inputs, index, rows, threads);                                     \
   }
 
 NEUROCONV_TREES(float, float32)

@@ -1,4 +1,4 @@
-// Vectors as GCC and Clang have them: arithmetic by the widest registers of the machine.
+// SIMD vectors as the vector extensions of GCC and Clang, as wide as the machine's registers.
 
 #pragma once
 
@@ -19,17 +19,19 @@ constexpr int kVectorBytes = 64;
 constexpr int kVectorBytes = 32;
 #endif
 
-// An array of more bytes than this is written past the caches: nobody finds it there.
+// Outputs larger than this are written by streaming stores: the caches would evict them before
+// anything reads them.
 constexpr Index kCacheBytes = Index(1) << 25;
 
-// What holds vectors in arrays has to be inlined, or the arrays are memory and not registers.
+// Functions that take arrays of vectors must be inlined, or the arrays are passed in memory instead
+// of staying in registers.
 #define INLINED inline __attribute__((always_inline))
 
 template <typename Real>
 struct VectorOf;
 template <>
 struct VectorOf<float> {
-  // Of a single number's alignment: it may be loaded from anywhere.
+  // Aligned like a single number, so that vectors may be loaded from any element.
   typedef float type __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 };
 template <>
@@ -44,70 +46,73 @@ template <typename Real>
 constexpr Index kLanes = kVectorBytes / static_cast<Index>(sizeof(Real));
 
 template <typename Real>
-inline Vector<Real> load(const Real* from) {
-  return *reinterpret_cast<const Vector<Real>*>(from);
+inline Vector<Real> load(const Real* in) {
+  return *reinterpret_cast<const Vector<Real>*>(in);
 }
 
 template <typename Real>
-inline void store(Real* to, Vector<Real> values) {
-  *reinterpret_cast<Vector<Real>*>(to) = values;
+inline void store(Real* out, Vector<Real> values) {
+  *reinterpret_cast<Vector<Real>*>(out) = values;
 }
 
-// Written past the caches, to an address that whole vectors fit; `settle` waits for it.
+// Writes past the caches (a non-temporal store). The address must be aligned to whole vectors, and
+// `stream_fence` must follow the last such store.
 template <typename Real>
-INLINED void store_past(Real* to, Vector<Real> values) {
+INLINED void stream(Real* out, Vector<Real> values) {
 #if defined(__AVX512F__)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(values));
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(out), reinterpret_cast<__m512i>(values));
 #elif defined(__AVX__)
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(values));
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(out), reinterpret_cast<__m256i>(values));
 #else
-  store(to, values);
+  store(out, values);
 #endif
 }
 
-inline void settle() {
+// Makes a thread's streaming stores visible to the others.
+inline void stream_fence() {
 #ifdef __AVX__
   _mm_sfence();
 #endif
 }
 
-// Of a number or a vector. NaN stays NaN, as in torch.
+// Rectifies a number or a vector. NaN stays NaN, as in torch.
 template <typename Value>
-inline Value rectified(Value value) {
+inline Value relu(Value value) {
   return value < 0 ? Value{} : value;
 }
 
-// The sum of a vector's numbers: by halves, which stay in registers.
+// Sums the lanes of a vector by adding its halves, which stay in registers.
 template <typename Values>
-INLINED auto added_up(Values values) {
-  constexpr int numbers = sizeof(values) / sizeof(values[0]);
-  if constexpr (numbers == 2) {
+INLINED auto sum_halves(Values values) {
+  constexpr int lanes = sizeof(values) / sizeof(values[0]);
+  if constexpr (lanes == 2) {
     return values[0] + values[1];
   } else {
     typedef decltype(+values[0]) Half __attribute__((vector_size(sizeof(values) / 2)));
     Half halves[2];
     std::memcpy(halves, &values, sizeof(values));
-    return added_up(halves[0] + halves[1]);
+    return sum_halves(halves[0] + halves[1]);
   }
 }
 
 template <typename Real>
-INLINED Real added(Vector<Real> values) {
-  return added_up(values);
+INLINED Real sum_lanes(Vector<Real> values) {
+  return sum_halves(values);
 }
 
-// One bit for each number of a vector, whose bytes are kLeastBytes or more.
+// One bit for each lane of a vector.
 using Bits = std::uint16_t;
-constexpr Index kLeastBytes = 32;
+// Vectors are at least this wide: memory for bits is allocated for the narrowest.
+constexpr Index kMinVectorBytes = 32;
 
-// Room for the bits of a row of so many numbers: for vectors of any width, of which the first are
-// used.
+// Returns the stride of rows of bits, in `Bits`, one bit for each of `count` numbers. Wider vectors
+// use only the first of them.
 template <typename Real>
-constexpr Index room_for_bits(Index numbers) {
-  return numbers * Index(sizeof(Real)) / kLeastBytes;
+constexpr Index bits_per_row(Index count) {
+  return count * Index(sizeof(Real)) / kMinVectorBytes;
 }
 
-// Which numbers are above zero.
+// Returns which lanes are above zero.
 template <typename Real>
 INLINED Bits positive(Vector<Real> values) {
   constexpr bool is_float = sizeof(Real) == 4;
@@ -125,18 +130,18 @@ INLINED Bits positive(Vector<Real> values) {
 #endif
 }
 
-// The numbers whose bit is set, and zeros.
+// Returns the values where the lane's bit is set, and zero elsewhere.
 template <typename Real>
-INLINED Vector<Real> chosen(Bits bits, Vector<Real> values) {
-  decltype(values > values) own = {};
+INLINED Vector<Real> masked(Bits bits, Vector<Real> values) {
+  decltype(values > values) lane_bits = {};
 #pragma GCC unroll 16
-  for (int lane = 0; lane < kLanes<Real>; ++lane) own[lane] = 1 << lane;
-  return ((own & bits) != 0) ? values : Vector<Real>{};
+  for (int lane = 0; lane < kLanes<Real>; ++lane) lane_bits[lane] = 1 << lane;
+  return ((lane_bits & bits) != 0) ? values : Vector<Real>{};
 }
 
-// Numbers of two vectors, one after the other, as `I` says.
+// Returns the lanes `I` of two vectors, counted through the left one and then the right one.
 template <typename Values, int... I>
-INLINED Values picked(Values left, Values right, std::integer_sequence<int, I...>) {
+INLINED Values shuffle(Values left, Values right, std::integer_sequence<int, I...>) {
 #ifdef __clang__
   return __builtin_shufflevector(left, right, I...);
 #else
@@ -144,60 +149,61 @@ INLINED Values picked(Values left, Values right, std::integer_sequence<int, I...
 #endif
 }
 
-// Where the rows of a square are vectors, blocks of `kApart` numbers beside the diagonal change
-// places, of two rows that far apart.
-template <int kApart, typename Values, int... I>
-INLINED void exchange(Values& above, Values& below, std::integer_sequence<int, I...>) {
+// Swaps the off-diagonal blocks, kSize lanes wide, of two rows that lie kSize rows apart.
+template <int kSize, typename Values, int... I>
+INLINED void swap_blocks(Values& above, Values& below, std::integer_sequence<int, I...>) {
   constexpr int lanes = sizeof...(I);
-  const Values first = above, second = below;
+  const Values upper = above, lower = below;
   above =
-      picked(first, second, std::integer_sequence<int, (I & kApart ? lanes + I - kApart : I)...>());
+      shuffle(upper, lower, std::integer_sequence<int, (I & kSize ? lanes + I - kSize : I)...>());
   below =
-      picked(first, second, std::integer_sequence<int, (I & kApart ? lanes + I : I + kApart)...>());
+      shuffle(upper, lower, std::integer_sequence<int, (I & kSize ? lanes + I : I + kSize)...>());
 }
 
-// A square's rows become its columns.
-template <int kApart, typename Values, int kRows>
+// Transposes a square matrix, a vector for each row, by swapping blocks of 1, 2, 4, ... lanes:
+// call it with kSize = 1.
+template <int kSize, typename Values, int kRows>
 INLINED void transpose(Values (&rows)[kRows]) {
-  if constexpr (kApart < kRows) {
+  if constexpr (kSize < kRows) {
 #pragma GCC unroll 16
     for (int row = 0; row < kRows; ++row)
-      if (!(row & kApart))
-        exchange<kApart>(rows[row], rows[row + kApart], std::make_integer_sequence<int, kRows>());
-    transpose<2 * kApart>(rows);
+      if (!(row & kSize))
+        swap_blocks<kSize>(rows[row], rows[row + kSize], std::make_integer_sequence<int, kRows>());
+    transpose<2 * kSize>(rows);
   }
 }
 
-// Mean and variance of many numbers, each about a pivot near their mean, so that a large mean costs
-// no digits; parts are joined by Chan's update.
-struct Spread {
-  double mean = 0, squares = 0;  // squares of the distances from the mean
+// Mean and variance of a set of numbers. Sums are taken about a pivot near the mean, so that a
+// large mean costs no digits; two sets are merged by Chan's update.
+struct RunningStats {
+  double mean = 0, squares = 0;  // sum of the squared deviations from the mean
   Index count = 0;
 
-  Spread() = default;
-  Spread(double pivot, double sum, double squared, Index many)
-      : mean(pivot + sum / double(many)),
-        squares(squared - sum * sum / double(many)),
-        count(many) {}
+  RunningStats() = default;
+  // `sum` and `squared` are those of the deviations from the pivot.
+  RunningStats(double pivot, double sum, double squared, Index count)
+      : mean(pivot + sum / double(count)),
+        squares(squared - sum * sum / double(count)),
+        count(count) {}
 
-  void join(const Spread& other) {
+  void merge(const RunningStats& other) {
     if (!other.count) return;
-    const double apart = other.mean - mean,
-                 share = double(other.count) / double(count + other.count);
-    mean += apart * share;
-    squares += other.squares + apart * apart * share * double(count);
+    const double delta = other.mean - mean,
+                 fraction = double(other.count) / double(count + other.count);
+    mean += delta * fraction;
+    squares += other.squares + delta * delta * fraction * double(count);
     count += other.count;
   }
 };
 
-// Units of one place and step; constant sizes become a few moves.
+// Copies the units of one position and step. Sizes known to the compiler become a few moves.
 template <typename Real>
-inline void copy_units(Real* to, const Real* from, Index units) {
+inline void copy_units(Real* out, const Real* in, Index units) {
   switch (units) {
-    case 4: std::memcpy(to, from, 4 * sizeof(Real)); break;
-    case 8: std::memcpy(to, from, 8 * sizeof(Real)); break;
-    case 16: std::memcpy(to, from, 16 * sizeof(Real)); break;
-    case 32: std::memcpy(to, from, 32 * sizeof(Real)); break;
-    default: std::copy_n(from, units, to);
+    case 4: std::memcpy(out, in, 4 * sizeof(Real)); break;
+    case 8: std::memcpy(out, in, 8 * sizeof(Real)); break;
+    case 16: std::memcpy(out, in, 16 * sizeof(Real)); break;
+    case 32: std::memcpy(out, in, 32 * sizeof(Real)); break;
+    default: std::copy_n(in, units, out);
   }
 }
