@@ -76,10 +76,7 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
 
 
 def _potential_flops(cells: Any, filtered: int, potentials: int) -> int:
-    """Counts FLOPs between filter and spike: tap units, bias, transmitters' sum, norm.
-
-    The filter returns `filtered` numbers; `potentials` are left after the transmitters' sum.
-    """
+    """Counts tap units, bias, transmitters' sum and norm of numbers before and after the sum."""
     dendrites, kinds = cells.dendrites, cells.transmitters.kinds
     flops = dendrites.weight.numel() if dendrites.tap_unit != 1 else 0
     flops += filtered if dendrites.bias is not None else 0

@@ -95,11 +95,6 @@ def test_slow_loop_with_empty_positions(layout: str, training: bool, empty: int)
         torch.testing.assert_close(result[:, n].detach(), expected, rtol=0, atol=1e-12)
 
 
-def test_running_statistics_and_parameters_are_a_batch_norms() -> None:
-    names = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    assert set(ThresholdNorm(4).state_dict()) == {f"norm.{name}" for name in names}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -86,16 +86,6 @@ def test_a_stream_in_training_passes_its_state_on() -> None:
         assert torch.equal(result, expected)
 
 
-def test_nothing_changes_without_gradients_or_in_evaluation() -> None:
-    plain, checkpointed = twins(**STAGES["everything"])
-    activity = torch.rand(3, 6, 5, dtype=torch.float64)
-    plain.eval()
-    checkpointed.eval()
-    assert torch.equal(checkpointed(activity), plain(activity))
-    with torch.no_grad():
-        assert torch.equal(checkpointed(activity), plain(activity))
-
-
 def test_a_tree_of_one_stage_keeps_nothing_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("recomputed what was never kept")

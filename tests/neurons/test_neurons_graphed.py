@@ -14,12 +14,9 @@ from neuroconv.neurons.stages import merge
 SMALL: dict[str, Any] = {"tree": {"sheet": (4, 6), "filter": (3, 6, 5)}}
 
 
-def test_on_the_cpu_it_is_the_module_itself() -> None:
+def test_on_the_cpu_it_is_the_module_itself_if_it_is_in_evaluation_there() -> None:
     cells = Granule(10, 5).eval()
     assert graphed(cells, torch.rand(2, 10, 5)) is cells
-
-
-def test_modules_in_training_or_elsewhere_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Granule is in training mode.*call module.eval\(\)"):
         graphed(Granule(10, 5), torch.rand(2, 10, 5))
     with pytest.raises(ValueError, match=r"the example is on meta and the module on cpu.*'meta'"):
