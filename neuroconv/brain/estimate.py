@@ -169,17 +169,19 @@ class Estimate:
             return ()
         indices = sobol(self._log_flop, inputs=len(names), points=len(self.samples), seed=self.seed)
         rows = []
-        for name, ((first, *first_ends), (total, *total_ends)) in zip(
-            names, indices.tolist(), strict=True
-        ):
+        for name, (first, total) in zip(names, indices.tolist(), strict=True):
             rank = None
             if name != READING and np.ptp(self.draws[name]) and np.ptp(self.samples):
                 rank = float(stats.spearmanr(self.draws[name], self.samples).statistic)
-            rows.append(Sensitivity(name, first, tuple(first_ends), total, tuple(total_ends), rank))
+            shares = (first[0], tuple(first[1:]), total[0], tuple(total[1:]))
+            rows.append(Sensitivity(name, *shares, rank))
         return tuple(sorted(rows, key=lambda row: -row.total))
 
     def _log_flop(self, probabilities: np.ndarray) -> np.ndarray:
-        """Returns log10(FLOP/s) at probabilities (inputs, n) of the free inputs."""
+        """Returns log10(FLOP/s) at probabilities (inputs, n) of the free inputs.
+
+        A mix has one row more, which chooses the reading.
+        """
         free = dict(zip((*self.free, READING), probabilities, strict=False))
         zeros = np.zeros(probabilities.shape[1])
         draws = {
