@@ -26,11 +26,11 @@ _ROW_FLOATS = 1024
 
 def columns_sum(
     columns: Sequence[Tensor],
+    units: int,
+    linear: bool,
     gain: Tensor | None,
     shift: Tensor | None,
-    units: int,
     eps: float | None,
-    linear: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalises, rectifies and sums columns; see `summed_rates`."""
     steps = columns[0].shape[1] // units

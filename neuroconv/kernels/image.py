@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from neuroconv.core.autocast import autocast_dtype
 from neuroconv.core.counting import is_counting, is_watched
-from neuroconv.kernels import native, patch_sum
+from neuroconv.kernels import native
 from neuroconv.kernels.column_convs import fold_time
 from neuroconv.kernels.columns import columns_sum
 from neuroconv.kernels.native.image import ImageSizes
-from neuroconv.kernels.norms import normalised, normalised_sum, norms_agree
+from neuroconv.kernels.norms import normalised, norms_agree
 from neuroconv.kernels.operator import (
     kernel_stage,
     kernels_enabled,
     needs_reference,
     refuse_batch_statistics,
 )
+from neuroconv.kernels.patch_sum import fits, patch_sum
 from neuroconv.kernels.patches import ColumnLayout, dendrite_maps
 from neuroconv.kernels.soma import as_before, soma_rate, steps_first
 
@@ -57,7 +58,7 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
     layout = ColumnLayout(window.padding, width, window.dilation[1], stride, columns_out, row_step)
     inputs, outputs = branches * steps * layer.in_channels, steps * units
     adjoining = layer.conv_groups == 1 and (branches == 1 or window.dilation[0] == 1)
-    if adjoining and not is_counting() and patch_sum.fits(frames, layer.weight, inputs, outputs):
+    if adjoining and not is_counting() and fits(frames, layer.weight, inputs, outputs):
         sizes = ImageSizes(
             frames.shape[0], rows_out, columns_out, branches, row_stride // row_step, steps,
             layer.in_channels, units,
@@ -72,30 +73,18 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
 
 
 def _patch_sum(
-    layer: Any,
-    frames: Tensor,
-    layout: ColumnLayout,
-    sizes: ImageSizes,
-    norms: list[nn.Module],
+    layer: Any, frames: Tensor, layout: ColumnLayout, sizes: ImageSizes, norms: list[nn.Module]
 ) -> Tensor:
     """Runs the C++ kernels, (T, M, U)."""
     taps = fold_time(layer.kernel(), sizes.steps)
     weight = taps.permute(3, 2, 1, 0).flatten(1, 2)  # (D, K, T * U)
-
-    def summing(
-        gain: Tensor | None, shift: Tensor | None, eps: float | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        linear = layer.linear_dendrites
-        return patch_sum.patch_sum(frames, weight, gain, shift, layout, sizes, eps, linear)
-
-    if not norms:
-        return summing(None, layer.dendritic_bias, None)[0]
-    return normalised(norms, summing, sizes.positions * sizes.steps)
+    summing = partial(patch_sum, frames, weight, layout, sizes, layer.linear_dendrites)
+    return normalised(norms, summing, sizes.positions * sizes.steps, layer.dendritic_bias)
 
 
 def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn.Module]) -> Tensor:
     """Runs a convolution of the maps that each dendrite reads, without copies, (T, M, U)."""
-    window, steps = layer.window, frames.shape[2]
+    window, steps, units = layer.window, frames.shape[2], layer.out_channels
     taps = fold_time(layer.kernel(), steps).transpose(2, 3)
     row_stride = 1 if window.kernel[0] == 1 else window.stride[0]  # else left out before
     columns = []
@@ -109,10 +98,15 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
         # Convolutions on meta ignore the layout, so the columns are reshaped as they are.
         if not frames.is_meta:
             potential = potential.permute(0, 2, 3, 1)
-        columns.append(potential.reshape(-1, steps * layer.out_channels))
-    if not norms:
-        return columns_sum(columns, None, None, layer.out_channels, None, layer.linear_dendrites)[0]
-    return normalised_sum(norms, columns, layer.linear_dendrites)
+        columns.append(potential.reshape(-1, steps * units))
+    return _rates(columns, units, norms, layer.linear_dendrites)
+
+
+def _rates(
+    columns: list[Tensor], units: int, norms: list[nn.Module], linear: bool, bias: Any = None
+) -> Tensor:
+    summing = partial(columns_sum, columns, units, linear)
+    return normalised(norms, summing, columns[0].numel() // units, bias)
 
 
 def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
@@ -129,36 +123,23 @@ def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
     filters = kinds[0] == "soma_filter" and not is_watched(layer.soma)
     if maps is None or not filters or is_counting() or not native.runs(current, layer.soma.weight):
         return _rectified(layer, layer.soma(current), norms)
-    taps = layer.soma.weight
-    rows = maps.flatten(1)
-    if norms:
-        rate = normalised(norms, partial(_soma_rate, rows, taps, units), rows.numel() // units)
-    else:
-        rate = soma_rate(rows, taps, units, None, layer.bias)[0]
+    summing = partial(soma_rate, maps.flatten(1), layer.soma.weight, units, False)
+    rate = normalised(norms, summing, maps.numel() // units, _bias(layer))
     return as_before(rate.view_as(maps), current)
-
-
-def _soma_rate(
-    rows: Tensor, taps: Tensor, units: int, gain: Tensor, shift: Tensor, eps: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs `soma_rate` as a `norms.Summing` of one dendrite."""
-    rate, mean, variance = soma_rate(rows, taps, units, gain.squeeze(0), shift.squeeze(0), eps)
-    return rate, mean.unsqueeze(0), variance.unsqueeze(0)
 
 
 def _rectified(layer: Any, potential: Tensor, norms: list[nn.Module]) -> Tensor:
     """Normalises and rectifies filtered currents (B, U, T, H', W') like dendrites."""
     # Units innermost, the other axes in their order in memory.
-    units = layer.out_channels
     order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
-    positions = potential.permute(order)
-    rows = [positions.reshape(-1, units)]
-    if norms:
-        rate = normalised_sum(norms, rows)
-    else:
-        shift = None if layer.bias is None else layer.bias.unsqueeze(0)
-        rate = columns_sum(rows, None, shift, units, None, False)[0]
+    positions, units = potential.permute(order), layer.out_channels
+    rate = _rates([positions.reshape(-1, units)], units, norms, False, _bias(layer))
     return rate.view(positions.shape).permute([order.index(axis) for axis in range(5)])
+
+
+def _bias(layer: Any) -> Tensor | None:
+    """Returns the somata's resting potentials, (1, U)."""
+    return None if layer.bias is None else layer.bias.unsqueeze(0)
 
 
 def present_norms(layer: Any) -> list[nn.Module]:

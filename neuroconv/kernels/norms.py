@@ -5,12 +5,12 @@ of one dendrite of all units, (M, T * U).
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuroconv.core.counting import is_watched
-from neuroconv.kernels.columns import columns_sum
 
 # (gain, shift, eps) of a norm -> the dendrites' sum (T, M, U), and with an eps mean and biased
 # variance of each dendrite of each unit, (dendrites, U).
@@ -20,50 +20,34 @@ Summing = Callable[[Tensor | None, Tensor | None, float | None], tuple[Tensor, T
 SCALE_FLOPS = 5
 
 
-def norms_agree(norms: Sequence[nn.Module]) -> bool:
+def norms_agree(norms: Sequence[Any]) -> bool:
     """Returns whether these norms may run as one: plain batch norms with equal settings and without
     hooks, except a counter's."""
     if any(type(norm) is not nn.BatchNorm2d for norm in norms):
         return False
-    kinds = {
-        (norm.training, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        for norm in norms
-        if isinstance(norm, nn.BatchNorm2d)
-    }
-    plain = all(affine and tracked for *_, affine, tracked in kinds)
+    kinds = {(norm.training, norm.eps, norm.momentum) for norm in norms}
+    plain = all(norm.affine and norm.track_running_stats for norm in norms)
     return len(kinds) <= 1 and plain and not is_watched(*norms)
 
 
-def normalised_sum(
-    norms: Sequence[nn.Module], columns: Sequence[Tensor], linear: bool = False
+def normalised(
+    norms: Sequence[Any], summing: Summing, count: int, bias: Tensor | None = None
 ) -> Tensor:
-    """Normalises each column by its nn.BatchNorm2d, rectifies and sums them; see `normalised`."""
-    units = sum(norm.num_features for norm in norms[:1] if isinstance(norm, nn.BatchNorm2d))
-
-    def summed(
-        gain: Tensor | None, shift: Tensor | None, eps: float | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return columns_sum(columns, gain, shift, units, eps, linear)
-
-    return normalised(norms, summed, columns[0].numel() // units)
-
-
-def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tensor:
-    """Sums dendrites of `count` values each, (T, M, U), normalised by norms that pass
-    `norms_agree`.
+    """Sums the rates of dendrites of `count` values each, (T, M, U), normalised by norms that pass
+    `norms_agree`, or shifted by a bias where there are none.
 
     In training the norms use batch statistics and update their running ones.
 
     Raises:
         ValueError: in training, one value for each unit, as nn.BatchNorm2d raises it.
     """
-    plain = [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]
-    first = plain[0]
-    gain = torch.stack([norm.weight for norm in plain])
-    shift = torch.stack([norm.bias for norm in plain])
+    if not norms:
+        return summing(None, bias, None)[0]
+    first = norms[0]
+    gain, shift = (torch.stack([getattr(x, name) for x in norms]) for name in ("weight", "bias"))
     if not first.training:
-        means = torch.stack([_buffer(norm.running_mean) for norm in plain])
-        variances = torch.stack([_buffer(norm.running_var) for norm in plain])
+        means = torch.stack([norm.running_mean for norm in norms])
+        variances = torch.stack([norm.running_var for norm in norms])
         scale = gain * (variances + first.eps).rsqrt()
         return summing(scale, torch.addcmul(shift, means, scale, value=-1), None)[0]
     if count < 2:
@@ -73,15 +57,10 @@ def normalised(norms: Sequence[nn.Module], summing: Summing, count: int) -> Tens
         )
     total, means, variances = summing(gain, shift, first.eps)
     with torch.no_grad():
-        for norm, mean, variance in zip(plain, means, variances, strict=True):
-            _buffer(norm.num_batches_tracked).add_(1)
+        for norm, mean, variance in zip(norms, means, variances, strict=True):
+            norm.num_batches_tracked.add_(1)
             part = norm.momentum
-            weight = 1 / float(_buffer(norm.num_batches_tracked)) if part is None else part
-            _buffer(norm.running_mean).lerp_(mean, weight)
-            _buffer(norm.running_var).lerp_(variance * (count / (count - 1)), weight)
+            weight = 1 / float(norm.num_batches_tracked) if part is None else part
+            norm.running_mean.lerp_(mean, weight)
+            norm.running_var.lerp_(variance * (count / (count - 1)), weight)
     return total
-
-
-def _buffer(buffer: Tensor | None) -> Tensor:
-    assert buffer is not None  # `norms_agree` takes norms with running statistics alone
-    return buffer

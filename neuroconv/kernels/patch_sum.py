@@ -33,8 +33,7 @@ _KEPT_INPUTS = 64
 
 
 def fits(frames: Tensor, weight: Tensor, inputs: int, outputs: int) -> bool:
-    """Returns whether the kernels compute a layer of K inputs and T * U outputs, and are faster
-    than
+    """Returns whether the kernels take a layer of K inputs and T * U outputs, and are faster than
     its convolutions."""
     return inputs * outputs <= _MOST_WEIGHTS and native.runs(frames, weight)
 
@@ -42,22 +41,22 @@ def fits(frames: Tensor, weight: Tensor, inputs: int, outputs: int) -> bool:
 def patch_sum(
     frames: Tensor,
     weight: Tensor,
-    gain: Tensor | None,
-    shift: Tensor | None,
     layout: ColumnLayout,
     sizes: ImageSizes,
-    eps: float | None = None,
-    linear: bool = False,
+    linear: bool,
+    gain: Tensor | None,
+    shift: Tensor | None,
+    eps: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums max(0, gain * potential + shift) over the dendrites, (T, M, U).
 
     Args:
         frames: (B, C, T, H, W).
         weight: (D, K, T * U).
+        linear: leave the maximum out.
         gain, shift: (D, U), or None.
         eps: if given, potentials are first normalised by their mean and variance plus eps, (D, U),
             which are returned too and carry no gradient.
-        linear: leave the maximum out.
     """
     keep = needs_grad(frames, weight, gain, shift)
     columns = (*layout.padding, *layout[1:])

@@ -56,7 +56,7 @@ def _filtered(maps: Tensor, taps: Tensor) -> Tensor:
     rows = maps.flatten(1)
     if is_counting() or not native.runs(maps, taps):
         return (causal_matrix(taps, maps.shape[0]) @ rows).view(maps.shape)
-    return soma_rate(rows, taps, linear=True)[0].view(maps.shape)
+    return soma_rate(rows, taps, 1, linear=True)[0].view(maps.shape)
 
 
 def steps_first(maps: Tensor) -> Tensor | None:
@@ -95,21 +95,21 @@ def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
 def soma_rate(
     currents: Tensor,
     taps: Tensor,
-    units: int = 1,
+    units: int,
+    linear: bool,
     gain: Tensor | None = None,
     shift: Tensor | None = None,
     eps: float | None = None,
-    linear: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the rates (T, L), max(0, gain * potential + shift), of filtered currents.
 
     Args:
         currents: (T, L), contiguous.
         taps: (K,), the last of which meets the present.
-        gain, shift: (U,), or None.
-        eps: if given, potentials are first normalised by their mean and variance plus eps, (U,),
-            which are returned too and carry no gradient.
         linear: leave the maximum out.
+        gain, shift: (1, U), or None.
+        eps: if given, potentials are first normalised by their mean and variance plus eps, (1, U),
+            which are returned too and carry no gradient.
     """
     operands = _Operands(currents, taps, gain, shift, units, eps, linear)
     result: tuple[Tensor, Tensor, Tensor] = _soma_rate(*operands)
@@ -136,9 +136,8 @@ def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     currents, taps, gain, shift, units, eps, linear = _Operands(*arguments)
     potential = causal_matrix(taps, currents.shape[0]) @ currents
     columns = potential.unflatten(1, (-1, units)).transpose(0, 1).unsqueeze(0)  # (1, M, T, U)
-    gain, shift = (None if values is None else values.unsqueeze(0) for values in (gain, shift))
     rate, mean, variance = summed_rates(columns, gain, shift, eps, linear)
-    return rate.flatten(1), mean.flatten(), variance.flatten()
+    return rate.flatten(1), mean, variance
 
 
 def _cpu(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +151,7 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     currents, _, _, _, units, eps, _ = _Operands(*arguments)
-    shape = (0,) if eps is None else (units,)
+    shape = (0,) if eps is None else (1, units)
     return torch.empty_like(currents), currents.new_empty(shape), currents.new_empty(shape)
 
 

@@ -1,6 +1,7 @@
 """Norm, rectifier and sum as one stage, against the layer's definition."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,14 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.counting import counting
-from neuroconv.kernels import columns
+from neuroconv.kernels import columns as columns_module
 from neuroconv.kernels.native import native_kernels
-from neuroconv.kernels.norms import normalised_sum, norms_agree
+from neuroconv.kernels.norms import normalised, norms_agree
 from neuroconv.kernels.operator import kernels_off
 from neuroconv.neurons import GranuleConv2d
 from tests.kernels.test_kernels_tree_sum import gradients
 
 STEPS, UNITS = 3, 4
+
+
+def summed(norms: Any, columns: list[Tensor], linear: bool = False) -> Tensor:
+    units = norms[0].num_features
+    summing = partial(columns_module.columns_sum, columns, units, linear)
+    return normalised(norms, summing, columns[0].numel() // units)
 
 
 def norms(dendrites: int, **keywords: Any) -> list[nn.Module]:
@@ -34,8 +41,8 @@ def norms(dendrites: int, **keywords: Any) -> list[nn.Module]:
 def test_chunks_of_rows_are_the_definition(
     kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(columns, "_CHUNK_FLOATS", chunk)
-    monkeypatch.setattr(columns, "_ROW_FLOATS", 24)  # two positions to a row
+    monkeypatch.setattr(columns_module, "_CHUNK_FLOATS", chunk)
+    monkeypatch.setattr(columns_module, "_ROW_FLOATS", 24)  # two positions to a row
     layer = GranuleConv2d(2, UNITS, norm="none" if kind == "none" else "both", time_steps=STEPS)
     layer.double().train(kind != "evaluation")
     for norm in layer.dendritic_norms if kind == "cumulative" else ():
@@ -55,8 +62,8 @@ def test_chunks_of_rows_are_the_definition(
 
 def test_a_mean_far_from_zero_cancels_nothing() -> None:
     column = (torch.randn(4096, STEPS * UNITS) + 1e4).requires_grad_()
-    expected = normalised_sum([nn.BatchNorm2d(UNITS).double()], [column.double()], linear=True)
-    result = normalised_sum([nn.BatchNorm2d(UNITS)], [column], linear=True)
+    expected = summed([nn.BatchNorm2d(UNITS).double()], [column.double()], linear=True)
+    result = summed([nn.BatchNorm2d(UNITS)], [column], linear=True)
     # Numbers of 1e4 are held to 1e-3 in float32, and deviations are of order one.
     assert (result.double() - expected).abs().max() < 5e-3
 
@@ -79,4 +86,4 @@ def test_what_does_not_join() -> None:
 
 def test_one_value_for_each_unit_cannot_be_normalised() -> None:
     with pytest.raises(ValueError, match="more than 1 value per channel when training, got 1"):
-        normalised_sum([nn.BatchNorm2d(12)], [torch.zeros(1, 12)])
+        summed([nn.BatchNorm2d(12)], [torch.zeros(1, 12)])

@@ -20,7 +20,7 @@ class Soma:
         maps: currents (T, L), contiguous.
         taps: (K,), the last of which meets the present.
         units: U; 1 where there is neither scale nor offset.
-        scale, offset: of each unit, (U,), or None.
+        scale, offset: of each unit, (1, U), or None.
         rectifies: rates are max(0, potential).
     """
 
@@ -50,19 +50,19 @@ class Soma:
         return result
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Returns mean and biased variance of each unit's potentials before the scale, (U,)."""
-        mean = self.maps.new_empty(self.units, dtype=torch.float64)
+        """Returns mean and biased variance of each unit's potentials before the scale, (1, U)."""
+        mean = self.maps.new_empty(1, self.units, dtype=torch.float64)
         variance = torch.empty_like(mean)
         self._call("soma_statistics", mean, variance)
         return mean.to(self.maps.dtype), variance.to(self.maps.dtype)
 
     def sums(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums each unit's gradient past the rectifier, and it times the potential, (U,).
+        """Sums each unit's gradient past the rectifier, and it times the potential, (1, U).
 
         The soma must have a scale; grad is that of the rates, (T, L).
         """
         assert self._scaled
-        sums = grad.new_empty(2, self.units, dtype=torch.float64)
+        sums = grad.new_empty(2, 1, self.units, dtype=torch.float64)
         self._call("soma_sums", grad, sums)
         passing, products = sums.to(grad.dtype).unbind()
         return passing, products
@@ -72,21 +72,21 @@ class Soma:
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Computes the gradients of maps, taps and offsets, None where not needed.
 
-        `through` is slope and start of the statistics' gradient, (U,), from `through_a_norm`.
+        `through` is slope and start of the statistics' gradient, (1, U), from `through_a_norm`.
         """
         slope, start = (None, None) if through is None else map(self._repeat, through)
         to_maps = torch.empty_like(self.maps) if needs[0] else None
         taps = grad.new_empty(self.count, dtype=torch.float64) if needs[1] else None
-        offset = grad.new_empty(self.units, dtype=torch.float64) if needs[2] else None
+        offset = grad.new_empty(1, self.units, dtype=torch.float64) if needs[2] else None
         self._call("soma_back", grad, slope, start, to_maps, taps, offset)
         to_taps, to_offset = (None if x is None else x.to(grad.dtype) for x in (taps, offset))
         return to_maps, to_taps, to_offset
 
     def _repeat(self, values: Tensor | None) -> Tensor | None:
-        """Repeats (U,) along a tile."""
+        """Repeats (1, U) along a tile."""
         if values is None:
             return None
-        return values.to(self.maps.dtype).repeat(max(1, _TILE // self.units))
+        return values.to(self.maps.dtype).repeat(1, max(1, _TILE // self.units))
 
     def _call(self, name: str, *rest: Tensor | None) -> None:
         call(name, self.maps, *self._operands, *rest)
