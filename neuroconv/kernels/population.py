@@ -24,9 +24,8 @@ _FUSED = ("sparse_synapses", "dendritic_conv", "dendritic_rate", "dendritic_summ
 
 
 def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
-    """Computes the summed current (B, N, T) of a `neurons.Population` from activity (B, F, T) by
-    one
-    operator, or returns None where the stages have to run one by one."""
+    """Computes the summed current (B, N, T) of a `neurons.Population` by one operator from activity
+    (B, F, T), or returns None where the stages have to run one by one."""
     refuse_batch_statistics(cells)
     if not kernels_enabled() or activity.dim() != 3 or 0 in activity.shape[2:]:
         return None

@@ -4,6 +4,7 @@ The loop is written from the definition: every mode is a cross-correlation, caus
 last time tap meets the present.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, output_size
 from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
 from neuroconv.kernels.native import native_kernels
 from neuroconv.layers import DendriticConv, Taps, TreeShape, dendritic_conv
+from tests.flops.calling import Call
 
 Triple = tuple[int, int, int]
 BACKENDS: tuple[Backend, ...] = ("direct", "fft", "matmul")
@@ -87,6 +89,23 @@ def error(result: Tensor, reference: Any) -> float:
     return ((result.detach().double() - reference).abs().max() / reference.abs().max()).item()
 
 
+def assert_equals_direct(
+    backend: Backend, mode: Mode, sheet: Tensor, filters: Tensor, steps: int | None = None
+) -> None:
+    """Compares potential and gradients, also where no gradient is needed."""
+    leaves = (sheet.requires_grad_(), filters.requires_grad_())
+    results = []
+    for name in ("direct", backend):
+        potential = dendritic_conv(*leaves, mode, name, steps=steps)
+        push = torch.linspace(-1, 1, potential.numel(), dtype=sheet.dtype).view_as(potential)
+        results.append((potential, *torch.autograd.grad(potential, leaves, push)))
+    for expected, result in zip(*results, strict=True):
+        assert error(result, expected.detach()) < 1e-10
+    with torch.no_grad():
+        potential = dendritic_conv(*leaves, mode, backend, steps=steps)
+        assert error(potential, results[0][0].detach()) < 1e-10
+
+
 def drawn(window: Triple, taps: Triple, batch: int = 2, neurons: int = 2) -> tuple[Tensor, Tensor]:
     sheet = torch.randn(batch, neurons, *window, dtype=torch.float64)
     return sheet, torch.randn(neurons, *taps, dtype=torch.float64)
@@ -138,17 +157,7 @@ def test_fft_goes_through_the_batch_in_chunks(
 ) -> None:
     points = 4 * 7 * (6 // 2 + 1)  # of one neuron's sheet: 4 steps of 7 x 6
     monkeypatch.setitem(fourier._CHUNK_POINTS, "cpu", chunk * points)
-    sheet, filters = drawn((4, 5, 4), (3, 3, 2), batch=batch)
-    grad = torch.randn_like(sheet)
-    x, w = sheet.requires_grad_(), filters.requires_grad_()
-    results = []
-    for backend in ("direct", "fft"):
-        y = dendritic_conv(x, w, "same", backend)
-        results.append((y, *torch.autograd.grad(y, (x, w), grad)))
-    for direct, fft in zip(*results, strict=True):
-        assert error(fft, direct.detach()) < 1e-10
-    with torch.no_grad():
-        assert error(dendritic_conv(x, w, "same", "fft"), results[0][0].detach()) < 1e-10
+    assert_equals_direct("fft", "same", *drawn((4, 5, 4), (3, 3, 2), batch=batch))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -210,24 +219,13 @@ TALL: tuple[Mode, Triple, Triple] = ("same", (2, 40, 6), (2, 36, 3))
 
 @pytest.mark.parametrize(("mode", "window", "taps"), [*PROBLEMS, TALL])
 def test_fft_macs_equal_the_transforms_that_run(mode: Mode, window: Triple, taps: Triple) -> None:
-    class Convolution(torch.nn.Module):
-        def forward(self, sheet: Tensor, filters: Tensor) -> Tensor:
-            return dendritic_conv(sheet, filters, mode, "fft")
-
-    counted = count_exact(Convolution(), drawn(window, taps, batch=3, neurons=2))
+    convolution = Call(partial(dendritic_conv, mode=mode, backend="fft"))
+    counted = count_exact(convolution, drawn(window, taps, batch=3, neurons=2))
     assert problem_macs(ConvProblem(window, taps, mode, 3, 2), "fft") == counted.macs
 
 
 def test_fft_of_many_branches_equals_direct() -> None:
-    mode, window, taps = TALL
-    sheet, filters = (tensor.requires_grad_() for tensor in drawn(window, taps, batch=2, neurons=2))
-    push = torch.randn_like(sheet)
-    results = []
-    for backend in ("direct", "fft"):
-        potential = dendritic_conv(sheet, filters, mode, backend)
-        results.append((potential, *torch.autograd.grad(potential, (sheet, filters), push)))
-    for direct, fft in zip(*results, strict=True):
-        assert error(fft.detach(), direct.detach()) < 1e-10
+    assert_equals_direct("fft", TALL[0], *drawn(*TALL[1:]))
 
 
 GRANULE: tuple[Triple, Triple] = ((5, 4, 4), (5, 3, 4))
@@ -324,11 +322,11 @@ def test_cuda_equals_cpu(
         assert error(cuda, cpu) < tolerance
 
 
-@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_the_last_steps_alone_are_those_of_the_whole_window(
-    backend: Any, mode: Any, steps: int
+    backend: Backend, mode: Mode, steps: int
 ) -> None:
     sheet = torch.randn(2, 3, 7, 6, 5, dtype=torch.float64, requires_grad=True)
     filters = torch.randn(3, 4, 3, 5, dtype=torch.float64, requires_grad=True)
@@ -342,9 +340,7 @@ def test_the_last_steps_alone_are_those_of_the_whole_window(
     torch.testing.assert_close(grads, expected, rtol=1e-10, atol=1e-10)
 
 
-class Last(torch.nn.Module):
-    """A layer of which the last steps alone are asked."""
-
+class LastSteps(torch.nn.Module):
     def __init__(self, layer: DendriticConv, steps: int) -> None:
         super().__init__()
         self.layer, self.steps = layer, steps
@@ -354,7 +350,7 @@ class Last(torch.nn.Module):
         return potential
 
 
-@pytest.mark.parametrize("backend", ["direct", "fft", "matmul"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_last_steps_alone_cost_what_is_stated(backend: Any, mode: Any) -> None:
     layer = DendriticConv(
@@ -363,7 +359,7 @@ def test_the_last_steps_alone_cost_what_is_stated(backend: Any, mode: Any) -> No
     sheet = torch.randn(1, 2, 5, 4, 3, dtype=torch.float64)
     for steps in (1, 2, 5):
         (stated,) = layer.closed_form(sheet.shape, steps=steps)
-        counted = count_exact(Last(layer, steps), sheet)
+        counted = count_exact(LastSteps(layer, steps), sheet)
         assert stated.macs == counted.macs
         assert stated.direct == steps * sum(
             problem_macs(ConvProblem((3, 4, 3), (3, 2, 3), mode, 1, 2, 1), "direct").values()

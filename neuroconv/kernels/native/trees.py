@@ -122,8 +122,7 @@ class Trees:
         share: float | None = None,
         passes: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
-        """Computes the gradients of inputs (n, T, A, B'), weights, filters and bias, None where not
-        needed.
+        """Computes the needed gradients of inputs (n, T, A, B'), weights, filters and bias.
 
         Args:
             grad: these neurons' part of the gradient of `potentials`, (steps, N, O, B'), or with a
