@@ -7,7 +7,6 @@ from tests.sizes import LIMITS, MEASURES, code_lines, in_cycles, questions
 # Not reached yet: a limit that is reached fails here until it leaves this set.
 OPEN = {
     "lines of the package",
-    "code lines of the package",
     "lines of the tests",
 }
 
