@@ -589,9 +589,9 @@ void backward(const Trees<Real>& trees, bool sums, Real share, const Bits* passe
   }
 }
 
-// Adds the gradients of the inputs, (N, T, A, B'), to the rows that they were gathered from. Threads
-// split steps and samples, and each adds the neurons in order, so the sums do not depend on the
-// number of threads.
+// Adds the gradients of the inputs, (N, T, A, B'), to the rows that they were gathered from.
+// Threads split steps and samples, and each adds the neurons in order, so the sums do not depend on
+// the number of threads.
 template <typename Real>
 void scatter(const Sizes& s, const Real* grad_inputs, const Index* index, Real* rows, int threads) {
   const Index vectors = s.samples / kLanes<Real>;
