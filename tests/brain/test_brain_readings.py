@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuroconv.brain import READINGS, Reading, default_inputs
 from neuroconv.brain.readings import reading_of
 from neuroconv.brain.updates import Sizes, flop_per_second, sampled_flop_per_second, update_of
 from neuroconv.flops import count_exact
 from neuroconv.layers import DendriticConv, TreeShape
-from neuroconv.neurons import CELL_CLASSES, NeuronState, Population, Purkinje
+from neuroconv.neurons import CELL_CLASSES, Purkinje
+from tests.flops.calling import Resumed
 
 AT_POINT = default_inputs().values_at_point
 SMALL = Sizes(22, 3, 2, 4)
@@ -73,17 +74,6 @@ def test_the_whole_neuron_is_the_dendrites_and_all_other_stages() -> None:
 
 
 # --- they are the modules' own counts
-
-
-class Resumed(nn.Module):
-    """A stream from a state, as a module that the counter can call."""
-
-    def __init__(self, neurons: Population) -> None:
-        super().__init__()
-        self.neurons = neurons
-
-    def forward(self, x: Tensor, sheet: Tensor, current: Tensor) -> Tensor:
-        return self.neurons.stream(x, NeuronState(sheet, current))[0]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid", "per_dendrite"])

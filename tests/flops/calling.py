@@ -1,9 +1,11 @@
-"""A function as a module, for the tests of what counts modules."""
+"""Functions and streams as modules, for the tests of what counts modules."""
 
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+
+from neuroconv.neurons import NeuronState
 
 
 class Call(nn.Module):
@@ -13,3 +15,15 @@ class Call(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.function(*inputs)
+
+
+class Resumed(nn.Module):
+    """A stream from a state, as a module that the counter can call."""
+
+    def __init__(self, neurons: Any) -> None:
+        super().__init__()
+        self.neurons = neurons
+
+    def forward(self, x: Tensor, sheet: Tensor, current: Tensor) -> Tensor:
+        rate: Tensor = self.neurons.stream(x, NeuronState(sheet, current))[0]
+        return rate

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from neuroconv.flops import Counts, count_closed_form, count_exact
 from neuroconv.kernels.population import fuses
@@ -15,22 +14,10 @@ from neuroconv.neurons import (
     Granule,
     GranuleConv2d,
     MixedPopulation,
-    NeuronState,
     Population,
     Purkinje,
 )  # fmt: skip
-
-
-class Resumed(nn.Module):
-    """A stream from a state, as a module that the counter can call."""
-
-    def __init__(self, neurons: Any) -> None:
-        super().__init__()
-        self.neurons = neurons
-
-    def forward(self, x: Tensor, sheet: Tensor, current: Tensor) -> Tensor:
-        rate: Tensor = self.neurons.stream(x, NeuronState(sheet, current))[0]
-        return rate
+from tests.flops.calling import Resumed
 
 
 def macs(rows: Iterable[Cost]) -> dict[str, int]:

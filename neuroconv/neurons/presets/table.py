@@ -89,7 +89,8 @@ def cells_rows(cell: str | None = None) -> list[dict[str, Any]]:
 
 
 def _label(row: Difference) -> str:
-    unit = row.unit if row.unit in ("um", "ms", "Hz", "steps") else ""  # the others are in the name
+    stated = row.unit in ("um", "ms", "Hz", "steps") and "steps" not in row.field
+    unit = row.unit if stated else ""  # the others are in the name
     name = row.field.removesuffix(f"_{unit.lower()}").replace("_", " ")
     return f"{name}, {unit}" if unit else name
 
