@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from neuroconv.brain.quantity import Quantity, plain, whole
-from neuroconv.core.checks import check_choice, did_you_mean
+from neuroconv.core.checks import check_choice, expected_one_of
 from neuroconv.references import Source
 
 Distribution = Literal["fixed", "uniform", "log-uniform", "normal", "log-normal"]
@@ -190,10 +190,7 @@ class Inputs(Mapping[str, Input]):
 
     def __getitem__(self, name: str) -> Input:
         if name not in self._inputs:
-            raise UnknownInput(
-                f"unknown input {name!r}; {did_you_mean(name, self._inputs)}expected one of "
-                f"{', '.join(self._inputs)}"
-            )
+            raise UnknownInput(f"unknown input {name!r}; {expected_one_of(name, self._inputs)}")
         return self._inputs[name]
 
     def __iter__(self) -> Iterator[str]:

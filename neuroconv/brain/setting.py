@@ -9,7 +9,7 @@ from typing import Any
 from neuroconv.brain.evidence.facts import facts
 from neuroconv.brain.inputs import Correlation, Input, Inputs
 from neuroconv.brain.quantity import Quantity, whole
-from neuroconv.core.checks import did_you_mean
+from neuroconv.core.checks import expected_one_of
 from neuroconv.references import Source
 
 _DEFAULTS = Path(__file__).with_name("inputs.toml")
@@ -146,10 +146,7 @@ def _user(subject: str, table: Mapping[str, Any], position: str) -> Source:
 def _check_keys(table: Mapping[str, Any], keys: Sequence[str], position: str) -> None:
     for key in table:
         if key not in keys:
-            raise ValueError(
-                f"{position}: unknown key {key!r}; {did_you_mean(key, keys)}expected one of "
-                f"{', '.join(keys)}"
-            )
+            raise ValueError(f"{position}: unknown key {key!r}; {expected_one_of(key, keys)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv import __version__
-from neuroconv.core.checks import did_you_mean
+from neuroconv.core.checks import expected_one_of
 
 # Module of each command, by purpose. Its class there has the command's name.
 _GROUPS = {
@@ -87,12 +87,9 @@ def _dispatch(words: list[str], console: Console) -> None:
         _print_overview(console)
         return
     if not words or words[0] not in COMMANDS:
-        problem = "no command; "
-        if words:
-            problem = f"unknown command {words[0]!r}; {did_you_mean(words[0], COMMANDS)}"
-        raise ValueError(
-            f"{problem}expected one of {', '.join(COMMANDS)}; `neuroconv --help` says what they do"
-        )
+        problem = f"unknown command {words[0]!r}" if words else "no command"
+        choices = expected_one_of(words[0] if words else "", COMMANDS)
+        raise ValueError(f"{problem}; {choices}; `neuroconv --help` says what they do")
     name, *words = words
     options, overrides = split_overrides(words) if name in _TAKE_OVERRIDES else (words, [])
     command, unknown = tyro.cli(

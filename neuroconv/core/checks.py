@@ -53,13 +53,19 @@ def check_task(image_shape: Any, num_classes: int, time_steps: int) -> tuple[int
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises ValueError for a value that is not among the choices."""
     if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; expected one of {', '.join(choices)}")
+        raise ValueError(f"{name}={value!r} is unknown; {expected_one_of(value, choices)}")
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Sequence[str]) -> str:
     """Returns "did you mean 'NEAREST'? ", or nothing where no choice is near."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
+
+
+def expected_one_of(word: object, choices: Iterable[str]) -> str:
+    """Returns the end of a message: the nearest choice, if one is near, and all of them."""
+    choices = list(choices)
+    return f"{did_you_mean(str(word), choices)}expected one of {', '.join(choices) or 'none'}"
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuroconv.core.checks import check_choice
 from neuroconv.data.augment import AUGMENTS
 from neuroconv.data.cache import with_cache
 from neuroconv.data.encoding import ENCODINGS
-from neuroconv.data.errors import check_choice
 from neuroconv.data.frames import Frames
 from neuroconv.data.sources import cifar10, digits, imagenette, mnist, read_folder
 from neuroconv.data.stills import ImageFiles, Stills, hold_out

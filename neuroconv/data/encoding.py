@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.data.errors import check_choice
+from neuroconv.core.checks import check_choice
 
 ENCODINGS = ("repeat", "poisson", "saccade", "none")
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from neuroconv.core.checks import check_choice
 from neuroconv.data.augment import AUGMENTS, crop_flip, fit, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
 from neuroconv.data.encoding import ENCODINGS, encode, sample_seeds, to_frames
-from neuroconv.data.errors import check_choice
 from neuroconv.data.stills import ImageFiles, ImageTensors
 
 

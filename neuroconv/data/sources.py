@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroconv.data.errors import DataError, check_choice
+from neuroconv.core.checks import check_choice
+from neuroconv.data.errors import DataError
 from neuroconv.data.stills import ImageFiles, ImageTensors, Stills, hold_out
 
 StillSplits = tuple[Stills, Stills, Stills, tuple[str, ...]]  # train, val, test, class names

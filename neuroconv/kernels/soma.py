@@ -18,13 +18,7 @@ from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
 from neuroconv.kernels.native.soma import Soma
-from neuroconv.kernels.operator import (
-    Operator,
-    empty_grads,
-    is_traced,
-    kernels_enabled,
-    or_empty,
-)
+from neuroconv.kernels.operator import Operator, empty_grads, is_traced, kernels_enabled, or_empty
 
 
 def causal_filter(current: Tensor, taps: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """Stages of a neuron, built from objects, names or plain tables, as TOML has them."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from neuroconv.core.checks import did_you_mean
+from neuroconv.core.checks import expected_one_of
 from neuroconv.core.cost import Cost
 from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
@@ -72,12 +72,12 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
     table = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
     kind = table.pop("kind", next(iter(kinds))) if several else next(iter(kinds))
     if kind not in kinds:
-        raise ValueError(f"{argument}={kind!r} is unknown; {_nearest(str(kind), kinds)}")
+        raise ValueError(f"{argument}={kind!r} is unknown; {expected_one_of(kind, kinds)}")
     parameters = inspect.signature(kinds[kind]).parameters
     for key in table:
         if key not in parameters:
             now = f"it is now {SPIKE[key]!r}; " if key in SPIKE else ""
-            raise TypeError(f"{argument} has no {key!r}; {now}{_nearest(key, parameters)}")
+            raise TypeError(f"{argument} has no {key!r}; {now}{expected_one_of(key, parameters)}")
     table = {key: v for key, v in defaults.items() if key in parameters} | table
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in table:
@@ -197,7 +197,3 @@ def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float)
     if isinstance(stage, PoissonDropout) and stage.scope != "unit":
         raise ValueError(f"unit_dropout={stage}; expected scope='unit'")
     return stage
-
-
-def _nearest(word: str, options: Iterable[str]) -> str:
-    return f"{did_you_mean(word, options)}expected one of {', '.join(options) or 'none'}"

@@ -7,7 +7,7 @@ mistake is a ConfigError that names the file, the key, its value and the expecte
 
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
 import tomli_w
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from neuroconv.core.checks import did_you_mean
+from neuroconv.core.checks import did_you_mean, expected_one_of
 from neuroconv.training.checkpoint import write_text
 from neuroconv.zoo.legacy import translate
 
@@ -48,7 +48,7 @@ class _Table:
         for key, value in table.items():
             if key not in settings:
                 raise ConfigError(
-                    f"{cls.header} {key} = {value!r}: unknown key; {_nearest(key, settings)}"
+                    f"{cls.header} {key} = {value!r}: unknown key; {expected_one_of(key, settings)}"
                 )
         for key, entry in settings.items():
             if entry.default is MISSING and key not in table:
@@ -215,14 +215,9 @@ def save_config(config: Config, path: str | Path) -> None:
     write_text(Path(path), tomli_w.dumps(_without_none(document)))
 
 
-def _nearest(word: str, options: Iterable[str]) -> str:
-    options = list(options)
-    return f"{did_you_mean(word, options)}known: {', '.join(options)}"
-
-
 def _check_section(name: str, table: object) -> None:
     if name not in _SECTIONS:
-        raise ConfigError(f"unknown table [{name}]; {_nearest(name, _SECTIONS)}")
+        raise ConfigError(f"unknown table [{name}]; {expected_one_of(name, _SECTIONS)}")
     if name == "opponents":
         if not (isinstance(table, list) and all(isinstance(entry, dict) for entry in table)):
             raise ConfigError(f"opponents = {table!r}: expected tables, each headed [[opponents]]")
@@ -237,7 +232,9 @@ def _override(document: dict[str, Any], word: str) -> None:
     if not (option.startswith("--") and key):
         raise ConfigError(f"{word!r}: expected --section.key=value, as in --train.epochs=3")
     if section not in _TABLES:
-        raise ConfigError(f"{option}: unknown table {section!r}; {_nearest(section, _TABLES)}")
+        raise ConfigError(
+            f"{option}: unknown table {section!r}; {expected_one_of(section, _TABLES)}"
+        )
     if not equals:
         raise ConfigError(f"{option} has no value: expected {option} VALUE")
     *path, last = (section, *key.split("."))

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from neuroconv.core.checks import did_you_mean
+from neuroconv.core.checks import expected_one_of
 from neuroconv.core.renamed import renamed
 from neuroconv.neurons.stages import merge
 from neuroconv.zoo.legacy import new_keywords
@@ -62,8 +62,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def get_builder(name: str) -> Builder:
     """Returns the builder of a name; ValueError for an unknown one."""
     if name not in _REGISTRY:
-        hint = did_you_mean(name, _REGISTRY)
-        raise ValueError(f"unknown model {name!r}; {hint}the zoo has {', '.join(list_models())}")
+        raise ValueError(f"unknown model {name!r}; {expected_one_of(name, list_models())}")
     return _REGISTRY[name]
 
 
@@ -85,13 +84,9 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
     builder, known_keywords = get_builder(name), default_keywords(name)
     for keyword in keywords:
         if keyword not in known_keywords:
-            hint = did_you_mean(keyword, known_keywords)
-            if keyword in (new := new_keywords(name)):
-                hint = f"it is now {new[keyword]}; "
-            raise TypeError(
-                f"model {name!r} has no keyword {keyword!r}; {hint}it takes "
-                f"{', '.join(known_keywords)}"
-            )
+            new = new_keywords(name).get(keyword)
+            hint = f"it is now {new}" if new else expected_one_of(keyword, known_keywords)
+            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
     try:
         return builder(**keywords)
     except (TypeError, IndexError, AttributeError):

@@ -19,12 +19,7 @@ from neuroconv.brain.evidence.ledger import (
     training_step,
     two_transmitters,
 )
-from neuroconv.brain.evidence.published import (
-    Published,
-    arguments,
-    others_sections,
-    published,
-)
+from neuroconv.brain.evidence.published import Published, arguments, others_sections, published
 from neuroconv.brain.quantity import Quantity, Worksheet
 from neuroconv.neurons import PRESETS, preset
 from neuroconv.references import REFERENCES, Source

@@ -266,8 +266,7 @@ def photographs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.parametrize(
-    ("classes", "counts"),
-    [(None, [135, 15, 60]), (["frog", "cat"], [90, 10, 40])],
+    ("classes", "counts"), [(None, [135, 15, 60]), (["frog", "cat"], [90, 10, 40])]
 )
 def test_a_folder_without_test_holds_validation_out_of_train(
     photographs: Path, classes: list[str] | None, counts: list[int]

@@ -14,13 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, GranuleConv2d, Purkinje
-from neuroconv.zoo import (
-    Conv3dUnit,
-    count_parameters,
-    create_model,
-    default_keywords,
-    list_models,
-)
+from neuroconv.zoo import Conv3dUnit, count_parameters, create_model, default_keywords, list_models
 
 NAMES = list_models()
 NEURONS = [name for name in NAMES if name.startswith("cerebellum") or "granule" in name]

@@ -7,6 +7,8 @@ times; `experiments/bench/calibrate.py` measures and fits them, and the section 
 """
 
 import math
+import tomllib
+from pathlib import Path
 
 import torch
 
@@ -24,62 +26,9 @@ from neuroconv.kernels.conv.sizes import (
 from neuroconv.kernels.conv.spectra import few_branches, fft_size
 from neuroconv.kernels.native.trees import multiplied_sites
 
-# Seconds for each unit of the terms that `model_terms` and `fused_terms` give, by device, of a
-# forward pass and of both passes. The CPU's were fitted on two cores of an AMD EPYC of the Zen 4
-# generation with torch 2.14: on other processors all of them scale, and it is their ratios that
-# choose. The GPU's are assumptions, from the peaks of a data centre's GPU and the cost of a launch,
-# until the script has run on one.
-_Constants = dict[str, tuple[float, ...]]
-_FORWARD: dict[str, _Constants] = {
-    "cpu": {
-        "direct": (1.2e-04, 3.4e-11, 8.7e-11, 8.9e-10, 6.3e-09),
-        "direct, one neuron": (6.0e-05, 1.5e-10, 8.8e-11, 4.8e-09, 0.0),
-        "fft": (2.5e-04, 1.2e-10, 9.8e-10, 1.7e-08, 3.2e-10),
-        "toeplitz": (2.0e-04, 6.2e-06, 1.0e-11, 2.2e-09, 6.9e-10, 1.3e-07),
-        "full_width": (9.6e-05, 2.2e-11, 1.7e-10, 6.0e-10, 1.6e-07),
-        "fused": (8.2e-04, 1.0e-09, 3.9e-10, 7.8e-12, 7.8e-10),
-        "toeplitz, native": (1.3e-04, 7.5e-12, 2.3e-10, 2.6e-09),
-        "fused, native": (3.7e-04, 1.3e-11, 2.7e-10, 8.3e-11, 5.2e-09),
-    },
-    "cuda": {
-        "direct": (2.0e-05, 2.0e-13, 2.0e-13, 1.0e-12, 0.0),
-        "direct, one neuron": (2.0e-05, 2.0e-12, 2.0e-13, 1.0e-12, 0.0),
-        "fft": (2.0e-04, 5.0e-13, 5.0e-13, 0.0, 1.0e-11),
-        "toeplitz": (4.0e-05, 1.0e-05, 4.0e-14, 4.0e-12, 4.0e-12, 0.0),
-        "full_width": (8.0e-05, 4.0e-14, 2.0e-12, 2.0e-12, 0.0),
-        "fused": (2.0e-05, 4.0e-12, 0.0, 4.0e-14, 1.0e-12),
-    },
-}
-_BOTH: dict[str, _Constants] = {
-    "cpu": {
-        "direct": (3.7e-04, 1.0e-09, 1.4e-09, 2.6e-09, 1.3e-06),
-        "direct, one neuron": (2.6e-04, 1.9e-09, 4.9e-09, 7.8e-09, 0.0),
-        "fft": (1.0e-03, 2.8e-10, 4.6e-09, 3.7e-08, 9.5e-10),
-        "toeplitz": (6.6e-04, 3.5e-05, 5.8e-11, 9.5e-09, 2.7e-09, 3.0e-08),
-        "full_width": (3.3e-04, 6.2e-11, 9.9e-10, 1.8e-09, 4.4e-07),
-        "fused": (3.0e-03, 4.2e-09, 1.5e-09, 3.5e-11, 3.3e-09),
-        "toeplitz, native": (3.9e-04, 4.3e-11, 8.8e-10, 5.7e-09),
-        "fused, native": (8.9e-04, 5.9e-11, 1.9e-09, 3.8e-10, 1.6e-08),
-    },
-}
-# The GPU's two passes are assumed as multiples of its forward pass.
-_BOTH_ON_CUDA = {
-    "direct": 9.0, "direct, one neuron": 9.0, "fft": 3.0, "toeplitz": 3.6, "full_width": 4.5,
-    "fused": 4.0,
-}  # fmt: skip
-_BOTH["cuda"] = {
-    name: tuple(_BOTH_ON_CUDA[name] * seconds for seconds in forward)
-    for name, forward in _FORWARD["cuda"].items()
-}
-
+_TIMES = tomllib.loads(Path(__file__).with_name("times.toml").read_text())
 # Neurons of a population large enough for launching operators to cost nothing.
 MANY_NEURONS = 1024
-# Time of the fastest backend with the stages around it, which all write the sheet, as a multiple of
-# the backend's modelled time (forward, both passes): the geometric means over some 80 populations
-# drawn by `experiments/bench/calibrate.py`.
-_STAGE_BY_STAGE = {"fused": (2.2, 1.4), "fused, native": (2.6, 1.9)}
-
-
 # The batch assumed where an exporter leaves it open.
 _OPEN_BATCH = 32
 
@@ -134,7 +83,7 @@ def fuses_tree(
     if runs_native(problem, device, gradients):
         way, terms = "fused, native", native_fused_terms(problem, axons)
     times = model_seconds(problem, gradients=gradients, device=device)
-    around = _STAGE_BY_STAGE[way][gradients] * min(times.values())
+    around = _TIMES["stage_by_stage"][way][gradients] * min(times.values())
     return _seconds(way, terms, gradients, device) <= around
 
 
@@ -199,9 +148,12 @@ def model_seconds(
     }
 
 
-def constants(gradients: bool, device: str) -> _Constants:
+def constants(gradients: bool, device: str) -> dict[str, list[float]]:
     """Returns the seconds for each unit of the terms, by implementation."""
-    return (_BOTH if gradients else _FORWARD)["cuda" if device == "cuda" else "cpu"]
+    times: dict[str, list[float]] = _TIMES["cuda" if device == "cuda" else "cpu"][
+        "both" if gradients else "forward"
+    ]
+    return times
 
 
 def _seconds(name: str, terms: tuple[float, ...], gradients: bool, device: str) -> float:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
-from neuroconv.core.checks import did_you_mean
+from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.presets.physiology import UNITS, VARIANTS, Physiology, Variant
 from neuroconv.references import Source
 
@@ -63,8 +63,7 @@ def _physiology(cell: str, variant: Variant, table: Any, file: str) -> Physiolog
     for name, entry in table.items():
         position = f"{file}: [{cell}] {name}"
         if name not in UNITS:
-            hint = did_you_mean(name, UNITS)
-            raise ValueError(f"{position} is unknown; {hint}expected one of {', '.join(UNITS)}")
+            raise ValueError(f"{position} is unknown; {expected_one_of(name, UNITS)}")
         if not isinstance(entry, dict) or set(entry) != _ENTRY:
             raise ValueError(
                 f"{position}={entry!r}; expected exactly a value and a source: "
