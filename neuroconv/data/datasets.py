@@ -76,7 +76,7 @@ def load_data(
         DataError: data missing, unreadable or inconsistent.
         ValueError: an unknown name or a number out of range.
     """
-    check_choice("data set", name, DATASETS)
+    check_choice("data.name", name, DATASETS)
     check_choice("encoding", encoding, ENCODINGS)
     check_choice("augment", augment, AUGMENTS)
     if cache not in (True, False, "auto"):

@@ -110,17 +110,12 @@ def test_readings_are_mixed_only_when_weighed() -> None:
         mix.swings()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"reading": "essay", "weights": {"essay": 1}}, "one of the two"),
-        ({"samples": 1}, "at least 2"),
-        ({"weights": {"essay": -1}}, "0 or more"),
-        ({"weights": {"essay": 0}}, "one above 0"),
-        ({"weights": {"esay": 1}}, "unknown"),
-        ({"inputs": {"rate": 5}}, "did you mean 'rate_hz'"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"reading": "essay", "weights": {"essay": 1}}, "one of the two"),
+    ({"samples": 1}, "at least 2"), ({"weights": {"essay": -1}}, "0 or more"),
+    ({"weights": {"essay": 0}}, "one above 0"), ({"weights": {"esay": 1}}, "unknown"),
+    ({"inputs": {"rate": 5}}, "did you mean 'rate_hz'"),
+])  # fmt: skip
 def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         estimate_brain(**arguments)

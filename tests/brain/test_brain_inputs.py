@@ -50,15 +50,10 @@ def test_every_bound_has_its_own_source() -> None:
 # --- distributions
 
 
-@pytest.mark.parametrize(
-    ("distribution", "quantiles"),
-    [
-        ("uniform", (1.45, 5.5, 9.55)),
-        ("log-uniform", (10**0.05, 10**0.5, 10**0.95)),
-        ("log-normal", (1, 10**0.5, 10)),
-        ("normal", (8, 9, 10)),
-    ],
-)
+@pytest.mark.parametrize(("distribution", "quantiles"), [
+    ("uniform", (1.45, 5.5, 9.55)), ("log-uniform", (10**0.05, 10**0.5, 10**0.95)),
+    ("log-normal", (1, 10**0.5, 10)), ("normal", (8, 9, 10)),
+])  # fmt: skip
 def test_quantiles(distribution: str, quantiles: tuple[float, ...]) -> None:
     low = 8 if distribution == "normal" else 1
     levels = np.array([0.05, 0.5, 0.95])
@@ -77,18 +72,12 @@ def test_counts_are_drawn_whole_and_rates_are_not() -> None:
     assert an_input("uniform", 1, 0.1, 2, "steps").at(np.array([0.0])) == [1]  # never none
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("uniform", 3, 5, 10), "low <= value <= high"),
-        (("uniform", 3, 3, 3), "low < high"),
-        (("log-uniform", 3, 0, 10), "0 < low"),
-        (("uniform", -1, -2, 10), "above 0"),
-        (("normal", 20, 1, 60), "reaches below zero"),
-        (("triangular", 3, 1, 10), "distribution"),
-        (("uniform", 2.5, 1, 10, "steps"), "whole number"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("uniform", 3, 5, 10), "low <= value <= high"), (("uniform", 3, 3, 3), "low < high"),
+    (("log-uniform", 3, 0, 10), "0 < low"), (("uniform", -1, -2, 10), "above 0"),
+    (("normal", 20, 1, 60), "reaches below zero"), (("triangular", 3, 1, 10), "distribution"),
+    (("uniform", 2.5, 1, 10, "steps"), "whole number"),
+])  # fmt: skip
 def test_an_input_that_cannot_be_is_refused(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words) as error:
         an_input(*arguments)

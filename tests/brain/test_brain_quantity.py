@@ -37,18 +37,11 @@ def test_what_is_no_quantity_is_refused(change: dict[str, Any], words: str) -> N
         Quantity(**{"name": "a", "value": 1, "unit": "1", "source": ESSAY, **change})
 
 
-@pytest.mark.parametrize(
-    ("value", "shown", "trimmed"),
-    [
-        (1_075 * 10**18, "1.075e21", "1.075e21"),
-        (10**21, "1.000e21", "1e21"),
-        (26_250, "26,250", "26,250"),
-        (2.4, "2.4", "2.4"),
-        (0.16, "0.16", "0.16"),
-        (2e-4, "2.000e-4", "2e-4"),
-        (0, "0", "0"),
-    ],
-)
+@pytest.mark.parametrize(("value", "shown", "trimmed"), [
+    (1_075 * 10**18, "1.075e21", "1.075e21"), (10**21, "1.000e21", "1e21"),
+    (26_250, "26,250", "26,250"), (2.4, "2.4", "2.4"), (0.16, "0.16", "0.16"),
+    (2e-4, "2.000e-4", "2e-4"), (0, "0", "0"),
+])  # fmt: skip
 def test_numbers_are_shown_short(value: float, shown: str, trimmed: str) -> None:
     assert scientific(value) == shown
     assert scientific(value, trim=True) == trimmed

@@ -31,18 +31,12 @@ def flops(name: str, **changes: float) -> dict[str, float]:
 # --- what must come out, exactly
 
 
-@pytest.mark.parametrize(
-    ("reading", "purkinje", "granule"),
-    [
-        ("essay", 10**21, 9 * 10**16),
-        ("published", 10**21, 75 * 10**18),
-        ("one_step", 2 * 10**20, 18 * 10**15),
-        ("one_step_per_frame", 3 * 10**19, 27 * 10**14),
-        ("valid", 91 * 10**16, 12 * 10**15),
-        ("valid_one_step", 182 * 10**15, 24 * 10**14),
-        ("linear_collapse", 2 * 10**16, 15 * 10**14),
-    ],
-)
+@pytest.mark.parametrize(("reading", "purkinje", "granule"), [
+    ("essay", 10**21, 9 * 10**16), ("published", 10**21, 75 * 10**18),
+    ("one_step", 2 * 10**20, 18 * 10**15), ("one_step_per_frame", 3 * 10**19, 27 * 10**14),
+    ("valid", 91 * 10**16, 12 * 10**15), ("valid_one_step", 182 * 10**15, 24 * 10**14),
+    ("linear_collapse", 2 * 10**16, 15 * 10**14),
+])  # fmt: skip
 def test_the_grid(reading: str, purkinje: int, granule: int) -> None:
     by_cell = flops(reading)
     assert by_cell == {"purkinje": purkinje, "granule": granule}

@@ -110,9 +110,9 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("digit", {}, "unknown data set 'digit': did you mean 'digits'.*imagenette, folder"),
-        ("digits", {"encoding": "poison"}, "unknown encoding 'poison': did you mean 'poisson'"),
-        ("digits", {"augment": "flop"}, "unknown augment 'flop': did you mean 'flip'"),
+        ("digit", {}, "data.name='digit' is unknown; did you mean 'digits'.*imagenette, folder"),
+        ("digits", {"encoding": "poison"}, "encoding='poison' is unknown; did you mean 'poisson'"),
+        ("digits", {"augment": "flop"}, "augment='flop' is unknown; did you mean 'flip'"),
         ("digits", {"train_limit": 3}, "train_limit=3, expected 10 .* to 1257"),
         ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\], expected pixels"),
         ("digits", {"cache": "yes"}, "cache='yes', expected \"auto\", True or False"),
@@ -321,7 +321,7 @@ def test_broken_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_data("folder", root=tmp_path)
     assert load_data("folder", root=tmp_path, classes=["b", "a"]).class_names == ("b", "a")
     for classes, message in (
-        (["a", "bb"], "unknown class of .*train 'bb': did you mean 'b'.*: a, b"),
+        (["a", "bb"], "class of .*train='bb' is unknown; did you mean 'b'.*of a, b"),
         (["a", "a"], "expected one or more names, each once"),
         ([], "expected one or more names, each once"),
     ):

@@ -5,6 +5,8 @@ to the loop that a transform stands for. All in float64, in evaluation and, wher
 independent, in training.
 """
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -170,6 +172,14 @@ def test_compiled_with_gradients(name: str) -> None:
         return [rate, *back]
 
     near(gradients(torch.compile(neuron, backend="aot_eager", fullgraph=True)), gradients(neuron))
+
+
+@pytest.mark.skipif(
+    os.environ.get("NEUROCONV_NATIVE") == "0" or not any(map(shutil.which, ("c++", "g++"))),
+    reason="no C++ compiler, or NEUROCONV_NATIVE=0",
+)
+def test_kernels_are_on_where_there_is_a_compiler() -> None:
+    assert state() == "on"
 
 
 # --- training

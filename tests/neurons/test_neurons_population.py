@@ -117,7 +117,7 @@ def test_closed_form_rows() -> None:
         (ValueError, {"tree": {"synapses": 17}}, "tree: synapses=17; expected 1 to 16"),
         (ValueError, {"tree": {"mode": "valid", "sheet": (2, 4)}}, "does not fit .*mode='same'"),
         (ValueError, {"wiring": "randon"}, "wiring='randon' is unknown; did you mean 'random'"),
-        (ValueError, {"norm": "batch"}, "norm='batch' is unknown; expected one of none, dendrites"),
+        (ValueError, {"norm": "batch"}, "norm='batch' is unknown; .*expected one of none, dendr"),
         (ValueError, {"output": {"mean_wait": -1.0}}, "output: mean_wait=-1.0; expected"),
         (ValueError, {"unit_dropout": PoissonDropout()}, "Poiss.*expected scope='unit'"),
         (ValueError, {"wiring": ReceptiveField((1, 4, 4))}, "has 16 pixels and in_features is 10"),
