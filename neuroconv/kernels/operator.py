@@ -168,14 +168,8 @@ class Operator:
         dispatcher, which takes longer than a small kernel.
         """
         kernel: Callable[..., Any] = self._overload
-        if (
-            self._cpu is not None
-            and not torch._C._len_torch_dispatch_stack()
-            and not torch.autograd._profiler_enabled()
-        ):
-            tensors = [value for value in args if isinstance(value, Tensor)]
-            if all(type(x) in _PLAIN_TENSORS and x.is_cpu and not x.is_neg() for x in tensors):
-                kernel = self._cpu
+        if self._cpu is not None and _are_plain(args):
+            kernel = self._cpu
         with torch._C._AutoDispatchBelowAutograd():
             return kernel(*args)
 
@@ -191,6 +185,19 @@ class Operator:
         torch.library.register_autograd(
             self.name, rule.backward, setup_context=rule.setup_context, lib=_LIBRARY
         )
+
+
+def _are_plain(args: Sequence[Any]) -> bool:
+    """Returns whether nothing watches a call, and its tensors are plain ones on the CPU."""
+    if torch._C._len_torch_dispatch_stack() or torch.autograd._profiler_enabled():
+        return False
+    for value in args:
+        if type(value) in _PLAIN_TENSORS:
+            if not value.is_cpu or value.is_neg():
+                return False
+        elif isinstance(value, Tensor):
+            return False
+    return True
 
 
 class _Differentiable(torch.autograd.Function):
@@ -216,47 +223,38 @@ class _Rule(NamedTuple):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Saves an operator's arguments, including lists of tensors, and its other results."""
+        """Saves an operator's arguments, of which the first may be a list of tensors, and its other
+        results."""
         others = output[1:] if isinstance(output, tuple) else ()
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*others)
-        tensors: list[Tensor] = []
-        ctx.values = [_without_tensors(value, tensors) for value in inputs]
-        ctx.save_for_backward(*tensors, *others)
+        listed, rest = (inputs[0], inputs[1:]) if _is_list(inputs[0]) else ((), inputs)
+        tensors = [value if isinstance(value, Tensor) else None for value in rest]
+        ctx.listed = len(listed)
+        ctx.values = [None if isinstance(value, Tensor) else value for value in rest]
+        ctx.save_for_backward(*listed, *tensors, *others)
 
     def backward(self, ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        return self.differentiate(ctx, grad, ctx.needs_input_grad[: len(ctx.values)])
+        return self.differentiate(ctx, grad, ctx.needs_input_grad)
 
     def differentiate(self, ctx: Any, grad: Tensor | None, needs: Sequence[Any]) -> tuple[Any, ...]:
         """Returns the gradients of an operator's arguments."""
         if grad is None:
             return tuple([None] * len(need) if _is_list(need) else None for need in needs)
-        tensors = iter(ctx.saved_tensors)
-        arguments = [_with_tensors(value, tensors) for value in ctx.values]
+        saved, listed = ctx.saved_tensors, ctx.listed
+        rest = saved[listed:]
+        arguments = [
+            value if tensor is None else tensor
+            for value, tensor in zip(ctx.values, rest, strict=False)
+        ]
+        others = rest[len(arguments) :]
+        if listed:
+            arguments.insert(0, list(saved[:listed]))
         if torch.is_grad_enabled():  # this gradient may be differentiated again
-            return _through(self.reference, grad, arguments, needs)
-        grads = self.gradient(grad, arguments, list(tensors), needs)
+            return _through(self.reference, grad, arguments, needs[: len(arguments)])
+        grads = self.gradient(grad, arguments, others, needs)
         present = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
-        return (*present, *(None for _ in needs[len(present) :]))
-
-
-_TENSOR = object()  # stands for a saved tensor
-
-
-def _without_tensors(value: Any, tensors: list[Tensor]) -> Any:
-    """Moves an argument's tensors to the list of saved ones."""
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        return _TENSOR
-    if isinstance(value, list | tuple):
-        return [_without_tensors(item, tensors) for item in value]
-    return value
-
-
-def _with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_with_tensors(item, tensors) for item in value]
-    return next(tensors) if value is _TENSOR else value
+        return (*present, *[None] * (len(arguments) - len(present)))
 
 
 def _through(
@@ -281,7 +279,7 @@ def _through(
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+    return isinstance(value, (list, tuple))  # a union would be built at each call
 
 
 def or_empty(like: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:

@@ -8,7 +8,10 @@ times; `experiments/bench/calibrate.py` measures and fits them, and the section 
 
 import math
 import tomllib
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -26,6 +29,9 @@ from neuroconv.kernels.conv.sizes import (
 from neuroconv.kernels.conv.spectra import few_branches, fft_size
 from neuroconv.kernels.native.trees import multiplied_sites
 
+Arguments = ParamSpec("Arguments")
+Choice = TypeVar("Choice")
+
 _TIMES = tomllib.loads(Path(__file__).with_name("times.toml").read_text())
 # Neurons of a population large enough for launching operators to cost nothing.
 MANY_NEURONS = 1024
@@ -36,6 +42,22 @@ _OPEN_BATCH = 32
 def concrete_batch(batch: int) -> int:
     """Returns the batch to choose for, 32 for a symbol that an exporter leaves open."""
     return _OPEN_BATCH if isinstance(batch, torch.SymInt) else int(batch)
+
+
+def _remembered(choose: Callable[Arguments, Choice]) -> Callable[Arguments, Choice]:
+    """Keeps choices by their arguments: to model the times takes longer than a small kernel."""
+
+    @lru_cache(maxsize=4096)
+    def kept(state: str, *args: Any, **keywords: Any) -> Choice:
+        return choose(*args, **keywords)
+
+    @wraps(choose)
+    def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Choice:
+        if torch.compiler.is_compiling():  # which warns of a cache
+            return choose(*args, **keywords)
+        return kept(native.state(), *args, **keywords)  # type: ignore[arg-type]
+
+    return call
 
 
 def choose_backend(
@@ -52,10 +74,16 @@ def choose_backend(
     if backend != "auto":
         return backend
     problem = problem._replace(batch=concrete_batch(problem.batch))
+    return _fastest(problem, gradients, device)
+
+
+@_remembered
+def _fastest(problem: ConvProblem, gradients: bool, device: str) -> Backend:
     times = model_seconds(problem, gradients=gradients, device=device)
     return min(times, key=lambda name: times[name])
 
 
+@_remembered
 def fuses_tree(
     problem: ConvProblem,
     axons: int,
