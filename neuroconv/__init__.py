@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'neuroconv' has no attribute {name!r}")
     part = _PART_OF.get(name, "neurons")
     value = getattr(importlib.import_module(f"neuroconv.{part}"), name)
-    globals()[name] = value  # the next use does not come here
+    globals()[name] = value  # later uses bypass this function
     return value
 
 

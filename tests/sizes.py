@@ -110,14 +110,14 @@ def import_graph() -> dict[str, set[str]]:
     names = {module_name(path) for path in modules()}
     graph = {}
     for path in modules():
-        own = module_name(path)
+        importer = module_name(path)
         targets = set()
-        for name in imported(path.read_text(), own, path.name == "__init__.py"):
+        for name in imported(path.read_text(), importer, path.name == "__init__.py"):
             while name not in names and "." in name:
                 name = name.rpartition(".")[0]
-            if name in names and name != own:
+            if name in names and name != importer:
                 targets.add(name)
-        graph[own] = targets
+        graph[importer] = targets
     return graph
 
 
@@ -152,7 +152,7 @@ def questions(source: str) -> list[str]:
     return [name for name in names if name in QUESTIONS]
 
 
-def asked_in_definitions() -> list[str]:
+def definition_questions() -> list[str]:
     return [
         f"{path.relative_to(PACKAGE)}: {name}"
         for part in ("layers", "neurons")
@@ -230,15 +230,15 @@ def filter_path() -> dict[str, set[str]]:
     return {function: names for function, names in path.items() if names}
 
 
-def _names(value: tuple[int, ...], name: str, held: object) -> set[str]:
+def _names(value: tuple[int, ...], name: str, container: object) -> set[str]:
     """The names under which a value stands within tables and dataclasses."""
-    if isinstance(held, list | tuple):
-        return {name} if tuple(held) == value else set()
-    if dataclasses.is_dataclass(held) and not isinstance(held, type):
-        held = vars(held)
-    if not isinstance(held, dict):
+    if isinstance(container, list | tuple):
+        return {name} if tuple(container) == value else set()
+    if dataclasses.is_dataclass(container) and not isinstance(container, type):
+        container = vars(container)
+    if not isinstance(container, dict):
         return set()
-    return set().union(*(_names(value, str(key), inner) for key, inner in held.items()))
+    return set().union(*(_names(value, str(key), inner) for key, inner in container.items()))
 
 
 def total_lines(folder: Path) -> int:
@@ -256,7 +256,7 @@ MEASURES: dict[str, tuple[Callable[[], int], int]] = {
         for owner in ("Population", "GranuleConv2d")
         for method in (f"{owner}.forward", f"{owner}.stream")
     },
-    "questions about how to run in layers/ and neurons/": (lambda: len(asked_in_definitions()), 0),
+    "questions about how to run in layers/ and neurons/": (lambda: len(definition_questions()), 0),
     "package files that a granule cell's forward enters": (lambda: len(files_entered()), 12),
     "names of a filter from a config to the convolution": (
         lambda: len(set().union(*filter_path().values())), 1,
@@ -278,7 +278,7 @@ def main() -> None:
     longest = sorted(((lines(path), path) for path in modules()), reverse=True)[:5]
     print("longest:", *(f"{path.relative_to(PACKAGE)} {n}" for n, path in longest), sep="\n    ")
     print("in cycles:", *sorted(in_cycles(import_graph())), sep="\n    ")
-    print("questions:", *asked_in_definitions(), sep="\n    ")
+    print("questions:", *definition_questions(), sep="\n    ")
     print("filter:", *(f"{f}: {', '.join(n)}" for f, n in filter_path().items()), sep="\n    ")
     print("entered:", *sorted(files_entered()), sep="\n    ")
 

@@ -35,13 +35,13 @@ FORBIDDEN: dict[str, set[str]] = {
 
 def parts(source: str, module: str, is_package: bool = False) -> set[str]:
     """First-level parts of neuroconv that a source imports; "" is the package itself."""
-    found = set()
+    names = set()
     for name in imported(source, module, is_package):
         if name.split(".")[0] == "neuroconv":
             second = name.split(".")[1] if "." in name else ""
-            known = (ROOT / second).is_dir() or (ROOT / f"{second}.py").is_file()
-            found.add(second if second and known else "")
-    return found
+            is_part = (ROOT / second).is_dir() or (ROOT / f"{second}.py").is_file()
+            names.add(second if second and is_part else "")
+    return names
 
 
 def violations(source: str, module: str, is_package: bool = False) -> set[str]:
@@ -83,8 +83,8 @@ def test_the_check_sees_a_violation(source: str, module: str, wrong: set[str]) -
 
 
 def test_every_part_is_there_and_has_files() -> None:
-    found = {path.relative_to(ROOT).parts[0] for path in FILES if path.parent != ROOT}
-    assert set(ALLOWED) | set(FORBIDDEN) <= found
+    folders = {path.relative_to(ROOT).parts[0] for path in FILES if path.parent != ROOT}
+    assert set(ALLOWED) | set(FORBIDDEN) <= folders
 
 
 @pytest.mark.parametrize("part", ["", ".layers", ".neurons", ".zoo"])

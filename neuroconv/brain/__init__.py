@@ -1,4 +1,4 @@
-"""The essay's estimate of the brain, from the modules' own counts, and what speaks against it."""
+"""The essay's estimate of the brain, from the modules' own counts, and the evidence against it."""
 
 from neuroconv.brain.estimate import Estimate, Sensitivity, Swing, estimate_brain
 from neuroconv.brain.inputs import Correlation, Input, Inputs

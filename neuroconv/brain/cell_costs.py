@@ -1,4 +1,4 @@
-"""What each cell type adds to a brain by the essay's method, in both variants of its numbers."""
+"""The cost of each cell type in a brain by the essay's method, for both variants of numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -90,7 +90,7 @@ def cortex_ratios(costs: Sequence[CellCost]) -> tuple[Quantity, ...]:
 def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, Section]:
     """Returns the MAC, and the FLOP/s, of each cell type and variant; both have the same rows."""
     rate = inputs["rate_hz"].value
-    at_input, _, literature, literature_own = (ratio.value for ratio in cortex_ratios(costs))
+    at_input, _, literature, at_cell_rates = (ratio.value for ratio in cortex_ratios(costs))
     dendrites = PRESETS["pyramidal", "dettmers2015"].dendrites
     rows = sorted(costs, key=lambda row: row["variant"])
     names = (
@@ -121,7 +121,7 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
         f"By the essay's own method the cortex, which its sum leaves out, costs {at_input:.3g} "
         f"times the cerebellum (in proportion to the {dendrites} dendrites on a cell, which are "
         "chosen: the essay gives none). With the literature's numbers it costs "
-        f"{literature:.3g} times the cerebellum at {rate:g}/s, and {literature_own:.2g} times at "
+        f"{literature:.3g} times the cerebellum at {rate:g}/s, and {at_cell_rates:.2g} times at "
         "each cell's own rate, granule cells left out, which have none.",
     )
     return macs, flops

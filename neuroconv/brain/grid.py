@@ -1,4 +1,4 @@
-"""The grid: the FLOP/s of every combination of structural choices that means something."""
+"""The grid: the FLOP/s of every meaningful combination of structural choices."""
 
 from typing import Any
 

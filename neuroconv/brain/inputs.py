@@ -1,4 +1,4 @@
-"""Inputs of the estimate: every one with its range, its distribution, unit and source."""
+"""Inputs of the estimate: each with its range, distribution, unit and source."""
 
 import hashlib
 import json
@@ -126,8 +126,8 @@ class Input:
         if value is None and not bounds:
             if distribution is None:
                 raise ValueError(f"{self.name}: nothing is given; expected a value or low and high")
-            kept = Input(quantity=self.quantity) if distribution == "fixed" else self
-            return replace(kept, distribution=distribution)
+            base = Input(quantity=self.quantity) if distribution == "fixed" else self
+            return replace(base, distribution=distribution)
         present = "uniform" if self.distribution == "fixed" else self.distribution
         law = distribution or (present if bounds else "fixed")
         if value is None:

@@ -47,7 +47,7 @@ class Quantity:
 
     @property
     def shown(self) -> str:
-        """The value as tables have it: 1.075e21, 2e16, 400."""
+        """The value as tables show it: 1.075e21, 2e16, 400."""
         return scientific(self.value, trim=True)
 
     def to_dict(self) -> dict[str, Any]:

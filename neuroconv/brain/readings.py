@@ -72,7 +72,7 @@ class Reading:
         return (*cells, "time_steps", self.clock_input, "flop_per_mac")
 
     def borrows(self, cell: str) -> bool:
-        """Whether the cell's inputs pass through the Purkinje cell's filter."""
+        """Returns whether the cell's inputs pass through the Purkinje cell's filter."""
         return cell == "granule" and self.granule_filter == "purkinje"
 
 

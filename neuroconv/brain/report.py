@@ -177,7 +177,7 @@ def readings_section(report: BrainReport) -> Section:
     """Returns value and interval of each named reading."""
     rate = facts()["purkinje.literature.rate_hz"]
     at_point = {**report.inputs.values_at_point, "rate_hz": rate.value}
-    at_own_rate = sum(flop_per_second(READINGS["essay"], at_point).values())
+    measured = sum(flop_per_second(READINGS["essay"], at_point).values())
     rates = " to ".join(dict.fromkeys(f"{end:g}" for end in report.inputs["rate_hz"].ends))
     rows = []
     for name, estimate in report.by_reading.items():
@@ -193,7 +193,7 @@ def readings_section(report: BrainReport) -> Section:
         ),
         f"One rate_hz, here {rates}/s, clocks cells of all types, though types differ. Purkinje "
         f"cells, which nearly all FLOP are of, fire at {rate.value:g}/s by themselves "
-        f"({rate.source}): at that rate the essay's reading is {scientific(at_own_rate, 2)}.",
+        f"({rate.source}): at that rate the essay's reading is {scientific(measured, 2)}.",
     )
 
 

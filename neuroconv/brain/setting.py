@@ -1,4 +1,4 @@
-"""Inputs of an estimate: defaults, and what a file, NAME=VALUE or Python sets."""
+"""Inputs of an estimate: the defaults, and changes by a file, NAME=VALUE or Python."""
 
 import tomllib
 from collections.abc import Mapping, Sequence

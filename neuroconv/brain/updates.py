@@ -48,7 +48,7 @@ class Update(NamedTuple):
     """The cost of one update of one cell."""
 
     mac: int
-    flop: int = 0  # those of no multiply-adds; only for a whole neuron
+    flop: int = 0  # of everything but multiply-adds; only for a whole neuron
     ran: str = ""  # family of most multiply-adds: "convolution", "fft", "matmul"
 
 

@@ -1,4 +1,4 @@
-"""`brain`: what a brain computes by the essay's method, and how sure that is."""
+"""`brain`: the FLOP/s of a brain by the essay's method, and their uncertainty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`list`, `cells`, `operators` and `match`: what there is to count, and opponents of equal size."""
+"""`list`, `cells`, `operators` and `match`: what can be counted, and opponents of equal size."""
 
 import inspect
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`profile`: what models and cells cost."""
+"""`profile`: the cost of models and cells."""
 
 import fnmatch
 import importlib
@@ -32,8 +32,8 @@ from neuroconv.training import rebuild
 from neuroconv.zoo import create_model, default_keywords, list_models
 
 _AXONS = 1_000  # of a cell; sparse wiring costs the same for any number
-_REAL_ELEMENTS = 100_000_000  # above it, a model is counted without being given memory
-_MOST_ELEMENTS = 8_000_000_000  # above it, no machine is asked to hold it
+_REAL_ELEMENTS = 100_000_000  # above it, a model is counted on meta, without memory
+_MOST_ELEMENTS = 8_000_000_000  # above it, a model is not put on a device
 
 
 @dataclass(frozen=True)

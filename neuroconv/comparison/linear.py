@@ -1,4 +1,4 @@
-"""The linear classifier that a network has to beat."""
+"""The linear baseline that a network has to beat."""
 
 import warnings
 
@@ -15,7 +15,7 @@ def linear_baseline(splits: DataSplits) -> float:
     """Returns the test accuracy of a converged logistic regression on a still image's pixels.
 
     Pixels are standardised. The penalty is weakened tenfold from C = 1e-5 to 1, and the search ends
-    where validation accuracy falls; the test set is met once, by the best. Of more than 60,000
+    where validation accuracy falls; the best one is tested once. Of more than 60,000
     training images a fixed stratified 60,000 are fitted.
 
     Raises:

@@ -48,7 +48,7 @@ def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict
 
 
 def match_flops(name: str, target_flop: int, **keywords: Any) -> dict[str, Any]:
-    """Does what `match_parameters` does for FLOPs an image, as `count_flops` gives them."""
+    """Chooses `width` like `match_parameters`, for FLOPs per image as `count_flops` counts."""
     return _match(name, count_flops, "flop", target_flop, keywords)
 
 

@@ -38,7 +38,7 @@ def compare_and_report(
     Args:
         output: the page, such as report.html.
         numbers: folder of the two files; default the page's.
-        command: what repeats the comparison; default `neuroconv compare` on comparison.toml.
+        command: the command to repeat it; default `neuroconv compare` on comparison.toml.
         linear: whether to fit the linear classifier on the pixels too.
         progress: whether to show the progress of training.
 

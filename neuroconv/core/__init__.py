@@ -1,1 +1,1 @@
-"""What every part stands on: checks of arguments, cost rows, memory layout."""
+"""Foundations of every part: checks of arguments, cost rows, memory layout."""

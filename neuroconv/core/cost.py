@@ -1,4 +1,4 @@
-"""What a layer costs, stated by the layer itself, from sizes alone.
+"""The cost of a layer, stated by the layer itself from sizes alone.
 
 Every layer that multiplies has a method
 `closed_form(*input_shapes: torch.Size) -> tuple[Cost, ...]`: one row per stage of the neuron.
@@ -16,7 +16,7 @@ class Cost:
     Attributes:
         stage: the stage of the neuron: "synapses", "dendrites", "soma" ...
         macs: multiply-adds of the algorithm that runs, by "convolution", "matmul" and "fft".
-        pointwise: FLOPs of all that is no contraction, in evaluation: the products of sparse
+        pointwise: FLOPs of everything but contractions, in evaluation: the products of sparse
             synapses and of an FFT convolution's spectra, norms, activations and sums.
         neurons: per sample; of dendrites only, since a neuron has one dendritic tree.
         synapses: per sample, over all neurons; of synapses only.
@@ -34,12 +34,12 @@ class Cost:
 
     @property
     def linear(self) -> bool:
-        """Synapses and dendrites: their pointwise products are part of a linear map."""
+        """Whether it is synapses or dendrites: their pointwise products belong to a linear map."""
         return bool(self.synapses) or self.essay is not None
 
     @property
     def executed_flop(self) -> int:
-        """FLOPs of what is linear: contractions, the products of synapses and of FFTs' spectra."""
+        """FLOPs of linear stages: contractions, the products of synapses and of FFTs' spectra."""
         return self.flop - self.other
 
     @property
@@ -49,7 +49,7 @@ class Cost:
 
     @property
     def other(self) -> int:
-        """FLOPs that are no multiply-adds: norms, activations, sums."""
+        """FLOPs that are not multiply-adds: norms, activations, sums."""
         return 0 if self.linear else self.pointwise
 
     @property

@@ -11,7 +11,7 @@ _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
 
 @contextmanager
 def counting() -> Iterator[None]:
-    """Has a run counted as a whole: no cache serves it, and hooks do not change how modules run."""
+    """Marks a run as counted as a whole: it uses no cache, and hooks do not change how it runs."""
     token = _COUNTING.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Stills decoded when they are first read, and kept in memory that forked workers share.
+"""A cache of still images, decoded on first access into memory that forked workers share.
 
 Shape legend: N images, B batch, C channels, H height, W width.
 """

@@ -32,7 +32,7 @@ def encode(
     sample_seeds: Sequence[int] | NDArray[np.uint64],
     path_seed: int = 0,
 ) -> Tensor:
-    """Turns still images into frames.
+    """Encodes still images as frames.
 
     - `repeat`: every frame is the image.
     - `poisson`: rate-coded; a pixel of intensity p is 1 with probability p and else 0,

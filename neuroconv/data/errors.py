@@ -1,4 +1,4 @@
-"""The error of unusable data."""
+"""The error raised for unusable data."""
 
 
 class DataError(ValueError):

@@ -1,4 +1,4 @@
-"""What a model costs: three counters, memory, time, energy. The convention is in `rules`."""
+"""The cost of a model: three counters, memory, time, energy. The convention is in `rules`."""
 
 from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.energy import NODES, Energy, estimate_energy

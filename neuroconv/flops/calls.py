@@ -48,7 +48,7 @@ def tensors_of(values: Any) -> list[Tensor]:
 
 
 def name_of(func: Any) -> str:
-    """Returns an operator's name in aten without overload and the underscore of in-place work."""
+    """Returns an operator's name in aten without overload and an in-place operator's underscore."""
     name = str(func._overloadpacket.__name__)
     return name if name.startswith("__") else name.rstrip("_")
 

@@ -122,7 +122,7 @@ def _shapes(values: Any) -> list[torch.Size]:
 
 
 class _Statements(OperatorMode):
-    """Collects what running modules state, and which run a contraction that no formula covers."""
+    """The costs that running modules state, and those with contractions that no formula covers."""
 
     def __init__(self, batch: int) -> None:
         super().__init__()

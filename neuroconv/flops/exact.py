@@ -27,7 +27,7 @@ class _PassCounts:
 
 
 class OperatorCounter(OperatorMode):
-    """Counts each call, for the whole model and for each module that is running."""
+    """A count of each call, for the whole model and for each module that is running."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class OperatorCounter(OperatorMode):
         self._running: list[str] = []  # paths of the modules, outermost first
 
     def begin_backward(self) -> None:
-        """Ends the forward pass: calls that follow are counted apart."""
+        """Ends the forward pass: later calls are counted separately."""
         self._passes.append(_PassCounts())
 
     def counts(self, device: str) -> Counts:
@@ -48,8 +48,8 @@ class OperatorCounter(OperatorMode):
         return counts
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Counts inside, with hooks that track the running modules; `meta_copy` removes them."""
+    def tracking(self, model: nn.Module) -> Iterator[None]:
+        """Counts in the context; hooks, which `meta_copy` removes, track the running modules."""
         for path, module in model.named_modules():
             if path:
                 module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path))
@@ -104,7 +104,7 @@ def count_exact(
         meta_copy(model, as_inputs(inputs), device, training=training) as items,
         explained(device),
         torch.set_grad_enabled(backward),
-        counter.watching(model),
+        counter.tracking(model),
     ):
         result = model(*items)
         if backward:

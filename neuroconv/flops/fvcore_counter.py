@@ -1,7 +1,7 @@
 """fvcore's counter: the model runs once, is traced, and every operator of the trace is counted.
 
-Two counts come of one trace: of contractions, by the handles of `neuroconv.flops.fvcore_handles`, a
-witness for the other counters; and of fvcore as it comes, as its user would read it.
+One trace gives two counts: that of contractions, by the handles of `fvcore_handles`, to check the
+other counters; and that of fvcore as installed, as its user would read it.
 """
 
 import warnings

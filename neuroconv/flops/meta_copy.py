@@ -18,7 +18,7 @@ from neuroconv.flops.calls import tensors_of
 
 
 def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Returns the inputs as a tuple; refuses what is no tensor, or has no first axis of samples."""
+    """Returns the inputs as a tuple; raises if one is no tensor, or the first has no batch axis."""
     items = (inputs,) if isinstance(inputs, Tensor) else inputs
     if not isinstance(items, tuple) or not all(isinstance(item, Tensor) for item in items):
         raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {type(inputs)!r}")

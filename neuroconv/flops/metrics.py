@@ -1,4 +1,4 @@
-"""The quantities of a profile: one list, which the tables and the JSON are made of."""
+"""The quantities of a profile: one list, from which the tables and the JSON are built."""
 
 import math
 from collections.abc import Callable

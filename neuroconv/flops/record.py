@@ -1,4 +1,4 @@
-"""The cost of one model: what was counted and measured, and what follows from it."""
+"""The cost of one model: counts, measurements, and the quantities that follow from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ class Record:
         skipped: why a counter, a training step or a time is missing.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
-        hidden: those that run contractions: with them stages, neurons and synapses are too few.
+        hidden: those that run contractions: if any, stages, neurons and synapses are undercounted.
         training: a training step by the exact counter; None if nothing is trained.
         training_batch: samples in that step: at least two, which batch norm needs.
         doubled: the exact counter's run of a batch twice as large; None if the model refused it.
         traffic, training_traffic: bytes that the run, and the training step, move and hold.
-        measured: time, place under the roofs and firing on a real device; None without one.
+        measured: time, position under the roofs and firing on a real device; None without one.
     """
 
     name: str

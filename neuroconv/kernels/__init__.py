@@ -1,1 +1,1 @@
-"""Fast ways to run the neuron, below the layers that define it."""
+"""Fast implementations of the neuron's stages, below the layers that define them."""

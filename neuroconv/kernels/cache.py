@@ -27,7 +27,7 @@ class FilterCache:
     a comparison would wait for the device, the tensors' version counters decide: assigning to
     `weight.data` escapes them, and `clear` or `train()` drops the result.
 
-    It is no part of a module's state: copies and pickles of it are empty.
+    It is not part of a module's state: copies and pickles of it are empty.
     """
 
     def __init__(self) -> None:

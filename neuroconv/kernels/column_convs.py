@@ -17,7 +17,7 @@ from neuroconv.kernels.soma import causal_matrix
 def column_convs(
     frames: Tensor, kernel: Tensor, bias: Tensor | None, window: PatchWindow, groups: int
 ) -> Iterator[Tensor]:
-    """Yields the potentials of one dendrite of all units after another, (B, U, T, H', W').
+    """Yields the potentials of all units, (B, U, T, H', W'), one dendrite after another.
 
     Args:
         frames: (B, C, T, H, W).
@@ -28,19 +28,19 @@ def column_convs(
         yield from _by_definition(frames, kernel, bias, window, groups)
         return
     steps = frames.shape[2]
-    alone = kernel.shape[2] == 1  # every step is an independent image
+    static = kernel.shape[2] == 1  # every step is an independent image
     maps = frames.transpose(1, 2)
     # Otherwise time becomes channels of a 2-D convolution: several times faster than conv3d.
-    maps = maps.flatten(0, 1) if alone else maps.flatten(1, 2)
-    taps = fold_time(kernel, 1 if alone else steps)
+    maps = maps.flatten(0, 1) if static else maps.flatten(1, 2)
+    taps = fold_time(kernel, 1 if static else steps)
     for dendrite, read in enumerate(_columns(maps, window)):
-        rest = None if bias is None else bias[dendrite].repeat(1 if alone else steps)
+        rest = None if bias is None else bias[dendrite].repeat(1 if static else steps)
         potential = F.conv2d(
             read, taps[..., dendrite : dendrite + 1], rest,
             stride=window.stride, dilation=(window.dilation[0], 1), groups=groups,
         )  # fmt: skip
         split = (
-            potential.unflatten(0, (-1, steps)) if alone else potential.unflatten(1, (steps, -1))
+            potential.unflatten(0, (-1, steps)) if static else potential.unflatten(1, (steps, -1))
         )
         yield split.transpose(1, 2)
 

@@ -2,8 +2,8 @@
 
 The potentials of the dendrites are by far the largest tensors of an image layer, and a batch norm,
 a rectifier and a sum would each read and write them. Here they are read once for their statistics
-and once more, some rows at a time, for everything else; so they are in the backward pass. Layers
-with few inputs run by `kernels.patch_sum` instead.
+and once more, some rows at a time, for everything else, and likewise in the backward pass.
+Layers with few inputs use `kernels.patch_sum` instead.
 
 Shapes: M positions (batch x height x width), T time steps, U units; a column holds the potentials
 of one dendrite of all units, (M, T * U), contiguous. The sum has the steps outermost, (T, M, U), as
@@ -19,7 +19,7 @@ from torch import Tensor
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels.operator import Operator, needs_reference
 
-# Floats of a column to go through at once: they stay in the second-level caches of two cores.
+# Floats of a column that are processed at once: they stay in the second-level caches of two cores.
 _CHUNK_FLOATS = 1 << 20
 _ROW_FLOATS = 1024
 
@@ -52,7 +52,7 @@ def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
     """Returns mean and biased variance of each unit, (dendrites, U), over the rows first."""
     moments = []
     for column in columns:
-        if column.is_meta or is_counting():  # neither knows batch_norm_update_stats
+        if column.is_meta or is_counting():  # neither supports batch_norm_update_stats
             variance, mean = torch.var_mean(column, 0, correction=0)
         else:  # thirty times as fast as var_mean
             mean, variance = torch.ops.aten.batch_norm_update_stats(column, None, None, 0.0)
@@ -123,7 +123,7 @@ def _plain(*arguments: Any) -> tuple[Tensor, ...]:
     if eps is not None:
         mean, variance = _statistics(columns, units)
     affine = scale_and_offset(gain, shift, eps, mean, variance)
-    kept = [
+    saved = [
         columns[0].new_empty(0) if eps is None or values is None else values for values in affine
     ]
     width = columns[0].shape[1]
@@ -145,7 +145,7 @@ def _plain(*arguments: Any) -> tuple[Tensor, ...]:
                 part.copy_(rate)
         if steps > 1:
             total[:, positions] = part.view(-1, steps, units).transpose(0, 1)
-    return total, mean, variance, *kept
+    return total, mean, variance, *saved
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, ...]:

@@ -5,7 +5,7 @@ over those sites of weight times tap: a correlation of the dendrite's weights wi
 the sites. Taps that lie off the sheet across the dendrites are zeros.
 
 Shapes: N neurons, S synapses, P sites, D dendrites, K time taps, K_P x K_D taps on the sheet; A
-inputs of one tree, O = P' * D' branches that come out, dendrite by dendrite.
+inputs of one tree, O = P' * D' output branches, dendrite by dendrite.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Reduction = Literal["mean", "sum", "max"]
 
 
 class TreeSpec(NamedTuple):
-    """Wiring and shape of a population's trees, without what is learned."""
+    """Wiring and shape of a population's trees, without learned parameters."""
 
     wiring: Tensor  # the axon of each synapse, (N, S)
     sheet: tuple[int, int]  # (P, D); synapses fill it dendrite by dendrite

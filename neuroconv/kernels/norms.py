@@ -1,4 +1,4 @@
-"""Batch norms of an image layer, run with what follows them.
+"""Batch norms of an image layer, fused with the rectifier and the sum after them.
 
 Shapes: M positions (batch x height x width), T time steps, U units; a column holds the potentials
 of one dendrite of all units, (M, T * U).

@@ -1,12 +1,12 @@
 """Operators of this package: every fast way to compute is registered with `torch.library`.
 
 An operator has a plain implementation in torch's operators for any device, and may have faster ones
-for the CPU and for CUDA. With them come what torch asks of an operator: shapes without data
+for the CPU and for CUDA. It also registers what torch requires of an operator: shapes without data
 (`fake`, for meta tensors, compilers and exporters), a gradient, and a FLOP formula for torch's own
 counter.
 
-Its `reference` is the same computation written with differentiable operators. It runs in the
-operator's place where a hand-written gradient is not enough: under the transforms of `torch.func`,
+Its `reference` is the same computation written with differentiable operators. It replaces
+the operator where a hand-written gradient is not enough: under the transforms of `torch.func`,
 in forward-mode differentiation, when a gradient is itself differentiated, and while `torch.jit`
 traces. Tests hold every implementation to its reference.
 """

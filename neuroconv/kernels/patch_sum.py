@@ -27,9 +27,9 @@ from neuroconv.kernels.patches import ColumnLayout, lay_out, lay_out_transpose
 # Weights of one dendrite, K * T * U: larger ones do not fit the cache, and oneDNN is as fast.
 _MOST_WEIGHTS = 1 << 16
 # With at least this many inputs of a dendrite, or as many as its outputs, a norm's statistics come
-# from the potentials, which are then kept for the backward pass; with fewer the moments of the
+# from the potentials, which are then saved for the backward pass; with fewer the moments of the
 # inputs take less time.
-_KEPT_INPUTS = 64
+_MANY_INPUTS = 64
 
 
 def fits(frames: Tensor, weight: Tensor, inputs: int, outputs: int) -> bool:
@@ -115,14 +115,14 @@ def _cpu(*arguments: Any) -> tuple[Tensor, ...]:
             layer.keep()
         mean, variance = layer.statistics()
     scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
-    total = layer.total(scale, offset, linear, keep and layer.kept is None and not linear)
-    kept = (layer.buffer, layer.kept, layer.bits, *(moments or (None, None)))
-    return total, mean, variance, *or_empty(frames, *(kept if keep else [None] * 5))
+    total = layer.total(scale, offset, linear, keep and layer.potentials is None and not linear)
+    saved = (layer.buffer, layer.potentials, layer.bits, *(moments or (None, None)))
+    return total, mean, variance, *or_empty(frames, *(saved if keep else [None] * 5))
 
 
 def _takes_moments(weight: Tensor) -> bool:
     """Returns whether a norm's statistics are computed from the moments of the inputs."""
-    return weight.shape[1] < min(_KEPT_INPUTS, weight.shape[2])
+    return weight.shape[1] < min(_MANY_INPUTS, weight.shape[2])
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -149,10 +149,10 @@ def _fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands = _Operands(*arguments[:8])
-    mean, variance, kept, needs = arguments[8:]
+    mean, variance, saved, needs = arguments[8:]
     frames, weight, gain, shift, _, _, eps, linear = operands
     layout, size = operands.layout()
-    buffer, potentials, bits = (values if values.numel() else None for values in kept[:3])
+    buffer, potentials, bits = (values if values.numel() else None for values in saved[:3])
     assert buffer is not None
     scale, offset = scale_and_offset(gain, shift, eps, mean, variance)
     layer = ImageLayer(buffer, weight, layout, size, potentials, bits)
@@ -179,7 +179,7 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             if eps is not None:
                 exact = (scale.double(), mean.double(), variance.double())
                 to_gain, *through = through_a_norm(exact, eps, count, to_shift, to_gain)
-                layer.add_statistics_gradient(back, to_weight, through, kept[3:])
+                layer.add_statistics_gradient(back, to_weight, through, saved[3:])
     if back is not None:
         back = lay_out_transpose(back, layout, frames.shape, memory_order(frames))
     if to_weight is not None:
@@ -216,7 +216,7 @@ _patch_sum = Operator(
     _reference, fake=_fake, cpu=_cpu, flops=_flops,
 )  # fmt: skip
 _patch_sum_backward = Operator(
-    f"patch_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance, Tensor[] kept, "
+    f"patch_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance, Tensor[] saved, "
     "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
     None, fake=_fake_backward, cpu=_cpu_backward,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The choice whether a population's stages run as one operator.
+"""Fusion of a population's stages into one operator, where that is possible and faster.
 
 `Population.forward` is the definition, stage by stage. It calls `fused_current` first, which
 computes the same numbers from the axons to the summed current by `tree_sum`, or returns None.

@@ -30,7 +30,7 @@ def recomputed(stage: Callable[..., Any], owner: nn.Module, *arguments: Any) -> 
 
 def recomputed_stages(run: Callable[..., Any], owner: nn.Module, *arguments: Any) -> Any:
     """Returns `run(*arguments, call)`, recomputed in the backward pass, as are the stages that it
-    runs by `call(stage, *inputs)`: tensors inside of only one stage are held at a time."""
+    runs by `call(stage, *inputs)`: only one stage's intermediate tensors are alive."""
 
     def call(stage: Callable[..., Any], *inputs: Any) -> Any:
         module = getattr(stage, "__self__", stage)
@@ -48,12 +48,12 @@ def _statistics_at_rest(owner: nn.Module) -> Iterator[None]:
     Copies, not a flag: autograd expects the second run to save tensors like those of the first.
     """
     norms = [module for module in owner.modules() if isinstance(module, _BatchNorm)]
-    kept = [dict(norm._buffers) for norm in norms]
-    for norm, buffers in zip(norms, kept, strict=True):
+    saved = [dict(norm._buffers) for norm in norms]
+    for norm, buffers in zip(norms, saved, strict=True):
         for name, buffer in buffers.items():
             norm._buffers[name] = None if buffer is None else buffer.clone()
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, buffers in zip(norms, saved, strict=True):
             norm._buffers.update(buffers)

@@ -40,7 +40,7 @@ def forward(arguments: TreeOperands, keep: bool) -> tuple[Tensor, Tensor]:
 
 
 def empty_passes(operands: TreeOperands, keep: bool) -> Tensor:
-    """Allocates one bit for each potential, if they are to be kept."""
+    """Allocates one bit for each potential, or none if nothing is saved."""
     activity, _, filters, _, tree = operands
     if not keep or tree.linear:
         return activity.new_empty(0, dtype=torch.int16)

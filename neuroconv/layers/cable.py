@@ -18,12 +18,12 @@ from neuroconv.core.checks import check_number, check_positive
 
 @dataclass(frozen=True)
 class Cable:
-    """A uniform, passive, infinitely long dendrite, seen through a sheet's sites and time steps.
+    """A uniform, passive, infinitely long dendrite, sampled at a sheet's sites and time steps.
 
     Attributes:
-        length_constant_um: lambda, in micrometres: away from where a steady potential is held, it
-            falls to 1/e over this distance.
-        time_constant_ms: tau, in milliseconds: on its own, a potential falls to 1/e in this time.
+        length_constant_um: lambda, in micrometres: a steady potential falls to 1/e at this
+            distance from its source.
+        time_constant_ms: tau, in milliseconds: a potential without input falls to 1/e in this time.
         site_um: length of dendrite that one site of the sheet stands for, in micrometres.
         step_ms: length of a time step, in milliseconds.
 
@@ -41,11 +41,11 @@ class Cable:
             check_number(field.name, getattr(self, field.name))
 
     def green(self, distance_um: Tensor, time_ms: Tensor) -> Tensor:
-        """Potential after a unit impulse at distance 0 and time 0, in 1 / micrometre.
+        """Returns the potential after a unit impulse at distance 0 and time 0, in 1 / micrometre.
 
         With X = x / lambda and T = t / tau it is exp(-X^2 / 4T - T) / (lambda sqrt(4 pi T)): a
         Gaussian of variance 2 lambda^2 T under which exp(-T) of the impulse is left. Before the
-        impulse it is zero. At time 0 it is Dirac's delta, no function; zero stands there too.
+        impulse it is zero. At time 0, where it is Dirac's delta, zero is returned too.
 
         Shape:
             two real tensors that broadcast -> their broadcast shape, in their floating dtype

@@ -25,11 +25,11 @@ from neuroconv.layers.tree_shape import TreeShape
 
 @dataclass(frozen=True)
 class Taps:
-    """How the taps of a dendritic filter start, whether they learn, and their backend.
+    """The taps of a dendritic filter: initial values, whether they are trained, and backend.
 
     Args:
         cable: fill the filters with this cable's diffusion, at unit gain; None draws them.
-        trainable: whether they learn.
+        trainable: whether they are trained.
         equalized_lr: hold the taps in units of their initial standard deviation. A step of Adam is
             absolute: one that moves a filter of 60 taps by a twentieth overwrites a filter of
             50,000, whose taps are that much smaller. In these units it moves both alike.
@@ -49,13 +49,13 @@ class Taps:
 
 
 class DendriticConv(nn.Module):
-    """Charge spreads along the branches and lingers: one spatiotemporal filter for each neuron.
+    """One spatiotemporal filter for each neuron: charge spreads along the branches and lingers.
 
     Args:
         neurons: number of neurons N.
-        tree: the sheet that comes in and the filter that meets it.
-        taps: how the filter starts, whether it learns, and its backend.
-        bias: a trainable resting potential for each dendrite that comes out.
+        tree: the sizes of the input sheet and of the filter, and how the two overlap.
+        taps: the filter's initial values, whether it is trained, and its backend.
+        bias: a trainable resting potential for each output dendrite.
 
     Attributes:
         weight: (N, K_T, K_P, K_D), in torch's time-first order.
@@ -191,7 +191,7 @@ class DendriticConv(nn.Module):
 
 
 class DendriticRate(nn.Module):
-    """Rectifies, then reduces over the sites: one number for each dendrite and time step.
+    """Rectifier, then a reduction over the sites: one rate for each dendrite and time step.
 
     Too negative a potential makes no spike; else the rate is proportional to it. Without this
     stage a neuron is linear up to its soma and collapses into a single dot product: `linear=True`

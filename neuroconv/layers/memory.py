@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def recall(past: Tensor | None, present: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-    """Joins past (None at rest) and present (B, N, T, ...) for a causal filter of some taps.
+    """Concatenates past (None at rest) and present (B, N, T, ...) for a causal filter's taps.
 
     Returns:
-        The filter's input, (B, N, T + past steps, ...), without a past the present alone, for the
-        filters' padding is a neuron at rest; and its last steps (B, N, taps - 1, ...).
+        The filter's input (B, N, T + past steps, ...), at rest the present alone, since the filter
+        pads it with zeros; and its last steps (B, N, taps - 1, ...).
     """
     window = present if past is None else torch.cat([past, present], 2)
     past = window[:, :, max(0, window.shape[2] - taps + 1) :]
@@ -23,5 +23,5 @@ def recall(past: Tensor | None, present: Tensor, taps: int) -> tuple[Tensor, Ten
 
 
 def last_steps(steps: int, activity: Tensor) -> Tensor:
-    """Returns the last steps of (B, N, T, ...); all of them unsliced, which saves a copy."""
+    """Returns the last steps of (B, N, T, ...); all T of them as they are, which saves a copy."""
     return activity if activity.shape[2] == steps else activity[:, :, -steps:]

@@ -1,4 +1,4 @@
-"""Chance at the axon: waiting periods before a neuron fires, its branch of release, spike counts.
+"""Stochastic axons: waiting periods before a neuron fires, release or sleep, and spike counts.
 
 Shapes: B batch, N neurons, T time steps, R steps that a renewal looks ahead.
 """
@@ -16,7 +16,7 @@ from neuroconv.kernels.renewals import constant, cumulative, first_due, periods,
 DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]
 
-# Rates are divided by exp(-mean_wait), in float32: below this it is no normal number.
+# Rates are divided by exp(-mean_wait), in float32: below this the divisor is subnormal.
 _LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
 
 
@@ -24,7 +24,7 @@ class DropoutState(NamedTuple):
     """The waiting periods of neurons, between two stretches of a window.
 
     Attributes:
-        waiting: (B, N, ...) time steps that each of them still waits, in whole numbers.
+        waiting: (B, N, ...) whole time steps that each neuron still waits.
         due: (R,) float64, the probability that the next period is drawn in 0, 1 ... R - 1 steps,
             over all draws up to now: from it follows each step's probability of firing.
     """
@@ -34,7 +34,7 @@ class DropoutState(NamedTuple):
 
 
 class _Waiting(nn.Module):
-    """The base of stages whose neurons wait: a window in stretches, whose mean rate is kept."""
+    """The base of stages whose neurons wait, but keep their mean rate; streams over stretches."""
 
     scope: DropoutScope
     periods: list[float]  # the probabilities of 1, 2, 3 ... steps from a draw to the next
@@ -57,7 +57,7 @@ class _Waiting(nn.Module):
 
     @property
     def acts(self) -> bool:
-        """Whether it drops anything: in training, unless there is no wait."""
+        """Whether it drops anything: in training, unless `mean_wait` is 0."""
         return self.training and self.mean_wait != 0
 
     def forward(self, rate: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from neuroconv.core.cost import Cost
 
 
 class LastStep(nn.Module):
-    """Takes the last time step, the only one that has seen the whole window.
+    """The last time step, the only one that depends on the whole window.
 
     Shape:
         (B, N, T, ...) -> (B, N, ...)
@@ -21,5 +21,5 @@ class LastStep(nn.Module):
         return activity[:, :, -1]
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
-        """Costs nothing: it is a slice."""
+        """Returns no rows: a slice costs nothing."""
         return ()

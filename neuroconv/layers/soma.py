@@ -1,4 +1,4 @@
-"""The soma: a further temporal filter, 1 x 1 x 5, the same for all neurons, and the firing rate.
+"""The soma: a temporal filter (the essay's is 1 x 1 x 5, shared by all neurons), and its rate.
 
 Shapes: B batch, N neurons, T time steps, K the filter's time steps.
 """
@@ -43,7 +43,7 @@ class SomaFilter(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Starts as the identity, without memory: what lingers is learned."""
+        """Sets the filter to the identity, which has no memory: training adds it."""
         nn.init.zeros_(self.weight)
         with torch.no_grad():
             self.weight[..., -1] = 1.0

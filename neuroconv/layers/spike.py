@@ -28,7 +28,7 @@ def dendritic_spike(
     window: int | None = None,
     signal: Signal = "max",
 ) -> Tensor:
-    """Lifts sites toward the largest near them, where that one is past the threshold.
+    """Lifts sites toward the maximum near them, where that maximum is above the threshold.
 
     With m the maximum near a site x, the result is x + strength * gate(m - threshold) * (m - x).
 
@@ -47,7 +47,7 @@ def dendritic_spike(
         )
 
     if potential.shape[-2] == 1 or window == 1:
-        return potential  # a branch without neighbours has none to lift, nor to learn instead
+        return potential  # a site without neighbours: nothing to lift, no gradient to redirect
 
     def stage(sites: Tensor) -> Tensor:  # (before, P, after)
         clean = signal == "essay" and torch.is_grad_enabled()
@@ -61,7 +61,7 @@ def dendritic_spike(
         columns = 1 if window is None else sites.shape[2]
         index = torch.arange(sites.shape[1] * columns, device=sites.device).view(-1, columns)
         passed = 1 - (holder == index) * gate.detach().to(sites.dtype)
-        # What is subtracted is zero, to the bit; its gradient is not.
+        # The subtrahend is exactly zero; its gradient is not.
         return lifted - (source - sites) * passed
 
     return along_axis(potential, -2, stage)

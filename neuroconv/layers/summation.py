@@ -1,4 +1,4 @@
-"""Dendritic summation: what the soma receives of its dendrites' rates, by the cell's type.
+"""Dendritic summation: from the dendrites' rates to the soma's current, by the cell's type.
 
 Shapes: B batch, N neurons, T time steps, D dendrites.
 """
@@ -19,7 +19,7 @@ _EXPONENTS = {"supralinear": 2.0, "bistable": 4.0}
 
 
 class DendriticSummation(nn.Module):
-    """Sums the dendrites' rates, then applies the law of the cell's type.
+    """Sum of the dendrites' rates, passed through the law of the cell's type.
 
     With s = scale * sum of the rates and k the knee, every law is 0 at 0:
 
@@ -33,14 +33,14 @@ class DendriticSummation(nn.Module):
                      cortical neurons on average (Miller and Troyer 2002, J. Neurophysiol.
                      87:653-659; Priebe and Ferster 2008, doi:10.1016/j.neuron.2008.02.005).
         bistable     2 k s^n / (k^n + s^n), n = 4 unless given. A Hill function: near 0 below the
-                     knee and near 2 k above, where it saturates; it meets the sum itself at s = k.
+                     knee and near 2 k above, where it saturates; it equals the sum at s = k.
                      Less than the sum for small inputs and for very large ones, more than it
                      between (for n > 2). Sigmoidal subunits predict a pyramidal cell's rate
                      (Poirazi et al. 2003, doi:10.1016/S0896-6273(03)00149-1). It has the two levels
-                     of a bistable dendrite, not its memory of which one it was at.
+                     of a bistable dendrite, not its memory of the current one.
 
-    The exponents, and the knee of 1, are defaults of this layer and not measurements. For linear,
-    sublinear and supralinear as words see Tran-Van-Minh et al. 2015,
+    The exponents, and the knee of 1, are defaults of this layer and not measurements. For the
+    terms linear, sublinear and supralinear see Tran-Van-Minh et al. 2015,
     doi:10.3389/fncel.2015.00067: f(a + b) equal to, less or more than f(a) + f(b).
 
     Rates are not negative. Dendrites without their rectifier, the linear control, may send a
@@ -53,7 +53,7 @@ class DendriticSummation(nn.Module):
         knee: k, in units of s. Not for "linear".
         exponent: p or n, above 1. For "supralinear" and "bistable" alone.
         learnable: learn the knee, as the exponential of `log_knee`, and the exponent where the law
-            has one, as 1 + softplus of `exponent_logit`. One each for the population.
+            has one, as 1 + softplus of `exponent_logit`. The population shares them.
 
     Shape:
         rate (B, N, T, D) -> current (B, N, T)
@@ -130,11 +130,11 @@ class DendriticSummation(nn.Module):
             return knees / (1 + knees) * knee
         if self.law == "supralinear":
             return knees.pow(exponent) * knee
-        # The Hill function with no number above one in it, so that none overflows. At one the
-        # minimum and the maximum halve the gradient between them, which makes it the right one.
-        one = knees.new_ones(())
-        rising = torch.minimum(knees, one).pow(exponent)
-        falling = torch.maximum(knees, one).pow(-exponent)
+        # The Hill function without intermediate values above one, so that none overflows. At one,
+        # minimum and maximum halve the gradient between them, which makes it the right one.
+        unit = knees.new_ones(())
+        rising = torch.minimum(knees, unit).pow(exponent)
+        falling = torch.maximum(knees, unit).pow(-exponent)
         return rising / (rising + falling) * (2 * knee)
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:

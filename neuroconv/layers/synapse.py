@@ -28,7 +28,7 @@ class Synapse:
             see `dale_signs`. None leaves the sign of every synapse free.
         factorized: hold a weight as vesicles released x receptors present.
         transmitters: kinds C of transmitter, each with a weight at every synapse.
-        seed: of the choice of excitatory axons.
+        seed: seed of the choice of excitatory axons.
 
     Raises:
         ValueError: transmitters that are not positive; from `signs`, a fraction outside of 0 to 1.
@@ -292,7 +292,7 @@ class DenseSynapses(_Synapses):
 
 
 class TransmitterSum(nn.Module):
-    """Adds up the potentials that C kinds of transmitter leave on a neuron's dendrites.
+    """The sum of the potentials that C kinds of transmitter leave on a neuron's dendrites.
 
     Shape:
         potential (B, N * C, T, P, D) -> (B, N, T, P, D)

@@ -1,8 +1,8 @@
 """Wiring: which axon each synapse receives, and which axons excite.
 
 A wiring is a small object that draws: `axons(in_features, neurons, tree)` returns an integer tensor
-(neurons, synapses) of axon indices, from a generator seeded for this alone, so that it depends on
-nothing else. Synapses fill the sheet dendrite by dendrite: synapse s sits on dendrite s // sites,
+(neurons, synapses) of axon indices, from a generator of its own, so that nothing else influences
+it. Synapses fill the sheet dendrite by dendrite: synapse s sits on dendrite s // sites,
 at site s % sites, and where there are fewer synapses than positions the last dendrites have fewer,
 or none.
 """
@@ -21,7 +21,7 @@ Axons = NDArray[np.int64]
 
 
 class _Drawn:
-    """The base of wirings by contacts: a synapse each, or with a claw all those of a dendrite."""
+    """The base of wirings that draw contacts: one per synapse, or with a claw one per dendrite."""
 
     claw: bool | None = None
     seed: int = 0
@@ -47,7 +47,7 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class Random(_Drawn):
-    """Draws axons at random, each as often as any other in one neuron (to within one synapse).
+    """Random axons: a neuron receives each equally often, to within one synapse.
 
     Args:
         claw: all sites of a dendrite share one axon, as a granule cell's dendrite grips one mossy
@@ -67,7 +67,7 @@ class Random(_Drawn):
 
 @dataclass(frozen=True)
 class InOrder(_Drawn):
-    """Lays the axons over the tree in their order, as parallel fibres cross a Purkinje cell.
+    """Axons laid over the tree in their order, as parallel fibres cross a Purkinje cell.
 
     Neighbouring positions receive neighbouring axons, and all neurons of the row the same ones, by
     a separate synapse at each position. Nothing is drawn.
@@ -80,15 +80,15 @@ class InOrder(_Drawn):
 
 @dataclass(frozen=True)
 class AllToAll:
-    """Connects every synapse to all axons: the essay's matrix product. Nothing is drawn."""
+    """Wiring of every synapse to all axons: the essay's matrix product. Nothing is drawn."""
 
     def axons(self, in_features: int, neurons: int, tree: TreeShape) -> None:
-        """Returns None: there is no single axon to a synapse."""
+        """Returns None: no synapse has a single axon."""
 
 
 @dataclass(frozen=True)
 class ParallelFibres(_Drawn):
-    """Crosses a row of neurons with parallel fibres: each reaches only the cells that it crosses.
+    """Parallel fibres across a row of neurons: each reaches only the cells that it crosses.
 
     The neurons (Purkinje cells) stand in a row. Each axon (parallel fibre) has its middle at one of
     them, drawn at random, and crosses `neurons_per_fibre` neighbouring ones; beyond the row's ends
@@ -139,7 +139,7 @@ class ParallelFibres(_Drawn):
 
 @dataclass(frozen=True)
 class ReceptiveField(_Drawn):
-    """Gives every neuron a patch of one channel of an image; patches lie at random positions.
+    """A patch of one channel of an image for every neuron, at a random position.
 
     Args:
         image_shape: (channels, height, width) of the image whose flattened pixels are the axons.

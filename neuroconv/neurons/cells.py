@@ -23,19 +23,19 @@ class Purkinje(Population):
 
 
 class DeepNuclear(Population):
-    """Neurons of the deep cerebellar nuclei, which bundle Purkinje cells and send the result on."""
+    """Neurons of the deep cerebellar nuclei, on which Purkinje cells converge: the output."""
 
     cell = "deep_nuclear"
 
 
 class Golgi(Population):
-    """Golgi cells, which granule cells excite and which inhibit them: the code stays sparse."""
+    """Golgi cells: excited by granule cells, which they inhibit, so that the code is sparse."""
 
     cell = "golgi"
 
 
 class Pyramidal(Population):
-    """Pyramidal cells of the cortex: 5,000 to 15,000 synapses by the essay."""
+    """Pyramidal cells of the cortex: 5,000 to 15,000 synapses according to the essay."""
 
     cell = "pyramidal"
 

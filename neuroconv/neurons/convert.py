@@ -33,7 +33,7 @@ def convert(
     Args:
         model: any module. It is copied, not changed.
         select: which layers, given (name, layer). Default: every nn.Conv2d whose kernel has more
-            than one column, since a single dendrite adds no new non-linearity but its own.
+            than one column, since a single dendrite has no other to be summed with.
         copy_weights: start from the convolution's taps, else from a fresh initialisation.
 
     Returns:
@@ -48,7 +48,7 @@ def convert(
     converted = copy.deepcopy(model)
     selected = select or (lambda _, conv: conv.kernel_size[1] > 1)
     rows = []
-    units: dict[int, GranuleConv2d] = {}  # a layer used in two places becomes one unit in both
+    units: dict[int, GranuleConv2d] = {}  # a shared layer becomes one shared unit
     for name, layer in list(converted.named_modules(remove_duplicate=False)):
         if type(layer) is not nn.Conv2d or not (id(layer) in units or selected(name, layer)):
             continue

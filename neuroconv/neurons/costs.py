@@ -22,7 +22,7 @@ def population_costs(
     recalled = cells.soma.time_steps - 1 if resumed else 0
     somata = torch.Size((batch, neurons, steps))
     somatic = 1 if is_absent(cells.soma_norm) else 2  # a resting potential, or a norm
-    window = not (resumed or streamed)  # by `forward`
+    window = not (resumed or streamed)  # run by `forward`
     fused = window and fuses(cells, batch, steps, evaluation=True)
     return (
         *(_fused_costs(cells, batch, steps) if fused else _costs(cells, batch, steps, resumed)),

@@ -1,6 +1,6 @@
-"""Small populations in inference on CUDA: launching their kernels takes longer than running them.
+"""CUDA graphs for the inference of small populations, whose kernels take longer to launch than run.
 
-A CUDA graph records the kernels of one call once and launches them all at once from then on.
+A CUDA graph records the kernels of one call and launches them all at once in later calls.
 """
 
 import copy
@@ -17,8 +17,8 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     weights do not reach it; record it again. Each call draws its noise.
 
     Args:
-        module: in evaluation, of one tensor in and one out, without a wait for the device inside.
-        example: an input; those to come have its shape, precision and device.
+        module: in eval mode, from one tensor to one tensor, without synchronising the device.
+        example: an input; later ones must have its shape, dtype and device.
 
     Returns:
         A function of such an input, whose result is a new tensor without gradient. For an example
@@ -51,8 +51,8 @@ class _Graph:
         self._input = example.detach().clone()
         self._graph = torch.cuda.CUDAGraph()
         # Autocast as it is, without its cache, which lies outside the graph's memory.
-        dtype, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        autocast = torch.autocast("cuda", dtype, enabled=on, cache_enabled=False)
+        dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        autocast = torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False)
         with torch.cuda.device(example.device), torch.no_grad(), autocast:
             # Warm up libraries, compiled kernels and caches on a side stream, as capture demands.
             stream = torch.cuda.Stream()

@@ -26,8 +26,8 @@ from neuroconv.neurons.costs import image_layer_costs
 from neuroconv.neurons.stages import (
     Output,
     Table,
-    build_one,
     build_output,
+    build_single,
     build_spike,
     build_summation,
     build_threshold,
@@ -38,7 +38,7 @@ ImageWiring = Literal["dense", "claw"]
 
 
 class GranuleConv2d(nn.Module):
-    """nn.Conv2d whose every unit is a granule cell.
+    """A convolution under nn.Conv2d's contract whose units are granule cells.
 
     The columns of a unit's patch are its dendrites. Each dendrite filters its own column in space
     and time and is rectified; the soma sums the dendrites, filters the sum in time, and is
@@ -57,7 +57,7 @@ class GranuleConv2d(nn.Module):
             "dendrites", at the "soma", or at "both".
 
     **Other arguments:**
-        threshold: what comes in is normalised, channel by channel, and held between rest and this
+        threshold: the input is normalised, channel by channel, and held between rest and this
             threshold, in standard deviations; None leaves it as it is.
         spike: a `DendriticSpike` among the neighbouring units of a column; None has none.
         linear_dendrites: leave the dendritic rectifier out: the control.
@@ -134,7 +134,7 @@ class GranuleConv2d(nn.Module):
         )
         self.spike, self.linear_dendrites = build_spike(spike), linear_dendrites
         self.summation = build_summation(summation)
-        memory = build_one("soma", soma, SomaFilter, time_steps=time_steps)
+        memory = build_single("soma", soma, SomaFilter, time_steps=time_steps)
         if memory.neurons is not None:
             raise ValueError(f"soma={memory}; units share one filter over a map: leave neurons out")
         self.soma = memory if memory.time_steps > 1 else nn.Identity()

@@ -1,6 +1,6 @@
 """Populations of neurons: the extended linear-nonlinear-Poisson cascade as one module.
 
-Shapes: B batch, F axons that come in, N neurons, C transmitters, T time steps, P sites,
+Shapes: B batch, F incoming axons, N neurons, C transmitters, T time steps, P sites,
 D dendrites.
 """
 
@@ -31,8 +31,8 @@ from neuroconv.neurons.presets import Physiology, Variant, preset
 from neuroconv.neurons.stages import (
     Output,
     Table,
-    build_one,
     build_output,
+    build_single,
     build_spike,
     build_summation,
     build_synapses,
@@ -52,7 +52,7 @@ _DENDRITIC = (
 
 
 class Population(nn.Module):
-    """Neurons of one type, between axons and axons: fits into nn.Sequential as nn.Linear does.
+    """Neurons of one type, from axons to axons: fits into nn.Sequential as nn.Linear does.
 
     The cells of `neuroconv.neurons.cells` are this class, each with its presets, which fill in what
     is left out. A stage may be given as an object or as the plain table of its arguments, as TOML
@@ -144,9 +144,9 @@ class Population(nn.Module):
         )
         self.transmitters = TransmitterSum(self.synapses.transmitters)
         self.spike = build_spike(spike)
-        self.dendritic_rate = build_one("rate", rate, DendriticRate)
+        self.dendritic_rate = build_single("rate", rate, DendriticRate)
         self.summation = build_summation(law, scale=1 / columns)
-        self.soma = build_one("soma", soma, SomaFilter, time_steps=numbers.soma_time_steps)
+        self.soma = build_single("soma", soma, SomaFilter, time_steps=numbers.soma_time_steps)
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else nn.Identity()
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()

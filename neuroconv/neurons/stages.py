@@ -90,8 +90,8 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
         raise ValueError(f"{argument}: {error}") from None
 
 
-def build_one(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
-    """Builds a stage of which there is one kind; None takes its defaults."""
+def build_single(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
+    """Builds a stage that has a single kind; None takes its defaults."""
     stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
     return stage
 
@@ -130,7 +130,7 @@ def build_tree(tree: TreeShape | Table | None, numbers: Physiology) -> TreeShape
     sizes: dict[str, Any] = {"sheet": numbers.sheet_shape, "filter": numbers.filter_shape}
     if tree is None or (isinstance(tree, Mapping) and "sheet" not in tree):
         sizes["synapses"] = numbers.synapses
-    return build_one("tree", tree, TreeShape, **sizes)
+    return build_single("tree", tree, TreeShape, **sizes)
 
 
 def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
@@ -145,7 +145,7 @@ def build_synapses(
     synapse: Synapse | Table | None, wiring: Wiring, in_features: int, neurons: int, tree: TreeShape
 ) -> SparseSynapses | DenseSynapses:
     weights, axons = (
-        build_one("synapse", synapse, Synapse),
+        build_single("synapse", synapse, Synapse),
         wiring.axons(in_features, neurons, tree),
     )
     options: Any = {"factorized": weights.factorized, "transmitters": weights.transmitters}
@@ -161,8 +161,8 @@ def build_taps(taps: Taps | Table | None) -> Taps:
     if isinstance(taps, Mapping) and not isinstance(cable := taps.get("cable"), Cable | None):
         if isinstance(cable, str):
             cable = preset(cable, "literature").cable()
-        taps = {**taps, "cable": build_one("taps.cable", cable, Cable)}
-    return build_one("taps", taps, Taps)
+        taps = {**taps, "cable": build_single("taps.cable", cable, Cable)}
+    return build_single("taps", taps, Taps)
 
 
 def build_threshold(threshold: float | None, features: int, empty: int = 0) -> nn.Module:
@@ -172,7 +172,7 @@ def build_threshold(threshold: float | None, features: int, empty: int = 0) -> n
 
 
 def build_spike(spike: DendriticSpike | Table | None) -> nn.Module:
-    return nn.Identity() if spike is None else build_one("spike", spike, DendriticSpike)
+    return nn.Identity() if spike is None else build_single("spike", spike, DendriticSpike)
 
 
 def build_summation(
@@ -180,7 +180,7 @@ def build_summation(
 ) -> DendriticSummation:
     """Builds a summation from its law's name too; `scale` is for a table that leaves it out."""
     table = {"law": summation} if isinstance(summation, str) else summation
-    return build_one("summation", table, DendriticSummation, scale=scale)
+    return build_single("summation", table, DendriticSummation, scale=scale)
 
 
 def build_output(output: Output | Table | str | None, mean_wait: float, **scope: str) -> Output:
@@ -193,7 +193,7 @@ def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float)
     """Builds dropout on the sheet, where each position draws for itself."""
     if dropout is None:
         return nn.Identity()
-    stage = build_one("unit_dropout", dropout, PoissonDropout, mean_wait=mean_wait, scope="unit")
+    stage = build_single("unit_dropout", dropout, PoissonDropout, mean_wait=mean_wait, scope="unit")
     if isinstance(stage, PoissonDropout) and stage.scope != "unit":
         raise ValueError(f"unit_dropout={stage}; expected scope='unit'")
     return stage

@@ -1,4 +1,4 @@
-"""State over time: a neuron's memory between two stretches, as an argument and a result.
+"""The state of a neuron between two stretches of time, as an argument and a result.
 
 Shapes: B batch, N neurons, T time steps.
 """

@@ -1,4 +1,4 @@
-"""Where numbers come from: publications, and the places in them that numbers name."""
+"""Sources of numbers: publications, and the pages, tables and figures that numbers cite."""
 
 from neuroconv.references.reference import REFERENCES, Reference, read_references
 from neuroconv.references.source import UNPUBLISHED, Source

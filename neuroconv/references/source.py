@@ -1,4 +1,4 @@
-"""How a number names its source."""
+"""The source of a number: a publication and where to look in it, or a derivation."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ UNPUBLISHED = ("chosen", "derived", "user")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a number comes from. In its texts, [key] cites a reference and `name` names a field.
+    """The source of a number. In its texts, [key] cites a reference and `name` names a field.
 
     Attributes:
         reference: key of `REFERENCES`; or "derived" from other numbers, "chosen" by the project,

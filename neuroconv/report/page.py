@@ -45,7 +45,7 @@ def write_report(
         entries: one for each model; differences are to the first.
         linear_accuracy: a linear classifier's accuracy on the same test set, if there is one.
         chance: the share of the most frequent class in the test set.
-        notes: what was held equal, one sentence each.
+        notes: what was equal for all models, one sentence each.
         command, configuration: what reproduces the comparison.
         environment: the machine and the versions; nested tables are flattened.
 

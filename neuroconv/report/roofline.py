@@ -1,4 +1,4 @@
-"""The roofline plot: what models reach, under the peaks of their machine."""
+"""The roofline plot: the performance of models under the peaks of their machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A tornado plot: what each input alone does to an estimate."""
+"""A tornado plot: the effect of each input alone on an estimate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The forecast as a picture: lines of doublings, what was built, and what a brain would take."""
+"""The forecast plot: exponential trends, the machines built, and what a brain would take."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal

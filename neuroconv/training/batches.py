@@ -29,7 +29,7 @@ def check_length(data: Dataset[Any], role: str) -> int:
 
 
 def derived_seed(*words: int) -> int:
-    """Returns a seed that is a function of words, such as a run's seed and an epoch."""
+    """Returns a seed that is a function of integers, such as a run's seed and an epoch."""
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 

@@ -1,4 +1,4 @@
-"""Files that survive: written whole or not at all, and checked when they are read."""
+"""Crash-safe files: written whole or not at all, and checked when they are read."""
 
 import hashlib
 import io

@@ -258,7 +258,7 @@ def _read_value(section: str, key: str, text: str) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type. Python takes True for an integer, a configuration does not."""
+    """Returns whether a value is of a type. To Python, True is an integer; here it is not."""
     entries = value if isinstance(value, tuple) else (value,)
     if any(isinstance(entry, bool) for entry in entries) and bool not in (hint, *get_args(hint)):
         return False

@@ -1,4 +1,4 @@
-"""The learning curves of a run, as its folder holds them."""
+"""The learning curves of a run, for its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a model runs, in which float32 arithmetic, and whether torch.compile works there."""
+"""The device of a model, its float32 arithmetic, and whether torch.compile works on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

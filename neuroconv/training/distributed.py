@@ -136,7 +136,7 @@ def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.devi
 
 
 def reports_failure() -> bool:
-    """Whether this process of torchrun's prints why it fails: the first to fail does."""
+    """Returns whether this process of torchrun prints why it fails: the first to fail does."""
     if not dist.is_initialized():
         return int(os.environ.get("LOCAL_RANK", 0)) == 0
     try:

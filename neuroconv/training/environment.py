@@ -1,4 +1,4 @@
-"""What a run ran on, as environment.json records it."""
+"""The environment of a run, as environment.json records it."""
 
 import os
 import platform

@@ -16,7 +16,7 @@ from neuroconv.training.distributed import Ranks
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross entropy (nats) and share of right answers over a data set."""
+    """Mean cross entropy (nats) and share of correct answers over a data set."""
 
     loss: float
     accuracy: float

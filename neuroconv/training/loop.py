@@ -37,9 +37,9 @@ class TrainResult:
     """The outcome of a training run; the model itself holds the best weights, in eval mode.
 
     Attributes:
-        history: the lines of metrics.jsonl, one an epoch. `seconds` are those of training steps
+        history: the lines of metrics.jsonl, one per epoch. `seconds` are those of training steps
             and their data; `activity`, of a model with neurons, is that on the validation images.
-        best_epoch: the epoch of highest validation accuracy (of equals, of lower loss), from 1.
+        best_epoch: the epoch of highest validation accuracy (among equals, of lower loss), from 1.
         val, test: scores of its weights; `test` is None without test data.
     """
 

@@ -1,4 +1,4 @@
-"""Loss, accuracy and speed of an epoch: read from the device now and then, and shown."""
+"""Loss, accuracy and speed of an epoch: read from the device at intervals, and shown."""
 
 import math
 import time
@@ -17,7 +17,7 @@ _READ_INTERVAL = {"cuda": 32}  # steps; elsewhere every step is read
 
 
 class TrainingBar(Progress):
-    """A bar on a terminal, one line an epoch anywhere else; `done` steps were taken before."""
+    """A bar on a terminal, one line per epoch elsewhere; `done` steps were taken before."""
 
     def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
         console = Console(stderr=True, quiet=not shown, highlight=False)

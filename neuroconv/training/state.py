@@ -1,4 +1,4 @@
-"""Everything that changes during a run, written to its folder and read from there."""
+"""The state of a run: all that changes during it, written to and read from its folder."""
 
 import copy
 import json

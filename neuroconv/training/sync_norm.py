@@ -53,7 +53,7 @@ class SharedBatchNorm(_BatchNorm):
 
 
 class _SumOfProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes, of which each has a gradient."""
+    """The sum of a tensor over all processes, each of which receives its gradient."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The opponents: standard networks under the zoo's contract.
+"""Baselines: standard networks under the zoo's contract.
 
-With time_steps > 1 they see a window of frames (B, C, T, H, W) as C x T channels, the same pixels
+With time_steps > 1 they take a window of frames (B, C, T, H, W) as C x T channels, the same pixels
 as the neuron they are compared with; a still image is then repeated.
 """
 

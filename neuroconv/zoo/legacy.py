@@ -50,7 +50,7 @@ def _paths(name: str, key: str) -> list[list[str]]:
 
 
 def _pop_circuit(old: dict[str, Any]) -> dict[str, Any]:
-    """Takes the keywords that changed by more than their name out of `old`; returns the new."""
+    """Pops the keywords whose values changed too from `old`, and returns their new tables."""
     new: dict[str, Any] = {}
     if (wiring := old.pop("purkinje_wiring", None)) is not None:
         new = merge(new, {"purkinje": {"wiring": {"kind": _WIRINGS.get(wiring, wiring)}}})

@@ -20,7 +20,7 @@ BLOCKS = (2, 2, 2, 2)  # residual blocks in each of the four stages
 
 
 class Residual(nn.Module):
-    """Adds the rates of two granule layers to those of their input, or of its projection.
+    """A residual block: the rates of two granule layers, added to their input or its projection.
 
     Both terms are rates, so their sum is one, and no rectifier follows.
 

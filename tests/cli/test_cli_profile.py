@@ -110,12 +110,12 @@ def test_a_hundred_million_neurons_are_counted_without_their_memory(
 ) -> None:
     """The essay's Purkinje cells would take 60 TB of parameters."""
     (many,) = profiled(call, tmp_path, "purkinje", "--neurons", 10**8)
-    (one,) = profiled(call, tmp_path, "purkinje", "--counter", "exact")
+    (single,) = profiled(call, tmp_path, "purkinje", "--counter", "exact")
     assert many["neurons_per_sample"] == 10**8
     assert many["dendrites_essay_mac_per_neuron"] == 25_000_000_000
     assert many["counters_agree"] is True
     assert list(many["counters"]) == ["closed_form", "exact"]
-    macs = [row["counters"]["exact"]["mac_per_batch_by_family"] for row in (many, one)]
+    macs = [row["counters"]["exact"]["mac_per_batch_by_family"] for row in (many, single)]
     assert macs[0] == {family: 10**8 * mac for family, mac in macs[1].items()}
 
 

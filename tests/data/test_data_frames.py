@@ -123,15 +123,15 @@ def test_images_lie_on_a_device_once_and_only_where_they_need_no_new_size() -> N
 
 
 def test_poisson_frames_are_a_function_of_seed_epoch_and_index() -> None:
-    same, seen = [(torch.rand(3, 16, 16), 0)] * 20, {}  # only the index tells the samples apart
+    same, epochs = [(torch.rand(3, 16, 16), 0)] * 20, {}  # only the index tells the samples apart
     for seed in (0, 1):
         frames = Frames(pairs(same), "poisson", 8, training=True, seed=seed)
         for epoch in (0, 1):
             frames.set_epoch(epoch)
-            seen[seed, epoch] = all_frames(frames)
+            epochs[seed, epoch] = all_frames(frames)
         frames.set_epoch(0)
-        assert torch.equal(all_frames(frames), seen[seed, 0])
-    distinct = {x.numpy().tobytes() for batch in seen.values() for x in batch}
+        assert torch.equal(all_frames(frames), epochs[seed, 0])
+    distinct = {x.numpy().tobytes() for batch in epochs.values() for x in batch}
     assert len(distinct) == 2 * 2 * 20
 
 

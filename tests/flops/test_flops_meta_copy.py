@@ -181,7 +181,7 @@ def test_a_compiled_model_is_counted_operator_by_operator() -> None:
     compiled: Any = torch.compile(plain)
     x = torch.rand(2, 3)
     for device in ("meta", "cpu"):
-        seen = profile(compiled, x, device=device, counters=("closed_form", "exact"))
-        assert seen.agree
-        assert seen.reference.macs == count_exact(plain, x).macs
+        record = profile(compiled, x, device=device, counters=("closed_form", "exact"))
+        assert record.agree
+        assert record.reference.macs == count_exact(plain, x).macs
     assert compiled._orig_mod is plain

@@ -209,17 +209,17 @@ def test_bounds_hold_for_random_networks(widths: list[int], batch: int, norm: bo
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU(), *[nn.LayerNorm(after)] * norm]
     model = nn.Sequential(*layers)
-    one = measure_traffic(model, torch.rand(batch, widths[0]), backward=True)
-    two = measure_traffic(model, torch.rand(2 * batch, widths[0]), backward=True)
-    assert one.backward is not None
-    for part in (one.forward, one.backward):
+    single = measure_traffic(model, torch.rand(batch, widths[0]), backward=True)
+    double = measure_traffic(model, torch.rand(2 * batch, widths[0]), backward=True)
+    assert single.backward is not None
+    for part in (single.forward, single.backward):
         assert part.compulsory_bytes <= part.moved_bytes
-        assert part.peak_bytes >= one.parameter_bytes + one.input_bytes + one.output_bytes
-    assert one.saved_bytes is not None
-    assert one.saved_bytes <= one.forward.new_bytes
+        assert part.peak_bytes >= single.parameter_bytes + single.input_bytes + single.output_bytes
+    assert single.saved_bytes is not None
+    assert single.saved_bytes <= single.forward.new_bytes
     # All but the parameters grows with the batch.
-    assert one.moved_bytes < two.moved_bytes < 2 * one.moved_bytes
-    assert two.input_bytes == 2 * one.input_bytes
+    assert single.moved_bytes < double.moved_bytes < 2 * single.moved_bytes
+    assert double.input_bytes == 2 * single.input_bytes
 
 
 def test_no_storage_stays_watched() -> None:

@@ -80,7 +80,7 @@ def test_a_changed_filter_is_met_at_the_next_call(maker: str, change: str) -> No
 
 @pytest.mark.parametrize("maker", MAKERS)
 @native_kernels(False)  # which keep nothing: they make it sooner than they would read it
-def test_it_is_made_once(maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_computed_once(maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[Any] = []
     plain = FilterCache.get
 
@@ -123,7 +123,7 @@ def test_a_run_in_inference_mode_serves_a_later_training_step(maker: str) -> Non
     assert weight.grad.isfinite().all()
 
 
-def test_a_window_of_another_length_makes_its_own() -> None:
+def test_a_window_of_another_length_has_its_own_entry() -> None:
     layer, x, _ = fft()
     layer.eval()
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_it_is_no_part_of_the_state() -> None:
             assert torch.equal(other(x), layer(x))
 
 
-def test_what_is_too_large_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_MOST_BYTES", 100)
     layer, x, _ = fft()
     layer.eval()

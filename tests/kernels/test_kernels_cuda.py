@@ -23,9 +23,9 @@ GRANULE = Sizes(axons=4, k_time=5, sites=4, dendrites=4)
 
 def run_cases(**environment: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    parent = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [*command, str(HERE / "cuda_cases.py")], cwd=HERE.parents[1], env={**kept, **environment},
+        [*command, str(HERE / "cuda_cases.py")], cwd=HERE.parents[1], env={**parent, **environment},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

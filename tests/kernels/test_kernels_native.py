@@ -251,10 +251,10 @@ def test_inference_keeps_nothing_of_potentials(mode: Any, monkeypatch: pytest.Mo
     plain, normed = GranuleConv2d(13, 4), GranuleConv2d(13, 4, norm="both")
     with mode():
         plain(frames), normed(frames)
-    assert all(layer.kept is None and layer.bits is None for layer in layers)
+    assert all(layer.potentials is None and layer.bits is None for layer in layers)
     plain(frames), normed(frames)
-    kept = [(layer.kept is not None, layer.bits is not None) for layer in layers[2:]]
-    assert kept == [(False, True), (True, False)]
+    saved = [(layer.potentials is not None, layer.bits is not None) for layer in layers[2:]]
+    assert saved == [(False, True), (True, False)]
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_the_environment_leaves_the_kernels_out() -> None:
 
 
 @pytest.fixture
-def built_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def rebuilt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The library is looked for once more, and again after the test."""
     build._library.cache_clear()
     yield
@@ -290,7 +290,7 @@ def test_without_a_library_it_says_why(
     words: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    built_anew: None,
+    rebuilt: None,
 ) -> None:
     (tmp_path / "file").touch()
     if compiler is not None:

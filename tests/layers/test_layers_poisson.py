@@ -80,11 +80,11 @@ def stage_and_law(
     return ReleaseOrWait(mean_wait, 20.0, STEPS_MS[sleep]), law
 
 
-def assert_follows(law: dict[tuple[int, ...], float], kept: Tensor) -> None:
+def assert_follows(law: dict[tuple[int, ...], float], rates: Tensor) -> None:
     """Every pattern as often as the law says: within five binomial standard errors."""
-    rows, counts = (kept > 0).flatten(0, 1).int().unique(dim=0, return_counts=True)
+    rows, counts = (rates > 0).flatten(0, 1).int().unique(dim=0, return_counts=True)
     observed = dict(zip(map(tuple, rows.tolist()), counts.tolist(), strict=True))
-    trials = kept[..., 0].numel()
+    trials = rates[..., 0].numel()
     assert set(observed) <= {pattern for pattern, p in law.items() if p > 0}
     for pattern, p in law.items():
         sigma = math.sqrt(trials * p * (1 - p))
@@ -94,10 +94,10 @@ def assert_follows(law: dict[tuple[int, ...], float], kept: Tensor) -> None:
 def assert_keeps_the_mean(layer: Any, *further: int, device: str = "cpu") -> None:
     """At each step 40,000 cells, on any further axes, average one within five standard errors."""
     shape = (20, 2_000 // math.prod(further), 5, *further)
-    kept = layer(torch.ones(shape, dtype=torch.float64, device=device)).cpu()
+    rates = layer(torch.ones(shape, dtype=torch.float64, device=device)).cpu()
     probability = torch.tensor(layer.firing_probability(5), dtype=torch.float64)
     sigma = torch.sqrt((1 - probability) / probability / 40_000)
-    assert ((kept.transpose(0, 2).flatten(1).mean(1) - 1).abs() < 5 * sigma).all()
+    assert ((rates.transpose(0, 2).flatten(1).mean(1) - 1).abs() < 5 * sigma).all()
 
 
 # --- both layers: patterns, means, stretches
@@ -131,9 +131,9 @@ def test_a_step_is_silent_or_scaled_by_its_own_probability(mode: Any, scope: Any
     layer = PoissonDropout(0.5, mode, scope)
     if scope == "unit":
         assert_keeps_the_mean(layer, 4, 5)
-    kept = layer(torch.ones(4, 500, 5, dtype=torch.float64))
+    rates = layer(torch.ones(4, 500, 5, dtype=torch.float64))
     for step, probability in enumerate(layer.firing_probability(5)):
-        values = kept[:, :, step].unique()
+        values = rates[:, :, step].unique()
         torch.testing.assert_close(values, values.new_tensor([0, 1 / probability]))
 
 
@@ -151,10 +151,10 @@ def test_identity_in_eval_and_without_waiting() -> None:
 def test_gradient_is_the_scaled_mask() -> None:
     for layer in (PoissonDropout(), PoissonDropout(mode="redraw"), ReleaseOrWait(0.5, 20, 5)):
         rate = torch.rand(2, 30, 5, requires_grad=True)
-        kept = layer(rate)
-        kept.sum().backward()
+        output = layer(rate)
+        output.sum().backward()
         assert (rate.grad == 0).any()
-        torch.testing.assert_close(rate.grad * rate.detach(), kept.detach())
+        torch.testing.assert_close(rate.grad * rate.detach(), output.detach())
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -162,9 +162,9 @@ def test_gradient_is_the_scaled_mask() -> None:
 def test_the_longest_waits_stay_finite(mean_wait: float, mode: Any) -> None:
     layer = PoissonDropout(mean_wait, mode)
     assert min(layer.firing_probability(200)) > 0
-    kept = layer(torch.ones(10, 50, 200))
-    assert kept.isfinite().all()
-    assert (kept > 0).any() == (mode == "wait")  # exp(-50) does not happen, a wait of 50 ends
+    rates = layer(torch.ones(10, 50, 200))
+    assert rates.isfinite().all()
+    assert (rates > 0).any() == (mode == "wait")  # exp(-50) does not happen, a wait of 50 ends
 
 
 def test_scope_removes_the_neuron_or_each_unit() -> None:
@@ -288,8 +288,8 @@ def test_the_sleep_in_steps(wait_ms: float, step_ms: float, steps: int) -> None:
 def test_releases_that_never_happen_are_silent_and_finite() -> None:
     layer = ReleaseOrWait(87.3, 2_000.0, 1.0)
     assert layer.firing_probability(600)[-1] == 0  # less than a float64 holds
-    kept = layer(torch.ones(2, 3, 600))
-    assert torch.equal(kept, torch.zeros_like(kept))
+    rates = layer(torch.ones(2, 3, 600))
+    assert torch.equal(rates, torch.zeros_like(rates))
 
 
 # --- spikes

@@ -41,7 +41,7 @@ def test_default_replaces_kernels_of_more_than_one_column() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_taps_are_copied_or_drawn_anew() -> None:
+def test_taps_are_copied_or_redrawn() -> None:
     conv = nn.Conv2d(3, 4, 3).double()
     copied, _ = convert(conv)
     assert isinstance(copied, GranuleConv2d)  # a bare convolution converts too

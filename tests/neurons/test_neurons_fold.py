@@ -300,10 +300,10 @@ def test_convolutions_of_a_sequence_take_the_norm_behind_them(lively: Lively) ->
     folded: Any = fold(model)
     x = noise(2, 1, 8, 8)
     near(folded(x), model(x))
-    kept = [type(module) for module in folded]
-    assert kept[1] is nn.Identity
-    assert kept[4] is nn.BatchNorm2d  # its convolution is used once more
-    assert kept[7] is nn.BatchNorm2d  # it takes the batch's model statistics
+    kinds = [type(module) for module in folded]
+    assert kinds[1] is nn.Identity
+    assert kinds[4] is nn.BatchNorm2d  # its convolution is used once more
+    assert kinds[7] is nn.BatchNorm2d  # it takes the batch's model statistics
 
 
 def test_save_and_load(lively: Lively) -> None:

@@ -124,12 +124,12 @@ def test_state_is_explicit(build: Callable[[], Any]) -> None:
     axes = (module.in_channels, 4, 4, 6) if isinstance(module, GranuleConv2d) else (AXONS, 4)
     x, before = torch.rand(2, *axes, dtype=torch.float64), traces(module)
     _, state = module.stream(x)
-    kept = copy.deepcopy(state)
+    original = copy.deepcopy(state)
     first, after_first = module.stream(x, state)
     again, after_again = module.stream(x, state)
     assert torch.equal(first, again)
     same_state(after_first, after_again)
-    same_state(state, kept)  # the argument is left alone
+    same_state(state, original)  # the argument is left alone
     tensors, plain = traces(module)
     assert all(torch.equal(a, b) for a, b in zip(before[0], tensors, strict=True))
     assert before[1] == plain

@@ -65,8 +65,8 @@ def test_names_of_machines_do_not_overlap(figure: Figure) -> None:
     machines = {record.machine for record in hpcg_records()}
     texts = [text for text in figure.axes[1].texts if text.get_text().split("\n")[0] in machines]
     assert len(texts) == len(hpcg_records())
-    for one, other in combinations(map(Text.get_window_extent, texts), 2):
-        assert not one.overlaps(other), (one, other)
+    for first, second in combinations(map(Text.get_window_extent, texts), 2):
+        assert not first.overlaps(second), (first, second)
 
 
 def test_the_frame_holds_all_readings() -> None:

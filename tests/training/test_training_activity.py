@@ -81,20 +81,20 @@ def test_rates_of_several_batches_against_a_count(kind: str) -> None:
 
 def test_granule_cells_in_the_golgi_cells_loop_fire_step_by_step() -> None:
     model = cerebellum().eval()
-    seen: dict[str, list[Tensor]] = {path: [] for path in POPULATIONS}
+    recorded: dict[str, list[Tensor]] = {path: [] for path in POPULATIONS}
     for path, module in model.named_modules():
         if isinstance(module, FiringRate):
-            record = seen[path.removesuffix(".firing")].append
+            record = recorded[path.removesuffix(".firing")].append
             module.register_forward_hook(lambda module, args, rate, record=record: record(rate))
     data = torch.rand(3, 1, 6, 6)
     with torch.no_grad(), ActivityMonitor(model) as monitor:
         model(data)
         model(data[:2])
     assert list(monitor.summary()) == POPULATIONS
-    assert [len(steps) for steps in seen.values()] == [2 * 5, 2 * 4, 2, 2]
+    assert [len(steps) for steps in recorded.values()] == [2 * 5, 2 * 4, 2, 2]
     for path, part in monitor.summary().items():
-        half = len(seen[path]) // 2
-        whole = [torch.cat(seen[path][:half], 2), torch.cat(seen[path][half:], 2)]
+        half = len(recorded[path]) // 2
+        whole = [torch.cat(recorded[path][:half], 2), torch.cat(recorded[path][half:], 2)]
         assert part == pytest.approx(count(whole)), path
 
 

@@ -289,11 +289,11 @@ def test_parameters_of_one_axis_do_not_decay(optimizer: Any) -> None:
     model = small_cnn()
     model[0].weight.requires_grad_(False)
     settings = TrainConfig(epochs=1, learning_rate=0.1, optimizer=optimizer, weight_decay=0.3)
-    decayed, kept = make_optimizer(model, settings).param_groups
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0)
+    decayed, others = make_optimizer(model, settings).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0)
     assert [p.ndim for p in decayed["params"]] == [4, 2]  # the frozen one is in no group
-    assert all(p.ndim == 1 for p in kept["params"])
-    assert optimizer == "sgd" or (decayed["fused"] and kept["fused"])  # one kernel for a step
+    assert all(p.ndim == 1 for p in others["params"])
+    assert optimizer == "sgd" or (decayed["fused"] and others["fused"])  # one kernel for a step
 
 
 @pytest.mark.parametrize(

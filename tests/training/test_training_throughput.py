@@ -111,14 +111,14 @@ def test_channels_last_changes_the_layout_and_nothing_else(tmp_path: Path) -> No
     data = TensorDataset(torch.rand(48, 3, 6, 6), torch.arange(48) % 2)
     layouts: dict[bool, set[bool]] = {False: set(), True: set()}
     models = []
-    for channels_last, seen in layouts.items():
+    for channels_last, formats in layouts.items():
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1),
             nn.Flatten(), nn.Linear(8, 2),
         )  # fmt: skip
         model.register_forward_pre_hook(
-            lambda module, inputs, seen=seen: seen.add(is_channels_last(inputs[0]))
+            lambda module, inputs, formats=formats: formats.add(is_channels_last(inputs[0]))
         )
         keywords = {"epochs": 2, "batch_size": 16, "channels_last": channels_last, **QUICK}
         train(model, data, data, run_dir=tmp_path / str(channels_last), **keywords)

@@ -169,8 +169,8 @@ def test_the_wiring_is_the_seeds_and_the_weights_torchs(name: str) -> None:
     def wirings(seed: int) -> list[torch.Tensor]:
         sparse = {"unit": {"wiring": "claw"}} if name == "resnet18_granule" else {}
         model = build(name, image_shape=(3, 9, 9), seed=seed, **sparse)
-        kept = ("wiring", "channels")
-        return [b for key, b in model.named_buffers() if key.rpartition(".")[2] in kept]
+        indices = ("wiring", "channels")
+        return [b for key, b in model.named_buffers() if key.rpartition(".")[2] in indices]
 
     first, again, other = wirings(0), wirings(0), wirings(1)
     assert first

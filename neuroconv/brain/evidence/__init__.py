@@ -1,1 +1,1 @@
-"""The essay's facts and what speaks for and against them."""
+"""The essay's facts, and the evidence for and against them."""

@@ -1,4 +1,4 @@
-"""The essay's numbers held against each other, and whether they fit."""
+"""Consistency checks of the essay's numbers against each other."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +22,7 @@ class Check:
     name: str
     claim: str  # what the essay says
     stated: tuple[Quantity, ...]  # its number, or the two ends of its range
-    implied: Quantity  # what its other numbers come to
+    implied: Quantity  # what its other numbers imply
     expects: Literal["equal", "part", "at least", "within"] = "equal"
     tolerance: float = 0.1  # relative; half of the last printed digit, or a tenth for "about"
     finding: str  # what follows
@@ -53,7 +53,7 @@ def checks() -> tuple[Check, ...]:
 
 
 def checks_section() -> Section:
-    """Returns a row for each check: the claim, what the essay's other numbers make, a finding."""
+    """Returns a row for each check: the claim, what the essay's other numbers imply, a finding."""
     fitting = sum(check.fits for check in checks())
     return Section(
         f"The essay's numbers against each other: {fitting} of {len(checks())} checks fit",

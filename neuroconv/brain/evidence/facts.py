@@ -25,11 +25,11 @@ RowType = TypeVar("RowType")
 
 @cache
 def facts() -> Worksheet:
-    """Returns all facts by name. Read them only.
+    """Returns all facts by name; they are cached and must not be changed.
 
     Names are those of the TOML files; `purkinje.rate_hz` is a number of the essay's preset,
-    `purkinje.literature.rate_hz` one of the other's; `purkinje.essay_mac` are the multiply-adds of
-    one update of the essay's cell under a reading, from the modules' closed forms.
+    `purkinje.literature.rate_hz` one of the literature's; `purkinje.essay_mac` are the
+    multiply-adds of one update of the essay's cell under a reading, from modules' closed forms.
     """
     sheet = Worksheet()
     for (cell, variant), numbers in PRESETS.items():

@@ -1,4 +1,4 @@
-"""What the essay's estimate leaves out, and what the costs that can be counted come to."""
+"""The ledger: what the essay's estimate leaves out, with the costs that can be counted."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -53,7 +53,7 @@ class Omission:
     """An item that the estimate leaves out."""
 
     item: str
-    what: str  # happens there
+    what: str  # what happens there
     left_out_by: Source  # the essay's section
     multiplier: Quantity | str = NOT_MODELLED  # of the whole estimate, where the essay gives one
     touched_by: str = "nothing"  # what in neuroconv comes near it

@@ -1,4 +1,4 @@
-"""What others say of the brain: their estimates, firing rates, its power, and the rebuttal."""
+"""Published numbers of the brain: estimates, firing rates, its power; and the rebuttal."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ class Published:
     """A published range: an estimate of what a brain computes, a limit to it, or a firing rate."""
 
     name: str  # who gives it, and which of several
-    what: str  # is counted
+    what: str  # what is counted
     kind: Literal["estimate", "limit", "rate"] = "estimate"
     low: Quantity
     high: Quantity  # equals `low` for a single figure

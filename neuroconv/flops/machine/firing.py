@@ -14,7 +14,7 @@ from neuroconv.flops.meta_copy import as_inputs, meta_copy
 
 @dataclass(frozen=True)
 class ActiveShares:
-    """The shares of a module's elements (axons, steps, samples) that are not zero, of how many."""
+    """The nonzero shares of a module's elements (axons x steps x samples), and their numbers."""
 
     inputs: float
     outputs: float
@@ -41,7 +41,7 @@ def firing_shares(
 
     Args:
         model: any module; it is left untouched.
-        inputs: real data, since zeros decide; the batch first.
+        inputs: real data, since the shares depend on its zeros; the batch first.
         device: "cpu" or "cuda".
 
     Returns:

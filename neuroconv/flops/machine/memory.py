@@ -31,7 +31,7 @@ class PassTraffic:
         written_bytes: each operator writes its results once, in place or not. Views are free.
         compulsory_bytes: each parameter, buffer and input (backward: gradient of an output too)
             that the pass reads, once, and the outputs or gradients that it leaves, once.
-        new_elements, new_bytes: of all tensors that operators made.
+        new_elements, new_bytes: of all tensors that operators allocated.
         peak_bytes: of parameters, buffers, inputs and all tensors alive at once.
     """
 
@@ -79,7 +79,7 @@ def _writable(func: Any) -> dict[str, tuple[bool, bool]]:
 
 
 class MemoryTracker(OperatorMode):
-    """Counts the bytes of every operator on one type of device, and tracks the storages alive."""
+    """A count of the bytes of every operator on one type of device, and of the storages alive."""
 
     def __init__(self, device: str) -> None:
         super().__init__()

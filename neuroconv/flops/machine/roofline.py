@@ -1,4 +1,4 @@
-"""A run on a real device under the machine's two roofs, its peaks of arithmetic and memory.
+"""The roofline: a run on a real device beside the machine's peaks of arithmetic and memory.
 
 The peaks are measured, not read from a data sheet: matrix products and convolutions for arithmetic,
 a copy for memory. After Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785.
@@ -31,7 +31,7 @@ _COPY_BYTES = {"cpu": 2**27, "cuda": 2**30}  # several times any cache of today
 
 @dataclass(frozen=True)
 class Peak:
-    """The two roofs of a machine, as measured here and now.
+    """The two roofs of a machine, as measured.
 
     Attributes:
         device, device_type: the processor's name; "cpu" or "cuda".
@@ -40,7 +40,7 @@ class Peak:
         flop_per_s: of the fastest kernel, 2 FLOPs for each multiply-add.
         byte_per_s: of the copy, bytes read and bytes written both counted.
         tried_flop_per_s: by kernel. A convolution's multiply-adds are those of the direct method; a
-            library that executes fewer, as Winograd's does, passes for faster.
+            library that executes fewer, as Winograd's does, appears to be faster.
         copy_bytes: read, and as many written, by one copy.
         arithmetic, copy: times of the fastest kernel and of the copy.
     """

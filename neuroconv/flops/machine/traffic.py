@@ -1,4 +1,4 @@
-"""Bytes: what operators read and write, what stays for the backward pass, and the peak.
+"""Memory traffic: bytes that operators read, write and save for the backward pass; the peak.
 
 Tensors are counted, so that meta gives the figures of a device that computes; but in evaluation a
 batch norm returns two statistics for each channel on meta, and none on the CPU. A convolution's
@@ -132,7 +132,7 @@ def measure_traffic(
             tracker.add_external(tensor)
         try:
             tracker.begin()
-            counting = nullcontext() if counter is None else counter.watching(model)
+            counting = nullcontext() if counter is None else counter.tracking(model)
             with counting, tracker, saved if backward else nullcontext():
                 result = model(*items)
             outputs = tensors_of(result)

@@ -33,7 +33,7 @@ Arguments = ParamSpec("Arguments")
 Choice = TypeVar("Choice")
 
 _TIMES = tomllib.loads(Path(__file__).with_name("times.toml").read_text())
-# Neurons of a population large enough for launching operators to cost nothing.
+# Neurons of a population large enough to make the launch of operators negligible.
 MANY_NEURONS = 1024
 # The batch assumed where an exporter leaves it open.
 _OPEN_BATCH = 32
@@ -44,18 +44,18 @@ def concrete_batch(batch: int) -> int:
     return _OPEN_BATCH if isinstance(batch, torch.SymInt) else int(batch)
 
 
-def _remembered(choose: Callable[Arguments, Choice]) -> Callable[Arguments, Choice]:
-    """Keeps choices by their arguments: to model the times takes longer than a small kernel."""
+def _cached(choose: Callable[Arguments, Choice]) -> Callable[Arguments, Choice]:
+    """Caches choices by their arguments: modelling the times takes longer than a small kernel."""
 
     @lru_cache(maxsize=4096)
-    def kept(state: str, *args: Any, **keywords: Any) -> Choice:
+    def cached(state: str, *args: Any, **keywords: Any) -> Choice:
         return choose(*args, **keywords)
 
     @wraps(choose)
     def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Choice:
         if torch.compiler.is_compiling():  # which warns of a cache
             return choose(*args, **keywords)
-        return kept(native.state(), *args, **keywords)  # type: ignore[arg-type]
+        return cached(native.state(), *args, **keywords)  # type: ignore[arg-type]
 
     return call
 
@@ -77,13 +77,13 @@ def choose_backend(
     return _fastest(problem, gradients, device)
 
 
-@_remembered
+@_cached
 def _fastest(problem: ConvProblem, gradients: bool, device: str) -> Backend:
     times = model_seconds(problem, gradients=gradients, device=device)
     return min(times, key=lambda name: times[name])
 
 
-@_remembered
+@_cached
 def fuses_tree(
     problem: ConvProblem,
     axons: int,

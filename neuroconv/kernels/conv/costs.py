@@ -12,8 +12,8 @@ def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
 
     The direct count takes padding zeros as executed. An FFT convolution transforms every sheet
     once forward for each input step and once back for each output step, and every filter once for
-    each time tap: with few branches along the dendrites, and along the sites by a product. A
-    matrix product takes the cheaper of its two forms.
+    each time tap, with few branches by an FFT along the dendrites and a product along the sites.
+    A matrix product takes the cheaper of its two forms.
     """
     problem = problem.as_columns()
     samples = problem.batch * problem.neurons

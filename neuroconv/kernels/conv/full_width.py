@@ -1,8 +1,8 @@
 """The dendritic convolution where the filter spans all dendrites: one product over the dendrites.
 
 Every tap (k_t, k_p) of time and branches is a row of weights over the dendrites, and every (step,
-site) a column of the sheet: one matrix product gives all pairs of them, and what comes out at a
-step and site is the sum along a diagonal of the pairs.
+site) a column of the sheet: one matrix product gives all pairs of them, and the output at a step
+and site is the sum along a diagonal of the pairs.
 
 Shapes: as in `neuroconv.kernels.conv`, mode "valid" with K_D = D; R = P - K_P + 1 sites come out.
 """

@@ -1,4 +1,4 @@
-"""The dendritic convolution of small sheets in C++: samples lie innermost and fill the vectors.
+"""The dendritic convolution of small sheets in C++, samples innermost to fill SIMD vectors.
 
 Shapes: as in `kernels.conv.toeplitz`; B' is the batch padded to whole vectors.
 """

@@ -50,12 +50,12 @@ def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tenso
 
 
 def few_branches(branches: int) -> bool:
-    """Returns whether a filter is transformed along the sites by a product with waves."""
+    """Returns whether a filter is transformed along the sites by a product with `site_waves`."""
     return branches <= _FEW_BRANCHES
 
 
 def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool = False) -> Tensor:
-    """Returns each frequency's wave at the branches, (P', K_P), or for the way back (K_P, P')."""
+    """Returns the DFT matrix from branches to frequencies, (P', K_P), or its inverse, (K_P, P')."""
     if like.is_cuda:  # a copy would wait for the device, and a CUDA graph could not record it
         return device_waves(branches, sites, before, like.device, back).to(like.dtype)
     # Not by torch's operators, which a counter would count.

@@ -54,7 +54,7 @@ def toeplitz_transpose(
 ) -> Tensor:
     """Transposes `toeplitz_matrices`: sums the matrices' gradient to that of the filters.
 
-    If it is not too large, by a product with zeros and ones: a scattered sum takes far longer.
+    If not too large, as a product with a matrix of zeros and ones: scatter-adds take far longer.
     """
     neurons, k_time, branches, across = shape
     tap = _taps(sheet, (branches, across), mode, grad.device).flatten()

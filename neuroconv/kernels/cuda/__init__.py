@@ -1,4 +1,4 @@
-"""Small trees on CUDA as one Triton kernel: gathered inputs and potentials are never in memory.
+"""Small trees on CUDA as one Triton kernel: gathered inputs and potentials never go to memory.
 
 `kernels.tree_sum` runs its plain path where `fits` returns False. Torch merges weights and taps,
 and splits their gradients, once for a batch.
@@ -28,7 +28,7 @@ _MOST_ROWS, _MOST_OUTPUTS, _MOST_NUMBERS = 128, 128, 4096
 # Fewer neurons than this leave most of a GPU idle in the backward pass, one program for each.
 _LEAST_NEURONS = 32
 _TILE = 2048  # numbers of a (outputs, samples) or (rows, samples) tile
-_LEAST = 16  # of a matrix product's axes on tensor cores
+_LEAST = 16  # smallest axis of a matrix product on tensor cores
 
 # Allows or forbids the fused kernels on CUDA inside a context, for comparisons.
 fused_kernels = Switch("fused")

@@ -35,19 +35,19 @@ def find_compiler() -> list[str]:
     Raises:
         BuildError: no such command.
     """
-    named = os.environ.get("CXX")
-    for command in [named] if named else ["c++", "g++", "clang++"]:
+    cxx = os.environ.get("CXX")
+    for command in [cxx] if cxx else ["c++", "g++", "clang++"]:
         name, *options = shlex.split(command)
         if (path := shutil.which(name)) is not None:
             return [path, *options]
-    looked = f"CXX={named!r} names none" if named else "neither c++, g++ nor clang++ is on PATH"
-    raise BuildError(f"no C++ compiler: {looked}")
+    reason = f"CXX={cxx!r} names none" if cxx else "neither c++, g++ nor clang++ is on PATH"
+    raise BuildError(f"no C++ compiler: {reason}")
 
 
 def cache_folder() -> Path:
     """Returns the folder of compiled libraries: NEUROCONV_CACHE, by default ~/.cache/neuroconv."""
-    named = os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv"
-    return Path(named).expanduser().resolve()
+    folder = os.environ.get("NEUROCONV_CACHE") or "~/.cache/neuroconv"
+    return Path(folder).expanduser().resolve()
 
 
 def library() -> ctypes.CDLL:

@@ -37,7 +37,7 @@ class ImageLayer:
     Args:
         buffer: the maps as `kernels.patches.lay_out` leaves them.
         weight: (D, K, T * U).
-        kept: potentials from an earlier pass; None to compute them in each pass.
+        potentials: those of an earlier pass; None to compute them in each pass.
         bits: which potentials pass the rectifier, from `total`.
     """
 
@@ -47,14 +47,14 @@ class ImageLayer:
         weight: Tensor,
         layout: ColumnLayout,
         sizes: ImageSizes,
-        kept: Tensor | None = None,
+        potentials: Tensor | None = None,
         bits: Tensor | None = None,
     ) -> None:
         self.buffer, self.weight, self.sizes = buffer, weight, sizes
         self.dendrites, self.inputs, self.outputs = weight.shape
         self.wide, self.deep = padded(self.outputs), padded(self.inputs)
         self.packed = F.pad(weight.detach(), (0, self.wide - self.outputs)).contiguous()
-        self.kept, self._filled = kept, kept is not None
+        self.potentials, self._filled = potentials, potentials is not None
         self.bits = bits
         pieces = [layout.piece(buffer, dendrite) for dendrite in range(self.dendrites)]
         self.pieces = tuple(x.storage_offset() - buffer.storage_offset() for x in pieces)
@@ -67,7 +67,7 @@ class ImageLayer:
 
     def keep(self) -> None:
         """Keeps the potentials of the next pass for later ones."""
-        self.kept = self.buffer.new_empty(self.dendrites, self.sizes.positions, self.wide)
+        self.potentials = self.buffer.new_empty(self.dendrites, self.sizes.positions, self.wide)
 
     def total(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, keep: bool = False
@@ -149,7 +149,7 @@ class ImageLayer:
         """Computes the gradients of the buffer and of the weights (float64), None where not needed,
         and the sum over positions of the potentials' gradient, (D, T, U).
 
-        Uses the bits saved by `total`, or the kept potentials when the batch statistics are
+        Uses the bits saved by `total`, or the saved potentials when the batch statistics are
         differentiated too: `through` is then slope and start of their gradient, (D, U), from
         `through_a_norm`. With the bits the weights' gradient and the sum are not yet multiplied by
         the scale; the sum is then the gradient of the offsets.
@@ -215,6 +215,6 @@ class ImageLayer:
 
     def _call(self, name: str, *rest: Tensor | int | None) -> None:
         bits = None if self.bits is None else memory(self.bits)
-        operands = (self.buffer, self.pieces, self.packed, self.kept, int(self._filled), bits)
+        operands = (self.buffer, self.pieces, self.packed, self.potentials, int(self._filled), bits)
         call(name, self.buffer, self.numbers, *operands, *rest)
-        self._filled = self.kept is not None
+        self._filled = self.potentials is not None

@@ -57,7 +57,7 @@ class Soma:
         return mean.to(self.maps.dtype), variance.to(self.maps.dtype)
 
     def sums(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums each unit's gradient past the rectifier, and it times the potential, (1, U).
+        """Sums each unit's gradient past the rectifier, and its product with the potential, (1, U).
 
         The soma must have a scale; grad is that of the rates, (T, L).
         """

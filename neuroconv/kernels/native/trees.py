@@ -28,7 +28,7 @@ class TapIndex(NamedTuple):
     last: Tensor  # (C,), to last
     line: int  # packed numbers of a tap across the dendrites; with a claw, of a column
     before: int  # sites by which a filter starts before its output
-    sideways: int  # dendrites by which it does
+    sideways: int  # dendrites by which it starts before
     claw: bool  # inputs end on all sites of a dendrite instead of on one site
 
     @property

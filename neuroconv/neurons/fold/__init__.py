@@ -2,14 +2,13 @@
 
 What is folded, each an equal rewriting in evaluation:
 
-    weights       vesicles, receptors and the axon's sign become one weight; taps in units, taps.
+    weights       vesicles, receptors and the sign become one weight; equalized taps become plain.
     full overlap  where the filter is as long as the sheet a synapse meets one tap: its weights go
                   into the taps, those of several transmitters are added up.
     transmitters  of equal taps, such as a fixed cable's: the weights are added up instead.
-    dendrites'    of one transmitter, into taps and resting potentials: in mode "per_dendrite"
-    norm          always, for each dendrite has taps of its own; in the others, whose taps serve
-                  all dendrites that come out, where a neuron's columns have one scale. In image
-                  layers, always.
+    dendrites'    with one transmitter, into taps and resting potentials: always in image layers and
+    norm          in mode "per_dendrite", where each dendrite has its own taps; in the other modes,
+                  where output dendrites share taps, if they have one scale in each neuron.
     soma's norm   its scale into the soma's filter if each neuron has its own. Else, if nothing but
                   the rectifier stands between, into what comes before: relu(g x) = g relu(x) for
                   g > 0, and so do sum, mean and maximum; without the rectifier, sum and mean for

@@ -20,7 +20,7 @@ from neuroconv.neurons.fold.values import affine, constant, exact, set_filters
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
-_CHUNK_NUMBERS = 1 << 24  # of the sheets that are differentiated at once
+_CHUNK_NUMBERS = 1 << 24  # elements of the sheets that are differentiated at once
 
 
 class Contacts(SparseSynapses):
@@ -49,7 +49,7 @@ class Contacts(SparseSynapses):
         return (Cost("synapses", synapses=self.wiring.numel()),)
 
 
-def one_filter(cells: Population) -> Population | None:
+def collapse_linear(cells: Population) -> Population | None:
     """Returns the linear control with one filter over its axons; None for other neurons."""
     rate, summation = cells.dendritic_rate, cells.summation
     linear = rate.linear and rate.reduction != "max" and summation.law == "linear"

@@ -1,4 +1,4 @@
-"""Folding of populations, stage by stage; `neuroconv.neurons.fold` says what and when.
+"""Folding of populations, stage by stage; `neuroconv.neurons.fold` says which and when.
 
 Shapes: N neurons, C transmitters, S synapses, P sites, D dendrites, K time taps.
 """
@@ -14,12 +14,12 @@ from neuroconv.layers.dendrite import DendriticConv, DendriticRate
 from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
-from neuroconv.neurons.fold.linear import Contacts, one_filter
+from neuroconv.neurons.fold.linear import Contacts, collapse_linear
 from neuroconv.neurons.fold.values import affine, commutes, constant, exact, has_hooks, set_filters
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
-_BATCH = 32  # samples of the window for which two ways to run are compared
+_BATCH = 32  # the batch size for which costs before and after folding are compared
 _METHODS = ("forward", "stream", "somatic_potential", "fire")
 _STAGES = {
     SparseSynapses, DenseSynapses, DendriticConv, DendriticRate, DendriticSummation, SomaFilter,
@@ -36,7 +36,7 @@ def fold_population(cells: Population) -> None:
     stages = (synapses, dendrites, cells.dendritic_rate, cells.summation, cells.soma)
     if not inherited or not {*map(type, stages)} <= _STAGES or has_hooks(cells):
         return
-    linear, like, bias = one_filter(cells), dendrites.weight, dendrites.bias
+    linear, like, bias = collapse_linear(cells), dendrites.weight, dendrites.bias
     filters: _Filters = exact(dendrites.taps()), None if bias is None else exact(bias)
     weight, filters = _merge_transmitters(cells, exact(synapses.effective_weight()), filters)
     filters = _fold_dendritic_norm(cells, *filters)
@@ -65,7 +65,7 @@ def _flop(cells: Population) -> int:
 
 
 def _full_overlap(cells: Population) -> bool:
-    """Whether each position of the sheet meets a single tap."""
+    """Returns whether each position of the sheet meets a single tap."""
     tree = cells.dendrites.tree
     whole = tree.mode == "per_dendrite" or (tree.mode == "valid" and tree.out[1] == 1)
     return whole and tree.out[0] == 1

@@ -20,7 +20,7 @@ def constant(value: Tensor, like: Tensor) -> nn.Parameter:
 def set_filters(
     dendrites: DendriticConv, filters: Tensor, bias: Tensor | None, like: Tensor
 ) -> None:
-    """Sets the filters (N, K_T, K_P, K_D) and resting potentials (N, D') of some dendrites."""
+    """Sets the filters (N, K_T, K_P, K_D) and resting potentials (N, D') of a stage."""
     dendrites.neurons, dendrites.tap_unit = len(filters), 1.0
     dendrites.weight = constant(filters, like)
     dendrites.bias = None if bias is None else constant(bias, like)
@@ -39,10 +39,10 @@ def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
 
 
 def commutes(gain: Tensor, linear: bool) -> bool:
-    """Whether a scale may be applied before the dendritic rate instead of after it."""
+    """Returns whether a scale may be applied before the dendritic rate instead of after it."""
     return linear or bool((gain > 0).all())
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a stage inside the module carries hooks, which folding would leave without calls."""
+    """Returns whether a stage inside the module has hooks, which folding would stop calling."""
     return is_watched(*(stage for stage in module.modules() if stage is not module))

@@ -1,4 +1,4 @@
-"""Presets: the numbers of a cell type, each with the place that it was read from.
+"""Presets: the numbers of a cell type, each with its source.
 
 Two variants: `dettmers2015` holds the essay's numbers (`essay.toml`), `literature` what others have
 measured (`literature.toml`).

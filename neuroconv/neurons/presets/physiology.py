@@ -31,14 +31,14 @@ class Physiology:
         filter_shape: (branches, dendrites, time_steps) of the dendritic filter.
         soma_time_steps: taps of the soma's temporal filter.
         claw: whether the sites of a dendrite share one axon.
-        mean_wait: mean waiting periods before firing, in time steps.
-        excites: whether the cell excites what it contacts (Dale's law: all or nothing of it).
+        mean_wait: mean waiting period before firing, in time steps.
+        excites: whether the cell excites its targets (Dale's law: all of them or none).
         summation: law by which the dendrites' rates add up.
         length_constant_um: lambda of a dendrite, in micrometres.
         time_constant_ms: tau of the membrane, in milliseconds.
-        site_um: length of dendrite to a synapse, in micrometres.
+        site_um: length of dendrite per synapse, in micrometres.
         rate_hz: mean or resting firing rate, in spikes per second.
-        sources: for each of these from `cells_in_brain` on that is not None, where it comes from.
+        sources: the source of every attribute from `cells_in_brain` on that is not None.
 
     Raises:
         ValueError: a value or a source without the other, a source that names a missing field, a
