@@ -65,14 +65,14 @@ def _exit(status: int, message: Text) -> NoReturn:
     Of several processes the first to fail prints, and each ends at once: it may hold up the others,
     or they may have ended already.
     """
-    several, prints = False, True
+    distributed, prints = False, True
     if _TORCHRUN in os.environ:
         from neuroconv.training.distributed import Ranks, reports_failure
 
-        several, prints = Ranks.current().size > 1, reports_failure()
+        distributed, prints = Ranks.current().size > 1, reports_failure()
     if prints:
         Console(stderr=True).print(message, soft_wrap=True)
-    if several:
+    if distributed:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -97,8 +97,8 @@ def _dispatch(words: list[str], console: Console) -> None:
     )
     if unknown:
         raise ValueError(_unknown_words(name, unknown))
-    several = _TORCHRUN in os.environ and int(os.environ["WORLD_SIZE"]) > 1
-    if several and name not in _DISTRIBUTED:
+    distributed = _TORCHRUN in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    if distributed and name not in _DISTRIBUTED:
         raise ValueError(f"`neuroconv {name}` runs in one process: expected no torchrun")
     if name in _TRAINING:
         from neuroconv.training.glibc_malloc import keep_freed_memory

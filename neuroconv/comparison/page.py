@@ -110,7 +110,7 @@ def _summary(config: Config, entries: Sequence[Entry]) -> str:
 
 
 def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSplits) -> list[str]:
-    """Returns a sentence for each thing that was held equal, or was not."""
+    """Returns a sentence for each condition that was equal for all models, or was not."""
     train = config.train
     test_images = len(images.test)
     epochs = f"{train.epochs} epoch{'s' * (train.epochs > 1)}"

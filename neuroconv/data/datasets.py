@@ -20,7 +20,7 @@ DATASETS = ("digits", "mnist", "cifar10", "imagenette", "folder")
 class DataSplits:
     """A data set ready for training.
 
-    A model is selected on `val`, and meets `test` once. `class_names` are in the labels' order,
+    A model is selected on `val`, and tested on `test` once. `class_names` are in the labels' order,
     `image_shape` is (C, H, W), and `time_steps` is 1 with encoding "none".
     """
 

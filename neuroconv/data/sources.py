@@ -123,7 +123,7 @@ def _image_files(folder: Path, names: Sequence[str]) -> ImageFiles:
 
 @contextmanager
 def _downloading(name: str, root: Path, expected: str) -> Iterator[None]:
-    """Explains why torchvision, which downloads what is not there, failed."""
+    """Explains why torchvision, which downloads missing files, failed."""
     try:
         yield
     except (RuntimeError, OSError) as error:

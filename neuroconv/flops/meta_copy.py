@@ -82,7 +82,7 @@ class _Copies:
 def meta_copy(
     model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, training: bool = False
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Gives the model copies of its tensors on `device`, and yields the inputs there.
+    """Replaces the model's tensors by copies on `device`, and yields the inputs there.
 
     What the model does to parameters, buffers, submodules, hooks, flags, generators and to lists,
     dictionaries and tensors that are plain attributes is undone on leaving; to other objects not.
@@ -148,7 +148,7 @@ def eagerly() -> AbstractContextManager[object]:
 
 @contextmanager
 def explained(device: str) -> Iterator[None]:
-    """Turns what a model raises on meta tensors into a ValueError that names the remedy."""
+    """Converts an error of a model on meta tensors to a ValueError that names the remedy."""
     try:
         yield
     except (RuntimeError, NotImplementedError) as error:

@@ -124,8 +124,8 @@ def _agreement(record: Record) -> str:
     if not record.agree:
         return "NO: " + "; ".join(record.disagreements)
     partial = len(record.complete) < len(record.counts)
-    who = f" of {' and '.join(record.complete)}" if partial else ""
-    return f"yes, on {', '.join(record.shared)}{who}"
+    counters = f" of {' and '.join(record.complete)}" if partial else ""
+    return f"yes, on {', '.join(record.shared)}{counters}"
 
 
 _hidden = attrgetter("hidden")

@@ -34,9 +34,9 @@ def look_up(func: Any, call: Call) -> Rule | str | None:
 
 
 def is_pointwise(func: Any) -> bool:
-    """Returns whether torch tags an operator as pointwise, or its twin of forward-mode autograd."""
+    """Returns whether torch tags an operator, or the aten operator of a prim, as pointwise."""
     if func.namespace != "prims":
         return torch.Tag.pointwise in func.tags
-    twin = getattr(torch.ops.aten, name_of(func), None)
-    overloads = () if twin is None else (getattr(twin, name) for name in twin.overloads())
+    aten = getattr(torch.ops.aten, name_of(func), None)
+    overloads = () if aten is None else (getattr(aten, name) for name in aten.overloads())
     return any(torch.Tag.pointwise in overload.tags for overload in overloads)

@@ -77,7 +77,7 @@ def profile(
     skipped: dict[str, str] = {}
     if "closed_form" in counters:
         counts["closed_form"] = closed.counts
-    training_items = items if items[0].shape[0] > 1 else _twice(items)
+    training_items = items if items[0].shape[0] > 1 else _double_batch(items)
     training, training_traffic = _training_step(model, training_items, device, skipped)
     doubled: Counts | None = None
     if "exact" in counters:
@@ -146,7 +146,7 @@ def _doubled(
 ) -> Counts | None:
     """Counts a batch twice as large; None if the model refuses it or runs another algorithm."""
     try:
-        doubled = count_exact(model, _twice(items), device=device)
+        doubled = count_exact(model, _double_batch(items), device=device)
     except (RuntimeError, ValueError):  # a model for one size of batch
         return None
     return doubled if doubled.macs.keys() == once.macs.keys() else None
@@ -161,7 +161,7 @@ def _refuse_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> No
         raise ValueError(f"{executed:,} MAC is more than fvcore_limit={limit:,}")
 
 
-def _twice(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _double_batch(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     batch = items[0].shape[0]
     return tuple(
         torch.cat([item, item]) if item.dim() and item.shape[0] == batch else item for item in items

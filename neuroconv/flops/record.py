@@ -70,13 +70,13 @@ class Record:
 
     @property
     def shared(self) -> tuple[str, ...]:
-        """Contraction families that all complete counters have seen."""
+        """Contraction families that all complete counters have counted."""
         counts = self.complete.values()
         return tuple(f for f in CONTRACTIONS if counts and all(f in c.macs for c in counts))
 
     @property
     def disagreements(self) -> tuple[str, ...]:
-        """A line for each family on which complete counters differ, or that only some have seen."""
+        """A line for each family on which complete counters differ, or that only some counted."""
         lines = []
         for family in CONTRACTIONS:
             macs = {name: counts.macs.get(family, 0) for name, counts in self.complete.items()}

@@ -33,10 +33,10 @@ def column_convs(
     # Otherwise time becomes channels of a 2-D convolution: several times faster than conv3d.
     maps = maps.flatten(0, 1) if static else maps.flatten(1, 2)
     taps = fold_time(kernel, 1 if static else steps)
-    for dendrite, read in enumerate(_columns(maps, window)):
+    for dendrite, columns in enumerate(_columns(maps, window)):
         rest = None if bias is None else bias[dendrite].repeat(1 if static else steps)
         potential = F.conv2d(
-            read, taps[..., dendrite : dendrite + 1], rest,
+            columns, taps[..., dendrite : dendrite + 1], rest,
             stride=window.stride, dilation=(window.dilation[0], 1), groups=groups,
         )  # fmt: skip
         split = (
@@ -50,21 +50,21 @@ def _by_definition(
 ) -> Iterator[Tensor]:
     """Runs a causal conv3d for each column."""
     padded = F.pad(frames, (0, 0, 0, 0, kernel.shape[2] - 1, 0))
-    for dendrite, read in enumerate(_columns(padded, window)):
+    for dendrite, columns in enumerate(_columns(padded, window)):
         yield F.conv3d(
-            read, kernel[..., dendrite : dendrite + 1],
+            columns, kernel[..., dendrite : dendrite + 1],
             None if bias is None else bias[dendrite],
             stride=(1, *window.stride), dilation=(1, window.dilation[0], 1), groups=groups,
         )  # fmt: skip
 
 
 def _columns(maps: Tensor, window: PatchWindow) -> Iterator[Tensor]:
-    """Returns the columns (..., H*, reach) of padded maps that each dendrite reads."""
+    """Returns the columns (..., H*, span) of padded maps that each dendrite reads."""
     columns_out = window.output_size(maps.shape[-2], maps.shape[-1])[1]
     top, bottom, left, right = window.padding
     padded = F.pad(maps, (left, right, top, bottom))
-    reach = window.stride[1] * (columns_out - 1) + 1
-    return (padded[..., first : first + reach] for first in window.first_columns)
+    span = window.stride[1] * (columns_out - 1) + 1
+    return (padded[..., first : first + span] for first in window.first_columns)
 
 
 def fold_time(kernel: Tensor, steps: int) -> Tensor:

@@ -110,7 +110,7 @@ def summed_rates(
 def scale_and_offset(
     gain: Tensor | None, shift: Tensor | None, eps: float | None, mean: Tensor, variance: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Returns the factor and the summand that normalise potentials, (dendrites, U)."""
+    """Returns the scale and the offset that normalise potentials, (dendrites, U)."""
     if eps is None or gain is None or shift is None:
         return gain, shift
     scale = gain * (variance + eps).rsqrt()
@@ -190,7 +190,7 @@ def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list
         count = columns[0].numel() // units
         assert scale is not None
         norm = (scale, mean, variance)
-        to_gain, slope, start = through_a_norm(norm, eps, count, to_shift, products)
+        to_gain, slope, start = norm_backward(norm, eps, count, to_shift, products)
         terms = (_repeat(values, width) for values in (scale, slope, start))
         for local, column, *factors in zip(results, columns, *terms, strict=True):
             for rows in _rows(column):
@@ -231,7 +231,7 @@ def _sums(grad: Tensor, potential: Tensor, scratch: Tensor) -> Tensor:
     return torch.stack([passed, products])
 
 
-def through_a_norm(
+def norm_backward(
     norm: tuple[Tensor, Tensor, Tensor], eps: float, count: int, to_shift: Tensor, products: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiates a norm with respect to its gain and its batch statistics.

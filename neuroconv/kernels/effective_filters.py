@@ -153,10 +153,10 @@ class _Claw:
             windows = torch.bmm(along.transpose(1, 2), taps)
             windows = windows.view(-1, self.dendrites, self.rows, self.branches)
             padded = sum(self.along) + self.sites
-            placed = windows.new_zeros(len(along), self.dendrites, padded)
+            sheet = windows.new_zeros(len(along), self.dendrites, padded)
             for branch in range(self.branches):
-                placed[:, :, branch : branch + self.rows] += windows[..., branch]
-            inner = placed[:, :, self.along[0] : self.along[0] + self.sites]
+                sheet[:, :, branch : branch + self.rows] += windows[..., branch]
+            inner = sheet[:, :, self.along[0] : self.along[0] + self.sites]
             to_weight = inner.flatten(1)[:, : weight.shape[1]]
         if needs[1]:
             taps = torch.bmm(along, self._windows(weight))

@@ -188,7 +188,7 @@ class Operator:
 
 
 def _are_plain(args: Sequence[Any]) -> bool:
-    """Returns whether nothing watches a call, and its tensors are plain ones on the CPU."""
+    """Returns whether all tensors are plain ones on the CPU, and no mode or profiler is active."""
     if torch._C._len_torch_dispatch_stack() or torch.autograd._profiler_enabled():
         return False
     for value in args:
@@ -251,25 +251,25 @@ class _Rule(NamedTuple):
         if listed:
             arguments.insert(0, list(saved[:listed]))
         if torch.is_grad_enabled():  # this gradient may be differentiated again
-            return _through(self.reference, grad, arguments, needs[: len(arguments)])
+            return _differentiate(self.reference, grad, arguments, needs[: len(arguments)])
         grads = self.gradient(grad, arguments, others, needs)
         present = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
         return (*present, *[None] * (len(arguments) - len(present)))
 
 
-def _through(
+def _differentiate(
     reference: Callable[..., Any], grad: Tensor, arguments: Sequence[Any], needs: Sequence[Any]
 ) -> tuple[Any, ...]:
     """Differentiates a reference's first result and records the graph of its gradients."""
     result = reference(*arguments)
     result = result[0] if isinstance(result, tuple) else result
-    wanted = [
+    inputs = [
         item
         for value, need in zip(arguments, needs, strict=True)
         for item, needed in (zip(value, need, strict=True) if _is_list(need) else [(value, need)])
         if needed
     ]
-    grads = iter(torch.autograd.grad(result, wanted, grad, create_graph=True, allow_unused=True))
+    grads = iter(torch.autograd.grad(result, inputs, grad, create_graph=True, allow_unused=True))
     return tuple(
         [next(grads) if needed else None for needed in need]
         if _is_list(need)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from neuroconv.core.layout import memory_order
 from neuroconv.kernels import native
-from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
+from neuroconv.kernels.columns import norm_backward, scale_and_offset, summed_rates
 from neuroconv.kernels.native.image import ImageLayer, ImageSizes
 from neuroconv.kernels.operator import Operator, empty_grads, needs_grad, or_empty
 from neuroconv.kernels.patches import ColumnLayout, lay_out, lay_out_transpose
@@ -158,18 +158,18 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     layer = ImageLayer(buffer, weight, layout, size, potentials, bits)
     grad = grad.contiguous()
     count = size.positions * size.steps
-    asks = (needs[0], needs[1])
+    layer_needs = (needs[0], needs[1])
     to_gain: Tensor | None = None
     if potentials is not None:
         assert eps is not None
         assert scale is not None
         to_shift, products = layer.sums(scale, offset, linear, grad)
-        to_gain, *through = through_a_norm((scale, mean, variance), eps, count, to_shift, products)
-        back, to_weight, _ = layer.gradients(scale, grad, asks, linear, offset, through)
+        to_gain, *coeffs = norm_backward((scale, mean, variance), eps, count, to_shift, products)
+        back, to_weight, _ = layer.gradients(scale, grad, layer_needs, linear, offset, coeffs)
     else:
         # A gain's gradient follows from the weights', and a norm's statistics from both.
-        asks = (asks[0], asks[1] or eps is not None or needs[2])
-        back, to_weight, passed = layer.gradients(scale, grad, asks)
+        layer_needs = (layer_needs[0], layer_needs[1] or eps is not None or needs[2])
+        back, to_weight, passed = layer.gradients(scale, grad, layer_needs)
         to_shift = passed.sum(1)
         if gain is not None and to_weight is not None:
             assert scale is not None
@@ -178,8 +178,8 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             to_weight *= scale.repeat(1, size.steps).unsqueeze(1)
             if eps is not None:
                 exact = (scale.double(), mean.double(), variance.double())
-                to_gain, *through = through_a_norm(exact, eps, count, to_shift, to_gain)
-                layer.add_statistics_gradient(back, to_weight, through, saved[3:])
+                to_gain, *coeffs = norm_backward(exact, eps, count, to_shift, to_gain)
+                layer.add_statistics_gradient(back, to_weight, coeffs, saved[3:])
     if back is not None:
         back = lay_out_transpose(back, layout, frames.shape, memory_order(frames))
     if to_weight is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
-from neuroconv.kernels.columns import scale_and_offset, summed_rates, through_a_norm
+from neuroconv.kernels.columns import norm_backward, scale_and_offset, summed_rates
 from neuroconv.kernels.native.soma import Soma
 from neuroconv.kernels.operator import Operator, empty_grads, is_traced, kernels_enabled, or_empty
 
@@ -154,17 +154,17 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     mean, variance, needs = arguments[7:]
     soma, scale = operands.soma(mean, variance)
     grad = grad.contiguous()
-    to_gain = to_shift = through = None
+    to_gain = to_shift = coeffs = None
     if operands.gain is not None:
         to_shift, to_gain = (values.clone() for values in soma.sums(grad))
         if operands.eps is not None:
             count = operands.currents.numel() // operands.units
             assert scale is not None
             norm = (scale, mean, variance)
-            to_gain, *through = through_a_norm(norm, operands.eps, count, to_shift, to_gain)
+            to_gain, *coeffs = norm_backward(norm, operands.eps, count, to_shift, to_gain)
     offset_alone = operands.shift is not None and operands.gain is None
     to_currents, to_taps, to_offset = soma.gradients(
-        grad, through, (needs[0], needs[1], offset_alone)
+        grad, coeffs, (needs[0], needs[1], offset_alone)
     )
     return or_empty(grad, to_currents, to_taps, to_gain, to_offset if offset_alone else to_shift)
 

@@ -64,9 +64,9 @@ def backward(
         to_inputs, *parts = trees.gradients(grad[:, cells], needs, operands.share, bits)
         if to_rows is not None and to_inputs is not None:
             trees.scatter(to_inputs, to_rows)
-        for whole, part in zip(grads[1:], parts, strict=True):
+        for target, part in zip(grads[1:], parts, strict=True):
             if part is not None:
-                whole[cells] = part
+                target[cells] = part
     if to_rows is None:
         return grads
     return to_rows[..., : operands.batch].contiguous().permute(2, 1, 0), *grads[1:]

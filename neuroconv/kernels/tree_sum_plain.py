@@ -111,9 +111,9 @@ def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             merged = operands.merger.gradients(
                 matrix_gradient(inputs, local, k_time), weight[cells], filters[cells], needs[1:3]
             )
-            for whole, part in zip((to_weight, to_filters), merged, strict=True):
+            for target, part in zip((to_weight, to_filters), merged, strict=True):
                 if part is not None:
-                    whole[cells] = part
+                    target[cells] = part
     if to_rows is not None:
         shape = (time_steps, operands.axons, operands.batch)
         to_activity = to_rows[:-1].view(shape).permute(2, 1, 0).to(activity.dtype)

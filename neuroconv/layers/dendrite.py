@@ -91,7 +91,7 @@ class DendriticConv(nn.Module):
 
     @property
     def sheet_shape(self) -> tuple[int, int]:
-        """(sites P, dendrites D) of the sheet that comes in."""
+        """(sites P, dendrites D) of the input sheet."""
         return self.tree.sheet
 
     @property

@@ -66,7 +66,7 @@ class _Waiting(nn.Module):
     def stream(
         self, rate: Tensor, state: DropoutState | None = None
     ) -> tuple[Tensor, DropoutState | None]:
-        """Runs over a stretch; stretch after stretch is the whole window, draw for draw.
+        """Runs over a stretch; consecutive stretches equal the whole window, draw for draw.
 
         Args:
             rate: (B, N, T, ...), any number of steps.
@@ -114,7 +114,7 @@ class _Waiting(nn.Module):
 
 
 class PoissonDropout(_Waiting):
-    """Silences a neuron for waiting periods K ~ Poisson(mean_wait), and keeps its mean rate.
+    """Dropout of a neuron for waiting periods K ~ Poisson(mean_wait), which keeps its mean rate.
 
     Modes, with the share of steps in which a neuron fires in the long run (l the mean_wait):
         wait: draw K, stay silent for K steps, fire, draw again: 1 / (1 + l), 0.667 at 0.5. The
@@ -186,7 +186,7 @@ class PoissonDropout(_Waiting):
         return drawn * math.exp(-self.mean_wait), due
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
-        """Costs nothing: in evaluation it is the identity."""
+        """Returns no rows: in evaluation it is the identity."""
         return (Cost("dropout"),)
 
     def extra_repr(self) -> str:
@@ -260,7 +260,7 @@ class ReleaseOrWait(_Waiting):
 
 
 class PoissonSpikes(nn.Module):
-    """Spike counts ~ Poisson(rate * dt), the gradient passed straight through.
+    """Spike counts ~ Poisson(rate * dt), with a straight-through gradient.
 
     In training the counts are drawn, in float32, and the gradient is that of their mean: dt. In
     evaluation the mean itself, rate * dt, goes on. Rates come after the rectifier and are not

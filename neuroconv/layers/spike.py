@@ -50,17 +50,17 @@ def dendritic_spike(
         return potential  # a site without neighbours: nothing to lift, no gradient to redirect
 
     def stage(sites: Tensor) -> Tensor:  # (before, P, after)
-        clean = signal == "essay" and torch.is_grad_enabled()
-        source = sites.detach() if clean else sites
-        largest, holder = _maximum(source, window)
+        detached = signal == "essay" and torch.is_grad_enabled()
+        source = sites.detach() if detached else sites
+        largest, argmax = _maximum(source, window)
         gate = (largest - threshold) / temperature if temperature else largest > threshold
         gate = gate.sigmoid() if temperature else gate
         lifted = _lift(source, largest, gate, strength)
-        if not clean:
+        if not detached:
             return lifted
         columns = 1 if window is None else sites.shape[2]
         index = torch.arange(sites.shape[1] * columns, device=sites.device).view(-1, columns)
-        passed = 1 - (holder == index) * gate.detach().to(sites.dtype)
+        passed = 1 - (argmax == index) * gate.detach().to(sites.dtype)
         # The subtrahend is exactly zero; its gradient is not.
         return lifted - (source - sites) * passed
 
@@ -70,17 +70,17 @@ def dendritic_spike(
 def _maximum(sites: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
     """Returns the maximum near each site of (before, P, after), and the first site that holds it.
 
-    Over the whole dendrite both are (before, 1, after), and the holder is a site's number; over
-    windows both are (before, P, after), and the holder is an index into the P x after plane.
+    Over the whole dendrite both are (before, 1, after), and the argmax is a site's number; over
+    windows both are (before, P, after), and the argmax is an index into the P x after plane.
     """
     if window is None:
-        largest, holder = sites.max(1, keepdim=True)
-        return largest, holder
-    largest, holder = F.max_pool2d(
+        largest, argmax = sites.max(1, keepdim=True)
+        return largest, argmax
+    largest, argmax = F.max_pool2d(
         sites, (window, 1), stride=1, padding=(window // 2, 0), return_indices=True
     )
     first = 1 - window % 2  # torch pads an even window by one too many, before the first site
-    return largest[:, first:], holder[:, first:]
+    return largest[:, first:], argmax[:, first:]
 
 
 def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor
 
 
 class DendriticSpike(nn.Module):
-    """Past a threshold, channels open and lift the neighbouring branches toward the largest.
+    """Spike of a dendrite: past a threshold, neighbouring branches are lifted toward the largest.
 
     The essay's twin of max-pooling: a dendritic spike raises the branches around it to nearly the
     level of the largest, and the shape is kept. At strength 1 with an open gate it is max-pooling,
@@ -167,7 +167,7 @@ class DendriticSpike(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sets what is learned back to the constructor's strength and threshold."""
+        """Resets learned parameters to the constructor's strength and threshold."""
         strength, threshold = self._start
         if self.pull_logit is not None:
             nn.init.constant_(self.pull_logit, math.log(strength / (1 - strength)))

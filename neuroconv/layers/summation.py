@@ -99,7 +99,7 @@ class DendriticSummation(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sets what is learned back to the constructor's knee and exponent."""
+        """Resets learned parameters to the constructor's knee and exponent."""
         knee, exponent = self._start
         if self.log_knee is not None:
             nn.init.constant_(self.log_knee, math.log(knee))

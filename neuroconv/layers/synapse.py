@@ -79,14 +79,14 @@ class _Synapses(nn.Module):
         self.register_buffer("signs", signs)
 
     def register_weight(self, shape: tuple[int, ...], factorized: bool) -> None:
-        """Registers what is trained: `weight`, or the two factors whose product it is."""
+        """Registers the parameters: `weight`, or the two factors whose product it is."""
         trained = ("vesicles", "receptors") if factorized else ("weight",)
         for name in ("weight", "vesicles", "receptors"):
             factor = nn.Parameter(torch.empty(shape)) if name in trained else None
             self.register_parameter(name, factor)
 
     def effective_weight(self) -> Tensor:
-        """Returns the weights that act: `weight` or vesicles x receptors, with the axon's sign."""
+        """Returns the effective weights: `weight` or vesicles x receptors, with the axon's sign."""
         if self.vesicles is not None and self.receptors is not None:
             weight = (self.vesicles * self.receptors).abs()
         else:

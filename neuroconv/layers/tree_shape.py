@@ -63,5 +63,5 @@ class TreeShape:
 
     @property
     def out(self) -> tuple[int, int]:
-        """(P', D') that the filter leaves of the sheet."""
+        """(P', D') of the filter's output."""
         return output_size(self.sheet, self.kernel[1:], self.mode)

@@ -1,4 +1,4 @@
-"""Wiring: which axon each synapse receives, and which axons excite.
+"""Wiring: the axon that each synapse receives, and the signs of axons.
 
 A wiring is a small object that draws: `axons(in_features, neurons, tree)` returns an integer tensor
 (neurons, synapses) of axon indices, from a generator of its own, so that nothing else influences
@@ -20,7 +20,7 @@ from neuroconv.layers.tree_shape import TreeShape
 Axons = NDArray[np.int64]
 
 
-class _Drawn:
+class _Contacts:
     """The base of wirings that draw contacts: one per synapse, or with a claw one per dendrite."""
 
     claw: bool | None = None
@@ -46,7 +46,7 @@ class _Drawn:
 
 
 @dataclass(frozen=True)
-class Random(_Drawn):
+class Random(_Contacts):
     """Random axons: a neuron receives each equally often, to within one synapse.
 
     Args:
@@ -66,7 +66,7 @@ class Random(_Drawn):
 
 
 @dataclass(frozen=True)
-class InOrder(_Drawn):
+class InOrder(_Contacts):
     """Axons laid over the tree in their order, as parallel fibres cross a Purkinje cell.
 
     Neighbouring positions receive neighbouring axons, and all neurons of the row the same ones, by
@@ -87,7 +87,7 @@ class AllToAll:
 
 
 @dataclass(frozen=True)
-class ParallelFibres(_Drawn):
+class ParallelFibres(_Contacts):
     """Parallel fibres across a row of neurons: each reaches only the cells that it crosses.
 
     The neurons (Purkinje cells) stand in a row. Each axon (parallel fibre) has its middle at one of
@@ -138,7 +138,7 @@ class ParallelFibres(_Drawn):
 
 
 @dataclass(frozen=True)
-class ReceptiveField(_Drawn):
+class ReceptiveField(_Contacts):
     """A patch of one channel of an image for every neuron, at a random position.
 
     Args:
@@ -199,7 +199,7 @@ Wiring = Random | ParallelFibres | ReceptiveField | InOrder | AllToAll
 
 
 def dale_signs(in_features: int, excitatory: float, seed: int) -> Tensor:
-    """Draws the signs of Dale's law: an axon excites or inhibits, whatever it meets.
+    """Draws the signs of Dale's law: an axon excites all its targets, or inhibits them.
 
     Args:
         in_features: number of axons F.

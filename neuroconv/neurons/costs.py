@@ -39,8 +39,8 @@ def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...
     recalled = cells.time_steps - 1 if resumed else 0
     sheet, (rows, columns) = cells.dendrites.sheet_shape, cells.dendrites.tree.out
     branches = torch.Size((batch, neurons, steps, rows, columns))
-    lingering = torch.Size((batch, trees, steps + recalled, *sheet))
-    (trees_cost,) = cells.dendrites.closed_form(lingering, cells.synapses.synapses, steps)
+    window = torch.Size((batch, trees, steps + recalled, *sheet))
+    (trees_cost,) = cells.dendrites.closed_form(window, cells.synapses.synapses, steps)
     potentials = _potential_flops(cells, batch * trees * steps * rows * columns, branches.numel())
     return (
         *cells.synapses.closed_form(torch.Size((batch, cells.in_features, steps))),
@@ -76,7 +76,7 @@ def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
 
 
 def _potential_flops(cells: Any, filtered: int, potentials: int) -> int:
-    """Counts tap units, bias, transmitters' sum and norm of numbers before and after the sum."""
+    """Counts tap units, bias, sum of transmitters and norm; sizes before and after the sum."""
     dendrites, kinds = cells.dendrites, cells.transmitters.kinds
     flops = dendrites.weight.numel() if dendrites.tap_unit != 1 else 0
     flops += filtered if dendrites.bias is not None else 0

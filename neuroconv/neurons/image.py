@@ -182,12 +182,12 @@ class GranuleConv2d(nn.Module):
     def stream(self, frames: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
         """Runs over a stretch (B, C, T, H, W) of a window, as `Population.stream`."""
         x = self.threshold_norm(frames)
-        read, lingering = recall(state.dendrites, x, self.time_steps)
-        x = last_steps(frames.shape[2], self.dendrites(read))
+        window, past = recall(state.dendrites, x, self.time_steps)
+        x = last_steps(frames.shape[2], self.dendrites(window))
         x, state = run_stages({"summation": self.summation.law_of, "soma": self.soma}, x, state)
         x = self.rest(self.normalise(x, self.soma_norm))
         x, state = run_stages({"firing": self.firing, "output": self.output}, x, state)
-        return x, state._replace(dendrites=lingering)
+        return x, state._replace(dendrites=past)
 
     def dendrites(self, frames: Tensor) -> Tensor:
         """Sums the rates of all dendrites, (B, C, T, H, W) -> (B, U, T, H', W')."""

@@ -185,7 +185,7 @@ class Population(nn.Module):
         return rate
 
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
-        """Runs over a stretch of a window: stretch after stretch gives what the window gives.
+        """Runs over a stretch of a window; consecutive stretches give what the window gives.
 
         Args:
             activity: (B, F, T), any number of steps.

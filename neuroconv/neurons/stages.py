@@ -157,7 +157,7 @@ def build_synapses(
 
 
 def build_taps(taps: Taps | Table | None) -> Taps:
-    """Completes taps, whose `cable` may be a table, or the name of a cell whose cable is taken."""
+    """Completes taps, whose `cable` may be a table, or the name of a cell whose cable is used."""
     if isinstance(taps, Mapping) and not isinstance(cable := taps.get("cable"), Cable | None):
         if isinstance(cable, str):
             cable = preset(cable, "literature").cable()

@@ -73,13 +73,13 @@ def label_points(
     figure.set_layout_engine("none")  # another layout would move labels away from their points
     legend = axes.get_legend()
     drawn = axes.texts if legend is None else [*axes.texts, legend]
-    taken = [artist.get_window_extent() for artist in drawn]
+    occupied = [artist.get_window_extent() for artist in drawn]
     for line in axes.lines:
-        taken += _boxes_along(line, axes)
+        occupied += _boxes_along(line, axes)
     for (x, y), (bottom, top) in zip(points, spans or [(y, y) for _, y in points], strict=True):
         left, low = axes.transData.transform((x, min(bottom, y)))
         high = axes.transData.transform((x, max(top, y)))[1]
-        taken.append(Bbox([[left - 7, low - 2], [left + 7, high + 2]]))
+        occupied.append(Bbox([[left - 7, low - 2], [left + 7, high + 2]]))
     for label, point, colour in zip(labels, points, colours, strict=True):
         style: dict[str, Any] = {"color": colour, "fontsize": fontsize, "fontweight": "bold"}
         text = annotate(axes, label, point, va="center", annotation_clip=False, **style)
@@ -88,12 +88,12 @@ def label_points(
             box = text.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
             inside = inside and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-            if inside and not any(box.overlaps(other) for other in taken):
+            if inside and not any(box.overlaps(other) for other in occupied):
                 break
         if abs(offset[1]) > 10:
             arrow = {"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.8}
             annotate(axes, "", point, offset, arrowprops=arrow)
-        taken.append(box)
+        occupied.append(box)
 
 
 def _boxes_along(line: Line2D, axes: Axes) -> Iterator[Bbox]:

@@ -117,7 +117,7 @@ def _name_readings(axes: Axes, readings: Mapping[str, float], pixels: float) -> 
     rows = sorted(readings.items(), key=lambda item: item[1])
     heights = [float(axes.transData.transform((LAST_YEAR, value))[1]) for _, value in rows]
     arrow = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6}
-    shifted = _apart(heights, _LINE * pixels)
+    shifted = _spread_out(heights, _LINE * pixels)
     for (name, value), height, position in zip(rows, heights, shifted, strict=True):
         axes.axhline(value, color=INK, linewidth=0.8, alpha=0.55, zorder=2)
         annotate(
@@ -127,7 +127,7 @@ def _name_readings(axes: Axes, readings: Mapping[str, float], pixels: float) -> 
         )  # fmt: skip
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
+def _spread_out(heights: Sequence[float], gap: float) -> list[float]:
     """Returns rising heights, moved as little as keeps each at least a gap above the one before.
 
     Neighbours that would touch form a block, centred on the mean of where they belong.

@@ -63,7 +63,7 @@ def train(
     progress: bool = True,
     **settings: Any,
 ) -> TrainResult:
-    """Trains a model, selects its best epoch on validation data, and meets the test data once.
+    """Trains a model, selects its best epoch on validation data, and tests that once.
 
     All processes of a torch.distributed group must call this with the same arguments.
 

@@ -57,7 +57,7 @@ class TrainingBar(Progress):
 
 
 class Part(NamedTuple):
-    """A part of a step's images, with their mean loss and the number of right answers."""
+    """A part of a step's images, with their mean loss and the number of correct answers."""
 
     loss: Tensor
     images: int
@@ -65,7 +65,7 @@ class Part(NamedTuple):
 
 
 class EpochMetrics:
-    """Loss, right answers and images of an epoch (from 1), shown by the bar."""
+    """Loss, correct answers and images of an epoch (from 1), shown by the bar."""
 
     def __init__(self, epoch: int, device: torch.device, bar: TrainingBar, ranks: Ranks) -> None:
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
@@ -75,7 +75,7 @@ class EpochMetrics:
         self.start, self.seconds = time.perf_counter(), 0.0
 
     def add(self, number: int, learning_rate: float, parts: list[Part], norm: Tensor) -> None:
-        """Adds a step with the norm of its gradient; reads the pending steps now and then."""
+        """Adds a step with the norm of its gradient; reads the pending steps at intervals."""
         self.pending.append((number, learning_rate, parts, norm))
         if len(self.pending) == self.interval:
             self.read()

@@ -152,7 +152,7 @@ class ClimbingFibres(nn.Module):
         return (self.resting_rate + self.gain * error).relu()
 
     def closed_form(self, logits: torch.Size, labels: torch.Size) -> tuple[Cost, ...]:
-        """Costs nothing: an image is classified without them."""
+        """Returns no rows: an image is classified without them."""
         return ()
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from neuroconv.brain.growth.trends import hpcg_records, trends
-from neuroconv.report.trends import _apart, plot_trends
+from neuroconv.report.trends import _spread_out, plot_trends
 
 READINGS = {"published": 1.075e21, "five steps": 1.0e21, "one step": 1.8e17, "collapse": 2.0e16}
 
@@ -76,9 +76,9 @@ def test_the_frame_holds_all_readings() -> None:
 
 
 def test_heights_apart_are_moved_no_more_than_they_must() -> None:
-    assert _apart([0.0, 10.0, 20.0], 5.0) == [0.0, 10.0, 20.0]
-    assert _apart([0.0, 1.0], 5.0) == [-2.0, 3.0]
-    crowded = _apart([0.0, 1.0, 2.0, 30.0, 31.0], 5.0)
+    assert _spread_out([0.0, 10.0, 20.0], 5.0) == [0.0, 10.0, 20.0]
+    assert _spread_out([0.0, 1.0], 5.0) == [-2.0, 3.0]
+    crowded = _spread_out([0.0, 1.0, 2.0, 30.0, 31.0], 5.0)
     assert crowded == [-4.0, 1.0, 6.0, 28.0, 33.0]
 
 

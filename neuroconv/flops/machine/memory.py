@@ -101,7 +101,7 @@ class MemoryTracker(OperatorMode):
         return replace(self.traffic, compulsory_bytes=self._fetched + fetched + result_bytes)
 
     def add_external(self, tensor: Tensor) -> None:
-        """Tracks a tensor that no operator has made."""
+        """Tracks a tensor that no operator has allocated."""
         if storage_key(tensor) not in self._alive:
             self._external[storage_key(tensor)] = tensor.untyped_storage().nbytes()
             self._track(tensor)

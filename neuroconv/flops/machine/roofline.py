@@ -74,7 +74,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Placement:
-    """The place of a measured run under the roofs of its machine.
+    """The position of a measured run under the roofs of its machine.
 
     Attributes:
         share_of_peak_bytes: of the bytes that operators ask for; with a cache it can exceed 1.
@@ -113,7 +113,7 @@ def device_name(device: str) -> str:
 def measure_peak(
     device: str = "cpu", *, dtype: torch.dtype = torch.float32, seconds: float = 2.0
 ) -> Peak:
-    """Measures the most arithmetic and the most memory traffic that PyTorch reaches here.
+    """Measures the highest arithmetic and memory throughput that PyTorch reaches here.
 
     Kernels of growing size share half of the time, and the best median counts; one too slow for
     three repeats in its share is left out, the first excepted. A copy far larger than the caches
@@ -243,7 +243,7 @@ class Measured:
 def measure(
     model: nn.Module, inputs: tuple[Tensor, ...], device: str, flop: int, traffic: Traffic
 ) -> Measured:
-    """Measures a run of which FLOPs and traffic are known."""
+    """Measures a run whose FLOPs and traffic are known."""
     peak, timing = machine_peak(device), measure_time(model, inputs, device)
     placement = place(flop, traffic.moved_bytes, timing.seconds, peak)
     return Measured(device, timing, peak, placement, firing_shares(model, inputs, device))

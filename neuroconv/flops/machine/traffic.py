@@ -83,7 +83,7 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
         return tensor.detach()  # an operator's own result, packed as it is, would hold itself
 
     def totals(self, parameters: Iterable[Tensor], inputs: Iterable[Tensor]) -> dict[str, int]:
-        """Returns the sums by whose storage it is: an operator's, a parameter's, an input's."""
+        """Returns the sums by owner of the storage: an operator, a parameter, an input."""
         names = ("saved_elements", "saved_bytes", "saved_parameter_bytes", "saved_input_bytes")
         totals = dict.fromkeys(names, 0)
         parameter_keys, input_keys = ({*map(storage_key, t)} for t in (parameters, inputs))

@@ -120,7 +120,7 @@ def dendritic_conv(
 def _cached_transform(
     cache: FilterCache, source: Tensor, filters: Tensor, problem: ConvProblem, backend: Backend
 ) -> Tensor | None:
-    """Returns what a backend computes from filters alone, None where it takes them as they are."""
+    """Returns a backend's transform of filters, None where it takes them as they are."""
     columns = problem.as_columns()
     device = filters.device.type
     native_filters = filters.dtype in native.DTYPES and runs_native(problem, device)

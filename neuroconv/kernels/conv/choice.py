@@ -107,12 +107,12 @@ def fuses_tree(
     if backend == "matmul":
         return True
     problem = problem._replace(neurons=MANY_NEURONS)
-    way, terms = "fused", fused_terms(problem, axons)
+    kernel, terms = "fused", fused_terms(problem, axons)
     if runs_native(problem, device, gradients):
-        way, terms = "fused, native", native_fused_terms(problem, axons)
+        kernel, terms = "fused, native", native_fused_terms(problem, axons)
     times = model_seconds(problem, gradients=gradients, device=device)
-    around = _TIMES["stage_by_stage"][way][gradients] * min(times.values())
-    return _seconds(way, terms, gradients, device) <= around
+    staged = _TIMES["stage_by_stage"][kernel][gradients] * min(times.values())
+    return _seconds(kernel, terms, gradients, device) <= staged
 
 
 def runs_native(problem: ConvProblem, device: str, gradients: bool = True) -> bool:

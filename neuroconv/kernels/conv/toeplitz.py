@@ -96,9 +96,9 @@ def window_products(
     products = []
     for index in range(stepwise):
         now = first + index
-        reach = min(now + 1, k_time)  # before the window all is zero
-        left = matrices[:, (k_time - reach) * axons :].transpose(1, 2)
-        right = columns[:, (now + 1 - reach) * axons : (now + 1) * axons]
+        lags = min(now + 1, k_time)  # before the window all is zero
+        left = matrices[:, (k_time - lags) * axons :].transpose(1, 2)
+        right = columns[:, (now + 1 - lags) * axons : (now + 1) * axons]
         if out is None:
             products.append(torch.bmm(left, right))
         else:
@@ -126,16 +126,16 @@ def input_gradient(matrices: Tensor, grad: Tensor, k_time: int, time_steps: int)
     neurons, steps, outputs, batch = grad.shape
     first = time_steps - steps
     # The tap of the present first: (N, A, K, O), whose rows meet the outputs in order of time.
-    turned = matrices.unflatten(1, (k_time, -1)).flip(1).transpose(1, 2).flatten(2)
+    flipped = matrices.unflatten(1, (k_time, -1)).flip(1).transpose(1, 2).flatten(2)
     if time_steps > _FEW_WINDOWS * k_time:
         padded_grad = F.pad(grad, (0, 0, 0, 0, first, k_time - 1))
-        back = torch.bmm(turned, _side_by_side(padded_grad, k_time))
+        back = torch.bmm(flipped, _side_by_side(padded_grad, k_time))
         return back.unflatten(2, (time_steps, batch)).permute(2, 0, 1, 3)
     columns = grad.flatten(1, 2)
-    result = grad.new_zeros(time_steps, neurons, turned.shape[1], batch)
+    result = grad.new_zeros(time_steps, neurons, flipped.shape[1], batch)
     for step in range(max(0, first - k_time + 1), time_steps):
         start, end = max(first, step), min(time_steps, step + k_time)
-        left = turned[:, :, (start - step) * outputs : (end - step) * outputs]
+        left = flipped[:, :, (start - step) * outputs : (end - step) * outputs]
         right = columns[:, (start - first) * outputs : (end - first) * outputs]
         torch.bmm(left, right, out=result[step])
     return result

@@ -52,8 +52,8 @@ class ImageLayer:
     ) -> None:
         self.buffer, self.weight, self.sizes = buffer, weight, sizes
         self.dendrites, self.inputs, self.outputs = weight.shape
-        self.wide, self.deep = padded(self.outputs), padded(self.inputs)
-        self.packed = F.pad(weight.detach(), (0, self.wide - self.outputs)).contiguous()
+        self.width, self.depth = padded(self.outputs), padded(self.inputs)
+        self.packed = F.pad(weight.detach(), (0, self.width - self.outputs)).contiguous()
         self.potentials, self._filled = potentials, potentials is not None
         self.bits = bits
         pieces = [layout.piece(buffer, dendrite) for dendrite in range(self.dendrites)]
@@ -62,12 +62,12 @@ class ImageLayer:
         self.numbers = (
             self.dendrites, sizes.samples, sizes.columns, sizes.rows, buffer.shape[3],
             sizes.row_stride, sizes.branches, sizes.steps, sizes.channels, sizes.units,
-            self.wide, self.deep,
+            self.width, self.depth,
         )  # fmt: skip
 
     def keep(self) -> None:
         """Keeps the potentials of the next pass for later ones."""
-        self.potentials = self.buffer.new_empty(self.dendrites, self.sizes.positions, self.wide)
+        self.potentials = self.buffer.new_empty(self.dendrites, self.sizes.positions, self.width)
 
     def total(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, keep: bool = False
@@ -78,14 +78,14 @@ class ImageLayer:
         """
         if keep:
             rows = self.dendrites * self.sizes.positions
-            self.bits = bits(rows, of=self.wide, like=self.buffer)
+            self.bits = bits(rows, of=self.width, like=self.buffer)
         total = self.buffer.new_empty(self.sizes.steps, self.sizes.positions, self.sizes.units)
         self._call("image_sum", *self._stage(scale, offset, linear), total)
         return total
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Returns mean and biased variance of the potentials over positions and steps, (D, U)."""
-        mean = self.buffer.new_empty(self.dendrites, self.wide, dtype=torch.float64)
+        mean = self.buffer.new_empty(self.dendrites, self.width, dtype=torch.float64)
         variance = torch.empty_like(mean)
         self._call("image_statistics", mean, variance)
         return self._over_steps(mean[:, : self.outputs], variance[:, : self.outputs])
@@ -93,15 +93,15 @@ class ImageLayer:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Returns mean and covariance of the inputs over positions, (D, K), (D, K, K), float64."""
         # Of each column of the buffer first, since dendrites share most columns.
-        pivot = self._a_window().double()
+        pivot = self._central_inputs().double()
         total = pivot.new_empty(self._columns, self.inputs)
-        products = pivot.new_empty(self._columns, self.inputs, self.deep)
+        products = pivot.new_empty(self._columns, self.inputs, self.depth)
         self._call("image_moments", self._columns, pivot, total, products)
         reads = self._reads().double() / self.sizes.positions
-        apart = reads @ total
+        shift = reads @ total
         upper = (reads @ products[..., : self.inputs].flatten(1)).unflatten(1, (self.inputs, -1))
         squares = upper.triu() + upper.triu(1).mT
-        return pivot + apart, squares - apart[:, :, None] * apart[:, None]
+        return pivot + shift, squares - shift[:, :, None] * shift[:, None]
 
     def statistics_of(self, moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Computes `statistics` from the moments."""
@@ -123,7 +123,7 @@ class ImageLayer:
         column = torch.arange(self._columns, device="cpu")
         return (first <= column) & (column < first + self.sizes.columns)
 
-    def _a_window(self) -> Tensor:
+    def _central_inputs(self) -> Tensor:
         """Returns the inputs at a position in the middle of the first sample's maps, (K,)."""
         column = self.buffer.flatten(0, 1)[self._columns // 2, 0]
         return column[self.sizes.rows // 2 * self.sizes.row_stride :].flatten()[: self.inputs]
@@ -131,8 +131,8 @@ class ImageLayer:
     def sums(
         self, scale: Tensor | None, offset: Tensor | None, linear: bool, grad: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sums the gradient past the rectifier, and it times the potential, (D, U)."""
-        sums = grad.new_empty(self.dendrites, 2, self.wide, dtype=torch.float64)
+        """Sums the gradient past the rectifier, and its product with the potential, (D, U)."""
+        sums = grad.new_empty(self.dendrites, 2, self.width, dtype=torch.float64)
         self._call("image_sums", *self._stage(scale, offset, linear), grad, sums)
         passing, products = self._by_step(sums).sum(2).to(grad.dtype).unbind(1)
         return passing, products
@@ -144,29 +144,29 @@ class ImageLayer:
         needs: tuple[bool, bool],
         linear: bool = False,
         offset: Tensor | None = None,
-        through: Sequence[Tensor] | None = None,
+        coeffs: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """Computes the gradients of the buffer and of the weights (float64), None where not needed,
         and the sum over positions of the potentials' gradient, (D, T, U).
 
         Uses the bits saved by `total`, or the saved potentials when the batch statistics are
-        differentiated too: `through` is then slope and start of their gradient, (D, U), from
-        `through_a_norm`. With the bits the weights' gradient and the sum are not yet multiplied by
+        differentiated too: `coeffs` is then slope and start of their gradient, (D, U), from
+        `norm_backward`. With the bits the weights' gradient and the sum are not yet multiplied by
         the scale; the sum is then the gradient of the offsets.
         """
-        slope, start = (None, None) if through is None else map(self._repeat, through)
-        turned = to_buffer = weight = None
+        slope, start = (None, None) if coeffs is None else map(self._repeat, coeffs)
+        transposed = to_buffer = weight = None
         if needs[0]:
             scaled = self.weight.detach()
             if slope is None and scale is not None:
                 scaled = scaled * self._repeat(scale)[:, None, : self.outputs]
-            turned = F.pad(scaled.mT, (0, self.deep - self.inputs)).contiguous()
+            transposed = F.pad(scaled.mT, (0, self.depth - self.inputs)).contiguous()
             to_buffer = torch.zeros_like(self.buffer)
         if needs[1]:
             weight = self.packed.new_empty(self.packed.shape, dtype=torch.float64)
         stage = self._stage(scale, offset, linear)
-        sums = grad.new_empty(self.dendrites, self.wide, dtype=torch.float64)
-        self._call("image_back", *stage, grad, slope, start, turned, weight, to_buffer, sums)
+        sums = grad.new_empty(self.dendrites, self.width, dtype=torch.float64)
+        self._call("image_back", *stage, grad, slope, start, transposed, weight, to_buffer, sums)
         if weight is not None:
             weight = weight[:, :, : self.outputs]
         return to_buffer, weight, self._by_step(sums)
@@ -175,12 +175,12 @@ class ImageLayer:
         self,
         to_buffer: Tensor | None,
         weight: Tensor | None,
-        through: Sequence[Tensor],
+        coeffs: Sequence[Tensor],
         moments: Sequence[Tensor],
     ) -> None:
         """Adds the gradients through the batch statistics, slope * potential + start: linear in the
         inputs, so that their moments give them."""
-        slope, start = (values.double().repeat(1, self.sizes.steps) for values in through)
+        slope, start = (values.double().repeat(1, self.sizes.steps) for values in coeffs)
         taps = self.weight.detach().double()
         if weight is not None:
             mean, covariance = moments
@@ -188,7 +188,7 @@ class ImageLayer:
             products = (covariance @ taps) * slope[:, None] + mean[:, :, None] * centre
             weight += products * self.sizes.positions
         if to_buffer is not None:
-            pads = (0, self.deep - self.inputs)
+            pads = (0, self.depth - self.inputs)
             reads = self._reads().double().T  # sums over the dendrites that read a column
             factors = reads @ ((taps * slope[:, None]) @ taps.mT).flatten(1)
             factors = factors.unflatten(1, (self.inputs, -1))
@@ -205,12 +205,12 @@ class ImageLayer:
         return scale, offset, int(linear)
 
     def _repeat(self, values: Tensor) -> Tensor:
-        """Repeats (D, U) over the steps, (D, wide)."""
+        """Repeats (D, U) over the steps, (D, width)."""
         repeated = values.to(self.buffer.dtype).repeat(1, self.sizes.steps)
-        return F.pad(repeated, (0, self.wide - self.outputs))
+        return F.pad(repeated, (0, self.width - self.outputs))
 
     def _by_step(self, values: Tensor) -> Tensor:
-        """Splits (..., wide) into (..., T, U)."""
+        """Splits (..., width) into (..., T, U)."""
         return values[..., : self.outputs].unflatten(-1, (self.sizes.steps, -1))
 
     def _call(self, name: str, *rest: Tensor | int | None) -> None:

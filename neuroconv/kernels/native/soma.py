@@ -68,13 +68,13 @@ class Soma:
         return passing, products
 
     def gradients(
-        self, grad: Tensor, through: Sequence[Tensor] | None, needs: tuple[bool, bool, bool]
+        self, grad: Tensor, coeffs: Sequence[Tensor] | None, needs: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Computes the gradients of maps, taps and offsets, None where not needed.
 
-        `through` is slope and start of the statistics' gradient, (1, U), from `through_a_norm`.
+        `coeffs` is slope and start of the statistics' gradient, (1, U), from `norm_backward`.
         """
-        slope, start = (None, None) if through is None else map(self._repeat, through)
+        slope, start = (None, None) if coeffs is None else map(self._repeat, coeffs)
         to_maps = torch.empty_like(self.maps) if needs[0] else None
         taps = grad.new_empty(self.count, dtype=torch.float64) if needs[1] else None
         offset = grad.new_empty(1, self.units, dtype=torch.float64) if needs[2] else None

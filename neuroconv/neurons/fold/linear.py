@@ -75,7 +75,7 @@ def collapse_linear(cells: Population) -> Population | None:
 
 
 def _axon_filters(cells: Population) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiates the somatic current of linear cells by the activity of their axons.
+    """Differentiates the somatic current of linear cells with respect to their axons' activity.
 
     Returns axons (N, A), their taps (N, K, A), and the current without activity (N,).
     """

@@ -67,14 +67,14 @@ def _flop(cells: Population) -> int:
 def _full_overlap(cells: Population) -> bool:
     """Returns whether each position of the sheet meets a single tap."""
     tree = cells.dendrites.tree
-    whole = tree.mode == "per_dendrite" or (tree.mode == "valid" and tree.out[1] == 1)
-    return whole and tree.out[0] == 1
+    full = tree.mode == "per_dendrite" or (tree.mode == "valid" and tree.out[1] == 1)
+    return full and tree.out[0] == 1
 
 
 def _on_sheet(weight: Tensor, sheet: tuple[int, int]) -> Tensor:
     """Lays weights (N * C, S) on their positions, (N * C, 1, P, D), dendrite by dendrite."""
-    whole = F.pad(weight, (0, sheet[0] * sheet[1] - weight.shape[1]))
-    return whole.unflatten(1, (sheet[1], sheet[0])).transpose(1, 2).unsqueeze(1)
+    padded = F.pad(weight, (0, sheet[0] * sheet[1] - weight.shape[1]))
+    return padded.unflatten(1, (sheet[1], sheet[0])).transpose(1, 2).unsqueeze(1)
 
 
 def _merge_transmitters(

@@ -72,18 +72,18 @@ class Physiology:
         self._check_fit()
 
     def _check_sources(self) -> None:
-        who = f"{self.cell} {self.variant}"
+        cell = f"{self.cell} {self.variant}"
         given = {name for name in UNITS if getattr(self, name) is not None}
         unsourced, unused = sorted(given - set(self.sources)), sorted(set(self.sources) - given)
         if unsourced or unused:
             raise ValueError(
-                f"{who}: no source for {unsourced}, no value for {unused}; give both or neither"
+                f"{cell}: no source for {unsourced}, no value for {unused}; give both or neither"
             )
         for name, source in self.sources.items():
             missing = [other for other in source.names if getattr(self, other, None) is None]
             if missing:
                 raise ValueError(
-                    f"{who}: the source of {name} names {missing[0]!r}, which has no value here"
+                    f"{cell}: the source of {name} names {missing[0]!r}, which has no value here"
                 )
 
     def _check_fit(self) -> None:
