@@ -57,7 +57,7 @@ def load_data(
     - `folder`: ROOT/{train,val[,test]}/CLASS/*.jpg, in any format of torchvision's ImageFolder.
       Without `test`, `val` is the test set and 10 % of train are held out for validation.
 
-    MNIST, CIFAR-10 and Imagenette are downloaded to ROOT if they are not there.
+    MNIST, CIFAR-10 and Imagenette are downloaded to ROOT if they are missing.
 
     Args:
         root: data folder; default: the environment variable NEUROCONV_DATA, else "data".

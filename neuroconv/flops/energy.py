@@ -110,7 +110,7 @@ def estimate_energy(
 
     Args:
         mac: multiply-adds, each executed.
-        other_flop: FLOPs of all that is no multiply-add.
+        other_flop: FLOPs of everything but multiply-adds.
         moved_bytes: to and from main memory: by all operators, or the compulsory ones if a cache
             holds all in between.
         node: a key of `NODES`.

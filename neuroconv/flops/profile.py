@@ -60,7 +60,7 @@ def profile(
         time_steps: steps in the window. Default: if a module has a `time_steps`, the third axis of
             inputs (batch, axons, steps) or (batch, channels, steps, height, width), for others
             that attribute; else 1.
-        strict: refuse an operator that the exact counter has no rule for.
+        strict: raise for an operator that the exact counter has no rule for.
         timed: on "cpu" or "cuda", also measure time, the machine's peaks and firing.
 
     Raises:

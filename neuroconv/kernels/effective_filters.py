@@ -29,7 +29,7 @@ class TreeSpec(NamedTuple):
     sheet: tuple[int, int]  # (P, D); synapses fill it dendrite by dendrite
     mode: Mode
     claw: bool  # the sites of a dendrite share one axon
-    reduction: Reduction  # how the rates of a dendrite's sites become one
+    reduction: Reduction  # how the rates of a dendrite's sites are reduced
     linear: bool  # the control without the dendritic rectifier
 
     @classmethod

@@ -158,7 +158,7 @@ class Operator:
         learns = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
         if self._rule is None or not learns:
             return self.run(*args)
-        # As torch.library would do it, in a third of the time: small calls are made of it.
+        # As torch.library would do it, in a third of the time, which dominates small calls.
         return self._overload(*args) if self._takes_list else _Differentiable.apply(self, *args)
 
     def run(self, *args: Any) -> Any:

@@ -105,7 +105,7 @@ class _Read(torch.autograd.Function):
         ctx.layout, ctx.shape, ctx.order = layout, frames.shape, frames.dim_order()
         buffer = lay_out(frames, layout)
         pieces = (layout.piece(buffer, dendrite) for dendrite in range(layout.dendrites))
-        # The axis of one image goes first, or its stride would hide that channels lie last.
+        # The axis of one image goes first: elsewhere its stride would hide that channels lie last.
         images = (piece.flatten(3).flatten(0, 1).unsqueeze(0) for piece in pieces)
         return tuple(image.permute(0, 3, 1, 2) for image in images)
 

@@ -67,7 +67,7 @@ def renewals(due: Tensor, periods: Sequence[float], steps: int) -> tuple[Tensor,
     if not steps or torch.compiler.is_compiling():
         for step in range(steps):
             ahead[step + 1 : step + 1 + len(law)].addcmul_(ahead[step], law)
-    else:  # views made at once: thousands of steps are thousands of small operators
+    else:  # all views at once: thousands of steps are thousands of small operators
         reached = ahead[1:].unfold(0, len(law), 1).unbind()
         for now, later in zip(ahead.unbind()[:steps], reached, strict=False):
             later.addcmul_(now, law)

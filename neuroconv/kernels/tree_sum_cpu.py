@@ -44,7 +44,7 @@ def empty_passes(operands: TreeOperands, keep: bool) -> Tensor:
     activity, _, filters, _, tree = operands
     if not keep or tree.linear:
         return activity.new_empty(0, dtype=torch.int16)
-    # By sizes alone: an index computed while shapes are traced would be kept without its values.
+    # From sizes alone: an index cached while shapes are traced would have no values.
     outputs = math.prod(output_size(tree.sheet, (filters.shape[2], filters.shape[3]), tree.mode))
     rows = (len(filters), activity.shape[2], outputs)
     return native.bits(*rows, of=native.padded(activity.shape[0]), like=activity)

@@ -82,7 +82,7 @@ class Cable:
         lag = torch.arange(time_steps - 1, -1, -1, dtype=torch.float64).unsqueeze(1)
         time = (lag + 0.5) * self.step_ms / self.time_constant_ms
         sites = 2 * time.sqrt() * self.length_constant_um / self.site_um
-        # Of the complement, the difference keeps its digits far out, where erf itself is 1.
+        # A difference of erfc keeps its digits far out, where erf itself rounds to 1.
         beyond_near_end = torch.erfc((offset.abs() - 0.5) / sites)
         beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
         return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)

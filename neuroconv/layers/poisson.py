@@ -123,7 +123,7 @@ class PoissonDropout(_Waiting):
         redraw: draw K; fire if it is 0, else stay silent for K steps; draw again:
             exp(-l) / (exp(-l) + l), 0.548 at 0.5.
         independent: at each step, fire if K = 0: exp(-l), 0.607 at 0.5. This is ordinary dropout
-            of 1 - exp(-l), 0.393, under another name.
+            with probability 1 - exp(-l), 0.393.
 
     In training every step is divided by its probability of firing, so that the expected rate is
     kept from the first step on. In evaluation it is the identity, and hands its state through.
@@ -135,8 +135,8 @@ class PoissonDropout(_Waiting):
             0 is the identity. A neuron with a long one hardly ever fires at first, and is scaled
             up accordingly: in float16, which ends at 65504, from about 11 on beyond all bounds.
         mode: "wait", "redraw" or "independent".
-        scope: of a draw, where axes follow the time steps. "neuron": it removes the neuron in all
-            of them; "unit": each further position draws for itself.
+        scope: of a draw, where axes follow the time steps. "neuron": it silences the neuron in all
+            of them; "unit": each further position has its own draws.
 
     Shape:
         rate (B, N), (B, N, T) or (B, N, T, ...) -> the same

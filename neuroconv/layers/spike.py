@@ -99,20 +99,20 @@ def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor
 class DendriticSpike(nn.Module):
     """Spike of a dendrite: past a threshold, neighbouring branches are lifted toward the largest.
 
-    The essay's twin of max-pooling: a dendritic spike raises the branches around it to nearly the
-    level of the largest, and the shape is kept. At strength 1 with an open gate it is max-pooling,
+    The essay's analogue of max-pooling: a dendritic spike raises branches around it to nearly the
+    level of the largest, in the same shape. At strength 1 with an open gate it is max-pooling,
     to the bit; at strength 0 it is the identity.
 
-    Learning signals, which leave the result as it is:
-        max: the gradient of the formula. At strength 1 the site that is the largest gets it
-            all, as in max-pooling, and of equal ones the first.
+    Learning signals, which change the gradient alone:
+        max: the gradient of the formula. At strength 1 the largest site gets all of it, as in
+            max-pooling, and among equal ones the first.
         essay: the branch that spiked was active just now, so the signal that runs back into the
             tree does not enter it: it gets no gradient (under a soft gate, 1 - gate of it), and
             every other site the gradient of the identity, whatever the strength. A site has spiked
-            if it holds the maximum of its window, of equal ones the first, and the gate is open.
+            if it is the maximum of its window, among equal ones the first, and the gate is open.
             Over a whole dendrite, hard and open, this is the complement of max-pooling. A learned
             strength or threshold keeps the formula's gradient. A site without neighbours, in a
-            dendrite or a window of one, is left alone: nothing is lifted, and it learns as it is.
+            dendrite or a window of one, is left alone, and its gradient is the identity's.
 
     Args:
         strength: how far toward the maximum, from 0 to 1.
@@ -121,7 +121,7 @@ class DendriticSpike(nn.Module):
             sigmoid((m - threshold) / temperature), in the potential's units.
         window: sites whose maximum m counts: (window - 1) // 2 before a site and the rest after,
             cut off at the dendrite's ends. None takes the whole dendrite.
-        signal: what learns, "max" or "essay".
+        signal: the learning signal, "max" or "essay".
         learn_strength: learn the strength, as the sigmoid of the parameter `pull_logit`.
         learn_threshold: learn the threshold, the parameter `threshold`.
 

@@ -145,7 +145,7 @@ class DendriticSummation(nn.Module):
     def law_flops(self, sums: int) -> int:
         """Counts the FLOPs of `law_of` on this number of sums."""
         law = {"linear": 0, "sublinear": 5, "supralinear": 4, "bistable": 9}[self.law]
-        # Of the parameters: exp; softplus and its one; for the bistable law a sign and a factor.
+        # On the parameters: exp; softplus plus one; for the bistable law a sign and a factor.
         learned = {"linear": 0, "sublinear": 1, "supralinear": 3, "bistable": 5}[self.law]
         return sums * law + (learned if self.log_knee is not None else 0)
 

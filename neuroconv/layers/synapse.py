@@ -52,7 +52,7 @@ class Synapse:
 class _Synapses(nn.Module):
     """The base of dense and sparse synapses: sizes, parameters, and the layout on the sheet.
 
-    The magnitudes are absolute values of what is trained. Unlike a softplus, that lets a synapse
+    The magnitudes are absolute values of the parameters. Unlike a softplus, that lets a synapse
     fall silent at zero, and leaves it a plain weight's gradient everywhere else.
     """
 
@@ -95,7 +95,7 @@ class _Synapses(nn.Module):
         return weight if self.signs is None else self._signed(weight, self.signs)
 
     def _signed(self, magnitude: Tensor, signs: Tensor) -> Tensor:
-        """Gives the weights the signs of their axons."""
+        """Multiplies the weights by the signs of their axons."""
         raise NotImplementedError
 
     def weight_flops(self) -> int:
@@ -141,7 +141,7 @@ class SparseSynapses(_Synapses):
         sheet: (sites P, dendrites D). Synapses fill it dendrite by dendrite: with S < P * D the
             last positions have none.
         signs: Dale's law, +1 (excites) or -1 (inhibits) for each axon, (F,); see `dale_signs`. The
-            weight that acts is |weight| * signs[axon], for all transmitters of the axon. None:
+            effective weight is |weight| * signs[axon], for all transmitters of the axon. None:
             weights are free to take either sign.
         factorized: train two factors for each synapse instead of its weight: `vesicles`, released
             by the axon terminal, and `receptors`, present on the site. The product of their
@@ -161,7 +161,7 @@ class SparseSynapses(_Synapses):
     Raises:
         ValueError: sizes that disagree or are not positive, or signs that are not +1 or -1; at the
             call, activity of other shape.
-        TypeError: signs that are no tensor.
+        TypeError: signs that are not a tensor.
     """
 
     kernel_stage: ClassVar[str] = "sparse_synapses"  # kernels know this class, no subclass

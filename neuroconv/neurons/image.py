@@ -57,14 +57,14 @@ class GranuleConv2d(nn.Module):
             "dendrites", at the "soma", or at "both".
 
     **Other arguments:**
-        threshold: the input is normalised, channel by channel, and held between rest and this
+        threshold: the input is normalised, channel by channel, and clamped between rest and this
             threshold, in standard deviations; None leaves it as it is.
-        spike: a `DendriticSpike` among the neighbouring units of a column; None has none.
-        linear_dendrites: leave the dendritic rectifier out: the control.
+        spike: a `DendriticSpike` among the neighbouring units of a column; None for none.
+        linear_dendrites: omit the dendritic rectifier, as a control.
         summation: how the dendrites' rates sum: the name of a law, or a `DendriticSummation`.
         soma: a `SomaFilter`; default of `time_steps`. One time step has no memory, and no filter.
-        output: what the axon carries; default Poisson dropout that is off, as image layers go.
-            Every position of a map is a cell and waits for itself.
+        output: what the axon carries; default Poisson dropout with a mean wait of 0, the identity.
+            Every position of a map is a cell with waits of its own.
         seed: of the claw wiring.
 
     Shape:

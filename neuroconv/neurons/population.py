@@ -61,8 +61,8 @@ class Population(nn.Module):
     **Main arguments:**
         in_features: axons F that the population can receive.
         out_features: neurons N.
-        variant: whose numbers: "dettmers2015" (the essay's) or "literature"; default the essay's
-            where it speaks of the cell.
+        variant: source of the preset: "dettmers2015" (the essay) or "literature"; default the
+            essay where it has the cell.
         tree: a `TreeShape`: the sheet, the filter, the synapses, and the mode.
         wiring: which axon each synapse receives: `Random()`, `ParallelFibres()`,
             `ReceptiveField(image_shape)`, `InOrder()` or `AllToAll()`; or a name such as
@@ -78,18 +78,18 @@ class Population(nn.Module):
     **Other arguments:**
         synapse: a `Synapse`: Dale's law, weights of two factors, kinds C of transmitter. Each
             transmitter has a dendritic filter too; the dendrites sum their potentials.
-        threshold: synaptic potentials are normalised and held between rest and this threshold, in
-            standard deviations; None leaves them as they are.
-        taps: a `Taps`: a cable that fills the filters, whether they learn, their backend. The cable
-            of a table may be the name of a cell whose constants are measured, "purkinje".
-        spike: the dendritic spike, a `DendriticSpike`; None has none.
+        threshold: synaptic potentials are normalised and clamped between rest and this value, in
+            standard deviations; None omits this.
+        taps: a `Taps`: a cable for the filters, whether they are trained, their backend. A table
+            may name a cell with measured constants as the cable: "purkinje".
+        spike: the dendritic spike, a `DendriticSpike`; None for none.
         rate: a `DendriticRate`: the reduction over a dendrite's sites, and `linear`, the control
-            without the dendritic rectifier: a neuron that is one dot product up to its soma.
+            without dendritic rectifier, whose neurons are one dot product up to the soma.
         soma: a `SomaFilter`; one time step has no memory.
         unit_dropout: Poisson dropout for each position of the sheet, instead of the output's.
-        checkpoint: keep neither sheet nor dendritic potentials for the backward pass, which
-            computes them again: less memory for more time, for cells with large trees. Small trees
-            that run as one stage keep nothing anyway, and a compiler decides for itself.
+        checkpoint: save neither sheet nor dendritic potentials for the backward pass, which
+            recomputes them: less memory for more time, for cells with large trees. Small trees that
+            run as one stage save neither anyway, and a compiler decides for itself.
 
     Shape:
         activity (B, F, T), or (B, F) taken as constant over the filter's time steps
@@ -167,7 +167,7 @@ class Population(nn.Module):
         x = self.as_window(activity)  # (B, F, T)
         current = fused_current(self, x)  # the stages to the sum by one kernel, or None
         if current is None and self.checkpoint:
-            return self.stream(x)[0]  # the same stages, of which nothing is kept
+            return self.stream(x)[0]  # the same stages; the state is dropped
         if current is None:
             x = self.synapses(x)  # (B, N * C, T, P, D) the dendritic sheet
             x = self.threshold_norm(x)  # nn.Identity() where there is none
@@ -223,7 +223,7 @@ class Population(nn.Module):
         if isinstance(norm, nn.Identity):
             return potential
         columns = potential.movedim(4, 2)  # (B, N, D', T, P')
-        # In the order of memory: torch.compile takes a batch norm's gradient to lie as its input.
+        # In memory order: torch.compile takes a batch norm's gradient to be laid out as its input.
         normal = along_axis(columns.flatten(1, 2), 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
 

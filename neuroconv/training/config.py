@@ -98,7 +98,7 @@ class TrainConfig(_Table):
     """The [train] table.
 
     Attributes:
-        learning_rate: its peak, reached after the warm-up.
+        learning_rate: the peak, reached after the warm-up.
         batch_size: images in a step, of all processes together.
         accumulate: parts in which a step's images are run; batch norms see one part at a time.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
@@ -110,7 +110,7 @@ class TrainConfig(_Table):
             products; "bfloat16"; or "auto", which is bfloat16 on CUDA and float32 elsewhere.
         compile: use torch.compile; weights and checkpoints are those of the plain model.
         channels_last: keep images and 4-D weights with their channels last in memory.
-        device: "auto" (CUDA if there is one, else the CPU) or a name that torch knows.
+        device: "auto" (CUDA if there is one, else the CPU) or the name of a torch device.
         seeds: one run for each.
         output: parent of the run folders.
         max_steps: stop there; the learning rate still follows the schedule of all epochs.

@@ -75,7 +75,7 @@ def train(
             numbers are left as they were.
         run_dir: folder for metrics, checkpoint and weights; None writes nothing.
         resume: continue from the folder's checkpoint, if it has one.
-        progress: show a bar, or one line an epoch where there is no terminal.
+        progress: show a bar, or one line per epoch where there is no terminal.
         **settings: fields of `TrainConfig`; by default 10 epochs at a learning rate of 3e-3. An
             epoch is the full batches of a permutation; data smaller than a batch is one batch.
 

@@ -31,7 +31,7 @@ PURKINJE: Table = {
     "tree": {"sheet": (10, 100), "filter": (10, 100), "mode": "per_dendrite"},
     "wiring": {"kind": "parallel_fibres"},
     "norm": "soma",
-    "output": {"mean_wait": 0.0},  # they are few
+    "output": {"mean_wait": 0.0},  # too few to drop any
 }
 NUCLEI: Table = {"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}}
 

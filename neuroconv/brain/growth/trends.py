@@ -50,8 +50,8 @@ class EssayDate:
 
     label: str  # the growth, as the essay calls it
     printed: Quantity
-    needed: Quantity  # years a doubling that lead to the printed year, from the essay's date
-    pace: Quantity | None = None  # years a doubling that the essay states, if any
+    needed: Quantity  # years per doubling that lead to the printed year, from the essay's date
+    pace: Quantity | None = None  # years per doubling that the essay states, if any
     computed: Quantity | None = None  # the year that the pace leads to, from the essay's date
     from_listing: Quantity | None = None  # and from July 2013, where it dates the computer's score
 

@@ -68,7 +68,7 @@ def _reference(
 def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
     """Splits neurons and samples, of `points` complex numbers each, of a tensor (B, N, ...)."""
     batch, neurons = plain_sizes(tensor)[:2]
-    # On meta as on the CPU, that a count there is the CPU's; but no more chunks than take no time.
+    # On meta the chunks of the CPU, so that counts agree; one chunk if they would be many.
     room = max(1, _CHUNK_POINTS["cuda" if tensor.is_cuda else "cpu"] // points)
     if tensor.is_meta and batch * neurons > 16 * room:
         room = max(1, batch * neurons)

@@ -58,7 +58,7 @@ def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool 
     """Returns the DFT matrix from branches to frequencies, (P', K_P), or its inverse, (K_P, P')."""
     if like.is_cuda:  # a copy would wait for the device, and a CUDA graph could not record it
         return device_waves(branches, sites, before, like.device, back).to(like.dtype)
-    # Not by torch's operators, which a counter would count.
+    # By NumPy, since a counter would count torch's operators.
     angle = np.outer(np.arange(sites), np.arange(branches) - before) * (-2 * math.pi / sites)
     waves = np.exp(1j * angle)
     if back:

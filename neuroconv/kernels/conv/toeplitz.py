@@ -26,7 +26,7 @@ _LEAST_NEURONS = 16
 # From this multiple of the filter's length on, the windows of all steps are copied side by side for
 # one product instead of a product for each step.
 _FEW_WINDOWS = 3
-# Numbers of the matrix that adds up the gradients of a tap.
+# Most elements of the matrix that adds up the gradients of a tap.
 _MOST_CHOSEN = 1 << 26
 
 

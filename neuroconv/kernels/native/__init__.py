@@ -16,7 +16,7 @@ from neuroconv.kernels.native.build import BuildError, library
 from neuroconv.kernels.operator import Switch, constant_when_compiled, needs_reference
 
 DTYPES = (torch.float32, torch.float64)
-VECTOR_BYTES = 32  # or more
+VECTOR_BYTES = 32  # at least
 LANES = 16  # rows are padded to a multiple of the widest registers' lanes
 # Allows or forbids these kernels inside a context, for comparisons.
 native_kernels = Switch("native", default=os.environ.get("NEUROCONV_NATIVE", "1") != "0")
