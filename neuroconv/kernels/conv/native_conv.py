@@ -16,14 +16,16 @@ from neuroconv.kernels.native.trees import TreeInputs, Trees, cells_at_once, pad
 
 
 def forward(sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int) -> Tensor:
-    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (steps, N, O, B)."""
+    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (steps, N, O, B), in rows of B'."""
     bias = None if bias is None else bias.to(filters.dtype)
     operands = _Operands(sheet, filters, mode, steps)
     result = sheet.new_empty(steps, operands.neurons, operands.taps.outputs, operands.samples)
     for cells in operands.chunks():
         rest = None if bias is None else bias[cells]
         operands.trees(cells, rest).potentials(result[:, cells])
-    return result[..., : len(sheet)].contiguous()
+    # No view: autograd refuses to change a custom function's view in place.
+    shape, storage = (*result.shape[:3], len(sheet)), result.untyped_storage()
+    return sheet.new_empty(0).set_(storage, 0, shape, result.stride())
 
 
 def backward(

@@ -98,7 +98,8 @@ def _plain(*arguments: Any) -> Tensor:
     """Filters some neurons at a time, (steps, N, O, B)."""
     sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     rows = output_plane(sheet, filters, mode)[0]
-    result = _fake(sheet, filters, bias, mode, steps)
+    batch, neurons = plain_sizes(sheet)[:2]
+    result = sheet.new_empty(steps, neurons, math.prod(output_plane(sheet, filters, mode)), batch)
     for cells in _chunks(sheet, filters, int(result.shape[2])):
         part = result[:, cells]
         chunk = (
@@ -113,16 +114,20 @@ def _plain(*arguments: Any) -> Tensor:
 
 
 def _cpu(*arguments: Any) -> Tensor:
+    """Filters in C++, (steps, N, O, B) in rows of whole vectors: to copy them out takes time."""
     sheet, filters, bias, mode, steps, matrices = _Operands(*arguments)
     if matrices is None and native.runs(sheet, filters):
         return native_conv.forward(sheet, filters, mode, bias, steps)
     return _plain(*arguments)
 
 
-def _fake(sheet: Tensor, filters: Tensor, _: Any, mode: Mode, steps: int, *__: Any) -> Tensor:
-    return sheet.new_empty(
-        steps, sheet.shape[1], math.prod(output_plane(sheet, filters, mode)), sheet.shape[0]
-    )
+def _fake(*arguments: Any) -> Tensor:
+    sheet, filters, _, mode, steps, matrices = _Operands(*arguments)
+    batch, neurons = sheet.shape[:2]
+    outputs = math.prod(output_plane(sheet, filters, mode))
+    whole_rows = matrices is None and native.runs(sheet, filters)
+    samples = native.padded(batch) if whole_rows else batch
+    return sheet.new_empty(steps, neurons, outputs, samples)[..., :batch]
 
 
 def _flops(sheet: Any, filters: Any, bias: Any, mode: Mode, steps: int, *_: Any, **__: Any) -> int:
