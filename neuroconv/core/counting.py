@@ -1,4 +1,4 @@
-"""Whether a run is counted as a whole, and whether hooks observe a module."""
+"""The context of a counted run, and the check whether hooks observe a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
 """Augmentation of training images (B batch, C channels, H height, W width).
 
 The draws are torchvision's, by a generator with the sample's seed. "flip" and "crop_flip" move a
-whole batch on its device; "resized_crop_flip" goes image by image on the CPU.
+whole batch on its device; "resized_crop_flip" works image by image on the CPU.
 """
 
 from collections.abc import Sequence

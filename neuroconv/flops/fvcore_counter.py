@@ -80,7 +80,7 @@ def _handle(
 def analyse_fvcore(
     model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "cpu"
 ) -> tuple[Counts, StockCount]:
-    """Returns the witness's contractions in one run in eval mode, and the count of fvcore itself.
+    """Returns the contractions of one run in eval mode by our handles, and fvcore's own count.
 
     A trace keeps what the output depends on: work whose result is thrown away is in no count.
 

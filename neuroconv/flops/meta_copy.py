@@ -1,4 +1,4 @@
-"""Runs a model on copies of its tensors, on meta or a device, and leaves the model as it was."""
+"""Runs of a model on copies of its tensors, on meta or a device, which leave it as it was."""
 
 import copy
 import random

@@ -176,7 +176,7 @@ class Record:
     @property
     def shared_flop(self) -> int | None:
         """FLOPs of a call whatever its batch, such as a filter's transform; None if unknown, or if
-        samples meet, so that a batch twice as large costs more than twice as much."""
+        samples interact, so that a batch twice as large costs more than twice as much."""
         once = self.counts.get("exact")
         if once is None or self.doubled is None or self.doubled.flop > 2 * once.flop:
             return None

@@ -106,7 +106,7 @@ _COUNTERS = {"exact": "exact", "fvcore": "fvcore", "closed_form": "closed form"}
 def operator_rules() -> list[dict[str, str | None]]:
     """Returns one record for each operator, or module: its name, and what each counter does.
 
-    None: the counter never meets it, or lists it as uncounted. The exact counter also counts what
+    None: the counter never sees it, or lists it as uncounted. The exact counter also counts what
     torch itself tags as pointwise, one FLOP an element.
     """
     entries = [

@@ -1,4 +1,4 @@
-"""Operators of this package: every fast way to compute is registered with `torch.library`.
+"""Operators of this package: every fast implementation is registered with `torch.library`.
 
 An operator has a plain implementation in torch's operators for any device, and may have faster ones
 for the CPU and for CUDA. It also registers what torch requires of an operator: shapes without data

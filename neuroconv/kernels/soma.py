@@ -99,7 +99,7 @@ def soma_rate(
 
     Args:
         currents: (T, L), contiguous.
-        taps: (K,), the last of which meets the present.
+        taps: (K,), the last of which applies to the present.
         linear: leave the maximum out.
         gain, shift: (1, U), or None.
         eps: if given, potentials are first normalised by their mean and variance plus eps, (1, U),

@@ -72,7 +72,7 @@ class Cable:
         Args:
             branches: taps along the dendrite. Of them (branches - 1) // 2 lie before the middle
                 one, as "same" padding has it.
-            time_steps: taps in time. The last one meets the present, lag 0.
+            time_steps: taps in time. The last one applies to the present, lag 0.
 
         Returns:
             (time_steps, branches), float64.

@@ -126,7 +126,7 @@ class PoissonDropout(_Waiting):
             with probability 1 - exp(-l), 0.393.
 
     In training every step is divided by its probability of firing, so that the expected rate is
-    kept from the first step on. In evaluation it is the identity, and hands its state through.
+    kept from the first step on. In evaluation it is the identity, and returns its state unchanged.
     Draws come from torch's default generator of the input's device: seed each rank of a distributed
     run differently.
 
@@ -263,7 +263,7 @@ class PoissonSpikes(nn.Module):
     """Spike counts ~ Poisson(rate * dt), with a straight-through gradient.
 
     In training the counts are drawn, in float32, and the gradient is that of their mean: dt. In
-    evaluation the mean itself, rate * dt, goes on. Rates come after the rectifier and are not
+    evaluation the mean itself, rate * dt, is passed on. Rates come after the rectifier and are not
     negative; a negative one counts as none, in both.
 
     Args:

@@ -19,7 +19,7 @@ class SomaFilter(nn.Module):
     """Causal temporal filter over the summed dendritic current.
 
     Args:
-        time_steps: taps K of the filter; the last one meets the present.
+        time_steps: taps K of the filter; the last one applies to the present.
         neurons: None for one filter that the whole population shares (the essay's), else one
             filter for each of this number of neurons.
 

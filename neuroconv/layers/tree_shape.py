@@ -1,4 +1,4 @@
-"""The sizes of a dendritic tree: its sheet of sites, its filter, and how the two meet.
+"""The sizes of a dendritic tree: its sheet of sites, its filter, and how the two overlap.
 
 Shapes: P sites along a dendrite, D dendrites; K_T, K_P, K_D the filter's time steps, branches and
 dendrites.
@@ -20,7 +20,7 @@ class TreeShape:
             `kernel` is the same in torch's. None for a tree that is wired but not filtered.
         synapses: synapses of one neuron, at most P * D. They fill the sheet dendrite by dendrite,
             and the last positions stay empty. None fills all of them.
-        mode: how the filter meets the sheet: "same" (the essay's cost), "valid" (full overlaps
+        mode: how filter and sheet overlap: "same" (the essay's cost), "valid" (full overlaps
             alone) or "per_dendrite" (full overlaps along each dendrite by itself).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Turns convolutions of any network into granule layers."""
+"""Conversion of the convolutions of any network to granule layers."""
 
 import copy
 from collections.abc import Callable

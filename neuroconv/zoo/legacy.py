@@ -43,7 +43,7 @@ def _renamed(name: str) -> Mapping[str, str]:
 
 
 def _paths(name: str, key: str) -> list[list[str]]:
-    """Returns where an old keyword stands in today's nested tables."""
+    """Returns the paths of an old keyword in today's nested tables."""
     path = _renamed(name)[key]
     cells = _CELLS if path.startswith("*") else ("",)
     return [path.replace("*", cell).split(".") for cell in cells]

@@ -1,1 +1,1 @@
-"""How fast computers grow, and when they reach the estimate."""
+"""The growth of computers, and the years in which they reach the estimate."""

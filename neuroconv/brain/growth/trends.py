@@ -1,4 +1,4 @@
-"""The essay's dates, the HPCG record, and when lines of doublings reach a performance."""
+"""The essay's dates, the HPCG record, and the years in which trends reach a performance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ def record_growth(records: Sequence[Record] | None = None) -> dict[str, Quantity
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """A line of doublings, start x 2 ^ (years / doubling time), and the machines beside it.
+    """An exponential trend, start x 2 ^ (years / doubling time), and the machines beside it.
 
     Attributes:
         low, high: ends of the doubling time's interval, if it has one.

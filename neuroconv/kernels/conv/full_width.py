@@ -92,11 +92,11 @@ def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     for _, columns, batch_last in _columns(sheet):
         products = torch.bmm(weights, columns)
         pairs = _by_tap(products, (k_time, branches, time_steps, sites), batch_last)
-        meets = _diagonals(pairs).sum(2)
-        total = meets[:, -1, first:]
+        sums = _diagonals(pairs).sum(2)
+        total = sums[:, -1, first:]
         for lag in range(1, min(k_time, time_steps)):
             start = max(first, lag)
-            total[:, start - first :] += meets[:, k_time - 1 - lag, start - lag : time_steps - lag]
+            total[:, start - first :] += sums[:, k_time - 1 - lag, start - lag : time_steps - lag]
         results.append(total)  # (N, steps, R, B)
     if not results:
         return sheet.new_empty(neurons, steps, sites - branches + 1, 0)

@@ -18,7 +18,7 @@ class Soma:
 
     Args:
         maps: currents (T, L), contiguous.
-        taps: (K,), the last of which meets the present.
+        taps: (K,), the last of which applies to the present.
         units: U; 1 where there is neither scale nor offset.
         scale, offset: of each unit, (1, U), or None.
         rectifies: rates are max(0, potential).
