@@ -107,7 +107,7 @@ def operator_rules() -> list[dict[str, str | None]]:
     """Returns one record for each operator, or module: its name, and what each counter does.
 
     None: the counter never sees it, or lists it as uncounted. The exact counter also counts what
-    torch itself tags as pointwise, one FLOP an element.
+    torch itself tags as pointwise, one FLOP per element.
     """
     entries = [
         (counter, entry["operators"], entry["rule"])

@@ -99,7 +99,7 @@ class ThresholdNorm(nn.Module):
         return values - values // (x[3] * x[4]) * empty if empty else values
 
     def closed_form(self, x: torch.Size) -> tuple[Cost, ...]:
-        """Counts two FLOPs a value for the running statistics, and one for the bounds."""
+        """Counts two FLOPs per value for the running statistics, and one for the bounds."""
         return (Cost("threshold normalisation", pointwise=3 * self._values(x)),)
 
     def extra_repr(self) -> str:

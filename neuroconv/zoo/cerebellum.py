@@ -40,7 +40,7 @@ class Cerebellum(nn.Module):
     """Image -> mossy fibres -> granule cells -> Purkinje cells -> deep nuclei -> classes.
 
     A mossy fibre carries one pixel over time. Golgi cells inhibit the granule cells one step later.
-    Parallel fibres, the granule cells' axons, cross the Purkinje cells, which project to the nuclei,
+    Parallel fibres, the granule cells' axons, cross Purkinje cells, which project to the nuclei,
     and the read-out takes the nuclei's last step, or without nuclei the Purkinje cells'. Climbing
     fibres bring the error back as `complex_spikes`, from which no rule learns.
 
