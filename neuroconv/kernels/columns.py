@@ -184,7 +184,7 @@ def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list
                 sums[dendrite] += _sums(local, potential, rest)
             elif shift is not None:
                 sums[dendrite, 0] += local.sum(0)
-    to_shift, products = sums.view(len(columns), 2, -1, units).sum(2).unbind(1)
+    to_shift, products = sums.view(len(columns), 2, -1, units).sum(2).movedim(1, 0).contiguous()
     to_gain = None
     if gain is not None and eps is not None:  # by the columns' own statistics
         count = columns[0].numel() // units

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def train(
     device = check_device(config, images, ranks)
     model.to(device)
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model._apply(partial(in_memory_format, channels_last=True))  # `to` refuses 5-D weights
     total_steps = config.epochs * max(1, images // config.batch_size)
     last_step = min(total_steps, config.max_steps or total_steps)
     state = State(model, make_optimizer(model, config), config, total_steps, ranks)

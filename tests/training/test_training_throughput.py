@@ -133,6 +133,16 @@ def test_channels_last_changes_the_layout_and_nothing_else(tmp_path: Path) -> No
     assert torch.equal(first[0].weight, last[0].weight)
 
 
+def test_channels_last_leaves_granule_layers_as_they_are() -> None:
+    weights = []
+    for channels_last in (False, True):
+        model = granule_net()
+        data = {"epochs": 1, "batch_size": 16, "channels_last": channels_last, **QUICK}
+        train(model, digits(0, 32), digits(32, 64), **data)
+        weights.append(model.state_dict())
+    torch.testing.assert_close(*weights)
+
+
 def is_channels_last(tensor: torch.Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last)
 

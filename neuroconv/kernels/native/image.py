@@ -134,7 +134,7 @@ class ImageLayer:
         """Sums the gradient past the rectifier, and its product with the potential, (D, U)."""
         sums = grad.new_empty(self.dendrites, 2, self.width, dtype=torch.float64)
         self._call("image_sums", *self._stage(scale, offset, linear), grad, sums)
-        passing, products = self._by_step(sums).sum(2).to(grad.dtype).unbind(1)
+        passing, products = self._by_step(sums).sum(2).to(grad.dtype).movedim(1, 0).contiguous()
         return passing, products
 
     def gradients(
