@@ -6,6 +6,7 @@ one process, unless the model draws, as Poisson dropout does. Only rank 0 prints
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import arithmetic_of, check_compiler, choose_device
 
 Value = TypeVar("Value")
+_PATIENCE_S = 30.0  # for rank 0 to print a mistake and torchrun to end the others
 
 
 def split(batch: list[int], count: int) -> list[list[int]]:
@@ -138,7 +140,10 @@ def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.devi
 def reports_failure() -> bool:
     """Returns whether this process of torchrun prints why it fails: the first to fail does."""
     if not dist.is_initialized():
-        return int(os.environ.get("LOCAL_RANK", 0)) == 0
+        # A mistake of all processes is rank 0's to print; the others give it time, until they end.
+        if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+            time.sleep(_PATIENCE_S)
+        return True
     try:
         store = dist.distributed_c10d._get_default_store()
         return bool(store.add("neuroconv/failures", 1) == 1)
