@@ -7,6 +7,7 @@ Shapes: B batch, C channels, U units, T time steps, H x W positions; D dendrites
 positions, M = W' * B * H'.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -36,14 +37,13 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
     """Computes the summed rates (B, U, T, H', W') of a `neurons.GranuleConv2d`'s dendrites, norms
     included, from frames (B, C, T, H, W), or None where the stages have to run one by one."""
     refuse_batch_statistics(layer)
-    norms = present_norms(layer)
+    norms = present_norms(layer.dendritic_norms)
     plain = type(layer.spike) is nn.Identity and not is_watched(layer.spike)
     if not (_runs_here(frames) and plain and norms_agree(norms)):
         return None
     if layer.time_steps == 1:  # every step is an independent image
         images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
-        total = _fused(layer, images, norms)
-        if total is None:
+        if (total := _fused(layer, images, norms)) is None:
             return None
         return total.squeeze(2).unflatten(0, (-1, frames.shape[2])).transpose(1, 2)
     return _fused(layer, frames, norms)
@@ -112,9 +112,8 @@ def _rates(
 def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
     """Computes firing rates from summed currents (B, U, T, H', W') by the soma's filter, norm or
     resting potential, and rectifier in one, or None where they have to run one by one."""
-    norms = [] if type(layer.soma_norm) is nn.Identity else [layer.soma_norm]
-    stages = (layer.soma, layer.firing)
-    kinds = [kernel_stage(stage) for stage in stages]
+    norms = present_norms([layer.soma_norm])
+    kinds = [kernel_stage(stage) for stage in (layer.soma, layer.firing)]
     if not _runs_here(current) or is_watched(layer.firing) or not norms_agree(norms):
         return None
     if torch.compiler.is_compiling() or kinds[1] != "firing_rate":
@@ -142,15 +141,14 @@ def _bias(layer: Any) -> Tensor | None:
     return None if layer.bias is None else layer.bias.unsqueeze(0)
 
 
-def present_norms(layer: Any) -> list[nn.Module]:
-    """Returns the norms of a layer's dendrites, an empty list where they are absent."""
-    return [norm for norm in layer.dendritic_norms if type(norm) is not nn.Identity]
+def present_norms(norms: Iterable[nn.Module]) -> list[nn.Module]:
+    """Returns the norms that are not absent, which nn.Identity stands for."""
+    return [norm for norm in norms if type(norm) is not nn.Identity]
 
 
 def norms_fused(layer: Any) -> bool:
     """Returns whether a layer's norms run fused, judged by its weights alone."""
-    soma = layer.soma_norm
-    norms = present_norms(layer) + ([] if type(soma) is nn.Identity else [soma])
+    norms = present_norms([*layer.dendritic_norms, layer.soma_norm])
     return _runs_here(layer.weight) and norms_agree(norms)
 
 

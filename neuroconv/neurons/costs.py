@@ -96,7 +96,7 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     macs = {"convolution": rates * read * (1 if layer.time_steps == 1 else steps)}
     spikes = [replace(s, pointwise=columns * s.pointwise) for s in stage_costs(layer.spike, maps)]
     fused, somatic_norm = norms_fused(layer), not is_absent(layer.soma_norm)
-    normal = 2 * rates if present_norms(layer) else 0
+    normal = 2 * rates if present_norms(layer.dendritic_norms) else 0
     if normal and fused and not spikes:
         normal += SCALE_FLOPS * units * columns
     sums = outputs * (columns - 1) + layer.summation.law_flops(outputs)

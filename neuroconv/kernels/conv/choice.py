@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -46,16 +46,13 @@ def concrete_batch(batch: int) -> int:
 
 def _cached(choose: Callable[Arguments, Choice]) -> Callable[Arguments, Choice]:
     """Caches choices by their arguments: modelling the times takes longer than a small kernel."""
-
-    @lru_cache(maxsize=4096)
-    def cached(state: str, *args: Any, **keywords: Any) -> Choice:
-        return choose(*args, **keywords)
+    cached = lru_cache(maxsize=4096)(choose)
 
     @wraps(choose)
     def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Choice:
         if torch.compiler.is_compiling():  # which warns of a cache
             return choose(*args, **keywords)
-        return cached(native.state(), *args, **keywords)  # type: ignore[arg-type]
+        return cached(*args, **keywords)  # type: ignore[arg-type]
 
     return call
 
@@ -74,16 +71,15 @@ def choose_backend(
     if backend != "auto":
         return backend
     problem = problem._replace(batch=concrete_batch(problem.batch))
-    return _fastest(problem, gradients, device)
+    return _fastest(problem, runs_native(problem, device, gradients), gradients, device)
 
 
 @_cached
-def _fastest(problem: ConvProblem, gradients: bool, device: str) -> Backend:
-    times = model_seconds(problem, gradients=gradients, device=device)
+def _fastest(problem: ConvProblem, with_native: bool, gradients: bool, device: str) -> Backend:
+    times = _model_seconds(problem, with_native, gradients, device)
     return min(times, key=lambda name: times[name])
 
 
-@_cached
 def fuses_tree(
     problem: ConvProblem,
     axons: int,
@@ -102,15 +98,23 @@ def fuses_tree(
         backend, gradients, device: as in `choose_backend`.
     """
     check_choice("backend", backend, BACKENDS)
-    if matmul_form(problem) != "toeplitz" or backend in ("direct", "fft"):
-        return False
-    if backend == "matmul":
-        return True
+    if backend != "auto":
+        return backend == "matmul" and matmul_form(problem) == "toeplitz"
     problem = problem._replace(neurons=MANY_NEURONS)
+    with_native = runs_native(problem, device, gradients)
+    return _fuses_tree(problem, axons, with_native, gradients, device)
+
+
+@_cached
+def _fuses_tree(
+    problem: ConvProblem, axons: int, with_native: bool, gradients: bool, device: str
+) -> bool:
+    if matmul_form(problem) != "toeplitz":
+        return False
     kernel, terms = "fused", fused_terms(problem, axons)
-    if runs_native(problem, device, gradients):
+    if with_native:
         kernel, terms = "fused, native", native_fused_terms(problem, axons)
-    times = model_seconds(problem, gradients=gradients, device=device)
+    times = _model_seconds(problem, with_native, gradients, device)
     staged = _TIMES["stage_by_stage"][kernel][gradients] * min(times.values())
     return _seconds(kernel, terms, gradients, device) <= staged
 
@@ -170,9 +174,16 @@ def model_seconds(
     problem: ConvProblem, *, gradients: bool = False, device: str = "cpu"
 ) -> dict[Backend, float]:
     """Models the seconds of each backend's forward pass, with `gradients` of both passes."""
+    with_native = runs_native(problem, device, gradients)
+    return _model_seconds(problem, with_native, gradients, device)
+
+
+def _model_seconds(
+    problem: ConvProblem, with_native: bool, gradients: bool, device: str
+) -> dict[Backend, float]:
     return {
         BACKEND_OF[name]: _seconds(name, terms, gradients, device)
-        for name, terms in model_terms(problem, runs_native(problem, device, gradients)).items()
+        for name, terms in model_terms(problem, with_native).items()
     }
 
 

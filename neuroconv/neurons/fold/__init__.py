@@ -91,7 +91,11 @@ def _fold_image_layer(layer: GranuleConv2d) -> None:
         scale, bias = (torch.stack(values) for values in zip(*norms, strict=True))  # (K_W, U)
         weight = weight * scale.t()[:, None, None, None, :]
         layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in norms)
-    free = is_absent(layer.spike) and not present_norms(layer) and layer.summation.law == "linear"
+    free = (
+        is_absent(layer.spike)
+        and not present_norms(layer.dendritic_norms)
+        and layer.summation.law == "linear"
+    )
     soma = affine(layer.soma_norm) if free else None
     if soma is not None and commutes(soma[0], layer.linear_dendrites):
         gain, shift = soma
