@@ -384,7 +384,7 @@ LAWS = (  # each with its line
     ("linear", "rate", 3.2, ""),
     ("sublinear", "down", 2.4, "7 4"),
     ("supralinear", "up", 2.4, ""),
-    ("bistable", "ink", 2.4, "2 4"),
+    ("sigmoidal", "ink", 2.4, "2 4"),
 )
 KNEE = 0.1  # in the range of this run's sums
 
@@ -395,7 +395,7 @@ def laws(scale: float = 1.0) -> dict[str, DendriticSummation]:
         "linear": DendriticSummation("linear", scale),
         "sublinear": DendriticSummation("sublinear", scale, knee=KNEE),
         "supralinear": DendriticSummation("supralinear", scale, knee=KNEE),
-        "bistable": DendriticSummation("bistable", scale, knee=KNEE),
+        "sigmoidal": DendriticSummation("sigmoidal", scale, knee=KNEE),
     }
 
 
@@ -420,7 +420,7 @@ def summation(d: Drawing, w: Walk) -> None:
     d.text(x + size[0], ends["sublinear"][1] + 17, "sublinear", size=13, anchor="end")
     d.text(ends["supralinear"][0] - 8, ends["supralinear"][1] + 10, "supralinear", size=13,
            anchor="end")  # fmt: skip
-    d.text(x + size[0], ends["bistable"][1] + 17, "bistable", size=13, anchor="end")
+    d.text(x + size[0], ends["sigmoidal"][1] + 17, "sigmoidal", size=13, anchor="end")
     for value in line(w.current):
         below = x + value / most * size[0]
         d.line([(below, y), (below, y - 7)], "rate", 1.5)

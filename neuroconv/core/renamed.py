@@ -1,4 +1,7 @@
-"""Keywords of version 0.4.0 and their new names, for errors; `zoo.legacy` translates tables."""
+"""Old names and their new ones: keywords of version 0.4.0, for errors, and values that still load.
+
+`zoo.legacy` translates tables of version 0.4.0.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -43,6 +46,7 @@ POPULATION: Mapping[str, str] = {
     "soma_per_neuron": 'soma={"neurons": out_features}',
     "dropout_scope": 'unit_dropout={"mean_wait": ...}, for the scope "unit"',
 }
+LAWS: Mapping[str, str] = {"bistable": "sigmoidal"}  # values: it keeps no memory of its level
 
 
 def renamed(names: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

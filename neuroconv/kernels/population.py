@@ -54,13 +54,15 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
 def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bool:
     """Returns whether a window of this size runs from axons to summation as one operator.
 
-    It does where no stage acts between synapses, filter and rectifier, where these have no hooks,
-    and where a product of small matrices is the fastest backend. With `evaluation` the answer is
-    that of evaluation without gradients, whatever the current mode.
+    It does where no stage acts between synapses, filter and rectifier and no law on each dendrite,
+    where these have no hooks, and where a product of small matrices is the fastest backend. With
+    `evaluation` the answer is that of evaluation without gradients, whatever the current mode.
     """
     stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation)
     absent = (cells.threshold_norm, cells.transmitters, cells.dendritic_norm, cells.spike)
     if tuple(map(kernel_stage, stages)) != _FUSED or not all(map(_is_identity, absent)):
+        return False
+    if cells.dendritic_rate.law != "linear":  # it acts before the dendrites are added up
         return False
     if is_watched(*stages, *absent, cells.unit_dropout):
         return False

@@ -20,6 +20,7 @@ from neuroconv.kernels.conv.costs import problem_flops, problem_macs
 from neuroconv.kernels.conv.sizes import BACKENDS, Backend, ConvProblem, Mode
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.memory import recall
+from neuroconv.layers.summation import Law, SummationLaw
 from neuroconv.layers.tree_shape import TreeShape
 
 
@@ -190,8 +191,8 @@ class DendriticConv(nn.Module):
         )
 
 
-class DendriticRate(nn.Module):
-    """Rectifier, then a reduction over the sites: one rate for each dendrite and time step.
+class DendriticRate(SummationLaw):
+    """Rectifier, then a sum over the sites: one rate for each dendrite and time step.
 
     Too negative a potential makes no spike; else the rate is proportional to it. Without this
     stage a neuron is linear up to its soma and collapses into a single dot product: `linear=True`
@@ -200,26 +201,47 @@ class DendriticRate(nn.Module):
     Args:
         reduction: over sites, "mean", "sum" or "max".
         linear: leave the rectifier out.
+        law: the law by which inputs to one dendrite sum, applied to each dendrite's reduction:
+            a `SummationLaw`'s. With another than "linear", two inputs to one dendrite give another
+            rate than the two by themselves, while `DendriticSummation` still adds up dendrites.
+        knee, exponent, learnable: of the law; see `SummationLaw`.
 
     Shape:
         potential (B, N, T, P, D) -> rate (B, N, T, D)
+
+    Raises:
+        ValueError: an unknown reduction or law, a number out of range or that the law does not
+            have, or a law with `linear`.
     """
 
     kernel_stage: ClassVar[str] = "dendritic_rate"
 
     def __init__(
-        self, reduction: Literal["mean", "sum", "max"] = "mean", linear: bool = False
+        self,
+        reduction: Literal["mean", "sum", "max"] = "mean",
+        linear: bool = False,
+        law: Law = "linear",
+        *,
+        knee: float = 1.0,
+        exponent: float | None = None,
+        learnable: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(law, knee=knee, exponent=exponent, learnable=learnable)
         check_choice("reduction", reduction, ("mean", "sum", "max"))
+        if linear and self.law != "linear":
+            raise ValueError(
+                f"linear=True with law={law!r}; the linear control has neither rectifier nor law: "
+                "leave one of the two out"
+            )
         self.reduction, self.linear = reduction, linear
 
     def forward(self, potential: Tensor) -> Tensor:
         if potential.stride(0) == 1:
             # The batch is innermost in memory: in that order a sum over sites is ten times faster.
-            rate = self._reduce(potential.permute(1, 4, 3, 2, 0), 2)
-            return rate.permute(3, 0, 2, 1)
-        return self._reduce(potential, 3)
+            rate = self._reduce(potential.permute(1, 4, 3, 2, 0), 2).permute(3, 0, 2, 1)
+        else:
+            rate = self._reduce(potential, 3)
+        return self.law_of(rate)
 
     def _reduce(self, potential: Tensor, sites: int) -> Tensor:
         rate = potential if self.linear else potential.relu()
@@ -231,11 +253,12 @@ class DendriticRate(nn.Module):
         return total if self.reduction == "sum" else total * (1 / rate.shape[sites])
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
-        """Counts the rectifier, the reduction over the sites and, for a mean, its factor."""
-        branches = potential.numel()
-        reduced = branches // potential[3] if potential[3] > 1 else 0
-        flops = branches * ((not self.linear) + (reduced > 0))
+        """Counts the rectifier, the reduction over the sites, a mean's factor, and the law."""
+        branches, rates = potential.numel(), potential.numel() // potential[3]
+        reduced = rates if potential[3] > 1 else 0
+        flops = branches * ((not self.linear) + (reduced > 0)) + self.law_flops(rates)
         return (Cost("dendritic rate", pointwise=flops + reduced * (self.reduction == "mean")),)
 
     def extra_repr(self) -> str:
-        return f"reduction={self.reduction!r}, linear={self.linear}"
+        law = "" if self.law == "linear" else f", law={self.law!r}{self.law_repr()}"
+        return f"reduction={self.reduction!r}, linear={self.linear}{law}"

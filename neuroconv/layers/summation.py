@@ -1,10 +1,10 @@
-"""Dendritic summation: from the dendrites' rates to the soma's current, by the cell's type.
+"""Summation by the cell's type: laws, and from the dendrites' rates to the soma's current.
 
 Shapes: B batch, N neurons, T time steps, D dendrites.
 """
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from neuroconv.core.checks import check_choice, check_number
 from neuroconv.core.cost import Cost
+from neuroconv.core.renamed import LAWS as RENAMED_LAWS
 
-Law = Literal["linear", "sublinear", "supralinear", "bistable"]
+Law = Literal["linear", "sublinear", "supralinear", "sigmoidal"]
 LAWS: tuple[str, ...] = get_args(Law)
-_EXPONENTS = {"supralinear": 2.0, "bistable": 4.0}
+_EXPONENTS = {"supralinear": 2.0, "sigmoidal": 4.0}
 
 
-class DendriticSummation(nn.Module):
-    """Sum of the dendrites' rates, passed through the law of the cell's type.
+class SummationLaw(nn.Module):
+    """Law of a cell's summation, as the base of the stages that sum.
 
-    With s = scale * sum of the rates and k the knee, every law is 0 at 0:
+    `DendriticRate` sums over the sites of a dendrite, `DendriticSummation` over the dendrites: each
+    applies a law to its sums s, with the knee k. Every law is 0 at 0:
 
         linear       s. The essay's for Purkinje cells.
         sublinear    s / (1 + s / k), at most k. The steady potential that a conductance g drives in
@@ -32,12 +34,16 @@ class DendriticSummation(nn.Module):
         supralinear  k (s / k)^p, p = 2 unless given. A power law, as threshold and noise give
                      cortical neurons on average (Miller and Troyer 2002, J. Neurophysiol.
                      87:653-659; Priebe and Ferster 2008, doi:10.1016/j.neuron.2008.02.005).
-        bistable     2 k s^n / (k^n + s^n), n = 4 unless given. A Hill function: near 0 below the
-                     knee and near 2 k above, where it saturates; it equals the sum at s = k.
-                     Less than the sum for small inputs and for very large ones, more than it
-                     between (for n > 2). Sigmoidal subunits predict a pyramidal cell's rate
-                     (Poirazi et al. 2003, doi:10.1016/S0896-6273(03)00149-1). It has the two levels
-                     of a bistable dendrite, not its memory of the current one.
+        sigmoidal    2 k s^n / (k^n + s^n), n = 4 unless given. A Hill function: near 0 below the
+                     knee and near 2 k above, where it saturates. Inputs to one thin branch of a
+                     pyramidal cell sum so (Polsky et al. 2004, doi:10.1038/nn1253), and sigmoidal
+                     subunits predict its rate (Poirazi et al. 2003,
+                     doi:10.1016/S0896-6273(03)00149-1). With u = s / k it equals the sum where
+                     u^n - 2 u^(n-1) + 1 = 0: at s = k, for n = 4 also at 1.839 k (the tribonacci
+                     constant). For n > 2 it is above the sum from k to that second point, below
+                     2 k, and below the sum elsewhere; for n = 2 nowhere above; for n < 2 above from
+                     a point below k to k. The essay's word is "bistable", less or more than the
+                     sum by the inputs; but it keeps no memory of the level that it was at.
 
     The exponents, and the knee of 1, are defaults of this layer and not measurements. For the
     terms linear, sublinear and supralinear see Tran-Van-Minh et al. 2015,
@@ -47,35 +53,28 @@ class DendriticSummation(nn.Module):
     negative sum: the linear law passes it on, the others take it as zero.
 
     Args:
-        law: "linear", "sublinear", "supralinear" or "bistable".
-        scale: a constant factor. Populations pass 1 / dendrites, so that a cell of a thousand
-            dendrites works in the same range as one of four; later weights absorb it.
+        law: "linear", "sublinear", "supralinear" or "sigmoidal"; "bistable", its old name, is
+            taken as "sigmoidal".
         knee: k, in units of s. Not for "linear".
-        exponent: p or n, above 1. For "supralinear" and "bistable" alone.
+        exponent: p or n, above 1. For "supralinear" and "sigmoidal" alone.
         learnable: learn the knee, as the exponential of `log_knee`, and the exponent where the law
             has one, as 1 + softplus of `exponent_logit`. The population shares them.
-
-    Shape:
-        rate (B, N, T, D) -> current (B, N, T)
 
     Raises:
         ValueError: an unknown law, a number out of range, or one that the law does not have.
     """
 
-    kernel_stage: ClassVar[str] = "dendritic_summation"
-
     def __init__(
         self,
         law: Law = "linear",
-        scale: float = 1.0,
         *,
         knee: float = 1.0,
         exponent: float | None = None,
         learnable: bool = False,
     ) -> None:
         super().__init__()
+        law = RENAMED_LAWS.get(law, law)  # type: ignore[assignment]
         check_choice("law", law, LAWS)
-        check_number("scale", scale)
         check_number("knee", knee)
         if law == "linear" and (learnable or knee != 1):
             raise ValueError(
@@ -91,12 +90,19 @@ class DendriticSummation(nn.Module):
             )
         if exponent is not None:
             check_number("exponent", exponent, low=1)
-        self.law, self.scale = law, scale
+        self.law: Law = law
         self._start = (knee, exponent)
         self.log_knee = nn.Parameter(torch.empty(())) if learnable else None
         learns_exponent = learnable and exponent is not None
         self.exponent_logit = nn.Parameter(torch.empty(())) if learns_exponent else None
         self.reset_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a module that was saved whole, also one of a version before laws or their names:
+        dendritic rates had none."""
+        before = {"law": "linear", "_start": (1.0, None), "log_knee": None, "exponent_logit": None}
+        state = state if "law" in state else before | state
+        super().__setstate__(state | {"law": RENAMED_LAWS.get(state["law"], state["law"])})
 
     def reset_parameters(self) -> None:
         """Resets learned parameters to the constructor's knee and exponent."""
@@ -117,9 +123,6 @@ class DendriticSummation(nn.Module):
             return self._start[1]
         return 1 + F.softplus(self.exponent_logit)
 
-    def forward(self, rate: Tensor) -> Tensor:
-        return self.law_of(rate.sum(-1) * self.scale)
-
     def law_of(self, total: Tensor) -> Tensor:
         """Applies the law alone to sums s of any shape."""
         if self.law == "linear":
@@ -137,22 +140,64 @@ class DendriticSummation(nn.Module):
         falling = torch.maximum(knees, unit).pow(-exponent)
         return rising / (rising + falling) * (2 * knee)
 
+    def law_flops(self, sums: int) -> int:
+        """Counts the FLOPs of `law_of` on this number of sums."""
+        law = {"linear": 0, "sublinear": 5, "supralinear": 4, "sigmoidal": 9}[self.law]
+        # On the parameters: exp; softplus plus one; for the sigmoidal law a sign and a factor.
+        learned = {"linear": 0, "sublinear": 1, "supralinear": 3, "sigmoidal": 5}[self.law]
+        return sums * law + (learned if self.log_knee is not None else 0)
+
+    def law_repr(self) -> str:
+        """Returns the law with its numbers, for `extra_repr`."""
+        if self.law == "linear":
+            return ""
+        knee, exponent = self._start
+        power = "" if exponent is None else f", exponent={exponent:.6g}"
+        learned = ", learnable" if self.log_knee is not None else ""
+        return f", knee={knee:.6g}{power}{learned}"
+
+
+class DendriticSummation(SummationLaw):
+    """Sum of the dendrites' rates, passed through the law by which dendrites sum.
+
+    The law acts across dendrites, on s = scale * sum of the rates. One that acts within each
+    dendrite, whose results are then added, is `DendriticRate`'s.
+
+    Args:
+        law: a `SummationLaw`'s.
+        scale: a constant factor. Populations pass 1 / dendrites, so that a cell of a thousand
+            dendrites works in the same range as one of four; later weights absorb it.
+        knee, exponent, learnable: of the law; see `SummationLaw`.
+
+    Shape:
+        rate (B, N, T, D) -> current (B, N, T)
+
+    Raises:
+        ValueError: an unknown law, a number out of range, or one that the law does not have.
+    """
+
+    kernel_stage: ClassVar[str] = "dendritic_summation"
+
+    def __init__(
+        self,
+        law: Law = "linear",
+        scale: float = 1.0,
+        *,
+        knee: float = 1.0,
+        exponent: float | None = None,
+        learnable: bool = False,
+    ) -> None:
+        super().__init__(law, knee=knee, exponent=exponent, learnable=learnable)
+        check_number("scale", scale)
+        self.scale = scale
+
+    def forward(self, rate: Tensor) -> Tensor:
+        return self.law_of(rate.sum(-1) * self.scale)
+
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
         """Counts the sum, its factor, and the law's operations on each sum."""
         sums = rate.numel() // rate[-1]
         return (Cost("dendritic summation", pointwise=rate.numel() + sums + self.law_flops(sums)),)
 
-    def law_flops(self, sums: int) -> int:
-        """Counts the FLOPs of `law_of` on this number of sums."""
-        law = {"linear": 0, "sublinear": 5, "supralinear": 4, "bistable": 9}[self.law]
-        # On the parameters: exp; softplus plus one; for the bistable law a sign and a factor.
-        learned = {"linear": 0, "sublinear": 1, "supralinear": 3, "bistable": 5}[self.law]
-        return sums * law + (learned if self.log_knee is not None else 0)
-
     def extra_repr(self) -> str:
-        if self.law == "linear":
-            return f"linear, scale={self.scale:.6g}"
-        knee, exponent = self._start
-        power = "" if exponent is None else f", exponent={exponent:.6g}"
-        learned = ", learnable" if self.log_knee is not None else ""
-        return f"{self.law}, scale={self.scale:.6g}, knee={knee:.6g}{power}{learned}"
+        return f"{self.law}, scale={self.scale:.6g}{self.law_repr()}"

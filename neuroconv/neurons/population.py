@@ -32,6 +32,7 @@ from neuroconv.neurons.stages import (
     Output,
     Table,
     build_output,
+    build_rate,
     build_single,
     build_spike,
     build_summation,
@@ -71,7 +72,8 @@ class Population(nn.Module):
             each neuron over batch, steps and sites), at the "soma" (each neuron over batch and
             steps), or at "both".
         summation: how the dendrites' rates sum: the name of a law of their mean ("linear",
-            "sublinear", "supralinear", "bistable"), or a `DendriticSummation`.
+            "sublinear", "supralinear", "sigmoidal"), or a `DendriticSummation`. If given, the
+            preset's law within a dendrite is left out too, and `rate` may name one.
         output: what the axon carries: `PoissonDropout()` (the default, with the preset's mean
             wait), `PoissonSpikes()` or `ReleaseOrWait()`; or a name such as "poisson_spikes".
 
@@ -83,8 +85,9 @@ class Population(nn.Module):
         taps: a `Taps`: a cable for the filters, whether they are trained, their backend. A table
             may name a cell with measured constants as the cable: "purkinje".
         spike: the dendritic spike, a `DendriticSpike`; None for none.
-        rate: a `DendriticRate`: the reduction over a dendrite's sites, and `linear`, the control
-            without dendritic rectifier, whose neurons are one dot product up to the soma.
+        rate: a `DendriticRate`: the reduction over a dendrite's sites, the law by which they sum
+            (the preset's), and `linear`, the control without dendritic rectifier and without that
+            law, whose neurons are one dot product up to the soma where the summation is linear.
         soma: a `SomaFilter`; one time step has no memory.
         unit_dropout: Poisson dropout for each position of the sheet, instead of the output's.
         checkpoint: save neither sheet nor dendritic potentials for the backward pass, which
@@ -129,6 +132,7 @@ class Population(nn.Module):
         numbers = self.physiology(variant)
         shape = build_tree(tree, numbers)
         columns, empty = shape.out[1], shape.positions - shape.filled
+        within = numbers.site_summation if summation is None else "linear"
         law = numbers.summation if summation is None else summation
         self.in_features, self.out_features = in_features, out_features
         self.time_steps, self.checkpoint = shape.kernel[0], checkpoint
@@ -144,7 +148,7 @@ class Population(nn.Module):
         )
         self.transmitters = TransmitterSum(self.synapses.transmitters)
         self.spike = build_spike(spike)
-        self.dendritic_rate = build_single("rate", rate, DendriticRate)
+        self.dendritic_rate = build_rate(rate, within)
         self.summation = build_summation(law, scale=1 / columns)
         self.soma = build_single("soma", soma, SomaFilter, time_steps=numbers.soma_time_steps)
         self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else nn.Identity()

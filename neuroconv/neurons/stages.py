@@ -12,7 +12,7 @@ from neuroconv.core.checks import expected_one_of
 from neuroconv.core.cost import Cost
 from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.dendrite import Taps
+from neuroconv.layers.dendrite import DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes, ReleaseOrWait
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
@@ -173,6 +173,13 @@ def build_threshold(threshold: float | None, features: int, empty: int = 0) -> n
 
 def build_spike(spike: DendriticSpike | Table | None) -> nn.Module:
     return nn.Identity() if spike is None else build_single("spike", spike, DendriticSpike)
+
+
+def build_rate(rate: DendriticRate | Table | None, law: str) -> DendriticRate:
+    """Builds a rate with the given law within a dendrite, unless it names one or is linear."""
+    if isinstance(rate, Mapping) and rate.get("linear"):
+        law = "linear"
+    return build_single("rate", rate, DendriticRate, law=law)
 
 
 def build_summation(

@@ -49,6 +49,8 @@ def test_rate_of_either_layout(reduction: Any, linear: bool, sites: int) -> None
         (lambda: TreeShape((4, 4), (5, 4, 5), mode="valid"), "5 branches x 4 dendrites does not"),
         (lambda: TreeShape((4, 4), (3, 3, 5), mode="per_dendrite"), r"filter=\(3, 4, time_steps\)"),
         (lambda: TreeShape((4, 4), (3, 4, 5), mode="full"), "'full'.*expected one of same, valid"),
+        (lambda: DendriticRate(law="cubic"), "law='cubic' is unknown; expected one of linear"),
+        (lambda: DendriticRate("sum", True, "sublinear"), "linear=True with law='sublinear'; the"),
         (lambda: Taps(backend="gpu"), "'gpu'.*expected one of auto, direct"),
     ],
 )

@@ -86,14 +86,15 @@ STAGES: dict[str, Stage] = {
         for reduction in ("mean", "sum", "max")
         for linear in (False, True)
     },
-    "rate_of_one_site": (lambda: DendriticRate(), (*SHEET[:3], 1, 3)),
+    "rate_of_one_site": (lambda: DendriticRate(law="sublinear"), (*SHEET[:3], 1, 3)),
+    "rate_sigmoidal": (lambda: DendriticRate("sum", law="sigmoidal", learnable=True), SHEET),
     "summation_linear": (lambda: DendriticSummation(scale=0.25), RATE),
     **{
         f"summation_{law}_{learnable:d}": (
             lambda law=law, learnable=learnable: DendriticSummation(law, 0.5, learnable=learnable),
             RATE,
         )
-        for law in ("sublinear", "supralinear", "bistable")
+        for law in ("sublinear", "supralinear", "sigmoidal")
         for learnable in (False, True)
     },
     "soma": (lambda: SomaFilter(3), SOMA),

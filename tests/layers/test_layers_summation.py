@@ -1,5 +1,6 @@
 """Dendritic summation: the sign that each law is named after, its start and its parameters."""
 
+import copy
 import math
 from typing import Any
 
@@ -8,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroconv.layers import DendriticSummation
+from neuroconv.layers import DendriticRate, DendriticSummation
 
-LAWS: list[Any] = ["linear", "sublinear", "supralinear", "bistable"]
+LAWS: list[Any] = ["linear", "sublinear", "supralinear", "sigmoidal"]
 
 
 def makes(law: str, **keywords: Any) -> DendriticSummation:
@@ -72,20 +73,53 @@ def test_together_against_apart(a: float, b: float, knee: float, exponent: float
     assert together < apart
     together, apart = compare("supralinear", a, b, exponent=exponent)
     assert together > apart
-    # Bistable: together stronger below the inflection, weaker where the line from 0 has touched.
+    # Sigmoidal: together stronger below the inflection, weaker where the line from 0 has touched.
     inflection = knee * ((exponent - 1) / (exponent + 1)) ** (1 / exponent)
     touch = knee * (exponent - 1) ** (1 / exponent)
     share = a / (a + b)
     small = (inflection * share, inflection * (1 - share))
-    together, apart = compare("bistable", *small, exponent=exponent)
+    together, apart = compare("sigmoidal", *small, exponent=exponent)
     assert together > apart
-    together, apart = compare("bistable", touch * (1 + a), touch * (1 + b), exponent=exponent)
+    together, apart = compare("sigmoidal", touch * (1 + a), touch * (1 + b), exponent=exponent)
     assert together < apart
+
+
+@pytest.mark.parametrize(
+    ("exponent", "low", "high"),
+    [  # the roots of u^n - 2 u^(n-1) + 1, with u = s / k: u = 1 is one of them
+        (1.5, ((math.sqrt(5) - 1) / 2) ** 2, 1.0),
+        (2.0, 1.0, 1.0),  # (u - 1)^2: nowhere above
+        (3.0, 1.0, (1 + math.sqrt(5)) / 2),  # (u - 1) (u^2 - u - 1)
+        (4.0, 1.0, 1.8392867552),  # (u - 1) (u^3 - u^2 - u - 1): the tribonacci constant
+    ],
+)
+def test_where_the_sigmoidal_law_is_above_the_sum(exponent: float, low: float, high: float) -> None:
+    knee = 0.7
+    sums = torch.arange(1, 40_000, dtype=torch.float64) / 10_000 * knee
+    above = makes("sigmoidal", knee=knee, exponent=exponent).law_of(sums) > sums * (1 + 1e-12)
+    assert torch.equal(above, (sums > low * knee + 1e-9) & (sums < high * knee - 1e-9))
+
+
+def test_old_names_and_modules_saved_whole_load() -> None:
+    old, new = DendriticSummation("bistable", 0.5), DendriticSummation("sigmoidal", 0.5)
+    assert repr(old) == repr(new)
+    assert "bistable" not in repr(old)
+    learned = DendriticSummation("sigmoidal", 0.5, learnable=True)
+    learned.law = "bistable"  # as a version before saved it
+    rate = DendriticRate("sum")
+    for name in ("law", "_start", "log_knee", "exponent_logit"):
+        del rate.__dict__[name]
+    loaded = copy.deepcopy(learned), copy.deepcopy(rate)  # by __setstate__, as torch.load
+    assert [repr(stage) for stage in loaded] == [
+        repr(DendriticSummation("sigmoidal", 0.5, learnable=True)), repr(DendriticRate("sum"))
+    ]  # fmt: skip
+    assert len(list(loaded[0].parameters())) == 2
+    assert loaded[1](torch.ones(1, 1, 1, 3, 1)).item() == 3
 
 
 @pytest.mark.parametrize("rate", [1e-30, 1e5, 1e30])
 def test_extreme_rates_keep_finite_gradients(rate: float) -> None:
-    for law in ("sublinear", "bistable"):
+    for law in ("sublinear", "sigmoidal"):
         layer = DendriticSummation(law, learnable=True)
         x = torch.full((1, 1, 1, 1), rate, requires_grad=True)
         result = layer(x)

@@ -111,9 +111,14 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
         "supralinear": _cells(
             summation={"law": "supralinear", "knee": 1.7, "exponent": 1.3}, rate={"linear": True}
         ),
-        "bistable": _cells(
-            summation={"law": "bistable", "exponent": 2.5, "learnable": True},
+        "sigmoidal": _cells(
+            summation={"law": "sigmoidal", "exponent": 2.5, "learnable": True},
             rate={"reduction": "sum"},
+        ),
+        "law_within": _cells(rate={"law": "supralinear", "knee": 0.3}, norm="both"),
+        "both_laws": _cells(
+            rate={"law": "sigmoidal", "reduction": "sum", "exponent": 2.5, "learnable": True},
+            summation={"law": "sublinear", "knee": 0.7},
         ),
         "soma_per_neuron": _cells(soma={"neurons": 2, "time_steps": 3}),
         "spikes": _cells(output=partial(PoissonSpikes, 0.25)),
@@ -126,7 +131,7 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
             norm="both",
             taps={"equalized_lr": True},
             spike=_spike(0.9, 0.1, temperature=0.2, window=3, learn_strength=True),
-            summation="bistable",
+            summation="sigmoidal",
             soma={"neurons": 2},
         ),
     }
@@ -166,10 +171,10 @@ IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
         "spike_essay": _units(spike=_spike(0.9, window=3, signal="essay"), time_steps=1),
         "linear_dendrites": _units(linear_dendrites=True, summation="supralinear"),
         "sublinear": _units(summation="sublinear", soma={"time_steps": 1}),
-        "bistable": _units(summation="bistable", soma={"time_steps": 2}),
+        "sigmoidal": _units(summation="sigmoidal", soma={"time_steps": 2}),
         "still_with_memory": _units(time_steps=1, soma={"time_steps": 3}, threshold=1.0),
         "everything": _units(
-            4, 2, (2, 3), 1, 1, wiring="claw", norm="both", threshold=1.0, summation="bistable",
+            4, 2, (2, 3), 1, 1, wiring="claw", norm="both", threshold=1.0, summation="sigmoidal",
             spike=_spike(0.5, 0.1, window=3), soma={"time_steps": 4},
         ),
     }

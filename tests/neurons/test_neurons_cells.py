@@ -30,6 +30,7 @@ def test_a_cell_is_built_with_its_presets_numbers(key: tuple[str, Any]) -> None:
     assert cells.dendrites.weight.shape == (2, k_time, branches, across)
     assert cells.soma.weight.shape == (numbers.soma_time_steps,)
     assert cells.summation.law == numbers.summation
+    assert cells.dendritic_rate.law == numbers.site_summation
     assert cells.summation.scale == 1 / dendrites
     assert (cells.output.mean_wait, cells.output.mode) == (numbers.mean_wait, "wait")
     assert cells.synapses.wiring.shape == (2, numbers.synapses)
@@ -44,6 +45,44 @@ def test_a_cell_is_built_with_its_presets_numbers(key: tuple[str, Any]) -> None:
         rate, state = cells.stream(torch.empty(1, 300, 1))
         later, _ = cells.stream(torch.empty(1, 300, 1), state)
     assert rate.shape == later.shape == (1, 2, 1)
+
+
+def test_a_pyramidal_cells_branches_sum_sigmoidally_and_add_up() -> None:
+    """As in Polsky et al. 2004: inputs to one dendrite by a Hill function, dendrites linearly."""
+    cells: Any = CELL_CLASSES["pyramidal"](20, 1, variant="literature", tree={"sheet": (4, 7)})
+
+    def current(*active: tuple[int, int]) -> float:
+        potential = torch.zeros(1, 1, 1, 4, 7, dtype=torch.float64)
+        for site, dendrite in active:
+            potential[..., site, dendrite] = 1.2
+        return cells.summation(cells.dendritic_rate(potential)).item()
+
+    def hill(mean: float) -> float:
+        return 2 * mean**4 / (1 + mean**4)
+
+    alone = current((0, 0))
+    assert alone == pytest.approx(hill(1.2 / 4) / 7, rel=1e-12)
+    assert current((0, 0), (0, 1)) == pytest.approx(2 * alone, rel=1e-12)  # two dendrites
+    assert current((0, 0), (1, 0)) == pytest.approx(hill(2 * 1.2 / 4) / 7, rel=1e-12)
+    every = [(site, 0) for site in range(4)]
+    assert current(*every, *((s, 1) for s, _ in every)) == pytest.approx(2 * current(*every))
+
+
+@pytest.mark.parametrize(
+    ("stages", "within", "across"),
+    [
+        ({}, "sigmoidal", "linear"),
+        ({"rate": {"reduction": "max"}}, "sigmoidal", "linear"),
+        ({"rate": {"law": "sublinear"}}, "sublinear", "linear"),
+        ({"rate": {"linear": True}}, "linear", "linear"),
+        ({"summation": "supralinear"}, "linear", "supralinear"),  # across dendrites, as ever
+        ({"summation": "bistable", "rate": {"law": "bistable"}}, "sigmoidal", "sigmoidal"),
+    ],
+    ids=str,
+)
+def test_laws_over_a_presets(stages: Any, within: str, across: str) -> None:
+    cells = CELL_CLASSES["pyramidal"](9, 1, variant="literature", tree={"sheet": (4, 7)}, **stages)
+    assert (cells.dendritic_rate.law, cells.summation.law) == (within, across)
 
 
 def test_a_population_of_no_cell_type() -> None:

@@ -14,7 +14,7 @@ from neuroconv.neurons.stages import merge
 SMALL: dict[str, Any] = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 2}}
 RICH: dict[str, Any] = {
     **SMALL, "threshold": 1.5, "tree": {**SMALL["tree"], "synapses": 11}, "norm": "both",
-    "synapse": {"excitatory": 0.5, "factorized": True, "transmitters": 2}, "summation": "bistable",
+    "synapse": {"excitatory": 0.5, "factorized": True, "transmitters": 2}, "summation": "sigmoidal",
     "taps": {"equalized_lr": True},
 }  # fmt: skip
 IMAGE: dict[str, Any] = {

@@ -115,8 +115,10 @@ def test_cut_off() -> None:
 def test_dale_and_summation() -> None:
     assert (preset("granule"), preset("golgi")) == (GRANULE_ESSAY, GOLGI)  # the essay's if it can
     assert [preset(cell).excites for cell in CELLS] == [True, False, True, False, True]
-    laws = [preset(cell, "literature").summation for cell in CELLS]
-    assert laws == ["linear", "linear", "linear", "sublinear", "supralinear"]
+    within = [preset(cell, "literature").site_summation for cell in CELLS]
+    assert within == ["linear", "linear", "linear", "sublinear", "sigmoidal"]
+    essay = [p.site_summation for (_, variant), p in PRESETS.items() if variant == VARIANTS[0]]
+    assert {*essay, *(numbers.summation for numbers in PRESETS.values())} == {"linear"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_preset_refuses(cell: str, variant: Any, message: str) -> None:
         ("value = 400", "value = 0", "dendrites=0; expected positive integers"),
         ("[10, 400, 5]", "[439, 400, 5]", r"filter_shape=\(439, 400, 5\) does not fit sheet_shape"),
         ("value = 82.0", "value = nan", "time_constant_ms=nan; expected a finite number above 0"),
-        ('value = "linear"', 'value = "cubic"', "summation='cubic'; expected"),
+        ('value = "linear"', 'value = "cubic"', "site_summation='cubic'; expected"),
         ("dendrites` that", "spines` that", "of sheet_shape names 'spines', which has no value"),
         ("synapses = {", "#", r"\[purkinje\]: .*missing .*'synapses'"),
     ],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroconv.layers import (
+    DendriticRate,
     DendriticSpike,
     DendriticSummation,
     DenseSynapses,
@@ -123,7 +124,7 @@ def scalar_spike(spike: nn.Module, sites: list[float]) -> list[float]:
     return lifted
 
 
-def scalar_law(summation: DendriticSummation, s: float) -> float:
+def scalar_law(summation: DendriticSummation | DendriticRate, s: float) -> float:
     k = number(summation.knee)
     if summation.law == "linear":
         return s
@@ -182,7 +183,7 @@ def scalar_population(cells: Population, activity: Array) -> Array:
                 if not cells.dendritic_rate.linear:
                     sites = [max(0.0, x) for x in sites]
                 reduced = {"mean": sum(sites) / rows, "sum": sum(sites), "max": max(sites)}
-                total += reduced[cells.dendritic_rate.reduction]
+                total += scalar_law(cells.dendritic_rate, reduced[cells.dendritic_rate.reduction])
             current[t] = scalar_law(cells.summation, total / columns)
         taps = numbers(cells.soma.weight)
         soma = causal(taps if taps.ndim == 1 else taps[n], current)

@@ -30,7 +30,7 @@ CEREBELLUM: dict[str, dict[str, Any]] = {
     "fixed_cable": FIXED_CABLE,
     "synapse": both(synapse={"excitatory": 0.8, "factorized": True, "transmitters": 2}),
     "purkinje_all_to_all": {"purkinje": {"wiring": "all_to_all"}},
-    "many": both(threshold=2.0, norm="both", spike={"strength": 0.7}, summation="bistable"),
+    "many": both(threshold=2.0, norm="both", spike={"strength": 0.7}, summation="sigmoidal"),
 }
 CONVNET: dict[str, dict[str, Any]] = {
     "dense": {"unit": {"wiring": "dense"}},

@@ -18,7 +18,8 @@ What is folded, each an equal rewriting in evaluation:
                   taps stay behind it: at the start of a window they have not received the resting
                   current of earlier steps, which a single filter would assume.
 
-A threshold's clamp, a spike and a law are not linear; the stages beyond them are left alone.
+A threshold's clamp, a spike and a law, within a dendrite or across them, are not linear; the stages
+beyond them are left alone.
 """
 
 import copy

@@ -121,7 +121,7 @@ def _fold_soma_norm(cells: Population, taps: Tensor, bias: Tensor | None) -> _Fi
         cells.soma.weight = constant(exact(cells.soma.weight) * gain[:, None], cells.soma.weight)
     elif (
         not is_absent(cells.spike)
-        or cells.summation.law != "linear"
+        or {cells.summation.law, rate.law} != {"linear"}
         or not commutes(gain, rate.linear and rate.reduction != "max")
     ):
         return taps, bias

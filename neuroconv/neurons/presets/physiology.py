@@ -33,6 +33,7 @@ class Physiology:
         claw: whether the sites of a dendrite share one axon.
         mean_wait: mean waiting period before firing, in time steps.
         excites: whether the cell excites its targets (Dale's law: all of them or none).
+        site_summation: law by which inputs to one dendrite add up, over its sites.
         summation: law by which the dendrites' rates add up.
         length_constant_um: lambda of a dendrite, in micrometres.
         time_constant_ms: tau of the membrane, in milliseconds.
@@ -56,6 +57,7 @@ class Physiology:
     outputs: Annotated[int | None, "connections"] = None
     mean_wait: Annotated[float, "steps"]
     excites: Annotated[bool, ""]
+    site_summation: Annotated[Law, ""]
     summation: Annotated[Law, ""]
     dendrites: Annotated[int, "dendrites"]
     length_constant_um: Annotated[float | None, "um"] = None
@@ -67,6 +69,7 @@ class Physiology:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
         check_choice("variant", self.variant, VARIANTS)
+        check_choice("site_summation", self.site_summation, LAWS)
         check_choice("summation", self.summation, LAWS)
         self._check_sources()
         self._check_fit()
