@@ -5,18 +5,19 @@ The model runs once under hooks, which see shapes alone. A module with a method 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
-from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
+from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.meta_copy import eagerly, explained, meta_copy
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
 
@@ -181,7 +182,11 @@ class _Statements(OperatorMode):
 
 
 def count_closed_form(
-    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "meta"
+    model: nn.Module,
+    inputs: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    device: str = "meta",
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 
@@ -190,14 +195,14 @@ def count_closed_form(
 
     Args:
         model: any module; it is left untouched.
-        inputs: what it is called with, the batch first.
+        inputs, kwargs: its arguments; see `as_inputs`.
         device: where the model runs to give its shapes: "meta", "cpu" or "cuda".
     """
-    items = as_inputs(inputs)
-    statements = _Statements(items[0].shape[0])
+    items = as_inputs(inputs, kwargs)
+    statements = _Statements(items.batch)
     with (
         meta_copy(model, items, device) as copies,  # removes the hooks
-        explained(device),
+        explained(items, device),
         torch.no_grad(),
         eagerly(),
         statements,
@@ -206,7 +211,7 @@ def count_closed_form(
             module.register_forward_pre_hook(partial(statements.enter, path))
             leave = partial(statements.leave, path)
             module.register_forward_hook(leave, with_kwargs=True, always_call=True)
-        model(*copies)
+        copies.call(model)
     amounts = statements.flops.copy()
     for row in statements.rows:
         amounts.update(row.cost.macs)

@@ -1,16 +1,17 @@
 """The exact counter: every operator that executes, as torch's dispatcher sees it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neuroconv.flops.calls import Call, OperatorMode, tensors_of
-from neuroconv.flops.meta_copy import as_inputs, eagerly, explained, meta_copy
+from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.meta_copy import eagerly, explained, meta_copy
 from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
@@ -78,8 +79,9 @@ class OperatorCounter(OperatorMode):
 
 def count_exact(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
+    inputs: Any,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
@@ -89,7 +91,7 @@ def count_exact(
 
     Args:
         model: any module; it is left untouched. If compiled, it runs operator by operator.
-        inputs: what it is called with, the batch first.
+        inputs, kwargs: its arguments; see `as_inputs`.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
         backward: count the backward pass too, apart, as `Counts.backward`.
         training: run in training mode.
@@ -99,14 +101,14 @@ def count_exact(
         ValueError: the model cannot run on meta tensors, a device is missing, or, if strict, an
             operator has no rule.
     """
-    counter = OperatorCounter()
+    counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
     with (
-        meta_copy(model, as_inputs(inputs), device, training=training) as items,
-        explained(device),
+        meta_copy(model, items, device, training=training) as copies,
+        explained(items, device),
         torch.set_grad_enabled(backward),
         counter.tracking(model),
     ):
-        result = model(*items)
+        result = copies.call(model)
         if backward:
             counter.begin_backward()
             outputs = [tensor for tensor in tensors_of(result) if tensor.requires_grad]

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
-from neuroconv.flops.meta_copy import as_inputs, meta_copy
+from neuroconv.flops.inputs import Inputs, as_inputs
+from neuroconv.flops.meta_copy import is_out_of_memory, meta_copy
 from neuroconv.flops.rules import Counts
 
 
@@ -77,8 +79,28 @@ def _handle(
     return count
 
 
+class _Traced(nn.Module):
+    """A call of a model with tensors alone, in and out, which is all that a trace can follow."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self._inputs = inputs
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(tensors)
+        outputs = tensors_of(self._inputs.map(lambda _: next(remaining)).call(self.model))
+        if not outputs:
+            raise ValueError("it returns no tensor, in no tuple, list or dictionary either")
+        return tuple(outputs)
+
+
 def analyse_fvcore(
-    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "cpu"
+    model: nn.Module,
+    inputs: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> tuple[Counts, StockCount]:
     """Returns the contractions of one run in eval mode by our handles, and fvcore's own count.
 
@@ -86,7 +108,7 @@ def analyse_fvcore(
 
     Args:
         model: any module with real parameters; it is left untouched.
-        inputs: what it is called with, the batch first; meta inputs become zeros.
+        inputs, kwargs: its arguments; see `as_inputs`. Meta tensors become zeros.
         device: "cpu" or "cuda".
 
     Raises:
@@ -94,8 +116,8 @@ def analyse_fvcore(
     """
     if torch.device(device).type == "meta":
         raise ValueError("fvcore runs the model and needs real tensors: use device='cpu' or 'cuda'")
-    weights, items = (*model.parameters(), *model.buffers()), as_inputs(inputs)
-    fake = [t for t in (*weights, *items) if isinstance(t, FakeTensor)]
+    weights, items = (*model.parameters(), *model.buffers()), as_inputs(inputs, kwargs)
+    fake = [t for t in (*weights, *items.tensors) if isinstance(t, FakeTensor)]
     if fake or any(tensor.is_meta for tensor in weights):
         raise ValueError("fvcore needs real tensors, not meta or fake ones: build them on the CPU")
     with warnings.catch_warnings():
@@ -104,7 +126,7 @@ def analyse_fvcore(
 
     stock, macs = StockCount(), Counter[str]()
     with meta_copy(model, items, device) as copies, torch.no_grad():
-        analysis = FlopCountAnalysis(model, copies)
+        analysis = FlopCountAnalysis(_Traced(model, copies), tuple(copies.tensors))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         handles, ignored = dict(analysis._op_handles), set(analysis._ignored_ops)
         for operator in {*HANDLES, *handles}:
@@ -113,6 +135,8 @@ def analyse_fvcore(
         try:
             modules, operators = analysis.by_module(), analysis.by_operator()
         except Exception as error:  # a trace fails in as many ways as there are models
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"fvcore could not trace the model ({type(error).__name__}: {error})"
             ) from error
@@ -129,14 +153,20 @@ def analyse_fvcore(
         torch.device(device).type,
         macs,
         operators={operator: mac for operator, mac in operators.items() if mac},
-        modules=modules,
+        modules={  # without the wrapper
+            path.partition(".")[2]: mac for path, mac in modules.items() if path
+        },
         uncounted={op: calls for op, calls in unsupported.items() if not contracts_nothing(op)},
     )
     return counts, stock
 
 
 def count_fvcore(
-    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, device: str = "cpu"
+    model: nn.Module,
+    inputs: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> Counts:
     """Counts the contractions of one run by fvcore; arguments and errors as `analyse_fvcore`."""
-    return analyse_fvcore(model, inputs, device=device)[0]
+    return analyse_fvcore(model, inputs, kwargs=kwargs, device=device)[0]

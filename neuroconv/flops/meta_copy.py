@@ -15,20 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from neuroconv.core.counting import counting
 from neuroconv.flops.calls import tensors_of
-
-
-def as_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Returns the inputs as a tuple; raises if one is no tensor, or the first has no batch axis."""
-    items = (inputs,) if isinstance(inputs, Tensor) else inputs
-    if not isinstance(items, tuple) or not all(isinstance(item, Tensor) for item in items):
-        raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {type(inputs)!r}")
-    if not items or items[0].dim() == 0 or items[0].shape[0] == 0:
-        shape = tuple(items[0].shape) if items else None
-        raise ValueError(
-            f"the first input must have the batch as its first axis, with at least one sample; "
-            f"got shape {shape}. Give a batch of one: x.unsqueeze(0)"
-        )
-    return items
+from neuroconv.flops.inputs import Inputs
 
 
 def _like(tensor: Tensor, device: torch.device) -> Tensor:
@@ -80,8 +67,8 @@ class _Copies:
 
 @contextmanager
 def meta_copy(
-    model: nn.Module, inputs: tuple[Tensor, ...], device: str, *, training: bool = False
-) -> Iterator[tuple[Tensor, ...]]:
+    model: nn.Module, inputs: Inputs, device: str, *, training: bool = False
+) -> Iterator[Inputs]:
     """Replaces the model's tensors by copies on `device`, and yields the inputs there.
 
     What the model does to parameters, buffers, submodules, hooks, flags, generators and to lists,
@@ -121,7 +108,7 @@ def meta_copy(
                 module.__dict__.update(copied | {"training": training})
             # The fused attention path of inference is one operator, opaque to every counter.
             torch.backends.mha.set_fastpath_enabled(False)
-            yield tuple(_like(item, target) for item in inputs)
+            yield inputs.map(lambda tensor: _like(tensor, target))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         random.setstate(plain_random)
@@ -147,15 +134,29 @@ def eagerly() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def explained(device: str) -> Iterator[None]:
-    """Converts an error of a model on meta tensors to a ValueError that names the remedy."""
+def explained(inputs: Inputs, device: str) -> Iterator[None]:
+    """Converts an error of a run to a ValueError that names the inputs, and a remedy on meta.
+
+    An allocator's error passes as it is.
+    """
     try:
         yield
-    except (RuntimeError, NotImplementedError) as error:
-        if device != "meta":
+    except Exception as error:
+        if is_out_of_memory(error):
             raise
-        raise ValueError(
-            f"the model did not run on meta tensors ({error}). If it reads values (item(), a "
-            "branch on data) or holds tensors that are neither parameters nor buffers, "
-            "use device='cpu'"
-        ) from error
+        reason = f"the run on {device!r} with inputs ({inputs}) failed: "
+        reason += f"{type(error).__name__}: {error}"
+        if device == "meta" and isinstance(error, RuntimeError):
+            reason += (
+                ". If the model reads values (item(), a branch on data) or holds tensors that are "
+                "neither parameters nor buffers, use device='cpu'"
+            )
+        raise ValueError(reason) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an allocator raised it: torch's on the CPU says so in words alone."""
+    words = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in words)
+    )

@@ -1,6 +1,6 @@
 """`profile`: one run counted by up to three counters, its memory, its time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from neuroconv.flops.closed_forms import StageRow, count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
+from neuroconv.flops.inputs import Inputs, as_inputs
 from neuroconv.flops.machine.roofline import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
-from neuroconv.flops.meta_copy import as_inputs
 from neuroconv.flops.metrics import to_dict
 from neuroconv.flops.record import COUNTERS, Record
 from neuroconv.flops.rules import Counts
@@ -36,8 +36,9 @@ class Profile(Record):
 
 def profile(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
+    inputs: Any,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     name: str | None = None,
     counters: Sequence[str] = COUNTERS,
     device: str = "meta",
@@ -51,7 +52,9 @@ def profile(
 
     Args:
         model: any module, on any device, meta included; it is left untouched.
-        inputs: what it is called with, the batch first, on any device.
+        inputs, kwargs: its arguments, on any device: a tuple is the positional ones, anything
+            else, a dictionary too, is the only one; see `as_inputs`. The first axis of the first
+            tensor is the batch.
         name: for the tables; default the class's.
         counters: any of "closed_form", "exact", "fvcore".
         device: where the model runs: "meta" (no memory, no arithmetic), "cpu" or "cuda".
@@ -71,13 +74,13 @@ def profile(
         raise ValueError(f"counters={tuple(counters)!r}; expected some of {', '.join(COUNTERS)}")
     if timed and torch.device(device).type == "meta":
         raise ValueError("timed=True with device='meta', where nothing runs; use 'cpu' or 'cuda'")
-    items = as_inputs(inputs)
+    items = as_inputs(inputs, kwargs)
     closed = count_closed_form(model, items, device=device)
     counts: dict[str, Counts] = {}
     skipped: dict[str, str] = {}
     if "closed_form" in counters:
         counts["closed_form"] = closed.counts
-    training_items = items if items[0].shape[0] > 1 else _double_batch(items)
+    training_items = items if items.batch > 1 else items.doubled()
     training, training_traffic = _training_step(model, training_items, device, skipped)
     doubled: Counts | None = None
     if "exact" in counters:
@@ -101,8 +104,8 @@ def profile(
     parameters = list(model.parameters())
     result = Profile(
         name=type(model).__name__ if name is None else name,
-        batch=items[0].shape[0],
-        time_steps=_window(model, items[0]) if time_steps is None else time_steps,
+        batch=items.batch,
+        time_steps=_window(model, items.first) if time_steps is None else time_steps,
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),
@@ -113,7 +116,7 @@ def profile(
         unstated=tuple(closed.counts.uncounted),
         hidden=closed.hidden,
         training=training,
-        training_batch=training_items[0].shape[0],
+        training_batch=training_items.batch,
         doubled=doubled,
         traffic=traffic,
         training_traffic=training_traffic,
@@ -125,7 +128,7 @@ def profile(
 
 
 def _training_step(
-    model: nn.Module, items: tuple[Tensor, ...], device: str, skipped: dict[str, str]
+    model: nn.Module, items: Inputs, device: str, skipped: dict[str, str]
 ) -> tuple[Counts | None, Traffic | None]:
     """Counts a training step, or writes to `skipped` why it cannot be."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -141,12 +144,10 @@ def _training_step(
     return counter.counts(device), traffic
 
 
-def _doubled(
-    model: nn.Module, items: tuple[Tensor, ...], device: str, once: Counts
-) -> Counts | None:
+def _doubled(model: nn.Module, items: Inputs, device: str, once: Counts) -> Counts | None:
     """Counts a batch twice as large; None if the model refuses it or runs another algorithm."""
     try:
-        doubled = count_exact(model, _double_batch(items), device=device)
+        doubled = count_exact(model, items.doubled(), device=device)
     except (RuntimeError, ValueError):  # a model for one size of batch
         return None
     return doubled if doubled.macs.keys() == once.macs.keys() else None
@@ -159,13 +160,6 @@ def _refuse_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> No
         raise ValueError("the model is on meta, and fvcore needs real tensors")
     if executed > limit:
         raise ValueError(f"{executed:,} MAC is more than fvcore_limit={limit:,}")
-
-
-def _double_batch(items: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    batch = items[0].shape[0]
-    return tuple(
-        torch.cat([item, item]) if item.dim() and item.shape[0] == batch else item for item in items
-    )
 
 
 def _window(model: nn.Module, first: Tensor) -> int:

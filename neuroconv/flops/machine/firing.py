@@ -1,15 +1,17 @@
 """The shares of a population's inputs and outputs that are not zero, for event-driven energy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from neuroconv.flops.calls import tensors_of
-from neuroconv.flops.meta_copy import as_inputs, meta_copy
+from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.meta_copy import explained, meta_copy
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,11 @@ class ActiveShares:
 
 
 def firing_shares(
-    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], device: str = "cpu"
+    model: nn.Module,
+    inputs: Any,
+    device: str = "cpu",
+    *,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, ActiveShares]:
     """Measures the active share of every population's inputs and outputs, in one run in eval mode.
 
@@ -41,7 +47,8 @@ def firing_shares(
 
     Args:
         model: any module; it is left untouched.
-        inputs: real data, since the shares depend on its zeros; the batch first.
+        inputs, kwargs: its arguments; see `as_inputs`. Real data, since the shares depend on its
+            zeros.
         device: "cpu" or "cuda".
 
     Returns:
@@ -61,11 +68,12 @@ def firing_shares(
                 totals[path][side] += int(torch.count_nonzero(tensor))
                 totals[path][2 + side] += tensor.numel()
 
-    with meta_copy(model, as_inputs(inputs), device) as items, torch.no_grad():
+    items = as_inputs(inputs, kwargs)
+    with meta_copy(model, items, device) as copies, explained(items, device), torch.no_grad():
         for path, module in populations.items():
             # `meta_copy` removes it.
             module.register_forward_hook(partial(count, path), with_kwargs=True)
-        model(*items)
+        copies.call(model)
     return {
         path: ActiveShares(active_in / max(1, size_in), active_out / size_out, size_in, size_out)
         for path, (active_in, active_out, size_in, size_out) in totals.items()

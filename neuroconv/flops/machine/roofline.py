@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.firing import ActiveShares, firing_shares
 from neuroconv.flops.machine.timing import Timing, measure_time, time_call, timed_device
 from neuroconv.flops.machine.traffic import Traffic
@@ -241,9 +242,16 @@ class Measured:
 
 
 def measure(
-    model: nn.Module, inputs: tuple[Tensor, ...], device: str, flop: int, traffic: Traffic
+    model: nn.Module,
+    inputs: Any,
+    device: str,
+    flop: int,
+    traffic: Traffic,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Measured:
-    """Measures a run whose FLOPs and traffic are known."""
-    peak, timing = machine_peak(device), measure_time(model, inputs, device)
+    """Measures a run whose FLOPs and traffic are known; see `as_inputs` for the arguments."""
+    items = as_inputs(inputs, kwargs)
+    peak, timing = machine_peak(device), measure_time(model, items, device)
     placement = place(flop, traffic.moved_bytes, timing.seconds, peak)
-    return Measured(device, timing, peak, placement, firing_shares(model, inputs, device))
+    return Measured(device, timing, peak, placement, firing_shares(model, items, device))

@@ -1,16 +1,17 @@
 """Times of a model, or of any call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from neuroconv.flops.meta_copy import as_inputs, meta_copy, require_grad
+from neuroconv.flops.inputs import Inputs, as_inputs
+from neuroconv.flops.meta_copy import explained, meta_copy, require_grad
 
 _MAX_BLOCK = 1000  # calls in one repeat
 
@@ -81,9 +82,10 @@ def time_call(call: Callable[[], object], device: torch.device, seconds: float) 
 
 def measure_time(
     job: nn.Module | Callable[[], object],
-    inputs: Tensor | tuple[Tensor, ...] | None = None,
+    inputs: Any = None,
     device: str = "cpu",
     *,
+    kwargs: Mapping[str, Any] | None = None,
     backward: bool = False,
     training: bool = False,
     seconds: float = 0.5,
@@ -92,7 +94,7 @@ def measure_time(
 
     Args:
         job: a model, which is left untouched; or a function without arguments.
-        inputs: what the model is called with, the batch first.
+        inputs, kwargs: the model's arguments; see `as_inputs`.
         device: "cpu" or "cuda".
         backward: time the forward and the backward pass together; else forward, without autograd.
         training: run the model in training mode.
@@ -103,25 +105,26 @@ def measure_time(
             outputs that need none.
     """
     target = timed_device(device)
-    if isinstance(job, nn.Module) is (inputs is None):
+    if isinstance(job, nn.Module) is (inputs is None and kwargs is None):
         raise ValueError("expected a model with its inputs, or a function without inputs")
     if not isinstance(job, nn.Module):
         return time_call(job, target, seconds)
-    assert inputs is not None
+    items = as_inputs(() if inputs is None else inputs, kwargs)
     with (
-        meta_copy(job, as_inputs(inputs), device, training=training) as items,
+        meta_copy(job, items, device, training=training) as copies,
+        explained(items, device),
         torch.set_grad_enabled(backward),
     ):
-        call = _training_step(job, items) if backward else partial(job, *items)
-        return time_call(call, target, seconds)
+        forward = partial(job, *copies.args, **copies.kwargs)
+        return time_call(_training_step(job, copies) if backward else forward, target, seconds)
 
 
-def _training_step(model: nn.Module, items: tuple[Tensor, ...]) -> Callable[[], None]:
+def _training_step(model: nn.Module, inputs: Inputs) -> Callable[[], None]:
     """Returns a call of the forward and the backward pass."""
-    leaves = [leaf for leaf in (*model.parameters(), *items) if leaf.requires_grad]
+    leaves = [leaf for leaf in (*model.parameters(), *inputs.tensors) if leaf.requires_grad]
 
     def call() -> None:
-        outputs = require_grad(model(*items))
+        outputs = require_grad(inputs.call(model))
         torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
         for leaf in leaves:
             leaf.grad = None

@@ -5,7 +5,7 @@ batch norm returns two statistics for each channel on meta, and none on the CPU.
 workspace, an allocator's rounding and a cache that spares a read are not seen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.exact import OperatorCounter
+from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.memory import (
     MemoryTracker,
     PassTraffic,
@@ -22,7 +23,7 @@ from neuroconv.flops.machine.memory import (
     storage_key,
     stored_bytes,
 )
-from neuroconv.flops.meta_copy import as_inputs, explained, meta_copy, require_grad
+from neuroconv.flops.meta_copy import explained, meta_copy, require_grad
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
 
 def measure_traffic(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
+    inputs: Any,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
@@ -111,7 +113,7 @@ def measure_traffic(
 
     Args:
         model: any module; it is left untouched.
-        inputs: what it is called with, the batch first.
+        inputs, kwargs: its arguments; see `as_inputs`.
         device: "meta" (no memory, no arithmetic), "cpu" or "cuda".
         backward: run the backward pass too, from a gradient of ones.
         training: run in training mode.
@@ -121,20 +123,22 @@ def measure_traffic(
         ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass of
             outputs that need none.
     """
+    arguments = as_inputs(inputs, kwargs)
     tracker, saved = MemoryTracker(torch.device(device).type), _Saved()
     with (
-        meta_copy(model, as_inputs(inputs), device, training=training) as items,
-        explained(device),
+        meta_copy(model, arguments, device, training=training) as copies,
+        explained(arguments, device),
         torch.set_grad_enabled(backward),
     ):
         parameters, buffers = list(model.parameters()), list(model.buffers())
+        items = copies.tensors
         for tensor in (*parameters, *buffers, *items):
             tracker.add_external(tensor)
         try:
             tracker.begin()
             counting = nullcontext() if counter is None else counter.tracking(model)
             with counting, tracker, saved if backward else nullcontext():
-                result = model(*items)
+                result = copies.call(model)
             outputs = tensors_of(result)
             new = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.is_external(t)}
             forward = tracker.end(sum(new.values()))
