@@ -4,8 +4,9 @@ from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
-from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes, ReleaseOrWait
+from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes
 from neuroconv.layers.readout import LastStep
+from neuroconv.layers.release import ReleaseOrWait
 from neuroconv.layers.soma import FiringRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike, dendritic_spike
 from neuroconv.layers.summation import DendriticSummation

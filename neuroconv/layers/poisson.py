@@ -1,10 +1,10 @@
-"""Stochastic axons: waiting periods before a neuron fires, release or sleep, and spike counts.
+"""Stochastic axons: waiting periods before a neuron fires, and spike counts.
 
 Shapes: B batch, N neurons, T time steps, R steps that a renewal looks ahead.
 """
 
 import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from neuroconv.kernels.renewals import constant, cumulative, first_due, periods,
 
 DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]
+DropoutClock = Literal["steps", "activity"]
 
 # Rates are divided by exp(-mean_wait), in float32: below this the divisor is subnormal.
 _LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
@@ -27,16 +28,22 @@ class DropoutState(NamedTuple):
         waiting: (B, N, ...) whole time steps that each neuron still waits.
         due: (R,) float64, the probability that the next period is drawn in 0, 1 ... R - 1 steps,
             over all draws up to now: from it follows each step's probability of firing.
+        probability: by the clock "activity", (S,) float64: that of each neuron's first S active
+            steps, where S time steps have passed; else None.
+        active: by the clock "activity", (B, N, ...) active steps of each neuron; else None.
     """
 
     waiting: Tensor
     due: Tensor
+    probability: Tensor | None = None
+    active: Tensor | None = None
 
 
-class _Waiting(nn.Module):
+class Waiting(nn.Module):
     """The base of stages whose neurons wait, but keep their mean rate; streams over stretches."""
 
     scope: DropoutScope
+    clock: DropoutClock = "steps"
     periods: list[float]  # the probabilities of 1, 2, 3 ... steps from a draw to the next
     awake: ClassVar[tuple[int, torch.dtype]]  # the steps to wait at the start of a window
     gates: ClassVar[bool]  # whether neurons also wait in evaluation
@@ -79,32 +86,58 @@ class _Waiting(nn.Module):
         if rate.shape[2] == 0 or not (self.acts or self.gates):
             return rate, state
         cells = (*rate.shape[:2], *(rate.shape[3:] if self.scope == "unit" else ()))
+        active = self._active(rate)
         if state is None:
-            steps, dtype = self.awake
-            waiting = rate.new_full(cells, steps, dtype=dtype)
-            state = DropoutState(waiting, first_due(self.periods, rate.device))
+            state = self._first_state(rate, cells)
         elif tuple(state.waiting.shape) != cells:
             raise ValueError(
                 f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the "
                 "rate: pass the state after this window's last stretch, or None to begin a window"
             )
-        fired, waiting = self._fired(rate, state.waiting)
+        fired, waiting = self._fired(rate, state.waiting, active)
         if not self.acts:
-            return rate * fired, DropoutState(waiting, state.due)
+            return rate * fired, state._replace(waiting=waiting)
         probability, due = self._probability(state.due, rate.shape[2])
         # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
         exact = torch.promote_types(rate.dtype, torch.float32)
-        # A step so improbable that it never fires must not turn a silent 0 into 0 * inf.
-        scale = probability.reciprocal().clamp(max=torch.finfo(exact).max).to(exact)
-        rate = (rate * (fired * scale.view(-1, *[1] * (rate.dim() - 3)))).to(rate.dtype)
-        return rate, DropoutState(waiting, due)
+        if active is None:
+            gate = fired * _scale(probability, exact).view(-1, *[1] * (fired.dim() - 3))
+            state = DropoutState(waiting, due)
+        else:
+            if state.probability is None or state.active is None:
+                raise ValueError(
+                    "state counts no active steps, and clock='activity'; pass the state after this "
+                    "window's last stretch, by a stage of the same clock, or None"
+                )
+            probability = torch.cat([state.probability, probability])
+            number = state.active.unsqueeze(2) + active.cumsum(2)  # 1 is the first active step
+            scale = _scale(probability, exact)[(number - 1).clamp(min=0)]
+            gate = torch.where(active, fired * scale, 1)
+            state = DropoutState(waiting, due, probability, number[:, :, -1])
+        gate = gate.view(*gate.shape, *[1] * (rate.dim() - gate.dim()))
+        return (rate * gate).to(rate.dtype), state
 
     def firing_probability(self, time_steps: int) -> list[float]:
         """Returns the probability that a neuron of positive rate fires at a window's steps."""
         first = first_due(self.periods, torch.device("cpu"))
         return self._probability(first, time_steps)[0].tolist()
 
-    def _fired(self, rate: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
+    def _active(self, rate: Tensor) -> Tensor | None:
+        """Returns the steps (B, N, T, ...) in which waits pass; None where they pass in all."""
+        if self.clock == "steps":
+            return None
+        active = rate != 0
+        return active.flatten(3).any(3) if self.scope == "neuron" and rate.dim() > 3 else active
+
+    def _first_state(self, rate: Tensor, cells: tuple[int, ...]) -> DropoutState:
+        steps, dtype = self.awake
+        waiting = rate.new_full(cells, steps, dtype=dtype)
+        due = first_due(self.periods, rate.device)
+        if self.clock == "steps":
+            return DropoutState(waiting, due)
+        return DropoutState(waiting, due, due[:0], waiting.new_zeros(cells, dtype=torch.int64))
+
+    def _fired(self, rate: Tensor, waiting: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns where (B, N, T, ...) it fires, and the steps still to wait after that."""
         raise NotImplementedError
 
@@ -113,7 +146,13 @@ class _Waiting(nn.Module):
         raise NotImplementedError
 
 
-class PoissonDropout(_Waiting):
+def _scale(probability: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns 1 / probability, finite: a step so improbable that it never fires must not turn a
+    silent 0 into 0 * inf."""
+    return probability.reciprocal().clamp(max=torch.finfo(dtype).max).to(dtype)
+
+
+class PoissonDropout(Waiting):
     """Dropout of a neuron for waiting periods K ~ Poisson(mean_wait), which keeps its mean rate.
 
     Modes, with the share of steps in which a neuron fires in the long run (l the mean_wait):
@@ -125,8 +164,16 @@ class PoissonDropout(_Waiting):
         independent: at each step, fire if K = 0: exp(-l), 0.607 at 0.5. This is ordinary dropout
             with probability 1 - exp(-l), 0.393.
 
-    In training every step is divided by its probability of firing, so that the expected rate is
-    kept from the first step on. In evaluation it is the identity, and returns its state unchanged.
+    Clocks, by which waits pass:
+        steps: in every time step, also while the neuron is silent: a wait may end before the rate
+            rises, or have begun before. The default.
+        activity: in the steps alone in which the rate is not zero. The first wait begins with the
+            first of them, as in the essay: a neuron that draws 2 does not fire for two periods in
+            which it could physically fire. In silent steps nothing is drawn or waited for.
+
+    In training every step is divided by its probability of firing, by the clock "activity" that of
+    the neuron's n-th active step, so that the expected rate is kept from the first step on. In
+    evaluation it is the identity, and returns its state unchanged.
     Draws come from torch's default generator of the input's device: seed each rank of a distributed
     run differently.
 
@@ -137,24 +184,31 @@ class PoissonDropout(_Waiting):
         mode: "wait", "redraw" or "independent".
         scope: of a draw, where axes follow the time steps. "neuron": it silences the neuron in all
             of them; "unit": each further position has its own draws.
+        clock: "steps" or "activity". With the scope "neuron" a neuron is active where any of its
+            further positions is.
 
     Shape:
         rate (B, N), (B, N, T) or (B, N, T, ...) -> the same
 
     Raises:
         ValueError: a mean_wait that is negative or too long for float32 (from 87.4 on), or an
-            unknown mode or scope; at the call, another shape.
+            unknown mode, scope or clock; at the call, another shape.
     """
 
     awake, gates = (-1, torch.float32), False
 
     def __init__(
-        self, mean_wait: float = 0.5, mode: DropoutMode = "wait", scope: DropoutScope = "neuron"
+        self,
+        mean_wait: float = 0.5,
+        mode: DropoutMode = "wait",
+        scope: DropoutScope = "neuron",
+        clock: DropoutClock = "steps",
     ) -> None:
         super().__init__(mean_wait)
         check_choice("mode", mode, ("wait", "redraw", "independent"))
         check_choice("scope", scope, ("neuron", "unit"))
-        self.mode, self.scope = mode, scope
+        check_choice("clock", clock, ("steps", "activity"))
+        self.mode, self.scope, self.clock = mode, scope, clock
         # Below this many steps of waiting a period is drawn: "wait" counts past the firing at 0.
         self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
         self.periods = periods(mean_wait, mode)
@@ -163,21 +217,28 @@ class PoissonDropout(_Waiting):
     def forward(self, rate: Tensor) -> Tensor:
         return self(rate.unsqueeze(2)).squeeze(2) if rate.dim() == 2 else self.stream(rate)[0]
 
-    def _fired(self, rate: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
+    def _fired(self, rate: Tensor, waiting: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
         steps, cells = rate.shape[2], waiting.shape
         # All steps' draws at once, the steps one after another as single calls would draw them. The
         # mean being the same for all, this takes less than half the time of torch.poisson.
         uniform = torch.rand(steps, *cells, device=rate.device)
         draws = waits(uniform, constant(self.shares, rate, torch.float32))
-        # Counted from the window's start: the step at which a neuron fires if it draws now.
         now = torch.arange(steps, dtype=torch.float32, device=rate.device)
-        draws += now.view(-1, *[1] * len(cells))
+        now = now.view(-1, *[1] * len(cells))
+        clock: Any = range(steps)
+        passed: Any = steps
+        if active is not None:
+            number = active.movedim(2, 0).cumsum(0)
+            # NaN at silent steps, to which no comparison holds: they neither draw nor fire.
+            now = torch.where(active.movedim(2, 0), number - 1.0, math.nan)
+            clock, passed = now.unbind(), number[-1]
+        # Counted from the window's start: the step at which a neuron fires if it draws now.
+        draws += now
         fires, firing_steps = waiting, []
-        for step, draw in enumerate(draws.unbind()):
+        for step, draw in zip(clock, draws.unbind(), strict=True):
             fires = torch.where(fires < step + self.draw_below, draw, fires)
             firing_steps.append(fires)
-        fired = torch.stack(firing_steps, 2) == now.view(-1, *[1] * (len(cells) - 2))
-        return fired.view(*fired.shape, *[1] * (rate.dim() - fired.dim())), fires - steps
+        return torch.stack(firing_steps, 2) == now.movedim(0, 2), fires - passed
 
     def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         drawn, due = renewals(due, self.periods, steps)
@@ -190,73 +251,8 @@ class PoissonDropout(_Waiting):
         return (Cost("dropout"),)
 
     def extra_repr(self) -> str:
-        return f"mean_wait={self.mean_wait}, mode={self.mode!r}, scope={self.scope!r}"
-
-
-class ReleaseOrWait(_Waiting):
-    """The essay's branch: `if fire and not dropout: release() else: sleep(0.02)` (Dettmers 2015).
-
-    A neuron that is awake fires if its rate is positive. If it fires and is not dropped, it
-    releases its rate and stays awake; else it sleeps, this step included, and then looks again.
-    It is dropped if K ~ Poisson(mean_wait) is 1 or more. At the essay's 30 steps a second 20 ms
-    end before the next step, so it is plain gating; at 5 ms a step a neuron sleeps for four.
-
-    In training a release is divided by its probability in a neuron that fires at every step, so
-    that such a neuron's mean rate is kept from the first step on. In evaluation nothing is
-    dropped, and the sleep after not firing remains. Gradients reach the released rates alone.
-
-    Args:
-        mean_wait: the Poisson distribution's lambda; 0 drops nothing.
-        wait_ms: the sleep in milliseconds, rounded up to whole steps, one at least.
-        step_ms: length of a time step in milliseconds.
-
-    Shape:
-        rate (B, N, T) -> the same. In (B, N, T, ...) each further position is a cell of its own.
-
-    Raises:
-        ValueError: a mean_wait that `PoissonDropout` refuses, a wait_ms that is negative or a
-            step_ms that is not positive; at the call, another shape.
-    """
-
-    scope = "unit"
-    awake, gates = (0, torch.int32), True
-
-    def __init__(
-        self, mean_wait: float = 0.5, wait_ms: float = 20.0, step_ms: float = 1000 / 30
-    ) -> None:
-        super().__init__(mean_wait)
-        check_number("wait_ms", wait_ms, inclusive=True)
-        check_number("step_ms", step_ms)
-        self.wait_ms, self.step_ms = wait_ms, step_ms
-        # In floating point 2.1 / 0.7 is a little more than 3: still three steps.
-        self.wait_steps = max(1, math.ceil(wait_ms / step_ms - 1e-9))
-        self.no_wait = math.exp(-mean_wait)
-        self.periods = [0.0] * self.wait_steps
-        self.periods[0] += self.no_wait
-        self.periods[-1] += 1 - self.no_wait
-
-    def _fired(self, rate: Tensor, waiting: Tensor) -> tuple[Tensor, Tensor]:
-        released = []
-        for fires in (rate > 0).unbind(2):
-            awake = waiting == 0
-            releases = awake & fires
-            if self.acts:
-                releases = releases & (torch.rand(waiting.shape, device=rate.device) < self.no_wait)
-            released.append(releases)
-            waiting = torch.where(awake & ~releases, self.wait_steps, waiting)
-            waiting = (waiting - 1).clamp(min=0)
-        return torch.stack(released, 2), waiting
-
-    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        awake, due = renewals(due, self.periods, steps)
-        return awake * self.no_wait, due
-
-    def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
-        """Counts a comparison with the threshold and a product for each number."""
-        return (Cost("release", pointwise=2 * rate.numel()),)
-
-    def extra_repr(self) -> str:
-        return f"mean_wait={self.mean_wait}, wait_ms={self.wait_ms:g}, step_ms={self.step_ms:.6g}"
+        clock = "" if self.clock == "steps" else f", clock={self.clock!r}"
+        return f"mean_wait={self.mean_wait}, mode={self.mode!r}, scope={self.scope!r}{clock}"
 
 
 class PoissonSpikes(nn.Module):

@@ -13,7 +13,8 @@ from neuroconv.core.cost import Cost
 from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.dendrite import DendriticRate, Taps
-from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes, ReleaseOrWait
+from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes
+from neuroconv.layers.release import ReleaseOrWait
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroconv.layers.poisson import DropoutState, PoissonDropout, PoissonSpikes, ReleaseOrWait
+from neuroconv.layers.poisson import DropoutState, PoissonDropout, PoissonSpikes
+from neuroconv.layers.release import ReleaseOrWait
 
 MODES: tuple[Any, ...] = ("wait", "redraw", "independent")
 STEPS_MS = {1: 1000 / 30, 2: 10.0, 4: 5.0}  # by the steps that a sleep of 20 ms then takes
@@ -149,7 +150,7 @@ def test_identity_in_eval_and_without_waiting() -> None:
 
 
 def test_gradient_is_the_scaled_mask() -> None:
-    for layer in (PoissonDropout(), PoissonDropout(mode="redraw"), ReleaseOrWait(0.5, 20, 5)):
+    for layer in (LAYERS["wait"](), LAYERS["redraw"](), LAYERS["activity"](), LAYERS["branch"]()):
         rate = torch.rand(2, 30, 5, requires_grad=True)
         output = layer(rate)
         output.sum().backward()
@@ -176,11 +177,101 @@ def test_scope_removes_the_neuron_or_each_unit() -> None:
         assert (units.any(-1) & ~units.all(-1)).float().mean() > 0.9  # 12 units seldom agree
 
 
+# --- waits that pass in active steps alone
+
+COMES_AND_GOES = (0, 1, 1, 0, 0, 1, 0, 1, 1, 1)  # five steps of activity and more
+
+
+def waits_by_definition(
+    mode: str, rates: list[float], uniform: list[float], mean_wait: float
+) -> list[float]:
+    """One neuron whose clock is its activity: its silent steps are cut out, in float64."""
+
+    def draw(number: float) -> int:
+        k, share = 0, math.exp(-mean_wait)
+        term = share
+        while number >= share:
+            k += 1
+            term *= mean_wait / k
+            share += term
+        return k
+
+    left = [number for number, rate in zip(uniform, rates, strict=True) if rate]
+    step, fires = 0, [0.0] * len(left)
+    while step < len(left):
+        k = draw(left[step])
+        if mode == "wait":
+            step += k
+        if step < len(left) and (mode == "wait" or k == 0):
+            fires[step] = 1.0
+        step += max(k, 1) if mode == "redraw" else 1
+    shares = PoissonDropout(mean_wait, mode).firing_probability(len(left))  # type: ignore[arg-type]
+    gates = iter([fire / share for fire, share in zip(fires, shares, strict=True)])
+    return [rate * next(gates) if rate else 0.0 for rate in rates]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scope", ["neuron", "unit"])
+def test_waits_of_active_steps_equal_the_loop_without_silent_ones(mode: Any, scope: Any) -> None:
+    layer = PoissonDropout(1.0, mode, scope, "activity")
+    rate = torch.rand(3, 8, 12, 2, dtype=torch.float64) * (torch.rand(3, 8, 12, 1) < 0.6)
+    cells = (3, 8, 2) if scope == "unit" else (3, 8)
+    rate.requires_grad_()
+    torch.manual_seed(7)
+    result = layer(rate)
+    (grad,) = torch.autograd.grad(result.sum(), rate)
+    torch.manual_seed(7)
+    uniform = torch.rand(12, *cells)
+    for b, n, u in np.ndindex(3, 8, 2):
+        numbers = uniform[:, b, n, u] if scope == "unit" else uniform[:, b, n]
+        rates = rate[b, n, :, u]
+        expected = waits_by_definition(mode, rates.tolist(), numbers.tolist(), 1.0)
+        torch.testing.assert_close(result[b, n, :, u].tolist(), expected, rtol=1e-6, atol=0)
+        slopes = [e / r if r else 1.0 for e, r in zip(expected, rates.tolist(), strict=True)]
+        torch.testing.assert_close(grad[b, n, :, u].tolist(), slopes, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_silence_the_clocks_agree(mode: Any) -> None:
+    rate, results = torch.rand(4, 30, 9) + 0.1, []
+    for clock in ("steps", "activity"):
+        torch.manual_seed(3)
+        results.append(PoissonDropout(0.7, mode, clock=clock)(rate))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_active_steps_follow_the_law_and_keep_their_mean(mode: Any) -> None:
+    """By the other clock waits run out, or begin, in silence: the first active step is no start."""
+    rate = torch.tensor(COMES_AND_GOES, dtype=torch.float64).expand(100, 1_000, -1)
+    active = torch.tensor(COMES_AND_GOES) > 0
+    layer, law = stage_and_law(mode, 0.5, 5)
+    layer.clock = "activity"
+    rates = layer(rate)
+    assert not rates[..., ~active].any()
+    assert_follows(law, rates[..., active][..., :5])
+    probability = torch.tensor(layer.firing_probability(6), dtype=torch.float64)
+    sigma = torch.sqrt((1 - probability) / probability / rate[..., 0].numel())
+    assert ((rates[..., active].mean((0, 1)) - 1).abs() < 5 * sigma).all()
+    if mode != "independent":
+        layer.clock = "steps"
+        with pytest.raises(AssertionError):
+            assert_follows(law, layer(rate)[..., active][..., :5])
+
+
+def test_a_state_of_the_other_clock_is_refused() -> None:
+    _, state = PoissonDropout().stream(torch.ones(2, 3, 4))
+    with pytest.raises(ValueError, match=r"counts no active steps, and clock='activity'; pass"):
+        PoissonDropout(clock="activity").stream(torch.ones(2, 3, 4), state)
+
+
 LAYERS: dict[str, Callable[[], Any]] = {
     "wait": lambda: PoissonDropout(0.5),
     "independent": lambda: PoissonDropout(0.5, "independent"),
     "redraw": lambda: PoissonDropout(0.5, "redraw"),
     "unit": lambda: PoissonDropout(0.5, "redraw", "unit"),
+    "activity": lambda: PoissonDropout(0.5, clock="activity"),
+    "activity_unit": lambda: PoissonDropout(1.0, "redraw", "unit", "activity"),
     "gate": lambda: ReleaseOrWait(),
     "branch": lambda: ReleaseOrWait(0.5, 20.0, 5.0),
 }
@@ -190,6 +281,7 @@ LAYERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1, 1, 1), (3, 4), (2, 0, 5)])
 def test_chunks_are_the_window(name: str, chunks: tuple[int, ...]) -> None:
     layer, rate = LAYERS[name](), torch.rand(3, 20, 7, 2) - 0.2
+    rate[:, ::2, 1:5] = 0  # some neurons fall silent
     for training in (True, False):
         layer.train(training)
         torch.manual_seed(5)
@@ -203,8 +295,10 @@ def test_chunks_are_the_window(name: str, chunks: tuple[int, ...]) -> None:
         assert torch.equal(torch.cat(parts, 2) != 0, whole != 0)
 
 
-def test_a_compiled_stream_does_not_recompile_with_its_state() -> None:
-    layer, chunks = LAYERS["wait"](), torch.rand(2, 30, 12).split(2, 2)
+@pytest.mark.parametrize("name", ["wait", pytest.param("activity", marks=pytest.mark.slow)])
+def test_a_compiled_stream_does_not_recompile_with_its_state(name: str) -> None:
+    layer, chunks = LAYERS[name](), torch.rand(2, 30, 12).split(2, 2)
+    growing = 2 if name == "activity" else 1  # twice, to see that a table's length varies
     torch._dynamo.reset()
     compiled = torch.compile(layer.stream, fullgraph=True, backend="aot_eager")
     results = []
@@ -213,7 +307,7 @@ def test_a_compiled_stream_does_not_recompile_with_its_state() -> None:
         part, state = run(chunks[0].contiguous(), None)
         parts = [part]
         for count, chunk in enumerate(chunks[1:]):
-            stance: Any = "default" if count == 0 else "fail_on_recompile"
+            stance: Any = "default" if count < growing else "fail_on_recompile"
             with torch.compiler.set_stance(stance):
                 part, state = run(chunk.contiguous(), state)
             parts.append(part)
@@ -344,6 +438,7 @@ def test_bad_mean_wait(make: Any, mean_wait: Any) -> None:
     ("make", "message"),
     [
         (lambda: PoissonDropout(0.5, "redo"), "mode='redo' is unknown; .*one of wait,"),
+        (lambda: PoissonDropout(clock="ms"), "clock='ms' is unknown; expected one of steps, act"),
         (lambda: PoissonDropout(scope="cell"), "scope='cell' is unknown; expected one of neuron,"),
         (lambda: PoissonSpikes(0), "dt=0; expected a finite number above 0"),
         (lambda: ReleaseOrWait(wait_ms=-1), "wait_ms=-1; expected a finite number of at least 0"),

@@ -106,6 +106,7 @@ STAGES: dict[str, Stage] = {
     "redraw_of_maps": (lambda: PoissonDropout(0.5, "redraw"), (*SOMA, 2, 3)),
     "independent": (lambda: PoissonDropout(0.5, "independent"), SOMA),
     "redraw_units": (lambda: PoissonDropout(0.5, "redraw", "unit"), (*SOMA, 2, 3)),
+    "activity": (lambda: PoissonDropout(0.5, clock="activity"), (*SOMA, 2, 3)),
     "gate": (lambda: ReleaseOrWait(), SOMA),
     "branch": (lambda: ReleaseOrWait(0.5, 20.0, 5.0), SOMA),
     "spikes": (lambda: PoissonSpikes(0.5), SOMA),

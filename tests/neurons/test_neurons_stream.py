@@ -150,10 +150,12 @@ def test_what_the_state_holds() -> None:
 
 
 @pytest.mark.parametrize("scope", ["neuron", "unit"])
-@pytest.mark.parametrize("mode", ["wait", "redraw", "independent"])
-def test_waits_run_on_in_training(mode: Any, scope: Any) -> None:
+@pytest.mark.parametrize(
+    "waits", [{"mode": "wait"}, {"mode": "redraw"}, {"mode": "independent"}, {"clock": "activity"}]
+)
+def test_waits_run_on_in_training(waits: dict[str, str], scope: Any) -> None:
     stage = "unit_dropout" if scope == "unit" else "output"
-    dropout: dict[str, Any] = {stage: {"mean_wait": 1.0, "mode": mode}}
+    dropout: dict[str, Any] = {stage: {"mean_wait": 1.0, **waits}}
     cells = Granule(8, 40, **dropout).double()
     nn.init.constant_(cells.get_parameter("bias"), 1.0)
     activity = torch.rand(3, 8, STEPS, dtype=torch.float64)
