@@ -201,17 +201,17 @@ def count_closed_form(
     items = as_inputs(inputs, kwargs)
     statements = _Statements(items.batch)
     with (
-        meta_copy(model, items, device) as copies,  # removes the hooks
+        meta_copy(model, items, device) as (copied, arguments),
         explained(items, device),
         torch.no_grad(),
         eagerly(),
         statements,
     ):
-        for path, module in model.named_modules():
+        for path, module in copied.named_modules():
             module.register_forward_pre_hook(partial(statements.enter, path))
             leave = partial(statements.leave, path)
             module.register_forward_hook(leave, with_kwargs=True, always_call=True)
-        copies.call(model)
+        arguments.call(copied)
     amounts = statements.flops.copy()
     for row in statements.rows:
         amounts.update(row.cost.macs)

@@ -50,7 +50,7 @@ class OperatorCounter(OperatorMode):
 
     @contextmanager
     def tracking(self, model: nn.Module) -> Iterator[None]:
-        """Counts in the context; hooks, which `meta_copy` removes, track the running modules."""
+        """Counts in the context; hooks on the model, a copy, track the running modules."""
         for path, module in model.named_modules():
             if path:
                 module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path))
@@ -103,12 +103,12 @@ def count_exact(
     """
     counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
     with (
-        meta_copy(model, items, device, training=training) as copies,
+        meta_copy(model, items, device, training=training) as (copied, arguments),
         explained(items, device),
         torch.set_grad_enabled(backward),
-        counter.tracking(model),
+        counter.tracking(copied),
     ):
-        result = copies.call(model)
+        result = arguments.call(copied)
         if backward:
             counter.begin_backward()
             outputs = [tensor for tensor in tensors_of(result) if tensor.requires_grad]

@@ -125,8 +125,8 @@ def analyse_fvcore(
         from fvcore.nn import FlopCountAnalysis
 
     stock, macs = StockCount(), Counter[str]()
-    with meta_copy(model, items, device) as copies, torch.no_grad():
-        analysis = FlopCountAnalysis(_Traced(model, copies), tuple(copies.tensors))
+    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad():
+        analysis = FlopCountAnalysis(_Traced(copied, arguments), tuple(arguments.tensors))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         handles, ignored = dict(analysis._op_handles), set(analysis._ignored_ops)
         for operator in {*HANDLES, *handles}:

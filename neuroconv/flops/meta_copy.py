@@ -1,9 +1,7 @@
-"""Runs of a model on copies of its tensors, on meta or a device, which leave it as it was."""
+"""Runs of a copy of a model, on meta or a device."""
 
-import copy
 import random
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -15,68 +13,23 @@ from torch.nn.parameter import is_lazy
 
 from neuroconv.core.counting import counting
 from neuroconv.flops.calls import tensors_of
+from neuroconv.flops.copies import Copies, copy_tensor
 from neuroconv.flops.inputs import Inputs
-
-
-def _like(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "meta":
-        duplicate = torch.empty_like(tensor, device=device, requires_grad=False)
-    elif tensor.is_meta:  # values do not change a count, but an operator needs some
-        duplicate = torch.zeros_like(tensor, device=device, requires_grad=False)
-    else:
-        duplicate = tensor.detach().to(device, copy=True)
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(duplicate, requires_grad=tensor.requires_grad)
-    return duplicate.requires_grad_(tensor.requires_grad)
-
-
-class _Copies:
-    """Copies of modules' attributes, one for each object; `registered` tensors go to `device`."""
-
-    def __init__(self, registered: list[Tensor], device: torch.device) -> None:
-        self._registered = {id(tensor) for tensor in registered}
-        self._device = device
-        self._copies: dict[int, Any] = {}
-
-    def of(self, value: Any) -> Any:
-        """Returns a copy; the original of a module, a function or an object of another class."""
-        if id(value) not in self._copies:
-            copied = self._copies[id(value)] = self._shell(value)
-            # Its items follow once it is registered: it may contain itself.
-            if copied is not value and isinstance(value, list | deque | dict):
-                items = value.items() if isinstance(value, dict) else enumerate(value)
-                for key, item in items:
-                    copied[key] = self.of(item)
-        return self._copies[id(value)]
-
-    def _shell(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return _like(value, self._device if id(value) in self._registered else value.device)
-        if isinstance(value, torch.Generator):
-            generator = torch.Generator(value.device)
-            generator.set_state(value.get_state())
-            return generator
-        if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
-            return copy.deepcopy(value)
-        if type(value) is tuple:
-            return tuple(map(self.of, value))
-        if type(value) in (list, set, deque, dict, OrderedDict, defaultdict, Counter):
-            return copy.copy(value)
-        return value
 
 
 @contextmanager
 def meta_copy(
     model: nn.Module, inputs: Inputs, device: str, *, training: bool = False
-) -> Iterator[Inputs]:
-    """Replaces the model's tensors by copies on `device`, and yields the inputs there.
+) -> Iterator[tuple[nn.Module, Inputs]]:
+    """Yields copies of the model (see `Copies`) and of the inputs on `device`.
 
-    What the model does to parameters, buffers, submodules, hooks, flags, generators and to lists,
-    dictionaries and tensors that are plain attributes is undone on leaving; to other objects not.
+    The model itself is not touched: it may run in another thread meanwhile. Global, and restored on
+    leaving, are the state of the random generators, so that another thread draws twice what it
+    draws meanwhile, and whether attention in inference may take its fused path.
 
     Raises:
         ValueError: a device that is missing, a model on meta that is to run on another device, or a
-            model of lazy or scripted modules, whose tensors cannot be replaced.
+            model of lazy or scripted modules, which cannot be copied.
     """
     target = torch.device(device)
     if target.type == "cuda" and not torch.cuda.is_available():
@@ -93,7 +46,6 @@ def meta_copy(
     if target.type != "meta" and any(tensor.is_meta for tensor in registered):
         raise ValueError(f"the model is on meta and cannot run on {device!r}; use device='meta'")
 
-    saved = [(module, dict(module.__dict__)) for module in model.modules()]
     plain_random, numpy_random = random.getstate(), np.random.get_state()  # noqa: NPY002
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -102,20 +54,16 @@ def meta_copy(
             torch.inference_mode(False),  # in it tensors have no gradient, operators no parts
             torch.random.fork_rng(devices=[target] if target.type == "cuda" else []),
         ):
-            copies = _Copies(registered, target)
-            for module, attributes in saved:
-                copied = {name: copies.of(value) for name, value in attributes.items()}
-                module.__dict__.update(copied | {"training": training})
+            copies = Copies(model, target)
+            for module in copies.model.modules():
+                module.training = training
             # The fused attention path of inference is one operator, opaque to every counter.
             torch.backends.mha.set_fastpath_enabled(False)
-            yield inputs.map(lambda tensor: _like(tensor, target))
+            yield copies.model, inputs.map(lambda tensor: copy_tensor(tensor, target))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         random.setstate(plain_random)
         np.random.set_state(numpy_random)  # noqa: NPY002
-        for module, attributes in saved:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
 
 
 def require_grad(outputs: Any) -> list[Tensor]:

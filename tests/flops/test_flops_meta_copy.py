@@ -1,13 +1,22 @@
 """Counting leaves a model as it was, whatever the model does; what it cannot handle, it names."""
 
 import random
+import threading
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.fx
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.utils import prune
+from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from neuroconv.flops import count_exact, measure_time, measure_traffic, profile
@@ -127,6 +136,113 @@ def test_whatever_a_model_does_is_undone(act: Callable[..., None], device: str) 
             job()
         assert described(model) == before
     assert x.tolist() == given
+
+
+class Engine:
+    """Runs a module under a lock, which has no copy, and counts its calls."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net, self.lock, self.calls = net, threading.Lock(), 0
+
+    def step(self, x: Tensor) -> Any:
+        with self.lock:
+            self.calls += 1
+            return self.net(x)
+
+
+class Indirect(nn.Module):
+    """A linear layer with the ways by which modules reach their layers past `_modules`."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.layer = layer = nn.Linear(3, 4)
+        self.pool = ThreadPoolExecutor()  # shared, as an open file is
+        self.itself, self.engine, self.unregistered = [self], Engine(layer), [nn.Linear(3, 4)]
+        ways: dict[str, Callable[[], Any]] = {
+            "bound method": lambda: self.engine.step,
+            "partial": lambda: partial(F.linear, weight=layer.weight, bias=layer.bias),
+            "closure": lambda: lambda x: layer(x),
+            "default": lambda: lambda x, layer=layer: layer(x),
+            "compiled": lambda: torch.compile(Engine(layer).step),
+            "weak reference": lambda: weakref.ref(layer),
+            "weak proxy": lambda: [weakref.proxy(layer)],
+            "key": lambda: {layer: "first"},
+            "set": lambda: {layer},
+            "cycle": lambda: [self],
+            "unregistered": lambda: [nn.Linear(3, 4)],
+        }
+        self.reach = ways[way]()
+
+    def forward(self, x: Tensor) -> Any:
+        reach = self.reach() if isinstance(self.reach, weakref.ref) else self.reach
+        reach = reach if callable(reach) else next(iter(reach))
+        return reach.layer(x) if reach is self else reach(x)
+
+
+def called_by_a_closure() -> nn.Module:
+    layer = nn.Linear(3, 4)
+    forward = layer.forward
+    layer.forward = lambda x: forward(x)  # type: ignore[method-assign]
+    return layer
+
+
+def compiled_in_place() -> nn.Module:
+    layer = nn.Linear(3, 4)
+    layer.compile()
+    return layer
+
+
+def wrapped(wrap: Callable[..., Any], *arguments: Any) -> Callable[[], nn.Module]:
+    return lambda: wrap(nn.Linear(3, 4), *arguments)
+
+
+WAYS = ("bound method", "partial", "closure", "default", "compiled", "weak reference", "weak proxy",
+        "key", "set", "cycle", "unregistered")  # fmt: skip
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    **{way: partial(Indirect, way) for way in WAYS},
+    "called by a closure": called_by_a_closure,
+    "compiled in place": compiled_in_place,
+    "compiled module": wrapped(torch.compile),
+    "data parallel": wrapped(nn.DataParallel),
+    "graph": wrapped(lambda layer: torch.fx.symbolic_trace(nn.Sequential(layer))),
+    "parametrised": wrapped(register_parametrization, "weight", nn.Identity()),
+    "pruned": wrapped(prune.identity, "weight"),
+    "weight norm": wrapped(nn.utils.weight_norm),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_model_runs_in_another_thread_while_its_copy_is_counted(name: str) -> None:
+    model, x = LAYERS[name](), torch.rand(2, 3)
+    with torch.compiler.set_stance("force_eager"):
+        expected = model(x)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    attributes = {path: set(vars(module)) for path, module in model.named_modules()}
+    answers: list[Tensor] = []
+
+    def run_meanwhile(*_: Any) -> None:
+        if threading.current_thread() is threading.main_thread():  # the copy starts to run
+            with ThreadPoolExecutor() as pool:
+                answers.append(pool.submit(model, x).result())
+
+    calls = getattr(getattr(model, "engine", None), "calls", 0)
+    hook = register_module_forward_pre_hook(run_meanwhile)
+    try:
+        for device in ("meta", "cpu"):
+            counts = count_exact(model, x, device=device, backward=True, training=True, strict=True)
+            assert counts.mac == 2 * 3 * 4
+            assert counts.backward is not None
+            assert counts.backward.mac == 2 * 3 * 4
+    finally:
+        hook.remove()
+    assert len(answers) >= 2
+    assert all(torch.equal(answer, expected) for answer in answers)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert {path: set(vars(module)) for path, module in model.named_modules()} == attributes
+    if name == "bound method":
+        assert model.engine.calls == calls + len(answers)
 
 
 def test_weights_that_a_lookup_rescales_are_not_rescaled() -> None:

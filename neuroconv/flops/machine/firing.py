@@ -59,8 +59,7 @@ def firing_shares(
     """
     if torch.device(device).type == "meta":
         raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
-    populations = _populations(model)
-    totals = {path: [0, 0, 0, 0] for path in populations}
+    totals: dict[str, list[int]] = {}
 
     def count(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         for side, values in enumerate(((args, kwargs), result)):
@@ -69,11 +68,15 @@ def firing_shares(
                 totals[path][2 + side] += tensor.numel()
 
     items = as_inputs(inputs, kwargs)
-    with meta_copy(model, items, device) as copies, explained(items, device), torch.no_grad():
-        for path, module in populations.items():
-            # `meta_copy` removes it.
+    with (
+        meta_copy(model, items, device) as (copied, arguments),
+        explained(items, device),
+        torch.no_grad(),
+    ):
+        for path, module in _populations(copied).items():
+            totals[path] = [0, 0, 0, 0]
             module.register_forward_hook(partial(count, path), with_kwargs=True)
-        copies.call(model)
+        arguments.call(copied)
     return {
         path: ActiveShares(active_in / max(1, size_in), active_out / size_out, size_in, size_out)
         for path, (active_in, active_out, size_in, size_out) in totals.items()

@@ -111,12 +111,12 @@ def measure_time(
         return time_call(job, target, seconds)
     items = as_inputs(() if inputs is None else inputs, kwargs)
     with (
-        meta_copy(job, items, device, training=training) as copies,
+        meta_copy(job, items, device, training=training) as (copied, arguments),
         explained(items, device),
         torch.set_grad_enabled(backward),
     ):
-        forward = partial(job, *copies.args, **copies.kwargs)
-        return time_call(_training_step(job, copies) if backward else forward, target, seconds)
+        call = _training_step(copied, arguments) if backward else partial(arguments.call, copied)
+        return time_call(call, target, seconds)
 
 
 def _training_step(model: nn.Module, inputs: Inputs) -> Callable[[], None]:

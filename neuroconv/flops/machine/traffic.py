@@ -123,34 +123,34 @@ def measure_traffic(
         ValueError: the model cannot run on meta tensors, a device is missing, or a backward pass of
             outputs that need none.
     """
-    arguments = as_inputs(inputs, kwargs)
+    items = as_inputs(inputs, kwargs)
     tracker, saved = MemoryTracker(torch.device(device).type), _Saved()
     with (
-        meta_copy(model, arguments, device, training=training) as copies,
-        explained(arguments, device),
+        meta_copy(model, items, device, training=training) as (copied, arguments),
+        explained(items, device),
         torch.set_grad_enabled(backward),
     ):
-        parameters, buffers = list(model.parameters()), list(model.buffers())
-        items = copies.tensors
-        for tensor in (*parameters, *buffers, *items):
+        parameters, buffers = list(copied.parameters()), list(copied.buffers())
+        tensors = arguments.tensors
+        for tensor in (*parameters, *buffers, *tensors):
             tracker.add_external(tensor)
         try:
             tracker.begin()
-            counting = nullcontext() if counter is None else counter.tracking(model)
+            counting = nullcontext() if counter is None else counter.tracking(copied)
             with counting, tracker, saved if backward else nullcontext():
-                result = copies.call(model)
+                result = arguments.call(copied)
             outputs = tensors_of(result)
             new = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.is_external(t)}
             forward = tracker.end(sum(new.values()))
             rest: dict[str, Any] = {}
             if backward:
-                rest["backward"] = _run_backward(tracker, counter, outputs, [*parameters, *items])
-                rest |= saved.totals([*parameters, *buffers], items)
+                rest["backward"] = _run_backward(tracker, counter, outputs, [*parameters, *tensors])
+                rest |= saved.totals([*parameters, *buffers], tensors)
             return Traffic(
                 device=device,
                 parameter_bytes=storage_bytes(parameters),
                 buffer_bytes=storage_bytes(buffers),
-                input_bytes=storage_bytes(items),
+                input_bytes=storage_bytes(tensors),
                 output_bytes=sum({storage_key(t): stored_bytes(t) for t in outputs}.values()),
                 forward=forward,
                 **rest,
