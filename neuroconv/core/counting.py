@@ -1,4 +1,4 @@
-"""The context of a counted run, and the check whether hooks observe a module."""
+"""The context of a counted run, blocks that count for others like them, and the check for hooks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from torch import nn
 
 _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
+_REPEATS: ContextVar[int] = ContextVar("repeats", default=1)
 
 
 @contextmanager
@@ -21,6 +22,31 @@ def counting() -> Iterator[None]:
 
 def is_counting() -> bool:
     return _COUNTING.get()
+
+
+def repeats() -> int:
+    """Returns how many runs the operators that run now stand for; see `blocks`."""
+    return _REPEATS.get()
+
+
+def blocks(length: int, width: int, on_meta: bool = False) -> Iterator[slice]:
+    """Yields the slices of an axis of `length` elements, `width` at a time, the last maybe fewer.
+
+    On meta the first, second and last block stand for all: a count takes no longer for a larger
+    batch. The second is as large as those that are left out, and counters multiply what it runs by
+    `repeats()`. The first and the last may do more, or less, than the others.
+    """
+    starts = range(0, length, width)
+    if not on_meta or len(starts) <= 3:
+        yield from (slice(start, min(start + width, length)) for start in starts)
+        return
+    yield slice(0, width)
+    token = _REPEATS.set(repeats() * (len(starts) - 2))
+    try:
+        yield slice(width, 2 * width)
+    finally:
+        _REPEATS.reset(token)
+    yield slice(starts[-1], length)
 
 
 def is_watched(*modules: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuroconv.core.counting import repeats
 from neuroconv.flops.calls import Call, OperatorMode, tensors_of
 from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.meta_copy import eagerly, explained, meta_copy
@@ -63,13 +64,13 @@ class OperatorCounter(OperatorMode):
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         call = Call.of(func, args, kwargs, out)
-        rule, current = look_up(func, call), self._passes[-1]
+        rule, current, times = look_up(func, call), self._passes[-1], repeats()
         if rule is None:
-            current.uncounted[str(func)] += 1
+            current.uncounted[str(func)] += times
         elif isinstance(rule, str):
             current.zero[str(func)] = rule
         else:
-            amounts = rule.count(call)
+            amounts = {family: times * n for family, n in rule.count(call).items()}
             current.amounts.update(amounts)
             if mac := sum(amounts.get(family, 0) for family in CONTRACTIONS):
                 current.operators[str(func)] += mac

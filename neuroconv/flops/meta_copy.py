@@ -94,7 +94,9 @@ def explained(inputs: Inputs, device: str) -> Iterator[None]:
             raise
         reason = f"the run on {device!r} with inputs ({inputs}) failed: "
         reason += f"{type(error).__name__}: {error}"
-        if device == "meta" and isinstance(error, RuntimeError):
+        if "overflow" in str(error):
+            reason += ". A tensor would take 2^63 bytes or more: count a smaller batch"
+        elif device == "meta" and isinstance(error, RuntimeError):
             reason += (
                 ". If the model reads values (item(), a branch on data) or holds tensors that are "
                 "neither parameters nor buffers, use device='cpu'"

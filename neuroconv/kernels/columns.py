@@ -10,13 +10,13 @@ of one dendrite of all units, (M, T * U), contiguous. The sum has the steps oute
 the soma's filter takes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from neuroconv.core.counting import is_counting
+from neuroconv.core.counting import blocks, is_counting
 from neuroconv.kernels.operator import Operator, needs_reference
 
 # Floats of a column that are processed at once: they stay in the second-level caches of two cores.
@@ -62,10 +62,9 @@ def _statistics(columns: Sequence[Tensor], units: int) -> tuple[Tensor, Tensor]:
     return centre, variance.mean(1) + (mean - centre.unsqueeze(1)).square().mean(1)
 
 
-def _rows(column: Tensor) -> list[slice]:
+def _rows(column: Tensor) -> Iterator[slice]:
     height = max(1, _CHUNK_FLOATS // max(1, column.shape[1]))
-    positions = column.shape[0]
-    return [slice(start, min(start + height, positions)) for start in range(0, positions, height)]
+    return blocks(column.shape[0], height, column.is_meta)
 
 
 class _Operands(NamedTuple):
@@ -165,7 +164,7 @@ def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list
     results = [torch.empty_like(column) for column in columns]
     # Sums of the gradient, and of the gradient times the potential, for each entry of a row.
     sums = grad.new_zeros(len(columns), 2, width)
-    scratch = torch.empty_like(columns[0][_rows(columns[0])[0]])
+    scratch = torch.empty_like(columns[0][next(_rows(columns[0]))])
     for rows in _rows(columns[0]):
         if steps == 1:
             passed = grad.view_as(columns[0])[rows]

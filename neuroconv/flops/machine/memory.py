@@ -11,6 +11,7 @@ from weakref import finalize
 import torch
 from torch import Tensor
 
+from neuroconv.core.counting import repeats
 from neuroconv.flops.calls import Call, OperatorMode, name_of, tensors_of
 from neuroconv.flops.rules import DATA
 
@@ -154,9 +155,10 @@ class MemoryTracker(OperatorMode):
         operand_keys = {storage_key(operand) for operand in operands}
         results = self._on_device(func, call.results)
         new = {storage_key(t): t for t in results if storage_key(t) not in operand_keys}
+        times = repeats()
         for result in new.values():
             self._track(result)
-            size = result.untyped_storage().nbytes()
+            size = times * result.untyped_storage().nbytes()
             self.traffic.new_bytes += size
             self.traffic.new_elements += size // result.element_size()
             self.traffic.written_bytes += 0 if call.operator in _UNWRITTEN else size
@@ -172,9 +174,9 @@ class MemoryTracker(OperatorMode):
             size = stored_bytes(operand)
             if call.operator in _GATHERS and position == 0:
                 size = min(size, sum(map(stored_bytes, new.values())))
-            self.traffic.read_bytes += size
+            self.traffic.read_bytes += times * size
             if self.is_external(operand):
-                self._fetching[storage_key(operand)] += size
+                self._fetching[storage_key(operand)] += times * size
 
     def _write_in_place(self, func: Any, call: Call, operands: list[Tensor]) -> set[Any] | None:
         """Counts what is written to operands, and returns the views replaced without being read.
@@ -192,8 +194,8 @@ class MemoryTracker(OperatorMode):
                     elements = max((o.numel() for o in operands if o is not target), default=1)
                     size = min(size, elements * target.element_size())
                     if "add" in call.operator or call.arguments.get("accumulate"):
-                        self.traffic.read_bytes += size
-                self.traffic.written_bytes += size
+                        self.traffic.read_bytes += repeats() * size
+                self.traffic.written_bytes += repeats() * size
                 if is_part or call.operator in _OVERWRITES or kwarg_only:
                     replaced.add(_view(target))
         return replaced

@@ -2,7 +2,9 @@
 
 Tensors are counted, so that meta gives the figures of a device that computes; but in evaluation a
 batch norm returns two statistics for each channel on meta, and none on the CPU. A convolution's
-workspace, an allocator's rounding and a cache that spares a read are not seen.
+workspace, an allocator's rounding and a cache that spares a read are not seen. Kernels of this
+package count as their implementations in torch's operators, which hold one block of samples or
+neurons at a time, as on the CPU; the C++ kernels hold less.
 """
 
 from collections.abc import Iterable, Mapping

@@ -8,12 +8,13 @@ transform's size (P', D').
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.counting import blocks
 from neuroconv.kernels.conv.sizes import Mode, output_size, plain_sizes
 from neuroconv.kernels.conv.spectra import (
     SheetSpectra,
@@ -65,19 +66,15 @@ def _reference(
     return back[..., :rows, :cols].to(sheet.dtype)
 
 
-def _chunks(tensor: Tensor, points: int) -> tuple[list[slice], list[slice]]:
-    """Splits neurons and samples, of `points` complex numbers each, of a tensor (B, N, ...)."""
+def _chunks(tensor: Tensor, points: int) -> Iterator[tuple[slice, Iterator[slice]]]:
+    """Yields neurons, and for each of them samples, of `points` complex numbers each, of a tensor
+    (B, N, ...)."""
     batch, neurons = plain_sizes(tensor)[:2]
-    # On meta the chunks of the CPU, so that counts agree; one chunk if they would be many.
+    # On meta those of the CPU, so that counts agree.
     room = max(1, _CHUNK_POINTS["cuda" if tensor.is_cuda else "cpu"] // points)
-    if tensor.is_meta and batch * neurons > 16 * room:
-        room = max(1, batch * neurons)
     samples = max(1, min(batch, room))
-    return _slices(neurons, max(1, room // samples)), _slices(batch, samples)
-
-
-def _slices(length: int, width: int) -> list[slice]:
-    return [slice(first, min(first + width, length)) for first in range(0, length, width)]
+    for cells in blocks(neurons, max(1, room // samples), tensor.is_meta):
+        yield cells, blocks(batch, samples, tensor.is_meta)
 
 
 def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
@@ -130,8 +127,8 @@ def _plain(
     size = fft_size((sites, dendrites), (branches, across), mode)
     rows, cols = output_size((sites, dendrites), (branches, across), mode)
     potential = sheet.new_empty(batch, neurons, steps, rows, cols)
-    all_cells, all_samples = _chunks(sheet, max(time_steps, k_time) * size[0] * (size[1] // 2 + 1))
-    for cells in all_cells:
+    points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
+    for cells, all_samples in _chunks(sheet, points):
         kernels = (
             filter_spectra(filters[cells], (sites, dendrites), mode)
             if spectra is None
@@ -165,15 +162,14 @@ def _plain_backward(
     grad_filters: Tensor | None = None
     lags = range(min(time_steps, k_time))
     points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
-    all_cells, all_samples = _chunks(sheet, points)
-    for cells in all_cells:
+    for cells, all_samples in _chunks(sheet, points):
         kernels = spectra_of(filters[cells], size, before) if to_sheet else None
         totals: list[Tensor] | None = None
         for samples in all_samples:
             grads = SheetSpectra(grad[samples, cells], size)
             if grad_sheet is not None and kernels is not None:
                 _steps_back(grads, kernels, grad_sheet[samples, cells], size, past=False)
-                if samples is all_samples[-1]:
+                if samples.stop == len(sheet):
                     kernels = None  # frees their memory
             if to_filters:
                 grads.conjugate_()

@@ -8,7 +8,7 @@ Shapes: as in `neuroconv.kernels.conv`, mode "valid" with K_D = D; R = P - K_P +
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.core.autocast import autocast_dtype, without_autocast
+from neuroconv.core.counting import blocks
 from neuroconv.kernels.conv.sizes import plain_sizes
 from neuroconv.kernels.operator import Operator, needs_reference
 
@@ -50,19 +51,18 @@ def _reference(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     return torch.stack(lags).sum(0)[:, time_steps - steps :]
 
 
-def _columns(sheet: Tensor) -> list[tuple[slice, Tensor, bool]]:
-    """Lists samples with their steps and sites as the columns of matrices over the dendrites.
+def _columns(sheet: Tensor) -> Iterator[tuple[slice, Tensor, bool]]:
+    """Yields samples with their steps and sites as the columns of matrices over the dendrites.
 
     Columns keep their order in memory, (P, T, B), as synapses write them, or (T, P) of one sample;
     small sheets are copied into the first.
     """
     batch, _, *sizes = plain_sizes(sheet)
     if batch > 1 and (sheet.stride(0) == 1 or math.prod(sizes) < _LARGE_SHEET):
-        return [(slice(0, batch), sheet.permute(1, 4, 3, 2, 0).flatten(2), True)]
-    return [  # of each sample (N, D, T * P)
-        (slice(sample, sample + 1), sheet[sample].flatten(1, 2).transpose(1, 2), False)
-        for sample in range(batch)
-    ]
+        yield slice(0, batch), sheet.permute(1, 4, 3, 2, 0).flatten(2), True
+        return
+    for sample in blocks(batch, 1, sheet.is_meta):  # (N, D, T * P)
+        yield sample, sheet[sample.start].flatten(1, 2).transpose(1, 2), False
 
 
 def _by_tap(products: Tensor, sizes: tuple[int, int, int, int], batch_last: bool) -> Tensor:
@@ -88,19 +88,22 @@ def _plain(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:
     k_time, branches = plain_sizes(filters)[1:3]
     weights = filters.flatten(1, 2)
     first = time_steps - steps
-    results = []
-    for _, columns, batch_last in _columns(sheet):
+    result: Tensor | None = None
+    for samples, columns, batch_last in _columns(sheet):
         products = torch.bmm(weights, columns)
         pairs = _by_tap(products, (k_time, branches, time_steps, sites), batch_last)
         sums = _diagonals(pairs).sum(2)
-        total = sums[:, -1, first:]
+        total = sums[:, -1, first:]  # (N, steps, R, B), or of one sample
         for lag in range(1, min(k_time, time_steps)):
             start = max(first, lag)
             total[:, start - first :] += sums[:, k_time - 1 - lag, start - lag : time_steps - lag]
-        results.append(total)  # (N, steps, R, B)
-    if not results:
-        return sheet.new_empty(neurons, steps, sites - branches + 1, 0)
-    return results[0] if len(results) == 1 else torch.cat(results, 3)
+        if len(sheet) == total.shape[3]:
+            return total
+        if result is None:
+            result = total.new_empty(*total.shape[:3], len(sheet))
+        result[..., samples] = total
+    rows = sites - branches + 1
+    return sheet.new_empty(neurons, steps, rows, 0) if result is None else result
 
 
 def _contiguous(sheet: Tensor, filters: Tensor, steps: int) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.counting import blocks
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
 
 # Floats of a chunk of neurons with its operands, of the order of a core's second-level cache.
@@ -160,11 +161,8 @@ def matrix_gradient(inputs: Tensor, grad: Tensor, k_time: int) -> Tensor:
 
 
 def neuron_chunks(tensor: Tensor, neurons: int, floats: int) -> Iterator[slice]:
-    """Yields slices of neurons, of `floats` each, that fit a CPU's cache; elsewhere all neurons."""
+    """Returns slices of neurons, of `floats` each, that fit a CPU's cache; elsewhere one of all."""
     width = neurons
     if tensor.is_cpu or tensor.is_meta:  # counts on meta are the CPU's
         width = max(_LEAST_NEURONS, _CHUNK_FLOATS // max(1, floats))
-    if tensor.is_meta and neurons > 16 * width:  # a limit on the number of chunks
-        width = neurons
-    for first in range(0, neurons, width):
-        yield slice(first, min(first + width, neurons))
+    return blocks(neurons, width, tensor.is_meta)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.counting import blocks
 from neuroconv.kernels.native import call, memory, padded
 
 ROWS, FEW_ROWS = 7, 4  # of a block, as in trees.cpp
@@ -149,7 +150,5 @@ class Trees:
 
 
 def cells_at_once(neurons: int, numbers: int) -> Iterator[slice]:
-    """Yields slices of neurons whose working memory, `numbers` each, fits one call."""
-    width = max(1, _MOST_NUMBERS // max(1, numbers))
-    for first in range(0, neurons, width):
-        yield slice(first, min(first + width, neurons))
+    """Returns slices of neurons whose working memory, `numbers` each, fits one call."""
+    return blocks(neurons, max(1, _MOST_NUMBERS // max(1, numbers)))
