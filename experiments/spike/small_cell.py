@@ -23,9 +23,9 @@ from neuroconv.layers import (
 AXONS, STEPS, SITES, DENDRITES = 24, 20, 16, 6
 FILTER = (10, DENDRITES, 5)  # the essay's 10 branches, all dendrites, 5 time steps
 STEP_MS = 1000 / 30  # the essay's frame
-# tau is that of a Purkinje cell (Rapp, Segev & Yarom 1994, abstract). Its lambda, 1630 um for a
-# dendrite 1 um thick (from Roth & Haeusser 2001), would even out this whole sheet in one step: a
-# hundredth of it makes the spread visible.
+# tau is what the soma of a Purkinje cell shows (Rapp, Segev & Yarom 1994, abstract); that of its
+# membrane is twice as long. Its lambda, 489 um for a dendrite 1 um thick, would even out this whole
+# sheet in one step: a thirtieth of it makes the spread visible.
 CABLE = Cable(length_constant_um=16.3, time_constant_ms=82.0, site_um=10.0, step_ms=STEP_MS)
 REST = -0.3  # of a dendrite, below the threshold of its rectifier
 SOMA_REST = -0.02

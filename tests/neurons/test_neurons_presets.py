@@ -80,13 +80,16 @@ def _length_constant_um(membrane_ohm_cm2: float, axial_ohm_cm: float, thick_um: 
     ("value", "expected", "within"),
     [
         (GRANULE.synapses, 4 * 10.2, 0.5),
-        (PURKINJE.length_constant_um, _length_constant_um(122e3, 115, 1), 5),
+        # Spines of 10 um2 on the 3.14 um2 of each um of shaft share its axial current.
+        (PURKINJE.length_constant_um, _length_constant_um(100e3 * 3.1416 / 13.1416, 250, 1), 0.5),
+        (PURKINJE.time_constant_ms, 100e3 * (1.5e-6 + 2e-6) / 2 * 1e3, 0),
         (PURKINJE.site_um, 1 / 2, 0),
         (GOLGI.synapses, 40 + 400 + 400 + 1200, 0),
         (PYRAMIDAL.cells_in_brain, 86.1e9 * 0.19 * (0.70 + 0.85) / 2, 0.05e9),
         (PYRAMIDAL.synapses, (15_000 + 30_000) / 2, 0),
         (PYRAMIDAL.dendrites, 5.55 + 1, 0.5),
         (PYRAMIDAL.length_constant_um, _length_constant_um(38.907e3 / 1.9, 203.23, 0.76), 0.5),
+        (PYRAMIDAL.time_constant_ms, 38.907e3 * 0.45234e-6 * 1e3, 0.05),
     ],
 )
 def test_derived_numbers_follow_from_what_they_name(
@@ -107,8 +110,8 @@ def test_numbers_in_notes_follow_from_the_presets() -> None:
 
 
 def test_cut_off() -> None:
-    assert PURKINJE.cut_off() == pytest.approx(math.exp(-5 / 30 / 0.082))
-    assert PURKINJE.cut_off(step_ms=1000 / 150) == pytest.approx(0.666, abs=1e-3)
+    assert PURKINJE.cut_off() == pytest.approx(math.exp(-5 / 30 / 0.175))
+    assert PURKINJE.cut_off(step_ms=1000 / 150) == pytest.approx(0.827, abs=1e-3)
     assert GRANULE.cut_off() is None
 
 
@@ -150,7 +153,7 @@ def test_preset_refuses(cell: str, variant: Any, message: str) -> None:
         ("value = 400", "value = 401", r"sheet_shape=\(438, 400\) with dendrites=401; expected"),
         ("value = 400", "value = 0", "dendrites=0; expected positive integers"),
         ("[10, 400, 5]", "[439, 400, 5]", r"filter_shape=\(439, 400, 5\) does not fit sheet_shape"),
-        ("value = 82.0", "value = nan", "time_constant_ms=nan; expected a finite number above 0"),
+        ("value = 175.0", "value = nan", "time_constant_ms=nan; expected a finite number above 0"),
         ('value = "linear"', 'value = "cubic"', "site_summation='cubic'; expected"),
         ("dendrites` that", "spines` that", "of sheet_shape names 'spines', which has no value"),
         ("synapses = {", "#", r"\[purkinje\]: .*missing .*'synapses'"),
@@ -210,7 +213,7 @@ def test_table_at_a_hundred_columns() -> None:
     assert all(cell.replace("_", " ") in text for cell in CELLS)
     line = next(line for line in lines if "length constant, um" in line)
     assert line.count(" - ") == 1  # the essay gives none
-    assert "1630" in line
+    assert "489" in line
     assert any("100,000 " in line and " 175,000 " in line for line in lines)
     assert "Napper and Harvey 1988, abstract" in text
     purkinje = "\n".join(_printed(cells_table("purkinje")))

@@ -26,7 +26,8 @@ class Physiology:
         cell: name of the cell type.
         variant: name of the set of numbers: "dettmers2015" for the essay's, "literature".
         cells_in_brain: number in a human brain.
-        synapses, dendrites, outputs: of one cell; outputs are connections.
+        synapses, dendrites, outputs: of one cell. Outputs are contacts, or the cells contacted
+            where the source counts those.
         sheet_shape: (sites, dendrites), the positions where synapses can sit.
         filter_shape: (branches, dendrites, time_steps) of the dendritic filter.
         soma_time_steps: taps of the soma's temporal filter.
@@ -35,8 +36,10 @@ class Physiology:
         excites: whether the cell excites its targets (Dale's law: all of them or none).
         site_summation: law by which inputs to one dendrite add up, over its sites.
         summation: law by which the dendrites' rates add up.
-        length_constant_um: lambda of a dendrite, in micrometres.
-        time_constant_ms: tau of the membrane, in milliseconds.
+        length_constant_um: lambda of a dendrite as a cable, in micrometres, by a membrane that
+            counts the spines': sqrt(R_m d / (4 R_i F)), F the membrane with spines to that without.
+        time_constant_ms: tau of the cable equation, in milliseconds: R_m C_m, which spines do not
+            change. The decay that a soma shows, the system time constant, may be faster.
         site_um: length of dendrite per synapse, in micrometres.
         rate_hz: mean or resting firing rate, in spikes per second.
         sources: the source of every attribute from `cells_in_brain` on that is not None.
