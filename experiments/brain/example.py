@@ -12,6 +12,7 @@ READINGS = {
     "one_step": "one new step at each spike",
     "one_step_per_frame": "one new step at each frame",
     "executed": "the essay's output by the algorithm that runs",
+    "cached": "the same, filters' transforms cached",
     "linear_collapse": "linear dendrites",
 }
 

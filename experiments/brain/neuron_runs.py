@@ -117,16 +117,18 @@ class Trial(NamedTuple):
 def run_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Run | None:
     """Returns the run for a reading, the inputs at these values; None if no module computes it.
 
-    What the essay counts is what a direct convolution executes; only "executed" takes the faster
-    algorithm. A whole neuron runs, from its axons to its rate, also where the reading counts the
-    dendrites alone; of a linear neuron, the dot product.
+    What the essay counts is what a direct convolution executes; "executed" and "cached" take the
+    faster algorithm, in evaluation: with the filters' transforms cached. A whole neuron runs, from
+    its axons to its rate, also where the reading counts the dendrites alone; of a linear neuron,
+    the dot product.
 
     Raises:
         ValueError: sizes that do not fit together.
     """
     if reading.granule_filter != "own" and cell == "granule":
         return None
-    algorithm = {"linear": "linear", "executed": "auto"}.get(reading.algorithm, "direct")
+    fast = {"linear": "linear", "executed": "auto", "cached": "auto"}
+    algorithm = fast.get(reading.algorithm, "direct")
     sizes = sizes_of(cell, values)
     return Run(cell, sizes, algorithm, reading.padding, reading.steps == "last")
 

@@ -19,6 +19,8 @@ _RULES = (
     ("essay", "same"),
     *(("direct", padding) for padding in _PADDINGS),
     *(("executed", padding) for padding in _PADDINGS),
+    ("cached", "same"),
+    ("stored", "same"),
     ("linear", "same"),
 )
 
@@ -60,9 +62,10 @@ def grid_section(inputs: Inputs) -> Section:
         columns,
         "essay: synapses x steps x taps. direct: a direct convolution, padding zeros included. "
         f"executed: what runs here, for padding 'same' {algorithm_of('purkinje', inputs)} of "
-        f"Purkinje and {algorithm_of('granule', inputs)} of granule cells; for one new step a "
-        "Fourier transform reads the window once more. linear: no dendritic non-linearity, one dot "
-        "product a step.",
+        f"Purkinje and {algorithm_of('granule', inputs)} of granule cells; a Fourier transform "
+        "takes the filters at each update, and for one new step the whole window. cached: the same "
+        "with the filters' transforms cached, as in evaluation. stored: and those of past steps, "
+        "which no module stores. linear: no dendritic non-linearity, one dot product a step.",
     )
 
 

@@ -33,9 +33,10 @@ class UnknownInput(ValueError, KeyError):
 class Input:
     """A number that the estimate takes in: a value, and where it can lie.
 
-    Cells, synapses, dendrites, branches and steps are whole numbers, and so are their draws: of 2.4
-    to 6 steps 3, 4, 5 and 6, the first and the last as likely as their neighbours. Bounds are the
-    ends of a uniform or log-uniform distribution, the 5 % and 95 % quantiles of a normal one.
+    Cells, synapses, dendrites, branches and steps are whole numbers, and so are their bounds and
+    draws: of 3 to 6 steps 3, 4, 5 and 6, the first and the last as likely as their neighbours.
+    Bounds are the ends of a uniform or log-uniform distribution, the 5 % and 95 % quantiles of a
+    normal or log-normal one.
 
     Raises:
         ValueError: a number not above zero, a count that is not whole, bounds that do not enclose
@@ -64,8 +65,10 @@ class Input:
         if low is None or high is None:
             return
         bounds = f"low={low!r}, high={high!r}"
-        if self.counted and 0 < low < high and math.ceil(low) > math.floor(high):
-            raise ValueError(f"{name}: {bounds}; expected a whole number between them, in {unit}")
+        if self.counted and (low != int(low) or high != int(high)):
+            raise ValueError(
+                f"{name}: {bounds}; expected whole numbers, as its draws are, in {unit}"
+            )
         if not 0 < low <= value <= high or low == high:
             raise ValueError(
                 f"{name}={value!r} with {bounds}; expected 0 < low <= value <= high and low < high"
@@ -91,22 +94,21 @@ class Input:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The bounds, of a count the first and last whole number; a fixed value twice."""
+        """The bounds; a fixed value twice."""
         if self.low is None or self.high is None:
             return self.value, self.value
-        low, high = self.low.value, self.high.value
-        return (math.ceil(low), math.floor(high)) if self.counted else (low, high)
+        return self.low.value, self.high.value
 
     def at(self, probability: np.ndarray) -> np.ndarray:
         """Returns the distribution's quantiles at probabilities; those of a count are whole."""
         if self.low is None or self.high is None:
             return np.full(probability.shape, float(self.value))
+        low, high = self.ends
         if self.counted and self.distribution in ("uniform", "log-uniform"):
-            low, high = self.ends
             # A whole number stands for all that is rounded to it.
             wider = _law(self.distribution, low - 0.5, high + 0.5)
             return np.asarray(np.clip(np.rint(wider.ppf(probability)), low, high))
-        law = _law(self.distribution, self.low.value, self.high.value)
+        law = _law(self.distribution, low, high)
         values = np.asarray(law.ppf(probability))
         return np.maximum(np.rint(values), 1) if self.counted else values
 

@@ -21,7 +21,9 @@ class Reading:
     An update computes all steps of its "window", or the "last" one alone, while the dendrites
     remember the others. It counts, by `algorithm`, "essay" (synapses x steps x taps), "direct" (a
     convolution, padding zeros included), "executed" (what the package runs, a Fourier transform at
-    2.5 n log2 n FLOP), or "linear" (a dot product for each output step).
+    2.5 n log2 n FLOP, of the filters too), "cached" (the same without the filters' transforms, as
+    evaluation runs from the second update on), "stored" (and without those of the past steps, which
+    no module stores), or "linear" (a dot product for each output step).
 
     Raises:
         ValueError: an unknown choice, or choices that do not go together.
@@ -32,7 +34,7 @@ class Reading:
     padding: Mode = "same"
     steps: Literal["window", "last"] = "window"
     clock: Literal["rate", "frame"] = "rate"  # an update for each spike, or for each frame
-    algorithm: Literal["essay", "direct", "executed", "linear"] = "essay"
+    algorithm: Literal["essay", "direct", "executed", "cached", "stored", "linear"] = "essay"
     scope: Literal["dendrites", "neuron"] = "dendrites"
     cells: tuple[str, ...] = CEREBELLUM
     # The printed total seems to have been computed with the Purkinje cell's.
@@ -48,7 +50,7 @@ class Reading:
         if algorithm in ("essay", "linear") and padding != "same":
             raise ValueError(
                 f"padding={padding!r} with algorithm={algorithm!r}, which knows no padding; "
-                "expected 'same', or algorithm 'direct' or 'executed'"
+                "expected 'same', or another algorithm, such as 'direct' or 'executed'"
             )
         if algorithm == "linear" and scope == "neuron":
             raise ValueError(

@@ -19,7 +19,7 @@ from neuroconv.brain.grid import algorithm_of, grid_rows, grid_section
 from neuroconv.brain.growth import sections as growth
 from neuroconv.brain.inputs import Inputs
 from neuroconv.brain.quantity import Quantity, derived, plain, scientific
-from neuroconv.brain.readings import READINGS, Reading, reading_of
+from neuroconv.brain.readings import READINGS
 from neuroconv.brain.section import Column, Notes, Section, numbers
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.core.checks import check_choice
@@ -84,38 +84,57 @@ class BrainReport:
 
 
 def headline(inputs: Inputs) -> tuple[Quantity, ...]:
-    """Returns ratios of the Purkinje cells' FLOP/s: the non-linearity's worth, the FFT's saving."""
-    step = replace(READINGS["executed"], steps="last")
-    worth, saving = "worth of the dendritic non-linearity", "saving of the algorithm that runs"
-    pairs: tuple[tuple[str, str | Reading, str], ...] = (
-        (worth, "essay", "linear_collapse"),
-        (f"{worth} for one step", "one_step", "linear_collapse"),
-        (saving, "essay", "executed"),
-        (f"{worth} for one step, by the algorithm that runs", step, "linear_collapse"),
-    )
-    ratios, at_point = [], inputs.values_at_point
-    for name, upper, lower in pairs:
-        sides = (reading_of(upper), READINGS[lower])
-        above, below = (flop_per_second(reading, at_point)["purkinje"] for reading in sides)
-        title = "`executed`, of its one new step," if upper is step else f"`{upper}`"
-        basis = f"{title} / `{lower}`, Purkinje cells"
-        ratios.append(derived(name, above / below, "1", basis))
-    return tuple(ratios)
+    """Returns ratios of the Purkinje cells' FLOP/s: the non-linearity's worth, the FFT's saving.
+
+    In order: the worth, and for one step; the saving with filters transformed at each update, and
+    with their transforms cached; the worth for one step so computed, with filters transformed at
+    each update, with these transforms cached, and with those of past steps stored too.
+    """
+    at_point = inputs.values_at_point
+
+    def purkinje(name: str, **changes: Any) -> float:
+        return flop_per_second(replace(READINGS[name], **changes), at_point)["purkinje"]
+
+    essay, linear = purkinje("essay"), purkinje("linear_collapse")
+    worth, by = "worth of the dendritic non-linearity", "the algorithm that runs"
+    kept = {
+        "executed": "",
+        "cached": ", filters' transforms cached",
+        "stored": ", filters' and past steps' transforms stored",
+    }
+    rows = [
+        (worth, essay / linear, "`essay` / `linear_collapse`"),
+        (f"{worth} for one step", purkinje("one_step") / linear, "`one_step` / `linear_collapse`"),
+    ]
+    for name in ("executed", "cached"):
+        saving = essay / purkinje(name)
+        rows.append((f"saving of {by}{kept[name]}", saving, f"`essay` / `{name}`"))
+    for name, how in kept.items():
+        factor = purkinje("executed", algorithm=name, steps="last") / linear
+        basis = f"`{name}`, of its one new step, / `linear_collapse`"
+        rows.append((f"{worth} for one step, by {by}{how}", factor, basis))
+    return tuple(derived(name, x, "1", f"{basis}, Purkinje cells") for name, x, basis in rows)
 
 
 def headline_text(estimate: Estimate) -> Text:
     """Returns the first lines: the essay's reading and its basis; the estimate's interval."""
     inputs = estimate.inputs
     at_point = inputs.values_at_point
-    worth, one_step, saving, one_step_executed = (ratio.value for ratio in headline(inputs))
+    worth, one_step, saving, saving_cached, *steps_executed = (x.value for x in headline(inputs))
     essay = flop_per_second(READINGS["essay"], at_point)
     linear = flop_per_second(READINGS["linear_collapse"], at_point)["purkinje"]
     terms = int(at_point["purkinje.synapses"] * at_point["time_steps"])
     algorithm = algorithm_of("purkinje", inputs)
+    cached = also_stored = ""
     if "Fourier" in algorithm:
         algorithm += (
             " (2.5 n log2 n FLOP for a transform of n real points, and the products of the "
-            "spectra; filters transformed again at each update)"
+            "spectra) that transforms the filters at each update"
+        )
+        cached = f", and 1/{saving_cached:,.0f} with their transforms cached, as in evaluation"
+        also_stored = (
+            " ({1:,.3g} with the filters' transforms cached, and {2:,.3g} were those of the past "
+            "steps stored too, which no module does)".format(*steps_executed)
         )
     steps = int(at_point["time_steps"])
     cells = ", ".join(f"{cell} {scientific(value)}" for cell, value in essay.items())
@@ -128,8 +147,8 @@ def headline_text(estimate: Estimate) -> Text:
         f"Of the factor, {worth / one_step:,.3g} comes from recomputing all {steps} steps; for "
         f"one step from each, the non-linearity is worth x {one_step:,.0f}.\n",
         (f"The same output costs 1/{saving:,.0f}", "bold"),
-        f" of the Purkinje cells' FLOP by {algorithm}. Computed so, the non-linearity is "
-        f"worth x {one_step_executed:,.3g} for one step.\n",
+        f" of the Purkinje cells' FLOP by {algorithm}{cached}. Computed so, the non-linearity is "
+        f"worth x {steps_executed[0]:,.3g} for one step{also_stored}.\n",
     )
     low, middle, high = (scientific(level, 2) for level in estimate.quantiles())
     if estimate.value is not None and estimate.reading is not None:
@@ -170,7 +189,11 @@ def inputs_section(inputs: Inputs) -> Section:
         *numbers("value", "low", "high"),
         Column("distribution", 4, wrap=False),
     )
-    return Section("inputs", rows, columns, notes=notes)
+    caption = (
+        "All draws lie from low to high, these included; of a normal or log-normal distribution, "
+        "90 % of them. Of counts they are whole numbers."
+    )
+    return Section("inputs", rows, columns, caption, notes=notes)
 
 
 def readings_section(report: BrainReport) -> Section:

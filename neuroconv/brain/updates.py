@@ -84,7 +84,7 @@ def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Updat
     (dendrites,) = (cost for cost in costs if cost.essay is not None)
     others = [cost for cost in costs if cost is not dendrites]
     ran = "convolution" if reading.algorithm == "direct" else ""
-    if reading.algorithm == "executed":
+    if reading.algorithm not in ("essay", "direct"):
         ran = max(dendrites.macs, key=lambda family: dendrites.macs[family])
     mac = getattr(dendrites, reading.algorithm) + sum(sum(cost.macs.values()) for cost in others)
     return Update(mac, sum(cost.pointwise for cost in others), ran)

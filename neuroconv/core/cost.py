@@ -22,6 +22,8 @@ class Cost:
         synapses: per sample, over all neurons; of synapses only.
         essay: multiply-adds of dendrites by the essay's rule, synapses x time steps x taps.
         direct: those of a direct convolution of the sheet, padding zeros counted.
+        filter_macs: those of `macs` that transform filters, whose result evaluation caches.
+        past_macs: those of `macs` that transform steps before the computed ones once more.
     """
 
     stage: str
@@ -31,6 +33,8 @@ class Cost:
     synapses: int = 0
     essay: int | None = None
     direct: int | None = None
+    filter_macs: int = 0
+    past_macs: int = 0
 
     @property
     def linear(self) -> bool:
@@ -46,6 +50,16 @@ class Cost:
     def executed(self) -> int:
         """`executed_flop` in multiply-adds, rounded down."""
         return self.executed_flop // 2
+
+    @property
+    def cached(self) -> int:
+        """`executed` without the filters' transforms: a run in evaluation after the first."""
+        return self.executed - self.filter_macs
+
+    @property
+    def stored(self) -> int:
+        """`cached` without the past steps' transforms, were they stored; no module does that."""
+        return self.cached - self.past_macs
 
     @property
     def other(self) -> int:

@@ -48,8 +48,7 @@ def test_quantiles_of_a_known_distribution() -> None:
 
 def test_the_defaults_matter_in_this_order() -> None:
     shares = {row.name: row.total for row in estimate_brain(samples=512).sensitivities}
-    assert next(iter(shares)) == "rate_hz"
-    assert shares["rate_hz"] > 0.7
+    assert list(shares)[:2] == ["rate_hz", "purkinje.synapses"]
     assert shares["granule.cells"] < 0.001
     assert "pyramidal.cells" not in shares
     assert "pyramidal.cells" in estimate_brain(samples=2, reading="with_cortex").free
@@ -63,7 +62,7 @@ def test_swings_hold_the_others_at_their_values() -> None:
     low, high = swings["rate_hz"].flop_per_s
     assert high == estimate.value
     assert low == pytest.approx(1_000_090 * 10**15 * 0.16 / 200)
-    assert swings["time_steps"].ends == (3, 6)  # of 2.4 to 6
+    assert swings["time_steps"].ends == (3, 6)
     expected = [1_000_090 * 10**15 * (steps / 5) ** 2 for steps in (3, 6)]
     assert swings["time_steps"].flop_per_s == pytest.approx(expected)
 
@@ -135,8 +134,7 @@ def shares_drawn(low: float, high: float, distribution: str = "uniform") -> dict
 
 def test_whole_numbers_between_the_bounds_are_equally_likely() -> None:
     assert shares_drawn(3, 5) == pytest.approx(dict.fromkeys((3, 4, 5), 1 / 3), abs=1e-3)
-    assert shares_drawn(2.4, 6) == pytest.approx(dict.fromkeys((3, 4, 5, 6), 1 / 4), abs=1e-3)
-    assert shares_drawn(1, 3.9) == pytest.approx(dict.fromkeys((1, 2, 3), 1 / 3), abs=1e-3)
+    assert shares_drawn(3, 6) == pytest.approx(dict.fromkeys((3, 4, 5, 6), 1 / 4), abs=1e-3)
 
 
 def test_whole_numbers_drawn_log_uniformly_fall_as_their_inverse() -> None:

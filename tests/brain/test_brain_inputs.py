@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from neuroconv.brain import Correlation, Input, Quantity, default_inputs, read_inputs
+from neuroconv.brain.report import inputs_section
 from neuroconv.brain.setting import as_inputs
 from neuroconv.neurons import PRESETS
 from neuroconv.references import Source
@@ -68,8 +69,18 @@ def test_counts_are_drawn_whole_and_rates_are_not() -> None:
         assert draws[name].shape == (500,)
         whole = bool((draws[name] == np.rint(draws[name])).all())
         assert row.counted == whole or row.distribution == "fixed"
-    assert set(draws["time_steps"]) == {3, 4, 5, 6}  # of 2.4 to 6
-    assert an_input("uniform", 1, 0.1, 2, "steps").at(np.array([0.0])) == [1]  # never none
+    assert set(draws["time_steps"]) == {3, 4, 5, 6}
+
+
+def test_the_bounds_shown_are_those_of_the_draws() -> None:
+    inputs = default_inputs()
+    shown = {row[0]: row for row in inputs_section(inputs).rows}
+    for name in inputs.random:
+        row = inputs[name]
+        first_last = row.at(np.array([0.0, 1.0])).tolist()
+        assert first_last == pytest.approx([row.low.value, row.high.value], rel=1e-12)
+        numbers = [float(text.split()[0].replace(",", "")) for text in shown[name][2:4]]
+        assert numbers == pytest.approx(first_last, rel=1e-3)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -77,6 +88,8 @@ def test_counts_are_drawn_whole_and_rates_are_not() -> None:
     (("log-uniform", 3, 0, 10), "0 < low"), (("uniform", -1, -2, 10), "above 0"),
     (("normal", 20, 1, 60), "reaches below zero"), (("triangular", 3, 1, 10), "distribution"),
     (("uniform", 2.5, 1, 10, "steps"), "whole number"),
+    (("uniform", 3, 2.4, 6, "steps"), "low=2.4, high=6; expected whole numbers"),
+    (("normal", 3, 2, 4.5, "cells"), "low=2, high=4.5; expected whole numbers"),
 ])  # fmt: skip
 def test_an_input_that_cannot_be_is_refused(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words) as error:
@@ -161,7 +174,7 @@ def test_a_range_keeps_the_distribution_and_has_its_median_as_value() -> None:
         ("rate_hz=nan", "expected a number"),
         ("rate_hz=1e999999999", "expected a number"),
         ("purkinje.synapses=2.5", "whole number"),
-        ("granule.dendrites=2.2..2.9", "expected a whole number between them"),
+        ("granule.dendrites=2.2..2.9", "low=2.2, high=2.9; expected whole numbers"),
         ("xyz=1", "unknown input 'xyz'; expected one of purkinje.cells"),
     ],
 )

@@ -10,7 +10,7 @@ from neuroconv.brain import READINGS, BrainReport, default_inputs, estimate_brai
 from neuroconv.brain.cell_costs import cell_costs, cortex_ratios
 from neuroconv.brain.grid import grid_rows
 from neuroconv.brain.quantity import scientific
-from neuroconv.brain.report import headline
+from neuroconv.brain.report import headline, headline_text
 from neuroconv.brain.updates import flop_per_second
 from neuroconv.neurons import PRESETS
 from tests.brain.reporting import bare_numbers
@@ -45,21 +45,30 @@ def test_a_mix_has_no_bare_number_either() -> None:
 
 
 def test_the_first_lines_are_what_the_non_linearity_is_worth(report: BrainReport) -> None:
-    worth, one_step, saving, by_it = (ratio.value for ratio in headline(report.inputs))
+    worth, one_step, *by_fft = (ratio.value for ratio in headline(report.inputs))
     assert (worth, one_step) == (50_000, 10_000)
-    assert saving == pytest.approx(450, rel=0.01)
-    # For the one new step 6 transforms of 105 x 1500 points and 5 complex products; of each tap the
-    # transforms of 10 branches, and their product with 105 waves.
+    # Transforms of 105 x 1500 points and complex products: for the window 5 there and 5 back, of
+    # 1 + 2 + ... + 5 taps; for its last step 5 and 1, of 5. Of each tap's filter the transforms of
+    # 10 branches, and their product with 105 waves.
     points = 105 * 1500
-    mac = 6 * 1.25 * points * math.log2(points) + (8 * 5 - 2) * 105 * 751 / 2
-    mac += 5 * (10 * 1.25 * 1500 * math.log2(1500) + 4 * 105 * 10 * 751)
-    assert by_it == pytest.approx(mac / 500_000, rel=1e-6)
-    first = " ".join(printed(report)[:800].split())
+    transform, product = 1.25 * points * math.log2(points), 105 * 751
+    filters = 5 * (10 * 1.25 * 1500 * math.log2(1500) + 4 * 105 * 10 * 751)
+    window = 10 * transform + (8 * 15 - 2 * 5) * product / 2
+    step = 6 * transform + (8 * 5 - 2) * product / 2
+    assert by_fft == pytest.approx(
+        [
+            *(25e9 / (window + filters), 25e9 / window),
+            *((step + filters) / 5e5, step / 5e5, (step - 4 * transform) / 5e5),
+        ],
+        rel=1e-6,
+    )
+    assert [f"{ratio:.3g}" for ratio in by_fft] == ["454", "652", "77.3", "43.8", "16.6"]
+    first = " ".join(printed(report)[:1000].split())
     assert first.startswith("The essay's reading: 1.000e21 FLOP/s")
     for words in (
-        f"worth x {by_it:.3g} for one step", "the dendritic non-linearity: x 50,000.",
-        "one dot product of 500,000 terms", "5 comes from recomputing all 5 steps", "x 10,000",
-        f"1/{saving:.0f}", "a Fourier transform",
+        "worth x 77.3 for one step (43.8 with", "16.6 were those of the past steps stored",
+        "the dendritic non-linearity: x 50,000.", "one dot product of 500,000 terms",
+        "5 comes from recomputing all 5 steps", "x 10,000", "1/454", "1/652", "a Fourier transform",
     ):  # fmt: skip
         assert words in first
 
@@ -69,6 +78,12 @@ def test_the_headline_follows_the_inputs() -> None:
     worth, one_step, *_ = (ratio.value for ratio in headline(fewer))
     # A tap more or less of the filter, and a step more or less of the window.
     assert (worth, one_step) == (50_000 * (5 / 10) * (4 / 5), 5 * 1000)
+    # A small tree runs by a direct convolution: there is nothing to cache.
+    direct = read_inputs(assignments=["purkinje.synapses=40", "purkinje.dendrites=4"])
+    _, _, saving, cached, *steps = (ratio.value for ratio in headline(direct))
+    assert saving == cached
+    assert len(set(steps)) == 1
+    assert "cached" not in headline_text(estimate_brain(direct, samples=2)).plain
 
 
 def test_the_tables_show_the_grid(report: BrainReport) -> None:
@@ -96,7 +111,7 @@ def test_the_grid_is_whole_and_equals_the_readings(report: BrainReport) -> None:
         }
         for row in grid_rows(report.inputs)
     }
-    assert len(grid) == len(grid_rows(report.inputs)) == 8 * 4
+    assert len(grid) == len(grid_rows(report.inputs)) == 10 * 4
     assert grid["essay", "same", "rate", "window"]["total"] == report.values["essay"]
     assert grid["linear", "same", "rate", "last"]["total"] == report.values["linear_collapse"]
     assert grid["direct", "valid", "rate", "last"]["total"] == report.values["valid_one_step"]

@@ -46,7 +46,7 @@ def facts() -> Worksheet:
     values = {name: fact.value for name, fact in sheet.items()}
     values["time_steps"] = values["purkinje.time_steps"]
     for cell in _CELLS:
-        for reading in ("essay", "executed", "linear_collapse"):
+        for reading in ("essay", "executed", "cached", "linear_collapse"):
             mac = update_of(READINGS[reading], cell, values).mac
             basis = f"closed form of the modules of [dettmers2015]'s cell, read as `{reading}`"
             sheet.add(derived(f"{cell}.{reading}_mac", mac, "MAC", basis))

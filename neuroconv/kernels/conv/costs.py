@@ -26,12 +26,29 @@ def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
         raise ValueError(f"backend={backend!r}; expected 'direct', 'fft' or 'matmul'")
     rows, cols = fft_size(*problem.plane)
     sheets = samples * (problem.sheet[0] + problem.out_steps) * fft_macs(rows * cols)
+    filters = filter_macs(problem, backend)
+    return {**filters, "fft": sheets + filters["fft"]}
+
+
+def filter_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
+    """Counts those of `problem_macs` that transform the filters."""
+    if backend != "fft":
+        return {}
+    problem = problem.as_columns()
+    rows, cols = fft_size(*problem.plane)
     filters, branches = problem.neurons * problem.taps[0], problem.taps[1]
     if not few_branches(branches):
-        return {"fft": sheets + filters * fft_macs(rows * cols)}
+        return {"fft": filters * fft_macs(rows * cols)}
     # Complex numbers times complex numbers.
     waves = 4 * rows * branches * (cols // 2 + 1)
-    return {"fft": sheets + filters * branches * fft_macs(cols), "matmul": filters * waves}
+    return {"fft": filters * branches * fft_macs(cols), "matmul": filters * waves}
+
+
+def past_macs(problem: ConvProblem, backend: Backend) -> int:
+    """Counts those of `problem_macs` that transform the steps before those that are computed."""
+    problem = problem.as_columns()
+    past = (problem.sheet[0] - problem.out_steps) * problem.batch * problem.neurons
+    return past * fft_macs(math.prod(fft_size(*problem.plane))) if backend == "fft" else 0
 
 
 def problem_flops(problem: ConvProblem, backend: Backend) -> int:
