@@ -9,7 +9,7 @@ from neuroconv.flops.machine.roofline import Peak, Placement, measure_peak, plac
 from neuroconv.flops.machine.timing import Timing, measure_time
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.metrics import in_units
-from neuroconv.flops.profile import Profile, profile
+from neuroconv.flops.profile import Profile, UncountedWarning, profile
 from neuroconv.flops.record import COUNTERS
 from neuroconv.flops.rules import Counts
 from neuroconv.flops.table import operator_rules, operators_table, stage_table, summary_table
@@ -24,6 +24,7 @@ __all__ = [
     "Profile",
     "Timing",
     "Traffic",
+    "UncountedWarning",
     "analyse_fvcore",
     "count_closed_form",
     "count_exact",

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
 from neuroconv.flops.inputs import Inputs, as_inputs
-from neuroconv.flops.meta_copy import is_out_of_memory, meta_copy
+from neuroconv.flops.meta_copy import find_device, is_out_of_memory, meta_copy
 from neuroconv.flops.rules import Counts
 
 
@@ -114,7 +114,7 @@ def analyse_fvcore(
     Raises:
         ValueError: meta or fake tensors, or a model that cannot be traced or hides what it runs.
     """
-    if torch.device(device).type == "meta":
+    if find_device(device).type == "meta":
         raise ValueError("fvcore runs the model and needs real tensors: use device='cpu' or 'cuda'")
     weights, items = (*model.parameters(), *model.buffers()), as_inputs(inputs, kwargs)
     fake = [t for t in (*weights, *items.tensors) if isinstance(t, FakeTensor)]

@@ -17,6 +17,19 @@ from neuroconv.flops.copies import Copies, copy_tensor
 from neuroconv.flops.inputs import Inputs
 
 
+def find_device(name: str) -> torch.device:
+    """Returns a device; a ValueError if it is unknown or missing."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("meta", "cpu", "cuda"):
+        raise ValueError(f"device={name!r}; expected 'meta', 'cpu' or 'cuda'")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}, but no CUDA device is available; use 'meta' or 'cpu'")
+    return device
+
+
 @contextmanager
 def meta_copy(
     model: nn.Module, inputs: Inputs, device: str, *, training: bool = False
@@ -31,9 +44,9 @@ def meta_copy(
         ValueError: a device that is missing, a model on meta that is to run on another device, or a
             model of lazy or scripted modules, which cannot be copied.
     """
-    target = torch.device(device)
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
+    target = find_device(device)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     registered: list[Tensor] = [*model.parameters(), *model.buffers()]
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from textwrap import shorten
 from typing import Any, Literal
 
 from neuroconv.flops.record import COUNTERS, Record, ratio
@@ -120,12 +121,12 @@ def _counter(name: str) -> Metric:
 
 def _agreement(record: Record) -> str:
     if record.agree is None:
-        return "fewer than two complete counters"
+        return f"unknown: {shorten(record.agree_reason or '', 120)}"
     if not record.agree:
         return "NO: " + "; ".join(record.disagreements)
     partial = len(record.complete) < len(record.counts)
     counters = f" of {' and '.join(record.complete)}" if partial else ""
-    return f"yes, on {', '.join(record.shared)}{counters}"
+    return f"yes, on {', '.join(record.shared) or 'no contraction'}{counters}"
 
 
 _hidden = attrgetter("hidden")
@@ -206,6 +207,8 @@ SECTIONS: tuple[tuple[Metric, ...], ...] = (
         Metric("counters_skipped", "skipped"),
         Metric("counters_shared_families", "shared"),
         Metric("counters_agree", "agree"),
+        Metric("counters_agree_unknown_because", "agree_reason"),
+        Metric("counters_incomplete", "incomplete"),
         Metric("counters_disagreements", "disagreements"),
         Metric("modules_unstated", "unstated"),
         Metric("modules_with_hidden_contractions", "hidden"),

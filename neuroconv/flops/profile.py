@@ -1,24 +1,33 @@
 """`profile`: one run counted by up to three counters, its memory, its time."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
-from typing import Any
+from textwrap import shorten
+from typing import Any, TypeVar
 
-import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from neuroconv.flops.closed_forms import StageRow, count_closed_form
+from neuroconv.core.checks import check_positive
+from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
 from neuroconv.flops.inputs import Inputs, as_inputs
 from neuroconv.flops.machine.roofline import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
+from neuroconv.flops.meta_copy import find_device, is_out_of_memory
 from neuroconv.flops.metrics import to_dict
 from neuroconv.flops.record import COUNTERS, Record
 from neuroconv.flops.rules import Counts
 from neuroconv.flops.table import summary_table
+
+_T = TypeVar("_T")
+
+
+class UncountedWarning(UserWarning):
+    """Totals lack the FLOPs of operators that the exact counter has no rule for."""
 
 
 class Profile(Record):
@@ -63,43 +72,71 @@ def profile(
         time_steps: steps in the window. Default: if a module has a `time_steps`, the third axis of
             inputs (batch, axons, steps) or (batch, channels, steps, height, width), for others
             that attribute; else 1.
-        strict: raise for an operator that the exact counter has no rule for.
+        strict: raise for an operator that the exact counter has no rule for; else it is warned of.
         timed: on "cpu" or "cuda", also measure time, the machine's peaks and firing.
 
     Raises:
         ValueError: an unknown counter, an empty batch, a device that is missing, a model that does
-            not run on meta tensors, timing on meta, or, if strict, an operator without a rule.
+            not run (on meta tensors), timing on meta, or, if strict, an operator without a rule.
+        TypeError: no module, or arguments of another kind.
+
+    Warns:
+        UncountedWarning: operators ran that the exact counter has no rule for.
+
+    If the device's memory runs out, the rest is counted on meta, and `skipped` says so.
     """
-    if not counters or not set(counters) <= set(COUNTERS):
-        raise ValueError(f"counters={tuple(counters)!r}; expected some of {', '.join(COUNTERS)}")
-    if timed and torch.device(device).type == "meta":
+    if isinstance(counters, str) or not counters or not set(counters) <= set(COUNTERS):
+        raise ValueError(f"counters={counters!r}; expected some of {', '.join(COUNTERS)}")
+    if timed and find_device(device).type == "meta":
         raise ValueError("timed=True with device='meta', where nothing runs; use 'cpu' or 'cuda'")
+    if time_steps is not None:
+        check_positive(time_steps=time_steps)
     items = as_inputs(inputs, kwargs)
-    closed = count_closed_form(model, items, device=device)
     counts: dict[str, Counts] = {}
     skipped: dict[str, str] = {}
+
+    def run(counter: str, job: Callable[..., _T]) -> _T:
+        """Runs a counter on the device; it and all later ones on meta if memory runs out."""
+        nonlocal device
+        try:
+            return job(model, items, device=device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = skipped[f"{counter} on {device}"] = _reason(error, device)
+        if timed:
+            skipped["time"] = reason
+        device = "meta"
+        try:
+            return job(model, items, device=device)
+        except ValueError as error:
+            raise ValueError(f"{counter}: {reason}. On meta: {error}") from error
+
+    closed = run("closed_form", count_closed_form)
     if "closed_form" in counters:
         counts["closed_form"] = closed.counts
+    exact = run("exact", count_exact)
     training_items = items if items.batch > 1 else items.doubled()
     training, training_traffic = _training_step(model, training_items, device, skipped)
     doubled: Counts | None = None
     if "exact" in counters:
-        counts["exact"] = count_exact(model, items, device=device)
-        doubled = _doubled(model, items, device, counts["exact"])
+        counts["exact"] = exact
+        doubled = _doubled(model, items, exact)
         if strict:
-            refuse_uncounted(counts["exact"])
-            refuse_uncounted(training or counts["exact"])
+            refuse_uncounted(exact)
+            refuse_uncounted(training or exact)
+    traffic = run("bytes", measure_traffic)
     stock: StockCount | None = None
     if "fvcore" in counters:
         try:
-            _refuse_fvcore(model, closed.rows, fvcore_limit)
+            _refuse_fvcore(model, exact, fvcore_limit)
             counts["fvcore"], stock = analyse_fvcore(model, items, device=fvcore_device)
-        except ValueError as error:  # too large, or something hides its cost from fvcore
-            skipped["fvcore"] = str(error)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            # Too large, or something hides its cost from fvcore.
+            skipped["fvcore"] = _reason(error, fvcore_device, "leave fvcore out of counters")
     if not counts:
         raise ValueError(f"no counter ran: {skipped}; add 'exact' or 'closed_form' to counters")
-    traffic = measure_traffic(model, items, device=device)
-    if timed and not traffic.moved_bytes:
+    if timed and not traffic.moved_bytes and "time" not in skipped:
         skipped["time"] = "the model moves no byte"
     parameters = list(model.parameters())
     result = Profile(
@@ -122,9 +159,30 @@ def profile(
         training_traffic=training_traffic,
         measured=None,
     )
+    if result.uncounted:
+        operators = ", ".join(result.uncounted)
+        warnings.warn(
+            f"{result.name}: no rule for {operators}; their FLOPs are in no total (strict=True "
+            "refuses such a model)",
+            UncountedWarning,
+            stacklevel=2,
+        )
     if not timed or "time" in skipped:
         return result
-    return replace(result, measured=measure(model, items, device, result.reference.flop, traffic))
+    try:
+        measured = measure(model, items, device, result.reference.flop, traffic)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return replace(result, skipped={**skipped, "time": _reason(error, device)})
+    return replace(result, measured=measured)
+
+
+def _reason(error: Exception, device: str, remedy: str = "use device='meta'") -> str:
+    """Returns why something is skipped; after an allocator's error, with a remedy."""
+    if not is_out_of_memory(error):
+        return str(error)
+    return f"out of memory on {device} ({shorten(str(error), 200)}): lower the batch, or {remedy}"
 
 
 def _training_step(
@@ -138,28 +196,28 @@ def _training_step(
         traffic = measure_traffic(
             model, items, device=device, backward=True, training=True, counter=counter
         )
-    except (RuntimeError, ValueError) as error:  # it reads values, cannot be differentiated ...
-        skipped["training"] = str(error)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        # It reads values, cannot be differentiated ...
+        skipped["training"] = _reason(error, device)
         return None, None
     return counter.counts(device), traffic
 
 
-def _doubled(model: nn.Module, items: Inputs, device: str, once: Counts) -> Counts | None:
+def _doubled(model: nn.Module, items: Inputs, once: Counts) -> Counts | None:
     """Counts a batch twice as large; None if the model refuses it or runs another algorithm."""
     try:
-        doubled = count_exact(model, items.doubled(), device=device)
-    except (RuntimeError, ValueError):  # a model for one size of batch
+        doubled = count_exact(model, items.doubled(), device=once.device)
+    except (RuntimeError, ValueError, MemoryError):  # a model for one size of batch
         return None
     return doubled if doubled.macs.keys() == once.macs.keys() else None
 
 
-def _refuse_fvcore(model: nn.Module, rows: Sequence[StageRow], limit: int) -> None:
+def _refuse_fvcore(model: nn.Module, exact: Counts, limit: int) -> None:
     """Raises ValueError where fvcore, which runs the model, cannot or would take too long."""
-    executed = sum(row.cost.executed for row in rows)
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
         raise ValueError("the model is on meta, and fvcore needs real tensors")
-    if executed > limit:
-        raise ValueError(f"{executed:,} MAC is more than fvcore_limit={limit:,}")
+    if exact.mac > limit:
+        raise ValueError(f"{exact.mac:,} MAC is more than fvcore_limit={limit:,}")
 
 
 def _window(model: nn.Module, first: Tensor) -> int:

@@ -29,7 +29,7 @@ class Record:
         parameters, frozen_parameters, buffers: elements that are trained, or not.
         counts: of each counter that ran.
         stock_fvcore: fvcore's count with its own handles alone; None if fvcore did not run.
-        skipped: why a counter, a training step or a time is missing.
+        skipped: why a counter, a training step or a time is missing, or was counted on meta.
         stages: the closed form's rows, in the order of execution.
         unstated: modules that ran and that no closed form covers.
         hidden: those that run contractions: if any, stages, neurons and synapses are undercounted.
@@ -64,9 +64,28 @@ class Record:
     @property
     def complete(self) -> Mapping[str, Counts]:
         """The counters that had a rule for all contractions that ran: these must agree."""
-        missing: dict[str, object] = {name: c.uncounted for name, c in self.counts.items()}
-        missing["closed_form"] = self.hidden  # its other modules run no contraction
-        return {name: counts for name, counts in self.counts.items() if not missing[name]}
+        return {name: c for name, c in self.counts.items() if name not in self.incomplete}
+
+    @property
+    def incomplete(self) -> Mapping[str, str]:
+        """Why each of the other counters that were to run is not complete."""
+        reasons = {
+            name: f"skipped: {self.skipped[name]}" for name in COUNTERS if name in self.skipped
+        }
+        for name, counts in self.counts.items():
+            # Other modules that no closed form covers run no contraction.
+            missing = self.hidden if name == "closed_form" else tuple(counts.uncounted)
+            if missing:
+                what = "formula for the products of" if name == "closed_form" else "rule for"
+                reasons[name] = f"no {what} {', '.join(missing)}"
+        return reasons
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Operators without a rule of the exact counter, in the run or in a training step."""
+        passes = [self.counts.get("exact"), self.training]
+        passes += [step.backward for step in passes if step is not None]
+        return tuple(sorted({op for step in passes if step is not None for op in step.uncounted}))
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -87,8 +106,16 @@ class Record:
 
     @property
     def agree(self) -> bool | None:
-        """All complete counters are equal to the last digit; None if fewer than two are."""
+        """All complete counters are equal to the last digit; None if there are fewer than two."""
         return None if len(self.complete) < 2 else not self.disagreements
+
+    @property
+    def agree_reason(self) -> str | None:
+        """Why it is not known whether counters agree; None if it is."""
+        if self.agree is not None:
+            return None
+        reasons = [f"{counter}: {reason}" for counter, reason in self.incomplete.items()]
+        return "; ".join(reasons) or f"{', '.join(self.counts)} ran alone"
 
     @property
     def reference(self) -> Counts:

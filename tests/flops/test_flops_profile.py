@@ -1,16 +1,20 @@
 """`profile`: totals, agreement, training, bytes, time, energy, and its tables and JSON."""
 
+import importlib
 import io
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
 from neuroconv.core.cost import Cost, fft_macs
 from neuroconv.flops import (
     NODES,
+    UncountedWarning,
     in_units,
     operator_rules,
     operators_table,
@@ -181,10 +185,134 @@ def test_fvcore_is_skipped_with_the_reason() -> None:
         profile(model, x, counters=("fvcore",), fvcore_limit=99)
 
 
+class Functional(nn.Module):
+    """A convolution of 34.6 GMAC that no module states, and a mark for each real run."""
+
+    real_runs = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(600, 64, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        Functional.real_runs += not x.is_meta
+        return F.conv2d(x, self.weight, padding=1)
+
+
+def test_work_that_no_module_states_counts_towards_fvcores_limit() -> None:
+    x = torch.empty(1, 64, 317, 316)
+    for counters in (("closed_form", "fvcore"), ("exact", "fvcore")):
+        result = profile(Functional(), x, counters=counters)
+        mac = 600 * 64 * 9 * 317 * 316
+        assert result.skipped == {"fvcore": f"{mac:,} MAC is more than fvcore_limit=20,000,000,000"}
+        assert Functional.real_runs == 0
+
+
+def greedy(x: Tensor) -> Tensor:
+    """Outgrows any memory, but on meta."""
+    return x @ x.mT * torch.ones(10**13, 1, 1, device=x.device)
+
+
+def exhausted(x: Tensor) -> Tensor:
+    if not x.is_meta:
+        raise errors[-1]
+    return x @ x.mT
+
+
+errors: list[Exception] = []
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (greedy, None),
+        (exhausted, RuntimeError("CUDNN: not enough memory")),
+        (exhausted, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+        (exhausted, MemoryError("Unable to allocate")),
+    ],
+)
+def test_memory_that_runs_out_is_a_reason_with_a_remedy(
+    function: Callable[[Tensor], Tensor], error: Exception | None
+) -> None:
+    errors.append(error or MemoryError())
+    model, x = Call(function), torch.zeros(2, 3)
+    on_meta = profile(model, x)
+    assert list(on_meta.skipped) == ["fvcore"]
+    on_cpu = profile(model, x, device="cpu", timed=True)
+    assert list(on_cpu.skipped) == ["closed_form on cpu", "time", "fvcore"]
+    for record in (on_meta, on_cpu):
+        assert record.reference.macs == {"matmul": 12}
+        assert record.reference.device == record.traffic.device == "meta"
+        assert record.measured is None
+        for reason in record.skipped.values():
+            assert "out of memory on cpu (" in reason
+            assert "): lower the batch, or " in reason
+    with pytest.raises(ValueError, match=r"no counter ran: \{'fvcore': .out of memory on cpu"):
+        profile(model, x, counters=("fvcore",))
+
+
+def test_memory_that_runs_out_later_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **keywords: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    module = importlib.import_module("neuroconv.flops.profile")
+    monkeypatch.setattr(module, "measure", fails)
+    result = profile(nn.Linear(3, 2), torch.zeros(2, 3), device="cpu", timed=True)
+    assert list(result.skipped) == ["time"]
+    assert result.reference.device == "cpu"
+    monkeypatch.setattr(module, "analyse_fvcore", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nothing else is hidden
+        profile(nn.Linear(3, 2), torch.zeros(2, 3))
+
+
+def test_operators_without_a_rule_are_warned_of_once_and_are_why_nothing_agrees() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), Call(lambda x: torch.linalg.qr(x)[0] @ x))
+    x, operator = torch.rand(3, 3), "aten.linalg_qr.default"
+    with pytest.warns(UncountedWarning, match=f"Sequential: no rule for .*{operator}") as warned:
+        result = profile(model, x)
+    assert len(warned) == 1
+    assert operator in result.uncounted
+    assert (result.agree, dict(result.complete)) == (None, {})
+    assert result.incomplete["exact"] == f"no rule for {operator}"
+    assert result.incomplete["closed_form"] == "no formula for the products of 1 (Call)"
+    assert "aten::linalg_qr" in result.incomplete["fvcore"]
+    data = result.to_dict()
+    assert data["counters_incomplete"] == result.incomplete
+    assert data["counters_agree_unknown_because"] == result.agree_reason
+    assert "unknown: closed_form: no formula for" in rendered(summary_table([result]))
+    with pytest.raises(ValueError, match=f"no rule for {operator}"):
+        profile(model, x, strict=True)
+
+
+@pytest.mark.filterwarnings("error::neuroconv.flops.UncountedWarning")
+def test_agreement_that_is_not_known_has_a_reason() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(Attention(nn.Linear(8, 24)))
+        hidden = profile(model, torch.zeros(2, 5, 8))
+        alone = profile(nn.ReLU(), torch.zeros(2, 3), counters=("exact",))
+        pair = profile(nn.ReLU(), torch.zeros(2, 3))
+    assert (hidden.agree, alone.agree) == (None, None)
+    assert hidden.agree_reason == (
+        "fvcore: skipped: the model is on meta, and fvcore needs real tensors; "
+        "closed_form: no formula for the products of 0 (Attention)"
+    )
+    assert alone.agree_reason == "exact ran alone"
+    assert (pair.agree, pair.agree_reason) == (True, None)
+    assert "yes, on no contraction" in rendered(summary_table([pair]))
+
+
 def test_bad_input() -> None:
     model = nn.Linear(3, 2)
-    with pytest.raises(ValueError, match="expected some of closed_form, exact, fvcore"):
-        profile(model, torch.zeros(1, 3), counters=("exakt",))
+    for counters in (("exakt",), "exact", ()):
+        with pytest.raises(ValueError, match="expected some of closed_form, exact, fvcore"):
+            profile(model, torch.zeros(1, 3), counters=counters)
+    for device in ("gpu", "xla"):
+        with pytest.raises(ValueError, match=f"device='{device}'; expected 'meta', 'cpu' or"):
+            profile(model, torch.zeros(1, 3), device=device)
+    with pytest.raises(ValueError, match="time_steps=0; expected positive"):
+        profile(model, torch.zeros(1, 3), time_steps=0)
+    with pytest.raises(TypeError, match=r"model is a type; expected a torch\.nn\.Module"):
+        profile(nn.Linear, torch.zeros(1, 3))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="use 'cpu' or 'cuda'"):
         profile(model, torch.zeros(1, 3), timed=True)
     with pytest.raises(ValueError, match="device='meta'"):

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import explained, meta_copy
+from neuroconv.flops.meta_copy import explained, find_device, meta_copy
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def firing_shares(
     Raises:
         ValueError: the device is "meta", which holds no values, or is missing.
     """
-    if torch.device(device).type == "meta":
+    if find_device(device).type == "meta":
         raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
     totals: dict[str, list[int]] = {}
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from neuroconv.flops.inputs import Inputs, as_inputs
-from neuroconv.flops.meta_copy import explained, meta_copy, require_grad
+from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
 
 _MAX_BLOCK = 1000  # calls in one repeat
 
@@ -42,11 +42,9 @@ class Timing:
 
 def timed_device(device: str) -> torch.device:
     """Returns the device; a ValueError if it cannot be timed, or is missing."""
-    target = torch.device(device)
-    if target.type not in ("cpu", "cuda"):
+    target = find_device(device)
+    if target.type == "meta":
         raise ValueError(f"device={device!r} cannot be timed; expected 'cpu' or 'cuda'")
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but no CUDA device is available")
     return target
 
 

@@ -25,7 +25,7 @@ from neuroconv.flops.machine.memory import (
     storage_key,
     stored_bytes,
 )
-from neuroconv.flops.meta_copy import explained, meta_copy, require_grad
+from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def measure_traffic(
             outputs that need none.
     """
     items = as_inputs(inputs, kwargs)
-    tracker, saved = MemoryTracker(torch.device(device).type), _Saved()
+    tracker, saved = MemoryTracker(find_device(device).type), _Saved()
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
         explained(items, device),
