@@ -45,9 +45,7 @@ def _shape_option(
     )
 
 
-InputShapeOption = Annotated[
-    tuple[int, ...] | None, _shape_option("AxBx...", "the shape of one sample"), named()
-]
+InputShape = Annotated[tuple[int, ...], _shape_option("AxBx...", "the shape of one sample")]
 ImageShapeOption = Annotated[
     tuple[int, int, int] | None,
     _shape_option("CxHxW", "channels x height x width in pixels", axes=3),

@@ -24,6 +24,9 @@ class Cost:
         direct: those of a direct convolution of the sheet, padding zeros counted.
         filter_macs: those of `macs` that transform filters, whose result evaluation caches.
         past_macs: those of `macs` that transform steps before the computed ones once more.
+        zeros: of `macs`, those with a weight that is zero because the wiring, or the filter, has
+            none there: a dense product makes them because it is faster. Zeros around the sheet and
+            before the window, which `direct` counts too, are not among them.
     """
 
     stage: str
@@ -35,6 +38,7 @@ class Cost:
     direct: int | None = None
     filter_macs: int = 0
     past_macs: int = 0
+    zeros: int = 0
 
     @property
     def linear(self) -> bool:

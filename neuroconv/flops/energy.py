@@ -1,7 +1,9 @@
 """The energy of a run: an estimate from published energies of single operations.
 
-Arithmetic and main memory only: a real machine takes more, often several times more. The published
-values were checked in reproductions of the figure and the table named, not in the originals.
+Arithmetic and main memory only: a real machine takes more, often several times more. How many bytes
+reach main memory depends on its caches: the lowest estimate charges the compulsory ones alone, the
+highest all that operators move. The published values were checked in reproductions of the figure
+and the table named, not in the originals.
 """
 
 import tomllib
@@ -51,6 +53,7 @@ class Energy:
 
     Attributes:
         accumulates: additions that stand for a multiply-add with a spike.
+        bytes, compulsory_bytes: charged in the highest and in the lowest estimate.
         arithmetic_joules: a multiply-add is a multiplication and an addition; the other FLOPs are
             all of the cheaper of the two in the lowest, of the dearer in the highest.
     """
@@ -60,6 +63,7 @@ class Energy:
     accumulates: float
     other_flop: float
     bytes: float
+    compulsory_bytes: float
     arithmetic_joules: Range
     memory_joules: Range
 
@@ -86,6 +90,7 @@ class Energy:
             "accumulates": self.accumulates,
             "other_flop": self.other_flop,
             "moved_bytes": self.bytes,
+            "compulsory_bytes": self.compulsory_bytes,
             **{f"{part}_lowest_joules": low for part, (low, _) in parts.items()},
             **{f"{part}_highest_joules": high for part, (_, high) in parts.items()},
             "source": self.source,
@@ -99,6 +104,7 @@ def estimate_energy(
     moved_bytes: float = 0,
     node: str = DEFAULT_NODE,
     *,
+    compulsory_bytes: float | None = None,
     synaptic_mac: float = 0,
     active_share: float = 0,
 ) -> Energy:
@@ -111,19 +117,25 @@ def estimate_energy(
     Args:
         mac: multiply-adds, each executed.
         other_flop: FLOPs of everything but multiply-adds.
-        moved_bytes: to and from main memory: by all operators, or the compulsory ones if a cache
-            holds all in between.
+        moved_bytes: to and from memory, by all operators: main memory's in the highest estimate.
+        compulsory_bytes: of these, what no cache can spare: main memory's in the lowest estimate.
+            None: all of them.
         node: a key of `NODES`.
         synaptic_mac: of an event-driven run, multiply-adds beside `mac` with the activity of an
             axon: of synapses, and of dendrites that form one linear map with them.
         active_share: of those axons and steps, in [0, 1]; see `neuroconv.flops.machine.firing`.
 
     Raises:
-        ValueError: a negative number, a share beyond [0, 1], or an unknown node.
+        ValueError: a negative number, more compulsory bytes than moved ones, a share beyond [0, 1],
+            or an unknown node.
     """
+    compulsory = moved_bytes if compulsory_bytes is None else compulsory_bytes
     counts = {"mac": mac, "other_flop": other_flop, "moved_bytes": moved_bytes}
-    for name, count in {**counts, "synaptic_mac": synaptic_mac}.items():
+    counts |= {"compulsory_bytes": compulsory, "synaptic_mac": synaptic_mac}
+    for name, count in counts.items():
         check_number(name, count, inclusive=True)
+    if compulsory > moved_bytes:
+        raise ValueError(f"compulsory_bytes={compulsory!r}; expected at most {moved_bytes=}")
     if not 0 <= active_share <= 1:
         raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
     check_choice("node", node, tuple(NODES))
@@ -132,5 +144,8 @@ def estimate_energy(
     certain = mac * energies.mac_pj + accumulates * energies.add_pj
     cheap, dear = sorted((energies.add_pj, energies.multiply_pj))
     arithmetic = PICO * (certain + other_flop * cheap), PICO * (certain + other_flop * dear)
-    low, high = (PICO * moved_bytes * (pj / _WORD_BYTES) for pj in energies.dram_pj)
-    return Energy(energies, mac, accumulates, other_flop, moved_bytes, arithmetic, (low, high))
+    low, high = (PICO * pj / _WORD_BYTES for pj in energies.dram_pj)
+    memory = compulsory * low, moved_bytes * high
+    return Energy(
+        energies, mac, accumulates, other_flop, moved_bytes, compulsory, arithmetic, memory
+    )

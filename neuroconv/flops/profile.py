@@ -143,6 +143,7 @@ def profile(
         name=type(model).__name__ if name is None else name,
         batch=items.batch,
         time_steps=_window(model, items.first) if time_steps is None else time_steps,
+        axons=getattr(model, "in_features", None) if hasattr(model, "closed_form") else None,
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),

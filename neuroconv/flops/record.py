@@ -26,6 +26,7 @@ class Record:
 
     Attributes:
         time_steps: of the window (1 for still images).
+        axons: that a population receives; None for other models.
         parameters, frozen_parameters, buffers: elements that are trained, or not.
         counts: of each counter that ran.
         stock_fvcore: fvcore's count with its own handles alone; None if fvcore did not run.
@@ -43,6 +44,7 @@ class Record:
     name: str
     batch: int
     time_steps: int
+    axons: int | None
     parameters: int
     frozen_parameters: int
     buffers: int
@@ -145,7 +147,7 @@ class Record:
         return sum(row.cost.neurons for row in self._dendrites)
 
     def dendritic_mac(self, column: str) -> float | None:
-        """Returns the dendrites' MAC by the column "essay", "direct" or "executed" (see `Cost`)."""
+        """Returns the dendrites' MAC by "essay", "direct", "executed" or "zeros"; see `Cost`."""
         if not self._dendrites:
             return None
         if column == "executed":
@@ -166,6 +168,10 @@ class Record:
         return 2 * self.reference.mac + products
 
     @property
+    def _zeros(self) -> int:
+        return sum(row.cost.zeros for row in self.stages)
+
+    @property
     def mac(self) -> float:
         """Multiply-adds of all that is linear: contractions, and at two FLOPs each the products of
         synapses and of an FFT's spectra. Norms and activations are in `flop_per_sample`."""
@@ -183,6 +189,16 @@ class Record:
     def _mean(self, amount: int, parts: int) -> float | None:
         """Returns the amount by sample and part; None without parts, or with hidden ones."""
         return ratio(amount, self.batch * parts) if parts and not self.hidden else None
+
+    @property
+    def zeros_mac_per_sample(self) -> float:
+        """The executed multiply-adds with weights that the wiring, or a filter, does not have."""
+        return ratio(self._zeros, self.batch)
+
+    @property
+    def wired_mac_per_sample(self) -> float:
+        """The executed multiply-adds but those with zeros off the wiring."""
+        return ratio(self._mac_flop - 2 * self._zeros, 2 * self.batch)
 
     @property
     def mac_per_synapse(self) -> float | None:
@@ -228,7 +244,10 @@ class Record:
         return self.reference.flop / max(1, self.traffic.moved_bytes)
 
     def energy(self, node: str = DEFAULT_NODE) -> Energy:
-        """Estimates the energy of one sample, every multiply-add executed."""
+        """Estimates the energy of one sample, every multiply-add executed.
+
+        The lowest estimate charges the compulsory bytes to main memory, the highest all moved ones.
+        """
         return self._energy(node, self.mac)
 
     def energy_at_rate(self, node: str = DEFAULT_NODE) -> Energy | None:
@@ -252,11 +271,14 @@ class Record:
         return self._energy(node, max(0, self.mac - replaced), driven, share)
 
     def _energy(self, node: str, mac: float, synaptic: float = 0, active: float = 0) -> Energy:
+        moved, compulsory = self.traffic.moved_bytes, self.traffic.compulsory_bytes
         return estimate_energy(
             mac / self.batch,
             max(0, self.reference.flop - self._mac_flop) / self.batch,
-            self.traffic.moved_bytes / self.batch,
+            moved / self.batch,
             node,
+            # Memory that is allocated and never written is compulsory as an output, and not moved.
+            compulsory_bytes=min(compulsory, moved) / self.batch,
             synaptic_mac=synaptic / self.batch,
             active_share=active,
         )

@@ -35,7 +35,9 @@ def summary_table(
         caption="1 MAC = 2 FLOP; FFT by the cost model 2.5 n log2 n FLOP. A sample is one element "
         "of the batch, a window of all its time steps. Executed: by the algorithm that runs, the "
         "products of sparse synapses and of spectra, which are no contractions, at two to a MAC. "
+        "Zeros: weights off the wiring or the filter, in dense products that are faster with them. "
         "Moved: every operator reads and writes memory; compulsory: a cache holds all in between."
+        " Energy: from compulsory bytes at the lowest to moved bytes at the highest energy of DRAM."
         " Partial: something ran for which there is no rule, or no closed form."
         if legend
         else None
@@ -64,7 +66,10 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
     """Returns a table of one row for each stage that costs anything, per sample, by module."""
     factor, unit = _factor(convention), convention.upper()
     caption = "other: FLOP beside multiply-adds (norms, activations, sums); share: of the FLOP of "
-    caption += "all stages" + "; modules without a closed form are missing" * bool(record.hidden)
+    caption += "all stages"
+    if record.zeros_mac_per_sample:
+        caption += "; zeros: executed with weights that the wiring does not have"
+    caption += "; modules without a closed form are missing" * bool(record.hidden)
     if (rest := record.reference.flop - record.stages_flop) > 0:
         caption += f"; in no stage: {format_number(ratio(rest, record.batch))} FLOP"
     table = Table(
@@ -76,7 +81,8 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
     )
     rows = stage_rows(record)
     factors = {
-        "essay_mac": factor, "direct_mac": factor, "executed_mac": factor, "other_flop": 1
+        "essay_mac": factor, "direct_mac": factor, "executed_mac": factor, "zeros_mac": factor,
+        "other_flop": 1,
     }  # fmt: skip
     columns = {
         f"{amount}_per_sample": by

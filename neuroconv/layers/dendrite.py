@@ -16,7 +16,13 @@ from neuroconv.core.cost import Cost
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.kernels.conv.choice import choose_backend
-from neuroconv.kernels.conv.costs import filter_macs, past_macs, problem_flops, problem_macs
+from neuroconv.kernels.conv.costs import (
+    filter_macs,
+    past_macs,
+    problem_flops,
+    problem_macs,
+    problem_zeros,
+)
 from neuroconv.kernels.conv.sizes import BACKENDS, Backend, ConvProblem, Mode
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.memory import recall
@@ -183,6 +189,7 @@ class DendriticConv(nn.Module):
             direct=sum(problem_macs(problem, "direct").values()),
             filter_macs=sum(filter_macs(problem, backend).values()),
             past_macs=past_macs(problem, backend),
+            zeros=problem_zeros(problem, backend),
         )
         return (cost,)
 

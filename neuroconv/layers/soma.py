@@ -67,7 +67,9 @@ class SomaFilter(nn.Module):
         """Counts T inputs for each output: a shared filter runs as a T x T matrix."""
         if self.neurons is not None:
             return (Cost("soma", {"convolution": current.numel() * self.time_steps}),)
-        return (Cost("soma", {"matmul": current.numel() * current[2]}),)
+        outputs, steps = current.numel(), current[2]
+        zeros = outputs * max(0, steps - self.time_steps)
+        return (Cost("soma", {"matmul": outputs * steps}, zeros=zeros),)
 
     def extra_repr(self) -> str:
         return f"time_steps={self.time_steps}, neurons={self.neurons}"

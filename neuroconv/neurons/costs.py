@@ -92,8 +92,10 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     neurons, synapses = units * height * width, fan_in * rows * columns
     maps = torch.Size((batch, units, steps, height, width))
     outputs, rates = maps.numel(), maps.numel() * columns
-    read = rows * (layer.in_channels if layer.channels is not None else fan_in)
-    macs = {"convolution": rates * read * (1 if layer.time_steps == 1 else steps)}
+    channels = layer.in_channels if layer.channels is not None else fan_in
+    lags = 1 if layer.time_steps == 1 else steps
+    products = rates * rows * channels * lags
+    wired = rates * rows * fan_in * min(lags, kernel_t)
     spikes = [replace(s, pointwise=columns * s.pointwise) for s in stage_costs(layer.spike, maps)]
     fused, somatic_norm = norms_fused(layer), not is_absent(layer.soma_norm)
     normal = 2 * rates if present_norms(layer.dendritic_norms) else 0
@@ -108,7 +110,10 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     return (
         Cost("synapses", synapses=neurons * synapses),
         *stage_costs(layer.threshold_norm, (batch, layer.in_channels, steps, *image[-2:])),
-        Cost("dendrites", macs, neurons=neurons, essay=essay, direct=direct),
+        Cost(
+            "dendrites", {"convolution": products}, neurons=neurons,
+            essay=essay, direct=direct, zeros=products - wired,
+        ),
         Cost("dendritic potential", pointwise=normal),
         *spikes,
         Cost("dendritic rate", pointwise=0 if layer.linear_dendrites else rates),
@@ -117,4 +122,4 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
         Cost("somatic potential", pointwise=somatic),
         *layer.firing.closed_form(maps),
         *layer.output.closed_form(maps),
-    )
+    )  # fmt: skip

@@ -102,7 +102,7 @@ def _over_steps(rows: Iterable[Cost]) -> Iterable[Cost]:
     stages: dict[str, Cost] = {}
     for row in rows:
         if total := stages.get(row.stage):
-            sums = {key: getattr(row, key) for key in ("pointwise", "essay", "direct")}
+            sums = {key: getattr(row, key) for key in ("pointwise", "essay", "direct", "zeros")}
             sums = {key: getattr(total, key) + n for key, n in sums.items() if n is not None}
             row = replace(row, macs=dict(Counter(total.macs) + Counter(row.macs)), **sums)
         stages[row.stage] = row

@@ -62,9 +62,10 @@ class Conv3dUnit(nn.Module):
         units, fan_in, *taps = self.weight.shape
         neurons = units * prod(self.window.output_size(height, width))
         read = fan_in if self.channels is None else self.in_channels
-        macs = {"convolution": batch * steps * neurons * read * prod(taps)}
+        per_channel = batch * steps * neurons * prod(taps)
         synapses = Cost("synapses", synapses=neurons * fan_in * prod(taps[1:]))
-        return synapses, Cost("convolution", macs, neurons=neurons)
+        macs, zeros = {"convolution": per_channel * read}, per_channel * (read - fan_in)
+        return synapses, Cost("convolution", macs, neurons=neurons, zeros=zeros)
 
 
 class FrameNet(nn.Module):

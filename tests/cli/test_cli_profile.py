@@ -157,7 +157,64 @@ def test_any_module(call: Call, tmp_path: Path) -> None:
     assert "no rule for aten.linalg_qr.default" in err
     status, _, err = call("profile", "mine:Mine", "--input-shape", "4x3x2")
     assert status == 2
-    assert "mine:Mine, called with a tensor of shape (1, 4, 3, 2): " in " ".join(err.split())
+    expected = "mine:Mine: the run on 'meta' with inputs (float32[1, 4, 3, 2]) failed: "
+    assert expected in " ".join(err.split())
+
+
+def test_a_module_is_built_and_called_with_what_the_options_say(call: Call, tmp_path: Path) -> None:
+    Path("mine_too.py").write_text(
+        "import torch\n"
+        "class Tokens(torch.nn.Embedding):\n"
+        "    def __init__(self, rows, kind, scaled=False):\n"
+        "        super().__init__(rows, 8 if kind == 'wide' else 4)\n"
+        "        self.scaled = scaled\n"
+        "    def forward(self, ids, mask):\n"
+        "        assert mask.dtype == torch.bool\n"
+        "        return torch.nn.functional.linear(super().forward(ids), self.weight)\n"
+    )
+    arguments = [*("--argument", "rows=5"), *("--argument", "kind=wide"), "--argument=scaled=true"]
+    shapes = [*("--input-shape", "7"), *("--input-shape", "7x2")]
+    dtypes = [*("--input-dtype", "int64"), *("--input-dtype", "bool")]
+    (row,) = profiled(
+        call, tmp_path, "mine_too:Tokens", *arguments, *shapes, *dtypes, "--batch", "3"
+    )
+    assert (row["mac_per_sample"], row["parameters_trained"]) == (7 * 8 * 5, 40)
+    assert row["traffic_per_batch"]["input_bytes"] == 3 * (7 * 8 + 7 * 2)
+    for words, message in (
+        ([*shapes, *dtypes], "missing 2 required positional arguments"),
+        ([*arguments, "--argument", "x", *shapes], "--argument x: expected NAME=VALUE"),
+        ([*arguments, *shapes, "--input-dtype", "int4"], "did you mean 'int64'"),
+        (
+            [*arguments, *shapes, *dtypes, *dtypes],
+            "--input-dtype int64 bool int64 bool: expected one",
+        ),
+        ([*arguments, *dtypes], "give the shape of one sample"),
+    ):
+        status, _, err = call("profile", "mine_too:Tokens", *words)
+        assert status == 2
+        assert message in " ".join(err.split())
+
+
+def test_a_cell_has_the_axons_of_its_preset(call: Call, tmp_path: Path) -> None:
+    """Compulsory bytes by hand: parameters, wiring, activity and rate, each once."""
+    exact = ("--counter", "exact")
+    granule, purkinje = profiled(call, tmp_path, "granule", "purkinje", *exact)
+    for cell, axons, synapses in ((granule, 4, 15), (purkinje, 100_000, 100_000)):
+        traffic = cell["traffic_per_batch"]
+        assert cell["axons"] == axons
+        assert traffic["input_bytes"] == axons * 5 * 4
+        read = 4 * cell["parameters_trained"] + 8 * synapses + 4 * axons * 5 + 4 * 5
+        assert traffic["compulsory_bytes"] == read
+    (many,) = profiled(call, tmp_path, "granule", "--axons", "1000", *exact)
+    assert many["axons"] == 1000
+    assert many["flop_per_sample"] == granule["flop_per_sample"]
+    grown = many["traffic_per_batch"]["peak_bytes"] - granule["traffic_per_batch"]["peak_bytes"]
+    assert grown >= 996 * 5 * 4
+    _, out, _ = call("profile", "golgi", "--variant", "literature", "--no-stages", *exact)
+    (line,) = (line for line in out.splitlines() if "axons of the population" in line)
+    assert line.replace("│", " ").split()[-1] == "2,040"
+    status, _, err = call("profile", "granule", "--axons", "0")
+    assert (status, "--axons 0: expected an integer of at least 1" in err) == (2, True)
 
 
 def test_a_run_is_measured_on_its_validation_images(call: Call, tmp_path: Path) -> None:

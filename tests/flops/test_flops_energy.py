@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from neuroconv import Granule, create_model
+from neuroconv import Granule, create_model, profile
 from neuroconv.flops.energy import NODES, estimate_energy
 from neuroconv.flops.machine.firing import firing_shares
 
@@ -24,6 +24,22 @@ def test_the_45_nm_multiply_add() -> None:
     assert events.total_joules == pytest.approx((0.9, 0.9))
     # 1.3 to 2.6 nJ for 64 bits.
     assert estimate_energy(0, 0, 8e9, node.name).total_joules == pytest.approx((1.3, 2.6))
+    # The lowest charges only what no cache can spare.
+    cached = estimate_energy(0, 0, 8e9, node.name, compulsory_bytes=8e8)
+    assert cached.total_joules == pytest.approx((0.13, 2.6))
+    assert (cached.bytes, cached.to_dict()["compulsory_bytes"]) == (8e9, 8e8)
+
+
+def test_a_granule_cells_energy_holds_both_readings_of_its_bytes() -> None:
+    """By hand from its counts: compulsory bytes at 250 pJ a word, all of them at 450 pJ."""
+    record = profile(Granule(4, 1), torch.zeros(1, 4, 5), counters=("exact",))
+    traffic, mac = record.traffic, record.mac
+    other = record.counts["exact"].flop - 2 * mac
+    assert traffic.compulsory_bytes == 4 * 85 + 8 * 15 + 4 * 4 * 5 + 4 * 5
+    low, high = record.energy().total_joules
+    moved = traffic.moved_bytes
+    assert low == pytest.approx(1e-12 * (mac * 1.69 + other * 0.38 + 560 * 250 / 8))
+    assert high == pytest.approx(1e-12 * (mac * 1.69 + other * 1.31 + moved * 450 / 8))
 
 
 def test_seven_nanometres() -> None:
@@ -68,6 +84,7 @@ def test_events_never_cost_more_than_the_dense_run(
         ({"synaptic_mac": 1, "active_share": 1.5}, "active_share=1.5; expected a share"),
         ({"synaptic_mac": 1, "active_share": 0.5, "mac": float("nan")}, "mac=nan"),
         ({"synaptic_mac": 1, "active_share": 0.5, "node": "3nm"}, "expected one of 45nm"),
+        ({"moved_bytes": 1, "compulsory_bytes": 2}, "compulsory_bytes=2; expected at most moved_"),
     ],
 )
 def test_errors_name_the_value(arguments: dict[str, float], message: str) -> None:

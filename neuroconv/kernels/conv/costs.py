@@ -3,7 +3,7 @@
 import math
 
 from neuroconv.core.cost import fft_macs
-from neuroconv.kernels.conv.sizes import Backend, ConvProblem, output_size, step_pairs
+from neuroconv.kernels.conv.sizes import Backend, ConvProblem, axis_pairs, output_size, step_pairs
 from neuroconv.kernels.conv.spectra import few_branches, fft_size
 
 
@@ -49,6 +49,18 @@ def past_macs(problem: ConvProblem, backend: Backend) -> int:
     problem = problem.as_columns()
     past = (problem.sheet[0] - problem.out_steps) * problem.batch * problem.neurons
     return past * fft_macs(math.prod(fft_size(*problem.plane))) if backend == "fft" else 0
+
+
+def problem_zeros(problem: ConvProblem, backend: Backend) -> int:
+    """Counts the multiply-adds of a Toeplitz matrix's zeros: of positions that no tap connects."""
+    if backend != "matmul" or matmul_form(problem) != "toeplitz":
+        return 0
+    columns = problem.as_columns()
+    sheet, taps, mode = columns.plane
+    connected = math.prod(axis_pairs(n, k, mode) for n, k in zip(sheet, taps, strict=True))
+    pairs = math.prod(sheet) * math.prod(output_size(*columns.plane)) - connected
+    steps = step_pairs(columns.sheet[0], columns.taps[0], columns.out_steps)
+    return columns.batch * columns.neurons * pairs * steps
 
 
 def problem_flops(problem: ConvProblem, backend: Backend) -> int:

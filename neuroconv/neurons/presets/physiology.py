@@ -113,6 +113,11 @@ class Physiology:
             if (value := getattr(self, name)) is not None:
                 check_number(name, value)
 
+    @property
+    def axons(self) -> int:
+        """Axons that one cell receives: one for each dendrite's claw, else one for each synapse."""
+        return self.dendrites if self.claw else self.synapses
+
     def cable(self, step_ms: float = FRAME_MS) -> Cable:
         """Returns its dendrite as a cable at the sheet's sites; ValueError without constants."""
         length, time, site = self.length_constant_um, self.time_constant_ms, self.site_um
