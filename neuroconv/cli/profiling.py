@@ -89,7 +89,7 @@ class Profile:
     """of a cell: whose numbers (default: the essay's, where it speaks of the cell)"""
     neurons: int = 1
     """of a cell: neurons in the population; a hundred million take no more time than one"""
-    axons: int | None = None
+    axons: Annotated[int | None, named(metavar="INT")] = None
     """of a cell: axons that the population receives (default: as many as one cell has, the
     dendrites of a granule cell, the synapses of others); they cost memory, and no arithmetic"""
     mode: Literal["same", "valid", "per_dendrite"] = "same"
