@@ -18,6 +18,7 @@ from neuroconv.cli.options import (
 )
 from neuroconv.comparison import count_flops, match_flops, match_parameters
 from neuroconv.comparison.match import parameter_count
+from neuroconv.data import DATASETS
 from neuroconv.flops import operators_table
 from neuroconv.neurons import CELL_CLASSES
 from neuroconv.neurons.presets.table import cells_rows, cells_table, references_table
@@ -26,7 +27,7 @@ from neuroconv.zoo import default_keywords, get_builder, list_models
 
 @dataclass(frozen=True)
 class List:
-    """Lists the zoo's models with their parameters, and the cells that `profile` takes.
+    """Lists the zoo's models with their parameters, the cells of `profile`, and the data sets.
 
     Example: neuroconv list 'granule*'
     """
@@ -47,8 +48,8 @@ class List:
             summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
             table.add_row(name, f"{parameter_count(name):,}", shape, summary)
         console.print(table)
-        cells = ", ".join(CELL_CLASSES)
-        console.out(f"cells for `neuroconv profile`: {cells}")
+        console.out(f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
+        console.out(f"data sets for `neuroconv train`, [data] name: {', '.join(DATASETS)}")
 
 
 @dataclass(frozen=True)

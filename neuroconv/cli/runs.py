@@ -18,6 +18,7 @@ from neuroconv.cli.options import (
     write_json,
 )
 from neuroconv.comparison import mean_interval
+from neuroconv.data import DATASETS
 from neuroconv.training import (
     DataConfig,
     RunResult,
@@ -72,6 +73,7 @@ def _config_keys() -> str:
             for field in fields(table)
         ]
         lines.append(f"Keys of [{name}]: {', '.join(keys)}.")
+    lines.insert(1, f"Data sets, by the name in [data]: {', '.join(DATASETS)}.")
     lines.append("Keys of [model]: name, one of `neuroconv list`, and the keywords of that model.")
     return "\n\n    ".join(lines)
 

@@ -9,16 +9,16 @@ import mmap
 import multiprocessing
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from neuroconv.data.augment import fit
 from neuroconv.data.errors import DataError
-from neuroconv.data.stills import ImageFiles, ImageTensors, LabelledImages, Stills
+from neuroconv.data.stills import ImageFiles, ImageTensors, LabelledImages, Stills, open_image
 
 SHARE = 4  # "auto" fills at most a quarter of the free memory
 _HEADERS = 64  # files whose headers give the mean size of a decoded image
@@ -127,11 +127,9 @@ def _decoded_bytes(files: ImageFiles, headers: int) -> int:
     """Estimates the size of all decoded files from evenly chosen headers."""
     sizes = []
     for index in np.unique(np.linspace(0, len(files) - 1, headers).round().astype(int)):
-        try:
-            with Image.open(files.paths[index]) as file:
-                sizes.append(3 * file.width * file.height)
-        except (OSError, SyntaxError, ValueError):  # a broken file is an error when it is read
-            continue
+        # A broken file is an error when it is read.
+        with suppress(DataError), open_image(files.paths[index]) as file:
+            sizes.append(3 * file.width * file.height)
     return math.ceil(sum(sizes) / max(len(sizes), 1) * len(files)) or 1
 
 

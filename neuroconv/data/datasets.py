@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.checks import check_choice, check_positive, pair
 from neuroconv.data.augment import AUGMENTS
 from neuroconv.data.cache import with_cache
 from neuroconv.data.encoding import ENCODINGS
 from neuroconv.data.frames import Frames
-from neuroconv.data.sources import cifar10, digits, imagenette, mnist, read_folder
+from neuroconv.data.sources import SOURCES, read_folder
 from neuroconv.data.stills import ImageFiles, Stills, hold_out
 
-DATASETS = ("digits", "mnist", "cifar10", "imagenette", "folder")
+DATASETS = (*SOURCES, "folder")
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,18 @@ def load_data(
 
     - `digits`: scikit-learn's 1,797 handwritten digits, 8 x 8: 1,257 train, 180 val, 360 test.
     - `mnist`: 55,000 train, 5,000 val, the official 10,000 test. The four IDX files, plain or .gz,
-      are expected in ROOT/MNIST/raw, ROOT or ROOT/mnist.
+      are expected in ROOT/MNIST/raw, ROOT/MNIST, ROOT/mnist or ROOT.
+    - `fashion_mnist`: Fashion-MNIST, as `mnist`, in ROOT/FashionMNIST/raw, ROOT/FashionMNIST,
+      ROOT/fashion_mnist, ROOT/fashion or ROOT. Its files have MNIST's names: images of the other
+      set are an error.
     - `cifar10`: 45,000 train, 5,000 val, the official 10,000 test.
     - `imagenette`: ten classes of ImageNet, 10 % of train as val, the official val as test; of the
       size (160, 320 or full) that is on the disk, else 160 pixels.
-    - `folder`: ROOT/{train,val[,test]}/CLASS/*.jpg, in any format of torchvision's ImageFolder.
-      Without `test`, `val` is the test set and 10 % of train are held out for validation.
+    - `folder`: ROOT/{train,val[,test]}/CLASS/*.jpg, in any format of torchvision's ImageFolder,
+      decoded by `stills.read_image`. Without `test`, `val` is the test set and 10 % of train are
+      held out for validation. Hidden files and folders are skipped; a warning counts them.
 
-    MNIST, CIFAR-10 and Imagenette are downloaded to ROOT if they are missing.
+    MNIST, Fashion-MNIST, CIFAR-10 and Imagenette are downloaded to ROOT if they are missing.
 
     Args:
         root: data folder; default: the environment variable NEUROCONV_DATA, else "data".
@@ -83,15 +87,15 @@ def load_data(
         raise ValueError(f'cache={cache!r}, expected "auto", True or False')
     if classes is not None and name != "folder":
         raise ValueError(f"classes={list(classes)}: only the data set 'folder' takes classes")
+    size = None if image_size is None else pair("image_size", image_size)
+    check_positive(image_size=size or 1)
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
     if name == "folder":
         train, val, test, class_names = read_folder(folder, classes)
     else:
-        sources = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "imagenette": imagenette}
-        train, val, test, class_names = sources[name](folder)
-    if image_size is None and isinstance(train, ImageFiles):
-        image_size = 64
-    size = None if image_size is None else _sides(image_size)
+        train, val, test, class_names = SOURCES[name](folder)
+    if size is None and isinstance(train, ImageFiles):
+        size = 64, 64
     if train_limit is not None:
         train = _limited(train, train_limit, len(class_names))
     parts = with_cache([train, val, test], size, cache, augment == "resized_crop_flip")
@@ -117,10 +121,3 @@ def _limited(stills: Stills, limit: int, classes: int) -> Stills:
             "(all)"
         )
     return hold_out(stills, limit)[1]
-
-
-def _sides(image_size: int | Sequence[int]) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"image_size={image_size!r}, expected pixels: a side or (height, width)")
-    return sides[0], sides[1]

@@ -1,16 +1,19 @@
 """Still images (C, H, W), uint8 or float, with labels, in memory or on disk; their splits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from neuroconv.data.errors import DataError
+
+_BITS, _WHITE_IS_ZERO = 258, 262  # TIFF's tags: bits of a sample; 0 if white is 0
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
@@ -45,27 +48,68 @@ class ImageTensors(LabelledImages):
 
 
 class ImageFiles(LabelledImages):
-    """Image files, decoded to RGB uint8 (3, H, W) on access; DataError if one is broken."""
+    """Image files, decoded to RGB uint8 (3, H, W) on access as `read_image` does."""
 
     def __init__(self, paths: Sequence[str | Path], targets: NDArray[np.int64]) -> None:
         self.paths, self.targets = list(paths), targets
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.paths[index]
-        try:
-            with Image.open(path) as file:
-                image = np.array(file.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on broken files
-            raise DataError(
-                f"{path}: not a whole image ({error}); replace it or remove it"
-            ) from error
-        return torch.from_numpy(image).permute(2, 0, 1), int(self.targets[index])
+        return read_image(self.paths[index]), int(self.targets[index])
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageFiles":
         return ImageFiles([self.paths[i] for i in indices], self.targets[indices])
 
 
 Stills = ImageTensors | ImageFiles
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Decodes an image file, the first frame if it has several, to RGB uint8 (3, H, W).
+
+    It is turned upright as its EXIF orientation says, and transparency shows white behind it. Grey
+    of 16 bits is divided by 257; floats, which must lie in 0..1, are multiplied by 255.
+
+    Raises:
+        DataError: the file is unreadable, broken or too large, or what is white in it is unknown.
+    """
+    with open_image(path) as file:
+        file.load()
+        with suppress(Exception):  # an unreadable EXIF block does not spoil the picture
+            ImageOps.exif_transpose(file, in_place=True)
+        image = _grey(file) if file.mode[0] in "IF" else file
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Opens an image file, of which only the header is read; any error is a DataError."""
+    try:
+        # A stream: PIL maps some files with a path into memory, and scrambles turned TIFFs then.
+        with open(path, "rb") as stream, Image.open(stream) as file:
+            yield file
+    except Exception as error:  # PIL raises many kinds on broken files
+        reason = str(error) or type(error).__name__
+        raise DataError(
+            f"{path}: cannot be read as an image ({reason}); replace it or remove it"
+        ) from error
+
+
+def _grey(file: Image.Image) -> Image.Image:
+    """Scales grey of more than 8 bits to 0..255."""
+    tags = getattr(file, "tag_v2", {})  # of a TIFF
+    if file.mode == "I" and tags:
+        raise ValueError("signed or 32-bit integers, expected 8 or 16 bits, or floats in 0..1")
+    white = 1 if file.mode == "F" else 2 ** tags.get(_BITS, (16,))[0] - 1
+    values = np.asarray(file)
+    if not (values.min() >= 0 and values.max() <= white):
+        raise ValueError(f"pixels of {values.min()} to {values.max()}, expected 0 to {white}")
+    shares = 1 - values / white if tags.get(_WHITE_IS_ZERO) == 0 else values / white
+    grey = (shares * 255).round().astype(np.uint8)
+    grey[values == file.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey)
 
 
 def hold_out(stills: Stills, count: int) -> tuple[Stills, Stills]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from neuroconv.data import Frames
+from neuroconv.data import DataError, Frames
 
 _Item = TypeVar("_Item")
 Batch = tuple[Tensor, Tensor]  # inputs and labels
@@ -72,7 +72,7 @@ def _load_frames(
 ) -> Iterator[Batch]:
     # A cache may lack what an epoch leaves out beside its full batches.
     at_once = len(batches[0]) if batches else 0
-    on_cpu: Iterable[Batch]
+    on_cpu: Iterable[Batch | DataError]
     if options["num_workers"] and frames.resident("cpu", at_once) is None:
         on_cpu = DataLoader(_Images(frames), batch_size=None, sampler=batches, **options)
     else:
@@ -82,19 +82,28 @@ def _load_frames(
             yield from (frames.batch(batch, device) for batch in batches)
             return
         on_cpu = _in_thread(frames.images, batches)
-    for (images, labels), batch in zip(on_cpu, batches, strict=True):
+    for prepared, batch in zip(on_cpu, batches, strict=True):
+        if isinstance(prepared, DataError):
+            raise prepared
+        images, labels = prepared
         images = images.pin_memory() if device.type == "cuda" else images
         yield frames.encode(images.to(device, non_blocking=True), batch), labels
 
 
-class _Images(Dataset[Batch]):
-    """Batches of images that are not encoded yet, as workers prepare them."""
+class _Images(Dataset[Batch | DataError]):
+    """Batches of images that are not encoded yet, as workers prepare them.
+
+    A DataError is returned: raised, a DataLoader would wrap its message in a worker's traceback.
+    """
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
 
-    def __getitem__(self, batch: list[int]) -> Batch:
-        return self.frames.images(batch)
+    def __getitem__(self, batch: list[int]) -> Batch | DataError:
+        try:
+            return self.frames.images(batch)
+        except DataError as error:
+            return error
 
 
 def _in_thread(

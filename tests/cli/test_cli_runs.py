@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from neuroconv.comparison import count_flops
+from neuroconv.data import DATASETS
 from neuroconv.training import RunResult, load_config, read_result
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
 from tests.cli.small import SMALL
@@ -32,7 +33,8 @@ def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
         if name in ("granule_convnet", "lenet5"):
             assert parameters == f"{count_parameters(create_model(name)):,}"
     cells = "cells for `neuroconv profile`: granule, purkinje, deep_nuclear, golgi, pyramidal"
-    assert out.splitlines()[-1] == cells
+    data = "data sets for `neuroconv train`, [data] name: " + ", ".join(DATASETS)
+    assert out.splitlines()[-2:] == [cells, data]
 
 
 def test_list_takes_a_wildcard(call: Call) -> None:

@@ -145,7 +145,7 @@ def test_a_broken_file_is_named_whenever_it_is_met(root: Path, augment: str) -> 
     files = data.train.dataset.stills.paths  # type: ignore[attr-defined]
     for index, path in enumerate(files):
         for _ in range(2 if Path(path).parent.name == "b" else 0):  # a file that failed is not kept
-            with pytest.raises(DataError, match=f"{path}: not a whole image .*replace it"):
+            with pytest.raises(DataError, match=f"{path}: cannot be read as an image .*replace it"):
                 data.train.batch([0, index])
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.datasets import CIFAR10, Imagenette
+from torchvision.datasets import CIFAR10, FashionMNIST, Imagenette
 
 from neuroconv.data import DataError, DataSplits, Frames, load_data
+from neuroconv.data.sources import _IDX_SETS
 from neuroconv.data.stills import ImageTensors, hold_out
 from tests.data.photographs import write_photographs
 
@@ -114,7 +115,8 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
         ("digits", {"encoding": "poison"}, "encoding='poison' is unknown; did you mean 'poisson'"),
         ("digits", {"augment": "flop"}, "augment='flop' is unknown; did you mean 'flip'"),
         ("digits", {"train_limit": 3}, "train_limit=3, expected 10 .* to 1257"),
-        ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\], expected pixels"),
+        ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\]; expected an int or a pair"),
+        ("digits", {"image_size": 0}, r"image_size=\(0, 0\); expected positive integers"),
         ("digits", {"cache": "yes"}, "cache='yes', expected \"auto\", True or False"),
         ("digits", {"classes": ["1"]}, "only the data set 'folder' takes classes"),
     ],
@@ -133,12 +135,14 @@ def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
     path.write_bytes(header + values.tobytes())
 
 
-def write_mnist(folder: Path, side: int = 28, labels: int = 30, label: int = 0) -> None:
-    """Writes 30 images with their labels, of which the last of the test set can be chosen."""
+def write_mnist(
+    folder: Path, side: int = 28, images: int = 30, labels: int = 30, label: int = 0
+) -> None:
+    """Writes images with their labels, of which the last of the test set can be chosen."""
     for part in ("train", "t10k"):
-        write_idx(folder / f"{part}-images-idx3-ubyte", np.zeros((30, side, side), np.uint8))
+        write_idx(folder / f"{part}-images-idx3-ubyte", np.zeros((images, side, side), np.uint8))
         numbers = np.arange(labels, dtype=np.uint8) % 10
-        numbers[-1] = label if part == "t10k" else 0
+        numbers[-1:] = label if part == "t10k" else 0
         write_idx(folder / f"{part}-labels-idx1-ubyte", numbers)
 
 
@@ -157,50 +161,96 @@ def test_real_mnist_is_split(data_root: Path) -> None:
     assert sum(int(x.sum()) for x in pixels) == 1_567_298_545  # all 60,000, each once
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("folder", ["MNIST/raw", "mnist", "."])
-def test_mnist_is_found_packed_or_not(tmp_path: Path, folder: str, packed: bool) -> None:
-    write_mnist(tmp_path / folder)
-    for path in list((tmp_path / folder).iterdir()) if packed else ():
-        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
+def test_real_fashion_mnist_is_split(data_root: Path) -> None:
+    data = load_data("fashion_mnist", root=data_root, encoding="none")
+    assert sizes(data) == [55_000, 5_000, 10_000]
+    assert data.class_names == tuple(FashionMNIST.classes)
+    assert np.bincount(data.val.targets).tolist() == [500] * 10
+    # The published mean; that of MNIST is 0.1307.
+    total = sum(float(part.dataset.images.sum()) for part in (data.train, data.val))  # type: ignore[attr-defined]
+    assert round(total / (60_000 * 784 * 255), 4) == 0.2860
+
+
+def test_images_of_another_set_are_refused_and_unknown_ones_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mnist(tmp_path)
+    labels = sum(range(10)) * 3 - 9  # of which the last is 0
+    for name in ("mnist", "fashion_mnist"):  # all images are black: their sum is 0
+        *table, _ = _IDX_SETS[name]
+        monkeypatch.setitem(_IDX_SETS, name, (*table, [(0, labels), (1, labels)]))
+        other = "mnist" if name == "fashion_mnist" else "fashion_mnist"
+        with pytest.raises(DataError, match=f"{tmp_path} has images of {name}, expected {other}"):
+            load_data(other, root=tmp_path)
+        monkeypatch.setitem(_IDX_SETS, name, (*table, [(1, labels), (1, labels)]))
+        with (
+            pytest.warns(
+                UserWarning, match=rf"{tmp_path}: used as {name}, .*\(0, 126\).*\(1, 126\)"
+            ),
+            pytest.raises(DataError, match="hold out 5000 of 30"),
+        ):
+            load_data(name, root=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*not the official ones")
+@pytest.mark.parametrize("form", ["{}", "{}.gz", "dotted", "dotted.gz", "{0}/{0}", "dotted/dotted"])
+@pytest.mark.parametrize(
+    "folder", ["MNIST/raw", "mnist", "mnist/.", "FashionMNIST/raw", "fashion", "fashion_mnist/."]
+)
+def test_idx_files_are_found(tmp_path: Path, folder: str, form: str) -> None:
+    write_mnist(tmp_path / "files")
+    name = "fashion_mnist" if "ashion" in folder else "mnist"
+    root = tmp_path / folder if folder.endswith(".") else tmp_path
+    for path in (tmp_path / "files").iterdir():
+        file = form.format(path.name).replace("dotted", path.name.replace("-idx", ".idx"))
+        to, content = tmp_path / folder / file, path.read_bytes()
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(gzip.compress(content) if form.endswith("gz") else content)
     with pytest.raises(DataError, match="hold out 5000 of 30 images"):  # right files, but few
-        load_data("mnist", root=tmp_path)
+        load_data(name, root=root)
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"labels": 20}, "30 images with 20 labels"),
+        ({"labels": 7}, "30 images with 7 labels"),
+        ({"labels": 40}, "30 images with 40 labels"),
         ({"side": 32}, r"\(32, 32\) pixels, expected \(28, 28\)"),
         ({"label": 200}, r"labels up to 200, expected 0\.\.9"),
+        ({"images": 0, "labels": 0}, "0 images with 0 labels"),
     ],
 )
-def test_inconsistent_mnist_is_refused(tmp_path: Path, files: dict[str, int], message: str) -> None:
+def test_inconsistent_idx_files_are_refused(
+    tmp_path: Path, name: str, files: dict[str, int], message: str
+) -> None:
     write_mnist(tmp_path, **files)
-    with pytest.raises(DataError, match=f"{tmp_path}: .*{message}"):
-        load_data("mnist", root=tmp_path)
+    with pytest.raises(DataError, match=f"MNIST in {tmp_path}: .*{message}"):
+        load_data(name, root=tmp_path)
 
 
 def test_broken_mnist_files_are_named(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
     content = path.read_bytes()
-    for broken in (content[:-100], content[:9], b"", b"\0\0\x0d" + content[3:]):
-        path.write_bytes(broken)
-        with pytest.raises(DataError, match=f"{path}: a broken MNIST file .* get it again"):
-            load_data("mnist", root=tmp_path)
-    path.unlink()
+    labels = (tmp_path / "train-labels-idx1-ubyte").read_bytes()
+    negative = content[:4] + b"\xff" * 4 + content[8:]
     packed = gzip.compress(content)
-    for broken in (packed[:-20], b"not gzip", packed[:12] + b"\xff" * 20):
-        Path(f"{path}.gz").write_bytes(broken)
-        with pytest.raises(DataError, match=f"{path}.gz: a broken MNIST file"):
+    broken = (content[:-100], content[:9], b"", b"\0\0\x0d" + content[3:], labels, negative)
+    for wrong in (*broken, packed[:-20], b"not gzip", packed[:12] + b"\xff" * 20):
+        path.write_bytes(wrong)
+        with pytest.raises(DataError, match=f"{path}: a broken IDX file .* get it again"):
             load_data("mnist", root=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("mnist", "train-images-idx3"), ("cifar10", "cifar-10-ba"), ("imagenette", "imagenette2-160")],
+    [
+        ("mnist", "train-images-idx3"),
+        ("fashion_mnist", "in one of FashionMNIST/raw"),
+        ("cifar10", "cifar-10-ba"),
+        ("imagenette", "imagenette2-160"),
+    ],
 )
 def test_absent_data_that_cannot_be_downloaded(tmp_path: Path, name: str, expected: str) -> None:
     message = rf"(?s)in {tmp_path}: .*--data.root DIR.*NEUROCONV_DATA\..*{expected}.*no network"
@@ -312,24 +362,24 @@ def test_broken_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DataError, match=f"{tmp_path}/none/train is not a folder: .*--data.root"):
         load_data("folder")
     write_photographs(tmp_path, train=10, val=3)
-    (tmp_path / "train" / ".thumbnails").mkdir()
-    (tmp_path / "train" / "readme.txt").touch()
-    assert load_data("folder", root=tmp_path).class_names == ("a", "b")
-
     (tmp_path / "val" / "c").mkdir()
     with pytest.raises(DataError, match=r"val has the classes \['c'\], which .*train has not"):
         load_data("folder", root=tmp_path)
     assert load_data("folder", root=tmp_path, classes=["b", "a"]).class_names == ("b", "a")
     for classes, message in (
         (["a", "bb"], "class of .*train='bb' is unknown; did you mean 'b'.*of a, b"),
-        (["a", "a"], "expected one or more names, each once"),
-        ([], "expected one or more names, each once"),
+        (["a", "a"], "expected two or more names, each once"),
+        (["a"], "expected two or more names, each once"),
     ):
         with pytest.raises(ValueError, match=message):
             load_data("folder", root=tmp_path, classes=classes)
 
     (tmp_path / "train" / "c").mkdir()
-    with pytest.raises(DataError, match=f"{tmp_path}/train: .*no valid file for the classes c"):
+    with pytest.raises(DataError, match=f"{tmp_path}/train/c has no images: put .*--data.classes"):
+        load_data("folder", root=tmp_path)
+    (tmp_path / "train" / "c").rmdir()
+    (tmp_path / "train" / "c").symlink_to(tmp_path / "train" / "a")
+    with pytest.raises(DataError, match=r"train/c has no images .*1 folders linked again"):
         load_data("folder", root=tmp_path)
 
     shutil.rmtree(tmp_path / "val")
@@ -338,11 +388,21 @@ def test_broken_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_data("folder", root=tmp_path)
 
 
-def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+def test_what_is_no_image_is_skipped_and_counted_once(tmp_path: Path) -> None:
     write_photographs(tmp_path, train=10, val=3)
-    for name, colour in (("L", 51), ("RGBA", (51, 51, 51, 9))):
-        Image.new(name, (20, 20), colour).save(tmp_path / "val" / "a" / f"{name}.png")
-    data = load_data("folder", root=tmp_path, encoding="none")
-    for name in ("L.png", "RGBA.png"):
-        index = [Path(path).name for path in paths_of(data.test)].index(name)
-        torch.testing.assert_close(data.test[index][0], torch.full((3, 64, 64), 0.2))
+    image = tmp_path / "train/a/00.jpg"
+    for name in (
+        "train/.ipynb_checkpoints/x.jpg", "train/b/.ipynb_checkpoints/x.jpg", "val/a/._x.jpg",
+        "val/a/._y.jpg", "train/.DS_Store", "val/b/.DS_Store", "val/x.jpg", "train/b/list.CSV",
+        "train/a/Thumbs.db", "train/b/.x/x.jpg", "train/a/inner/é.JPEG",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / name)
+    (tmp_path / "train/a/inner/loop").symlink_to(tmp_path / "train/a")
+    with pytest.warns(UserWarning, match=f"{tmp_path}: skipped 11 files and folders: ") as warned:
+        data = load_data("folder", root=tmp_path)
+    load_data("folder", root=tmp_path)  # and says nothing
+    kinds = set(str(warned[0].message).partition("folders: ")[2].split(", "))
+    assert {"2 .ipynb_checkpoints", "2 .DS_Store", "2 ._*"} < kinds
+    assert (data.class_names, sizes(data)) == (("a", "b"), [19, 2, 6])
+    assert sorted({Path(path).name for path in paths_of(data.train)})[-1] == "é.JPEG"

@@ -113,8 +113,8 @@ def test_workers_name_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "val/a/03.jpg"
     path.write_bytes(path.read_bytes()[:-200])
     data = load_data("folder", root=tmp_path, image_size=12).test
-    with pytest.raises(DataError, match=f"{path}: not a whole image"):
-        list(load(data, [list(range(len(data)))], 2, CPU))
+    with pytest.raises(DataError, match=f"^{path}: cannot be read as an image .*remove it$"):
+        list(load(data, [list(range(len(data)))], 2, CPU))  # without the traceback of a worker
 
 
 @pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
