@@ -83,7 +83,7 @@ def load_data(
     check_choice("data.name", name, DATASETS)
     check_choice("encoding", encoding, ENCODINGS)
     check_choice("augment", augment, AUGMENTS)
-    if cache not in (True, False, "auto"):
+    if cache != "auto" and type(cache) is not bool:
         raise ValueError(f'cache={cache!r}, expected "auto", True or False')
     if classes is not None and name != "folder":
         raise ValueError(f"classes={list(classes)}: only the data set 'folder' takes classes")

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.checks import check_choice, check_positive
 
 ENCODINGS = ("repeat", "poisson", "saccade", "none")
 
@@ -56,8 +56,7 @@ def encode(
         raise ValueError(f"images have shape {tuple(images_BCHW.shape)}, expected (B, C, H, W)")
     if not images_BCHW.is_floating_point():
         raise TypeError(f"images are {images_BCHW.dtype}, expected floating point in [0, 1]")
-    if time_steps < 1:
-        raise ValueError(f"time_steps={time_steps}, expected an integer of at least 1")
+    check_positive(time_steps=time_steps)
     if len(sample_seeds) != len(images_BCHW):
         raise ValueError(f"{len(sample_seeds)} sample seeds for {len(images_BCHW)} images")
     seeds_B = np.asarray(sample_seeds, dtype=np.uint64)

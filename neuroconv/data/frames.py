@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.checks import check_choice, check_positive, pair
 from neuroconv.data.augment import AUGMENTS, crop_flip, fit, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
 from neuroconv.data.encoding import ENCODINGS, encode, sample_seeds, to_frames
@@ -36,7 +36,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     Raises:
         ValueError: an unknown name, augmentation without training, no or misshapen images.
-        TypeError: images that are not tensors.
+        TypeError: images that are not tensors, or of other integers than uint8.
     """
 
     def __init__(
@@ -54,8 +54,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
         check_choice("augment", augment, AUGMENTS)
         if augment != "none" and not training:
             raise ValueError(f"augment={augment!r} is for training data: pass training=True")
-        if time_steps < 1:
-            raise ValueError(f"time_steps={time_steps}, expected an integer of at least 1")
+        check_positive(time_steps=time_steps)
         if len(dataset) == 0:  # type: ignore[arg-type]  # torch's Dataset does not declare len
             raise ValueError("the data set is empty, expected at least one image")
         first = dataset[0][0]
@@ -64,12 +63,14 @@ class Frames(Dataset[tuple[Tensor, int]]):
                 f"the data set gives {type(first).__name__}, expected a tensor (C, H, W): for PIL "
                 "images pass it transform=torchvision.transforms.v2.PILToTensor()"
             )
+        if first.dtype != torch.uint8 and not first.is_floating_point():
+            raise TypeError(f"an image is {first.dtype}, expected uint8, or floats in [0, 1]")
         if first.ndim != 3:
             raise ValueError(f"an image has shape {tuple(first.shape)}, expected (C, H, W)")
         self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
         self.training, self.augment, self.seed = training, augment, seed
-        height, width = image_size or first.shape[-2:]
-        self._size = int(height), int(width)
+        self._size = pair("image_size", image_size or tuple(first.shape[-2:]))
+        check_positive(image_size=self._size)
         self.image_shape = (first.shape[0], *self._size)
         self._resident: dict[torch.device, Tensor] = {}
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.

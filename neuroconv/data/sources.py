@@ -130,7 +130,7 @@ def read_folder(root: Path, classes: Sequence[str] | None = None) -> StillSplits
             )
     stills = {part: lister.image_files(root / part, names) for part in parts}
     if lister.skipped:
-        warn_once(f"{root}: skipped {lister.skipped_kinds()}")
+        warn_once(f"{root}: {lister}")
     if "test" in parts:
         return stills["train"], stills["val"], stills["test"], tuple(names)
     count = max(round(len(stills["train"]) / 10), len(names))
@@ -138,11 +138,11 @@ def read_folder(root: Path, classes: Sequence[str] | None = None) -> StillSplits
 
 
 class _Lister:
-    """Lists classes and images, and counts what it skips by kind."""
+    """Lists classes and images; as a string, it says what it skipped."""
 
     def __init__(self) -> None:
         self.skipped: Counter[str] = Counter()
-        self._paths: dict[str, str] = {}  # of the real folders, those that led to them
+        self._paths: dict[str, str] = {}  # to each real folder, the first
 
     def class_folders(self, part: Path) -> list[str]:
         expected = "expected ROOT/{train,val}/CLASS/*.jpg; give ROOT with --data.root ROOT"
@@ -155,49 +155,43 @@ class _Lister:
 
     def image_files(self, part: Path, names: Sequence[str]) -> ImageFiles:
         """Lists the images of classes, whose labels are their positions in `names`."""
-        paths: list[str] = []
-        labels: list[int] = []
-        for name in sorted(names):
-            images = self._images(part / name)
-            if not images:
-                also = f" (skipped {self.skipped_kinds()})" if self.skipped else ""
-                raise DataError(
-                    f"{part / name} has no images{also}: put images there, or leave the class out "
-                    "with --data.classes"
-                )
-            paths += images
-            labels += [names.index(name)] * len(images)
-        return ImageFiles(paths, np.array(labels))
+        images = {name: self._images(part / name) for name in sorted(names)}
+        if empty := [name for name in names if not images[name]]:
+            raise DataError(
+                f"{part} has no images of the classes {empty} ({self}): put some there, or leave "
+                "the classes out with --data.classes"
+            )
+        labels = [names.index(name) for name in images for _ in images[name]]
+        return ImageFiles([path for paths in images.values() for path in paths], np.array(labels))
 
     def _images(self, folder: Path) -> list[str]:
         """Lists the images in a folder and below; each real folder is listed once."""
         from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import
 
         images: list[tuple[str, str]] = []
-        for parent, folders, files in os.walk(folder, followlinks=True):
+        walk = os.walk(folder, onerror=lambda e: self.skipped.update([str(e)]), followlinks=True)
+        for parent, folders, files in walk:
             if self._paths.setdefault(os.path.realpath(parent), parent) != parent:
                 self.skipped["folders linked again"] += 1
                 folders.clear()
                 continue
             folders[:] = [name for name in sorted(folders) if self._uses(name)]
-            used = (
-                name for name in files if self._uses(name, name.lower().endswith(IMG_EXTENSIONS))
-            )
-            images += [(parent, name) for name in used]
+            for name in files:
+                if self._uses(name, name.lower().endswith(IMG_EXTENSIONS)):
+                    images.append((parent, name))
         return [os.path.join(*image) for image in sorted(images)]
 
     def _uses(self, name: str, expected: bool = True) -> bool:
         """Returns whether an entry of a folder is used, and counts it if not."""
         hidden = name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
         if hidden or not expected:
-            suffix = Path(name).suffix.lower()
-            kind = name if hidden or not suffix else f"*{suffix}"
+            kind = name if hidden else f"*{Path(name).suffix.lower() or ' (no ending)'}"
             self.skipped["._*" if name.startswith("._") else kind] += 1
         return expected and not hidden
 
-    def skipped_kinds(self) -> str:
+    def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(6))
-        return f"{self.skipped.total()} files and folders: {kinds}"
+        return f"skipped {self.skipped.total()} files and folders: {kinds or 'none'}"
 
 
 @contextmanager

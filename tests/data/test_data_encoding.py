@@ -123,7 +123,7 @@ def test_sample_seeds_never_change(seed: int, epoch: int, index: int) -> None:
     [
         (torch.rand(2, 3, 4), "repeat", 5, [0, 1], ValueError, r"\(2, 3, 4\), expected \(B, C"),
         (torch.ones(1, 1, 2, 2).byte(), "repeat", 5, [0], TypeError, "torch.uint8, expected float"),
-        (torch.rand(1, 1, 2, 2), "repeat", 0, [0], ValueError, "time_steps=0, expected"),
+        (torch.rand(1, 1, 2, 2), "repeat", 0, [0], ValueError, "time_steps=0; expected"),
         (torch.rand(2, 1, 2, 2), "repeat", 5, [0], ValueError, "1 sample seeds for 2 images"),
         (torch.full((1, 1, 2, 2), -0.5), "poisson", 5, [0], ValueError, r"-0.5.*in \[0, 1\]"),
         (torch.full((1, 1, 2, 2), np.nan), "poisson", 5, [0], ValueError, r"nan.*in \[0, 1\]"),

@@ -182,7 +182,9 @@ def test_frames_are_a_sequence_for_torchs_wrappers_and_pickle(
         ([(Image.new("L", (4, 4)), 0)], {}, TypeError, "Image.*PILToTensor"),
         ([(torch.rand(4, 4), 0)], {}, ValueError, r"\(4, 4\), expected \(C, H, W\)"),
         ([(torch.rand(1, 4, 4), 0)], {"augment": "flip"}, ValueError, "training=True"),
-        ([(torch.rand(1, 4, 4), 0)], {"time_steps": 0}, ValueError, "time_steps=0"),
+        ([(torch.rand(1, 4, 4), 0)], {"time_steps": 2.5}, ValueError, "time_steps=2.5; expected"),
+        ([(torch.rand(1, 4, 4), 0)], {"image_size": (4, 0)}, ValueError, r"image_size=\(4, 0\)"),
+        ([(torch.ones(1, 4, 4, dtype=int), 0)], {}, TypeError, "int64, expected uint8, or floats"),
     ],
 )
 def test_bad_input_is_named(items: Any, keywords: Any, error: type, message: str) -> None:
