@@ -23,7 +23,8 @@ class Cable:
     Attributes:
         length_constant_um: lambda, in micrometres: a steady potential falls to 1/e at this
             distance from its source.
-        time_constant_ms: tau, in milliseconds: a potential without input falls to 1/e in this time.
+        time_constant_ms: tau, R_m C_m of the membrane, in milliseconds: an even potential without
+            input falls to 1/e in this time.
         site_um: length of dendrite that one site of the sheet stands for, in micrometres.
         step_ms: length of a time step, in milliseconds.
 
