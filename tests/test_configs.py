@@ -103,7 +103,7 @@ def check_model(config: Config, table: dict[str, Any], resolved: Config) -> None
     """A resolved model says what its table says, and sees the images that it should."""
     data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
     assert resolved.data == replace(config.data, root=resolved.data.root, **data)
-    keywords = {k: v for k, v in table.items() if k not in ("label", "match", *data)}
+    keywords = {k: v for k, v in table.items() if k not in ("label", "match", "match_rule", *data)}
     assert merge(resolved.model, keywords) == resolved.model
 
 

@@ -39,10 +39,10 @@ def training(bench: Bench) -> Iterator[Row]:
     flop, parameters = count_flops(_NEURONS, **keywords), _parameters(_NEURONS, **keywords)
     entries: dict[str, tuple[str, dict[str, Any]]] = {
         _NEURONS: (_NEURONS, keywords),
-        "plain_cnn": ("plain_cnn", match_flops("plain_cnn", flop, **keywords)),
-        "plain_cnn_still": ("plain_cnn", match_flops("plain_cnn", flop, **still)),
+        "plain_cnn": ("plain_cnn", match_flops("plain_cnn", flop, at_most=True, **keywords)),
+        "plain_cnn_still": ("plain_cnn", match_flops("plain_cnn", flop, at_most=True, **still)),
         "plain_cnn_parameters": (
-            "plain_cnn", match_parameters("plain_cnn", parameters, **keywords)
+            "plain_cnn", match_parameters("plain_cnn", parameters, at_most=True, **keywords)
         ),
     }  # fmt: skip
     if bench.data is None:
@@ -137,7 +137,7 @@ def _beside_cnn(
         costs = module.closed_form(torch.Size(shape))
     batch, flop = shape[0], sum(cost.flop for cost in costs)
     neurons, inputs = sum(cost.neurons for cost in costs), bench.rand(*shape)
-    matched = match_flops("plain_cnn", flop // batch, **_MNIST)
+    matched = match_flops("plain_cnn", flop // batch, at_most=True, **_MNIST)
     rival = create_model("plain_cnn", **matched).to(bench.device)
     times = bench.times({
         "neurons": module_variant(module, inputs, "forward"),

@@ -92,14 +92,15 @@ class Operators:
 
 @dataclass(frozen=True)
 class Match:
-    """Finds the width that gives an opponent as many parameters as a model has, or just fewer.
+    """Finds the width, and depth if need be, that gives an opponent as many parameters as a model.
 
-    With --by flops the opponent costs as many FLOPs an image instead: two for each multiply-add of
-    the convolutions, matrix products and Fourier transforms that run; nothing else is counted.
+    The width alone if it comes within 2 % of them; what is left is printed as a ratio. With --by
+    flops the opponent costs as many FLOPs an image instead: two for each multiply-add of the
+    convolutions, matrix products and Fourier transforms that run; nothing else is counted.
 
     Example: neuroconv match granule_convnet --opponent mlp
 
-    Example: neuroconv match granule_convnet --by flops
+    Example: neuroconv match granule_convnet --by flops --json match.json
     """
 
     name: Annotated[str, tyro.conf.Positional, named(metavar="NAME")]
@@ -108,10 +109,15 @@ class Match:
     """a zoo model with a free width"""
     by: Literal["parameters", "flops"] = "parameters"
     """the quantity that the two have in equal amount"""
+    rule: Literal["nearest", "at_most"] = "nearest"
+    """at_most: the largest width of the default depth that is not above the model"""
     image_shape: ImageShapeOption = None
     """the image, such as 3x32x32 (default: the model's own)"""
+    json: FileOption = None
+    """write the opponent's keywords and the ratio to this file"""
 
     def __call__(self, console: Console) -> None:
+        check_output(self.json, "--json")
         for name in (self.name, self.opponent):
             if name in CELL_CLASSES:
                 raise ValueError(
@@ -123,13 +129,24 @@ class Match:
         task = {key: defaults[key] for key in ("image_shape", "num_classes", "time_steps")}
         if self.image_shape is not None:
             task["image_shape"] = self.image_shape
-        if self.by == "flops":
-            keywords = match_flops(self.opponent, count_flops(self.name, **task), **task)
-        else:
-            keywords = match_parameters(self.opponent, parameter_count(self.name, **task), **task)
-        opponent = f"{self.opponent} with width={keywords['width']}"
+        count, match = (
+            (count_flops, match_flops)
+            if self.by == "flops"
+            else (parameter_count, match_parameters)
+        )
+        at_most = self.rule == "at_most"
+        matched = match(self.opponent, count(self.name, **task), at_most=at_most, **task)
+        chosen = ", ".join(f"{key}={matched[key]}" for key in ("width", "depth") if key in matched)
         console.out(f"{self.name}: {self._size(self.name, task)}")
-        console.out(f"{opponent}: {self._size(self.opponent, keywords)}")
+        console.out(f"{self.opponent} with {chosen}: {self._size(self.opponent, matched)}")
+        console.out(f"ratio of {self.by}: {matched.ratio:.4f}")
+        if self.json is not None:
+            values = {
+                "name": self.name, "opponent": self.opponent, "keywords": matched, "by": self.by,
+                "target": matched.target, "matched": matched.amount,
+                "matched_over_target": matched.ratio,
+            }  # fmt: skip
+            write_json(console, self.json, values)
 
     def _size(self, name: str, keywords: dict[str, Any]) -> str:
         size = f"{parameter_count(name, **keywords):,} parameters"

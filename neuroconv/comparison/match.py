@@ -1,12 +1,15 @@
-"""Opponents of equal size or cost: the free width of a network, chosen for a given count."""
+"""Opponents of equal size or cost: width and depth of a network, chosen for a given count."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from neuroconv.flops import count_exact
 from neuroconv.zoo import count_parameters, create_model, default_keywords
+
+_DEPTHS = range(1, 9)  # layers that are tried
 
 
 def count_flops(name: str, **keywords: Any) -> int:
@@ -30,49 +33,112 @@ def parameter_count(name: str, **keywords: Any) -> int:
         return count_parameters(create_model(name, **keywords))
 
 
-def match_parameters(name: str, target_parameters: int, **keywords: Any) -> dict[str, Any]:
-    """Chooses `width` so that a network has as many parameters as possible, but no more.
+class Matched(dict[str, Any]):
+    """The keywords of a matched network: `create_model(name, **matched)` builds it.
+
+    Attributes:
+        amount: its parameters, or FLOPs.
+        target: those to match.
+    """
+
+    def __init__(self, keywords: dict[str, Any], amount: int, target: int) -> None:
+        super().__init__(keywords)
+        self.amount, self.target = amount, target
+
+    @property
+    def ratio(self) -> float:
+        """The network's amount over the target, 1 for a perfect match."""
+        return self.amount / self.target
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the amount is within 2 % of the target."""
+        return 50 * self.mismatch <= self.target
+
+    @property
+    def mismatch(self) -> int:
+        return abs(self.amount - self.target)
+
+
+def match_parameters(
+    name: str, target_parameters: int, *, at_most: bool = False, **keywords: Any
+) -> Matched:
+    """Chooses `width`, and `depth` if need be, for a network of about as many parameters.
+
+    The width alone if that comes within 2 % of the target, from either side; else the depth nearest
+    to the default that does; else what comes nearest.
 
     Args:
         name: a zoo name whose builder has a keyword `width` that parameters grow with.
+        at_most: choose the largest width, at the default depth, that is not above the target.
         **keywords: of the builder, held fixed.
 
     Returns:
-        keywords with `width` added: `create_model(name, **result)` builds the network.
+        the keywords and what was chosen; their `ratio` says how near it comes.
 
     Raises:
-        ValueError: the builder has no free width, the target is not positive, or even width 1 is
-            larger than the target.
+        ValueError: the builder has no free width, the target is not a positive integer, or the
+            smallest network has more than twice as many (with `at_most`, more).
     """
-    return _match(name, parameter_count, "parameters", target_parameters, keywords)
+    return _match(name, parameter_count, "parameters", target_parameters, at_most, keywords)
 
 
-def match_flops(name: str, target_flop: int, **keywords: Any) -> dict[str, Any]:
-    """Chooses `width` like `match_parameters`, for FLOPs per image as `count_flops` counts."""
-    return _match(name, count_flops, "flop", target_flop, keywords)
+def match_flops(name: str, target_flop: int, *, at_most: bool = False, **keywords: Any) -> Matched:
+    """Chooses like `match_parameters`, for FLOPs per image as `count_flops` counts."""
+    return _match(name, count_flops, "flop", target_flop, at_most, keywords)
 
 
 def _match(
-    name: str, count: Callable[..., int], what: str, target: int, keywords: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns the keywords with the largest width whose count is not above the target."""
-
-    def amount(width: int) -> int:
-        return count(name, **{**keywords, "width": width})
-
-    if "width" not in default_keywords(name):
+    name: str,
+    count: Callable[..., int],
+    what: str,
+    target: int,
+    at_most: bool,
+    keywords: dict[str, Any],
+) -> Matched:
+    defaults = default_keywords(name)
+    if "width" not in defaults:
         raise ValueError(f"model {name!r} has no keyword 'width' to match by; try 'plain_cnn'")
-    if target < 1:
-        raise ValueError(f"target_{what}={target}; expected a positive integer")
-    if amount(1) > target:
+    if type(target) is not int or target < 1:
+        raise ValueError(f"target_{what}={target!r}; expected a positive integer")
+    best = _match_width(partial(count, name), target, at_most, keywords)
+    if "depth" in defaults and "depth" not in keywords and not at_most and not best.is_close:
+        amounts = {depth: count(name, **best, depth=depth) for depth in _DEPTHS}
+        default = next((depth for depth in _DEPTHS if amounts[depth] == best.amount), max(_DEPTHS))
+        for depth in sorted(_DEPTHS, key=lambda depth: (abs(depth - default), -depth)):
+            fixed = {**keywords, "depth": depth}
+            other = _match_width(partial(count, name), target, at_most, fixed)
+            best = min(best, other, key=lambda matched: matched.mismatch)
+            if best.is_close:
+                break
+    if best.ratio > (1 if at_most else 2):
         unit = "FLOPs" if what == "flop" else what
         raise ValueError(
-            f"model {name!r} has {amount(1):,} {unit} at width 1, more than the {target:,} to match"
+            f"model {name!r} has {best.amount:,} {unit} at width {best['width']}, more than the "
+            f"{target:,} to match"
         )
-    low, high = 1, 2
-    while amount(high) <= target:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if amount(middle) <= target else (low, middle)
-    return {**keywords, "width": low}
+    return best
+
+
+def _match_width(
+    count: Callable[..., int], target: int, at_most: bool, keywords: dict[str, Any]
+) -> Matched:
+    """Returns the width that comes nearest, or the largest whose count is not above the target; 1
+    where even that is above it."""
+
+    def matched(width: int) -> Matched:
+        keywords_of_width = {**keywords, "width": width}
+        return Matched(keywords_of_width, count(**keywords_of_width), target)
+
+    low = high = smallest = matched(1)
+    while high.amount <= target:
+        low, high = high, matched(2 * high["width"])
+        if high["width"] > 2 and high.amount <= smallest.amount:
+            raise ValueError(
+                f"keywords {keywords}: width {high['width']} counts {high.amount:,}, and width 1 "
+                f"{smallest.amount:,}; expected a builder of networks that grow with `width`"
+            )
+    while high["width"] - low["width"] > 1:
+        middle = matched((low["width"] + high["width"]) // 2)
+        low, high = (middle, high) if middle.amount <= target else (low, middle)
+    return low if at_most or low.mismatch <= high.mismatch else high

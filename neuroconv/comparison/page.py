@@ -121,6 +121,11 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
     if len({*inputs.values()}) > 1:
         rows = "; ".join(f"{label}: {frames}" for label, frames in inputs.items())
         equal_inputs = f"Not equal is what they see of an image. {rows}."
+    matches = [
+        f"{result.label}: {result.matched.ratio:.3g} of what was to match."
+        for result in results
+        if result.matched is not None and not result.matched.is_close
+    ]
     return [
         f"Data: {config.data.name}, {len(images.train):,} training, {len(images.val):,} validation "
         f"and {test_images:,} test images, the same for all; one test image is "
@@ -131,6 +136,7 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
         "Each run's epoch was chosen by validation accuracy; it met the test set once.",
         f"Parameters, every trained number counted: {min(parameters):,} to {max(parameters):,}. "
         "Time and FLOPs were not held equal; the table has them.",
+        *matches,
     ]
 
 

@@ -115,6 +115,7 @@ def comparison_data(
                 "name": entry.name,
                 "keywords": result.model,
                 "parameters_trained": entry.parameters,
+                "matched_over_target": None if result.matched is None else result.matched.ratio,
                 "neurons_per_image": entry.neurons,
                 "mac_per_neuron": entry.mac_per_neuron,
                 "mflop_per_image": entry.mflop_per_image,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from neuroconv.comparison.match import count_flops, match_flops, match_parameters
+from neuroconv.comparison.match import Matched, count_flops, match_flops, match_parameters
 from neuroconv.training import Config, ConfigError, DataConfig, RunResult, load_config, resume
 from neuroconv.training.runs import CONFIG, build, load_run, resolve, start
 from neuroconv.zoo import count_parameters
@@ -44,6 +44,7 @@ class ModelResult:
         runs: one for each seed.
         accuracy: on the test set, over seeds.
         difference: of accuracy to the first model, paired by seed; None for the first itself.
+        matched: its parameters or FLOPs and the first model's, if it was matched.
     """
 
     label: str
@@ -52,6 +53,7 @@ class ModelResult:
     runs: tuple[RunResult, ...]
     accuracy: Estimate
     difference: Estimate | None
+    matched: Matched | None = None
 
     @property
     def name(self) -> str:
@@ -66,8 +68,9 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     """Trains [model] and every opponent from every seed, on the same data and with the same budget.
 
     A model's table may hold a `label` beside the keywords of `create_model`. An opponent's may also
-    hold `match`, "parameters" or "flops", which sets its free width for as many parameters or FLOPs
-    an image as the first model has, and an `encoding` and `time_steps` of its own.
+    hold `match`, "parameters" or "flops", which sets its width, and its depth if need be, for about
+    as many parameters or FLOPs an image as the first model has (with `match_rule = "at_most"` its
+    width, for no more: see `match_parameters`), and an `encoding` and `time_steps` of its own.
 
     Finished runs of equal configuration in the output folder are read, interrupted ones resumed.
     Delete a run's folder to train it again.
@@ -80,31 +83,34 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
         if labels.count(label) > 1:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
     first = replace(config, opponents=())
-    entrants = [first, *(_opponent(first, table) for table in config.opponents)]
-    for entrant in entrants:  # a mistake in any of them is found before anything is trained
+    entrants = [(first, None), *(_opponent(first, table) for table in config.opponents)]
+    for entrant, _ in entrants:  # a mistake in any of them is found before anything is trained
         _count_parameters(entrant)
     results: list[ModelResult] = []
-    for label, entrant in zip(labels, entrants, strict=True):
-        results.append(_train(label, entrant, results[0] if results else None, progress))
+    for label, (entrant, matched) in zip(labels, entrants, strict=True):
+        results.append(_train(label, entrant, results[0] if results else None, progress, matched))
     return results
 
 
-def _opponent(first: Config, table: dict[str, Any]) -> Config:
-    """Returns the configuration of an opponent, with its width matched to the first model."""
+def _opponent(first: Config, table: dict[str, Any]) -> tuple[Config, Matched | None]:
+    """Returns the configuration of an opponent, and how it was matched to the first model."""
     data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
-    model = {key: table[key] for key in table if key not in ("label", "match", *data)}
+    beside = ("label", "match", "match_rule", *data)
+    model = {key: table[key] for key in table if key not in beside}
     opponent = replace(first, model=model, data=replace(first.data, **data))
     if "match" not in table:
-        return opponent
+        return opponent, None
     keywords = dict(_resolved_model(opponent))  # with the image's shape
     name = keywords.pop("name")
     if "seed" not in table:
         keywords.pop("seed", None)  # each run draws its own wiring
+    at_most = table.get("match_rule") == "at_most"
     if table["match"] == "flops":
-        matched = match_flops(name, count_flops(**_resolved_model(first)), **keywords)
+        target = count_flops(**_resolved_model(first))
+        matched = match_flops(name, target, at_most=at_most, **keywords)
     else:
-        matched = match_parameters(name, _count_parameters(first), **keywords)
-    return replace(opponent, model={"name": name, **matched})
+        matched = match_parameters(name, _count_parameters(first), at_most=at_most, **keywords)
+    return replace(opponent, model={"name": name, **matched}), matched
 
 
 def _resolved_model(config: Config) -> dict[str, Any]:
@@ -117,7 +123,9 @@ def _count_parameters(config: Config) -> int:
         return count_parameters(build(resolved))
 
 
-def _train(label: str, config: Config, first: ModelResult | None, progress: bool) -> ModelResult:
+def _train(
+    label: str, config: Config, first: ModelResult | None, progress: bool, matched: Matched | None
+) -> ModelResult:
     runs = tuple(_run(config, seed, progress) for seed in config.train.seeds)
     accuracies = [run.test_accuracy for run in runs]
     difference = None
@@ -125,7 +133,8 @@ def _train(label: str, config: Config, first: ModelResult | None, progress: bool
         pairs = zip(accuracies, first.runs, strict=True)
         difference = mean_interval([accuracy - run.test_accuracy for accuracy, run in pairs])
     saved = load_run(runs[0].run_dir)
-    return ModelResult(label, saved.model, saved.data, runs, mean_interval(accuracies), difference)
+    accuracy = mean_interval(accuracies)
+    return ModelResult(label, saved.model, saved.data, runs, accuracy, difference, matched)
 
 
 def _run(config: Config, seed: int, progress: bool) -> RunResult:

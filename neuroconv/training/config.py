@@ -173,6 +173,10 @@ class Config:
                 )
             if match not in ("parameters", "flops"):
                 raise ConfigError(f'{header} match = {match!r}: expected "parameters" or "flops"')
+            if (rule := model.get("match_rule", "nearest")) not in ("nearest", "at_most"):
+                raise ConfigError(
+                    f'{header} match_rule = {rule!r}: expected "nearest" or "at_most"'
+                )
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -53,13 +53,22 @@ def linear(*, image_shape: Shape = GREY, num_classes: int = 10, time_steps: int 
 
 @register_model
 def mlp(
-    *, image_shape: Shape = GREY, num_classes: int = 10, time_steps: int = 1, width: int = 128
+    *,
+    image_shape: Shape = GREY,
+    num_classes: int = 10,
+    time_steps: int = 1,
+    width: int = 128,
+    depth: int | None = None,
 ) -> StillNet:
-    """A perceptron with one hidden layer of `width` rectified units."""
-    pixels = prod(_frames_as_channels(image_shape, num_classes, time_steps))
-    check_positive(width=width)
-    hidden, readout = nn.Linear(pixels, width), nn.Linear(width, num_classes)
-    return StillNet(nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), readout), time_steps)
+    """A perceptron with `depth` hidden layers, by default one, of `width` rectified units."""
+    inputs = prod(_frames_as_channels(image_shape, num_classes, time_steps))
+    depth = 1 if depth is None else depth
+    check_positive(width=width, depth=depth)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(depth):
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return StillNet(nn.Sequential(*layers, nn.Linear(width, num_classes)), time_steps)
 
 
 @register_model
@@ -105,17 +114,20 @@ def plain_cnn(
     width: int = 16,
     strides: Sequence[int] = (2, 2, 1),
     pool: int = 2,
+    depth: int | None = None,
 ) -> StillNet:
     """A plain CNN of free width: 3x3 convolutions, batch norm, ReLU; the matcher's free opponent.
 
-    Each layer has one of `strides` and `width` channels, the first half as many, rounded up. The
-    classifier sees maps averaged over `pool` x `pool` regions.
+    Each layer has one of `strides` and `width` channels, the first half as many, rounded up. Of
+    another `depth` the last strides are left out, or layers of stride 1 follow. The classifier sees
+    maps averaged over `pool` x `pool` regions.
     """
     channels = _frames_as_channels(image_shape, num_classes, time_steps)[0]
-    check_positive(width=width, strides=strides, pool=pool)
+    depth = len(strides) if depth is None else depth
+    check_positive(width=width, strides=strides, pool=pool, depth=depth)
     layers = list[nn.Module]()
-    for depth, stride in enumerate(strides):
-        out = (width + 1) // 2 if depth == 0 else width
+    for layer, stride in enumerate([*strides, *[1] * depth][:depth]):
+        out = (width + 1) // 2 if layer == 0 else width
         conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
         layers += [conv, nn.BatchNorm2d(out), nn.ReLU()]
         channels = out

@@ -44,22 +44,36 @@ def test_list_takes_a_wildcard(call: Call) -> None:
 
 
 @pytest.mark.parametrize("by", ["parameters", "flops"])
-def test_match_finds_the_largest_width_that_is_no_larger(call: Call, by: str) -> None:
+@pytest.mark.parametrize("rule", ["nearest", "at_most"])
+def test_match_prints_and_writes_the_sizes(call: Call, by: str, rule: str, tmp_path: Path) -> None:
     def amount(name: str, **keywords: Any) -> int:
         if by == "flops":
             return count_flops(name, **keywords)
         return count_parameters(create_model(name, **keywords))
 
-    status, out, _ = call("match", "granule_convnet", "--by", by)
+    file = tmp_path / "match.json"
+    status, out, _ = call("match", "granule_convnet", "--by", by, "--rule", rule, "--json", file)
     assert status == 0
     unit = {"parameters": "parameters", "flops": "FLOPs an image"}[by]
     numbers = re.findall(rf"([\d,]+) {unit}", out)
     target, matched = (int(number.replace(",", "")) for number in numbers)
-    (width,) = map(int, re.findall(r"width=(\d+)", out))
+    written = json.loads(file.read_text())
+    assert (written["target"], written["matched"]) == (target, matched)
+    assert f"ratio of {by}: {written['matched_over_target']:.4f}\n" in out
+    assert written["matched_over_target"] == matched / target
+    keywords = written["keywords"]
+    assert keywords["image_shape"] == [1, 28, 28]
+    assert keywords["time_steps"] == 5  # granule_convnet's own
+    assert re.findall(r"(width|depth)=(\d+)", out) == [
+        (key, str(keywords[key])) for key in ("width", "depth") if key in keywords
+    ]
     assert target == amount("granule_convnet")
-    shape = {"image_shape": (1, 28, 28), "time_steps": 5}  # granule_convnet's own
-    smaller, larger = (amount("plain_cnn", width=width + more, **shape) for more in (0, 1))
-    assert smaller == matched <= target < larger
+    assert matched == amount("plain_cnn", **keywords)
+    if rule == "at_most":
+        wider = amount("plain_cnn", **{**keywords, "width": keywords["width"] + 1})
+        assert matched <= target < wider
+    else:
+        assert abs(matched - target) <= 0.02 * target
 
 
 @pytest.fixture(scope="module")

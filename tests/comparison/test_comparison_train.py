@@ -44,10 +44,13 @@ def test_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_opponent_is_matched_to_the_first_model(tmp_path: Path) -> None:
     by_parameters = {"name": "mlp", "match": "parameters"}
-    by_flops = {"name": "mlp", "match": "flops", "label": "equal FLOPs"}
+    by_flops = {"name": "mlp", "match": "flops", "label": "equal FLOPs", "match_rule": "at_most"}
     config = small_config(tmp_path, max_steps=1, opponents=(by_parameters, by_flops))
     first, equal, equal_flops = compare(config, progress=False)
-    assert 0.9 * first.parameters < equal.parameters <= first.parameters
+    assert first.matched is None
+    assert equal.matched is not None
+    assert equal.matched.is_close
+    assert equal.matched.ratio == equal.parameters / first.parameters
     wider = {**equal_flops.model, "width": equal_flops.model["width"] + 1}
     flop, target = count_flops(**equal_flops.model), count_flops(**first.model)
     assert flop <= target < count_flops(**wider)

@@ -111,6 +111,11 @@ def test_wrong_overrides(file: Path, word: str, message: str) -> None:
         ('name = "mlp"', "", r"\[model\] name = None: expected the name of a model"),
         ('name = "linear"', "", r"\[\[opponents\]\] number 1 name = None"),
         ('label = "baseline"', 'match = "flop"', '\'flop\': expected "parameters" or "flops"'),
+        (
+            'label = "baseline"',
+            'match_rule = "below"',
+            '\'below\': expected "nearest" or "at_most"',
+        ),
         ("[[opponents]]", "[opponents]", r"expected tables, each headed \[\[opponents\]\]"),
         ("[train]", "[training]", r"unknown table \[training\]; did you mean 'train'"),
         ("[data]", "[[data]]", r"expected a table, headed \[data\]"),
