@@ -70,7 +70,7 @@ def kernels_enabled() -> bool:
 def needs_reference() -> bool:
     """Returns whether an operator's differentiable reference has to run in its place."""
     if torch.compiler.is_compiling():
-        return False
+        return torch.compiler.is_exporting()  # whatever reads the program knows torch's alone
     return (
         torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()

@@ -1,13 +1,21 @@
 """Conversion of the convolutions of any network to granule layers."""
 
-import copy
+import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 
+from neuroconv.core.modules import copy_module
+from neuroconv.core.statistics import correct_statistics
 from neuroconv.neurons.image import GranuleConv2d
+from neuroconv.neurons.population import Population
 
 
 @dataclass(frozen=True)
@@ -28,65 +36,162 @@ def convert(
     """Replaces chosen convolutions by `GranuleConv2d` of the same contract.
 
     A unit keeps its taps; the columns of its patch become rectified dendrites. The outputs change:
-    train or fine-tune the network.
+    train or fine-tune the network. Its batch norms average the batches from its first training
+    pass on (`neuroconv.core.statistics` says why).
+
+    A layer's name, hooks, dtype, device, training flag and requires_grad stay, the dendrites'
+    resting potentials taking the bias's; parameters that layers share stay shared. The network
+    runs in memory format channels_last, and passes through `torch.fx.symbolic_trace`, where a
+    layer is one node, torchvision's feature extraction, `torch.jit.trace`, `torch.compile`,
+    `torch.export` and both ONNX exporters. `torch.jit.script` does not take it.
 
     Args:
         model: any module. It is copied, not changed.
         select: which layers, given (name, layer). Default: every nn.Conv2d whose kernel has more
-            than one column, since a single dendrite has no other to be summed with.
+            than one column, since a single dendrite has no other to be summed with. Of a layer
+            with several names one suffices. Selected layers of subclasses are left out with a
+            warning: they may compute something else.
         copy_weights: start from the convolution's taps, else from a fresh initialisation.
 
     Returns:
         The converted copy, and one row for each layer that was replaced.
 
     Raises:
-        ValueError: no layer was selected, or one that pads with other than zeros.
+        ValueError: no layer was selected, or one that cannot be replaced as it is: it pads with
+            other than zeros, its weight is computed (parametrised, normalised or pruned), lazy,
+            quantised, complex or shared with a layer that stays, or its forward is not Conv2d's.
         TypeError: model is no nn.Module.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
-    converted = copy.deepcopy(model)
-    selected = select or (lambda _, conv: conv.kernel_size[1] > 1)
-    rows = []
-    units: dict[int, GranuleConv2d] = {}  # a shared layer becomes one shared unit
-    for name, layer in list(converted.named_modules(remove_duplicate=False)):
-        if type(layer) is not nn.Conv2d or not (id(layer) in units or selected(name, layer)):
-            continue
-        if id(layer) not in units:
-            units[id(layer)] = _granule_layer(name, layer, copy_weights)
-            rows.append(Conversion(name, _count(layer), _count(units[id(layer)])))
-        unit = units[id(layer)]
-        if not name:
-            converted = unit
-            break
-        parent, _, attribute = name.rpartition(".")
-        setattr(converted.get_submodule(parent), attribute, unit)
-    if not rows:
+    converted = copy_module(model)
+    names = _selected_names(converted, select or _several_columns)
+    if not names:
         raise ValueError(
             f"no convolution of {type(model).__name__} was selected; expected a select(name, conv) "
             "that is true for at least one nn.Conv2d"
         )
+    units: dict[nn.Module, GranuleConv2d] = {}  # a layer of several names becomes one unit
+    taps: dict[nn.Parameter, nn.Parameter] = {}  # likewise a weight of several layers
+    rest: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
+    rows = []
+    for name in names:
+        layer: Any = converted.get_submodule(name)
+        if layer not in units:
+            unit = units[layer] = _granule_layer(layer, copy_weights)
+            unit.weight = taps.setdefault(layer.weight, unit.weight)
+            if unit.dendritic_bias is not None:
+                key = (layer.bias, len(unit.dendritic_bias))
+                unit.dendritic_bias = rest.setdefault(key, unit.dendritic_bias)
+            rows.append(Conversion(name, _count(layer), _count(unit)))
+    for name in names:
+        unit = units[converted.get_submodule(name)]
+        if not name:
+            return unit, rows
+        parent, _, attribute = name.rpartition(".")
+        setattr(converted.get_submodule(parent), attribute, unit)
+    _correct_norms(converted)
     return converted, rows
 
 
-def _granule_layer(name: str, conv: nn.Conv2d, copy_weights: bool) -> GranuleConv2d:
-    if conv.padding_mode != "zeros":
-        raise ValueError(
-            f"layer {name!r} has padding_mode={conv.padding_mode!r}; expected 'zeros': leave it "
-            "out with select"
+def _several_columns(name: str, conv: nn.Conv2d) -> bool:
+    columns: int = getattr(conv, "kernel_size", (1, 2))[1]  # a scripted layer may not tell
+    return columns > 1
+
+
+def _selected_names(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) -> list[str]:
+    """Returns the names of the selected layers, all of those that a shared layer has."""
+    named: Any = dict(model.named_modules(remove_duplicate=False))
+    selected = {}
+    for name, layer in named.items():
+        kind = getattr(layer, "original_name", type(layer).__name__)  # of a scripted module
+        quantised = type(layer).__module__.startswith("torch.ao.") and "Conv2d" in kind
+        convolution = isinstance(layer, nn.Conv2d) or quantised or kind == "Conv2d"
+        if convolution and layer not in selected and select(name, layer):
+            selected[layer] = name
+    for layer, name in list(selected.items()):
+        if (reason := _reason_to_refuse(layer)) is not None:
+            raise ValueError(f"layer {name!r} {reason}, or leave it out with select")
+        if type(layer) is not nn.Conv2d:
+            warnings.warn(
+                f"layer {name!r} stays a {type(layer).__name__}: a subclass of nn.Conv2d may "
+                "compute something else",
+                stacklevel=3,
+            )
+            del selected[layer]
+    for other, module in named.items():
+        for attribute, parameter in module._parameters.items():
+            for layer, name in selected.items():
+                if parameter is layer.weight and (module not in selected or attribute != "weight"):
+                    raise ValueError(
+                        f"layer {name!r} shares its weight with {f'{other}.{attribute}'!r}, which "
+                        "stays as it is; select both or untie them, or leave it out with select"
+                    )
+    return [name for name, layer in named.items() if layer in selected]
+
+
+def _reason_to_refuse(layer: Any) -> str | None:
+    """Returns what keeps a layer from being replaced, and the remedy; None if nothing does."""
+    if type(layer).__module__.startswith("torch.ao."):
+        return f"is a quantised {type(layer).__name__}; convert before quantisation"
+    if isinstance(layer, torch.jit.ScriptModule):
+        return "is scripted or traced; convert before torch.jit"
+    if isinstance(layer, LazyModuleMixin):
+        return "has no weights yet; call the network on a sample before"
+    if parametrize.is_parametrized(layer):
+        computed = [*layer.parametrizations]
+        return (
+            f"computes its {' and '.join(computed)} by a parametrization; remove it by "
+            "torch.nn.utils.parametrize.remove_parametrizations"
         )
+    if type(layer) is not nn.Conv2d:
+        return None
+    if extra := {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias"}:
+        return (
+            f"holds {', '.join(sorted(extra))} besides weight and bias; remove what added these, "
+            "such as by torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove"
+        )
+    if layer.padding_mode != "zeros":
+        return f"has padding_mode={layer.padding_mode!r}; expected 'zeros': replace it"
+    if "forward" in vars(layer):
+        return "has a forward of its own; restore nn.Conv2d's"
+    if type(layer.weight) is not nn.Parameter or not layer.weight.is_floating_point():
+        kind = f"{type(layer.weight).__name__} of {layer.weight.dtype}"
+        return f"has a {kind} as weight; expected an nn.Parameter of real floats: replace it"
+    return None
+
+
+def _granule_layer(conv: Any, copy_weights: bool) -> GranuleConv2d:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
     sizes = {name: getattr(conv, name) for name in (*names, "groups")}
     with torch.device(conv.weight.device):
         unit = GranuleConv2d(**sizes, bias=conv.bias is not None, time_steps=1)
     unit = unit.to(conv.weight.dtype).train(conv.training)
-    unit.requires_grad_(conv.weight.requires_grad)
+    unit.weight.requires_grad_(conv.weight.requires_grad)
     if copy_weights:
         with torch.no_grad():
             unit.weight.copy_(conv.weight.unsqueeze(2))
-            if conv.bias is not None and unit.bias is not None:
-                unit.bias.copy_(conv.bias)
+    if conv.bias is not None and unit.dendritic_bias is not None:
+        unit.dendritic_bias.requires_grad_(conv.bias.requires_grad)
+        unit.bias = conv.bias
+        if not copy_weights:
+            nn.init.zeros_(conv.bias)
+    vars(unit).update({name: value for name, value in vars(conv).items() if "_hook" in name})
+    for hook in unit._load_state_dict_pre_hooks.values():
+        if getattr(hook, "with_module", False):
+            vars(hook)["module"] = weakref.ref(unit)
     return unit
+
+
+def _correct_norms(model: nn.Module) -> None:
+    """Corrects the running statistics of all batch norms outside of neurons."""
+    inside = {
+        part
+        for module in model.modules()
+        if isinstance(module, GranuleConv2d | Population)
+        for part in module.modules()
+    }
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module not in inside:
+            correct_statistics(module)
 
 
 def _count(module: nn.Module) -> int:

@@ -5,13 +5,15 @@ K_H x K_W the patch: its columns are the K_W dendrites, its rows the K_H branche
 """
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive, pair
 from neuroconv.core.cost import Cost
+from neuroconv.core.modules import graph_leaf
 from neuroconv.core.renamed import IMAGE_LAYER, renamed
 from neuroconv.kernels.column_convs import column_convs
 from neuroconv.kernels.image import fused_dendrites, fused_somata
@@ -152,6 +154,16 @@ class GranuleConv2d(nn.Module):
             if bias is not None:
                 nn.init.zeros_(bias)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Passes taps as (U, C, K_T * K_H, K_W), which `to(memory_format=channels_last)` takes."""
+
+        def on_taps(x: Tensor) -> Tensor:
+            if x.dim() != 5:
+                return fn(x)
+            return fn(x.flatten(2, 3)).unflatten(2, x.shape[2:4])
+
+        return super()._apply(on_taps, recurse)
+
     def _channels(self, fan_in: int, seed: int) -> Tensor | None:
         """Returns the channels that each dendrite reads, (U, fan_in, K_W); None for all of them."""
         units, width = self.out_channels, self.kernel_size[1]
@@ -165,6 +177,7 @@ class GranuleConv2d(nn.Module):
         first = torch.arange(units) // (units // self.groups) * in_group
         return local + first[:, None, None]
 
+    @graph_leaf
     def forward(self, image: Tensor) -> Tensor:
         x = self.as_frames(image)  # (B, C, T, H, W)
         x = self.threshold_norm(x)  # nn.Identity() where there is none

@@ -1,5 +1,7 @@
 """convert: convolutions of anyone's network into granule layers."""
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from neuroconv.flops import profile
 from neuroconv.neurons import Conversion, GranuleConv2d, convert
@@ -82,19 +86,267 @@ def test_contract_is_kept(keywords: Any) -> None:
     assert not unit.training
 
 
-def test_a_convolution_used_twice_stays_one_layer() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Conv2d(3, 3, 3, padding=1)
+class Twice(nn.Module):
+    """Two convolutions and a norm, with the given attributes tied."""
+
+    def __init__(self, tied: str) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, (3, 3), padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        if tied == "layer":
             self.second = self.first
+        if "weight" in tied:
+            self.second.weight = self.first.weight
+        if "bias" in tied:
+            self.second.bias = self.norm.bias = self.first.bias
 
-        def forward(self, image: Tensor) -> Tensor:
-            return self.second(self.first(image))
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.second(self.first(image)))
 
-    converted, _ = convert(Twice())
-    assert isinstance(converted.first, GranuleConv2d)
-    assert converted.first is converted.second
+
+@pytest.mark.parametrize("copy_weights", [True, False])
+@pytest.mark.parametrize("tied", ["layer", "weight", "bias", "weight and bias"])
+def test_what_is_tied_stays_tied(tied: str, copy_weights: bool) -> None:
+    model = Twice(tied)
+    converted: Any = convert(model, lambda name, _: name == "first" or tied != "layer",
+                             copy_weights=copy_weights)[0]  # fmt: skip
+    first, second = converted.first, converted.second
+    assert isinstance(first, GranuleConv2d)
+    assert (first is second) == (tied == "layer")
+    assert (first.weight is second.weight) == (tied != "bias")
+    assert (first.bias is second.bias) == (tied != "weight")
+    assert (first.dendritic_bias is second.dendritic_bias) == (tied != "weight")
+    assert (first.bias is converted.norm.bias) == ("bias" in tied)
+    assert torch.equal(first.weight.squeeze(2), model.first.weight) == copy_weights
+    assert converted(torch.rand(2, 3, 5, 5)).shape == (2, 3, 5, 5)
+
+
+def test_a_weight_shared_with_what_stays_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'first' shares its weight with 'second.weight', which"):
+        convert(Twice("weight"), lambda name, _: name == "first")
+
+
+def test_requires_grad_of_weight_and_bias_apart() -> None:
+    for weight, bias in ((True, False), (False, True)):
+        conv = nn.Conv2d(3, 4, 3)
+        conv.weight.requires_grad_(weight)
+        conv.bias.requires_grad_(bias)  # type: ignore[union-attr]
+        unit = convert(conv)[0]
+        needs = {name: p.requires_grad for name, p in unit.named_parameters()}
+        assert needs == {"weight": weight, "bias": bias, "dendritic_bias": bias}
+
+
+def test_hooks_stay_with_the_layer() -> None:
+    calls: list[tuple[str, type]] = []
+
+    def note(kind: str) -> Any:
+        return lambda module, *_: calls.append((kind, type(module)))
+
+    conv = nn.Conv2d(3, 4, 3)
+    conv.register_forward_pre_hook(note("pre"))
+    conv.register_forward_hook(note("forward"))
+    conv.register_full_backward_hook(note("backward"))
+    conv.register_state_dict_pre_hook(note("state"))
+    conv.register_load_state_dict_pre_hook(note("load"))
+    unit = convert(nn.Sequential(conv))[0]
+    unit(torch.rand(1, 3, 4, 4, requires_grad=True)).sum().backward()
+    unit.load_state_dict(unit.state_dict())
+    kinds = ("pre", "forward", "backward", "state", "load")
+    assert calls == [(kind, GranuleConv2d) for kind in kinds]
+
+
+def _pruned(conv: nn.Conv2d) -> nn.Module:
+    prune.random_unstructured(conv, "weight", 0.5)
+    return conv
+
+
+def _patched(conv: Any) -> nn.Module:
+    conv.forward = lambda x: x
+    return conv  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's, about old ways
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (parametrizations.weight_norm, "computes its weight by a parametrization; remove it by"),
+        (parametrizations.spectral_norm, "computes its weight by a parametrization; remove it by"),
+        (nn.utils.weight_norm, "holds weight_g, weight_v besides weight and bias; remove what"),
+        (nn.utils.spectral_norm, "holds weight_orig, weight_u, weight_v besides weight and bias"),
+        (_pruned, "holds weight_mask, weight_orig besides weight and bias; remove what"),
+        (_patched, "has a forward of its own; restore"),
+        (torch.jit.script, "is scripted or traced; convert before"),
+        (lambda _: nn.LazyConv2d(3, 3), "has no weights yet; call the network on a sample"),
+        (lambda _: torch.ao.nn.quantized.Conv2d(3, 3, 3), "is a quantised Conv2d; convert before"),
+        (lambda conv: conv.to(torch.complex64), "has a Parameter of torch.complex64 as weight"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_or_left_out(wrap: Any, message: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Sequential(wrap(nn.Conv2d(3, 3, 3))))
+    with pytest.raises(ValueError, match=f"^layer '1.0' {message}.*, or leave it out with select$"):
+        convert(model)
+    converted: Any = convert(model, lambda name, _: name == "0")[0]
+    assert type(converted[1][0]) is type(model[1][0])
+    layer: Any = model[1][0]
+    if not isinstance(layer, nn.LazyConv2d) and message[:5] not in ("is a ", "has a"):
+        image = torch.rand(2, 3, 7, 7)
+        torch.testing.assert_close(converted.eval()[1](image), model.eval()[1](image))
+
+
+def test_subclasses_are_left_out_with_a_warning() -> None:
+    class Loud(nn.Conv2d):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), Loud(3, 3, 3))
+    with pytest.warns(UserWarning, match=r"layer '1' stays a Loud: a subclass of nn\.Conv2d may"):
+        converted, rows = convert(model)
+    assert [row.name for row in rows] == ["0"]
+    assert type(converted.get_submodule("1")) is Loud
+
+
+# --- graphs and memory formats
+
+
+@pytest.fixture(scope="module")
+def converted() -> nn.Module:
+    torch.manual_seed(0)
+    convs = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, (2, 3), 2, groups=2)
+    return convert(nn.Sequential(convs[0], nn.BatchNorm2d(4), nn.ReLU(), convs[1]).eval())[0]
+
+
+def _exported(model: nn.Module, image: Tensor) -> Any:
+    program = torch.export.export(model, (image,), dynamic_shapes=({0: torch.export.Dim("b")},))
+    operators = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert {operator.namespace for operator in operators} == {"aten"}  # which any reader knows
+    return program.module()
+
+
+def _channels_last(model: nn.Module, image: Tensor) -> Any:
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    assert (
+        last.get_parameter("0.weight").squeeze(2).is_contiguous(memory_format=torch.channels_last)
+    )
+    return lambda x: last(x.to(memory_format=torch.channels_last))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "through",
+    [
+        lambda model, _: torch.fx.symbolic_trace(model),
+        lambda model, _: torch.fx.symbolic_trace(torch.fx.symbolic_trace(model)),
+        lambda model, _: lambda x: create_feature_extractor(model, ["0", "3"])(x)["3"],
+        _channels_last,
+        lambda model, image: torch.jit.trace(model, (image,)),
+        lambda model, image: torch.compile(model, backend="eager", fullgraph=True),
+        _exported,
+    ],
+    ids=["fx", "fx twice", "features", "channels_last", "jit", "compile", "export"],
+)
+def test_a_converted_network_passes_through(through: Any, converted: nn.Module) -> None:
+    image = torch.rand(4, 3, 9, 9)
+    torch.testing.assert_close(through(converted, image[:2])(image), converted(image))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx(dynamo: bool, converted: nn.Module, tmp_path: Path) -> None:
+    for library in ("onnx", "onnxscript"):
+        pytest.importorskip(library)
+    runtime = pytest.importorskip("onnxruntime")
+    image, file = torch.rand(2, 3, 9, 9), tmp_path / "converted.onnx"
+    torch.onnx.export(converted, (image,), file, dynamo=dynamo)
+    session = runtime.InferenceSession(file)
+    (output,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), converted(image))
+
+
+def test_a_bare_layer_is_no_graph() -> None:
+    with pytest.raises(TypeError, match="GranuleConv2d is a single node in graphs"):
+        torch.fx.symbolic_trace(convert(nn.Conv2d(3, 3, 3))[0])
+
+
+# --- batch norms in evaluation
+
+
+def deep(layers: int = 8) -> nn.Sequential:
+    torch.manual_seed(1)
+    stages: list[nn.Module] = []
+    for channels in (3, *[12] * (layers - 1)):
+        stages += [nn.Conv2d(channels, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()]
+    return nn.Sequential(*stages)
+
+
+def pass_batches(model: nn.Module, passes: int) -> Tensor:
+    """Returns the last batch."""
+    images = torch.rand(passes, 8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for image in images:
+            model.train()(image)
+    return images[-1]
+
+
+def test_a_deep_network_is_alive_in_evaluation() -> None:
+    model: Any = convert(deep())[0]
+    silent: Any = copy.deepcopy(model)
+    for norm in silent[1::3]:
+        norm._forward_pre_hooks.clear()
+        norm._forward_hooks.clear()
+    for passes in (1, 14):
+        image = pass_batches(model, passes)
+        active = (model(image) > 0).double().mean()
+        assert 0.5 < (model.eval()(image) > 0).double().mean() / active < 2
+        pass_batches(silent, passes)
+    assert not (silent.eval()(image) > 0).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_vgg11_is_alive_in_evaluation(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = convert(torchvision.models.vgg11_bn().features)[0]
+    images = torch.rand(15, 8, 3, 32, 32)
+    with torch.no_grad():
+        for image in images:
+            features = model.train()(image)
+        active = (model.eval()(images[-1]) > 0).double().mean()
+    assert 0.5 < active / (features > 0).double().mean() < 2
+
+
+def test_running_statistics_are_weighted_averages_of_the_batches() -> None:
+    norm = nn.BatchNorm2d(12, momentum=0.3)
+    pretrained = nn.Sequential(nn.Conv2d(3, 12, 3), norm)
+    pass_batches(pretrained, 5)
+    model: Any = convert(pretrained)[0]
+    assert torch.equal(model[1].running_mean, norm.running_mean)  # until the first pass
+    inputs: list[Tensor] = []
+    handle = model[1].register_forward_pre_hook(lambda _, x: inputs.append(x[0].double()))
+    model[1].train()(torch.rand(8, 12, 4, 4))
+    pass_batches(model, 2)
+    handle.remove()
+    weights = [0.7**2 * 0.3, 0.7 * 0.3, 0.3]
+    for statistic, running in (("mean", "running_mean"), ("var", "running_var")):
+        values = [getattr(x, statistic)((0, 2, 3)) for x in inputs]
+        expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+        torch.testing.assert_close(getattr(model[1], running).double(), expected)
+    before = copy.deepcopy(model[1].state_dict())
+    model[1].eval()  # a frozen norm
+    model[0].train()(torch.rand(8, 3, 5, 5))
+    model[1](torch.rand(8, 12, 4, 4))
+    assert all(torch.equal(v, before[k]) for k, v in model[1].state_dict().items())
+
+
+def test_norms_are_corrected_once_and_outside_of_neurons() -> None:
+    within = GranuleConv2d(3, 3, norm="both", time_steps=1)
+    model = nn.Sequential(within, nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, (3, 2)))
+    partly = convert(model, lambda name, _: name == "1")[0]
+    wholly: Any = convert(partly)[0]
+    assert len(wholly[2]._forward_hooks) == len(wholly[2]._forward_pre_hooks) == 1
+    assert not any(part._forward_hooks for part in wholly[0].modules())
+
+
+# --- networks
 
 
 def test_resnet18_becomes_granule_layers_learns_and_profiles() -> None:

@@ -1,0 +1,49 @@
+"""Modules of anyone's network: copies of them, and their place in graphs of `torch.fx`."""
+
+import copy
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def copy_module(model: Model) -> Model:
+    """Returns a deep copy, also of pruned and weight-normed modules.
+
+    Those keep the weight that their hooks compute as an attribute with a graph, which
+    `copy.deepcopy` refuses; the copy's hooks compute it again at the next call.
+
+    Raises:
+        TypeError: model is no nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    computed = [x for x in attributes if isinstance(x, Tensor) and not x.is_leaf]
+    return copy.deepcopy(model, {id(x): x.detach().clone() for x in computed})
+
+
+def graph_leaf(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """Makes a module with this forward one node in graphs of `torch.fx`, as those of torch.nn are.
+
+    Its decisions depend on shapes, which a tracer does not know.
+    """
+
+    @wraps(forward)
+    def traced(self: Any, x: Tensor) -> Tensor:
+        if not isinstance(x, torch.fx.Proxy):
+            return forward(self, x)
+        path = x.tracer.path_of_module(self)
+        if not path:
+            raise TypeError(
+                f"{type(self).__name__} is a single node in graphs of torch.fx; trace a module "
+                "that holds it, such as nn.Sequential(layer)"
+            )
+        node: Tensor = x.tracer.create_proxy("call_module", path, (x,), {})
+        return node
+
+    return traced
