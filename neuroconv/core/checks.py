@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 Norm = Literal["none", "dendrites", "soma", "both"]
 NORMS: tuple[str, ...] = get_args(Norm)
+NormOver = Literal["window", "step"]
+NORM_OVER: tuple[str, ...] = get_args(NormOver)
 
 
 def check_positive(**sizes: Any) -> None:

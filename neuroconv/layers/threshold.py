@@ -9,18 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_number, check_positive
+from neuroconv.core.checks import NORM_OVER, NormOver, check_choice, check_number, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
 from neuroconv.core.renamed import renamed
 from neuroconv.kernels.operator import refuse_batch_statistics
+from neuroconv.layers.step_norm import StepBatchNorm
 
 
 class ThresholdNorm(nn.Module):
     """clamp(batch_norm(x), 0, threshold): nothing below rest, nothing past the threshold.
 
     Batch normalisation is `nn.BatchNorm1d`'s, for each neuron over all other axes, with its
-    running statistics, gain and shift: the module `norm`.
+    running statistics, gain and shift: the module `norm`. In training it is not causal: statistics
+    over all steps let later steps change what leaves at earlier ones, except by norm_over="step".
 
     Args:
         features: neurons N, on axis 1.
@@ -29,6 +31,8 @@ class ThresholdNorm(nn.Module):
         empty_positions: the number of last positions of a sheet, dendrite by dendrite, that hold no
             synapse. They do not enter the statistics and leave as zero.
         momentum, eps: as nn.BatchNorm1d's.
+        norm_over: statistics in training over the "window", or those of each "step" of axis 2; see
+            `StepBatchNorm`.
 
     Shape:
         x (B, N, ...) -> the same, in its layout in memory; with empty positions a sheet
@@ -48,6 +52,7 @@ class ThresholdNorm(nn.Module):
         empty_positions: int = 0,
         momentum: float = 0.1,
         eps: float = 1e-5,
+        norm_over: NormOver = "window",
     ) -> None:
         super().__init__()
         check_positive(features=features)
@@ -55,22 +60,28 @@ class ThresholdNorm(nn.Module):
         if type(empty_positions) is not int or empty_positions < 0:
             raise ValueError(f"empty_positions={empty_positions!r}; expected an integer, 0 or more")
         self.features, self.threshold, self.empty_positions = features, threshold, empty_positions
-        self.norm = nn.BatchNorm1d(features, eps=eps, momentum=momentum)
+        check_choice("norm_over", norm_over, NORM_OVER)
+        kind = StepBatchNorm if norm_over == "step" else nn.BatchNorm1d
+        self.norm = kind(features, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
         refuse_batch_statistics(self)
+        per_step = getattr(self.norm, "per_step", False)
         if not self.empty_positions:
-            return along_axis(x, 1, self._normal)
+            return self._normal(x) if per_step else along_axis(x, 1, self._normal)
         sheet = x.permute(1, 4, 3, 2, 0)  # (N, D, P, T, B)
         filled = sheet.flatten(1, 2)[:, : -self.empty_positions]
-        potential = self._normal(filled.flatten(1).unsqueeze(0)).view(filled.shape)
+        if per_step:
+            potential = self._normal(filled.permute(3, 0, 2, 1)).permute(1, 3, 2, 0)
+        else:
+            potential = self._normal(filled.flatten(1).unsqueeze(0)).view(filled.shape)
         padded = F.pad(potential, (0, 0, 0, 0, 0, self.empty_positions))
-        result = padded.view(sheet.shape).permute(4, 0, 3, 2, 1)
+        result = padded.reshape(sheet.shape).permute(4, 0, 3, 2, 1)
         return result.contiguous() if x.is_contiguous() else result
 
     def _normal(self, x: Tensor) -> Tensor:
-        """Normalises and clamps (before, N, after)."""
+        """Normalises and clamps (before, N, after), or with steps of their own (B, N, T, ...)."""
         potential: Tensor = self.norm(x)
         return potential.clamp(0, self.threshold)
 

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive, pair
+from neuroconv.core.checks import NORMS, Norm, NormOver, check_choice, check_positive, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.modules import graph_leaf
 from neuroconv.core.renamed import IMAGE_LAYER, renamed
@@ -28,6 +28,7 @@ from neuroconv.neurons.costs import image_layer_costs
 from neuroconv.neurons.stages import (
     Output,
     Table,
+    build_norm,
     build_output,
     build_single,
     build_spike,
@@ -57,6 +58,9 @@ class GranuleConv2d(nn.Module):
             patch and five steps has the granule cell's 3 x 4 x 5 = 60 taps whatever the channels.
         norm: where potentials are batch-normalised, which replaces the bias there: "none", at the
             "dendrites", at the "soma", or at "both".
+        norm_over: statistics in training over the "window", by which later steps change the rates
+            at earlier ones, or over each "step", which keeps time causal and runs without fused
+            kernels; as in `Population`.
 
     **Other arguments:**
         threshold: the input is normalised, channel by channel, and clamped between rest and this
@@ -96,6 +100,7 @@ class GranuleConv2d(nn.Module):
         time_steps: int = 5,
         wiring: ImageWiring = "dense",
         norm: Norm = "none",
+        norm_over: NormOver = "window",
         threshold: float | None = None,
         spike: DendriticSpike | Table | None = None,
         linear_dendrites: bool = False,
@@ -120,16 +125,16 @@ class GranuleConv2d(nn.Module):
                 f"out_channels={out_channels}"
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.time_steps, self.wiring = time_steps, wiring
+        self.time_steps, self.wiring, self.norm_over = time_steps, wiring, norm_over
         self.padding = zeros_around(padding, self.kernel_size, self.stride, self.dilation)
         height, width = self.kernel_size
         fan_in = 1 if wiring == "claw" else in_channels // groups
         self.weight = nn.Parameter(torch.empty(out_channels, fan_in, time_steps, height, width))
         self.register_buffer("channels", self._channels(fan_in, seed), persistent=False)
-        self.threshold_norm = build_threshold(threshold, in_channels)
+        self.threshold_norm = build_threshold(threshold, in_channels, over=norm_over)
         at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         self.dendritic_norms = nn.ModuleList(
-            nn.BatchNorm2d(out_channels) if at_dendrites else nn.Identity() for _ in range(width)
+            build_norm(at_dendrites, nn.BatchNorm2d, out_channels, norm_over) for _ in range(width)
         )
         self.dendritic_bias = (
             nn.Parameter(torch.empty(width, out_channels)) if bias and not at_dendrites else None
@@ -140,7 +145,7 @@ class GranuleConv2d(nn.Module):
         if memory.neurons is not None:
             raise ValueError(f"soma={memory}; units share one filter over a map: leave neurons out")
         self.soma = memory if memory.time_steps > 1 else nn.Identity()
-        self.soma_norm = nn.BatchNorm2d(out_channels) if at_soma else nn.Identity()
+        self.soma_norm = build_norm(at_soma, nn.BatchNorm2d, out_channels, norm_over)
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias and not at_soma else None
         self.firing = FiringRate()
         self.output = build_output(output, 0.0, scope="unit")
@@ -232,6 +237,9 @@ class GranuleConv2d(nn.Module):
         """Batch-normalises each unit of (B, U, T, H', W') over batch, steps and positions."""
         if isinstance(norm, nn.Identity):
             return potential
+        if getattr(norm, "per_step", False):
+            by_step: Tensor = norm(potential)
+            return by_step
         steps_first = potential.transpose(1, 2)
         normal: Tensor = norm(steps_first.flatten(0, 1))
         return normal.unflatten(0, steps_first.shape[:2]).transpose(1, 2)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import NORMS, Norm, check_choice, check_positive
+from neuroconv.core.checks import NORMS, Norm, NormOver, check_choice, check_positive
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
 from neuroconv.core.renamed import POPULATION, renamed
@@ -31,6 +31,7 @@ from neuroconv.neurons.presets import Physiology, Variant, preset
 from neuroconv.neurons.stages import (
     Output,
     Table,
+    build_norm,
     build_output,
     build_rate,
     build_single,
@@ -71,6 +72,10 @@ class Population(nn.Module):
         norm: where potentials are batch-normalised: "none", at the "dendrites" (each dendrite of
             each neuron over batch, steps and sites), at the "soma" (each neuron over batch and
             steps), or at "both".
+        norm_over: what these norms' statistics, and a threshold's, are over in training: the
+            "window", by which later steps change the rates at earlier ones, or each "step" by
+            itself, by which time stays causal (`StepBatchNorm`; it needs a batch of two). In
+            evaluation both use running statistics, and no step changes an earlier one.
         summation: how the dendrites' rates sum: the name of a law of their mean ("linear",
             "sublinear", "supralinear", "sigmoidal"), or a `DendriticSummation`. If given, the
             preset's law within a dendrite is left out too, and `rate` may name one.
@@ -117,6 +122,7 @@ class Population(nn.Module):
         threshold: float | None = None,
         taps: Taps | Table | None = None,
         norm: Norm = "none",
+        norm_over: NormOver = "window",
         spike: DendriticSpike | Table | None = None,
         rate: DendriticRate | Table | None = None,
         summation: DendriticSummation | Table | str | None = None,
@@ -140,18 +146,17 @@ class Population(nn.Module):
         drawn = build_wiring(wiring, numbers.claw)
         self.synapses = build_synapses(synapse, drawn, in_features, out_features, shape)
         trees = out_features * self.synapses.transmitters
-        self.threshold_norm = build_threshold(threshold, trees, empty)
+        self.threshold_norm = build_threshold(threshold, trees, empty, norm_over)
         self.unit_dropout = build_unit_dropout(unit_dropout, numbers.mean_wait)
         self.dendrites = DendriticConv(trees, shape, build_taps(taps), bias=not at_dendrites)
-        self.dendritic_norm = (
-            nn.BatchNorm2d(out_features * columns) if at_dendrites else nn.Identity()
-        )
+        columns_in_all = out_features * columns
+        self.dendritic_norm = build_norm(at_dendrites, nn.BatchNorm2d, columns_in_all, norm_over)
         self.transmitters = TransmitterSum(self.synapses.transmitters)
         self.spike = build_spike(spike)
         self.dendritic_rate = build_rate(rate, within)
         self.summation = build_summation(law, scale=1 / columns)
         self.soma = build_single("soma", soma, SomaFilter, time_steps=numbers.soma_time_steps)
-        self.soma_norm = nn.BatchNorm1d(out_features) if at_soma else nn.Identity()
+        self.soma_norm = build_norm(at_soma, nn.BatchNorm1d, out_features, norm_over)
         self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
         self.firing = FiringRate()
         self.filter_cache = FilterCache()
@@ -191,6 +196,9 @@ class Population(nn.Module):
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
         """Runs over a stretch of a window; consecutive stretches give what the window gives.
 
+        In training they do without norms and with norms over each step; norms over the window then
+        normalise each stretch by itself.
+
         Args:
             activity: (B, F, T), any number of steps.
             state: after the stretch before; by default the neurons are at rest.
@@ -227,8 +235,11 @@ class Population(nn.Module):
         if isinstance(norm, nn.Identity):
             return potential
         columns = potential.movedim(4, 2)  # (B, N, D', T, P')
-        # In memory order: torch.compile takes a batch norm's gradient to be laid out as its input.
-        normal = along_axis(columns.flatten(1, 2), 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
+        trees = columns.flatten(1, 2)
+        if getattr(norm, "per_step", False):
+            normal = norm(trees)
+        else:  # in memory order: torch.compile takes a norm's gradient to be laid out as its input
+            normal = along_axis(trees, 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
 
     def rest(self, potential: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """Stages of a neuron, built from objects, names or plain tables, as TOML has them."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from neuroconv.core.checks import expected_one_of
+from neuroconv.core.checks import NORM_OVER, NormOver, check_choice, expected_one_of
 from neuroconv.core.cost import Cost
 from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
@@ -16,6 +16,7 @@ from neuroconv.layers.dendrite import DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes
 from neuroconv.layers.release import ReleaseOrWait
 from neuroconv.layers.spike import DendriticSpike
+from neuroconv.layers.step_norm import StepBatchNorm
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, Synapse
 from neuroconv.layers.threshold import ThresholdNorm
@@ -166,10 +167,22 @@ def build_taps(taps: Taps | Table | None) -> Taps:
     return build_single("taps", taps, Taps)
 
 
-def build_threshold(threshold: float | None, features: int, empty: int = 0) -> nn.Module:
+def build_norm(
+    present: bool, kind: Callable[[int], nn.Module], features: int, over: NormOver
+) -> nn.Module:
+    """Builds torch's batch norm of a kind, `StepBatchNorm` for "step", or the absent one."""
+    check_choice("norm_over", over, NORM_OVER)
+    if not present:
+        return nn.Identity()
+    return kind(features) if over == "window" else StepBatchNorm(features)
+
+
+def build_threshold(
+    threshold: float | None, features: int, empty: int = 0, over: NormOver = "window"
+) -> nn.Module:
     if threshold is None:
         return nn.Identity()
-    return ThresholdNorm(features, threshold, empty_positions=empty)
+    return ThresholdNorm(features, threshold, empty_positions=empty, norm_over=over)
 
 
 def build_spike(spike: DendriticSpike | Table | None) -> nn.Module:

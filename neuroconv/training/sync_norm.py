@@ -9,11 +9,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from neuroconv.layers.step_norm import StepBatchNorm, batch_normalised
 from neuroconv.training.distributed import Ranks
 
 
 class SharedBatchNorm(_BatchNorm):
-    """`nn.SyncBatchNorm` for the CPU, with the tensors of the batch norm that it replaces.
+    """`nn.SyncBatchNorm` for the CPU, with the tensors of the batch norm that it replaces, and for
+    `StepBatchNorm` on any device.
 
     Shape:
         (B, C, ...) -> the same; B may differ between processes
@@ -31,25 +33,8 @@ class SharedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        per_channel = (-1, *[1] * (x.dim() - 2))
         # In float64 the mean and the variance do not depend on how the batch is split.
-        count = _sum(x.new_tensor(x.numel() // x.shape[1], dtype=torch.float64))
-        mean = _sum(x.sum(axes, dtype=torch.float64)) / count
-        centred = x - mean.to(x.dtype).view(per_channel)
-        var = _sum(centred.square().sum(axes, dtype=torch.float64)) / count
-        scale = (var + self.eps).rsqrt().to(x.dtype)
-        output = centred * (scale if self.weight is None else scale * self.weight).view(per_channel)
-        if self.bias is not None:
-            output = output + self.bias.view(per_channel)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            batch = ((self.running_mean, mean), (self.running_var, var * count / (count - 1)))
-            for running, statistic in batch:
-                running.lerp_(statistic.detach().to(running.dtype), share)  # type: ignore[union-attr]
-        return output.to(input.dtype)
+        return batch_normalised(self, input, _sum, torch.float64)
 
 
 class _SumOfProcesses(torch.autograd.Function):
@@ -75,7 +60,12 @@ def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> 
     if ranks.size == 1:
         yield
         return
-    convert = nn.SyncBatchNorm.convert_sync_batchnorm if device.type == "cuda" else SharedBatchNorm
+
+    def convert(norm: _BatchNorm) -> Any:
+        if device.type == "cuda" and not isinstance(norm, StepBatchNorm):  # which torch has not
+            return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+        return SharedBatchNorm(norm)
+
     norms = [
         (parent, name, child)
         for parent in model.modules()

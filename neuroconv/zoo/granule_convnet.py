@@ -15,7 +15,7 @@ from neuroconv.core.checks import check_positive, check_sizes, check_task
 from neuroconv.layers import Cost, LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import wired_kernel
-from neuroconv.neurons.stages import Table, merge
+from neuroconv.neurons.stages import Table, build_norm, merge
 from neuroconv.zoo.registry import as_frames, register_model, register_preset
 
 UNIT: Table = {"wiring": "claw", "norm": "both"}
@@ -28,7 +28,8 @@ class Conv3dUnit(nn.Module):
     are rectified, none is normalised by itself, and no soma filters the sum.
 
     Shape:
-        (B, C, T, H, W) -> (B, U, T, H', W'), causal in time
+        (B, C, T, H, W) -> (B, U, T, H', W'), causal in time, in training with the granule layer's
+        norm_over="step"
     """
 
     channels: Tensor | None
@@ -43,7 +44,8 @@ class Conv3dUnit(nn.Module):
         self.in_channels, self.window = granule.in_channels, granule.window
         self.weight = nn.Parameter(torch.empty_like(granule.weight))
         self.register_buffer("channels", granule.channels, persistent=False)
-        self.norm = nn.BatchNorm3d(granule.out_channels)
+        units, over = granule.out_channels, granule.norm_over
+        self.norm = build_norm(True, nn.BatchNorm3d, units, over)
         fan_in = self.weight[0].numel()
         nn.init.normal_(self.weight, std=(2 / fan_in) ** 0.5)
 

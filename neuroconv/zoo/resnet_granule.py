@@ -115,6 +115,7 @@ def resnet18_granule(
     def projection(units_in: int, units: int) -> GranuleConv2d:
         norm = "none" if unit["norm"] == "none" else "dendrites"
         keywords: Any = {"wiring": unit["wiring"], "norm": norm, "seed": next(seeds)}
+        keywords["norm_over"] = unit.get("norm_over", "window")
         return GranuleConv2d(units_in, units, 1, 2, bias=False, time_steps=1, **keywords)
 
     stem = layer(channels, width, 7, 2)

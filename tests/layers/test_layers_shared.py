@@ -46,6 +46,7 @@ STAGES: dict[str, Stage] = {
         for kind, dale, vesicles, transmitters in COMBINATIONS
     },
     "threshold": (lambda: ThresholdNorm(2), SHEET),
+    "threshold_step": (lambda: ThresholdNorm(2, empty_positions=1, norm_over="step"), SHEET),
     "threshold_empty": (lambda: ThresholdNorm(2, empty_positions=1), SHEET),
     "threshold_half_empty": (lambda: ThresholdNorm(2, empty_positions=5), SHEET),
     **{

@@ -81,6 +81,9 @@ POPULATIONS: Mapping[str, Callable[[], Population]] = MappingProxyType(
         "norm_dendrites": _cells(norm="dendrites"),
         "norm_soma": _cells(norm="soma"),
         "norm_both": _cells(norm="both", tree={"mode": "per_dendrite"}),
+        "norm_over_step": _cells(
+            norm="both", norm_over="step", threshold=1.0, tree={"synapses": 7}
+        ),
         "valid": _cells(tree={"mode": "valid"}, norm="dendrites"),
         "per_dendrite": _cells(tree={"mode": "per_dendrite"}),
         "direct": _cells(taps={"backend": "direct"}, tree={"mode": "valid"}),
@@ -172,6 +175,7 @@ IMAGE_LAYERS: Mapping[str, Callable[[], GranuleConv2d]] = MappingProxyType(
         "linear_dendrites": _units(linear_dendrites=True, summation="supralinear"),
         "sublinear": _units(summation="sublinear", soma={"time_steps": 1}),
         "sigmoidal": _units(summation="sigmoidal", soma={"time_steps": 2}),
+        "norm_over_step": _units(norm="both", norm_over="step", threshold=1.0),
         "still_with_memory": _units(time_steps=1, soma={"time_steps": 3}, threshold=1.0),
         "everything": _units(
             4, 2, (2, 3), 1, 1, wiring="claw", norm="both", threshold=1.0, summation="sigmoidal",

@@ -17,6 +17,10 @@ RICH: dict[str, Any] = {
     "synapse": {"excitatory": 0.5, "factorized": True, "transmitters": 2}, "summation": "sigmoidal",
     "taps": {"equalized_lr": True},
 }  # fmt: skip
+STEPWISE: dict[str, Any] = {
+    "norm": "both", "norm_over": "step", "threshold": 1.5, "rate": {"law": "sigmoidal"},
+    "output": {"mean_wait": 0.5, "clock": "activity"},
+}  # fmt: skip
 IMAGE: dict[str, Any] = {
     "time_steps": 3,
     "norm": "both",
@@ -76,9 +80,10 @@ def test_compiled_image_layers(image_layer: GranuleConv2d) -> None:
     [
         pytest.param({"norm": "dendrites", "output": {"mean_wait": 0.5}}, marks=SLOW),
         pytest.param({"taps": {"backend": "fft"}, "output": ReleaseOrWait()}, marks=SLOW),
+        pytest.param(STEPWISE, marks=SLOW),
         RICH | {"unit_dropout": {"mean_wait": 0.5}, "spike": SPIKE},
     ],
-    ids=["norm", "release_or_wait", "rich"],
+    ids=["norm", "release_or_wait", "stepwise", "rich"],
 )
 def test_compiled_neurons_with_their_draws(options: Any) -> None:
     cells = Purkinje(6, 2, **merge(SMALL, options)).double()

@@ -104,6 +104,46 @@ def test_populations_that_do_not_mix() -> None:
         MixedPopulation()
 
 
+# --- in training: norms over the window read the future, norms over steps do not
+
+AWAKE: dict[str, Any] = {"output": {"mean_wait": 0.0}}
+NORMALISED: dict[str, Callable[[str], Any]] = {
+    "dendrites": lambda over: Purkinje(8, 2, **SMALL, **AWAKE, norm="dendrites", norm_over=over),
+    "soma": lambda over: Granule(8, 4, **AWAKE, norm="soma", norm_over=over),
+    "threshold": lambda over: Purkinje(8, 2, **SMALL, **AWAKE, threshold=1.0, norm_over=over),
+    "checkpoint": lambda over: Purkinje(
+        8, 2, **SMALL, **AWAKE, norm="both", norm_over=over, checkpoint=True
+    ),
+    "image": lambda over: GranuleConv2d(
+        8, 3, (2, 3), time_steps=2, norm="both", threshold=1.0, norm_over=over
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_later_steps_change_earlier_ones_by_norms_over_the_window_alone(name: str) -> None:
+    for over in ("window", "step"):
+        neurons = NORMALISED[name](over).double().train()
+        frames = (5, 6) if name == "image" else ()
+        x = torch.rand(4, 8, STEPS, *frames, dtype=torch.float64)
+        later = x.clone()
+        later[:, :, 4] += torch.rand(4, 8, *frames, dtype=torch.float64)
+        before, after = neurons(x), neurons(later)
+        assert not torch.equal(before[:, :, 4:], after[:, :, 4:])
+        assert torch.equal(before[:, :, :4], after[:, :, :4]) == (over == "step")
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_stretches_in_training_are_the_window_by_norms_over_steps(name: str) -> None:
+    neurons = NORMALISED[name]("step").double().train()
+    frames = (5, 6) if name == "image" else ()
+    x = torch.rand(4, 8, STEPS, *frames, dtype=torch.float64)
+    whole = neurons(x)
+    assert whole.any()
+    rate, _ = streamed(neurons, x, [2, 4, 1])
+    torch.testing.assert_close(rate, whole, rtol=0, atol=1e-12)
+
+
 # --- state is an argument and a result, and nothing else
 
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from neuroconv.layers.step_norm import StepBatchNorm
 from neuroconv.training import Config, ConfigError, Ranks, RunResult, TrainConfig, resume, run
 from neuroconv.training.distributed import check_device
 from neuroconv.training.sync_norm import SharedBatchNorm, synchronised_norms
@@ -173,6 +174,7 @@ NORMS: dict[str, Any] = {
     "2d": lambda: nn.BatchNorm2d(3, momentum=None),
     "3d": lambda: nn.BatchNorm3d(3, eps=1e-2, momentum=0.3),
     "plain": lambda: nn.BatchNorm2d(3, affine=False),
+    "step": lambda: StepBatchNorm(3),
     "forgetful": lambda: nn.BatchNorm2d(3, track_running_stats=False),
 }
 SHAPES = {"1d": (5, 3), "3d": (5, 3, 2, 2, 2)}
@@ -221,10 +223,23 @@ def test_a_shared_batch_norm_is_batch_norm_of_the_joined_batch(two: Processes, k
     assert all(map(torch.equal, first["same"], second["same"]))
 
 
-@pytest.mark.parametrize("name", ["cerebellum_tiny", "granule_convnet", "plain_cnn"])
-@pytest.mark.parametrize(("device", "kind"), [("cpu", SharedBatchNorm), ("cuda", nn.SyncBatchNorm)])
-def test_every_norm_is_replaced_and_given_back(name: str, device: str, kind: type) -> None:
-    model = create_model(name, image_shape=(1, 8, 8), time_steps=3)
+CELLS = ("granule", "purkinje", "nuclei")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cerebellum_tiny", {}),
+        ("cerebellum_tiny", {cells: {"norm_over": "step"} for cells in CELLS}),
+        ("granule_convnet", {}),
+        ("plain_cnn", {}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_norm_is_replaced_and_given_back(name: str, options: Any, device: str) -> None:
+    model = create_model(name, image_shape=(1, 8, 8), time_steps=3, **options)
+    torchs = device == "cuda" and not options  # torch has none over steps
+    kind = nn.SyncBatchNorm if torchs else SharedBatchNorm
     state, modules = list(model.state_dict()), list(model.modules())
     with synchronised_norms(model, Ranks(0, 2), torch.device(device)):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from neuroconv.flops import profile
+from neuroconv.flops import count_closed_form, count_exact, profile
 from neuroconv.layers import PoissonDropout, ReleaseOrWait
+from neuroconv.layers.step_norm import StepBatchNorm
 from neuroconv.neurons.stages import is_absent, merge
 from neuroconv.zoo import count_parameters, create_model
 
@@ -177,6 +179,26 @@ def test_a_cable_fills_every_filter() -> None:
 def test_one_step_leaves_golgi_cells_nothing_to_do() -> None:
     model: Any = create_model("cerebellum_tiny", image_shape=SHAPE, time_steps=1)
     assert model.granular.golgi is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("cerebellum_tiny", merge(both(norm_over="step"), nuclei={"norm_over": "step"})),
+        ("granule_convnet", {"unit": {"norm_over": "step", "threshold": 1.0}}),
+        ("granule_convnet_conv3d", {"unit": {"norm_over": "step"}}),
+        ("resnet18_granule", {"unit": {"norm_over": "step", "norm": "both"}}),
+    ],
+)
+def test_norms_over_steps_leave_no_other_norm(name: str, tables: Any) -> None:
+    model = create_model(name, image_shape=SHAPE, time_steps=2, **tables)
+    norms = [type(module) for module in model.modules() if isinstance(module, _BatchNorm)]
+    assert norms == [StepBatchNorm] * len(norms)
+    assert norms
+    images = torch.zeros(2, *SHAPE)
+    closed, exact = count_closed_form(model, images), count_exact(model.eval(), images)
+    assert closed.counts.macs == exact.macs
+    assert exact.uncounted == {}
 
 
 def test_tables_are_merged_and_another_kind_replaces() -> None:

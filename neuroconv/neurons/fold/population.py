@@ -8,6 +8,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.kernels.population import fuses
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate
@@ -125,7 +126,7 @@ def _fold_soma_norm(cells: Population, taps: Tensor, bias: Tensor | None) -> _Fi
         or not commutes(gain, rate.linear and rate.reduction != "max")
     ):
         return taps, bias
-    elif not isinstance(dendritic, nn.BatchNorm2d):
+    elif not isinstance(dendritic, _BatchNorm):
         by_tree = gain.repeat_interleave(cells.transmitters.kinds)[:, None]
         taps = taps * by_tree[..., None, None]
         bias = None if bias is None else bias * by_tree
