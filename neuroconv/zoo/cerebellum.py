@@ -24,6 +24,7 @@ GRANULE: Table = {
 GOLGI: Table = {
     "cells": 8,
     "tree": {"sheet": (10, 10), "filter": (10, 10), "mode": "per_dendrite"},
+    "summation": "sublinear",  # across dendrites, as in the recorded runs: not the preset's
     "output": {"mean_wait": 0.0},
 }
 PURKINJE: Table = {
@@ -98,7 +99,9 @@ def cerebellum_small(
 
     Args:
         granule: of `Granule`. By default each draws its 4 pixels from a patch of 5 x 5.
-        golgi: of `Golgi`. Without cells (0), as in a window of one step, nothing inhibits.
+        golgi: of `Golgi`. Without cells (0), as in a window of one step, nothing inhibits. Their
+            dendrites' sum is sublinear, as in the recorded runs; as measured (the preset) each
+            dendrite is: {"summation": "linear", "rate": {"law": "sublinear"}}.
         purkinje: of `Purkinje`. By default each parallel fibre crosses all of them, at random
             positions of the trees.
         nuclei: of `DeepNuclear`. Without cells (0) the read-out receives the Purkinje cells' rates.
