@@ -88,7 +88,11 @@ def convert(
             return unit, rows
         parent, _, attribute = name.rpartition(".")
         setattr(converted.get_submodule(parent), attribute, unit)
-    _correct_norms(converted)
+    neurons = [x for x in converted.modules() if isinstance(x, GranuleConv2d | Population)]
+    inside = {part for neuron in neurons for part in neuron.modules()}
+    for module in converted.modules():
+        if isinstance(module, _BatchNorm) and module not in inside:
+            correct_statistics(module)
     return converted, rows
 
 
@@ -130,21 +134,22 @@ def _selected_names(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) 
 
 def _reason_to_refuse(layer: Any) -> str | None:
     """Returns what keeps a layer from being replaced, and the remedy; None if nothing does."""
+    kind = type(layer).__name__
     if type(layer).__module__.startswith("torch.ao."):
-        return f"is a quantised {type(layer).__name__}; convert before quantisation"
+        return f"is a quantised {kind}; convert before quantisation"
     if isinstance(layer, torch.jit.ScriptModule):
         return "is scripted or traced; convert before torch.jit"
     if isinstance(layer, LazyModuleMixin):
         return "has no weights yet; call the network on a sample before"
     if parametrize.is_parametrized(layer):
-        computed = [*layer.parametrizations]
         return (
-            f"computes its {' and '.join(computed)} by a parametrization; remove it by "
-            "torch.nn.utils.parametrize.remove_parametrizations"
+            f"computes its {' and '.join(layer.parametrizations)} by a parametrization; remove it "
+            "by torch.nn.utils.parametrize.remove_parametrizations"
         )
     if type(layer) is not nn.Conv2d:
         return None
-    if extra := {*layer._parameters, *layer._buffers, *layer._modules} - {"weight", "bias"}:
+    weight, extra = layer._parameters.get("weight"), {*layer._parameters, *layer._buffers}
+    if extra := (extra | {*layer._modules}) - {"weight", "bias"}:
         return (
             f"holds {', '.join(sorted(extra))} besides weight and bias; remove what added these, "
             "such as by torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove"
@@ -153,9 +158,8 @@ def _reason_to_refuse(layer: Any) -> str | None:
         return f"has padding_mode={layer.padding_mode!r}; expected 'zeros': replace it"
     if "forward" in vars(layer):
         return "has a forward of its own; restore nn.Conv2d's"
-    if type(layer.weight) is not nn.Parameter or not layer.weight.is_floating_point():
-        kind = f"{type(layer.weight).__name__} of {layer.weight.dtype}"
-        return f"has a {kind} as weight; expected an nn.Parameter of real floats: replace it"
+    if type(weight) is not nn.Parameter or not weight.is_floating_point():
+        return f"has weights of {layer.weight.dtype}; expected an nn.Parameter of real floats"
     return None
 
 
@@ -179,19 +183,6 @@ def _granule_layer(conv: Any, copy_weights: bool) -> GranuleConv2d:
         if getattr(hook, "with_module", False):
             vars(hook)["module"] = weakref.ref(unit)
     return unit
-
-
-def _correct_norms(model: nn.Module) -> None:
-    """Corrects the running statistics of all batch norms outside of neurons."""
-    inside = {
-        part
-        for module in model.modules()
-        if isinstance(module, GranuleConv2d | Population)
-        for part in module.modules()
-    }
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module not in inside:
-            correct_statistics(module)
 
 
 def _count(module: nn.Module) -> int:

@@ -178,7 +178,7 @@ def _patched(conv: Any) -> nn.Module:
         (torch.jit.script, "is scripted or traced; convert before"),
         (lambda _: nn.LazyConv2d(3, 3), "has no weights yet; call the network on a sample"),
         (lambda _: torch.ao.nn.quantized.Conv2d(3, 3, 3), "is a quantised Conv2d; convert before"),
-        (lambda conv: conv.to(torch.complex64), "has a Parameter of torch.complex64 as weight"),
+        (lambda conv: conv.to(torch.complex64), "has weights of torch.complex64; expected"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_or_left_out(wrap: Any, message: str) -> None:
@@ -188,7 +188,7 @@ def test_what_cannot_be_kept_is_refused_or_left_out(wrap: Any, message: str) -> 
     converted: Any = convert(model, lambda name, _: name == "0")[0]
     assert type(converted[1][0]) is type(model[1][0])
     layer: Any = model[1][0]
-    if not isinstance(layer, nn.LazyConv2d) and message[:5] not in ("is a ", "has a"):
+    if not isinstance(layer, nn.LazyConv2d) and "complex" not in message and message[:4] != "is a":
         image = torch.rand(2, 3, 7, 7)
         torch.testing.assert_close(converted.eval()[1](image), model.eval()[1](image))
 
