@@ -40,7 +40,7 @@ _IDX_SETS = {
         [(3_431_114_169, 270_000), (573_469_082, 45_000)],
     ),
 }  # fmt: skip
-_LEFT_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
+_LEFT_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found")
 _IMAGENETTE_FOLDERS = {
     "160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"
 }  # fmt: skip
@@ -63,7 +63,9 @@ def mnist_like(name: str, root: Path) -> StillSplits:
     if files is None:
         from torchvision import datasets  # slow to import
 
-        expected = f"{', '.join(_IDX_FILES)}, .gz or not, in one of {', '.join(folders)}"
+        present = [str(path) for folder in folders for path in _find_idx(root / folder)]
+        places = f"in {', '.join(folders[:-1])} or DIR itself; present are {present}"
+        expected = f"{', '.join(_IDX_FILES)}, .gz or not, {places}"
         with _downloading(title, root, expected):
             getattr(datasets, title)(root, download=True)
         files = _find_idx(root / folders[0])
@@ -161,8 +163,8 @@ class _Lister:
                 f"{part} has no images of the classes {empty} ({self}): put some there, or leave "
                 "the classes out with --data.classes"
             )
-        labels = [names.index(name) for name in images for _ in images[name]]
-        return ImageFiles([path for paths in images.values() for path in paths], np.array(labels))
+        labels = np.repeat([names.index(name) for name in images], list(map(len, images.values())))
+        return ImageFiles([path for paths in images.values() for path in paths], labels)
 
     def _images(self, folder: Path) -> list[str]:
         """Lists the images in a folder and below; each real folder is listed once."""

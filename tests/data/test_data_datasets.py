@@ -114,6 +114,7 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
         ("digit", {}, "data.name='digit' is unknown; did you mean 'digits'.*imagenette, folder"),
         ("digits", {"encoding": "poison"}, "encoding='poison' is unknown; did you mean 'poisson'"),
         ("digits", {"augment": "flop"}, "augment='flop' is unknown; did you mean 'flip'"),
+        ("digits", {"train_limit": 99.5}, "train_limit=99.5, expected 10"),
         ("digits", {"train_limit": 3}, "train_limit=3, expected 10 .* to 1257"),
         ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\]; expected an int or a pair"),
         ("digits", {"image_size": 0}, r"image_size=\(0, 0\); expected positive integers"),
@@ -248,7 +249,7 @@ def test_broken_mnist_files_are_named(tmp_path: Path) -> None:
     ("name", "expected"),
     [
         ("mnist", "train-images-idx3"),
-        ("fashion_mnist", "in one of FashionMNIST/raw"),
+        ("fashion_mnist", "in FashionMNIST/raw, "),
         ("cifar10", "cifar-10-ba"),
         ("imagenette", "imagenette2-160"),
     ],
