@@ -4,20 +4,10 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 Norm = Literal["none", "dendrites", "soma", "both"]
-NORMS: tuple[str, ...] = get_args(Norm)
 NormOver = Literal["window", "step"]
-NORM_OVER: tuple[str, ...] = get_args(NormOver)
-
-
-def check_positive(**sizes: Any) -> None:
-    """Raises ValueError for the first size, or sequence of sizes, that is not positive integers."""
-    for name, size in sizes.items():
-        values = size if isinstance(size, Sequence) and not isinstance(size, str) else (size,)
-        if not values or any(type(v) is not int or v < 1 for v in values):  # True is no size
-            raise ValueError(f"{name}={size!r}; expected positive integers")
 
 
 def check_number(name: str, value: Any, low: float = 0, *, inclusive: bool = False) -> None:
@@ -26,30 +16,6 @@ def check_number(name: str, value: Any, low: float = 0, *, inclusive: bool = Fal
     if not number or value < low or (value == low and not inclusive):
         expected = f"of at least {low}" if inclusive else f"above {low}"
         raise ValueError(f"{name}={value!r}; expected a finite number {expected}")
-
-
-def check_sizes(name: str, sizes: Any, axes: Sequence[str]) -> tuple[int, ...]:
-    """Returns the sizes as a tuple: one positive integer for each axis, else a ValueError."""
-    if not isinstance(sizes, Sequence) or len(sizes) != len(axes):
-        raise ValueError(f"{name}={sizes!r}; expected ({', '.join(axes)})")
-    check_positive(**{name: sizes})
-    return tuple(sizes)
-
-
-def check_room(synapses: int, sheet_shape: tuple[int, int]) -> None:
-    """Raises ValueError unless the synapses fit on a sheet of (sites, dendrites)."""
-    sites, dendrites = sheet_shape
-    if type(synapses) is not int or not 1 <= synapses <= sites * dendrites:
-        sheet = f"{sites * dendrites}, the positions of {sites} sites x {dendrites} dendrites"
-        raise ValueError(f"synapses={synapses}; expected 1 to {sheet}")
-
-
-def check_task(image_shape: Any, num_classes: int, time_steps: int) -> tuple[int, int, int]:
-    """Checks the arguments that every network has, and returns (channels, height, width)."""
-    axes = ("channels", "height", "width")
-    channels, height, width = check_sizes("image_shape", image_shape, axes)
-    check_positive(num_classes=num_classes, time_steps=time_steps)
-    return channels, height, width
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -70,9 +36,6 @@ def expected_one_of(word: object, choices: Iterable[str]) -> str:
     return f"{did_you_mean(str(word), choices)}expected one of {', '.join(choices) or 'none'}"
 
 
-def pair(name: str, value: Any) -> tuple[int, int]:
-    """Returns two ints, given them or one for both axes; else raises a ValueError."""
-    values = (value, value) if type(value) is int else value
-    if not isinstance(values, Sequence) or [type(size) for size in values] != [int, int]:
-        raise ValueError(f"{name}={value!r}; expected an int or a pair of ints")
-    return values[0], values[1]
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns two ints, given them or one for both axes."""
+    return (value, value) if isinstance(value, int) else value

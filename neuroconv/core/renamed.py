@@ -3,13 +3,7 @@
 `zoo.legacy` translates tables of version 0.4.0.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import ParamSpec, TypeVar
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+from collections.abc import Mapping
 
 SPIKE: Mapping[str, str] = {
     "pull": "strength",
@@ -47,21 +41,3 @@ POPULATION: Mapping[str, str] = {
     "dropout_scope": 'unit_dropout={"mean_wait": ...}, for the scope "unit"',
 }
 LAWS: Mapping[str, str] = {"bistable": "sigmoidal"}  # values: it keeps no memory of its level
-
-
-def renamed(names: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Makes old keywords that a function lacks raise a TypeError that gives their new names."""
-
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        old = {*names}.difference(inspect.signature(function).parameters)
-
-        @wraps(function)
-        def checked(*args: _P.args, **keywords: _P.kwargs) -> _R:
-            for keyword in old.intersection(keywords):
-                call = f"{function.__qualname__}: {keyword}={keywords[keyword]!r}"
-                raise TypeError(f"{call} is now {names[keyword]}")
-            return function(*args, **keywords)
-
-        return checked
-
-    return decorate

@@ -5,13 +5,15 @@ whole batch on its device; "resized_crop_flip" works image by image on the CPU.
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-AUGMENTS = ("none", "flip", "crop_flip", "resized_crop_flip")
+Augment = Literal["none", "flip", "crop_flip", "resized_crop_flip"]
+AUGMENTS: tuple[Augment, ...] = get_args(Augment)
 
 
 def fit(image: Tensor, size: tuple[int, int]) -> Tensor:

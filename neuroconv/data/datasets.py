@@ -4,11 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from neuroconv.core.checks import check_choice, check_positive, pair
-from neuroconv.data.augment import AUGMENTS
+from neuroconv.core.arguments import Seed, Size, checked
+from neuroconv.core.checks import check_choice, pair
+from neuroconv.data.augment import Augment
 from neuroconv.data.cache import with_cache
-from neuroconv.data.encoding import ENCODINGS
+from neuroconv.data.encoding import Encoding
 from neuroconv.data.frames import Frames
 from neuroconv.data.sources import SOURCES, read_folder
 from neuroconv.data.stills import ImageFiles, Stills, hold_out
@@ -33,18 +35,19 @@ class DataSplits:
     time_steps: int
 
 
+@checked
 def load_data(
     name: str,
     *,
     root: str | Path | None = None,
     classes: Sequence[str] | None = None,
-    image_size: int | Sequence[int] | None = None,
-    encoding: str = "repeat",
-    time_steps: int = 5,
-    augment: str = "none",
-    train_limit: int | None = None,
-    cache: bool | str = "auto",
-    seed: int = 0,
+    image_size: Size | tuple[Size, Size] | None = None,
+    encoding: Encoding = "repeat",
+    time_steps: Size = 5,
+    augment: Augment = "none",
+    train_limit: Size | None = None,
+    cache: bool | Literal["auto"] = "auto",
+    seed: Seed = 0,
 ) -> DataSplits:
     """Loads a data set, in fixed splits stratified by class, as frames.
 
@@ -81,14 +84,9 @@ def load_data(
         ValueError: an unknown name or a number out of range.
     """
     check_choice("data.name", name, DATASETS)
-    check_choice("encoding", encoding, ENCODINGS)
-    check_choice("augment", augment, AUGMENTS)
-    if cache != "auto" and type(cache) is not bool:
-        raise ValueError(f'cache={cache!r}, expected "auto", True or False')
     if classes is not None and name != "folder":
         raise ValueError(f"classes={list(classes)}: only the data set 'folder' takes classes")
-    size = None if image_size is None else pair("image_size", image_size)
-    check_positive(image_size=size or 1)
+    size = None if image_size is None else pair(image_size)
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
     if name == "folder":
         train, val, test, class_names = read_folder(folder, classes)

@@ -8,16 +8,17 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.core.checks import check_choice, check_positive
+from neuroconv.core.arguments import Seed, Size, checked
 
-ENCODINGS = ("repeat", "poisson", "saccade", "none")
+Encoding = Literal["repeat", "poisson", "saccade", "none"]
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 # SplitMix64's step, 2^64 / golden ratio, and its multipliers. torch has no uint64 to compute with:
 # sums and products of int64 wrap to the same 64 bits.
@@ -25,12 +26,13 @@ _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
+@checked
 def encode(
     images_BCHW: Tensor,
-    encoding: str,
-    time_steps: int,
-    sample_seeds: Sequence[int] | NDArray[np.uint64],
-    path_seed: int = 0,
+    encoding: Encoding,
+    time_steps: Size,
+    sample_seeds: NDArray[np.uint64] | Sequence[Seed],
+    path_seed: Seed = 0,
 ) -> Tensor:
     """Encodes still images as frames.
 
@@ -51,12 +53,10 @@ def encode(
     Raises:
         ValueError: another encoding, shape or number; TypeError: images that are not floats.
     """
-    check_choice("encoding", encoding, ENCODINGS)
     if images_BCHW.ndim != 4:
         raise ValueError(f"images have shape {tuple(images_BCHW.shape)}, expected (B, C, H, W)")
     if not images_BCHW.is_floating_point():
         raise TypeError(f"images are {images_BCHW.dtype}, expected floating point in [0, 1]")
-    check_positive(time_steps=time_steps)
     if len(sample_seeds) != len(images_BCHW):
         raise ValueError(f"{len(sample_seeds)} sample seeds for {len(images_BCHW)} images")
     seeds_B = np.asarray(sample_seeds, dtype=np.uint64)
@@ -68,7 +68,11 @@ def encode(
 
 
 def to_frames(
-    images_BCHW: Tensor, encoding: str, time_steps: int, seeds_B: NDArray[np.uint64], path_seed: int
+    images_BCHW: Tensor,
+    encoding: Encoding,
+    time_steps: int,
+    seeds_B: NDArray[np.uint64],
+    path_seed: int,
 ) -> Tensor:
     """Encodes without checks: that of intensities would make the host wait for a GPU."""
     if encoding == "none":

@@ -1,6 +1,7 @@
 """Still images as frames (B batch, C channels, T time steps, H height, W width)."""
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -8,13 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from neuroconv.core.checks import check_choice, check_positive, pair
-from neuroconv.data.augment import AUGMENTS, crop_flip, fit, flip, resized_crop_flip
+from neuroconv.core.arguments import Rule, Seed, Size, checked
+from neuroconv.core.checks import pair
+from neuroconv.data.augment import Augment, crop_flip, fit, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
-from neuroconv.data.encoding import ENCODINGS, encode, sample_seeds, to_frames
+from neuroconv.data.encoding import Encoding, encode, sample_seeds, to_frames
 from neuroconv.data.stills import ImageFiles, ImageTensors
 
+MapStyle = Annotated[
+    Any,
+    Rule(
+        "a data set with len() and [i]",
+        lambda data: hasattr(data, "__len__") and hasattr(data, "__getitem__"),
+    ),
+]
 
+
+@checked
 class Frames(Dataset[tuple[Tensor, int]]):
     """A map-style data set of (image, label) as one of (frames, label).
 
@@ -41,21 +52,18 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        dataset: Dataset[tuple[Tensor, int]],
-        encoding: str = "repeat",
-        time_steps: int = 5,
+        dataset: MapStyle,
+        encoding: Encoding = "repeat",
+        time_steps: Size = 5,
         *,
-        image_size: tuple[int, int] | None = None,
+        image_size: Size | tuple[Size, Size] | None = None,
         training: bool = False,
-        augment: str = "none",
-        seed: int = 0,
+        augment: Augment = "none",
+        seed: Seed = 0,
     ) -> None:
-        check_choice("encoding", encoding, ENCODINGS)
-        check_choice("augment", augment, AUGMENTS)
         if augment != "none" and not training:
             raise ValueError(f"augment={augment!r} is for training data: pass training=True")
-        check_positive(time_steps=time_steps)
-        if len(dataset) == 0:  # type: ignore[arg-type]  # torch's Dataset does not declare len
+        if len(dataset) == 0:
             raise ValueError("the data set is empty, expected at least one image")
         first = dataset[0][0]
         if not isinstance(first, Tensor):
@@ -69,8 +77,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"an image has shape {tuple(first.shape)}, expected (C, H, W)")
         self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
         self.training, self.augment, self.seed = training, augment, seed
-        self._size = pair("image_size", image_size or tuple(first.shape[-2:]))
-        check_positive(image_size=self._size)
+        self._size: tuple[int, int] = pair(image_size or (first.shape[1], first.shape[2]))
         self.image_shape = (first.shape[0], *self._size)
         self._resident: dict[torch.device, Tensor] = {}
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.
@@ -79,7 +86,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
     @property
     def targets(self) -> NDArray[np.int64]:
         """Labels (N,), if the data set knows them as `load_data`'s do."""
-        targets: NDArray[np.int64] = self.dataset.targets  # type: ignore[attr-defined]
+        targets: NDArray[np.int64] = self.dataset.targets
         return targets
 
     def set_epoch(self, epoch: int) -> None:
@@ -88,7 +95,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
             self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.__getitems__([index])[0]

@@ -1,7 +1,7 @@
 """`profile`: one run counted by up to three counters, its memory, its time."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from io import StringIO
 from textwrap import shorten
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive
+from neuroconv.core.arguments import Count, Size, checked
 from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
@@ -19,7 +19,7 @@ from neuroconv.flops.machine.roofline import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
 from neuroconv.flops.meta_copy import find_device, is_out_of_memory
 from neuroconv.flops.metrics import to_dict
-from neuroconv.flops.record import COUNTERS, Record
+from neuroconv.flops.record import COUNTERS, Counters, Record
 from neuroconv.flops.rules import Counts
 from neuroconv.flops.table import summary_table
 
@@ -43,17 +43,18 @@ class Profile(Record):
         return to_dict(self)
 
 
+@checked
 def profile(
     model: nn.Module,
     inputs: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
     name: str | None = None,
-    counters: Sequence[str] = COUNTERS,
+    counters: Counters = COUNTERS,
     device: str = "meta",
     fvcore_device: str = "cpu",
-    fvcore_limit: int = 20_000_000_000,
-    time_steps: int | None = None,
+    fvcore_limit: Count = 20_000_000_000,
+    time_steps: Size | None = None,
     strict: bool = False,
     timed: bool = False,
 ) -> Profile:
@@ -85,12 +86,8 @@ def profile(
 
     If the device's memory runs out, the rest is counted on meta, and `skipped` says so.
     """
-    if isinstance(counters, str) or not counters or not set(counters) <= set(COUNTERS):
-        raise ValueError(f"counters={counters!r}; expected some of {', '.join(COUNTERS)}")
     if timed and find_device(device).type == "meta":
         raise ValueError("timed=True with device='meta', where nothing runs; use 'cpu' or 'cuda'")
-    if time_steps is not None:
-        check_positive(time_steps=time_steps)
     items = as_inputs(inputs, kwargs)
     counts: dict[str, Counts] = {}
     skipped: dict[str, str] = {}

@@ -1,8 +1,10 @@
 """The cost of one model: counts, measurements, and the quantities that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from neuroconv.core.arguments import Rule
 from neuroconv.flops.closed_forms import StageRow
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, estimate_energy
 from neuroconv.flops.fvcore_counter import StockCount
@@ -11,6 +13,9 @@ from neuroconv.flops.machine.traffic import Traffic
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 COUNTERS = ("closed_form", "exact", "fvcore")
+Counters = Annotated[
+    Sequence[str], Rule(f"of {', '.join(COUNTERS)}", lambda names: set() < {*names} <= {*COUNTERS})
+]
 
 
 def ratio(amount: float, parts: int) -> float:

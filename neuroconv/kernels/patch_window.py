@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from neuroconv.core.checks import check_choice, pair
+from neuroconv.core.checks import pair
 
 
 class PatchWindow(NamedTuple):
@@ -50,17 +50,14 @@ def zeros_around(
     """Converts nn.Conv2d's padding to zeros (top, bottom, left, right), for "same" more after.
 
     Raises:
-        ValueError: another word than "same" or "valid", "same" with a stride, or a negative number.
+        ValueError: "same" with a stride.
     """
-    if isinstance(padding, str):
-        check_choice("padding", padding, ("same", "valid"))
-        if padding == "valid":
-            return (0, 0, 0, 0)
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
         if stride != (1, 1):
             raise ValueError(f"padding='same' needs stride 1; got stride={stride}")
         spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return (spans[0] // 2, spans[0] - spans[0] // 2, spans[1] // 2, spans[1] - spans[1] // 2)
-    vertical, horizontal = pair("padding", padding)
-    if vertical < 0 or horizontal < 0:
-        raise ValueError(f"padding={padding!r}; expected zeros to add, 0 or more")
+    vertical, horizontal = pair(padding)
     return (vertical, vertical, horizontal, horizontal)

@@ -8,14 +8,15 @@ R. Naud and L. Paninski, Neuronal Dynamics (2014), section 3.2, doi:10.1017/CBO9
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from neuroconv.core.checks import check_number, check_positive
+from neuroconv.core.arguments import Positive, Size, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Cable:
     """A uniform, passive, infinitely long dendrite, sampled at a sheet's sites and time steps.
@@ -32,14 +33,10 @@ class Cable:
         ValueError: a number, or a size of `taps`, that is not positive and finite.
     """
 
-    length_constant_um: float
-    time_constant_ms: float
-    site_um: float
-    step_ms: float
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            check_number(field.name, getattr(self, field.name))
+    length_constant_um: Positive
+    time_constant_ms: Positive
+    site_um: Positive
+    step_ms: Positive
 
     def green(self, distance_um: Tensor, time_ms: Tensor) -> Tensor:
         """Returns the potential after a unit impulse at distance 0 and time 0, in 1 / micrometre.
@@ -58,7 +55,8 @@ class Cable:
         width = self.length_constant_um * torch.sqrt(4 * math.pi * time)
         return torch.where(after, height / width, 0)
 
-    def taps(self, branches: int, time_steps: int) -> Tensor:
+    @checked
+    def taps(self, branches: Size, time_steps: Size) -> Tensor:
         """Returns the Green's function as taps of a filter along one dendrite, in torch's order.
 
         A tap is the share of a unit charge, put on the middle of one site, that lies on the site
@@ -78,7 +76,6 @@ class Cable:
         Returns:
             (time_steps, branches), float64.
         """
-        check_positive(branches=branches, time_steps=time_steps)
         offset = torch.arange(branches, dtype=torch.float64) - (branches - 1) // 2
         lag = torch.arange(time_steps - 1, -1, -1, dtype=torch.float64).unsqueeze(1)
         time = (lag + 0.5) * self.step_ms / self.time_constant_ms
@@ -88,7 +85,8 @@ class Cable:
         beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
         return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)
 
-    def euler_stencil(self, substeps: int) -> Tensor:
+    @checked
+    def euler_stencil(self, substeps: Size) -> Tensor:
         """Returns one substep of Euler's explicit method as taps on the grid of sites.
 
         They are (alpha, 1 - 2 alpha - dt / tau, alpha) with dt = step_ms / substeps and
@@ -102,7 +100,6 @@ class Cable:
         Raises:
             ValueError: fewer substeps than the method is stable with.
         """
-        check_positive(substeps=substeps)
         steepness = (self.length_constant_um / self.site_um) ** 2
         decay = self.step_ms / self.time_constant_ms / substeps  # dt / tau
         if decay * (1 + 4 * steepness) > 2:

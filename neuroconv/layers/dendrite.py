@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice, check_positive
+from neuroconv.core.arguments import Positive, Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.conv import dendritic_conv
@@ -23,13 +23,14 @@ from neuroconv.kernels.conv.costs import (
     problem_macs,
     problem_zeros,
 )
-from neuroconv.kernels.conv.sizes import BACKENDS, Backend, ConvProblem, Mode
+from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.memory import recall
-from neuroconv.layers.summation import Law, SummationLaw
+from neuroconv.layers.summation import Exponent, Law, OldLaw, SummationLaw
 from neuroconv.layers.tree_shape import TreeShape
 
 
+@checked
 @dataclass(frozen=True)
 class Taps:
     """The taps of a dendritic filter: initial values, whether they are trained, and backend.
@@ -51,10 +52,8 @@ class Taps:
     equalized_lr: bool = False
     backend: Backend = "auto"
 
-    def __post_init__(self) -> None:
-        check_choice("backend", self.backend, BACKENDS)
 
-
+@checked
 class DendriticConv(nn.Module):
     """One spatiotemporal filter for each neuron: charge spreads along the branches and lingers.
 
@@ -78,10 +77,9 @@ class DendriticConv(nn.Module):
     kernel_stage: ClassVar[str] = "dendritic_conv"
 
     def __init__(
-        self, neurons: int, tree: TreeShape, taps: Taps | None = None, bias: bool = True
+        self, neurons: Size, tree: TreeShape, taps: Taps | None = None, bias: bool = True
     ) -> None:
         super().__init__()
-        check_positive(neurons=neurons)
         taps = Taps() if taps is None else taps
         self.neurons, self.tree, self.backend = neurons, tree, taps.backend
         self.weight = nn.Parameter(torch.empty(neurons, *tree.kernel))
@@ -200,6 +198,7 @@ class DendriticConv(nn.Module):
         )
 
 
+@checked
 class DendriticRate(SummationLaw):
     """Rectifier, then a sum over the sites: one rate for each dendrite and time step.
 
@@ -229,14 +228,13 @@ class DendriticRate(SummationLaw):
         self,
         reduction: Literal["mean", "sum", "max"] = "mean",
         linear: bool = False,
-        law: Law = "linear",
+        law: Law | OldLaw = "linear",
         *,
-        knee: float = 1.0,
-        exponent: float | None = None,
+        knee: Positive = 1.0,
+        exponent: Exponent | None = None,
         learnable: bool = False,
     ) -> None:
         super().__init__(law, knee=knee, exponent=exponent, learnable=learnable)
-        check_choice("reduction", reduction, ("mean", "sum", "max"))
         if linear and self.law != "linear":
             raise ValueError(
                 f"linear=True with law={law!r}; the linear control has neither rectifier nor law: "

@@ -4,12 +4,12 @@ Shapes: B batch, N neurons, T time steps, R steps that a renewal looks ahead.
 """
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice, check_number
+from neuroconv.core.arguments import Positive, Rule, checked
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals, waits
 
@@ -17,8 +17,15 @@ DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]
 DropoutClock = Literal["steps", "activity"]
 
-# Rates are divided by exp(-mean_wait), in float32: below this the divisor is subnormal.
-_LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
+_LONGEST = -math.log(torch.finfo(torch.float32).tiny)
+MeanWait = Annotated[
+    float,
+    Rule(
+        f"of time steps from 0 to {_LONGEST:.2f}: rates are divided by exp(-mean_wait), the "
+        "probability of firing at once, which beyond that is no normal float32 number",
+        lambda value: 0 <= value <= _LONGEST,
+    ),
+]
 
 
 class DropoutState(NamedTuple):
@@ -50,16 +57,6 @@ class Waiting(nn.Module):
 
     def __init__(self, mean_wait: float) -> None:
         super().__init__()
-        if (
-            not isinstance(mean_wait, int | float)
-            or not 0 <= mean_wait < math.inf
-            or math.exp(-mean_wait) < _LEAST_PROBABILITY
-        ):
-            raise ValueError(
-                f"mean_wait={mean_wait!r}; expected a number of time steps from 0 to "
-                f"{-math.log(_LEAST_PROBABILITY):.2f}: the probability exp(-mean_wait) of firing "
-                "at once divides the rates, and beyond that it is no normal float32 number"
-            )
         self.mean_wait = mean_wait
 
     @property
@@ -152,6 +149,7 @@ def _scale(probability: Tensor, dtype: torch.dtype) -> Tensor:
     return probability.reciprocal().clamp(max=torch.finfo(dtype).max).to(dtype)
 
 
+@checked
 class PoissonDropout(Waiting):
     """Dropout of a neuron for waiting periods K ~ Poisson(mean_wait), which keeps its mean rate.
 
@@ -199,15 +197,12 @@ class PoissonDropout(Waiting):
 
     def __init__(
         self,
-        mean_wait: float = 0.5,
+        mean_wait: MeanWait = 0.5,
         mode: DropoutMode = "wait",
         scope: DropoutScope = "neuron",
         clock: DropoutClock = "steps",
     ) -> None:
         super().__init__(mean_wait)
-        check_choice("mode", mode, ("wait", "redraw", "independent"))
-        check_choice("scope", scope, ("neuron", "unit"))
-        check_choice("clock", clock, ("steps", "activity"))
         self.mode, self.scope, self.clock = mode, scope, clock
         # Below this many steps of waiting a period is drawn: "wait" counts past the firing at 0.
         self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
@@ -255,6 +250,7 @@ class PoissonDropout(Waiting):
         return f"mean_wait={self.mean_wait}, mode={self.mode!r}, scope={self.scope!r}{clock}"
 
 
+@checked
 class PoissonSpikes(nn.Module):
     """Spike counts ~ Poisson(rate * dt), with a straight-through gradient.
 
@@ -272,9 +268,8 @@ class PoissonSpikes(nn.Module):
         ValueError: a dt that is not a positive finite number.
     """
 
-    def __init__(self, dt: float = 1.0) -> None:
+    def __init__(self, dt: Positive = 1.0) -> None:
         super().__init__()
-        check_number("dt", dt)
         self.dt = dt
 
     def forward(self, rate: Tensor) -> Tensor:

@@ -8,12 +8,15 @@ import math
 import torch
 from torch import Tensor
 
-from neuroconv.core.checks import check_number
+from neuroconv.core.arguments import NonNegative, Positive, checked
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.renewals import renewals
-from neuroconv.layers.poisson import Waiting
+from neuroconv.layers.poisson import MeanWait, Waiting
+
+_MOST_STEPS = 1_000_000  # of a sleep: the probability of waking after each is kept in a list
 
 
+@checked
 class ReleaseOrWait(Waiting):
     """The essay's branch: `if fire and not dropout: release() else: sleep(0.02)` (Dettmers 2015).
 
@@ -43,11 +46,16 @@ class ReleaseOrWait(Waiting):
     awake, gates = (0, torch.int32), True
 
     def __init__(
-        self, mean_wait: float = 0.5, wait_ms: float = 20.0, step_ms: float = 1000 / 30
+        self,
+        mean_wait: MeanWait = 0.5,
+        wait_ms: NonNegative = 20.0,
+        step_ms: Positive = 1000 / 30,
     ) -> None:
         super().__init__(mean_wait)
-        check_number("wait_ms", wait_ms, inclusive=True)
-        check_number("step_ms", step_ms)
+        if wait_ms / step_ms > _MOST_STEPS:
+            raise ValueError(
+                f"wait_ms={wait_ms} with step_ms={step_ms}; expected at most {_MOST_STEPS:,} steps"
+            )
         self.wait_ms, self.step_ms = wait_ms, step_ms
         # In floating point 2.1 / 0.7 is a little more than 3: still three steps.
         self.wait_steps = max(1, math.ceil(wait_ms / step_ms - 1e-9))

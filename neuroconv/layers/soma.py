@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive
+from neuroconv.core.arguments import Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.soma import causal_filter
 from neuroconv.layers.memory import last_steps, recall
 
 
+@checked
 class SomaFilter(nn.Module):
     """Causal temporal filter over the summed dendritic current.
 
@@ -33,9 +34,8 @@ class SomaFilter(nn.Module):
 
     kernel_stage: ClassVar[str] = "soma_filter"
 
-    def __init__(self, time_steps: int = 5, neurons: int | None = None) -> None:
+    def __init__(self, time_steps: Size = 5, neurons: Size | None = None) -> None:
         super().__init__()
-        check_positive(time_steps=time_steps, neurons=1 if neurons is None else neurons)
         self.time_steps, self.neurons = time_steps, neurons
         self.weight = nn.Parameter(
             torch.empty(time_steps) if neurons is None else torch.empty(neurons, time_steps)

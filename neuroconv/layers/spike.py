@@ -4,28 +4,28 @@ Shapes: P sites along a dendrite, D dendrites; any axes before them.
 """
 
 import math
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice, check_number, check_positive
+from neuroconv.core.arguments import NonNegative, Share, Size, checked, renamed
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
-from neuroconv.core.renamed import SPIKE, renamed
+from neuroconv.core.renamed import SPIKE
 
 Signal = Literal["max", "essay"]
-SIGNALS: tuple[str, ...] = get_args(Signal)
 
 
+@checked
 def dendritic_spike(
     potential: Tensor,
-    strength: float | Tensor = 1.0,
+    strength: Share | Tensor = 1.0,
     threshold: float | Tensor = 0.0,
     *,
-    temperature: float = 0.0,
-    window: int | None = None,
+    temperature: NonNegative = 0.0,
+    window: Size | None = None,
     signal: Signal = "max",
 ) -> Tensor:
     """Lifts sites toward the maximum near them, where that maximum is above the threshold.
@@ -39,13 +39,22 @@ def dendritic_spike(
     Returns:
         (..., P, D), in the potential's layout in memory.
     """
-    _check(strength, threshold, temperature, window, signal)
+    return _spike(potential, strength, threshold, temperature, window, signal)
+
+
+def _spike(
+    potential: Tensor,
+    strength: float | Tensor,
+    threshold: float | Tensor,
+    temperature: float,
+    window: int | None,
+    signal: Signal,
+) -> Tensor:
     if potential.dim() < 2 or not potential.shape[-2]:
         raise ValueError(
             f"potential has shape {tuple(potential.shape)}; expected (..., sites, dendrites) with "
             "at least one site"
         )
-
     if potential.shape[-2] == 1 or window == 1:
         return potential  # a site without neighbours: nothing to lift, no gradient to redirect
 
@@ -96,6 +105,7 @@ def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor
     return torch.where(gate, largest, sites)
 
 
+@renamed(SPIKE)
 class DendriticSpike(nn.Module):
     """Spike of a dendrite: past a threshold, neighbouring branches are lifted toward the largest.
 
@@ -135,20 +145,18 @@ class DendriticSpike(nn.Module):
 
     threshold: float | nn.Parameter
 
-    @renamed(SPIKE)
     def __init__(
         self,
-        strength: float = 1.0,
+        strength: Share = 1.0,
         threshold: float = 0.0,
         *,
-        temperature: float = 0.0,
-        window: int | None = None,
+        temperature: NonNegative = 0.0,
+        window: Size | None = None,
         signal: Signal = "max",
         learn_strength: bool = False,
         learn_threshold: bool = False,
     ) -> None:
         super().__init__()
-        _check(strength, threshold, temperature, window, signal)
         if learn_strength and not 0 < strength < 1:
             raise ValueError(
                 f"strength={strength!r} with learn_strength=True; expected a start strictly "
@@ -179,10 +187,9 @@ class DendriticSpike(nn.Module):
         return self._start[0] if self.pull_logit is None else self.pull_logit.sigmoid()
 
     def forward(self, potential: Tensor) -> Tensor:
-        return dendritic_spike(
-            potential, self.strength, self.threshold,
-            temperature=self.temperature, window=self.window, signal=self.signal,
-        )  # fmt: skip
+        return _spike(
+            potential, self.strength, self.threshold, self.temperature, self.window, self.signal
+        )
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         """Counts the comparisons for the maximum, the operations of the gate, and the lift."""
@@ -211,17 +218,3 @@ class DendriticSpike(nn.Module):
             f"learn_strength={self.pull_logit is not None}, "
             f"learn_threshold={isinstance(self.threshold, nn.Parameter)}"
         )
-
-
-def _check(strength: Any, threshold: Any, temperature: Any, window: Any, signal: Any) -> None:
-    number = isinstance(strength, int | float)
-    if not isinstance(strength, Tensor) and not (number and 0 <= strength <= 1):
-        raise ValueError(
-            f"strength={strength!r}; expected a number from 0 (identity) to 1 (the maximum)"
-        )
-    if not isinstance(threshold, Tensor):
-        check_number("threshold", threshold, low=-math.inf)
-    check_number("temperature", temperature, inclusive=True)
-    if window is not None:
-        check_positive(window=window)
-    check_choice("signal", signal, SIGNALS)

@@ -4,21 +4,23 @@ Shapes: B batch, N neurons, T time steps, D dendrites.
 """
 
 import math
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_choice, check_number
+from neuroconv.core.arguments import Positive, Rule, checked
 from neuroconv.core.cost import Cost
 from neuroconv.core.renamed import LAWS as RENAMED_LAWS
 
 Law = Literal["linear", "sublinear", "supralinear", "sigmoidal"]
-LAWS: tuple[str, ...] = get_args(Law)
+OldLaw = Literal["bistable"]
+Exponent = Annotated[float, Rule("above 1", lambda value: value > 1)]
 _EXPONENTS = {"supralinear": 2.0, "sigmoidal": 4.0}
 
 
+@checked
 class SummationLaw(nn.Module):
     """Law of a cell's summation, as the base of the stages that sum.
 
@@ -66,16 +68,14 @@ class SummationLaw(nn.Module):
 
     def __init__(
         self,
-        law: Law = "linear",
+        law: Law | OldLaw = "linear",
         *,
-        knee: float = 1.0,
-        exponent: float | None = None,
+        knee: Positive = 1.0,
+        exponent: Exponent | None = None,
         learnable: bool = False,
     ) -> None:
         super().__init__()
-        law = RENAMED_LAWS.get(law, law)  # type: ignore[assignment]
-        check_choice("law", law, LAWS)
-        check_number("knee", knee)
+        law = cast(Law, RENAMED_LAWS.get(law, law))
         if law == "linear" and (learnable or knee != 1):
             raise ValueError(
                 f"law='linear' with knee={knee}, learnable={learnable}; a sum has no knee and "
@@ -88,8 +88,6 @@ class SummationLaw(nn.Module):
                 f"exponent={exponent!r} with law={law!r}; it is for {' and '.join(_EXPONENTS)}: "
                 "leave it out"
             )
-        if exponent is not None:
-            check_number("exponent", exponent, low=1)
         self.law: Law = law
         self._start = (knee, exponent)
         self.log_knee = nn.Parameter(torch.empty(())) if learnable else None
@@ -157,6 +155,7 @@ class SummationLaw(nn.Module):
         return f", knee={knee:.6g}{power}{learned}"
 
 
+@checked
 class DendriticSummation(SummationLaw):
     """Sum of the dendrites' rates, passed through the law by which dendrites sum.
 
@@ -180,15 +179,14 @@ class DendriticSummation(SummationLaw):
 
     def __init__(
         self,
-        law: Law = "linear",
-        scale: float = 1.0,
+        law: Law | OldLaw = "linear",
+        scale: Positive = 1.0,
         *,
-        knee: float = 1.0,
-        exponent: float | None = None,
+        knee: Positive = 1.0,
+        exponent: Exponent | None = None,
         learnable: bool = False,
     ) -> None:
         super().__init__(law, knee=knee, exponent=exponent, learnable=learnable)
-        check_number("scale", scale)
         self.scale = scale
 
     def forward(self, rate: Tensor) -> Tensor:

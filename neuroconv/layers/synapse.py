@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive
+from neuroconv.core.arguments import Seed, Share, Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.cache import ClawCheck
-from neuroconv.layers.tree_shape import TreeShape
+from neuroconv.layers.tree_shape import Sheet, TreeShape
 from neuroconv.layers.wiring import dale_signs
 
 
+@checked
 @dataclass(frozen=True)
 class Synapse:
     """The weights of a population's synapses.
@@ -31,16 +32,13 @@ class Synapse:
         seed: seed of the choice of excitatory axons.
 
     Raises:
-        ValueError: transmitters that are not positive; from `signs`, a fraction outside of 0 to 1.
+        ValueError: transmitters that are not positive, a fraction outside of 0 to 1.
     """
 
-    excitatory: float | None = None
+    excitatory: Share | None = None
     factorized: bool = False
-    transmitters: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_positive(transmitters=self.transmitters)
+    transmitters: Size = 1
+    seed: Seed = 0
 
     def signs(self, in_features: int) -> Tensor | None:
         """Draws the signs of F axons; None where they are free."""
@@ -49,6 +47,7 @@ class Synapse:
         return dale_signs(in_features, self.excitatory, self.seed)
 
 
+@checked
 class _Synapses(nn.Module):
     """The base of dense and sparse synapses: sizes, parameters, and the layout on the sheet.
 
@@ -63,14 +62,13 @@ class _Synapses(nn.Module):
 
     def __init__(
         self,
-        in_features: int,
-        neurons: int,
+        in_features: Size,
+        neurons: Size,
         tree: TreeShape,
         signs: Tensor | None,
-        transmitters: int,
+        transmitters: Size,
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features, neurons=neurons, transmitters=transmitters)
         self.in_features, self.neurons, self.transmitters = in_features, neurons, transmitters
         self.sheet_shape, self.synapses = tree.sheet, tree.filled
         if signs is not None:
@@ -132,6 +130,7 @@ class _Synapses(nn.Module):
         return text if self.transmitters == 1 else f"{text}, transmitters={self.transmitters}"
 
 
+@checked
 class SparseSynapses(_Synapses):
     """Synapses that receive one axon each, with a weight for each transmitter.
 
@@ -170,18 +169,18 @@ class SparseSynapses(_Synapses):
     def __init__(
         self,
         wiring: Tensor,
-        in_features: int,
-        sheet: tuple[int, int],
+        in_features: Size,
+        sheet: Sheet,
         *,
         signs: Tensor | None = None,
         factorized: bool = False,
-        transmitters: int = 1,
+        transmitters: Size = 1,
         claw: bool = False,
     ) -> None:
-        if wiring.dim() != 2 or wiring.is_floating_point():
+        if wiring.dim() != 2 or wiring.dtype not in (torch.int64, torch.int32):
             raise ValueError(
                 f"wiring is {wiring.dtype} of shape {tuple(wiring.shape)}; expected integers "
-                "(neurons, synapses)"
+                "(neurons, synapses) of 64 or 32 bits"
             )
         readable = wiring.numel() and not wiring.is_meta
         if readable and not 0 <= wiring.min() <= wiring.max() < in_features:
@@ -233,6 +232,7 @@ class SparseSynapses(_Synapses):
         return (Cost("synapses", pointwise=products * count * self.transmitters, synapses=count),)
 
 
+@checked
 class DenseSynapses(_Synapses):
     """Synapses that receive all axons each: the essay's matrix product.
 
@@ -253,13 +253,13 @@ class DenseSynapses(_Synapses):
 
     def __init__(
         self,
-        in_features: int,
-        neurons: int,
-        tree: TreeShape | tuple[int, int],
+        in_features: Size,
+        neurons: Size,
+        tree: TreeShape | Sheet,
         *,
         signs: Tensor | None = None,
         factorized: bool = False,
-        transmitters: int = 1,
+        transmitters: Size = 1,
     ) -> None:
         tree = tree if isinstance(tree, TreeShape) else TreeShape(tree)
         super().__init__(in_features, neurons, tree, signs, transmitters)
@@ -291,6 +291,7 @@ class DenseSynapses(_Synapses):
         return (Cost("synapses", macs, pointwise=flops, synapses=synapses),)
 
 
+@checked
 class TransmitterSum(nn.Module):
     """The sum of the potentials that C kinds of transmitter leave on a neuron's dendrites.
 
@@ -298,7 +299,7 @@ class TransmitterSum(nn.Module):
         potential (B, N * C, T, P, D) -> (B, N, T, P, D)
     """
 
-    def __init__(self, kinds: int) -> None:
+    def __init__(self, kinds: Size) -> None:
         super().__init__()
         self.kinds = kinds
 
@@ -311,9 +312,7 @@ class TransmitterSum(nn.Module):
 
 def _check_signs(signs: Tensor, in_features: int) -> None:
     expected = f"expected +1 or -1 for each of {in_features} axons, as `dale_signs` draws them"
-    if not isinstance(signs, Tensor):
-        raise TypeError(f"signs={signs!r} is no tensor; {expected}")
     if signs.shape != (in_features,):
         raise ValueError(f"signs has shape {tuple(signs.shape)}; {expected}")
-    if not signs.is_meta and (wrong := signs[signs.abs() != 1]).numel():
+    if not signs.is_meta and (wrong := signs[(signs != 1) & (signs != -1)]).numel():
         raise ValueError(f"signs holds {wrong[0].item()}; {expected}")

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import NORM_OVER, NormOver, check_choice, check_number, check_positive
+from neuroconv.core.arguments import Count, Positive, Share, Size, renamed
+from neuroconv.core.checks import NormOver
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
-from neuroconv.core.renamed import renamed
 from neuroconv.kernels.operator import refuse_batch_statistics
 from neuroconv.layers.step_norm import StepBatchNorm
 
 
+@renamed({"empty_places": "empty_positions"})
 class ThresholdNorm(nn.Module):
     """clamp(batch_norm(x), 0, threshold): nothing below rest, nothing past the threshold.
 
@@ -43,24 +44,18 @@ class ThresholdNorm(nn.Module):
             value for each neuron.
     """
 
-    @renamed({"empty_places": "empty_positions"})
     def __init__(
         self,
-        features: int,
-        threshold: float = 3.0,
+        features: Size,
+        threshold: Positive = 3.0,
         *,
-        empty_positions: int = 0,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
+        empty_positions: Count = 0,
+        momentum: Share = 0.1,
+        eps: Positive = 1e-5,
         norm_over: NormOver = "window",
     ) -> None:
         super().__init__()
-        check_positive(features=features)
-        check_number("threshold", threshold)
-        if type(empty_positions) is not int or empty_positions < 0:
-            raise ValueError(f"empty_positions={empty_positions!r}; expected an integer, 0 or more")
         self.features, self.threshold, self.empty_positions = features, threshold, empty_positions
-        check_choice("norm_over", norm_over, NORM_OVER)
         kind = StepBatchNorm if norm_over == "step" else nn.BatchNorm1d
         self.norm = kind(features, eps=eps, momentum=momentum)
 

@@ -5,11 +5,16 @@ dendrites.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from neuroconv.core.checks import check_choice, check_room, check_sizes
-from neuroconv.kernels.conv.sizes import MODES, Mode, output_size
+from neuroconv.core.arguments import Rule, Size, checked
+from neuroconv.kernels.conv.sizes import Mode, output_size
+
+Sheet = Annotated[tuple[Size, Size], Rule("for (sites, dendrites)")]
+Filter = Annotated[tuple[Size, Size, Size], Rule("for (branches, dendrites, time_steps)")]
 
 
+@checked
 @dataclass(frozen=True)
 class TreeShape:
     """The sizes of a neuron's dendritic tree, checked.
@@ -28,19 +33,17 @@ class TreeShape:
             a filter that does not fit into the sheet.
     """
 
-    sheet: tuple[int, int]
-    filter: tuple[int, int, int] | None = None
-    synapses: int | None = None
+    sheet: Sheet
+    filter: Filter | None = None
+    synapses: Size | None = None
     mode: Mode = "same"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sheet", check_sizes("sheet", self.sheet, ("sites", "dendrites")))
-        check_choice("mode", self.mode, MODES)
-        if self.synapses is not None:
-            check_room(self.synapses, self.sheet)
+        sites, dendrites = self.sheet
+        if self.filled > self.positions:
+            sheet = f"{self.positions}, the positions of {sites} sites x {dendrites} dendrites"
+            raise ValueError(f"synapses={self.synapses}; expected 1 to {sheet}")
         if self.filter is not None:
-            axes = ("branches", "dendrites", "time_steps")
-            object.__setattr__(self, "filter", check_sizes("filter", self.filter, axes))
             output_size(self.sheet, self.kernel[1:], self.mode)
 
     @property

@@ -8,13 +8,14 @@ or none.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroconv.core.checks import check_positive, check_sizes, pair
+from neuroconv.core.arguments import ImageShape, Rule, Seed, Share, Size, checked
 from neuroconv.layers.tree_shape import TreeShape
 
 Axons = NDArray[np.int64]
@@ -24,11 +25,11 @@ class _Contacts:
     """The base of wirings that draw contacts: one per synapse, or with a claw one per dendrite."""
 
     claw: bool | None = None
-    seed: int = 0
+    seed: Seed = 0
 
-    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> Tensor:
+    @checked
+    def axons(self, in_features: Size, neurons: Size, tree: TreeShape) -> Tensor:
         """Returns (neurons, synapses) indices below `in_features`; ValueError for a misfit."""
-        check_positive(in_features=in_features, neurons=neurons)
         self._check(in_features, tree)
         if _on_meta():
             return torch.empty(neurons, tree.filled, dtype=torch.int64)
@@ -45,6 +46,7 @@ class _Contacts:
         raise NotImplementedError
 
 
+@checked
 @dataclass(frozen=True)
 class Random(_Contacts):
     """Random axons: a neuron receives each equally often, to within one synapse.
@@ -57,7 +59,7 @@ class Random(_Contacts):
     """
 
     claw: bool | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
         rng, choices = _generator(self.seed), np.arange(in_features)
@@ -65,6 +67,7 @@ class Random(_Contacts):
         return np.stack([_draw(rng, choices, contacts) for _ in range(neurons)])
 
 
+@checked
 @dataclass(frozen=True)
 class InOrder(_Contacts):
     """Axons laid over the tree in their order, as parallel fibres cross a Purkinje cell.
@@ -78,6 +81,7 @@ class InOrder(_Contacts):
         return np.broadcast_to(axons, (neurons, tree.filled))
 
 
+@checked
 @dataclass(frozen=True)
 class AllToAll:
     """Wiring of every synapse to all axons: the essay's matrix product. Nothing is drawn."""
@@ -86,6 +90,7 @@ class AllToAll:
         """Returns None: no synapse has a single axon."""
 
 
+@checked
 @dataclass(frozen=True)
 class ParallelFibres(_Contacts):
     """Parallel fibres across a row of neurons: each reaches only the cells that it crosses.
@@ -109,12 +114,8 @@ class ParallelFibres(_Contacts):
         seed: the wiring is a function of it.
     """
 
-    neurons_per_fibre: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.neurons_per_fibre is not None:
-            check_positive(neurons_per_fibre=self.neurons_per_fibre)
+    neurons_per_fibre: Size | None = None
+    seed: Seed = 0
 
     def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
         span = self.neurons_per_fibre or 2 * neurons  # which reaches both ends from any middle
@@ -137,6 +138,7 @@ class ParallelFibres(_Contacts):
         return np.stack([np.sort(_draw(rng, order[begin[n] : end[n]], tree.filled)) for n in row])
 
 
+@checked
 @dataclass(frozen=True)
 class ReceptiveField(_Contacts):
     """A patch of one channel of an image for every neuron, at a random position.
@@ -154,24 +156,22 @@ class ReceptiveField(_Contacts):
             the image, or one that differs from the sheet without claw.
     """
 
-    image_shape: tuple[int, int, int]
-    patch: tuple[int, int] | None = None
+    image_shape: ImageShape
+    patch: Annotated[tuple[Size, Size], Rule("for (height, width)")] | None = None
     claw: bool | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def _patch(self, tree: TreeShape) -> tuple[int, int]:
-        return tree.sheet if self.patch is None else pair("patch", self.patch)
+        return tree.sheet if self.patch is None else self.patch
 
     def _check(self, in_features: int, tree: TreeShape) -> None:
-        axes = ("channels", "height", "width")
-        channels, height, width = check_sizes("image_shape", self.image_shape, axes)
+        channels, height, width = self.image_shape
         if channels * height * width != in_features:
             raise ValueError(
                 f"image_shape={self.image_shape} has {channels * height * width} pixels and "
                 f"in_features is {in_features}; expected one axon for each pixel"
             )
         rows, cols = self._patch(tree)
-        check_positive(patch=(rows, cols))
         if rows > height or cols > width:
             raise ValueError(
                 f"a receptive field of {rows} x {cols} pixels does not fit into an image of "
@@ -198,7 +198,8 @@ class ReceptiveField(_Contacts):
 Wiring = Random | ParallelFibres | ReceptiveField | InOrder | AllToAll
 
 
-def dale_signs(in_features: int, excitatory: float, seed: int) -> Tensor:
+@checked
+def dale_signs(in_features: Size, excitatory: Share, seed: Seed) -> Tensor:
     """Draws the signs of Dale's law: an axon excites all its targets, or inhibits them.
 
     Args:
@@ -216,11 +217,6 @@ def dale_signs(in_features: int, excitatory: float, seed: int) -> Tensor:
     Raises:
         ValueError: in_features that is not positive, or a fraction outside of 0 to 1.
     """
-    check_positive(in_features=in_features)
-    if type(excitatory) not in (int, float) or not 0 <= excitatory <= 1:
-        raise ValueError(
-            f"excitatory={excitatory!r}; expected a fraction of the axons, 0 to 1 (0.85 for 85 %)"
-        )
     if _on_meta():
         return torch.empty(in_features, dtype=torch.int8)
     signs = np.full(in_features, -1, dtype=np.int8)
@@ -236,8 +232,6 @@ def _draw(rng: np.random.Generator, choices: Axons, count: int) -> Axons:
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:
     """Returns a fresh generator; streams of one seed are independent."""
-    if type(seed) is not int or seed < 0:
-        raise ValueError(f"seed={seed}; expected an integer of at least 0")
     return np.random.default_rng((seed, *stream))
 
 

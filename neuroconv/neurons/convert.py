@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
+from neuroconv.core.arguments import checked
 from neuroconv.core.modules import copy_module
 from neuroconv.core.statistics import correct_statistics
 from neuroconv.neurons.image import GranuleConv2d
@@ -27,6 +28,7 @@ class Conversion:
     parameters_after: int
 
 
+@checked
 def convert(
     model: nn.Module,
     select: Callable[[str, nn.Conv2d], bool] | None = None,

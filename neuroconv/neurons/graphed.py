@@ -9,7 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from neuroconv.core.arguments import checked
 
+
+@checked
 def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     """Records a module in inference as one CUDA graph, for inputs of one shape.
 

@@ -11,10 +11,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import NORMS, Norm, NormOver, check_choice, check_positive, pair
+from neuroconv.core.arguments import Count, Positive, Seed, Size, renamed
+from neuroconv.core.checks import Norm, NormOver, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.modules import graph_leaf
-from neuroconv.core.renamed import IMAGE_LAYER, renamed
+from neuroconv.core.renamed import IMAGE_LAYER
 from neuroconv.kernels.column_convs import column_convs
 from neuroconv.kernels.image import fused_dendrites, fused_somata
 from neuroconv.kernels.patch_window import PatchWindow, zeros_around
@@ -40,6 +41,7 @@ from neuroconv.neurons.state import REST, NeuronState, run_stages
 ImageWiring = Literal["dense", "claw"]
 
 
+@renamed(IMAGE_LAYER)
 class GranuleConv2d(nn.Module):
     """A convolution under nn.Conv2d's contract whose units are granule cells.
 
@@ -85,40 +87,32 @@ class GranuleConv2d(nn.Module):
 
     channels: Tensor | None
 
-    @renamed(IMAGE_LAYER)
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int] = (3, 4),
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | Literal["same", "valid"] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
+        in_channels: Size,
+        out_channels: Size,
+        kernel_size: Size | tuple[Size, Size] = (3, 4),
+        stride: Size | tuple[Size, Size] = 1,
+        padding: Count | tuple[Count, Count] | Literal["same", "valid"] = 0,
+        dilation: Size | tuple[Size, Size] = 1,
+        groups: Size = 1,
         bias: bool = True,
         *,
-        time_steps: int = 5,
+        time_steps: Size = 5,
         wiring: ImageWiring = "dense",
         norm: Norm = "none",
         norm_over: NormOver = "window",
-        threshold: float | None = None,
-        spike: DendriticSpike | Table | None = None,
+        threshold: Positive | None = None,
+        spike: DendriticSpike | nn.Module | Table | None = None,
         linear_dendrites: bool = False,
         summation: DendriticSummation | Table | str = "linear",
         soma: SomaFilter | Table | None = None,
-        output: Output | Table | str | None = None,
-        seed: int = 0,
+        output: Output | nn.Module | Table | str | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
-        self.kernel_size = pair("kernel_size", kernel_size)
-        self.stride = pair("stride", stride)
-        self.dilation = pair("dilation", dilation)
-        check_positive(
-            in_channels=in_channels, out_channels=out_channels, kernel_size=self.kernel_size,
-            stride=self.stride, dilation=self.dilation, groups=groups, time_steps=time_steps,
-        )  # fmt: skip
-        check_choice("wiring", wiring, ("dense", "claw"))
-        check_choice("norm", norm, NORMS)
+        self.kernel_size, self.stride = pair(kernel_size), pair(stride)
+        self.dilation = pair(dilation)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups={groups} does not divide in_channels={in_channels} and "

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import NORMS, Norm, NormOver, check_choice, check_positive
+from neuroconv.core.arguments import Positive, Size, checked, renamed
+from neuroconv.core.checks import Norm, NormOver
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
-from neuroconv.core.renamed import POPULATION, renamed
+from neuroconv.core.renamed import POPULATION
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.population import fused_current
 from neuroconv.kernels.recompute import recomputed_stages
@@ -53,6 +54,7 @@ _DENDRITIC = (
 )  # fmt: skip
 
 
+@renamed(POPULATION)
 class Population(nn.Module):
     """Neurons of one type, from axons to axons: fits into nn.Sequential as nn.Linear does.
 
@@ -109,31 +111,28 @@ class Population(nn.Module):
 
     cell: ClassVar[str]
 
-    @renamed(POPULATION)
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Size,
+        out_features: Size,
         *,
         variant: Variant | None = None,
         tree: TreeShape | Table | None = None,
         wiring: Wiring | Table | str | None = None,
         synapse: Synapse | Table | None = None,
-        threshold: float | None = None,
+        threshold: Positive | None = None,
         taps: Taps | Table | None = None,
         norm: Norm = "none",
         norm_over: NormOver = "window",
-        spike: DendriticSpike | Table | None = None,
-        rate: DendriticRate | Table | None = None,
-        summation: DendriticSummation | Table | str | None = None,
-        soma: SomaFilter | Table | None = None,
-        output: Output | Table | str | None = None,
-        unit_dropout: PoissonDropout | Table | None = None,
+        spike: DendriticSpike | nn.Module | Table | None = None,
+        rate: DendriticRate | nn.Module | Table | None = None,
+        summation: DendriticSummation | nn.Module | Table | str | None = None,
+        soma: SomaFilter | nn.Module | Table | None = None,
+        output: Output | nn.Module | Table | str | None = None,
+        unit_dropout: PoissonDropout | nn.Module | Table | None = None,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features, out_features=out_features)
-        check_choice("norm", norm, NORMS)
         at_dendrites, at_soma = norm in ("dendrites", "both"), norm in ("soma", "both")
         numbers = self.physiology(variant)
         shape = build_tree(tree, numbers)
@@ -263,6 +262,7 @@ class Population(nn.Module):
         return population_costs(self, activity, resumed=resumed, streamed=streamed)
 
 
+@checked
 class MixedPopulation(nn.Module):
     """Populations of several cell types side by side, with the same incoming axons.
 

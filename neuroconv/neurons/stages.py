@@ -1,16 +1,17 @@
 """Stages of a neuron, built from objects, names or plain tables, as TOML has them."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from neuroconv.core.checks import NORM_OVER, NormOver, check_choice, expected_one_of
+from neuroconv.core.arguments import argument as named
+from neuroconv.core.checks import NormOver, expected_one_of
 from neuroconv.core.cost import Cost
-from neuroconv.core.renamed import SPIKE
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.dendrite import DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes
@@ -50,6 +51,9 @@ OUTPUTS: Kinds = {
 }
 
 
+_parameters = cache(lambda kind: signature(kind).parameters)
+
+
 def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
     """Builds a stage from the name of its kind or a table; returns an object as it is.
 
@@ -71,25 +75,13 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
     if not isinstance(table, Mapping):
         other = f"a name of {', '.join(kinds)}" if several else f"a {classes[0].__name__}"
         raise TypeError(f"{argument}={value!r}; expected a table, or {other}")
-    table = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
-    kind = table.pop("kind", next(iter(kinds))) if several else next(iter(kinds))
-    if kind not in kinds:
+    table, kind = dict(table), next(iter(kinds))
+    kind = table.pop("kind", kind) if several else kind
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{argument}={kind!r} is unknown; {expected_one_of(kind, kinds)}")
-    parameters = inspect.signature(kinds[kind]).parameters
-    for key in table:
-        if key not in parameters:
-            now = f"it is now {SPIKE[key]!r}; " if key in SPIKE else ""
-            raise TypeError(f"{argument} has no {key!r}; {now}{expected_one_of(key, parameters)}")
-    table = {key: v for key, v in defaults.items() if key in parameters} | table
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in table:
-            raise TypeError(
-                f"{argument} of the kind {kind!r} needs {key!r}; it takes {[*parameters]}"
-            )
-    try:
+    table = {key: v for key, v in defaults.items() if key in _parameters(kinds[kind])} | table
+    with named(argument):
         return kinds[kind](**table)
-    except ValueError as error:
-        raise ValueError(f"{argument}: {error}") from None
 
 
 def build_single(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
@@ -137,7 +129,7 @@ def build_tree(tree: TreeShape | Table | None, numbers: Physiology) -> TreeShape
 
 def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
     """Completes a wiring by the preset's `claw`, where the wiring has one and leaves it open."""
-    result: Wiring = build("wiring", wiring or Random(), WIRINGS)
+    result: Wiring = build("wiring", Random() if wiring is None else wiring, WIRINGS)
     if isinstance(result, Random | ReceptiveField) and result.claw is None:
         return replace(result, claw=claw)
     return result
@@ -162,7 +154,8 @@ def build_taps(taps: Taps | Table | None) -> Taps:
     """Completes taps, whose `cable` may be a table, or the name of a cell whose cable is used."""
     if isinstance(taps, Mapping) and not isinstance(cable := taps.get("cable"), Cable | None):
         if isinstance(cable, str):
-            cable = preset(cable, "literature").cable()
+            with named("taps.cable"):
+                cable = preset(cable, "literature").cable()
         taps = {**taps, "cable": build_single("taps.cable", cable, Cable)}
     return build_single("taps", taps, Taps)
 
@@ -171,7 +164,6 @@ def build_norm(
     present: bool, kind: Callable[[int], nn.Module], features: int, over: NormOver
 ) -> nn.Module:
     """Builds torch's batch norm of a kind, `StepBatchNorm` for "step", or the absent one."""
-    check_choice("norm_over", over, NORM_OVER)
     if not present:
         return nn.Identity()
     return kind(features) if over == "window" else StepBatchNorm(features)
@@ -185,32 +177,32 @@ def build_threshold(
     return ThresholdNorm(features, threshold, empty_positions=empty, norm_over=over)
 
 
-def build_spike(spike: DendriticSpike | Table | None) -> nn.Module:
+def build_spike(spike: nn.Module | Table | None) -> nn.Module:
     return nn.Identity() if spike is None else build_single("spike", spike, DendriticSpike)
 
 
-def build_rate(rate: DendriticRate | Table | None, law: str) -> DendriticRate:
+def build_rate(rate: nn.Module | Table | None, law: str) -> DendriticRate:
     """Builds a rate with the given law within a dendrite, unless it names one or is linear."""
     if isinstance(rate, Mapping) and rate.get("linear"):
         law = "linear"
     return build_single("rate", rate, DendriticRate, law=law)
 
 
-def build_summation(
-    summation: DendriticSummation | Table | str, scale: float = 1.0
-) -> DendriticSummation:
+def build_summation(summation: nn.Module | Table | str, scale: float = 1.0) -> DendriticSummation:
     """Builds a summation from its law's name too; `scale` is for a table that leaves it out."""
     table = {"law": summation} if isinstance(summation, str) else summation
     return build_single("summation", table, DendriticSummation, scale=scale)
 
 
-def build_output(output: Output | Table | str | None, mean_wait: float, **scope: str) -> Output:
+def build_output(output: nn.Module | Table | str | None, mean_wait: float, **scope: str) -> Output:
     """Builds Poisson dropout of the given mean wait, unless an output stage says otherwise."""
-    stage: Output = build("output", output or {}, OUTPUTS, mean_wait=mean_wait, **scope)
+    stage: Output = build(
+        "output", {} if output is None else output, OUTPUTS, mean_wait=mean_wait, **scope
+    )
     return stage
 
 
-def build_unit_dropout(dropout: PoissonDropout | Table | None, mean_wait: float) -> nn.Module:
+def build_unit_dropout(dropout: nn.Module | Table | None, mean_wait: float) -> nn.Module:
     """Builds dropout on the sheet, where each position draws for itself."""
     if dropout is None:
         return nn.Identity()

@@ -4,18 +4,17 @@ With time_steps > 1 they take a window of frames (B, C, T, H, W) as C x T channe
 as the neuron they are compared with; a still image is then repeated.
 """
 
-from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive, check_task
+from neuroconv.core.arguments import ImageShape, Size, Sizes, checked
 from neuroconv.zoo.registry import as_frames, register_model
 
-Shape = tuple[int, int, int]
-GREY: Shape = (1, 28, 28)
+GREY = (1, 28, 28)
 
 
+@checked
 class StillNet(nn.Module):
     """A network of 2-D layers whose frames are channels.
 
@@ -23,7 +22,7 @@ class StillNet(nn.Module):
         (B, C, H, W) or (B, C, T, H, W) with T = time_steps -> logits (B, classes)
     """
 
-    def __init__(self, network: nn.Module, time_steps: int) -> None:
+    def __init__(self, network: nn.Module, time_steps: Size) -> None:
         super().__init__()
         self.network = network
         self.time_steps = time_steps
@@ -38,32 +37,33 @@ class StillNet(nn.Module):
         return self.network(frames.flatten(1, 2))
 
 
-def _frames_as_channels(image_shape: Shape, num_classes: int, time_steps: int) -> Shape:
+def _frames_as_channels(image_shape: ImageShape, time_steps: int) -> ImageShape:
     """Returns (C * T, H, W): the frames as channels."""
-    channels, height, width = check_task(image_shape, num_classes, time_steps)
+    channels, height, width = image_shape
     return channels * time_steps, height, width
 
 
 @register_model
-def linear(*, image_shape: Shape = GREY, num_classes: int = 10, time_steps: int = 1) -> StillNet:
+def linear(
+    *, image_shape: ImageShape = GREY, num_classes: Size = 10, time_steps: Size = 1
+) -> StillNet:
     """A linear classifier on the pixels."""
-    pixels = prod(_frames_as_channels(image_shape, num_classes, time_steps))
+    pixels = prod(_frames_as_channels(image_shape, time_steps))
     return StillNet(nn.Sequential(nn.Flatten(), nn.Linear(pixels, num_classes)), time_steps)
 
 
 @register_model
 def mlp(
     *,
-    image_shape: Shape = GREY,
-    num_classes: int = 10,
-    time_steps: int = 1,
-    width: int = 128,
-    depth: int | None = None,
+    image_shape: ImageShape = GREY,
+    num_classes: Size = 10,
+    time_steps: Size = 1,
+    width: Size = 128,
+    depth: Size | None = None,
 ) -> StillNet:
     """A perceptron with `depth` hidden layers, by default one, of `width` rectified units."""
-    inputs = prod(_frames_as_channels(image_shape, num_classes, time_steps))
+    inputs = prod(_frames_as_channels(image_shape, time_steps))
     depth = 1 if depth is None else depth
-    check_positive(width=width, depth=depth)
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.ReLU()]
@@ -72,14 +72,16 @@ def mlp(
 
 
 @register_model
-def lenet5(*, image_shape: Shape = GREY, num_classes: int = 10, time_steps: int = 1) -> StillNet:
+def lenet5(
+    *, image_shape: ImageShape = GREY, num_classes: Size = 10, time_steps: Size = 1
+) -> StillNet:
     """LeNet-5 with rectifiers and max pooling: 61,706 parameters on 28x28 grey images.
 
     Layer sizes from LeCun et al., "Gradient-Based Learning Applied to Document Recognition",
     Proc. IEEE 86(11), 1998, figure 2 (doi:10.1109/5.726791); padding 2 stands for its 32x32 inputs.
     Images of other sizes are pooled to its 5x5 map before the dense layers.
     """
-    channels, *sides = _frames_as_channels(image_shape, num_classes, time_steps)
+    channels, *sides = _frames_as_channels(image_shape, time_steps)
     # Padding keeps the smallest images legal; from 14 pixels on it is the original layer.
     padding = 0 if min(sides) >= 14 else 2
     layers = nn.Sequential(
@@ -93,12 +95,12 @@ def lenet5(*, image_shape: Shape = GREY, num_classes: int = 10, time_steps: int 
 
 @register_model
 def resnet18(
-    *, image_shape: Shape = (3, 224, 224), num_classes: int = 1000, time_steps: int = 1
+    *, image_shape: ImageShape = (3, 224, 224), num_classes: Size = 1000, time_steps: Size = 1
 ) -> StillNet:
     """torchvision's ResNet-18, its first layer widened or narrowed to the channels."""
     from torchvision.models import resnet18 as build  # takes longer to import than torch
 
-    channels = _frames_as_channels(image_shape, num_classes, time_steps)[0]
+    channels = _frames_as_channels(image_shape, time_steps)[0]
     network = build(num_classes=num_classes)
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
@@ -108,13 +110,13 @@ def resnet18(
 @register_model
 def plain_cnn(
     *,
-    image_shape: Shape = GREY,
-    num_classes: int = 10,
-    time_steps: int = 1,
-    width: int = 16,
-    strides: Sequence[int] = (2, 2, 1),
-    pool: int = 2,
-    depth: int | None = None,
+    image_shape: ImageShape = GREY,
+    num_classes: Size = 10,
+    time_steps: Size = 1,
+    width: Size = 16,
+    strides: Sizes = (2, 2, 1),
+    pool: Size = 2,
+    depth: Size | None = None,
 ) -> StillNet:
     """A plain CNN of free width: 3x3 convolutions, batch norm, ReLU; the matcher's free opponent.
 
@@ -122,9 +124,8 @@ def plain_cnn(
     another `depth` the last strides are left out, or layers of stride 1 follow. The classifier sees
     maps averaged over `pool` x `pool` regions.
     """
-    channels = _frames_as_channels(image_shape, num_classes, time_steps)[0]
+    channels = _frames_as_channels(image_shape, time_steps)[0]
     depth = len(strides) if depth is None else depth
-    check_positive(width=width, strides=strides, pool=pool, depth=depth)
     layers = list[nn.Module]()
     for layer, stride in enumerate([*strides, *[1] * depth][:depth]):
         out = (width + 1) // 2 if layer == 0 else width

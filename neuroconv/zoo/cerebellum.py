@@ -3,12 +3,13 @@
 Shapes: B batch, C channels, T time steps, N neurons, K classes.
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_task
+from neuroconv.core.arguments import Count, ImageShape, Seed, Size, argument, as_argument, checked
 from neuroconv.layers import LastStep
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, Purkinje
 from neuroconv.neurons.stages import Table, merge
@@ -37,6 +38,7 @@ PURKINJE: Table = {
 NUCLEI: Table = {"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}}
 
 
+@checked
 class Cerebellum(nn.Module):
     """Image -> mossy fibres -> granule cells -> Purkinje cells -> deep nuclei -> classes.
 
@@ -54,8 +56,8 @@ class Cerebellum(nn.Module):
         granular: GranularLayer,
         purkinje: Purkinje,
         nuclei: DeepNuclear | None,
-        num_classes: int,
-        steps: int,
+        num_classes: Size,
+        steps: Size,
     ) -> None:
         super().__init__()
         self.time_steps = steps
@@ -81,14 +83,14 @@ class Cerebellum(nn.Module):
 @register_model
 def cerebellum_small(
     *,
-    image_shape: tuple[int, int, int] = (1, 28, 28),
-    num_classes: int = 10,
-    time_steps: int = 5,
+    image_shape: ImageShape = (1, 28, 28),
+    num_classes: Size = 10,
+    time_steps: Size = 5,
     granule: Table = GRANULE,
     golgi: Table = GOLGI,
     purkinje: Table = PURKINJE,
     nuclei: Table = NUCLEI,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Cerebellum:
     """A cerebellum for 28x28 images: 1,000 granule cells, 32 Purkinje cells of 1,000 synapses.
 
@@ -108,7 +110,7 @@ def cerebellum_small(
             By default each has a synapse from every Purkinje cell, on one of four dendrites.
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
-    pixels = prod(check_task(image_shape, num_classes, time_steps))
+    pixels = prod(image_shape)
     task = (image_shape, time_steps)
     n_granule, granule = _complete("granule", merge(GRANULE, granule), task, seed)
     n_purkinje, purkinje = _complete("purkinje", merge(PURKINJE, purkinje), task, seed + 1)
@@ -119,10 +121,14 @@ def cerebellum_small(
     tree = {"sheet": sheet, "filter": sheet, "synapses": n_purkinje, "mode": "per_dendrite"}
     n_nuclear, nuclei = _complete("nuclei", merge(NUCLEI, {"tree": tree}, nuclei), task, seed + 3)
     # A seed's weights depend on the order in which they are drawn.
-    granule_cells = Granule(pixels, n_granule, **granule)
-    golgi_cells = Golgi(n_granule, n_golgi, **golgi) if n_golgi and time_steps > 1 else None
-    purkinje_cells = Purkinje(n_granule, n_purkinje, **purkinje)
-    nuclear_cells = DeepNuclear(n_purkinje, n_nuclear, **nuclei) if n_nuclear else None
+    with argument("granule"):
+        granule_cells = Granule(pixels, n_granule, **granule)
+    with argument("golgi"):
+        golgi_cells = Golgi(n_granule, n_golgi, **golgi) if n_golgi and time_steps > 1 else None
+    with argument("purkinje"):
+        purkinje_cells = Purkinje(n_granule, n_purkinje, **purkinje)
+    with argument("nuclei"):
+        nuclear_cells = DeepNuclear(n_purkinje, n_nuclear, **nuclei) if n_nuclear else None
     granular = GranularLayer(granule_cells, golgi_cells, seed + 4)
     return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps)
 
@@ -132,12 +138,13 @@ def _complete(
 ) -> tuple[int, dict[str, Any]]:
     """Takes the number of cells out of a table, and fills in the task and the seed."""
     image_shape, time_steps = task
-    number, least = cells.pop("cells"), 0 if name in ("golgi", "nuclei") else 1
-    if type(number) is not int or number < least:
-        raise ValueError(f"{name}: cells={number!r}; expected a number of cells, {least} or more")
+    with argument(name):
+        hint = Count if name in ("golgi", "nuclei") else Size
+        number: int = as_argument("cells", cells.pop("cells"), hint)
     tree, wiring, synapse = (cells.get(key, {}) for key in ("tree", "wiring", "synapse"))
-    if isinstance(tree, dict) and len(filter_ := tree.get("filter", ())) == 2:
-        cells["tree"] = {**tree, "filter": (*filter_, time_steps)}
+    sides = tree.get("filter") if isinstance(tree, dict) else None
+    if isinstance(sides, Sequence) and len(sides) == 2:
+        cells["tree"] = {**tree, "filter": (*sides, time_steps)}
     wiring = {"kind": wiring} if isinstance(wiring, str) else wiring
     if isinstance(wiring, dict):
         kind = wiring.get("kind", "random")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive
+from neuroconv.core.arguments import NonNegative, Seed, Size, checked
 from neuroconv.layers import Cost, Random, SparseSynapses, TreeShape
 from neuroconv.neurons import Golgi, Granule
 from neuroconv.neurons.state import REST, NeuronState
@@ -28,6 +28,7 @@ class GranularState(NamedTuple):
     last_rate: Tensor | None = None  # (B, N, 1), which the Golgi cells answer next
 
 
+@checked
 class GranularLayer(nn.Module):
     """Granule cells, and the Golgi cells that they excite and that inhibit them one step later.
 
@@ -40,7 +41,7 @@ class GranularLayer(nn.Module):
         mossy fibres' activity (B, F, T) -> granule rates (B, N, T)
     """
 
-    def __init__(self, granule: Granule, golgi: Golgi | None = None, seed: int = 0) -> None:
+    def __init__(self, granule: Granule, golgi: Golgi | None = None, seed: Seed = 0) -> None:
         super().__init__()
         self.granule, self.golgi = granule, golgi
         self.inhibition: SparseSynapses | None = None
@@ -109,6 +110,7 @@ def _over_steps(rows: Iterable[Cost]) -> Iterable[Cost]:
     return stages.values()
 
 
+@checked
 class ClimbingFibres(nn.Module):
     """Climbing fibres: each Purkinje cell receives the error of one class, as complex spikes.
 
@@ -129,14 +131,13 @@ class ClimbingFibres(nn.Module):
     olive: Tensor
 
     def __init__(
-        self, num_classes: int, purkinje_cells: int, resting_rate: float = 1.0, gain: float = 2.0
+        self,
+        num_classes: Size,
+        purkinje_cells: Size,
+        resting_rate: NonNegative = 1.0,
+        gain: NonNegative = 2.0,
     ) -> None:
         super().__init__()
-        check_positive(num_classes=num_classes, purkinje_cells=purkinje_cells)
-        if resting_rate < 0 or gain < 0:
-            raise ValueError(
-                f"resting_rate={resting_rate}, gain={gain}; expected spikes per second, 0 or more"
-            )
         self.num_classes, self.resting_rate, self.gain = num_classes, resting_rate, gain
         olive = torch.arange(purkinje_cells) % num_classes
         self.register_buffer("olive", olive, persistent=False)

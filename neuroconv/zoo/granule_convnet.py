@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive, check_sizes, check_task
+from neuroconv.core.arguments import ImageShape, Seed, Size, Sizes, argument, checked
 from neuroconv.layers import Cost, LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import wired_kernel
@@ -21,6 +21,7 @@ from neuroconv.zoo.registry import as_frames, register_model, register_preset
 UNIT: Table = {"wiring": "claw", "norm": "both"}
 
 
+@checked
 class Conv3dUnit(nn.Module):
     """The control of `GranuleConv2d`: a plain Conv3d, batch norm and ReLU on the same wiring.
 
@@ -70,6 +71,7 @@ class Conv3dUnit(nn.Module):
         return synapses, Cost("convolution", macs, neurons=neurons, zeros=zeros)
 
 
+@checked
 class FrameNet(nn.Module):
     """Units over frames and a read-out of the last step.
 
@@ -78,7 +80,7 @@ class FrameNet(nn.Module):
     """
 
     def __init__(
-        self, units: Sequence[nn.Module], channels: int, pool: int, num_classes: int, steps: int
+        self, units: Sequence[nn.Module], channels: Size, pool: Size, num_classes: Size, steps: Size
     ) -> None:
         super().__init__()
         self.time_steps = steps
@@ -95,16 +97,16 @@ class FrameNet(nn.Module):
 @register_model
 def granule_convnet(
     *,
-    image_shape: tuple[int, int, int] = (1, 28, 28),
-    num_classes: int = 10,
-    time_steps: int = 5,
-    widths: Sequence[int] = (8, 24, 15),
-    strides: Sequence[int] = (2, 2, 1),
-    kernel_size: tuple[int, int] = (3, 4),
-    pool: int = 2,
+    image_shape: ImageShape = (1, 28, 28),
+    num_classes: Size = 10,
+    time_steps: Size = 5,
+    widths: Sizes = (8, 24, 15),
+    strides: Sizes = (2, 2, 1),
+    kernel_size: tuple[Size, Size] = (3, 4),
+    pool: Size = 2,
     unit: Table = UNIT,
     control: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> FrameNet:
     """A convolutional network of granule cells: four dendrites, columns of a 3x4 patch, 5 frames.
 
@@ -118,9 +120,8 @@ def granule_convnet(
         control: whether to build a `Conv3dUnit` for each granule layer.
         seed: of the claw wiring.
     """
-    channels = [check_task(image_shape, num_classes, time_steps)[0], *widths]
-    rows, columns = check_sizes("kernel_size", kernel_size, ("branches", "dendrites"))
-    check_positive(widths=widths, strides=strides, pool=pool)
+    channels = [image_shape[0], *widths]
+    rows, columns = kernel_size
     if len(widths) != len(strides):
         raise ValueError(
             f"widths={list(widths)} and strides={list(strides)} differ in length; expected one "
@@ -131,10 +132,11 @@ def granule_convnet(
         keywords["spike"] = {"window": rows, **spike}
     units = []
     for layer, stride in enumerate(strides):
-        granule = GranuleConv2d(
-            channels[layer], channels[layer + 1], (rows, columns), stride,
-            (rows // 2, columns // 2), **{"seed": seed + layer, **keywords},
-        )  # fmt: skip
+        with argument("unit"):
+            granule = GranuleConv2d(
+                channels[layer], channels[layer + 1], (rows, columns), stride,
+                (rows // 2, columns // 2), **{"seed": seed + layer, **keywords},
+            )  # fmt: skip
         units.append(Conv3dUnit(granule) if control else granule)
     return FrameNet(units, widths[-1], pool, num_classes, time_steps)
 

@@ -6,15 +6,13 @@ network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_cla
 
 import fnmatch
 import inspect
-import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import Tensor, nn
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from neuroconv.core.arguments import checked, renamed
 from neuroconv.core.checks import expected_one_of
-from neuroconv.core.renamed import renamed
 from neuroconv.neurons.stages import merge
 from neuroconv.zoo.legacy import new_keywords
 
@@ -23,7 +21,10 @@ _REGISTRY: dict[str, Builder] = {}
 
 
 def register_model(builder: Builder) -> Builder:
-    """Adds a builder under the function's name, as a decorator; ValueError if it is taken."""
+    """Adds a builder under the function's name, as a decorator; ValueError if it is taken.
+
+    Keywords are held to their annotations; see `neuroconv.core.arguments.checked`.
+    """
     name = builder.__name__
     if name in _REGISTRY:
         raise ValueError(f"a model {name!r} is registered already; give the builder another name")
@@ -45,8 +46,8 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
     def preset(**keywords: Any) -> nn.Module:
         return builder(**merge(defaults, keywords))
 
-    preset.__name__, preset.__doc__ = name, doc
-    preset.__annotations__ = typing.get_type_hints(builder)
+    preset.__name__ = preset.__qualname__ = name
+    preset.__doc__, preset.__annotations__ = doc, get_type_hints(builder, include_extras=True)
     merged = merge({key: parameter.default for key, parameter in parameters.items()}, defaults)
     preset.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[parameter.replace(default=merged[key]) for key, parameter in parameters.items()]
@@ -54,11 +55,13 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
     return register_model(preset)
 
 
+@checked
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the zoo's names that match a wildcard pattern, such as "granule*", sorted."""
     return sorted(fnmatch.filter(_REGISTRY, pattern))
 
 
+@checked
 def get_builder(name: str) -> Builder:
     """Returns the builder of a name; ValueError for an unknown one."""
     if name not in _REGISTRY:
@@ -72,6 +75,7 @@ def default_keywords(name: str) -> dict[str, Any]:
     return {keyword: parameter.default for keyword, parameter in parameters.items()}
 
 
+@checked
 def create_model(name: str, **keywords: Any) -> nn.Module:
     """Builds a network of the zoo; its builder's docstring explains the keywords.
 
@@ -81,22 +85,10 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
         ValueError: an unknown name, or a value that the builder refuses.
         TypeError: a keyword that the builder does not have.
     """
-    builder, known_keywords = get_builder(name), default_keywords(name)
-    for keyword in keywords:
-        if keyword not in known_keywords:
-            new = new_keywords(name).get(keyword)
-            hint = f"it is now {new}" if new else expected_one_of(keyword, known_keywords)
-            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
-    try:
-        return builder(**keywords)
-    except (TypeError, IndexError, AttributeError):
-        # Sizes and choices are checked where they are used; what is left is a value's type.
-        hints = typing.get_type_hints(builder)
-        for keyword, value in keywords.items():
-            _check_type(name, keyword, value, hints.get(keyword, Any))
-        raise
+    return get_builder(name)(**keywords)
 
 
+@checked
 def count_parameters(model: nn.Module) -> int:
     """Returns the number of trained floats."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -112,13 +104,3 @@ def as_frames(images: Tensor, time_steps: int) -> Tensor:
             "or (batch, channels, time_steps, height, width)"
         )
     return images
-
-
-def _check_type(name: str, keyword: str, value: Any, hint: Any) -> None:
-    """Raises ValueError for a value that is not of the annotated type; a list may be a tuple."""
-    checked = tuple(value) if isinstance(value, list) else value
-    try:
-        check_type(checked, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-    except TypeCheckError:
-        form = inspect.formatannotation(hint).replace("collections.abc.", "")
-        raise ValueError(f"model {name!r}: {keyword}={value!r}; expected {form}") from None

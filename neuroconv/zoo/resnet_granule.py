@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuroconv.core.checks import check_positive, check_task
+from neuroconv.core.arguments import ImageShape, Seed, Size, argument, checked
 from neuroconv.layers import LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.stages import Table, merge
@@ -36,6 +36,7 @@ class Residual(nn.Module):
         return self.skip(rates) + self.branch(rates)
 
 
+@checked
 class GranuleResNet(nn.Module):
     """Stem, max pooling, residual blocks, and a read-out of the last step's averaged maps.
 
@@ -45,7 +46,12 @@ class GranuleResNet(nn.Module):
     """
 
     def __init__(
-        self, stem: nn.Module, blocks: Sequence[nn.Module], units: int, num_classes: int, steps: int
+        self,
+        stem: nn.Module,
+        blocks: Sequence[nn.Module],
+        units: Size,
+        num_classes: Size,
+        steps: Size,
     ) -> None:
         super().__init__()
         self.time_steps = steps
@@ -74,12 +80,12 @@ class GranuleResNet(nn.Module):
 @register_model
 def resnet18_granule(
     *,
-    image_shape: tuple[int, int, int] = (3, 224, 224),
-    num_classes: int = 1000,
-    time_steps: int = 1,
-    width: int = 64,
+    image_shape: ImageShape = (3, 224, 224),
+    num_classes: Size = 1000,
+    time_steps: Size = 1,
+    width: Size = 64,
     unit: Table = UNIT,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> GranuleResNet:
     """ResNet-18 of granule cells: its sizes, its connections, and a dendrite for each column.
 
@@ -103,14 +109,14 @@ def resnet18_granule(
             norm "both" would cut off half of every soma's sum, and so deep a network learns slowly.
         seed: of the claw wiring.
     """
-    channels = check_task(image_shape, num_classes, time_steps)[0]
-    check_positive(width=width)
+    channels = image_shape[0]
     seeds = count(seed)
     unit = merge(UNIT, unit)
 
     def layer(units_in: int, units: int, side: int, stride: int) -> GranuleConv2d:
         keywords = {"time_steps": time_steps, "seed": next(seeds), **unit}
-        return GranuleConv2d(units_in, units, side, stride, side // 2, **keywords)
+        with argument("unit"):
+            return GranuleConv2d(units_in, units, side, stride, side // 2, **keywords)
 
     def projection(units_in: int, units: int) -> GranuleConv2d:
         norm = "none" if unit["norm"] == "none" else "dendrites"

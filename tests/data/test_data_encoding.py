@@ -133,7 +133,7 @@ def test_sample_seeds_never_change(seed: int, epoch: int, index: int) -> None:
             5,
             [0],
             ValueError,
-            "'posson' is unknown; did you mean 'poisson'",
+            "encoding='posson'; did you mean 'poisson'",
         ),
     ],
 )

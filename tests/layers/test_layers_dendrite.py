@@ -40,16 +40,28 @@ def test_rate_of_either_layout(reduction: Any, linear: bool, sites: int) -> None
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: DendriticConv(0, TreeShape((4, 4), (3, 4, 5))), "neurons=0; expected positive"),
+        (
+            lambda: DendriticConv(0, TreeShape((4, 4), (3, 4, 5))),
+            "neurons=0; expected an integer of at least 1",
+        ),
         (lambda: DendriticConv(2, TreeShape((4, 4))), r"no filter; expected \(branches, dendrites"),
-        (lambda: TreeShape((4, 0)), r"sheet=\(4, 0\); expected positive"),
-        (lambda: TreeShape((4,)), r"sheet=\(4,\); expected \(sites, dendrites\)"),
-        (lambda: TreeShape((4, 4), (3, 0, 5)), r"filter=\(3, 0, 5\); expected positive"),
-        (lambda: TreeShape((4, 4), (3, 4)), r"\(3, 4\); expected \(branches, dendrites, time_st"),
+        (
+            lambda: TreeShape((4, 0)),
+            r"sheet=\(4, 0\); expected 2 values, each an integer of at least 1",
+        ),
+        (lambda: TreeShape((4,)), r"sheet=\(4,\); expected 2 .* for \(sites, dendrites\)"),
+        (
+            lambda: TreeShape((4, 4), (3, 0, 5)),
+            r"filter=\(3, 0, 5\); expected 3 values, each an integer of at least 1",
+        ),
+        (
+            lambda: TreeShape((4, 4), (3, 4)),
+            r"\(3, 4\); expected 3 .* for \(branches, dendrites, time_st",
+        ),
         (lambda: TreeShape((4, 4), (5, 4, 5), mode="valid"), "5 branches x 4 dendrites does not"),
         (lambda: TreeShape((4, 4), (3, 3, 5), mode="per_dendrite"), r"filter=\(3, 4, time_steps\)"),
         (lambda: TreeShape((4, 4), (3, 4, 5), mode="full"), "'full'.*expected one of same, valid"),
-        (lambda: DendriticRate(law="cubic"), "law='cubic' is unknown; expected one of linear"),
+        (lambda: DendriticRate(law="cubic"), "law='cubic'; expected one of linear"),
         (lambda: DendriticRate("sum", True, "sublinear"), "linear=True with law='sublinear'; the"),
         (lambda: Taps(backend="gpu"), "'gpu'.*expected one of auto, direct"),
     ],
@@ -72,7 +84,7 @@ def test_call_and_choice_errors() -> None:
     for shape in [(1, 2, 5, 4), (1, 2, 5, 4, 3), (1, 2, 5, 3, 4)]:
         with pytest.raises(ValueError, match=r"2 neurons, time_steps, 4 sites, 4 dendrites\)"):
             layer(torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"reduction='median' is unknown; .*one of mean"):
+    with pytest.raises(ValueError, match=r"reduction='median'; .*one of mean"):
         DendriticRate("median")
 
 

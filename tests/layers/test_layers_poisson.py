@@ -410,7 +410,7 @@ def test_a_negative_rate_counts_as_none() -> None:
 @pytest.mark.parametrize("make", [PoissonDropout, ReleaseOrWait])
 @pytest.mark.parametrize("mean_wait", [-0.5, math.inf, math.nan, 1e4, 87.4, "0.5"])
 def test_bad_mean_wait(make: Any, mean_wait: Any) -> None:
-    message = f"mean_wait={mean_wait!r}; expected a number .* 0 to 87.34: .*float32"
+    message = f"mean_wait={mean_wait!r}; expected a finite number .* 0 to 87.34: .*float32"
     with pytest.raises(ValueError, match=message):
         make(mean_wait)
 
@@ -418,9 +418,9 @@ def test_bad_mean_wait(make: Any, mean_wait: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PoissonDropout(0.5, "redo"), "mode='redo' is unknown; .*one of wait,"),
-        (lambda: PoissonDropout(clock="ms"), "clock='ms' is unknown; expected one of steps, act"),
-        (lambda: PoissonDropout(scope="cell"), "scope='cell' is unknown; expected one of neuron,"),
+        (lambda: PoissonDropout(0.5, "redo"), "mode='redo'; .*one of wait,"),
+        (lambda: PoissonDropout(clock="ms"), "clock='ms'; expected one of steps, act"),
+        (lambda: PoissonDropout(scope="cell"), "scope='cell'; expected one of neuron,"),
         (lambda: PoissonSpikes(0), "dt=0; expected a finite number above 0"),
         (lambda: ReleaseOrWait(wait_ms=-1), "wait_ms=-1; expected a finite number of at least 0"),
         (lambda: ReleaseOrWait(step_ms=0), "step_ms=0; expected a finite number above 0"),

@@ -138,12 +138,12 @@ def test_layout_in_memory_is_kept(signal: Any, temperature: float, window: int |
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"strength": 1.1}, r"strength=1.1; expected a number from 0"),
+        ({"strength": 1.1}, r"strength=1.1; expected a finite number from 0"),
         ({"strength": "half"}, "strength='half'; expected"),
         ({"threshold": float("inf")}, "threshold=inf; expected a finite"),
         ({"temperature": -1.0}, "temperature=-1.0; expected a finite"),
-        ({"window": 0}, "window=0; expected positive integers"),
-        ({"signal": "mean"}, "signal='mean' is unknown; .*expected one of max, essay"),
+        ({"window": 0}, "window=0; expected an integer of at least 1"),
+        ({"signal": "mean"}, "signal='mean'; .*expected one of max, essay"),
         ({"learn_strength": True}, "strength=1.0 with learn_strength=True; expected a start"),
         ({"learn_threshold": True}, "hard gate passes no gradient.*set temperature above 0"),
     ],
@@ -157,7 +157,7 @@ def test_call_errors() -> None:
     for shape in [(5,), (3, 0, 2)]:
         with pytest.raises(ValueError, match=r"expected \(\.\.\., sites, dendrites\)"):
             DendriticSpike()(torch.zeros(shape))
-    with pytest.raises(ValueError, match="strength=2; expected a number from 0"):
+    with pytest.raises(TypeError, match="strength=2; expected a finite number from 0"):
         dendritic_spike(torch.zeros(2, 3), 2)
 
 

@@ -77,7 +77,7 @@ def test_a_thresholds_steps_are_normalised_by_themselves(empty: int) -> None:
     [
         (lambda: StepBatchNorm(3)(torch.ones(2, 3)), r"\(2, 3\); expected \(batch, channels, st"),
         (lambda: StepBatchNorm(3)(torch.ones(1, 3, 9)), "one value for each channel and step"),
-        (lambda: ThresholdNorm(3, norm_over="batch"), "norm_over='batch' is unknown; expected one"),
+        (lambda: ThresholdNorm(3, norm_over="batch"), "norm_over='batch'; expected one"),
     ],
 )  # fmt: skip
 def test_errors(call: Any, message: str) -> None:

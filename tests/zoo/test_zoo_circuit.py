@@ -215,9 +215,9 @@ def test_complex_spikes_follow_the_formula() -> None:
 
 def test_climbing_fibres_refuse_bad_sizes_rates_and_logits() -> None:
     for arguments, message in (
-        ((0, 4), "num_classes=0; expected positive"),
-        ((3, 4, -1.0), "resting_rate=-1.0, gain=2.0; expected spikes per second, 0 or more"),
-        ((3, 4, 1.0, -0.5), "gain=-0.5; expected spikes per second, 0 or more"),
+        ((0, 4), "num_classes=0; expected an integer of at least 1"),
+        ((3, 4, -1.0), "resting_rate=-1.0; expected a finite number of at least 0"),
+        ((3, 4, 1.0, -0.5), "gain=-0.5; expected a finite number of at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             ClimbingFibres(*arguments)

@@ -273,10 +273,13 @@ def test_wrong_axes(name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"image_shape": (1, 0, 8)}, r"image_shape=\(1, 0, 8\); expected positive"),
+        (
+            {"image_shape": (1, 0, 8)},
+            r"image_shape=\(1, 0, 8\); expected 3 values, each an integer of at least 1",
+        ),
         ({"image_shape": (8, 8)}, r"image_shape=\(8, 8\).*expected .*channels, height, width"),
-        ({"num_classes": 0}, "num_classes=0; expected positive"),
-        ({"time_steps": 0}, "time_steps=0; expected positive"),
+        ({"num_classes": 0}, "num_classes=0; expected an integer of at least 1"),
+        ({"time_steps": 0}, "time_steps=0; expected an integer of at least 1"),
     ],
 )
 def test_bad_tasks(name: str, keywords: Any, message: str) -> None:
@@ -288,12 +291,20 @@ def test_bad_tasks(name: str, keywords: Any, message: str) -> None:
     ("name", "keywords", "message"),
     [
         ("granule_convnet", {"widths": (8, 24)}, r"widths=\[8, 24\] and strides=\[2, 2, 1\] diff"),
-        ("granule_convnet", {"widths": (8, 0, 4)}, r"widths=\(8, 0, 4\); expected positive"),
+        (
+            "granule_convnet",
+            {"widths": (8, 0, 4)},
+            r"widths=\(8, 0, 4\); expected values, each an integer of at least 1",
+        ),
         ("cerebellum_base", {"purkinje": 4}, "purkinje=4; expected"),
-        ("granule_convnet", {"pool": 0}, "pool=0; expected positive"),
-        ("plain_cnn", {"width": 0}, "width=0; expected positive"),
-        ("cerebellum_tiny", {"granule": {"cells": 0}}, "granule: cells=0; expected a number of"),
-        ("cerebellum_tiny", {"nuclei": {"cells": -1}}, "nuclei: cells=-1; expected .* 0 or more"),
+        ("granule_convnet", {"pool": 0}, "pool=0; expected an integer of at least 1"),
+        ("plain_cnn", {"width": 0}, "width=0; expected an integer of at least 1"),
+        (
+            "cerebellum_tiny",
+            {"granule": {"cells": 0}},
+            "granule: cells=0; expected an integer of at least 1",
+        ),
+        ("cerebellum_tiny", {"nuclei": {"cells": -1}}, "nuclei: cells=-1; expected .* at least 0"),
     ],
 )
 def test_bad_keywords(name: str, keywords: Any, message: str) -> None:

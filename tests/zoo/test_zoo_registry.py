@@ -99,14 +99,30 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("mlp", {"widht": 3}, "'mlp' has no keyword 'widht'; did you mean 'width'"),
+        ("mlp", {"widht": 3}, "mlp has no keyword 'widht'; did you mean 'width'"),
         ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean 'kernel_size'"),
         # of presets, as of their builder
-        ("cerebellum_tiny", {"purkinge": {}}, "'cerebellum_tiny' .* did you mean 'purkinje'"),
-        ("cerebellum_base", {"golgi_cells": 3}, r"'golgi_cells'; it is now golgi={\"cells\": ...}"),
-        ("granule_convnet", {"pull": 1.0}, r"it is now unit={\"spike\": {\"strength\": ...}}"),
-        ("cerebellum_tiny", {"purkinje": {"tree": {"sheets": 3}}}, "tree has no 'sheets'; did you"),
-        ("granule_convnet", {"unit": {"norms": "both"}}, "unexpected keyword argument 'norms'"),
+        ("cerebellum_tiny", {"purkinge": {}}, "cerebellum_tiny has .* did you mean 'purkinje'"),
+        (
+            "cerebellum_base",
+            {"golgi_cells": 3},
+            r"base: golgi_cells=3 is now golgi={\"cells\": ...}",
+        ),
+        (
+            "granule_convnet",
+            {"pull": 1.0},
+            r"pull=1.0 is now unit={\"spike\": {\"strength\": ...}}",
+        ),
+        (
+            "cerebellum_tiny",
+            {"purkinje": {"tree": {"sheets": 3}}},
+            "tree: TreeShape has no keyword 'sheets'; did you",
+        ),
+        (
+            "granule_convnet",
+            {"unit": {"norms": "both"}},
+            "unit: GranuleConv2d has no keyword 'norms'; did you mean 'norm'",
+        ),
     ],
 )
 def test_misspelt_keywords_are_type_errors(name: str, keywords: Any, message: str) -> None:

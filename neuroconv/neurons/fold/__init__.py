@@ -31,6 +31,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from neuroconv.core.arguments import checked
 from neuroconv.core.counting import is_watched
 from neuroconv.kernels.image import present_norms
 from neuroconv.neurons.fold.population import fold_population
@@ -42,6 +43,7 @@ from neuroconv.neurons.stages import is_absent
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+@checked
 def fold(model: nn.Module) -> nn.Module:
     """Returns a copy for inference in which adjacent linear stages are one, with equal output.
 
@@ -63,8 +65,6 @@ def fold(model: nn.Module) -> nn.Module:
         TypeError: model is no nn.Module.
         ValueError: a parameter is on meta: what can be folded depends on values.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(f"parameter {name!r} is on meta; expected values to fold")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Literal, get_args, get_type_hints
 
-from neuroconv.core.checks import check_choice, check_number, check_positive
+from neuroconv.core.arguments import NonNegative, Positive, Size, checked
 from neuroconv.layers.cable import Cable
-from neuroconv.layers.summation import LAWS, Law
-from neuroconv.layers.tree_shape import TreeShape
+from neuroconv.layers.summation import Law
+from neuroconv.layers.tree_shape import Filter, Sheet, TreeShape
 from neuroconv.references import Source
 
 Variant = Literal["dettmers2015", "literature"]
@@ -18,6 +18,7 @@ VARIANTS: tuple[str, ...] = get_args(Variant)
 FRAME_MS = 1000 / 30  # the essay's frame, which is a time step
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Physiology:
     """The numbers of one cell type; None stands for a number without a source.
@@ -51,29 +52,26 @@ class Physiology:
 
     cell: str
     variant: Variant
-    cells_in_brain: Annotated[int | None, "cells"] = None
-    synapses: Annotated[int, "synapses"]
-    sheet_shape: Annotated[tuple[int, int], "sites x dendrites"]
-    filter_shape: Annotated[tuple[int, int, int], "branches x dendrites x steps"]
-    soma_time_steps: Annotated[int, "steps"]
+    cells_in_brain: Annotated[Size | None, "cells"] = None
+    synapses: Annotated[Size, "synapses"]
+    sheet_shape: Annotated[Sheet, "sites x dendrites"]
+    filter_shape: Annotated[Filter, "branches x dendrites x steps"]
+    soma_time_steps: Annotated[Size, "steps"]
     claw: Annotated[bool, ""]
-    outputs: Annotated[int | None, "connections"] = None
-    mean_wait: Annotated[float, "steps"]
+    outputs: Annotated[Size | None, "connections"] = None
+    mean_wait: Annotated[NonNegative, "steps"]
     excites: Annotated[bool, ""]
     site_summation: Annotated[Law, ""]
     summation: Annotated[Law, ""]
-    dendrites: Annotated[int, "dendrites"]
-    length_constant_um: Annotated[float | None, "um"] = None
-    time_constant_ms: Annotated[float | None, "ms"] = None
-    site_um: Annotated[float | None, "um"] = None
-    rate_hz: Annotated[float | None, "Hz"] = None
+    dendrites: Annotated[Size, "dendrites"]
+    length_constant_um: Annotated[Positive | None, "um"] = None
+    time_constant_ms: Annotated[Positive | None, "ms"] = None
+    site_um: Annotated[Positive | None, "um"] = None
+    rate_hz: Annotated[Positive | None, "Hz"] = None
     sources: Mapping[str, Source]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
-        check_choice("variant", self.variant, VARIANTS)
-        check_choice("site_summation", self.site_summation, LAWS)
-        check_choice("summation", self.summation, LAWS)
         self._check_sources()
         self._check_fit()
 
@@ -93,9 +91,6 @@ class Physiology:
                 )
 
     def _check_fit(self) -> None:
-        for name in ("cells_in_brain", "outputs", "dendrites", "soma_time_steps"):
-            if (count := getattr(self, name)) is not None:
-                check_positive(**{name: count})
         sites, columns = TreeShape(self.sheet_shape, self.filter_shape, self.synapses).sheet
         if columns != self.dendrites:
             raise ValueError(
@@ -108,10 +103,6 @@ class Physiology:
                 f"filter_shape={self.filter_shape} does not fit sheet_shape={self.sheet_shape}; "
                 "expected at most its sites and its dendrites"
             )
-        check_number("mean_wait", self.mean_wait, inclusive=True)
-        for name in ("length_constant_um", "time_constant_ms", "site_um", "rate_hz"):
-            if (value := getattr(self, name)) is not None:
-                check_number(name, value)
 
     @property
     def axons(self) -> int:
@@ -138,5 +129,5 @@ class Physiology:
 _HINTS = get_type_hints(Physiology, include_extras=True)
 # The fields that have a source, with the unit of each; "" for a yes or no, or a name.
 UNITS: Mapping[str, str] = MappingProxyType(
-    {name: hint.__metadata__[0] for name, hint in _HINTS.items() if hasattr(hint, "__metadata__")}
+    {name: hint.__metadata__[-1] for name, hint in _HINTS.items() if hasattr(hint, "__metadata__")}
 )

@@ -1,0 +1,272 @@
+"""Arguments held to their annotations: the signature of a constructor is its specification."""
+
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
+from inspect import Parameter, signature
+from itertools import chain, repeat
+from numbers import Integral, Real
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+
+from neuroconv.core.checks import did_you_mean, expected_one_of
+
+_Target = TypeVar("_Target", bound=Callable[..., Any])
+
+
+class Rule(NamedTuple):
+    """What a type leaves open, as metadata: `Annotated[int, Rule("above 4", lambda n: n > 4)]`.
+
+    Attributes:
+        words: follow the type in messages, as in "expected an integer above 4".
+        holds: whether a value of the type obeys.
+    """
+
+    words: str
+    holds: Callable[[Any], bool] = lambda _: True
+
+    def __repr__(self) -> str:  # which help() shows
+        return self.words
+
+
+Size = Annotated[int, Rule("of at least 1 (int64)", lambda value: 1 <= value < 2**63)]
+Count = Annotated[int, Rule("of at least 0 (int64)", lambda value: 0 <= value < 2**63)]
+Seed = Annotated[int, Rule("from 0 to 2**64 - 1", lambda value: 0 <= value < 2**64)]
+Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
+NonNegative = Annotated[float, Rule("of at least 0", lambda value: value >= 0)]
+Share = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+Sizes = Annotated[Sequence[Size], Rule("(not empty)", lambda values: len(values) > 0)]
+ImageShape = Annotated[tuple[Size, Size, Size], Rule("for (channels, height, width)")]
+
+_MISFIT = object()
+_ANYTHING = Any, lambda value: value
+_UNIONS = (Union, types.UnionType)
+_WORDS: Mapping[Any, str] = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a string",
+    Mapping: "a table",
+    types.NoneType: "None",
+    Any: "",  # rules say it all
+    Callable: "a function",
+}
+_DATA = {*_WORDS, *_UNIONS, Annotated, Literal, tuple, Sequence} - {Callable}
+
+
+def checked(target: _Target) -> _Target:
+    """Holds the arguments of a function, or of a class's constructor, to their annotations.
+
+    An `int` is no bool; a `float` is finite and may be an int. Numbers of NumPy become Python's,
+    and sequences become tuples.
+
+    Raises:
+        ValueError: at a call, an argument that does not fit its annotation; a TypeError where the
+            annotation names a class of other objects than numbers, texts, sequences and tables.
+        TypeError: at a call, an unknown keyword.
+    """
+    return renamed({})(target)
+
+
+def renamed(new_names: Mapping[str, str]) -> Callable[[_Target], _Target]:
+    """Decorates as `checked` does; old keywords raise a TypeError that gives their new names."""
+
+    def decorate(target: _Target) -> _Target:
+        if isinstance(target, type):
+            target.__init__ = decorate(target.__init__)  # type: ignore[misc]
+            return target
+        parameters = signature(target).parameters
+        kinds = {parameter.kind: name for name, parameter in parameters.items()}
+        names = [name for name, p in parameters.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+        others = kinds.get(Parameter.VAR_POSITIONAL, "")
+        title = target.__qualname__.removesuffix(".__init__")
+        fitters: dict[str, tuple[Any, Callable[[Any], Any]]] = {}
+
+        def fitted(name: str, value: Any) -> Any:
+            hint, fitter = fitters.get(name, _ANYTHING)
+            if (result := fitter(value)) is _MISFIT:
+                raise _misfit(name, value, hint)
+            return result
+
+        @wraps(target)
+        def call(*args: Any, **keywords: Any) -> Any:
+            if not fitters:  # at the first call, when all classes exist
+                try:
+                    hints = get_type_hints(target, include_extras=True)
+                except NameError:  # a builder of the caller's, with imports for type checkers
+                    hints = {}
+                fitters.update({name: (hint, _fitter(hint)) for name, hint in hints.items()})
+            if Parameter.VAR_KEYWORD not in kinds:
+                for name in keywords.keys() - parameters:
+                    if name in new_names:
+                        raise TypeError(
+                            f"{title}: {name}={keywords[name]!r} is now {new_names[name]}"
+                        )
+                    known = expected_one_of(name, [key for key in parameters if key != "self"])
+                    raise TypeError(f"{title} has no keyword {name!r}; {known}")
+            positional = map(fitted, chain(names, repeat(others)), args)
+            return target(*positional, **{name: fitted(name, v) for name, v in keywords.items()})
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+@contextmanager
+def argument(name: str) -> Iterator[None]:
+    """Puts the name of an argument before the messages of errors that its value raises."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def as_argument(name: str, value: Any, hint: Any) -> Any:
+    """Returns an argument as its annotation has it; raises as `checked` does."""
+    if (result := _fitter(hint)(value)) is _MISFIT:
+        raise _misfit(name, value, hint)
+    return result
+
+
+def _misfit(name: str, value: Any, hint: Any) -> Exception:
+    error, text = ValueError if _is_data(hint) else TypeError, repr(value)
+    text = text if len(text) <= 200 else f"{text[:200]}..."
+    return error(f"{name}={text}; {expected(hint, value)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Returns whether a value is what an annotation, its rules included, says."""
+    return _fitter(hint)(value) is not _MISFIT
+
+
+def _fitter(hint: Any) -> Callable[[Any], Any]:
+    """Returns a function that returns a value as an annotation has it, or `_MISFIT`."""
+    kind, options = get_origin(hint) or hint, get_args(hint)
+    if kind in _UNIONS:
+        return partial(_first, [_fitter(option) for option in options])
+    if kind is Annotated:
+        rules = [rule.holds for rule in options[1:] if isinstance(rule, Rule)]
+        return partial(_obedient, _fitter(options[0]), rules)
+    if kind is Literal:
+        return partial(_one_of, [(type(option), option) for option in options])
+    if kind in (tuple, Sequence):
+        items = [_fitter(option) for option in options if option is not ...]
+        return partial(_items, items, _is_endless(options))
+    if kind is Mapping:
+        return partial(_table, [_fitter(option) for option in options])
+    if not isinstance(kind, type) or kind in _FITTERS or getattr(kind, "_is_protocol", False):
+        return _FITTERS.get(kind, _ANYTHING[1])  # what is no class, a TypeVar say, takes anything
+    return lambda value: value if isinstance(value, kind) else _MISFIT
+
+
+def _first(fitters: list[Callable[[Any], Any]], value: Any) -> Any:
+    for fitter in fitters:
+        if (result := fitter(value)) is not _MISFIT:
+            return result
+    return _MISFIT
+
+
+def _obedient(fitter: Callable[[Any], Any], rules: list[Callable[[Any], bool]], value: Any) -> Any:
+    result = fitter(value)
+    return result if result is not _MISFIT and all(rule(result) for rule in rules) else _MISFIT
+
+
+def _one_of(options: list[tuple[type, Any]], value: Any) -> Any:
+    return value if any(type(value) is kind and value == o for kind, o in options) else _MISFIT
+
+
+def _items(fitters: list[Callable[[Any], Any]], endless: bool, value: Any) -> Any:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return _MISFIT
+    fitters = fitters * len(value) if endless else fitters
+    items = tuple(fitter(item) for fitter, item in zip(fitters, value, strict=False))
+    misfit = len(value) != len(fitters) or any(item is _MISFIT for item in items)
+    return _MISFIT if misfit else items
+
+
+def _table(fitters: list[Callable[[Any], Any]], value: Any) -> Any:
+    fitting = isinstance(value, Mapping) and all(
+        fitter(part) is not _MISFIT
+        for pair in value.items()
+        for fitter, part in zip(fitters, pair, strict=True)
+    )
+    return value if fitting else _MISFIT
+
+
+def _boolean(value: Any) -> Any:
+    return bool(value) if isinstance(value, bool | np.bool_) else _MISFIT
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, Integral) and type(value) is not bool else _MISFIT
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, Real) or type(value) is bool:
+        return _MISFIT
+    number = int(value) if isinstance(value, Integral) else float(value)
+    return number if abs(number) <= sys.float_info.max else _MISFIT
+
+
+_FITTERS: Mapping[Any, Callable[[Any], Any]] = {
+    bool: _boolean,
+    int: _integer,
+    float: _number,
+    Any: lambda value: value,
+    Callable: lambda value: value if callable(value) else _MISFIT,
+}
+
+
+def _is_endless(options: tuple[Any, ...]) -> bool:
+    """Returns whether a tuple[X, ...] or Sequence[X] has these options."""
+    return len(options) == 1 or options[-1] is ...
+
+
+def expected(hint: Any, value: Any) -> str:
+    """Returns the end of a message: the nearest choice, if one is near, and what would fit."""
+    near = did_you_mean(value, choices(hint)) if isinstance(value, str) else ""
+    return f"{near}expected {_words(hint)}"
+
+
+def choices(hint: Any) -> list[str]:
+    """Returns the texts that an annotation offers, of all its Literals."""
+    if get_origin(hint) is Literal:
+        return [option for option in get_args(hint) if isinstance(option, str)]
+    return [text for option in get_args(hint) for text in choices(option)]
+
+
+def _words(hint: Any) -> str:
+    kind, options = get_origin(hint) or hint, get_args(hint)
+    if kind in _UNIONS:
+        *words, last = map(_words, options)
+        return f"{', '.join(words)} or {last}"
+    if kind is Annotated:
+        rules = [rule.words for rule in options[1:] if isinstance(rule, Rule)]
+        return " ".join([_words(options[0]), *rules]).strip()
+    if kind is Literal:
+        return f"one of {', '.join(map(str, options))}"
+    if kind in (tuple, Sequence):
+        length = "values" if _is_endless(options) else f"{len(options)} values"
+        return f"{length}, each {_words(options[0])}"
+    if kind in _WORDS:
+        return _WORDS[kind]
+    name = getattr(kind, "__name__", str(kind))
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _is_data(hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    return (kind in _DATA or not isinstance(kind, type)) and all(map(_is_data, get_args(hint)))
