@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neuroconv.flops import count_closed_form, count_exact, profile
+from neuroconv.flops import profile
 from neuroconv.layers import PoissonDropout, ReleaseOrWait
 from neuroconv.layers.step_norm import StepBatchNorm
 from neuroconv.neurons.stages import is_absent, merge
@@ -191,14 +191,10 @@ def test_one_step_leaves_golgi_cells_nothing_to_do() -> None:
     ],
 )
 def test_norms_over_steps_leave_no_other_norm(name: str, tables: Any) -> None:
-    model = create_model(name, image_shape=SHAPE, time_steps=2, **tables)
-    norms = [type(module) for module in model.modules() if isinstance(module, _BatchNorm)]
-    assert norms == [StepBatchNorm] * len(norms)
-    assert norms
-    images = torch.zeros(2, *SHAPE)
-    closed, exact = count_closed_form(model, images), count_exact(model.eval(), images)
-    assert closed.counts.macs == exact.macs
-    assert exact.uncounted == {}
+    with torch.device("meta"):
+        model = create_model(name, image_shape=SHAPE, time_steps=2, **tables)
+    norms = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
+    assert norms == {StepBatchNorm}
 
 
 def test_tables_are_merged_and_another_kind_replaces() -> None:
