@@ -14,7 +14,7 @@ from neuroconv.neurons.presets import Physiology
 _AXONS = 1_000  # sparse wiring costs the same for any number
 _CEREBELLUM = ("granule", "purkinje", "deep_nuclear")
 _CORTEX = ("pyramidal",)
-_RULES = ("essay", "direct", "executed")
+_RULES = ("essay", "direct", "executed", "cached")  # columns of `Cost`
 
 CellCost = dict[str, Any]  # a row of `cell_costs`
 
@@ -23,9 +23,10 @@ def cell_costs(inputs: Inputs) -> tuple[CellCost, ...]:
     """Returns the cost of all cells of each type, at the sizes of each preset with a cell count.
 
     A row has the preset's "cell" and "variant"; "cells", how many a human brain has; "essay_mac",
-    "direct_mac" and "executed_mac" of one update of one cell's dendrites; "dendrites_share", theirs
-    by the essay's rule in a whole neuron's FLOP; "flop_per_s" of all cells by the essay's rule at
-    the input `rate_hz`; "own_rate" and "own_flop_per_s" at the preset's rate, None without one.
+    "direct_mac", "executed_mac" and "cached_mac" (without the filters' transforms, which evaluation
+    caches) of one update of one cell's dendrites; "dendrites_share", theirs by the essay's rule in
+    a whole neuron's FLOP; "flop_per_s" of all cells by the essay's rule at the input `rate_hz`;
+    "own_rate" and "own_flop_per_s" at the preset's rate, None without one.
     """
     presets = (preset for preset in PRESETS.values() if preset.cells_in_brain is not None)
     return tuple(_cell_cost(preset, inputs) for preset in presets)
@@ -105,8 +106,9 @@ def cell_sections(costs: Sequence[CellCost], inputs: Inputs) -> tuple[Section, S
             *(number(rule, f"{rule}_mac") for rule in _RULES),
             number("share", lambda row: f"{100 * row['dendrites_share'].value:.5g} %"),
         ),
-        "share: of the FLOP of a whole neuron, its dendrites by the essay's rule. No row without "
-        "a count of cells: Golgi cells have none that we found.",
+        "cached: executed without the filters' transforms, as in evaluation. share: of the FLOP of "
+        "a whole neuron, its dendrites by the essay's rule. No row without a count of cells: Golgi "
+        "cells have none that we found.",
     )
     flops = Section(
         "FLOP/s of all cells by the essay's rule, dendrites alone",
