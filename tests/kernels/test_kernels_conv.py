@@ -16,7 +16,7 @@ from torch import Tensor
 from neuroconv.flops import count_exact
 from neuroconv.kernels.conv import fourier, toeplitz
 from neuroconv.kernels.conv.choice import choose_backend
-from neuroconv.kernels.conv.costs import problem_macs
+from neuroconv.kernels.conv.costs import filter_macs, problem_macs
 from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, output_size
 from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
 from neuroconv.kernels.native import native_kernels
@@ -220,8 +220,13 @@ TALL: tuple[Mode, Triple, Triple] = ("same", (2, 40, 6), (2, 36, 3))
 @pytest.mark.parametrize(("mode", "window", "taps"), [*PROBLEMS, TALL])
 def test_fft_macs_equal_the_transforms_that_run(mode: Mode, window: Triple, taps: Triple) -> None:
     convolution = Call(partial(dendritic_conv, mode=mode, backend="fft"))
+    problem = ConvProblem(window, taps, mode, 3, 2)
     counted = count_exact(convolution, drawn(window, taps, batch=3, neurons=2))
-    assert problem_macs(ConvProblem(window, taps, mode, 3, 2), "fft") == counted.macs
+    assert problem_macs(problem, "fft") == counted.macs
+    # The filters are transformed once, for however many samples.
+    doubled = count_exact(convolution, drawn(window, taps, batch=6, neurons=2))
+    assert sum(filter_macs(problem, "fft").values()) == 2 * counted.mac - doubled.mac
+    assert filter_macs(problem, "direct") == {}
 
 
 def test_fft_of_many_branches_equals_direct() -> None:
@@ -359,13 +364,18 @@ def test_the_last_steps_alone_cost_what_is_stated(backend: Any, mode: Any) -> No
         2, TreeShape((4, 3), (2, 3, 3), mode=mode), Taps(backend=backend)
     ).double()
     sheet = torch.randn(1, 2, 5, 4, 3, dtype=torch.float64)
+    costs = {}
     for steps in (1, 2, 5):
         (stated,) = layer.closed_form(sheet.shape, steps=steps)
         counted = count_exact(LastSteps(layer, steps), sheet)
         assert stated.macs == counted.macs
+        costs[steps] = stated, counted.mac
         assert stated.direct == steps * sum(
             problem_macs(ConvProblem((3, 4, 3), (3, 2, 3), mode, 1, 2, 1), "direct").values()
         )
+    # A step more is one transform there and one back, as many as the two steps before the last.
+    (last, one), (_, two) = costs[1], costs[2]
+    assert last.past_macs == (two - one if "fft" in last.macs else 0)
 
 
 @pytest.mark.parametrize("most", [0, 1 << 26])
