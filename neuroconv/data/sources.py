@@ -112,8 +112,8 @@ def imagenette(root: Path) -> StillSplits:
 def read_folder(root: Path, classes: Sequence[str] | None = None) -> StillSplits:
     """Lists an image folder; `classes` chooses class folders and orders the labels.
 
-    Hidden files and folders, what file managers leave behind, files without an image's ending and
-    folders that links lead to again are skipped; a warning counts them.
+    Hidden files and folders, what file managers leave behind, files without an image's ending,
+    folders beside the parts, and those that links lead to again are skipped; a warning counts them.
     """
     lister = _Lister()
     parts = ["train", "val"] + (["test"] if (root / "test").is_dir() else [])
@@ -131,6 +131,8 @@ def read_folder(root: Path, classes: Sequence[str] | None = None) -> StillSplits
                 "folders agree, or choose with --data.classes"
             )
     stills = {part: lister.image_files(root / part, names) for part in parts}
+    for folder in root.glob("*/"):
+        lister.uses(folder.name, folder.name in parts)
     if lister.skipped:
         warn_once(f"{root}: {lister}")
     if "test" in parts:
@@ -150,7 +152,7 @@ class _Lister:
         expected = "expected ROOT/{train,val}/CLASS/*.jpg; give ROOT with --data.root ROOT"
         if not part.is_dir():
             raise DataError(f"{part} is not a folder: {expected}")
-        names = sorted(path.name for path in part.iterdir() if self._uses(path.name, path.is_dir()))
+        names = sorted(path.name for path in part.iterdir() if self.uses(path.name, path.is_dir()))
         if not names:
             raise DataError(f"{part} has no class folders: {expected}")
         return names
@@ -177,22 +179,23 @@ class _Lister:
                 self.skipped["folders linked again"] += 1
                 folders.clear()
                 continue
-            folders[:] = [name for name in sorted(folders) if self._uses(name)]
+            folders[:] = [name for name in sorted(folders) if self.uses(name)]
             for name in files:
-                if self._uses(name, name.lower().endswith(IMG_EXTENSIONS)):
+                if self.uses(name, name.lower().endswith(IMG_EXTENSIONS)):
                     images.append((parent, name))
         return [os.path.join(*image) for image in sorted(images)]
 
-    def _uses(self, name: str, expected: bool = True) -> bool:
+    def uses(self, name: str, expected: bool = True) -> bool:
         """Returns whether an entry of a folder is used, and counts it if not."""
         hidden = name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
         if hidden or not expected:
-            kind = name if hidden else f"*{Path(name).suffix.lower() or ' (no ending)'}"
+            suffix = Path(name).suffix.lower()
+            kind = f"*{suffix}" if suffix and not hidden else name
             self.skipped["._*" if name.startswith("._") else kind] += 1
         return expected and not hidden
 
     def __str__(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(6))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common(12))
         return f"skipped {self.skipped.total()} files and folders: {kinds or 'none'}"
 
 

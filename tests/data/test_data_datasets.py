@@ -403,14 +403,18 @@ def test_what_is_no_image_is_skipped_and_counted_once(tmp_path: Path) -> None:
         "train/.ipynb_checkpoints/x.jpg", "train/b/.ipynb_checkpoints/x.jpg", "val/a/._x.jpg",
         "val/a/._y.jpg", "train/.DS_Store", "val/b/.DS_Store", "val/x.jpg", "train/b/list.CSV",
         "train/a/Thumbs.db", "train/b/.x/x.jpg", "train/a/inner/é.JPEG",
+        "Test/a/x.jpg",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, tmp_path / name)
     (tmp_path / "train/a/inner/loop").symlink_to(tmp_path / "train/a")
-    with pytest.warns(UserWarning, match=f"{tmp_path}: skipped 11 files and folders: ") as warned:
+    with pytest.warns(UserWarning, match=f"{tmp_path}: skipped 12 files and folders: ") as warned:
         data = load_data("folder", root=tmp_path)
     load_data("folder", root=tmp_path)  # and says nothing
     kinds = set(str(warned[0].message).partition("folders: ")[2].split(", "))
-    assert {"2 .ipynb_checkpoints", "2 .DS_Store", "2 ._*"} < kinds
+    several = {"2 .ipynb_checkpoints", "2 .DS_Store", "2 ._*", "1 folders linked again"}
+    assert kinds == several | {
+        f"1 {name}" for name in ("*.jpg", "*.csv", "Thumbs.db", ".x", "Test")
+    }
     assert (data.class_names, sizes(data)) == (("a", "b"), [19, 2, 6])
     assert sorted({Path(path).name for path in paths_of(data.train)})[-1] == "é.JPEG"
