@@ -14,7 +14,7 @@ class LastStep(nn.Module):
     """
 
     def forward(self, activity: Tensor) -> Tensor:
-        if activity.dim() < 3:
+        if activity.dim() < 3 or not activity.shape[2]:
             raise ValueError(
                 f"activity has shape {tuple(activity.shape)}; expected (batch, neurons, time_steps)"
             )

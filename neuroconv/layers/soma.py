@@ -49,9 +49,11 @@ class SomaFilter(nn.Module):
             self.weight[..., -1] = 1.0
 
     def forward(self, current: Tensor) -> Tensor:
-        if current.dim() < 3 or (self.neurons is not None and current.dim() != 3):
+        cells, shape = self.neurons, current.shape
+        if len(shape) < 3 or (cells is not None and (len(shape) != 3 or shape[1] != cells)):
+            neurons = "neurons" if cells is None else f"{cells} neurons"
             raise ValueError(
-                f"current has shape {tuple(current.shape)}; expected (batch, neurons, time_steps)"
+                f"current has shape {tuple(shape)}; expected (batch, {neurons}, time_steps)"
             )
         if self.neurons is not None:
             padded = F.pad(current, (self.time_steps - 1, 0))

@@ -278,7 +278,9 @@ class DenseSynapses(_Synapses):
 
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
-        potential = F.linear(activity.transpose(1, 2), self.effective_weight())  # (B, T, N * C * S)
+        weight = self.effective_weight()
+        rows = activity.transpose(1, 2).to(weight.dtype)
+        potential = F.linear(rows, weight)  # (B, T, N * C * S)
         split = potential.unflatten(2, (self.neurons * self.transmitters, self.synapses))
         return self.on_sheet(split.permute(2, 3, 1, 0))
 

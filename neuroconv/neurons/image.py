@@ -193,7 +193,12 @@ class GranuleConv2d(nn.Module):
 
     def stream(self, frames: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
         """Runs over a stretch (B, C, T, H, W) of a window, as `Population.stream`."""
-        x = self.threshold_norm(frames)
+        if frames.dim() != 5:
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}; expected (batch, {self.in_channels} "
+                "channels, time_steps, height, width)"
+            )
+        x = self.threshold_norm(self.as_frames(frames))
         window, past = recall(state.dendrites, x, self.time_steps)
         x = last_steps(frames.shape[2], self.dendrites(window))
         x, state = run_stages({"summation": self.summation.law_of, "soma": self.soma}, x, state)
@@ -218,6 +223,8 @@ class GranuleConv2d(nn.Module):
 
     def as_frames(self, image: Tensor) -> Tensor:
         """Repeats a still image (B, C, H, W) over the time steps; leaves frames (B, C, T, H, W)."""
+        if not image.is_floating_point():
+            raise ValueError(f"image is {image.dtype}; expected floating point: image.float()")
         if image.dim() not in (4, 5) or image.shape[1] != self.in_channels or 0 in image.shape[2:]:
             raise ValueError(
                 f"image has shape {tuple(image.shape)}; expected (batch, {self.in_channels} "

@@ -9,32 +9,27 @@ from math import prod
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import ImageShape, Size, Sizes, checked
-from neuroconv.zoo.registry import as_frames, register_model
+from neuroconv.zoo.registry import ImageNetwork, register_model
 
 GREY = (1, 28, 28)
 
 
 @checked
-class StillNet(nn.Module):
+class StillNet(ImageNetwork):
     """A network of 2-D layers whose frames are channels.
 
     Shape:
         (B, C, H, W) or (B, C, T, H, W) with T = time_steps -> logits (B, classes)
     """
 
-    def __init__(self, network: nn.Module, time_steps: Size) -> None:
-        super().__init__()
+    def __init__(
+        self, network: nn.Module, time_steps: Size, image_shape: ImageShape | None = None
+    ) -> None:
+        super().__init__(time_steps, image_shape)
         self.network = network
-        self.time_steps = time_steps
 
     def forward(self, images: Tensor) -> Tensor:
-        frames = as_frames(images, self.time_steps)
-        if frames.shape[2] != self.time_steps:
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected (batch, channels, height, "
-                f"width) or (batch, channels, {self.time_steps} time_steps, height, width)"
-            )
-        return self.network(frames.flatten(1, 2))
+        return self.network(self.as_frames(images).flatten(1, 2))
 
 
 def _frames_as_channels(image_shape: ImageShape, time_steps: int) -> ImageShape:
@@ -49,7 +44,9 @@ def linear(
 ) -> StillNet:
     """A linear classifier on the pixels."""
     pixels = prod(_frames_as_channels(image_shape, time_steps))
-    return StillNet(nn.Sequential(nn.Flatten(), nn.Linear(pixels, num_classes)), time_steps)
+    return StillNet(
+        nn.Sequential(nn.Flatten(), nn.Linear(pixels, num_classes)), time_steps, image_shape
+    )
 
 
 @register_model
@@ -68,7 +65,7 @@ def mlp(
     for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.ReLU()]
         inputs = width
-    return StillNet(nn.Sequential(*layers, nn.Linear(width, num_classes)), time_steps)
+    return StillNet(nn.Sequential(*layers, nn.Linear(width, num_classes)), time_steps, image_shape)
 
 
 @register_model
@@ -90,7 +87,7 @@ def lenet5(
         nn.AdaptiveAvgPool2d(5), nn.Flatten(),
         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes),
     )  # fmt: skip
-    return StillNet(layers, time_steps)
+    return StillNet(layers, time_steps, image_shape)
 
 
 @register_model
@@ -104,7 +101,7 @@ def resnet18(
     network = build(num_classes=num_classes)
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    return StillNet(network, time_steps)
+    return StillNet(network, time_steps, image_shape)
 
 
 @register_model
@@ -134,4 +131,4 @@ def plain_cnn(
         channels = out
     classifier = nn.Linear(channels * pool * pool, num_classes)
     layers += [nn.AdaptiveAvgPool2d(pool), nn.Flatten(), classifier]
-    return StillNet(nn.Sequential(*layers), time_steps)
+    return StillNet(nn.Sequential(*layers), time_steps, image_shape)

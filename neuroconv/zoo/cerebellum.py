@@ -14,7 +14,7 @@ from neuroconv.layers import LastStep
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, Purkinje
 from neuroconv.neurons.stages import Table, merge
 from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
-from neuroconv.zoo.registry import as_frames, register_model, register_preset
+from neuroconv.zoo.registry import ImageNetwork, register_model, register_preset
 
 GRANULE: Table = {
     "cells": 1000,
@@ -39,7 +39,7 @@ NUCLEI: Table = {"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}}
 
 
 @checked
-class Cerebellum(nn.Module):
+class Cerebellum(ImageNetwork):
     """Image -> mossy fibres -> granule cells -> Purkinje cells -> deep nuclei -> classes.
 
     A mossy fibre carries one pixel over time. Golgi cells inhibit the granule cells one step later.
@@ -58,9 +58,9 @@ class Cerebellum(nn.Module):
         nuclei: DeepNuclear | None,
         num_classes: Size,
         steps: Size,
+        image_shape: ImageShape | None = None,
     ) -> None:
-        super().__init__()
-        self.time_steps = steps
+        super().__init__(steps, image_shape)
         self.granular, self.purkinje, self.nuclei = granular, purkinje, nuclei
         self.last_step = LastStep()
         last = purkinje if nuclei is None else nuclei
@@ -68,7 +68,7 @@ class Cerebellum(nn.Module):
         self.climbing_fibres = ClimbingFibres(num_classes, purkinje.out_features)
 
     def forward(self, images: Tensor) -> Tensor:
-        frames = as_frames(images, self.time_steps)
+        frames = self.as_frames(images)
         mossy = frames.transpose(2, 1).flatten(2).transpose(1, 2)  # (B, C * H * W, T)
         rates = self.purkinje(self.granular(mossy))
         if self.nuclei is not None:
@@ -130,7 +130,7 @@ def cerebellum_small(
     with argument("nuclei"):
         nuclear_cells = DeepNuclear(n_purkinje, n_nuclear, **nuclei) if n_nuclear else None
     granular = GranularLayer(granule_cells, golgi_cells, seed + 4)
-    return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps)
+    return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps, image_shape)
 
 
 def _complete(

@@ -16,7 +16,7 @@ from neuroconv.layers import Cost, LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.image import wired_kernel
 from neuroconv.neurons.stages import Table, build_norm, merge
-from neuroconv.zoo.registry import as_frames, register_model, register_preset
+from neuroconv.zoo.registry import ImageNetwork, register_model, register_preset
 
 UNIT: Table = {"wiring": "claw", "norm": "both"}
 
@@ -72,7 +72,7 @@ class Conv3dUnit(nn.Module):
 
 
 @checked
-class FrameNet(nn.Module):
+class FrameNet(ImageNetwork):
     """Units over frames and a read-out of the last step.
 
     Shape:
@@ -80,17 +80,22 @@ class FrameNet(nn.Module):
     """
 
     def __init__(
-        self, units: Sequence[nn.Module], channels: Size, pool: Size, num_classes: Size, steps: Size
+        self,
+        units: Sequence[nn.Module],
+        channels: Size,
+        pool: Size,
+        num_classes: Size,
+        steps: Size,
+        image_shape: ImageShape | None = None,
     ) -> None:
-        super().__init__()
-        self.time_steps = steps
+        super().__init__(steps, image_shape)
         self.units = nn.Sequential(*units)
         self.last_step = LastStep()
         self.pool = nn.AdaptiveAvgPool2d(pool)
         self.classifier = nn.Linear(channels * pool * pool, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.last_step(self.units(as_frames(images, self.time_steps)))
+        maps = self.last_step(self.units(self.as_frames(images)))
         return self.classifier(self.pool(maps).flatten(1))
 
 
@@ -138,7 +143,7 @@ def granule_convnet(
                 (rows // 2, columns // 2), **{"seed": seed + layer, **keywords},
             )  # fmt: skip
         units.append(Conv3dUnit(granule) if control else granule)
-    return FrameNet(units, widths[-1], pool, num_classes, time_steps)
+    return FrameNet(units, widths[-1], pool, num_classes, time_steps, image_shape)
 
 
 granule_convnet_conv3d = register_preset(

@@ -9,15 +9,71 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import checked, renamed
+from neuroconv.core.arguments import ImageShape, Size, checked, renamed
 from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.stages import merge
 from neuroconv.zoo.legacy import new_keywords
 
 Builder = Callable[..., nn.Module]
 _REGISTRY: dict[str, Builder] = {}
+
+
+@checked
+class ImageNetwork(nn.Module):
+    """A network that holds its images to the shape that it was built for.
+
+    A network for other sizes has the same keywords but `image_shape` or `time_steps`, and where its
+    maps are pooled the same weights: `load_state_dict` takes them over.
+
+    Args:
+        time_steps: T of its window.
+        image_shape: (C, H, W); None for any.
+
+    Shape:
+        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)
+
+    Raises:
+        ValueError: at the call, images of another shape, or that are not floating point.
+    """
+
+    image_shape: ImageShape | None = None  # of a network that was pickled before there was one
+
+    def __init__(self, time_steps: Size, image_shape: ImageShape | None = None) -> None:
+        super().__init__()
+        self.time_steps, self.image_shape = time_steps, image_shape
+
+    def as_frames(self, images: Tensor) -> Tensor:
+        """Checks images (B, C, H, W) or frames (B, C, T, H, W), and returns them as frames."""
+        if not torch.jit.is_tracing():  # a tracer has no numbers to compare
+            self._check(images)
+        if images.dim() == 5:
+            return images
+        return images.unsqueeze(2).expand(-1, -1, self.time_steps, -1, -1)
+
+    def _check(self, images: Tensor) -> None:
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images are {images.dtype}; expected floating point: images.float() / 255 for "
+                "bytes"
+            )
+        shape = tuple(images.shape)
+        stills = (*shape[1:2], *shape[3:]) if len(shape) == 5 else shape[1:]
+        steps = shape[2] if len(shape) == 5 else self.time_steps
+        wrong = []  # and how to build the network for it
+        if self.image_shape is not None and stills != self.image_shape:
+            wrong.append(f"image_shape={stills}")
+        if steps != self.time_steps:
+            wrong.append(f"time_steps={steps}")
+        if len(shape) not in (4, 5) or wrong:
+            channels, height, width = self.image_shape or ("channels", "height", "width")
+            remedy = f"; or build the network with {', '.join(wrong)}" if len(stills) == 3 else ""
+            raise ValueError(
+                f"images have shape {shape}; expected (batch, {channels}, {height}, {width}), or "
+                f"frames (batch, {channels}, {self.time_steps}, {height}, {width}){remedy}"
+            )
 
 
 def register_model(builder: Builder) -> Builder:
@@ -92,15 +148,3 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
 def count_parameters(model: nn.Module) -> int:
     """Returns the number of trained floats."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def as_frames(images: Tensor, time_steps: int) -> Tensor:
-    """Returns images (B, C, H, W) as a constant window (B, C, T, H, W), and frames as they are."""
-    if images.dim() == 4:
-        return images.unsqueeze(2).expand(-1, -1, time_steps, -1, -1)
-    if images.dim() != 5:
-        raise ValueError(
-            f"images have shape {tuple(images.shape)}; expected (batch, channels, height, width) "
-            "or (batch, channels, time_steps, height, width)"
-        )
-    return images

@@ -13,7 +13,7 @@ from neuroconv.core.arguments import ImageShape, Seed, Size, argument, checked
 from neuroconv.layers import LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.stages import Table, merge
-from neuroconv.zoo.registry import as_frames, register_model
+from neuroconv.zoo.registry import ImageNetwork, register_model
 
 UNIT: Table = {"wiring": "dense", "norm": "dendrites"}
 BLOCKS = (2, 2, 2, 2)  # residual blocks in each of the four stages
@@ -37,12 +37,11 @@ class Residual(nn.Module):
 
 
 @checked
-class GranuleResNet(nn.Module):
+class GranuleResNet(ImageNetwork):
     """Stem, max pooling, residual blocks, and a read-out of the last step's averaged maps.
 
     Shape:
-        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes).
-        A network of one time step has no memory, and refuses several frames.
+        (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)
     """
 
     def __init__(
@@ -52,9 +51,9 @@ class GranuleResNet(nn.Module):
         units: Size,
         num_classes: Size,
         steps: Size,
+        image_shape: ImageShape | None = None,
     ) -> None:
-        super().__init__()
-        self.time_steps = steps
+        super().__init__(steps, image_shape)
         self.stem = stem
         self.max_pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.blocks = nn.Sequential(*blocks)
@@ -63,14 +62,7 @@ class GranuleResNet(nn.Module):
         self.classifier = nn.Linear(units, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        frames = as_frames(images, self.time_steps)
-        if self.time_steps == 1 and frames.shape[2] != 1:
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}; a network of time_steps=1 has no memory "
-                "and expected still images (batch, channels, height, width) or one frame: give it "
-                f"the last one, or build it with time_steps={frames.shape[2]}"
-            )
-        rates = self.stem(frames)
+        rates = self.stem(self.as_frames(images))
         steps_first = rates.transpose(1, 2)  # as granule layers keep their maps: nothing is copied
         pooled = self.max_pool(steps_first.flatten(0, 1))
         rates = self.blocks(pooled.unflatten(0, steps_first.shape[:2]).transpose(1, 2))
@@ -134,4 +126,4 @@ def resnet18_granule(
             branch = nn.Sequential(layer(units_in, units, 3, stride), layer(units, units, 3, 1))
             skip = nn.Identity() if stride == 1 else projection(units_in, units)
             blocks.append(Residual(branch, skip))
-    return GranuleResNet(stem, blocks, units, num_classes, time_steps)
+    return GranuleResNet(stem, blocks, units, num_classes, time_steps, image_shape)

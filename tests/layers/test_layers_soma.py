@@ -47,8 +47,14 @@ def test_constructor_errors(name: str) -> None:
 def test_call_errors() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\); expected \(batch, neurons, time_steps\)"):
         SomaFilter()(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=r"\(2, 3, 5, 4, 4\); expected \(batch, neurons, time"):
-        SomaFilter(neurons=3)(torch.zeros(2, 3, 5, 4, 4))
+    for shape in ((2, 3, 5, 4, 4), (2, 4, 5)):
+        with pytest.raises(ValueError, match=r"\); expected \(batch, 3 neurons, time_steps\)"):
+            SomaFilter(neurons=3)(torch.zeros(shape))
+    for shape in ((2, 3), (2, 3, 0)):
+        with pytest.raises(ValueError, match=r"a stretch has shape \(2, 3.*one step or more"):
+            SomaFilter().stream(torch.zeros(shape), None)
+        with pytest.raises(ValueError, match=r"activity has shape \(2, 3.*, time_steps\)"):
+            LastStep()(torch.zeros(shape))
 
 
 def test_last_step() -> None:

@@ -143,8 +143,20 @@ def test_constructor_errors(arguments: Any, keywords: Any, message: str) -> None
     "shape", [(4, 8, 8), (2, 3, 8, 8), (2, 3, 5, 8, 8), (1, 4, 0, 8, 8), (2, 4, 1, 5, 8, 8)]
 )
 def test_call_errors(shape: tuple[int, ...]) -> None:
+    layer, frames = GranuleConv2d(4, 4, 3), torch.zeros(shape)
     with pytest.raises(ValueError, match=r"expected \(batch, 4 channels, height, width\) or \(b"):
-        GranuleConv2d(4, 4, 3)(torch.zeros(shape))
+        layer(frames)
+    with pytest.raises(ValueError, match=r"expected \(batch, 4 channels, (time_steps, )?height"):
+        layer.stream(frames)
+
+
+def test_call_errors_of_bytes_and_of_a_stretch_without_steps() -> None:
+    layer, frames = GranuleConv2d(4, 4, 3), torch.zeros(1, 4, 5, 8, 8, dtype=torch.uint8)
+    for call in (layer, layer.stream):
+        with pytest.raises(ValueError, match=r"image is torch.uint8; expected floating point"):
+            call(frames)
+    with pytest.raises(ValueError, match=r"expected \(batch, 4 channels, time_steps, height, w"):
+        layer.stream(torch.zeros(1, 4, 8, 8))
 
 
 def test_a_patch_larger_than_the_padded_image() -> None:

@@ -198,6 +198,15 @@ def test_a_stage_is_an_object_a_table_or_a_name() -> None:
 def test_call_errors(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(batch, 10 axons, time_steps\)"):
         Granule(10, 5)(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"expected \(batch, 10 axons, time_steps\)"):
+        Granule(10, 5).stream(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("wiring", ["random", "all_to_all"])
+def test_activity_of_other_dtypes_is_converted_to_the_weights(wiring: str) -> None:
+    cells, spikes = Granule(10, 5, wiring=wiring).eval(), torch.randint(0, 2, (3, 10, 5))
+    for dtype in (torch.uint8, torch.int64, torch.float64):
+        torch.testing.assert_close(cells(spikes.to(dtype)), cells(spikes.float()))
 
 
 @pytest.mark.gpu

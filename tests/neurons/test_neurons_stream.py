@@ -175,6 +175,16 @@ def test_state_is_explicit(build: Callable[[], Any]) -> None:
     assert before[1] == plain
 
 
+@pytest.mark.parametrize("build", [POPULATIONS["plain"], IMAGE_LAYERS["plain"]])
+def test_a_state_of_another_batch(build: Callable[[], Any]) -> None:
+    cells = build()
+    axes = (AXONS, 4) if isinstance(cells, Cells) else (cells.in_channels, 4, 5, 6)
+    state = cells.stream(torch.rand(2, *axes, dtype=torch.float64))[1]
+    message = r"the state has shape \(2, .* the stretch after it \(1, .*or none to start from rest"
+    with pytest.raises(ValueError, match=message):
+        cells.stream(torch.rand(1, *axes, dtype=torch.float64), state)
+
+
 def test_what_the_state_holds() -> None:
     cells = Purkinje(8, 2, **merge(SMALL, synapse={"transmitters": 2})).eval()
     _, state = cells.stream(torch.rand(3, 8, 1))

@@ -104,7 +104,7 @@ def test_the_monitor_changes_nothing_and_leaves_no_hook() -> None:
     with ActivityMonitor(model) as monitor:
         assert hooks(model) == 4
         assert torch.equal(model(image), expected)
-        with pytest.raises(ValueError, match="activity has shape"):
+        with pytest.raises(ValueError, match="images have shape"):
             model(torch.rand(1, 1, 5, 5))
     assert hooks(model) == 0
     before = monitor.summary()

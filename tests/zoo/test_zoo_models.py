@@ -3,7 +3,9 @@
 Their costs are counted in tests/flops/test_flops_agreement.py.
 """
 
+import ast
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, GranuleConv2d, Purkinje
-from neuroconv.zoo import Conv3dUnit, count_parameters, create_model, default_keywords, list_models
+from neuroconv.zoo import (
+    Conv3dUnit,
+    StillNet,
+    count_parameters,
+    create_model,
+    default_keywords,
+    list_models,
+)
 
 NAMES = list_models()
 NEURONS = [name for name in NAMES if name.startswith("cerebellum") or "granule" in name]
@@ -256,17 +265,44 @@ def test_control_unit_is_a_causal_conv3d_norm_and_relu() -> None:
 def test_baselines_see_frames_as_channels() -> None:
     model = create_model("linear", image_shape=(2, 3, 3), num_classes=4, time_steps=5)
     assert count_parameters(model) == 4 * (2 * 5 * 9 + 1)
-    with pytest.raises(ValueError, match=r"expected .*\(batch, channels, 5 time_steps, height"):
-        model(torch.zeros(1, 2, 4, 3, 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 1, 1, 1, 8, 8)])
-def test_wrong_axes(name: str, shape: tuple[int, ...]) -> None:
-    model = build(name, time_steps=1)
-    message = r"images have shape \(.*expected \(batch, channels, height, width\) or \(batch, ch"
-    with pytest.raises(ValueError, match=message):
-        model(torch.zeros(shape))
+def test_images_that_a_network_was_not_built_for(name: str) -> None:
+    with torch.device("meta"):
+        model = build(name, image_shape=(1, 12, 10), time_steps=5)
+    expected = "expected (batch, 1, 12, 10), or frames (batch, 1, 5, 12, 10)"
+    for shape, remedy in (
+        ((2, 1, 4, 12, 10), "; or build the network with time_steps=4"),
+        ((2, 1, 6, 12, 10), "; or build the network with time_steps=6"),
+        ((2, 1, 14, 14), "; or build the network with image_shape=(1, 14, 14)"),
+        ((2, 1, 10, 12), "; or build the network with image_shape=(1, 10, 12)"),
+        ((2, 3, 5, 12, 10), "; or build the network with image_shape=(3, 12, 10)"),
+        ((2, 3, 1, 12, 9), "; or build the network with image_shape=(3, 12, 9), time_steps=1"),
+        ((12, 10), ""), ((1, 12, 10), ""), ((1, 1, 1, 5, 12, 10), ""), ((), ""),
+    ):  # fmt: skip
+        message = re.escape(f"images have shape {shape}; {expected}{remedy}")
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            model(torch.empty(shape, device="meta"))
+        if remedy and name in ("granule_convnet", "plain_cnn"):  # it does what it says
+            words = dict(re.findall(r"(\w+)=(\(.*?\)|\d+)", remedy))
+            task = {"image_shape": (1, 12, 10), "time_steps": 5}
+            task |= {key: ast.literal_eval(word) for key, word in words.items()}
+            with torch.device("meta"):
+                assert build(name, **task)(torch.empty(shape)).shape == (2, 10)
+    for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match=rf"images are {dtype}; expected floating point: im"):
+            model(torch.empty(2, 1, 12, 10, dtype=dtype, device="meta"))
+
+
+def test_a_network_of_any_image_and_one_that_was_pickled_without_a_shape() -> None:
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    old = StillNet(pool, 1, (2, 8, 8))
+    del old.image_shape
+    for model in (old, StillNet(pool, 1)):
+        assert model(torch.ones(3, 2, 9, 4)).shape == (3, 2)
+        with pytest.raises(ValueError, match=r"\(batch, channels, 1, height, width\); or build"):
+            model(torch.ones(3, 2, 2, 9, 4))
 
 
 @pytest.mark.parametrize("name", NAMES)
