@@ -16,12 +16,7 @@ def copy_module(model: Model) -> Model:
 
     Those keep the weight that their hooks compute as an attribute with a graph, which
     `copy.deepcopy` refuses; the copy's hooks compute it again at the next call.
-
-    Raises:
-        TypeError: model is no nn.Module.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     attributes = [value for module in model.modules() for value in vars(module).values()]
     computed = [x for x in attributes if isinstance(x, Tensor) and not x.is_leaf]
     return copy.deepcopy(model, {id(x): x.detach().clone() for x in computed})

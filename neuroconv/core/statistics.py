@@ -14,7 +14,7 @@ a network let `torch.optim.swa_utils.update_bn(batches, model)` compute them for
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -30,6 +30,13 @@ def correct_statistics(norm: _BatchNorm) -> None:
     if _to_averages not in norm._forward_hooks.values():
         norm.register_forward_pre_hook(_to_sums)
         norm.register_forward_hook(_to_averages)
+
+
+def drop_correction(norm: nn.Module) -> None:
+    """Removes the hooks of `correct_statistics`, which evaluation does not need."""
+    for hooks in (norm._forward_pre_hooks, norm._forward_hooks):
+        for key in [key for key, hook in hooks.items() if hook in (_to_sums, _to_averages)]:
+            del hooks[key]
 
 
 def _to_sums(norm: Any, inputs: Any) -> None:

@@ -8,20 +8,29 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
-from neuroconv import fold
+from neuroconv import convert
+from neuroconv import fold as fold_and_report
 from neuroconv.flops import count_exact
 from neuroconv.kernels.population import fuses
 from neuroconv.layers import Cable, DendriticSpike, SomaFilter, SparseSynapses, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
+from neuroconv.neurons.fold import Folding
 from neuroconv.neurons.fold.linear import Contacts
+from neuroconv.neurons.fold.norms import ChannelShift
 from neuroconv.neurons.stages import is_absent, merge
 from neuroconv.zoo import create_model, list_models
 from tests.neurons.test_neurons_cost import Resumed, check
 
 Lively = Callable[[nn.Module], nn.Module]
 SMALL: dict[str, Any] = {"tree": {"sheet": (4, 3), "filter": (2, 3, 3)}, "soma": {"time_steps": 3}}
+
+
+def fold(model: nn.Module) -> Any:
+    return fold_and_report(model)[0]
 
 
 def near(result: Tensor, expected: Tensor) -> None:
@@ -55,7 +64,7 @@ def same_everywhere(model: Any, folded: Any) -> None:
 
 def test_a_folded_population_is_the_population_and_states_its_cost(population: Population) -> None:
     before = copy.deepcopy(population.state_dict())
-    folded: Any = fold(population)
+    folded = fold(population)
     assert type(folded) is type(population)
     same_everywhere(population, folded)
     assert all(torch.equal(v, before[k]) for k, v in population.state_dict().items())
@@ -70,7 +79,7 @@ def test_a_folded_population_is_the_population_and_states_its_cost(population: P
 
 
 def test_folding_adds_no_flop(population: Population) -> None:
-    folded: Any = fold(population)
+    folded = fold(population)
     # Without its norms a population may run as one stage, of more FLOPs in less time.
     newly = fuses(folded, 32, 5, evaluation=True) and not fuses(population, 32, 5, evaluation=True)
     window = torch.Size((32, population.in_features, 5))
@@ -83,7 +92,7 @@ def test_folding_adds_no_flop(population: Population) -> None:
 
 
 def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:
-    folded: Any = fold(image_layer)
+    folded = fold(image_layer)
     frames = noise(2, image_layer.in_channels, 4, 5, 6)
     near(folded(frames), image_layer(frames))
     near(folded(frames[:, :, 0]), image_layer(frames[:, :, 0]))
@@ -111,7 +120,7 @@ def test_every_entry_of_the_zoo(name: str, lively: Lively) -> None:
 def test_the_dendrites_norm_goes_where_taps_allow(mode: Any, lively: Lively) -> None:
     across = {"tree": {"filter": (2, 2, 3)}} if mode == "valid" else {}
     model = cells(lively, **merge(across, tree={"mode": mode}, norm="dendrites"))
-    folded: Any = fold(model)
+    folded = fold(model)
     assert is_absent(folded.dendritic_norm) == (mode == "per_dendrite")
     same_everywhere(model, folded)
     assert not is_absent(model.dendritic_norm)
@@ -146,7 +155,7 @@ def test_the_somas_norm(options: Any, gone: bool, gone_if_negative: bool, lively
     if "spike" in stages:
         stages["spike"] = DendriticSpike(0.5, 0.1)
     model = cells(lively, **stages)
-    folded: Any = fold(model)
+    folded = fold(model)
     assert is_absent(folded.soma_norm) == gone
     same_everywhere(model, folded)
     assert not is_absent(model.soma_norm)
@@ -161,7 +170,7 @@ def test_factors_signs_and_units_become_plain_weights(lively: Lively) -> None:
     model = cells(
         lively, synapse={"factorized": True, "excitatory": 0.5}, taps={"equalized_lr": True}
     )
-    folded: Any = fold(model)
+    folded = fold(model)
     assert type(folded.synapses) is SparseSynapses
     assert folded.synapses.signs is None
     near(folded.synapses.weight, model.synapses.effective_weight())
@@ -170,7 +179,7 @@ def test_factors_signs_and_units_become_plain_weights(lively: Lively) -> None:
 
 
 def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
-    apart: Any = fold(cells(lively, synapse={"transmitters": 3}))
+    apart = fold(cells(lively, synapse={"transmitters": 3}))
     assert apart.transmitters.kinds == 3
     cable = Cable(300.0, 40.0, 100.0, 20.0)
     for options in (
@@ -180,7 +189,7 @@ def test_transmitters_join_where_their_taps_allow(lively: Lively) -> None:
         {"tree": {"filter": (4, 3, 3), "mode": "valid"}},
     ):
         model = cells(lively, **merge(options, synapse={"transmitters": 3}, norm="dendrites"))
-        folded: Any = fold(model)
+        folded = fold(model)
         assert folded.transmitters.kinds == 1
         assert folded.dendrites.neurons == 2
         same_everywhere(model, folded)
@@ -191,7 +200,7 @@ def test_a_clamp_keeps_transmitters_and_weights_apart(lively: Lively) -> None:
         lively, synapse={"transmitters": 2}, threshold=1.0, taps={"backend": "fft"},
         tree={"filter": (4, 3, 3), "mode": "valid"},
     )  # fmt: skip
-    folded: Any = fold(model)
+    folded = fold(model)
     assert folded.transmitters.kinds == 2
     assert type(folded.synapses) is SparseSynapses
     same_everywhere(model, folded)
@@ -200,7 +209,7 @@ def test_a_clamp_keeps_transmitters_and_weights_apart(lively: Lively) -> None:
 def test_weights_go_into_taps_that_they_meet_alone(lively: Lively) -> None:
     model = cells(lively, tree={"filter": (4, 3, 3), "mode": "valid", "synapses": 9}, norm="both")
     model.dendrites.backend = "direct"
-    folded: Any = fold(model)
+    folded = fold(model)
     assert type(folded.synapses) is Contacts
     assert not list(folded.synapses.parameters())
     same_everywhere(model, folded)
@@ -226,7 +235,7 @@ def test_the_linear_control_is_one_dot_product(norm: Any, options: Any, lively: 
     if not is_absent(model.soma_norm):
         with torch.no_grad():
             model.soma_norm.weight[0] *= -1
-    folded: Any = fold(model)
+    folded = fold(model)
     same_everywhere(model, folded)
     axons = folded.dendrites.sheet_shape[1]
     assert folded.dendrites.tree.filter == (1, axons, model.time_steps)
@@ -240,9 +249,9 @@ def test_the_linear_control_is_differentiated_in_chunks(
     lively: Lively, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = cells(lively, rate={"linear": True}, norm="both", synapse={"transmitters": 2})
-    whole: Any = fold(model)
+    whole = fold(model)
     monkeypatch.setattr(sys.modules[Contacts.__module__], "_CHUNK_NUMBERS", 1)
-    apart: Any = fold(model)
+    apart = fold(model)
     near(apart.dendrites.weight, whole.dendrites.weight)
     near(apart.dendrites.bias, whole.dendrites.bias)
     same_everywhere(model, apart)
@@ -256,7 +265,7 @@ def test_the_linear_control_stays_where_one_filter_costs_more(lively: Lively) ->
             rate={"linear": True},
         )
     )  # fmt: skip
-    folded: Any = fold(model)
+    folded = fold(model)
     assert folded.dendrites.sheet_shape == (1, 2)
     same_everywhere(model, folded)
 
@@ -264,7 +273,7 @@ def test_the_linear_control_stays_where_one_filter_costs_more(lively: Lively) ->
 def test_scales_pass_the_image_layers_rectifier_if_positive() -> None:
     layer = GranuleConv2d(2, 2, (2, 3), time_steps=2, norm="both").double().eval()
     frames = noise(2, 2, 3, 5, 6)
-    folded: Any = fold(layer)
+    folded = fold(layer)
     assert is_absent(folded.soma_norm)
     near(folded(frames), layer(frames))
     assert not is_absent(layer.soma_norm)
@@ -283,32 +292,254 @@ def test_nested_models_are_folded_and_shared_modules_stay_shared(lively: Lively)
     options = SMALL | {"soma": SomaFilter(3, neurons=2)}  # which both populations share
     mixed = MixedPopulation(*(Purkinje(6, 2, norm=norm, **options) for norm in ("soma", "both")))
     model = lively(nn.Sequential(shared, nn.Sequential(shared, mixed)))
-    folded: Any = fold(model)
+    folded = fold(model)
     assert folded[0] is folded[1][0]
     x = noise(2, 6, 5)
     near(folded(x), model(x))
     near(folded[1][1].stream(x)[0], model[1][1].stream(x)[0])
 
 
-def test_convolutions_of_a_sequence_take_the_norm_behind_them(lively: Lively) -> None:
-    twice = nn.Conv2d(4, 4, 3, padding=1)
-    model = lively(
-        nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), twice, nn.BatchNorm2d(4), twice,
-            nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4, track_running_stats=False),
-        )
-    )  # fmt: skip
-    folded: Any = fold(model)
-    x = noise(2, 1, 8, 8)
+# --- the batch norms of a network
+
+
+def stages(**options: Any) -> nn.Sequential:
+    conv = nn.Conv2d(2, 2, 3, padding=1, **options)
+    return nn.Sequential(conv, nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 3, bias=False))
+
+
+class Network(nn.Module):
+    """A network of `stages`, with a forward of the test's."""
+
+    def __init__(self, run: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.features, self.run = stages(), run
+
+    def forward(self, x: Any, mask: Any = None) -> Tensor:
+        return self.run(self.features, x, mask)
+
+
+def loop(features: Any, x: Tensor, mask: Any) -> Tensor:
+    for layer in features:
+        x = layer(x)
+    return x
+
+
+def early(features: Any, x: Tensor, mask: Any) -> Tensor:
+    outputs = []
+    for name, layer in features.named_children():
+        x = layer(x)
+        outputs += [x] if name == "0" else []
+    return x.sum() + outputs[0]
+
+
+CONV = "something else takes the output of 'features.0' too"
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (lambda f, x, mask: f(x), ""),
+        (loop, ""),
+        (lambda f, x, mask: f[2:](f[:2](x)), ""),
+        (lambda f, x, mask: f[1](f[0](x)), ""),
+        (lambda f, x, mask: f[1](input=f[0](f[1](f[0](x)))), ""),
+        (lambda f, x, mask: f[3](f[0](x)), CONV),
+        (lambda f, x, mask: f(x) + f[0](x).mean(), CONV),
+        (lambda f, x, mask: f[2:](f[0](x)), CONV),
+        (lambda f, x, mask: f[:1](x), CONV),
+        (early, CONV),
+        (lambda f, x, mask: f(x) + f[1](x).mean(), "its input is not always the output of the"),
+        (lambda f, x, mask: f(x) if mask is None else f[0](x), CONV),
+        (lambda f, x, mask: f(x) if isinstance(x, Tensor) else f[0](x[0]), CONV),
+        (lambda f, x, mask: f(x) if x.sum() > 1e9 else f[0](x), "Network.forward cannot be traced"),
+        (lambda f, x, mask: f(x) * f[0].weight.sum(), "a forward reads tensors of 'features.0'"),
+        (lambda f, x, mask: f(x) + f[0].forward(x).mean(), "a forward reads tensors of"),
+    ],
+)
+def test_norms_join_where_they_alone_take_the_output(run: Any, reason: str, lively: Lively) -> None:
+    model: Any = lively(Network(run))
+    folded, (row,) = fold_and_report(model)
+    assert row.name == "features.1"
+    assert row.into == ("" if reason else "features.0.weight")
+    assert row.reason.startswith(reason)
+    assert is_absent(folded.get_submodule("features.1")) == (not reason)
+    x = noise(2, 2, 6, 6)
     near(folded(x), model(x))
-    kinds = [type(module) for module in folded]
-    assert kinds[1] is nn.Identity
-    assert kinds[4] is nn.BatchNorm2d  # its convolution is used once more
-    assert kinds[7] is nn.BatchNorm2d  # it takes the batch's model statistics
+    near(folded(x, x), model(x, x))
+    assert not is_absent(model.features[1])
+
+
+def test_a_list_of_layers_and_a_sequence_with_a_forward_of_its_own(lively: Lively) -> None:
+    class Block(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, self[1](self[0](x)), self[3](x).mean() * x], 1)
+
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([Block(*stages()), *stages(groups=2)[:2]])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers[2](self.layers[1](x)) + self.layers[0](x).mean()
+
+    model = lively(Listed())
+    folded, rows = fold_and_report(model)
+    assert [(row.name, row.into) for row in rows] == [
+        ("layers.0.1", "layers.0.0.weight"), ("layers.2", "layers.1.weight")
+    ]  # fmt: skip
+    x = noise(2, 2, 6, 6)
+    near(folded(x), model(x))
+
+
+def _watched(features: Any) -> None:
+    features[0].register_forward_hook(lambda module, args, output: output + 1)
+
+
+def _subclass(features: Any) -> None:
+    class Louder(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    features[1] = Louder(2)
+
+
+def _batch_statistics(features: Any) -> None:
+    features[1] = nn.BatchNorm2d(2, track_running_stats=False)
+
+
+def _linear(features: Any) -> None:
+    features[0] = nn.Upsample(scale_factor=2)
+
+
+def _pruned(features: Any) -> None:
+    prune.l1_unstructured(features[0], "weight", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_watched, "hooks, or a forward of its own, would notice"),
+        (_pruned, "hooks, or a forward of its own, would notice"),
+        (_subclass, "it takes batch statistics, or is no plain batch norm"),
+        (_batch_statistics, "it takes batch statistics, or is no plain batch norm"),
+        (_linear, "a Upsample is no convolution of its 2 channels"),
+    ],
+)
+def test_what_is_no_plain_convolution_and_norm_stays(
+    change: Any, reason: str, lively: Lively
+) -> None:
+    model = lively(stages())
+    change(model)
+    model = model.double().eval()
+    folded, rows = fold_and_report(model)
+    assert rows == [Folding("1", "", reason)]
+    x = noise(2, 2, 6, 6)
+    near(folded(x), model(x))
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.0, -1.0])
+@pytest.mark.parametrize("after", [nn.ReLU(), nn.Sigmoid()])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"norm": "both"}, {"norm": "dendrites"}, {"spike": DendriticSpike(0.5, 0.1)},
+     {"summation": "sublinear"}, {"time_steps": 3, "padding": 1}, {"output": "poisson_spikes"}],
+    ids=str,
+)  # fmt: skip
+def test_a_norm_behind_rates(options: Any, after: Any, gain: float, lively: Lively) -> None:
+    layer = GranuleConv2d(2, 3, (2, 3), **{"time_steps": 1} | options)
+    three = layer.time_steps > 1
+    norm = nn.BatchNorm3d(3) if three else nn.BatchNorm2d(3)
+    model: Any = lively(nn.Sequential(layer, norm, after))
+    x = noise(2, 2, *[4] * three, 6, 7)
+    with torch.no_grad():
+        for inner in layer.modules():
+            if isinstance(inner, nn.BatchNorm2d):
+                inner.weight.abs_()
+        norm.weight.copy_(torch.tensor([0.6, 0.7, gain]))
+        for shift in ([-0.3, -0.2, 0.0], [-0.3, 0.4, 0.2]):
+            norm.bias.copy_(norm.running_mean * norm.weight * (norm.running_var + norm.eps) ** -0.5)
+            norm.bias += torch.tensor(shift)
+            folded, rows = fold_and_report(model)
+            row = rows[0]
+            if options.get("output"):
+                assert (row.into, row.reason[:9]) == ("", "the layer")
+                continue
+            near(folded(x), model(x))
+            if three:
+                near(folded[0].stream(x)[0], folded[0](x))
+            assert row.name == "1"
+            if gain < 0:
+                assert row.reason == "1 negative scales do not pass the somata's rectifier"
+                continue
+            assert row.into == "0.weight"
+            if isinstance(after, nn.ReLU) and shift[1] < 0:
+                assert is_absent(folded[1])
+                assert not row.reason
+            else:
+                assert type(folded[1]) is ChannelShift
+                assert row.reason.endswith("and stay")
+            bent = {"spike", "summation"} & {*options}
+            assert is_absent(folded[0].soma_norm) == (not bent)
+    assert [r.name for r in rows[1:]].count("0.soma_norm") == (options.get("norm") == "both")
+
+
+def test_a_converted_network_has_norms_to_fold(lively: Lively) -> None:
+    residual = torchvision.models.resnet.BasicBlock(2, 2)
+    model = lively(convert(nn.Sequential(stages(), residual, stages()))[0])
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight.abs_()
+    folded, rows = fold_and_report(model)
+    kinds = {"0.1": True, "1.bn1": True, "1.bn2": False, "2.1": True}
+    assert [row.name for row in rows] == [*kinds]
+    assert all(row.into for row in rows)
+    x = noise(2, 2, 12, 12)
+    near(folded(x), model(x))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert type(folded.get_submodule("1.bn2")) is ChannelShift
+
+
+def test_precision_and_device_stay() -> None:
+    model = convert(stages())[0].to(torch.bfloat16)
+    folded = fold(model.train())
+    assert {t.dtype for t in folded.state_dict().values() if t.is_floating_point()} == {
+        torch.bfloat16
+    }
+    x = torch.rand(1, 2, 6, 6, dtype=torch.bfloat16)
+    torch.testing.assert_close(folded(x), model.eval()(x), rtol=0.05, atol=0.05)
+
+
+def test_stages_of_populations_are_reported(lively: Lively) -> None:
+    model = nn.ModuleDict({
+        "all": cells(lively, norm="both", tree={"mode": "per_dendrite"}),
+        "law": cells(lively, norm="both", summation="sublinear"),
+        "kinds": cells(lively, synapse={"transmitters": 2}, threshold=1.0),
+        "linear": cells(lively, rate={"linear": True}),
+        "unit": lively(GranuleConv2d(2, 2, (2, 2), norm="both", summation="sublinear")),
+    })  # fmt: skip
+    model["kinds"].soma.register_forward_hook(lambda *_: None)
+    other, bent = (
+        "the population has methods, stages or hooks of its own",
+        "before it is not linear",
+    )
+    expected = [
+        ("all.dendritic_norm", "all.dendrites", ""), ("all.soma_norm", "all.dendrites", ""),
+        ("law.dendritic_norm", "", "scales differ where dendrites share taps"),
+        ("law.soma_norm", "", bent), ("kinds.transmitters", "", other),
+        ("linear.dendritic_rate", "linear.dendrites", ""),
+        ("unit.dendritic_norms.0", "unit.weight", ""),
+        ("unit.dendritic_norms.1", "unit.weight", ""), ("unit.soma_norm", "", bent),
+    ]  # fmt: skip
+    rows = fold_and_report(model)[1]
+    assert [(row.name, row.into) for row in rows] == [row[:2] for row in expected]
+    for row, (*_, reason) in zip(rows, expected, strict=True):
+        assert reason in row.reason
+        assert bool(row.reason) == bool(reason)
 
 
 def test_save_and_load(lively: Lively) -> None:
-    folded: Any = fold(cells(lively, norm="both", tree={"mode": "per_dendrite"}))
+    folded = fold(cells(lively, norm="both", tree={"mode": "per_dendrite"}))
     file, x = io.BytesIO(), noise(2, 6, 5)
     torch.save(folded, file)
     file.seek(0)
@@ -326,7 +557,7 @@ def test_on_cuda(population: Population) -> None:
 def test_neurons_with_hooks_on_their_stages_stay_as_they_are(lively: Lively) -> None:
     model = cells(lively, norm="both", tree={"mode": "per_dendrite"})
     model.soma.register_forward_hook(lambda m, args, out: None)
-    folded: Any = fold(model)
+    folded = fold(model)
     assert not is_absent(folded.dendritic_norm)
     layer = GranuleConv2d(2, 2, norm="dendrites").double().eval()
     layer.firing.register_forward_hook(lambda m, args, out: None)
@@ -341,7 +572,7 @@ def test_subclasses_with_methods_of_their_own_stay_as_they_are() -> None:
             return 2 * rate, state
 
     model = Loud(6, 4, norm="both", tree={"mode": "per_dendrite"}).double().eval()
-    folded: Any = fold(model)
+    folded = fold(model)
     assert not is_absent(folded.dendritic_norm)
     x = noise(2, 6, 5)
     near(folded(x), model(x))

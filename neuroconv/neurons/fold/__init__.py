@@ -17,49 +17,50 @@ What is folded, each an equal rewriting in evaluation:
     control       filter over its presynaptic axons: the essay's "one dot product". The soma's own
                   taps stay behind it: at the start of a window they have not received the resting
                   current of earlier steps, which a single filter would assume.
+    norms of      a batch norm that alone takes the output of a plain convolution or an image layer,
+    a network     wherever the network calls them: `neuroconv.neurons.fold.norms` says what of it.
 
 A threshold's clamp, a spike and a law, within a dendrite or across them, are not linear; the stages
 beyond them are left alone.
 """
 
-import copy
-from collections import Counter
-from itertools import pairwise
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from neuroconv.core.arguments import checked
-from neuroconv.core.counting import is_watched
-from neuroconv.kernels.image import present_norms
+from neuroconv.core.modules import copy_module
+from neuroconv.core.statistics import drop_correction
+from neuroconv.neurons.fold.calls import Calls
+from neuroconv.neurons.fold.norms import fold_image_layer, fold_norm
 from neuroconv.neurons.fold.population import fold_population
-from neuroconv.neurons.fold.values import affine, commutes, constant, exact, has_hooks
+from neuroconv.neurons.fold.values import Folding, within
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+__all__ = ["Folding", "fold"]
 
 
 @checked
-def fold(model: nn.Module) -> nn.Module:
+def fold(model: nn.Module) -> tuple[nn.Module, list[Folding]]:
     """Returns a copy for inference in which adjacent linear stages are one, with equal output.
 
-    Populations and image layers are folded wherever they are in the model; in an nn.Sequential a
-    plain convolution and the batch norm after it become one too. The module's docstring says which
-    stages and when. Everything else, subclasses with methods of their own, and neurons whose stages
-    carry hooks, are copied as they are. The arithmetic is done in float64. Which stages are left
-    depends on the values that were folded: save the model itself and fold after loading, or save
-    the folded module whole, by `torch.save(folded, ...)`.
+    Populations and image layers are folded wherever they are in the model, and batch norms into the
+    convolution or image layer before them. The module's docstring says which stages and when.
+    Whether a norm alone takes a layer's output is read from graphs of `torch.fx`, one for each
+    module's forward: where that cannot be traced, norms stay. Calls from outside of the forwards,
+    such as `model.features[0](x)`, get what the folded layer computes. Subclasses with methods of
+    their own, and stages with hooks, are copied as they are. The arithmetic is done in float64.
+    Which stages are left depends on the values that were folded: save the model itself and fold
+    after loading, or save the folded module whole, by `torch.save(folded, ...)`.
 
     Args:
         model: any module, in training or evaluation. It is copied, not changed.
 
     Returns:
-        The copy, in evaluation. Its parameters are constants (requires_grad False); gradients still
-        flow to its input.
+        The copy, in evaluation, and one row for each stage that could have joined another. The
+        copy's parameters are constants (requires_grad False); gradients still flow to its input.
 
     Raises:
         TypeError: model is no nn.Module.
@@ -68,56 +69,42 @@ def fold(model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(f"parameter {name!r} is on meta; expected values to fold")
-    folded = copy.deepcopy(model).eval()
-    uses = Counter(id(m) for _, m in folded.named_modules(remove_duplicate=False))
+    folded, rows = copy_module(model).eval(), []
     with torch.random.fork_rng(devices=[]):  # new modules draw weights, which are replaced
-        for module in list(folded.modules()):
+        rows += _fold_norms(folded)
+        for name, module in list(folded.named_modules()):
             if isinstance(module, Population):
-                fold_population(module)
+                rows += fold_population(module, name)
             elif isinstance(module, GranuleConv2d):
-                _fold_image_layer(module)
-            elif type(module).forward is nn.Sequential.forward:
-                _fold_convolutions(module, uses)
-    return folded.eval().requires_grad_(False)
+                own = fold_image_layer(module, name)
+                rows += [row for row in own if not is_absent(model.get_submodule(row.name))]
+    return folded.eval().requires_grad_(False), rows
 
 
-def _fold_image_layer(layer: GranuleConv2d) -> None:
-    if type(layer).stream is not GranuleConv2d.stream or has_hooks(layer):
-        return
-    like = layer.weight
-    weight = exact(like)
-    bias = None if layer.dendritic_bias is None else exact(layer.dendritic_bias)
-    norms = [values for norm in layer.dendritic_norms if (values := affine(norm)) is not None]
-    if len(norms) == len(layer.dendritic_norms):
-        scale, bias = (torch.stack(values) for values in zip(*norms, strict=True))  # (K_W, U)
-        weight = weight * scale.t()[:, None, None, None, :]
-        layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in norms)
-    free = (
-        is_absent(layer.spike)
-        and not present_norms(layer.dendritic_norms)
-        and layer.summation.law == "linear"
-    )
-    soma = affine(layer.soma_norm) if free else None
-    if soma is not None and commutes(soma[0], layer.linear_dendrites):
-        gain, shift = soma
-        weight = weight * gain[:, None, None, None, None]
-        bias = None if bias is None else bias * gain
-        layer.bias, layer.soma_norm = constant(shift, like), nn.Identity()
-    layer.weight = constant(weight, like)
-    layer.dendritic_bias = None if bias is None else constant(bias, like)
-
-
-def _fold_convolutions(sequence: nn.Module, uses: Counter[int]) -> None:
-    """Folds batch norms into the convolutions before them, where both are used only here."""
-    for name, after in pairwise(list(sequence._modules)):
-        conv, norm = sequence._modules[name], sequence._modules[after]
-        if (
-            isinstance(conv, _CONVOLUTIONS)
-            and type(conv) in _CONVOLUTIONS
-            and isinstance(norm, _BatchNorm)
-            and affine(norm) is not None
-            and uses[id(conv)] == uses[id(norm)] == 1
-            and not is_watched(conv, norm)
-        ):
-            setattr(sequence, name, fuse_conv_bn_eval(conv, norm))
-            setattr(sequence, after, nn.Identity())
+def _fold_norms(network: nn.Module) -> list[Folding]:
+    """Folds the batch norms outside of neurons into what comes before them."""
+    neurons = [m for m in network.modules() if isinstance(m, Population | GranuleConv2d)]
+    inside = {part for neuron in neurons for part in neuron.modules()}
+    named = {
+        name: m
+        for name, m in network.named_modules()
+        if m not in inside and isinstance(m, _BatchNorm)
+    }
+    if not named:
+        return []
+    for norm in named.values():
+        drop_correction(norm)
+    traced = copy_module(network)  # a forward may keep what it was given
+    calls, rows = Calls(traced, (Population, GranuleConv2d)), []
+    for name, norm in named.items():
+        source = calls.source(traced.get_submodule(name))
+        left = source.reason
+        if source.name:
+            layer = network.get_submodule(source.name)
+            after, left = fold_norm(layer, norm, source.rectified)
+            for module in network.modules():
+                for child in [key for key, m in module._modules.items() if m is norm]:
+                    module._modules[child] = after
+        joined = source.name and network.get_submodule(name) is not norm
+        rows.append(Folding(name, within(source.name, "weight") if joined else "", left))
+    return rows

@@ -16,7 +16,16 @@ from neuroconv.layers.soma import SomaFilter
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
 from neuroconv.neurons.fold.linear import Contacts, collapse_linear
-from neuroconv.neurons.fold.values import affine, commutes, constant, exact, has_hooks, set_filters
+from neuroconv.neurons.fold.values import (
+    Folding,
+    affine,
+    commutes,
+    constant,
+    exact,
+    has_hooks,
+    set_filters,
+    within,
+)
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
@@ -30,13 +39,65 @@ _STAGES = {
 _Filters = tuple[Tensor, Tensor | None]
 
 
-def fold_population(cells: Population) -> None:
+def fold_population(cells: Population, name: str) -> list[Folding]:
     """Folds cells in place; those with methods, stages or hooks of their own stay as they are."""
-    inherited = all(getattr(type(cells), name) is getattr(Population, name) for name in _METHODS)
+    inherited = all(
+        getattr(type(cells), method) is getattr(Population, method) for method in _METHODS
+    )
+    stages = (
+        cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation, cells.soma
+    )  # fmt: skip
+    plain = inherited and {*map(type, stages)} <= _STAGES and not has_hooks(cells)
+    before, linear = _candidates(cells), cells.dendritic_rate.linear
+    collapsed = plain and _fold_stages(cells)
+    after, reasons = _candidates(cells), _reasons(cells)
+    if not plain:
+        other = "the population has methods, stages or hooks of its own"
+        reasons = dict.fromkeys(reasons, other)
+    rows = [
+        Folding(within(name, stage), "" if stage in after else within(name, "dendrites"),
+                reasons[stage] if stage in after else "")
+        for stage in before
+    ]  # fmt: skip
+    if linear:
+        into = within(name, "dendrites") if collapsed else ""
+        rows.append(
+            Folding(within(name, "dendritic_rate"), into, "" if into else reasons["linear"])
+        )
+    return rows
+
+
+def _candidates(cells: Population) -> list[str]:
+    """Returns the stages that could join others."""
+    norms = [
+        stage for stage in ("dendritic_norm", "soma_norm") if not is_absent(getattr(cells, stage))
+    ]
+    return ["transmitters", *norms] if cells.transmitters.kinds > 1 else norms
+
+
+def _reasons(cells: Population) -> dict[str, str]:
+    """Returns why stages are left in folded cells, whichever of them are."""
+    statistics, rate = "it takes batch statistics", cells.dendritic_rate
+    clamped = not is_absent(cells.threshold_norm)
+    bent = not is_absent(cells.spike) or {cells.summation.law, rate.law} != {"linear"}
+    norms = {
+        "dendritic_norm": "scales differ where dendrites share taps, or transmitters come before",
+        "soma_norm": "a spike or a law before it is not linear"
+        if bent
+        else "a negative scale does not pass a rectifier, or the dendrites' norm has no scale",
+    }
+    for stage in norms:
+        if affine(getattr(cells, stage)) is None:
+            norms[stage] = statistics
+    return norms | {
+        "transmitters": "a threshold's clamp follows" if clamped else "their taps differ",
+        "linear": "a stage before the soma is not linear, or one filter would cost more",
+    }
+
+
+def _fold_stages(cells: Population) -> bool:
+    """Folds plain cells in place, and returns whether they became one filter for each neuron."""
     synapses, dendrites = cells.synapses, cells.dendrites
-    stages = (synapses, dendrites, cells.dendritic_rate, cells.summation, cells.soma)
-    if not inherited or not {*map(type, stages)} <= _STAGES or has_hooks(cells):
-        return
     linear, like, bias = collapse_linear(cells), dendrites.weight, dendrites.bias
     filters: _Filters = exact(dendrites.taps()), None if bias is None else exact(bias)
     weight, filters = _merge_transmitters(cells, exact(synapses.effective_weight()), filters)
@@ -56,8 +117,10 @@ def fold_population(cells: Population) -> None:
         )
         contacts = Contacts(synapses.wiring, cells.in_features, synapses.sheet_shape, like)
         cells.synapses = contacts.eval()
-    if linear is not None and _flop(linear) < _flop(cells):
-        cells.__dict__.update(linear.__dict__)
+    if linear is None or _flop(linear) >= _flop(cells):
+        return False
+    cells.__dict__.update(linear.__dict__)
+    return True
 
 
 def _flop(cells: Population) -> int:

@@ -1,10 +1,35 @@
 """Values in float64, filters of given values, and a batch norm as scale and shift."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.core.counting import is_watched
 from neuroconv.layers.dendrite import DendriticConv
+from neuroconv.layers.step_norm import StepBatchNorm
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, StepBatchNorm)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """One stage that could have joined another.
+
+    Attributes:
+        name: of the stage in the network.
+        into: what it joined; "" for nothing.
+        reason: why it stayed, or what of it did; "" where all of it joined.
+    """
+
+    name: str
+    into: str
+    reason: str
+
+
+def within(name: str, stage: str) -> str:
+    """Returns a stage's name in the network; the network itself has the name ""."""
+    return f"{name}.{stage}".removeprefix(".")
 
 
 def exact(tensor: Tensor) -> Tensor:
@@ -27,8 +52,11 @@ def set_filters(
 
 
 def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
-    """Returns scale and shift of a batch norm in evaluation; None without running statistics."""
-    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
+    """Returns scale and shift of a batch norm in evaluation; None without running statistics, and
+    for subclasses, which may compute something else."""
+    if not isinstance(norm, _BatchNorm) or type(norm) not in _NORMS or "forward" in vars(norm):
+        return None
+    if norm.running_mean is None or norm.running_var is None:
         return None
     scale = (exact(norm.running_var) + norm.eps).rsqrt()
     shift = -exact(norm.running_mean) * scale
@@ -40,7 +68,7 @@ def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
 
 def commutes(gain: Tensor, linear: bool) -> bool:
     """Returns whether a scale may be applied before the dendritic rate instead of after it."""
-    return linear or bool((gain > 0).all())
+    return linear or bool((gain >= 0).all())
 
 
 def has_hooks(module: nn.Module) -> bool:

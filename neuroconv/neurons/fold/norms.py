@@ -1,0 +1,141 @@
+"""Folding of batch norms into the convolution or the image layer whose output they take.
+
+An image layer's output is a rate r >= 0, from a potential p: r = relu(p). A norm g r + h of g >= 0
+joins it in part, g relu(p) = relu(g p). Where rectifiers take the norm's output, a negative shift
+does too: relu(g relu(p) + h) = relu(g p + h) if h <= 0. A positive shift, or one that no rectifier
+follows, is added to the rate as before: it cannot pass the zeros around the next layer's input.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.core.counting import is_watched
+from neuroconv.kernels.image import present_norms
+from neuroconv.layers.poisson import PoissonDropout
+from neuroconv.neurons.fold.values import (
+    Folding,
+    affine,
+    commutes,
+    constant,
+    exact,
+    has_hooks,
+    within,
+)
+from neuroconv.neurons.image import GranuleConv2d
+from neuroconv.neurons.stages import is_absent
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class ChannelShift(nn.Module):
+    """The shift that is left of a batch norm, one constant for each channel.
+
+    Shape:
+        (B, C, ...) -> the same
+    """
+
+    def __init__(self, shift: Tensor, like: Tensor) -> None:
+        super().__init__()
+        self.shift = constant(shift, like)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift.view(-1, *[1] * (x.dim() - 2))
+
+
+def fold_norm(source: nn.Module, norm: nn.Module, rectified: bool) -> tuple[nn.Module, str]:
+    """Folds a norm into what it alone follows.
+
+    Returns:
+        What takes the norm's position, and what of the norm is left and why.
+    """
+    values = affine(norm)
+    if values is None:
+        return norm, "it takes batch statistics, or is no plain batch norm"
+    if is_watched(source, norm) or "forward" in vars(source):
+        return norm, "hooks, or a forward of its own, would notice"
+    if source.__dict__.get("out_channels") != len(values[0]):
+        return norm, f"a {type(source).__name__} is no convolution of its {len(values[0])} channels"
+    if isinstance(source, GranuleConv2d):
+        return _into_rates(source, norm, *values, rectified)
+    if type(source) in _CONVOLUTIONS and (like := source._parameters.get("weight")) is not None:
+        (scale, shift), weight = values, exact(like)
+        if (old := source._parameters["bias"]) is not None:
+            shift = exact(old) * scale + shift
+        source.weight = constant(weight * scale.view(-1, *[1] * (weight.dim() - 1)), like)
+        source.bias = constant(shift, like)
+        return nn.Identity(), ""
+    return norm, f"a {type(source).__name__} is no plain convolution"
+
+
+def _into_rates(
+    layer: GranuleConv2d, norm: nn.Module, gain: Tensor, shift: Tensor, rectified: bool
+) -> tuple[nn.Module, str]:
+    if not _is_plain(layer) or type(layer.output) is not PoissonDropout:
+        return norm, "the layer has methods, hooks or an output stage of its own"
+    if not (is_absent(layer.soma_norm) or affine(layer.soma_norm)):
+        return norm, "the somata's norm before it takes batch statistics"
+    if (negative := int((gain < 0).sum())) > 0:
+        return norm, f"{negative} negative scales do not pass the somata's rectifier"
+    joined = shift.clamp(max=0) if rectified else torch.zeros_like(shift)
+    scale, offset = affine(layer.soma_norm) or (torch.ones_like(gain), torch.zeros_like(gain))
+    offset = offset if layer.bias is None else offset + exact(layer.bias)
+    with torch.device(layer.weight.device):
+        soma_norm = nn.BatchNorm2d(len(gain), eps=0.0, dtype=layer.weight.dtype).eval()
+    soma_norm.weight = constant(scale * gain, layer.weight)
+    soma_norm.bias = constant(offset * gain + joined, layer.weight)
+    layer.soma_norm, layer.bias = soma_norm, None
+    if not (left := int((shift != joined).sum())):
+        return nn.Identity(), ""
+    why = "are positive" if rectified else "meet no rectifier"
+    return ChannelShift(shift - joined, layer.weight), f"{left} of its shifts {why} and stay"
+
+
+def fold_image_layer(layer: GranuleConv2d, name: str) -> list[Folding]:
+    """Folds a layer's own norms in place."""
+    present = present_norms(layer.dendritic_norms)
+    norms = [within(name, f"dendritic_norms.{dendrite}") for dendrite in range(len(present))]
+    soma_norms = [] if is_absent(layer.soma_norm) else [within(name, "soma_norm")]
+    if not _is_plain(layer):
+        reason = "the layer has methods, or stages with hooks, of its own"
+        return [Folding(norm, "", reason) for norm in (*norms, *soma_norms)]
+    like = layer.weight
+    weight = exact(like)
+    bias = None if layer.dendritic_bias is None else exact(layer.dendritic_bias)
+    values = [value for norm in layer.dendritic_norms if (value := affine(norm)) is not None]
+    reason = "it takes batch statistics"
+    if len(values) == len(layer.dendritic_norms):
+        scale, bias = (torch.stack(value) for value in zip(*values, strict=True))  # (K_W, U)
+        weight = weight * scale.t()[:, None, None, None, :]
+        layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in values)
+        reason = ""
+    rows = [Folding(norm, "" if reason else within(name, "weight"), reason) for norm in norms]
+    free = (
+        is_absent(layer.spike)
+        and not present_norms(layer.dendritic_norms)
+        and layer.summation.law == "linear"
+    )
+    soma = affine(layer.soma_norm)
+    if soma is None:
+        reason = "it takes batch statistics"
+    elif not free:
+        reason = "a spike, a law or a dendrite's norm before it is not linear"
+    elif not commutes(soma[0], layer.linear_dendrites):
+        reason = "a negative scale does not pass the dendrites' rectifiers"
+    else:
+        gain, shift = soma
+        weight = weight * gain[:, None, None, None, None]
+        bias = None if bias is None else bias * gain
+        shift = shift if layer.bias is None else shift + exact(layer.bias)
+        layer.bias, layer.soma_norm, reason = constant(shift, like), nn.Identity(), ""
+    layer.weight = constant(weight, like)
+    layer.dendritic_bias = None if bias is None else constant(bias, like)
+    into = "" if reason else within(name, "weight")
+    return [*rows, *(Folding(norm, into, reason) for norm in soma_norms)]
+
+
+def _is_plain(layer: GranuleConv2d) -> bool:
+    inherited = all(
+        getattr(type(layer), method) is getattr(GranuleConv2d, method)
+        for method in ("forward", "stream", "dendrites", "rest", "normalise")
+    )
+    return inherited and not has_hooks(layer) and "forward" not in vars(layer)
