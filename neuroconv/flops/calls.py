@@ -15,6 +15,12 @@ from neuroconv.kernels.operator import plain_operators
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
 
 
+# Products whose operands have one dtype on every device but meta, which multiplies any.
+_PRODUCTS = frozenset(
+    ["mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "convolution"]
+)
+
+
 class OperatorMode(TorchDispatchMode):
     """A dispatch mode whose `run` sees every operator that executes, none of them composite."""
 
@@ -35,6 +41,10 @@ class OperatorMode(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
+        dtypes = {a.dtype for a in args if isinstance(a, Tensor)}
+        if len(dtypes) > 1 and name_of(func) in _PRODUCTS:
+            names = ", ".join(sorted(map(str, dtypes)))
+            raise TypeError(f"{func} of {names}; expected one dtype, of model and inputs")
         return self.run(func, args, kwargs)
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

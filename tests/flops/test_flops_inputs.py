@@ -137,6 +137,8 @@ def test_a_model_that_fails_on_its_inputs_is_quoted_with_them(device: str) -> No
         ((x, 3), r"inputs \(float32\[2, 3\], 3\) failed: TypeError: .*positional argument"),
         ({"a": x}, r"inputs \(\{'a': 'float32\[2, 3\]'\}\) failed: TypeError: .* not dict"),
         (x.mT, r"inputs \(float32\[3, 2\]\) failed: RuntimeError: "),
+        # Meta would multiply them.
+        (x.double(), r".* failed: TypeError: aten.addmm.* of torch.float32, torch.float64; expec"),
     ):
         for job in (profile, count_exact, count_closed_form, measure_traffic):
             with pytest.raises(ValueError, match=f"the run on '{device}' with {message}"):
