@@ -16,9 +16,9 @@ Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of 
 
 
 # Products whose operands have one dtype on every device but meta, which multiplies any.
-_PRODUCTS = frozenset(
-    ["mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "convolution"]
-)
+_PRODUCTS = {
+    *("addbmm", "addmm", "addmv", "baddbmm", "bmm", "convolution", "dot", "mm", "mv", "vdot"),
+}
 
 
 class OperatorMode(TorchDispatchMode):

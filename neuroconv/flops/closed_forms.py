@@ -5,7 +5,7 @@ The model runs once under hooks, which see shapes alone. A module with a method 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -16,8 +16,8 @@ from torch import nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
-from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import eagerly, explained, meta_copy
+from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.meta_copy import eagerly, meta_copy
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
 
@@ -182,11 +182,7 @@ class _Statements(OperatorMode):
 
 
 def count_closed_form(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    kwargs: Mapping[str, Any] | None = None,
-    device: str = "meta",
+    model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: str = "meta"
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 
@@ -202,7 +198,6 @@ def count_closed_form(
     statements = _Statements(items.batch)
     with (
         meta_copy(model, items, device) as (copied, arguments),
-        explained(items, device),
         torch.no_grad(),
         eagerly(),
         statements,

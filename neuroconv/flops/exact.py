@@ -1,7 +1,7 @@
 """The exact counter: every operator that executes, as torch's dispatcher sees it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,8 @@ from torch import nn
 
 from neuroconv.core.counting import repeats
 from neuroconv.flops.calls import Call, OperatorMode, tensors_of
-from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import eagerly, explained, meta_copy
+from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.meta_copy import eagerly, meta_copy
 from neuroconv.flops.operators import look_up
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
@@ -82,7 +82,7 @@ def count_exact(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
@@ -105,7 +105,6 @@ def count_exact(
     counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
-        explained(items, device),
         torch.set_grad_enabled(backward),
         counter.tracking(copied),
     ):

@@ -7,7 +7,7 @@ package count as their implementations in torch's operators, which hold one bloc
 neurons at a time, as on the CPU; the C++ kernels hold less.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.exact import OperatorCounter
-from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.inputs import Keywords, as_inputs
 from neuroconv.flops.machine.memory import (
     MemoryTracker,
     PassTraffic,
@@ -25,7 +25,7 @@ from neuroconv.flops.machine.memory import (
     storage_key,
     stored_bytes,
 )
-from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
+from neuroconv.flops.meta_copy import find_device, meta_copy, require_grad
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def measure_traffic(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
@@ -129,7 +129,6 @@ def measure_traffic(
     tracker, saved = MemoryTracker(find_device(device).type), _Saved()
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
-        explained(items, device),
         torch.set_grad_enabled(backward),
     ):
         parameters, buffers = list(copied.parameters()), list(copied.buffers())
