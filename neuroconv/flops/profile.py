@@ -154,7 +154,7 @@ def profile(
     )
     if result.uncounted:
         message = f"{result.name}: no rule for {', '.join(result.uncounted)}; totals lack its FLOPs"
-        warnings.warn(message, UncountedWarning, stacklevel=2)
+        warnings.warn(message, UncountedWarning, stacklevel=3)  # 2 is `checked`
     if not timed or "time" in skipped:
         return result
     try:
