@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
     "a_string": ("x", None, TypeError, r"inputs is a str, 'x'; expected tensors, None"),
     "inside": ((x, {"mask": "y"}), None, TypeError, r"inputs\[1\]\['mask'\] is a str, 'y'"),
     "keyword": (x, {"m": [1, object]}, TypeError, r"kwargs\['m'\]\[1\] is a type"),
-    "no_names": (x, {3: x}, (TypeError, ValueError), r"kwargs=\{3: tensor.*expected a"),
+    "no_names": (x, {3: x}, (TypeError, ValueError), r"kwargs=\{3: tensor(.|\s)*expected a"),
     "no_mapping": (x, [x], (TypeError, ValueError), r"kwargs=\[tensor(.|\s)*expected a"),
     "array": (x.numpy(), None, TypeError, "inputs is a ndarray"),
     "nothing": (None, None, TypeError, "inputs=None and kwargs=None hold no tensor"),
