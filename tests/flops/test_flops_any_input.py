@@ -45,6 +45,14 @@ class Reader(nn.Sequential):
         return {"y": [super().forward(x)], "other": other}
 
 
+def on_meta(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
+
+
+def expanded(tensor: Tensor) -> Tensor:
+    return tensor[:1].expand(tensor.shape)
+
+
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[nn.Module, Any, Any, Tensor]:
     """Returns a module, inputs, keywords, and the tensor that the module reads."""
@@ -54,25 +62,17 @@ def calls(draw: st.DrawFn) -> tuple[nn.Module, Any, Any, Tensor]:
     sizes = st.sampled_from([3, 3, 1, 2, 0])
     shape = [*draw(st.lists(sizes, min_size=1, max_size=3)), 3]
     tensor = torch.zeros(shape, dtype=draw(st.sampled_from(DTYPES)))
-    kind = draw(st.sampled_from(["plain"] * 6 + ["meta", "expanded", "sparse"]))
-    if kind == "meta":
-        tensor = tensor.to("meta")
-    elif kind == "sparse":
-        tensor = tensor.to_sparse()
-    elif kind == "expanded":
-        tensor = tensor[:1].expand(tensor.shape)
+    change = draw(st.sampled_from([Tensor.contiguous] * 6 + [Tensor.to_sparse, on_meta, expanded]))
+    tensor = change(tensor)
     value: Any = tensor
     for key in reversed(model.path):
         beside = draw(OTHERS) if draw(st.integers(0, 3)) == 0 else None
         value = [beside, value][:: -1 if key == 0 else 1] if isinstance(key, int) else {key: value}
-    form = draw(st.sampled_from(["only", "tuple", "keyword", "with_other", "unknown"]))
-    if form == "tuple":
-        return model, (value,), None, tensor
-    if form == "keyword":
-        return model, (), {"x": value}, tensor
-    if form in ("with_other", "unknown"):
-        return model, (value,), {"other" if form == "with_other" else "new": draw(OTHERS)}, tensor
-    return model, value, None, tensor
+    forms = [
+        (value, None), ((value,), None), ((), {"x": value}),
+        ((value,), {"other": draw(OTHERS)}), ((value,), {"new": draw(OTHERS)}),
+    ]  # fmt: skip
+    return model, *draw(st.sampled_from(forms)), tensor
 
 
 @pytest.mark.slow
