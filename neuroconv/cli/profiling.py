@@ -38,6 +38,7 @@ from neuroconv.flops import (
 )
 from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.roofline import machine_peak
+from neuroconv.flops.operators import explain_uncounted
 from neuroconv.neurons import CELL_CLASSES, Variant
 from neuroconv.training import rebuild
 from neuroconv.zoo import create_model, default_keywords, list_models
@@ -302,4 +303,7 @@ def _print_conditions(records: list[flops.Profile], console: Console) -> None:
             names = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             console.out(f"{record.name}: no closed form for {names}")
         if record.uncounted:
-            console.out(f"{record.name}: NOT COUNTED, no rule for {', '.join(record.uncounted)}")
+            reasons = explain_uncounted(record.uncounted)
+            console.out(f"{record.name}: NOT COUNTED, no rule for {reasons}")
+        for operator, mac in record.reference.integers.items():
+            console.out(f"{record.name}: {operator} multiplies integers, in no total: {mac:,} MAC")

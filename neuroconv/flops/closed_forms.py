@@ -5,7 +5,7 @@ The model runs once under hooks, which see shapes alone. A module with a method 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -16,8 +16,10 @@ from torch import nn
 
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
-from neuroconv.flops.inputs import Keywords, as_inputs
-from neuroconv.flops.meta_copy import eagerly, meta_copy
+from neuroconv.flops.control_flow import eagerly
+from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.meta_copy import explained, meta_copy
+from neuroconv.flops.origins import refuse_strangers
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
 
@@ -181,8 +183,13 @@ class _Statements(OperatorMode):
             self.flops["pointwise"] += cost.pointwise
 
 
+@refuse_strangers
 def count_closed_form(
-    model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: str = "meta"
+    model: nn.Module,
+    inputs: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    device: str = "meta",
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 
@@ -198,6 +205,7 @@ def count_closed_form(
     statements = _Statements(items.batch)
     with (
         meta_copy(model, items, device) as (copied, arguments),
+        explained(items, device),
         torch.no_grad(),
         eagerly(),
         statements,
@@ -206,7 +214,7 @@ def count_closed_form(
             module.register_forward_pre_hook(partial(statements.enter, path))
             leave = partial(statements.leave, path)
             module.register_forward_hook(leave, with_kwargs=True, always_call=True)
-        arguments.call(copied)
+        statements.receive(arguments.call(copied))
     amounts = statements.flops.copy()
     for row in statements.rows:
         amounts.update(row.cost.macs)

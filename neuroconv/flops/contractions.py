@@ -23,6 +23,24 @@ def convolution(call: Call) -> Amounts:
     return {"convolution": _complex(call) * weight.numel() * points}
 
 
+def deformable(passes: int) -> Count:
+    def amounts(call: Call) -> Amounts:
+        arguments = call.arguments
+        x, weight = arguments["input"], arguments["weight"]
+        out = arguments.get("grad", call.results[0])
+        points = out.shape[0] * prod(out.shape[2:])
+        samples = points * x.shape[1] * prod(weight.shape[2:])
+        amounts = {
+            "convolution": passes * weight.numel() * points,
+            # Backward samples again, and adds to the neighbours and to their positions.
+            "pooling": 4 * samples * (2 * passes - 1),
+            "pointwise": passes * samples * arguments["use_mask"],
+        }
+        return amounts if passes == 1 else amounts | {"reduction": out.numel()}  # of the bias
+
+    return amounts
+
+
 def convolution_backward(call: Call) -> Amounts:
     # Each gradient is a convolution as large as the forward one, grouped or not; torch's own
     # formula takes the weight gradient of a grouped one too high by the number of groups.
@@ -42,6 +60,17 @@ def product(first: int) -> Count:
         return {"matmul": _complex(call) * left.numel() * columns}
 
     return amounts
+
+
+def grouped_product(call: Call) -> Amounts:
+    # Columns, rows or the sum are split among the groups, of which the other operand has one each.
+    left, right = call.tensor(0), call.tensor(1)
+    groups = left.shape[0] if left.dim() > right.dim() else 1
+    return {"matmul": left.numel() // max(groups, 1) * right.shape[-1]}
+
+
+def packed_product(call: Call) -> Amounts:
+    return {"matmul": call.read * call.results[0].shape[-1]}
 
 
 def distances(call: Call) -> Amounts:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OperatorBase
 
+from neuroconv.flops.origins import remember
+
 _CONTAINERS = (list, set, deque, dict, OrderedDict, defaultdict, Counter)
 _IMMUTABLE = (
     *(type(None), bool, int, float, complex, str, bytes, range, slice, Enum),
@@ -20,7 +22,6 @@ _IMMUTABLE = (
     *(type, ModuleType, BuiltinFunctionType),
 )
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
-_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
 def copy_tensor(tensor: Tensor, device: torch.device) -> Tensor:
@@ -34,6 +35,7 @@ def copy_tensor(tensor: Tensor, device: torch.device) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         duplicate = nn.Parameter(duplicate, requires_grad=tensor.requires_grad)
     vars(duplicate).update(vars(tensor))
+    remember([duplicate])
     return duplicate.requires_grad_(tensor.requires_grad)
 
 
@@ -41,18 +43,18 @@ class Copies:
     """Copies of a model, and of all that its modules' attributes refer to, one for each object.
 
     Parameters and buffers go to `device`; other tensors stay where they are. A function is copied
-    if its closure or its defaults hold a module or a registered tensor. A compiled function becomes
-    the one that it was compiled from, a data-parallel wrapper a call of its module. Shared with the
-    model are classes, globals, and what cannot be copied, such as a pool of threads or a file.
+    if its closure or its defaults hold a module or a registered tensor. A data-parallel wrapper
+    becomes a call of its module. Shared with the model are classes, globals, and what cannot be
+    copied, such as a pool of threads or a file.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._device = device
         self._copies: dict[int, Any] = {}  # as the memo of `copy.deepcopy`
         self._originals: list[Any] = []  # an id is an object's own as long as the object lives
-        self._registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-        modules = list(model.modules())
-        for tensor in (*model.parameters(), *model.buffers()):
+        tensors, modules = [*model.parameters(), *model.buffers()], list(model.modules())
+        self._registered = set(map(id, tensors))
+        for tensor in tensors:
             self.of(tensor)
         for module in modules:
             self._copies[id(module)] = object.__new__(type(module))
@@ -61,11 +63,7 @@ class Copies:
         self.model: nn.Module = self.of(model)
 
     def of(self, value: Any) -> Any:
-        """Returns the copy of an object.
-
-        Raises:
-            Exception: whatever its class raises if it cannot be copied.
-        """
+        """Returns the copy of an object; raises whatever its class raises if it has none."""
         if isinstance(value, _IMMUTABLE) and type(value) not in weakref.ProxyTypes:
             return value
         if id(value) not in self._copies:
@@ -103,18 +101,26 @@ class Copies:
             return self._function(value)
         if kind is MethodType:
             return MethodType(value.__func__, self.of(value.__self__))
+        if kind is partial:
+            return partial(self.of(value.func), *self.of(value.args), **self.of(value.keywords))
         if kind is weakref.ref:
             return value if value() is None else weakref.ref(self.of(value()))
         if kind in _LOCKS:
             return _LOCKS[kind]()
-        return self._object(value)
+        if kind is object or kind is threading.Thread:
+            raise TypeError(f"{value!r} is itself alone")
+        names = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__deepcopy__")
+        if any(getattr(kind, name, None) is not getattr(object, name, None) for name in names):
+            return copy.deepcopy(value, self._copies)
+        copied = self._copies[id(value)] = object.__new__(kind)
+        vars(copied).update({name: self.of(attribute) for name, attribute in vars(value).items()})
+        return copied
 
     def _fill(self, module: nn.Module) -> nn.Module:
         shell: nn.Module = self._copies[id(module)]
-        attributes = {name: self._of_or_shared(value) for name, value in vars(module).items()}
-        if isinstance(module, _WRAPPERS):
-            attributes["forward"] = self.of(module.module).__call__
-        vars(shell).update(attributes, _compiled_call_impl=None)
+        vars(shell).update({name: self._of_or_shared(v) for name, v in vars(module).items()})
+        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            vars(shell)["forward"] = self.of(module.module).__call__
         return shell
 
     def _container(self, value: Any) -> Any:
@@ -123,45 +129,18 @@ class Copies:
         item = self._of_or_shared
         if isinstance(value, dict):
             copied.update({item(key): item(content) for key, content in value.items()})
-        elif isinstance(value, set):
-            copied.update(map(item, value))
         else:
-            copied.extend(map(item, value))
+            (copied.update if isinstance(value, set) else copied.extend)(map(item, value))
         return copied
 
-    def _object(self, value: Any) -> Any:
-        if type(value) is threading.Thread or type(value) is object:
-            raise TypeError(f"{value!r} is itself alone")
-        if hasattr(value, "__deepcopy__"):
-            return value.__deepcopy__(self._copies)
-        reduced = value.__reduce_ex__(4)
-        if isinstance(reduced, str):  # the name of a global
-            return value
-        create, args, state, items, pairs = (*reduced, None, None, None)[:5]
-        copied = self._copies[id(value)] = create(*map(self.of, args))
-        if hasattr(copied, "__setstate__"):
-            copied.__setstate__(self.of(state))
-        elif state:
-            vars(copied).update({name: self.of(attribute) for name, attribute in state.items()})
-        for item in items or ():
-            copied.append(self.of(item))
-        for key, item in pairs or ():
-            copied[self.of(key)] = self.of(item)
-        return copied
-
-    def _function(self, value: FunctionType) -> Any:
-        if hasattr(value, "_torchdynamo_orig_callable"):
-            return self.of(value._torchdynamo_orig_callable)
+    def _function(self, value: FunctionType) -> FunctionType:
         self._copies[id(value)] = value  # it may refer to itself
         closure, defaults = value.__closure__ or (), value.__defaults__ or ()
-        named = value.__kwdefaults__ or {}
         cells, values = tuple(map(self._cell, closure)), tuple(map(self._part, defaults))
-        keywords = {name: self._part(default) for name, default in named.items()}
-        old, new = (*closure, *defaults, *named.values()), (*cells, *values, *keywords.values())
-        if all(a is b for a, b in zip(old, new, strict=True)):
+        if all(a is b for a, b in zip((*closure, *defaults), (*cells, *values), strict=True)):
             return value
         copied = FunctionType(value.__code__, value.__globals__, value.__name__, values, cells)
-        copied.__kwdefaults__ = keywords
+        copied.__kwdefaults__ = value.__kwdefaults__
         vars(copied).update(vars(value))
         self._copies[id(value)] = copied
         return copied
@@ -169,12 +148,8 @@ class Copies:
     def _cell(self, cell: CellType) -> CellType:
         if id(cell) not in self._copies:
             self._originals.append(cell)
-            try:
-                content = cell.cell_contents
-            except ValueError:  # not yet assigned
-                content = None
-            part = self._part(content)
-            self._copies[id(cell)] = cell if part is content else CellType(part)
+            part = self._part(cell.cell_contents)
+            self._copies[id(cell)] = cell if part is cell.cell_contents else CellType(part)
         return self._copies[id(cell)]
 
     def _part(self, value: Any) -> Any:

@@ -1,19 +1,22 @@
 """The exact counter: every operator that executes, as torch's dispatcher sees it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from neuroconv.core.counting import repeats
-from neuroconv.flops.calls import Call, OperatorMode, tensors_of
-from neuroconv.flops.inputs import Keywords, as_inputs
-from neuroconv.flops.meta_copy import eagerly, meta_copy
-from neuroconv.flops.operators import look_up
+from neuroconv.flops.calls import Call, OperatorMode
+from neuroconv.flops.control_flow import eagerly
+from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.meta_copy import explained, meta_copy, require_grad
+from neuroconv.flops.operators import explain_uncounted, look_up
+from neuroconv.flops.origins import STRANGERS, refuse_strangers
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 
@@ -26,6 +29,7 @@ class _PassCounts:
     modules: Counter[str] = field(default_factory=Counter)
     zero: dict[str, str] = field(default_factory=dict)
     uncounted: Counter[str] = field(default_factory=Counter)
+    integers: Counter[str] = field(default_factory=Counter)
 
 
 class OperatorCounter(OperatorMode):
@@ -33,8 +37,13 @@ class OperatorCounter(OperatorMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts to count from zero."""
         self._passes = [_PassCounts()]
         self._running: list[str] = []  # paths of the modules, outermost first
+        self.strangers = STRANGERS.get()
 
     def begin_backward(self) -> None:
         """Ends the forward pass: later calls are counted separately."""
@@ -54,12 +63,24 @@ class OperatorCounter(OperatorMode):
         """Counts in the context; hooks on the model, a copy, track the running modules."""
         for path, module in model.named_modules():
             if path:
-                module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path))
-                module.register_forward_hook(
-                    lambda *_: self._running.pop() and None, always_call=True
-                )
-        with eagerly(), self:
+                module.register_forward_pre_hook(partial(self._enter, path))
+                module.register_forward_hook(self._leave, always_call=True)
+        self.reset()
+        with self:
             yield
+
+    def _enter(self, path: str, *_: Any) -> None:
+        if torch._C._len_torch_dispatch_stack():
+            self._running.append(path)
+        elif self.strangers is not None:  # in another thread
+            self.strangers.meet_module(path)
+
+    def _leave(self, *_: Any) -> None:
+        if torch._C._len_torch_dispatch_stack():
+            self._running.pop()
+
+    def where(self) -> str:
+        return f" in {self._running[-1]!r}" if self._running else ""
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
@@ -69,6 +90,8 @@ class OperatorCounter(OperatorMode):
             current.uncounted[str(func)] += times
         elif isinstance(rule, str):
             current.zero[str(func)] = rule
+        elif call.is_integral:
+            current.integers[str(func)] += times * sum(rule.count(call).values())
         else:
             amounts = {family: times * n for family, n in rule.count(call).items()}
             current.amounts.update(amounts)
@@ -78,11 +101,12 @@ class OperatorCounter(OperatorMode):
         return out
 
 
+@refuse_strangers
 def count_exact(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Keywords = None,
+    kwargs: Mapping[str, Any] | None = None,
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
@@ -105,13 +129,15 @@ def count_exact(
     counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
+        explained(items, device),
         torch.set_grad_enabled(backward),
+        eagerly(),
         counter.tracking(copied),
     ):
-        result = arguments.call(copied)
+        outputs = counter.receive(arguments.call(copied))
         if backward:
             counter.begin_backward()
-            outputs = [tensor for tensor in tensors_of(result) if tensor.requires_grad]
+            outputs = require_grad(outputs)
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
     counts = counter.counts(device)
     if strict:
@@ -124,7 +150,7 @@ def refuse_uncounted(counts: Counts) -> None:
     uncounted = {*counts.uncounted, *(counts.backward.uncounted if counts.backward else ())}
     if uncounted:
         raise ValueError(
-            f"{counts.counter} counter: no rule for {', '.join(sorted(uncounted))}; its FLOPs are "
+            f"{counts.counter} counter: no rule for {explain_uncounted(uncounted)}; its FLOPs are "
             "in no total. Count without strict, or write the operator with those that have a rule "
             "(`neuroconv operators` lists them)"
         )

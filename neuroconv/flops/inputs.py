@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only
 
-Keywords = Mapping[str, Any] | None
 _EXPECTED = (
     "expected tensors, None and numbers, nested in tuples, lists and dictionaries (register other "
     "containers of yours: torch.export.register_dataclass)"
@@ -71,7 +70,7 @@ class Inputs:
         return ", ".join(words)
 
 
-def as_inputs(inputs: Any, kwargs: Keywords = None) -> Inputs:
+def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
     """Returns the arguments of a model's call, checked.
 
     Args:

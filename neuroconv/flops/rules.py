@@ -24,7 +24,9 @@ are not compared; fvcore does not count them.
 A contraction's bias is not counted; the bias's gradient is a reduction. Complex products are four
 real ones, a complex convolution the three that torch makes of it. The backward pass of a
 contraction is one of its size for each gradient that is needed, that of a norm twice its forward
-pass. Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing.
+pass. Views, copies, allocation, indexing, and integer or Boolean arithmetic cost nothing; products
+of integers are listed apart. An operator of another namespace than aten costs what a rule of its
+own says, whatever its name, or is listed as uncounted.
 """
 
 import tomllib
@@ -71,6 +73,7 @@ class Counts:
         modules: MAC by module path ("" is the model), contractions only, children included.
         zero: operators that ran and cost nothing, with the reason.
         uncounted: calls of what has no rule: modules for the closed form, operators for the others.
+        integers: MAC by operator of products of integers, which are in no total.
         backward: the backward pass, if it was counted; all else is the forward pass alone.
     """
 
@@ -82,6 +85,7 @@ class Counts:
     modules: Mapping[str, int] = field(default_factory=dict)
     zero: Mapping[str, str] = field(default_factory=dict)
     uncounted: Mapping[str, int] = field(default_factory=dict)
+    integers: Mapping[str, int] = field(default_factory=dict)
     backward: "Counts | None" = None
 
     @classmethod
@@ -108,4 +112,5 @@ class Counts:
             "mac_per_batch_by_operator": dict(self.operators),
             "zero_because": dict(self.zero),
             "uncounted_calls": dict(self.uncounted),
+            "integer_mac_per_batch_by_operator": dict(self.integers),
         }

@@ -113,14 +113,15 @@ def operator_rules() -> list[dict[str, str | None]]:
     """Returns one record for each operator, or module: its name, and what each counter does.
 
     None: the counter never sees it, or lists it as uncounted. The exact counter also counts what
-    torch itself tags as pointwise, one FLOP per element.
+    torch itself tags as pointwise, one FLOP per element; "uncounted" says why there is no rule.
     """
     entries = [
         (counter, entry["operators"], entry["rule"])
         for counter in _COUNTERS
         for entry in DATA[counter]
     ]
-    entries += [("exact", names, f"zero: {reason}") for reason, names in DATA["zero"].items()]
+    for kind in ("zero", "uncounted"):
+        entries += [("exact", names, f"{kind}: {reason}") for reason, names in DATA[kind].items()]
     rules: dict[str, dict[str, str | None]] = {}
     for counter, names, rule in entries:
         for name in names.split():

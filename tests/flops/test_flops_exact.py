@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import deform_conv2d
 
-from neuroconv.flops import Counts, count_exact
+from neuroconv.flops import Counts, count_closed_form, count_exact
 from neuroconv.flops.operators import RULES, ZERO
 from neuroconv.flops.rules import DATA
 from tests.flops.calling import Call
@@ -245,26 +247,120 @@ def test_inference_mode_is_seen_through() -> None:
     assert count(inferred, image, device="cpu").macs == count_exact(model, image).macs
 
 
-@pytest.fixture
-def unknown() -> Iterator[Callable[[Tensor], Tensor]]:
-    """An operator that is in no table."""
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[Any]:
+    """Operators with names of aten, which multiply unseen, and `composite`."""
     with torch.library._scoped_library("neuroconv_test", "FRAGMENT") as library:
-        library.define("twice(Tensor x) -> Tensor")
-        for key in ("CPU", "Meta"):
-            library.impl("twice", lambda x: x + x, key)
-        yield torch.ops.neuroconv_test.twice
+        for name in ("gather", "mm", "relu", "composite"):
+            library.define(f"{name}(Tensor x) -> Tensor", tags=(torch.Tag.pointwise,))
+            for key in ("CPU", "Meta"):
+                if name != "composite":
+                    library.impl(name, lambda x: x @ x.T, key)
+        library.impl("composite", lambda x: x @ x.T, "CompositeImplicitAutograd")
+        yield torch.ops.neuroconv_test
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
-def test_an_unknown_operator_is_listed_and_fails_in_strict_mode(
-    unknown: Callable[[Tensor], Tensor], device: str
+@pytest.mark.parametrize("name", ["gather", "mm", "relu"])
+def test_an_operator_of_another_namespace_has_no_rule_whatever_its_name(
+    foreign: Any, name: str, device: str
 ) -> None:
-    model = Call(lambda x: unknown(x) @ x.T)
+    model = Call(lambda x: getattr(foreign, name)(x) + x @ x.T)
     counts = count_exact(model, flat, device=device)
-    assert counts.uncounted == {"neuroconv_test.twice.default": 1}
+    assert counts.uncounted == {f"neuroconv_test.{name}.default": 1}
     assert counts.macs == {"matmul": 6 * 6 * 10}
-    with pytest.raises(ValueError, match=r"no rule for neuroconv_test\.twice\.default"):
+    with pytest.raises(ValueError, match=rf"neuroconv_test\.{name}\.default \(it has no rule\)"):
         count_exact(model, flat, device=device, strict=True)
+    assert count_closed_form(model, flat, device=device).hidden == ("model (Call)",)  # of the sum
+
+
+def test_a_composite_operator_and_one_without_tensors_are_seen_through(foreign: Any) -> None:
+    def function(x: Tensor) -> Any:
+        with torch.profiler.record_function("part"):
+            return foreign.composite(x)
+
+    assert count(function, flat, strict=True).macs == {"matmul": 6 * 6 * 10}
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: torch.linalg.eigvalsh(x @ x.T), r"_linalg_eigh\S* \(a factorisation"),
+        (
+            lambda x: torch.sparse.mm(x.to_sparse(), x.T),
+            r"_sparse_addmm\S* \(the shape of a sparse",
+        ),
+        (lambda x: x.to_sparse() + x.to_sparse(), r"aten\.add\.Tensor \(the shape of a sparse"),
+        (lambda x: x.unique(), r"_unique2\S* \(its work depends on values"),
+    ],
+)
+def test_strict_says_why_an_operator_is_not_counted(function: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        count(function, flat, device="cpu", strict=True)
+
+
+def test_products_of_integers_stand_apart() -> None:
+    whole = torch.ones(32, 16, dtype=torch.int8)
+    products: tuple[tuple[str, Callable[..., object]], ...] = (
+        ("aten.mm.default", lambda x: x.long() @ x.long().T),
+        ("aten.bmm.default", lambda x: torch.einsum("ik,jk->ij", x.long(), x.long())),
+        ("aten._int_mm.default", lambda x: torch._int_mm(x, x.T)),
+    )
+    for operator, function in products:
+        for device in ("meta", "cpu"):
+            counts = count(function, whole, device=device, strict=True)
+            assert counts.integers == {operator: 32 * 32 * 16}
+            assert (counts.mac, counts.flop, counts.operators) == (0, 0, {})
+
+
+def test_a_frozen_model_has_no_backward_pass() -> None:
+    model = nn.Linear(3, 5).requires_grad_(False)
+    with pytest.raises(ValueError, match="no output requires a gradient"):
+        count_exact(model, torch.zeros(2, 3), backward=True)
+
+
+# Six maps of 4 x 4 from four, in two groups or one; each tap of a map is mixed of four neighbours.
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_deformable_convolution(groups: int, masked: bool, device: str) -> None:
+    x, offset, weight = leaf(2, 4, 6, 6), leaf(2, 18, 4, 4), leaf(6, 4 // groups, 3, 3)
+    masks = (leaf(2, 9, 4, 4),) if masked else ()
+    counts = count(
+        lambda x, offset, weight, mask=None: deform_conv2d(x, offset, weight, mask=mask),
+        x, offset, weight, *masks, device=device, backward=True, strict=True,
+    )  # fmt: skip
+    products, samples = 2 * 16 * 6 * 4 // groups * 9, 2 * 16 * 4 * 9
+    assert counts.macs == {"convolution": products}
+    assert counts.flops == {"pooling": 4 * samples} | ({"pointwise": samples} if masked else {})
+    assert backward_of(counts).macs == {"convolution": 2 * products}
+
+
+def halves(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.bfloat16, requires_grad=True)
+
+
+# Three groups of 8, 8 and 16, of rows, of columns, or of terms of the sum.
+GROUPED: dict[str, tuple[tuple[Tensor, ...], int]] = {
+    "rows": ((halves(32, 16), halves(3, 16, 8)), 32 * 16 * 8),
+    "columns": ((halves(3, 16, 8), halves(8, 32)), 16 * 8 * 32),
+    "terms": ((halves(16, 32), halves(32, 8)), 16 * 32 * 8),
+    "batch": ((halves(3, 32, 16), halves(3, 16, 8)), 3 * 32 * 16 * 8),
+}
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("kind", GROUPED)
+def test_grouped_products(kind: str, device: str) -> None:
+    operands, mac = GROUPED[kind]
+    ends = None if kind == "batch" else torch.tensor([8, 16, 32], dtype=torch.int32)
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        return torch._grouped_mm(a, b, offs=None if ends is None else ends.to(a.device))
+
+    counts = count(function, *operands, device=device, backward=True, strict=True)
+    assert counts.macs == {"matmul": mac}
+    assert backward_of(counts).macs == {"matmul": 2 * mac}
 
 
 def test_what_costs_nothing_says_why() -> None:
@@ -279,6 +375,9 @@ def test_what_costs_nothing_says_why() -> None:
 def test_no_operator_has_two_entries() -> None:
     assert set(RULES) & set(ZERO) == set()
     assert all(entry["rule"].partition(": ")[2] for entry in DATA["exact"])
+    reasons = [name for names in DATA["uncounted"].values() for name in names.split()]
+    assert {*RULES, *ZERO}.isdisjoint(reasons)
     aten = torch.ops.aten
-    lost = [n for n in (*RULES, *ZERO) if not (hasattr(aten, n) or hasattr(aten, f"{n}_"))]
+    names = [name for name in (*RULES, *ZERO, *reasons) if "::" not in name]
+    lost = [n for n in names if not (hasattr(aten, n) or hasattr(aten, f"{n}_"))]
     assert lost == []

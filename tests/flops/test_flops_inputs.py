@@ -7,8 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroconv import flops
-from neuroconv.flops import COUNTERS, Peak, count_exact, count_fvcore, measure_traffic, profile
+from neuroconv.flops import (
+    COUNTERS,
+    Peak,
+    count_closed_form,
+    count_exact,
+    count_fvcore,
+    firing_shares,
+    measure_time,
+    measure_traffic,
+    profile,
+)
 from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine import roofline
 
@@ -31,6 +40,10 @@ class Reader(nn.Module):
         return {"y": [self.linear(self.read(*args, **kwargs))], "scale": None}
 
 
+def cast(ids: Tensor) -> Tensor:
+    return ids.float()
+
+
 # By name: how a model reads its call, the inputs, the keywords, and the bytes of the tensors.
 CALLS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any], int]] = {
     "a_tensor": (lambda t: t, x, {}, 24),
@@ -41,7 +54,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any], int]] = {
     "nothing_and_numbers": (lambda t, m, scale: t * scale, (x, None), {"scale": 0.5}, 24),
     "nested": (lambda d: d["a"][1][0].left, ({"a": (None, [Pair(x, 2)])},), {}, 24),
     "a_named_tuple_is_one_argument": (lambda pair: pair.left, Pair(x, None), {}, 24),
-    "token_ids": (lambda ids: ids.float(), tokens, {}, 48),
+    "token_ids": (cast, tokens, {}, 48),
     "half_and_bool": (lambda t, m: t.float() * m, (x.half(), mask), {}, 12 + 6),
     "a_scalar_tensor": (lambda s, t: s * t, (torch.tensor(2.0), x), {}, 4 + 24),
     "the_same_tensor_twice": (lambda a, b: a if a is b else a @ b, (x, x), {}, 24),
@@ -55,7 +68,9 @@ def test_any_call_is_profiled(name: str) -> None:
     model(*(inputs if type(inputs) is tuple else (inputs,)), **kwargs)
     record = profile(model, inputs, kwargs=kwargs)
     assert (record.batch, record.agree, record.skipped) == (2, True, {})
-    assert [record.counts[counter].mac for counter in COUNTERS] == [mac] * 3
+    assert {counter: counts.mac for counter, counts in record.counts.items()} == dict.fromkeys(
+        COUNTERS, mac
+    )
     assert record.counts["fvcore"].modules == {"": mac, "linear": mac}
     assert record.doubled is not None
     assert record.doubled.mac == 2 * mac
@@ -66,12 +81,12 @@ def test_every_function_takes_keywords(monkeypatch: pytest.MonkeyPatch, machine:
     model, keywords = Reader(lambda t, *, m: t * m[0]), {"m": [mask]}
     monkeypatch.setattr(roofline, "machine_peak", lambda device: machine)
     assert count_exact(model, x, kwargs=keywords).mac == 24
-    assert flops.count_closed_form(model, x, kwargs=keywords).counts.mac == 24
+    assert count_closed_form(model, x, kwargs=keywords).counts.mac == 24
     assert count_fvcore(model, x, kwargs=keywords).mac == 24
     traffic = measure_traffic(model, x, kwargs=keywords)
     assert traffic.input_bytes == 24 + 6
-    assert flops.firing_shares(model, x, kwargs=keywords)["linear"].output_elements == 8
-    assert flops.measure_time(model, x, kwargs=keywords, seconds=1e-9, backward=True).seconds > 0
+    assert firing_shares(model, x, kwargs=keywords)["linear"].output_elements == 8
+    assert measure_time(model, x, kwargs=keywords, seconds=1e-9, backward=True).seconds > 0
     assert roofline.measure(model, x, "cpu", 24, traffic, kwargs=keywords).placement.flop == 24
 
 
@@ -94,12 +109,12 @@ def test_tokens_are_looked_up_on_a_real_device_too() -> None:
     assert record.agree is True
 
 
-WRONG: dict[str, tuple[Any, Any, Any, str]] = {
+WRONG: dict[str, tuple[Any, Any, type[Exception], str]] = {
     "a_string": ("x", None, TypeError, r"inputs is a str, 'x'; expected tensors, None"),
     "inside": ((x, {"mask": "y"}), None, TypeError, r"inputs\[1\]\['mask'\] is a str, 'y'"),
     "keyword": (x, {"m": [1, object]}, TypeError, r"kwargs\['m'\]\[1\] is a type"),
-    "no_names": (x, {3: x}, (TypeError, ValueError), r"kwargs=\{3: tensor(.|\s)*expected a"),
-    "no_mapping": (x, [x], (TypeError, ValueError), r"kwargs=\[tensor(.|\s)*expected a"),
+    "no_names": (x, {3: x}, TypeError, r"kwargs=\{3: tensor.*expected a mapping from names"),
+    "no_mapping": (x, [x], TypeError, "expected a mapping from names"),
     "array": (x.numpy(), None, TypeError, "inputs is a ndarray"),
     "nothing": (None, None, TypeError, "inputs=None and kwargs=None hold no tensor"),
     "numbers": ([[1.0, 2.0]], None, TypeError, r"inputs=\[\[1.0, 2.0\]\] .* hold no tensor"),
@@ -122,9 +137,9 @@ def test_a_model_that_fails_on_its_inputs_is_quoted_with_them(device: str) -> No
         ((x, 3), r"inputs \(float32\[2, 3\], 3\) failed: TypeError: .*positional argument"),
         ({"a": x}, r"inputs \(\{'a': 'float32\[2, 3\]'\}\) failed: TypeError: .* not dict"),
         (x.mT, r"inputs \(float32\[3, 2\]\) failed: RuntimeError: "),
-        # Meta would multiply them.
-        (x.double(), r".* failed: TypeError: aten.addmm.* of torch.float32, torch.float64; expec"),
     ):
-        for job in (profile, count_exact, flops.count_closed_form, measure_traffic):
+        for job in (profile, count_exact, count_closed_form, measure_traffic):
             with pytest.raises(ValueError, match=f"the run on '{device}' with {message}"):
                 job(nn.Linear(3, 4), inputs, device=device)
+    with pytest.raises(ValueError, match="failed: RuntimeError"):
+        measure_time(nn.Linear(3, 4), x.mT)

@@ -1,5 +1,6 @@
 """The shares of a population's inputs and outputs that are not zero, for event-driven energy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,8 +10,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from neuroconv.flops.calls import tensors_of
-from neuroconv.flops.inputs import Keywords, as_inputs
-from neuroconv.flops.meta_copy import find_device, meta_copy
+from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.meta_copy import explained, find_device, meta_copy
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ class ActiveShares:
 
 
 def firing_shares(
-    model: nn.Module, inputs: Any, device: str = "cpu", *, kwargs: Keywords = None
+    model: nn.Module,
+    inputs: Any,
+    device: str = "cpu",
+    *,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, ActiveShares]:
     """Measures the active share of every population's inputs and outputs, in one run in eval mode.
 
@@ -63,7 +68,11 @@ def firing_shares(
                 totals[path][2 + side] += tensor.numel()
 
     items = as_inputs(inputs, kwargs)
-    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad():
+    with (
+        meta_copy(model, items, device) as (copied, arguments),
+        explained(items, device),
+        torch.no_grad(),
+    ):
         for path, module in _populations(copied).items():
             totals[path] = [0, 0, 0, 0]
             module.register_forward_hook(partial(count, path), with_kwargs=True)

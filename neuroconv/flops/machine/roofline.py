@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.firing import ActiveShares, firing_shares
 from neuroconv.flops.machine.timing import Timing, measure_time, time_call, timed_device
 from neuroconv.flops.machine.traffic import Traffic
@@ -248,7 +248,7 @@ def measure(
     flop: int,
     traffic: Traffic,
     *,
-    kwargs: Keywords = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Measured:
     """Measures a run whose FLOPs and traffic are known; see `as_inputs` for the arguments."""
     items = as_inputs(inputs, kwargs)

@@ -1,7 +1,7 @@
 """Times of a model, or of any call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median, quantiles
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroconv.flops.inputs import Inputs, Keywords, as_inputs
-from neuroconv.flops.meta_copy import find_device, meta_copy, require_grad
+from neuroconv.flops.inputs import Inputs, as_inputs
+from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
 
 _MAX_BLOCK = 1000  # calls in one repeat
 
@@ -83,7 +83,7 @@ def measure_time(
     inputs: Any = None,
     device: str = "cpu",
     *,
-    kwargs: Keywords = None,
+    kwargs: Mapping[str, Any] | None = None,
     backward: bool = False,
     training: bool = False,
     seconds: float = 0.5,
@@ -110,6 +110,7 @@ def measure_time(
     items = as_inputs(() if inputs is None else inputs, kwargs)
     with (
         meta_copy(job, items, device, training=training) as (copied, arguments),
+        explained(items, device),
         torch.set_grad_enabled(backward),
     ):
         call = _training_step(copied, arguments) if backward else partial(arguments.call, copied)

@@ -7,7 +7,7 @@ package count as their implementations in torch's operators, which hold one bloc
 neurons at a time, as on the CPU; the C++ kernels hold less.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroconv.flops.calls import tensors_of
+from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.exact import OperatorCounter
-from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.memory import (
     MemoryTracker,
     PassTraffic,
@@ -25,7 +25,8 @@ from neuroconv.flops.machine.memory import (
     storage_key,
     stored_bytes,
 )
-from neuroconv.flops.meta_copy import find_device, meta_copy, require_grad
+from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
+from neuroconv.flops.origins import refuse_strangers, remember
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
         return totals
 
 
+@refuse_strangers
 def measure_traffic(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Keywords = None,
+    kwargs: Mapping[str, Any] | None = None,
     device: str = "meta",
     backward: bool = False,
     training: bool = False,
@@ -129,7 +131,9 @@ def measure_traffic(
     tracker, saved = MemoryTracker(find_device(device).type), _Saved()
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
+        explained(items, device),
         torch.set_grad_enabled(backward),
+        eagerly(),
     ):
         parameters, buffers = list(copied.parameters()), list(copied.buffers())
         tensors = arguments.tensors
@@ -139,8 +143,7 @@ def measure_traffic(
             tracker.begin()
             counting = nullcontext() if counter is None else counter.tracking(copied)
             with counting, tracker, saved if backward else nullcontext():
-                result = arguments.call(copied)
-            outputs = tensors_of(result)
+                outputs = tracker.receive(arguments.call(copied))
             new = {storage_key(t): stored_bytes(t) for t in outputs if not tracker.is_external(t)}
             forward = tracker.end(sum(new.values()))
             rest: dict[str, Any] = {}
@@ -165,6 +168,7 @@ def _run_backward(
 ) -> PassTraffic:
     outputs = require_grad(result)
     seeds = [torch.ones_like(output) for output in outputs]
+    remember(seeds)
     for seed in seeds:
         tracker.add_external(seed)
     tracker.begin()
