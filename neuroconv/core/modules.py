@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -16,10 +17,17 @@ def copy_module(model: Model) -> Model:
 
     Those keep the weight that their hooks compute as an attribute with a graph, which
     `copy.deepcopy` refuses; the copy's hooks compute it again at the next call.
+
+    Raises:
+        ValueError: a buffer of a lazy module has no shape yet.
     """
+    for name, buffer in model.named_buffers():
+        if isinstance(buffer, UninitializedBuffer):
+            raise ValueError(f"buffer {name!r} has no shape yet; call the model on a sample before")
     attributes = [value for module in model.modules() for value in vars(module).values()]
     computed = [x for x in attributes if isinstance(x, Tensor) and not x.is_leaf]
-    return copy.deepcopy(model, {id(x): x.detach().clone() for x in computed})
+    with torch.no_grad():  # copies of scripted modules would keep a graph
+        return copy.deepcopy(model, {id(x): x.detach().clone() for x in computed})
 
 
 def graph_leaf(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:

@@ -498,6 +498,7 @@ def test_a_converted_network_has_norms_to_fold(lively: Lively) -> None:
     near(folded(x), model(x))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert type(folded.get_submodule("1.bn2")) is ChannelShift
+    near(torch.fx.symbolic_trace(folded)(x), model(x))
 
 
 def test_precision_and_device_stay() -> None:
@@ -525,7 +526,7 @@ def test_stages_of_populations_are_reported(lively: Lively) -> None:
     )
     expected = [
         ("all.dendritic_norm", "all.dendrites", ""), ("all.soma_norm", "all.dendrites", ""),
-        ("law.dendritic_norm", "", "scales differ where dendrites share taps"),
+        ("law.dendritic_norm", "", "scales differ where taps are shared"),
         ("law.soma_norm", "", bent), ("kinds.transmitters", "", other),
         ("linear.dendritic_rate", "linear.dendrites", ""),
         ("unit.dendritic_norms.0", "unit.weight", ""),
@@ -576,6 +577,19 @@ def test_subclasses_with_methods_of_their_own_stay_as_they_are() -> None:
     assert not is_absent(folded.dendritic_norm)
     x = noise(2, 6, 5)
     near(folded(x), model(x))
+
+
+def test_scripted_and_lazy_modules(lively: Lively) -> None:
+    scripted = torch.jit.script(lively(stages()))
+    with pytest.raises(ValueError, match="model is a RecursiveScriptModule; fold it before"):
+        fold(scripted)
+    model = lively(nn.Sequential(scripted, *stages()))
+    folded, rows = fold_and_report(model)
+    assert rows == [Folding("2", "1.weight", "")]
+    x = noise(2, 2, 8, 8)
+    near(folded(x), model(x))
+    with pytest.raises(ValueError, match=r"buffer '1.running_mean' has no shape yet; call the"):
+        fold(nn.Sequential(nn.Conv2d(2, 2, 3), nn.LazyBatchNorm2d()))
 
 
 def test_what_cannot_be_folded() -> None:

@@ -64,8 +64,11 @@ def fold(model: nn.Module) -> tuple[nn.Module, list[Folding]]:
 
     Raises:
         TypeError: model is no nn.Module.
-        ValueError: a parameter is on meta: what can be folded depends on values.
+        ValueError: a parameter is on meta: what can be folded depends on values; a buffer has no
+            shape yet; or the model is scripted.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"model is a {type(model).__name__}; fold it before torch.jit")
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(f"parameter {name!r} is on meta; expected values to fold")
@@ -95,7 +98,7 @@ def _fold_norms(network: nn.Module) -> list[Folding]:
     for norm in named.values():
         drop_correction(norm)
     traced = copy_module(network)  # a forward may keep what it was given
-    calls, rows = Calls(traced, (Population, GranuleConv2d)), []
+    calls, rows = Calls(traced, (Population, GranuleConv2d, torch.jit.ScriptModule)), []
     for name, norm in named.items():
         source = calls.source(traced.get_submodule(name))
         left = source.reason

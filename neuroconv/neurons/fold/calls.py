@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 
+from neuroconv.core.counting import is_watched
+
 _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"}
 
 
@@ -36,9 +38,10 @@ class Calls:
         self._untraced: dict[nn.Module, str] = {}
         inside = {part for m in network.modules() if isinstance(m, closed) for part in m.modules()}
         for module in network.modules():
-            container = type(module).forward is nn.Module.forward and "forward" not in vars(module)
-            if not container and module not in inside and [*module.children()]:
-                self._trace(module)
+            if module in inside or not [*module.children()]:
+                continue
+            if type(module).forward is not nn.Module.forward or "forward" in vars(module):
+                self._trace(module)  # others, such as nn.ModuleList, cannot be called
 
     def _trace(self, module: nn.Module) -> None:
         try:
@@ -85,7 +88,8 @@ class Calls:
         return Source(name, "", bool(after) and all(map(self._is_relu, after)))
 
     def _is_relu(self, node: Node) -> bool:
-        return type(self._callee.get(node)) is nn.ReLU or node.target in _RELUS
+        callee = self._callee.get(node)
+        return node.target in _RELUS or (type(callee) is nn.ReLU and not is_watched(callee))
 
 
 class _OwnForward(Tracer):

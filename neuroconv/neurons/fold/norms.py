@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.counting import is_watched
+from neuroconv.core.modules import graph_leaf
 from neuroconv.kernels.image import present_norms
 from neuroconv.layers.poisson import PoissonDropout
 from neuroconv.neurons.fold.values import (
+    NO_VALUES,
     Folding,
     affine,
     commutes,
@@ -38,6 +40,7 @@ class ChannelShift(nn.Module):
         super().__init__()
         self.shift = constant(shift, like)
 
+    @graph_leaf
     def forward(self, x: Tensor) -> Tensor:
         return x + self.shift.view(-1, *[1] * (x.dim() - 2))
 
@@ -50,7 +53,7 @@ def fold_norm(source: nn.Module, norm: nn.Module, rectified: bool) -> tuple[nn.M
     """
     values = affine(norm)
     if values is None:
-        return norm, "it takes batch statistics, or is no plain batch norm"
+        return norm, NO_VALUES
     if is_watched(source, norm) or "forward" in vars(source):
         return norm, "hooks, or a forward of its own, would notice"
     if source.__dict__.get("out_channels") != len(values[0]):
@@ -92,45 +95,42 @@ def _into_rates(
 
 def fold_image_layer(layer: GranuleConv2d, name: str) -> list[Folding]:
     """Folds a layer's own norms in place."""
-    present = present_norms(layer.dendritic_norms)
-    norms = [within(name, f"dendritic_norms.{dendrite}") for dendrite in range(len(present))]
-    soma_norms = [] if is_absent(layer.soma_norm) else [within(name, "soma_norm")]
-    if not _is_plain(layer):
-        reason = "the layer has methods, or stages with hooks, of its own"
-        return [Folding(norm, "", reason) for norm in (*norms, *soma_norms)]
-    like = layer.weight
-    weight = exact(like)
+    stages = [f"dendritic_norms.{k}" for k in range(len(present_norms(layer.dendritic_norms)))]
+    stages += [] if is_absent(layer.soma_norm) else ["soma_norm"]
+    other = "the layer has methods, or stages with hooks, of its own"
+    reasons = _fold_stages(layer) if _is_plain(layer) else (other, other)
+    rows = []
+    for stage in stages:
+        reason = reasons[stage == "soma_norm"]
+        rows.append(Folding(within(name, stage), "" if reason else within(name, "weight"), reason))
+    return rows
+
+
+def _fold_stages(layer: GranuleConv2d) -> tuple[str, str]:
+    """Returns why the dendrites' norms stay, and the somata's; "" where they do not."""
+    at_dendrites = at_soma = NO_VALUES
+    like, weight = layer.weight, exact(layer.weight)
     bias = None if layer.dendritic_bias is None else exact(layer.dendritic_bias)
     values = [value for norm in layer.dendritic_norms if (value := affine(norm)) is not None]
-    reason = "it takes batch statistics"
     if len(values) == len(layer.dendritic_norms):
         scale, bias = (torch.stack(value) for value in zip(*values, strict=True))  # (K_W, U)
         weight = weight * scale.t()[:, None, None, None, :]
-        layer.dendritic_norms = nn.ModuleList(nn.Identity() for _ in values)
-        reason = ""
-    rows = [Folding(norm, "" if reason else within(name, "weight"), reason) for norm in norms]
-    free = (
-        is_absent(layer.spike)
-        and not present_norms(layer.dendritic_norms)
-        and layer.summation.law == "linear"
-    )
-    soma = affine(layer.soma_norm)
-    if soma is None:
-        reason = "it takes batch statistics"
-    elif not free:
-        reason = "a spike, a law or a dendrite's norm before it is not linear"
-    elif not commutes(soma[0], layer.linear_dendrites):
-        reason = "a negative scale does not pass the dendrites' rectifiers"
-    else:
+        layer.dendritic_norms, at_dendrites = nn.ModuleList(nn.Identity() for _ in values), ""
+    free = is_absent(layer.spike) and not present_norms(layer.dendritic_norms)
+    if (soma := affine(layer.soma_norm)) is not None:
         gain, shift = soma
-        weight = weight * gain[:, None, None, None, None]
-        bias = None if bias is None else bias * gain
-        shift = shift if layer.bias is None else shift + exact(layer.bias)
-        layer.bias, layer.soma_norm, reason = constant(shift, like), nn.Identity(), ""
+        if not free or layer.summation.law != "linear":
+            at_soma = "a spike, a law or a dendrite's norm before it is not linear"
+        elif not commutes(gain, layer.linear_dendrites):
+            at_soma = "a negative scale does not pass the dendrites' rectifiers"
+        else:
+            weight = weight * gain[:, None, None, None, None]
+            bias = None if bias is None else bias * gain
+            shift = shift if layer.bias is None else shift + exact(layer.bias)
+            layer.bias, layer.soma_norm, at_soma = constant(shift, like), nn.Identity(), ""
     layer.weight = constant(weight, like)
     layer.dendritic_bias = None if bias is None else constant(bias, like)
-    into = "" if reason else within(name, "weight")
-    return [*rows, *(Folding(norm, into, reason) for norm in soma_norms)]
+    return at_dendrites, at_soma
 
 
 def _is_plain(layer: GranuleConv2d) -> bool:

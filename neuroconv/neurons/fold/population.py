@@ -17,6 +17,7 @@ from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import DenseSynapses, SparseSynapses, TransmitterSum
 from neuroconv.neurons.fold.linear import Contacts, collapse_linear
 from neuroconv.neurons.fold.values import (
+    NO_VALUES,
     Folding,
     affine,
     commutes,
@@ -41,58 +42,41 @@ _Filters = tuple[Tensor, Tensor | None]
 
 def fold_population(cells: Population, name: str) -> list[Folding]:
     """Folds cells in place; those with methods, stages or hooks of their own stay as they are."""
-    inherited = all(
-        getattr(type(cells), method) is getattr(Population, method) for method in _METHODS
-    )
-    stages = (
-        cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation, cells.soma
-    )  # fmt: skip
-    plain = inherited and {*map(type, stages)} <= _STAGES and not has_hooks(cells)
-    before, linear = _candidates(cells), cells.dendritic_rate.linear
-    collapsed = plain and _fold_stages(cells)
-    after, reasons = _candidates(cells), _reasons(cells)
-    if not plain:
-        other = "the population has methods, stages or hooks of its own"
-        reasons = dict.fromkeys(reasons, other)
-    rows = [
-        Folding(within(name, stage), "" if stage in after else within(name, "dendrites"),
-                reasons[stage] if stage in after else "")
+    before = left = _left(cells)
+    inherited = all(getattr(type(cells), x) is getattr(Population, x) for x in _METHODS)
+    stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation, cells.soma)
+    if not inherited or not {*map(type, stages)} <= _STAGES or has_hooks(cells):
+        left = dict.fromkeys(before, "the population has methods, stages or hooks of its own")
+    else:
+        collapsed = _fold_stages(cells)
+        left = {k: v for k, v in _left(cells).items() if not (collapsed and k == "dendritic_rate")}
+    into = within(name, "dendrites")
+    return [
+        Folding(within(name, stage), "" if stage in left else into, left.get(stage, ""))
         for stage in before
-    ]  # fmt: skip
-    if linear:
-        into = within(name, "dendrites") if collapsed else ""
-        rows.append(
-            Folding(within(name, "dendritic_rate"), into, "" if into else reasons["linear"])
-        )
-    return rows
-
-
-def _candidates(cells: Population) -> list[str]:
-    """Returns the stages that could join others."""
-    norms = [
-        stage for stage in ("dendritic_norm", "soma_norm") if not is_absent(getattr(cells, stage))
     ]
-    return ["transmitters", *norms] if cells.transmitters.kinds > 1 else norms
 
 
-def _reasons(cells: Population) -> dict[str, str]:
-    """Returns why stages are left in folded cells, whichever of them are."""
-    statistics, rate = "it takes batch statistics", cells.dendritic_rate
-    clamped = not is_absent(cells.threshold_norm)
+def _left(cells: Population) -> dict[str, str]:
+    """Returns the stages that are not folded, with the reason where folding has left them."""
+    rate, left = cells.dendritic_rate, {}
     bent = not is_absent(cells.spike) or {cells.summation.law, rate.law} != {"linear"}
-    norms = {
-        "dendritic_norm": "scales differ where dendrites share taps, or transmitters come before",
-        "soma_norm": "a spike or a law before it is not linear"
-        if bent
-        else "a negative scale does not pass a rectifier, or the dendrites' norm has no scale",
-    }
-    for stage in norms:
-        if affine(getattr(cells, stage)) is None:
-            norms[stage] = statistics
-    return norms | {
-        "transmitters": "a threshold's clamp follows" if clamped else "their taps differ",
-        "linear": "a stage before the soma is not linear, or one filter would cost more",
-    }
+    if cells.transmitters.kinds > 1:
+        left["transmitters"] = "their taps differ, or a threshold's clamp follows"
+    if not is_absent(cells.dendritic_norm):
+        left["dendritic_norm"] = "scales differ where taps are shared, or transmitters come before"
+    if not is_absent(cells.soma_norm):
+        left["soma_norm"] = (
+            "a spike or a law before it is not linear"
+            if bent
+            else "a negative scale does not pass a rectifier, or the norm before has no scale"
+        )
+    for stage in ("dendritic_norm", "soma_norm"):
+        if stage in left and affine(getattr(cells, stage)) is None:
+            left[stage] = NO_VALUES
+    if rate.linear:
+        left["dendritic_rate"] = "a stage is not linear, or one filter would cost more"
+    return left
 
 
 def _fold_stages(cells: Population) -> bool:

@@ -11,6 +11,8 @@ from neuroconv.layers.step_norm import StepBatchNorm
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, StepBatchNorm)
 
+NO_VALUES = "it takes batch statistics, or is no plain batch norm"  # why `affine` returns None
+
 
 @dataclass(frozen=True)
 class Folding:
