@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from scipy import stats
@@ -14,6 +14,7 @@ from neuroconv.brain.quantity import Quantity, derived, plain
 from neuroconv.brain.readings import Reading, reading_of
 from neuroconv.brain.setting import as_inputs
 from neuroconv.brain.updates import flop_per_second, sampled_flop_per_second
+from neuroconv.core.arguments import NonNegative, Rule, Seed, as_argument, checked
 from neuroconv.references import Source
 
 READING = "reading"  # the choice of reading, which is an input of a mix
@@ -234,13 +235,14 @@ class Estimate:
         return plain(rows)
 
 
+@checked
 def estimate_brain(
     inputs: Inputs | Mapping[str, Any] | None = None,
     *,
     reading: str | Reading | None = None,
-    weights: Mapping[str, float] | Mapping[Reading, float] | None = None,
-    samples: int = 4096,
-    seed: int = 0,
+    weights: Mapping[Any, Any] | None = None,
+    samples: Annotated[int, Rule("of at least 2", lambda number: 2 <= number < 2**31)] = 4096,
+    seed: Seed = 0,
 ) -> Estimate:
     """Estimates the FLOP/s of a brain by the essay's method.
 
@@ -258,8 +260,6 @@ def estimate_brain(
     """
     if reading is not None and weights is not None:
         raise ValueError(f"reading={reading!r} with weights={weights!r}; expected one of the two")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise ValueError(f"samples={samples!r}; expected an integer of at least 2")
     shares = _shares({reading or "essay": 1.0} if weights is None else weights)
     given, rng = as_inputs(inputs), np.random.default_rng(seed)
     draws = given.draw(samples, rng)
@@ -270,9 +270,7 @@ def estimate_brain(
 def _shares(weights: Mapping[Any, float]) -> Mapping[Reading, float]:
     """Returns the weights above zero, normalised to a sum of one."""
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not 0 <= weight < float("inf"):
-            title = name.name if isinstance(name, Reading) else name
-            raise ValueError(f"weight {weight!r} of reading {title!r}; expected 0 or more")
+        as_argument(f"weights: {name}", weight, NonNegative)
     total = sum(weights.values())
     if not total > 0:
         raise ValueError(f"weights={dict(weights)!r}; expected one above 0")

@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from neuroconv.core.checks import check_choice
+from neuroconv.core.arguments import checked
 from neuroconv.kernels.conv.sizes import Mode
 
-CEREBELLUM = ("purkinje", "granule")
+Cell = Literal["purkinje", "granule", "pyramidal"]
+CEREBELLUM: tuple[Cell, ...] = ("purkinje", "granule")
 SIZES = ("synapses", "dendrites", "branches")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """One way to read the essay's formula.
@@ -36,16 +38,11 @@ class Reading:
     clock: Literal["rate", "frame"] = "rate"  # an update for each spike, or for each frame
     algorithm: Literal["essay", "direct", "executed", "cached", "stored", "linear"] = "essay"
     scope: Literal["dendrites", "neuron"] = "dendrites"
-    cells: tuple[str, ...] = CEREBELLUM
+    cells: tuple[Cell, ...] = CEREBELLUM
     # The printed total seems to have been computed with the Purkinje cell's.
     granule_filter: Literal["own", "purkinje"] = "own"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cells", tuple(self.cells))
-        for name, choices in _CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
-        for cell in self.cells:
-            check_choice("cells", cell, (*CEREBELLUM, "pyramidal"))
         algorithm, padding, scope = self.algorithm, self.padding, self.scope
         if algorithm in ("essay", "linear") and padding != "same":
             raise ValueError(
@@ -78,11 +75,6 @@ class Reading:
         return cell == "granule" and self.granule_filter == "purkinje"
 
 
-_CHOICES = {
-    name: get_args(hint)
-    for name, hint in get_type_hints(Reading).items()
-    if get_origin(hint) is Literal
-}
 _TABLES = tomllib.loads(Path(__file__).with_name("readings.toml").read_text(encoding="utf-8"))
 READINGS: Mapping[str, Reading] = MappingProxyType(
     {name: Reading(name=name, **table) for name, table in _TABLES.items()}

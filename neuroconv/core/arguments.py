@@ -1,6 +1,5 @@
 """Arguments held to their annotations: the signature of a constructor is its specification."""
 
-import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,8 +41,8 @@ class Rule(NamedTuple):
         return self.words
 
 
-Size = Annotated[int, Rule("of at least 1 (int64)", lambda value: 1 <= value < 2**63)]
-Count = Annotated[int, Rule("of at least 0 (int64)", lambda value: 0 <= value < 2**63)]
+Size = Annotated[int, Rule("of at least 1", lambda value: 1 <= value < 2**63)]
+Count = Annotated[int, Rule("of at least 0", lambda value: 0 <= value < 2**63)]
 Seed = Annotated[int, Rule("from 0 to 2**64 - 1", lambda value: 0 <= value < 2**64)]
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("of at least 0", lambda value: value >= 0)]
@@ -51,32 +50,34 @@ Share = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
 Sizes = Annotated[Sequence[Size], Rule("(not empty)", lambda values: len(values) > 0)]
 ImageShape = Annotated[tuple[Size, Size, Size], Rule("for (channels, height, width)")]
 
+_LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 _MISFIT = object()
 _ANYTHING = Any, lambda value: value
 _UNIONS = (Union, types.UnionType)
 _WORDS: Mapping[Any, str] = {
     int: "an integer",
     float: "a finite number",
-    bool: "True or False",
+    bool: "true or false",
     str: "a string",
     Mapping: "a table",
     types.NoneType: "None",
     Any: "",  # rules say it all
     Callable: "a function",
 }
-_DATA = {*_WORDS, *_UNIONS, Annotated, Literal, tuple, Sequence} - {Callable}
+_DATA = {*_WORDS, *_UNIONS, Annotated, Literal, tuple, Sequence} - {Callable, Mapping}
 
 
 def checked(target: _Target) -> _Target:
     """Holds the arguments of a function, or of a class's constructor, to their annotations.
 
-    An `int` is no bool; a `float` is finite and may be an int. Numbers of NumPy become Python's,
-    and sequences become tuples.
+    An `int` is no bool; a `float` is finite, in float32 too, and may be an int. Numbers of NumPy
+    become Python's, and sequences become tuples.
 
     Raises:
-        ValueError: at a call, an argument that does not fit its annotation; a TypeError where the
-            annotation names a class of other objects than numbers, texts, sequences and tables.
-        TypeError: at a call, an unknown keyword.
+        ValueError: at a call, an argument that does not fit an annotation of numbers, texts and
+            sequences of them.
+        TypeError: at a call, one that does not fit an annotation of other objects or of tables, or
+            an unknown keyword.
     """
     return renamed({})(target)
 
@@ -217,8 +218,10 @@ def _integer(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if not isinstance(value, Real) or type(value) is bool:
         return _MISFIT
-    number = int(value) if isinstance(value, Integral) else float(value)
-    return number if abs(number) <= sys.float_info.max else _MISFIT
+    number: Any = int(value) if isinstance(value, Integral) else value
+    if not -_LARGEST <= number <= _LARGEST:
+        return _MISFIT
+    return number if type(number) is int and -(2**63) <= number < 2**63 else float(number)
 
 
 _FITTERS: Mapping[Any, Callable[[Any], Any]] = {
@@ -235,7 +238,7 @@ def _is_endless(options: tuple[Any, ...]) -> bool:
     return len(options) == 1 or options[-1] is ...
 
 
-def expected(hint: Any, value: Any) -> str:
+def expected(hint: Any, value: Any = None) -> str:
     """Returns the end of a message: the nearest choice, if one is near, and what would fit."""
     near = did_you_mean(value, choices(hint)) if isinstance(value, str) else ""
     return f"{near}expected {_words(hint)}"

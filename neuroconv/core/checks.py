@@ -1,21 +1,11 @@
 """Choices and checks of constructor arguments that layers share."""
 
 import difflib
-import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 Norm = Literal["none", "dendrites", "soma", "both"]
 NormOver = Literal["window", "step"]
-
-
-def check_number(name: str, value: Any, low: float = 0, *, inclusive: bool = False) -> None:
-    """Raises ValueError unless the value is a finite number above `low`, or `low` if inclusive."""
-    number = isinstance(value, Real) and type(value) is not bool and value < math.inf
-    if not number or value < low or (value == low and not inclusive):
-        expected = f"of at least {low}" if inclusive else f"above {low}"
-        raise ValueError(f"{name}={value!r}; expected a finite number {expected}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -84,13 +84,15 @@ def to_frames(
     return images_BCHW.unsqueeze(2).repeat(1, 1, time_steps, 1, 1)
 
 
-def saccade_step(height: int, width: int) -> int:
+@checked
+def saccade_step(height: Size, width: Size) -> int:
     """Returns the pixels of one eye movement, for a shorter side of up to 16, 64, or more."""
     side = min(height, width)
     return 1 if side <= 16 else 2 if side <= 64 else side // 32
 
 
-def saccade_path(time_steps: int, step: int, seed: int) -> list[tuple[int, int]]:
+@checked
+def saccade_path(time_steps: Size, step: Size, seed: Seed) -> list[tuple[int, int]]:
     """Returns the displacement of each frame from the image, (down, right) in pixels.
 
     The first frame rests; the next ones visit the points of a grid, the nearest ones first, in an

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuroconv.core.arguments import checked
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
 from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import explained, meta_copy
+from neuroconv.flops.meta_copy import Device, explained, meta_copy
 from neuroconv.flops.origins import refuse_strangers
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
@@ -183,13 +184,14 @@ class _Statements(OperatorMode):
             self.flops["pointwise"] += cost.pointwise
 
 
+@checked
 @refuse_strangers
 def count_closed_form(
     model: nn.Module,
     inputs: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    device: str = "meta",
+    device: Device = "meta",
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroconv.core.checks import check_choice, check_number
+from neuroconv.core.arguments import NonNegative, Share, checked
+from neuroconv.core.checks import check_choice
 from neuroconv.references import Source
 
 PICO = 1e-12
@@ -98,15 +99,16 @@ class Energy:
         }
 
 
+@checked
 def estimate_energy(
-    mac: float = 0,
-    other_flop: float = 0,
-    moved_bytes: float = 0,
+    mac: NonNegative = 0,
+    other_flop: NonNegative = 0,
+    moved_bytes: NonNegative = 0,
     node: str = DEFAULT_NODE,
     *,
-    compulsory_bytes: float | None = None,
-    synaptic_mac: float = 0,
-    active_share: float = 0,
+    compulsory_bytes: NonNegative | None = None,
+    synaptic_mac: NonNegative = 0,
+    active_share: Share = 0,
 ) -> Energy:
     """Estimates the energy of a run: dense, or event-driven, where a silent axon costs nothing.
 
@@ -130,14 +132,8 @@ def estimate_energy(
             or an unknown node.
     """
     compulsory = moved_bytes if compulsory_bytes is None else compulsory_bytes
-    counts = {"mac": mac, "other_flop": other_flop, "moved_bytes": moved_bytes}
-    counts |= {"compulsory_bytes": compulsory, "synaptic_mac": synaptic_mac}
-    for name, count in counts.items():
-        check_number(name, count, inclusive=True)
     if compulsory > moved_bytes:
         raise ValueError(f"compulsory_bytes={compulsory!r}; expected at most {moved_bytes=}")
-    if not 0 <= active_share <= 1:
-        raise ValueError(f"active_share={active_share!r}; expected a share from 0 to 1")
     check_choice("node", node, tuple(NODES))
     energies = NODES[node]
     accumulates = synaptic_mac * active_share

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuroconv.core.arguments import checked
 from neuroconv.core.counting import repeats
 from neuroconv.flops.calls import Call, OperatorMode
 from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import explained, meta_copy, require_grad
+from neuroconv.flops.meta_copy import Device, explained, meta_copy, require_grad
 from neuroconv.flops.operators import explain_uncounted, look_up
 from neuroconv.flops.origins import STRANGERS, refuse_strangers
 from neuroconv.flops.rules import CONTRACTIONS, Counts
@@ -101,13 +102,14 @@ class OperatorCounter(OperatorMode):
         return out
 
 
+@checked
 @refuse_strangers
 def count_exact(
     model: nn.Module,
     inputs: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    device: str = "meta",
+    device: Device = "meta",
     backward: bool = False,
     training: bool = False,
     strict: bool = False,

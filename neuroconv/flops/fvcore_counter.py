@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from neuroconv.core.arguments import checked
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
 from neuroconv.flops.inputs import Inputs, as_inputs
-from neuroconv.flops.meta_copy import find_device, is_out_of_memory, meta_copy
+from neuroconv.flops.meta_copy import Device, find_device, is_out_of_memory, meta_copy
 from neuroconv.flops.rules import Counts
 
 
@@ -95,12 +96,13 @@ class _Traced(nn.Module):
         return tuple(outputs)
 
 
+@checked
 def analyse_fvcore(
     model: nn.Module,
     inputs: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: Device = "cpu",
 ) -> tuple[Counts, StockCount]:
     """Returns the contractions of one run in eval mode by our handles, and fvcore's own count.
 
@@ -161,12 +163,13 @@ def analyse_fvcore(
     return counts, stock
 
 
+@checked
 def count_fvcore(
     model: nn.Module,
     inputs: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: Device = "cpu",
 ) -> Counts:
     """Counts the contractions of one run by fvcore; arguments and errors as `analyse_fvcore`."""
     return analyse_fvcore(model, inputs, kwargs=kwargs, device=device)[0]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only
 
+from neuroconv.core.arguments import checked
+
 _EXPECTED = (
     "expected tensors, None and numbers, nested in tuples, lists and dictionaries (register other "
     "containers of yours: torch.export.register_dataclass)"
@@ -70,6 +72,7 @@ class Inputs:
         return ", ".join(words)
 
 
+@checked
 def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
     """Returns the arguments of a model's call, checked.
 
@@ -85,8 +88,6 @@ def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
     """
     if isinstance(inputs, Inputs):
         return inputs
-    if not isinstance(kwargs, Mapping | None) or not all(isinstance(k, str) for k in kwargs or ()):
-        raise TypeError(f"kwargs={kwargs!r:.30}; expected a mapping from names of arguments")
     result = Inputs(inputs if type(inputs) is tuple else (inputs,), dict(kwargs or {}))
     for name, values in (("inputs", inputs), ("kwargs", result.kwargs)):
         for path, leaf in tree_flatten_with_path(values)[0]:

@@ -3,20 +3,23 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from neuroconv.core.arguments import Rule
 from neuroconv.core.counting import counting
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.copies import Copies, copy_tensor
 from neuroconv.flops.inputs import Inputs
 
+Device = Annotated[Any, Rule("a device", lambda name: isinstance(name, str | torch.device))]
 
-def find_device(name: str) -> torch.device:
+
+def find_device(name: Device) -> torch.device:
     """Returns a device; a ValueError if it is unknown or missing."""
     try:
         device = torch.device(name)

@@ -17,7 +17,7 @@ from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
 from neuroconv.flops.inputs import Inputs, as_inputs
 from neuroconv.flops.machine.roofline import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
-from neuroconv.flops.meta_copy import find_device, is_out_of_memory
+from neuroconv.flops.meta_copy import Device, find_device, is_out_of_memory
 from neuroconv.flops.metrics import to_dict
 from neuroconv.flops.operators import explain_uncounted
 from neuroconv.flops.record import COUNTERS, Counters, Record
@@ -52,8 +52,8 @@ def profile(
     kwargs: Mapping[str, Any] | None = None,
     name: str | None = None,
     counters: Counters = COUNTERS,
-    device: str = "meta",
-    fvcore_device: str = "cpu",
+    device: Device = "meta",
+    fvcore_device: Device = "cpu",
     fvcore_limit: Count = 20_000_000_000,
     time_steps: Size | None = None,
     strict: bool = False,
@@ -87,6 +87,7 @@ def profile(
 
     If the device's memory runs out, the rest is counted on meta, and `skipped` says so.
     """
+    device, fvcore_device = str(device), str(fvcore_device)
     if timed and find_device(device).type == "meta":
         raise ValueError("timed=True with device='meta', where nothing runs; use 'cpu' or 'cuda'")
     items = as_inputs(inputs, kwargs)

@@ -4,13 +4,13 @@ Shapes: P sites along a dendrite, D dendrites; any axes before them.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import NonNegative, Share, Size, checked, renamed
+from neuroconv.core.arguments import NonNegative, Rule, Share, Size, checked, renamed
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
 from neuroconv.core.renamed import SPIKE
@@ -18,11 +18,16 @@ from neuroconv.core.renamed import SPIKE
 Signal = Literal["max", "essay"]
 
 
+Scalar = Annotated[
+    Tensor, Rule("of floats without axes", lambda x: x.is_floating_point() and not x.dim())
+]
+
+
 @checked
 def dendritic_spike(
     potential: Tensor,
-    strength: Share | Tensor = 1.0,
-    threshold: float | Tensor = 0.0,
+    strength: Share | Scalar = 1.0,
+    threshold: float | Scalar = 0.0,
     *,
     temperature: NonNegative = 0.0,
     window: Size | None = None,

@@ -39,10 +39,9 @@ class TreeShape:
     mode: Mode = "same"
 
     def __post_init__(self) -> None:
-        sites, dendrites = self.sheet
         if self.filled > self.positions:
-            sheet = f"{self.positions}, the positions of {sites} sites x {dendrites} dendrites"
-            raise ValueError(f"synapses={self.synapses}; expected 1 to {sheet}")
+            expected = f"1 to {self.positions}, the positions of sheet={self.sheet}"
+            raise ValueError(f"synapses={self.synapses}; expected {expected}")
         if self.filter is not None:
             output_size(self.sheet, self.kernel[1:], self.mode)
 

@@ -174,8 +174,8 @@ class ReceptiveField(_Contacts):
         rows, cols = self._patch(tree)
         if rows > height or cols > width:
             raise ValueError(
-                f"a receptive field of {rows} x {cols} pixels does not fit into an image of "
-                f"{height} x {width}; make the patch smaller"
+                f"patch={(rows, cols)} does not fit into image_shape={self.image_shape}; make the "
+                "patch smaller"
             )
         if not self.claw and (rows, cols) != tree.sheet:
             raise ValueError(

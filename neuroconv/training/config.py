@@ -7,15 +7,17 @@ mistake is a ConfigError that names the file, the key, its value and the expecte
 
 import math
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 import tomli_w
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from neuroconv.core.checks import did_you_mean, expected_one_of
+from neuroconv.core.arguments import Count, NonNegative, Positive, Rule, Seed, Size, expected, fits
+from neuroconv.core.checks import expected_one_of
+from neuroconv.data.augment import Augment
+from neuroconv.data.encoding import Encoding
 from neuroconv.training.checkpoint import write_text
 from neuroconv.zoo.legacy import translate
 
@@ -27,13 +29,13 @@ class ConfigError(ValueError):
     """A mistake in a configuration file, an override or a setting."""
 
 
-def _setting(form: str, valid: Callable[[Any], bool], default: Any = MISSING) -> Any:
-    """Returns a field whose value, if not None, must be `valid`, which `form` puts in words."""
-    return field(default=default, metadata={"form": form, "valid": valid})
-
-
-def _count(least: int, default: Any = MISSING) -> Any:
-    return _setting(f"an integer, at least {least}", lambda value: value >= least, default)
+Part = Annotated[float, Rule("in [0, 1)", lambda value: 0 <= value < 1)]
+Unlimited = Annotated[Any, Rule("inf", lambda value: value == math.inf)]
+Classes = Annotated[tuple[str, ...], Rule("(two or more)", lambda names: len(names) > 1)]
+Seeds = Annotated[
+    tuple[Seed, ...],
+    Rule("(one or more, all different)", lambda seeds: 0 < len(seeds) == len({*seeds})),
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class _Table:
 
     @classmethod
     def read(cls, table: dict[str, Any]) -> Self:
-        settings, hints = {entry.name: entry for entry in fields(cls)}, get_type_hints(cls)
+        settings, hints = {entry.name: entry for entry in fields(cls)}, _hints(cls)
         for key, value in table.items():
             if key not in settings:
                 raise ConfigError(
@@ -52,22 +54,23 @@ class _Table:
                 )
         for key, entry in settings.items():
             if entry.default is MISSING and key not in table:
-                raise ConfigError(f"{cls.header} has no {key}: expected {_form(entry, hints[key])}")
+                raise ConfigError(f"{cls.header} has no {key}: {expected(hints[key])}")
         return cls(**table)
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for entry in fields(self):
-            setting, hint = getattr(self, entry.name), hints[entry.name]
-            value = _as_tuples(setting)
-            valid = entry.metadata.get("valid", lambda _: True)
-            if not _fits(value, hint) or not (value is None or valid(value)):
-                expected = (
-                    f"{did_you_mean(str(setting), _options(hint))}expected {_form(entry, hint)}"
-                )
-                raise ConfigError(f"{self.header} {entry.name} = {setting!r}: {expected}")
-            value = float(value) if hint is float else value
-            object.__setattr__(self, entry.name, value)  # the way into a frozen dataclass
+        plain = get_type_hints(type(self))
+        for name, hint in _hints(type(self)).items():
+            setting = getattr(self, name)
+            if not fits(setting, hint):
+                raise ConfigError(f"{self.header} {name} = {setting!r}: {expected(hint, setting)}")
+            value = float(setting) if plain[name] is float else _as_tuples(setting)
+            object.__setattr__(self, name, value)  # the way into a frozen dataclass
+
+
+def _hints(table: type[_Table]) -> dict[str, Any]:
+    """Returns the annotations of a table's settings, rules included."""
+    hints = get_type_hints(table, include_extras=True)
+    return {entry.name: hints[entry.name] for entry in fields(table)}
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,14 @@ class DataConfig(_Table):
     header = "[data]"
     name: str
     root: str | None = None
-    classes: tuple[str, ...] | None = _setting(
-        "an array of strings, two or more", lambda names: len(names) > 1, None
-    )
-    image_size: int | tuple[int, int] | None = _setting(
-        "an integer or an array of 2 integers, at least 1",
-        lambda size: min(size if isinstance(size, tuple) else (size,)) > 0,
-        None,
-    )
-    encoding: str = "saccade"
-    time_steps: int = _count(1, 5)
-    augment: str = "none"
-    train_limit: int | None = _count(1, None)
-    cache: bool | Literal["auto"] = _setting('true or false or "auto"', lambda _: True, "auto")
-    workers: int = _count(0, 0)
+    classes: Classes | None = None
+    image_size: Size | tuple[Size, Size] | None = None
+    encoding: Encoding = "saccade"
+    time_steps: Size = 5
+    augment: Augment = "none"
+    train_limit: Size | None = None
+    cache: bool | Literal["auto"] = "auto"
+    workers: Count = 0
 
 
 @dataclass(frozen=True)
@@ -117,27 +114,23 @@ class TrainConfig(_Table):
     """
 
     header = "[train]"
-    epochs: int = _count(1)
-    learning_rate: float = _setting("a number, above 0", lambda rate: 0 < rate < math.inf)
-    batch_size: int = _count(1, 128)
-    accumulate: int = _count(1, 1)
+    epochs: Size
+    learning_rate: Positive
+    batch_size: Size = 128
+    accumulate: Size = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: float = _setting("a number, at least 0", lambda rate: 0 <= rate < math.inf, 1e-2)
-    momentum: float = _setting("a number, in [0, 1)", lambda share: 0 <= share < 1, 0.9)
-    warmup: float = _setting("a number, in [0, 1)", lambda share: 0 <= share < 1, 0.15)
-    clip: float = _setting("a number, above 0 (inf: no clipping)", lambda norm: norm > 0, 1.0)
-    label_smoothing: float = _setting("a number, in [0, 1)", lambda share: 0 <= share < 1, 0.0)
+    weight_decay: NonNegative = 1e-2
+    momentum: Part = 0.9
+    warmup: Part = 0.15
+    clip: Positive | Unlimited = 1.0
+    label_smoothing: Part = 0.0
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     compile: bool = False
     channels_last: bool = False
     device: str = "auto"
-    seeds: tuple[int, ...] = _setting(
-        "an array of integers, one or more, all different and at least 0",
-        lambda seeds: len(set(seeds)) == len(seeds) > 0 and min(seeds) >= 0,
-        (0,),
-    )
+    seeds: Seeds = (0,)
     output: str = "runs"
-    max_steps: int | None = _count(1, None)
+    max_steps: Size | None = None
 
     def evaluation(self) -> dict[str, Any]:
         """Returns the keywords with which `evaluate_model` scores a model as training does."""
@@ -256,32 +249,9 @@ def _read_value(section: str, key: str, text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     table = {"data": DataConfig, "train": TrainConfig}.get(section)
-    hint = get_type_hints(table).get(key) if table else None
+    hint = _hints(table).get(key, Any) if table else Any
     # A folder named 2024 is a string, though it reads as a number.
-    return text if not _fits(_as_tuples(value), hint) and _fits(text, hint) else value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Returns whether a value is of a type. To Python, True is an integer; here it is not."""
-    entries = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(entry, bool) for entry in entries) and bool not in (hint, *get_args(hint)):
-        return False
-    try:
-        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-    except TypeCheckError:
-        return False
-    return True
-
-
-def _form(entry: Field[Any], hint: Any) -> str:
-    """Returns in words what a field takes."""
-    options = " or ".join(f'"{option}"' for option in _options(hint))
-    default = options or ("true or false" if hint is bool else "a string")
-    return str(entry.metadata.get("form", default))
-
-
-def _options(hint: Any) -> list[str]:
-    return [option for option in get_args(hint) if isinstance(option, str)]
+    return text if not fits(value, hint) and fits(text, hint) else value
 
 
 def _as_tuples(value: Any) -> Any:

@@ -111,7 +111,7 @@ def test_readings_are_mixed_only_when_weighed() -> None:
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"reading": "essay", "weights": {"essay": 1}}, "one of the two"),
-    ({"samples": 1}, "at least 2"), ({"weights": {"essay": -1}}, "0 or more"),
+    ({"samples": 1}, "at least 2"), ({"weights": {"essay": -1}}, "at least 0"),
     ({"weights": {"essay": 0}}, "one above 0"), ({"weights": {"esay": 1}}, "unknown"),
     ({"inputs": {"rate": 5}}, "did you mean 'rate_hz'"),
 ])  # fmt: skip

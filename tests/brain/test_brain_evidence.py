@@ -99,7 +99,7 @@ class RowType:
             r"x.toml: \[\[row\]\] 1: nmae='x' is unknown; expected one of name, source",
         ),
         ({"name": None}, "missing 1 required positional argument: 'name'"),
-        ({"name": 3}, "name=3: .*not an instance of str"),
+        ({"name": 3}, "name=3: value=3; expected a string"),
         ({"source": "nobody1999: p. 1"}, "source=.*'nobody1999' is unknown"),
         ({"fact": "brain.neuron"}, "fact='brain.neuron': .*is not the name of a fact"),
         ({"number": "1 +"}, r"number='1 \+'"),

@@ -129,7 +129,7 @@ def test_dale_and_summation() -> None:
     [
         ("basket", None, "cell='basket' is unknown; expected one of granule, purkinje"),
         ("golgi", "dettmers2015", "'dettmers2015': 'golgi' has 'literature' alone"),
-        ("granule", "ito", "'ito': 'granule' has 'dettmers2015' and 'literature' alone"),
+        ("granule", "ito", "variant='ito'; expected one of dettmers2015, literature"),
     ],
 )
 def test_preset_refuses(cell: str, variant: Any, message: str) -> None:

@@ -10,11 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from typeguard import TypeCheckError, check_type
-
 from neuroconv.brain.quantity import Quantity, Worksheet, derived, whole
 from neuroconv.brain.readings import READINGS
 from neuroconv.brain.updates import update_of
+from neuroconv.core.arguments import as_argument
 from neuroconv.neurons.presets import PRESETS, UNITS
 from neuroconv.references import Source
 
@@ -100,8 +99,8 @@ def read_rows(name: str, key: str, row_type: type[RowType]) -> tuple[RowType, ..
             if field not in hints:
                 raise ValueError(f"{position} is unknown; expected one of {', '.join(hints)}")
             try:
-                values[field] = check_type(_converted(value, hints[field]), hints[field])
-            except (TypeCheckError, ValueError) as error:
+                values[field] = as_argument("value", _converted(value, hints[field]), hints[field])
+            except (TypeError, ValueError) as error:
                 raise ValueError(f"{position}: {error}") from None
         try:
             rows.append(row_type(**values))

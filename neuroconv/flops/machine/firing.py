@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from neuroconv.core.arguments import checked
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import explained, find_device, meta_copy
+from neuroconv.flops.meta_copy import Device, explained, find_device, meta_copy
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class ActiveShares:
         }
 
 
+@checked
 def firing_shares(
     model: nn.Module,
     inputs: Any,
-    device: str = "cpu",
+    device: Device = "cpu",
     *,
     kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, ActiveShares]:

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from neuroconv.core.arguments import Positive, Rule, checked
 from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.firing import ActiveShares, firing_shares
 from neuroconv.flops.machine.timing import Timing, measure_time, time_call, timed_device
 from neuroconv.flops.machine.traffic import Traffic
+from neuroconv.flops.meta_copy import Device
 
 # With less than this share of both peaks, neither is what the model waits for.
 OVERHEAD_BELOW = 0.10
@@ -111,8 +113,9 @@ def device_name(device: str) -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
+@checked
 def measure_peak(
-    device: str = "cpu", *, dtype: torch.dtype = torch.float32, seconds: float = 2.0
+    device: Device = "cpu", *, dtype: torch.dtype = torch.float32, seconds: Positive = 2.0
 ) -> Peak:
     """Measures the highest arithmetic and memory throughput that PyTorch reaches here.
 
@@ -188,17 +191,18 @@ def _float32_arithmetic(device: torch.device, dtype: torch.dtype) -> str | None:
     return "matmul {}, conv {}".format(*modes)
 
 
-def place(flop: int, moved_bytes: int, seconds: float, peak: Peak) -> Placement:
+@checked
+def place(
+    flop: Annotated[int, Rule("of at least 0", lambda number: number >= 0)],
+    moved_bytes: Annotated[int, Rule("above 0", lambda number: number > 0)],
+    seconds: Positive,
+    peak: Peak,
+) -> Placement:
     """Places a run under the roofs of the machine that ran it, in the dtype that it computes in.
 
     Raises:
         ValueError: no time, no bytes, or a negative number of FLOPs.
     """
-    if flop < 0 or moved_bytes <= 0 or seconds <= 0:
-        raise ValueError(
-            f"flop={flop}, moved_bytes={moved_bytes}, seconds={seconds}; expected no negative "
-            "FLOPs, and more than 0 bytes and seconds"
-        )
     arithmetic = flop / seconds / peak.flop_per_s
     memory = moved_bytes / seconds / peak.byte_per_s
     nearer: Literal["arithmetic", "memory"] = "arithmetic" if arithmetic >= memory else "memory"

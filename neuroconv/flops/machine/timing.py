@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuroconv.core.arguments import NonNegative, checked
 from neuroconv.flops.inputs import Inputs, as_inputs
-from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
+from neuroconv.flops.meta_copy import Device, explained, find_device, meta_copy, require_grad
 
 _MAX_BLOCK = 1000  # calls in one repeat
 
@@ -78,15 +79,16 @@ def time_call(call: Callable[[], object], device: torch.device, seconds: float) 
     return Timing(median(times), lower, upper, repeats, block)
 
 
+@checked
 def measure_time(
     job: nn.Module | Callable[[], object],
     inputs: Any = None,
-    device: str = "cpu",
+    device: Device = "cpu",
     *,
     kwargs: Mapping[str, Any] | None = None,
     backward: bool = False,
     training: bool = False,
-    seconds: float = 0.5,
+    seconds: NonNegative = 0.5,
 ) -> Timing:
     """Times a model on its inputs, or any call: CUDA by events, the CPU by the clock.
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroconv.core.arguments import checked
 from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.exact import OperatorCounter
 from neuroconv.flops.inputs import as_inputs
@@ -25,7 +26,7 @@ from neuroconv.flops.machine.memory import (
     storage_key,
     stored_bytes,
 )
-from neuroconv.flops.meta_copy import explained, find_device, meta_copy, require_grad
+from neuroconv.flops.meta_copy import Device, explained, find_device, meta_copy, require_grad
 from neuroconv.flops.origins import refuse_strangers, remember
 
 
@@ -102,13 +103,14 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
         return totals
 
 
+@checked
 @refuse_strangers
 def measure_traffic(
     model: nn.Module,
     inputs: Any,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    device: str = "meta",
+    device: Device = "meta",
     backward: bool = False,
     training: bool = False,
     counter: OperatorCounter | None = None,

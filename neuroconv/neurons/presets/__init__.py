@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from neuroconv.core.arguments import checked
 from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.presets.physiology import UNITS, VARIANTS, Physiology, Variant
 from neuroconv.references import Source
@@ -87,6 +88,7 @@ PRESETS: Mapping[tuple[str, str], Physiology] = MappingProxyType(
 )
 
 
+@checked
 def preset(cell: str, variant: Variant | None = None) -> Physiology:
     """Returns a cell's numbers, by default the essay's if it has the cell."""
     if cell not in CELLS:
