@@ -2,7 +2,7 @@
 
 from neuroconv.neurons.cells import CELL_CLASSES, DeepNuclear, Golgi, Granule, Purkinje, Pyramidal
 from neuroconv.neurons.convert import Conversion, convert
-from neuroconv.neurons.fold import fold
+from neuroconv.neurons.fold import Folding, fold
 from neuroconv.neurons.graphed import graphed
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import MixedPopulation, Population
@@ -14,6 +14,7 @@ __all__ = [
     "PRESETS",
     "Conversion",
     "DeepNuclear",
+    "Folding",
     "Golgi",
     "Granule",
     "GranuleConv2d",

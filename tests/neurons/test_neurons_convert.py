@@ -238,7 +238,10 @@ def _channels_last(model: nn.Module, image: Tensor) -> Any:
         lambda model, _: lambda x: create_feature_extractor(model, ["0", "3"])(x)["3"],
         _channels_last,
         lambda model, image: torch.jit.trace(model, (image,)),
-        lambda model, image: torch.compile(model, backend="eager", fullgraph=True),
+        pytest.param(
+            lambda model, image: torch.compile(model, backend="eager", fullgraph=True),
+            marks=pytest.mark.slow,
+        ),
         _exported,
     ],
     ids=["fx", "fx twice", "features", "channels_last", "jit", "compile", "export"],

@@ -17,8 +17,7 @@ from neuroconv import fold as fold_and_report
 from neuroconv.flops import count_exact
 from neuroconv.kernels.population import fuses
 from neuroconv.layers import Cable, DendriticSpike, SomaFilter, SparseSynapses, TreeShape
-from neuroconv.neurons import Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
-from neuroconv.neurons.fold import Folding
+from neuroconv.neurons import Folding, Granule, GranuleConv2d, MixedPopulation, Population, Purkinje
 from neuroconv.neurons.fold.linear import Contacts
 from neuroconv.neurons.fold.norms import ChannelShift
 from neuroconv.neurons.stages import is_absent, merge

@@ -60,6 +60,8 @@ class Calls:
         """Traces all ways through a forward that depend on which arguments are None or tensors."""
         parameters = signature(module.forward).parameters
         optional = [name for name, parameter in parameters.items() if parameter.default is None]
+        if len(optional) > 6:
+            raise ValueError(f"{len(optional)} arguments may be None, in too many combinations")
         graphs = []
         ways: Any = product((Proxy, _TensorProxy), *[(False, True)] * len(optional))
         for proxy, *given in ways:
