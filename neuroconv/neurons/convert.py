@@ -120,7 +120,7 @@ def _selected_names(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) 
             warnings.warn(
                 f"layer {name!r} stays a {type(layer).__name__}: a subclass of nn.Conv2d may "
                 "compute something else",
-                stacklevel=3,
+                stacklevel=4,  # of convert, past its decorator
             )
             del selected[layer]
     for other, module in named.items():
