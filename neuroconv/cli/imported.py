@@ -4,13 +4,13 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from itertools import cycle, islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Dtype = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"]
-DTYPES: tuple[str, ...] = get_args(Dtype)
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
 
 
 def build_module(name: str, arguments: Sequence[str]) -> nn.Module:
@@ -30,10 +30,9 @@ def build_module(name: str, arguments: Sequence[str]) -> nn.Module:
     try:
         model = build(**keywords)
     except Exception as error:
-        given = ", ".join(arguments) or "no arguments"
         raise ValueError(
             f"{name}: {type(error).__name__}: {error}; expected a class, or a function, that takes "
-            f"{given}; give others as --argument NAME=VALUE"
+            f"{', '.join(arguments) or 'no arguments'}; give others as --argument NAME=VALUE"
         ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name}: made a {type(model).__name__}; expected an nn.Module")
@@ -46,10 +45,9 @@ def _argument(word: str) -> tuple[str, Any]:
     if not sign or not name.isidentifier():
         raise ValueError(f"--argument {word}: expected NAME=VALUE, such as num_classes=10")
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        return name, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return name, text
-    return name, parsed["value"] if len(parsed) == 1 else text
 
 
 def build_inputs(
@@ -57,18 +55,14 @@ def build_inputs(
 ) -> tuple[Tensor, ...]:
     """Returns an input for each shape of a sample: uniform noise, or zeros of an integer dtype.
 
-    Raises:
-        ValueError: dtypes that are neither one for all nor one for each.
+    Zeros are token ids that every table has. Raises ValueError for dtypes that are neither one for
+    all nor one for each.
     """
     if len(dtypes) not in (1, len(shapes)):
-        raise ValueError(
-            f"--input-dtype {' '.join(dtypes)}: expected one, or one for each --input-shape, of "
-            f"which there are {len(shapes)}"
-        )
-    names = dtypes if len(dtypes) == len(shapes) else [*dtypes] * len(shapes)
-    kinds: list[torch.dtype] = [getattr(torch, name) for name in names]
+        given = f"--input-dtype {' '.join(dtypes)}"
+        raise ValueError(f"{given}: expected one, or one for each of {len(shapes)} --input-shape")
+    kinds: list[torch.dtype] = [getattr(torch, name) for name in islice(cycle(dtypes), len(shapes))]
     return tuple(
-        # Zeros are valid token ids in any table.
         (torch.rand if kind.is_floating_point else torch.zeros)(batch, *shape, dtype=kind)
         for shape, kind in zip(shapes, kinds, strict=True)
     )

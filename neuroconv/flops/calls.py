@@ -21,6 +21,12 @@ _UNWRITTEN, _SHAPE_ONLY = (
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
 
 
+# Products whose operands have one dtype on every device but meta, which multiplies any.
+_PRODUCTS = {
+    *("addbmm", "addmm", "addmv", "baddbmm", "bmm", "convolution", "dot", "mm", "mv", "vdot"),
+}
+
+
 class OperatorMode(TorchDispatchMode):
     """A dispatch mode whose `run` sees every operator that executes, none of them composite."""
 
@@ -46,6 +52,10 @@ class OperatorMode(TorchDispatchMode):
             if out is not NotImplemented:
                 return out
         name = name_of(func)
+        dtypes = {a.dtype for a in args if isinstance(a, Tensor)} if name in _PRODUCTS else ()
+        if len(dtypes) > 1:
+            names = ", ".join(sorted(map(str, dtypes)))
+            raise TypeError(f"{func} of {names}; expected one dtype, of model and inputs")
         values = dict(zip((n for n, _ in _parameters(func)), args, strict=False)) | kwargs
         overwritten = tensors_of([values.pop(n) for n in _overwritten(func) & values.keys()])
         read = tensors_of(values)
@@ -76,8 +86,16 @@ class OperatorMode(TorchDispatchMode):
 
 
 def tensors_of(values: Any) -> list[Tensor]:
-    """Returns all tensors in values, nested in lists, tuples or dictionaries or not."""
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+    """Returns all tensors in values, nested in lists, tuples, dictionaries and dataclasses."""
+    tensors: list[Tensor] = []
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, Tensor):
+            tensors.append(leaf)
+        elif hasattr(leaf, "__dataclass_fields__") and not isinstance(leaf, type):
+            tensors += tensors_of(
+                [getattr(leaf, name) for name in leaf.__dataclass_fields__]
+            )  # of a class that torch does not know
+    return tensors
 
 
 def name_of(func: Any) -> str:

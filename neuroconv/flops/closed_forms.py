@@ -5,7 +5,7 @@ The model runs once under hooks, which see shapes alone. A module with a method 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -18,8 +18,8 @@ from neuroconv.core.arguments import checked
 from neuroconv.core.cost import Cost
 from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
 from neuroconv.flops.control_flow import eagerly
-from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import Device, explained, meta_copy
+from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.meta_copy import Device, meta_copy
 from neuroconv.flops.origins import refuse_strangers
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
@@ -187,11 +187,7 @@ class _Statements(OperatorMode):
 @checked
 @refuse_strangers
 def count_closed_form(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    kwargs: Mapping[str, Any] | None = None,
-    device: Device = "meta",
+    model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: Device = "meta"
 ) -> ClosedForm:
     """Sums the cost of one run in eval mode from each module's sizes.
 
@@ -207,7 +203,6 @@ def count_closed_form(
     statements = _Statements(items.batch)
     with (
         meta_copy(model, items, device) as (copied, arguments),
-        explained(items, device),
         torch.no_grad(),
         eagerly(),
         statements,

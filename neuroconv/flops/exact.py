@@ -1,7 +1,7 @@
 """The exact counter: every operator that executes, as torch's dispatcher sees it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,8 @@ from neuroconv.core.arguments import checked
 from neuroconv.core.counting import repeats
 from neuroconv.flops.calls import Call, OperatorMode
 from neuroconv.flops.control_flow import eagerly
-from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import Device, explained, meta_copy, require_grad
+from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.meta_copy import Device, meta_copy, require_grad
 from neuroconv.flops.operators import explain_uncounted, look_up
 from neuroconv.flops.origins import STRANGERS, refuse_strangers
 from neuroconv.flops.rules import CONTRACTIONS, Counts
@@ -108,7 +108,7 @@ def count_exact(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
     device: Device = "meta",
     backward: bool = False,
     training: bool = False,
@@ -131,7 +131,6 @@ def count_exact(
     counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
-        explained(items, device),
         torch.set_grad_enabled(backward),
         eagerly(),
         counter.tracking(copied),

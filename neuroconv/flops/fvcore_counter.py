@@ -17,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from neuroconv.core.arguments import checked
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
-from neuroconv.flops.inputs import Inputs, as_inputs
-from neuroconv.flops.meta_copy import Device, find_device, is_out_of_memory, meta_copy
+from neuroconv.flops.inputs import Inputs, Keywords, as_inputs
+from neuroconv.flops.meta_copy import Device, find_device, meta_copy
 from neuroconv.flops.rules import Counts
 
 
@@ -98,11 +98,7 @@ class _Traced(nn.Module):
 
 @checked
 def analyse_fvcore(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    kwargs: Mapping[str, Any] | None = None,
-    device: Device = "cpu",
+    model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: Device = "cpu"
 ) -> tuple[Counts, StockCount]:
     """Returns the contractions of one run in eval mode by our handles, and fvcore's own count.
 
@@ -134,14 +130,7 @@ def analyse_fvcore(
         for operator in {*HANDLES, *handles}:
             handle = _handle(operator, handles.get(operator), operator in ignored, stock, macs)
             analysis.set_op_handle(operator, handle)
-        try:
-            modules, operators = analysis.by_module(), analysis.by_operator()
-        except Exception as error:  # a trace fails in as many ways as there are models
-            if is_out_of_memory(error):
-                raise
-            raise ValueError(
-                f"fvcore could not trace the model ({type(error).__name__}: {error})"
-            ) from error
+        modules, operators = analysis.by_module(), analysis.by_operator()
         unsupported = dict(analysis.unsupported_ops())
     opaque = [op for op in unsupported if op.startswith(("prim::PythonOp", "prim::CallFunc"))]
     if opaque:
@@ -165,11 +154,7 @@ def analyse_fvcore(
 
 @checked
 def count_fvcore(
-    model: nn.Module,
-    inputs: Any,
-    *,
-    kwargs: Mapping[str, Any] | None = None,
-    device: Device = "cpu",
+    model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: Device = "cpu"
 ) -> Counts:
     """Counts the contractions of one run by fvcore; arguments and errors as `analyse_fvcore`."""
     return analyse_fvcore(model, inputs, kwargs=kwargs, device=device)[0]

@@ -10,29 +10,22 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only
 
 from neuroconv.core.arguments import checked
+from neuroconv.flops.calls import tensors_of
 
-_EXPECTED = (
-    "expected tensors, None and numbers, nested in tuples, lists and dictionaries (register other "
-    "containers of yours: torch.export.register_dataclass)"
-)
+Keywords = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The arguments of a model's call; `as_inputs` checks them.
-
-    Attributes:
-        args, kwargs: positional and keyword arguments.
-    """
+    """The positional and keyword arguments of a model's call; `as_inputs` checks them."""
 
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: dict[str, Any]
 
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, in the order of the arguments, each once."""
-        leaves = tree_flatten_with_path((self.args, dict(self.kwargs)))[0]
-        return list({id(leaf): leaf for _, leaf in leaves if isinstance(leaf, Tensor)}.values())
+        return list({id(t): t for t in tensors_of((self.args, self.kwargs))}.values())
 
     @property
     def first(self) -> Tensor:
@@ -52,8 +45,7 @@ class Inputs:
                 results[id(tensor)] = function(tensor)
             return results[id(tensor)]
 
-        args, kwargs = tree_map_only(Tensor, replace, (self.args, dict(self.kwargs)))
-        return Inputs(args, kwargs)
+        return Inputs(*tree_map_only(Tensor, replace, (self.args, self.kwargs)))
 
     def doubled(self) -> "Inputs":
         """Returns a batch twice as large: of every tensor whose first axis has its length."""
@@ -67,13 +59,12 @@ class Inputs:
         def described(tensor: Tensor) -> str:
             return f"{str(tensor.dtype).removeprefix('torch.')}{[*tensor.shape]}"
 
-        args, kwargs = tree_map_only(Tensor, described, (self.args, dict(self.kwargs)))
-        words = [*map(str, args), *(f"{name}={value}" for name, value in kwargs.items())]
-        return ", ".join(words)
+        args, kwargs = tree_map_only(Tensor, described, (self.args, self.kwargs))
+        return ", ".join([*map(str, args), *(f"{name}={value}" for name, value in kwargs.items())])
 
 
 @checked
-def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
+def as_inputs(inputs: Any, kwargs: Keywords = None) -> Inputs:
     """Returns the arguments of a model's call, checked.
 
     Args:
@@ -92,16 +83,18 @@ def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
     for name, values in (("inputs", inputs), ("kwargs", result.kwargs)):
         for path, leaf in tree_flatten_with_path(values)[0]:
             if not isinstance(leaf, Tensor | Number | None):
-                kind = f"{name}{keystr(path)} is a {type(leaf).__name__}"
-                raise TypeError(f"{kind}, {leaf!r:.60}; {_EXPECTED}")
-    tensors = result.tensors
-    if not tensors:
+                raise TypeError(
+                    f"{name}{keystr(path)} is a {type(leaf).__name__}, {leaf!r:.60}; expected "
+                    "tensors, None and numbers, nested in tuples, lists and dictionaries (register "
+                    "other containers of yours: torch.export.register_dataclass)"
+                )
+    shapes = [tuple(tensor.shape) for tensor in result.tensors]
+    if not shapes:
         contents = f"inputs={inputs!r:.60} and kwargs={kwargs!r:.60} hold no tensor"
         raise TypeError(f"{contents}; expected at least one, with the batch as its first axis")
-    shape = next((tuple(tensor.shape) for tensor in tensors if tensor.dim()), ())
-    if not shape or shape[0] == 0:
+    if not (shape := next(filter(None, shapes), ())) or shape[0] == 0:
         raise ValueError(
-            f"the first tensor of inputs must have the batch as its first axis, with at least one "
+            "the first tensor of inputs must have the batch as its first axis, with at least one "
             f"sample; got shape {shape}. Give a batch of one: x.unsqueeze(0)"
         )
     return result

@@ -32,6 +32,41 @@ def find_device(name: Device) -> torch.device:
     return device
 
 
+class OutOfMemory(ValueError):
+    """A run that the device's memory does not suffice for."""
+
+
+@contextmanager
+def explained(inputs: Inputs, device: Device) -> Iterator[None]:
+    """Converts an error of a run to a ValueError that names the inputs, with a remedy."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        reason = f"with inputs ({inputs}) failed: {type(error).__name__}: {error}"
+        # The CPU's allocator raises a plain RuntimeError.
+        words = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+        if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in words):
+            raise OutOfMemory(
+                f"out of memory on {device}: a run {reason:.400}; lower the batch, or count on "
+                "meta, without fvcore and times"
+            ) from error
+        if "overflow" in str(error):
+            reason += ". A tensor would take 2^63 bytes or more: count a smaller batch"
+        elif "does not require grad" in str(error):
+            reason += (
+                ". A forward pass that differentiates needs gradients, which are off while it is "
+                "counted alone: differentiate under torch.enable_grad(), or count backward=True"
+            )
+        elif str(device) == "meta" and (isinstance(error, RuntimeError) or "meta" in str(error)):
+            reason += (
+                ". If the model reads values (item(), a branch on data) or holds tensors that are "
+                "neither parameters nor buffers, use device='cpu'"
+            )
+        raise ValueError(f"the run on {device!r} {reason}") from error
+
+
 @contextmanager
 def meta_copy(
     model: nn.Module, inputs: Inputs, device: str, *, training: bool = False
@@ -43,8 +78,9 @@ def meta_copy(
     draws meanwhile, and whether attention in inference may take its fused path.
 
     Raises:
-        ValueError: a device that is missing, a model on meta that is to run on another device, or a
-            model of lazy or scripted modules, which cannot be copied.
+        ValueError: a device that is missing, a model on meta that is to run on another device, a
+            model of lazy or scripted modules, which cannot be copied; or an error of the run, with
+            the inputs named.
     """
     target = find_device(device)
     if not isinstance(model, nn.Module):
@@ -65,6 +101,7 @@ def meta_copy(
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     try:
         with (
+            explained(inputs, device),
             counting(),
             torch.inference_mode(False),  # in it tensors have no gradient, operators no parts
             torch.random.fork_rng(devices=[target] if target.type == "cuda" else []),
@@ -87,39 +124,3 @@ def require_grad(outputs: Any) -> list[Tensor]:
     if not tensors:
         raise ValueError("backward=True, but no output requires a gradient; is all frozen?")
     return tensors
-
-
-@contextmanager
-def explained(inputs: Inputs, device: str) -> Iterator[None]:
-    """Converts an error of a run to a ValueError that names the inputs, and a remedy on meta.
-
-    An allocator's error passes as it is.
-    """
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        reason = f"the run on {device!r} with inputs ({inputs}) failed: "
-        reason += f"{type(error).__name__}: {error}"
-        if "overflow" in str(error):
-            reason += ". A tensor would take 2^63 bytes or more: count a smaller batch"
-        elif "does not require grad" in str(error):
-            reason += (
-                ". A forward pass that differentiates needs gradients, which are off while it is "
-                "counted alone: differentiate under torch.enable_grad(), or count backward=True"
-            )
-        elif device == "meta" and (isinstance(error, RuntimeError) or "meta" in str(error)):
-            reason += (
-                ". If the model reads values (item(), a branch on data) or holds tensors that are "
-                "neither parameters nor buffers, use device='cpu'"
-            )
-        raise ValueError(reason) from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether an allocator raised it: torch's on the CPU says so in words alone."""
-    words = ("not enough memory", "DefaultCPUAllocator", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in words)
-    )

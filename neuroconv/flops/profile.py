@@ -1,10 +1,9 @@
 """`profile`: one run counted by up to three counters, its memory, its time."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
-from textwrap import shorten
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -14,10 +13,10 @@ from neuroconv.core.arguments import Count, Size, checked
 from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
-from neuroconv.flops.inputs import Inputs, as_inputs
+from neuroconv.flops.inputs import Inputs, Keywords, as_inputs
 from neuroconv.flops.machine.roofline import measure
 from neuroconv.flops.machine.traffic import Traffic, measure_traffic
-from neuroconv.flops.meta_copy import Device, find_device, is_out_of_memory
+from neuroconv.flops.meta_copy import Device, OutOfMemory, explained, find_device
 from neuroconv.flops.metrics import to_dict
 from neuroconv.flops.operators import explain_uncounted
 from neuroconv.flops.record import COUNTERS, Counters, Record
@@ -49,7 +48,7 @@ def profile(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
     name: str | None = None,
     counters: Counters = COUNTERS,
     device: Device = "meta",
@@ -63,9 +62,8 @@ def profile(
 
     Args:
         model: any module, on any device, meta included; it is left untouched.
-        inputs, kwargs: its arguments, on any device: a tuple is the positional ones, anything
-            else, a dictionary too, is the only one; see `as_inputs`. The first axis of the first
-            tensor is the batch.
+        inputs, kwargs: its arguments, on any device; see `as_inputs`. A tuple is the positional
+            ones, anything else the only one. The first tensor's first axis is the batch.
         name: for the tables; default the class's.
         counters: any of "closed_form", "exact", "fvcore".
         device: where the model runs: "meta" (no memory, no arithmetic), "cpu" or "cuda".
@@ -99,13 +97,9 @@ def profile(
         nonlocal device
         try:
             return job(model, items, device=device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = skipped[f"{counter} on {device}"] = _reason(error, device)
-        if timed:
-            skipped["time"] = reason
-        device = "meta"
+        except OutOfMemory as error:
+            reason = skipped[f"{counter} on {device}"] = str(error)
+            device = "meta"
         try:
             return job(model, items, device=device)
         except ValueError as error:
@@ -130,13 +124,14 @@ def profile(
         try:
             _refuse_fvcore(model, exact, fvcore_limit)
             counts["fvcore"], stock = analyse_fvcore(model, items, device=fvcore_device)
-        except (ValueError, RuntimeError, MemoryError) as error:
-            # Too large, or something hides its cost from fvcore.
-            skipped["fvcore"] = _reason(error, fvcore_device, "leave fvcore out of counters")
+        except ValueError as error:  # too large, or something hides its cost from fvcore
+            skipped["fvcore"] = str(error)
     if not counts:
         raise ValueError(f"no counter ran: {skipped}; add 'exact' or 'closed_form' to counters")
-    if timed and not traffic.moved_bytes and "time" not in skipped:
+    if timed and not traffic.moved_bytes:
         skipped["time"] = "the model moves no byte"
+    if timed and device == "meta":
+        skipped["time"] = "memory ran out, and nothing runs on meta"
     parameters = list(model.parameters())
     result = Profile(
         name=type(model).__name__ if name is None else name,
@@ -160,28 +155,17 @@ def profile(
         measured=None,
     )
     if result.uncounted:
-        warnings.warn(
-            f"{result.name}: no rule for {explain_uncounted(result.uncounted)}; their FLOPs are in "
-            "no total (strict=True refuses such a model)",
-            UncountedWarning,
-            stacklevel=2,
-        )
+        reasons = explain_uncounted(result.uncounted)
+        message = f"{result.name}: no rule for {reasons}; totals lack its FLOPs"
+        warnings.warn(message, UncountedWarning, stacklevel=3)  # 2 is `checked`
     if not timed or "time" in skipped:
         return result
     try:
-        measured = measure(model, items, device, result.reference.flop, traffic)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return replace(result, skipped={**skipped, "time": _reason(error, device)})
+        with explained(items, device):
+            measured = measure(model, items, device, result.reference.flop, traffic)
+    except OutOfMemory as error:
+        return replace(result, skipped={**skipped, "time": str(error)})
     return replace(result, measured=measured)
-
-
-def _reason(error: Exception, device: str, remedy: str = "use device='meta'") -> str:
-    """Returns why something is skipped; after an allocator's error, with a remedy."""
-    if not is_out_of_memory(error):
-        return str(error)
-    return f"out of memory on {device} ({shorten(str(error), 200)}): lower the batch, or {remedy}"
 
 
 def _training_step(
@@ -195,9 +179,8 @@ def _training_step(
         traffic = measure_traffic(
             model, items, device=device, backward=True, training=True, counter=counter
         )
-    except (RuntimeError, ValueError, MemoryError) as error:
-        # It reads values, cannot be differentiated ...
-        skipped["training"] = _reason(error, device)
+    except ValueError as error:  # it reads values, cannot be differentiated ...
+        skipped["training"] = str(error)
         return None, None
     return counter.counts(device), traffic
 
@@ -206,7 +189,7 @@ def _doubled(model: nn.Module, items: Inputs, once: Counts) -> Counts | None:
     """Counts a batch twice as large; None if the model refuses it or runs another algorithm."""
     try:
         doubled = count_exact(model, items.doubled(), device=once.device)
-    except (RuntimeError, ValueError, MemoryError):  # a model for one size of batch
+    except (RuntimeError, ValueError):  # a model for one size of batch
         return None
     return doubled if doubled.macs.keys() == once.macs.keys() else None
 

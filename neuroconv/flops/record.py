@@ -76,15 +76,12 @@ class Record:
     @property
     def incomplete(self) -> Mapping[str, str]:
         """Why each of the other counters that were to run is not complete."""
-        reasons = {
-            name: f"skipped: {self.skipped[name]}" for name in COUNTERS if name in self.skipped
-        }
+        reasons = {c: f"skipped: {why}" for c, why in self.skipped.items() if c in COUNTERS}
         for name, counts in self.counts.items():
-            # Other modules that no closed form covers run no contraction.
-            missing = self.hidden if name == "closed_form" else tuple(counts.uncounted)
-            if missing:
-                what = "formula for the products of" if name == "closed_form" else "rule for"
-                reasons[name] = f"no {what} {', '.join(missing)}"
+            if name == "closed_form" and self.hidden:  # its other modules run no contraction
+                reasons[name] = f"no formula for the products of {', '.join(self.hidden)}"
+            elif name != "closed_form" and counts.uncounted:
+                reasons[name] = f"no rule for {', '.join(counts.uncounted)}"
         return reasons
 
     @property

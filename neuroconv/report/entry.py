@@ -14,6 +14,7 @@ class DendriteCost:
     essay: float  # synapses x time steps x taps
     direct: float  # a direct convolution of the sheet, padding zeros counted
     executed: float  # the algorithm that ran
+    zeros: float = 0  # of executed, with weights off the wiring
 
 
 @dataclass(frozen=True)

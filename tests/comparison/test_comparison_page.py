@@ -73,6 +73,7 @@ def test_entries_are_counted_and_paired_by_seed(report: Report) -> None:
     assert granule.dendrites is not None
     # 12 synapses (a claw of 3 x 4), five steps, 60 taps; a direct convolution: 60 taps, five steps.
     assert (granule.dendrites.essay, granule.dendrites.direct) == (12 * 5 * 60, 60 * 5)
+    assert granule.dendrites.executed - granule.dendrites.zeros == pytest.approx(60 * 5)
     assert [title for title, _ in cerebellum.filters] == [
         "granular.granule (3 × 4 × 5)", "granular.golgi (10 × 10 × 5)", "purkinje (5 × 50 × 5)",
         "nuclei (1 × 2 × 5)",  # of two Purkinje cells

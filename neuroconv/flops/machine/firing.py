@@ -1,6 +1,5 @@
 """The shares of a population's inputs and outputs that are not zero, for event-driven energy."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,8 +10,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from neuroconv.core.arguments import checked
 from neuroconv.flops.calls import tensors_of
-from neuroconv.flops.inputs import as_inputs
-from neuroconv.flops.meta_copy import Device, explained, find_device, meta_copy
+from neuroconv.flops.inputs import Keywords, as_inputs
+from neuroconv.flops.meta_copy import Device, find_device, meta_copy
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,7 @@ class ActiveShares:
 
 @checked
 def firing_shares(
-    model: nn.Module,
-    inputs: Any,
-    device: Device = "cpu",
-    *,
-    kwargs: Mapping[str, Any] | None = None,
+    model: nn.Module, inputs: Any, device: Device = "cpu", *, kwargs: Keywords = None
 ) -> dict[str, ActiveShares]:
     """Measures the active share of every population's inputs and outputs, in one run in eval mode.
 
@@ -57,10 +52,14 @@ def firing_shares(
         The shares of those that ran, by module path ("" is the model itself).
 
     Raises:
-        ValueError: the device is "meta", which holds no values, or is missing.
+        ValueError: the device or an input is on meta, which holds no values, or is missing.
     """
-    if find_device(device).type == "meta":
-        raise ValueError("device='meta' holds no values to tell zeros by; use 'cpu' or 'cuda'")
+    items = as_inputs(inputs, kwargs)
+    if find_device(device).type == "meta" or any(tensor.is_meta for tensor in items.tensors):
+        raise ValueError(
+            f"device={device!r} with inputs ({items}): meta tensors hold no values to tell zeros "
+            "by; give real ones, and 'cpu' or 'cuda'"
+        )
     totals: dict[str, list[int]] = {}
 
     def count(path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
@@ -69,12 +68,7 @@ def firing_shares(
                 totals[path][side] += int(torch.count_nonzero(tensor))
                 totals[path][2 + side] += tensor.numel()
 
-    items = as_inputs(inputs, kwargs)
-    with (
-        meta_copy(model, items, device) as (copied, arguments),
-        explained(items, device),
-        torch.no_grad(),
-    ):
+    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad():
         for path, module in _populations(copied).items():
             totals[path] = [0, 0, 0, 0]
             module.register_forward_hook(partial(count, path), with_kwargs=True)

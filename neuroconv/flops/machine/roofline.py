@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from neuroconv.core.arguments import Positive, Rule, checked
-from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.inputs import Keywords, as_inputs
 from neuroconv.flops.machine.firing import ActiveShares, firing_shares
 from neuroconv.flops.machine.timing import Timing, measure_time, time_call, timed_device
 from neuroconv.flops.machine.traffic import Traffic
@@ -252,7 +252,7 @@ def measure(
     flop: int,
     traffic: Traffic,
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
 ) -> Measured:
     """Measures a run whose FLOPs and traffic are known; see `as_inputs` for the arguments."""
     items = as_inputs(inputs, kwargs)

@@ -1,7 +1,7 @@
 """Times of a model, or of any call."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median, quantiles
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from neuroconv.core.arguments import NonNegative, checked
-from neuroconv.flops.inputs import Inputs, as_inputs
-from neuroconv.flops.meta_copy import Device, explained, find_device, meta_copy, require_grad
+from neuroconv.flops.inputs import Inputs, Keywords, as_inputs
+from neuroconv.flops.meta_copy import Device, find_device, meta_copy, require_grad
 
 _MAX_BLOCK = 1000  # calls in one repeat
 
@@ -85,7 +85,7 @@ def measure_time(
     inputs: Any = None,
     device: Device = "cpu",
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
     backward: bool = False,
     training: bool = False,
     seconds: NonNegative = 0.5,
@@ -112,7 +112,6 @@ def measure_time(
     items = as_inputs(() if inputs is None else inputs, kwargs)
     with (
         meta_copy(job, items, device, training=training) as (copied, arguments),
-        explained(items, device),
         torch.set_grad_enabled(backward),
     ):
         call = _training_step(copied, arguments) if backward else partial(arguments.call, copied)

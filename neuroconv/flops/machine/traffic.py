@@ -7,7 +7,7 @@ package count as their implementations in torch's operators, which hold one bloc
 neurons at a time, as on the CPU; the C++ kernels hold less.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from neuroconv.core.arguments import checked
 from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.exact import OperatorCounter
-from neuroconv.flops.inputs import as_inputs
+from neuroconv.flops.inputs import Keywords, as_inputs
 from neuroconv.flops.machine.memory import (
     MemoryTracker,
     PassTraffic,
@@ -26,7 +26,7 @@ from neuroconv.flops.machine.memory import (
     storage_key,
     stored_bytes,
 )
-from neuroconv.flops.meta_copy import Device, explained, find_device, meta_copy, require_grad
+from neuroconv.flops.meta_copy import Device, find_device, meta_copy, require_grad
 from neuroconv.flops.origins import refuse_strangers, remember
 
 
@@ -109,7 +109,7 @@ def measure_traffic(
     model: nn.Module,
     inputs: Any,
     *,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Keywords = None,
     device: Device = "meta",
     backward: bool = False,
     training: bool = False,
@@ -133,7 +133,6 @@ def measure_traffic(
     tracker, saved = MemoryTracker(find_device(device).type), _Saved()
     with (
         meta_copy(model, items, device, training=training) as (copied, arguments),
-        explained(items, device),
         torch.set_grad_enabled(backward),
         eagerly(),
     ):
