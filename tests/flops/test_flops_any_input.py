@@ -17,21 +17,15 @@ from neuroconv.flops import COUNTERS, profile
 
 WRONG = ["text", b"bytes", np.ones((2, 3)), object(), len, range(3), {1, 2}]
 OTHERS = st.sampled_from([None, 0, 2, 0.5, True, torch.zeros(2, 3), torch.zeros(()), *WRONG])
-PATHS = st.lists(st.sampled_from([0, 1, "x", "mask"]), max_size=3)
-LAYERS = {
-    "linear": lambda: nn.Linear(3, 3),
-    "half": lambda: nn.Linear(3, 3, dtype=torch.float16),
-    "complex": lambda: nn.Linear(3, 3, dtype=torch.complex64),
-    "rectifier": nn.ReLU,
-    "norm": lambda: nn.LayerNorm(3),
-    "batch_norm": lambda: nn.BatchNorm1d(3),
-    "softmax": lambda: nn.Softmax(-1),
-    "tokens": lambda: nn.Embedding(5, 3),
-    "recurrent": lambda: nn.Sequential(nn.GRU(3, 3, batch_first=True)),
-    "granule": lambda: Granule(3, 3),
-    "granule_image": lambda: GranuleConv2d(3, 3, (1, 2), time_steps=2, wiring="claw"),
-}
+LAYERS = st.sampled_from([
+    *[lambda: nn.Linear(3, 3)] * 3, lambda: nn.Linear(3, 3, dtype=torch.float16),
+    lambda: nn.Linear(3, 3, dtype=torch.complex64), *[nn.ReLU] * 2, lambda: nn.LayerNorm(3),
+    lambda: nn.BatchNorm1d(3), lambda: nn.Softmax(-1), lambda: nn.Embedding(5, 3),
+    lambda: nn.Sequential(nn.GRU(3, 3, batch_first=True)), lambda: Granule(3, 3),
+    lambda: GranuleConv2d(3, 3, (1, 2), time_steps=2, wiring="claw"),
+])  # fmt: skip
 DTYPES = [torch.float32] * 4 + [torch.float16, torch.complex64, torch.int64, torch.bool]
+CHANGES = [Tensor.contiguous] * 6 + [Tensor.to_sparse, lambda x: x.to("meta"), lambda x: x.mT.mT]
 
 
 class Reader(nn.Sequential):
@@ -45,33 +39,19 @@ class Reader(nn.Sequential):
         return {"y": [super().forward(x)], "other": other}
 
 
-def on_meta(tensor: Tensor) -> Tensor:
-    return tensor.to("meta")
-
-
-def expanded(tensor: Tensor) -> Tensor:
-    return tensor[:1].expand(tensor.shape)
-
-
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[nn.Module, Any, Any, Tensor]:
     """Returns a module, inputs, keywords, and the tensor that the module reads."""
-    names = st.sampled_from(["linear", "linear", "rectifier", *LAYERS])
-    model = Reader(*(LAYERS[name]() for name in draw(st.lists(names, min_size=1, max_size=3))))
-    model.path = tuple(draw(PATHS))
-    sizes = st.sampled_from([3, 3, 1, 2, 0])
-    shape = [*draw(st.lists(sizes, min_size=1, max_size=3)), 3]
+    model = Reader(*(layer() for layer in draw(st.lists(LAYERS, min_size=1, max_size=3))))
+    model.path = tuple(draw(st.lists(st.sampled_from([0, 1, "x", "mask"]), max_size=3)))
+    shape = [*draw(st.lists(st.sampled_from([3, 3, 1, 2, 0]), min_size=1, max_size=3)), 3]
     tensor = torch.zeros(shape, dtype=draw(st.sampled_from(DTYPES)))
-    change = draw(st.sampled_from([Tensor.contiguous] * 6 + [Tensor.to_sparse, on_meta, expanded]))
-    tensor = change(tensor)
-    value: Any = tensor
+    value: Any = draw(st.sampled_from(CHANGES))(tensor)
     for key in reversed(model.path):
         beside = draw(OTHERS) if draw(st.integers(0, 3)) == 0 else None
-        value = [beside, value][:: -1 if key == 0 else 1] if isinstance(key, int) else {key: value}
-    forms = [
-        (value, None), ((value,), None), ((), {"x": value}),
-        ((value,), {"other": draw(OTHERS)}), ((value,), {"new": draw(OTHERS)}),
-    ]  # fmt: skip
+        value = {0: (value, beside), 1: [beside, value]}.get(key, {key: value})
+    forms = [(value, None), ((value,), None), ((), {"x": value})]
+    forms += [((value,), {name: draw(OTHERS)}) for name in ("other", "new")]
     return model, *draw(st.sampled_from(forms)), tensor
 
 
@@ -91,9 +71,9 @@ def test_any_call_is_counted_or_refused_by_name(call: Any, device: str) -> None:
     assert record.agree is not False, record.disagreements
     assert record.agree is not None or record.agree_reason
     assert set(record.counts) | set(record.skipped) >= set(COUNTERS)
-    record.to_dict()
     assert str(record)
+    assert record.to_dict()
     if all(isinstance(layer, nn.Linear | nn.ReLU | nn.LayerNorm | nn.Softmax) for layer in model):
-        linear = [layer for layer in model if isinstance(layer, nn.Linear)]
-        factors = (4 if layer.weight.is_complex() else 1 for layer in linear)
-        assert record.reference.mac == 3 * prod(tensor.shape) * sum(factors)
+        linear = (layer for layer in model if isinstance(layer, nn.Linear))
+        factors = sum(4 if layer.weight.is_complex() else 1 for layer in linear)
+        assert record.reference.mac == 3 * prod(tensor.shape) * factors

@@ -147,5 +147,7 @@ def test_a_network(name: str) -> None:
 
 
 def test_meta_has_no_zeros() -> None:
-    with pytest.raises(ValueError, match="use 'cpu' or 'cuda'"):
-        firing_shares(nn.Linear(2, 2), torch.rand(1, 2), "meta")
+    x = torch.rand(1, 2)
+    for inputs, device in ((x, "meta"), (x.to("meta"), "cpu")):
+        with pytest.raises(ValueError, match="meta tensors hold no values"):
+            firing_shares(nn.Linear(2, 2), inputs, device)

@@ -107,8 +107,6 @@ def test_tokens_are_looked_up_on_a_real_device_too() -> None:
     record = profile(table, ids, device="cpu")
     assert record.traffic.input_bytes == 2 * 7 * 8
     assert record.agree is True
-    with pytest.raises(ValueError, match="meta tensors hold no values to tell zeros by"):
-        flops.firing_shares(table, ids)
 
 
 WRONG: dict[str, tuple[Any, Any, Any, str]] = {
