@@ -56,7 +56,7 @@ class Strangers:
                 self._tensors.append(tensor)
                 self.reports[storage._cdata] = (
                     f"{receiver} received a tensor of shape {tuple(tensor.shape)} that no counted "
-                    "operator made"
+                    "operator wrote"
                 )
 
     def meet_module(self, path: str) -> None:

@@ -282,6 +282,17 @@ def test_a_composite_operator_and_one_without_tensors_are_seen_through(foreign: 
     assert count(function, flat, strict=True).macs == {"matmul": 6 * 6 * 10}
 
 
+def test_a_kernel_that_calls_another_is_seen_through_to_its_end(
+    foreign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {
+        foreign.gather.default: lambda x: F.linear(foreign.relu(x), x),
+        foreign.relu.default: lambda x: x + 1,
+    }
+    monkeypatch.setattr("neuroconv.flops.calls.plain_operators", plain.get)
+    assert count(foreign.gather, flat, strict=True).macs == {"matmul": 6 * 6 * 10}
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [

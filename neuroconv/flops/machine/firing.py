@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from neuroconv.core.arguments import checked
 from neuroconv.flops.calls import tensors_of
+from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.inputs import Keywords, as_inputs
 from neuroconv.flops.meta_copy import Device, find_device, meta_copy
 
@@ -68,7 +69,7 @@ def firing_shares(
                 totals[path][side] += int(torch.count_nonzero(tensor))
                 totals[path][2 + side] += tensor.numel()
 
-    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad():
+    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad(), eagerly():
         for path, module in _populations(copied).items():
             totals[path] = [0, 0, 0, 0]
             module.register_forward_hook(partial(count, path), with_kwargs=True)
