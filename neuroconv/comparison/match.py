@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from neuroconv.core.arguments import Size, checked
 from neuroconv.flops import count_exact
 from neuroconv.zoo import count_parameters, create_model, default_keywords
 
@@ -60,8 +61,9 @@ class Matched(dict[str, Any]):
         return abs(self.amount - self.target)
 
 
+@checked
 def match_parameters(
-    name: str, target_parameters: int, *, at_most: bool = False, **keywords: Any
+    name: str, target_parameters: Size, *, at_most: bool = False, **keywords: Any
 ) -> Matched:
     """Chooses `width`, and `depth` if need be, for a network of about as many parameters.
 
@@ -83,15 +85,16 @@ def match_parameters(
     return _match(name, parameter_count, "parameters", target_parameters, at_most, keywords)
 
 
-def match_flops(name: str, target_flop: int, *, at_most: bool = False, **keywords: Any) -> Matched:
+@checked
+def match_flops(name: str, target_flop: Size, *, at_most: bool = False, **keywords: Any) -> Matched:
     """Chooses like `match_parameters`, for FLOPs per image as `count_flops` counts."""
-    return _match(name, count_flops, "flop", target_flop, at_most, keywords)
+    return _match(name, count_flops, "FLOPs", target_flop, at_most, keywords)
 
 
 def _match(
     name: str,
     count: Callable[..., int],
-    what: str,
+    unit: str,
     target: int,
     at_most: bool,
     keywords: dict[str, Any],
@@ -99,8 +102,6 @@ def _match(
     defaults = default_keywords(name)
     if "width" not in defaults:
         raise ValueError(f"model {name!r} has no keyword 'width' to match by; try 'plain_cnn'")
-    if type(target) is not int or target < 1:
-        raise ValueError(f"target_{what}={target!r}; expected a positive integer")
     best = _match_width(partial(count, name), target, at_most, keywords)
     if "depth" in defaults and "depth" not in keywords and not at_most and not best.is_close:
         amounts = {depth: count(name, **best, depth=depth) for depth in _DEPTHS}
@@ -112,7 +113,6 @@ def _match(
             if best.is_close:
                 break
     if best.ratio > (1 if at_most else 2):
-        unit = "FLOPs" if what == "flop" else what
         raise ValueError(
             f"model {name!r} has {best.amount:,} {unit} at width {best['width']}, more than the "
             f"{target:,} to match"

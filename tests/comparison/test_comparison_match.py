@@ -85,8 +85,8 @@ def test_depth_of_the_baselines_by_hand() -> None:
     ("name", "target", "message"),
     [
         ("lenet5", 1_000, "'lenet5' has no keyword 'width' .*try 'plain_cnn'"),
-        ("plain_cnn", 0, "target_flop=0; expected a positive"),
-        ("plain_cnn", 1e6, "target_flop=1000000.0; expected a positive integer"),
+        ("plain_cnn", 0, "target_flop=0; expected an integer of at least 1"),
+        ("plain_cnn", 1e6, "target_flop=1000000.0; expected an integer"),
         ("mlp", 793, "1,588 FLOPs at width 1, more than the 793 to match"),
         ("plane_cnn", 100, "did you mean 'plain_cnn'"),
     ],
