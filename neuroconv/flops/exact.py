@@ -125,8 +125,8 @@ def count_exact(
         strict: refuse a model that runs an operator without a rule.
 
     Raises:
-        ValueError: the model cannot run on meta tensors, a device is missing, or, if strict, an
-            operator has no rule.
+        ValueError: the model cannot run on meta tensors, a device is missing, another thread
+            computes, nothing needs the backward pass, or, if strict, an operator has no rule.
     """
     counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
     with (

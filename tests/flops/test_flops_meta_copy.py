@@ -157,7 +157,7 @@ class Indirect(nn.Module):
         super().__init__()
         self.layer = layer = nn.Linear(3, 4)
         self.pool = ThreadPoolExecutor()  # shared, as an open file is
-        self.itself, self.engine, self.unregistered = [self], Engine(layer), [nn.Linear(3, 4)]
+        self.engine = Engine(layer)
         ways: dict[str, Callable[[], Any]] = {
             "bound method": lambda: self.engine.step,
             "partial": lambda: partial(F.linear, weight=layer.weight, bias=layer.bias),
@@ -179,16 +179,9 @@ class Indirect(nn.Module):
         return reach.layer(x) if reach is self else reach(x)
 
 
-def called_by_a_closure() -> nn.Module:
-    layer = nn.Linear(3, 4)
+def called_by_a_closure(layer: nn.Module) -> nn.Module:
     forward = layer.forward
     layer.forward = lambda x: forward(x)  # type: ignore[method-assign]
-    return layer
-
-
-def compiled_in_place() -> nn.Module:
-    layer = nn.Linear(3, 4)
-    layer.compile()
     return layer
 
 
@@ -200,8 +193,8 @@ WAYS = ("bound method", "partial", "closure", "default", "compiled", "weak refer
         "key", "set", "cycle", "unregistered")  # fmt: skip
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{way: partial(Indirect, way) for way in WAYS},
-    "called by a closure": called_by_a_closure,
-    "compiled in place": compiled_in_place,
+    "called by a closure": wrapped(called_by_a_closure),
+    "compiled in place": wrapped(lambda layer: [layer, layer.compile()][0]),
     "compiled module": wrapped(torch.compile),
     "data parallel": wrapped(nn.DataParallel),
     "graph": wrapped(lambda layer: torch.fx.symbolic_trace(nn.Sequential(layer))),
