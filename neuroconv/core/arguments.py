@@ -1,29 +1,21 @@
 """Arguments held to their annotations: the signature of a constructor is its specification."""
 
 import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from inspect import Parameter, signature
 from itertools import chain, repeat
 from numbers import Integral, Real
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
 from neuroconv.core.checks import did_you_mean, expected_one_of
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
+_Fitter = Callable[[Any], Any]
 
 
 class Rule(NamedTuple):
@@ -94,7 +86,7 @@ def renamed(new_names: Mapping[str, str]) -> Callable[[_Target], _Target]:
         names = [name for name, p in parameters.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
         others = kinds.get(Parameter.VAR_POSITIONAL, "")
         title = target.__qualname__.removesuffix(".__init__")
-        fitters: dict[str, tuple[Any, Callable[[Any], Any]]] = {}
+        fitters: dict[str, tuple[Any, _Fitter]] = {}
 
         def fitted(name: str, value: Any) -> Any:
             hint, fitter = fitters.get(name, _ANYTHING)
@@ -106,7 +98,7 @@ def renamed(new_names: Mapping[str, str]) -> Callable[[_Target], _Target]:
         def call(*args: Any, **keywords: Any) -> Any:
             if not fitters:  # at the first call, when all classes exist
                 try:
-                    hints = get_type_hints(target, include_extras=True)
+                    hints = typing.get_type_hints(target, include_extras=True)
                 except NameError:  # a builder of the caller's, with imports for type checkers
                     hints = {}
                 fitters.update({name: (hint, _fitter(hint)) for name, hint in hints.items()})
@@ -153,58 +145,48 @@ def fits(value: Any, hint: Any) -> bool:
     return _fitter(hint)(value) is not _MISFIT
 
 
-def _fitter(hint: Any) -> Callable[[Any], Any]:
+def _fitter(hint: Any) -> _Fitter:
     """Returns a function that returns a value as an annotation has it, or `_MISFIT`."""
     kind, options = get_origin(hint) or hint, get_args(hint)
-    if kind in _UNIONS:
-        return partial(_first, [_fitter(option) for option in options])
-    if kind is Annotated:
-        rules = [rule.holds for rule in options[1:] if isinstance(rule, Rule)]
-        return partial(_obedient, _fitter(options[0]), rules)
     if kind is Literal:
-        return partial(_one_of, [(type(option), option) for option in options])
+        types_of = [(type(option), option) for option in options]
+        return lambda value: value if (type(value), value) in types_of else _MISFIT
+    if kind is Annotated:
+        fitter, rules = _fitter(options[0]), [r for r in options[1:] if isinstance(r, Rule)]
+        return lambda value: (
+            fit
+            if (fit := fitter(value)) is not _MISFIT and all(rule.holds(fit) for rule in rules)
+            else _MISFIT
+        )
+    if kind not in (*_UNIONS, tuple, Sequence, Mapping):
+        if not isinstance(kind, type) or kind in _FITTERS or getattr(kind, "_is_protocol", False):
+            return _FITTERS.get(
+                kind, _ANYTHING[1]
+            )  # what is no class, as a TypeVar, takes anything
+        return lambda value: value if isinstance(value, kind) else _MISFIT
+    fitters = [_fitter(option) for option in options if option is not ...]
+    if kind in _UNIONS:
+        return lambda value: next(
+            (fit for fitter in fitters if (fit := fitter(value)) is not _MISFIT), _MISFIT
+        )
     if kind in (tuple, Sequence):
-        items = [_fitter(option) for option in options if option is not ...]
-        return partial(_items, items, _is_endless(options))
-    if kind is Mapping:
-        return partial(_table, [_fitter(option) for option in options])
-    if not isinstance(kind, type) or kind in _FITTERS or getattr(kind, "_is_protocol", False):
-        return _FITTERS.get(kind, _ANYTHING[1])  # what is no class, a TypeVar say, takes anything
-    return lambda value: value if isinstance(value, kind) else _MISFIT
+        return lambda value: _items(fitters, value, _is_endless(options))
+    keys, values = fitters  # of a Mapping
+    return lambda value: (
+        value
+        if isinstance(value, Mapping)
+        and all(keys(k) is not _MISFIT is not values(v) for k, v in value.items())
+        else _MISFIT
+    )
 
 
-def _first(fitters: list[Callable[[Any], Any]], value: Any) -> Any:
-    for fitter in fitters:
-        if (result := fitter(value)) is not _MISFIT:
-            return result
-    return _MISFIT
-
-
-def _obedient(fitter: Callable[[Any], Any], rules: list[Callable[[Any], bool]], value: Any) -> Any:
-    result = fitter(value)
-    return result if result is not _MISFIT and all(rule(result) for rule in rules) else _MISFIT
-
-
-def _one_of(options: list[tuple[type, Any]], value: Any) -> Any:
-    return value if any(type(value) is kind and value == o for kind, o in options) else _MISFIT
-
-
-def _items(fitters: list[Callable[[Any], Any]], endless: bool, value: Any) -> Any:
+def _items(fitters: list[_Fitter], value: Any, endless: bool) -> Any:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         return _MISFIT
     fitters = fitters * len(value) if endless else fitters
     items = tuple(fitter(item) for fitter, item in zip(fitters, value, strict=False))
     misfit = len(value) != len(fitters) or any(item is _MISFIT for item in items)
     return _MISFIT if misfit else items
-
-
-def _table(fitters: list[Callable[[Any], Any]], value: Any) -> Any:
-    fitting = isinstance(value, Mapping) and all(
-        fitter(part) is not _MISFIT
-        for pair in value.items()
-        for fitter, part in zip(fitters, pair, strict=True)
-    )
-    return value if fitting else _MISFIT
 
 
 def _boolean(value: Any) -> Any:
@@ -224,7 +206,7 @@ def _number(value: Any) -> Any:
     return number if type(number) is int and -(2**63) <= number < 2**63 else float(number)
 
 
-_FITTERS: Mapping[Any, Callable[[Any], Any]] = {
+_FITTERS: Mapping[Any, _Fitter] = {
     bool: _boolean,
     int: _integer,
     float: _number,

@@ -121,7 +121,7 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
             {"image_size": [8, 8, 8]},
             r"image_size=\[8, 8, 8\]; expected an integer .*, 2 values",
         ),
-        ("digits", {"image_size": 0}, r"image_size=0; expected an integer of at least 1"),
+        ("digits", {"image_size": 0}, r"image_size=0; expected an integer"),
         ("digits", {"cache": 0}, "cache=0; expected true or false"),
         ("digits", {"cache": "yes"}, "cache='yes'; expected true or false or one of auto"),
         ("digits", {"classes": ["1"]}, "only the data set 'folder' takes classes"),

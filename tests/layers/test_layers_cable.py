@@ -241,5 +241,5 @@ def test_cable_errors(changes: dict[str, Any]) -> None:
     ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=f"{name}={value!r}; expected a finite number above 0"):
         dataclasses.replace(CABLES[0], **changes)
-    with pytest.raises(ValueError, match="branches=0; expected an integer of at least 1"):
+    with pytest.raises(ValueError, match="branches=0; expected an integer"):
         CABLES[0].taps(0, 5)

@@ -40,10 +40,7 @@ def test_rate_of_either_layout(reduction: Any, linear: bool, sites: int) -> None
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (
-            lambda: DendriticConv(0, TreeShape((4, 4), (3, 4, 5))),
-            "neurons=0; expected an integer of at least 1",
-        ),
+        (lambda: DendriticConv(0, TreeShape((4, 4), (3, 4, 5))), "neurons=0; expected an integer"),
         (lambda: DendriticConv(2, TreeShape((4, 4))), r"no filter; expected \(branches, dendrites"),
         (
             lambda: TreeShape((4, 0)),

@@ -99,14 +99,14 @@ def of(**settings: Any) -> SparseSynapses:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: DenseSynapses(0, 2, (2, 2)), "in_features=0; expected an integer of at least 1"),
-        (lambda: DenseSynapses(3, 0, (2, 2)), "neurons=0; expected an integer of at least 1"),
-        (lambda: TreeShape((2, 2), synapses=5), "synapses=5; expected 1 to 4, .* 2 sites x 2"),
+        (lambda: DenseSynapses(0, 2, (2, 2)), "in_features=0; expected an integer"),
+        (lambda: DenseSynapses(3, 0, (2, 2)), "neurons=0; expected an integer"),
+        (lambda: TreeShape((2, 2), synapses=5), "synapses=5; expected 1 to 4, the positions of"),
         (lambda: SparseSynapses(WIRING, 5, (2, 2)), "synapses=5"),
         (lambda: SparseSynapses(WIRING[0], 5, (3, 2)), r"of shape \(5,\); expected integers"),
         (lambda: SparseSynapses(torch.full((2, 3), 3), 3, (2, 2)), "axons 3 to 3; expected 0 to 2"),
         (lambda: SparseSynapses(torch.zeros(2, 3), 3, (2, 2)), "wiring is torch.float32 .*integ"),
-        (lambda: of(transmitters=0), "transmitters=0; expected an integer of at least 1"),
+        (lambda: of(transmitters=0), "transmitters=0; expected an integer"),
         (lambda: of(signs=torch.ones(4)), r"signs has shape \(4,\); expected .* each of 5 axons"),
         (lambda: of(signs=torch.tensor([1, -1, 0, 1, 1])), r"signs holds 0; expected \+1 or -1"),
         (lambda: DenseSynapses(3, 2, (2, 2), signs=torch.ones(2)), "each of 3 axons"),

@@ -98,7 +98,7 @@ def test_slow_loop_with_empty_positions(layout: str, training: bool, empty: int)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"features": 0}, "features=0; expected an integer of at least 1"),
+        ({"features": 0}, "features=0; expected an integer"),
         ({"threshold": 0.0}, "threshold=0.0; expected a finite number above 0"),
         ({"threshold": True}, "threshold=True; expected a finite"),
         ({"empty_positions": -1}, "empty_positions=-1; expected an integer of at least 0"),

@@ -260,13 +260,13 @@ def test_signs_are_independent_of_a_wiring_of_the_same_seed() -> None:
     ("build", "message"),
     [
         (lambda: Random(seed=-1).axons(9, 2, TREE), "seed=-1; expected"),
-        (lambda: Random().axons(0, 2, TREE), "in_features=0; expected an integer of at least 1"),
-        (lambda: Random().axons(9, 0, TREE), "neurons=0; expected an integer of at least 1"),
+        (lambda: Random().axons(0, 2, TREE), "in_features=0; expected an integer"),
+        (lambda: Random().axons(9, 0, TREE), "neurons=0; expected an integer"),
         (lambda: ReceptiveField((1, 3, 9)).axons(27, 2, TREE), r"fit into image_shape=\(1, 3, 9\)"),
         (lambda: ReceptiveField((1, 9, 9), (3, 3)).axons(81, 2, TREE), r"\(3, 3\) differs from"),
-        (lambda: ParallelFibres(0), "neurons_per_fibre=0; expected an integer of at least 1"),
+        (lambda: ParallelFibres(0), "neurons_per_fibre=0; expected an integer"),
         (lambda: ParallelFibres(1).axons(1, 3, TREE), "fibre=1: in_features=1 fibres leave 2 of 3"),
-        (lambda: dale_signs(0, 0.8, 0), "in_features=0; expected an integer of at least 1"),
+        (lambda: dale_signs(0, 0.8, 0), "in_features=0; expected an integer"),
         (lambda: dale_signs(9, 80, 0), r"excitatory=80; expected a finite number from 0 to 1"),
     ],
 )  # fmt: skip

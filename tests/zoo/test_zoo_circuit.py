@@ -215,7 +215,7 @@ def test_complex_spikes_follow_the_formula() -> None:
 
 def test_climbing_fibres_refuse_bad_sizes_rates_and_logits() -> None:
     for arguments, message in (
-        ((0, 4), "num_classes=0; expected an integer of at least 1"),
+        ((0, 4), "num_classes=0; expected an integer"),
         ((3, 4, -1.0), "resting_rate=-1.0; expected a finite number of at least 0"),
         ((3, 4, 1.0, -0.5), "gain=-0.5; expected a finite number of at least 0"),
     ):
