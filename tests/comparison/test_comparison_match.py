@@ -76,9 +76,8 @@ def test_depth_of_the_baselines_by_hand() -> None:
     for depth in (2, 4):
         expected = sum(convs[:depth]) + 7 * 4 * 10 + 10
         assert parameter_count("plain_cnn", **task, depth=depth) == expected
-    strides = [m.stride[0] for m in create_model("plain_cnn", depth=5).modules()
-               if isinstance(m, nn.Conv2d)]  # fmt: skip
-    assert strides == [2, 2, 1, 1, 1]
+    modules = create_model("plain_cnn", depth=5).modules()
+    assert [m.stride[0] for m in modules if isinstance(m, nn.Conv2d)] == [2, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
