@@ -340,7 +340,7 @@ def test_bad_tasks(name: str, keywords: Any, message: str) -> None:
     ],
 )
 def test_bad_keywords(name: str, keywords: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         create_model(name, **keywords)
 
 
