@@ -44,7 +44,7 @@ def explained(inputs: Inputs, device: Device) -> Iterator[None]:
     except OutOfMemory:
         raise
     except Exception as error:
-        reason = f"with inputs ({inputs}) failed: {type(error).__name__}: {error}"
+        reason = f"with inputs ({inputs!s:.300}) failed: {type(error).__name__}: {error}"
         # The CPU's allocator raises a plain RuntimeError.
         words = ("not enough memory", "DefaultCPUAllocator", "out of memory")
         if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in words):

@@ -68,7 +68,7 @@ def profile(
         counters: any of "closed_form", "exact", "fvcore".
         device: where the model runs: "meta" (no memory, no arithmetic), "cpu" or "cuda".
         fvcore_device: "cpu" or "cuda": fvcore runs the model.
-        fvcore_limit: MAC above which fvcore is skipped.
+        fvcore_limit: MAC, by the exact counter, above which fvcore is skipped.
         time_steps: steps in the window. Default: if a module has a `time_steps`, the third axis of
             inputs (batch, axons, steps) or (batch, channels, steps, height, width), for others
             that attribute; else 1.
