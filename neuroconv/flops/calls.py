@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from neuroconv.flops.origins import STRANGERS, remember
+from neuroconv.flops.origins import FOREIGN, remember
 from neuroconv.flops.rules import DATA
 from neuroconv.kernels.operator import plain_operators
 
@@ -34,7 +34,7 @@ class OperatorMode(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.strangers = STRANGERS.get()
+        self.foreign = FOREIGN.get()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -59,10 +59,10 @@ class OperatorMode(TorchDispatchMode):
         values = dict(zip((n for n, _ in _parameters(func)), args, strict=False)) | kwargs
         overwritten = tensors_of([values.pop(n) for n in _overwritten(func) & values.keys()])
         read = tensors_of(values)
-        if self.strangers is not None and not (func.is_view or name in _SHAPE_ONLY):
+        if self.foreign is not None and not (func.is_view or name in _SHAPE_ONLY):
             receiver = f"{func}{self.where()}"
-            self.strangers.meet(receiver, read)
-            self.strangers.meet(receiver, overwritten, written=False)
+            self.foreign.check(receiver, read)
+            self.foreign.check(receiver, overwritten, written=False)
         out = self.run(func, args, kwargs)
         viewed = read if func.is_view and name != "lift_fresh" else []  # which lifts a literal
         remember(overwritten)
@@ -72,8 +72,8 @@ class OperatorMode(TorchDispatchMode):
     def receive(self, outputs: Any) -> list[Tensor]:
         """Returns the model's output tensors, and checks where they come from."""
         tensors = tensors_of(outputs)
-        if self.strangers is not None:
-            self.strangers.meet("the output", tensors)
+        if self.foreign is not None:
+            self.foreign.check("the output", tensors)
         return tensors
 
     def where(self) -> str:

@@ -20,7 +20,7 @@ from neuroconv.flops.calls import OperatorMode, name_of, tensors_of
 from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.inputs import Keywords, as_inputs
 from neuroconv.flops.meta_copy import Device, meta_copy
-from neuroconv.flops.origins import refuse_strangers
+from neuroconv.flops.origins import refuse_foreign
 from neuroconv.flops.rules import CONTRACTIONS, DATA, Counts, Rule, read_rules
 
 
@@ -185,7 +185,7 @@ class _Statements(OperatorMode):
 
 
 @checked
-@refuse_strangers
+@refuse_foreign
 def count_closed_form(
     model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: Device = "meta"
 ) -> ClosedForm:

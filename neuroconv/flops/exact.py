@@ -17,7 +17,7 @@ from neuroconv.flops.control_flow import eagerly
 from neuroconv.flops.inputs import Keywords, as_inputs
 from neuroconv.flops.meta_copy import Device, meta_copy, require_grad
 from neuroconv.flops.operators import explain_uncounted, look_up
-from neuroconv.flops.origins import STRANGERS, refuse_strangers
+from neuroconv.flops.origins import FOREIGN, refuse_foreign
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
 
@@ -44,7 +44,7 @@ class OperatorCounter(OperatorMode):
         """Starts to count from zero."""
         self._passes = [_PassCounts()]
         self._running: list[str] = []  # paths of the modules, outermost first
-        self.strangers = STRANGERS.get()
+        self.foreign = FOREIGN.get()
 
     def begin_backward(self) -> None:
         """Ends the forward pass: later calls are counted separately."""
@@ -73,8 +73,8 @@ class OperatorCounter(OperatorMode):
     def _enter(self, path: str, *_: Any) -> None:
         if torch._C._len_torch_dispatch_stack():
             self._running.append(path)
-        elif self.strangers is not None:  # in another thread
-            self.strangers.meet_module(path)
+        elif self.foreign is not None:  # in another thread
+            self.foreign.add_module(path)
 
     def _leave(self, *_: Any) -> None:
         if torch._C._len_torch_dispatch_stack():
@@ -103,7 +103,7 @@ class OperatorCounter(OperatorMode):
 
 
 @checked
-@refuse_strangers
+@refuse_foreign
 def count_exact(
     model: nn.Module,
     inputs: Any,

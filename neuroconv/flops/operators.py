@@ -30,7 +30,7 @@ def look_up(func: Any, call: Call) -> Rule | str | None:
     if any(t.layout is not torch.strided for t in tensors):
         return None
     rule = RULES.get(operator)
-    if call.is_integral and (rule is None or rule.family not in CONTRACTIONS):
+    if call.is_integral and (rule is None or rule.family not in (*CONTRACTIONS, "integer")):
         return "integers or Booleans alone"
     if rule is not None:
         return rule

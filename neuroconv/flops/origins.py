@@ -37,14 +37,14 @@ def remember(
             _KNOWN[storage] = written or _KNOWN.get(storage, False)
 
 
-class Strangers:
+class ForeignTensors:
     """What came from outside in one run, by storage."""
 
     def __init__(self) -> None:
         self.reports: dict[object, str] = {}
         self._tensors: list[Tensor] = []  # an address belongs to a storage as long as it lives
 
-    def meet(self, receiver: str, tensors: Iterable[Tensor], *, written: bool = True) -> None:
+    def check(self, receiver: str, tensors: Iterable[Tensor], *, written: bool = True) -> None:
         """Notes those of the tensors whose origin is not known, or that nothing has written to."""
         for tensor in tensors:
             storage = _storage(tensor)
@@ -59,32 +59,32 @@ class Strangers:
                     "operator wrote"
                 )
 
-    def meet_module(self, path: str) -> None:
+    def add_module(self, path: str) -> None:
         """Notes that a module runs where no counter sees it; never the same as in another run."""
         self.reports[object()] = f"the module {path!r} ran outside the counted thread"
 
 
-STRANGERS: ContextVar[Strangers | None] = ContextVar("strangers", default=None)
+FOREIGN: ContextVar[ForeignTensors | None] = ContextVar("foreign", default=None)
 
 
-def refuse_strangers(run: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
+def refuse_foreign(run: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
     """Makes a count raise ValueError if tensors come from other threads.
 
-    A constant, such as a global tensor, is a stranger too. A second run meets the same storage
+    A constant, such as a global tensor, is foreign too. A second run meets the same storage
     again, where a thread makes a new one.
     """
 
     @wraps(run)
     def checked(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-        constants = Strangers()
+        constants = ForeignTensors()
         while True:
-            strangers = Strangers()
-            token = STRANGERS.set(strangers)
+            foreign = ForeignTensors()
+            token = FOREIGN.set(foreign)
             try:
                 result = run(*args, **kwargs)
             finally:
-                STRANGERS.reset(token)
-            new = [text for key, text in strangers.reports.items() if key not in constants.reports]
+                FOREIGN.reset(token)
+            new = [text for key, text in foreign.reports.items() if key not in constants.reports]
             if not new:
                 return result
             if constants.reports:
@@ -93,6 +93,6 @@ def refuse_strangers(run: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
                     "past torch's dispatcher, are not counted. Run the model in one thread, on "
                     "operators of torch, while it is counted"
                 )
-            constants = strangers
+            constants = foreign
 
     return checked

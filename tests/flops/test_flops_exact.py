@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
 
-from neuroconv.flops import Counts, count_closed_form, count_exact
+from neuroconv.flops import Counts, count_closed_form, count_exact, measure_traffic
 from neuroconv.flops.operators import RULES, ZERO
 from neuroconv.flops.rules import DATA
 from tests.flops.calling import Call
@@ -271,7 +271,9 @@ def test_an_operator_of_another_namespace_has_no_rule_whatever_its_name(
     assert counts.macs == {"matmul": 6 * 6 * 10}
     with pytest.raises(ValueError, match=rf"neuroconv_test\.{name}\.default \(it has no rule\)"):
         count_exact(model, flat, device=device, strict=True)
-    assert count_closed_form(model, flat, device=device).hidden == ("model (Call)",)  # of the sum
+    alone = Call(getattr(foreign, name))
+    assert count_closed_form(alone, flat, device=device).hidden == ()
+    assert measure_traffic(alone, flat, device=device).forward.read_bytes == 4 * 6 * 10
 
 
 def test_a_composite_operator_and_one_without_tensors_are_seen_through(foreign: Any) -> None:

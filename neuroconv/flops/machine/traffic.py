@@ -27,7 +27,7 @@ from neuroconv.flops.machine.memory import (
     stored_bytes,
 )
 from neuroconv.flops.meta_copy import Device, find_device, meta_copy, require_grad
-from neuroconv.flops.origins import refuse_strangers, remember
+from neuroconv.flops.origins import refuse_foreign, remember
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Saved(torch.autograd.graph.saved_tensors_hooks):
 
 
 @checked
-@refuse_strangers
+@refuse_foreign
 def measure_traffic(
     model: nn.Module,
     inputs: Any,
