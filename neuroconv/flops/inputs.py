@@ -56,11 +56,13 @@ class Inputs:
         return model(*self.args, **self.kwargs)
 
     def __str__(self) -> str:
-        def described(tensor: Tensor) -> str:
-            return f"{str(tensor.dtype).removeprefix('torch.')}{[*tensor.shape]}"
-
-        args, kwargs = tree_map_only(Tensor, described, (self.args, self.kwargs))
-        return ", ".join([*map(str, args), *(f"{name}={value}" for name, value in kwargs.items())])
+        words = []
+        for path, leaf in tree_flatten_with_path((self.args, self.kwargs))[0]:
+            if isinstance(leaf, Tensor):
+                leaf = f"{str(leaf.dtype).removeprefix('torch.')}{[*leaf.shape]}"
+            is_argument = len(path) == 2 and keystr(path[:1]) == "[0]"
+            words.append(f"{leaf}" if is_argument else f"{keystr(path[1:])} {leaf}")
+        return ", ".join(words)
 
 
 @checked

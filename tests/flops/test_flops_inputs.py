@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from neuroconv import flops
 from neuroconv.flops import COUNTERS, Peak, count_exact, count_fvcore, measure_traffic, profile
@@ -81,9 +82,15 @@ def test_the_copy_of_a_call_has_its_structure_and_nothing_of_its_memory() -> Non
     doubled = items.doubled()
     assert doubled.args[0] is doubled.args[1]["t"][0]
     assert [tuple(t.shape) for t in doubled.tensors] == [(4, 3)] * 3
-    assert (doubled.kwargs["n"], str(items)) == (
-        1, "float32[2, 3], {'t': ['float32[2, 3]', 'int64[2, 3]']}, mask=bool[2, 3], n=1"
-    )  # fmt: skip
+    assert doubled.kwargs["n"] == 1
+    assert str(items) == (
+        "float32[2, 3], [1]['t'][0] float32[2, 3], [1]['t'][1] int64[2, 3], "
+        "['mask'] bool[2, 3], ['n'] 1"
+    )
+    packed = pack_padded_sequence(torch.rand(2, 5, 3), torch.tensor([5, 2]), batch_first=True)
+    assert count_exact(nn.LSTM(3, 4), packed, device="cpu").mac == 7 * 4 * 4 * (3 + 4)
+    with pytest.raises(ValueError, match=r"inputs \(\[0\].data float32\[7, 3\], "):
+        count_exact(nn.LSTM(3, 4), packed)  # whose lengths are on the CPU always
 
 
 @dataclass
@@ -135,7 +142,7 @@ def test_a_wrong_argument_is_named(name: str, count: Callable[..., Any]) -> None
 def test_a_model_that_fails_on_its_inputs_is_quoted_with_them(device: str) -> None:
     for inputs, message in (
         ((x, 3), r"inputs \(float32\[2, 3\], 3\) failed: TypeError: .*positional argument"),
-        ({"a": x}, r"inputs \(\{'a': 'float32\[2, 3\]'\}\) failed: TypeError: .* not dict"),
+        ({"a": x}, r"inputs \(\[0\]\['a'\] float32\[2, 3\]\) failed: TypeError: .* not dict"),
         (x.mT, r"inputs \(float32\[3, 2\]\) failed: RuntimeError: "),
         # Meta would multiply them.
         (x.double(), r".* failed: TypeError: aten.addmm.* of torch.float32, torch.float64; expec"),
