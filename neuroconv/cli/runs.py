@@ -18,6 +18,7 @@ from neuroconv.cli.options import (
     write_json,
 )
 from neuroconv.comparison import mean_interval
+from neuroconv.core.arguments import argument
 from neuroconv.data import DATASETS
 from neuroconv.training import (
     DataConfig,
@@ -57,7 +58,8 @@ class Train:
         config = load_config(self.config, overrides)
         with launched() as ranks:
             ranks.first(lambda: check_output(self.json, "--json"))
-            results = train_seeds(config)
+            with argument(str(self.config)):
+                results = train_seeds(config)
         if ranks.leads:
             _print_runs(results, self.json, console)
 
@@ -147,7 +149,9 @@ class Compare:
                 f"no [[opponents]] in {self.config}: its model is compared with {opponent}. "
                 "configs/mnist_granule.toml shows how to name some"
             )
-        compare_and_report(config, output=self.report, title=self.config.stem, linear=self.linear)
+        with argument(str(self.config)):
+            title = self.config.stem
+            compare_and_report(config, output=self.report, title=title, linear=self.linear)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def build(config: Config) -> nn.Module:
         torch.default_generator.manual_seed(config.train.seeds[0])
         try:
             model: nn.Module = create_model(**config.model)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
     return model
 

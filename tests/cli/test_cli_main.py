@@ -140,11 +140,12 @@ MISTAKES: dict[tuple[str, ...], list[tuple[list[str], list[str]]]] = {
         (["--nonsense"], ["'--nonsense'", "neuroconv train --help"]),
         (["--json", "file/x.json"], ["--json file/x.json", "expected the name of a file"]),
         (["--train.output", "file/runs"], ["file", "expected a path"]),
-        (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer, at least 1"]),
+        (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer of at least 1"]),
         (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
         (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
         (["--model.name", "granul"], ["did you mean 'granule_convnet'", *list_models()]),
         (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean 'widths'", "strides"]),
+        (["--model.unit.spike.strength", "2"], [".toml: [model] name", "unit: spike: strength=2; "]),
         (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
         (
             ["--data.name", "folder", "--data.root", "nowhere"],
