@@ -145,7 +145,7 @@ MISTAKES: dict[tuple[str, ...], list[tuple[list[str], list[str]]]] = {
         (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
         (["--model.name", "granul"], ["did you mean 'granule_convnet'", *list_models()]),
         (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean 'widths'", "strides"]),
-        (["--model.unit.spike.strength", "2"], [".toml: [model] name", "unit: spike: strength=2; "]),
+        (["--model.unit.spike.strength", "2"], [".toml: [model]", "unit: spike: strength=2"]),
         (["--model.image_shape", "[1, 9, 9]"], ["(1, 9, 9)", "(1, 8, 8)", "leave the key out"]),
         (
             ["--data.name", "folder", "--data.root", "nowhere"],
