@@ -124,7 +124,8 @@ def argument(name: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
+        error.args = (f"{name}: {error}",)
+        raise
 
 
 def as_argument(name: str, value: Any, hint: Any) -> Any:

@@ -113,7 +113,7 @@ def load_data(
 def _limited(stills: Stills, limit: int, classes: int) -> Stills:
     if limit == len(stills):
         return stills
-    if type(limit) is not int or not classes <= limit < len(stills):
+    if not classes <= limit < len(stills):
         raise ValueError(
             f"train_limit={limit}, expected {classes} (one image for each class) to {len(stills)} "
             "(all)"
