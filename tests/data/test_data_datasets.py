@@ -116,11 +116,7 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
         ("digits", {"augment": "flop"}, "augment='flop'; did you mean 'flip'"),
         ("digits", {"train_limit": 99.5}, "train_limit=99.5; expected an integer"),
         ("digits", {"train_limit": 3}, "train_limit=3, expected 10 .* to 1257"),
-        (
-            "digits",
-            {"image_size": [8, 8, 8]},
-            r"image_size=\[8, 8, 8\]; expected an integer .*, 2 values",
-        ),
+        ("digits", {"image_size": [8, 8, 8]}, r"image_size=\[8, 8, 8\]; expected an int.*, 2 val"),
         ("digits", {"image_size": 0}, r"image_size=0; expected an integer"),
         ("digits", {"cache": 0}, "cache=0; expected true or false"),
         ("digits", {"cache": "yes"}, "cache='yes'; expected true or false or one of auto"),

@@ -309,10 +309,7 @@ def test_a_network_of_any_image_and_one_that_was_pickled_without_a_shape() -> No
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        (
-            {"image_shape": (1, 0, 8)},
-            r"image_shape=\(1, 0, 8\); expected 3 values, each an integer of at least 1",
-        ),
+        ({"image_shape": (1, 0, 8)}, r"image_shape=\(1, 0, 8\); expected 3 values"),
         ({"image_shape": (8, 8)}, r"image_shape=\(8, 8\).*expected .*channels, height, width"),
         ({"num_classes": 0}, "num_classes=0; expected an integer"),
         ({"time_steps": 0}, "time_steps=0; expected an integer"),
@@ -327,11 +324,7 @@ def test_bad_tasks(name: str, keywords: Any, message: str) -> None:
     ("name", "keywords", "message"),
     [
         ("granule_convnet", {"widths": (8, 24)}, r"widths=\[8, 24\] and strides=\[2, 2, 1\] diff"),
-        (
-            "granule_convnet",
-            {"widths": (8, 0, 4)},
-            r"widths=\(8, 0, 4\); expected values, each an integer of at least 1",
-        ),
+        ("granule_convnet", {"widths": (8, 0, 4)}, r"widths=\(8, 0, 4\); expected values, each"),
         ("cerebellum_base", {"purkinje": 4}, "purkinje=4; expected"),
         ("granule_convnet", {"pool": 0}, "pool=0; expected an integer"),
         ("plain_cnn", {"width": 0}, "width=0; expected an integer"),
