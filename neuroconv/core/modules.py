@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
+from torch.utils._pytree import tree_leaves
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def copy_module(model: Model) -> Model:
-    """Returns a deep copy, also of pruned and weight-normed modules.
+    """Returns a deep copy, also of modules that keep tensors with a graph.
 
-    Those keep the weight that their hooks compute as an attribute with a graph, which
-    `copy.deepcopy` refuses; the copy's hooks compute it again at the next call.
+    `copy.deepcopy` refuses those, such as outputs of an earlier call, or the weight that a pruned
+    or weight-normed module computes, which its copy computes again at the next call.
 
     Raises:
         ValueError: a buffer of a lazy module has no shape yet.
@@ -24,10 +25,20 @@ def copy_module(model: Model) -> Model:
     for name, buffer in model.named_buffers():
         if isinstance(buffer, UninitializedBuffer):
             raise ValueError(f"buffer {name!r} has no shape yet; call the model on a sample before")
-    attributes = [value for module in model.modules() for value in vars(module).values()]
+    attributes = [value for module in model.modules() for value in tree_leaves(vars(module))]
     computed = [x for x in attributes if isinstance(x, Tensor) and not x.is_leaf]
     with torch.no_grad():  # copies of scripted modules would keep a graph
         return copy.deepcopy(model, {id(x): x.detach().clone() for x in computed})
+
+
+def become(module: nn.Module, other: nn.Module) -> None:
+    """Turns a module into another in place, so that all that refer to it have the other.
+
+    Replacing it in its parents would miss those that hold it in a list, a dict or a closure.
+    """
+    vars(module).clear()
+    vars(module).update(vars(other))
+    module.__class__ = type(other)
 
 
 def graph_leaf(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:

@@ -27,35 +27,34 @@ def correct_statistics(norm: _BatchNorm) -> None:
     if not norm.momentum or norm.running_mean is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.zero_()
-    if _to_averages not in norm._forward_hooks.values():
-        norm.register_forward_pre_hook(_to_sums)
-        norm.register_forward_hook(_to_averages)
+    if _correct not in norm._forward_hooks.values():
+        norm.register_forward_pre_hook(_remember)
+        norm.register_forward_hook(_correct)
 
 
 def drop_correction(norm: nn.Module) -> None:
     """Removes the hooks of `correct_statistics`, which evaluation does not need."""
     for hooks in (norm._forward_pre_hooks, norm._forward_hooks):
-        for key in [key for key, hook in hooks.items() if hook in (_to_sums, _to_averages)]:
+        for key in [key for key, hook in hooks.items() if hook in (_remember, _correct)]:
             del hooks[key]
 
 
-def _to_sums(norm: Any, inputs: Any) -> None:
-    for statistic, weight in _weighted(norm):
-        statistic.mul_(weight)
+def _remember(norm: Any, inputs: Any) -> None:
+    norm.statistics_before = [x.clone() for x in _statistics(norm)]
 
 
-def _to_averages(norm: Any, inputs: Any, output: Any) -> None:
-    for statistic, weight in _weighted(norm):
-        statistic.div_(weight)
+def _correct(norm: Any, inputs: Any, output: Any) -> None:
+    """Takes the part of the past out that the weights of the batches up to now leave over."""
+    for statistic, before in zip(_statistics(norm), norm.statistics_before, strict=True):
+        rest = (1 - norm.momentum) ** norm.num_batches_tracked
+        statistic.sub_(rest * before).div_(1 - rest)
+    del norm.statistics_before
 
 
-def _weighted(norm: Any) -> list[tuple[Tensor, Tensor]]:
-    """Returns each running statistic of a norm in training with the weight of all its batches."""
+def _statistics(norm: Any) -> list[Tensor]:
+    """Returns the running statistics of a norm in training."""
     if not (norm.training and norm.momentum):
         return []
-    weight = 1 - (1 - norm.momentum) ** norm.num_batches_tracked
-    statistics = (norm.running_mean, norm.running_var)
-    if torch.compiler.is_exporting():
-        return [(x, weight) for x in statistics]
+    statistics = [norm.running_mean, norm.running_var]
     # Autograd saves them, but does not use them in training: it is not to notice the change.
-    return [(x.data, weight) for x in statistics]
+    return statistics if torch.compiler.is_exporting() else [x.data for x in statistics]

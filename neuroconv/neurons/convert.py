@@ -1,7 +1,6 @@
 """Conversion of the convolutions of any network to granule layers."""
 
 import warnings
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from neuroconv.core.arguments import checked
-from neuroconv.core.modules import copy_module
+from neuroconv.core.modules import become, copy_module
 from neuroconv.core.statistics import correct_statistics
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import Population
@@ -65,31 +64,23 @@ def convert(
         TypeError: model is no nn.Module.
     """
     converted = copy_module(model)
-    names = _selected_names(converted, select or _several_columns)
-    if not names:
+    layers = _selected(converted, select or _several_columns)
+    if not layers:
         raise ValueError(
             f"no convolution of {type(model).__name__} was selected; expected a select(name, conv) "
             "that is true for at least one nn.Conv2d"
         )
-    units: dict[nn.Module, GranuleConv2d] = {}  # a layer of several names becomes one unit
-    taps: dict[nn.Parameter, nn.Parameter] = {}  # likewise a weight of several layers
+    taps: dict[nn.Parameter, nn.Parameter] = {}  # layers that share a weight share the new one
     rest: dict[tuple[nn.Parameter, int], nn.Parameter] = {}
     rows = []
-    for name in names:
-        layer: Any = converted.get_submodule(name)
-        if layer not in units:
-            unit = units[layer] = _granule_layer(layer, copy_weights)
-            unit.weight = taps.setdefault(layer.weight, unit.weight)
-            if unit.dendritic_bias is not None:
-                key = (layer.bias, len(unit.dendritic_bias))
-                unit.dendritic_bias = rest.setdefault(key, unit.dendritic_bias)
-            rows.append(Conversion(name, _count(layer), _count(unit)))
-    for name in names:
-        unit = units[converted.get_submodule(name)]
-        if not name:
-            return unit, rows
-        parent, _, attribute = name.rpartition(".")
-        setattr(converted.get_submodule(parent), attribute, unit)
+    for layer, name in layers.items():
+        unit = _granule_layer(layer, copy_weights)
+        unit.weight = taps.setdefault(layer.weight, unit.weight)
+        if unit.dendritic_bias is not None:
+            key = (layer.bias, len(unit.dendritic_bias))
+            unit.dendritic_bias = rest.setdefault(key, unit.dendritic_bias)
+        rows.append(Conversion(name, _count(layer), _count(unit)))
+        become(layer, unit)
     neurons = [x for x in converted.modules() if isinstance(x, GranuleConv2d | Population)]
     inside = {part for neuron in neurons for part in neuron.modules()}
     for module in converted.modules():
@@ -103,10 +94,10 @@ def _several_columns(name: str, conv: nn.Conv2d) -> bool:
     return columns > 1
 
 
-def _selected_names(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) -> list[str]:
-    """Returns the names of the selected layers, all of those that a shared layer has."""
+def _selected(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) -> dict[Any, str]:
+    """Returns the selected layers with the name by which each was."""
     named: Any = dict(model.named_modules(remove_duplicate=False))
-    selected = {}
+    selected: dict[Any, str] = {}
     for name, layer in named.items():
         kind = getattr(layer, "original_name", type(layer).__name__)  # of a scripted module
         quantised = type(layer).__module__.startswith("torch.ao.") and "Conv2d" in kind
@@ -131,7 +122,7 @@ def _selected_names(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) 
                         f"layer {name!r} shares its weight with {f'{other}.{attribute}'!r}, which "
                         "stays as it is; select both or untie them, or leave it out with select"
                     )
-    return [name for name, layer in named.items() if layer in selected]
+    return selected
 
 
 def _reason_to_refuse(layer: Any) -> str | None:
@@ -181,9 +172,6 @@ def _granule_layer(conv: Any, copy_weights: bool) -> GranuleConv2d:
         if not copy_weights:
             nn.init.zeros_(conv.bias)
     vars(unit).update({name: value for name, value in vars(conv).items() if "_hook" in name})
-    for hook in unit._load_state_dict_pre_hooks.values():
-        if getattr(hook, "with_module", False):
-            vars(hook)["module"] = weakref.ref(unit)
     return unit
 
 

@@ -193,6 +193,27 @@ def test_what_cannot_be_kept_is_refused_or_left_out(wrap: Any, message: str) -> 
         torch.testing.assert_close(converted.eval()[1](image), model.eval()[1](image))
 
 
+def test_layers_that_a_list_holds_are_replaced_there() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3)
+            self.layers = [self.conv]
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.outputs = [layer(x) for layer in self.layers]
+            return self.outputs[0]
+
+    model: Any = Listed()
+    image = torch.rand(2, 3, 5, 5)
+    model(image)  # which keeps outputs with a graph
+    converted: Any = convert(model)[0]
+    assert type(converted.layers[0]) is GranuleConv2d
+    assert converted.layers[0] is converted.conv
+    assert not converted(image).allclose(model(image))
+    assert type(model.layers[0]) is nn.Conv2d
+
+
 def test_subclasses_are_left_out_with_a_warning() -> None:
     class Loud(nn.Conv2d):
         pass
@@ -337,10 +358,12 @@ def test_running_statistics_are_weighted_averages_of_the_batches() -> None:
         expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
         torch.testing.assert_close(getattr(model[1], running).double(), expected)
     before = copy.deepcopy(model[1].state_dict())
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        model[1](torch.rand(1, 12, 1, 1))  # it counts a batch, and no more
     model[1].eval()  # a frozen norm
     model[0].train()(torch.rand(8, 3, 5, 5))
     model[1](torch.rand(8, 12, 4, 4))
-    assert all(torch.equal(v, before[k]) for k, v in model[1].state_dict().items())
+    assert all(torch.equal(model[1].get_buffer(k), before[k]) for k in before if "running" in k)
 
 
 def test_norms_are_corrected_once_and_outside_of_neurons() -> None:
@@ -355,11 +378,30 @@ def test_norms_are_corrected_once_and_outside_of_neurons() -> None:
 # --- networks
 
 
-def test_resnet18_becomes_granule_layers_learns_and_profiles() -> None:
-    model = torchvision.models.resnet18(num_classes=7)
+def residual() -> nn.Sequential:
+    """The stem, two blocks and the head of a small ResNet."""
+    block, shortcut = torchvision.models.resnet.BasicBlock, nn.Conv2d(4, 8, 1, 2, bias=False)
+    stem, head = nn.Conv2d(3, 4, 7, 2, 3, bias=False), (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(
+        stem, nn.BatchNorm2d(4), block(4, 4), block(4, 8, 2, shortcut), *head, nn.Linear(8, 7)
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "layers"),  # all but the 1x1 convolutions of the short cuts
+    [
+        (residual, 5),
+        pytest.param(
+            lambda: torchvision.models.resnet18(num_classes=7), 17, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["small", "resnet18"],
+)
+def test_a_residual_network_learns_and_profiles(build: Any, layers: int) -> None:
+    model = build()
     converted, rows = convert(model)
-    assert len(rows) == 17  # all but the three 1x1 convolutions of the short cuts
-    assert sum(isinstance(layer, GranuleConv2d) for layer in converted.modules()) == 17
+    assert len(rows) == layers
+    assert sum(isinstance(layer, GranuleConv2d) for layer in converted.modules()) == layers
     assert not any(isinstance(layer, GranuleConv2d) for layer in model.modules())
     assert all(row.parameters_before == row.parameters_after for row in rows)  # it has no biases
     logits = converted(torch.rand(4, 3, 48, 48))

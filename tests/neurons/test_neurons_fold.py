@@ -352,6 +352,7 @@ CONV = "something else takes the output of 'features.0' too"
         (lambda f, x, mask: f(x) if isinstance(x, Tensor) else f[0](x[0]), CONV),
         (lambda f, x, mask: f(x) if x.sum() > 1e9 else f[0](x), "Network.forward cannot be traced"),
         (lambda f, x, mask: f(x) * f[0].weight.sum(), "a forward reads tensors of 'features.0'"),
+        (lambda f, x, mask: f(x).mean() + f[0]._parameters["bias"], "a forward reads tensors of"),
         (lambda f, x, mask: f(x) + f[0].forward(x).mean(), "a forward reads tensors of"),
     ],
 )
@@ -388,6 +389,41 @@ def test_a_list_of_layers_and_a_sequence_with_a_forward_of_its_own(lively: Livel
     ]  # fmt: skip
     x = noise(2, 2, 6, 6)
     near(folded(x), model(x))
+
+
+class Holder(nn.Module):
+    """A layer and a norm that a list holds too, outputs that it keeps, and a borrowed layer."""
+
+    def __init__(self, keep: bool = False, borrowed: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv, self.norm, *_ = stages()
+        self.layers, self.outputs, self.borrowed = [self.conv, self.norm], {}, [borrowed]
+        self.keep = keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            y, x = x, layer(x)
+        if self.keep:
+            self.outputs["conv"] = y
+        if self.borrowed[0] is not None and x.sum() != 0:
+            x = self.borrowed[0](x)
+        return x
+
+
+def test_layers_and_outputs_held_in_containers(lively: Lively) -> None:
+    x = noise(2, 2, 6, 6)
+    lender: Any = nn.Sequential(stages()[:2], Holder(borrowed=None))
+    lender[1].borrowed = [lender[0][0]]
+    for model, reasons in (
+        (Holder(), [""]),
+        (Holder(keep=True), ["a module keeps the output of 'conv'"]),
+        (lender, ["Holder.forward cannot be traced (TraceError"] * 2),
+    ):
+        folded, rows = fold_and_report(lively(model))
+        near(folded(x), model(x))
+        for row, reason in zip(rows, reasons, strict=True):
+            assert row.reason.startswith(reason)
+            assert bool(row.into) == (not reason)
 
 
 def _watched(features: Any) -> None:
@@ -517,8 +553,10 @@ def test_stages_of_populations_are_reported(lively: Lively) -> None:
         "kinds": cells(lively, synapse={"transmitters": 2}, threshold=1.0),
         "linear": cells(lively, rate={"linear": True}),
         "unit": lively(GranuleConv2d(2, 2, (2, 2), norm="both", summation="sublinear")),
+        "hook": lively(GranuleConv2d(2, 2, (2, 1), norm="dendrites")),
     })  # fmt: skip
     model["kinds"].soma.register_forward_hook(lambda *_: None)
+    model["hook"].firing.register_forward_hook(lambda *_: None)
     other, bent = (
         "the population has methods, stages or hooks of its own",
         "before it is not linear",
@@ -530,6 +568,7 @@ def test_stages_of_populations_are_reported(lively: Lively) -> None:
         ("linear.dendritic_rate", "linear.dendrites", ""),
         ("unit.dendritic_norms.0", "unit.weight", ""),
         ("unit.dendritic_norms.1", "unit.weight", ""), ("unit.soma_norm", "", bent),
+        ("hook.dendritic_norms.0", "", "the layer has methods, or stages with hooks, of its own"),
     ]  # fmt: skip
     rows = fold_and_report(model)[1]
     assert [(row.name, row.into) for row in rows] == [row[:2] for row in expected]
@@ -552,17 +591,6 @@ def test_on_cuda(population: Population) -> None:
     folded = fold(population.cuda())
     assert all(t.is_cuda for t in (*folded.parameters(), *folded.buffers()))
     near(folded(x.cuda()), population(x.cuda()))
-
-
-def test_neurons_with_hooks_on_their_stages_stay_as_they_are(lively: Lively) -> None:
-    model = cells(lively, norm="both", tree={"mode": "per_dendrite"})
-    model.soma.register_forward_hook(lambda m, args, out: None)
-    folded = fold(model)
-    assert not is_absent(folded.dendritic_norm)
-    layer = GranuleConv2d(2, 2, norm="dendrites").double().eval()
-    layer.firing.register_forward_hook(lambda m, args, out: None)
-    folded = fold(layer)
-    assert not any(map(is_absent, folded.dendritic_norms))
 
 
 def test_subclasses_with_methods_of_their_own_stay_as_they_are() -> None:

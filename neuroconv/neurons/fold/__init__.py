@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.core.arguments import checked
-from neuroconv.core.modules import copy_module
+from neuroconv.core.modules import become, copy_module
 from neuroconv.core.statistics import drop_correction
 from neuroconv.neurons.fold.calls import Calls
 from neuroconv.neurons.fold.norms import fold_image_layer, fold_norm
@@ -101,13 +101,11 @@ def _fold_norms(network: nn.Module) -> list[Folding]:
     calls, rows = Calls(traced, (Population, GranuleConv2d, torch.jit.ScriptModule)), []
     for name, norm in named.items():
         source = calls.source(traced.get_submodule(name))
-        left = source.reason
+        joined, left = False, source.reason
         if source.name:
             layer = network.get_submodule(source.name)
             after, left = fold_norm(layer, norm, source.rectified)
-            for module in network.modules():
-                for child in [key for key, m in module._modules.items() if m is norm]:
-                    module._modules[child] = after
-        joined = source.name and network.get_submodule(name) is not norm
+            if joined := after is not norm:
+                become(norm, after)
         rows.append(Folding(name, within(source.name, "weight") if joined else "", left))
     return rows

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
+from torch.utils._pytree import tree_leaves
 
 from neuroconv.core.counting import is_watched
 
@@ -31,10 +32,11 @@ class Calls:
     """All calls of a network's modules, except within modules of the types `closed`."""
 
     def __init__(self, network: nn.Module, closed: tuple[type[nn.Module], ...]) -> None:
-        self._modules = dict(network.named_modules())
+        self._names = {module: name for name, module in network.named_modules()}
         self._calls: dict[nn.Module, list[Node]] = defaultdict(list)
         self._callee: dict[Node, nn.Module] = {}
         self._read: set[int] = set()
+        self._kept: set[Node] = set()
         self._untraced: dict[nn.Module, str] = {}
         inside = {part for m in network.modules() if isinstance(m, closed) for part in m.modules()}
         for module in network.modules():
@@ -44,6 +46,7 @@ class Calls:
                 self._trace(module)  # others, such as nn.ModuleList, cannot be called
 
     def _trace(self, module: nn.Module) -> None:
+        attributes = [vars(part) for part in module.modules()]
         try:
             for graph in self._graphs(module):
                 for node in graph.nodes:
@@ -51,10 +54,13 @@ class Calls:
                         callee = module.get_submodule(node.target)
                         self._callee[node] = callee
                         self._calls[callee].append(node)
+            self._kept.update(x.node for x in tree_leaves(attributes) if isinstance(x, Proxy))
         except Exception as error:  # whatever a forward may raise at what is no tensor
             message = f"{type(error).__name__}: {error}".splitlines()[0]
             reason = f"{type(module).__name__}.forward cannot be traced ({message})"
-            self._untraced.update(dict.fromkeys(module.modules(), reason))
+            held = [x for x in tree_leaves(attributes) if isinstance(x, nn.Module)]
+            callees = [part for x in (module, *held) for part in x.modules()]
+            self._untraced.update(dict.fromkeys(callees, reason))
 
     def _graphs(self, module: nn.Module) -> list[Graph]:
         """Traces all ways through a forward that depend on which arguments are None or tensors."""
@@ -78,11 +84,14 @@ class Calls:
         if len(modules) != 1 or None in modules:
             return Source("", "its input is not always the output of the same module")
         (module,) = modules
-        name = next(name for name, other in self._modules.items() if other is module)
+        name = self._names[module]
         if module in self._untraced:
             return Source("", self._untraced[module])
-        if any({self._callee.get(x) for x in node.users} != {norm} for node in self._calls[module]):
+        outputs = self._calls[module]
+        if any({self._callee.get(x) for x in node.users} != {norm} for node in outputs):
             return Source("", f"something else takes the output of {name!r} too")
+        if not self._kept.isdisjoint(outputs):
+            return Source("", f"a module keeps the output of {name!r}")
         tensors = [t for m in (module, norm) for t in (*m.parameters(), *m.buffers())]
         if any(id(t) in self._read for t in tensors):
             return Source("", f"a forward reads tensors of {name!r} or of the norm")
@@ -105,6 +114,8 @@ class _OwnForward(Tracer):
         return self._kind(node, self)
 
     def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Tensor) and not isinstance(a, Proxy):
+            self._read.add(id(a))
         return a.node if isinstance(a, Proxy) else super().create_arg(a)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
