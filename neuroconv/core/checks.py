@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Norm = Literal["none", "dendrites", "soma", "both"]
 NormOver = Literal["window", "step"]
@@ -24,6 +24,11 @@ def expected_one_of(word: object, choices: Iterable[str]) -> str:
     """Returns the end of a message: the nearest choice, if one is near, and all of them."""
     choices = list(choices)
     return f"{did_you_mean(str(word), choices)}expected one of {', '.join(choices) or 'none'}"
+
+
+def check_floats(name: str, tensor: Any) -> None:
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} is {tensor.dtype}; expected floating point: {name}.float()")
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

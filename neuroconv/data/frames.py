@@ -25,6 +25,19 @@ MapStyle = Annotated[
 ]
 
 
+def _image(image: Any) -> Tensor:
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"the data set gives {type(image).__name__}, expected a tensor (C, H, W): for PIL "
+            "images pass it transform=torchvision.transforms.v2.PILToTensor()"
+        )
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"an image is {image.dtype}, expected uint8, or floats in [0, 1]")
+    if image.ndim != 3:
+        raise ValueError(f"an image has shape {tuple(image.shape)}, expected (C, H, W)")
+    return image
+
+
 @checked
 class Frames(Dataset[tuple[Tensor, int]]):
     """A map-style data set of (image, label) as one of (frames, label).
@@ -65,20 +78,12 @@ class Frames(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"augment={augment!r} is for training data: pass training=True")
         if len(dataset) == 0:
             raise ValueError("the data set is empty, expected at least one image")
-        first = dataset[0][0]
-        if not isinstance(first, Tensor):
-            raise TypeError(
-                f"the data set gives {type(first).__name__}, expected a tensor (C, H, W): for PIL "
-                "images pass it transform=torchvision.transforms.v2.PILToTensor()"
-            )
-        if first.dtype != torch.uint8 and not first.is_floating_point():
-            raise TypeError(f"an image is {first.dtype}, expected uint8, or floats in [0, 1]")
-        if first.ndim != 3:
-            raise ValueError(f"an image has shape {tuple(first.shape)}, expected (C, H, W)")
+        first = _image(dataset[0][0])
         self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
         self.training, self.augment, self.seed = training, augment, seed
         self._size: tuple[int, int] = pair(image_size or (first.shape[1], first.shape[2]))
         self.image_shape = (first.shape[0], *self._size)
+        self._bytes = first.dtype == torch.uint8
         self._resident: dict[torch.device, Tensor] = {}
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -129,6 +134,13 @@ class Frames(Dataset[tuple[Tensor, int]]):
             items = fetch(indices) if fetch else [self.dataset[i] for i in indices]
             unfitted, numbers = zip(*items, strict=True)
             labels = torch.tensor([int(number) for number in numbers])
+            for index, image in zip(indices, map(_image, unfitted), strict=True):
+                if (len(image), image.dtype == torch.uint8) != (self.image_shape[0], self._bytes):
+                    kind = "uint8" if self._bytes else "floats"
+                    raise ValueError(
+                        f"image {index} has {len(image)} channels of {image.dtype}, expected "
+                        f"{self.image_shape[0]} of {kind}, as the first image has"
+                    )
         if self.augment == "resized_crop_flip":
             return resized_crop_flip(unfitted, self._seeds(indices), self._size), labels
         return torch.stack([fit(image, self._size) for image in unfitted]), labels

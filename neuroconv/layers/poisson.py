@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Positive, Rule, checked
+from neuroconv.core.checks import check_floats
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals, waits
 
@@ -80,6 +81,7 @@ class Waiting(nn.Module):
             raise ValueError(
                 f"rate has shape {tuple(rate.shape)}; expected (batch, neurons, time_steps)"
             )
+        check_floats("rate", rate)
         if rate.shape[2] == 0 or not (self.acts or self.gates):
             return rate, state
         cells = (*rate.shape[:2], *(rate.shape[3:] if self.scope == "unit" else ()))
@@ -91,21 +93,21 @@ class Waiting(nn.Module):
                 f"state.waiting has shape {tuple(state.waiting.shape)}; expected {cells} as the "
                 "rate: pass the state after this window's last stretch, or None to begin a window"
             )
+        elif (state.active is None) != (active is None):
+            raise ValueError(
+                f"state is of a stage of another clock, expected clock={self.clock!r}; pass the "
+                "state after this window's last stretch, or None to begin a window"
+            )
         fired, waiting = self._fired(rate, state.waiting, active)
         if not self.acts:
             return rate * fired, state._replace(waiting=waiting)
         probability, due = self._probability(state.due, rate.shape[2])
         # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
         exact = torch.promote_types(rate.dtype, torch.float32)
-        if active is None:
+        if active is None or state.probability is None or state.active is None:
             gate = fired * _scale(probability, exact).view(-1, *[1] * (fired.dim() - 3))
             state = DropoutState(waiting, due)
         else:
-            if state.probability is None or state.active is None:
-                raise ValueError(
-                    "state counts no active steps, and clock='activity'; pass the state after this "
-                    "window's last stretch, by a stage of the same clock, or None"
-                )
             probability = torch.cat([state.probability, probability])
             number = state.active.unsqueeze(2) + active.cumsum(2)  # 1 is the first active step
             scale = _scale(probability, exact)[(number - 1).clamp(min=0)]
@@ -273,6 +275,7 @@ class PoissonSpikes(nn.Module):
         self.dt = dt
 
     def forward(self, rate: Tensor) -> Tensor:
+        check_floats("rate", rate)
         exact = torch.promote_types(rate.dtype, torch.float32)
         mean = torch.where(rate < 0, 0, rate.to(exact)) * self.dt
         if self.training:

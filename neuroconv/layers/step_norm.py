@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from neuroconv.core.arguments import Positive, Share, Size, checked
+from neuroconv.core.checks import check_floats
 from neuroconv.core.layout import along_axis
 
 
+@checked
 class StepBatchNorm(_BatchNorm):
     """Batch norm whose statistics in training are those of the batch at each time step.
 
@@ -23,21 +26,37 @@ class StepBatchNorm(_BatchNorm):
     names in a state_dict are the same. What differs between the steps of a window, such as an
     onset, is normalised away in training and not in evaluation.
 
+    Args:
+        features: channels C.
+        eps, momentum, affine, track_running_stats: as nn.BatchNorm1d's.
+
     Shape:
         x (B, C, T, ...) -> the same
 
     Raises:
-        ValueError: at the call, other axes, or in training one value for each channel and step.
+        ValueError: at the call, other axes or integers, or one value for each channel and step
+            where its statistics are taken.
     """
 
-    def __init__(self, features: int, **options: Any) -> None:
-        super().__init__(features, **options)
+    def __init__(
+        self,
+        features: Size,
+        eps: Positive = 1e-5,
+        momentum: Share | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__(features, eps, momentum, affine, track_running_stats)
         self.per_step = True
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 3:
-            raise ValueError(f"x has shape {tuple(input.shape)}; expected (batch, channels, steps)")
-        if self.training and input[:, 0, 0].numel() < 2:
+        check_floats("x", input)
+        if input.dim() < 3 or input.shape[1] != self.num_features:
+            raise ValueError(
+                f"x has shape {tuple(input.shape)}; expected (batch, {self.num_features} channels, "
+                "steps)"
+            )
+        if self._takes_statistics() and input.shape[2] and input[:, 0, 0].numel() < 2:
             raise ValueError(
                 f"x has shape {tuple(input.shape)}, one value for each channel and step; training "
                 "with norm_over='step' needs at least two: enlarge the batch or call eval()"
@@ -45,9 +64,12 @@ class StepBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        if self.training or self.running_mean is None:
+        if self._takes_statistics():
             return batch_normalised(self, input)
         return along_axis(input, 1, super().forward)
+
+    def _takes_statistics(self) -> bool:
+        return self.training or self.running_mean is None
 
 
 def batch_normalised(

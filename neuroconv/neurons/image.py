@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Count, Positive, Seed, Size, renamed
-from neuroconv.core.checks import Norm, NormOver, pair
+from neuroconv.core.checks import Norm, NormOver, check_floats, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.modules import graph_leaf
 from neuroconv.core.renamed import IMAGE_LAYER
@@ -223,8 +223,7 @@ class GranuleConv2d(nn.Module):
 
     def as_frames(self, image: Tensor) -> Tensor:
         """Repeats a still image (B, C, H, W) over the time steps; leaves frames (B, C, T, H, W)."""
-        if not image.is_floating_point():
-            raise ValueError(f"image is {image.dtype}; expected floating point: image.float()")
+        check_floats("image", image)
         if image.dim() not in (4, 5) or image.shape[1] != self.in_channels or 0 in image.shape[2:]:
             raise ValueError(
                 f"image has shape {tuple(image.shape)}; expected (batch, {self.in_channels} "

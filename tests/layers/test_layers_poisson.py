@@ -436,7 +436,21 @@ def test_bad_mean_wait(make: Any, mean_wait: Any) -> None:
             lambda: PoissonDropout(clock="activity").stream(
                 torch.ones(2, 3, 4), PoissonDropout().stream(torch.ones(2, 3, 4))[1]
             ),
-            "state counts no active steps, and clock='activity'; pass the state after this window",
+            "state is of a stage of another clock, expected clock='activity'; pass the state",
+        ),
+        (
+            lambda: PoissonDropout().stream(
+                torch.ones(2, 3, 4),
+                PoissonDropout(clock="activity").stream(torch.ones(2, 3, 4))[1],
+            ),
+            "state is of a stage of another clock, expected clock='steps'; pass the state",
+        ),
+        *(
+            (
+                lambda stage=stage: stage(torch.ones(2, 3, 4, dtype=torch.int64)),
+                r"rate is torch.int64; expected floating point: rate.float\(\)",
+            )
+            for stage in (PoissonDropout(), ReleaseOrWait(), PoissonSpikes())
         ),
         (
             lambda: ReleaseOrWait().stream(

@@ -75,8 +75,16 @@ def test_a_thresholds_steps_are_normalised_by_themselves(empty: int) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: StepBatchNorm(3)(torch.ones(2, 3)), r"\(2, 3\); expected \(batch, channels, st"),
+        (lambda: StepBatchNorm(3)(torch.ones(2, 3)), r"\(2, 3\); expected \(batch, 3 channels, st"),
+        (lambda: StepBatchNorm(3)(torch.ones(4, 2, 5)), r"\(4, 2, 5\); expected \(batch, 3 chan"),
+        (lambda: StepBatchNorm(3)(torch.ones(4, 3, 5).int()), "x is torch.int32; expected"),
         (lambda: StepBatchNorm(3)(torch.ones(1, 3, 9)), "one value for each channel and step"),
+        (
+            lambda: StepBatchNorm(3, track_running_stats=False).eval()(torch.ones(1, 3, 9)),
+            "one value for each channel and step",
+        ),
+        (lambda: StepBatchNorm(0), "features=0; expected an integer of at least 1"),
+        (lambda: StepBatchNorm(3, momentum=2), "momentum=2; expected"),
         (lambda: ThresholdNorm(3, norm_over="batch"), "norm_over='batch'; expected one"),
     ],
 )  # fmt: skip
