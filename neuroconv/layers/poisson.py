@@ -77,11 +77,11 @@ class Waiting(nn.Module):
             rate: (B, N, T, ...), any number of steps.
             state: after the stretch before; None begins a window.
         """
-        if rate.dim() < 3:
+        if rate.dim() < 3 or not rate.is_floating_point():
             raise ValueError(
-                f"rate has shape {tuple(rate.shape)}; expected (batch, neurons, time_steps)"
+                f"rate of {rate.dtype} has shape {tuple(rate.shape)}; expected floats of (batch, "
+                "neurons, time_steps)"
             )
-        check_floats("rate", rate)
         if rate.shape[2] == 0 or not (self.acts or self.gates):
             return rate, state
         cells = (*rate.shape[:2], *(rate.shape[3:] if self.scope == "unit" else ()))

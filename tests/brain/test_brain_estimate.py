@@ -71,7 +71,7 @@ def test_correlated_inputs_spread_the_estimate() -> None:
     inputs = default_inputs()
     pair = Correlation(("rate_hz", "purkinje.cells"), 0.9, Source("chosen", "`rate_hz` here"))
     loose, tied = (
-        estimate_brain(given, reading="one_step", samples=2000)
+        estimate_brain(given, reading="one_step", samples=512)
         for given in (inputs, inputs.with_correlations([pair]))
     )
     assert np.std(np.log(tied.samples)) > 1.05 * np.std(np.log(loose.samples))
