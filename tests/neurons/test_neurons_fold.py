@@ -145,15 +145,12 @@ def test_the_dendrites_norm_goes_where_taps_allow(mode: Any, lively: Lively) -> 
         ({"rate": {"law": "sublinear"}}, False, False),
         ({"norm": "both"}, True, False),
         ({"synapse": {"transmitters": 2}, "threshold": 1.0}, True, False),
-        ({"spike": True}, False, False),
+        ({"spike": DendriticSpike(0.5, 0.1)}, False, False),
     ],
     ids=str,
 )
 def test_the_somas_norm(options: Any, gone: bool, gone_if_negative: bool, lively: Lively) -> None:
-    stages = {"norm": "soma", **options}
-    if "spike" in stages:
-        stages["spike"] = DendriticSpike(0.5, 0.1)
-    model = cells(lively, **stages)
+    model = cells(lively, **{"norm": "soma", **options})
     folded = fold(model)
     assert is_absent(folded.soma_norm) == gone
     same_everywhere(model, folded)
