@@ -75,8 +75,8 @@ def plain(data: Any) -> Any:
 
 
 def whole(value: float) -> float:
-    """Returns an integral float as an int, which stays exact at any size."""
-    return int(value) if float(value).is_integer() else value
+    """Returns an integral number as an int, which stays exact at any size, another as a float."""
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def scientific(value: float, digits: int = 4, trim: bool = False) -> str:

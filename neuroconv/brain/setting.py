@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def _change(inputs: Inputs, name: str, table: Mapping[str, Any], position: str) 
     if ("low" in table) != ("high" in table):
         raise ValueError(f"{position}: one bound alone; expected low and high")
     source = _user(f"`{name}`", table, position)
-    numbers = {key: number for key, number in table.items() if key != "source"}
+    numbers: Any = {key: entry for key, entry in table.items() if key != "source"}
+    numbers |= {key: whole(table[key]) for key in _NUMBERS if key in table}
     try:
         return inputs.with_input(inputs[name].changed(source, **numbers))
     except ValueError as error:
@@ -150,7 +152,7 @@ def _check_keys(table: Mapping[str, Any], keys: Sequence[str], position: str) ->
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _number(text: str) -> float:

@@ -73,7 +73,11 @@ def read_image(path: str | Path) -> Tensor:
         DataError: the file is unreadable, broken or too large, or what is white in it is unknown.
     """
     with open_image(path) as file:
+        tiles = getattr(file, "tile", None)
+        raw = tiles[0][3] if tiles else ""
         file.load()
+        if raw in ("L;2", "L;4") and "transparency" in file.info:  # which PIL does not scale
+            file.info["transparency"] *= 255 // (2 ** int(raw[2:]) - 1)
         with suppress(Exception):  # an unreadable EXIF block does not spoil the picture
             ImageOps.exif_transpose(file, in_place=True)
         image = _grey(file) if file.mode[0] in "IF" else file

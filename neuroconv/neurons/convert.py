@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from neuroconv.core.arguments import checked
 from neuroconv.core.modules import become, copy_module
 from neuroconv.core.statistics import correct_statistics
+from neuroconv.neurons.fold.values import outer_norms
 from neuroconv.neurons.image import GranuleConv2d
-from neuroconv.neurons.population import Population
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,14 @@ def convert(
             unit.dendritic_bias = rest.setdefault(key, unit.dendritic_bias)
         rows.append(Conversion(name, _count(layer), _count(unit)))
         become(layer, unit)
-    neurons = [x for x in converted.modules() if isinstance(x, GranuleConv2d | Population)]
-    inside = {part for neuron in neurons for part in neuron.modules()}
-    for module in converted.modules():
-        if isinstance(module, _BatchNorm) and module not in inside:
-            correct_statistics(module)
+    for norm in outer_norms(converted).values():
+        correct_statistics(norm)
     return converted, rows
 
 
 def _several_columns(name: str, conv: nn.Conv2d) -> bool:
-    columns: int = getattr(conv, "kernel_size", (1, 2))[1]  # a scripted layer may not tell
-    return columns > 1
+    # A scripted layer may not tell its kernel: it is selected, and refused.
+    return bool(getattr(conv, "kernel_size", (1, 2))[1] > 1)
 
 
 def _selected(model: nn.Module, select: Callable[[str, nn.Conv2d], bool]) -> dict[Any, str]:

@@ -240,6 +240,8 @@ def test_python_sets_numbers_and_pairs() -> None:
     assert inputs["rate_hz"].low.value == 0.1
     assert inputs["purkinje.cells"].distribution == "fixed"
     assert as_inputs(inputs) is inputs
+    numpys = as_inputs({"rate_hz": (np.int64(1), np.float32(2.5))})["rate_hz"]
+    assert numpys == as_inputs({"rate_hz": (1, 2.5)})["rate_hz"]
     with pytest.raises(ValueError, match="expected a number"):
         as_inputs({"rate_hz": "fast"})
 

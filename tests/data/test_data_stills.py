@@ -1,6 +1,7 @@
 """Decoded pictures of all kinds against arithmetic on the numbers that were written."""
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,24 @@ def test_a_tiff_says_what_is_white(tmp_path: Path, bits: int, white_is_zero: boo
     shares = values / (2**bits - 1)
     expected = 255 * (1 - shares if white_is_zero else shares)
     assert np.abs(decoded(tmp_path / "x.tif")[..., 0].flatten() - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("bits", "byte", "clear", "expected"),
+    [(4, 0x39, 3, [255, 153]), (2, 0b00011011, 1, [0, 255, 170, 255])],
+)
+def test_grey_of_few_bits_has_its_transparent_value(
+    tmp_path: Path, bits: int, byte: int, clear: int, expected: list[int]
+) -> None:
+    header = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
+    parts = {b"IHDR": header, b"tRNS": struct.pack(">H", clear),
+             b"IDAT": zlib.compress(bytes((0, byte))), b"IEND": b""}  # fmt: skip
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    ]
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert decoded(tmp_path / "x.png")[0, :, 0].tolist() == expected
 
 
 UPRIGHT = (  # by the value of EXIF's orientation, from 1

@@ -26,7 +26,6 @@ beyond them are left alone.
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.core.arguments import checked
 from neuroconv.core.modules import become, copy_module
@@ -34,7 +33,7 @@ from neuroconv.core.statistics import drop_correction
 from neuroconv.neurons.fold.calls import Calls
 from neuroconv.neurons.fold.norms import fold_image_layer, fold_norm
 from neuroconv.neurons.fold.population import fold_population
-from neuroconv.neurons.fold.values import Folding, within
+from neuroconv.neurons.fold.values import Folding, outer_norms, within
 from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
@@ -86,14 +85,7 @@ def fold(model: nn.Module) -> tuple[nn.Module, list[Folding]]:
 
 def _fold_norms(network: nn.Module) -> list[Folding]:
     """Folds the batch norms outside of neurons into what comes before them."""
-    neurons = [m for m in network.modules() if isinstance(m, Population | GranuleConv2d)]
-    inside = {part for neuron in neurons for part in neuron.modules()}
-    named = {
-        name: m
-        for name, m in network.named_modules()
-        if m not in inside and isinstance(m, _BatchNorm)
-    }
-    if not named:
+    if not (named := outer_norms(network)):
         return []
     for norm in named.values():
         drop_correction(norm)

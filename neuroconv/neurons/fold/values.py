@@ -8,6 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from neuroconv.core.counting import is_watched
 from neuroconv.layers.dendrite import DendriticConv
 from neuroconv.layers.step_norm import StepBatchNorm
+from neuroconv.neurons.image import GranuleConv2d
+from neuroconv.neurons.population import Population
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, StepBatchNorm)
 
@@ -27,6 +29,14 @@ class Folding:
     name: str
     into: str
     reason: str
+
+
+def outer_norms(network: nn.Module) -> dict[str, _BatchNorm]:
+    """Returns the batch norms outside of neurons, by name."""
+    neurons = [m for m in network.modules() if isinstance(m, Population | GranuleConv2d)]
+    inside = {part for neuron in neurons for part in neuron.modules()}
+    named = network.named_modules()
+    return {name: m for name, m in named if isinstance(m, _BatchNorm) and m not in inside}
 
 
 def within(name: str, stage: str) -> str:
