@@ -23,6 +23,7 @@ def correct_statistics(norm: _BatchNorm) -> None:
 
     Statistics up to now serve evaluation until the first training pass, and count no more after
     it. Norms with a cumulative average (momentum=None), or without running statistics, stay.
+    It is done by hooks, which `nn.SyncBatchNorm.convert_sync_batchnorm` drops: call that before.
     """
     if not norm.momentum or norm.running_mean is None or norm.num_batches_tracked is None:
         return

@@ -63,7 +63,10 @@ def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> 
 
     def convert(norm: _BatchNorm) -> Any:
         if device.type == "cuda" and not isinstance(norm, StepBatchNorm):  # which torch has not
-            return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+            synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
+            hooks = {name: value for name, value in vars(norm).items() if "_hook" in name}
+            vars(synchronised).update(hooks)
+            return synchronised
         return SharedBatchNorm(norm)
 
     norms = [

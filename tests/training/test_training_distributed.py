@@ -241,10 +241,13 @@ def test_every_norm_is_replaced_and_given_back(name: str, options: Any, device: 
     torchs = device == "cuda" and not options  # torch has none over steps
     kind = nn.SyncBatchNorm if torchs else SharedBatchNorm
     state, modules = list(model.state_dict()), list(model.modules())
+    for module in modules:
+        module.register_forward_hook(test_every_norm_is_replaced_and_given_back)
     with synchronised_norms(model, Ranks(0, 2), torch.device(device)):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         assert norms
         assert {type(norm) for norm in norms} == {kind}
+        assert all(norm._forward_hooks for norm in norms)
         assert list(model.state_dict()) == state
     assert list(model.modules()) == modules
 
