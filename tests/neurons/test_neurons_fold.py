@@ -570,11 +570,14 @@ def test_subclasses_with_methods_of_their_own_stay_as_they_are() -> None:
             rate, state = super().fire(potential, state)
             return 2 * rate, state
 
-    model = Loud(6, 4, norm="both", tree={"mode": "per_dendrite"}).double().eval()
-    folded = fold(model)
-    assert not is_absent(folded.dendritic_norm)
-    x = noise(2, 6, 5)
-    near(folded(x), model(x))
+    options: Any = {"norm": "both", "tree": {"mode": "per_dendrite"}}
+    patched: Any = Granule(6, 4, **options)
+    patched.dendritic_rate.forward = lambda potential: 1 - potential.mean(3)
+    for model in (Loud(6, 4, **options), patched):
+        folded = fold(model.double().eval())
+        assert not is_absent(folded.dendritic_norm)
+        x = noise(2, 6, 5)
+        near(folded(x), model(x))
 
 
 def test_scripted_and_lazy_modules(lively: Lively) -> None:

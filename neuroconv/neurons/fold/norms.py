@@ -20,7 +20,7 @@ from neuroconv.neurons.fold.values import (
     commutes,
     constant,
     exact,
-    has_hooks,
+    is_plain,
     within,
 )
 from neuroconv.neurons.image import GranuleConv2d
@@ -73,7 +73,7 @@ def fold_norm(source: nn.Module, norm: nn.Module, rectified: bool) -> tuple[nn.M
 def _into_rates(
     layer: GranuleConv2d, norm: nn.Module, gain: Tensor, shift: Tensor, rectified: bool
 ) -> tuple[nn.Module, str]:
-    if not _is_plain(layer) or type(layer.output) is not PoissonDropout:
+    if not is_plain(layer) or type(layer.output) is not PoissonDropout:
         return norm, "the layer has methods, hooks or an output stage of its own"
     if not (is_absent(layer.soma_norm) or affine(layer.soma_norm)):
         return norm, "the somata's norm before it takes batch statistics"
@@ -98,7 +98,7 @@ def fold_image_layer(layer: GranuleConv2d, name: str) -> list[Folding]:
     stages = [f"dendritic_norms.{k}" for k in range(len(present_norms(layer.dendritic_norms)))]
     stages += [] if is_absent(layer.soma_norm) else ["soma_norm"]
     other = "the layer has methods, or stages with hooks, of its own"
-    reasons = _fold_stages(layer) if _is_plain(layer) else (other, other)
+    reasons = _fold_stages(layer) if is_plain(layer) else (other, other)
     rows = []
     for stage in stages:
         reason = reasons[stage == "soma_norm"]
@@ -131,11 +131,3 @@ def _fold_stages(layer: GranuleConv2d) -> tuple[str, str]:
     layer.weight = constant(weight, like)
     layer.dendritic_bias = None if bias is None else constant(bias, like)
     return at_dendrites, at_soma
-
-
-def _is_plain(layer: GranuleConv2d) -> bool:
-    inherited = all(
-        getattr(type(layer), method) is getattr(GranuleConv2d, method)
-        for method in ("forward", "stream", "dendrites", "rest", "normalise")
-    )
-    return inherited and not has_hooks(layer) and "forward" not in vars(layer)

@@ -23,7 +23,7 @@ from neuroconv.neurons.fold.values import (
     commutes,
     constant,
     exact,
-    has_hooks,
+    is_plain,
     set_filters,
     within,
 )
@@ -31,7 +31,6 @@ from neuroconv.neurons.population import Population
 from neuroconv.neurons.stages import is_absent
 
 _BATCH = 32  # the batch size for which costs before and after folding are compared
-_METHODS = ("forward", "stream", "somatic_potential", "fire")
 _STAGES = {
     SparseSynapses, DenseSynapses, DendriticConv, DendriticRate, DendriticSummation, SomaFilter,
 }  # fmt: skip
@@ -43,9 +42,8 @@ _Filters = tuple[Tensor, Tensor | None]
 def fold_population(cells: Population, name: str) -> list[Folding]:
     """Folds cells in place; those with methods, stages or hooks of their own stay as they are."""
     before = left = _left(cells)
-    inherited = all(getattr(type(cells), x) is getattr(Population, x) for x in _METHODS)
     stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation, cells.soma)
-    if not inherited or not {*map(type, stages)} <= _STAGES or has_hooks(cells):
+    if not is_plain(cells) or not {*map(type, stages)} <= _STAGES:
         left = dict.fromkeys(before, "the population has methods, stages or hooks of its own")
     else:
         collapsed = _fold_stages(cells)

@@ -12,6 +12,10 @@ from neuroconv.neurons.image import GranuleConv2d
 from neuroconv.neurons.population import Population
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, StepBatchNorm)
+_METHODS: dict[type, tuple[str, ...]] = {
+    Population: ("forward", "stream", "somatic_potential", "fire"),
+    GranuleConv2d: ("forward", "stream", "dendrites", "rest", "normalise"),
+}
 
 NO_VALUES = "it takes batch statistics, or is no plain batch norm"  # why `affine` returns None
 
@@ -83,6 +87,10 @@ def commutes(gain: Tensor, linear: bool) -> bool:
     return linear or bool((gain >= 0).all())
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Returns whether a stage inside the module has hooks, which folding would stop calling."""
-    return is_watched(*(stage for stage in module.modules() if stage is not module))
+def is_plain(neuron: Population | GranuleConv2d) -> bool:
+    """Returns whether it runs by the methods of this package, without hooks on its stages."""
+    base = Population if isinstance(neuron, Population) else GranuleConv2d
+    inherited = all(getattr(type(neuron), x) is getattr(base, x) for x in _METHODS[base])
+    parts = [*neuron.modules()]
+    patched = any("forward" in vars(part) for part in parts)
+    return inherited and not patched and not is_watched(*parts[1:])
