@@ -50,8 +50,9 @@ def blocks(length: int, width: int, on_meta: bool = False) -> Iterator[slice]:
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Returns whether a hook, other than a counter's, observes a module's calls or gradients."""
-    return not is_counting() and any(
+    """Returns whether a module has a forward of its own, or a hook other than a counter's."""
+    hooked = not is_counting() and any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
         for m in modules
     )
+    return hooked or any("forward" in vars(m) for m in modules)

@@ -528,10 +528,8 @@ def test_stages_of_populations_are_reported(lively: Lively) -> None:
     })  # fmt: skip
     model["kinds"].soma.register_forward_hook(lambda *_: None)
     model["hook"].firing.register_forward_hook(lambda *_: None)
-    other, bent = (
-        "the population has methods, stages or hooks of its own",
-        "before it is not linear",
-    )
+    other = "the population has methods, stages or hooks of its own"
+    bent = "before it is not linear"
     expected = [
         ("all.dendritic_norm", "all.dendrites", ""), ("all.soma_norm", "all.dendrites", ""),
         ("law.dendritic_norm", "", "scales differ where taps are shared"),

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ IMAGE_STAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["forward", "full_backward", "full_backward_pre"])
+@pytest.mark.parametrize("kind", ["forward", "full_backward", "full_backward_pre", "own"])
 @pytest.mark.parametrize(
     ("build", "names", "shape"),
     [
@@ -51,17 +52,27 @@ IMAGE_STAGES = [
     ],
     ids=["population", "image"],
 )
-def test_hooks_on_every_stage_are_met(build: Any, names: Any, shape: Any, kind: str) -> None:
+def test_hooks_and_forwards_of_every_stage_are_met(
+    build: Any, names: Any, shape: Any, kind: str
+) -> None:
     neurons, x = build(), torch.rand(shape, requires_grad=True)
     for name in names:
         plain = fresh(neurons, x)
         calls: list[str] = []
-        register = getattr(neurons.get_submodule(name), f"register_{kind}_hook")
-        handle = register(lambda *_, name=name, calls=calls: calls.append(name))
+        stage: Any = neurons.get_submodule(name)
+        note = partial(lambda name, calls, *_: calls.append(name), name, calls)
+        if kind == "own":
+            whole = stage.forward
+            stage.forward = lambda *x, whole=whole, note=note: note() or whole(*x)
+        else:
+            handle = getattr(stage, f"register_{kind}_hook")(note)
         rate = neurons(x)
         torch.testing.assert_close(rate, plain)
         rate.sum().backward()
-        handle.remove()
+        if kind == "own":
+            del stage.forward
+        else:
+            handle.remove()
         # An image layer's spike acts on one dendrite after another.
         columns = len(neurons.dendritic_norms) if isinstance(neurons, GranuleConv2d) else 1
         assert calls == [name] * (columns if name == "spike" else 1)

@@ -54,7 +54,7 @@ def fold_norm(source: nn.Module, norm: nn.Module, rectified: bool) -> tuple[nn.M
     values = affine(norm)
     if values is None:
         return norm, NO_VALUES
-    if is_watched(source, norm) or "forward" in vars(source):
+    if is_watched(source, norm):
         return norm, "hooks, or a forward of its own, would notice"
     if source.__dict__.get("out_channels") != len(values[0]):
         return norm, f"a {type(source).__name__} is no convolution of its {len(values[0])} channels"

@@ -70,7 +70,7 @@ def set_filters(
 def affine(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
     """Returns scale and shift of a batch norm in evaluation; None without running statistics, and
     for subclasses, which may compute something else."""
-    if not isinstance(norm, _BatchNorm) or type(norm) not in _NORMS or "forward" in vars(norm):
+    if not isinstance(norm, _BatchNorm) or type(norm) not in _NORMS:
         return None
     if norm.running_mean is None or norm.running_var is None:
         return None
@@ -91,6 +91,5 @@ def is_plain(neuron: Population | GranuleConv2d) -> bool:
     """Returns whether it runs by the methods of this package, without hooks on its stages."""
     base = Population if isinstance(neuron, Population) else GranuleConv2d
     inherited = all(getattr(type(neuron), x) is getattr(base, x) for x in _METHODS[base])
-    parts = [*neuron.modules()]
-    patched = any("forward" in vars(part) for part in parts)
-    return inherited and not patched and not is_watched(*parts[1:])
+    stages = [*neuron.modules()][1:]
+    return inherited and "forward" not in vars(neuron) and not is_watched(*stages)
