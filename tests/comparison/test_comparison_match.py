@@ -27,7 +27,7 @@ def test_known_networks() -> None:
     assert count_flops("mlp", width=7) == 2 * (784 * 7 + 7 * 10)
 
 
-@pytest.mark.parametrize("width", [2, 3, 17])
+@pytest.mark.parametrize("width", [2, pytest.param(17, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mlp", "plain_cnn"])
 def test_match_reaches_the_target_or_comes_nearest(name: str, width: int) -> None:
     flop, wider = (count_flops(name, width=w, time_steps=5) for w in (width, width + 1))
@@ -40,7 +40,7 @@ def test_match_reaches_the_target_or_comes_nearest(name: str, width: int) -> Non
     assert (matched["width"], matched.ratio) == (width, flop / (flop + 1))
 
 
-@pytest.mark.parametrize("target", [300, 1500])
+@pytest.mark.parametrize("target", [300, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mlp", "plain_cnn"])
 def test_depth_is_free_where_the_width_alone_is_too_coarse(name: str, target: int) -> None:
     """Against every width of every depth."""

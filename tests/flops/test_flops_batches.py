@@ -118,7 +118,7 @@ def model_and_sample(name: str) -> tuple[Any, Tensor]:
 
 
 @pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", cases("population fft", "image layer norm"))
+@pytest.mark.parametrize("name", cases("image layer norm"))
 def test_a_larger_batch_takes_no_more_work(name: str, training: bool) -> None:
     """Three blocks of samples, three of neurons, and the steps of large ones one by one."""
     model, sample = model_and_sample(name)
@@ -132,7 +132,7 @@ def test_a_larger_batch_takes_no_more_work(name: str, training: bool) -> None:
     assert huge <= 20 * few
 
 
-@pytest.mark.parametrize("name", cases("population fft", "image layer norm", "network plain_cnn"))
+@pytest.mark.parametrize("name", cases("image layer norm", "network plain_cnn"))
 def test_counts_of_a_huge_batch_are_exact(name: str) -> None:
     """The closed form's integers; and what two small batches extrapolate to, backward too."""
     model, sample = model_and_sample(name)

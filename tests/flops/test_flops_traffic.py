@@ -180,7 +180,7 @@ def build(name: str) -> nn.Module:
     return create_model(name, image_shape=(1, 12, 12), num_classes=3, time_steps=3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.slow), *NAMES[1:]])
 def test_meta_and_cpu_differ_by_what_batch_norms_return_in_evaluation(name: str) -> None:
     model, x = build(name), torch.rand(2, 1, 12, 12)
     meta, cpu = on_both(model, x, training=True)

@@ -126,9 +126,7 @@ def test_kernels_are_the_definition(neuron: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", all_but_slow(
-    "population plain", "population per_dendrite", "population spike", "population norm_both",
-    "population fft", "population transmitters", "image layer plain", "image layer norm",
-    "image layer still_groups",
+    "population plain", "population norm_both", "population fft", "image layer norm",
 ))  # fmt: skip
 def test_exported_with_an_open_batch(name: str) -> None:
     neuron: Any = NEURONS[name]()

@@ -256,7 +256,7 @@ def _channels_last(model: nn.Module, image: Tensor) -> Any:
             lambda model, image: torch.compile(model, backend="eager", fullgraph=True),
             marks=pytest.mark.slow,
         ),
-        _exported,
+        pytest.param(_exported, marks=pytest.mark.slow),
     ],
     ids=["fx", "fx twice", "features", "channels_last", "jit", "compile", "export"],
 )

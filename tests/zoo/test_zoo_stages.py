@@ -75,7 +75,13 @@ def off_start(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("case", ALL)
+SLOW = {"cerebellum_cable", "cerebellum_purkinje_all_to_all", "cerebellum_no_nuclei",
+        "convnet_kernel", "convnet_dense", "on_the_sheet"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in ALL]
+)
 def test_every_parameter_learns_and_counters_agree(case: str) -> None:
     name, tables = ALL[case]
     model = off_start(build(name, **tables)).train()
