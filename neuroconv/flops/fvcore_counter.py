@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from neuroconv.core.arguments import checked
 from neuroconv.flops.calls import tensors_of
+from neuroconv.flops.exact import count_exact
 from neuroconv.flops.fvcore_handles import HANDLES, contracts_nothing
 from neuroconv.flops.inputs import Inputs, Keywords, as_inputs
 from neuroconv.flops.meta_copy import Device, find_device, meta_copy
@@ -156,5 +157,10 @@ def analyse_fvcore(
 def count_fvcore(
     model: nn.Module, inputs: Any, *, kwargs: Keywords = None, device: Device = "cpu"
 ) -> Counts:
-    """Counts the contractions of one run by fvcore; arguments and errors as `analyse_fvcore`."""
-    return analyse_fvcore(model, inputs, kwargs=kwargs, device=device)[0]
+    """Counts the contractions of one run by fvcore; arguments and errors as `analyse_fvcore`.
+
+    A trace does not show the work of other threads: the exact counter looks for it, and refuses it.
+    """
+    counts = analyse_fvcore(model, inputs, kwargs=kwargs, device=device)[0]
+    count_exact(model, inputs, kwargs=kwargs, device=device)
+    return counts

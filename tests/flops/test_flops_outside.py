@@ -15,7 +15,7 @@ from torch._higher_order_ops import associative_scan, scan, while_loop
 from torch._higher_order_ops.map import map as map_rows
 from torch.nn.attention.flex_attention import flex_attention
 
-from neuroconv.flops import count_closed_form, count_exact, measure_traffic
+from neuroconv.flops import count_closed_form, count_exact, count_fvcore, measure_traffic
 
 POOL = ThreadPoolExecutor(1)
 POOL.submit(int).result()  # its thread is older than any count
@@ -73,6 +73,8 @@ def test_work_of_other_threads_is_refused(name: str, device: str) -> None:
     for count in (count_exact, measure_traffic, count_closed_form):
         with pytest.raises(ValueError, match=reason):
             count(Net(function), torch.rand(3, 4), device=device)
+    with pytest.raises(ValueError, match=f"{reason}|Cannot insert a Tensor|real tensors"):
+        count_fvcore(Net(function), torch.rand(3, 4), device=device)
 
 
 def test_a_module_that_runs_in_another_thread_is_named_though_it_returns_a_number() -> None:
