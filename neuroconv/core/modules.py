@@ -31,6 +31,11 @@ def copy_module(model: Model) -> Model:
         return copy.deepcopy(model, {id(x): x.detach().clone() for x in computed})
 
 
+def copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Gives a module the hooks of another, of calls, gradients and the state_dict."""
+    vars(target).update({name: value for name, value in vars(source).items() if "_hook" in name})
+
+
 def become(module: nn.Module, other: nn.Module) -> None:
     """Turns a module into another in place, so that all that refer to it have the other.
 

@@ -20,7 +20,6 @@ _UNWRITTEN, _SHAPE_ONLY = (
 )
 Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of the others
 
-
 # Products whose operands have one dtype on every device but meta, which multiplies any.
 _PRODUCTS = {
     *("addbmm", "addmm", "addmv", "baddbmm", "bmm", "convolution", "dot", "mm", "mv", "vdot"),
@@ -92,9 +91,8 @@ def tensors_of(values: Any) -> list[Tensor]:
         if isinstance(leaf, Tensor):
             tensors.append(leaf)
         elif hasattr(leaf, "__dataclass_fields__") and not isinstance(leaf, type):
-            tensors += tensors_of(
-                [getattr(leaf, name) for name in leaf.__dataclass_fields__]
-            )  # of a class that torch does not know
+            # Of a class that torch does not know.
+            tensors += tensors_of([getattr(leaf, name) for name in leaf.__dataclass_fields__])
     return tensors
 
 

@@ -11,7 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from neuroconv.core.arguments import checked
-from neuroconv.core.modules import become, copy_module
+from neuroconv.core.modules import become, copy_hooks, copy_module
 from neuroconv.core.statistics import correct_statistics
 from neuroconv.neurons.fold.values import outer_norms
 from neuroconv.neurons.image import GranuleConv2d
@@ -167,7 +167,7 @@ def _granule_layer(conv: Any, copy_weights: bool) -> GranuleConv2d:
         unit.bias = conv.bias
         if not copy_weights:
             nn.init.zeros_(conv.bias)
-    vars(unit).update({name: value for name, value in vars(conv).items() if "_hook" in name})
+    copy_hooks(conv, unit)
     return unit
 
 

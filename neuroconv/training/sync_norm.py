@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from neuroconv.core.modules import copy_hooks
 from neuroconv.layers.step_norm import StepBatchNorm, batch_normalised
 from neuroconv.training.distributed import Ranks
 
@@ -64,8 +65,7 @@ def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> 
     def convert(norm: _BatchNorm) -> Any:
         if device.type == "cuda" and not isinstance(norm, StepBatchNorm):  # which torch has not
             synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
-            hooks = {name: value for name, value in vars(norm).items() if "_hook" in name}
-            vars(synchronised).update(hooks)
+            copy_hooks(norm, synchronised)
             return synchronised
         return SharedBatchNorm(norm)
 
