@@ -46,7 +46,7 @@ RNG = np.random.default_rng(0)
 ENTRIES = [
     entry(
         "granule <b>", 0.95, 2.0, difference=None, difference_half_width=None,
-        dendrites=DendriteCost(4500.0, 4800.0, 5000.0),
+        dendrites=DendriteCost(4500.0, 4800.0, 5000.0, 200.0),
         filters=[
             ("granule", RNG.normal(size=(2, 5, 3, 4))),
             ("purkinje", RNG.normal(size=(1, 2, 5, 50))),
@@ -125,6 +125,7 @@ def test_the_page_shows_its_entries_and_escapes_their_text(page: str) -> None:
         "<td>1,234</td>",
         "seed 3, 5. granule &lt;b&gt;: 94.00, 96.00; control &amp; co: 95.00, 97.00",
         "<td>4,500.0</td>",
+        "<td>5,000.0</td><td>200.0</td>",
         "<td>10.00 %</td>",
         "<title>Neurons &amp; &lt;others&gt;</title>",
         "The budget was equal.",
