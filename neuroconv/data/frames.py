@@ -14,6 +14,7 @@ from neuroconv.core.checks import pair
 from neuroconv.data.augment import Augment, crop_flip, fit, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
 from neuroconv.data.encoding import Encoding, encode, sample_seeds, to_frames
+from neuroconv.data.items import fetch
 from neuroconv.data.stills import ImageFiles, ImageTensors
 
 MapStyle = Annotated[
@@ -23,6 +24,8 @@ MapStyle = Annotated[
         lambda data: hasattr(data, "__len__") and hasattr(data, "__getitem__"),
     ),
 ]
+
+_DRAWLESS = ImageTensors | FittedStills | DecodedFiles | ImageFiles  # items without random numbers
 
 
 def _image(image: Any) -> Tensor:
@@ -43,7 +46,8 @@ class Frames(Dataset[tuple[Tensor, int]]):
     """A map-style data set of (image, label) as one of (frames, label).
 
     Images are tensors (C, h, w), uint8 (divided by 255) or float in [0, 1]. All randomness of a
-    sample is a function of (seed, epoch, index); outside of training the epoch counts as 0.
+    sample is a function of (seed, epoch, index); outside of training the epoch counts as 0. So are
+    draws of the data set from torch's, numpy's and Python's default generators (see `fetch`).
 
     Args:
         dataset: has `len()` and `[i]`; its `__getitems__` is used if it has one.
@@ -78,7 +82,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"augment={augment!r} is for training data: pass training=True")
         if len(dataset) == 0:
             raise ValueError("the data set is empty, expected at least one image")
-        first = _image(dataset[0][0])
+        first = _image(fetch(dataset, [0], seed, 0)[0][0])
         self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
         self.training, self.augment, self.seed = training, augment, seed
         self._size: tuple[int, int] = pair(image_size or (first.shape[1], first.shape[2]))
@@ -130,8 +134,10 @@ class Frames(Dataset[tuple[Tensor, int]]):
                 return images, labels
             unfitted: Sequence[Tensor] = images.unbind()
         else:
-            fetch = getattr(self.dataset, "__getitems__", None)
-            items = fetch(indices) if fetch else [self.dataset[i] for i in indices]
+            if isinstance(self.dataset, _DRAWLESS):
+                items = [self.dataset[i] for i in indices]
+            else:
+                items = fetch(self.dataset, indices, self.seed, int(self._epoch))
             unfitted, numbers = zip(*items, strict=True)
             labels = torch.tensor([int(number) for number in numbers])
             for index, image in zip(indices, map(_image, unfitted), strict=True):
@@ -183,8 +189,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
     @property
     def threadsafe(self) -> bool:
         """Whether `images` draws from no generator of the process."""
-        safe = isinstance(self.dataset, ImageTensors | FittedStills | DecodedFiles | ImageFiles)
-        return safe and self.augment != "resized_crop_flip"
+        return isinstance(self.dataset, _DRAWLESS) and self.augment != "resized_crop_flip"
 
     def _checked(self, indices: Sequence[int]) -> list[int]:
         rows = range(len(self))

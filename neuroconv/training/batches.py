@@ -1,16 +1,21 @@
 """Checked batches of a map-style data set, on a device."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import pickle
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from neuroconv.data import DataError, Frames
+from neuroconv.data import Frames
+from neuroconv.data.items import fetch
 
 _Item = TypeVar("_Item")
 Batch = tuple[Tensor, Tensor]  # inputs and labels
@@ -49,66 +54,115 @@ def epoch_batches(
 
 
 def load(
-    data: Dataset[Any], batches: Sequence[list[int]], workers: int, device: torch.device
+    data: Dataset[Any],
+    batches: Sequence[list[int]],
+    workers: int,
+    device: torch.device,
+    seed: tuple[int, int] = (0, 0),
 ) -> Iterator[Batch]:
-    """Yields batches as inputs on the device and labels (still on the CPU, to be checked).
+    """Returns an iterator of batches: inputs on the device, labels on the CPU, to be checked.
 
     `Frames` are encoded on the device, a batch at a time. Images that lie on the device are
     gathered there; others are prepared by the workers or, for CUDA, by a thread one batch ahead.
+
+    Random draws of a data set are a function of (seed, epoch, index): see `data.items.fetch`. Of
+    torch's default generator the call draws one number, and reading the batches draws none.
+
+    Args:
+        seed: (seed, epoch). The default is for evaluation, which always sees the same items.
+            `Frames` have a seed and an epoch of their own.
     """
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda"}
+    torch.empty((), dtype=torch.int64).random_()  # what DataLoader drew: dropout depends on it
     if isinstance(data, Frames):
-        yield from _load_frames(data, batches, options, device)
-        return
-    for batch in DataLoader(data, batch_sampler=batches, **options):
-        if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-            raise TypeError("data[i] must be (input tensor, integer label)")
-        inputs, labels = batch
-        yield inputs.to(device, non_blocking=True), labels
+        return _load_frames(data, batches, workers, device)
+    return _load_items(partial(_batch, data, seed), batches, workers, device)
+
+
+def _load_items(
+    prepare: Callable[[list[int]], Batch],
+    batches: Sequence[list[int]],
+    workers: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    in_process = (prepare(batch) for batch in batches)
+    prepared = _by_workers(prepare, batches, workers, device) if workers else in_process
+    with closing(prepared):
+        for inputs, labels in prepared:
+            yield _to(device, inputs), labels
+
+
+def _batch(data: Dataset[Any], seed: tuple[int, int], indices: list[int]) -> Batch:
+    batch = fetch(data, indices, *seed, collate=default_collate)
+    if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise TypeError("data[i] must be (input tensor, integer label)")
+    return batch[0], batch[1]
 
 
 def _load_frames(
-    frames: Frames, batches: Sequence[list[int]], options: dict[str, Any], device: torch.device
+    frames: Frames, batches: Sequence[list[int]], workers: int, device: torch.device
 ) -> Iterator[Batch]:
     # A cache may lack what an epoch leaves out beside its full batches.
     at_once = len(batches[0]) if batches else 0
-    on_cpu: Iterable[Batch | DataError]
-    if options["num_workers"] and frames.resident("cpu", at_once) is None:
-        on_cpu = DataLoader(_Images(frames), batch_size=None, sampler=batches, **options)
+    if workers and frames.resident("cpu", at_once) is None:
+        prepared = _by_workers(frames.images, batches, workers, device)
+    elif device.type == "cpu" or not frames.threadsafe or frames.resident(device) is not None:
+        yield from (frames.batch(batch, device) for batch in batches)
+        return
     else:
-        # What a DataLoader draws: dropout must not depend on how the data are loaded.
-        torch.empty((), dtype=torch.int64).random_()
-        if device.type == "cpu" or not frames.threadsafe or frames.resident(device) is not None:
-            yield from (frames.batch(batch, device) for batch in batches)
-            return
-        on_cpu = _in_thread(frames.images, batches)
-    for prepared, batch in zip(on_cpu, batches, strict=True):
-        if isinstance(prepared, DataError):
+        prepared = _in_thread(frames.images, batches)
+    with closing(prepared):
+        for (images, labels), batch in zip(prepared, batches, strict=True):
+            yield frames.encode(_to(device, images), batch), labels
+
+
+def _to(device: torch.device, inputs: Tensor) -> Tensor:
+    pinned = inputs.pin_memory() if device.type == "cuda" else inputs
+    return pinned.to(device, non_blocking=True)
+
+
+def _by_workers(
+    prepare: Callable[[list[int]], Batch],
+    batches: Sequence[list[int]],
+    workers: int,
+    device: torch.device,
+) -> Generator[Batch]:
+    """Yields prepare(batch) for each batch, prepared by worker processes."""
+    loader = DataLoader(
+        _Prepared(prepare), batch_size=None, sampler=batches, num_workers=workers,
+        pin_memory=device.type == "cuda", collate_fn=_unchanged, generator=torch.Generator(),
+    )  # fmt: skip
+    for prepared in loader:
+        if isinstance(prepared, Exception):
             raise prepared
-        images, labels = prepared
-        images = images.pin_memory() if device.type == "cuda" else images
-        yield frames.encode(images.to(device, non_blocking=True), batch), labels
+        yield prepared
 
 
-class _Images(Dataset[Batch | DataError]):
-    """Batches of images that are not encoded yet, as workers prepare them.
+class _Prepared(Dataset[Any]):
+    """A data set of batches, as workers prepare them.
 
-    A DataError is returned: raised, a DataLoader would wrap its message in a worker's traceback.
+    An error is returned: raised, a DataLoader would wrap its message in a worker's traceback.
     """
 
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
+    def __init__(self, prepare: Callable[[list[int]], Batch]) -> None:
+        self.prepare = prepare
 
-    def __getitem__(self, batch: list[int]) -> Batch | DataError:
+    def __getitem__(self, batch: list[int]) -> Batch | Exception:
         try:
-            return self.frames.images(batch)
-        except DataError as error:
-            return error
+            return self.prepare(batch)
+        except Exception as error:
+            error.add_note(f"in a data worker:\n{traceback.format_exc()}")
+            with suppress(Exception):
+                return pickle.loads(pickle.dumps(error))
+            raise  # what cannot be sent, the DataLoader describes
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _in_thread(
     prepare: Callable[[list[int]], _Item], batches: Sequence[list[int]]
-) -> Iterator[_Item]:
+) -> Generator[_Item]:
     """Yields prepare(batch) for each batch, prepared while the batch before is in use."""
     with ThreadPoolExecutor(1) as thread:
         futures: Iterable[Any] = (thread.submit(prepare, batch) for batch in batches)

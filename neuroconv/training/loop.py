@@ -136,7 +136,7 @@ def train(
                     for part in split(batch, config.accumulate)
                 ]
                 metrics = EpochMetrics(epoch + 1, device, bar, ranks)
-                stream = load(train_data, parts, workers, device)
+                stream = load(train_data, parts, workers, device, (seed, epoch))
                 _train_epoch(state, learner, min(images, config.batch_size), stream, metrics)
                 state.finish_epoch(metrics.record(), *score(val_data))
                 if folder is not None:

@@ -1,18 +1,21 @@
 """Batches of frames: whole, wherever they are prepared, equal to those of torch's DataLoader."""
 
+import random
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from neuroconv.data import AUGMENTS, ENCODINGS, DataError, Frames, load_data
 from neuroconv.training import train
-from neuroconv.training.batches import _in_thread, epoch_batches, load
+from neuroconv.training.batches import _by_workers, _in_thread, epoch_batches, load
 from tests.data.photographs import write_photographs
 
 CPU = torch.device("cpu")
@@ -53,16 +56,85 @@ def test_batches_are_the_dataloaders_and_so_is_the_generator_after_them(
         assert torch.equal(torch.get_rng_state(), state)  # of dropout, whoever prepares the data
 
 
+class Noisy(Dataset[tuple[Tensor, int]]):
+    """Images in whose augmentation all three generators of a process draw."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = torch.rand(()), np.random.rand(), np.random.normal(), random.random()  # noqa: NPY002
+        return torch.tensor([index / 12, *noise, 0.5]).view(1, 2, 3).clip(0, 1), index % 2
+
+
+class NoisyBatches(Noisy):
+    """The same, with a batch read at once."""
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        return [self[index] for index in indices]
+
+
+def generators() -> list[Any]:
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    assert isinstance(numpy_state, tuple)
+    return [torch.get_rng_state().tolist(), numpy_state[1].tolist(), random.getstate()]
+
+
+@pytest.mark.parametrize("kind", ["plain", "subset", "frames", "frames in subset"])
+def test_random_numbers_of_an_item_are_a_function_of_seed_epoch_and_index(kind: str) -> None:
+    data: Any = Noisy()
+    if "frames" in kind:
+        data = Frames(data, "none", training=True)
+    if "subset" in kind:
+        data = Subset(data, range(12))
+
+    def items(
+        batches: list[list[int]], workers: int = 0, seed: int = 3, epoch: int = 1
+    ) -> dict[int, Tensor]:
+        frames = data.dataset if kind == "frames in subset" else data
+        if isinstance(frames, Frames):
+            frames.seed = seed
+            frames.set_epoch(epoch)
+        before = generators()
+        torch.empty((), dtype=torch.int64).random_()
+        after = generators()
+        torch.set_rng_state(torch.tensor(before[0], dtype=torch.uint8))
+        loaded = list(load(data, batches, workers, CPU, (seed, epoch)))
+        assert generators() == after  # one draw of torch's, as of a DataLoader's
+        images = torch.cat([inputs for inputs, _ in loaded])
+        return dict(zip(chain(*batches), images, strict=True))
+
+    whole = items([[5, 1, 2, 3], [4, 0, 6, 7], [8, 9, 10, 11]])
+    for other in (
+        items([[8, 9, 10, 11]]),  # after a resume within the epoch
+        items([[3, 7], [11], [2, 4, 6, 8]]),
+        items([[5, 1, 2, 3], [8, 9, 10, 11]], workers=4),
+    ):
+        assert all(torch.equal(image, whole[index]) for index, image in other.items())
+    noise = torch.stack(list(whole.values()))[:, 0].flatten(1)[:, 1:5]
+    assert len(noise[noise > 0].unique()) > 40  # of 48, of which about 6 are negative
+    for change in ({"seed": 4}, {"epoch": 2}):
+        other = items([[5, 1]], **change)
+        assert not torch.equal(other[5], whole[5])
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+def test_random_numbers_of_batches_read_at_once_are_those_of_the_batch(workers: int) -> None:
+    batches = [[5, 1, 2, 3], [4, 0, 6, 7], [8, 9, 10, 11]]
+    whole = list(load(NoisyBatches(), batches, 0, CPU, (3, 1)))
+    assert same_batches(load(NoisyBatches(), batches[1:], workers, CPU, (3, 1)), whole[1:])
+
+
 def test_workers_are_started_only_until_all_is_decoded(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
 
-    def counted(*args: Any, **keywords: Any) -> Any:
-        started.append(keywords["num_workers"])
-        return DataLoader(*args, **keywords)
+    def counted(*args: Any) -> Any:
+        started.append(args[2])
+        return _by_workers(*args)
 
-    monkeypatch.setattr("neuroconv.training.batches.DataLoader", counted)
+    monkeypatch.setattr("neuroconv.training.batches._by_workers", counted)
     data = load_data("folder", root=root, image_size=12, cache=True).train
     for epoch in range(4):
         list(load(data, epoch_batches(data, len(data), 8, 0, epoch), 2, CPU))
