@@ -1,7 +1,7 @@
 """One row of a comparison as plain data, and the sentences that summarise the rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,8 +18,17 @@ class DendriteCost:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A seed from which training failed: why, where, and the epochs before it."""
+
+    reason: str
+    run_folder: str
+    history: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One model of a comparison. Intervals are of 95 %, over seeds."""
+    """One model of a comparison. Means and intervals of 95 % are over the seeds that finished."""
 
     label: str  # its name in tables and plots
     name: str  # its name in the zoo
@@ -30,65 +39,102 @@ class Entry:
     counters: tuple[str, ...]  # names of the counters that ran
     counter_remarks: tuple[str, ...]  # which of them differ, or did not run
     dendrites: DendriteCost | None
-    accuracies: Mapping[int, float]  # on the test set, in [0, 1], by seed; every entry has the same
-    mean: float
+    accuracies: Mapping[int, float]  # on the test set, in [0, 1], by seed
+    mean: float | None  # None if no seed finished
     half_width: float | None  # of the mean's interval; None for a single seed
-    difference: float | None  # of accuracy to the first entry, paired by seed; None for the first
+    # Of accuracy to the first entry, paired by seed; None for the first, and without a pair.
+    difference: float | None
     difference_half_width: float | None
-    seconds_per_epoch: float  # mean over seeds
+    seconds_per_epoch: float | None  # mean over seeds
     # For each seed a record per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     histories: Sequence[Sequence[Mapping[str, Any]]]
     filters: Sequence[tuple[str, NDArray[Any]]] = ()  # (title, weights) for `dendritic_filters`
+    failures: Mapping[int, Failure] = field(default_factory=dict)  # by seed
+    pairs: int | None = None  # seeds behind the difference, if it is not all of them
+
+    @property
+    def finished(self) -> str:
+        """The number of seeds that finished: "3 seeds", or "2 of 3 seeds"."""
+        finished, failed = len(self.accuracies), len(self.failures)
+        return f"{finished} of {_seeds(finished + failed)}" if failed else _seeds(finished)
 
 
 def finding(entries: Sequence[Entry]) -> str:
-    """Returns one sentence: the best mean, its cost, and whether the seeds tell it apart.
+    """Returns a sentence: the best mean, its cost, and whether the seeds tell it apart.
 
-    The best model is compared with the first entry; if it is the first, with the runner-up.
+    The best model is compared with the first entry; if it is the first, or if that has no mean,
+    with the runner-up. Another sentence counts the seeds that failed, if any did.
     """
+    failed = [f"{entry.label}: {entry.finished}" for entry in entries if entry.failures]
+    note = f" Means are of the seeds that finished ({'; '.join(failed)})." if failed else ""
+    return f"{_best(entries)}{note}"
+
+
+def _best(entries: Sequence[Entry]) -> str:
     first, *others = entries
-    if not others:
-        return f"{first.label} reaches {percent(first.mean)}; it was compared with nothing."
-    best = max(entries, key=lambda entry: entry.mean)
-    rival = max(others, key=lambda entry: entry.mean) if best is first else first
-    paired = rival if best is first else best  # the entry with the paired difference
-    assert paired.difference is not None  # every entry but the first has one
+    ranked = sorted(scored(entries), key=lambda row: -row[0])
+    if not ranked:
+        return "No seed finished, so that there is no accuracy."
+    mean, best = ranked[0]
+    if len(ranked) == 1:
+        rest = "no other model finished a seed" if others else "it was compared with nothing"
+        return f"{best.label} reaches {percent(mean)}; {rest}."
+    second, rival = ranked[1] if best is first or first.mean is None else (first.mean, first)
+    # The entry with the paired difference, and its sign for the best model.
+    paired, sign = (rival, -1) if best is first else (best, 1)
+    middle, half = paired.difference, paired.difference_half_width
+    seeds = best.finished
+    pairs = seeds if paired.pairs is None else _seeds(paired.pairs)
     cost = _cost_ratio(best, rival)
-    if best.mean == rival.mean:
+    if mean == second:
         sentence = (
-            f"{best.label} and {rival.label} tie in the mean at {percent(best.mean)} over "
-            f"{_seeds(best)}, the former for {cost} times the latter's FLOPs"
+            f"{best.label} and {rival.label} tie in the mean at {percent(mean)} over {seeds}, the "
+            f"former for {cost} times the latter's FLOPs"
         )
     else:
         without = "" if best.dendrites else ", which has no dendrites,"
         price = "as many FLOPs" if cost == "1" else f"{cost} times its FLOPs"
         sentence = (
-            f"{best.label}{without} is best in the mean with {percent(best.mean)} over "
-            f"{_seeds(best)}, {abs(paired.difference) * 100:.2f} points above {rival.label} for "
-            f"{price}"
+            f"{best.label}{without} is best in the mean with {percent(mean)} over {seeds}, "
+            f"{(mean - second) * 100:.2f} points above {rival.label} for {price}"
         )
-    if paired.difference_half_width is None:
+    if middle is None:
+        return f"{sentence}; without a paired difference, this separates nothing."
+    if half is None:
         return f"{sentence}; one seed gives no interval, so this separates nothing."
-    middle, half = abs(paired.difference), paired.difference_half_width
-    interval = f"{(middle - half) * 100:+.2f} to {(middle + half) * 100:+.2f} points"
-    if middle - half > 0:
-        return f"{sentence}; the paired 95 % interval, {interval}, excludes zero."
+    low, high = sorted((sign * middle - half, sign * middle + half))
+    interval = f"{low * 100:+.2f} to {high * 100:+.2f} points"
+    over = "" if paired.pairs is None else f" over the {pairs} that finished in both"
+    if low > 0 or high < 0:
+        return f"{sentence}; the paired 95 % interval{over}, {interval}, excludes zero."
     return (
-        f"{sentence}; the paired 95 % interval, {interval}, includes zero: {_seeds(best)} do not "
+        f"{sentence}; the paired 95 % interval{over}, {interval}, includes zero: {pairs} do not "
         "tell the two apart."
     )
 
 
 def against_linear(entries: Sequence[Entry], linear_accuracy: float) -> str:
     """Returns one sentence: which models beat a linear classifier in the mean."""
-    above = [entry.label for entry in entries if entry.mean > linear_accuracy]
-    below = [entry.label for entry in entries if entry.mean <= linear_accuracy]
-    score = f"the linear classifier ({percent(linear_accuracy)})"
-    if not below:
-        return f"{'All are' if len(above) > 1 else above[0] + ' is'} above {score} in the mean."
+    above = [entry.label for mean, entry in scored(entries) if mean > linear_accuracy]
+    below = [entry.label for mean, entry in scored(entries) if mean <= linear_accuracy]
+    none = [entry.label for entry in entries if entry.mean is None]
+    score = f"the linear classifier ({percent(linear_accuracy)}) in the mean"
+    rest = f"; without a mean: {', '.join(none)}." if none else "."
     if not above:
-        return f"{'None is' if len(below) > 1 else below[0] + ' is not'} above {score} in the mean."
-    return f"Above {score} in the mean: {', '.join(above)}; not above it: {', '.join(below)}."
+        return f"{below[0] + ' is not' if len(below) == 1 else 'None is'} above {score}{rest}"
+    if not below:
+        return f"{above[0] + ' is' if len(above) == 1 else 'All are'} above {score}{rest}"
+    return f"Above {score}: {', '.join(above)}; not above it: {', '.join(below)}{rest}"
+
+
+def failures(entries: Sequence[Entry]) -> list[str]:
+    """Returns a sentence for each seed that failed: why, and how to train it again."""
+    return [
+        f"{entry.label}, seed {seed} failed: {failure.reason} (to train it again, delete "
+        f"{failure.run_folder})."
+        for entry in entries
+        for seed, failure in entry.failures.items()
+    ]
 
 
 def counting(entries: Sequence[Entry]) -> list[str]:
@@ -108,8 +154,10 @@ def counting(entries: Sequence[Entry]) -> list[str]:
     return sentences
 
 
-def percent(accuracy: float, half_width: float | None = None) -> str:
-    """Returns an accuracy in per cent, with its interval if there is one."""
+def percent(accuracy: float | None, half_width: float | None = None) -> str:
+    """Returns an accuracy in per cent, with its interval if there is one; a dash for None."""
+    if accuracy is None:
+        return "–"
     interval = "" if half_width is None else f" ± {half_width * 100:.2f}"
     return f"{accuracy * 100:.2f}{interval} %"
 
@@ -122,8 +170,13 @@ def points(difference: float | None, half_width: float | None = None) -> str:
     return f"{difference * 100:+.2f}{interval}"
 
 
-def _seeds(entry: Entry) -> str:
-    return f"{len(entry.accuracies)} seed{'s' if len(entry.accuracies) > 1 else ''}"
+def scored(entries: Sequence[Entry]) -> list[tuple[float, Entry]]:
+    """Returns the entries of which a seed finished, with their means."""
+    return [(entry.mean, entry) for entry in entries if entry.mean is not None]
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _cost_ratio(best: Entry, rival: Entry) -> str:

@@ -11,7 +11,15 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from neuroconv.report.entry import Entry, against_linear, counting, finding, percent, points
+from neuroconv.report.entry import (
+    Entry,
+    against_linear,
+    counting,
+    failures,
+    finding,
+    percent,
+    points,
+)
 from neuroconv.report.filters import dendritic_filters
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
 from neuroconv.report.style import INK
@@ -60,7 +68,8 @@ def write_report(
     filters = (list(_filters(number, entry)) for number, entry in enumerate(entries))
     html = _TEMPLATES.get_template("page.html").render(
         title=title, summary=summary, entries=entries, findings=findings, notes=notes,
-        best_mean=max(entry.mean for entry in entries), counter_statements=counting(entries),
+        best_mean=max((entry.mean for entry in entries if entry.mean is not None), default=-1),
+        counter_statements=counting(entries), failure_statements=failures(entries),
         linear_accuracy=linear_accuracy, chance=chance, curves=_curves(entries),
         costs=_costs(entries, linear_accuracy, chance),
         filters=[(row.label, drawn) for row, drawn in zip(entries, filters, strict=True) if drawn],
@@ -80,7 +89,7 @@ def _curves(entries: Sequence[Entry]) -> Markup:
 
 def _costs(entries: Sequence[Entry], linear_accuracy: float | None, chance: float) -> Markup:
     values = "; ".join(
-        f"{entry.label} {entry.mean:.2%} at {entry.mflop_per_image:.3g} MFLOP per image"
+        f"{entry.label} {percent(entry.mean)} at {entry.mflop_per_image:.3g} MFLOP per image"
         for entry in entries
     )
     figure = accuracy_against_flops(entries, linear_accuracy=linear_accuracy, chance=chance)

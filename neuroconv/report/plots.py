@@ -1,6 +1,8 @@
 """Plots of plain data, as matplotlib figures without pyplot's state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,35 +10,39 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from neuroconv.report.entry import Entry
+from neuroconv.report.entry import Entry, scored
 from neuroconv.report.style import COLOURS, INK, annotate, label_points, log_ticks, plain
 
 ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 
 def learning_curves(entries: Sequence[Entry]) -> Figure:
-    """Draws validation accuracy and loss against the epoch: each seed thin, their mean bold."""
+    """Draws validation accuracy and loss against the epoch: each seed thin, their mean bold.
+
+    A seed that failed is drawn to its last epoch, with a cross there, and is not in the mean.
+    """
     figure = Figure(figsize=(8.2, 3.5), layout=ConstrainedLayoutEngine(wspace=0.05))
     left, right = figure.subplots(1, 2)
-    for axes, quantity in ((left, "accuracy"), (right, "loss")):
+    for axes, key in ((left, "val_accuracy"), (right, "val_loss")):
         for number, entry in enumerate(entries):
             colour = COLOURS[number % len(COLOURS)]
-            curves = [[record[f"val_{quantity}"] for record in run] for run in entry.histories]
-            for run, curve in zip(entry.histories, curves, strict=True):
-                epochs = [record["epoch"] for record in run]
-                axes.plot(epochs, curve, color=colour, linewidth=0.6, alpha=0.5)
-            shared = min(map(len, curves))  # epochs that every seed has
-            mean = np.mean([curve[:shared] for curve in curves], axis=0)
+            for run, marker in _curves(entry):
+                axes.plot(
+                    [record["epoch"] for record in run], [record[key] for record in run],
+                    color=colour, linewidth=0.6, alpha=0.5, marker=marker, markevery=[-1],
+                )  # fmt: skip
+            shared = min(map(len, entry.histories), default=0)  # epochs that every seed has
+            mean = [fmean(run[n][key] for run in entry.histories) for n in range(shared)]
             axes.plot(
-                epochs[:shared], mean, color=colour, linewidth=2.2, label=entry.label,
+                range(1, shared + 1), mean, color=colour, linewidth=2.2, label=entry.label,
                 marker="o" if shared == 1 else "",
             )  # fmt: skip
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
     left.set_ylabel("validation accuracy")
-    runs = [run for entry in entries for run in entry.histories]
-    _accuracy_axis(left, [record["val_accuracy"] for run in runs for record in run])
+    runs = [run for entry in entries for run, _ in _curves(entry)]
+    _accuracy_axis(left, [record["val_accuracy"] for run in runs for record in run] or [0.5])
     right.set_ylabel("validation loss (nats, log scale)")
     right.set_yscale("log")
     log_ticks(right.yaxis)
@@ -47,24 +53,34 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
     return figure
 
 
+def _curves(entry: Entry) -> list[tuple[Sequence[Mapping[str, Any]], str]]:
+    """Returns the epochs of every seed that has some, and the marker of the last of them."""
+    failed = [(failure.history, "x") for failure in entry.failures.values() if failure.history]
+    return [*((run, "") for run in entry.histories), *failed]
+
+
 def accuracy_against_flops(
     entries: Sequence[Entry], *, linear_accuracy: float | None, chance: float
 ) -> Figure:
-    """Draws test accuracy (logit scale) against MFLOP per image, with 95 % intervals over seeds."""
+    """Draws test accuracy (logit scale) against MFLOP per image, with 95 % intervals over seeds.
+
+    A model of which no seed finished is left out.
+    """
+    rows = scored(entries)
     figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     costs = [entry.mflop_per_image for entry in entries]
     axes.set_xlim(min(costs) / 3, max(costs) * 6)
-    intervals = [(e.mean - (e.half_width or 0), e.mean + (e.half_width or 0)) for e in entries]
+    intervals = [(mean - (e.half_width or 0), mean + (e.half_width or 0)) for mean, e in rows]
     lines = {"chance": chance}
     if linear_accuracy is not None:
         lines["linear classifier"] = linear_accuracy
     low, high = _accuracy_axis(axes, [*lines.values(), *sum(intervals, ())])
-    colours = [COLOURS[number % len(COLOURS)] for number in range(len(entries))]
-    means = np.clip([entry.mean for entry in entries], low, high)
-    spans = np.clip(intervals, low, high)
-    for cost, mean, (bottom, top), colour in zip(costs, means, spans, colours, strict=True):
+    points = [(e.mflop_per_image, min(max(mean, low), high)) for mean, e in rows]
+    colours = [COLOURS[n % len(COLOURS)] for n, e in enumerate(entries) if e.mean is not None]
+    spans = np.clip(intervals, low, high).tolist()
+    for (cost, mean), (bottom, top), colour in zip(points, spans, colours, strict=True):
         axes.errorbar(
             cost, mean, [[mean - bottom], [top - mean]], fmt="o", capsize=4, color=colour,
             markersize=7, elinewidth=1.6,
@@ -77,8 +93,8 @@ def accuracy_against_flops(
     axes.set_ylabel("test accuracy (logit scale)")
     log_ticks(axes.xaxis)
     plain(axes)
-    points = list(zip(costs, means.tolist(), strict=True))
-    label_points(axes, [entry.label for entry in entries], points, colours, spans=spans.tolist())
+    labels = [e.label + (f" ({e.finished})" if e.failures else "") for _, e in rows]
+    label_points(axes, labels, points, colours, spans=spans)
     return figure
 
 

@@ -1,10 +1,19 @@
 """The sentences of a report: who wins, at what cost, and what the seeds can tell."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from neuroconv.report import DendriteCost, Entry, against_linear, counting, finding
+from neuroconv.report import (
+    DendriteCost,
+    Entry,
+    Failure,
+    against_linear,
+    counting,
+    failures,
+    finding,
+)
 from tests.report.entries import ENTRY
 
 CNN = replace(ENTRY, difference=0.04, difference_half_width=0.01)
@@ -15,6 +24,12 @@ FIRST = replace(
 NEAR = replace(CNN, mean=0.90, difference=-0.01, difference_half_width=0.02)
 FAR = replace(CNN, label="far", mean=0.5, difference=-0.41)
 ONE_SEED = replace(CNN, difference_half_width=None)
+FAILURE = Failure("epoch 2, step 9: loss nan", "runs/x", history=[])
+FAILED: dict[str, Any] = {"failures": {7: FAILURE}}
+NONE: dict[str, Any] = {
+    "failures": {3: FAILURE, 5: FAILURE, 7: FAILURE}, "accuracies": {}, "mean": None,
+    "half_width": None, "difference": None, "difference_half_width": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -41,7 +56,7 @@ ONE_SEED = replace(CNN, difference_half_width=None)
             id="the first wins: compared with the runner-up",
         ),
         pytest.param(
-            [FIRST, replace(CNN, difference=0.5, difference_half_width=0.5)],
+            [replace(FIRST, mean=0.45), replace(CNN, difference=0.5, difference_half_width=0.5)],
             "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 50.00 "
             "points above granule for 0.5 times its FLOPs; the paired 95 % interval, +0.00 to "
             "+100.00 points, includes zero: 2 seeds do not tell the two apart.",
@@ -64,6 +79,33 @@ ONE_SEED = replace(CNN, difference_half_width=None)
         pytest.param(
             [FIRST], "granule reaches 91.00 %; it was compared with nothing.", id="one model"
         ),
+        pytest.param(
+            [FIRST, replace(CNN, **FAILED, difference=-0.04, pairs=1)],
+            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 of 3 seeds, 4.00 "
+            "points above granule for 0.5 times its FLOPs; the paired 95 % interval over the 1 "
+            "seed that finished in both, -5.00 to -3.00 points, excludes zero. Means are of the "
+            "seeds that finished (CNN: 2 of 3 seeds).",
+            id="seeds failed: the pairs are others than the means'",
+        ),
+        pytest.param(
+            [replace(FIRST, **NONE), CNN, replace(FAR, **NONE)],
+            "CNN reaches 95.00 %; no other model finished a seed. Means are of the seeds that "
+            "finished (granule: 0 of 3 seeds; far: 0 of 3 seeds).",
+            id="a single model finished",
+        ),
+        pytest.param(
+            [replace(FIRST, **NONE), replace(CNN, difference=None), replace(FAR, difference=None)],
+            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 45.00 "
+            "points above far for as many FLOPs; without a paired difference, this separates "
+            "nothing. Means are of the seeds that finished (granule: 0 of 3 seeds).",
+            id="the first failed: the others have no paired difference",
+        ),
+        pytest.param(
+            [replace(FIRST, **NONE), replace(CNN, **NONE)],
+            "No seed finished, so that there is no accuracy. Means are of the seeds that finished "
+            "(granule: 0 of 3 seeds; CNN: 0 of 3 seeds).",
+            id="all failed",
+        ),
     ],
 )
 def test_finding(entries: list[Entry], sentence: str) -> None:
@@ -81,6 +123,19 @@ def test_finding(entries: list[Entry], sentence: str) -> None:
 )
 def test_who_is_above_the_linear_classifier(linear: float, sentence: str) -> None:
     assert against_linear([FIRST, CNN], linear) == sentence
+
+
+def test_a_model_of_which_no_seed_finished_is_not_below_the_linear_classifier() -> None:
+    none = replace(CNN, **NONE)
+    score = "the linear classifier (90.00 %) in the mean"
+    assert against_linear([FIRST, none], 0.9) == f"granule is above {score}; without a mean: CNN."
+    assert against_linear([none], 0.9) == f"None is above {score}; without a mean: CNN."
+
+
+def test_each_seed_that_failed_says_why_and_how_to_train_it_again() -> None:
+    assert failures([FIRST, replace(CNN, **FAILED)]) == [
+        "CNN, seed 7 failed: epoch 2, step 9: loss nan (to train it again, delete runs/x)."
+    ]
 
 
 def test_counts_that_differ_or_are_missing_are_said_for_each_model() -> None:

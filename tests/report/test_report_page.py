@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from neuroconv.report import (
     DendriteCost,
     Entry,
+    Failure,
     accuracy_against_flops,
     dendritic_filters,
     inline_svg,
@@ -155,6 +157,44 @@ def test_a_page_without_linear_classifier_dendrites_or_intervals(tmp_path: Path)
     assert "dendritic filters" not in text
     with pytest.raises(ValueError, match="no entries"):
         write_report(tmp_path / "report.html", entries=[], **page)
+
+
+def test_seeds_that_failed_are_shown_and_not_averaged(tmp_path: Path) -> None:
+    early, late = (Failure(f"loss <nan> {n}", f"runs/{n}", history(n, 0.2)) for n in (0, 2))
+    first = replace(ENTRIES[0], failures={7: late}, filters=())
+    second = replace(ENTRIES[1], failures={7: early}, pairs=1)
+    nothing = replace(
+        ENTRIES[2], accuracies={}, mean=None, half_width=None, difference=None, histories=[],
+        difference_half_width=None, seconds_per_epoch=None, failures=dict.fromkeys((3, 5, 7), late),
+    )  # fmt: skip
+    page = write_report(
+        tmp_path / "report.html", entries=[first, second, nothing], title="t", summary="s",
+        linear_accuracy=0.5, chance=0.1, notes=[], command="c",
+    ).read_text("utf-8")  # fmt: skip
+    Page(page)
+    for text in (
+        "test accuracy, mean of the seeds that finished",
+        "<td>95.00 ± 2.00 %<br>2 of 3 seeds, 1 failed</td>",
+        "<td>+1.00 ± 3.00<br>1 of 3 pairs</td>",
+        "<td>–<br>0 of 3 seeds, 3 failed</td>\n<td>–</td>",
+        "granule &lt;b&gt;, seed 7 failed: loss &lt;nan&gt; 2 (to train it again, delete runs/2).",
+        "seed 3, 5, 7. granule &lt;b&gt;: 94.00, 96.00, failed;",
+        "perfect: failed, failed, failed.",
+    ):
+        assert text in page
+    assert "nan" not in re.sub("&lt;nan&gt;", "", page)
+    accuracy, _ = learning_curves([first, second, nothing]).axes
+    lengths = [len(np.asarray(line.get_ydata())) for line in accuracy.lines]
+    assert lengths == [3, 3, 2, 3, 3, 3, 3, 2, 2, 2, 0]  # seeds, then failed ones, then the mean
+    assert [line.get_marker() for line in accuracy.lines[:4]] == ["", "", "x", ""]
+    figure = accuracy_against_flops([first, nothing], linear_accuracy=None, chance=0.1)
+    assert_labels_are_legible(figure, ["granule <b> (2 of 3 seeds)"])
+    none = replace(nothing, failures={7: early})  # nothing to draw
+    for draw in (
+        learning_curves,
+        partial(accuracy_against_flops, linear_accuracy=None, chance=0.1),
+    ):
+        draw([none]).draw_without_rendering()
 
 
 @pytest.mark.parametrize("count", [1, 9])
