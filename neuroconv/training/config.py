@@ -106,7 +106,8 @@ class TrainConfig(_Table):
         precision: of the forward pass: "float32", full float32 on CUDA too; "tf32", CUDA's 10-bit
             products; "bfloat16"; or "auto", which is bfloat16 on CUDA and float32 elsewhere.
         compile: use torch.compile; weights and checkpoints are those of the plain model.
-        channels_last: keep images and 4-D weights with their channels last in memory.
+        channels_last: keep images, frames and the weights of convolutions with channels last in
+            memory: `torch.channels_last` if they have 4 axes, `channels_last_3d` if they have 5.
         device: "auto" (CUDA if there is one, else the CPU) or the name of a torch device.
         seeds: one run for each.
         output: parent of the run folders.

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import check_length, classify, load
 from neuroconv.training.device import choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def evaluate_model(
     runner: nn.Module | None = None,
     ranks: Ranks | None = None,
 ) -> Score:
-    """Scores a model on a whole data set; the model is left in eval mode.
+    """Scores a model on a whole data set; the model is left in eval mode, on the device.
 
     Args:
         monitor: observes each batch's logits and labels, for the climbing fibres.
@@ -46,7 +49,7 @@ def evaluate_model(
     target, ranks = choose_device(device), ranks or Ranks()
     indices = torch.arange(check_length(data, "data")).split(batch_size)
     batches = [share for batch in indices if (share := ranks.share(batch.tolist()))]
-    model.to(target).eval()
+    place(model.eval(), target, channels_last)
     losses: list[Tensor] = []
     correct: list[Tensor] = []
     images = 0
@@ -66,11 +69,21 @@ def evaluate_model(
     return Score(loss / total, answers / total, int(total))
 
 
-def in_memory_format(inputs: Tensor, channels_last: bool) -> Tensor:
-    """Returns images (B, C, H, W) with their channels last in memory, if so configured."""
-    if channels_last and inputs.dim() == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
+def place(model: nn.Module, device: torch.device, channels_last: bool) -> None:
+    """Moves a model to a device, and its convolutions' weights to the memory format of images."""
+    model.to(device)
+    for module in model.modules():
+        # Not all weights of four or five axes: the kernels of neurons read theirs as they are.
+        if isinstance(module, _ConvNd):
+            module.weight.data = in_memory_format(module.weight.data, channels_last)
+
+
+def in_memory_format(x: Tensor, channels_last: bool) -> Tensor:
+    """Returns images (B, C, H, W), frames (B, C, T, H, W) or a convolution's weight with channels
+    last in memory, if so configured, and other tensors as they are."""
+    if channels_last and x.dim() in _CHANNELS_LAST:
+        return x.contiguous(memory_format=_CHANNELS_LAST[x.dim()])
+    return x
 
 
 def to_numbers(scalars: list[Tensor]) -> list[Any]:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device, data_parallel, split
-from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
+from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format, place
 from neuroconv.training.metrics import EpochMetrics, Part, TrainingBar
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
 from neuroconv.training.sync_norm import synchronised_norms
@@ -91,9 +90,7 @@ def train(
             check_length(data, role)
     ranks = Ranks.current()
     device = check_device(config, images, ranks)
-    model.to(device)
-    if config.channels_last:
-        model._apply(partial(in_memory_format, channels_last=True))  # `to` refuses 5-D weights
+    place(model, device, config.channels_last)
     total_steps = config.epochs * max(1, images // config.batch_size)
     last_step = min(total_steps, config.max_steps or total_steps)
     state = State(model, make_optimizer(model, config), config, total_steps, ranks)

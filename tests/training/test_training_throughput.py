@@ -1,4 +1,4 @@
-"""Batches in parts, compiled models, memory formats, arithmetic, and how seldom CUDA is read."""
+"""Batches in parts, compiled models, arithmetic, and how seldom CUDA is read."""
 
 import math
 from contextlib import suppress
@@ -12,7 +12,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.data import TensorDataset
 
-from neuroconv.training import ConfigError, load_weights, metrics, train
+from neuroconv.training import ConfigError, metrics, train
 from neuroconv.training.checkpoint import load_checkpoint
 from neuroconv.training.device import arithmetic_of, float32_arithmetic
 from neuroconv.training.distributed import Ranks
@@ -104,47 +104,7 @@ def test_a_step_that_is_not_finite_leaves_no_checkpoint(
     assert list(tmp_path.iterdir()) == []
 
 
-# --- memory format and arithmetic
-
-
-def test_channels_last_changes_the_layout_and_nothing_else(tmp_path: Path) -> None:
-    data = TensorDataset(torch.rand(48, 3, 6, 6), torch.arange(48) % 2)
-    layouts: dict[bool, set[bool]] = {False: set(), True: set()}
-    models = []
-    for channels_last, formats in layouts.items():
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(), nn.Linear(8, 2),
-        )  # fmt: skip
-        model.register_forward_pre_hook(
-            lambda module, inputs, formats=formats: formats.add(is_channels_last(inputs[0]))
-        )
-        keywords = {"epochs": 2, "batch_size": 16, "channels_last": channels_last, **QUICK}
-        train(model, data, data, run_dir=tmp_path / str(channels_last), **keywords)
-        models.append(model)
-    first, last = models
-    assert layouts == {False: {False}, True: {True}}
-    assert is_channels_last(last[0].weight)
-    for value, other in zip(first.state_dict().values(), last.state_dict().values(), strict=True):
-        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
-    load_weights(first, tmp_path / "True/best.safetensors")
-    assert first[0].weight.is_contiguous()
-    assert torch.equal(first[0].weight, last[0].weight)
-
-
-def test_channels_last_leaves_granule_layers_as_they_are() -> None:
-    weights = []
-    for channels_last in (False, True):
-        model = granule_net()
-        data = {"epochs": 1, "batch_size": 16, "channels_last": channels_last, **QUICK}
-        train(model, digits(0, 32), digits(32, 64), **data)
-        weights.append(model.state_dict())
-    torch.testing.assert_close(*weights)
-
-
-def is_channels_last(tensor: torch.Tensor) -> bool:
-    return tensor.is_contiguous(memory_format=torch.channels_last)
+# --- arithmetic
 
 
 @pytest.mark.parametrize(
