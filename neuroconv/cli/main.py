@@ -19,6 +19,7 @@ from rich.text import Text
 
 from neuroconv import __version__
 from neuroconv.core.checks import expected_one_of
+from neuroconv.core.text import Terminal, printable
 
 # Module of each command, by purpose. Its class there has the command's name.
 _GROUPS = {
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; a user's mistake ends in one message and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch(words, Console(highlight=False, markup=False))
+        _dispatch(words, Terminal())
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -54,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{error.filename}: {error.strerror}: "
                 "expected a path that exists, or can be created, and that you may use"
             )
-        _exit(2, Text.assemble(("error: ", "bold red"), message))
+        _exit(2, Text.assemble(("error: ", "bold red"), printable(message)))
     except KeyboardInterrupt as stop:
-        _exit(130, Text(str(stop) or "interrupted"))
+        _exit(130, Text(printable(str(stop)) or "interrupted"))
 
 
 def _exit(status: int, message: Text) -> NoReturn:
@@ -71,7 +72,7 @@ def _exit(status: int, message: Text) -> NoReturn:
 
         distributed, prints = Ranks.current().size > 1, reports_failure()
     if prints:
-        Console(stderr=True).print(message, soft_wrap=True)
+        Terminal(stderr=True).print(message, soft_wrap=True)
     if distributed:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -28,6 +28,7 @@ from neuroconv.cli.options import (
     write_json,
 )
 from neuroconv.core.checks import check_choice
+from neuroconv.core.text import Terminal
 from neuroconv.flops import (
     COUNTERS,
     UncountedWarning,
@@ -134,7 +135,7 @@ class Profile:
         self._check_options({subject.kind for subject in subjects})
         check_output(self.json, "--json")
         check_output(self.plot, "--plot", PICTURES)
-        screen = Console(stderr=True)
+        screen = Terminal(stderr=True)
         progress = track(
             subjects, "counting", console=screen, transient=True, disable=not screen.is_terminal
         )

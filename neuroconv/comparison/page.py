@@ -7,11 +7,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from neuroconv.comparison.linear import linear_baseline
 from neuroconv.comparison.table import comparison_data, comparison_table, count
 from neuroconv.comparison.train import ModelResult, compare
+from neuroconv.core.text import Terminal
 from neuroconv.data import DataSplits, load_data
 from neuroconv.report import Entry, against_linear, counting, finding, write_report
 from neuroconv.training import Config, DataConfig, load_config, save_config
@@ -56,7 +56,7 @@ def compare_and_report(
     chance = float(np.bincount(images.test.targets).max() / len(images.test))
     linear_accuracy = linear_baseline(images) if linear else None
 
-    console = Console(highlight=False, markup=False)
+    console = Terminal()
     console.print(comparison_table(entries, linear_accuracy, chance))
     console.print(*counting(entries), sep="\n")
     data = comparison_data(title, results, entries, linear_accuracy, chance)

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
     """
 
     words: str
-    holds: Callable[[Any], bool] = lambda _: True
+    holds: Callable[[Any], object] = lambda _: True
 
     def __repr__(self) -> str:  # which help() shows
         return self.words

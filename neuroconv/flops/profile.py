@@ -6,10 +6,10 @@ from dataclasses import replace
 from io import StringIO
 from typing import Any, TypeVar
 
-from rich.console import Console
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Count, Size, checked
+from neuroconv.core.text import Terminal
 from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
@@ -35,7 +35,7 @@ class Profile(Record):
 
     def __str__(self) -> str:
         text = StringIO()
-        Console(file=text, width=100).print(summary_table([self]))
+        Terminal(file=text, width=100).print(summary_table([self]))
         return text.getvalue().rstrip()
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from neuroconv.core.text import printable
 from neuroconv.report.entry import (
     Entry,
     against_linear,
@@ -77,7 +78,7 @@ def write_report(
     )  # fmt: skip
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html, encoding="utf-8")
+    target.write_text(printable(html), encoding="utf-8")
     return target
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from neuroconv.core.text import drawable
 from neuroconv.report.entry import Entry, scored
 from neuroconv.report.style import COLOURS, INK, annotate, label_points, log_ticks, plain
 
@@ -34,7 +35,8 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
             shared = min(map(len, entry.histories), default=0)  # epochs that every seed has
             mean = [fmean(run[n][key] for run in entry.histories) for n in range(shared)]
             axes.plot(
-                range(1, shared + 1), mean, color=colour, linewidth=2.2, label=entry.label,
+                range(1, shared + 1), mean, color=colour, linewidth=2.2,
+                label=drawable(entry.label),
                 marker="o" if shared == 1 else "",
             )  # fmt: skip
         axes.set_xlabel("epoch")
@@ -46,9 +48,10 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
     right.set_ylabel("validation loss (nats, log scale)")
     right.set_yscale("log")
     log_ticks(right.yaxis)
+    longest = max(len(entry.label) for entry in entries)
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper center", frameon=False,
-        ncols=min(4, len(entries)), fontsize=9.5, labelcolor=INK,
+        ncols=min(4, len(entries), 1 + 60 // (longest + 1)), fontsize=9.5, labelcolor=INK,
     )  # fmt: skip
     return figure
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+from neuroconv.core.text import drawable
 from neuroconv.flops.machine.roofline import OVERHEAD_BELOW, Peak
 from neuroconv.report.style import COLOURS, INK, MARKERS, annotate, label_points, plain
 
@@ -57,7 +58,7 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
         members = [point for point in points if point.kind == kind]
         axes.plot(
             [point.flop_per_byte for point in members], [point.flop_per_s for point in members],
-            linestyle="None", marker=marker, color=colour, markersize=8, label=kind,
+            linestyle="None", marker=marker, color=colour, markersize=8, label=drawable(kind),
             markeredgecolor=INK, markeredgewidth=0.6, zorder=3,
         )  # fmt: skip
     corners = np.array([left, ridge, right])
@@ -76,7 +77,7 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
     plain(axes)
     threads = "" if peak.threads is None else f", threads: {peak.threads}"
     arithmetic = f", {peak.float32_arithmetic}" if peak.float32_arithmetic else ""
-    title = f"{peak.device}{threads}, {peak.dtype}{arithmetic}"
+    title = drawable(f"{peak.device}{threads}, {peak.dtype}{arithmetic}")
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.legend(frameon=False, loc="lower right", fontsize=9.5, labelcolor=INK)
     figure.draw_without_rendering()  # fixes the slope's angle on paper, which its text follows

@@ -12,6 +12,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from neuroconv.core.text import drawable
+
 # Okabe and Ito's palette, legible on white and on black and for the colour-blind.
 COLOURS = ("#0079BF", "#D55E00", "#009E73", "#CC79A7", "#C98A00", "#56B4E9", "#8C8C8C")
 INK = "#1c1d21"  # `inline_svg` replaces it by the text colour of the page
@@ -82,7 +84,7 @@ def label_points(
         occupied.append(Bbox([[left - 7, low - 2], [left + 7, high + 2]]))
     for label, point, colour in zip(labels, points, colours, strict=True):
         style: dict[str, Any] = {"color": colour, "fontsize": fontsize, "fontweight": "bold"}
-        text = annotate(axes, label, point, va="center", annotation_clip=False, **style)
+        text = annotate(axes, drawable(label), point, va="center", annotation_clip=False, **style)
         for offset, side in _offsets():
             text.set(position=offset, horizontalalignment=side)
             box = text.get_window_extent()

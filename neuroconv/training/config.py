@@ -6,6 +6,7 @@ mistake is a ConfigError that names the file, the key, its value and the expecte
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -16,6 +17,7 @@ import tomli_w
 
 from neuroconv.core.arguments import Count, NonNegative, Positive, Rule, Seed, Size, expected, fits
 from neuroconv.core.checks import expected_one_of
+from neuroconv.core.text import printable
 from neuroconv.data.augment import Augment
 from neuroconv.data.encoding import Encoding
 from neuroconv.training.checkpoint import write_text
@@ -30,12 +32,23 @@ class ConfigError(ValueError):
 
 
 Part = Annotated[float, Rule("in [0, 1)", lambda value: 0 <= value < 1)]
+Text = Annotated[str, Rule("without control characters", lambda text: printable(text) == text)]
 Unlimited = Annotated[Any, Rule("inf", lambda value: value == math.inf)]
-Classes = Annotated[tuple[str, ...], Rule("(two or more)", lambda names: len(names) > 1)]
+Classes = Annotated[tuple[Text, ...], Rule("(two or more)", lambda names: len(names) > 1)]
 Seeds = Annotated[
     tuple[Seed, ...],
     Rule("(one or more, all different)", lambda seeds: 0 < len(seeds) == len({*seeds})),
 ]
+
+# Keys of a model's table that are no keywords of its builder.
+_MODEL_KEYS: dict[str, Any] = {
+    "name": Text,
+    "label": Annotated[
+        Text, Rule("(1 to 80, on a line)", re.compile(r"(?=.*\S).{1,80}").fullmatch)
+    ],
+    "match": Literal["parameters", "flops"],
+    "match_rule": Literal["nearest", "at_most"],
+}
 
 
 @dataclass(frozen=True)
@@ -78,8 +91,8 @@ class DataConfig(_Table):
     """The [data] table: the keywords of `load_data`, and the number of loading processes."""
 
     header = "[data]"
-    name: str
-    root: str | None = None
+    name: Text
+    root: Text | None = None
     classes: Classes | None = None
     image_size: Size | tuple[Size, Size] | None = None
     encoding: Encoding = "saccade"
@@ -128,9 +141,9 @@ class TrainConfig(_Table):
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     compile: bool = False
     channels_last: bool = False
-    device: str = "auto"
+    device: Text = "auto"
     seeds: Seeds = (0,)
-    output: str = "runs"
+    output: Text = "runs"
     max_steps: Size | None = None
 
     def evaluation(self) -> dict[str, Any]:
@@ -160,17 +173,10 @@ class Config:
     def __post_init__(self) -> None:
         for number, model in enumerate((self.model, *self.opponents)):
             header = f"[[opponents]] number {number}" if number else "[model]"
-            name, match = model.get("name"), model.get("match", "parameters")
-            if not isinstance(name, str):
-                raise ConfigError(
-                    f"{header} name = {name!r}: expected the name of a model, as a string"
-                )
-            if match not in ("parameters", "flops"):
-                raise ConfigError(f'{header} match = {match!r}: expected "parameters" or "flops"')
-            if (rule := model.get("match_rule", "nearest")) not in ("nearest", "at_most"):
-                raise ConfigError(
-                    f'{header} match_rule = {rule!r}: expected "nearest" or "at_most"'
-                )
+            for key, hint in _MODEL_KEYS.items():
+                value = model.get(key)
+                if (key in model or key == "name") and not fits(value, hint):
+                    raise ConfigError(f"{header} {key} = {value!r}: {expected(hint, value)}")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuroconv.core.text import drawable
+
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str) -> None:
     """Draws loss, accuracy and the share of each population that fires, against the epoch."""
@@ -15,10 +17,10 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str)
         for population, activity in record.get("activity", {}).items():
             if "active_share" in activity:
                 point = record["epoch"], activity["active_share"]
-                active.setdefault(population, []).append(point)
+                active.setdefault(population or "neurons", []).append(point)
     panels = 3 if active else 2
     figure = Figure(figsize=(5 * panels, 4), layout="constrained")
-    figure.suptitle(label)
+    figure.suptitle(drawable(label))
     loss, accuracy, *firing = figure.subplots(1, panels)
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
         for split, key, style in (("validation", "val", "o-"), ("training", "train", ".--")):
@@ -29,7 +31,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str)
     accuracy.set_ylabel("accuracy")
     for axes in firing:
         for population, points in active.items():
-            axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=population)
+            axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=drawable(population))
         axes.set(ylabel="neurons that fire (validation)", ylim=(0, 1))
     for axes in (loss, accuracy, *firing):
         axes.set_xlabel("epoch")

@@ -5,10 +5,10 @@ import time
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from neuroconv.core.text import Terminal, printable
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import to_numbers
 
@@ -20,14 +20,14 @@ class TrainingBar(Progress):
     """A bar on a terminal, one line per epoch elsewhere; `done` steps were taken before."""
 
     def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
-        console = Console(stderr=True, quiet=not shown, highlight=False)
+        console = Terminal(stderr=True, quiet=not shown)
         super().__init__(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
             TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), TextColumn("left"),
             console=console, disable=not (shown and console.is_terminal), transient=True,
         )  # fmt: skip
         self._title, self._epochs = title, epochs
-        self._task = self.add_task(title, total=steps, completed=done, numbers="")
+        self._task = self.add_task(printable(title), total=steps, completed=done, numbers="")
 
     def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
         """Advances the bar and shows the epoch's loss, accuracy and images per second so far."""
@@ -53,7 +53,7 @@ class TrainingBar(Progress):
             self._print(f"    active: {', '.join(shares)}")
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
 
 class Part(NamedTuple):

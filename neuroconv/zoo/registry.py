@@ -6,6 +6,7 @@ network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_cla
 
 import fnmatch
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -82,6 +83,9 @@ def register_model(builder: Builder) -> Builder:
     Keywords are held to their annotations; see `neuroconv.core.arguments.checked`.
     """
     name = builder.__name__
+    if not re.fullmatch(r"\w[\w.+-]{0,79}", name):
+        text = "expected 1 to 80 letters, digits and _ . + -, as in the names of run folders"
+        raise ValueError(f"a builder's __name__ is {name!r}; {text}")
     if name in _REGISTRY:
         raise ValueError(f"a model {name!r} is registered already; give the builder another name")
     _REGISTRY[name] = renamed(new_keywords(name))(builder)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from neuroconv.comparison import count_flops
+from neuroconv.core.text import printable
 from neuroconv.data import DATASETS
 from neuroconv.training import RunResult, load_config, read_result
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
@@ -145,17 +146,22 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
 
 
 def test_compare_writes_the_page_and_its_numbers(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(SMALL)
+    config, label = tmp_path / "[red] $x_{ \udcff.toml", "[/] $x_{ <b> %"
+    config.write_text(f'{SMALL}label = "{label}"\n')
     status, out, _ = call(
-        "compare", "small.toml", *ONE_STEP, "--report", "made/here/page.html", "--no-linear"
+        "compare", config, *ONE_STEP, "--report", "[made]/\udcff/page.html", "--no-linear"
     )
     assert status == 0
-    folder = tmp_path / "made" / "here"
+    folder = tmp_path / "[made]" / "\udcff"
     numbers = json.loads((folder / "comparison.json").read_text())
     granule, cnn = numbers["models"]
     assert 0 < cnn["parameters_trained"] <= granule["parameters_trained"]
     assert f"{granule['parameters_trained']:,}" in out
-    assert "<html" in (folder / "page.html").read_text()
-    assert str(folder / "page.html") in out
+    assert numbers["title"] == config.stem
+    page = (folder / "page.html").read_text()
+    assert "<html" in page
+    assert r"<h1>[red] $x_{ \udcff</h1>" in page
+    assert label in out
+    assert printable(str(folder / "page.html")) in out
     config = load_config(folder / "comparison.toml")
     assert (config.train.max_steps, len(config.opponents)) == (1, 1)

@@ -30,6 +30,9 @@ label = "baseline"
 """
 
 
+LABEL = 'label = "baseline"'
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "a.toml"
@@ -89,10 +92,11 @@ def test_overrides_and_a_saved_config_that_reads_back_as_it_is(file: Path, tmp_p
         ("--data.classes=['a']", "two or more"),
         ("--data.classes=[1, 2]", "values, each a string"),
         ("--data.cache=3", "cache = 3: expected true or false or one of auto"),
-        ("--model.name=3", r"\[model\] name = 3: expected the name of a model"),
+        ("--model.name=3", r"\[model\] name = 3: expected a string without"),
         ("--trian.epochs=3", "unknown table 'trian'; did you mean 'train'"),
         ("--opponents.name=x", "unknown table 'opponents'"),
         ("--train.epochs", "--train.epochs has no value: expected --train.epochs VALUE"),
+        ("--train.output=\udcff", r"\[train\] output = '\\udcff': expected a string without"),
         ("--epochs=3", "'--epochs=3': expected --section.key=value"),
     ],
 )
@@ -108,14 +112,16 @@ def test_wrong_overrides(file: Path, word: str, message: str) -> None:
         ("[train]", "[train", "not valid TOML"),
         ("epochs = 2", "", r"\[train\] has no epochs: expected an integer of at least 1"),
         ('name = "digits"', "", r"\[data\] has no name: expected a string"),
-        ('name = "mlp"', "", r"\[model\] name = None: expected the name of a model"),
+        ('name = "mlp"', "", r"\[model\] name = None: expected a string without"),
         ('name = "linear"', "", r"\[\[opponents\]\] number 1 name = None"),
-        ('label = "baseline"', 'match = "flop"', '\'flop\': expected "parameters" or "flops"'),
-        (
-            'label = "baseline"',
-            'match_rule = "below"',
-            '\'below\': expected "nearest" or "at_most"',
-        ),
+        (LABEL, 'match = "flop"', "did you mean 'flops'. expected one of parameters, flops"),
+        (LABEL, 'match_rule = "below"', "'below': expected one of nearest, at_most"),
+        (LABEL, "label = 3", "number 1 label = 3: expected a string"),
+        (LABEL, 'label = " "', r"label = . .: .*string .* \(1 to 80, on a line\)"),
+        (LABEL, f'label = "{"x" * 10_000}"', r"string .* \(1 to 80, on a line\)"),
+        (LABEL, r'label = "a\nb"', r"label = .a\\nb.: .*string .* \(1 to 80, on a line\)"),
+        (LABEL, r'label = "\u001B[31m"', r"1 label = '\\x1b\[31m': expected a string without"),
+        ('"repeat"', '"repeat"\nroot = "\\u0000"', r"\[data\] root = '\\x00': expected a string"),
         ("[[opponents]]", "[opponents]", r"expected tables, each headed \[\[opponents\]\]"),
         ("[train]", "[training]", r"unknown table \[training\]; did you mean 'train'"),
         ("[data]", "[[data]]", r"expected a table, headed \[data\]"),

@@ -70,6 +70,9 @@ def test_a_presets_defaults_are_the_builders_keywords() -> None:
     assert list_models("wide") == []
     with pytest.raises(ValueError, match="'lenet5' is registered already; give the builder anoth"):
         register_preset("lenet5", get_builder("mlp"), "Not LeNet.")
+    for name in ("", "..", "../x", "a/b", "a\0", "\x1b[m", "[red]", "a*", "-x", "\udcff", "x" * 81):
+        with pytest.raises(ValueError, match="expected 1 to 80 letters, digits and _"):
+            register_preset(name, get_builder("mlp"), "Could name no folder.")
 
 
 @pytest.mark.parametrize("name", list_models())
