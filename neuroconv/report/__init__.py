@@ -1,14 +1,6 @@
 """Plots and the HTML page, drawn from plain data."""
 
-from neuroconv.report.entry import (
-    DendriteCost,
-    Entry,
-    Failure,
-    against_linear,
-    counting,
-    failures,
-    finding,
-)
+from neuroconv.report.entry import DendriteCost, Entry, against_linear, counting, finding, findings
 from neuroconv.report.filters import dendritic_filters
 from neuroconv.report.page import inline_svg, write_report
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
@@ -16,13 +8,12 @@ from neuroconv.report.plots import accuracy_against_flops, learning_curves
 __all__ = [
     "DendriteCost",
     "Entry",
-    "Failure",
     "accuracy_against_flops",
     "against_linear",
     "counting",
     "dendritic_filters",
-    "failures",
     "finding",
+    "findings",
     "inline_svg",
     "learning_curves",
     "write_report",

@@ -18,15 +18,6 @@ class DendriteCost:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A seed from which training failed: why, where, and the epochs before it."""
-
-    reason: str
-    run_folder: str
-    history: Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
 class Entry:
     """One model of a comparison. Means and intervals of 95 % are over the seeds that finished."""
 
@@ -49,28 +40,35 @@ class Entry:
     # For each seed a record per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     histories: Sequence[Sequence[Mapping[str, Any]]]
     filters: Sequence[tuple[str, NDArray[Any]]] = ()  # (title, weights) for `dendritic_filters`
-    failures: Mapping[int, Failure] = field(default_factory=dict)  # by seed
-    pairs: int | None = None  # seeds behind the difference, if it is not all of them
+    failures: Mapping[int, str] = field(default_factory=dict)  # why training failed, by seed
+    failed_histories: Sequence[Sequence[Mapping[str, Any]]] = ()  # up to the failures
+    pairs: int | None = None  # seeds behind the difference
 
     @property
-    def finished(self) -> str:
-        """The number of seeds that finished: "3 seeds", or "2 of 3 seeds"."""
-        finished, failed = len(self.accuracies), len(self.failures)
-        return f"{finished} of {_seeds(finished + failed)}" if failed else _seeds(finished)
+    def title(self) -> str:
+        """The label, with the number of seeds that failed, if any did."""
+        failed = len(self.failures)
+        seeds = f"{len(self.accuracies)} of {_seeds(len(self.accuracies) + failed)}"
+        return f"{self.label} ({seeds}, {failed} failed)" if failed else self.label
+
+
+def findings(entries: Sequence[Entry], linear_accuracy: float | None) -> list[str]:
+    """Returns the sentences on a comparison: what won, what failed, what beat the linear one."""
+    failures = [
+        f"{entry.label}, seed {seed} failed: {reason}."
+        for entry in entries
+        for seed, reason in entry.failures.items()
+    ]
+    linear = [] if linear_accuracy is None else [against_linear(entries, linear_accuracy)]
+    return [finding(entries), *failures, *linear]
 
 
 def finding(entries: Sequence[Entry]) -> str:
-    """Returns a sentence: the best mean, its cost, and whether the seeds tell it apart.
+    """Returns one sentence: the best mean, its cost, and whether the seeds tell it apart.
 
     The best model is compared with the first entry; if it is the first, or if that has no mean,
-    with the runner-up. Another sentence counts the seeds that failed, if any did.
+    with the runner-up.
     """
-    failed = [f"{entry.label}: {entry.finished}" for entry in entries if entry.failures]
-    note = f" Means are of the seeds that finished ({'; '.join(failed)})." if failed else ""
-    return f"{_best(entries)}{note}"
-
-
-def _best(entries: Sequence[Entry]) -> str:
     first, *others = entries
     ranked = sorted(scored(entries), key=lambda row: -row[0])
     if not ranked:
@@ -78,25 +76,24 @@ def _best(entries: Sequence[Entry]) -> str:
     mean, best = ranked[0]
     if len(ranked) == 1:
         rest = "no other model finished a seed" if others else "it was compared with nothing"
-        return f"{best.label} reaches {percent(mean)}; {rest}."
+        return f"{best.title} reaches {percent(mean)}; {rest}."
     second, rival = ranked[1] if best is first or first.mean is None else (first.mean, first)
-    # The entry with the paired difference, and its sign for the best model.
-    paired, sign = (rival, -1) if best is first else (best, 1)
+    paired, sign = (rival, -1) if best is first else (best, 1)  # the entry with the difference
     middle, half = paired.difference, paired.difference_half_width
-    seeds = best.finished
+    seeds = _seeds(len(best.accuracies))
     pairs = seeds if paired.pairs is None else _seeds(paired.pairs)
     cost = _cost_ratio(best, rival)
     if mean == second:
         sentence = (
-            f"{best.label} and {rival.label} tie in the mean at {percent(mean)} over {seeds}, the "
+            f"{best.title} and {rival.title} tie in the mean at {percent(mean)} over {seeds}, the "
             f"former for {cost} times the latter's FLOPs"
         )
     else:
         without = "" if best.dendrites else ", which has no dendrites,"
         price = "as many FLOPs" if cost == "1" else f"{cost} times its FLOPs"
         sentence = (
-            f"{best.label}{without} is best in the mean with {percent(mean)} over {seeds}, "
-            f"{(mean - second) * 100:.2f} points above {rival.label} for {price}"
+            f"{best.title}{without} is best in the mean with {percent(mean)} over {seeds}, "
+            f"{(mean - second) * 100:.2f} points above {rival.title} for {price}"
         )
     if middle is None:
         return f"{sentence}; without a paired difference, this separates nothing."
@@ -104,11 +101,11 @@ def _best(entries: Sequence[Entry]) -> str:
         return f"{sentence}; one seed gives no interval, so this separates nothing."
     low, high = sorted((sign * middle - half, sign * middle + half))
     interval = f"{low * 100:+.2f} to {high * 100:+.2f} points"
-    over = "" if paired.pairs is None else f" over the {pairs} that finished in both"
+    over = f", of {pairs}," if best.failures or rival.failures else ","
     if low > 0 or high < 0:
-        return f"{sentence}; the paired 95 % interval{over}, {interval}, excludes zero."
+        return f"{sentence}; the paired 95 % interval{over} {interval}, excludes zero."
     return (
-        f"{sentence}; the paired 95 % interval{over}, {interval}, includes zero: {pairs} do not "
+        f"{sentence}; the paired 95 % interval{over} {interval}, includes zero: {pairs} do not "
         "tell the two apart."
     )
 
@@ -125,16 +122,6 @@ def against_linear(entries: Sequence[Entry], linear_accuracy: float) -> str:
     if not below:
         return f"{above[0] + ' is' if len(above) == 1 else 'All are'} above {score}{rest}"
     return f"Above {score}: {', '.join(above)}; not above it: {', '.join(below)}{rest}"
-
-
-def failures(entries: Sequence[Entry]) -> list[str]:
-    """Returns a sentence for each seed that failed: why, and how to train it again."""
-    return [
-        f"{entry.label}, seed {seed} failed: {failure.reason} (to train it again, delete "
-        f"{failure.run_folder})."
-        for entry in entries
-        for seed, failure in entry.failures.items()
-    ]
 
 
 def counting(entries: Sequence[Entry]) -> list[str]:

@@ -12,15 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from neuroconv.core.text import printable
-from neuroconv.report.entry import (
-    Entry,
-    against_linear,
-    counting,
-    failures,
-    finding,
-    percent,
-    points,
-)
+from neuroconv.report.entry import Entry, counting, findings, percent, points
 from neuroconv.report.filters import dendritic_filters
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
 from neuroconv.report.style import INK
@@ -63,14 +55,11 @@ def write_report(
     """
     if not entries:
         raise ValueError("no entries: expected one or more models to report on")
-    findings = [finding(entries)]
-    if linear_accuracy is not None:
-        findings.append(against_linear(entries, linear_accuracy))
     filters = (list(_filters(number, entry)) for number, entry in enumerate(entries))
     html = _TEMPLATES.get_template("page.html").render(
-        title=title, summary=summary, entries=entries, findings=findings, notes=notes,
+        title=title, summary=summary, entries=entries, notes=notes,
+        findings=findings(entries, linear_accuracy), counter_statements=counting(entries),
         best_mean=max((entry.mean for entry in entries if entry.mean is not None), default=-1),
-        counter_statements=counting(entries), failure_statements=failures(entries),
         linear_accuracy=linear_accuracy, chance=chance, curves=_curves(entries),
         costs=_costs(entries, linear_accuracy, chance),
         filters=[(row.label, drawn) for row, drawn in zip(entries, filters, strict=True) if drawn],

@@ -36,7 +36,7 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
             mean = [fmean(run[n][key] for run in entry.histories) for n in range(shared)]
             axes.plot(
                 range(1, shared + 1), mean, color=colour, linewidth=2.2,
-                label=drawable(entry.label),
+                label=drawable(entry.title),
                 marker="o" if shared == 1 else "",
             )  # fmt: skip
         axes.set_xlabel("epoch")
@@ -48,7 +48,7 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
     right.set_ylabel("validation loss (nats, log scale)")
     right.set_yscale("log")
     log_ticks(right.yaxis)
-    longest = max(len(entry.label) for entry in entries)
+    longest = max(len(entry.title) for entry in entries)
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper center", frameon=False,
         ncols=min(4, len(entries), 1 + 60 // (longest + 1)), fontsize=9.5, labelcolor=INK,
@@ -57,9 +57,8 @@ def learning_curves(entries: Sequence[Entry]) -> Figure:
 
 
 def _curves(entry: Entry) -> list[tuple[Sequence[Mapping[str, Any]], str]]:
-    """Returns the epochs of every seed that has some, and the marker of the last of them."""
-    failed = [(failure.history, "x") for failure in entry.failures.values() if failure.history]
-    return [*((run, "") for run in entry.histories), *failed]
+    """Returns the seeds' epochs, and the marker of the last of them."""
+    return [(run, "") for run in entry.histories] + [(run, "x") for run in entry.failed_histories]
 
 
 def accuracy_against_flops(
@@ -96,8 +95,7 @@ def accuracy_against_flops(
     axes.set_ylabel("test accuracy (logit scale)")
     log_ticks(axes.xaxis)
     plain(axes)
-    labels = [e.label + (f" ({e.finished})" if e.failures else "") for _, e in rows]
-    label_points(axes, labels, points, colours, spans=spans)
+    label_points(axes, [entry.title for _, entry in rows], points, colours, spans=spans)
     return figure
 
 

@@ -5,15 +5,7 @@ from typing import Any
 
 import pytest
 
-from neuroconv.report import (
-    DendriteCost,
-    Entry,
-    Failure,
-    against_linear,
-    counting,
-    failures,
-    finding,
-)
+from neuroconv.report import DendriteCost, Entry, against_linear, counting, finding, findings
 from tests.report.entries import ENTRY
 
 CNN = replace(ENTRY, difference=0.04, difference_half_width=0.01)
@@ -24,10 +16,9 @@ FIRST = replace(
 NEAR = replace(CNN, mean=0.90, difference=-0.01, difference_half_width=0.02)
 FAR = replace(CNN, label="far", mean=0.5, difference=-0.41)
 ONE_SEED = replace(CNN, difference_half_width=None)
-FAILURE = Failure("epoch 2, step 9: loss nan", "runs/x", history=[])
-FAILED: dict[str, Any] = {"failures": {7: FAILURE}}
+FAILED: dict[str, Any] = {"failures": {7: "epoch 2, step 9: loss nan"}}
 NONE: dict[str, Any] = {
-    "failures": {3: FAILURE, 5: FAILURE, 7: FAILURE}, "accuracies": {}, "mean": None,
+    "failures": dict.fromkeys((3, 5, 7), "loss nan"), "accuracies": {}, "mean": None,
     "half_width": None, "difference": None, "difference_half_width": None,
 }  # fmt: skip
 
@@ -81,29 +72,26 @@ NONE: dict[str, Any] = {
         ),
         pytest.param(
             [FIRST, replace(CNN, **FAILED, difference=-0.04, pairs=1)],
-            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 of 3 seeds, 4.00 "
-            "points above granule for 0.5 times its FLOPs; the paired 95 % interval over the 1 "
-            "seed that finished in both, -5.00 to -3.00 points, excludes zero. Means are of the "
-            "seeds that finished (CNN: 2 of 3 seeds).",
+            "CNN (2 of 3 seeds, 1 failed), which has no dendrites, is best in the mean with 95.00 "
+            "% over 2 seeds, 4.00 points above granule for 0.5 times its FLOPs; the paired 95 % "
+            "interval, of 1 seed, -5.00 to -3.00 points, excludes zero.",
             id="seeds failed: the pairs are others than the means'",
         ),
         pytest.param(
             [replace(FIRST, **NONE), CNN, replace(FAR, **NONE)],
-            "CNN reaches 95.00 %; no other model finished a seed. Means are of the seeds that "
-            "finished (granule: 0 of 3 seeds; far: 0 of 3 seeds).",
+            "CNN reaches 95.00 %; no other model finished a seed.",
             id="a single model finished",
         ),
         pytest.param(
             [replace(FIRST, **NONE), replace(CNN, difference=None), replace(FAR, difference=None)],
             "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 45.00 "
             "points above far for as many FLOPs; without a paired difference, this separates "
-            "nothing. Means are of the seeds that finished (granule: 0 of 3 seeds).",
+            "nothing.",
             id="the first failed: the others have no paired difference",
         ),
         pytest.param(
             [replace(FIRST, **NONE), replace(CNN, **NONE)],
-            "No seed finished, so that there is no accuracy. Means are of the seeds that finished "
-            "(granule: 0 of 3 seeds; CNN: 0 of 3 seeds).",
+            "No seed finished, so that there is no accuracy.",
             id="all failed",
         ),
     ],
@@ -132,9 +120,12 @@ def test_a_model_of_which_no_seed_finished_is_not_below_the_linear_classifier() 
     assert against_linear([none], 0.9) == f"None is above {score}; without a mean: CNN."
 
 
-def test_each_seed_that_failed_says_why_and_how_to_train_it_again() -> None:
-    assert failures([FIRST, replace(CNN, **FAILED)]) == [
-        "CNN, seed 7 failed: epoch 2, step 9: loss nan (to train it again, delete runs/x)."
+def test_each_seed_that_failed_says_why() -> None:
+    best, *rest = findings([FIRST, replace(CNN, **FAILED)], 0.9)
+    assert best.startswith("CNN (2 of 3 seeds, 1 failed), which")
+    assert rest == [
+        "CNN, seed 7 failed: epoch 2, step 9: loss nan.",
+        "All are above the linear classifier (90.00 %) in the mean.",
     ]
 
 
