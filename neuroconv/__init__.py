@@ -7,6 +7,8 @@ for torch, and a population of neurons does not wait for data sets, plots or the
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from neuroconv.core.version import __version__
+
 if TYPE_CHECKING:
     from neuroconv.brain import estimate_brain
     from neuroconv.comparison import match_flops, match_parameters
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     )
     from neuroconv.training import train
     from neuroconv.zoo import create_model, list_models, register_model
-
-__version__ = "0.5.0"
 
 __all__ = [
     "DeepNuclear", "Golgi", "Granule", "GranuleConv2d", "MixedPopulation", "Purkinje", "Pyramidal",

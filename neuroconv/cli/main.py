@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         _exit(2, Text.assemble(("error: ", "bold red"), printable(message)))
     except KeyboardInterrupt as stop:
-        _exit(130, Text(printable(str(stop)) or "interrupted"))
+        _exit(128 + getattr(stop, "signal", 2), Text(printable(str(stop)) or "interrupted"))
 
 
 def _exit(status: int, message: Text) -> NoReturn:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -59,7 +59,7 @@ class Train:
         with launched() as ranks:
             ranks.first(lambda: check_output(self.json, "--json"))
             with argument(str(self.config)):
-                results = train_seeds(config)
+                results: Any = train_seeds(config)
         if ranks.leads:
             _print_runs(results, self.json, console)
 
@@ -86,17 +86,20 @@ Train.__doc__ = (Train.__doc__ or "").replace("{keys}", _config_keys())
 
 @dataclass(frozen=True)
 class Resume:
-    """Continues an interrupted run from its last finished epoch, to the bit.
+    """Continues an interrupted run from its newest checkpoint, to the bit.
 
     Example: neuroconv resume runs/granule_convnet-20250131-120000-seed0
     """
 
     run: RunArgument
     """a run folder of `neuroconv train`"""
+    force: bool = False
+    """go on although the configuration, the data, the version or the number of processes has
+    changed, and try a run again that failed"""
 
     def __call__(self, console: Console) -> None:
         with launched() as ranks:
-            result = resume(self.run)
+            result = resume(self.run, force=self.force)
         if ranks.leads:
             _print_runs([result], None, console)
 

@@ -15,7 +15,7 @@ from neuroconv.core.text import Terminal
 from neuroconv.data import DataSplits, load_data
 from neuroconv.report import Entry, against_linear, counting, finding, write_report
 from neuroconv.training import Config, DataConfig, load_config, save_config
-from neuroconv.training.runs import ENVIRONMENT, unused_folder
+from neuroconv.training.runs import ENVIRONMENT, new_folder
 
 _OF_STILL_IMAGES = ("root", "classes", "image_size", "train_limit")  # keys of [data]
 
@@ -88,7 +88,7 @@ def demo(
 
     Runs and numbers go to a new folder in `output`, named after the time.
     """
-    folder = unused_folder(Path(output))
+    folder = new_folder(Path(output))
     with as_file(files("neuroconv").joinpath("demo.toml")) as path:
         config = load_config(path)
     train = replace(config.train, seeds=tuple(seeds), output=str(folder))

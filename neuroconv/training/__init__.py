@@ -1,6 +1,6 @@
 """Training: configuration files, the loop and run folders."""
 
-from neuroconv.training.checkpoint import CheckpointError, load_weights, save_weights
+from neuroconv.training.checkpoint import CheckpointError, WriteError, load_weights, save_weights
 from neuroconv.training.config import (
     Config,
     ConfigError,
@@ -11,21 +11,27 @@ from neuroconv.training.config import (
 )
 from neuroconv.training.distributed import Ranks, launched
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.loop import TrainResult, learning_rate_at, train
+from neuroconv.training.lock import RunError
+from neuroconv.training.loop import TrainResult, train
+from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.runs import (
-    RunError,
+    FailedRun,
     RunResult,
     evaluate,
+    read_outcome,
     read_result,
     rebuild,
     resume,
     run,
     train_seeds,
 )
+from neuroconv.training.signals import Interrupted
+from neuroconv.training.trainer import RunFailed
 
 __all__ = [
-    "CheckpointError", "Config", "ConfigError", "DataConfig", "Ranks", "RunError", "RunResult",
-    "Score", "TrainConfig", "TrainResult", "evaluate", "evaluate_model", "launched",
-    "learning_rate_at", "load_config", "load_weights", "read_result", "rebuild", "resume", "run",
-    "save_config", "save_weights", "train", "train_seeds",
+    "CheckpointError", "Config", "ConfigError", "DataConfig", "FailedRun", "Interrupted", "Ranks",
+    "RunError", "RunFailed", "RunResult", "Score", "TrainConfig", "TrainResult", "WriteError",
+    "evaluate", "evaluate_model", "launched", "learning_rate_at", "load_config", "load_weights",
+    "read_outcome", "read_result", "rebuild", "resume", "run", "save_config", "save_weights",
+    "train", "train_seeds",
 ]  # fmt: skip

@@ -1,27 +1,35 @@
 """Crash-safe files: written whole or not at all, and checked when they are read."""
 
 import hashlib
-import io
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
 
-_HEADER = b"neuroconv checkpoint, sha256 "
+_SUM = "sha256_of_this"  # the last key of a record
+_TEMPORARY = ".tmp"
 
 
 class CheckpointError(ValueError):
-    """A file of weights or of training state that is missing, damaged or of another model."""
+    """A file of a run that is missing, damaged or of another model."""
+
+
+class WriteError(OSError):
+    """A file that cannot be written; what stood there before is intact."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file, then replaces `path` by it in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Lets `write` fill a temporary file, then replaces `path` by it in one step.
+
+    Raises:
+        WriteError: a disk that is full, read-only or gone.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the umask allows: safetensors would write 0600
@@ -29,10 +37,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(mode)
         _synchronise(temporary)
         os.replace(temporary, path)
+        if os.name == "posix":
+            _synchronise(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WriteError(
+            f"{path}: cannot be written ({reason}): free some space there, or use a disk that you "
+            "may write to; the files that stood there before are intact"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        _synchronise(path.parent)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left half written; the caller alone may write the folder."""
+    for temporary in folder.glob(f".*{_TEMPORARY}"):
+        temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,26 +60,70 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes training state (tensors, numbers, strings, lists, dicts) behind its SHA-256 sum."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
-    header = _HEADER + hashlib.sha256(content).hexdigest().encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(header + b"\n" + content))
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object, with a SHA-256 sum of its text as the last key.
+
+    Raises:
+        ValueError: a number that is not finite, which JSON does not have.
+    """
+    write_text(path, _render({**values, _SUM: _sum_of(values)}))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a file of `save_checkpoint`, tensors on the CPU; CheckpointError if it is damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    header, _, content = path.read_bytes().partition(b"\n")
-    if header != _HEADER + hashlib.sha256(content).hexdigest().encode():
-        raise CheckpointError(
-            f"{path}: damaged (its SHA-256 sum does not fit): delete it and train again"
-        )
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return state
+def read_record(path: Path, unsummed: Collection[str] = ()) -> dict[str, Any]:
+    """Reads a file of `write_record`, or an older one with exactly the keys `unsummed`.
+
+    Raises:
+        CheckpointError: it is missing, or any of its bytes has changed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = json.loads(text)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from None
+    if isinstance(values, dict):
+        if unsummed and {*values} == {*unsummed}:
+            return values
+        rest = {key: value for key, value in values.items() if key != _SUM}
+        if text == _render({**rest, _SUM: _sum_of(rest)}):
+            return rest
+    raise CheckpointError(f"{path}: damaged: its text and its SHA-256 sum do not fit")
+
+
+def _render(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+def _sum_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_render(values).encode()).hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Writes tensors as safetensors; returns the file's SHA-256 sum."""
+    distinct: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        values = tensor.detach().cpu().contiguous()
+        if values.untyped_storage().data_ptr() in storages:  # which safetensors refuses
+            values = values.clone()
+        storages.add(values.untyped_storage().data_ptr())
+        distinct[name] = values
+    sums: list[str] = []
+
+    def write(temporary: Path) -> None:
+        save_file(distinct, temporary)
+        sums.append(file_sum(temporary))
+
+    write_atomically(path, write)
+    return sums[0]
+
+
+def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Reads a file of `save_tensors` to the CPU; CheckpointError if it is damaged or missing."""
+    check_sum(path, sha256)
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -71,14 +135,25 @@ def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> 
     """Reads weights into `model`; CheckpointError if the file is damaged or another model's."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights")
-    if sha256 is not None and (actual := file_sum(path)) != sha256:
-        raise CheckpointError(
-            f"{path}: damaged: SHA-256 sum {actual}, recorded {sha256}: train again"
-        )
+    if sha256 is not None:
+        check_sum(path, sha256)
     try:
         load_model(model, path)
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: does not fit {type(model).__name__}: {error}") from error
+
+
+def check_sum(path: Path, sha256: str) -> None:
+    """Raises a CheckpointError if a file is missing or its SHA-256 sum is another."""
+    try:
+        actual = file_sum(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing: copy it back, or train again") from None
+    if actual != sha256:
+        raise CheckpointError(
+            f"{path}: damaged: SHA-256 sum {actual}, recorded {sha256}: copy it back, or train "
+            "again"
+        )
 
 
 def file_sum(path: Path) -> str:

@@ -125,6 +125,9 @@ class TrainConfig(_Table):
         seeds: one run for each.
         output: parent of the run folders.
         max_steps: stop there; the learning rate still follows the schedule of all epochs.
+        save_steps, save_minutes: how often a checkpoint is written within an epoch; one is written
+            after each epoch, and when a signal ends the run.
+        keep: the number of checkpoints that stay.
     """
 
     header = "[train]"
@@ -145,6 +148,14 @@ class TrainConfig(_Table):
     seeds: Seeds = (0,)
     output: Text = "runs"
     max_steps: Size | None = None
+    save_steps: Size | None = None
+    save_minutes: Positive | Unlimited = 10.0
+    keep: Size = 2
+
+    def decisive(self) -> dict[str, Any]:
+        """Returns the settings that decide the weights, by their names in a file."""
+        others = ("output", "device", "save_steps", "save_minutes", "keep")
+        return {f"[train] {k}": v for k, v in asdict(self).items() if k not in others}
 
     def evaluation(self) -> dict[str, Any]:
         """Returns the keywords with which `evaluate_model` scores a model as training does."""

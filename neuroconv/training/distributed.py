@@ -63,6 +63,14 @@ class Ranks:
     def total(self, *numbers: float) -> list[float]:
         return [sum(column) for column in zip(*self.gather(numbers), strict=True)]
 
+    def agree(self, number: int) -> int:
+        """Returns the largest number of all processes. All must call this."""
+        if self.size == 1:
+            return number
+        largest = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
     def first(self, call: Callable[[], Value]) -> Value:
         """Calls on rank 0; all return its result or raise its error. All must call this."""
         if self.size == 1:

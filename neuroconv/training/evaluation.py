@@ -1,5 +1,6 @@
 """The score of a model on a data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ def evaluate_model(
     monitor: ActivityMonitor | None = None,
     runner: nn.Module | None = None,
     ranks: Ranks | None = None,
+    between: Callable[[], object] | None = None,
 ) -> Score:
     """Scores a model on a whole data set; the model is left in eval mode, on the device.
 
@@ -45,6 +47,7 @@ def evaluate_model(
         monitor: observes each batch's logits and labels, for the climbing fibres.
         runner: the compiled model.
         ranks: the processes that share the work; all of them must call this.
+        between: called between batches; an exception of it ends the work.
     """
     target, ranks = choose_device(device), ranks or Ranks()
     indices = torch.arange(check_length(data, "data")).split(batch_size)
@@ -54,7 +57,9 @@ def evaluate_model(
     correct: list[Tensor] = []
     images = 0
     with torch.inference_mode(), float32_arithmetic(precision, target):
-        for inputs, labels in load(data, batches, workers, target):
+        for number, (inputs, labels) in enumerate(load(data, batches, workers, target)):
+            if between is not None and 0 < number < len(indices) - 1:  # which all processes reach
+                between()
             # Only one shape is compiled, and not before the monitor's sums have their shapes.
             use_runner = losses and len(inputs) == len(batches[0])
             network = runner if runner is not None and use_runner else model

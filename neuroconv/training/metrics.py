@@ -4,16 +4,12 @@ import math
 import time
 from typing import Any, NamedTuple
 
-import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from neuroconv.core.text import Terminal, printable
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import to_numbers
-
-# On CUDA the host runs ahead of the device, and would wait for it at each number that it reads.
-_READ_INTERVAL = {"cuda": 32}  # steps; elsewhere every step is read
 
 
 class TrainingBar(Progress):
@@ -62,26 +58,44 @@ class Part(NamedTuple):
     loss: Tensor
     images: int
     correct: Tensor
+    indices: list[int]  # in the training data
+
+
+class Problem(NamedTuple):
+    """A step (from 1) whose loss or gradient is not finite, and the images of its batch."""
+
+    step: int
+    text: str
+    indices: list[int]
 
 
 class EpochMetrics:
-    """Loss, correct answers and images of an epoch (from 1), shown by the bar."""
+    """Loss, correct answers and images of an epoch (from 1), shown by the bar.
 
-    def __init__(self, epoch: int, device: torch.device, bar: TrainingBar, ranks: Ranks) -> None:
+    `sums` are those of a part of the epoch that was trained before, as the method returns them.
+    """
+
+    def __init__(
+        self, epoch: int, interval: int, bar: TrainingBar, ranks: Ranks,
+        sums: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
-        self.interval = _READ_INTERVAL.get(device.type, 1)
+        self.interval = interval
         self.pending: list[tuple[int, float, list[Part], Tensor]] = []
         self.loss, self.correct, self.images, self.learning_rate = 0.0, 0, 0, 0.0
-        self.start, self.seconds = time.perf_counter(), 0.0
+        self.seconds = 0.0
+        vars(self).update(sums or {})
+        self.start = time.perf_counter() - self.seconds
 
-    def add(self, number: int, learning_rate: float, parts: list[Part], norm: Tensor) -> None:
+    def add(
+        self, number: int, learning_rate: float, parts: list[Part], norm: Tensor
+    ) -> Problem | None:
         """Adds a step with the norm of its gradient; reads the pending steps at intervals."""
         self.pending.append((number, learning_rate, parts, norm))
-        if len(self.pending) == self.interval:
-            self.read()
+        return self.read() if len(self.pending) == self.interval else None
 
-    def read(self) -> None:
-        """Reads the pending steps; FloatingPointError if a loss or norm is not finite."""
+    def read(self) -> Problem | None:
+        """Reads the pending steps; returns the first whose loss or norm is not finite."""
         steps, self.pending = self.pending, []
         all_parts = [part for _, _, parts, _ in steps for part in parts]
         losses = iter(to_numbers([part.loss for part in all_parts]))
@@ -90,11 +104,10 @@ class EpochMetrics:
             loss = sum(next(losses) * part.images for part in parts)
             images = sum(part.images for part in parts)
             if not math.isfinite(loss + norm):
-                raise FloatingPointError(
-                    f"epoch {self.epoch}, step {number}: loss {loss / images:.4g}, gradient norm "
-                    f"{norm:.4g} at learning rate {rate:.3g}: lower the learning rate, lengthen "
-                    "the warm-up, or look for inputs that are not finite"
+                text = (
+                    f"loss {loss / images:.4g}, gradient norm {norm:.4g}, learning rate {rate:.3g}"
                 )
+                return Problem(number, text, [i for part in parts for i in part.indices])
             self.loss += loss
             self.images += images
             self.learning_rate = rate
@@ -105,10 +118,15 @@ class EpochMetrics:
                 self.epoch, self.loss / self.images, self.correct / self.images,
                 self.images * self.ranks.size / self.seconds, len(steps),
             )  # fmt: skip
+        return None
+
+    def sums(self) -> dict[str, Any]:
+        """Returns the sums over the steps that were read, of this process."""
+        keys = ("loss", "correct", "images", "learning_rate", "seconds")
+        return {key: getattr(self, key) for key in keys}
 
     def record(self) -> dict[str, float]:
         """Returns the epoch's line of metrics.jsonl, of all processes, without validation."""
-        self.read()
         loss, correct, images = self.ranks.total(self.loss, self.correct, self.images)
         seconds = self.ranks.gather(self.seconds)[0]
         return {

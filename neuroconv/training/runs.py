@@ -2,8 +2,11 @@
 
 import inspect
 import json
-from dataclasses import asdict, dataclass, replace
+import shutil
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,23 +16,33 @@ from torch import nn
 
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
-from neuroconv.training.checkpoint import file_sum, load_weights, write_text
+from neuroconv.training.checkpoint import (
+    check_sum,
+    file_sum,
+    load_weights,
+    read_record,
+    write_record,
+    write_text,
+)
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
 from neuroconv.training.curves import plot_curves
 from neuroconv.training.device import choose_device
 from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.environment import describe_environment, peak_memory_mib
 from neuroconv.training.evaluation import Score, evaluate_model
+from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
-from neuroconv.training.state import BEST, CHECKPOINT, LAST, METRICS
+from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
+from neuroconv.training.trainer import RunFailed
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
 CONFIG, RESULT = "config.toml", "result.json"
 ENVIRONMENT, CURVES = "environment.json", "curves.png"
 
 
-class RunError(ValueError):
-    """A folder that is not a run, or is not in the state that is needed."""
+_SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT)  # files whose sums the result holds
+# Keys of [data] that may change: they say where the images are, and how they are read.
+_NOT_DESCRIBED = ("root", "cache", "workers")
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class RunResult:
 
     The seed decides the weights, the order of images, the frames and the dropout. val_* and test_*
     are those of the best epoch. `seconds_per_epoch` is a mean without validation.
+    `resumed_with_changes` says, line by line, what had changed where it was resumed by force.
     """
 
     run_dir: Path
@@ -54,6 +68,27 @@ class RunResult:
     seconds_per_epoch: float
     peak_memory_mib: float
     history: list[dict[str, Any]]
+    resumed_with_changes: list[str] = field(default_factory=list)
+
+
+# What result.json held before it had a sum of its own.
+_OLD_RESULT = {entry.name for entry in fields(RunResult)} | {"sha256"}
+_OLD_RESULT -= {"run_dir", "history", "resumed_with_changes"}
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that ended by a number that is not finite, as failure.json describes it.
+
+    Its weights are those before `step` of `epoch` (both from 1), in its last checkpoint.
+    """
+
+    run_dir: Path
+    name: str
+    seed: int
+    reason: str
+    epoch: int
+    step: int
 
 
 def run(
@@ -63,24 +98,38 @@ def run(
     return start(*resolve(config, seed), run_dir=run_dir, progress=progress)
 
 
-def resume(run_dir: str | Path, *, progress: bool = True) -> RunResult:
-    """Continues a run, with any number of processes; a finished run is only read."""
+def resume(run_dir: str | Path, *, force: bool = False, progress: bool = True) -> RunResult:
+    """Continues a run; a finished one is only read.
+
+    By `force` a run that failed is tried again, and one goes on whose configuration, data, version
+    or number of processes has changed: its result says so.
+    """
     folder, ranks = Path(run_dir), Ranks.current()
-    config = ranks.first(lambda: load_run(folder))  # other machines need not see the folder
-    if ranks.first(lambda: (folder / RESULT).exists()):
-        return ranks.first(lambda: read_result(folder))
+
+    def read() -> tuple[Config, RunResult | FailedRun | None]:  # other machines need not see it
+        config = load_run(folder)
+        started = (folder / RESULT).exists() or (folder / FAILURE).exists()
+        return config, read_outcome(folder) if started else None
+
+    config, outcome = ranks.first(read)
+    if isinstance(outcome, RunResult):
+        return outcome
+    if outcome is not None and not force:
+        raise RunError(
+            f"{folder} failed: {outcome.reason}; train it with other settings, or try again from "
+            f"its last checkpoint: neuroconv resume {folder} --force"
+        )
     config, splits = resolve(config, config.train.seeds[0])
-    return _finish(config, splits, folder, progress)
+    return _finish(config, splits, folder, progress, force)
 
 
 def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
     """Returns a finished run's configuration, its model with the best weights, and its data."""
     folder = Path(run_dir)
-    config = load_run(folder)
-    sums = _load_result(folder)["sha256"]
+    config, _ = load_run(folder), read_result(folder)  # which checks all files
     config, splits = resolve(config, config.train.seeds[0])
     model = build(config)
-    load_weights(model, folder / BEST, sha256=sums[BEST])
+    load_weights(model, folder / BEST)
     return config, model, splits
 
 
@@ -93,27 +142,44 @@ def evaluate(run_dir: str | Path, split: str = "test") -> Score:
     return evaluate_model(model, data, **config.train.evaluation(), workers=config.data.workers)
 
 
-def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult]:
-    """Trains a new run for each of the configuration's seeds."""
-    results = []
+def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult | FailedRun]:
+    """Trains a new run for each of the configuration's seeds, also after one that fails."""
+    results: list[RunResult | FailedRun] = []
     for position, seed in enumerate(config.train.seeds):
         try:
             results.append(run(config, seed=seed, progress=progress))
+        except RunFailed as error:
+            results.append(read_outcome(error.run_dir))
         except KeyboardInterrupt as stop:
-            left = list(config.train.seeds[position + 1 :])
-            also = f'; seeds {left} were not begun: train with --train.seeds "{left}"'
-            raise KeyboardInterrupt(f"{stop}{also if left else ''}") from None
+            if left := list(config.train.seeds[position + 1 :]):
+                more = f'; seeds {left} were not begun: train with --train.seeds "{left}"'
+                stop.args = (f"{stop}{more}", *stop.args[1:])
+            raise
     return results
 
 
 def read_result(run_dir: str | Path) -> RunResult:
-    """Reads the result of a finished run."""
+    """Reads the result of a finished run; CheckpointError if one of its files has changed."""
     folder = Path(run_dir)
-    values = _load_result(folder)
+    if not (folder / RESULT).exists():
+        raise RunError(f"{folder} is not finished: `neuroconv resume {folder}`")
+    values = read_record(folder / RESULT, unsummed=_OLD_RESULT)
+    for file, sha256 in values.pop("sha256").items():
+        check_sum(folder / file, sha256)
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     history = [record for record in map(json.loads, lines) if "epoch" in record]
-    del values["sha256"]
     return RunResult(run_dir=folder, history=history, **values)
+
+
+def read_outcome(run_dir: str | Path) -> RunResult | FailedRun:
+    """Reads what became of a run: its result, or its failure."""
+    folder = Path(run_dir)
+    if (folder / RESULT).exists() or not (folder / FAILURE).exists():
+        return read_result(folder)
+    config = load_run(folder)
+    return FailedRun(
+        folder, config.model["name"], config.train.seeds[0], **read_record(folder / FAILURE)
+    )
 
 
 def resolve(config: Config, seed: int) -> tuple[Config, DataSplits]:
@@ -172,57 +238,85 @@ def start(
     environment = describe_environment(config.train.device, config.train.precision)
     prefix, suffix = f"{config.model['name']}-", f"-seed{config.train.seeds[0]}"
 
-    def create() -> Path:
-        folder = Path(run_dir or unused_folder(Path(config.train.output), prefix, suffix))
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(
-                f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-        save_config(config, folder / CONFIG)
-        return folder
+    ranks = Ranks.current()
+    with ExitStack() as stack:
 
-    return _finish(config, splits, Ranks.current().first(create), progress)
+        def create() -> Path:
+            folder = Path(run_dir) if run_dir else new_folder(config.train.output, prefix, suffix)
+            stack.enter_context(locked(folder))
+            if any(path.name != LOCK for path in folder.iterdir()):
+                raise RunError(
+                    f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
+                )
+            write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            save_config(config, folder / CONFIG)
+            return folder
+
+        return _finish(config, splits, ranks.first(create), progress)
 
 
-def _finish(config: Config, splits: DataSplits, folder: Path, progress: bool) -> RunResult:
-    """Trains, from the folder's checkpoint if it has one, and writes the result."""
+def _finish(
+    config: Config, splits: DataSplits, folder: Path, progress: bool, force: bool = False
+) -> RunResult:
+    """Trains, from the folder's newest checkpoint if it has one, and writes the result."""
     model, device, seed = build(config), choose_device(config.train.device), config.train.seeds[0]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    trained = train(
-        model, splits.train, splits.val, test_data=splits.test, seed=seed, run_dir=folder,
-        workers=config.data.workers, resume=True, progress=progress, **asdict(config.train),
-    )  # fmt: skip
-    name, val, test = config.model["name"], trained.val, trained.test
-    assert test is not None
+    with ExitStack() as stack:
+        ranks = Ranks.current()
+        ranks.first(lambda: stack.enter_context(locked(folder)))
+        if force:
+            ranks.first(lambda: (folder / FAILURE).unlink(missing_ok=True))
+        trained = train(
+            model, splits.train, splits.val, test_data=splits.test, seed=seed, run_dir=folder,
+            workers=config.data.workers, resume=True, force=force, described=_described(config),
+            progress=progress, **asdict(config.train),
+        )  # fmt: skip
+        name, val, test = config.model["name"], trained.val, trained.test
+        assert test is not None
 
-    def record() -> RunResult:
-        plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
-        result = {
-            "name": name, "seed": seed, "parameters": count_parameters(model),
-            "best_epoch": trained.best_epoch, "val_loss": val.loss, "val_accuracy": val.accuracy,
-            "test_loss": test.loss, "test_accuracy": test.accuracy, "test_images": test.images,
-            "steps": trained.steps,
-            "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
-            "peak_memory_mib": peak_memory_mib(device),
-            "sha256": {file: file_sum(folder / file) for file in (BEST, LAST, METRICS)},
-        }  # fmt: skip
-        write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # the result replaces it
-        return read_result(folder)
+        def record() -> RunResult:
+            plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
+            write_record(folder / RESULT, {
+                "name": name, "seed": seed, "parameters": count_parameters(model),
+                "best_epoch": trained.best_epoch, "val_loss": val.loss,
+                "val_accuracy": val.accuracy, "test_loss": test.loss,
+                "test_accuracy": test.accuracy, "test_images": test.images, "steps": trained.steps,
+                "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
+                "peak_memory_mib": peak_memory_mib(device),
+                "resumed_with_changes": trained.changes,
+                "sha256": {file: file_sum(folder / file) for file in _SUMMED},
+            })  # fmt: skip
+            shutil.rmtree(folder / CHECKPOINTS)  # the result replaces them
+            return read_result(folder)
 
-    return Ranks.current().first(record)
+        return ranks.first(record)
 
 
-def unused_folder(parent: Path, prefix: str = "", suffix: str = "") -> Path:
-    """Returns PARENT/PREFIX-TIME-SUFFIX, with a number if there is such a folder."""
-    base = parent / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
-    folder, number = base, 1
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
+def _described(config: Config) -> dict[str, Any]:
+    """Returns what decides a run's weights beside [train], by its name in the file."""
+    data = {k: v for k, v in asdict(config.data).items() if k not in _NOT_DESCRIBED}
+    return {**_flat("[model]", config.model), **_flat("[data]", data)}
+
+
+def _flat(name: str, table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        return {name: table}
+    separator = " " if name.endswith("]") else "."
+    return {k: v for key in table for k, v in _flat(f"{name}{separator}{key}", table[key]).items()}
+
+
+def new_folder(parent: str | Path, prefix: str = "", suffix: str = "") -> Path:
+    """Creates PARENT/PREFIX-TIME-SUFFIX, with a number if there is such a folder already."""
+    base = Path(parent) / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+    for number in count():
+        folder = base.with_name(f"{base.name}-{number}") if number else base
+        try:
+            folder.mkdir(parents=True)  # for one process of those that try at this moment
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
 
 
 def load_run(folder: Path) -> Config:
@@ -231,13 +325,3 @@ def load_run(folder: Path) -> Config:
             f"{folder} is not a run (no {CONFIG}): expected a folder of `neuroconv train`"
         )
     return load_config(folder / CONFIG)
-
-
-def _load_result(folder: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{folder} is not finished: `neuroconv resume {folder}`") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder / RESULT}: damaged ({error})") from None
-    return values

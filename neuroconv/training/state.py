@@ -3,97 +3,265 @@
 import copy
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuroconv.training.checkpoint import (
     CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
+    load_tensors,
+    read_record,
+    remove_temporaries,
+    save_tensors,
+    write_record,
     write_text,
 )
-from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import Score
 
-CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
+CHECKPOINTS, METRICS, FAILURE = "checkpoints", "metrics.jsonl", "failure.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
 _NONE = Score(math.inf, -1.0, 0)
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
 @dataclass
 class State:
-    """A run's model, optimiser and history; rank 0 alone reads and writes."""
+    """A run's model, optimiser and history; rank 0 alone reads and writes.
+
+    A checkpoint is a file of tensors and, written after it, a record that makes it count: with the
+    tensors' sum, and the name and sum of the best weights, which are a file of their own.
+
+    Attributes:
+        described: what decides the weights, by name; a resumed run must be of the same.
+        keep: the number of checkpoints that stay.
+        partial: sums over the steps of an epoch that has not ended, of each process.
+        random: the generators' states of each process, from the checkpoint that was loaded.
+        changes: differences in spite of which the run was resumed, one line each.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    settings: TrainConfig
-    total_steps: int
     ranks: Ranks
+    device: torch.device
+    described: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    keep: int = 2
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best: Score = _NONE
     best_weights: dict[str, Any] = field(default_factory=dict)
+    partial: list[Any] | None = None
+    random: list[dict[str, Tensor]] | None = None
+    changes: list[str] = field(default_factory=list)
+    saved_at: float = field(default_factory=time.monotonic)  # seconds, of the process's clock
+    _newest: str = ""  # checkpoint
+    _saved: dict[str, str] = field(default_factory=dict)  # checkpoints, and their best weights
+    _best_file: tuple[str, str] = ("", "")  # name and sum
 
     def finish_epoch(self, record: dict[str, Any], val: Score, activity: dict[str, Any]) -> None:
         """Adds an epoch to the history, and keeps its weights if they are the best so far."""
         scores = {"val_loss": val.loss, "val_accuracy": val.accuracy}
         self.history.append({**record, **scores, **({"activity": activity} if activity else {})})
+        self.partial = None
         if (val.accuracy, -val.loss) > (self.best.accuracy, -self.best.loss):
             self.best, self.best_epoch = val, record["epoch"]
             self.best_weights = copy.deepcopy(self.model.state_dict())
+            self._best_file = "", ""
 
-    def save(self, folder: Path) -> None:
-        """Writes a checkpoint, and then metrics.jsonl, which the checkpoint can restore."""
-        save_checkpoint(folder / CHECKPOINT, {
-            "settings": _decisive(self.settings), "step": self.step, "history": self.history,
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "best": asdict(self.best), "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-        })  # fmt: skip
-        write_lines(folder / METRICS, self.history)
+    def save(self, sums: dict[str, Any] | None = None) -> None:
+        """Writes a checkpoint, and metrics.jsonl. All processes must call this.
 
-    def open(self, folder: Path, resume: bool) -> None:
-        """Creates the run folder or, to resume, loads its checkpoint if it has one."""
-        path = folder / CHECKPOINT
-
-        def read() -> dict[str, Any] | None:
-            folder.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not resume:
-                raise ValueError(f"{path} exists: pass resume=True, or another run_dir")
-            return load_checkpoint(path) if path.exists() else None
-
-        saved = self.ranks.first(read)
-        if saved is None:
+        Within an epoch `sums` are those of this process over its steps.
+        """
+        if self.folder is None or self._name == self._newest:
             return
-        defaults = {entry.name: entry.default for entry in fields(TrainConfig)}
-        for key, value in _decisive(self.settings).items():
-            before = saved["settings"].get(key, defaults[key])  # it may be older than the key
-            if before != value:
-                raise CheckpointError(
-                    f"{path} was made with {key} = {before!r}, not {value!r}: "
-                    "resume with the same settings"
+        self.partial = None if sums is None else self.ranks.gather(sums)
+        random = self.ranks.gather(_random_state(self.device))
+        self.ranks.first(lambda: self._write(random))
+        self._newest, self.saved_at = self._name, time.monotonic()
+
+    @property
+    def _name(self) -> str:
+        return f"epoch-{len(self.history):06}-step-{self.step:010}"  # sorted, the last is newest
+
+    def _write(self, random: list[dict[str, Tensor]]) -> None:
+        assert self.folder is not None
+        folder = self.folder / CHECKPOINTS
+        folder.mkdir(exist_ok=True)
+        if self.best_weights and not self._best_file[0]:
+            name = f"best-{self.best_epoch:04}.safetensors"
+            self._best_file = name, save_tensors(folder / name, self.best_weights)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(value)
+                for name, value in values.items() if value is not None
+            }  # fmt: skip
+        for rank, states in enumerate(random):
+            tensors |= {f"random.{rank}.{name}": value for name, value in states.items()}
+        best_name, best_sum = self._best_file
+        write_record(folder / f"{self._name}.json", {
+            "sha256": save_tensors(folder / f"{self._name}.safetensors", tensors),
+            "described": self.described, "changes": self.changes,
+            "step": self.step, "history": self.history, "partial": self.partial,
+            "best_epoch": self.best_epoch, "best": asdict(self.best) if best_name else None,
+            "best_file": best_name, "best_sha256": best_sum,
+        })  # fmt: skip
+        self._saved[self._name] = best_name
+        self._prune(folder)
+        write_lines(self.folder / METRICS, self.history)
+
+    def _prune(self, folder: Path) -> None:
+        """Removes all but the last checkpoints, and best weights that none of them names."""
+        self._saved = dict(sorted(self._saved.items())[-self.keep :])
+        names = {f"{name}{ending}" for name in self._saved for ending in (".json", ".safetensors")}
+        names |= {*self._saved.values()}
+        # Records first: a checkpoint without one does not count.
+        for path in sorted(folder.iterdir()):
+            if path.name not in names and path.suffix != _DAMAGED:
+                path.unlink()
+
+    def fail(self, failure: Mapping[str, Any]) -> None:
+        """Marks the run as failed; its checkpoints stay. All processes must call this."""
+        if (folder := self.folder) is not None:
+            self.ranks.first(lambda: write_record(folder / FAILURE, failure))
+
+    def open(self, resume: bool, force: bool) -> None:
+        """Loads, to resume, the folder's newest checkpoint, if it has one.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, or of another model or run.
+        """
+        if self.folder is None:
+            return
+        for name, value in self.model.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{name} of the model's state_dict is a {type(value).__name__}: expected "
+                    "tensors, which checkpoints hold: make it a buffer, or leave out run_dir"
                 )
+        loaded = self.ranks.first(lambda: self._read(resume))
+        if loaded is None:
+            return
+        path, record, tensors, self.best_weights = loaded
+        self._compare(path, record["described"], force)
         try:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            self.model.load_state_dict(_below(tensors, "model."))
+            self.optimizer.load_state_dict(
+                {**self.optimizer.state_dict(), "state": self._optimizer_state(tensors)}
+            )
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} belongs to another model: {error}") from error
-        self.step, self.history = saved["step"], saved["history"]
-        self.best, self.best_epoch = Score(**saved["best"]), saved["best_epoch"]
-        self.best_weights = saved["best_weights"]
+        self.step, self.history = record["step"], record["history"]
+        self.best_epoch, self.partial = record["best_epoch"], record["partial"]
+        self.best = Score(**record["best"]) if record["best"] else _NONE
+        self._best_file = record["best_file"], record["best_sha256"]
+        self._saved[path.stem], self._newest = record["best_file"], path.stem
+        self.changes = [*record["changes"], *self.changes]
+        self.random = [
+            _below(tensors, f"random.{rank}.") for rank in range(self.ranks.size)
+        ]  # fmt: skip
+
+    def _read(self, resume: bool) -> tuple[Path, dict[str, Any], Any, Any] | None:
+        """Returns the newest sound checkpoint: its path, record, tensors and best weights."""
+        assert self.folder is not None
+        folder, damaged = self.folder / CHECKPOINTS, list[str]()
+        if (old := self.folder / "checkpoint.pt").exists():
+            raise CheckpointError(
+                f"{old}: written by neuroconv 0.5.0 or older: end the run with that version, or "
+                "delete the file to begin it again"
+            )
+        remove_temporaries(self.folder)
+        remove_temporaries(folder)
+        for path in sorted(folder.glob("*.json"), reverse=True):
+            if not resume:
+                raise ValueError(f"{path} exists: pass resume=True, or another run_dir")
+            try:
+                record, best = read_record(path), {}
+                tensors = load_tensors(path.with_suffix(".safetensors"), record["sha256"])
+                if record["best_file"]:
+                    best = load_tensors(folder / record["best_file"], record["best_sha256"])
+            except CheckpointError as error:
+                damaged.append(str(error))
+                continue
+            for message in damaged:
+                warnings.warn(f"{message}; {path.stem} before it is used", stacklevel=2)
+            for newer in folder.glob("*.json"):
+                if newer.stem > path.stem:
+                    newer.rename(newer.with_suffix(_DAMAGED))
+            return path, record, tensors, best
+        if damaged:
+            raise CheckpointError(
+                f"{'; '.join(damaged)}; {self.folder} has no other checkpoint: train again"
+            )
+        return None
+
+    def _compare(self, path: Path, before: dict[str, Any], force: bool) -> None:
+        """Raises a CheckpointError for differences between a checkpoint's run and this one."""
+        now = json.loads(json.dumps(self.described))  # tuples as lists
+        self.changes = [
+            f"{name} = {before.get(name)!r}, now {now.get(name)!r}"
+            for name in {**before, **now} if before.get(name) != now.get(name)
+        ]  # fmt: skip
+        if self.changes and not force:
+            raise CheckpointError(
+                "\n    ".join([f"{path} was made by another run:", *self.changes])
+                + "\nresume it as it was, or go on in spite of it with --force (force=True)"
+            )
+
+    def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, "optimizer.").items():
+            index, _, name = key.partition(".")
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:  # fused kernels want the layout of the parameter
+                value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
+            state.setdefault(int(index), {})[name] = value
+        return state
+
+    def sums(self) -> dict[str, Any] | None:
+        """Returns this process's sums over an epoch's steps before the loaded checkpoint."""
+        partial, ranks = self.partial, self.ranks
+        if partial is not None and len(partial) == ranks.size:
+            sums: dict[str, Any] = partial[ranks.rank]
+            return sums
+        if partial is None or not ranks.leads:  # which takes those of another number of processes
+            return None
+        totals = {key: sum(sums[key] for sums in partial) for key in ("loss", "correct", "images")}
+        return {**partial[0], **totals}
+
+    def restore_random(self) -> None:
+        """Sets the generators as they were when the loaded checkpoint was written."""
+        states = self.random[self.ranks.rank] if self.random else {}
+        if "cpu" in states:
+            torch.set_rng_state(states["cpu"])
+        if self.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.device)
+        self.random = None
 
 
-def _decisive(settings: TrainConfig) -> dict[str, Any]:
-    """Returns the settings that decide the weights, as a checkpoint records them."""
-    values = {k: v for k, v in asdict(settings).items() if k not in ("output", "device")}
-    return {**values, "seeds": list(settings.seeds)}
+_DAMAGED = ".damaged"
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Returns the state of the generators from which a model draws."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states

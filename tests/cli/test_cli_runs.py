@@ -135,7 +135,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
         status, _, err = call("train", "small.toml")
     assert status == 130
     assert "Traceback" not in err
-    (command,) = re.findall(r"interrupted with 1 epochs? finished; continue with: (.*)\n", err)
+    (command,) = re.findall(r"with 1 epoch finished; continue with: (.*)\n", err)
     program, *words = shlex.split(command)
     assert program == "neuroconv"
     status, out, _ = call(*words)

@@ -165,7 +165,6 @@ def test_the_demo_trains_in_a_new_folder_each_time(
 
     def record(config: Config, **keywords: object) -> list[Entry]:
         configs.append(config)
-        Path(config.train.output).mkdir(parents=True)
         return []
 
     monkeypatch.setattr(neuroconv.comparison.page, "compare_and_report", record)

@@ -1,5 +1,6 @@
 """Runs that take a moment, and what keeps a run from its end."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ class EpochData(Dataset[Any]):
         return len(self.data)  # type: ignore[arg-type]
 
 
+def newest(folder: Path) -> Path:
+    """The tensors of a run's newest checkpoint."""
+    return max((folder / "checkpoints").glob("epoch-*.safetensors"))
+
+
 def small_config(
     output: Path, *, opponents: tuple[dict[str, Any], ...] = (), **settings: Any
 ) -> Config:
@@ -41,9 +47,9 @@ def small_config(
 
 def interrupt_after_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(bar: Any, record: dict[str, Any]) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("neuroconv.training.loop.TrainingBar.epoch", stop)
+    monkeypatch.setattr("neuroconv.training.trainer.TrainingBar.epoch", stop)
 
 
 def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:

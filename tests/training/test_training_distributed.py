@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.layers.step_norm import StepBatchNorm
-from neuroconv.training import Config, ConfigError, Ranks, RunResult, TrainConfig, resume, run
+from neuroconv.training import (
+    CheckpointError,
+    Config,
+    ConfigError,
+    Ranks,
+    RunResult,
+    TrainConfig,
+    resume,
+    run,
+)
 from neuroconv.training.distributed import check_device
 from neuroconv.training.sync_norm import SharedBatchNorm, synchronised_norms
 from neuroconv.zoo import create_model
@@ -88,13 +97,17 @@ def test_an_interrupted_run_is_resumed_to_the_bit(two: Processes, tmp_path: Path
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-def test_a_run_goes_on_with_another_number_of_processes(two: Processes, tmp_path: Path) -> None:
-    whole = work.train_digits(epochs=3)
+def test_a_run_goes_on_with_another_number_of_processes_by_force(
+    two: Processes, tmp_path: Path
+) -> None:
+    whole, again = work.train_digits(epochs=3), {"resume": True, "epochs": 3}
     two.outcomes(work.train_digits, run_dir=tmp_path / "a", fail_in=1, epochs=3)
-    assert_close(whole, work.train_digits(run_dir=tmp_path / "a", resume=True, epochs=3))
+    with pytest.raises(CheckpointError, match="number of processes = 2, now 1"):
+        work.train_digits(run_dir=tmp_path / "a", **again)
+    assert_close(whole, work.train_digits(run_dir=tmp_path / "a", force=True, **again))
     with pytest.raises(RuntimeError, match="power cut"):
         work.train_digits(run_dir=tmp_path / "b", fail_in=1, epochs=3)
-    continued = two.call(work.train_digits, run_dir=tmp_path / "b", resume=True, epochs=3)
+    continued = two.call(work.train_digits, run_dir=tmp_path / "b", force=True, **again)
     assert_close(whole, continued[0])
 
 

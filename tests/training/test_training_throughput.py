@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.data import TensorDataset
 
-from neuroconv.training import ConfigError, metrics, train
-from neuroconv.training.checkpoint import load_checkpoint
+from neuroconv.training import ConfigError, RunFailed, train, trainer
 from neuroconv.training.device import arithmetic_of, float32_arithmetic
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.metrics import EpochMetrics, Part, TrainingBar
 from tests.training.processes import assert_close, digits, granule_net, plain
+from tests.training.small_runs import newest
 
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "device": "cpu", "progress": False}
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -59,49 +60,56 @@ class Steps(TrainingBar):
         self.counts.append(steps)
 
 
-def metrics_of(losses: list[float], device: str, norms: dict[int, float]) -> EpochMetrics:
-    """One step for each loss, of two parts with one right answer of three each."""
-    metrics = EpochMetrics(1, torch.device(device), Steps(), Ranks())
+def metrics_of(losses: list[float], interval: int, norms: dict[int, float]) -> Any:
+    """One step for each loss, of two parts with one right answer of three each; and problems."""
+    metrics = EpochMetrics(1, interval, Steps(), Ranks())
+    problems = []
     for number, loss in enumerate(losses, start=1):
-        part = Part(torch.tensor(loss), 3, torch.tensor(1))
-        metrics.add(number, number / 10, [part, part], torch.tensor(norms.get(number, 1.0)))
-    return metrics
+        part, norm = Part(torch.tensor(loss), 3, torch.tensor(1), [number]), norms.get(number, 1.0)
+        problems.append(metrics.add(number, number / 10, [part, part], torch.tensor(norm)))
+    return metrics, [problem for problem in (*problems, metrics.read()) if problem]
 
 
-@pytest.mark.parametrize(("device", "reads"), [("cpu", 70), ("cuda", 3)])
-def test_cuda_is_read_seldom_and_adds_up_the_same(device: str, reads: int) -> None:
+@pytest.mark.parametrize(("interval", "reads"), [(1, 70), (32, 3)])
+def test_cuda_is_read_seldom_and_adds_up_the_same(interval: int, reads: int) -> None:
     losses = torch.rand(70).tolist()
-    metrics = metrics_of(losses, device, {})
+    metrics, problems = metrics_of(losses, interval, {})
     record = metrics.record()
+    assert not problems
     assert record["train_loss"] == pytest.approx(sum(losses) / 70, rel=1e-12)
     assert record["train_accuracy"] == pytest.approx(1 / 3)
     assert record["learning_rate"] == 7.0
     assert record["images_per_second"] * record["seconds"] == pytest.approx(70 * 6)
-    assert isinstance(metrics.bar, Steps)
     assert (len(metrics.bar.counts), sum(metrics.bar.counts)) == (reads, 70)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("interval", [1, 32])
 @pytest.mark.parametrize("bad", [1, 32, 33, 70])
-def test_the_step_that_is_not_finite_is_named(device: str, bad: int) -> None:
-    losses = [1.0] * 70
-    with pytest.raises(FloatingPointError, match=rf"step {bad}: loss 1, gradient norm inf"):
-        metrics_of(losses, device, {bad: math.inf}).record()
+def test_the_step_that_is_not_finite_is_named(interval: int, bad: int) -> None:
+    losses, rate = [1.0] * 70, f"learning rate {bad / 10:.3g}"
+    _, (problem, *_) = metrics_of(losses, interval, {bad: math.inf})
+    assert problem == (bad, f"loss 1, gradient norm inf, {rate}", [bad, bad])
     losses[bad - 1] = math.nan
-    message = rf"epoch 1, step {bad}: loss nan, gradient norm 1 at learning rate {bad / 10:.3g}"
-    with pytest.raises(FloatingPointError, match=message):
-        metrics_of(losses, device, {}).record()
+    _, (problem, *_) = metrics_of(losses, interval, {})
+    assert problem == (bad, f"loss nan, gradient norm 1, {rate}", [bad, bad])
 
 
-def test_a_step_that_is_not_finite_leaves_no_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interval", [1, 32])
+def test_a_step_that_is_not_finite_changes_no_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int
 ) -> None:
-    """As on CUDA, where the steps after it have run before anyone looks."""
-    monkeypatch.setitem(metrics._READ_INTERVAL, "cpu", 32)
-    data = TensorDataset(PAIRS.tensors[0] / 0, PAIRS.tensors[1])
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d+: loss"):
-        train(nn.Linear(64, 2), data, data, batch_size=8, run_dir=tmp_path, **QUICK)
-    assert list(tmp_path.iterdir()) == []
+    """As on CUDA too, where the steps after it have run before anyone looks."""
+    monkeypatch.setitem(trainer._READ_INTERVAL, "cpu", interval)
+    inputs = PAIRS.tensors[0].clone()
+    inputs[33] = math.nan
+    model = nn.Linear(64, 2)
+    with pytest.raises(RunFailed, match=r"epoch 1, step \d, .*loss nan.*inputs \[33\] of the"):
+        train(
+            model, TensorDataset(inputs, PAIRS.tensors[1]), PAIRS, batch_size=8, run_dir=tmp_path,
+            **QUICK,
+        )  # fmt: skip
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
 
 
 # --- arithmetic
@@ -153,7 +161,8 @@ def test_a_compiled_model_trains_as_the_plain_one(
                 batch_size=16, compile=compiled, seed=seed, run_dir=folder, **QUICK,
             )  # fmt: skip
             assert list(model.state_dict()) == names
-            assert list(load_checkpoint(folder / "checkpoint.pt")["model"]) == names
+            held = {name.removeprefix("model.") for name in load_file(newest(folder))}
+            assert {*names} <= held
             assert not any(module._forward_hooks for module in model.modules())
             assert all(list(record["activity"]) == ["units.0"] for record in result.history)
             outcomes.append({"weights": model.state_dict(), "result": plain(result)})

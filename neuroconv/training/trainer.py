@@ -1,0 +1,247 @@
+"""The epochs of a run: its steps and scores, and the checkpoints, signals and failures between."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from neuroconv.training.activity import ActivityMonitor
+from neuroconv.training.batches import classify, derived_seed, epoch_batches, load
+from neuroconv.training.checkpoint import save_weights
+from neuroconv.training.config import TrainConfig
+from neuroconv.training.distributed import data_parallel, split
+from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
+from neuroconv.training.metrics import EpochMetrics, Part, Problem, TrainingBar
+from neuroconv.training.optimizer import learning_rate_at
+from neuroconv.training.signals import Interrupted, StopSignal
+from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
+
+# What processes agree on at each step, the largest number for all: 0, these, or between them the
+# number of a signal by which they end.
+_SAVE, _FAIL = 1, 1000
+# Steps: on CUDA the host runs ahead of the device, and would wait for it at each number it reads.
+_READ_INTERVAL = {"cuda": 32}
+
+
+class RunFailed(FloatingPointError):
+    """The end of a run by a loss, gradient or score that is not finite.
+
+    Attributes:
+        epoch, step: where it happened, both from 1; the weights are those of the step before.
+        run_dir: the run's folder, which is marked as failed.
+    """
+
+    def __init__(self, reason: str, epoch: int, step: int) -> None:
+        super().__init__(reason)
+        self.reason, self.epoch, self.step = reason, epoch, step
+        self.run_dir = Path()
+
+
+class Trainer:
+    """One call of `train`: its epochs, and what may end them early."""
+
+    def __init__(
+        self, state: State, config: TrainConfig, data: dict[str, Dataset[Any]], images: int,
+        seed: int, workers: int, progress: bool,
+    ) -> None:  # fmt: skip
+        self.state, self.config, self.data = state, config, data
+        self.images, self.seed, self.workers = images, seed, workers
+        self.model, self.device, self.ranks = state.model, state.device, state.ranks
+        self.epoch_steps = max(1, images // config.batch_size)
+        self.total_steps = config.epochs * self.epoch_steps
+        self.last_step = min(self.total_steps, config.max_steps or self.total_steps)
+        self.bar = TrainingBar(
+            state.folder.name if state.folder else type(self.model).__name__,
+            epochs=config.epochs, steps=self.last_step, done=state.step,
+            shown=progress and self.ranks.leads,
+        )  # fmt: skip
+        then = f"saves {state.folder} and ends" if state.folder else "ends"
+        self.stop = StopSignal(f"finishes this step, {then}" if self.ranks.leads else None)
+        # The compiled model has the tensors of the plain one, which stays as it is.
+        compiled: Any = torch.compile(self.model) if config.compile else None
+        self.compiled: nn.Module | None = compiled
+        self.learner = data_parallel(self.model if compiled is None else compiled, self.ranks)
+
+    def run(self) -> Score | None:
+        """Trains, and returns the score on the test data; the model ends with the best weights."""
+        state, folder = self.state, self.state.folder
+        try:
+            with self.bar, self.stop:
+                while len(state.history) * self.epoch_steps < self.last_step:
+                    self._epoch(len(state.history))
+                if folder is not None:
+                    self.ranks.first(lambda: save_weights(self.model, folder / LAST))
+                self.model.load_state_dict(state.best_weights)
+                test = self._score("test_data")[0] if "test_data" in self.data else None
+                if folder is not None:
+                    final = (
+                        {} if test is None else {f"test_{k}": v for k, v in asdict(test).items()}
+                    )
+                    lines = [*state.history, {"best_epoch": state.best_epoch, **final}]
+                    self.ranks.first(lambda: save_weights(self.model, folder / BEST))
+                    self.ranks.first(lambda: write_lines(folder / METRICS, lines))
+        except RunFailed as error:
+            state.fail({"reason": error.reason, "epoch": error.epoch, "step": error.step})
+            error.run_dir = folder or Path()
+            raise
+        except KeyboardInterrupt as stop:
+            number, done = getattr(stop, "signal", signal.SIGINT), len(state.history)
+            remedy = f"; continue with: neuroconv resume {folder}" if folder else ""
+            raise Interrupted(
+                f"interrupted by {signal.Signals(number).name} at step {state.step}, with {done} "
+                f"epoch{'' if done == 1 else 's'} finished{remedy}",
+                number,
+            ) from None
+        self.model.eval()
+        return test
+
+    def _epoch(self, epoch: int) -> None:
+        """Trains and validates an epoch, or what is left of it, and saves the state."""
+        state, config, ranks = self.state, self.config, self.ranks
+        batches = epoch_batches(
+            self.data["train_data"], self.images, config.batch_size, self.seed, epoch
+        )
+        if ranks.size > 1:
+            torch.manual_seed(derived_seed(self.seed, epoch, ranks.rank))  # of dropout
+        first = epoch * self.epoch_steps
+        parts = [
+            ranks.share(part)
+            for batch in batches[state.step - first : self.last_step - first]
+            for part in split(batch, config.accumulate)
+        ]
+        # A fused optimiser skips a step that is not sound; before others the host must know it.
+        fused = state.optimizer.defaults.get("fused")
+        interval = _READ_INTERVAL.get(self.device.type, 1) if fused else 1
+        self.metrics = EpochMetrics(epoch + 1, interval, self.bar, ranks, state.sums())
+        words = self.seed, epoch
+        stream: Any = load(self.data["train_data"], parts, self.workers, self.device, words)
+        state.restore_random()  # of a run that goes on within an epoch
+        with closing(stream):
+            self._steps(stream, parts)
+        problem = self.metrics.read()
+        self._agree(_FAIL if problem else 0, problem)
+        record = self.metrics.record()
+        val, activity = self._score("val_data")
+        state.finish_epoch(record, val, activity)
+        state.save()
+        self.bar.epoch(state.history[-1])
+
+    def _steps(self, stream: Iterator[Any], indices: Sequence[list[int]]) -> None:
+        """Takes the steps of an epoch, `accumulate` parts of the stream each."""
+        state, config, ranks = self.state, self.config, self.ranks
+        step_images = min(self.images, config.batch_size)
+        self.model.train()
+        parts: list[Part] = []  # of the present step
+        for number, (inputs, labels) in enumerate(stream):
+            if not parts:
+                rate = learning_rate_at(
+                    state.step, self.total_steps, config.learning_rate, config.warmup
+                )
+                for group in state.optimizer.param_groups:
+                    group["lr"] = rate
+                state.optimizer.zero_grad()
+            # Processes exchange gradients after a step's last part.
+            waits: AbstractContextManager[None] = nullcontext()
+            last = len(parts) + 1 == config.accumulate
+            if not last and isinstance(self.learner, DistributedDataParallel):
+                waits = self.learner.no_sync()
+            with waits:
+                inputs = in_memory_format(inputs, config.channels_last)
+                logits, labels = classify(
+                    self.learner, inputs, labels, self.device, config.precision
+                )
+                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+                # Parts add up to the mean over the step; gradients of processes are averaged.
+                share = len(labels) * ranks.size / step_images
+                (loss if share == 1 else loss * share).backward()
+            parts.append(
+                Part(
+                    loss.detach(), len(labels), (logits.argmax(1) == labels).sum(), indices[number]
+                )
+            )
+            if last:
+                self._step(parts, rate)
+                parts = []
+
+    def _step(self, parts: list[Part], rate: float) -> None:
+        """Updates the weights, unless a number is not finite; saves and stops when it is due."""
+        state, config = self.state, self.config
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if self.metrics.interval > 1:  # the host does not know yet whether the step is sound
+            total = sum((part.loss for part in parts), norm)
+            state.optimizer.found_inf = (~total.isfinite()).float()  # type: ignore[attr-defined]
+        problem = self.metrics.add(state.step + 1, rate, parts, norm)
+        wanted = self._agree(self._due() if problem is None else _FAIL, problem)
+        state.optimizer.step()
+        state.step += 1
+        self._save(wanted)
+
+    def _due(self) -> int:
+        """Returns the number of a signal that came, or whether the next step is saved."""
+        state, config = self.state, self.config
+        by_steps = config.save_steps and (state.step + 1) % config.save_steps == 0
+        by_time = time.monotonic() - state.saved_at > 60 * config.save_minutes
+        return self.stop.number or (_SAVE if by_steps or by_time else 0)
+
+    def _agree(self, wanted: int, problem: Problem | None = None) -> int:
+        """Returns the largest number of all processes; RunFailed if one of them has a problem."""
+        wanted = self.ranks.agree(wanted)
+        if wanted < _FAIL:
+            return wanted
+        step, text, indices = problem or Problem(self.state.step + 1, "in another process", [])
+        words = self.seed, self.metrics.epoch - 1
+        stream = load(self.data["train_data"], [[i] for i in indices], 0, self.device, words)
+        images = [i for i, (x, _) in zip(indices, stream, strict=True) if not x.isfinite().all()]
+        remedy = (
+            f"inputs {images} of the training data are not finite" if images else
+            "lower the learning rate, or lengthen the warm-up"
+        )  # fmt: skip
+        batch = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+        reason = f"epoch {self.metrics.epoch}, step {step}, inputs {batch}: {text}: {remedy}"
+        raise RunFailed(reason, self.metrics.epoch, step)
+
+    def _save(self, wanted: int) -> None:
+        """Saves the state if that is wanted, and ends the run by a signal."""
+        if wanted:
+            problem = self.metrics.read()
+            self._agree(_FAIL if problem else 0, problem)
+            self.state.save(self.metrics.sums())
+        if wanted > _SAVE:
+            raise Interrupted("", wanted)
+
+    def _score(self, role: str) -> tuple[Score, dict[str, dict[str, float]]]:
+        """Scores the model; a signal ends this, and the run, between batches."""
+        # Always monitored: torch.compile would reuse a graph without the hooks.
+        with ActivityMonitor(self.model) as monitor:
+            score = evaluate_model(
+                self.model, self.data[role], **self.config.evaluation(), workers=self.workers,
+                monitor=monitor, runner=self.compiled, ranks=self.ranks,
+                between=lambda: self._save(self._agree(self.stop.number)),
+            )  # fmt: skip
+        monitor.merge(self.ranks)
+        activity = monitor.summary()
+        epoch, step = len(self.state.history), self.state.step
+        where = f"after epoch {epoch + 1}" if role == "val_data" else f"of epoch {epoch}"
+        if not all_finite([asdict(score), activity]):
+            raise RunFailed(
+                f"{role} {where}: loss {score.loss}: the model's outputs are not finite: lower the "
+                f"learning rate, or look for inputs in {role} that are not finite", epoch, step
+            )  # fmt: skip
+        return score, activity
+
+
+def all_finite(value: Any) -> bool:
+    """Returns whether all numbers in nested tables and lists are finite."""
+    if isinstance(value, dict | list):
+        return all(map(all_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
