@@ -14,28 +14,27 @@ from neuroconv.data.encoding import sample_seeds
 
 
 def fetch(
-    data: Any,
-    indices: Sequence[int],
-    seed: int,
-    epoch: int,
+    data: Any, indices: Sequence[int], seed: int, epoch: int,
     collate: Callable[[list[Any]], Any] = list,
-) -> Any:
+) -> Any:  # fmt: skip
     """Returns collate(items), whose random draws are a function of (seed, epoch, index).
 
-    torch's default generator of the CPU, numpy's np.random and Python's random are seeded for each
-    item, and are afterwards as they were. A data set with `__getitems__` reads a batch at once: its
-    draws, like those of `collate`, are a function of (seed, epoch, the batch's indices).
+    torch's default CPU generator, numpy's np.random and Python's random are seeded for each item
+    and restored in the end. A data set with `__getitems__` reads a batch at once: its draws, like
+    those of `collate`, are a function of (seed, epoch, the batch's indices).
 
     An error of the data set keeps its type, and has a note that names the index.
     """
     # Another hash than that of frames, which may have the same seed.
     words = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1, np.uint64)
     seeds = sample_seeds(int(words[0]), epoch, indices).tolist()
-    index: Any = None
-    with _process_generators():
+    reader = data
+    while isinstance(reader, Subset):  # whose __getitems__ may only call __getitem__
+        reader = reader.dataset
+    index: Any = list(indices)
+    with _restored_generators():
         try:
-            if _reads_batches(data):
-                index = list(indices)
+            if hasattr(reader, "__getitems__"):
                 _seed(seeds[0])
                 items = data.__getitems__(index)
             else:
@@ -49,15 +48,8 @@ def fetch(
         return collate(items)
 
 
-def _reads_batches(data: Any) -> bool:
-    while isinstance(data, Subset):  # whose __getitems__ may only call __getitem__
-        data = data.dataset
-    return callable(getattr(data, "__getitems__", None))
-
-
 @contextmanager
-def _process_generators() -> Iterator[None]:
-    """Restores the generators of the process on leaving."""
+def _restored_generators() -> Iterator[None]:
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield
@@ -68,7 +60,7 @@ def _process_generators() -> Iterator[None]:
 
 
 def _seed(bits: int) -> None:
-    """Seeds the process's generators from 64 bits, each in its own way: all three are MT19937."""
+    """Seeds three Mersenne twisters from 64 bits, each in its own way."""
     torch.default_generator.manual_seed(bits & 0xFFFFFFFF)  # not the GPUs', which models draw from
     np.random.seed(bits >> 32)
     random.seed(bits)

@@ -1,8 +1,11 @@
 """Checked batches of a map-style data set, on a device."""
 
+import atexit
 import pickle
+import signal
+import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -12,25 +15,52 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from neuroconv.data import Frames
 from neuroconv.data.items import fetch
 
 _Item = TypeVar("_Item")
-Batch = tuple[Tensor, Tensor]  # inputs and labels
+Batch = tuple[Any, Any]  # inputs and targets: tensors, or dictionaries, lists and tuples of tensors
+_TARGETS = ("label", "labels", "target", "targets")
+_WORKER_OPTIONS = ("multiprocessing_context", "prefetch_factor", "timeout", "worker_init_fn")
+_CAUSES = {  # by exit status
+    -signal.SIGKILL: ", most likely because memory ran out",
+    -signal.SIGBUS: ", most likely because shared memory (/dev/shm) ran out",
+    1: " and a message above (a script that spawns workers needs `if __name__ == '__main__':`)",
+}
 
 
-def check_length(data: Dataset[Any], role: str) -> int:
-    """Returns the length of a map-style data set; an error if it is another kind, or empty."""
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+def check_length(data: Any, role: str) -> int:
+    """Returns the length of a map-style data set, or of a DataLoader's.
+
+    Raises:
+        TypeError: another kind, or a DataLoader whose batches cannot be drawn again on a resume.
+        ValueError: it is empty.
+    """
+    source: Any = data.dataset if isinstance(data, DataLoader) else data
+    map_style = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    if isinstance(source, IterableDataset) or not map_style:
         raise TypeError(
-            f"{role} is a {type(data).__name__}: expected a map-style data set of (input, label), "
-            "with __len__ and __getitem__"
+            f"{role} is a {type(source).__name__}: expected a map-style data set of (input, "
+            "target), with __len__ and __getitem__"
         )
-    if len(data) == 0:
-        raise ValueError(f"{role} is empty: expected at least one (input, label)")
-    return len(data)
+    if len(source) == 0:
+        raise ValueError(f"{role} is empty: expected at least one (input, target)")
+    if isinstance(data, DataLoader):
+        sampler: Any = data.sampler
+        random = type(sampler) is torch.utils.data.RandomSampler and not sampler.replacement
+        sequential = type(sampler) is torch.utils.data.SequentialSampler and role != "train_data"
+        plain = type(data.batch_sampler) is torch.utils.data.BatchSampler
+        if not ((random or sequential) and plain and len(sampler) == len(source)):
+            raise TypeError(
+                f"{role} is a DataLoader with batch_size={data.batch_size}, "
+                f"{type(sampler).__name__} and {type(data.batch_sampler).__name__}: expected "
+                "DataLoader(data, batch_size=N, shuffle=True), since the order is drawn from the "
+                "seed, for runs that can be resumed; pass Subset(data, indices) to select or repeat"
+            )
+    return len(source)
 
 
 def derived_seed(*words: int) -> int:
@@ -38,14 +68,13 @@ def derived_seed(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def epoch_batches(
-    data: Dataset[Any], size: int, batch_size: int, seed: int, epoch: int
-) -> list[list[int]]:
+def epoch_batches(data: Any, size: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Seeds torch from (seed, epoch) alone and returns the epoch's full batches of indices.
 
     The remainder is left out; data smaller than a batch is one batch.
     """
     torch.manual_seed(derived_seed(seed, epoch))
+    data = data.dataset if isinstance(data, DataLoader) else data
     if hasattr(data, "set_epoch"):
         data.set_epoch(epoch)
     order = torch.randperm(size)
@@ -54,16 +83,14 @@ def epoch_batches(
 
 
 def load(
-    data: Dataset[Any],
-    batches: Sequence[list[int]],
-    workers: int,
-    device: torch.device,
+    data: Any, batches: Sequence[list[int]], workers: int, device: torch.device,
     seed: tuple[int, int] = (0, 0),
-) -> Iterator[Batch]:
-    """Returns an iterator of batches: inputs on the device, labels on the CPU, to be checked.
+) -> Iterator[Batch]:  # fmt: skip
+    """Returns an iterator of batches: inputs on the device, targets on the CPU, to be checked.
 
     `Frames` are encoded on the device, a batch at a time. Images that lie on the device are
     gathered there; others are prepared by the workers or, for CUDA, by a thread one batch ahead.
+    Close the iterator, so that an error elsewhere ends the workers at once.
 
     Random draws of a data set are a function of (seed, epoch, index): see `data.items.fetch`. Of
     torch's default generator the call draws one number, and reading the batches draws none.
@@ -73,68 +100,138 @@ def load(
             `Frames` have a seed and an epoch of their own.
     """
     torch.empty((), dtype=torch.int64).random_()  # what DataLoader drew: dropout depends on it
-    if isinstance(data, Frames):
-        return _load_frames(data, batches, workers, device)
-    return _load_items(partial(_batch, data, seed), batches, workers, device)
+    return _load(data, batches, workers, device, seed)
 
 
-def _load_items(
-    prepare: Callable[[list[int]], Batch],
-    batches: Sequence[list[int]],
-    workers: int,
-    device: torch.device,
-) -> Iterator[Batch]:
-    in_process = (prepare(batch) for batch in batches)
-    prepared = _by_workers(prepare, batches, workers, device) if workers else in_process
-    with closing(prepared):
-        for inputs, labels in prepared:
-            yield _to(device, inputs), labels
-
-
-def _batch(data: Dataset[Any], seed: tuple[int, int], indices: list[int]) -> Batch:
-    batch = fetch(data, indices, *seed, collate=default_collate)
-    if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-        raise TypeError("data[i] must be (input tensor, integer label)")
-    return batch[0], batch[1]
-
-
-def _load_frames(
-    frames: Frames, batches: Sequence[list[int]], workers: int, device: torch.device
-) -> Iterator[Batch]:
+def _load(
+    data: Any, batches: Sequence[list[int]], workers: int, device: torch.device,
+    seed: tuple[int, int],
+) -> Iterator[Batch]:  # fmt: skip
+    collate: Callable[[Any], Any] = _stack
+    options: dict[str, Any] = {}
+    if isinstance(data, DataLoader):
+        options = {name: getattr(data, name) for name in _WORKER_OPTIONS}
+        collate = _stack if data.collate_fn is default_collate else data.collate_fn
+        data = data.dataset
+    frames = data if isinstance(data, Frames) and collate is _stack else None
+    prepare = frames.images if frames else partial(_batch, data, seed, collate)
     # A cache may lack what an epoch leaves out beside its full batches.
     at_once = len(batches[0]) if batches else 0
-    if workers and frames.resident("cpu", at_once) is None:
-        prepared = _by_workers(frames.images, batches, workers, device)
+    if workers and (frames is None or frames.resident("cpu", at_once) is None):
+        options |= {"num_workers": workers, "pin_memory": device.type == "cuda"}
+        prepared = _by_workers(prepare, batches, options)
+    elif frames is None:
+        prepared = (prepare(batch) for batch in batches)
     elif device.type == "cpu" or not frames.threadsafe or frames.resident(device) is not None:
         yield from (frames.batch(batch, device) for batch in batches)
         return
     else:
-        prepared = _in_thread(frames.images, batches)
+        prepared = _in_thread(prepare, batches)
     with closing(prepared):
-        for (images, labels), batch in zip(prepared, batches, strict=True):
-            yield frames.encode(_to(device, images), batch), labels
+        for (inputs, targets), batch in zip(prepared, batches, strict=True):
+            inputs = tree_map(partial(_move, device=device), inputs)
+            yield (frames.encode(inputs, batch) if frames else inputs), targets
 
 
-def _to(device: torch.device, inputs: Tensor) -> Tensor:
-    pinned = inputs.pin_memory() if device.type == "cuda" else inputs
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)
 
 
+def _batch(
+    data: Any, seed: tuple[int, int], collate: Callable[[Any], Any], indices: list[int]
+) -> Batch:
+    """Returns the inputs and the targets of a batch, each a tensor or a nest of tensors."""
+    batch: Any = fetch(data, indices, *seed, collate)
+    kinds = tree_map(lambda leaf: type(leaf).__name__, batch)
+    if isinstance(batch, Mapping):
+        inputs = {key: value for key, value in batch.items() if key not in _TARGETS}
+        targets = [value for key, value in batch.items() if key in _TARGETS]
+        batch = (*(inputs.values() if len(inputs) == 1 else [inputs]), *targets)
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if not (pair and all(isinstance(leaf, Tensor) for leaf in tree_leaves(batch))):
+        raise TypeError(
+            f"data[i] must be (input, target), or a dictionary with one of {', '.join(_TARGETS)}, "
+            f"of tensors or nested tensors: a batch of {type(data).__name__} is {kinds!s:.200}"
+        )
+    return batch[0], batch[1]
+
+
+def _stack(items: list[Any]) -> Any:
+    try:
+        return default_collate(items)
+    except (TypeError, RuntimeError) as error:
+        raise type(error)(
+            f"items do not form a batch ({error}): return tensors of one shape, as PILToTensor and "
+            "Resize of torchvision do, or pass a DataLoader with a collate_fn"
+        ) from error
+
+
 def _by_workers(
-    prepare: Callable[[list[int]], Batch],
-    batches: Sequence[list[int]],
-    workers: int,
-    device: torch.device,
+    prepare: Callable[[list[int]], Batch], batches: Sequence[list[int]], options: dict[str, Any]
 ) -> Generator[Batch]:
-    """Yields prepare(batch) for each batch, prepared by worker processes."""
+    """Yields prepare(batch) for each batch, prepared by processes that end with the generator."""
+    options["worker_init_fn"] = partial(_begin_work, options.get("worker_init_fn"))
     loader = DataLoader(
-        _Prepared(prepare), batch_size=None, sampler=batches, num_workers=workers,
-        pin_memory=device.type == "cuda", collate_fn=_unchanged, generator=torch.Generator(),
+        _Prepared(prepare), batch_size=None, sampler=batches, collate_fn=_unchanged,
+        generator=torch.Generator(), **options,
     )  # fmt: skip
-    for prepared in loader:
-        if isinstance(prepared, Exception):
-            raise prepared
-        yield prepared
+    handler = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+    try:
+        iterator: Any = iter(loader)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise TypeError(
+            f"the data set cannot be sent to worker processes ({error}): define its classes and "
+            "functions at the top level of a module, without lambda, or use workers = 0"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        # torch's handler would raise in whatever runs when a worker dies, such as a checkpoint.
+        signal.signal(signal.SIGCHLD, handler)
+    processes = list(iterator._workers)
+    atexit.register(end := partial(_kill, processes))  # Python waits for workers on its exit
+    try:
+        for prepared in iterator:
+            if isinstance(prepared, Exception):
+                raise prepared
+            yield prepared
+    except Exception as error:
+        for number, process in enumerate(processes):
+            if process.exitcode:
+                raise RuntimeError(_cause_of_death(number, process)) from error
+        raise
+    finally:
+        if any(process.is_alive() for process in processes):
+            timer = threading.Timer(1.0, end)  # torch waits 5 s for each that hangs in an item
+            timer.start()
+            iterator._shutdown_workers()
+            timer.cancel()
+            timer.join()
+        end()
+        atexit.unregister(end)
+
+
+def _begin_work(then: Callable[[int], None] | None, number: int) -> None:
+    """Leaves signals to the main process, which saves, and then ends its workers."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)
+    if then is not None:
+        then(number)
+
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        if process.is_alive():  # SIGTERM is ignored
+            process.kill()
+            process.join()
+
+
+def _cause_of_death(number: int, process: Any) -> str:
+    code = process.exitcode
+    end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    return (
+        f"data worker {number} (process {process.pid}) {end}{_CAUSES.get(code, '')}: take fewer "
+        "workers (0 loads data in the main process) or smaller batches, and resume the run"
+    )
 
 
 class _Prepared(Dataset[Any]):

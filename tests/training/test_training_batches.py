@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+)
 
 from neuroconv.data import AUGMENTS, ENCODINGS, DataError, Frames, load_data
+from neuroconv.data.items import fetch
 from neuroconv.training import train
-from neuroconv.training.batches import _by_workers, _in_thread, epoch_batches, load
+from neuroconv.training.batches import _by_workers, _in_thread, check_length, epoch_batches, load
 from tests.data.photographs import write_photographs
 
 CPU = torch.device("cpu")
@@ -125,13 +133,108 @@ def test_random_numbers_of_batches_read_at_once_are_those_of_the_batch(workers: 
     assert same_batches(load(NoisyBatches(), batches[1:], workers, CPU, (3, 1)), whole[1:])
 
 
+Items = list[Any]
+IMAGES = [torch.full((2,), float(index)) for index in range(4)]
+
+
+class Jitter(Noisy):
+    def collate(self, items: Items) -> tuple[Tensor, Tensor]:
+        images, labels = zip(*items, strict=True)
+        return torch.stack(images) + torch.rand(()), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataloaders_data_and_collate_fn_are_used(workers: int) -> None:
+    loader = DataLoader(Jitter(), batch_size=4, shuffle=True, collate_fn=Jitter().collate)
+    assert check_length(loader, "train_data") == 12
+    batches = epoch_batches(loader, 12, 4, 0, 0)
+    expected = [
+        fetch(Jitter(), batch, 3, 1, Jitter().collate) for batch in batches
+    ]  # of which the collate_fn draws as well
+    assert same_batches(load(loader, batches, workers, CPU, (3, 1)), expected)
+    frames = load_data("digits").train
+    assert same_batches(load(DataLoader(frames), [[3, 4]], workers, CPU), [frames.batch([3, 4])])
+
+
+@pytest.mark.parametrize(
+    ("item", "inputs"),
+    [
+        (lambda image, label: (image, label), lambda images: images),
+        (lambda image, label: {"pixel_values": image, "labels": label}, lambda images: images),
+        (
+            lambda image, label: {"image": image, "mask": image > 1, "label": label},
+            lambda images: {"image": images, "mask": images > 1},
+        ),
+        (lambda image, label: ([image, image], label), lambda images: [images, images]),
+    ],
+)
+def test_items_are_pairs_or_dictionaries_with_a_target(item: Any, inputs: Any) -> None:
+    data: Any = [item(image, index) for index, image in enumerate(IMAGES)]
+    ((loaded, labels),) = load(data, [[2, 1]], 0, CPU)
+    assert labels.tolist() == [2, 1]
+    torch.testing.assert_close(loaded, inputs(torch.stack([IMAGES[2], IMAGES[1]])), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "message"),
+    [
+        (
+            {"image": IMAGES[0]},
+            TypeError,
+            r"\(input, target\), .* label, .* list is \{'image': 'Tensor'\}$",
+        ),
+        ((IMAGES[0], 1, 2), TypeError, r"list is \['Tensor', 'Tensor', 'Tensor'\]$"),
+        ({"image": IMAGES[0], "label": "cat"}, TypeError, r"'label': \['str'\]\}$"),
+        ((object(), 1), TypeError, r"do not form a batch \(.*object.*\): .* PILToTensor"),
+    ],
+)
+def test_other_items_are_an_error(item: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        list(load([item], [[0]], 0, CPU))  # type: ignore[arg-type]
+
+
+def test_images_of_different_sizes_are_an_error() -> None:
+    data: Any = [(torch.zeros(3, side, side), 0) for side in (4, 5)]
+    with pytest.raises(RuntimeError, match=r"\[3, 4, 4\] .* tensors of one shape, .* collate_fn"):
+        list(load(data, [[0, 1]], 0, CPU))
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("data", "role", "message"),
+    [
+        (Endless(), "val_data", "val_data is a Endless: expected a map-style data set"),
+        (DataLoader(Endless()), "val_data", "val_data is a Endless: expected a map-style"),
+        (DataLoader(Noisy()), "train_data", "SequentialSampler and BatchSampler: .*shuffle=True"),
+        (DataLoader(Noisy(), None), "val_data", "batch_size=None, SequentialSampler and NoneType"),
+        (
+            DataLoader(Noisy(), sampler=SubsetRandomSampler([0, 1])),
+            "val_data",
+            r"SubsetRandomSampler .* pass Subset\(data, indices\)",
+        ),
+        (
+            DataLoader(Noisy(), sampler=RandomSampler(Noisy(), replacement=True)),
+            "train_data",
+            "RandomSampler and BatchSampler: expected .* can be resumed",
+        ),
+    ],
+)
+def test_loaders_whose_batches_no_resume_could_repeat(data: Any, role: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        check_length(data, role)
+
+
 def test_workers_are_started_only_until_all_is_decoded(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
 
     def counted(*args: Any) -> Any:
-        started.append(args[2])
+        started.append(args[2]["num_workers"])
         return _by_workers(*args)
 
     monkeypatch.setattr("neuroconv.training.batches._by_workers", counted)

@@ -339,7 +339,7 @@ IMAGES, LABELS = torch.zeros(8, 1, 8, 8), torch.zeros(8).long()
         (TensorDataset(IMAGES, LABELS - 1), ValueError, "label -1"),
         (TensorDataset(IMAGES, LABELS.float()), ValueError, "expected one integer per input"),
         (TensorDataset(IMAGES, LABELS[:, None]), ValueError, "one integer per input"),
-        (TensorDataset(IMAGES), TypeError, "must be .input tensor, integer label."),
+        (TensorDataset(IMAGES), TypeError, "must be .input, target., or a dictionary"),
     ],
 )
 def test_wrong_data(data: Any, error: type[Exception], message: str) -> None:
