@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from neuroconv.kernels import cuda, native
 from neuroconv.training.device import arithmetic_of, choose_device
 from neuroconv.training.distributed import Ranks
 
@@ -17,7 +18,7 @@ _PACKAGES = ("neuroconv-zoo", "torch", "numpy")
 
 
 def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
-    """Returns versions, device, threads, processes and the source tree's commit."""
+    """Returns versions, device, threads, processes, kernels and the source tree's commit."""
     device, ranks = choose_device(device_name), Ranks.current()
     backend = "nccl" if device.type == "cuda" else "gloo"
     return {
@@ -28,6 +29,8 @@ def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "precision": arithmetic_of(precision, device),
+        "cpp_kernels": native.state() if device.type == "cpu" else "off: they run on the CPU",
+        "triton_kernels": cuda.state(device),
         "world_size": ranks.size,
         "backend": backend if ranks.size > 1 else None,
         "git_commit": _git_commit(),

@@ -55,7 +55,7 @@ def test_kernels_on_cuda() -> None:
     ],
 )
 def test_sizes_that_are_taken(sizes: Sizes, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_device_takes", lambda tensor: True)
+    monkeypatch.setattr(fused, "state", lambda device: "on")
     assert fits(torch.zeros(1, 1, 1), 32, sizes) is taken
     assert not fits(torch.zeros(1, 1, 1), 31, sizes)
 

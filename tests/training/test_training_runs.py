@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from neuroconv.kernels import native
 from neuroconv.training import CheckpointError, RunError, load_config, run, train_seeds
 from neuroconv.training.runs import evaluate, resume
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
@@ -34,6 +35,8 @@ def test_a_run_is_a_folder_that_rebuilds_its_model(tmp_path: Path) -> None:
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["device"] == "cpu"
     assert environment["packages"]["torch"]
+    assert environment["cpp_kernels"] == native.state()
+    assert environment["triton_kernels"].startswith("off: ")
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
     assert resume(folder) == result  # a finished run is read

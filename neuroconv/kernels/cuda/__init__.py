@@ -73,7 +73,7 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
     """
     return (
         fused_kernels.get()
-        and _device_takes(activity)
+        and state(activity.device) == "on"
         and activity.dtype in _DTYPES
         and type(activity) in (Tensor, torch.nn.Parameter)  # no fake tensors
         and activity.numel() > 0
@@ -193,11 +193,15 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _device_takes(tensor: Tensor) -> bool:
-    """Returns whether Triton runs there: CUDA, and the CPU in tests that interpret kernels."""
-    if tensor.is_cuda:  # bfloat16 and tf32 on tensor cores came with compute capability 8
-        return _has_triton() and torch.cuda.get_device_capability(tensor.device)[0] >= 8
-    return tensor.is_cpu and os.environ.get("TRITON_INTERPRET") == "1" and _has_triton()
+def state(device: torch.device) -> str:
+    """Returns "on" if Triton runs on the device, else "off" and the reason."""
+    if not _has_triton():
+        return "off: the package triton is not installed"
+    if device.type == "cuda":  # bfloat16 and tf32 on tensor cores came with compute capability 8
+        major, minor = torch.cuda.get_device_capability(device)
+        return "on" if major >= 8 else f"off: compute capability {major}.{minor}; 8.0 is needed"
+    interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"  # by tests
+    return "on" if interpreted else f"off: the device is {device.type}"
 
 
 def _kernels() -> ModuleType:
