@@ -169,9 +169,9 @@ class State:
         self._best_file = record["best_file"], record["best_sha256"]
         self._saved[path.stem], self._newest = record["best_file"], path.stem
         self.changes = [*record["changes"], *self.changes]
-        self.random = [
-            _below(tensors, f"random.{rank}.") for rank in range(self.ranks.size)
-        ]  # fmt: skip
+        if self.partial is not None:  # an epoch begins with numbers of its own
+            ranks = range(self.ranks.size)
+            self.random = [_below(tensors, f"random.{rank}.") for rank in ranks]
 
     def _read(self, resume: bool) -> tuple[Path, dict[str, Any], Any, Any] | None:
         """Returns the newest sound checkpoint: its path, record, tensors and best weights."""
