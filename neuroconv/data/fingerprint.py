@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from neuroconv.data.cache import DecodedFiles, FittedStills
 from neuroconv.data.frames import Frames
@@ -16,7 +16,7 @@ from neuroconv.data.stills import ImageFiles, ImageTensors
 _FILES = 16  # whose content is read
 
 
-def fingerprint(data: Dataset[Any]) -> str:
+def fingerprint(data: Dataset[Any] | DataLoader[Any]) -> str:
     """Returns a SHA-256 sum of what can be known of a data set without reading its items.
 
     These are all bytes of images in memory and of a TensorDataset; of image folders the names, the
@@ -29,7 +29,7 @@ def fingerprint(data: Dataset[Any]) -> str:
 
 
 def _add(digest: Any, data: Any) -> None:
-    if isinstance(data, Frames | Subset):
+    if isinstance(data, Frames | Subset | DataLoader):
         if isinstance(data, Subset):
             _add_array(digest, data.indices)
         return _add(digest, data.dataset)

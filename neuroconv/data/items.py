@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import Subset, TensorDataset
 
 from neuroconv.data.encoding import sample_seeds
 
@@ -31,16 +31,18 @@ def fetch(
     reader = data
     while isinstance(reader, Subset):  # whose __getitems__ may only call __getitem__
         reader = reader.dataset
+    draws = type(reader) not in (TensorDataset, list)
     index: Any = list(indices)
     with _restored_generators():
+        _seed(seeds[0])
         try:
             if hasattr(reader, "__getitems__"):
-                _seed(seeds[0])
                 items = data.__getitems__(index)
             else:
                 items = []
                 for index, item_seed in zip(indices, seeds, strict=True):
-                    _seed(item_seed)
+                    if draws:
+                        _seed(item_seed)
                     items.append(data[index])
         except Exception as error:
             error.add_note(f"while reading item {index} of the {type(data).__name__}")

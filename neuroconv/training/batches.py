@@ -5,7 +5,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -22,6 +22,7 @@ from neuroconv.data import Frames
 from neuroconv.data.items import fetch
 
 _Item = TypeVar("_Item")
+Data = Dataset[Any] | DataLoader[Any]
 Batch = tuple[Any, Any]  # inputs and targets: tensors, or dictionaries, lists and tuples of tensors
 _TARGETS = ("label", "labels", "target", "targets")
 _WORKER_OPTIONS = ("multiprocessing_context", "prefetch_factor", "timeout", "worker_init_fn")
@@ -32,7 +33,7 @@ _CAUSES = {  # by exit status
 }
 
 
-def check_length(data: Any, role: str) -> int:
+def check_length(data: Data, role: str) -> int:
     """Returns the length of a map-style data set, or of a DataLoader's.
 
     Raises:
@@ -63,6 +64,18 @@ def check_length(data: Any, role: str) -> int:
     return len(source)
 
 
+def loader_options(data: Data, batch_size: int | None, workers: int) -> tuple[int | None, int]:
+    """Returns a DataLoader's batch size and, unless workers are given, its number of them."""
+    if not isinstance(data, DataLoader):
+        return batch_size, workers
+    if batch_size not in (None, data.batch_size):
+        raise ValueError(
+            f"batch_size={batch_size}, and a DataLoader with batch_size={data.batch_size}: leave "
+            "the argument out, or make them equal"
+        )
+    return data.batch_size, workers or data.num_workers
+
+
 def derived_seed(*words: int) -> int:
     """Returns a seed that is a function of integers, such as a run's seed and an epoch."""
     return int(np.random.SeedSequence(words).generate_state(1)[0])
@@ -83,9 +96,9 @@ def epoch_batches(data: Any, size: int, batch_size: int, seed: int, epoch: int) 
 
 
 def load(
-    data: Any, batches: Sequence[list[int]], workers: int, device: torch.device,
+    data: Data, batches: Sequence[list[int]], workers: int, device: torch.device,
     seed: tuple[int, int] = (0, 0),
-) -> Iterator[Batch]:  # fmt: skip
+) -> Generator[Batch]:  # fmt: skip
     """Returns an iterator of batches: inputs on the device, targets on the CPU, to be checked.
 
     `Frames` are encoded on the device, a batch at a time. Images that lie on the device are
@@ -106,7 +119,7 @@ def load(
 def _load(
     data: Any, batches: Sequence[list[int]], workers: int, device: torch.device,
     seed: tuple[int, int],
-) -> Iterator[Batch]:  # fmt: skip
+) -> Generator[Batch]:  # fmt: skip
     collate: Callable[[Any], Any] = _stack
     options: dict[str, Any] = {}
     if isinstance(data, DataLoader):
@@ -142,19 +155,19 @@ def _batch(
     data: Any, seed: tuple[int, int], collate: Callable[[Any], Any], indices: list[int]
 ) -> Batch:
     """Returns the inputs and the targets of a batch, each a tensor or a nest of tensors."""
-    batch: Any = fetch(data, indices, *seed, collate)
-    kinds = tree_map(lambda leaf: type(leaf).__name__, batch)
+    batch = pair = fetch(data, indices, *seed, collate)
     if isinstance(batch, Mapping):
         inputs = {key: value for key, value in batch.items() if key not in _TARGETS}
         targets = [value for key, value in batch.items() if key in _TARGETS]
-        batch = (*(inputs.values() if len(inputs) == 1 else [inputs]), *targets)
-    pair = isinstance(batch, tuple | list) and len(batch) == 2
-    if not (pair and all(isinstance(leaf, Tensor) for leaf in tree_leaves(batch))):
+        pair = (*(inputs.values() if len(inputs) == 1 else [inputs]), *targets)
+    tensors = all(isinstance(leaf, Tensor) for leaf in tree_leaves(pair))
+    if not (tensors and isinstance(pair, tuple | list) and len(pair) == 2):
+        kinds = tree_map(lambda leaf: type(leaf).__name__, batch)
         raise TypeError(
             f"data[i] must be (input, target), or a dictionary with one of {', '.join(_TARGETS)}, "
             f"of tensors or nested tensors: a batch of {type(data).__name__} is {kinds!s:.200}"
         )
-    return batch[0], batch[1]
+    return pair[0], pair[1]
 
 
 def _stack(items: list[Any]) -> Any:

@@ -1,6 +1,7 @@
 """The score of a model on a data set."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import check_length, classify, load
+from neuroconv.training.batches import Data, check_length, classify, load, loader_options
 from neuroconv.training.device import choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks
 
@@ -29,7 +29,7 @@ class Score:
 
 def evaluate_model(
     model: nn.Module,
-    data: Dataset[Any],
+    data: Data,
     *,
     batch_size: int = 128,
     device: str = "auto",
@@ -50,14 +50,16 @@ def evaluate_model(
         between: called between batches; an exception of it ends the work.
     """
     target, ranks = choose_device(device), ranks or Ranks()
-    indices = torch.arange(check_length(data, "data")).split(batch_size)
+    images, (loader_size, workers) = check_length(data, "data"), loader_options(data, None, workers)
+    indices = torch.arange(images).split(loader_size or batch_size)
     batches = [share for batch in indices if (share := ranks.share(batch.tolist()))]
     place(model.eval(), target, channels_last)
     losses: list[Tensor] = []
     correct: list[Tensor] = []
     images = 0
-    with torch.inference_mode(), float32_arithmetic(precision, target):
-        for number, (inputs, labels) in enumerate(load(data, batches, workers, target)):
+    stream = load(data, batches, workers, target)
+    with torch.inference_mode(), float32_arithmetic(precision, target), closing(stream):
+        for number, (inputs, labels) in enumerate(stream):
             if between is not None and 0 < number < len(indices) - 1:  # which all processes reach
                 between()
             # Only one shape is compiled, and not before the monitor's sums have their shapes.

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from neuroconv.core.version import __version__
 from neuroconv.data.fingerprint import fingerprint
-from neuroconv.training.batches import check_length
+from neuroconv.training.batches import Data, check_length, loader_options
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device
@@ -51,10 +50,10 @@ class TrainResult:
 
 def train(
     model: nn.Module,
-    train_data: Dataset[Any],
-    val_data: Dataset[Any],
+    train_data: Data,
+    val_data: Data,
     *,
-    test_data: Dataset[Any] | None = None,
+    test_data: Data | None = None,
     seed: int = 0,
     workers: int = 0,
     run_dir: str | Path | None = None,
@@ -72,7 +71,9 @@ def train(
     Args:
         model: maps a batch of inputs to logits (B, classes). Trained in place.
         train_data, val_data, test_data: map-style; `data[i]` is (input, integer label). If the
-            training data has `set_epoch(epoch)`, it is called before each epoch, from 0.
+            training data has `set_epoch(epoch)`, it is called before each epoch, from 0. A
+            DataLoader stands for its data set, batch size, `collate_fn` and workers; the order is
+            drawn from the seed, and validation and test are over whole data sets.
         seed: of the order of the images and of the model's draws (dropout). The caller's random
             numbers are left as they were.
         run_dir: folder for metrics, checkpoints and weights; None writes nothing.
@@ -92,6 +93,8 @@ def train(
         WriteError: the disk is full or read-only; the checkpoint before is intact.
         Interrupted: a signal came; the state is saved.
     """
+    batch_size, workers = loader_options(train_data, settings.get("batch_size"), workers)
+    settings |= {} if batch_size is None else {"batch_size": batch_size}
     config = TrainConfig(**{"epochs": 10, "learning_rate": 3e-3, **settings, "seeds": (seed,)})
     images = check_length(train_data, "train_data")
     data = {"train_data": train_data, "val_data": val_data}

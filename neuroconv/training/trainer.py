@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import classify, derived_seed, epoch_batches, load
+from neuroconv.training.batches import Data, classify, derived_seed, epoch_batches, load
 from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import data_parallel, split
@@ -51,7 +50,7 @@ class Trainer:
     """One call of `train`: its epochs, and what may end them early."""
 
     def __init__(
-        self, state: State, config: TrainConfig, data: dict[str, Dataset[Any]], images: int,
+        self, state: State, config: TrainConfig, data: dict[str, Data], images: int,
         seed: int, workers: int, progress: bool,
     ) -> None:  # fmt: skip
         self.state, self.config, self.data = state, config, data
@@ -124,7 +123,7 @@ class Trainer:
         interval = _READ_INTERVAL.get(self.device.type, 1) if fused else 1
         self.metrics = EpochMetrics(epoch + 1, interval, self.bar, ranks, state.sums())
         words = self.seed, epoch
-        stream: Any = load(self.data["train_data"], parts, self.workers, self.device, words)
+        stream = load(self.data["train_data"], parts, self.workers, self.device, words)
         state.restore_random()  # of a run that goes on within an epoch
         with closing(stream):
             self._steps(stream, parts)

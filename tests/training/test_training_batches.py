@@ -156,6 +156,19 @@ def test_a_dataloaders_data_and_collate_fn_are_used(workers: int) -> None:
     assert same_batches(load(DataLoader(frames), [[3, 4]], workers, CPU), [frames.batch([3, 4])])
 
 
+def test_training_on_dataloaders_is_that_on_their_data() -> None:
+    def weights(train_data: Any, val_data: Any, **keywords: Any) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
+        train(model, train_data, val_data, epochs=2, progress=False, device="cpu", **keywords)
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    loaders = DataLoader(Noisy(), 4, shuffle=True, num_workers=2), DataLoader(Noisy(), 3)
+    assert torch.equal(weights(*loaders), weights(Noisy(), Noisy(), batch_size=4))
+    with pytest.raises(ValueError, match="batch_size=8, and a DataLoader with batch_size=4: leave"):
+        weights(*loaders, batch_size=8)
+
+
 @pytest.mark.parametrize(
     ("item", "inputs"),
     [
