@@ -41,7 +41,10 @@ _TRAINING = ("train", "resume", "compare", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; a user's mistake ends in one message and exit status 2."""
+    """Runs one command; a user's mistake ends in one message and exit status 2.
+
+    Training that failed, in one seed or more, ends in exit status 1.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _dispatch(words, Terminal())
@@ -55,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{error.filename}: {error.strerror}: "
                 "expected a path that exists, or can be created, and that you may use"
             )
-        _exit(2, Text.assemble(("error: ", "bold red"), printable(message)))
+        status = 1 if isinstance(error, FloatingPointError) else 2  # training failed
+        _exit(status, Text.assemble(("error: ", "bold red"), printable(message)))
     except KeyboardInterrupt as stop:
         _exit(128 + getattr(stop, "signal", 2), Text(printable(str(stop)) or "interrupted"))
 

@@ -82,5 +82,5 @@ def check_output(path: Path | None, option: str, suffixes: tuple[str, ...] = ())
 
 def write_json(console: Console, path: Path, values: Any, remark: str = "") -> None:
     """Writes values to a JSON file, and says so."""
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
     console.out(f"written to {path}{remark}")

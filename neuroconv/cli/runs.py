@@ -22,6 +22,7 @@ from neuroconv.core.arguments import argument
 from neuroconv.data import DATASETS
 from neuroconv.training import (
     DataConfig,
+    FailedRun,
     RunResult,
     TrainConfig,
     evaluate,
@@ -59,9 +60,8 @@ class Train:
         with launched() as ranks:
             ranks.first(lambda: check_output(self.json, "--json"))
             with argument(str(self.config)):
-                results: Any = train_seeds(config)
-        if ranks.leads:
-            _print_runs(results, self.json, console)
+                results = train_seeds(config)
+            ranks.first(lambda: _print_runs(results, self.json, console))
 
 
 def _config_keys() -> str:
@@ -100,8 +100,7 @@ class Resume:
     def __call__(self, console: Console) -> None:
         with launched() as ranks:
             result = resume(self.run, force=self.force)
-        if ranks.leads:
-            _print_runs([result], None, console)
+            ranks.first(lambda: _print_runs([result], None, console))
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,10 @@ class Compare:
             )
         with argument(str(self.config)):
             title = self.config.stem
-            compare_and_report(config, output=self.report, title=title, linear=self.linear)
+            entries = compare_and_report(
+                config, output=self.report, title=title, linear=self.linear
+            )
+        _check_entries(entries)
 
 
 @dataclass(frozen=True)
@@ -171,35 +173,58 @@ class Demo:
         from neuroconv.comparison.page import demo
 
         check_output(self.report, "--report")
-        demo(report=self.report)
+        _check_entries(demo(report=self.report))
 
 
-def _print_runs(runs: Sequence[RunResult], path: Path | None, console: Console) -> None:
-    """Prints the runs and their mean, and writes both to a JSON file if there is a path."""
+def _print_runs(runs: Sequence[RunResult | FailedRun], path: Path | None, console: Console) -> None:
+    """Prints the runs and the mean of the finished ones, and writes both to a JSON file, if named.
+
+    Raises:
+        FloatingPointError: some of them failed.
+    """
+    finished = [run for run in runs if isinstance(run, RunResult)]
+    failed = [run for run in runs if isinstance(run, FailedRun)]
     table = Table("model", "seed", "parameters", "best epoch", "validation", "test", "s/epoch")
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     for run in runs:
-        table.add_row(
-            run.name, str(run.seed), f"{run.parameters:,}", str(run.best_epoch),
-            f"{run.val_accuracy:.2%}", f"{run.test_accuracy:.2%}", f"{run.seconds_per_epoch:.1f}",
-        )  # fmt: skip
+        numbers: tuple[str, ...] = ("", "", "failed", "failed", "")
+        if isinstance(run, RunResult):
+            numbers = (
+                f"{run.parameters:,}", str(run.best_epoch), f"{run.val_accuracy:.2%}",
+                f"{run.test_accuracy:.2%}", f"{run.seconds_per_epoch:.1f}",
+            )  # fmt: skip
+        table.add_row(run.name, str(run.seed), *numbers)
     console.print(table)
     for run in runs:
         console.out(f"run: {run.run_dir}")
-    accuracy = mean_interval([run.test_accuracy for run in runs])
-    if accuracy.half_width is not None:
+    accuracy = mean_interval([run.test_accuracy for run in finished])
+    if accuracy.mean is not None and accuracy.half_width is not None:
+        of = f"{len(finished)} of {len(runs)}" if failed else len(runs)
         console.out(
             f"test accuracy {accuracy.mean:.2%} ± {accuracy.half_width:.2%} "
-            f"(mean over {len(runs)} seeds, 95 % interval)"
+            f"(mean over {of} seeds, 95 % interval)"
         )
-    if len(runs) == 2:
+    if len(finished) == 2:
         console.out("two seeds say little of the spread: three narrow the interval 3.6 times")
     if path is not None:
         results = {
-            "runs": [{**asdict(run), "run_dir": str(run.run_dir)} for run in runs],
+            "runs": [{**asdict(run), "run_dir": str(run.run_dir)} for run in finished],
+            "failed": [{**asdict(run), "run_dir": str(run.run_dir)} for run in failed],
             "test_accuracy_fraction_mean": accuracy.mean,
             "test_accuracy_fraction_95_half_width": accuracy.half_width,
         }
         write_json(console, path, results)
+    _check_failures([f"seed {run.seed}: {run.reason}" for run in failed], len(runs))
+
+
+def _check_failures(failures: Sequence[str], total: int) -> None:
+    """Raises a FloatingPointError if some of the seeds failed."""
+    if failures:
+        raise FloatingPointError(f"{len(failures)} of {total} seeds failed: {'; '.join(failures)}")
+
+
+def _check_entries(entries: Sequence[Any]) -> None:
+    failures = [f"{entry.label}, seed {seed}" for entry in entries for seed in entry.failures]
+    _check_failures(failures, len(failures) + sum(len(entry.accuracies) for entry in entries))

@@ -13,8 +13,9 @@ from neuroconv.comparison.table import comparison_data, comparison_table, count
 from neuroconv.comparison.train import ModelResult, compare
 from neuroconv.core.text import Terminal
 from neuroconv.data import DataSplits, load_data
-from neuroconv.report import Entry, against_linear, counting, finding, write_report
+from neuroconv.report import Entry, counting, findings, write_report
 from neuroconv.training import Config, DataConfig, load_config, save_config
+from neuroconv.training.checkpoint import write_text
 from neuroconv.training.runs import ENVIRONMENT, new_folder
 
 _OF_STILL_IMAGES = ("root", "classes", "image_size", "train_limit")  # keys of [data]
@@ -60,7 +61,7 @@ def compare_and_report(
     console.print(comparison_table(entries, linear_accuracy, chance))
     console.print(*counting(entries), sep="\n")
     data = comparison_data(title, results, entries, linear_accuracy, chance)
-    table.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_text(table, json.dumps(data, indent=2, allow_nan=False) + "\n")
     environment = results[0].runs[0].run_dir / ENVIRONMENT
     page = write_report(
         output, title=title, summary=_summary(config, entries), entries=entries,
@@ -72,9 +73,7 @@ def compare_and_report(
     )  # fmt: skip
     console.out(f"numbers: {table.resolve()}")
     console.out(f"report: {page}")
-    console.print(finding(entries))
-    if linear_accuracy is not None:
-        console.print(against_linear(entries, linear_accuracy))
+    console.print(*findings(entries, linear_accuracy), sep="\n")
     return entries
 
 

@@ -15,9 +15,10 @@ from neuroconv.comparison.train import ModelResult
 from neuroconv.flops import profile
 from neuroconv.layers import DendriticConv
 from neuroconv.neurons import GranuleConv2d
-from neuroconv.report import DendriteCost, Entry, finding
+from neuroconv.report import DendriteCost, Entry, findings
 from neuroconv.report.entry import percent, points
-from neuroconv.training import load_weights
+from neuroconv.training import FailedRun, load_weights
+from neuroconv.training.runs import read_history
 from neuroconv.training.state import BEST
 from neuroconv.zoo import create_model
 
@@ -28,15 +29,18 @@ _COLUMNS = (
 
 
 def count(result: ModelResult) -> Entry:
-    """Profiles the first seed's best weights on one image, by all counters."""
+    """Profiles the best weights of the first seed to finish on one image, by all counters."""
     model = create_model(**result.model)
-    load_weights(model, result.runs[0].run_dir / BEST)
+    for run in result.finished[:1]:  # without one, the initial weights cost as much
+        load_weights(model, run.run_dir / BEST)
     channels, *sides = result.model["image_shape"]
     steps = [] if result.data.encoding == "none" else [result.model["time_steps"]]
     record = profile(model, torch.zeros(1, channels, *steps, *sides), name=result.label)
     remarks = [f"Not by {counter}: {why}." for counter, why in record.skipped.items()]
     remarks += [f"They differ: {line}." for line in record.disagreements]
-    difference = result.difference
+    accuracy, difference = result.accuracy, result.difference
+    seconds = [run.seconds_per_epoch for run in result.finished]
+    failed = [run for run in result.runs if isinstance(run, FailedRun)]
     dendrites = [record.dendritic_mac_per_neuron(field.name) for field in fields(DendriteCost)]
     return Entry(
         label=result.label, name=result.name, parameters=result.parameters,
@@ -44,12 +48,16 @@ def count(result: ModelResult) -> Entry:
         mflop_per_image=record.flop_per_sample / 1e6,
         counters=tuple(record.counts), counter_remarks=tuple(remarks),
         dendrites=None if None in dendrites else DendriteCost(*dendrites),  # type: ignore[arg-type]
-        accuracies={run.seed: run.test_accuracy for run in result.runs},
-        mean=result.accuracy.mean, half_width=result.accuracy.half_width,
+        accuracies={run.seed: run.test_accuracy for run in result.finished},
+        mean=accuracy.mean, half_width=accuracy.half_width,
         difference=difference.mean if difference else None,
         difference_half_width=difference.half_width if difference else None,
-        seconds_per_epoch=fmean(run.seconds_per_epoch for run in result.runs),
-        histories=[run.history for run in result.runs], filters=_filters(model),
+        seconds_per_epoch=fmean(seconds) if seconds else None,
+        histories=[run.history for run in result.finished],
+        filters=_filters(model) if result.finished else [],
+        failures={r.seed: f"{r.reason} (to train it again, delete {r.run_dir})" for r in failed},
+        failed_histories=[epochs for run in failed if (epochs := read_history(run.run_dir))],
+        pairs=difference.seeds if difference else None,
     )  # fmt: skip
 
 
@@ -68,8 +76,9 @@ def comparison_table(
     entries: Sequence[Entry], linear_accuracy: float | None, chance: float
 ) -> Table:
     """Returns the table of all models, with the bars that they have to clear below it."""
-    seeds = len(entries[0].accuracies)
-    mean = f"mean of {seeds} seeds ± 95 %." if seeds > 1 else "one seed."
+    seeds = len(entries[0].accuracies) + len(entries[0].failures)
+    less = ", less those that failed," if any(entry.failures for entry in entries) else ""
+    mean = f"mean of {seeds} seeds{less} ± 95 %." if seeds > 1 else "one seed."
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.caption = (
         f"Accuracy and difference: {mean} Differences are to {entries[0].label}, paired by "
@@ -80,13 +89,14 @@ def comparison_table(
         table.add_column(column, justify="right", no_wrap=True)
     for entry in entries:
         table.add_row(
-            entry.label,
+            entry.title,
             f"{entry.parameters:,}",
             f"{entry.neurons:,}",
             "–" if entry.mac_per_neuron is None else f"{entry.mac_per_neuron:,.1f}",
             f"{entry.mflop_per_image:,.3f}",
             percent(entry.mean, entry.half_width).removesuffix(" %"),
-            points(entry.difference, entry.difference_half_width),
+            points(entry.difference, entry.difference_half_width)
+            + (f"\n{entry.pairs} of {seeds} pairs" if entry.pairs not in (None, seeds) else ""),
         )
     table.add_section()
     for name, accuracy in (("linear classifier", linear_accuracy), ("chance", chance)):
@@ -105,7 +115,7 @@ def comparison_data(
     """Returns the table as plain data, units in the keys; accuracies and differences in [0, 1]."""
     return {
         "title": title,
-        "finding": finding(entries),
+        "finding": " ".join(findings(entries, None)),
         "differences_are_to": entries[0].label,
         "linear_test_accuracy_fraction": linear_accuracy,
         "chance_test_accuracy_fraction": chance,
@@ -123,13 +133,15 @@ def comparison_data(
                 "counter_remarks": entry.counter_remarks,
                 "dendrites_mac_per_neuron": asdict(entry.dendrites) if entry.dendrites else None,
                 "test_accuracy_fraction_by_seed": entry.accuracies,
+                "failed_seeds": entry.failures,
                 "test_accuracy_fraction_mean": entry.mean,
                 "test_accuracy_fraction_95_half_width": entry.half_width,
+                "difference_seeds": entry.pairs,
                 "difference_fraction_mean": entry.difference,
                 "difference_fraction_95_half_width": entry.difference_half_width,
                 "seconds_per_epoch": entry.seconds_per_epoch,
-                "peak_memory_mib_of_process_so_far": [run.peak_memory_mib for run in result.runs],
-                "run_folders": [str(run.run_dir) for run in result.runs],
+                "peak_memory_mib_of_process_so_far": [r.peak_memory_mib for r in result.finished],
+                "run_folders": [str(run.run_dir) for run in result.finished],
             }
             for result, entry in zip(results, entries, strict=True)
         ],

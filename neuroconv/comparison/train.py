@@ -1,5 +1,6 @@
 """A model and its opponents, trained on equal terms: same data, same budget, same seeds."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,29 +10,43 @@ from typing import Any
 import torch
 
 from neuroconv.comparison.match import Matched, count_flops, match_flops, match_parameters
-from neuroconv.training import Config, ConfigError, DataConfig, RunResult, load_config, resume
-from neuroconv.training.runs import CONFIG, build, load_run, resolve, start
+from neuroconv.training import (
+    Config,
+    ConfigError,
+    DataConfig,
+    FailedRun,
+    RunError,
+    RunFailed,
+    RunResult,
+    read_outcome,
+    resume,
+)
+from neuroconv.training.lock import locked
+from neuroconv.training.runs import CONFIG, RESULT, build, described, load_run, new_run, resolve
+from neuroconv.training.state import CHECKPOINTS, FAILURE, METRICS
 from neuroconv.zoo import count_parameters
+
+Runs = tuple[RunResult | FailedRun, ...]  # one for each seed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and the half width of its 95 % interval, None for a single value."""
+    """A mean over seeds, and the half width of its 95 % interval."""
 
-    mean: float
-    half_width: float | None
+    mean: float | None  # None without a seed
+    half_width: float | None  # None for fewer than two
+    seeds: int
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
-    """Returns the mean and its 95 % interval by Student's t; ValueError for no values."""
-    if not values:
-        raise ValueError("no values: expected one or more")
-    if len(values) == 1:
-        return Estimate(values[0], None)
+    """Returns the mean and its 95 % interval by Student's t."""
+    seeds = len(values)
+    if seeds < 2:
+        return Estimate(values[0] if values else None, None, seeds)
     from scipy.special import stdtrit  # scipy.stats, which has it too, takes seconds to import
 
-    quantile = float(stdtrit(len(values) - 1, 0.975))
-    return Estimate(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
+    quantile = float(stdtrit(seeds - 1, 0.975))
+    return Estimate(fmean(values), quantile * stdev(values) / seeds**0.5, seeds)
 
 
 @dataclass(frozen=True)
@@ -39,18 +54,20 @@ class ModelResult:
     """One model of a comparison over all seeds.
 
     Attributes:
-        model: the keywords of `create_model` that build it.
+        model: the keywords of `create_model` that build that of the first seed to finish.
         data: the images as this model sees them.
-        runs: one for each seed.
-        accuracy: on the test set, over seeds.
-        difference: of accuracy to the first model, paired by seed; None for the first itself.
+        runs: one for each seed, finished or failed.
+        accuracy: on the test set, over the seeds that finished.
+        difference: of accuracy to the first model, paired over the seeds that finished in both;
+            None for the first itself.
         matched: its parameters or FLOPs and the first model's, if it was matched.
     """
 
     label: str
     model: dict[str, Any]
     data: DataConfig
-    runs: tuple[RunResult, ...]
+    parameters: int
+    runs: Runs
     accuracy: Estimate
     difference: Estimate | None
     matched: Matched | None = None
@@ -60,8 +77,8 @@ class ModelResult:
         return self.runs[0].name
 
     @property
-    def parameters(self) -> int:
-        return self.runs[0].parameters
+    def finished(self) -> list[RunResult]:
+        return [run for run in self.runs if isinstance(run, RunResult)]
 
 
 def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
@@ -72,11 +89,12 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     as many parameters or FLOPs an image as the first model has (with `match_rule = "at_most"` its
     width, for no more: see `match_parameters`), and an `encoding` and `time_steps` of its own.
 
-    Finished runs of equal configuration in the output folder are read, interrupted ones resumed.
-    Delete a run's folder to train it again.
+    Finished runs of equal configuration in the output folder are read, interrupted ones resumed;
+    one that failed, now or before, counts as failed. Delete a run's folder to train it again.
 
     Raises:
         ConfigError: a label given twice, or a model, data set or setting that does not fit.
+        RunError: a run in the output folder that is damaged, or that another process writes.
     """
     labels = [table.get("label", table["name"]) for table in (config.model, *config.opponents)]
     for label in labels:
@@ -84,11 +102,17 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
     first = replace(config, opponents=())
     entrants = [(first, None), *(_opponent(first, table) for table in config.opponents)]
-    for entrant, _ in entrants:  # a mistake in any of them is found before anything is trained
-        _count_parameters(entrant)
+    plans = [[resolve(entrant, seed)[0] for seed in first.train.seeds] for entrant, _ in entrants]
+    for plan in plans:  # a mistake, a damaged run or another writer is found before any training
+        _count_parameters(plan[0])
+        for resolved in plan:
+            if isinstance(saved := _saved_run(resolved), Path):
+                with locked(saved):
+                    pass
     results: list[ModelResult] = []
-    for label, (entrant, matched) in zip(labels, entrants, strict=True):
-        results.append(_train(label, entrant, results[0] if results else None, progress, matched))
+    for label, plan, (_, matched) in zip(labels, plans, entrants, strict=True):
+        runs = tuple(_run(resolved, progress) for resolved in plan)
+        results.append(_result(label, runs, results[0] if results else None, matched))
     return results
 
 
@@ -100,52 +124,74 @@ def _opponent(first: Config, table: dict[str, Any]) -> tuple[Config, Matched | N
     opponent = replace(first, model=model, data=replace(first.data, **data))
     if "match" not in table:
         return opponent, None
-    keywords = dict(_resolved_model(opponent))  # with the image's shape
+    keywords = dict(_resolve(opponent).model)  # with the image's shape
     name = keywords.pop("name")
     if "seed" not in table:
         keywords.pop("seed", None)  # each run draws its own wiring
     at_most = table.get("match_rule") == "at_most"
+    target = _resolve(first)
     if table["match"] == "flops":
-        target = count_flops(**_resolved_model(first))
-        matched = match_flops(name, target, at_most=at_most, **keywords)
+        matched = match_flops(name, count_flops(**target.model), at_most=at_most, **keywords)
     else:
-        matched = match_parameters(name, _count_parameters(first), at_most=at_most, **keywords)
+        matched = match_parameters(name, _count_parameters(target), at_most=at_most, **keywords)
     return replace(opponent, model={"name": name, **matched}), matched
 
 
-def _resolved_model(config: Config) -> dict[str, Any]:
-    return resolve(config, config.train.seeds[0])[0].model
+def _resolve(config: Config) -> Config:
+    return resolve(config, config.train.seeds[0])[0]
 
 
-def _count_parameters(config: Config) -> int:
-    resolved = replace(config, model=_resolved_model(config))
+def _count_parameters(resolved: Config) -> int:
     with torch.device("meta"):
         return count_parameters(build(resolved))
 
 
-def _train(
-    label: str, config: Config, first: ModelResult | None, progress: bool, matched: Matched | None
+def _result(
+    label: str, runs: Runs, first: ModelResult | None, matched: Matched | None
 ) -> ModelResult:
-    runs = tuple(_run(config, seed, progress) for seed in config.train.seeds)
-    accuracies = [run.test_accuracy for run in runs]
-    difference = None
-    if first is not None:
-        pairs = zip(accuracies, first.runs, strict=True)
-        difference = mean_interval([accuracy - run.test_accuracy for accuracy, run in pairs])
-    saved = load_run(runs[0].run_dir)
-    accuracy = mean_interval(accuracies)
-    return ModelResult(label, saved.model, saved.data, runs, accuracy, difference, matched)
+    accuracies = {run.seed: run.test_accuracy for run in runs if isinstance(run, RunResult)}
+    others = {} if first is None else {run.seed: run.test_accuracy for run in first.finished}
+    differences = [accuracies[seed] - others[seed] for seed in accuracies if seed in others]
+    saved = load_run(next((run for run in runs if run.seed in accuracies), runs[0]).run_dir)
+    return ModelResult(
+        label, saved.model, saved.data, _count_parameters(saved), runs,
+        accuracy=mean_interval([*accuracies.values()]),
+        difference=None if first is None else mean_interval(differences), matched=matched,
+    )  # fmt: skip
 
 
-def _run(config: Config, seed: int, progress: bool) -> RunResult:
-    """Reads or resumes the run of this configuration and seed, or trains it if there is none."""
-    config, splits = resolve(config, seed)
-    output = config.train.output
-    for folder in sorted(Path(output).glob(f"{config.model['name']}-*-seed{seed}*")):
+def _run(config: Config, progress: bool) -> RunResult | FailedRun:
+    """Reads or resumes the run of a resolved configuration, or trains it if there is none."""
+    with locked(Path(config.train.output), wait=True):  # of two comparisons, one begins the run
+        saved = _saved_run(config) or new_run(config)
+    if not isinstance(saved, Path):
+        return saved
+    try:
+        result = resume(saved, progress=progress)
+    except RunFailed:
+        return read_outcome(saved)
+    return _run(config, progress) if result.resumed_with_changes else result
+
+
+def _saved_run(config: Config) -> RunResult | FailedRun | Path | None:
+    """Returns the outcome of a configuration's run, or its folder if it has none yet."""
+    name, (seed,) = config.model["name"], config.train.seeds
+    for folder in sorted(Path(config.train.output).glob(f"{name}-*-seed{seed}*")):
+        if not any((folder / file).exists() for file in (CONFIG, RESULT, METRICS, CHECKPOINTS)):
+            continue  # a run that another process begins at this moment
         try:
-            saved = load_config(folder / CONFIG)
-        except ConfigError:
-            continue  # not a run
-        if replace(saved, train=replace(saved.train, output=output)) == config:
-            return resume(folder, progress=progress)
-    return start(config, splits, progress=progress)
+            if described(load_run(folder)) != described(config):
+                continue
+            if not ((folder / RESULT).exists() or (folder / FAILURE).exists()):
+                return folder
+            outcome = read_outcome(folder)
+        except ValueError as error:
+            raise RunError(
+                f"{folder}: {error}: move or delete it, or compare with another --train.output"
+            ) from error
+        changes = isinstance(outcome, RunResult) and outcome.resumed_with_changes
+        if not changes:
+            return outcome
+        lines = "; ".join(changes)
+        warnings.warn(f"{folder}: resumed with changes ({lines}): not counted", stacklevel=2)
+    return None

@@ -22,8 +22,10 @@ class RunError(ValueError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds a folder's lock, and creates the folder; the thread that holds it may take it again.
+
+    Another process that holds it is waited for, or else refused.
 
     It is the operating system's lock on a file, which ends with the process. Data-loader workers
     that outlive their process do not inherit it.
@@ -39,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder}: another thread of this process writes to this run")
     try:
         path = folder / LOCK
-        descriptor = _acquire(path)
+        descriptor = _acquire(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield
         finally:
@@ -49,13 +51,13 @@ def locked(folder: Path) -> Iterator[None]:
         del _held[folder]
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, operation: int) -> int:
     """Returns the descriptor of a lock file that this process has locked, and now describes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, operation)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 holder = os.read(descriptor, 4096).decode(errors="replace")

@@ -33,7 +33,7 @@ from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
 from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
-from neuroconv.training.trainer import RunFailed
+from neuroconv.training.trainer import RunFailed, all_finite
 from neuroconv.zoo import count_parameters, create_model, get_builder
 
 CONFIG, RESULT = "config.toml", "result.json"
@@ -166,16 +166,25 @@ def read_result(run_dir: str | Path) -> RunResult:
     values = read_record(folder / RESULT, unsummed=_OLD_RESULT)
     for file, sha256 in values.pop("sha256").items():
         check_sum(folder / file, sha256)
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-    history = [record for record in map(json.loads, lines) if "epoch" in record]
-    return RunResult(run_dir=folder, history=history, **values)
+    return RunResult(run_dir=folder, history=read_history(folder), **values)
+
+
+def read_history(run_dir: Path) -> list[dict[str, Any]]:
+    """Reads the epochs of a run, of which there may be none yet."""
+    path = run_dir / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [record for record in map(json.loads, lines) if "epoch" in record]
 
 
 def read_outcome(run_dir: str | Path) -> RunResult | FailedRun:
     """Reads what became of a run: its result, or its failure."""
     folder = Path(run_dir)
     if (folder / RESULT).exists() or not (folder / FAILURE).exists():
-        return read_result(folder)
+        result = read_result(folder)
+        if all_finite(asdict(result)):
+            return result
+        reason = "it was recorded with a score that is not a number"  # by an older version
+        return FailedRun(folder, result.name, result.seed, reason, result.best_epoch, result.steps)
     config = load_run(folder)
     return FailedRun(
         folder, config.model["name"], config.train.seeds[0], **read_record(folder / FAILURE)
@@ -235,24 +244,23 @@ def start(
     """Creates the folder of a resolved configuration, and trains in it."""
     build(config)  # a mistake in the model or the device leaves no folder behind
     check_device(config.train, len(splits.train), Ranks.current())
-    environment = describe_environment(config.train.device, config.train.precision)
+    folder = Ranks.current().first(lambda: new_run(config, run_dir))
+    return _finish(config, splits, folder, progress)
+
+
+def new_run(config: Config, run_dir: str | Path | None = None) -> Path:
+    """Creates the folder of a resolved configuration's run, which `resume` begins."""
     prefix, suffix = f"{config.model['name']}-", f"-seed{config.train.seeds[0]}"
-
-    ranks = Ranks.current()
-    with ExitStack() as stack:
-
-        def create() -> Path:
-            folder = Path(run_dir) if run_dir else new_folder(config.train.output, prefix, suffix)
-            stack.enter_context(locked(folder))
-            if any(path.name != LOCK for path in folder.iterdir()):
-                raise RunError(
-                    f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
-                )
-            write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-            save_config(config, folder / CONFIG)
-            return folder
-
-        return _finish(config, splits, ranks.first(create), progress)
+    folder = Path(run_dir) if run_dir else new_folder(config.train.output, prefix, suffix)
+    environment = describe_environment(config.train.device, config.train.precision)
+    with locked(folder):
+        if any(path.name != LOCK for path in folder.iterdir()):
+            raise RunError(
+                f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
+            )
+        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        save_config(config, folder / CONFIG)
+    return folder
 
 
 def _finish(
@@ -269,7 +277,7 @@ def _finish(
             ranks.first(lambda: (folder / FAILURE).unlink(missing_ok=True))
         trained = train(
             model, splits.train, splits.val, test_data=splits.test, seed=seed, run_dir=folder,
-            workers=config.data.workers, resume=True, force=force, described=_described(config),
+            workers=config.data.workers, resume=True, force=force, described=described(config),
             progress=progress, **asdict(config.train),
         )  # fmt: skip
         name, val, test = config.model["name"], trained.val, trained.test
@@ -293,10 +301,10 @@ def _finish(
         return ranks.first(record)
 
 
-def _described(config: Config) -> dict[str, Any]:
-    """Returns what decides a run's weights beside [train], by its name in the file."""
+def described(config: Config) -> dict[str, Any]:
+    """Returns what decides a run's weights, by its name in the file."""
     data = {k: v for k, v in asdict(config.data).items() if k not in _NOT_DESCRIBED}
-    return {**_flat("[model]", config.model), **_flat("[data]", data)}
+    return {**_flat("[model]", config.model), **_flat("[data]", data), **config.train.decisive()}
 
 
 def _flat(name: str, table: Any) -> dict[str, Any]:
