@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from neuroconv.cli.main import COMMANDS, command_class, split_overrides
+from neuroconv.cli.dispatch import COMMANDS, command_class, split_overrides
 from neuroconv.training import load_config
 from tests.commands import status_of
 

@@ -11,7 +11,7 @@ import pytest
 
 import neuroconv
 from neuroconv.brain import READINGS
-from neuroconv.cli.main import COMMANDS, command_class
+from neuroconv.cli.dispatch import COMMANDS, command_class
 from neuroconv.neurons import CELL_CLASSES
 from neuroconv.training import DataConfig, TrainConfig
 from neuroconv.zoo import list_models

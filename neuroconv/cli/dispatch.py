@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, NoReturn
 
@@ -40,14 +40,15 @@ _TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 _TRAINING = ("train", "resume", "compare", "demo")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def dispatch(arguments: Sequence[str] | None, ready: Callable[[], object]) -> None:
     """Runs one command; a user's mistake ends in one message and exit status 2.
 
-    Training that failed, in one seed or more, ends in exit status 1.
+    A run that failed ends in status 1, one that a signal ended in 128 and its number. `ready` is
+    called when the command's module has been imported.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch(words, Terminal())
+        _dispatch(words, Terminal(), ready)
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -84,7 +85,7 @@ def _exit(status: int, message: Text) -> NoReturn:
     sys.exit(status)
 
 
-def _dispatch(words: list[str], console: Console) -> None:
+def _dispatch(words: list[str], console: Console, ready: Callable[[], object]) -> None:
     if words == ["--version"]:
         console.print(f"neuroconv {__version__}")
         return
@@ -109,6 +110,7 @@ def _dispatch(words: list[str], console: Console) -> None:
         from neuroconv.training.glibc_malloc import keep_freed_memory
 
         keep_freed_memory()
+    ready()
     if name in _TAKE_OVERRIDES:
         command(console, overrides)
     else:
