@@ -82,17 +82,19 @@ def _serve(
 
 
 class Exact(EpochData):
-    """The digits in float64, and an exception in an epoch (from 0)."""
+    """The digits, by default in float64, and an exception in an epoch (from 0)."""
 
-    def __init__(self, data: Dataset[Any], fail_in: int = -1) -> None:
+    def __init__(
+        self, data: Dataset[Any], fail_in: int = -1, dtype: torch.dtype = torch.float64
+    ) -> None:
         super().__init__(data)
-        self.fail_in = fail_in
+        self.fail_in, self.dtype = fail_in, dtype
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if self.epoch == self.fail_in:
             raise RuntimeError("power cut")
         image, label = self.data[index]
-        return image.double(), int(label)
+        return image.to(self.dtype), int(label)
 
 
 def digits(start: int, stop: int, **keywords: Any) -> Exact:
@@ -108,22 +110,29 @@ def granule_net(**keywords: Any) -> nn.Module:
 
 def train_digits(
     *, network: str = "granule_convnet", mean_wait: float = 0.0, images: int = 96,
-    fail_in: int = -1, **keywords: Any,
+    fail_in: int = -1, dtype: torch.dtype = torch.float64, bias: float = 0.0, **keywords: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Trains a network in float64 on few digits; returns its weights and scores."""
+    """Trains a network, by default in float64, on few digits; returns its weights and scores.
+
+    `bias` is the standard deviation of its initial biases.
+    """
     output = {"mean_wait": mean_wait}
     if network == "granule_convnet":
         model = granule_net(unit={"output": output})
     else:
-        cells = {"cells": 20, "norm": "both", "output": output}
+        cells = {"granule": {"cells": 20, "norm": "both", "output": output}}
+        tables = cells if network.startswith("cerebellum") else {}
         torch.manual_seed(0)
-        model = create_model(network, image_shape=(1, 8, 8), time_steps=3, granule=cells).double()
+        model = create_model(network, image_shape=(1, 8, 8), time_steps=3, **tables)
+    for name, parameter in model.named_parameters():
+        if bias and name.endswith("bias"):
+            nn.init.normal_(parameter, std=bias)
     modules = [type(module) for module in model.modules()]
     result = train(
-        model,
-        digits(0, images, fail_in=fail_in),
-        digits(200, 237),
-        test_data=digits(300, 301),
+        model.to(dtype),
+        digits(0, images, fail_in=fail_in, dtype=dtype),
+        digits(200, 237, dtype=dtype),
+        test_data=digits(300, 301, dtype=dtype),
         **{
             "epochs": 2, "batch_size": 32, "learning_rate": 1e-2, "label_smoothing": 0.1,
             "device": "cpu", "progress": False, **keywords,

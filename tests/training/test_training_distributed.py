@@ -1,7 +1,7 @@
 """Two processes on the CPU against one with the same batch, in float64.
 
 The two add up the same numbers in another order. In float64 that moves the last bits, about 1e-16
-of a number; a few steps of AdamW, which divides by small square roots, make at most 1e-9 of it.
+of a number; steps of AdamW, which divides by small square roots, make at most 1e-9 of it.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ from neuroconv.training.distributed import check_device
 from neuroconv.training.sync_norm import SharedBatchNorm, synchronised_norms
 from neuroconv.zoo import create_model
 from tests.training import processes as work
+from tests.training.drift import NETWORKS, OPTIMIZERS, drift
 from tests.training.processes import Processes, assert_close
 from tests.training.small_runs import small_config
 
@@ -59,12 +60,23 @@ def equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
+    ("network", "optimizer"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if number else ())
+        for number, case in enumerate(itertools.product(NETWORKS, OPTIMIZERS))
+    ],
+)
+def test_two_processes_are_one_after_50_steps(two: Processes, network: str, optimizer: str) -> None:
+    tolerance = {"sgd": 1e-12, "adamw": 1e-9}[optimizer]
+    assert max(drift(two, network, optimizer, torch.float64)) < tolerance
+
+
+@pytest.mark.parametrize(
     "keywords",
     [
-        {},
-        {"accumulate": 2, "optimizer": "sgd"},
         {"accumulate": 2, "images": 19},  # data smaller than a batch, in uneven parts
         {"network": "cerebellum_tiny"},
+        {"network": "plain_cnn", "channels_last": True},
     ],
     ids=str,
 )
