@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C import _remove_worker_pids
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
@@ -189,7 +190,6 @@ def _by_workers(
         _Prepared(prepare), batch_size=None, sampler=batches, collate_fn=_unchanged,
         generator=torch.Generator(), **options,
     )  # fmt: skip
-    handler = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
     try:
         iterator: Any = iter(loader)
     except (AttributeError, TypeError, pickle.PicklingError) as error:
@@ -197,9 +197,9 @@ def _by_workers(
             f"the data set cannot be sent to worker processes ({error}): define its classes and "
             "functions at the top level of a module, without lambda, or use workers = 0"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        # torch's handler would raise in whatever runs when a worker dies, such as a checkpoint.
-        signal.signal(signal.SIGCHLD, handler)
+    # torch would raise in whatever runs when a worker dies, such as a checkpoint; reading it does.
+    _remove_worker_pids(id(iterator))
+    iterator._worker_pids_set = False
     processes = list(iterator._workers)
     atexit.register(end := partial(_kill, processes))  # Python waits for workers on its exit
     try:
@@ -209,7 +209,7 @@ def _by_workers(
             yield prepared
     except Exception as error:
         for number, process in enumerate(processes):
-            if process.exitcode:
+            if process.exitcode is not None:
                 raise RuntimeError(_cause_of_death(number, process)) from error
         raise
     finally:

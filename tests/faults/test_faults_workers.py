@@ -71,6 +71,7 @@ def wait_for_end(pids: list[int]) -> None:
 
 
 def test_workers_leave_signals_to_the_main_process_and_end_with_the_batches() -> None:
+    """SIGINT, SIGTERM and SIGUSR1 to data workers: they go on, and end with the batches."""
     batches = stream(Pids())
     pids = {int(inputs) for inputs, _ in (next(batches), next(batches))}
     assert len(pids) == 2
@@ -85,9 +86,12 @@ def test_workers_leave_signals_to_the_main_process_and_end_with_the_batches() ->
 
 
 def test_a_killed_worker_is_named_with_the_likely_reason_and_the_remedy() -> None:
+    """A killed data worker: where its batch is read, an error with the reason and the remedy."""
+    list(DataLoader(Pids(), num_workers=1))  # torch's handler of SIGCHLD stays, and raises anywhere
     batches = stream(Pids(hang=2))
     pids = [int(inputs) for inputs, _ in (next(batches), next(batches))]
     os.kill(pids[1], signal.SIGKILL)
+    wait_for_end(pids[1:])
     with pytest.raises(
         RuntimeError,
         match=rf"^data worker 1 \(process {pids[1]}\) was ended by SIGKILL, most likely because "
@@ -98,6 +102,7 @@ def test_a_killed_worker_is_named_with_the_likely_reason_and_the_remedy() -> Non
 
 
 def test_a_closed_stream_ends_workers_that_hang_in_an_item() -> None:
+    """An error in training while a data worker hangs in an item: the worker is killed."""
     batches: Any = stream(Pids(hang=1))
     pid = int(next(batches)[0])
     others = [child.pid for child in active_children() if child.pid is not None]
@@ -115,6 +120,7 @@ def _read_some(pids: Any) -> None:
 
 
 def test_workers_end_when_their_main_process_is_killed() -> None:
+    """A killed main process: its data workers end."""
     context = get_context("fork")
     queue = context.SimpleQueue()
     main = context.Process(target=_read_some, args=(queue,))
@@ -126,6 +132,7 @@ def test_workers_end_when_their_main_process_is_killed() -> None:
 
 
 def test_python_exits_although_a_stream_with_a_hanging_worker_is_left_open() -> None:
+    """An error that nobody handles while a data worker hangs: Python exits, the worker ends."""
     script = (
         "from tests.faults.test_faults_workers import Pids, stream\n"
         "batches = stream(Pids(hang=2))\n"
@@ -143,18 +150,21 @@ def test_python_exits_although_a_stream_with_a_hanging_worker_is_left_open() -> 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_a_data_set_keeps_its_type_and_names_the_index(workers: int) -> None:
+    """An error of a user's data set, with workers or not: it keeps its type and names the index."""
     with pytest.raises(KeyError, match=r"^'left eye'\nwhile reading item 7 of the Failing"):
         list(stream(Failing(KeyError("left eye")), workers))
     assert active_children() == []
 
 
 def test_an_error_that_cannot_be_pickled_is_described() -> None:
+    """An error in a data worker that cannot be pickled: its text and index, and no hang."""
     with pytest.raises(RuntimeError, match=r"(?s)a\.csv:3 is broken.*item 7 of the Failing"):
         list(stream(Failing(TwoArguments("a.csv", 3))))
 
 
 @pytest.mark.filterwarnings("ignore:Got pickle error")
 def test_a_data_set_that_cannot_be_sent_to_workers() -> None:
+    """A data set that cannot be sent to spawned workers: an error with the remedy."""
     data = Pids()
     data.transform = lambda image: image  # type: ignore[attr-defined]
     loader = DataLoader(data, num_workers=2, multiprocessing_context="spawn")
@@ -165,6 +175,7 @@ def test_a_data_set_that_cannot_be_sent_to_workers() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_workers_of_other_start_methods(method: str) -> None:
+    """SIGTERM to data workers that are spawned or come from a fork server: they go on."""
     batches = stream(DataLoader(Pids(), num_workers=2, multiprocessing_context=method))
     pids = {int(inputs) for inputs, _ in (next(batches), next(batches))}
     for pid in pids:

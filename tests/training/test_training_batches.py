@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    Subset,
-    SubsetRandomSampler,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Subset
 
 from neuroconv.data import AUGMENTS, ENCODINGS, DataError, Frames, load_data
 from neuroconv.data.items import fetch
@@ -133,24 +126,18 @@ def test_random_numbers_of_batches_read_at_once_are_those_of_the_batch(workers: 
     assert same_batches(load(NoisyBatches(), batches[1:], workers, CPU, (3, 1)), whole[1:])
 
 
-Items = list[Any]
-IMAGES = [torch.full((2,), float(index)) for index in range(4)]
-
-
-class Jitter(Noisy):
-    def collate(self, items: Items) -> tuple[Tensor, Tensor]:
-        images, labels = zip(*items, strict=True)
-        return torch.stack(images) + torch.rand(()), torch.tensor(labels)
+def collate(items: list[Any]) -> tuple[Tensor, Tensor]:
+    """Draws, like the augmentation of a whole batch."""
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images) + torch.rand(()), torch.tensor(labels)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_dataloaders_data_and_collate_fn_are_used(workers: int) -> None:
-    loader = DataLoader(Jitter(), batch_size=4, shuffle=True, collate_fn=Jitter().collate)
+    loader = DataLoader(Noisy(), batch_size=4, shuffle=True, collate_fn=collate)
     assert check_length(loader, "train_data") == 12
     batches = epoch_batches(loader, 12, 4, 0, 0)
-    expected = [
-        fetch(Jitter(), batch, 3, 1, Jitter().collate) for batch in batches
-    ]  # of which the collate_fn draws as well
+    expected = [fetch(Noisy(), batch, 3, 1, collate) for batch in batches]
     assert same_batches(load(loader, batches, workers, CPU, (3, 1)), expected)
     frames = load_data("digits").train
     assert same_batches(load(DataLoader(frames), [[3, 4]], workers, CPU), [frames.batch([3, 4])])
@@ -169,47 +156,38 @@ def test_training_on_dataloaders_is_that_on_their_data() -> None:
         weights(*loaders, batch_size=8)
 
 
-@pytest.mark.parametrize(
-    ("item", "inputs"),
-    [
-        (lambda image, label: (image, label), lambda images: images),
-        (lambda image, label: {"pixel_values": image, "labels": label}, lambda images: images),
-        (
-            lambda image, label: {"image": image, "mask": image > 1, "label": label},
-            lambda images: {"image": images, "mask": images > 1},
-        ),
-        (lambda image, label: ([image, image], label), lambda images: [images, images]),
-    ],
-)
-def test_items_are_pairs_or_dictionaries_with_a_target(item: Any, inputs: Any) -> None:
-    data: Any = [item(image, index) for index, image in enumerate(IMAGES)]
-    ((loaded, labels),) = load(data, [[2, 1]], 0, CPU)
+@pytest.mark.parametrize("nest", [lambda x: x, lambda x: [x, x > 1], lambda x: {"a": x, "b": -x}])
+@pytest.mark.parametrize("target", ["", "label", "labels", "target", "targets"])
+def test_items_are_pairs_or_dictionaries_with_a_target(target: str, nest: Any) -> None:
+    images = torch.arange(8.0).view(4, 2)
+    data: Any = [
+        {"image": nest(image), target: index} if target else (nest(image), index)
+        for index, image in enumerate(images)
+    ]
+    ((inputs, labels),) = load(data, [[2, 1]], 0, CPU)
     assert labels.tolist() == [2, 1]
-    torch.testing.assert_close(loaded, inputs(torch.stack([IMAGES[2], IMAGES[1]])), rtol=0, atol=0)
+    torch.testing.assert_close(inputs, nest(images[[2, 1]]), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("item", "error", "message"),
-    [
-        (
-            {"image": IMAGES[0]},
-            TypeError,
-            r"\(input, target\), .* label, .* list is \{'image': 'Tensor'\}$",
-        ),
-        ((IMAGES[0], 1, 2), TypeError, r"list is \['Tensor', 'Tensor', 'Tensor'\]$"),
-        ({"image": IMAGES[0], "label": "cat"}, TypeError, r"'label': \['str'\]\}$"),
-        ((object(), 1), TypeError, r"do not form a batch \(.*object.*\): .* PILToTensor"),
-    ],
-)
-def test_other_items_are_an_error(item: Any, error: type[Exception], message: str) -> None:
+def test_several_entries_beside_the_target_are_a_dictionary() -> None:
+    item: Any = {"image": torch.ones(2), "mask": torch.zeros(2), "label": 1}
+    ((inputs, _),) = load([item], [[0]], 0, CPU)  # type: ignore[arg-type]
+    assert list(inputs) == ["image", "mask"]
+
+
+WRONG: list[Any] = [
+    ([{"image": torch.ones(1)}], TypeError, r"\(input, target\), .* is \{'image': 'Tensor'\}$"),
+    ([(torch.ones(1), 1, 2)], TypeError, r"list is \['Tensor', 'Tensor', 'Tensor'\]$"),
+    ([{"image": torch.ones(1), "label": "cat"}], TypeError, r"'label': \['str'\]\}$"),
+    ([(object(), 1)], TypeError, r"do not form a batch \(.*object.*\): .* PILToTensor"),
+    ([(torch.ones(side), 0) for side in (4, 5)], RuntimeError, r"\[4\] at .* of one shape, "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "error", "message"), WRONG)
+def test_other_items_are_an_error(data: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        list(load([item], [[0]], 0, CPU))  # type: ignore[arg-type]
-
-
-def test_images_of_different_sizes_are_an_error() -> None:
-    data: Any = [(torch.zeros(3, side, side), 0) for side in (4, 5)]
-    with pytest.raises(RuntimeError, match=r"\[3, 4, 4\] .* tensors of one shape, .* collate_fn"):
-        list(load(data, [[0, 1]], 0, CPU))
+        list(load(data, [list(range(len(data)))], 0, CPU))
 
 
 class Endless(IterableDataset[Any]):
@@ -217,25 +195,17 @@ class Endless(IterableDataset[Any]):
         return iter(())
 
 
-@pytest.mark.parametrize(
-    ("data", "role", "message"),
-    [
-        (Endless(), "val_data", "val_data is a Endless: expected a map-style data set"),
-        (DataLoader(Endless()), "val_data", "val_data is a Endless: expected a map-style"),
-        (DataLoader(Noisy()), "train_data", "SequentialSampler and BatchSampler: .*shuffle=True"),
-        (DataLoader(Noisy(), None), "val_data", "batch_size=None, SequentialSampler and NoneType"),
-        (
-            DataLoader(Noisy(), sampler=SubsetRandomSampler([0, 1])),
-            "val_data",
-            r"SubsetRandomSampler .* pass Subset\(data, indices\)",
-        ),
-        (
-            DataLoader(Noisy(), sampler=RandomSampler(Noisy(), replacement=True)),
-            "train_data",
-            "RandomSampler and BatchSampler: expected .* can be resumed",
-        ),
-    ],
-)
+UNORDERED: list[Any] = [
+    (Endless(), "val_data", "val_data is a Endless: expected a map-style data set"),
+    (DataLoader(Endless()), "val_data", "val_data is a Endless: expected a map-style"),
+    (DataLoader(Noisy()), "train_data", "SequentialSampler and BatchSampler: .*shuffle=True"),
+    (DataLoader(Noisy(), None), "val_data", "batch_size=None, SequentialSampler and NoneType"),
+    (DataLoader(Noisy(), sampler=[0, 1]), "val_data", r", list and .* Subset\(data, indices\)"),
+    (DataLoader(Noisy(), sampler=RandomSampler(Noisy(), True)), "train_data", "can be resumed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "role", "message"), UNORDERED)
 def test_loaders_whose_batches_no_resume_could_repeat(data: Any, role: str, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         check_length(data, role)
