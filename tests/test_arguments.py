@@ -262,7 +262,7 @@ def test_a_checked_class_is_still_a_class() -> None:
 
     parameters = inspect.signature(Granule).parameters
     assert [*parameters][:3] == ["in_features", "out_features", "variant"]
-    assert "Annotated[int, of at least 1]" in str(inspect.signature(Granule))
+    assert "Annotated[int, of at least 1, and below 2**63]" in str(inspect.signature(Granule))
     assert Granule.__init__.__doc__ is None or "checked" not in Granule.__init__.__doc__
     with torch.device("meta"):
         assert Big(np.int64(3)).out_features == 3  # type: ignore[arg-type]

@@ -261,6 +261,7 @@ class Inputs(Mapping[str, Input]):
 
 
 def _law(distribution: str, low: float, high: float) -> Any:
+    low, high = float(low), float(high)  # an integer may be too large for an array
     if distribution == "uniform":
         return stats.uniform(low, high - low)
     if distribution == "log-uniform":

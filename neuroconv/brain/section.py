@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroconv.brain.quantity import Quantity, plain
-from neuroconv.core.text import literal
+from neuroconv.core.text import printable
 from neuroconv.references import Source
 
 Cell = str | int | Callable[[Any], Any]
@@ -64,7 +64,7 @@ class Notes:
         table.add_column(justify="right", no_wrap=True)
         table.add_column(overflow="fold")
         for source, index in self._numbers.items():
-            table.add_row(Text(f"[{index}]"), literal(source))
+            table.add_row(Text(f"[{index}]"), Text(printable(source)))
         return table
 
 

@@ -81,7 +81,7 @@ def as_inputs(given: Inputs | Mapping[str, Any] | None) -> Inputs:
 def _from_file(file: Path) -> Inputs:
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: {error}") from None
     _check_keys(data, ("inputs", "correlations"), str(file))
     tables, correlations = data.get("inputs", {}), data.get("correlations", [])

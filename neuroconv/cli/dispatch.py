@@ -52,7 +52,7 @@ def dispatch(arguments: Sequence[str] | None, ready: Callable[[], object]) -> No
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ValueError, TypeError, FloatingPointError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:  # it names no remedy
             message = (

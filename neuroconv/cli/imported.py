@@ -46,7 +46,7 @@ def _argument(word: str) -> tuple[str, Any]:
         raise ValueError(f"--argument {word}: expected NAME=VALUE, such as num_classes=10")
     try:
         return name, tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return name, text
 
 

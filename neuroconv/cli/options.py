@@ -31,7 +31,7 @@ def _shape_option(
 
     def parse(words: list[str]) -> tuple[int, ...]:
         sizes = words[0].split("x")
-        well_formed = all(size.isdecimal() and int(size) for size in sizes)
+        well_formed = all(size.isdecimal() and 0 < int(size[:19]) < 10**18 for size in sizes)
         if not well_formed or len(sizes) != (axes or len(sizes)):
             raise ValueError(f"{words[0]!r}: expected {expected}, such as 3x224x224")
         return tuple(map(int, sizes))

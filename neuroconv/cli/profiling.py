@@ -27,6 +27,7 @@ from neuroconv.cli.options import (
     repeatable,
     write_json,
 )
+from neuroconv.core.arguments import Size, as_argument, buildable
 from neuroconv.core.checks import check_choice
 from neuroconv.core.text import Terminal
 from neuroconv.flops import (
@@ -125,8 +126,7 @@ class Profile:
             )
         sizes = {"--neurons": self.neurons, "--axons": self.axons, "--batch": self.batch}
         for option, value in sizes.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{option} {value}: expected an integer of at least 1")
+            as_argument(option, value, Size | None)
         for dtype in self.input_dtype:
             check_choice("--input-dtype", dtype, DTYPES)
         if self.plot is not None and self.device == "meta":
@@ -232,7 +232,7 @@ class Profile:
         return build_module(name, self.argument), inputs
 
     def _profile(self, subject: Subject) -> flops.Profile:
-        with torch.device("meta"):
+        with torch.device("meta"), buildable(subject.name, vars(self)):
             model, inputs = subject.build()
         tensors = (*model.parameters(), *model.buffers(), *as_inputs(inputs).tensors)
         size = sum(tensor.numel() for tensor in tensors)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from neuroconv.comparison.match import Matched, count_flops, match_flops, match_parameters
+from neuroconv.core.arguments import argument
 from neuroconv.training import (
     Config,
     ConfigError,
@@ -101,16 +103,20 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
         if labels.count(label) > 1:
             raise ConfigError(f"two models are called {label!r}: give each its own `label`")
     first = replace(config, opponents=())
-    entrants = [(first, None), *(_opponent(first, table) for table in config.opponents)]
-    plans = [[resolve(entrant, seed)[0] for seed in first.train.seeds] for entrant, _ in entrants]
-    for plan in plans:  # a mistake, a damaged run or another writer is found before any training
-        _count_parameters(plan[0])
+    entrants: list[tuple[list[Config], Matched | None]] = []
+    for number, table in enumerate((None, *config.opponents)):
+        with argument(f"[[opponents]] number {number}") if table else nullcontext():
+            entrant, matched = _opponent(first, table) if table else (first, None)
+            plan = [resolve(entrant, seed)[0] for seed in first.train.seeds]
+            _count_parameters(plan[0])  # a mistake is found before any training
+        entrants.append((plan, matched))
+    for plan, _ in entrants:  # and so is a damaged run, or another writer
         for resolved in plan:
             if isinstance(saved := _saved_run(resolved), Path):
                 with locked(saved):
                     pass
     results: list[ModelResult] = []
-    for label, plan, (_, matched) in zip(labels, plans, entrants, strict=True):
+    for label, (plan, matched) in zip(labels, entrants, strict=True):
         runs = tuple(_run(resolved, progress) for resolved in plan)
         results.append(_result(label, runs, results[0] if results else None, matched))
     return results

@@ -1,5 +1,6 @@
 """Arguments held to their annotations: the signature of a constructor is its specification."""
 
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,8 +34,10 @@ class Rule(NamedTuple):
         return self.words
 
 
-Size = Annotated[int, Rule("of at least 1", lambda value: 1 <= value < 2**63)]
-Count = Annotated[int, Rule("of at least 0", lambda value: 0 <= value < 2**63)]
+_INT64 = Rule("and below 2**63", lambda value: value < 2**63)
+Size = Annotated[int, Rule("of at least 1", lambda value: value >= 1), _INT64]
+Count = Annotated[int, Rule("of at least 0", lambda value: value >= 0), _INT64]
+Depth = Annotated[int, Rule("from 1 to 10,000", lambda value: 1 <= value <= 10_000)]
 Seed = Annotated[int, Rule("from 0 to 2**64 - 1", lambda value: 0 <= value < 2**64)]
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 NonNegative = Annotated[float, Rule("of at least 0", lambda value: value >= 0)]
@@ -126,6 +129,21 @@ def argument(name: str) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         error.args = (f"{name}: {error}",)
         raise
+
+
+@contextmanager
+def buildable(name: str, keywords: Mapping[str, Any]) -> Iterator[None]:
+    """Raises a ValueError with the keywords of many digits where torch has no memory for them."""
+    try:
+        yield
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        if not re.search("[Oo]verflow|allocate|[Oo]ut ?[Oo]f ?[Mm]emory|MemoryError", repr(error)):
+            raise
+        large = [f"{key}={v!r}" for key, v in keywords.items() if re.search(r"\d{7}", repr(v))]
+        reason = f"{', '.join(large)} ({str(error).partition(chr(10))[0]})"
+        raise ValueError(
+            f"{name} is too large; expected sizes that fit into memory: {reason}"
+        ) from error
 
 
 def as_argument(name: str, value: Any, hint: Any) -> Any:

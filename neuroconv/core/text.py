@@ -17,11 +17,6 @@ def printable(text: str) -> str:
     return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def literal(text: str, style: str = "") -> Text:
-    """Returns a text for rich tables on any console: no markup, no control characters."""
-    return Text(printable(text), style)
-
-
 class Terminal(Console):
     """A console of plain texts: no markup, no emoji codes, no escape sequences, any encoding."""
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from neuroconv.core.text import literal
+from neuroconv.core.text import printable
 from neuroconv.flops.metrics import SECTIONS, format_number, stage_rows
 from neuroconv.flops.record import COUNTERS, Record, ratio
 from neuroconv.flops.rules import DATA
@@ -45,7 +45,7 @@ def summary_table(
     )
     table.add_column("")
     for record in records:
-        table.add_column(literal(record.name), justify="right", overflow="fold")
+        table.add_column(Text(printable(record.name)), justify="right", overflow="fold")
     words = {
         "unit": convention.upper(),
         "training_batch": " or ".join(map(str, sorted({r.training_batch for r in records}))),
@@ -74,7 +74,7 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
     if (rest := record.reference.flop - record.stages_flop) > 0:
         caption += f"; in no stage: {format_number(ratio(rest, record.batch))} FLOP"
     table = Table(
-        title=literal(f"{record.name}: {unit} a sample, stage by stage", "table.title"),
+        title=Text(f"{printable(record.name)}: {unit} a sample, stage by stage", "table.title"),
         caption=caption,
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -99,11 +99,13 @@ def stage_table(record: Record, convention: Convention = "mac") -> Table:
         if len(modules) > 1:
             neurons = sum(row["neurons_per_sample"] for row in stages)
             table.add_section()
-            table.add_row(literal(f"{module or 'the model'}: {neurons:,} neurons", "bold"))
+            table.add_row(Text(f"{printable(module) or 'the model'}: {neurons:,} neurons", "bold"))
         for row in stages:
             if row["share_of_flop"]:
                 amounts = (format_number(row[key] or None, by) for key, by in columns.items())
-                table.add_row(literal(row["stage"]), *amounts, f"{row['share_of_flop']:.1%}")
+                table.add_row(
+                    Text(printable(row["stage"])), *amounts, f"{row['share_of_flop']:.1%}"
+                )
     return table
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 import tomli_w
 
-from neuroconv.core.arguments import Count, NonNegative, Positive, Rule, Seed, Size, expected, fits
+from neuroconv.core.arguments import NonNegative, Positive, Rule, Seed, Size, expected, fits
 from neuroconv.core.checks import expected_one_of
 from neuroconv.core.text import printable
 from neuroconv.data.augment import Augment
@@ -33,6 +33,7 @@ class ConfigError(ValueError):
 
 Part = Annotated[float, Rule("in [0, 1)", lambda value: 0 <= value < 1)]
 Text = Annotated[str, Rule("without control characters", lambda text: printable(text) == text)]
+Workers = Annotated[int, Rule("from 0 to 1,024", lambda value: 0 <= value <= 1024)]
 Unlimited = Annotated[Any, Rule("inf", lambda value: value == math.inf)]
 Classes = Annotated[tuple[Text, ...], Rule("(two or more)", lambda names: len(names) > 1)]
 Seeds = Annotated[
@@ -100,7 +101,7 @@ class DataConfig(_Table):
     augment: Augment = "none"
     train_limit: Size | None = None
     cache: bool | Literal["auto"] = "auto"
-    workers: Count = 0
+    workers: Workers = 0
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}): expected a TOML file"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     source = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     try:
@@ -220,7 +221,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             train=TrainConfig.read(document["train"]),
             opponents=_as_tuples(list(map(translate, document.get("opponents", [])))),
         )
-    except ConfigError as error:
+    except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None
 
 
@@ -264,7 +265,7 @@ def _read_value(section: str, key: str, text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML
         return text
     table = {"data": DataConfig, "train": TrainConfig}.get(section)
     hint = _hints(table).get(key, Any) if table else Any

@@ -8,7 +8,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import ImageShape, Size, Sizes, checked
+from neuroconv.core.arguments import Depth, ImageShape, Size, Sizes, checked
 from neuroconv.zoo.registry import ImageNetwork, register_model
 
 GREY = (1, 28, 28)
@@ -56,7 +56,7 @@ def mlp(
     num_classes: Size = 10,
     time_steps: Size = 1,
     width: Size = 128,
-    depth: Size | None = None,
+    depth: Depth | None = None,
 ) -> StillNet:
     """A perceptron with `depth` hidden layers, by default one, of `width` rectified units."""
     inputs = prod(_frames_as_channels(image_shape, time_steps))
@@ -113,7 +113,7 @@ def plain_cnn(
     width: Size = 16,
     strides: Sizes = (2, 2, 1),
     pool: Size = 2,
-    depth: Size | None = None,
+    depth: Depth | None = None,
 ) -> StillNet:
     """A plain CNN of free width: 3x3 convolutions, batch norm, ReLU; the matcher's free opponent.
 

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import ImageShape, Size, checked, renamed
+from neuroconv.core.arguments import ImageShape, Size, buildable, checked, renamed
 from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.stages import merge
 from neuroconv.zoo.legacy import new_keywords
@@ -145,7 +145,8 @@ def create_model(name: str, **keywords: Any) -> nn.Module:
         ValueError: an unknown name, or a value that the builder refuses.
         TypeError: a keyword that the builder does not have.
     """
-    return get_builder(name)(**keywords)
+    with buildable(name, keywords):
+        return get_builder(name)(**keywords)
 
 
 @checked

@@ -72,6 +72,11 @@ def test_counts_are_drawn_whole_and_rates_are_not() -> None:
     assert set(draws["time_steps"]) == {3, 4, 5, 6}
 
 
+def test_bounds_may_be_integers_of_any_size() -> None:
+    draws = read_inputs(None, ["purkinje.cells=1e19..1e30"])["purkinje.cells"].at(np.array([0, 1]))
+    assert draws.tolist() == [1e19, 1e30]
+
+
 def test_the_bounds_shown_are_those_of_the_draws() -> None:
     inputs = default_inputs()
     shown = {row[0]: row for row in inputs_section(inputs).rows}

@@ -214,7 +214,7 @@ def test_a_cell_has_the_axons_of_its_preset(call: Call, tmp_path: Path) -> None:
     (line,) = (line for line in out.splitlines() if "axons of the population" in line)
     assert line.replace("│", " ").split()[-1] == "2,040"
     status, _, err = call("profile", "granule", "--axons", "0")
-    assert (status, "--axons 0: expected an integer of at least 1" in err) == (2, True)
+    assert (status, "--axons=0; expected an integer of at least 1" in err) == (2, True)
 
 
 def test_a_run_is_measured_on_its_validation_images(call: Call, tmp_path: Path) -> None:
