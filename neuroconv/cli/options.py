@@ -63,8 +63,8 @@ def check_output(path: Path | None, option: str, suffixes: tuple[str, ...] = ())
         return
     if suffixes and path.suffix not in suffixes:
         raise ValueError(
-            f"{option} {path}: the ending {path.suffix!r} is no picture; expected one of "
-            f"{', '.join(suffixes)}"
+            f"{option} {path}: the ending {path.suffix!r} is not known; expected one "
+            f"of {', '.join(suffixes)}"
         )
     problem = "it is a folder" if path.is_dir() else ""
     try:

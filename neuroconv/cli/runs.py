@@ -25,6 +25,7 @@ from neuroconv.training import (
     FailedRun,
     RunResult,
     TrainConfig,
+    diagnose,
     evaluate,
     launched,
     load_config,
@@ -107,20 +108,41 @@ class Resume:
 class Evaluate:
     """Rebuilds a finished run's model from its folder and scores its best weights.
 
+    With --report or --json also: the confusion matrix, recall and precision of each class,
+    calibration, and the accuracy on images with noise, shifted and rotated (some 15 more passes).
+
     Example: neuroconv evaluate runs/granule_convnet-20250131-120000-seed0 --split val
+
+    Example: neuroconv evaluate runs/granule_convnet-20250131-120000-seed0 --report errors.html
     """
 
     run: RunArgument
     """a run folder of `neuroconv train`"""
     split: Literal["val", "test"] = "test"
     """the images to score it on"""
+    report: FileOption = None
+    """draw errors, calibration and robustness on this page (.html)"""
+    json: FileOption = None
+    """write their numbers to this file"""
 
     def __call__(self, console: Console) -> None:
-        score = evaluate(self.run, self.split)
+        check_output(self.report, "--report", (".html",))
+        check_output(self.json, "--json")
+        if self.report or self.json:
+            score, numbers = diagnose(self.run, self.split)
+        else:
+            score = evaluate(self.run, self.split)
         console.out(
             f"{self.split}: accuracy {score.accuracy:.2%}, cross entropy {score.loss:.4f} nats, "
             f"{score.images:,} images"
         )
+        if self.json is not None:
+            write_json(console, self.json, numbers)
+        if self.report is not None:
+            from neuroconv.report.diagnostics import write_diagnostics  # matplotlib is slow
+
+            write_diagnostics(self.report, numbers)
+            console.out(f"written to {self.report}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Still images as frames (B batch, C channels, T time steps, H height, W width)."""
 
+import copy
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from neuroconv.data.augment import Augment, crop_flip, fit, flip, resized_crop_f
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
 from neuroconv.data.encoding import Encoding, encode, sample_seeds, to_frames
 from neuroconv.data.items import fetch
+from neuroconv.data.perturbation import Perturbation
 from neuroconv.data.stills import ImageFiles, ImageTensors
 
 MapStyle = Annotated[
@@ -89,6 +91,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
         self.image_shape = (first.shape[0], *self._size)
         self._bytes = first.dtype == torch.uint8
         self._resident: dict[torch.device, Tensor] = {}
+        self._perturbation: Perturbation | None = None
         # Shared memory: data-loader workers that outlive an epoch must see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -102,6 +105,12 @@ class Frames(Dataset[tuple[Tensor, int]]):
         """Selects the epoch's frames and augmentations; without effect outside of training."""
         if self.training:
             self._epoch.fill_(epoch)
+
+    def perturbed(self, perturbation: Perturbation) -> "Frames":
+        """Returns the same data, with a function of (image in 0..1, seed) before the encoding."""
+        frames = copy.copy(self)
+        frames._perturbation, frames._resident = perturbation, self._resident
+        return frames
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -153,7 +162,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     def encode(self, images_BCHW: Tensor, indices: Sequence[int]) -> Tensor:
         """Augments the result of `images` on its device, scales it to 0..1, and encodes it."""
-        if self.encoding == "poisson" or self.augment in ("flip", "crop_flip"):
+        if self._perturbation or self.encoding == "poisson" or "flip" in self.augment:
             seeds = self._seeds(self._checked(indices))
         else:  # nothing is drawn
             seeds = np.zeros(len(images_BCHW), dtype=np.uint64)
@@ -161,11 +170,14 @@ class Frames(Dataset[tuple[Tensor, int]]):
             images_BCHW = flip(images_BCHW, seeds)
         elif self.augment == "crop_flip":
             images_BCHW = crop_flip(images_BCHW, seeds)
-        scaled = images_BCHW.to(torch.float32)
-        if images_BCHW.is_floating_point():  # which may lie outside of 0..1
-            return encode(scaled, self.encoding, self.time_steps, seeds, self.seed)
-        scaled.mul_(1 / torch.iinfo(images_BCHW.dtype).max)  # 0..255 to 0..1
-        return to_frames(scaled, self.encoding, self.time_steps, seeds, self.seed)
+        scaled, is_float = images_BCHW.to(torch.float32), images_BCHW.is_floating_point()
+        if not is_float:
+            scaled.mul_(1 / torch.iinfo(images_BCHW.dtype).max)  # 0..255 to 0..1
+        if self._perturbation is not None:
+            images = zip(scaled, seeds.tolist(), strict=True)
+            scaled = torch.stack([self._perturbation(*image) for image in images])
+        encoder = encode if is_float else to_frames  # floats may lie outside of 0..1
+        return encoder(scaled, self.encoding, self.time_steps, seeds, self.seed)
 
     def resident(self, device: torch.device | str = "cpu", at_once: int = 0) -> Tensor | None:
         """Returns all images (N, C, H, W) on the device, None if they cannot stay there.

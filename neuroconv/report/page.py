@@ -17,13 +17,13 @@ from neuroconv.report.filters import dendritic_filters
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
 from neuroconv.report.style import INK
 
-_TEMPLATES = jinja2.Environment(
+TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("neuroconv.report", ""),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     keep_trailing_newline=True,
 )
-_TEMPLATES.filters.update(percent=percent, points=points)
+TEMPLATES.filters.update(percent=percent, points=points)
 
 
 def write_report(
@@ -56,7 +56,7 @@ def write_report(
     if not entries:
         raise ValueError("no entries: expected one or more models to report on")
     filters = (list(_filters(number, entry)) for number, entry in enumerate(entries))
-    html = _TEMPLATES.get_template("page.html").render(
+    html = TEMPLATES.get_template("page.html").render(
         title=title, summary=summary, entries=entries, notes=notes,
         findings=findings(entries, linear_accuracy), counter_statements=counting(entries),
         best_mean=max((entry.mean for entry in entries if entry.mean is not None), default=-1),

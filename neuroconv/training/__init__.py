@@ -9,6 +9,7 @@ from neuroconv.training.config import (
     load_config,
     save_config,
 )
+from neuroconv.training.diagnostics import diagnose
 from neuroconv.training.distributed import Ranks, launched
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import RunError
@@ -31,7 +32,7 @@ from neuroconv.training.trainer import RunFailed
 __all__ = [
     "CheckpointError", "Config", "ConfigError", "DataConfig", "FailedRun", "Interrupted", "Ranks",
     "RunError", "RunFailed", "RunResult", "Score", "TrainConfig", "TrainResult", "WriteError",
-    "evaluate", "evaluate_model", "launched", "learning_rate_at", "load_config", "load_weights",
-    "read_outcome", "read_result", "rebuild", "resume", "run", "save_config", "save_weights",
-    "train", "train_seeds",
+    "diagnose", "evaluate", "evaluate_model", "launched", "learning_rate_at", "load_config",
+    "load_weights", "read_outcome", "read_result", "rebuild", "resume", "run", "save_config",
+    "save_weights", "train", "train_seeds",
 ]  # fmt: skip

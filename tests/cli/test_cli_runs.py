@@ -112,9 +112,18 @@ def test_evaluate_repeats_the_runs_scores(call: Call, trained: tuple[RunResult, 
         f"test: accuracy {result.test_accuracy:.2%}, cross entropy {result.test_loss:.4f} nats, "
         "360 images\n"
     )
-    _, out, _ = call("evaluate", result.run_dir, "--split", "val")
-    assert out.startswith(f"val: accuracy {result.val_accuracy:.2%}")
-    assert out.endswith("180 images\n")
+    _, plain, _ = call("evaluate", result.run_dir, "--split", "val")
+    assert plain.startswith(f"val: accuracy {result.val_accuracy:.2%}")
+    assert plain.endswith("180 images\n")
+    options = ("--split", "val", "--report", "new/page.html", "--json", "numbers.json")
+    assert call("evaluate", result.run_dir, *options) == (
+        0, f"{plain}written to numbers.json\nwritten to new/page.html\n", ""
+    )  # fmt: skip
+    numbers = json.loads(Path("numbers.json").read_text())
+    assert (numbers["split"], numbers["images"]) == ("val", 180)
+    accuracies = [rows[0]["value"] for rows in numbers["perturbed"].values()]
+    assert accuracies == [result.val_accuracy] * 3
+    assert "granule_convnet on digits" in Path("new/page.html").read_text()
 
 
 def test_resume_of_a_finished_run_reads_it(
