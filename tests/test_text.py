@@ -1,6 +1,7 @@
 """Texts of users in tables, plots and pages: shown as they are, or as escapes, and no crash."""
 
 import io
+import warnings
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,4 @@ def test_errors_send_no_escape_sequences(call: Call) -> None:
     status, _, err = call("train", "\x1b[31m[/]\udcff.toml")
     assert (status, printable(err)) == (2, err)
     assert r"error: \x1b[31m[/]\udcff.toml: cannot be read" in err
+    assert r"\x1b[31m[/]" in warnings.formatwarning("\x1b[31m[/]", UserWarning, "file.py", 1)

@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, NoReturn
@@ -39,6 +40,10 @@ _DISTRIBUTED = ("train", "resume")  # may run under torchrun
 _TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
 _TRAINING = ("train", "resume", "compare", "demo")
 
+# Warnings may quote the names of files: no escape sequence of theirs reaches the terminal.
+_formatted = warnings.formatwarning
+warnings.formatwarning = lambda *args, **keywords: printable(_formatted(*args, **keywords))
+
 
 def dispatch(arguments: Sequence[str] | None, ready: Callable[[], object]) -> None:
     """Runs one command; a user's mistake ends in one message and exit status 2.
@@ -53,7 +58,7 @@ def dispatch(arguments: Sequence[str] | None, ready: Callable[[], object]) -> No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, TypeError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
-        message = str(error)
+        message = str(error) or repr(error)
         if isinstance(error, OSError) and error.filename is not None:  # it names no remedy
             message = (
                 f"{error.filename}: {error.strerror}: "
