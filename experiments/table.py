@@ -20,7 +20,9 @@ RECORDED = (
 )
 
 
-def percent(mean: float, half_width: float | None) -> str:
+def percent(mean: float | None, half_width: float | None) -> str:
+    if mean is None:
+        return "no seed finished"
     return f"{mean:.2%}" if half_width is None else f"{mean:.2%} ± {half_width * 100:.2f}"
 
 
@@ -32,12 +34,14 @@ def rows(task: str, path: str) -> list[str]:
         accuracy = percent(
             model["test_accuracy_fraction_mean"], model["test_accuracy_fraction_95_half_width"]
         )
-        difference = ""
+        if failed := model.get("failed_seeds"):  # which older files do not have
+            accuracy += (
+                f" ({len(failed)} of {len(failed) + len(model['run_folders'])} seeds failed)"
+            )
+        difference, half_width = "", model["difference_fraction_95_half_width"]
         if model["difference_fraction_mean"] is not None:
-            points = [
-                100 * model[f"difference_fraction_{key}"] for key in ("mean", "95_half_width")
-            ]
-            difference = f"{points[0]:+.2f} ± {points[1]:.2f}"
+            difference = f"{100 * model['difference_fraction_mean']:+.2f}"
+            difference += "" if half_width is None else f" ± {100 * half_width:.2f}"
         lines.append(
             f"| {task} | {model['label']} | {model['parameters_trained']:,} "
             f"| {model['mflop_per_image']:,.2f} | {accuracy} | {difference} |"

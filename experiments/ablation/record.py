@@ -37,6 +37,8 @@ def granule_share(runs: list[str]) -> float:
 
 def main(comparison: Path, name: str) -> None:
     recorded = json.loads(comparison.read_text())
+    if failed := [model["label"] for model in recorded["models"] if model.get("failed_seeds")]:
+        sys.exit(f"{comparison}: seeds of {failed} failed: compare again, with all seeds finished")
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -47,7 +49,9 @@ def main(comparison: Path, name: str) -> None:
         firing[model["label"]] = None if math.isnan(share) else share
         run = Path(model["run_folders"][0])
         shutil.copyfile(run / "config.toml", folder / f"{file_name(model['label'])}.toml")
-    (folder / "granule_cells_that_fire_fraction.json").write_text(json.dumps(firing, indent=2))
+    (folder / "granule_cells_that_fire_fraction.json").write_text(
+        json.dumps(firing, indent=2, allow_nan=False)
+    )
     print(f"{folder}: {len(recorded['models'])} entries")
 
 

@@ -286,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = list(measurements(draw, measure, options))
     constants = {task: fit_task(rows, task, options.device) for task in TASKS}
     if options.json is not None:
-        options.json.write_text(json.dumps({"drawn": rows, "constants": constants}, indent=1))
+        options.json.write_text(
+            json.dumps({"drawn": rows, "constants": constants}, indent=1, allow_nan=False)
+        )
 
 
 if __name__ == "__main__":

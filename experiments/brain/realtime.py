@@ -333,7 +333,7 @@ def main(options: RealTime) -> None:
             "realtime": plain(measured),
             "learning": plain(share),
         }
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        options.json.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

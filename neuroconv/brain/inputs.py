@@ -256,7 +256,7 @@ class Inputs(Mapping[str, Input]):
 
     @property
     def sha256(self) -> str:
-        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

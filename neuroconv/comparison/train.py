@@ -25,7 +25,7 @@ from neuroconv.training import (
 )
 from neuroconv.training.lock import locked
 from neuroconv.training.runs import CONFIG, RESULT, build, described, load_run, new_run, resolve
-from neuroconv.training.state import CHECKPOINTS, FAILURE, METRICS
+from neuroconv.training.state import FAILURE, METRICS
 from neuroconv.zoo import count_parameters
 
 Runs = tuple[RunResult | FailedRun, ...]  # one for each seed
@@ -110,11 +110,10 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
             plan = [resolve(entrant, seed)[0] for seed in first.train.seeds]
             _count_parameters(plan[0])  # a mistake is found before any training
         entrants.append((plan, matched))
-    for plan, _ in entrants:  # and so is a damaged run, or another writer
-        for resolved in plan:
-            if isinstance(saved := _saved_run(resolved), Path):
-                with locked(saved):
-                    pass
+    seeds = [resolved for plan, _ in entrants for resolved in plan]
+    # Interrupted runs first: one that cannot go on, or that another process writes, is named now.
+    for resolved in [seed for seed in seeds if isinstance(_saved_run(seed), Path)]:
+        _run(resolved, progress)
     results: list[ModelResult] = []
     for label, (plan, matched) in zip(labels, entrants, strict=True):
         runs = tuple(_run(resolved, progress) for resolved in plan)
@@ -183,7 +182,7 @@ def _saved_run(config: Config) -> RunResult | FailedRun | Path | None:
     """Returns the outcome of a configuration's run, or its folder if it has none yet."""
     name, (seed,) = config.model["name"], config.train.seeds
     for folder in sorted(Path(config.train.output).glob(f"{name}-*-seed{seed}*")):
-        if not any((folder / file).exists() for file in (CONFIG, RESULT, METRICS, CHECKPOINTS)):
+        if not ((folder / CONFIG).exists() or (folder / METRICS).exists()):
             continue  # a run that another process begins at this moment
         try:
             if described(load_run(folder)) != described(config):
@@ -191,7 +190,7 @@ def _saved_run(config: Config) -> RunResult | FailedRun | Path | None:
             if not ((folder / RESULT).exists() or (folder / FAILURE).exists()):
                 return folder
             outcome = read_outcome(folder)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise RunError(
                 f"{folder}: {error}: move or delete it, or compare with another --train.output"
             ) from error

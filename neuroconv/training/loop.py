@@ -5,6 +5,7 @@ the generators within one, so that an interrupted run continues as if it had not
 to the bit.
 """
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -109,11 +110,13 @@ def train(
         if run_dir is not None:
             state.folder = folder = Path(run_dir)
             ranks.first(lambda: stack.enter_context(locked(folder)))
-            state.described = {
+            deciding = {
                 **(described or {}), **config.decisive(),
                 **{f"SHA-256 of {role}": fingerprint(part) for role, part in data.items()},
                 "version of neuroconv": __version__, "number of processes": ranks.size,
             }  # fmt: skip
+            # As strict JSON has it: tuples as lists, clip = inf as a word.
+            state.described = json.loads(json.dumps(deciding), parse_constant=str)
             state.open(resume, force)
         for context in (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

@@ -258,7 +258,7 @@ def new_run(config: Config, run_dir: str | Path | None = None) -> Path:
             raise RunError(
                 f"{folder} is not empty: expected a new folder, or `neuroconv resume {folder}`"
             )
-        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=2, allow_nan=False) + "\n")
         save_config(config, folder / CONFIG)
     return folder
 

@@ -209,7 +209,7 @@ class State:
 
     def _compare(self, path: Path, before: dict[str, Any], force: bool) -> None:
         """Raises a CheckpointError for differences between a checkpoint's run and this one."""
-        now = json.loads(json.dumps(self.described))  # tuples as lists
+        now = self.described
         self.changes = [
             f"{name} = {before.get(name)!r}, now {now.get(name)!r}"
             for name in {**before, **now} if before.get(name) != now.get(name)
