@@ -1,6 +1,7 @@
 """The whole comparison: train, count, and report as a table, report.html and comparison.json."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
@@ -67,7 +68,7 @@ def compare_and_report(
         output, title=title, summary=_summary(config, entries), entries=entries,
         linear_accuracy=linear_accuracy, chance=chance,
         notes=_equal_terms(config, results, images),
-        command=command or f"neuroconv compare {saved_config}",
+        command=command or f"neuroconv compare {shlex.quote(str(saved_config))}",
         configuration=saved_config.read_text(encoding="utf-8"),
         environment=json.loads(environment.read_text(encoding="utf-8")),
     )  # fmt: skip

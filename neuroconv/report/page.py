@@ -22,6 +22,7 @@ TEMPLATES = jinja2.Environment(
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     keep_trailing_newline=True,
+    finalize=lambda value: printable(value) if type(value) is str else value,
 )
 TEMPLATES.filters.update(percent=percent, points=points)
 
@@ -67,7 +68,7 @@ def write_report(
     )  # fmt: skip
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(printable(html), encoding="utf-8")
+    target.write_text(html, encoding="utf-8")
     return target
 
 
@@ -115,6 +116,6 @@ def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
     assert tag is not None  # matplotlib always writes one
     width = figure.get_size_inches()[0] * 96
     return Markup(
-        f'<svg role="img" aria-label="{escape(alt)}" style="width: {width:.0f}px" '
+        f'<svg role="img" aria-label="{escape(printable(alt))}" style="width: {width:.0f}px" '
         f'viewBox="{tag[1]}">{svg[tag.end() :].strip()}'
     )

@@ -20,7 +20,7 @@ def numbers(request: pytest.FixtureRequest) -> dict[str, Any]:
     labels = torch.arange(400) % request.param
     logits = torch.randn(400, request.param, dtype=torch.float64)
     logits[range(400), labels] += 2
-    names = [f"<b> & $x_ \\frac more letters {k}" for k in range(request.param)]
+    names = [f"<b> & $x_ \\frac \x1b\udcff more letters {k}" for k in range(request.param)]
     levels = [{"level": k, **share(390 - 99 * k, 400)} for k in range(4)]
     return {
         "run": "runs/<x>", "model": "net", "data": "folder", "split": "val",
@@ -35,6 +35,7 @@ def test_the_page_is_well_formed_and_says_its_numbers(
     diagnostics.write_diagnostics(tmp_path / "page.html", numbers)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
+    assert r"&lt;b&gt; &amp; $x_ \frac \x1b\udcff more letters 1" in text
     assert page.tags.isdisjoint({"script", "link", "b"})
     assert len(page.ids) == len(set(page.ids))
     assert text.count("<svg") == 5
