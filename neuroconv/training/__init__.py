@@ -27,12 +27,13 @@ from neuroconv.training.runs import (
     train_seeds,
 )
 from neuroconv.training.signals import Interrupted
+from neuroconv.training.task import Task
 from neuroconv.training.trainer import RunFailed
 
 __all__ = [
     "CheckpointError", "Config", "ConfigError", "DataConfig", "FailedRun", "Interrupted", "Ranks",
-    "RunError", "RunFailed", "RunResult", "Score", "TrainConfig", "TrainResult", "WriteError",
-    "diagnose", "evaluate", "evaluate_model", "launched", "learning_rate_at", "load_config",
-    "load_weights", "read_outcome", "read_result", "rebuild", "resume", "run", "save_config",
-    "save_weights", "train", "train_seeds",
+    "RunError", "RunFailed", "RunResult", "Score", "Task", "TrainConfig", "TrainResult",
+    "WriteError", "diagnose", "evaluate", "evaluate_model", "launched", "learning_rate_at",
+    "load_config", "load_weights", "read_outcome", "read_result", "rebuild", "resume", "run",
+    "save_config", "save_weights", "train", "train_seeds",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C import _remove_worker_pids
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
@@ -278,29 +278,3 @@ def _in_thread(
         futures: Iterable[Any] = (thread.submit(prepare, batch) for batch in batches)
         for future, _ in pairwise(chain(futures, (None,))):
             yield future.result()
-
-
-def classify(
-    model: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device, precision: str
-) -> Batch:
-    """Returns logits (B, classes), float32 or float64, and labels (B,) on the device, checked."""
-    half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        logits: Tensor = model(inputs)
-    if logits.ndim != 2 or len(logits) != len(labels):
-        raise ValueError(
-            f"the model maps inputs {tuple(inputs.shape)} to {tuple(logits.shape)}: "
-            f"expected logits ({len(labels)}, classes)"
-        )
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"labels of shape {tuple(labels.shape)}, {labels.dtype}: expected one integer per input"
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise ValueError(
-            f"label {low if low < 0 else high}: the model has {logits.shape[1]} logits, expected "
-            f"labels 0 to {logits.shape[1] - 1}: build it for more classes, or renumber the labels"
-        )
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    return exact, labels.long().to(device, non_blocking=True)

@@ -129,6 +129,7 @@ class TrainConfig(_Table):
         save_steps, save_minutes: how often a checkpoint is written within an epoch; one is written
             after each epoch, and when a signal ends the run.
         keep: the number of checkpoints that stay.
+        tensorboard: write curves for TensorBoard into the run folder.
     """
 
     header = "[train]"
@@ -152,10 +153,11 @@ class TrainConfig(_Table):
     save_steps: Size | None = None
     save_minutes: Positive | Unlimited = 10.0
     keep: Size = 2
+    tensorboard: bool = False
 
     def decisive(self) -> dict[str, Any]:
         """Returns the settings that decide the weights, by their names in a file."""
-        others = ("output", "device", "save_steps", "save_minutes", "keep")
+        others = ("output", "device", "save_steps", "save_minutes", "keep", "tensorboard")
         return {f"[train] {k}": v for k, v in asdict(self).items() if k not in others}
 
     def evaluation(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def diagnose(run_dir: str | Path, split: str = "test") -> tuple[Score, dict[str,
         for kind, level, frames in passes:
             bar.update(task, description=f"{kind} {level}")
             score = evaluate_model(model, frames, **options)
-            accuracy = share(round(score.accuracy * score.images), score.images)
+            accuracy = share(round((score.accuracy or 0.0) * score.images), score.images)
             perturbed[kind].append({"level": level, **accuracy})
     subject = {"run": str(run_dir), "model": config.model["name"], "data": config.data.name}
     return plain, {**subject, "split": split, **numbers, "perturbed": perturbed}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import arithmetic_of, check_compiler, choose_device
+from neuroconv.training.tensorboard import check_tensorboard
 
 Value = TypeVar("Value")
 _PATIENCE_S = 30.0  # for rank 0 to print a mistake and torchrun to end the others
@@ -140,6 +141,8 @@ def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.devi
             "process its own"
         )
     arithmetic_of(settings.precision, device)
+    if settings.tensorboard:
+        check_tensorboard()
     if settings.compile:
         check_compiler(device)
     return device

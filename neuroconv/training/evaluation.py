@@ -1,36 +1,46 @@
 """The score of a model on a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map_only
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import Data, check_length, classify, load, loader_options
+from neuroconv.training.batches import Data, check_length, load, loader_options
 from neuroconv.training.device import choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks
+from neuroconv.training.task import Measure, Task, count_samples
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross entropy (nats) and share of correct answers over a data set."""
+    """Means over a data set: the loss (cross entropy in nats, or the task's), for a classification
+    the share of correct answers, and the user's metrics by name."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     images: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def record(self, split: str) -> dict[str, float]:
+        """Returns the means under their names in metrics.jsonl, such as val_loss."""
+        means = {"loss": self.loss, "accuracy": self.accuracy, **self.metrics}
+        return {f"{split}_{name}": mean for name, mean in means.items() if mean is not None}
 
 
 def evaluate_model(
     model: nn.Module,
     data: Data,
     *,
+    loss: Measure | None = None,
+    metrics: Mapping[str, Measure] | None = None,
     batch_size: int = 128,
     device: str = "auto",
     precision: str = "auto",
@@ -39,41 +49,47 @@ def evaluate_model(
     monitor: ActivityMonitor | None = None,
     runner: nn.Module | None = None,
     ranks: Ranks | None = None,
-    between: Callable[[], object] | None = None,
+    between: Callable[[int, int], object] | None = None,
 ) -> Score:
     """Scores a model on a whole data set; the model is left in eval mode, on the device.
 
     Args:
+        loss, metrics: as for `train`; by default, cross entropy and accuracy.
         monitor: observes each batch's logits and labels, for the climbing fibres.
         runner: the compiled model.
         ranks: the processes that share the work; all of them must call this.
-        between: called between batches; an exception of it ends the work.
+        between: called between batches with the numbers of those done and of all.
     """
+    task = Task(loss, metrics or {})
     target, ranks = choose_device(device), ranks or Ranks()
     images, (loader_size, workers) = check_length(data, "data"), loader_options(data, None, workers)
     indices = torch.arange(images).split(loader_size or batch_size)
     batches = [share for batch in indices if (share := ranks.share(batch.tolist()))]
     place(model.eval(), target, channels_last)
-    losses: list[Tensor] = []
-    correct: list[Tensor] = []
+    sums: list[list[Tensor]] = []  # of each batch: loss and measures
     images = 0
     stream = load(data, batches, workers, target)
     with torch.inference_mode(), float32_arithmetic(precision, target), closing(stream):
-        for number, (inputs, labels) in enumerate(stream):
-            if between is not None and 0 < number < len(indices) - 1:  # which all processes reach
-                between()
+        for number, (inputs, targets) in enumerate(stream):
+            if between is not None and number < len(indices) - 1:  # which all processes reach
+                between(number, len(indices))
+            samples = count_samples(inputs)
             # Only one shape is compiled, and not before the monitor's sums have their shapes.
-            use_runner = losses and len(inputs) == len(batches[0])
+            use_runner = images and samples == len(batches[0])
             network = runner if runner is not None and use_runner else model
             inputs = in_memory_format(inputs, channels_last)
-            logits, labels = classify(network, inputs, labels, target, precision)
-            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-            correct.append((logits.argmax(1) == labels).sum())
-            images += len(labels)
-            if monitor is not None:
-                monitor.observe(logits, labels)
-    loss, answers, total = ranks.total(sum(to_numbers(losses)), sum(to_numbers(correct)), images)
-    return Score(loss / total, answers / total, int(total))
+            outputs, targets = task.run(network, inputs, targets, target, precision)
+            loss_sum = task.loss_sum(outputs, targets, samples)
+            sums.append([loss_sum, *task.sums(outputs, targets, samples)])
+            images += samples
+            if monitor is not None and loss is None:
+                monitor.observe(outputs, targets)
+    names = ("loss", *task.measures)
+    columns = [sum(to_numbers(list(c))) for c in zip(*sums, strict=True)] or [0.0] * len(names)
+    *totals, total = ranks.total(*columns, images)
+    means = {name: value / total for name, value in zip(names, totals, strict=True)}
+    correct = means.pop("accuracy") if loss is None else None
+    return Score(means.pop("loss"), correct, int(total), means)
 
 
 def place(model: nn.Module, device: torch.device, channels_last: bool) -> None:
@@ -85,12 +101,15 @@ def place(model: nn.Module, device: torch.device, channels_last: bool) -> None:
             module.weight.data = in_memory_format(module.weight.data, channels_last)
 
 
-def in_memory_format(x: Tensor, channels_last: bool) -> Tensor:
+def in_memory_format(inputs: Any, channels_last: bool) -> Any:
     """Returns images (B, C, H, W), frames (B, C, T, H, W) or a convolution's weight with channels
     last in memory, if so configured, and other tensors as they are."""
-    if channels_last and x.dim() in _CHANNELS_LAST:
-        return x.contiguous(memory_format=_CHANNELS_LAST[x.dim()])
-    return x
+    formats = _CHANNELS_LAST if channels_last else {}
+
+    def convert(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=formats[x.dim()]) if x.dim() in formats else x
+
+    return tree_map_only(Tensor, convert, inputs)
 
 
 def to_numbers(scalars: list[Tensor]) -> list[Any]:

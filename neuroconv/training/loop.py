@@ -18,7 +18,7 @@ from torch import nn
 from neuroconv.core.version import __version__
 from neuroconv.data.fingerprint import fingerprint
 from neuroconv.training.batches import Data, check_length, loader_options
-from neuroconv.training.config import TrainConfig
+from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.evaluation import Score, place
@@ -26,7 +26,9 @@ from neuroconv.training.lock import locked
 from neuroconv.training.optimizer import make_optimizer
 from neuroconv.training.state import State
 from neuroconv.training.sync_norm import synchronised_norms
-from neuroconv.training.trainer import Trainer
+from neuroconv.training.task import Measure, Task
+from neuroconv.training.tensorboard import tensorboard
+from neuroconv.training.trainer import Callback, Trainer
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class TrainResult:
     Attributes:
         history: the lines of metrics.jsonl, one per epoch. `seconds` are those of training steps
             and their data; `activity`, of a model with neurons, is that on the validation images.
-        best_epoch: the epoch of highest validation accuracy (among equals, of lower loss), from 1.
+        best_epoch: the epoch of highest validation accuracy (among equals, or without accuracies,
+            of lowest loss), from 1.
         val, test: scores of its weights; `test` is None without test data.
         changes: differences in spite of which it was resumed, one line each.
     """
@@ -55,6 +58,9 @@ def train(
     val_data: Data,
     *,
     test_data: Data | None = None,
+    loss: Measure | None = None,
+    metrics: Mapping[str, Measure] | None = None,
+    callback: Callback | None = None,
     seed: int = 0,
     workers: int = 0,
     run_dir: str | Path | None = None,
@@ -70,11 +76,16 @@ def train(
     SIGTERM and SIGUSR1 end the run at its next step, with its state saved.
 
     Args:
-        model: maps a batch of inputs to logits (B, classes). Trained in place.
-        train_data, val_data, test_data: map-style; `data[i]` is (input, integer label). If the
-            training data has `set_epoch(epoch)`, it is called before each epoch, from 0. A
-            DataLoader stands for its data set, batch size, `collate_fn` and workers; the order is
-            drawn from the seed, and validation and test are over whole data sets.
+        model: called with a batch of inputs; returns logits (B, classes), or what loss= expects.
+            Trained in place.
+        train_data, val_data, test_data: map-style; `data[i]` is (inputs, targets): for a
+            classification a tensor and an integer, else these or nested. If the training data has
+            `set_epoch(epoch)`, it is called before each epoch, from 0. A DataLoader stands for its
+            data set, batch size, `collate_fn` and workers; the order is drawn from the seed, and
+            validation and test are over whole data sets.
+        loss, metrics: of another task than classification, or beside it; see `Task`.
+        callback: called with an epoch's record, a line of metrics.jsonl, after its checkpoint was
+            written, in the first process alone. An exception in it ends the run.
         seed: of the order of the images and of the model's draws (dropout). The caller's random
             numbers are left as they were.
         run_dir: folder for metrics, checkpoints and weights; None writes nothing.
@@ -87,7 +98,8 @@ def train(
             epoch is the full batches of a permutation; data smaller than a batch is one batch.
 
     Raises:
-        ValueError: a setting out of range, empty data, labels that do not fit the logits.
+        ValueError, TypeError: a setting out of range, empty data, labels that do not fit the
+            logits, a loss or metric that returns something else than expected.
         RunFailed: the loss, the gradient or a score is not finite.
         RunError: another process writes to the folder.
         CheckpointError: the checkpoints are damaged, or of another run.
@@ -97,6 +109,10 @@ def train(
     batch_size, workers = loader_options(train_data, settings.get("batch_size"), workers)
     settings |= {} if batch_size is None else {"batch_size": batch_size}
     config = TrainConfig(**{"epochs": 10, "learning_rate": 3e-3, **settings, "seeds": (seed,)})
+    task = Task(loss, metrics or {}, config.label_smoothing)
+    if config.tensorboard and run_dir is None:
+        raise ConfigError("tensorboard = true: expected a run_dir, the parent of its files")
+    callbacks = [callback] if callback else []
     images = check_length(train_data, "train_data")
     data = {"train_data": train_data, "val_data": val_data}
     data |= {} if test_data is None else {"test_data": test_data}
@@ -111,18 +127,20 @@ def train(
             state.folder = folder = Path(run_dir)
             ranks.first(lambda: stack.enter_context(locked(folder)))
             deciding = {
-                **(described or {}), **config.decisive(),
+                **(described or {}), **config.decisive(), **task.described(),
                 **{f"SHA-256 of {role}": fingerprint(part) for role, part in data.items()},
                 "version of neuroconv": __version__, "number of processes": ranks.size,
             }  # fmt: skip
             # As strict JSON has it: tuples as lists, clip = inf as a word.
             state.described = json.loads(json.dumps(deciding), parse_constant=str)
             state.open(resume, force)
+            if config.tensorboard and ranks.leads:
+                callbacks.insert(0, stack.enter_context(tensorboard(folder, state.history)))
         for context in (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             float32_arithmetic(config.precision, device),
             synchronised_norms(model, ranks, device),
         ):
             stack.enter_context(context)
-        test = Trainer(state, config, data, images, seed, workers, progress).run()
+        test = Trainer(state, config, task, data, images, seed, workers, progress, callbacks).run()
     return TrainResult(state.history, state.best_epoch, state.best, test, state.step, state.changes)

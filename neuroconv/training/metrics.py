@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterable
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,7 +15,8 @@ from neuroconv.training.evaluation import to_numbers
 
 
 class TrainingBar(Progress):
-    """A bar on a terminal, one line per epoch elsewhere; `done` steps were taken before."""
+    """Bars of the run, of which `done` steps were taken before, and of a phase of its epoch on a
+    terminal; elsewhere a line per epoch."""
 
     def __init__(self, title: str, *, epochs: int, steps: int, done: int, shown: bool) -> None:
         console = Terminal(stderr=True, quiet=not shown)
@@ -23,21 +26,31 @@ class TrainingBar(Progress):
             console=console, disable=not (shown and console.is_terminal), transient=True,
         )  # fmt: skip
         self._title, self._epochs = title, epochs
-        self._task = self.add_task(printable(title), total=steps, completed=done, numbers="")
+        self._run = self.add_task(printable(title), total=steps, completed=done, numbers="")
+        self._phase = self.add_task("", visible=False, numbers="")
 
-    def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
-        """Advances the bar and shows the epoch's loss, accuracy and images per second so far."""
-        progress = f"epoch {epoch}/{self._epochs}"
-        numbers = f"{progress}  loss {loss:.3f}  {accuracy:.1%}  {rate:,.0f} images/s"
-        self.update(self._task, advance=steps, numbers=numbers)
+    def show(self, phase: str, done: int, total: int) -> None:
+        """Shows how many steps or batches of a phase, such as "validation", are done."""
+        if self.tasks[self._phase].description != phase:
+            self.reset(self._phase, description=phase, numbers="", visible=True)
+        self.update(self._phase, completed=done, total=total)
+
+    def step(self, epoch: int, means: dict[str, float], rate: float, steps: int = 1) -> None:
+        """Advances both bars and shows the epoch's means and images per second so far."""
+        numbers = f"{_text(means)}  {rate:,.0f} images/s"
+        self.update(self._run, advance=steps, numbers=f"epoch {epoch}/{self._epochs}")
+        self.update(self._phase, advance=steps, numbers=numbers)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Prints a finished epoch's line, from its line of metrics.jsonl."""
         left = (self._epochs - record["epoch"]) * record["seconds"]
+        train, val = (
+            {key.removeprefix(split): record[key] for key in record if key.startswith(split)}
+            for split in ("train_", "val_")
+        )
         self._print(
-            f"{self._title}  epoch {record['epoch']}/{self._epochs}"
-            f"  loss {record['train_loss']:.3f}  accuracy {record['train_accuracy']:.1%}"
-            f"  validation {record['val_loss']:.3f} {record['val_accuracy']:.1%}"
+            f"{self._title}  epoch {record['epoch']}/{self._epochs}  {_text(train)}"
+            f"  validation {' '.join(starmap(_number, val.items()))}"
             f"  {record['images_per_second']:,.0f} images/s  {left:,.0f} s left"
         )
         shares = [
@@ -52,12 +65,22 @@ class TrainingBar(Progress):
         self.console.print(line, soft_wrap=True)
 
 
+def _text(means: dict[str, float]) -> str:
+    return "  ".join(f"{name} {_number(name, mean)}" for name, mean in means.items())
+
+
+def _number(name: str, mean: float) -> str:
+    if name == "accuracy":
+        return f"{mean:.1%}"
+    return f"{mean:.3f}" if abs(mean) > 1e-3 else f"{mean:.3g}"
+
+
 class Part(NamedTuple):
-    """A part of a step's images, with their mean loss and the number of correct answers."""
+    """A part of a step's images, with their mean loss and the sums of a task's measures."""
 
     loss: Tensor
     images: int
-    correct: Tensor
+    sums: list[Tensor]
     indices: list[int]  # in the training data
 
 
@@ -70,21 +93,22 @@ class Problem(NamedTuple):
 
 
 class EpochMetrics:
-    """Loss, correct answers and images of an epoch (from 1), shown by the bar.
+    """Sums of the loss and of a task's measures over an epoch (from 1), shown by the bar.
 
     `sums` are those of a part of the epoch that was trained before, as the method returns them.
     """
 
     def __init__(
-        self, epoch: int, interval: int, bar: TrainingBar, ranks: Ranks,
+        self, epoch: int, measures: Iterable[str], interval: int, bar: TrainingBar, ranks: Ranks,
         sums: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
         self.interval = interval
         self.pending: list[tuple[int, float, list[Part], Tensor]] = []
-        self.loss, self.correct, self.images, self.learning_rate = 0.0, 0, 0, 0.0
-        self.seconds = 0.0
+        self.images, self.learning_rate, self.seconds = 0, 0.0, 0.0
         vars(self).update(sums or {})
+        before = sums["totals"] if sums else {}
+        self.totals = {name: before.get(name, 0.0) for name in ("loss", *measures)}
         self.start = time.perf_counter() - self.seconds
 
     def add(
@@ -108,29 +132,30 @@ class EpochMetrics:
                     f"loss {loss / images:.4g}, gradient norm {norm:.4g}, learning rate {rate:.3g}"
                 )
                 return Problem(number, text, [i for part in parts for i in part.indices])
-            self.loss += loss
+            self.totals["loss"] += loss
             self.images += images
             self.learning_rate = rate
-        self.correct += sum(to_numbers([part.correct for part in all_parts]))
+        columns = zip(*(part.sums for part in all_parts), strict=True)
+        for name, column in zip(list(self.totals)[1:], columns, strict=False):
+            self.totals[name] += sum(to_numbers(list(column)))
         self.seconds = time.perf_counter() - self.start
         if steps:
-            self.bar.step(
-                self.epoch, self.loss / self.images, self.correct / self.images,
-                self.images * self.ranks.size / self.seconds, len(steps),
-            )  # fmt: skip
+            means = {name: total / self.images for name, total in self.totals.items()}
+            rate = self.images * self.ranks.size / self.seconds
+            self.bar.step(self.epoch, means, rate, len(steps))
         return None
 
     def sums(self) -> dict[str, Any]:
         """Returns the sums over the steps that were read, of this process."""
-        keys = ("loss", "correct", "images", "learning_rate", "seconds")
+        keys = ("totals", "images", "learning_rate", "seconds")
         return {key: getattr(self, key) for key in keys}
 
     def record(self) -> dict[str, float]:
         """Returns the epoch's line of metrics.jsonl, of all processes, without validation."""
-        loss, correct, images = self.ranks.total(self.loss, self.correct, self.images)
+        *totals, images = self.ranks.total(*self.totals.values(), self.images)
+        means = {f"train_{k}": total / images for k, total in zip(self.totals, totals, strict=True)}
         seconds = self.ranks.gather(self.seconds)[0]
         return {
-            "epoch": self.epoch, "train_loss": loss / images, "train_accuracy": correct / images,
-            "learning_rate": self.learning_rate, "images_per_second": images / seconds,
-            "seconds": seconds,
+            "epoch": self.epoch, **means, "learning_rate": self.learning_rate,
+            "images_per_second": images / seconds, "seconds": seconds,
         }  # fmt: skip

@@ -71,10 +71,10 @@ class State:
 
     def finish_epoch(self, record: dict[str, Any], val: Score, activity: dict[str, Any]) -> None:
         """Adds an epoch to the history, and keeps its weights if they are the best so far."""
-        scores = {"val_loss": val.loss, "val_accuracy": val.accuracy}
+        scores = val.record("val")
         self.history.append({**record, **scores, **({"activity": activity} if activity else {})})
         self.partial = None
-        if (val.accuracy, -val.loss) > (self.best.accuracy, -self.best.loss):
+        if (val.accuracy or 0.0, -val.loss) > (self.best.accuracy or 0.0, -self.best.loss):
             self.best, self.best_epoch = val, record["epoch"]
             self.best_weights = copy.deepcopy(self.model.state_dict())
             self._best_file = "", ""
@@ -239,8 +239,8 @@ class State:
             return sums
         if partial is None or not ranks.leads:  # which takes those of another number of processes
             return None
-        totals = {key: sum(sums[key] for sums in partial) for key in ("loss", "correct", "images")}
-        return {**partial[0], **totals}
+        totals = {key: sum(s["totals"][key] for s in partial) for key in partial[0]["totals"]}
+        return {**partial[0], "totals": totals, "images": sum(s["images"] for s in partial)}
 
     def restore_random(self) -> None:
         """Sets the generators as they were when the loaded checkpoint was written."""

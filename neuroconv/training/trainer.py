@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from neuroconv.training.activity import ActivityMonitor
-from neuroconv.training.batches import Data, classify, derived_seed, epoch_batches, load
+from neuroconv.training.batches import Data, derived_seed, epoch_batches, load
 from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import data_parallel, split
@@ -24,6 +23,9 @@ from neuroconv.training.metrics import EpochMetrics, Part, Problem, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.signals import Interrupted, StopSignal
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
+from neuroconv.training.task import Task, count_samples
+
+Callback = Callable[[dict[str, Any]], object]  # of an epoch's record
 
 # What processes agree on at each step, the largest number for all: 0, these, or between them the
 # number of a signal by which they end.
@@ -50,11 +52,12 @@ class Trainer:
     """One call of `train`: its epochs, and what may end them early."""
 
     def __init__(
-        self, state: State, config: TrainConfig, data: dict[str, Data], images: int,
-        seed: int, workers: int, progress: bool,
+        self, state: State, config: TrainConfig, task: Task, data: dict[str, Data],
+        images: int, seed: int, workers: int, progress: bool, callbacks: Sequence[Callback],
     ) -> None:  # fmt: skip
-        self.state, self.config, self.data = state, config, data
+        self.state, self.config, self.task, self.data = state, config, task, data
         self.images, self.seed, self.workers = images, seed, workers
+        self.callbacks = callbacks
         self.model, self.device, self.ranks = state.model, state.device, state.ranks
         self.epoch_steps = max(1, images // config.batch_size)
         self.total_steps = config.epochs * self.epoch_steps
@@ -83,9 +86,7 @@ class Trainer:
                 self.model.load_state_dict(state.best_weights)
                 test = self._score("test_data")[0] if "test_data" in self.data else None
                 if folder is not None:
-                    final = (
-                        {} if test is None else {f"test_{k}": v for k, v in asdict(test).items()}
-                    )
+                    final = {**test.record("test"), "test_images": test.images} if test else {}
                     lines = [*state.history, {"best_epoch": state.best_epoch, **final}]
                     self.ranks.first(lambda: save_weights(self.model, folder / BEST))
                     self.ranks.first(lambda: write_lines(folder / METRICS, lines))
@@ -121,7 +122,11 @@ class Trainer:
         # A fused optimiser skips a step that is not sound; before others the host must know it.
         fused = state.optimizer.defaults.get("fused")
         interval = _READ_INTERVAL.get(self.device.type, 1) if fused else 1
-        self.metrics = EpochMetrics(epoch + 1, interval, self.bar, ranks, state.sums())
+        self.metrics = EpochMetrics(
+            epoch + 1, self.task.measures, interval, self.bar, ranks, state.sums()
+        )
+        steps = min(self.epoch_steps, self.last_step - first)
+        self.bar.show("training", state.step - first, steps)
         words = self.seed, epoch
         stream = load(self.data["train_data"], parts, self.workers, self.device, words)
         state.restore_random()  # of a run that goes on within an epoch
@@ -130,18 +135,24 @@ class Trainer:
         problem = self.metrics.read()
         self._agree(_FAIL if problem else 0, problem)
         record = self.metrics.record()
+        self._check(f"train_data in epoch {epoch + 1}", record, "train_data")
         val, activity = self._score("val_data")
         state.finish_epoch(record, val, activity)
         state.save()
         self.bar.epoch(state.history[-1])
+        ranks.first(self._report)
+
+    def _report(self) -> None:
+        for callback in self.callbacks:
+            callback({**self.state.history[-1]})
 
     def _steps(self, stream: Iterator[Any], indices: Sequence[list[int]]) -> None:
         """Takes the steps of an epoch, `accumulate` parts of the stream each."""
-        state, config, ranks = self.state, self.config, self.ranks
+        state, config, task, ranks = self.state, self.config, self.task, self.ranks
         step_images = min(self.images, config.batch_size)
         self.model.train()
         parts: list[Part] = []  # of the present step
-        for number, (inputs, labels) in enumerate(stream):
+        for number, (inputs, targets) in enumerate(stream):
             if not parts:
                 rate = learning_rate_at(
                     state.step, self.total_steps, config.learning_rate, config.warmup
@@ -156,18 +167,15 @@ class Trainer:
                 waits = self.learner.no_sync()
             with waits:
                 inputs = in_memory_format(inputs, config.channels_last)
-                logits, labels = classify(
-                    self.learner, inputs, labels, self.device, config.precision
+                outputs, targets = task.run(
+                    self.learner, inputs, targets, self.device, config.precision
                 )
-                loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+                loss, samples = task.mean_loss(outputs, targets), count_samples(inputs)
                 # Parts add up to the mean over the step; gradients of processes are averaged.
-                share = len(labels) * ranks.size / step_images
+                share = samples * ranks.size / step_images
                 (loss if share == 1 else loss * share).backward()
-            parts.append(
-                Part(
-                    loss.detach(), len(labels), (logits.argmax(1) == labels).sum(), indices[number]
-                )
-            )
+            sums = task.sums(outputs, targets, samples)
+            parts.append(Part(loss.detach(), samples, sums, indices[number]))
             if last:
                 self._step(parts, rate)
                 parts = []
@@ -200,9 +208,9 @@ class Trainer:
         step, text, indices = problem or Problem(self.state.step + 1, "in another process", [])
         words = self.seed, self.metrics.epoch - 1
         stream = load(self.data["train_data"], [[i] for i in indices], 0, self.device, words)
-        images = [i for i, (x, _) in zip(indices, stream, strict=True) if not x.isfinite().all()]
+        images = [i for i, pair in zip(indices, stream, strict=True) if not all_finite(pair)]
         remedy = (
-            f"inputs {images} of the training data are not finite" if images else
+            f"inputs {images} of the training data, or their targets, are not finite" if images else
             "lower the learning rate, or lengthen the warm-up"
         )  # fmt: skip
         batch = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
@@ -220,27 +228,37 @@ class Trainer:
 
     def _score(self, role: str) -> tuple[Score, dict[str, dict[str, float]]]:
         """Scores the model; a signal ends this, and the run, between batches."""
+
+        def between(done: int, total: int) -> None:
+            self.bar.show("validation" if role == "val_data" else "test", done, total)
+            self._save(self._agree(self.stop.number))
+
         # Always monitored: torch.compile would reuse a graph without the hooks.
         with ActivityMonitor(self.model) as monitor:
             score = evaluate_model(
-                self.model, self.data[role], **self.config.evaluation(), workers=self.workers,
-                monitor=monitor, runner=self.compiled, ranks=self.ranks,
-                between=lambda: self._save(self._agree(self.stop.number)),
+                self.model, self.data[role], loss=self.task.loss, metrics=self.task.metrics,
+                **self.config.evaluation(), workers=self.workers, monitor=monitor,
+                runner=self.compiled, ranks=self.ranks, between=between,
             )  # fmt: skip
         monitor.merge(self.ranks)
-        activity = monitor.summary()
-        epoch, step = len(self.state.history), self.state.step
+        activity, epoch = monitor.summary(), len(self.state.history)
         where = f"after epoch {epoch + 1}" if role == "val_data" else f"of epoch {epoch}"
-        if not all_finite([asdict(score), activity]):
-            raise RunFailed(
-                f"{role} {where}: loss {score.loss}: the model's outputs are not finite: lower the "
-                f"learning rate, or look for inputs in {role} that are not finite", epoch, step
-            )  # fmt: skip
+        self._check(f"{role} {where}", {**asdict(score), "activity": activity}, role)
         return score, activity
+
+    def _check(self, where: str, numbers: dict[str, Any], role: str) -> None:
+        """Raises RunFailed if one of the means over a data set is not finite."""
+        if bad := [f"{name} {value}" for name, value in numbers.items() if not all_finite(value)]:
+            raise RunFailed(
+                f"{where}: {', '.join(bad)}: lower the learning rate, or look for inputs and "
+                f"targets in {role} that are not finite", len(self.state.history), self.state.step
+            )  # fmt: skip
 
 
 def all_finite(value: Any) -> bool:
-    """Returns whether all numbers in nested tables and lists are finite."""
-    if isinstance(value, dict | list):
+    """Returns whether all numbers in nested tables, lists and tensors are finite."""
+    if isinstance(value, dict | list | tuple):
         return all(map(all_finite, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, torch.Tensor):
+        return bool(value.isfinite().all())
     return not isinstance(value, float) or math.isfinite(value)

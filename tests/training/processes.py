@@ -165,7 +165,7 @@ def flat(value: Any, path: str = "") -> dict[str, float]:
     if isinstance(value, dict | list):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         return {k: v for key, part in pairs for k, v in flat(part, f"{path}/{key}").items()}
-    return {path: value}
+    return {} if value is None else {path: value}
 
 
 def train_compiled(**keywords: Any) -> dict[str, Any]:
@@ -173,6 +173,41 @@ def train_compiled(**keywords: Any) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
         return train_digits(compile=True, **keywords)
+
+
+def regression(start: int, stop: int) -> TensorDataset:
+    """Linear targets with noise, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, noise = torch.randn(100, 4, generator=generator, dtype=torch.float64).split([3, 1], 1)
+    targets = inputs @ torch.tensor([1.0, -2.0, 0.5]).double() + 3 + 0.3 * noise[:, 0]
+    return TensorDataset(inputs[start:stop], targets[start:stop])
+
+
+def train_regression(
+    *, validation: tuple[int, int] = (50, 83), test: bool = False, **keywords: Any
+) -> dict[str, Any]:
+    """Fits a line by plain gradient descent; returns its weights and scores."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)).double()
+    metrics = {"mae": lambda y, t: (y - t).abs(), "mean_error": lambda y, t: (y - t).mean()}
+    result = train(
+        model,
+        regression(0, 45),
+        regression(*validation),
+        test_data=regression(90, 91) if test else None,
+        loss=nn.MSELoss(),
+        metrics=metrics,
+        **{
+            "batch_size": 64, "learning_rate": 0.3, "optimizer": "sgd", "momentum": 0.0,
+            "weight_decay": 0.0, "warmup": 0.0, "clip": float("inf"), "device": "cpu",
+            "progress": False, **keywords,
+        },
+    )  # fmt: skip
+    return {"weights": model.state_dict(), "result": plain(result)}
+
+
+def refuse(record: dict[str, Any]) -> None:
+    raise RuntimeError(f"no more room for curves in epoch {record['epoch']}")
 
 
 class Drawing(nn.Module):

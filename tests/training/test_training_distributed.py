@@ -90,6 +90,18 @@ def test_two_processes_train_as_one(two: Processes, keywords: dict[str, Any]) ->
     assert equal(first, second)
 
 
+def test_two_processes_fit_a_line_as_one_and_end_by_the_first_ones_callback(two: Processes) -> None:
+    """45 samples in parts of 11 and 12; validation in batches of 32 and 1."""
+    keywords = {"accumulate": 2, "epochs": 5, "test": True}
+    alone = work.train_regression(**keywords)
+    first, second = two.call(work.train_regression, **keywords)
+    assert_close(alone, first)
+    assert equal(first, second)
+    stopped = two.outcomes(work.train_regression, callback=work.refuse, **keywords)
+    assert [good for good, _ in stopped] == [False, False]
+    assert all("no more room for curves" in error for _, error in stopped)
+
+
 @pytest.mark.slow
 def test_two_processes_train_a_compiled_model(two: Processes) -> None:
     first, second = two.call(work.train_compiled, accumulate=2)

@@ -124,6 +124,7 @@ CASES: dict[str, dict[Any, str]] = {
     "train.save_steps": {1: SAME},
     "train.save_minutes": {1e-9: SAME, math.inf: SAME},
     "train.keep": {1: SAME},
+    "train.tensorboard": {True: SAME},
 }
 DATA = {"name": "folder", "root": "photographs", "time_steps": 2}
 TRAIN = {
@@ -188,7 +189,8 @@ def test_every_option_trains_every_network(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     expected = CASES[key][value]
-    keywords = {"run_dir": tmp_path} if "save" in key or "keep" in key else {}
+    writes = any(word in key for word in ("save", "keep", "tensorboard"))
+    keywords = {"run_dir": tmp_path} if writes else {}
     if expected == "error":
         with pytest.raises(ValueError, match=f'{key.partition(".")[2]} = "{value}"'):
             step(name, folder, key, value, **keywords)

@@ -56,16 +56,19 @@ class Steps(TrainingBar):
         super().__init__("", epochs=1, steps=99, done=0, shown=False)
         self.counts: list[int] = []
 
-    def step(self, epoch: int, loss: float, accuracy: float, rate: float, steps: int = 1) -> None:
+    def step(self, epoch: int, means: dict[str, float], rate: float, steps: int = 1) -> None:
         self.counts.append(steps)
 
 
 def metrics_of(losses: list[float], interval: int, norms: dict[int, float]) -> Any:
     """One step for each loss, of two parts with one right answer of three each; and problems."""
-    metrics = EpochMetrics(1, interval, Steps(), Ranks())
+    metrics = EpochMetrics(1, ["accuracy"], interval, Steps(), Ranks())
     problems = []
     for number, loss in enumerate(losses, start=1):
-        part, norm = Part(torch.tensor(loss), 3, torch.tensor(1), [number]), norms.get(number, 1.0)
+        part, norm = (
+            Part(torch.tensor(loss), 3, [torch.tensor(1)], [number]),
+            norms.get(number, 1.0),
+        )
         problems.append(metrics.add(number, number / 10, [part, part], torch.tensor(norm)))
     return metrics, [problem for problem in (*problems, metrics.read()) if problem]
 
