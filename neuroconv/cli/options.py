@@ -10,6 +10,8 @@ import tyro
 from rich.console import Console
 from tyro.constructors import PrimitiveConstructorSpec
 
+from neuroconv.core.files import write_text
+
 PICTURES = (".svg", ".png", ".pdf")
 
 # Arguments by their metavar, without tyro's "(required)" or "(default: None)" behind their help.
@@ -82,5 +84,5 @@ def check_output(path: Path | None, option: str, suffixes: tuple[str, ...] = ())
 
 def write_json(console: Console, path: Path, values: Any, remark: str = "") -> None:
     """Writes values to a JSON file, and says so."""
-    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
     console.out(f"written to {path}{remark}")

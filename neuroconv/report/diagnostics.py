@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from neuroconv.core.files import write_text
 from neuroconv.core.text import drawable
 from neuroconv.report.page import TEMPLATES, inline_svg
 from neuroconv.report.style import COLOURS, INK, plain
@@ -33,7 +34,7 @@ def write_diagnostics(path: Path, numbers: Numbers) -> None:
             for name, figure in figures.items()
         },
     )  # fmt: skip
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
 
 
 def _errors(numbers: Numbers) -> list[tuple[int, int, int]]:

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from neuroconv.core.files import write_text
 from neuroconv.core.text import printable
 from neuroconv.report.entry import Entry, counting, findings, percent, points
 from neuroconv.report.filters import dendritic_filters
@@ -68,7 +69,7 @@ def write_report(
     )  # fmt: skip
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html, encoding="utf-8")
+    write_text(target, html)
     return target
 
 

@@ -1,6 +1,7 @@
 """Training: configuration files, the loop and run folders."""
 
-from neuroconv.training.checkpoint import CheckpointError, WriteError, load_weights, save_weights
+from neuroconv.core.files import WriteError
+from neuroconv.training.checkpoint import CheckpointError, load_weights, save_weights
 from neuroconv.training.config import (
     Config,
     ConfigError,

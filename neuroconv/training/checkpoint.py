@@ -1,9 +1,8 @@
-"""Crash-safe files: written whole or not at all, and checked when they are read."""
+"""Files of a run, checked when they are read."""
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
+from neuroconv.core.files import write_atomically, write_text
+
 _SUM = "sha256_of_this"  # the last key of a record
-_TEMPORARY = ".tmp"
 
 
 class CheckpointError(ValueError):
     """A file of a run that is missing, damaged or of another model."""
-
-
-class WriteError(OSError):
-    """A file that cannot be written; what stood there before is intact."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file, then replaces `path` by it in one step.
-
-    Raises:
-        WriteError: a disk that is full, read-only or gone.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the umask allows: safetensors would write 0600
-        write(temporary)
-        temporary.chmod(mode)
-        _synchronise(temporary)
-        os.replace(temporary, path)
-        if os.name == "posix":
-            _synchronise(path.parent)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise WriteError(
-            f"{path}: cannot be written ({reason}): free some space there, or use a disk that you "
-            "may write to; the files that stood there before are intact"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes left half written; the caller alone may write the folder."""
-    for temporary in folder.glob(f".*{_TEMPORARY}"):
-        temporary.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, in UTF-8, in one step."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
@@ -160,12 +119,3 @@ def file_sum(path: Path) -> str:
     """Returns a file's SHA-256 sum, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _synchronise(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,10 +17,10 @@ import tomli_w
 
 from neuroconv.core.arguments import NonNegative, Positive, Rule, Seed, Size, expected, fits
 from neuroconv.core.checks import expected_one_of
+from neuroconv.core.files import write_text
 from neuroconv.core.text import printable
 from neuroconv.data.augment import Augment
 from neuroconv.data.encoding import Encoding
-from neuroconv.training.checkpoint import write_text
 from neuroconv.zoo.legacy import translate
 
 _TABLES = ("model", "data", "train")  # which overrides may change

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuroconv.core.files import write_text
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
@@ -22,7 +23,6 @@ from neuroconv.training.checkpoint import (
     load_weights,
     read_record,
     write_record,
-    write_text,
 )
 from neuroconv.training.config import Config, ConfigError, load_config, save_config
 from neuroconv.training.curves import plot_curves

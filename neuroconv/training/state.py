@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroconv.core.files import remove_temporaries, write_text
 from neuroconv.training.checkpoint import (
     CheckpointError,
     load_tensors,
     read_record,
-    remove_temporaries,
     save_tensors,
     write_record,
-    write_text,
 )
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import Score

@@ -1,6 +1,7 @@
 """The page is well formed, needs nothing but itself, and says what its entries say."""
 
 import re
+import resource
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuroconv.core.files import WriteError
 from neuroconv.report import (
     DendriteCost,
     Entry,
@@ -156,6 +158,23 @@ def test_a_page_without_linear_classifier_dendrites_or_intervals(tmp_path: Path)
     assert "dendritic filters" not in text
     with pytest.raises(ValueError, match="no entries"):
         write_report(tmp_path / "report.html", entries=[], **page)
+
+
+def test_a_page_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(WriteError, match=r"report\.html: cannot be written .*free some space"):
+            write_report(
+                page, title="t", summary="s", entries=[replace(ENTRIES[0], filters=())], notes=[],
+                linear_accuracy=None, chance=0.1, command="c",
+            )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert page.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [page]
 
 
 def test_seeds_that_failed_are_drawn_and_not_averaged() -> None:

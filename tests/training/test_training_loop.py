@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from neuroconv.core.files import write_atomically
 from neuroconv.training import (
     CheckpointError,
     TrainConfig,
@@ -27,7 +28,6 @@ from neuroconv.training.checkpoint import (
     read_record,
     save_tensors,
     save_weights,
-    write_atomically,
     write_record,
 )
 from neuroconv.training.loop import train

@@ -1,0 +1,59 @@
+"""Crash-safe files: written whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+_TEMPORARY = ".tmp"
+
+
+class WriteError(OSError):
+    """A file that cannot be written; what stood there before is intact."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary file, then replaces `path` by it in one step.
+
+    Raises:
+        WriteError: a disk that is full, read-only or gone.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the umask allows: safetensors would write 0600
+        write(temporary)
+        temporary.chmod(mode)
+        _synchronise(temporary)
+        os.replace(temporary, path)
+        if os.name == "posix":
+            _synchronise(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WriteError(
+            f"{path}: cannot be written ({reason}): free some space there, or use a disk that you "
+            "may write to; the files that stood there before are intact"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left half written; the caller alone may write the folder."""
+    for temporary in folder.glob(f".*{_TEMPORARY}"):
+        temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, in UTF-8, in one step."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _synchronise(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
