@@ -129,6 +129,7 @@ def _load(
         data = data.dataset
     frames = data if isinstance(data, Frames) and collate is _stack else None
     prepare = frames.images if frames else partial(_batch, data, seed, collate)
+    workers = min(workers, len(batches))  # an epoch that is resumed may be short
     # A cache may lack what an epoch leaves out beside its full batches.
     at_once = len(batches[0]) if batches else 0
     if workers and (frames is None or frames.resident("cpu", at_once) is None):

@@ -225,6 +225,7 @@ def test_workers_are_started_only_until_all_is_decoded(
     for epoch in range(4):
         list(load(data, epoch_batches(data, len(data), 8, 0, epoch), 2, CPU))
     list(load(load_data("digits").train, [[0, 1]], 2, CPU))  # which is in memory
+    assert list(load(data, [], 2, CPU)) == []
     assert started == [2]  # which leaves out fewer than a batch: 36 images, 4 batches of 8
 
 
