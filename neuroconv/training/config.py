@@ -112,6 +112,7 @@ class TrainConfig(_Table):
         learning_rate: the peak, reached after the warm-up.
         batch_size: images in a step, of all processes together.
         accumulate: parts in which a step's images are run; batch norms see one part at a time.
+            "auto": one, or the smallest number that fits into the memory; the result records it.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         weight_decay: for parameters of two or more axes, a table of biases included.
         warmup: share of all steps over which the learning rate rises.
@@ -136,7 +137,7 @@ class TrainConfig(_Table):
     epochs: Size
     learning_rate: Positive
     batch_size: Size = 128
-    accumulate: Size = 1
+    accumulate: Size | Literal["auto"] = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NonNegative = 1e-2
     momentum: Part = 0.9
@@ -160,15 +161,20 @@ class TrainConfig(_Table):
         others = ("output", "device", "save_steps", "save_minutes", "keep", "tensorboard")
         return {f"[train] {k}": v for k, v in asdict(self).items() if k not in others}
 
+    @property
+    def parts(self) -> int:
+        """The number of parts of a step, as far as it is known: see `fit_memory`."""
+        return 1 if self.accumulate == "auto" else self.accumulate
+
     def evaluation(self) -> dict[str, Any]:
         """Returns the keywords with which `evaluate_model` scores a model as training does."""
         keys = ("device", "precision", "channels_last")
-        batch_size = self.batch_size // self.accumulate
+        batch_size = self.batch_size // self.parts
         return {"batch_size": batch_size, **{key: getattr(self, key) for key in keys}}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size % self.accumulate:
+        if self.accumulate != "auto" and self.batch_size % self.accumulate:
             raise ConfigError(
                 f"{self.header} accumulate = {self.accumulate}: expected a divisor of "
                 f"batch_size = {self.batch_size}"

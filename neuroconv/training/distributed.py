@@ -117,7 +117,7 @@ def launched() -> Iterator[Ranks]:
 def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.device:
     """Returns the device; ConfigError for a setting that this machine or its processes lack."""
     device = choose_device(settings.device)
-    batch_size, accumulate = settings.batch_size, settings.accumulate
+    batch_size, accumulate = settings.batch_size, settings.parts
     parts = f"{accumulate} x {ranks.size}" if accumulate > 1 else str(ranks.size)
     if batch_size % (ranks.size * accumulate):
         raise ConfigError(

@@ -8,7 +8,7 @@ to the bit.
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.evaluation import Score, place
 from neuroconv.training.lock import locked
+from neuroconv.training.memory import fit_memory
 from neuroconv.training.optimizer import make_optimizer
 from neuroconv.training.state import State
 from neuroconv.training.sync_norm import synchronised_norms
@@ -42,6 +43,7 @@ class TrainResult:
             of lowest loss), from 1.
         val, test: scores of its weights; `test` is None without test data.
         changes: differences in spite of which it was resumed, one line each.
+        accumulate: the number of parts in which each step's images were run.
     """
 
     history: list[dict[str, Any]]
@@ -50,6 +52,7 @@ class TrainResult:
     test: Score | None
     steps: int
     changes: list[str]
+    accumulate: int
 
 
 def train(
@@ -136,11 +139,14 @@ def train(
             state.open(resume, force)
             if config.tensorboard and ranks.leads:
                 callbacks.insert(0, stack.enter_context(tensorboard(folder, state.history)))
-        for context in (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            float32_arithmetic(config.precision, device),
-            synchronised_norms(model, ranks, device),
-        ):
-            stack.enter_context(context)
+        on_cuda = [device] if device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(devices=on_cuda))
+        stack.enter_context(float32_arithmetic(config.precision, device))
+        if config.accumulate == "auto":  # before norms wait for other processes
+            parts = fit_memory(state, config, task, train_data, images)
+            config = replace(config, accumulate=parts)
+        stack.enter_context(synchronised_norms(model, ranks, device))
         test = Trainer(state, config, task, data, images, seed, workers, progress, callbacks).run()
-    return TrainResult(state.history, state.best_epoch, state.best, test, state.step, state.changes)
+    return TrainResult(
+        state.history, state.best_epoch, state.best, test, state.step, state.changes, config.parts
+    )

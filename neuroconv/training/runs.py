@@ -52,6 +52,7 @@ class RunResult:
     The seed decides the weights, the order of images, the frames and the dropout. val_* and test_*
     are those of the best epoch. `seconds_per_epoch` is a mean without validation.
     `resumed_with_changes` says, line by line, what had changed where it was resumed by force.
+    `accumulate` is the number of parts of a step, which may follow from the memory.
     """
 
     run_dir: Path
@@ -69,11 +70,12 @@ class RunResult:
     peak_memory_mib: float
     history: list[dict[str, Any]]
     resumed_with_changes: list[str] = field(default_factory=list)
+    accumulate: int | None = None
 
 
 # What result.json held before it had a sum of its own.
 _OLD_RESULT = {entry.name for entry in fields(RunResult)} | {"sha256"}
-_OLD_RESULT -= {"run_dir", "history", "resumed_with_changes"}
+_OLD_RESULT -= {"run_dir", "history", "resumed_with_changes", "accumulate"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def resume(run_dir: str | Path, *, force: bool = False, progress: bool = True) -
 def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
     """Returns a finished run's configuration, its model with the best weights, and its data."""
     folder = Path(run_dir)
-    config, _ = load_run(folder), read_result(folder)  # which checks all files
+    config, result = load_run(folder), read_result(folder)  # which checks all files
+    if result.accumulate is not None:
+        config = replace(config, train=replace(config.train, accumulate=result.accumulate))
     config, splits = resolve(config, config.train.seeds[0])
     model = build(config)
     load_weights(model, folder / BEST)
@@ -292,7 +296,7 @@ def _finish(
                 "test_accuracy": test.accuracy, "test_images": test.images, "steps": trained.steps,
                 "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
                 "peak_memory_mib": peak_memory_mib(device),
-                "resumed_with_changes": trained.changes,
+                "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
                 "sha256": {file: file_sum(folder / file) for file in _SUMMED},
             })  # fmt: skip
             shutil.rmtree(folder / CHECKPOINTS)  # the result replaces them

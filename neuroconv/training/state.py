@@ -46,6 +46,7 @@ class State:
         partial: sums over the steps of an epoch that has not ended, of each process.
         random: the generators' states of each process, from the checkpoint that was loaded.
         changes: differences in spite of which the run was resumed, one line each.
+        accumulate: the number of parts of a step that memory asked for.
     """
 
     model: nn.Module
@@ -63,6 +64,7 @@ class State:
     partial: list[Any] | None = None
     random: list[dict[str, Tensor]] | None = None
     changes: list[str] = field(default_factory=list)
+    accumulate: int = 1
     saved_at: float = field(default_factory=time.monotonic)  # seconds, of the process's clock
     _newest: str = ""  # checkpoint
     _saved: dict[str, str] = field(default_factory=dict)  # checkpoints, and their best weights
@@ -113,6 +115,7 @@ class State:
         write_record(folder / f"{self._name}.json", {
             "sha256": save_tensors(folder / f"{self._name}.safetensors", tensors),
             "described": self.described, "changes": self.changes,
+            "accumulate": self.accumulate,
             "step": self.step, "history": self.history, "partial": self.partial,
             "best_epoch": self.best_epoch, "best": asdict(self.best) if best_name else None,
             "best_file": best_name, "best_sha256": best_sum,
@@ -168,6 +171,7 @@ class State:
         self._best_file = record["best_file"], record["best_sha256"]
         self._saved[path.stem], self._newest = record["best_file"], path.stem
         self.changes = [*record["changes"], *self.changes]
+        self.accumulate = record["accumulate"]
         if self.partial is not None:  # an epoch begins with numbers of its own
             ranks = range(self.ranks.size)
             self.random = [_below(tensors, f"random.{rank}.") for rank in ranks]

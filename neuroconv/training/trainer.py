@@ -19,6 +19,7 @@ from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
+from neuroconv.training.memory import out_of_memory
 from neuroconv.training.metrics import EpochMetrics, Part, Problem, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.signals import Interrupted, StopSignal
@@ -94,6 +95,16 @@ class Trainer:
             state.fail({"reason": error.reason, "epoch": error.epoch, "step": error.step})
             error.run_dir = folder or Path()
             raise
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            inputs = -(-self.config.batch_size // (self.config.parts * self.ranks.size))
+            remedy = f"; continue with: neuroconv resume {folder} --force" if folder else ""
+            raise RuntimeError(
+                f"out of memory at step {state.step + 1}, in {inputs} inputs at once "
+                f"({str(error).partition(chr(10))[0]}): set [train] accumulate = "
+                f'"auto" or {2 * self.config.parts}, which keeps the batch size{remedy}'
+            ) from error
         except KeyboardInterrupt as stop:
             number, done = getattr(stop, "signal", signal.SIGINT), len(state.history)
             remedy = f"; continue with: neuroconv resume {folder}" if folder else ""
@@ -117,7 +128,7 @@ class Trainer:
         parts = [
             ranks.share(part)
             for batch in batches[state.step - first : self.last_step - first]
-            for part in split(batch, config.accumulate)
+            for part in split(batch, config.parts)
         ]
         # A fused optimiser skips a step that is not sound; before others the host must know it.
         fused = state.optimizer.defaults.get("fused")
@@ -162,7 +173,7 @@ class Trainer:
                 state.optimizer.zero_grad()
             # Processes exchange gradients after a step's last part.
             waits: AbstractContextManager[None] = nullcontext()
-            last = len(parts) + 1 == config.accumulate
+            last = len(parts) + 1 == config.parts
             if not last and isinstance(self.learner, DistributedDataParallel):
                 waits = self.learner.no_sync()
             with waits:

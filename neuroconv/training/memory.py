@@ -1,0 +1,78 @@
+"""The number of parts in which a batch fits into the memory of a device."""
+
+import torch
+
+from neuroconv.training.batches import Data, load
+from neuroconv.training.config import TrainConfig
+from neuroconv.training.evaluation import in_memory_format
+from neuroconv.training.state import State
+from neuroconv.training.task import Task
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that an allocation failed, on CUDA or on the CPU."""
+    texts = "not enough memory", "can't allocate memory"
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in texts
+    )
+
+
+def fit_memory(state: State, config: TrainConfig, task: Task, data: Data, images: int) -> int:
+    """Returns the number of parts of a batch with which a step fits; all processes agree on it.
+
+    A step of the present number is tried, and of more and smaller parts while memory runs out. The
+    model, its generators and the optimiser are left as they were.
+
+    Raises:
+        RuntimeError: a step of a single input does not fit either.
+    """
+    ranks, batch_size = state.ranks, config.batch_size
+    limit = min(images, batch_size) // ranks.size
+    sizes = [n for n in range(1, limit + 1) if batch_size % (n * ranks.size) == 0]
+    parts = state.accumulate
+    while True:
+        inputs = -(-min(images, batch_size) // (parts * ranks.size))
+        reason = _try_step(state, config, task, data, inputs)
+        more = [n for n in sizes if n >= 2 * parts]
+        wanted = ranks.agree(parts if reason is None else more[0] if more else limit + 1)
+        if wanted > limit:
+            raise RuntimeError(
+                f"out of memory in a step of {inputs} input{'' if inputs == 1 else 's'} "
+                f"({reason or 'in another process'}): take a smaller model or image, precision = "
+                '"bfloat16", or for populations `checkpoint = true`'
+            )
+        if wanted == parts:
+            break
+        parts = wanted
+    if state.step and parts != state.accumulate:  # norms over a batch see smaller ones
+        state.changes.append(f"accumulate = {state.accumulate}, now {parts}: memory ran out")
+    state.accumulate = parts
+    return parts
+
+
+def _try_step(state: State, config: TrainConfig, task: Task, data: Data, inputs: int) -> str | None:
+    """Runs forward and backward on some inputs; returns why memory does not suffice, or None."""
+    model, device = state.model.train(), state.device
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        # What the optimiser will hold, and processes that exchange gradients.
+        copies = (0 if state.optimizer.state else 2) + (state.ranks.size > 1)
+        reserved = [torch.empty_like(parameter) for parameter in parameters * copies]
+        for x, targets in load(data, [list(range(inputs))], 0, device):
+            x = in_memory_format(x, config.channels_last)
+            task.mean_loss(*task.run(model, x, targets, device, config.precision)).backward()
+        del reserved
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return str(error).partition("\n")[0]
+    finally:
+        for parameter in parameters:
+            parameter.grad = None
+        with torch.no_grad():
+            for buffer, values in buffers:
+                buffer.copy_(values)
+    return None
