@@ -147,7 +147,7 @@ def plain(result: TrainResult) -> dict[str, Any]:
     values = asdict(result)
     for record in values["history"]:
         del record["seconds"], record["images_per_second"]
-    del values["changes"]
+    del values["changes"], values["accumulate"]
     return values
 
 
