@@ -18,6 +18,7 @@ from neuroconv.core.files import write_text
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
+    CheckpointError,
     check_sum,
     file_sum,
     load_weights,
@@ -176,8 +177,11 @@ def read_result(run_dir: str | Path) -> RunResult:
 def read_history(run_dir: Path) -> list[dict[str, Any]]:
     """Reads the epochs of a run, of which there may be none yet."""
     path = run_dir / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for record in map(json.loads, lines) if "epoch" in record]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [record for record in map(json.loads, lines) if "epoch" in record]
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}): delete it, or train again") from None
 
 
 def read_outcome(run_dir: str | Path) -> RunResult | FailedRun:

@@ -13,7 +13,16 @@ import pytest
 from torch import Tensor, nn
 
 from neuroconv.comparison import compare, mean_interval
-from neuroconv.training import FailedRun, RunError, RunResult, resume, run, save_config
+from neuroconv.training import (
+    CheckpointError,
+    FailedRun,
+    RunError,
+    RunResult,
+    resume,
+    run,
+    save_config,
+)
+from neuroconv.training.runs import read_history
 from neuroconv.zoo import register_model
 from neuroconv.zoo import registry as registry_module
 from tests.commands import Call
@@ -131,6 +140,11 @@ def test_runs_that_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (old,) = compare(config)
     assert isinstance(old.runs[0], FailedRun)
     assert old.accuracy.mean is None
+    (folder / "metrics.jsonl").write_text('{"epoch"')  # of a failed run no sum is known
+    with pytest.raises(
+        CheckpointError, match=r"metrics\.jsonl: damaged .*delete it, or train again"
+    ):
+        read_history(folder)
 
 
 HOLD = """
