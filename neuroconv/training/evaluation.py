@@ -1,7 +1,7 @@
 """The score of a model on a data set."""
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,9 @@ def evaluate_model(
     sums: list[list[Tensor]] = []  # of each batch: loss and measures
     images = 0
     stream = load(data, batches, workers, target)
-    with torch.inference_mode(), float32_arithmetic(precision, target), closing(stream):
+    # As in training: where rates are watched other kernels run, whose last bits differ.
+    watched = nullcontext() if monitor else ActivityMonitor(model)
+    with torch.inference_mode(), float32_arithmetic(precision, target), closing(stream), watched:
         for number, (inputs, targets) in enumerate(stream):
             if between is not None and number < len(indices) - 1:  # which all processes reach
                 between(number, len(indices))
