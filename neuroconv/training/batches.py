@@ -88,9 +88,11 @@ def epoch_batches(data: Any, size: int, batch_size: int, seed: int, epoch: int) 
     The remainder is left out; data smaller than a batch is one batch.
     """
     torch.manual_seed(derived_seed(seed, epoch))
-    data = data.dataset if isinstance(data, DataLoader) else data
-    if hasattr(data, "set_epoch"):
-        data.set_epoch(epoch)
+    layer: Any = data
+    while layer is not None:  # a DataLoader's data, a Subset's, a wrapper's
+        if hasattr(layer, "set_epoch"):
+            layer.set_epoch(epoch)
+        layer = getattr(layer, "dataset", None)
     order = torch.randperm(size)
     full = order[: max(1, size // batch_size) * batch_size]
     return [batch.tolist() for batch in full.split(batch_size)]

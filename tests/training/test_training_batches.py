@@ -323,6 +323,17 @@ def test_images_decoded_under_inference_mode_are_fit_for_training(root: Path) ->
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_an_epoch_reaches_frames_within_other_data_sets() -> None:
+    frames = load_data("digits", encoding="poisson", time_steps=2).train
+    data: Any = DataLoader(Subset(frames, range(20)), batch_size=20, shuffle=True)
+    images = []
+    for epoch in (0, 1, 0):
+        epoch_batches(data, 20, 20, 0, epoch)
+        images.append(frames.batch(range(20))[0])
+    assert torch.equal(images[0], images[2])
+    assert not torch.equal(images[0], images[1])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("fits", [True, False])
 @pytest.mark.parametrize("augment", AUGMENTS)
