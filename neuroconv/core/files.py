@@ -1,7 +1,8 @@
 """Crash-safe files: written whole or not at all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,23 +21,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         WriteError: a disk that is full, read-only or gone.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    with writing(path):
+        try:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # what the umask allows: safetensors would write 0600
+            write(temporary)
+            temporary.chmod(mode)
+            _synchronise(temporary)
+            os.replace(temporary, path)
+            if os.name == "posix":
+                _synchronise(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises a WriteError that names `path` for an error of the disk within the context."""
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the umask allows: safetensors would write 0600
-        write(temporary)
-        temporary.chmod(mode)
-        _synchronise(temporary)
-        os.replace(temporary, path)
-        if os.name == "posix":
-            _synchronise(path.parent)
+        yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WriteError(
             f"{path}: cannot be written ({reason}): free some space there, or use a disk that you "
             "may write to; the files that stood there before are intact"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from neuroconv.core.files import write_atomically
 from neuroconv.core.text import drawable
 
 
@@ -43,4 +44,4 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path, *, label: str)
         axes.legend(fontsize="small")
         if axes.get_ylabel().startswith(("accuracy", "neurons")):
             axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    figure.savefig(path, dpi=120)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))

@@ -50,11 +50,17 @@ def _git_commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
+
+    def git(*words: str) -> str:
+        # Without its lock, which a killed git would leave behind for the user's next command.
+        command = ["git", "--no-optional-locks", *words]
         done = subprocess.run(
             command, cwd=root, capture_output=True, text=True, timeout=10, check=True
         )
+        return done.stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()

@@ -6,11 +6,13 @@ import json
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from neuroconv.core.files import writing
 from neuroconv.data.errors import warn_once
 
 LOCK = "lock.json"
@@ -60,6 +62,7 @@ def _acquire(path: Path, operation: int) -> int:
             fcntl.lockf(descriptor, operation)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
+                time.sleep(0.1)  # in which a holder that has just locked it writes who it is
                 holder = os.read(descriptor, 4096).decode(errors="replace")
                 os.close(descriptor)
                 raise RunError(_refusal(path, holder)) from None
@@ -69,8 +72,9 @@ def _acquire(path: Path, operation: int) -> int:
         os.close(descriptor)  # its holder has just removed it
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     holder = json.dumps({"pid": os.getpid(), "host": platform.node(), "since": now})
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, holder.encode())
+    with writing(path):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode())
     return descriptor
 
 

@@ -146,7 +146,7 @@ class Trainer:
         problem = self.metrics.read()
         self._agree(_FAIL if problem else 0, problem)
         record = self.metrics.record()
-        self._check(f"train_data in epoch {epoch + 1}", record, "train_data")
+        self._check("train_data", record)
         val, activity = self._score("val_data")
         state.finish_epoch(record, val, activity)
         state.save()
@@ -252,17 +252,17 @@ class Trainer:
                 runner=self.compiled, ranks=self.ranks, between=between,
             )  # fmt: skip
         monitor.merge(self.ranks)
-        activity, epoch = monitor.summary(), len(self.state.history)
-        where = f"after epoch {epoch + 1}" if role == "val_data" else f"of epoch {epoch}"
-        self._check(f"{role} {where}", {**asdict(score), "activity": activity}, role)
+        activity = monitor.summary()
+        self._check(role, {**asdict(score), "activity": activity})
         return score, activity
 
-    def _check(self, where: str, numbers: dict[str, Any], role: str) -> None:
+    def _check(self, role: str, numbers: dict[str, Any]) -> None:
         """Raises RunFailed if one of the means over a data set is not finite."""
+        epoch = len(self.state.history) + (role != "test_data")  # whose record is not there yet
         if bad := [f"{name} {value}" for name, value in numbers.items() if not all_finite(value)]:
             raise RunFailed(
-                f"{where}: {', '.join(bad)}: lower the learning rate, or look for inputs and "
-                f"targets in {role} that are not finite", len(self.state.history), self.state.step
+                f"{role} in epoch {epoch}: {', '.join(bad)}: lower the learning rate, or look for "
+                f"inputs and targets in {role} that are not finite", epoch, self.state.step
             )  # fmt: skip
 
 

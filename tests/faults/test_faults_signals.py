@@ -1,0 +1,105 @@
+"""Signals: the state is saved, what is printed is what is saved, the status is 128 + n."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import jobs
+from tests.faults.folders import Whole, debris, last_step, outcome
+from tests.faults.harness import ENVIRONMENT, Child, finish
+
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+MOMENTS = "step", "save", "validation", "workers"
+QUICK = {
+    ("step", signal.SIGUSR1, 2), ("save", signal.SIGTERM, 2), ("validation", signal.SIGTERM, 1),
+    ("workers", signal.SIGINT, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "times"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
+        for case in product(MOMENTS, SIGNALS, (1, 2))
+    ],
+)
+def test_signals(
+    moment: str, number: signal.Signals, times: int, folder: Path, whole: Whole
+) -> None:
+    """A signal during a step, a save, a validation, with workers, and a second one: saved."""
+    run, gate = folder / "run", jobs.Gate(folder, 17, times=1 if moment == "workers" else 2)
+    width = {"width": 20_000, "epochs": 1} if moment == "save" else {}
+    options: dict[str, Any] = {**width, "save_steps": 1 if moment == "save" else None}
+    options |= {"workers": 4} if moment == "workers" else {}
+    gates = {"val_gate" if moment == "validation" else "gate": gate} if moment != "save" else {}
+    with Child(jobs.fit, run, **options, **gates) as child:
+        if moment == "save":
+            child.until(lambda: last_step(run) > 2 and list(run.rglob("*.tmp")))
+        else:
+            child.until(gate.reached.exists)
+        # A terminal's Ctrl-C goes to the workers too.
+        for pid in [*child.workers, child.pid] * times:
+            os.kill(pid, number)
+        gate.opened.touch()
+        assert child.wait() == 128 + number, child.output
+        check_message(child.output, run)
+    finish(jobs.fit, run, **options)
+    assert outcome(run) == whole(**width)
+
+
+def check_message(output: str, run: Path) -> None:
+    """Checks that a run says what it saved, and no more."""
+    assert "Traceback" not in output
+    assert debris(run) == []
+    printed = re.search(r"step (\d+)", output)
+    assert printed is not None, output
+    assert int(printed[1]) == last_step(run) > 0
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in SIGNALS[1:])]
+)
+def test_signals_to_the_command_line(number: signal.Signals, folder: Path) -> None:
+    """A signal to `neuroconv train`: the command that resumes is printed, and works."""
+    words = *jobs.GRANULES, "--train.epochs", 6
+    words_of = {name: (*words, "--train.output", folder / name) for name in ("cut", "whole")}
+    with Child(jobs.neuroconv, *words_of["cut"]) as child:
+        child.until_printed("epoch 2/6")
+        child.send(number)
+        assert child.wait() == 128 + number, child.output
+        (run,) = (folder / "cut").iterdir()
+        check_message(child.output, run)
+        assert f"neuroconv resume {run}" in child.output
+    for command in (("resume", run), words_of["whole"]):
+        finish(jobs.neuroconv, *command)
+    (expected,) = (folder / "whole").iterdir()
+    assert outcome(run) == outcome(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_ctrl_c_during_imports(seed: int, folder: Path) -> None:
+    """Ctrl-C while the command line imports: status 130 and no traceback."""
+    command = [sys.executable, "-X", "importtime", "-m", "neuroconv", *map(str, jobs.LINEAR)]
+    after = random.Random(seed).randrange(1, 1500)  # modules
+    with subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        next(line for line in lines if re.search(r"\| +neuroconv\.cli", line))
+        for _ in range(after):
+            next(lines)
+        process.send_signal(signal.SIGINT)
+        rest = [line for line in lines if not line.startswith("import time:")]
+    assert process.returncode == 130, (after, rest)
+    assert "Traceback" not in "".join(rest), after
+    assert not (folder / "runs").exists()
