@@ -18,6 +18,7 @@ from neuroconv.training import (
     FailedRun,
     RunError,
     RunResult,
+    read_result,
     resume,
     run,
     save_config,
@@ -135,7 +136,15 @@ def test_runs_that_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             compare(replace(config, model={"name": "mlp"}, opponents=(config.model,)))
         (folder / file).write_bytes(content)
     result = json.loads((folder / "result.json").read_text())
-    del result["sha256_of_this"], result["resumed_with_changes"]  # as versions before wrote it
+    (folder / "result.json").write_text(json.dumps({**result, "val_loss": math.nan}))
+    with pytest.raises(CheckpointError, match=r"result\.json: damaged"):
+        read_result(folder)
+    for key in (
+        "sha256_of_this",
+        "resumed_with_changes",
+        "accumulate",
+    ):  # which 0.5.0 did not write
+        del result[key]
     (folder / "result.json").write_text(json.dumps({**result, "val_loss": math.nan}))
     (old,) = compare(config)
     assert isinstance(old.runs[0], FailedRun)
