@@ -23,7 +23,7 @@ from neuroconv.training.device import float32_arithmetic
 from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.evaluation import Score, place
 from neuroconv.training.lock import locked
-from neuroconv.training.memory import fit_memory
+from neuroconv.training.memory import OutOfMemory, fit_memory
 from neuroconv.training.optimizer import make_optimizer
 from neuroconv.training.state import State
 from neuroconv.training.sync_norm import synchronised_norms
@@ -142,11 +142,25 @@ def train(
         on_cuda = [device] if device.type == "cuda" else []
         stack.enter_context(torch.random.fork_rng(devices=on_cuda))
         stack.enter_context(float32_arithmetic(config.precision, device))
-        if config.accumulate == "auto":  # before norms wait for other processes
-            parts = fit_memory(state, config, task, train_data, images)
-            config = replace(config, accumulate=parts)
-        stack.enter_context(synchronised_norms(model, ranks, device))
-        test = Trainer(state, config, task, data, images, seed, workers, progress, callbacks).run()
+        least = state.accumulate
+        while True:
+            fitted = config
+            if config.accumulate == "auto":  # before norms wait for other processes
+                parts = fit_memory(state, config, task, train_data, images, least)
+                fitted = replace(config, accumulate=parts)
+                state.save()
+            try:
+                with synchronised_norms(model, ranks, device):
+                    test = Trainer(
+                        state, fitted, task, data, images, seed, workers, progress, callbacks
+                    ).run()
+                break
+            except OutOfMemory:
+                # Of several processes the others wait for the gradients of this one.
+                if config.accumulate != "auto" or ranks.size > 1 or state.folder is None:
+                    raise
+            state.open(resume=True, force=True)
+            least = 2 * state.accumulate
     return TrainResult(
-        state.history, state.best_epoch, state.best, test, state.step, state.changes, config.parts
+        state.history, state.best_epoch, state.best, test, state.step, state.changes, fitted.parts
     )

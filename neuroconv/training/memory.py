@@ -17,33 +17,37 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def fit_memory(state: State, config: TrainConfig, task: Task, data: Data, images: int) -> int:
+class OutOfMemory(RuntimeError):
+    """Memory that does not suffice for a step; the message says what to change."""
+
+
+def fit_memory(
+    state: State, config: TrainConfig, task: Task, data: Data, images: int, least: int
+) -> int:
     """Returns the number of parts of a batch with which a step fits; all processes agree on it.
 
-    A step of the present number is tried, and of more and smaller parts while memory runs out. The
-    model, its generators and the optimiser are left as they were.
+    A step is tried in at least so many parts, and in more while memory runs out. The model, its
+    generators and the optimiser are left as they were.
 
     Raises:
-        RuntimeError: a step of a single input does not fit either.
+        OutOfMemory: a step of a single input does not fit either.
     """
     ranks, batch_size = state.ranks, config.batch_size
-    limit = min(images, batch_size) // ranks.size
-    sizes = [n for n in range(1, limit + 1) if batch_size % (n * ranks.size) == 0]
-    parts = state.accumulate
-    while True:
-        inputs = -(-min(images, batch_size) // (parts * ranks.size))
-        reason = _try_step(state, config, task, data, inputs)
-        more = [n for n in sizes if n >= 2 * parts]
-        wanted = ranks.agree(parts if reason is None else more[0] if more else limit + 1)
-        if wanted > limit:
-            raise RuntimeError(
+    largest = min(images, batch_size) // ranks.size
+    sizes = [n for n in range(1, largest + 1) if batch_size % (n * ranks.size) == 0]
+    parts, inputs, reason = 0, 1, "a batch has no smaller parts"
+    while parts != least:
+        parts = ranks.agree(next((n for n in sizes if n >= least), batch_size + 1))
+        if parts > batch_size:
+            raise OutOfMemory(
                 f"out of memory in a step of {inputs} input{'' if inputs == 1 else 's'} "
-                f"({reason or 'in another process'}): take a smaller model or image, precision = "
+                f"({reason}): take a smaller model or image, precision = "
                 '"bfloat16", or for populations `checkpoint = true`'
             )
-        if wanted == parts:
-            break
-        parts = wanted
+        inputs = -(-min(images, batch_size) // (parts * ranks.size))
+        failure = _try_step(state, config, task, data, inputs)
+        reason = failure or "in another process"
+        least = ranks.agree(parts if failure is None else 2 * parts)
     if state.step and parts != state.accumulate:  # norms over a batch see smaller ones
         state.changes.append(f"accumulate = {state.accumulate}, now {parts}: memory ran out")
     state.accumulate = parts

@@ -19,7 +19,7 @@ from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
-from neuroconv.training.memory import out_of_memory
+from neuroconv.training.memory import OutOfMemory, out_of_memory
 from neuroconv.training.metrics import EpochMetrics, Part, Problem, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.signals import Interrupted, StopSignal
@@ -100,7 +100,7 @@ class Trainer:
                 raise
             inputs = -(-self.config.batch_size // (self.config.parts * self.ranks.size))
             remedy = f"; continue with: neuroconv resume {folder} --force" if folder else ""
-            raise RuntimeError(
+            raise OutOfMemory(
                 f"out of memory at step {state.step + 1}, in {inputs} inputs at once "
                 f"({str(error).partition(chr(10))[0]}): set [train] accumulate = "
                 f'"auto" or {2 * self.config.parts}, which keeps the batch size{remedy}'

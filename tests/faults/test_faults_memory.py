@@ -56,18 +56,22 @@ def test_memory_that_runs_out_halves_the_part_or_says_what_to_change(tmp_path: P
 
 
 class Hungry(nn.Module):
-    """A network that finds no memory for more inputs than its limit, as CUDA says it."""
+    """A network that finds no memory for more inputs than its limit, as CUDA says it.
 
-    def __init__(self, limit: int) -> None:
+    After `steps` passes in training the limit is half.
+    """
+
+    def __init__(self, limit: int, steps: int = 999) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(
             nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Dropout(), nn.Linear(9, 3)
         )
-        self.limit, self.largest = limit, 0
+        self.limit, self.steps = limit, steps
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.training and len(inputs) > self.limit:
+        self.steps -= int(self.training)
+        if self.training and len(inputs) > self.limit // (1 if self.steps >= 0 else 2):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         logits: Tensor = self.layers(inputs)
         return logits
