@@ -47,7 +47,6 @@ ImageShape = Annotated[tuple[Size, Size, Size], Rule("for (channels, height, wid
 
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 _MISFIT = object()
-_ANYTHING = Any, lambda value: value
 _UNIONS = (Union, types.UnionType)
 _WORDS: Mapping[Any, str] = {
     int: "an integer",
@@ -74,51 +73,35 @@ def checked(target: _Target) -> _Target:
         TypeError: at a call, one that does not fit an annotation of other objects or of tables, or
             an unknown keyword.
     """
-    return renamed({})(target)
+    if isinstance(target, type):
+        target.__init__ = checked(target.__init__)  # type: ignore[misc]
+        return target
+    parameters = signature(target).parameters
+    kinds = {parameter.kind: name for name, parameter in parameters.items()}
+    names = [name for name, p in parameters.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    others = kinds.get(Parameter.VAR_POSITIONAL, "")
+    fitters: dict[str, _Fitter] = {}
 
+    @wraps(target)
+    def call(*args: Any, **keywords: Any) -> Any:
+        if not fitters:  # at the first call, when all classes exist
+            try:
+                hints = typing.get_type_hints(target, include_extras=True)
+            except NameError:  # a builder of the caller's, with imports for type checkers
+                hints = {}
+            fitters.update({name: _raising(name, hint) for name, hint in hints.items()})
+        if Parameter.VAR_KEYWORD not in kinds:
+            for name in keywords.keys() - parameters:
+                known = expected_one_of(name, [key for key in parameters if key != "self"])
+                title = target.__qualname__.removesuffix(".__init__")
+                raise TypeError(f"{title} has no keyword {name!r}; {known}")
+        positional = zip(chain(names, repeat(others)), args, strict=False)
+        return target(
+            *(fitters.get(name, _anything)(value) for name, value in positional),
+            **{name: fitters.get(name, _anything)(value) for name, value in keywords.items()},
+        )
 
-def renamed(new_names: Mapping[str, str]) -> Callable[[_Target], _Target]:
-    """Decorates as `checked` does; old keywords raise a TypeError that gives their new names."""
-
-    def decorate(target: _Target) -> _Target:
-        if isinstance(target, type):
-            target.__init__ = decorate(target.__init__)  # type: ignore[misc]
-            return target
-        parameters = signature(target).parameters
-        kinds = {parameter.kind: name for name, parameter in parameters.items()}
-        names = [name for name, p in parameters.items() if p.kind <= p.POSITIONAL_OR_KEYWORD]
-        others = kinds.get(Parameter.VAR_POSITIONAL, "")
-        title = target.__qualname__.removesuffix(".__init__")
-        fitters: dict[str, tuple[Any, _Fitter]] = {}
-
-        def fitted(name: str, value: Any) -> Any:
-            hint, fitter = fitters.get(name, _ANYTHING)
-            if (result := fitter(value)) is _MISFIT:
-                raise _misfit(name, value, hint)
-            return result
-
-        @wraps(target)
-        def call(*args: Any, **keywords: Any) -> Any:
-            if not fitters:  # at the first call, when all classes exist
-                try:
-                    hints = typing.get_type_hints(target, include_extras=True)
-                except NameError:  # a builder of the caller's, with imports for type checkers
-                    hints = {}
-                fitters.update({name: (hint, _fitter(hint)) for name, hint in hints.items()})
-            if Parameter.VAR_KEYWORD not in kinds:
-                for name in keywords.keys() - parameters:
-                    if name in new_names:
-                        raise TypeError(
-                            f"{title}: {name}={keywords[name]!r} is now {new_names[name]}"
-                        )
-                    known = expected_one_of(name, [key for key in parameters if key != "self"])
-                    raise TypeError(f"{title} has no keyword {name!r}; {known}")
-            positional = map(fitted, chain(names, repeat(others)), args)
-            return target(*positional, **{name: fitted(name, v) for name, v in keywords.items()})
-
-        return call  # type: ignore[return-value]
-
-    return decorate
+    return call  # type: ignore[return-value]
 
 
 @contextmanager
@@ -148,15 +131,22 @@ def buildable(name: str, keywords: Mapping[str, Any]) -> Iterator[None]:
 
 def as_argument(name: str, value: Any, hint: Any) -> Any:
     """Returns an argument as its annotation has it; raises as `checked` does."""
-    if (result := _fitter(hint)(value)) is _MISFIT:
-        raise _misfit(name, value, hint)
-    return result
+    return _raising(name, hint)(value)
 
 
-def _misfit(name: str, value: Any, hint: Any) -> Exception:
-    error, text = ValueError if _is_data(hint) else TypeError, repr(value)
-    text = text if len(text) <= 200 else f"{text[:200]}..."
-    return error(f"{name}={text}; {expected(hint, value)}")
+def _raising(name: str, hint: Any) -> _Fitter:
+    """Returns what `_fitter` does, with an error for an argument that does not fit."""
+    fitter = _fitter(hint)
+
+    def fitted(value: Any) -> Any:
+        if (result := fitter(value)) is not _MISFIT:
+            return result
+        text = repr(value)
+        text = text if len(text) <= 200 else f"{text[:200]}..."
+        kind = ValueError if _is_data(hint) else TypeError
+        raise kind(f"{name}={text}; {expected(hint, value)}")
+
+    return fitted
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -177,11 +167,11 @@ def _fitter(hint: Any) -> _Fitter:
             if (fit := fitter(value)) is not _MISFIT and all(rule.holds(fit) for rule in rules)
             else _MISFIT
         )
+    if kind in _FITTERS:
+        return _FITTERS[kind]
     if kind not in (*_UNIONS, tuple, Sequence, Mapping):
-        if not isinstance(kind, type) or kind in _FITTERS or getattr(kind, "_is_protocol", False):
-            return _FITTERS.get(
-                kind, _ANYTHING[1]
-            )  # what is no class, as a TypeVar, takes anything
+        if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+            return _anything  # what is no class, as a TypeVar
         return lambda value: value if isinstance(value, kind) else _MISFIT
     fitters = [_fitter(option) for option in options if option is not ...]
     if kind in _UNIONS:
@@ -208,6 +198,10 @@ def _items(fitters: list[_Fitter], value: Any, endless: bool) -> Any:
     return _MISFIT if misfit else items
 
 
+def _anything(value: Any) -> Any:
+    return value
+
+
 def _boolean(value: Any) -> Any:
     return bool(value) if isinstance(value, bool | np.bool_) else _MISFIT
 
@@ -229,7 +223,7 @@ _FITTERS: Mapping[Any, _Fitter] = {
     bool: _boolean,
     int: _integer,
     float: _number,
-    Any: lambda value: value,
+    Any: _anything,
     Callable: lambda value: value if callable(value) else _MISFIT,
 }
 

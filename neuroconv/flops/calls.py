@@ -22,7 +22,7 @@ Amounts = Mapping[str, int]  # by operator family: MAC of contractions, FLOP of 
 
 # Products whose operands have one dtype on every device but meta, which multiplies any.
 _PRODUCTS = {
-    *("addbmm", "addmm", "addmv", "baddbmm", "bmm", "convolution", "dot", "mm", "mv", "vdot"),
+    *("addbmm", "addmm", "addmv", "baddbmm", "bmm", "convolution", "dot", "mm", "mv", "vdot")
 }
 
 

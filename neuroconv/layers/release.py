@@ -46,10 +46,7 @@ class ReleaseOrWait(Waiting):
     awake, gates = (0, torch.int32), True
 
     def __init__(
-        self,
-        mean_wait: MeanWait = 0.5,
-        wait_ms: NonNegative = 20.0,
-        step_ms: Positive = 1000 / 30,
+        self, mean_wait: MeanWait = 0.5, wait_ms: NonNegative = 20.0, step_ms: Positive = 1000 / 30
     ) -> None:
         super().__init__(mean_wait)
         if wait_ms / step_ms > _MOST_STEPS:

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import NonNegative, Rule, Share, Size, checked, renamed
+from neuroconv.core.arguments import NonNegative, Rule, Share, Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
-from neuroconv.core.renamed import SPIKE
 
 Signal = Literal["max", "essay"]
 
@@ -110,7 +109,7 @@ def _lift(sites: Tensor, largest: Tensor, gate: Tensor, strength: float | Tensor
     return torch.where(gate, largest, sites)
 
 
-@renamed(SPIKE)
+@checked
 class DendriticSpike(nn.Module):
     """Spike of a dendrite: past a threshold, neighbouring branches are lifted toward the largest.
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from neuroconv.core.arguments import Positive, Rule, checked
 from neuroconv.core.cost import Cost
-from neuroconv.core.renamed import LAWS as RENAMED_LAWS
 
 Law = Literal["linear", "sublinear", "supralinear", "sigmoidal"]
 OldLaw = Literal["bistable"]
+_NEW_NAMES: dict[str, Law] = {"bistable": "sigmoidal"}  # it keeps no memory of its level
 Exponent = Annotated[float, Rule("above 1", lambda value: value > 1)]
 _EXPONENTS = {"supralinear": 2.0, "sigmoidal": 4.0}
 
@@ -75,7 +75,7 @@ class SummationLaw(nn.Module):
         learnable: bool = False,
     ) -> None:
         super().__init__()
-        law = cast(Law, RENAMED_LAWS.get(law, law))
+        law = cast(Law, _NEW_NAMES.get(law, law))
         if law == "linear" and (learnable or knee != 1):
             raise ValueError(
                 f"law='linear' with knee={knee}, learnable={learnable}; a sum has no knee and "
@@ -100,7 +100,7 @@ class SummationLaw(nn.Module):
         dendritic rates had none."""
         before = {"law": "linear", "_start": (1.0, None), "log_knee": None, "exponent_logit": None}
         state = state if "law" in state else before | state
-        super().__setstate__(state | {"law": RENAMED_LAWS.get(state["law"], state["law"])})
+        super().__setstate__(state | {"law": _NEW_NAMES.get(state["law"], state["law"])})
 
     def reset_parameters(self) -> None:
         """Resets learned parameters to the constructor's knee and exponent."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import Count, Positive, Share, Size, renamed
+from neuroconv.core.arguments import Count, Positive, Share, Size, checked
 from neuroconv.core.checks import NormOver
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
@@ -17,7 +17,7 @@ from neuroconv.kernels.operator import refuse_batch_statistics
 from neuroconv.layers.step_norm import StepBatchNorm
 
 
-@renamed({"empty_places": "empty_positions"})
+@checked
 class ThresholdNorm(nn.Module):
     """clamp(batch_norm(x), 0, threshold): nothing below rest, nothing past the threshold.
 

@@ -11,11 +11,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import Count, Positive, Seed, Size, renamed
+from neuroconv.core.arguments import Count, Positive, Seed, Size, checked
 from neuroconv.core.checks import Norm, NormOver, check_floats, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.modules import graph_leaf
-from neuroconv.core.renamed import IMAGE_LAYER
 from neuroconv.kernels.column_convs import column_convs
 from neuroconv.kernels.image import fused_dendrites, fused_somata
 from neuroconv.kernels.patch_window import PatchWindow, zeros_around
@@ -41,7 +40,7 @@ from neuroconv.neurons.state import REST, NeuronState, run_stages
 ImageWiring = Literal["dense", "claw"]
 
 
-@renamed(IMAGE_LAYER)
+@checked
 class GranuleConv2d(nn.Module):
     """A convolution under nn.Conv2d's contract whose units are granule cells.
 

@@ -11,11 +11,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import Positive, Size, checked, renamed
+from neuroconv.core.arguments import Positive, Size, checked
 from neuroconv.core.checks import Norm, NormOver
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
-from neuroconv.core.renamed import POPULATION
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.population import fused_current
 from neuroconv.kernels.recompute import recomputed_stages
@@ -54,7 +53,7 @@ _DENDRITIC = (
 )  # fmt: skip
 
 
-@renamed(POPULATION)
+@checked
 class Population(nn.Module):
     """Neurons of one type, from axons to axons: fits into nn.Sequential as nn.Linear does.
 

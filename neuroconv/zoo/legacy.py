@@ -13,12 +13,6 @@ _CELLS = ("granule", "purkinje")
 _WIRINGS = {"parallel": "in_order", "sparse": "random", "dense": "all_to_all"}
 
 
-def new_keywords(name: str) -> dict[str, str]:
-    """Returns the new forms of a builder's old keywords, for messages."""
-    old = (key for key in _renamed(name) if key != "nuclei")
-    return {key: " and ".join(map(_as_keyword, _paths(name, key))) for key in old}
-
-
 def translate(table: Mapping[str, Any]) -> dict[str, Any]:
     """Translates a [model] or [[opponents]] table of version 0.4.0; returns today's as they are."""
     name = str(table.get("name", ""))
@@ -71,9 +65,3 @@ def _pop_circuit(old: dict[str, Any]) -> dict[str, Any]:
         stage = "unit_dropout" if scope == "unit" else "output"
         new = merge(new, {"granule": {stage: dropout}})
     return new
-
-
-def _as_keyword(path: list[str]) -> str:
-    """Writes the path a, b, c as the keyword a={"b": {"c": ...}}."""
-    nested = reduce(lambda inner, part: f'{{"{part}": {inner}}}', reversed(path[1:]), "...")
-    return f"{path[0]}={nested}"

@@ -13,10 +13,9 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import ImageShape, Size, buildable, checked, renamed
+from neuroconv.core.arguments import ImageShape, Size, buildable, checked
 from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.stages import merge
-from neuroconv.zoo.legacy import new_keywords
 
 Builder = Callable[..., nn.Module]
 _REGISTRY: dict[str, Builder] = {}
@@ -88,7 +87,7 @@ def register_model(builder: Builder) -> Builder:
         raise ValueError(f"a builder's __name__ is {name!r}; {text}")
     if name in _REGISTRY:
         raise ValueError(f"a model {name!r} is registered already; give the builder another name")
-    _REGISTRY[name] = renamed(new_keywords(name))(builder)
+    _REGISTRY[name] = checked(builder)
     return _REGISTRY[name]
 
 

@@ -207,8 +207,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n == "compiled" else n for n in LAYERS],
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "compiled" else n for n in LAYERS]
 )
 def test_a_model_runs_in_another_thread_while_its_copy_is_counted(name: str) -> None:
     model, x = LAYERS[name](), torch.rand(2, 3)

@@ -139,9 +139,6 @@ def test_closed_form_rows() -> None:
             "wiring: ReceptiveField.* missing .* 'image_shape'",
         ),
         (TypeError, {"wiring": 3}, "wiring=3; expected a Random, .*, a table, a string or None"),
-        (TypeError, {"spike": {"pull": 1.0}}, "spike: DendriticSpike: pull=1.0 is now strength"),
-        (TypeError, {"sheet_shape": (4, 4)}, r'\(4, 4\) is now tree={"sheet": \(sites, dend'),
-        (TypeError, {"seed": 1}, r"seed=1 is now wiring=Random\(seed=...\), and synapse"),
         (TypeError, {"sead": 1}, "Population has no keyword 'sead'"),
     ],
 )

@@ -15,13 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from neuroconv.core.files import write_atomically
-from neuroconv.training import (
-    CheckpointError,
-    TrainConfig,
-    TrainResult,
-    WriteError,
-    evaluate_model,
-)
+from neuroconv.training import CheckpointError, TrainConfig, TrainResult, WriteError, evaluate_model
 from neuroconv.training.checkpoint import (
     load_tensors,
     load_weights,

@@ -138,18 +138,12 @@ def test_a_model_that_returns_no_tensor_needs_a_loss() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        (
-            {"loss": nn.MSELoss(reduction="none")},
-            r"\[4\]\): expected its mean .*a scalar",
-        ),
+        ({"loss": nn.MSELoss(reduction="none")}, r"\[4\]\): expected its mean .*a scalar"),
         ({"loss": lambda outputs, targets: 3.5}, "is 3.5: expected its mean"),
         ({"loss": lambda outputs, targets: MSE(outputs.detach(), targets)}, "no gradient"),
         ({"loss": "mse"}, "loss = 'mse': expected a function"),
         ({"loss": MSE, "label_smoothing": 0.1}, r"label_smoothing = 0\.1: give it to"),
-        (
-            {"loss": nn.AdaptiveLogSoftmaxWithLoss(4, 4, [2])},
-            "the loss has parameters to train",
-        ),
+        ({"loss": nn.AdaptiveLogSoftmaxWithLoss(4, 4, [2])}, "the loss has parameters to train"),
         ({"loss": MSE, "metrics": {"l1": nn.L1Loss}}, "l1 = .*expected a function, like"),
         ({"loss": MSE, "metrics": {"m": lambda o, t: o[:, None]}}, r"metric m: shape \(4, 1\) for"),
         (

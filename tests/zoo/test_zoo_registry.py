@@ -107,16 +107,6 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
         # of presets, as of their builder
         ("cerebellum_tiny", {"purkinge": {}}, "cerebellum_tiny has .* did you mean 'purkinje'"),
         (
-            "cerebellum_base",
-            {"golgi_cells": 3},
-            r"base: golgi_cells=3 is now golgi={\"cells\": ...}",
-        ),
-        (
-            "granule_convnet",
-            {"pull": 1.0},
-            r"pull=1.0 is now unit={\"spike\": {\"strength\": ...}}",
-        ),
-        (
             "cerebellum_tiny",
             {"purkinje": {"tree": {"sheets": 3}}},
             "TreeShape has no keyword 'sheets'",
