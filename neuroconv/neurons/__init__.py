@@ -10,23 +10,7 @@ from neuroconv.neurons.presets import PRESETS, Physiology, Variant, preset
 from neuroconv.neurons.state import NeuronState
 
 __all__ = [
-    "CELL_CLASSES",
-    "PRESETS",
-    "Conversion",
-    "DeepNuclear",
-    "Folding",
-    "Golgi",
-    "Granule",
-    "GranuleConv2d",
-    "MixedPopulation",
-    "NeuronState",
-    "Physiology",
-    "Population",
-    "Purkinje",
-    "Pyramidal",
-    "Variant",
-    "convert",
-    "fold",
-    "graphed",
-    "preset",
-]
+    "CELL_CLASSES", "PRESETS", "Conversion", "DeepNuclear", "Folding", "Golgi", "Granule",
+    "GranuleConv2d", "MixedPopulation", "NeuronState", "Physiology", "Population", "Purkinje",
+    "Pyramidal", "Variant", "convert", "fold", "graphed", "preset",
+]  # fmt: skip

@@ -6,15 +6,6 @@ from neuroconv.report.page import inline_svg, write_report
 from neuroconv.report.plots import accuracy_against_flops, learning_curves
 
 __all__ = [
-    "DendriteCost",
-    "Entry",
-    "accuracy_against_flops",
-    "against_linear",
-    "counting",
-    "dendritic_filters",
-    "finding",
-    "findings",
-    "inline_svg",
-    "learning_curves",
-    "write_report",
-]
+    "DendriteCost", "Entry", "accuracy_against_flops", "against_linear", "counting",
+    "dendritic_filters", "finding", "findings", "inline_svg", "learning_curves", "write_report",
+]  # fmt: skip

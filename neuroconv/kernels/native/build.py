@@ -35,7 +35,6 @@ _FLAGS = (
 )  # fmt: skip
 _BUILD = "build-"  # begins the name of a folder of a compiler's files
 _DAY_S = 24 * 3600.0
-_TRIES = 3000  # to lock the folder while another process builds, 0.2 s apart
 
 
 class BuildError(RuntimeError):
@@ -95,7 +94,7 @@ def _load() -> ctypes.CDLL:
     stem = folder / f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}"
     path = _find(stem)
     if path is None or any(folder.glob(f"{_BUILD}*")):
-        with _lock(folder, tries=1 if path else _TRIES) as locked:
+        with _lock(folder, wait=path is None) as locked:
             host = f"@{platform.node()}" if locked else ""  # some file systems lock on a host alone
             for left in folder.glob(f"{_BUILD}*") if locked else ():  # by a process that was killed
                 with suppress(OSError):
@@ -158,23 +157,18 @@ def _find(stem: Path) -> Path | None:
 
 
 @contextmanager
-def _lock(folder: Path, tries: int) -> Iterator[bool]:
-    """Holds the folder's lock, which a process loses when it dies.
+def _lock(folder: Path, wait: bool) -> Iterator[bool]:
+    """Holds the folder's lock, which a process loses when it dies; yields whether it does.
 
-    Yields False if another process keeps it, or there are no locks. Processes then build side by
-    side, which is as safe, but clean up nothing.
+    Where there are no locks, processes build side by side, which is as safe, but clean up nothing.
     """
     locked = False
     with ExitStack() as stack:
         with suppress(OSError):
             file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             stack.callback(os.close, file)
-            for _ in range(tries):
-                with suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    locked = True
-                    break
-                time.sleep(0.2)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
         yield locked
 
 

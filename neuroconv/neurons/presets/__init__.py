@@ -17,17 +17,9 @@ from neuroconv.neurons.presets.physiology import UNITS, VARIANTS, Physiology, Va
 from neuroconv.references import Source
 
 __all__ = [
-    "CELLS",
-    "PRESETS",
-    "UNITS",
-    "VARIANTS",
-    "Difference",
-    "Physiology",
-    "Variant",
-    "differences",
-    "load_presets",
-    "preset",
-]
+    "CELLS", "PRESETS", "UNITS", "VARIANTS", "Difference", "Physiology", "Variant", "differences",
+    "load_presets", "preset",
+]  # fmt: skip
 
 CELLS: tuple[str, ...] = ("granule", "purkinje", "deep_nuclear", "golgi", "pyramidal")
 _FILES: Mapping[Variant, str] = {"dettmers2015": "essay.toml", "literature": "literature.toml"}
