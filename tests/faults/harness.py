@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context, set_start_method
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
@@ -90,16 +91,17 @@ class Child:
         return 128 - status if status < 0 else status
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(self.pid, number)
 
     def until(self, event: Callable[[], Any]) -> Any:
         """Returns the event's first true value; an error if the process ends without it."""
         deadline = time.monotonic() + PATIENCE_S
         while not (value := event()):
-            if not self._process.is_alive() and not event():
+            if not self.alive and not event():
                 raise AssertionError(f"ended with {self.wait()} before the event")
             assert time.monotonic() < deadline, f"no event within {PATIENCE_S:.0f} s"
-            time.sleep(0.0005)
+            time.sleep(0.001)
         return value
 
     def until_printed(self, text: str) -> None:

@@ -24,8 +24,9 @@ from neuroconv.training import train
 CONFIG = Path(__file__).resolve().parents[2] / "configs/digits_granule.toml"
 # `neuroconv train` of networks that take a moment.
 GRANULES = (
-    "train", CONFIG, "--data.train_limit", 100, "--train.seeds", "[0]", "--train.batch_size", 10,
-    "--train.device", "cpu", "--model.unit.output.mean_wait", 0.5, "--data.augment", "flip",
+    "train", CONFIG, "--model.widths", "[4]", "--model.strides", "[2]", "--data.time_steps", 2,
+    "--model.unit.output.mean_wait", 0.5, "--data.augment", "flip", "--data.train_limit", 100,
+    "--train.seeds", "[0]", "--train.batch_size", 10, "--train.device", "cpu",
 )  # fmt: skip
 LINEAR = (
     "train", CONFIG, "--model.name", "linear", "--data.encoding", "none", "--data.train_limit", 200,
@@ -58,7 +59,7 @@ class Gate:
 
     def read(self, index: int) -> None:
         self.reads += index == self.index
-        if self.reads >= self.times and not self.reached.exists():
+        if (index, self.reads) == (self.index, self.times) and not self.reached.exists():
             self.reached.touch()
             while not self.opened.exists():
                 time.sleep(0.001)
@@ -89,16 +90,12 @@ class Digits(Dataset[Any]):
 
 
 def fit(
-    folder: Path,
-    *,
-    workers: int = 0,
-    width: int = 64,
-    gate: Gate | None = None,
-    val_gate: Gate | None = None,
-    nan: dict[str, int] | None = None,
+    folder: Path, *, wait_for: Path | None = None, workers: int = 0, width: int = 64,
+    gate: Gate | None = None, val_gate: Gate | None = None, nan: dict[str, int] | None = None,
     **settings: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Trains a small network with dropout in, or from, a folder: 15 steps in each of 3 epochs."""
+    _wait(wait_for)
     spoilt = {"train": -1, "val": -1, "test": -1, **(nan or {})}
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -123,14 +120,12 @@ def fit(
 
 def neuroconv(*words: Any, wait_for: Path | None = None, file_bytes: int | None = None) -> None:
     """Runs a command, once a file exists, and without files above a size."""
-    while wait_for is not None and not wait_for.exists():
-        pass
+    _wait(wait_for)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
     main([str(word) for word in words])
 
 
-def sleep() -> None:
-    """Lives until it is killed."""
-    print("asleep", flush=True)
-    time.sleep(3600)
+def _wait(path: Path | None) -> None:
+    while path is not None and not path.exists():
+        time.sleep(1e-4)  # two that wait for one file go on at one moment

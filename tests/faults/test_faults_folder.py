@@ -3,7 +3,6 @@
 import json
 import platform
 import re
-import signal
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -15,35 +14,31 @@ from neuroconv import __version__
 from neuroconv.training.checkpoint import read_record, write_record
 from tests.commands import status_of
 from tests.faults import jobs
-from tests.faults.folders import change, checkpoints, copied, flip, last_step, outcome
+from tests.faults.folders import change, checkpoints, copied, flip, outcome
 from tests.faults.harness import Child
 
 
 def test_two_runs_in_one_folder(folder: Path) -> None:
-    """Two resumed at one moment in one folder, 10 times: one trains, the other names the first."""
-    words = *jobs.LINEAR, "--train.epochs", 1000, "--train.output", folder
-    with Child(jobs.neuroconv, *words) as child:
-        (run,) = child.until(lambda: [path for path in folder.iterdir() if last_step(path)])
-        child.send(signal.SIGKILL)
+    """Two started at one moment in one folder, 10 times: one trains, the other names the first."""
     for attempt in range(10):
-        start = folder / f"start{attempt}"
+        run, start = folder / f"run{attempt}", folder / f"start{attempt}"
+        gate = jobs.Gate(run, 17)
         with ExitStack() as stack:
-            pair = [
-                stack.enter_context(Child(jobs.neuroconv, "resume", run, wait_for=start))
-                for _ in range(2)
-            ]
+            pair = [Child(jobs.fit, run, wait_for=start, gate=gate) for _ in range(2)]
+            for child in pair:
+                stack.enter_context(child)
             start.touch()
             loser = pair[0].until(lambda p=pair: [child for child in p if not child.alive])[0]
             winner = next(child for child in pair if child is not loser)
             assert loser.wait() == 2, loser.output
             assert f"process {winner.pid} on {platform.node()}" in loser.output, loser.output
-            winner.send(signal.SIGTERM)
-            assert winner.wait() == 143, winner.output
+            winner.until(gate.reached.exists)
 
 
-def test_two_runs_that_start_in_one_second(folder: Path) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_two_runs_that_start_in_one_second(times: int, folder: Path) -> None:
     """Two trainings started at one moment without a folder, 10 times: a folder for each."""
-    for attempt in range(10):
+    for attempt in range(times):
         start, output = folder / f"start{attempt}", folder / f"runs{attempt}"
         words = *jobs.LINEAR, "--train.epochs", 1000, "--train.output", output
         with ExitStack() as stack:
@@ -66,7 +61,7 @@ def test_two_runs_that_start_in_one_second(folder: Path) -> None:
 def interrupted(memory: Path) -> Path:
     """A run of the command line, killed within an epoch."""
     folder = memory / "interrupted"
-    words = *jobs.GRANULES, "--train.epochs", 100, "--train.max_steps", 12, "--train.save_steps", 1
+    words = *jobs.GRANULES, "--train.epochs", 100, "--train.max_steps", 22, "--train.save_steps", 1
     with Child(jobs.neuroconv, *words, "--train.output", folder) as child:
         child.until(lambda: list(folder.glob("*/checkpoints/*5.json")))
     return next(folder.iterdir())

@@ -35,12 +35,17 @@ def test_signals(
     moment: str, number: signal.Signals, times: int, folder: Path, whole: Whole
 ) -> None:
     """A signal during a step, a save, a validation, with workers, and a second one: saved."""
+    # A gate in the second epoch, but with workers, which read in other processes each time.
     run, gate = folder / "run", jobs.Gate(folder, 17, times=1 if moment == "workers" else 2)
-    width = {"width": 20_000, "epochs": 1} if moment == "save" else {}
-    options: dict[str, Any] = {**width, "save_steps": 1 if moment == "save" else None}
-    options |= {"workers": 4} if moment == "workers" else {}
-    gates = {"val_gate" if moment == "validation" else "gate": gate} if moment != "save" else {}
-    with Child(jobs.fit, run, **options, **gates) as child:
+    settings: dict[str, Any] = {
+        "step": {}, "validation": {}, "workers": {"epochs": 1},
+        "save": {"epochs": 1, "width": 20_000},
+    }[moment]  # fmt: skip
+    options = {
+        "step": {"gate": gate}, "validation": {"val_gate": gate},
+        "workers": {"gate": gate, "workers": 4}, "save": {"save_steps": 1},
+    }[moment]  # fmt: skip
+    with Child(jobs.fit, run, **settings, **options) as child:
         if moment == "save":
             child.until(lambda: last_step(run) > 2 and list(run.rglob("*.tmp")))
         else:
@@ -51,8 +56,8 @@ def test_signals(
         gate.opened.touch()
         assert child.wait() == 128 + number, child.output
         check_message(child.output, run)
-    finish(jobs.fit, run, **options)
-    assert outcome(run) == whole(**width)
+    finish(jobs.fit, run, **settings)
+    assert outcome(run) == whole(**settings)
 
 
 def check_message(output: str, run: Path) -> None:
@@ -69,10 +74,10 @@ def check_message(output: str, run: Path) -> None:
 )
 def test_signals_to_the_command_line(number: signal.Signals, folder: Path) -> None:
     """A signal to `neuroconv train`: the command that resumes is printed, and works."""
-    words = *jobs.GRANULES, "--train.epochs", 6
+    words = *jobs.GRANULES, "--train.epochs", 4
     words_of = {name: (*words, "--train.output", folder / name) for name in ("cut", "whole")}
     with Child(jobs.neuroconv, *words_of["cut"]) as child:
-        child.until_printed("epoch 2/6")
+        child.until_printed("epoch 2/4")
         child.send(number)
         assert child.wait() == 128 + number, child.output
         (run,) = (folder / "cut").iterdir()
