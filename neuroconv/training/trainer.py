@@ -216,7 +216,9 @@ class Trainer:
         wanted = self.ranks.agree(wanted)
         if wanted < _FAIL:
             return wanted
-        step, text, indices = problem or Problem(self.state.step + 1, "in another process", [])
+        problems = [p for p in self.ranks.gather(problem) if p is not None]
+        step, text, _ = min(problems)
+        indices = [i for p in problems if p.step == step for i in p.indices]
         words = self.seed, self.metrics.epoch - 1
         stream = load(self.data["train_data"], [[i] for i in indices], 0, self.device, words)
         images = [i for i, pair in zip(indices, stream, strict=True) if not all_finite(pair)]
@@ -242,7 +244,11 @@ class Trainer:
 
         def between(done: int, total: int) -> None:
             self.bar.show("validation" if role == "val_data" else "test", done, total)
-            self._save(self._agree(self.stop.number))
+            wanted = self._agree(self.stop.number)
+            if role == "val_data":
+                self._save(wanted)
+            elif wanted:  # all is saved after the last epoch
+                raise Interrupted("", wanted)
 
         # Always monitored: torch.compile would reuse a graph without the hooks.
         with ActivityMonitor(self.model) as monitor:
