@@ -1,12 +1,14 @@
 """A sum over a data set, by which a resumed run knows that its data are the same."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from neuroconv.data.cache import DecodedFiles, FittedStills
@@ -54,9 +56,22 @@ def _add(digest: Any, data: Any) -> None:
 
 
 def _add_array(digest: Any, values: Any) -> None:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # of several lengths
+        array = np.empty(0, object)
     digest.update(f"{array.shape} {array.dtype} ".encode())
-    digest.update(repr(values).encode() if array.dtype.hasobject else array.tobytes())
+    if not array.dtype.hasobject:
+        digest.update(array.tobytes())
+        return
+    for leaf in tree_leaves(list(values) if isinstance(values, Iterable) else None):
+        if isinstance(leaf, Tensor):
+            _add_tensor(digest, leaf)
+        elif isinstance(leaf, np.ndarray):
+            _add_array(digest, leaf)
+        else:  # other objects may show where they lie in memory
+            plain = isinstance(leaf, str | int | float | bytes | np.generic | None)
+            digest.update((repr(leaf) if plain else type(leaf).__name__).encode() + b" ")
 
 
 def _add_tensor(digest: Any, tensor: Tensor) -> None:
