@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from neuroconv.core.files import write_atomically, write_text
@@ -81,7 +81,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     """Reads a file of `save_tensors` to the CPU; CheckpointError if it is damaged or missing."""
     check_sum(path, sha256)
-    tensors: dict[str, Tensor] = load_file(path)
+    # Not load_file, whose tensors are a map of the file: lost if it is cut or written over.
+    tensors: dict[str, Tensor] = load(path.read_bytes())
     return tensors
 
 

@@ -132,6 +132,7 @@ def train(
             deciding = {
                 **(described or {}), **config.decisive(), **task.described(),
                 **{f"SHA-256 of {role}": fingerprint(part) for role, part in data.items()},
+                "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
                 "version of neuroconv": __version__, "number of processes": ranks.size,
             }  # fmt: skip
             # As strict JSON has it: tuples as lists, clip = inf as a word.

@@ -303,7 +303,7 @@ def _finish(
                 "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
                 "sha256": {file: file_sum(folder / file) for file in _SUMMED},
             })  # fmt: skip
-            shutil.rmtree(folder / CHECKPOINTS)  # the result replaces them
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the result replaces them
             return read_result(folder)
 
         return ranks.first(record)

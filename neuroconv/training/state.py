@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,12 @@ class State:
 
         Within an epoch `sums` are those of this process over its steps.
         """
-        if self.folder is None or self._name == self._newest:
-            return
-        self.partial = None if sums is None else self.ranks.gather(sums)
-        random = self.ranks.gather(_random_state(self.device))
-        self.ranks.first(lambda: self._write(random))
-        self._newest, self.saved_at = self._name, time.monotonic()
+        if self.folder is not None and self._name != self._newest:
+            self.partial = None if sums is None else self.ranks.gather(sums)
+            random = self.ranks.gather(_random_state(self.device))
+            self.ranks.first(lambda: self._write(random))
+            self._newest = self._name
+        self.saved_at = time.monotonic()
 
     @property
     def _name(self) -> str:
@@ -104,9 +105,10 @@ class State:
             name = f"best-{self.best_epoch:04}.safetensors"
             self._best_file = name, save_tensors(folder / name, self.best_weights)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        trained = self._trained()
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {
-                f"optimizer.{index}.{name}": torch.as_tensor(value)
+                f"optimizer.{trained[index][0]}.{name}": torch.as_tensor(value)
                 for name, value in values.items() if value is not None
             }  # fmt: skip
         for rank, states in enumerate(random):
@@ -130,9 +132,9 @@ class State:
         names = {f"{name}{ending}" for name in self._saved for ending in (".json", ".safetensors")}
         names |= {*self._saved.values()}
         # Records first: a checkpoint without one does not count.
-        for path in sorted(folder.iterdir()):
+        for path in sorted([*folder.glob("best-*"), *folder.glob("epoch-*")]):
             if path.name not in names and path.suffix != _DAMAGED:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def fail(self, failure: Mapping[str, Any]) -> None:
         """Marks the run as failed; its checkpoints stay. All processes must call this."""
@@ -187,7 +189,9 @@ class State:
             )
         remove_temporaries(self.folder)
         remove_temporaries(folder)
-        for path in sorted(folder.glob("*.json"), reverse=True):
+        paths = sorted(folder.glob("epoch-*.json"))
+        while paths:
+            path = paths.pop()
             if not resume:
                 raise ValueError(f"{path} exists: pass resume=True, or another run_dir")
             try:
@@ -200,14 +204,19 @@ class State:
                 continue
             for message in damaged:
                 warnings.warn(f"{message}; {path.stem} before it is used", stacklevel=2)
-            for newer in folder.glob("*.json"):
+            for newer in folder.glob("epoch-*.json"):
                 if newer.stem > path.stem:
                     newer.rename(newer.with_suffix(_DAMAGED))
+            for older in paths:
+                with suppress(CheckpointError):
+                    self._saved[older.stem] = read_record(older)["best_file"]
             return path, record, tensors, best
         if damaged:
             raise CheckpointError(
                 f"{'; '.join(damaged)}; {self.folder} has no other checkpoint: train again"
             )
+        if (self.folder / METRICS).exists():
+            warnings.warn(f"{folder}: no checkpoint is left: the run begins again", stacklevel=2)
         return None
 
     def _compare(self, path: Path, before: dict[str, Any], force: bool) -> None:
@@ -224,15 +233,19 @@ class State:
             )
 
     def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(tensors, "optimizer.").items():
-            index, _, name = key.partition(".")
-            parameter = parameters[int(index)]
-            if value.shape == parameter.shape:  # fused kernels want the layout of the parameter
-                value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
-            state.setdefault(int(index), {})[name] = value
+        for index, (path, parameter) in enumerate(self._trained()):
+            for name, value in _below(tensors, f"optimizer.{path}.").items():
+                if value.shape == parameter.shape:  # fused kernels want the parameter's layout
+                    layout = torch.empty_like(parameter, dtype=value.dtype, device="cpu")
+                    value = layout.copy_(value)
+                state.setdefault(index, {})[name] = value
         return state
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        """Returns the optimiser's parameters, in its order, with their names in the model."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [(names[p], p) for group in self.optimizer.param_groups for p in group["params"]]
 
     def sums(self) -> dict[str, Any] | None:
         """Returns this process's sums over an epoch's steps before the loaded checkpoint."""
