@@ -82,7 +82,6 @@ def demo(
     output: str | Path = "runs/demo",
     report: str | Path = "report.html",
     seeds: Sequence[int] = (0, 1, 2),
-    progress: bool = True,
 ) -> list[Entry]:
     """Trains four networks on real digits that come with the package, and reports.
 
@@ -93,7 +92,7 @@ def demo(
         config = load_config(path)
     train = replace(config.train, seeds=tuple(seeds), output=str(folder))
     return compare_and_report(
-        replace(config, train=train), output=report, numbers=folder, progress=progress,
+        replace(config, train=train), output=report, numbers=folder,
         title="Neurons as small convolutional networks, on handwritten digits",
         command="neuroconv demo",
     )  # fmt: skip

@@ -26,6 +26,12 @@ def expected_one_of(word: object, choices: Iterable[str]) -> str:
     return f"{did_you_mean(str(word), choices)}expected one of {', '.join(choices) or 'none'}"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that there is no memory left, on a GPU or on the CPU."""
+    words = "out of memory", "not enough memory", "can't allocate memory"
+    return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+
+
 def check_floats(name: str, tensor: Any) -> None:
     if not tensor.is_floating_point():
         raise ValueError(f"{name} is {tensor.dtype}; expected floating point: {name}.float()")

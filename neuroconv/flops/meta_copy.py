@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from neuroconv.core.arguments import Rule
+from neuroconv.core.checks import out_of_memory
 from neuroconv.core.counting import counting
 from neuroconv.flops.calls import tensors_of
 from neuroconv.flops.copies import Copies, copy_tensor
@@ -45,9 +46,7 @@ def explained(inputs: Inputs, device: Device) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"with inputs ({inputs!s:.300}) failed: {type(error).__name__}: {error}"
-        # The CPU's allocator raises a plain RuntimeError.
-        words = ("not enough memory", "DefaultCPUAllocator", "out of memory")
-        if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in words):
+        if out_of_memory(error):
             raise OutOfMemory(
                 f"out of memory on {device}: a run {reason:.400}; lower the batch, or count on "
                 "meta, without fvcore and times"

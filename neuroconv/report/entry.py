@@ -143,18 +143,16 @@ def counting(entries: Sequence[Entry]) -> list[str]:
 
 def percent(accuracy: float | None, half_width: float | None = None) -> str:
     """Returns an accuracy in per cent, with its interval if there is one; a dash for None."""
-    if accuracy is None:
-        return "–"
-    interval = "" if half_width is None else f" ± {half_width * 100:.2f}"
-    return f"{accuracy * 100:.2f}{interval} %"
+    return "–" if accuracy is None else f"{accuracy * 100:.2f}{_interval(half_width)} %"
 
 
 def points(difference: float | None, half_width: float | None = None) -> str:
     """Returns a difference of accuracies in percentage points; a dash for None."""
-    if difference is None:
-        return "–"
-    interval = "" if half_width is None else f" ± {half_width * 100:.2f}"
-    return f"{difference * 100:+.2f}{interval}"
+    return "–" if difference is None else f"{difference * 100:+.2f}{_interval(half_width)}"
+
+
+def _interval(half_width: float | None) -> str:
+    return "" if half_width is None else f" ± {half_width * 100:.2f}"
 
 
 def scored(entries: Sequence[Entry]) -> list[tuple[float, Entry]]:

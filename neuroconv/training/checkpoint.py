@@ -91,12 +91,10 @@ def save_weights(model: nn.Module, path: Path) -> None:
     write_atomically(path, lambda temporary: save_model(model, str(temporary)))
 
 
-def load_weights(model: nn.Module, path: Path, *, sha256: str | None = None) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Reads weights into `model`; CheckpointError if the file is damaged or another model's."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights")
-    if sha256 is not None:
-        check_sum(path, sha256)
     try:
         load_model(model, path)
     except (RuntimeError, SafetensorError) as error:

@@ -2,19 +2,12 @@
 
 import torch
 
+from neuroconv.core.checks import out_of_memory
 from neuroconv.training.batches import Data, load
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.evaluation import in_memory_format
 from neuroconv.training.state import State
 from neuroconv.training.task import Task
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error says that an allocation failed, on CUDA or on the CPU."""
-    texts = "not enough memory", "can't allocate memory"
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in texts
-    )
 
 
 class OutOfMemory(RuntimeError):

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from neuroconv.core.checks import out_of_memory
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import Data, derived_seed, epoch_batches, load
 from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
-from neuroconv.training.memory import OutOfMemory, out_of_memory
+from neuroconv.training.memory import OutOfMemory
 from neuroconv.training.metrics import EpochMetrics, Part, Problem, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.signals import Interrupted, StopSignal
