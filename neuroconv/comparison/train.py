@@ -185,11 +185,10 @@ def _saved_run(config: Config) -> RunResult | FailedRun | Path | None:
         if not ((folder / CONFIG).exists() or (folder / METRICS).exists()):
             continue  # a run that another process begins at this moment
         try:
+            ended = (folder / RESULT).exists() or (folder / FAILURE).exists()
+            outcome = read_outcome(folder) if ended else folder  # which checks its configuration
             if described(load_run(folder)) != described(config):
                 continue
-            if not ((folder / RESULT).exists() or (folder / FAILURE).exists()):
-                return folder
-            outcome = read_outcome(folder)
         except (ValueError, OSError) as error:
             raise RunError(
                 f"{folder}: {error}: move or delete it, or compare with another --train.output"

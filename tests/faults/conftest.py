@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import jobs
 from tests.faults.folders import Whole, outcome
-from tests.faults.harness import finish
+from tests.faults.harness import Child, finish
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +40,13 @@ def whole(memory: Path) -> Whole:
         return outcomes[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def interrupted(memory: Path) -> Path:
+    """A run of the command line, killed within an epoch."""
+    folder = memory / "interrupted"
+    words = *jobs.GRANULES, "--train.epochs", 100, "--train.max_steps", 22, "--train.save_steps", 1
+    with Child(jobs.neuroconv, *words, "--train.output", folder) as child:
+        child.until(lambda: list(folder.glob("*/checkpoints/*5.json")))
+    return next(folder.iterdir())

@@ -1,6 +1,7 @@
 """Damaged files: named, and never taken for what they were."""
 
 import random
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from neuroconv.training import evaluate, read_result, rebuild, resume
+from neuroconv.comparison import compare
+from neuroconv.training import evaluate, load_config, read_result, rebuild, resume
 from tests.faults import jobs
 from tests.faults.folders import (
     Whole,
@@ -40,7 +42,14 @@ def damages(quick: int) -> list[Any]:
 # --- finished runs
 
 
-READERS = evaluate, rebuild, read_result, partial(resume, progress=False)
+def compared(run: Path) -> Any:
+    """Compares the configuration of `jobs.LINEAR`, of which a folder holds the run."""
+    words = iter([*jobs.LINEAR[2:], "--train.epochs", 2, "--train.output", run.parent])
+    overrides = [f"{key}={value}" for key, value in zip(words, words, strict=True)]
+    return compare(load_config(jobs.CONFIG, overrides), progress=False)
+
+
+READERS = evaluate, rebuild, read_result, partial(resume, progress=False), compared
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +117,19 @@ def test_damaged_checkpoints(
         jobs.fit(run)
     output = capsys.readouterr().out
     assert all(path.name in output for path in paths)
+
+
+@pytest.mark.parametrize("damage", damages(quick=2))
+def test_a_damaged_configuration(damage: Damage, interrupted: Path, folder: Path) -> None:
+    """A damaged config.toml of an interrupted run: it or its key is named, or the end is equal."""
+    run = copied(interrupted, folder / "run")
+    damage(run / "config.toml")
+    whole = copied(interrupted, folder / "whole")
+    resume(whole, progress=False)
+    try:
+        resume(run, progress=False)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = "[train] is as it was" if outcome(run) == outcome(whole) else "another run"
+    assert re.search(r"config\.toml|\[(model|data|train)\]", message), message

@@ -57,16 +57,6 @@ def test_two_runs_that_start_in_one_second(times: int, folder: Path) -> None:
 # --- runs that are resumed as another run
 
 
-@pytest.fixture(scope="session")
-def interrupted(memory: Path) -> Path:
-    """A run of the command line, killed within an epoch."""
-    folder = memory / "interrupted"
-    words = *jobs.GRANULES, "--train.epochs", 100, "--train.max_steps", 22, "--train.save_steps", 1
-    with Child(jobs.neuroconv, *words, "--train.output", folder) as child:
-        child.until(lambda: list(folder.glob("*/checkpoints/*5.json")))
-    return next(folder.iterdir())
-
-
 CHANGES: dict[str, Any] = {
     "model.seed": 9, "model.pull": 0.3, "model.unit.output.mean_wait": 0.3,
     "data.encoding": "repeat", "data.train_limit": 90, "data.augment": "crop_flip",

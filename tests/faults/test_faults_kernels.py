@@ -78,6 +78,7 @@ def library(root: Path) -> Path:
 
 
 def test_a_damaged_library_is_built_again(root: Path) -> None:
+    """A damaged, truncated or empty library in the cache: it is built again."""
     assert output(start(root)) == "42"
     content = (path := library(root)).read_bytes()
     stem, flipped = Path(str(path)[:-68]), bytearray(content)
@@ -103,6 +104,7 @@ def test_a_damaged_library_is_built_again(root: Path) -> None:
 
 
 def test_every_folder_and_link_on_the_way_counts(root: Path) -> None:
+    """A cache on whose way others may write: its libraries are not loaded."""
     folder, link = root / "open" / "cache", root / "link"
     folder.mkdir(parents=True)
     link.symlink_to("open/cache")
@@ -125,6 +127,7 @@ def test_every_folder_and_link_on_the_way_counts(root: Path) -> None:
 
 @AS_ROOT
 def test_what_belongs_to_others_is_refused(root: Path) -> None:
+    """A cache, or a library in it, of another user: refused, and never loaded."""
     (link := root / "link").symlink_to(folder := root / "folder")
     folder.mkdir()
     folder.chmod(0o770)
@@ -139,6 +142,7 @@ def test_what_belongs_to_others_is_refused(root: Path) -> None:
 
 
 def test_processes_that_start_together_share_a_library(root: Path) -> None:
+    """Processes that compile at one moment: they share one sound library."""
     assert output(start(root)) == "42"
     processes = [start_slowly(root, 1), *(start(root, root / "slow") for _ in range(3))]
     assert output(start(root)) == "42"
@@ -152,7 +156,7 @@ def test_processes_that_start_together_share_a_library(root: Path) -> None:
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg])
 def test_what_a_killed_process_leaves_is_removed(root: Path, kill: Any) -> None:
-    """Whether its compiler lives on or is killed with it."""
+    """A killed process, its compiler alive or not: what it leaves is removed by the next."""
     killed = start_slowly(root, 1)
     kill(killed.pid, signal.SIGKILL)
     assert list(root.glob("cache/build-*"))
@@ -172,6 +176,7 @@ def test_what_a_killed_process_leaves_is_removed(root: Path, kill: Any) -> None:
 
 @pytest.mark.slow
 def test_processes_killed_at_any_time_leave_nothing(root: Path) -> None:
+    """Processes killed -9 at any time of compiling: the next one leaves nothing."""
     for _ in range(50):
         process = start(root)
         time.sleep(random.uniform(0, 0.4))
@@ -181,6 +186,7 @@ def test_processes_killed_at_any_time_leave_nothing(root: Path) -> None:
 
 
 def test_a_folder_without_room_or_rights_is_named(root: Path, monkeypatch: Any) -> None:
+    """A cache without room or rights: it is named, and slower kernels run."""
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
     assert re.match(r"off: \S+ fails: .*File size", output(start(root, setting=limit)), re.DOTALL)
     assert os.listdir(root / "cache") == ["lock"]
@@ -191,6 +197,7 @@ def test_a_folder_without_room_or_rights_is_named(root: Path, monkeypatch: Any) 
 @AS_ROOT
 @pytest.mark.parametrize(("options", "words"), [("size=8k", "No space"), ("ro", "Read-only")])
 def test_a_full_or_read_only_disk_says_so(root: Path, options: str, words: str) -> None:
+    """A full or read-only disk of the cache: the reason is said."""
     cache = str(build.trusted_folder(root / "cache"))
     command = ["mount", "-t", "tmpfs", "-o", f"mode=700,{options}", "tmpfs", cache]
     if subprocess.run(command, capture_output=True).returncode:

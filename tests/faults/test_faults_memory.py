@@ -43,6 +43,7 @@ def limited(folder: Path, accumulate: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_memory_that_runs_out_halves_the_part_or_says_what_to_change(tmp_path: Path) -> None:
+    """Memory that runs out: smaller parts by `accumulate = "auto"`, else what to change."""
     fitted = limited(tmp_path / "auto", '"auto"')
     assert fitted.returncode == 0, fitted.stderr
     parts, steps = json.loads(fitted.stdout)
@@ -79,6 +80,7 @@ class Hungry(nn.Module):
 
 @pytest.mark.parametrize(("limit", "parts"), [(24, 1), (12, 2), (11, 4), (3, 8)])
 def test_parts_found_by_trial_train_as_parts_that_were_asked_for(limit: int, parts: int) -> None:
+    """Parts found by trial: they train as parts that were asked for."""
     model, expected = Hungry(limit), Hungry(64)
     result = train(model, DATA, DATA, accumulate="auto", **QUICK)
     train(expected, DATA, DATA, accumulate=parts, **QUICK)
@@ -88,6 +90,7 @@ def test_parts_found_by_trial_train_as_parts_that_were_asked_for(limit: int, par
 
 
 def test_parts_are_recorded_restored_and_a_change_is_told(tmp_path: Path) -> None:
+    """Parts found by trial: recorded, restored on resume, and a change is told."""
     keywords = {**QUICK, "run_dir": tmp_path, "resume": True, "accumulate": "auto"}
     train(Hungry(12), DATA, DATA, max_steps=3, **keywords)
     with pytest.raises(CheckpointError, match="max_steps = 3, now None"):
@@ -102,5 +105,6 @@ def test_parts_are_recorded_restored_and_a_change_is_told(tmp_path: Path) -> Non
 def test_what_does_not_fit_at_all_is_an_error_that_says_what_to_change(
     tmp_path: Path, accumulate: object, message: str
 ) -> None:
+    """One image that does not fit: an error that says what to change."""
     with pytest.raises(RuntimeError, match=f"out of memory .*{message}.*2.00 GiB"):
         train(Hungry(0), DATA, DATA, accumulate=accumulate, run_dir=tmp_path, **QUICK)

@@ -17,6 +17,7 @@ from tests.faults.folders import Whole, debris, last_step, outcome
 from tests.faults.harness import ENVIRONMENT, Child, finish
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+SLOW = pytest.mark.slow
 MOMENTS = "step", "save", "validation", "workers"
 QUICK = {
     ("step", signal.SIGUSR1, 2), ("save", signal.SIGTERM, 2), ("validation", signal.SIGTERM, 1),
@@ -27,7 +28,7 @@ QUICK = {
 @pytest.mark.parametrize(
     ("moment", "number", "times"),
     [
-        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
+        pytest.param(*case, marks=[] if case in QUICK else SLOW)
         for case in product(MOMENTS, SIGNALS, (1, 2))
     ],
 )
@@ -69,27 +70,34 @@ def check_message(output: str, run: Path) -> None:
     assert int(printed[1]) == last_step(run) > 0
 
 
+@pytest.fixture(scope="session")
+def command(memory: Path) -> tuple[list[Any], dict[str, Any]]:
+    """A command that trains a network with draws of its own, and the outcome of its run."""
+    words = [*jobs.GRANULES, "--train.epochs", 4]
+    finish(jobs.neuroconv, *words, "--train.output", memory / "command")
+    return words, outcome(next((memory / "command").iterdir()))
+
+
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in SIGNALS[1:])]
+    "number", [signal.SIGKILL, signal.SIGTERM, *(pytest.param(n, marks=SLOW) for n in SIGNALS[1:])]
 )
-def test_signals_to_the_command_line(number: signal.Signals, folder: Path) -> None:
-    """A signal to `neuroconv train`: the command that resumes is printed, and works."""
-    words = *jobs.GRANULES, "--train.epochs", 4
-    words_of = {name: (*words, "--train.output", folder / name) for name in ("cut", "whole")}
-    with Child(jobs.neuroconv, *words_of["cut"]) as child:
+def test_the_end_of_a_command(number: signal.Signals, folder: Path, command: Any) -> None:
+    """kill -9 of, or a signal to, `neuroconv train`: `neuroconv resume`, as printed, is equal."""
+    words, expected = command
+    words = *words, "--train.save_steps", 3, "--train.output", folder / "runs"
+    with Child(jobs.neuroconv, *words) as child:
         child.until_printed("epoch 2/4")
         child.send(number)
         assert child.wait() == 128 + number, child.output
-        (run,) = (folder / "cut").iterdir()
-        check_message(child.output, run)
-        assert f"neuroconv resume {run}" in child.output
-    for command in (("resume", run), words_of["whole"]):
-        finish(jobs.neuroconv, *command)
-    (expected,) = (folder / "whole").iterdir()
-    assert outcome(run) == outcome(expected)
+        (run,) = (folder / "runs").iterdir()
+        if number != signal.SIGKILL:
+            check_message(child.output, run)
+            assert f"neuroconv resume {run}" in child.output
+    finish(jobs.neuroconv, "resume", run)
+    assert outcome(run) == expected
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("seed", range(10))
 def test_ctrl_c_during_imports(seed: int, folder: Path) -> None:
     """Ctrl-C while the command line imports: status 130 and no traceback."""
