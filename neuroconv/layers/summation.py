@@ -4,7 +4,7 @@ Shapes: B batch, N neurons, T time steps, D dendrites.
 """
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -94,13 +94,6 @@ class SummationLaw(nn.Module):
         learns_exponent = learnable and exponent is not None
         self.exponent_logit = nn.Parameter(torch.empty(())) if learns_exponent else None
         self.reset_parameters()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restores a module that was saved whole, also one of a version before laws or their names:
-        dendritic rates had none."""
-        before = {"law": "linear", "_start": (1.0, None), "log_knee": None, "exponent_logit": None}
-        state = state if "law" in state else before | state
-        super().__setstate__(state | {"law": _NEW_NAMES.get(state["law"], state["law"])})
 
     def reset_parameters(self) -> None:
         """Resets learned parameters to the constructor's knee and exponent."""

@@ -39,8 +39,6 @@ class ImageNetwork(nn.Module):
         ValueError: at the call, images of another shape, or that are not floating point.
     """
 
-    image_shape: ImageShape | None = None  # of a network that was pickled before there was one
-
     def __init__(self, time_steps: Size, image_shape: ImageShape | None = None) -> None:
         super().__init__()
         self.time_steps, self.image_shape = time_steps, image_shape

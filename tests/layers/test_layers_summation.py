@@ -1,6 +1,5 @@
 """Dendritic summation: the sign that each law is named after, its start and its parameters."""
 
-import copy
 import math
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroconv.layers import DendriticRate, DendriticSummation
+from neuroconv.layers import DendriticSummation
 
 LAWS: list[Any] = ["linear", "sublinear", "supralinear", "sigmoidal"]
 
@@ -100,21 +99,10 @@ def test_where_the_sigmoidal_law_is_above_the_sum(exponent: float, low: float, h
     assert torch.equal(above, (sums > low * knee + 1e-9) & (sums < high * knee - 1e-9))
 
 
-def test_old_names_and_modules_saved_whole_load() -> None:
+def test_the_old_name_of_the_sigmoidal_law_is_taken() -> None:
     old, new = DendriticSummation("bistable", 0.5), DendriticSummation("sigmoidal", 0.5)
     assert repr(old) == repr(new)
     assert "bistable" not in repr(old)
-    learned = DendriticSummation("sigmoidal", 0.5, learnable=True)
-    learned.law = "bistable"  # as a version before saved it
-    rate = DendriticRate("sum")
-    for name in ("law", "_start", "log_knee", "exponent_logit"):
-        del rate.__dict__[name]
-    loaded = copy.deepcopy(learned), copy.deepcopy(rate)  # by __setstate__, as torch.load
-    assert [repr(stage) for stage in loaded] == [
-        repr(DendriticSummation("sigmoidal", 0.5, learnable=True)), repr(DendriticRate("sum"))
-    ]  # fmt: skip
-    assert len(list(loaded[0].parameters())) == 2
-    assert loaded[1](torch.ones(1, 1, 1, 3, 1)).item() == 3
 
 
 @pytest.mark.parametrize("rate", [1e-30, 1e5, 1e30])

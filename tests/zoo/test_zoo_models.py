@@ -295,14 +295,12 @@ def test_images_that_a_network_was_not_built_for(name: str) -> None:
             model(torch.empty(2, 1, 12, 10, dtype=dtype, device="meta"))
 
 
-def test_a_network_of_any_image_and_one_that_was_pickled_without_a_shape() -> None:
+def test_a_network_of_any_image() -> None:
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    old = StillNet(pool, 1, (2, 8, 8))
-    del old.image_shape
-    for model in (old, StillNet(pool, 1)):
-        assert model(torch.ones(3, 2, 9, 4)).shape == (3, 2)
-        with pytest.raises(ValueError, match=r"\(batch, channels, 1, height, width\); or build"):
-            model(torch.ones(3, 2, 2, 9, 4))
+    model = StillNet(pool, 1)
+    assert model(torch.ones(3, 2, 9, 4)).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"\(batch, channels, 1, height, width\); or build"):
+        model(torch.ones(3, 2, 2, 9, 4))
 
 
 @pytest.mark.parametrize("name", NAMES)
