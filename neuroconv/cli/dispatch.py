@@ -32,13 +32,13 @@ _GROUPS = {
         "brain": "brain",
         "match": "listing",
     },
-    "train": {"train": "runs", "resume": "runs", "evaluate": "runs", "compare": "runs"},
+    "train": dict.fromkeys(("train", "resume", "evaluate", "verify", "compare"), "runs"),
 }
 COMMANDS = {name: module for group in _GROUPS.values() for name, module in group.items()}
 _TAKE_OVERRIDES = ("train", "compare")  # --table.key VALUE
 _DISTRIBUTED = ("train", "resume")  # may run under torchrun
 _TORCHRUN = "TORCHELASTIC_RUN_ID"  # which torchrun sets
-_TRAINING = ("train", "resume", "compare", "demo")
+_TRAINING = ("train", "resume", "verify", "compare", "demo")
 
 # Warnings may quote the names of files: no escape sequence of theirs reaches the terminal.
 _formatted = warnings.formatwarning

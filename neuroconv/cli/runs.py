@@ -32,6 +32,7 @@ from neuroconv.training import (
     resume,
     train_seeds,
 )
+from neuroconv.training.verify import verify
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,36 @@ class Evaluate:
 
             write_diagnostics(self.report, numbers)
             console.out(f"written to {self.report}")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Checks a finished run on this machine: its files, model, data and scores, and resuming.
+
+    Prints a line for each, ok or FAILED and why; the exit status is 1 if one failed. The last
+    trains the first steps twice in a temporary folder, whole and interrupted by a signal at a
+    random step: they must end in the same bits.
+
+    Example: neuroconv verify runs/granule_convnet-20250131-120000-seed0
+    """
+
+    run: RunArgument
+    """a run folder of `neuroconv train`"""
+    steps: int = 20
+    """steps to train twice; fewer for a slow model"""
+    json: FileOption = None
+    """write the checks to this file"""
+
+    def __call__(self, console: Console) -> None:
+        check_output(self.json, "--json")
+        checks = []
+        for check in verify(self.run, steps=self.steps):
+            console.out(f"{'ok' if check.ok else 'FAILED':<8}{check.name:<8}{check.message}")
+            checks.append(check._asdict())
+        if self.json is not None:
+            write_json(console, self.json, {"run_dir": str(self.run), "checks": checks})
+        if not all(check["ok"] for check in checks):
+            raise SystemExit(1)
 
 
 @dataclass(frozen=True)

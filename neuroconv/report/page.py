@@ -96,10 +96,12 @@ def _filters(number: int, entry: Entry) -> Iterator[tuple[str, Markup]]:
 
 
 def _flatten(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the environment without nesting and without unknown (None) values."""
+    """Returns the environment without nesting or None, and what later ones change."""
     flat: dict[str, Any] = {}
     for key, value in environment.items():
         flat.update(value if isinstance(value, Mapping) else {key: value})
+    for later in flat.pop("resumed_with", ()):
+        flat |= {f"{k}, resumed": v for k, v in _flatten(later).items() if v != flat.get(k)}
     return {key: value for key, value in flat.items() if value is not None}
 
 

@@ -1,20 +1,29 @@
 """The environment of a run, as environment.json records it."""
 
+import json
 import os
 import platform
 import resource
 import subprocess
+import warnings
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from neuroconv.core.files import write_text
 from neuroconv.kernels import cuda, native
+from neuroconv.training.config import TrainConfig
 from neuroconv.training.device import arithmetic_of, choose_device
 from neuroconv.training.distributed import Ranks
 
 _PACKAGES = ("neuroconv-zoo", "torch", "numpy")
+_NUMERIC = (  # what decides how sums are rounded
+    *_PACKAGES, "system", "cpu_capability", "device", "threads", "precision", "cpp_kernels",
+    "triton_kernels", "world_size",
+)  # fmt: skip
 
 
 def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
@@ -28,6 +37,7 @@ def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "precision": arithmetic_of(precision, device),
         "cpp_kernels": native.state() if device.type == "cpu" else "off: they run on the CPU",
         "triton_kernels": cuda.state(device),
@@ -35,6 +45,30 @@ def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
         "backend": backend if ranks.size > 1 else None,
         "git_commit": _git_commit(),
     }
+
+
+def environment_diff(path: Path, settings: TrainConfig, *, resumes: bool = False) -> list[str]:
+    """Returns why sums may be rounded otherwise than where a run was last trained, a line each.
+
+    If it `resumes` here, a warning says so, and its environment.json keeps this environment too.
+    """
+    present = describe_environment(settings.device, settings.precision)
+    try:
+        first = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # missing or damaged: nothing is known
+        first = {}
+    later = first.get("resumed_with", [])
+    before, now = ({**e, **e.get("packages", {})} for e in ([first, *later][-1], present))
+    pairs = {key: (before.get(key), now.get(key)) for key in _NUMERIC}
+    changes = [f"{key} = {old!r}, now {new!r}" for key, (old, new) in pairs.items() if old != new]
+    if changes and resumes:
+        warnings.warn(
+            f"{path.parent} goes on in another environment ({'; '.join(changes)}): its sums may be "
+            "rounded in another order than those of an uninterrupted run", stacklevel=2,
+        )  # fmt: skip
+        text = json.dumps({**first, "resumed_with": [*later, present]}, indent=2, allow_nan=False)
+        write_text(path, f"{text}\n")
+    return changes
 
 
 def peak_memory_mib(device: torch.device) -> float:
@@ -45,6 +79,7 @@ def peak_memory_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+@cache  # the modules are those of the import
 def _git_commit() -> str | None:
     """Returns the source tree's commit, with -dirty if changed; None for an installed package."""
     root = Path(__file__).parents[2]

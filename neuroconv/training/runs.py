@@ -16,6 +16,7 @@ from torch import nn
 
 from neuroconv.core.files import write_text
 from neuroconv.data import DataSplits, load_data
+from neuroconv.data.fingerprint import fingerprint
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
     CheckpointError,
@@ -29,7 +30,7 @@ from neuroconv.training.config import Config, ConfigError, load_config, save_con
 from neuroconv.training.curves import plot_curves
 from neuroconv.training.device import choose_device
 from neuroconv.training.distributed import Ranks, check_device
-from neuroconv.training.environment import describe_environment, peak_memory_mib
+from neuroconv.training.environment import describe_environment, environment_diff, peak_memory_mib
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
@@ -53,7 +54,8 @@ class RunResult:
     The seed decides the weights, the order of images, the frames and the dropout. val_* and test_*
     are those of the best epoch. `seconds_per_epoch` is a mean without validation.
     `resumed_with_changes` says, line by line, what had changed where it was resumed by force.
-    `accumulate` is the number of parts of a step, which may follow from the memory.
+    `accumulate` is the number of parts of a step, which may follow from the memory; `data_sha256`
+    are the fingerprints of its data.
     """
 
     run_dir: Path
@@ -72,11 +74,12 @@ class RunResult:
     history: list[dict[str, Any]]
     resumed_with_changes: list[str] = field(default_factory=list)
     accumulate: int | None = None
+    data_sha256: dict[str, str] = field(default_factory=dict)
 
 
 # What result.json held before it had a sum of its own.
-_OLD_RESULT = {entry.name for entry in fields(RunResult)} | {"sha256"}
-_OLD_RESULT -= {"run_dir", "history", "resumed_with_changes", "accumulate"}
+OLD_RESULT = {entry.name for entry in fields(RunResult)} | {"sha256"}
+OLD_RESULT -= {"run_dir", "history", "resumed_with_changes", "accumulate", "data_sha256"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def read_result(run_dir: str | Path) -> RunResult:
     folder = Path(run_dir)
     if not (folder / RESULT).exists():
         raise RunError(f"{folder} is not finished: `neuroconv resume {folder}`")
-    values = read_record(folder / RESULT, unsummed=_OLD_RESULT)
+    values = read_record(folder / RESULT, unsummed=OLD_RESULT)
     for file, sha256 in values.pop("sha256").items():
         check_sum(folder / file, sha256)
     return RunResult(run_dir=folder, history=read_history(folder), **values)
@@ -283,6 +286,7 @@ def _finish(
         ranks.first(lambda: stack.enter_context(locked(folder)))
         if force:
             ranks.first(lambda: (folder / FAILURE).unlink(missing_ok=True))
+        ranks.first(lambda: environment_diff(folder / ENVIRONMENT, config.train, resumes=True))
         trained = train(
             model, splits.train, splits.val, test_data=splits.test, seed=seed, run_dir=folder,
             workers=config.data.workers, resume=True, force=force, described=described(config),
@@ -301,6 +305,7 @@ def _finish(
                 "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
                 "peak_memory_mib": peak_memory_mib(device),
                 "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
+                "data_sha256": {k: fingerprint(vars(splits)[k]) for k in ("train", "val", "test")},
                 "sha256": {file: file_sum(folder / file) for file in _SUMMED},
             })  # fmt: skip
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the result replaces them

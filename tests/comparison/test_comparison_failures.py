@@ -143,6 +143,7 @@ def test_runs_that_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "sha256_of_this",
         "resumed_with_changes",
         "accumulate",
+        "data_sha256",
     ):  # which 0.5.0 did not write
         del result[key]
     (folder / "result.json").write_text(json.dumps({**result, "val_loss": math.nan}))
