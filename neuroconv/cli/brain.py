@@ -12,6 +12,7 @@ from neuroconv import __version__
 from neuroconv.brain import READINGS, BrainReport, Estimate, estimate_brain, read_inputs
 from neuroconv.brain.report import SECTIONS
 from neuroconv.cli.options import PICTURES, FileOption, Words, check_output, repeatable, write_json
+from neuroconv.core.checks import check_choice
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,10 @@ class Brain:
             raise ValueError(
                 "--plot with --weigh: a mix has no one value for a tornado; expected --reading"
             )
-        if self.reading is not None and self.reading not in READINGS:
-            raise ValueError(f"--reading {self.reading}: expected one of {', '.join(READINGS)}")
+        if self.reading is not None:
+            check_choice("--reading", self.reading, list(READINGS))
         for name in self.section:
-            if name not in SECTIONS:
-                raise ValueError(f"--section {name}: expected one of {', '.join(SECTIONS)}")
+            check_choice("--section", name, list(SECTIONS))
 
 
 def _citation(estimate: Estimate) -> str:

@@ -4,7 +4,7 @@ import fnmatch
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -158,23 +158,19 @@ class Profile:
 
     def _check_options(self, kinds: set[str]) -> None:
         """Refuses an option that is for another kind of NAME, and would change nothing."""
-        cell = ("cell", "a cell, such as purkinje")
         options = {
-            "--variant": (self.variant is not None, *cell),
-            "--neurons": (self.neurons != 1, *cell),
-            "--axons": (self.axons is not None, *cell),
-            "--mode": (self.mode != "same", *cell),
-            "--backend": (self.backend != "auto", *cell),
-            "--image-shape": (self.image_shape is not None, "zoo", "a model of the zoo"),
-            "--input-shape": (self.input_shape != (), "module", "a module:Class"),
-            "--input-dtype": (self.input_dtype != (), "module", "a module:Class"),
-            "--argument": (self.argument != (), "module", "a module:Class"),
+            "cell": ("a cell, such as purkinje", "variant neurons axons mode backend"),
+            "zoo": ("a model of the zoo", "image_shape"),
+            "module": ("a module:Class", "input_shape input_dtype argument"),
         }
-        for option, (is_set, kind, description) in options.items():
-            if is_set and kind not in kinds:
-                raise ValueError(
-                    f"{option} is for {description}, and there is none among {' '.join(self.names)}"
-                )
+        defaults = {field.name: field.default for field in fields(self)}
+        for kind, (description, names) in options.items():
+            for name in names.split():
+                if kind not in kinds and getattr(self, name) != defaults[name]:
+                    raise ValueError(
+                        f"--{name.replace('_', '-')} is for {description}, and there is none among "
+                        f"{' '.join(self.names)}"
+                    )
 
     def _subjects(self) -> list[Subject]:
         """Returns the subject of each name, once; a wildcard matches cells and zoo models."""
