@@ -92,9 +92,9 @@ def checked(target: _Target) -> _Target:
             fitters.update({name: _raising(name, hint) for name, hint in hints.items()})
         if Parameter.VAR_KEYWORD not in kinds:
             for name in keywords.keys() - parameters:
-                known = expected_one_of(name, [key for key in parameters if key != "self"])
+                nearest = expected_one_of(name, [key for key in parameters if key != "self"])
                 title = target.__qualname__.removesuffix(".__init__")
-                raise TypeError(f"{title} has no keyword {name!r}; {known}")
+                raise TypeError(f"{title} has no keyword {name!r}; {nearest}")
         positional = zip(chain(names, repeat(others)), args, strict=False)
         return target(
             *(fitters.get(name, _anything)(value) for name, value in positional),

@@ -226,12 +226,12 @@ def _by_workers(
         atexit.unregister(end)
 
 
-def _begin_work(then: Callable[[int], None] | None, number: int) -> None:
+def _begin_work(worker_init_fn: Callable[[int], None] | None, number: int) -> None:
     """Leaves signals to the main process, which saves, and then ends its workers."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
-    if then is not None:
-        then(number)
+    if worker_init_fn is not None:
+        worker_init_fn(number)
 
 
 def _kill(processes: list[Any]) -> None:

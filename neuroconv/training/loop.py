@@ -116,11 +116,9 @@ def train(
     if config.tensorboard and run_dir is None:
         raise ConfigError("tensorboard = true: expected a run_dir, the parent of its files")
     callbacks = [callback] if callback else []
-    images = check_length(train_data, "train_data")
     data = {"train_data": train_data, "val_data": val_data}
     data |= {} if test_data is None else {"test_data": test_data}
-    for role, part in data.items():
-        check_length(part, role)
+    images, *_ = [check_length(part, role) for role, part in data.items()]
     ranks = Ranks.current()
     device = check_device(config, images, ranks)
     place(model, device, config.channels_last)
