@@ -62,6 +62,24 @@ def test_stops_within_epochs(
     assert outcome(run) == whole(), steps
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=SLOW)])
+def test_kills_at_the_end(kills: int, folder: Path) -> None:
+    """kill -9 of a command after its last epoch: `neuroconv resume` finishes it, bit-equal."""
+    draw, words = random.Random(kills), (*jobs.LINEAR, "--train.epochs", 1, "--train.output")
+    finish(jobs.neuroconv, *words, folder / "whole")
+    (whole,) = (folder / "whole").iterdir()
+    for number in range(kills):
+        with Child(jobs.neuroconv, *words, folder / str(number)) as child:
+            child.until_printed("epoch 1/1")
+            time.sleep(draw.uniform(0, 0.3))
+            child.send(signal.SIGKILL)
+            child.wait()
+        (run,) = (folder / str(number)).iterdir()
+        finish(jobs.neuroconv, "resume", run)
+        assert outcome(run) == outcome(whole)
+        assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
 def test_temporaries(folder: Path, whole: Whole) -> None:
     """Temporaries: those of a killed run are removed when it is resumed, a living one's stay."""
     run, gate = folder / "run", jobs.Gate(folder, 17)
