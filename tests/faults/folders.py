@@ -1,7 +1,6 @@
 """What the fault suite reads in run folders, and what it does to their files."""
 
 import json
-import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -46,17 +45,9 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def copied(folder: Path, target: Path) -> Path:
-    shutil.rmtree(target, ignore_errors=True)
-    return Path(shutil.copytree(folder, target))
+def cut(path: Path, quarters: int) -> None:
+    """Keeps the first quarters of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * quarters // 4])
 
 
 def change(path: Path, key: str, value: Any) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -12,16 +13,7 @@ import pytest
 from neuroconv.comparison import compare
 from neuroconv.training import evaluate, load_config, read_result, rebuild, resume
 from tests.faults import jobs
-from tests.faults.folders import (
-    Whole,
-    checkpoints,
-    copied,
-    empty,
-    flip,
-    last_step,
-    outcome,
-    truncate,
-)
+from tests.faults.folders import Whole, checkpoints, cut, flip, last_step, outcome
 from tests.faults.harness import Child, finish
 
 Damage = Callable[[Path], object]
@@ -36,7 +28,7 @@ def damages(quick: int) -> list[Any]:
                      marks=[] if number < quick else pytest.mark.slow)
         for number in range(FLIPS)
     ]  # fmt: skip
-    return [*flips, pytest.param(truncate, id="half"), pytest.param(empty, id="empty")]
+    return [*flips, *(pytest.param(partial(cut, quarters=n), id=f"cut{n}") for n in (2, 0))]
 
 
 # --- finished runs
@@ -67,7 +59,7 @@ def finished(memory: Path) -> Path:
 )
 def test_files_of_a_finished_run(file: str, damage: Damage, finished: Path, folder: Path) -> None:
     """A bit flip in, half of, or nothing of a finished run's file: every reader names the file."""
-    run = copied(finished, folder / finished.name)
+    run = copytree(finished, folder / finished.name)
     damage(run / file)
     for read in READERS:
         with pytest.raises(ValueError, match=file):
@@ -95,7 +87,7 @@ def test_a_damaged_checkpoint(
     suffix: str, damage: Damage, unfinished: Path, folder: Path, whole: Whole
 ) -> None:
     """A damaged checkpoint: it is named, the one before is used, and the end is bit-equal."""
-    run = copied(unfinished, folder / "run")
+    run = copytree(unfinished, folder / "run")
     path = checkpoints(run)[last_step(run)].with_suffix(suffix)
     damage(path)
     with pytest.warns(UserWarning, match=path.name):
@@ -109,7 +101,7 @@ def test_damaged_checkpoints(
     files: str, damage: Damage, unfinished: Path, folder: Path, capsys: Any
 ) -> None:
     """All checkpoints, or the best weights that they share, damaged: an error that names them."""
-    run = copied(unfinished, folder / "run")
+    run = copytree(unfinished, folder / "run")
     paths = list((run / "checkpoints").glob(files))
     for path in paths:
         damage(path)
@@ -122,9 +114,9 @@ def test_damaged_checkpoints(
 @pytest.mark.parametrize("damage", damages(quick=2))
 def test_a_damaged_configuration(damage: Damage, interrupted: Path, folder: Path) -> None:
     """A damaged config.toml of an interrupted run: it or its key is named, or the end is equal."""
-    run = copied(interrupted, folder / "run")
+    run = copytree(interrupted, folder / "run")
     damage(run / "config.toml")
-    whole = copied(interrupted, folder / "whole")
+    whole = copytree(interrupted, folder / "whole")
     resume(whole, progress=False)
     try:
         resume(run, progress=False)

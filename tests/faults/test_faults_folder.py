@@ -6,6 +6,7 @@ import re
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from neuroconv import __version__
 from neuroconv.training.checkpoint import read_record, write_record
 from tests.commands import status_of
 from tests.faults import jobs
-from tests.faults.folders import change, checkpoints, copied, flip, outcome
+from tests.faults.folders import change, checkpoints, flip, outcome
 from tests.faults.harness import Child
 
 
@@ -71,7 +72,7 @@ def test_a_changed_configuration(
     keys: list[str], interrupted: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Changed keys of config.toml: resume shows each, before and now; only `--force` goes on."""
-    run = copied(interrupted, folder / "run")
+    run = copytree(interrupted, folder / "run")
     for key in keys:
         change(run / "config.toml", key, CHANGES[key])
     assert status_of("resume", run) == 2
@@ -89,7 +90,7 @@ def test_a_changed_configuration(
 
 def test_settings_that_may_change(interrupted: Path, folder: Path) -> None:
     """Changed workers, output and frequency of saves: the run goes on, bit-equal."""
-    runs = [copied(interrupted, folder / name) for name in ("as it was", "changed")]
+    runs = [copytree(interrupted, folder / name) for name in ("as it was", "changed")]
     for key, value in {"data.workers": 2, "train.output": "b", "train.save_steps": 5}.items():
         change(runs[1] / "config.toml", key, value)
     assert [status_of("resume", run) for run in runs] == [0, 0]
@@ -98,7 +99,7 @@ def test_settings_that_may_change(interrupted: Path, folder: Path) -> None:
 
 def test_another_version(interrupted: Path, folder: Path, capsys: Any) -> None:
     """A checkpoint of another version of the package: refused with both versions."""
-    run = copied(interrupted, folder / "run")
+    run = copytree(interrupted, folder / "run")
     for path in checkpoints(run).values():
         record = read_record(path)
         record["described"]["version of neuroconv"] = "0.4.9"
