@@ -22,7 +22,7 @@ from neuroconv.comparison import compare
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
 from neuroconv.training import Config, load_config
-from neuroconv.training.runs import build, resolve
+from neuroconv.training.runs import build
 from neuroconv.zoo import count_parameters, create_model
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -114,10 +114,11 @@ def test_every_config_resolves_and_builds(
 ) -> None:
     """On meta tensors, up to where `compare` would train."""
     config = one_step(path, tmp_path, root_of)
-    monkeypatch.setattr("neuroconv.comparison.train._train", lambda label, entrant, *_: entrant)
+    monkeypatch.setattr("neuroconv.comparison.train._run", lambda resolved, _: resolved)
+    monkeypatch.setattr("neuroconv.comparison.train._result", lambda label, runs, *_: runs[0])
     parameters, entrants = [], compare(config, progress=False)
-    for table, entrant in zip((config.model, *config.opponents), entrants, strict=True):
-        resolved = resolve(entrant, 0)[0]
+    for table, resolved in zip((config.model, *config.opponents), entrants, strict=True):
+        assert isinstance(resolved, Config)
         check_model(config, table, resolved)
         with torch.device("meta"):
             parameters.append(count_parameters(build(resolved)))
