@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.files import remove_temporaries, write_text
+from neuroconv.core.files import remove_temporaries, write_text, writing
 from neuroconv.training.checkpoint import (
     CheckpointError,
     load_tensors,
@@ -100,8 +100,9 @@ class State:
     def _write(self, random: list[dict[str, Tensor]]) -> None:
         assert self.folder is not None
         folder = self.folder / CHECKPOINTS
-        folder.mkdir(exist_ok=True)
-        if self.best_weights and not self._best_file[0]:
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        if self.best_weights and not (folder / self._best_file[0]).is_file():
             name = f"best-{self.best_epoch:04}.safetensors"
             self._best_file = name, save_tensors(folder / name, self.best_weights)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}

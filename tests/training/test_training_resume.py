@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from neuroconv.data.fingerprint import fingerprint
-from neuroconv.training import CheckpointError, TrainResult, train
+from neuroconv.training import CheckpointError, TrainResult, WriteError, train
 from neuroconv.training.signals import Interrupted
-from tests.training.small_runs import EpochData, newest
+from tests.training.small_runs import EpochData
 
 DATA = TensorDataset(torch.rand(24, 4), torch.arange(24) % 4)
 
 
 class Signals(EpochData):
-    """Sends a signal while an item is read, once."""
-
     def __getitem__(self, index: int) -> Any:
         if self.epoch == 0 and index == 5:
             self.epoch = 1
@@ -29,25 +27,16 @@ class Signals(EpochData):
         return self.data[index]
 
 
-class Targets(Dataset[Any]):
-    def __init__(self, targets: Any) -> None:
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return 3
-
-
 def layers(frozen: int = -1) -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    for parameter in model[frozen].parameters() if frozen >= 0 else ():
-        parameter.requires_grad_(False)
+    model[frozen].requires_grad_(frozen < 0)
     return model
 
 
 def fit(folder: Path, model: nn.Module | None = None, **keywords: Any) -> TrainResult:
-    settings: dict[str, Any] = {"epochs": 3, "batch_size": 8, "progress": False, "resume": True}
-    return train(model or layers(), DATA, DATA, run_dir=folder, **{**settings, **keywords})
+    keywords = {"epochs": 3, "batch_size": 8, "progress": False, "resume": True, **keywords}
+    return train(model or layers(), DATA, DATA, run_dir=folder, **keywords)
 
 
 def fit_until(epoch: int, folder: Path, model: nn.Module | None = None, **keywords: Any) -> None:
@@ -87,23 +76,35 @@ def test_checkpoints_stay_and_other_files_are_left_alone(tmp_path: Path) -> None
         fit_until(1, tmp_path)
 
 
+def test_a_folder_that_is_moved_while_it_trains(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(WriteError, match=f"{path}/checkpoints: cannot be written .No such file"):
+        fit(path, callback=lambda record: path.rename(tmp_path / "moved"))
+
+
 def test_a_resumed_run_does_not_depend_on_the_files_it_read(tmp_path: Path) -> None:
-    fit_until(1, tmp_path, save_steps=1, learning_rate=1e-9)
+    fit_until(1, tmp_path, learning_rate=1e-9)  # the best epoch
 
     def damage(record: dict[str, Any]) -> None:
-        for path in (newest(tmp_path), *(tmp_path / "checkpoints").glob("best-*")):
+        for path in (tmp_path / "checkpoints").iterdir() if record["epoch"] == 2 else ():
             path.write_bytes(b"")  # the pages of a map of it are gone: SIGBUS
+            path.unlink()
 
     fit(tmp_path, callback=damage, learning_rate=1e-9)
+    assert fit(tmp_path, learning_rate=1e-9).best_epoch == 1  # its weights were written again
+
+
+def sum_of(targets: Any) -> str:
+    data: Any = EpochData(DATA)
+    data.targets = targets
+    return fingerprint(data)
 
 
 def test_targets_of_any_kind_have_a_sum() -> None:
     array = np.array([f"class {number}" for number in range(5000)], dtype=object)
     (changed := array.copy())[2500] = "another"
-    assert fingerprint(Targets(array)) != fingerprint(Targets(changed))
+    assert sum_of(array) != sum_of(changed)
     for targets in ([[1], [2, 3], []], [torch.ones(2, 4), torch.ones(1, 4)], [{"box": [1]}]):
-        assert fingerprint(Targets(targets)) == fingerprint(Targets([*targets]))
-        assert fingerprint(Targets(targets)) != fingerprint(Targets([*targets, *targets]))
-    # No addresses, which would refuse every resume.
-    assert fingerprint(Targets([object()])) == fingerprint(Targets([object()]))
-    assert fingerprint(Targets(Targets([]).__len__))
+        assert sum_of(targets) == sum_of([*targets])
+        assert sum_of(targets) != sum_of([*targets, *targets])
+    assert sum_of([object()]) == sum_of([object()])  # whose addresses would refuse every resume
