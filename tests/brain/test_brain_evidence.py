@@ -94,17 +94,15 @@ class RowType:
     ("change", "message"),
     [
         ({}, None),
-        (
-            {"nmae": "x"},
-            r"x.toml: \[\[row\]\] 1: nmae='x' is unknown; expected one of name, source",
-        ),
+        ({"nmae": "x"},
+         r"x.toml: \[\[row\]\] 1: nmae='x' is unknown; expected one of name, source"),
         ({"name": None}, "missing 1 required positional argument: 'name'"),
         ({"name": 3}, "name=3: value=3; expected a string"),
         ({"source": "nobody1999: p. 1"}, "source=.*'nobody1999' is unknown"),
         ({"fact": "brain.neuron"}, "fact='brain.neuron': .*is not the name of a fact"),
         ({"number": "1 +"}, r"number='1 \+'"),
     ],
-)
+)  # fmt: skip
 def test_a_row_is_read_by_the_types_of_its_fields(
     monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str | None
 ) -> None:

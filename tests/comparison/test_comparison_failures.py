@@ -151,9 +151,7 @@ def test_runs_that_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(old.runs[0], FailedRun)
     assert old.accuracy.mean is None
     (folder / "metrics.jsonl").write_text('{"epoch"')  # of a failed run no sum is known
-    with pytest.raises(
-        CheckpointError, match=r"metrics\.jsonl: damaged .*delete it, or train again"
-    ):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged .*delete it, or train"):
         read_history(folder)
 
 

@@ -127,9 +127,7 @@ def test_whole_images_are_held_as_far_as_there_is_room(root: Path) -> None:
 
 
 def test_tensors_of_another_size_are_fitted_once() -> None:
-    fitted, plain = (
-        load_data("digits", image_size=(6, 12), cache=cache).train for cache in (True, False)
-    )
+    fitted, plain = (load_data("digits", image_size=(6, 12), cache=c).train for c in (True, False))
     assert (type(fitted.dataset), type(plain.dataset)) == (FittedStills, ImageTensors)
     for _ in range(2):
         assert torch.equal(fitted.batch(range(40))[0], plain.batch(range(40))[0])

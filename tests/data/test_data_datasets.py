@@ -186,9 +186,7 @@ def test_images_of_another_set_are_refused_and_unknown_ones_are_noted(
             load_data(other, root=tmp_path)
         monkeypatch.setitem(_IDX_SETS, name, (*table, [(1, labels), (1, labels)]))
         with (
-            pytest.warns(
-                UserWarning, match=rf"{tmp_path}: used as {name}, .*\(0, 126\).*\(1, 126\)"
-            ),
+            pytest.warns(UserWarning, match=rf"{tmp_path}: used as {name}, .*0, 126\).*\(1, 126"),
             pytest.raises(DataError, match="hold out 5000 of 30"),
         ):
             load_data(name, root=tmp_path)
@@ -377,9 +375,7 @@ def test_broken_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             load_data("folder", root=tmp_path, classes=classes)
 
     (tmp_path / "train" / "c").mkdir()
-    with pytest.raises(
-        DataError, match=r"train has no images of the classes \['c'\] .*--data.classes"
-    ):
+    with pytest.raises(DataError, match=r"train has no images of the classes \['c'\] .*--data"):
         load_data("folder", root=tmp_path)
     (tmp_path / "train" / "c").rmdir()
     (tmp_path / "train" / "c").symlink_to(tmp_path / "train" / "a")

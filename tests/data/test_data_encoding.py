@@ -127,16 +127,10 @@ def test_sample_seeds_never_change(seed: int, epoch: int, index: int) -> None:
         (torch.rand(2, 1, 2, 2), "repeat", 5, [0], ValueError, "1 sample seeds for 2 images"),
         (torch.full((1, 1, 2, 2), -0.5), "poisson", 5, [0], ValueError, r"-0.5.*in \[0, 1\]"),
         (torch.full((1, 1, 2, 2), np.nan), "poisson", 5, [0], ValueError, r"nan.*in \[0, 1\]"),
-        (
-            torch.rand(1, 1, 2, 2),
-            "posson",
-            5,
-            [0],
-            ValueError,
-            "encoding='posson'; did you mean 'poisson'",
-        ),
+        (torch.rand(1, 1, 2, 2), "posson", 5, [0], ValueError,
+         "encoding='posson'; did you mean 'poisson'"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_named(
     images: Tensor, encoding: str, steps: int, seeds: list[int], error: type, message: str
 ) -> None:

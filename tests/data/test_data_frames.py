@@ -188,17 +188,13 @@ BYTES = torch.full((1, 4, 4), 128, dtype=torch.uint8)
         ([(torch.rand(1, 4, 4), 0)], {"time_steps": 2.5}, ValueError, "time_steps=2.5; expected"),
         ([(torch.rand(1, 4, 4), 0)], {"image_size": (4, 0)}, ValueError, r"image_size=\(4, 0\)"),
         ([(torch.ones(1, 4, 4, dtype=int), 0)], {}, TypeError, "int64, expected uint8, or floats"),
-        (
-            [(BYTES, 0), (BYTES / 255, 1)],
-            {},
-            ValueError,
-            "image 1 has 1 .*float32, expected 1 of uint8",
-        ),
+        ([(BYTES, 0), (BYTES / 255, 1)], {}, ValueError,
+         "image 1 has 1 .*float32, expected 1 of uint8"),
         ([(BYTES / 255, 0), (BYTES, 1)], {}, ValueError, "image 1 .*uint8, expected 1 of floats"),
         ([(BYTES, 0), (BYTES.expand(3, 4, 4), 1)], {}, ValueError, "has 3 channels .*expected 1"),
         ([(BYTES, 0), (BYTES.int(), 1)], {}, TypeError, "int32, expected uint8, or floats"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_named(items: Any, keywords: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         Frames(items, **keywords).batch(range(len(items)))

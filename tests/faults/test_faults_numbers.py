@@ -17,17 +17,11 @@ from tests.faults.harness import call
     [
         ({"nan": {"train": 17}}, ["inputs [17] of the training data"], 1, 1, 0),
         ({"nan": {"val": 17}}, ["val_data in", "in val_data"], 1, 15, 15),
-        (
-            {"nan": {"test": 17}},
-            ["test_data in", "in test_data"],
-            3,
-            45,
-            45,
-        ),
+        ({"nan": {"test": 17}}, ["test_data in", "in test_data"], 3, 45, 45),
         ({"learning_rate": 1e30, "warmup": 0.0}, ["lower the learning rate"], 1, 2, 1),
     ],
     ids=["image", "validation", "test", "learning rate"],
-)
+)  # fmt: skip
 def test_numbers_that_are_not_finite(
     settings: dict[str, Any], words: list[str], epoch: int, step: int, saved: int, folder: Path
 ) -> None:

@@ -299,14 +299,12 @@ def test_a_kernel_that_calls_another_is_seen_through_to_its_end(
     ("function", "reason"),
     [
         (lambda x: torch.linalg.eigvalsh(x @ x.T), r"_linalg_eigh\S* \(a factorisation"),
-        (
-            lambda x: torch.sparse.mm(x.to_sparse(), x.T),
-            r"_sparse_addmm\S* \(the shape of a sparse",
-        ),
+        (lambda x: torch.sparse.mm(x.to_sparse(), x.T),
+         r"_sparse_addmm\S* \(the shape of a sparse"),
         (lambda x: x.to_sparse() + x.to_sparse(), r"aten\.add\.Tensor \(the shape of a sparse"),
         (lambda x: x.unique(), r"_unique2\S* \(its work depends on values"),
     ],
-)
+)  # fmt: skip
 def test_strict_says_why_an_operator_is_not_counted(function: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         count(function, flat, device="cpu", strict=True)

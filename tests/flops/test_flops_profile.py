@@ -244,9 +244,7 @@ def test_memory_that_runs_out_in_timing_is_a_reason_too(monkeypatch: pytest.Monk
 def test_operators_without_a_rule_are_warned_of_once_and_are_why_nothing_agrees() -> None:
     model = nn.Sequential(nn.Linear(3, 3), Call(lambda x: torch.linalg.qr(x)[0] @ x))
     x, operator = torch.rand(3, 3), "aten.linalg_qr.default"
-    with pytest.warns(
-        UncountedWarning, match=rf"no rule for {operator} \(a fac.*; totals"
-    ) as warned:
+    with pytest.warns(UncountedWarning, match=rf"no rule for {operator} \(a fac.*; tot") as warned:
         result = profile(model, x)
     assert (len(warned), warned[0].filename) == (1, __file__)
     assert operator in result.uncounted

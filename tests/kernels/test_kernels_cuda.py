@@ -143,9 +143,7 @@ def _launch(
 
     names = ("current_kernel", "gradient_kernel")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            fused, "_kernels", lambda: SimpleNamespace(**{name: Recorder(name) for name in names})
-        )
+        patch.setattr(fused, "_kernels", lambda: SimpleNamespace(**{n: Recorder(n) for n in names}))
         batch, steps = (1, 1) if sizes.axons == 1 else (256, 5)
         activity = torch.zeros(batch, 64, steps, dtype=dtype)
         grad = torch.zeros(steps, 32, batch, dtype=dtype)

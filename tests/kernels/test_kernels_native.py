@@ -260,11 +260,9 @@ def test_inference_keeps_nothing_of_potentials(mode: Any, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_the_environment_leaves_the_kernels_out() -> None:
     program = "from neuroconv.kernels.native import state; print(state())"
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "NEUROCONV_NATIVE": "0"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert run.stdout.startswith("off: left out by NEUROCONV_NATIVE=0")
+    environment = {**os.environ, "NEUROCONV_NATIVE": "0"}
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert printed.startswith("off: left out by NEUROCONV_NATIVE=0")
 
 
 @pytest.fixture

@@ -114,9 +114,7 @@ def test_call_errors() -> None:
         with pytest.raises(ValueError, match=r"expected \(batch, 3 neurons, \.\.\.\)"):
             ThresholdNorm(3)(torch.zeros(shape))
     for shape in [(2, 3, 5), (2, 3, 2, 2, 2)]:
-        with pytest.raises(
-            ValueError, match=r"empty_positions=4 needs a sheet .* of more positions"
-        ):
+        with pytest.raises(ValueError, match=r"empty_positions=4 needs a sheet .* of more pos"):
             ThresholdNorm(3, empty_positions=4)(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"one value for each neuron.*enlarge the batch or call"):
         ThresholdNorm(3)(torch.zeros(1, 3))

@@ -209,9 +209,7 @@ def test_subclasses_are_left_out_with_a_warning() -> None:
         pass
 
     model = nn.Sequential(nn.Conv2d(3, 3, 3), Loud(3, 3, 3))
-    with pytest.warns(
-        UserWarning, match=r"layer '1' stays a Loud: a subclass of nn\.Conv2d may"
-    ) as caught:
+    with pytest.warns(UserWarning, match=r"layer '1' stays a Loud: a subclass of nn\.Co") as caught:
         converted, rows = convert(model)
     assert caught[0].filename == __file__
     assert [row.name for row in rows] == ["0"]

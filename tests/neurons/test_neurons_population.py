@@ -123,25 +123,16 @@ def test_closed_form_rows() -> None:
         (ValueError, {"wiring": ReceptiveField((1, 4, 4))}, "has 16 pixels and in_features is 10"),
         (TypeError, {"tree": {"sheets": (4, 4)}}, "TreeShape has no keyword 'sheets'; did you"),
         (TypeError, {"tree": 4}, "tree=4; expected a TreeShape, a table or None"),
-        (
-            TypeError,
-            {"wiring": {"patch": (2, 2)}},
-            "Random has no keyword 'patch'; expected one of claw, seed",
-        ),
-        (
-            TypeError,
-            {"wiring": {"kind": "in_order", "seed": 1}},
-            "no keyword 'seed'; expected .* none",
-        ),
-        (
-            TypeError,
-            {"wiring": "receptive_field"},
-            "wiring: ReceptiveField.* missing .* 'image_shape'",
-        ),
+        (TypeError, {"wiring": {"patch": (2, 2)}},
+         "Random has no keyword 'patch'; expected one of claw, seed"),
+        (TypeError, {"wiring": {"kind": "in_order", "seed": 1}},
+         "no keyword 'seed'; expected .* none"),
+        (TypeError, {"wiring": "receptive_field"},
+         "wiring: ReceptiveField.* missing .* 'image_shape'"),
         (TypeError, {"wiring": 3}, "wiring=3; expected a Random, .*, a table, a string or None"),
         (TypeError, {"sead": 1}, "Population has no keyword 'sead'"),
     ],
-)
+)  # fmt: skip
 def test_constructor_errors(error: type[Exception], keywords: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         Granule(**{"in_features": 10, "out_features": 5, **keywords})

@@ -23,79 +23,51 @@ NONE: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("entries", "sentence"),
-    [
-        pytest.param(
-            [FIRST, CNN],
-            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 4.00 "
-            "points above granule for 0.5 times its FLOPs; the paired 95 % interval, +3.00 to "
-            "+5.00 points, excludes zero.",
-            id="a model without dendrites wins",
-        ),
-        pytest.param(
-            [FIRST, replace(CNN, dendrites=FIRST.dendrites)],
-            "CNN is best in the mean with 95.00 % over 2 seeds, 4.00 points above granule for 0.5 "
-            "times its FLOPs; the paired 95 % interval, +3.00 to +5.00 points, excludes zero.",
-            id="a model with dendrites wins",
-        ),
-        pytest.param(
-            [FIRST, FAR, NEAR],
-            "granule is best in the mean with 91.00 % over 2 seeds, 1.00 points above CNN for 2 "
-            "times its FLOPs; the paired 95 % interval, -1.00 to +3.00 points, includes zero: 2 "
-            "seeds do not tell the two apart.",
-            id="the first wins: compared with the runner-up",
-        ),
-        pytest.param(
-            [replace(FIRST, mean=0.45), replace(CNN, difference=0.5, difference_half_width=0.5)],
-            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 50.00 "
-            "points above granule for 0.5 times its FLOPs; the paired 95 % interval, +0.00 to "
-            "+100.00 points, includes zero: 2 seeds do not tell the two apart.",
-            id="an interval that ends at zero includes it",
-        ),
-        pytest.param(
-            [FIRST, replace(CNN, mean=FIRST.mean, difference=0.0)],
-            "granule and CNN tie in the mean at 91.00 % over 2 seeds, the former for 2 times the "
-            "latter's FLOPs; the paired 95 % interval, -1.00 to +1.00 points, includes zero: 2 "
-            "seeds do not tell the two apart.",
-            id="equal means",
-        ),
-        pytest.param(
-            [replace(FIRST, accuracies={0: 0.91}, half_width=None), ONE_SEED],
-            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 4.00 "
-            "points above granule for 0.5 times its FLOPs; one seed gives no interval, so this "
-            "separates nothing.",
-            id="one seed",
-        ),
-        pytest.param(
-            [FIRST], "granule reaches 91.00 %; it was compared with nothing.", id="one model"
-        ),
-        pytest.param(
-            [FIRST, replace(CNN, **FAILED, difference=-0.04, pairs=1)],
-            "CNN (2 of 3 seeds, 1 failed), which has no dendrites, is best in the mean with 95.00 "
-            "% over 2 seeds, 4.00 points above granule for 0.5 times its FLOPs; the paired 95 % "
-            "interval, of 1 seed, -5.00 to -3.00 points, excludes zero.",
-            id="seeds failed: the pairs are others than the means'",
-        ),
-        pytest.param(
-            [replace(FIRST, **NONE), CNN, replace(FAR, **NONE)],
-            "CNN reaches 95.00 %; no other model finished a seed.",
-            id="a single model finished",
-        ),
-        pytest.param(
-            [replace(FIRST, **NONE), replace(CNN, difference=None), replace(FAR, difference=None)],
-            "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 45.00 "
-            "points above far for as many FLOPs; without a paired difference, this separates "
-            "nothing.",
-            id="the first failed: the others have no paired difference",
-        ),
-        pytest.param(
-            [replace(FIRST, **NONE), replace(CNN, **NONE)],
-            "No seed finished, so that there is no accuracy.",
-            id="all failed",
-        ),
-    ],
-)
+# What is compared, and the sentence.
+FINDINGS: dict[str, tuple[list[Entry], str]] = {
+    "a model without dendrites wins": ([FIRST, CNN],
+        "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 4.00 points "
+        "above granule for 0.5 times its FLOPs; the paired 95 % interval, +3.00 to +5.00 points, "
+        "excludes zero."),
+    "a model with dendrites wins": ([FIRST, replace(CNN, dendrites=FIRST.dendrites)],
+        "CNN is best in the mean with 95.00 % over 2 seeds, 4.00 points above granule for 0.5 "
+        "times its FLOPs; the paired 95 % interval, +3.00 to +5.00 points, excludes zero."),
+    "the first wins: compared with the runner-up": ([FIRST, FAR, NEAR],
+        "granule is best in the mean with 91.00 % over 2 seeds, 1.00 points above CNN for 2 times "
+        "its FLOPs; the paired 95 % interval, -1.00 to +3.00 points, includes zero: 2 seeds do not "
+        "tell the two apart."),
+    "an interval that ends at zero includes it": (
+        [replace(FIRST, mean=0.45), replace(CNN, difference=0.5, difference_half_width=0.5)],
+        "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 50.00 points "
+        "above granule for 0.5 times its FLOPs; the paired 95 % interval, +0.00 to +100.00 points, "
+        "includes zero: 2 seeds do not tell the two apart."),
+    "equal means": ([FIRST, replace(CNN, mean=FIRST.mean, difference=0.0)],
+        "granule and CNN tie in the mean at 91.00 % over 2 seeds, the former for 2 times the "
+        "latter's FLOPs; the paired 95 % interval, -1.00 to +1.00 points, includes zero: 2 seeds "
+        "do not tell the two apart."),
+    "one seed": ([replace(FIRST, accuracies={0: 0.91}, half_width=None), ONE_SEED],
+        "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 4.00 points "
+        "above granule for 0.5 times its FLOPs; one seed gives no interval, so this separates "
+        "nothing."),
+    "alone": ([FIRST],
+        "granule reaches 91.00 %; it was compared with nothing."),
+    "seeds failed: the pairs are others than the means'": (
+        [FIRST, replace(CNN, **FAILED, difference=-0.04, pairs=1)],
+        "CNN (2 of 3 seeds, 1 failed), which has no dendrites, is best in the mean with 95.00 % "
+        "over 2 seeds, 4.00 points above granule for 0.5 times its FLOPs; the paired 95 % "
+        "interval, of 1 seed, -5.00 to -3.00 points, excludes zero."),
+    "a single model finished": ([replace(FIRST, **NONE), CNN, replace(FAR, **NONE)],
+        "CNN reaches 95.00 %; no other model finished a seed."),
+    "the first failed: the others have no paired difference": (
+        [replace(FIRST, **NONE), replace(CNN, difference=None), replace(FAR, difference=None)],
+        "CNN, which has no dendrites, is best in the mean with 95.00 % over 2 seeds, 45.00 points "
+        "above far for as many FLOPs; without a paired difference, this separates nothing."),
+    "all failed": ([replace(FIRST, **NONE), replace(CNN, **NONE)],
+        "No seed finished, so that there is no accuracy."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("entries", "sentence"), FINDINGS.values(), ids=FINDINGS)
 def test_finding(entries: list[Entry], sentence: str) -> None:
     assert finding(entries) == sentence
 

@@ -70,9 +70,7 @@ def _serve(
     rank: int, size: int, folder: Path, requests: SimpleQueue[Any], answers: SimpleQueue[Any]
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size
-    )
+    dist.init_process_group("gloo", init_method=f"file://{folder}/m", rank=rank, world_size=size)
     while (work := requests.get()) is not None:
         call, arguments, keywords = work
         try:

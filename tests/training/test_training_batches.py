@@ -276,43 +276,6 @@ def test_workers_name_a_broken_file(tmp_path: Path) -> None:
         list(load(data, [list(range(len(data)))], 2, CPU))  # without the traceback of a worker
 
 
-@pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
-def test_an_interrupted_run_goes_on_to_the_bit(
-    root: Path, tmp_path: Path, augment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a cache that the interrupted run had filled and the resumed one has not."""
-
-    def run(folder: str, workers: int = 0, cache: bool = True) -> dict[str, Tensor]:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(3 * 2 * 12 * 12, 2))
-        data = load_data(
-            "folder", root=root, image_size=12, augment=augment, encoding="poisson", time_steps=2,
-            cache=cache,
-        )  # fmt: skip
-        train(
-            model, data.train, data.val, epochs=3, batch_size=8, learning_rate=1e-2, resume=True,
-            run_dir=tmp_path / folder, progress=False, workers=workers,
-        )  # fmt: skip
-        return model.state_dict()
-
-    whole = run("whole")
-    encode, calls = Frames.encode, []
-
-    def stopping(frames: Frames, *args: Any) -> Tensor:
-        calls.append(0)
-        if len(calls) == 4 + 1 + 4 + 1 + 2:  # third epoch: training and validation batches
-            raise RuntimeError("power cut")
-        return encode(frames, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Frames, "encode", stopping)
-        with pytest.raises(RuntimeError, match="power cut"):
-            run("stopped")
-    for folder, workers, cache in (("stopped", 0, True), ("workers", 2, True), ("plain", 0, False)):
-        other = run(folder, workers, cache)
-        assert all(torch.equal(other[name], value) for name, value in whole.items())
-
-
 def test_images_decoded_under_inference_mode_are_fit_for_training(root: Path) -> None:
     data = load_data("folder", root=root, image_size=12, encoding="none", cache=True).val
     with torch.inference_mode():

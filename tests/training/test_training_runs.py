@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from neuroconv.kernels import native
-from neuroconv.training import RunError, load_config, run, train_seeds
+from neuroconv.training import RunError, load_config, run
 from neuroconv.training.runs import evaluate, resume
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
 
@@ -15,9 +15,7 @@ def test_a_run_is_a_folder_that_rebuilds_its_model(tmp_path: Path) -> None:
     config = small_config(tmp_path / "runs")
     result = run(config, seed=7, progress=False)
     folder = result.run_dir
-    assert folder.parent == tmp_path / "runs"
-    assert folder.name.startswith("linear-")
-    assert folder.name.endswith("-seed7")
+    assert folder.match(f"{tmp_path}/runs/linear-*-seed7")
     assert {path.name for path in folder.iterdir()} == {
         "config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "environment.json",
         "result.json", "curves.png",
@@ -87,10 +85,3 @@ def test_a_mistake_leaves_no_folder(
     with pytest.raises(ValueError, match=message):
         run(replace(config, model={**config.model, **model}), seed=0, progress=False)
     assert not (tmp_path / "runs").exists()
-
-
-def test_one_run_for_each_seed(tmp_path: Path) -> None:
-    results = train_seeds(small_config(tmp_path, seeds=(0, 1), max_steps=1), progress=False)
-    assert [result.seed for result in results] == [0, 1]
-    assert results[0].test_loss != results[1].test_loss
-    assert len(list(tmp_path.iterdir())) == 2

@@ -146,15 +146,13 @@ def test_a_model_that_returns_no_tensor_needs_a_loss() -> None:
         ({"loss": nn.AdaptiveLogSoftmaxWithLoss(4, 4, [2])}, "the loss has parameters to train"),
         ({"loss": MSE, "metrics": {"l1": nn.L1Loss}}, "l1 = .*expected a function, like"),
         ({"loss": MSE, "metrics": {"m": lambda o, t: o[:, None]}}, r"metric m: shape \(4, 1\) for"),
-        (
-            {"loss": MSE, "metrics": {"m": lambda o, t: o / 0}},
-            "train_data in epoch 1: train_m (nan|inf)",
-        ),
+        ({"loss": MSE, "metrics": {"m": lambda o, t: o / 0}},
+         "train_data in epoch 1: train_m (nan|inf)"),
         ({"loss": MSE, "metrics": {"top-5": MSE}}, "metric 'top-5': expected letters"),
         ({"metrics": {"accuracy": MSE}}, "metric 'accuracy': .*not .'loss', 'images', 'acc"),
         ({"metrics": {}}, "float32: expected one integer per input, or loss="),
     ],
-)
+)  # fmt: skip
 def test_a_loss_or_metric_that_is_none(keywords: dict[str, Any], message: str) -> None:
     data = TensorDataset(torch.rand(4, 3), torch.rand(4))
     model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0 if "loss" in keywords else 1))

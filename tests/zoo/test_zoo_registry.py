@@ -106,18 +106,12 @@ def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
         ("granule_convnet", {"kernel": (3, 4)}, "no keyword 'kernel'; did you mean 'kernel_size'"),
         # of presets, as of their builder
         ("cerebellum_tiny", {"purkinge": {}}, "cerebellum_tiny has .* did you mean 'purkinje'"),
-        (
-            "cerebellum_tiny",
-            {"purkinje": {"tree": {"sheets": 3}}},
-            "TreeShape has no keyword 'sheets'",
-        ),
-        (
-            "granule_convnet",
-            {"unit": {"norms": "both"}},
-            "unit: GranuleConv2d has no keyword 'norms'",
-        ),
+        ("cerebellum_tiny", {"purkinje": {"tree": {"sheets": 3}}},
+         "TreeShape has no keyword 'sheets'"),
+        ("granule_convnet", {"unit": {"norms": "both"}},
+         "unit: GranuleConv2d has no keyword 'norms'"),
     ],
-)
+)  # fmt: skip
 def test_misspelt_keywords_are_type_errors(name: str, keywords: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         create_model(name, **keywords)
