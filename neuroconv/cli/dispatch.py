@@ -84,10 +84,15 @@ def _exit(status: int, message: Text) -> NoReturn:
     if prints:
         Terminal(stderr=True).print(message, soft_wrap=True)
     if distributed:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _leave(status)
     sys.exit(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends a process without Python's own end, which the threads of a process group may abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _dispatch(words: list[str], console: Console, ready: Callable[[], object]) -> None:
@@ -120,6 +125,8 @@ def _dispatch(words: list[str], console: Console, ready: Callable[[], object]) -
         command(console, overrides)
     else:
         command(console)
+    if distributed:
+        _leave(0)
 
 
 def command_class(name: str) -> Any:
