@@ -25,7 +25,7 @@ from tests.faults.harness import call
 def test_numbers_that_are_not_finite(
     settings: dict[str, Any], words: list[str], epoch: int, step: int, saved: int, folder: Path
 ) -> None:
-    """A NaN in an image of a split, a learning rate of 1e30: status 2, where, and a remedy."""
+    """A NaN in an image of a split, a learning rate of 1e30: where it was, and a remedy."""
     status, output = call(jobs.fit, folder / "run", save_steps=1, **settings)
     assert status == 2, output
     failure = read_record(folder / "run" / FAILURE)
@@ -35,3 +35,13 @@ def test_numbers_that_are_not_finite(
         assert word in failure["reason"]
     assert failure["reason"] in output
     assert "Traceback" not in output
+
+
+def test_a_command_that_fails(folder: Path) -> None:
+    """`neuroconv train` at a learning rate of 1e30: status 1, and a folder that is marked."""
+    words = "--train.learning_rate", 1e30, "--train.warmup", 0, "--train.output", folder
+    status, output = call(jobs.neuroconv, *jobs.LINEAR, "--train.epochs", 2, *words)
+    assert status == 1, output
+    (run,) = folder.iterdir()
+    assert read_record(run / FAILURE)["reason"] in output
+    assert call(jobs.neuroconv, "resume", run)[0] == 2
