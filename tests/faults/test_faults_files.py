@@ -17,7 +17,6 @@ from tests.faults.folders import Whole, checkpoints, cut, flip, last_step, outco
 from tests.faults.harness import Child, finish
 
 Damage = Callable[[Path], object]
-FLIPS = 30
 
 
 def damages(quick: int) -> list[Any]:
@@ -26,12 +25,9 @@ def damages(quick: int) -> list[Any]:
     flips = [
         pytest.param(partial(flip, bit=draw.randrange(2**40)), id=f"flip{number}",
                      marks=[] if number < quick else pytest.mark.slow)
-        for number in range(FLIPS)
+        for number in range(30)
     ]  # fmt: skip
     return [*flips, *(pytest.param(partial(cut, quarters=n), id=f"cut{n}") for n in (2, 0))]
-
-
-# --- finished runs
 
 
 def compared(run: Path) -> Any:
@@ -64,9 +60,6 @@ def test_files_of_a_finished_run(file: str, damage: Damage, finished: Path, fold
     for read in READERS:
         with pytest.raises(ValueError, match=file):
             read(run)
-
-
-# --- unfinished runs
 
 
 @pytest.fixture(scope="session")

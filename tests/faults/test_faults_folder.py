@@ -55,9 +55,6 @@ def test_two_runs_that_start_in_one_second(times: int, folder: Path) -> None:
         assert {*holders} == {child.pid for child in children}
 
 
-# --- runs that are resumed as another run
-
-
 CHANGES: dict[str, Any] = {
     "model.seed": 9, "model.pull": 0.3, "model.unit.output.mean_wait": 0.3,
     "data.encoding": "repeat", "data.train_limit": 90, "data.augment": "crop_flip",
