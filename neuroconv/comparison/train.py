@@ -24,7 +24,7 @@ from neuroconv.training import (
     resume,
 )
 from neuroconv.training.lock import locked
-from neuroconv.training.runs import CONFIG, RESULT, build, described, load_run, new_run, resolve
+from neuroconv.training.runs import CONFIG, RESULT, build, load_run, new_run, resolve
 from neuroconv.training.state import FAILURE, METRICS
 from neuroconv.zoo import count_parameters
 
@@ -187,7 +187,7 @@ def _saved_run(config: Config) -> RunResult | FailedRun | Path | None:
         try:
             ended = (folder / RESULT).exists() or (folder / FAILURE).exists()
             outcome = read_outcome(folder) if ended else folder  # which checks its configuration
-            if described(load_run(folder)) != described(config):
+            if load_run(folder).described() != config.described():
                 continue
         except (ValueError, OSError) as error:
             raise RunError(

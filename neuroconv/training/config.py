@@ -190,6 +190,11 @@ class Config:
     train: TrainConfig
     opponents: tuple[dict[str, Any], ...] = ()
 
+    def described(self) -> dict[str, Any]:
+        """Returns what decides a run's weights, by its name in the file."""
+        data = {k: v for k, v in asdict(self.data).items() if k not in ("root", "cache", "workers")}
+        return {**_flat("[model]", self.model), **_flat("[data]", data), **self.train.decisive()}
+
     def __post_init__(self) -> None:
         for number, model in enumerate((self.model, *self.opponents)):
             header = f"[[opponents]] number {number}" if number else "[model]"
@@ -197,6 +202,14 @@ class Config:
                 value = model.get(key)
                 if (key in model or key == "name") and not fits(value, hint):
                     raise ConfigError(f"{header} {key} = {value!r}: {expected(hint, value)}")
+
+
+def _flat(name: str, table: Any) -> dict[str, Any]:
+    """Returns the values of nested tables by their dotted names."""
+    if not isinstance(table, dict):
+        return {name: table}
+    separator = " " if name.endswith("]") else "."
+    return {k: v for key in table for k, v in _flat(f"{name}{separator}{key}", table[key]).items()}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -41,10 +42,7 @@ from neuroconv.zoo import count_parameters, create_model, get_builder
 CONFIG, RESULT = "config.toml", "result.json"
 ENVIRONMENT, CURVES = "environment.json", "curves.png"
 
-
 _SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT)  # files whose sums the result holds
-# Keys of [data] that may change: they say where the images are, and how they are read.
-_NOT_DESCRIBED = ("root", "cache", "workers")
 
 
 @dataclass(frozen=True)
@@ -289,7 +287,7 @@ def _finish(
         ranks.first(lambda: environment_diff(folder / ENVIRONMENT, config.train, resumes=True))
         trained = train(
             model, splits.train, splits.val, test_data=splits.test, seed=seed, run_dir=folder,
-            workers=config.data.workers, resume=True, force=force, described=described(config),
+            workers=config.data.workers, resume=True, force=force, described=config.described(),
             progress=progress, **asdict(config.train),
         )  # fmt: skip
         name, val, test = config.model["name"], trained.val, trained.test
@@ -314,19 +312,6 @@ def _finish(
         return ranks.first(record)
 
 
-def described(config: Config) -> dict[str, Any]:
-    """Returns what decides a run's weights, by its name in the file."""
-    data = {k: v for k, v in asdict(config.data).items() if k not in _NOT_DESCRIBED}
-    return {**_flat("[model]", config.model), **_flat("[data]", data), **config.train.decisive()}
-
-
-def _flat(name: str, table: Any) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        return {name: table}
-    separator = " " if name.endswith("]") else "."
-    return {k: v for key in table for k, v in _flat(f"{name}{separator}{key}", table[key]).items()}
-
-
 def new_folder(parent: str | Path, prefix: str = "", suffix: str = "") -> Path:
     """Creates PARENT/PREFIX-TIME-SUFFIX, with a number if there is such a folder already."""
     base = Path(parent) / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
@@ -341,8 +326,13 @@ def new_folder(parent: str | Path, prefix: str = "", suffix: str = "") -> Path:
 
 
 def load_run(folder: Path) -> Config:
+    """Reads a run's configuration; data that have moved are those that NEUROCONV_DATA names."""
     if not (folder / CONFIG).is_file():
         raise RunError(
             f"{folder} is not a run (no {CONFIG}): expected a folder of `neuroconv train`"
         )
-    return load_config(folder / CONFIG)
+    config = load_config(folder / CONFIG)
+    moved = config.data.root is not None and not Path(config.data.root).expanduser().exists()
+    if moved and (root := os.environ.get("NEUROCONV_DATA")):
+        return replace(config, data=replace(config.data, root=root))
+    return config

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from neuroconv.data import DataError
 from neuroconv.kernels import native
-from neuroconv.training import RunError, load_config, run
+from neuroconv.training import DataConfig, RunError, load_config, run
 from neuroconv.training.runs import evaluate, resume
+from tests.data.photographs import write_photographs
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
 
 
@@ -85,3 +87,17 @@ def test_a_mistake_leaves_no_folder(
     with pytest.raises(ValueError, match=message):
         run(replace(config, model={**config.model, **model}), seed=0, progress=False)
     assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_moved_are_those_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(tmp_path / "old", train=12, val=4)
+    data = DataConfig(name="folder", root=str(tmp_path / "old"), encoding="none", image_size=8)
+    config = replace(small_config(tmp_path / "runs", batch_size=4, max_steps=1), data=data)
+    result = run(config, seed=0, progress=False)
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(DataError, match="old"):
+        evaluate(result.run_dir)
+    monkeypatch.setenv("NEUROCONV_DATA", str(tmp_path / "new"))
+    assert evaluate(result.run_dir).loss == result.test_loss
