@@ -106,7 +106,7 @@ def test_another_version(interrupted: Path, folder: Path, capsys: Any) -> None:
 
 
 def test_changed_data(folder: Path, capsys: Any) -> None:
-    """One byte of one image changed: refused with the data's name; `--force` goes on."""
+    """One byte of one image changed: refused with the data's name."""
     images = folder / "images"
     for split, label, number in product(("train", "val"), "ab", range(6)):
         path = images / split / label / f"{number}.pgm"
