@@ -196,6 +196,8 @@ def test_every_option_trains_every_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    if key == "train.tensorboard":
+        pytest.importorskip("tensorboard")
     expected = CASES[key][value]
     writes = any(word in key for word in ("save", "keep", "tensorboard"))
     keywords = {"run_dir": tmp_path} if writes else {}
