@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +13,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Until the command has been imported, which takes seconds, Ctrl-C ends the process without a
     traceback: an exception in the midst of an import could be taken for another error.
     """
-    try:
-        before = signal.signal(signal.SIGINT, _leave)
-    except ValueError:  # not the main thread
-        before = None
+    main_thread = threading.current_thread() is threading.main_thread()
+    quiet = main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def ready() -> None:
+        if quiet:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if quiet:
+        signal.signal(signal.SIGINT, _leave)
     try:
         from neuroconv.cli.dispatch import dispatch
 
-        dispatch(arguments, lambda: before and signal.signal(signal.SIGINT, before))
+        dispatch(arguments, ready)
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        ready()
 
 
 def _leave(number: int, frame: Any) -> None:

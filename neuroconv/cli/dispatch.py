@@ -58,6 +58,8 @@ def dispatch(arguments: Sequence[str] | None, ready: Callable[[], object]) -> No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, TypeError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            _exit(130, Text("interrupted"))  # within an import, which makes another error of it
         message = str(error) or repr(error)
         if isinstance(error, OSError) and error.filename is not None:  # it names no remedy
             message = (

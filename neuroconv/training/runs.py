@@ -35,6 +35,7 @@ from neuroconv.training.environment import describe_environment, environment_dif
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
+from neuroconv.training.signals import StopSignal
 from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
 from neuroconv.training.trainer import RunFailed, all_finite
 from neuroconv.zoo import count_parameters, create_model, get_builder
@@ -309,7 +310,8 @@ def _finish(
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the result replaces them
             return read_result(folder)
 
-        return ranks.first(record)
+        with StopSignal("ends when the result is written" if ranks.leads else None):
+            return ranks.first(record)
 
 
 def new_folder(parent: str | Path, prefix: str = "", suffix: str = "") -> Path:

@@ -23,8 +23,9 @@ class Interrupted(KeyboardInterrupt):
 class StopSignal:
     """Inside the context, the first of the signals sets `number`, and further ones do nothing.
 
-    A signal that came too late for a step ends the context with `Interrupted`. Python runs handlers
-    in the main thread; in others the context has no effect.
+    A signal that came too late for a step ends the context with `Interrupted`. One that the process
+    ignores, as `nohup` has it, stays ignored. Python runs handlers in the main thread; in others
+    the context has no effect.
     """
 
     def __init__(self, remark: str | None) -> None:
@@ -33,14 +34,15 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._set) for number in _SIGNALS}
+            heeded = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._set) for number in heeded}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if kind is None and self.number:
-            raise Interrupted("", self.number)
+            raise Interrupted(f"interrupted by {signal.Signals(self.number).name}", self.number)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
         if self.number:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from neuroconv.training.signals import Interrupted, StopSignal
 from tests.faults import jobs
 from tests.faults.folders import Whole, debris, last_step, outcome
 from tests.faults.harness import ENVIRONMENT, Child, finish
@@ -114,3 +115,17 @@ def test_ctrl_c_during_imports(seed: int, folder: Path) -> None:
     assert process.returncode == 130, (after, rest)
     assert "Traceback" not in "".join(rest), after
     assert not (folder / "runs").exists()
+
+
+def test_a_signal_that_is_ignored() -> None:
+    """A signal that the process ignores, as under nohup: it stays ignored."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with StopSignal(None) as stop:
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.number == 0
+            assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(Interrupted, match="SIGUSR1"), StopSignal(None):
+        signal.raise_signal(signal.SIGUSR1)
