@@ -246,9 +246,9 @@ def total_lines(folder: Path) -> int:
 
 
 MEASURES: dict[str, tuple[Callable[[], int], int]] = {
-    "lines of the package": (lambda: total_lines(PACKAGE), 27_200),
-    "code lines of the package": (lambda: sum(code for _, code in by_part().values()), 18_600),
-    "lines of the tests": (lambda: total_lines(PROJECT / "tests"), 23_400),
+    "lines of the package": (lambda: total_lines(PACKAGE), 26_560),
+    "code lines of the package": (lambda: sum(code for _, code in by_part().values()), 18_180),
+    "lines of the tests": (lambda: total_lines(PROJECT / "tests"), 23_050),
     "lines of the longest module": (lambda: max(map(lines, modules())), 350),
     "files in cycles of imports": (lambda: len(in_cycles(import_graph())), 0),
     **{
