@@ -214,7 +214,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Demo:
-    """Trains, counts and compares four networks on embedded data, in under three minutes.
+    """Trains, counts and compares four networks on embedded data, in about three minutes.
 
     Example: neuroconv demo
     """

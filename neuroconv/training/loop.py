@@ -44,6 +44,7 @@ class TrainResult:
         val, test: scores of its weights; `test` is None without test data.
         changes: differences in spite of which it was resumed, one line each.
         accumulate: the number of parts in which each step's images were run.
+        data_sha256: with a run_dir, the fingerprints of "train_data" and the other data sets.
     """
 
     history: list[dict[str, Any]]
@@ -53,6 +54,7 @@ class TrainResult:
     steps: int
     changes: list[str]
     accumulate: int
+    data_sha256: dict[str, str]
 
 
 def train(
@@ -123,13 +125,15 @@ def train(
     device = check_device(config, images, ranks)
     place(model, device, config.channels_last)
     state = State(model, make_optimizer(model, config), ranks, device, keep=config.keep)
+    sums: dict[str, str] = {}
     with ExitStack() as stack:
         if run_dir is not None:
             state.folder = folder = Path(run_dir)
             ranks.first(lambda: stack.enter_context(locked(folder)))
+            sums = {role: fingerprint(part) for role, part in data.items()}
             deciding = {
                 **(described or {}), **config.decisive(), **task.described(),
-                **{f"SHA-256 of {role}": fingerprint(part) for role, part in data.items()},
+                **{f"SHA-256 of {role}": sha256 for role, sha256 in sums.items()},
                 "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
                 "version of neuroconv": __version__, "number of processes": ranks.size,
             }  # fmt: skip
@@ -161,5 +165,6 @@ def train(
             state.open(resume=True, force=True)
             least = 2 * state.accumulate
     return TrainResult(
-        state.history, state.best_epoch, state.best, test, state.step, state.changes, fitted.parts
-    )
+        state.history, state.best_epoch, state.best, test, state.step, state.changes, fitted.parts,
+        sums,
+    )  # fmt: skip

@@ -17,7 +17,6 @@ from torch import nn
 
 from neuroconv.core.files import write_text
 from neuroconv.data import DataSplits, load_data
-from neuroconv.data.fingerprint import fingerprint
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
     CheckpointError,
@@ -132,12 +131,17 @@ def rebuild(run_dir: str | Path) -> tuple[Config, nn.Module, DataSplits]:
     """Returns a finished run's configuration, its model with the best weights, and its data."""
     folder = Path(run_dir)
     config, result = load_run(folder), read_result(folder)  # which checks all files
-    if result.accumulate is not None:
-        config = replace(config, train=replace(config.train, accumulate=result.accumulate))
+    config = with_parts(config, result.accumulate)
     config, splits = resolve(config, config.train.seeds[0])
     model = build(config)
     load_weights(model, folder / BEST)
     return config, model, splits
+
+
+def with_parts(config: Config, accumulate: int | None) -> Config:
+    """Returns a configuration with the number of parts that a run recorded, if it did."""
+    train = replace(config.train, accumulate=accumulate or config.train.accumulate)
+    return replace(config, train=train)
 
 
 def evaluate(run_dir: str | Path, split: str = "test") -> Score:
@@ -304,7 +308,10 @@ def _finish(
                 "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
                 "peak_memory_mib": peak_memory_mib(device),
                 "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
-                "data_sha256": {k: fingerprint(vars(splits)[k]) for k in ("train", "val", "test")},
+                "data_sha256": {
+                    role.removesuffix("_data"): sha256
+                    for role, sha256 in trained.data_sha256.items()
+                },
                 "sha256": {file: file_sum(folder / file) for file in _SUMMED},
             })  # fmt: skip
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the result replaces them

@@ -82,9 +82,7 @@ class _Run:
 
     @cached_property
     def resolved(self) -> tuple[Config, DataSplits]:
-        config = runs.load_run(self.folder)
-        parts = self.result.get("accumulate") or config.train.accumulate  # by the memory there
-        config = replace(config, train=replace(config.train, accumulate=parts))
+        config = runs.with_parts(runs.load_run(self.folder), self.result.get("accumulate"))
         return runs.resolve(config, config.train.seeds[0])
 
     @cached_property

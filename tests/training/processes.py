@@ -145,7 +145,7 @@ def plain(result: TrainResult) -> dict[str, Any]:
     values = asdict(result)
     for record in values["history"]:
         del record["seconds"], record["images_per_second"]
-    del values["changes"], values["accumulate"]
+    del values["changes"], values["accumulate"], values["data_sha256"]
     return values
 
 
