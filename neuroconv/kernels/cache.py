@@ -100,7 +100,7 @@ class ClawCheck:
         self._last: tuple[Any, bool] = (None, claw)
 
     def __call__(self, wiring: Tensor) -> bool:
-        if is_traced() or is_counting() or wiring.is_meta:
+        if is_traced() or is_counting() or wiring.is_meta or type(wiring) is not Tensor:
             return self._last[1]
         # An inference tensor has no version counter: it is compared each time.
         key = None if wiring.is_inference() else (wiring.data_ptr(), wiring._version)

@@ -29,6 +29,7 @@ Gradient = Callable[[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Any]], An
 _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 _PLAIN: dict[Any, Callable[..., Any]] = {}
+_CUDA: dict[Any, Callable[..., Any]] = {}
 
 
 def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
@@ -113,6 +114,11 @@ def plain_operators(func: Any) -> Callable[..., Any] | None:
     return _PLAIN.get(func)
 
 
+def cuda_implementation(func: Any) -> Callable[..., Any] | None:
+    """Returns what an operator of this package runs on CUDA, which a trace looks into."""
+    return _CUDA.get(func)
+
+
 class Operator:
     """One operator of the namespace `neuroconv`, callable as a function.
 
@@ -151,6 +157,8 @@ class Operator:
         self._takes_list = schema.startswith(f"{name}(Tensor[]")
         if plain is not None:
             _PLAIN[self._overload] = plain
+        if (on_cuda := cuda or plain) is not None:
+            _CUDA[self._overload] = on_cuda
 
     def __call__(self, *args: Any) -> Any:
         if torch.compiler.is_compiling():

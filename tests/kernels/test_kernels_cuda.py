@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 from neuroconv.kernels import cuda as fused
 from neuroconv.kernels.cuda import Sizes, fits
+from neuroconv.kernels.cuda.launch import Kernel, recorded
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: the plain path runs alone")
@@ -104,10 +104,10 @@ def test_kernels_compile_for_a_data_centre_gpu(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from neuroconv.kernels.cuda import kernels
+    from neuroconv.kernels.cuda import trees
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    function = getattr(kernels, kernel)
+    function = getattr(trees, kernel)
     arguments, constants, warps = _launch(kernel, sizes, reduction, dtype)
     values = dict(zip(function.arg_names, arguments, strict=False))
     ones = [name for name, value in values.items() if isinstance(value, int) and value == 1]
@@ -134,16 +134,10 @@ def _launch(
     """What a kernel is given: arguments, constants and warps."""
     launches: dict[str, Any] = {}
 
-    class Recorder:
-        def __init__(self, name: str) -> None:
-            self.name = name
+    def record(kernel: Kernel, _: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        launches[kernel.name] = (arguments, named)
 
-        def __getitem__(self, grid: tuple[int, ...]) -> Any:
-            return lambda *values, **named: launches.update({self.name: (values, named)})
-
-    names = ("current_kernel", "gradient_kernel")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_kernels", lambda: SimpleNamespace(**{n: Recorder(n) for n in names}))
+    with recorded(record):
         batch, steps = (1, 1) if sizes.axons == 1 else (256, 5)
         activity = torch.zeros(batch, 64, steps, dtype=dtype)
         grad = torch.zeros(steps, 32, batch, dtype=dtype)

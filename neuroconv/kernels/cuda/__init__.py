@@ -8,9 +8,7 @@ Shapes: as in `kernels.tree_sum`.
 
 import importlib.util
 import os
-from contextlib import nullcontext
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels.conv.sizes import output_size, plain_sizes
+from neuroconv.kernels.cuda.launch import Kernel, is_recorded, takes
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 from neuroconv.kernels.operator import Switch
 
@@ -29,6 +28,8 @@ _MOST_ROWS, _MOST_OUTPUTS, _MOST_NUMBERS = 128, 128, 4096
 _LEAST_NEURONS = 32
 _TILE = 2048  # numbers of a (outputs, samples) or (rows, samples) tile
 _LEAST = 16  # smallest axis of a matrix product on tensor cores
+
+_CURRENT, _GRADIENT = Kernel("trees", "current_kernel"), Kernel("trees", "gradient_kernel")
 
 # Allows or forbids the fused kernels on CUDA inside a context, for comparisons.
 fused_kernels = Switch("fused")
@@ -75,7 +76,7 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
         fused_kernels.get()
         and state(activity.device) == "on"
         and activity.dtype in _DTYPES
-        and type(activity) in (Tensor, torch.nn.Parameter)  # no fake tensors
+        and takes(activity)
         and activity.numel() > 0
         and neurons >= _LEAST_NEURONS
         and sizes.fit_registers()
@@ -96,11 +97,10 @@ def current(operands: TreeOperands, effective: Tensor) -> Tensor:
     result = activity.new_empty(steps, neurons, batch)
     rows = min(sizes.rows, max(_LEAST, _power(sizes.axons)))  # steps cut short skip whole tiles
     width = _samples(batch, max(rows, sizes.outputs))
-    with _on(activity):
-        _kernels().current_kernel[(neurons * -(-batch // width),)](
-            *call.tensors, result, *call.numbers, **call.constants, ROWS=rows, BATCH=width,
-            num_warps=_warps(sizes.outputs * width),
-        )  # fmt: skip
+    _CURRENT.launch(
+        (neurons * -(-batch // width),), *call.tensors, result, *call.numbers,
+        **call.constants, ROWS=rows, BATCH=width, num_warps=_warps(sizes.outputs * width),
+    )  # fmt: skip
     return result
 
 
@@ -126,13 +126,12 @@ def gradients(
     to_effective = torch.empty_like(call.tensors[2], dtype=torch.float32)
     to_bias = None if bias is None else torch.empty_like(call.tensors[3], dtype=torch.float32)
     width = _samples(batch, max(sizes.rows, sizes.outputs))
-    with _on(activity):
-        _kernels().gradient_kernel[(len(operands.filters),)](
-            *call.tensors, grad.contiguous(), to_inputs, to_effective,
-            to_effective if to_bias is None else to_bias, *call.numbers, **call.constants,
-            ROWS=sizes.rows, BATCH=width, TO_ACTIVITY=to_activity,
-            num_warps=_warps(max(sizes.rows * sizes.outputs, sizes.rows * width)),
-        )  # fmt: skip
+    _GRADIENT.launch(
+        (len(operands.filters),), *call.tensors, grad.contiguous(), to_inputs, to_effective,
+        to_effective if to_bias is None else to_bias, *call.numbers, **call.constants,
+        ROWS=sizes.rows, BATCH=width, TO_ACTIVITY=to_activity,
+        num_warps=_warps(max(sizes.rows * sizes.outputs, sizes.rows * width)),
+    )  # fmt: skip
     return (to_inputs.permute(2, 1, 0) if to_activity else None), to_effective, to_bias
 
 
@@ -183,28 +182,19 @@ def _precision() -> str:
     return "tf32" if precision == "tf32" else "ieee"
 
 
-def _on(tensor: Tensor) -> Any:
-    """Makes the tensor's device current, on which kernels are launched."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
 @lru_cache(maxsize=1)
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
 def state(device: torch.device) -> str:
-    """Returns "on" if Triton runs on the device, else "off" and the reason."""
+    """Returns "on" if Triton runs on the device or is traced, else "off" and the reason."""
     if not _has_triton():
         return "off: the package triton is not installed"
+    if device.type == "cuda" and is_recorded():
+        return "on"
     if device.type == "cuda":  # bfloat16 and tf32 on tensor cores came with compute capability 8
         major, minor = torch.cuda.get_device_capability(device)
         return "on" if major >= 8 else f"off: compute capability {major}.{minor}; 8.0 is needed"
     interpreted = device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"  # by tests
     return "on" if interpreted else f"off: the device is {device.type}"
-
-
-def _kernels() -> ModuleType:
-    from neuroconv.kernels.cuda import kernels  # Triton takes a while to import
-
-    return kernels
