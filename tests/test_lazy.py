@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,12 +38,37 @@ def test_import_and_help_load_no_torch() -> None:
     assert not loaded(code) & {"torch", *SLOW}
 
 
-def test_parts_load_no_slow_library() -> None:
-    names = ["Granule", "create_model", "profile", "train"]
-    code = f"import neuroconv\nfor name in {names}: getattr(neuroconv, name)"
-    modules = loaded(code)
-    assert "torch" in modules
-    assert not modules & set(SLOW)
+def test_the_library_loads_no_slow_library_and_works_without_its_command_lines() -> None:
+    absent = ("fvcore", "tomli_w", "typeguard", "tyro")
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+import neuroconv
+for name in ("Granule", "create_model", "profile", "train"):
+    getattr(neuroconv, name)
+assert "torch" in sys.modules and not set(sys.modules) & {{*{SLOW}}}
+for name in neuroconv.__all__:
+    getattr(neuroconv, name)
+import torch
+from neuroconv.training import load_config
+keywords = load_config("configs/mnist_granule.toml", ["--model.name=cerebellum_tiny"]).model
+model = neuroconv.create_model(**keywords, image_shape=(1, 8, 8), time_steps=2)
+frames = torch.utils.data.TensorDataset(torch.rand(4, 1, 2, 8, 8), torch.arange(4))
+result = neuroconv.train(model, frames, frames, epochs=1, batch_size=2, progress=False)
+counted = neuroconv.profile(model, frames.tensors[0])
+assert result.steps == 2 and set(counted.counts) == {{"closed_form", "exact"}}
+assert not counted.disagreements
+print(counted.skipped["fvcore"])
+"""
+    words, root = [sys.executable, "-c", code], Path(__file__).parent.parent
+    process = subprocess.run(words, capture_output=True, text=True, cwd=root, check=False)
+    assert process.returncode == 0, process.stderr
+    reason = "fvcore is not installed (No module named 'fvcore'); pip install fvcore\n"
+    assert process.stdout.endswith(reason)
 
 
 def test_public_names_are_those_of_their_parts() -> None:

@@ -112,6 +112,7 @@ def analyse_fvcore(
 
     Raises:
         ValueError: meta or fake tensors, or a model that cannot be traced or hides what it runs.
+        ImportError: fvcore is not installed.
     """
     if find_device(device).type == "meta":
         raise ValueError("fvcore runs the model and needs real tensors: use device='cpu' or 'cuda'")
@@ -121,7 +122,10 @@ def analyse_fvcore(
         raise ValueError("fvcore needs real tensors, not meta or fake ones: build them on the CPU")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.jit.script, which nothing here runs
-        from fvcore.nn import FlopCountAnalysis
+        try:
+            from fvcore.nn import FlopCountAnalysis
+        except ImportError as error:
+            raise ImportError(f"fvcore is not installed ({error}); pip install fvcore") from error
 
     stock, macs = StockCount(), Counter[str]()
     with meta_copy(model, items, device) as (copied, arguments), torch.no_grad():

@@ -124,7 +124,7 @@ def profile(
         try:
             _refuse_fvcore(model, exact, fvcore_limit)
             counts["fvcore"], stock = analyse_fvcore(model, items, device=fvcore_device)
-        except ValueError as error:  # too large, or something hides its cost from fvcore
+        except (ImportError, ValueError) as error:  # not installed, too large, or hidden from it
             skipped["fvcore"] = str(error)
     if not counts:
         raise ValueError(f"no counter ran: {skipped}; add 'exact' or 'closed_form' to counters")

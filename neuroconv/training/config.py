@@ -13,8 +13,6 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
-import tomli_w
-
 from neuroconv.core.arguments import NonNegative, Positive, Rule, Seed, Size, expected, fits
 from neuroconv.core.checks import expected_one_of
 from neuroconv.core.files import write_text
@@ -248,6 +246,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Writes a configuration that `load_config` reads back as it is; a None is left out."""
+    import tomli_w  # here, so that what trains without a folder does not need it
+
     document = {name: value for name, value in asdict(config).items() if value}
     write_text(Path(path), tomli_w.dumps(_without_none(document)))
 
