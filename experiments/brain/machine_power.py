@@ -4,6 +4,7 @@ import math
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -56,10 +57,13 @@ class PowerMeter:
         if self.watts is not None:
             return _power(self.watts, Source("user", "set for `machine.power`"))
         if self.device.type == "cuda":
-            _keep_busy(call)  # what was launched still runs while the power is read
-            watts, what = nvidia_smi(self.device)
+            _keep_busy(call)
+            with ThreadPoolExecutor(1) as reader:  # beside the updates, which go on meanwhile
+                reading = reader.submit(nvidia_smi, self.device)
+                _keep_busy(call, lambda: not reading.done())
+            watts, what = reading.result()
             name = torch.cuda.get_device_name(self.device)
-            how = f"measured here: `{what}` that the {name} reports after a second of updates"
+            how = f"measured here: `{what}` that the {name} reports while updates go on"
             if what == "power.limit":
                 how = f"`{what}` of the {name}, which does not report what it draws"
             return _power(watts, Source("derived", how, "without the machine around it"))
@@ -82,10 +86,10 @@ def _power(watts: float, source: Source) -> Quantity:
     return Quantity(name="machine.power", value=watts, unit="W", source=source)
 
 
-def _keep_busy(call: Callable[[], object]) -> float:
-    """Runs the call repeatedly for a second or longer; returns the seconds."""
+def _keep_busy(call: Callable[[], object], is_waiting: Callable[[], bool] | None = None) -> float:
+    """Runs the call repeatedly for a second, or as long as something waits; returns the seconds."""
     begin = time.perf_counter()
-    while time.perf_counter() - begin < LOAD_S:
+    while is_waiting() if is_waiting else time.perf_counter() - begin < LOAD_S:
         call()
     return time.perf_counter() - begin
 

@@ -5,6 +5,7 @@ import math
 import sys
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,6 +199,19 @@ def test_power_is_assumed_read_from_packages_or_from_nvidia_smi(
     result.stdout = "[N/A], [N/A]\n"
     with pytest.raises(ValueError, match=r"a GPU reports no power.*expected --watts"):
         power.nvidia_smi(device)
+
+
+def test_a_gpu_works_while_its_power_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(power, "LOAD_S", 0.0)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a GPU")
+    updates = Semaphore(0)
+
+    def reading(device: torch.device) -> tuple[float, str]:
+        assert all(updates.acquire(timeout=60) for _ in range(3))  # none ran before
+        return 500.0, "power.draw"
+
+    monkeypatch.setattr(power, "nvidia_smi", reading)
+    assert power.PowerMeter("cuda").read(updates.release).value == 500.0
 
 
 @pytest.mark.gpu
