@@ -19,3 +19,8 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     kind = tensor.device.type
     available = torch.amp.is_autocast_available(kind)
     return torch.autocast(kind, enabled=False) if available else nullcontext()
+
+
+def add_bias(potential: Tensor, bias: Tensor) -> Tensor:
+    """Adds a bias in the potential's dtype: a parameter's float32 would promote half precision."""
+    return potential + bias.to(potential.dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Count, Positive, Seed, Size, checked
+from neuroconv.core.autocast import add_bias
 from neuroconv.core.checks import Norm, NormOver, check_floats, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.modules import graph_leaf
@@ -245,7 +246,9 @@ class GranuleConv2d(nn.Module):
 
     def rest(self, potential: Tensor) -> Tensor:
         """Adds the soma's resting potential, which a norm's shift replaces."""
-        return potential if self.bias is None else potential + self.bias[:, None, None, None]
+        if self.bias is None:
+            return potential
+        return add_bias(potential, self.bias[:, None, None, None])
 
     @property
     def window(self) -> PatchWindow:

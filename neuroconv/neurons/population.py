@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Positive, Size, checked
+from neuroconv.core.autocast import add_bias
 from neuroconv.core.checks import Norm, NormOver
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
@@ -242,7 +243,7 @@ class Population(nn.Module):
 
     def rest(self, potential: Tensor) -> Tensor:
         """Adds the soma's resting potential, which a norm's shift replaces."""
-        return potential if self.bias is None else potential + self.bias[:, None]
+        return potential if self.bias is None else add_bias(potential, self.bias[:, None])
 
     def train(self, mode: bool = True) -> Self:
         self.filter_cache.clear()

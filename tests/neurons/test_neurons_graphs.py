@@ -126,6 +126,7 @@ def test_bfloat16_autocast_is_near_float32(
     exact = module(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         near = module(x)
+    assert near.dtype == torch.bfloat16
     assert near.isfinite().all()
     assert exact.abs().max() > 1e-3
     assert (near.float() - exact).abs().max() < 0.05 * exact.abs().max()
