@@ -86,14 +86,11 @@ class Trace(TorchDispatchMode):
             self.copies.append(f"{name} at {_place()}")
         is_kernel = func.namespace != "prim" and name not in _NO_LAUNCH and not func.is_view
         if "cuda" in places and is_kernel:
-            overwritten = name in _OVERWRITES
-            written = [
-                value
-                for argument, value in zip(func._schema.arguments, args, strict=False)
-                if argument.alias_info is not None and argument.alias_info.is_write
-            ]
-            read = [x for x in operands if not (overwritten and any(x is y for y in written))]
-            self._add(name, [*read, *results])
+            unread = operands if name.endswith("_like") or name.startswith("new_") else []
+            if name in _OVERWRITES:
+                unread = [operands[0]]
+            read = {id(x): x for x in operands if not any(x is y for y in unread)}
+            self._add(name, [*read.values(), *results])
         return result
 
     def launch(self, kernel: Kernel, grid: Any, arguments: Sequence[Any], constants: Any) -> None:
