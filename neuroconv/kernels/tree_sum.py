@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import cuda, native, tree_sum_cpu
+from neuroconv.kernels.cache import derived
 from neuroconv.kernels.conv.toeplitz import window_products, within_window
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
 from neuroconv.kernels.operator import Operator, needs_grad
@@ -89,7 +90,7 @@ def _columns(
     """Turns each dendrite into a neuron of one dendrite; empty positions have a weight of zero."""
     sites, dendrites = tree.sheet
     empty = sites * dendrites - tree.wiring.shape[1]
-    wiring = F.pad(tree.wiring, (0, empty)).reshape(-1, sites)
+    wiring = derived(tree.wiring, sites, lambda: F.pad(tree.wiring, (0, empty)).reshape(-1, sites))
     weight = F.pad(weight, (0, empty)).reshape(-1, sites)
     filters = filters.movedim(3, 1).flatten(0, 1).unsqueeze(-1)
     bias = None if bias is None else bias.reshape(-1, 1)
@@ -121,11 +122,9 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands, effective, _ = TreeOperands.unpack(arguments)
-    activity, weight, filters, _, tree = operands
-    if not cuda.fits(activity, len(filters), cuda.Sizes.of(filters, tree)):
+    activity, filters, tree = operands.activity, operands.filters, operands.tree
+    if not cuda.fits(activity, cuda.Sizes.of(filters, tree)):
         return plain(*arguments)
-    if effective is None:
-        effective = EffectiveFilters(filters, tree).merge(weight, filters)
     return cuda.current(operands, effective), activity.new_empty(0, dtype=torch.int16)
 
 
@@ -146,21 +145,9 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 def _cuda_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands, _, needs = TreeOperands.unpack(arguments)
-    activity, weight, filters, _, tree = operands
-    # The kernel adds up an axon's gradient in no fixed order.
-    ordered = needs[0] and torch.are_deterministic_algorithms_enabled()
-    if ordered or not cuda.fits(activity, len(filters), cuda.Sizes.of(filters, tree)):
+    if not cuda.fits(operands.activity, cuda.Sizes.of(operands.filters, operands.tree)):
         return plain_backward(grad, *arguments)
-    merger = EffectiveFilters(filters, tree)
-    merged = merger.merge(weight, filters)
-    back, to_merged, to_bias = cuda.gradients(operands, merged, grad, needs[0])
-    grads = (back, *merger.gradients(to_merged, weight, filters, needs[1:3]), to_bias)
-    return tuple(
-        result.to(tensor.dtype)
-        if result is not None and needed and tensor is not None
-        else activity.new_empty(0)
-        for result, tensor, needed in zip(grads, operands[:4], needs, strict=True)
-    )
+    return cuda.gradients(operands, grad, needs[0])
 
 
 def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:

@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from neuroconv.core.counting import counting
 from neuroconv.kernels import cuda as fused
+from neuroconv.kernels.cuda.launch import Kernel
+from neuroconv.kernels.cuda.trees import _row
 from neuroconv.kernels.tree_sum import TreeSpec, effective_filters, tree_sum
 from neuroconv.neurons import Granule
 from tests.kernels.test_kernels_tree_sum import CASES as TREES
-from tests.kernels.test_kernels_tree_sum import build_tree, gradients, stages
+from tests.kernels.test_kernels_tree_sum import assert_same, build_tree, gradients, stages
 
 # The sizes of tiles are multiples of 16: none of these is.
 CASES = TREES | {
@@ -31,18 +35,13 @@ CASES = TREES | {
         "batch": 1, "steps": 1, "sheet": (1, 1), "synapses": 1, "taps": (1, 1), "across": 1,
     },
     "more_taps_than_steps": {"steps": 2, "taps": (5, 2)},
+    "more_steps_than_taps": {"steps": 7, "taps": (3, 2), "neurons": 1},
     "several_blocks_of_samples": {"batch": 67, "neurons": 2, "steps": 1},
     "several_blocks_of_rows": {"claw": False, "sheet": (5, 4), "synapses": 20, "neurons": 2},
     "granule": {"sheet": (4, 4), "synapses": 16, "taps": (5, 3), "across": 4},
 }  # fmt: skip
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-
-
-@pytest.fixture(autouse=True)
-def any_population(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few neurons it has."""
-    monkeypatch.setattr(fused, "_LEAST_NEURONS", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +112,46 @@ def test_float32(case: str, launches: list[str]) -> None:
         assert error <= TOLERANCES[torch.float32] * exact.abs().max()
 
 
+@triton.jit
+def row_kernel(out, step, rows, row):
+    tl.store(out, _row(step, rows, row))
+
+
+def test_rows_are_counted_in_64_bits() -> None:
+    out = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    row_kernel[(1,)](out, 1 << 16, 1 << 17, 5)
+    assert out.item() == (1 << 33) + 5
+
+
+@pytest.mark.parametrize(("processors", "splits"), [(1, 1), (132, 5)])
+def test_few_neurons_split_the_batch(
+    processors: int, splits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids: dict[str, tuple[int, ...]] = {}
+    launch = Kernel.launch
+
+    def spy(kernel: Kernel, grid: tuple[int, ...], *values: Any, **constants: Any) -> None:
+        grids[kernel.name] = grid
+        launch(kernel, grid, *values, **constants)
+
+    monkeypatch.setattr(Kernel, "launch", spy)
+    monkeypatch.setattr(fused, "processors", lambda device: processors)
+    tree, leaves = small_tree(batch=67, neurons=4, steps=2)
+    results = run(tree, leaves)
+    assert grids["gradient_kernel"] == (4 * splits,)
+    assert_same([x.cpu() for x in results], reference(tree, leaves), 1e-5)
+
+
+@pytest.mark.parametrize("claw", [False, True])
+def test_an_axon_may_reach_all_inputs_or_none(claw: bool) -> None:
+    tree, leaves = small_tree(claw=claw)
+    run(tree, leaves)
+    tree.wiring.fill_(2)  # the lists of the first wiring are no longer valid
+    results = run(tree, leaves)
+    assert_same([x.cpu() for x in results], reference(tree, leaves), 1e-5)
+    assert not results[1][:, 3:].any()
+
+
 @pytest.mark.parametrize("case", ["claw", "several_blocks_of_rows", "per_dendrite", "granule"])
 def test_bfloat16(case: str, launches: list[str]) -> None:
     """Without the rectifier, whose gate flips where a potential near zero is rounded."""
@@ -159,22 +198,15 @@ def test_ties_of_the_largest_share_its_gradient(linear: bool) -> None:
         torch.testing.assert_close(result.cpu().double(), exact, rtol=0, atol=1e-5)
 
 
-def test_where_the_plain_path_runs(launches: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_plain_path_runs(launches: list[str]) -> None:
     tree, leaves = small_tree()
     with fused.fused_kernels(False):
-        expected = run(tree, leaves)
+        run(tree, leaves)
     with counting():
         run(tree, leaves)
     run(tree, [leaf.detach().double().requires_grad_() for leaf in leaves])
     tree_sum(leaves[0][:0], *leaves[1:], tree)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_LEAST_NEURONS", 4)
-        run(tree, leaves)
     assert launches == []
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    results = run(tree, leaves)
-    assert launches == ["current"]
-    torch.testing.assert_close(results, expected, rtol=0, atol=1e-5)
 
 
 def test_a_population_of_granule_cells(launches: list[str]) -> None:

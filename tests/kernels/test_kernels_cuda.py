@@ -1,9 +1,12 @@
 """The fused kernels: which trees they take, that they are right, and that they compile."""
 
-import math
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,15 @@ import torch
 
 from neuroconv.kernels import cuda as fused
 from neuroconv.kernels.cuda import Sizes, fits
-from neuroconv.kernels.cuda.launch import Kernel, recorded
-from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
+from neuroconv.kernels.effective_filters import TreeOperands
+from neuroconv.kernels.tree_sum import TreeSpec
+from tests.kernels.compilation import CAPABILITIES, compiled, launches
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: the plain path runs alone")
 
 HERE = Path(__file__).parent
 GRANULE = Sizes(axons=4, k_time=5, sites=4, dendrites=4)
+MOST_SPILLED = 64  # bytes of a thread
 
 
 def run_cases(**environment: str) -> None:
@@ -56,17 +61,16 @@ def test_kernels_on_cuda() -> None:
 )
 def test_sizes_that_are_taken(sizes: Sizes, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "state", lambda device: "on")
-    assert fits(torch.zeros(1, 1, 1), 32, sizes) is taken
-    assert not fits(torch.zeros(1, 1, 1), 31, sizes)
+    assert fits(torch.zeros(1, 1, 1), sizes) is taken
 
 
 def test_the_cpu_has_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     for device in ("cpu", "meta"):
-        assert not fits(torch.zeros(2, 2, 2, device=device), 4096, GRANULE)
+        assert not fits(torch.zeros(2, 2, 2, device=device), GRANULE)
     # A tensor without memory that says it is on CUDA, as tracers use.
     with torch._subclasses.FakeTensorMode():
-        assert not fits(torch.zeros(2, 2, 2), 4096, GRANULE)
+        assert not fits(torch.zeros(2, 2, 2), GRANULE)
 
 
 @pytest.mark.parametrize("mode", ["ieee", "tf32"])
@@ -80,75 +84,71 @@ def test_precision_is_what_torch_is_set_to(mode: str) -> None:
         products.fp32_precision = before
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kernel", ["current_kernel", "gradient_kernel"])
-@pytest.mark.parametrize(
-    ("sizes", "reduction"),
-    [
-        pytest.param(GRANULE, "mean", id="granule"),
-        pytest.param(GRANULE, "max", id="max", marks=pytest.mark.slow),
-        pytest.param(Sizes(25, 5, 5, 4), "mean", id="most", marks=pytest.mark.slow),
-        # Numbers that are 1 become constants of the program.
-        pytest.param(Sizes(1, 1, 1, 1), "sum", id="ones"),
-    ],
-)
-def test_kernels_compile_for_a_data_centre_gpu(
-    sizes: Sizes,
-    reduction: Any,
-    kernel: str,
-    dtype: torch.dtype,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+def run_trees(
+    dtype: torch.dtype, sizes: Sizes, reduction: Any = "mean", claw: bool = False
 ) -> None:
-    """Triton compiles for compute capability 9.0 where there is no GPU too."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    """Runs trees forward and backward, of ones alone where there is a single axon."""
+    batch, steps, neurons = (1, 1, 1) if sizes.axons == 1 else (256, 5, 64)
+    sheet = (sizes.sites, sizes.dendrites)
 
-    from neuroconv.kernels.cuda import trees
+    def empty(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="cuda")
 
+    synapses = sizes.axons * (sizes.sites if claw else 1)
+    wiring = empty(neurons, synapses, dtype=torch.int64)
+    tree = TreeSpec(wiring, sheet, "same", claw, reduction, linear=False)
+    filters = empty(neurons, sizes.k_time, min(3, sizes.sites), sizes.dendrites)
+    bias = empty(neurons, sizes.dendrites)
+    activity = empty(batch, sizes.axons, steps)
+    operands = TreeOperands(activity, empty(neurons, synapses), filters, bias, tree)
+    grad = torch.ops.neuroconv.tree_sum(*operands[:4], *tree, None, True)[0]
+    torch.ops.neuroconv.tree_sum_backward(
+        grad, *operands[:4], *tree, activity.new_empty(0), [True] * 4
+    )
+
+
+# By name what launches kernels on tensors that are made with device "cuda". Together they launch
+# every kernel of the package, at the sizes that hold most in registers.
+WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
+    "granule": partial(run_trees, sizes=GRANULE, claw=True),
+    "largest of a dendrite": partial(run_trees, sizes=GRANULE, reduction="max"),
+    "most axons": partial(run_trees, sizes=Sizes(25, 5, 5, 4)),
+    "most branches": partial(run_trees, sizes=Sizes(6, 5, 8, 16)),
+    # Numbers that are 1 become constants of the program.
+    "ones": partial(run_trees, sizes=Sizes(1, 1, 1, 1), reduction="sum"),
+}
+
+
+def test_every_kernel_is_among_the_workloads() -> None:
+    modules = [
+        importlib.import_module(f"neuroconv.kernels.cuda.{module.name}")
+        for module in pkgutil.iter_modules(fused.__path__)
+    ]
+    named = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
+    launched = [launches(partial(work, torch.float32)) for work in WORKLOADS.values()]
+    assert {launch.kernel.name for work in launched for launch in work} == named
+
+
+def test_a_kernel_compiles_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    function = getattr(trees, kernel)
-    arguments, constants, warps = _launch(kernel, sizes, reduction, dtype)
-    values = dict(zip(function.arg_names, arguments, strict=False))
-    ones = [name for name, value in values.items() if isinstance(value, int) and value == 1]
-    constants |= dict.fromkeys(ones, 1)
-    names = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
-    signature = {
-        name: names[value.dtype] if isinstance(value, torch.Tensor) else "i32"
-        for name, value in values.items()
-    }
-    source = ASTSource(
-        function, {**signature, **dict.fromkeys(constants, "constexpr")}, constexprs=constants
-    )
-    compiled = triton.compile(
-        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}
-    )
-    assert len(compiled.asm["cubin"]) > 0
-    # Half precision is multiplied by tensor cores.
-    assert ("mma" in compiled.asm["ptx"]) is (dtype == torch.bfloat16)
+    work = launches(partial(WORKLOADS["ones"], torch.bfloat16))
+    kernel = next(launch for launch in work if launch.kernel.name == "current_kernel")
+    result = compiled(kernel, 90, tmp_path)
+    assert "mma" in result.stages["ptx"]  # half precision is multiplied by tensor cores
+    assert result.spilled <= MOST_SPILLED
 
 
-def _launch(
-    kernel: str, sizes: Sizes, reduction: Any, dtype: torch.dtype
-) -> tuple[tuple[Any, ...], Any, int]:
-    """What a kernel is given: arguments, constants and warps."""
-    launches: dict[str, Any] = {}
-
-    def record(kernel: Kernel, _: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        launches[kernel.name] = (arguments, named)
-
-    with recorded(record):
-        batch, steps = (1, 1) if sizes.axons == 1 else (256, 5)
-        activity = torch.zeros(batch, 64, steps, dtype=dtype)
-        grad = torch.zeros(steps, 32, batch, dtype=dtype)
-        wiring = torch.zeros(32, sizes.axons, dtype=torch.int64)
-        sheet = (sizes.sites, sizes.dendrites)
-        tree = TreeSpec(wiring, sheet, "same", claw=False, reduction=reduction, linear=False)
-        filters = torch.zeros(32, sizes.k_time, 1, 1, dtype=dtype)
-        bias = torch.zeros(32, sizes.dendrites, dtype=dtype)
-        operands = TreeOperands(activity, wiring.to(dtype), filters, bias, tree)
-        effective = torch.zeros(32, sizes.k_time * sizes.axons, math.prod(sheet), dtype=dtype)
-        fused.current(operands, effective)
-        fused.gradients(operands, effective, grad, True)
-    values, named = launches[kernel]
-    return values, named, named.pop("num_warps")
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_kernels_compile_and_stay_in_registers(
+    workload: str,
+    dtype: torch.dtype,
+    capability: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for launch in launches(partial(WORKLOADS[workload], dtype)):
+        assert compiled(launch, capability, tmp_path).spilled <= MOST_SPILLED, launch.kernel.name

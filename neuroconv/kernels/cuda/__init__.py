@@ -1,7 +1,6 @@
-"""Small trees on CUDA as one Triton kernel: gathered inputs and potentials never go to memory.
+"""Small trees on CUDA as Triton kernels: gathered inputs and potentials never go to memory.
 
-`kernels.tree_sum` runs its plain path where `fits` returns False. Torch merges weights and taps,
-and splits their gradients, once for a batch.
+`kernels.tree_sum` runs its plain path where `fits` returns False.
 
 Shapes: as in `kernels.tree_sum`.
 """
@@ -15,21 +14,23 @@ import torch
 from torch import Tensor
 
 from neuroconv.core.counting import is_counting
-from neuroconv.kernels.conv.sizes import output_size, plain_sizes
+from neuroconv.kernels.cache import derived
+from neuroconv.kernels.conv.sizes import output_size, padding, plain_sizes
 from neuroconv.kernels.cuda.launch import Kernel, is_recorded, takes
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
-from neuroconv.kernels.operator import Switch
+from neuroconv.kernels.operator import Switch, empty_grads
 
 _DTYPES = (torch.float32, torch.bfloat16)
 # The backward pass keeps a neuron's effective filters and their gradient in registers: larger ones
 # spill, and cuBLAS is faster.
 _MOST_ROWS, _MOST_OUTPUTS, _MOST_NUMBERS = 128, 128, 4096
-# Fewer neurons than this leave most of a GPU idle in the backward pass, one program for each.
-_LEAST_NEURONS = 32
+_PROGRAMS = 4  # for each processor, at least, in the backward pass: few neurons split the batch
 _TILE = 2048  # numbers of a (outputs, samples) or (rows, samples) tile
 _LEAST = 16  # smallest axis of a matrix product on tensor cores
 
-_CURRENT, _GRADIENT = Kernel("trees", "current_kernel"), Kernel("trees", "gradient_kernel")
+_MERGE, _CURRENT = Kernel("trees", "merge_kernel"), Kernel("trees", "current_kernel")
+_GRADIENT, _AXON = Kernel("trees", "gradient_kernel"), Kernel("trees", "axon_kernel")
+_WEIGHT_GRADIENT = Kernel("trees", "weight_gradient_kernel")
 
 # Allows or forbids the fused kernels on CUDA inside a context, for comparisons.
 fused_kernels = Switch("fused")
@@ -65,12 +66,12 @@ class Sizes(NamedTuple):
         return rows <= _MOST_ROWS and outputs <= _MOST_OUTPUTS and rows * outputs <= _MOST_NUMBERS
 
 
-def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
+def fits(activity: Tensor, sizes: Sizes) -> bool:
     """Returns whether the kernels run these trees.
 
-    They do for float32 and bfloat16 on CUDA, at least 32 neurons, and trees whose K * A and P' * D'
-    are at most 128 and have a product, padded to powers of two, of at most 4,096. Counters need the
-    operators of the plain path, which also runs empty batches.
+    They do for float32 and bfloat16 on CUDA, and trees whose K * A and P' * D' are at most 128 and
+    have a product, padded to powers of two, of at most 4,096. Counters need the operators of the
+    plain path, which also runs empty batches.
     """
     return (
         fused_kernels.get()
@@ -78,17 +79,30 @@ def fits(activity: Tensor, neurons: int, sizes: Sizes) -> bool:
         and activity.dtype in _DTYPES
         and takes(activity)
         and activity.numel() > 0
-        and neurons >= _LEAST_NEURONS
         and sizes.fit_registers()
         and not is_counting()
     )
 
 
-def current(operands: TreeOperands, effective: Tensor) -> Tensor:
+def merge(weight: Tensor, filters: Tensor, tree: TreeSpec, dtype: torch.dtype) -> Tensor:
+    """Computes the effective filters, (N, K * A, O), as `EffectiveFilters.merge`."""
+    sizes = Sizes.of(filters, tree)
+    shape = (len(filters), sizes.k_time * sizes.axons, sizes.sites * sizes.dendrites)
+    effective = filters.new_empty(shape, dtype=dtype)
+    block = min(1024, _power(shape[1] * shape[2]))
+    _MERGE.launch(
+        (shape[0], -(-shape[1] * shape[2] // block)), weight.contiguous(), filters.contiguous(),
+        effective, weight.shape[1], sizes.k_time, **_merge_constants(filters, tree, sizes),
+        BLOCK=block,
+    )  # fmt: skip
+    return effective
+
+
+def current(operands: TreeOperands, effective: Tensor | None) -> Tensor:
     """Sums the dendrites' rates, (T, N, B), in the activity's precision.
 
     Args:
-        effective: the result of `EffectiveFilters.merge`, (N, K * A, O).
+        effective: the result of `EffectiveFilters.merge`, (N, K * A, O), if it is there.
     """
     activity, sizes = operands.activity, Sizes.of(operands.filters, operands.tree)
     call = _Call(operands, effective, sizes)
@@ -99,51 +113,74 @@ def current(operands: TreeOperands, effective: Tensor) -> Tensor:
     width = _samples(batch, max(rows, sizes.outputs))
     _CURRENT.launch(
         (neurons * -(-batch // width),), *call.tensors, result, *call.numbers,
-        **call.constants, ROWS=rows, BATCH=width, num_warps=_warps(sizes.outputs * width),
+        **call.constants, ROWS=rows, BATCH=width, num_warps=_warps((sizes.outputs + rows) * width),
     )  # fmt: skip
     return result
 
 
 def gradients(
-    operands: TreeOperands, effective: Tensor, grad: Tensor, to_activity: bool
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Computes the gradients of activity (B, F, T), effective filters and bias, in float32.
+    operands: TreeOperands, grad: Tensor, to_activity: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Computes the gradients of activity (B, F, T), weights, filters and bias, in their precision.
 
-    The activity's gradient is summed in no fixed order: `torch.use_deterministic_algorithms` takes
-    the plain path.
+    Those of a missing bias and of an activity that needs none are empty. All sums have a fixed
+    order: the results are the same in each run.
 
     Args:
         grad: of the current, (T, N, B).
         to_activity: whether the activity needs a gradient.
     """
-    activity, bias = operands.activity, operands.bias
-    sizes = Sizes.of(operands.filters, operands.tree)
-    call = _Call(operands, effective, sizes)
-    batch, axons, steps = activity.shape
+    activity, weight, filters, bias, tree = operands
+    sizes = Sizes.of(filters, tree)
+    call = _Call(operands, None, sizes)
+    (batch, axons, steps), neurons = activity.shape, len(filters)
+    inputs = neurons * sizes.axons
     # One element where no gradient is needed, since a kernel takes a pointer.
-    shape = (steps, axons, batch) if to_activity else (1, 1, 1)
-    to_inputs = torch.zeros(shape, dtype=torch.float32, device=activity.device)
-    to_effective = torch.empty_like(call.tensors[2], dtype=torch.float32)
-    to_bias = None if bias is None else torch.empty_like(call.tensors[3], dtype=torch.float32)
-    width = _samples(batch, max(sizes.rows, sizes.outputs))
+    to_inputs = activity.new_empty((steps, inputs, batch) if to_activity else (1, 1, 1))
+    wanted = -(-_PROGRAMS * processors(activity.device) // neurons)
+    width = _samples(-(-batch // wanted), max(sizes.rows, sizes.outputs))
+    splits = min(wanted, -(-batch // width))
+    entries = call.tensors[2][0].numel()
+    partial = activity.new_empty(splits, neurons, entries + sizes.dendrites, dtype=torch.float32)
     _GRADIENT.launch(
-        (len(operands.filters),), *call.tensors, grad.contiguous(), to_inputs, to_effective,
-        to_effective if to_bias is None else to_bias, *call.numbers, **call.constants,
-        ROWS=sizes.rows, BATCH=width, TO_ACTIVITY=to_activity,
-        num_warps=_warps(max(sizes.rows * sizes.outputs, sizes.rows * width)),
+        (neurons * splits,), *call.tensors, grad.contiguous(), to_inputs, partial,
+        *call.numbers, splits, partial.stride(0) // neurons, **call.constants, ROWS=sizes.rows,
+        BATCH=width, TO_ACTIVITY=to_activity,
+        num_warps=_warps(sizes.rows * max(sizes.outputs, width) * activity.itemsize // 2),
     )  # fmt: skip
-    return (to_inputs.permute(2, 1, 0) if to_activity else None), to_effective, to_bias
+    total = partial.sum(0) if splits > 1 else partial[0]
+    learned = (weight, filters, bias)
+    to_weight, to_filters, to_bias = empty_grads(activity, learned, (True, True, True))
+    synapses = max(_LEAST, _power(weight.shape[1]))
+    taps = max(1, min(_power(filters[0].numel()), _TILE // synapses))
+    _WEIGHT_GRADIENT.launch(
+        (neurons,), weight.contiguous(), filters.contiguous(), total, to_weight, to_filters,
+        to_bias, total.stride(0), weight.shape[1], sizes.k_time,
+        **_merge_constants(filters, tree, sizes), SYNAPSES=synapses, TAPS=taps,
+        BIAS=0 if bias is None else _power(sizes.dendrites), num_warps=_warps(synapses * taps),
+    )  # fmt: skip
+    if not to_activity:
+        return activity.new_empty(0), to_weight, to_filters, to_bias
+    result = activity.new_empty(steps, axons, batch)
+    width = min(128, _power(batch))
+    _AXON.launch(
+        (steps * axons * -(-batch // width),), to_inputs, *listeners(tree, axons), result,
+        inputs, axons, batch, LISTENERS=max(1, 512 // width), BATCH=width, num_warps=1,
+    )  # fmt: skip
+    return result.permute(2, 1, 0), to_weight, to_filters, to_bias
 
 
 class _Call:
-    """The arguments of both kernels."""
+    """The arguments of the kernels that run over the activity."""
 
-    def __init__(self, operands: TreeOperands, effective: Tensor, sizes: Sizes) -> None:
-        activity, _, _, bias, tree = operands
+    def __init__(self, operands: TreeOperands, effective: Tensor | None, sizes: Sizes) -> None:
+        activity, weight, filters, bias, tree = operands
         batch, axons, steps = activity.shape
         wiring = tree.presynaptic
         # A population's output has this order in memory and is not copied.
         rows = activity.permute(2, 1, 0).contiguous()
+        if effective is None:
+            effective = merge(weight, filters, tree, activity.dtype)
         effective = effective.to(activity.dtype).contiguous()
         self.tensors = (rows, wiring, effective, effective if bias is None else bias.contiguous())
         self.numbers = (*wiring.stride(), batch, axons, steps, len(wiring), sizes.k_time)
@@ -160,6 +197,40 @@ class _Call:
         }
 
 
+def _merge_constants(filters: Tensor, tree: TreeSpec, sizes: Sizes) -> dict[str, Any]:
+    branches, across = plain_sizes(filters)[2:]
+    return {
+        "A": sizes.axons,
+        "SITES": sizes.sites,
+        "DENDRITES": sizes.dendrites,
+        "P": tree.sheet[0],
+        "BRANCHES": branches,
+        "ACROSS": across,
+        "ALONG": padding(branches, tree.mode)[0],
+        "SIDEWAYS": padding(across, tree.mode)[0],
+        "CLAW": tree.claw,
+    }
+
+
+def listeners(tree: TreeSpec, axons: int) -> tuple[Tensor, Tensor]:
+    """Returns the inputs n * A + a of all trees in the order of their axons, (N * A,), and each
+    axon's first one in that order, (F + 1,); computed on the device, until the wiring changes."""
+
+    def compute() -> tuple[Tensor, Tensor]:
+        axon, order = tree.presynaptic.flatten().sort(stable=True)
+        numbers = torch.arange(axons + 1, device=axon.device, dtype=axon.dtype)
+        return order, torch.searchsorted(axon, numbers)
+
+    return derived(tree.wiring, ("listeners", tree.claw, tree.sheet, axons), compute)
+
+
+def processors(device: torch.device) -> int:
+    """Returns the streaming multiprocessors of a GPU; an H200's where there is none."""
+    if device.type != "cuda" or is_recorded():
+        return 132
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def _power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
@@ -170,8 +241,8 @@ def _samples(batch: int, most: int) -> int:
 
 
 def _warps(numbers: int) -> int:
-    """Returns the warps that hold 512 numbers of the largest tile each: more would spill."""
-    return min(8, _power(max(1, numbers // 512)))
+    """Returns the warps that hold 512 numbers of the largest tiles each: more would spill."""
+    return min(16, _power(max(1, numbers // 512)))
 
 
 def _precision() -> str:
