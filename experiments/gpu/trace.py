@@ -41,6 +41,12 @@ from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.kernels.cuda.launch import Kernel, recorded
 from neuroconv.kernels.operator import cuda_implementation
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
+from neuroconv.training import TrainConfig
+from neuroconv.training.distributed import Ranks
+from neuroconv.training.optimizer import make_optimizer
+from neuroconv.training.state import State
+from neuroconv.training.step import Step
+from neuroconv.training.task import Task
 
 DEVICE = torch.device("cuda:0")
 BYTES_PER_SECOND = 4.3e12  # of an H200's memory, read and written; data sheet 4.8e12
@@ -248,13 +254,43 @@ def _purkinje(both: bool) -> Trace:
     return trace
 
 
-def _zoo(name: str, learns: bool) -> Trace:
+def _task(name: str) -> tuple[tuple[int, int, int], int]:
+    """Returns the shape of an entry's images, and the number of its classes."""
     large = name.startswith(("resnet", "alexnet", "mobilenet", "vit"))
-    image, classes = ((3, 224, 224), 1000) if large else ((1, 28, 28), 10)
+    return ((3, 224, 224), 1000) if large else ((1, 28, 28), 10)
+
+
+def _zoo(name: str, learns: bool) -> Trace:
+    image, classes = _task(name)
     return _module(
         lambda: neuroconv.create_model(name, image_shape=image, num_classes=classes), 32, *image,
         learns=learns, inputs_grad=False,
     )  # fmt: skip
+
+
+# Shapes of the optimisers' kernels with the learning rate in memory, which torch does not define.
+_META = torch.library.Library("aten", "IMPL", "Meta")
+for _name in ("_fused_adamw_", "_fused_sgd_"):
+    _META.impl(f"{_name}.tensor_lr", lambda *_, **__: None)
+
+
+def training_step(name: str, **settings: Any) -> Trace:
+    """Traces a whole step as the trainer records it: pass, loss, clipped gradient and update."""
+    image, classes = _task(name)
+    model = neuroconv.create_model(name, image_shape=image, num_classes=classes).train()
+    options: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-3, "precision": "float32"}
+    config = TrainConfig(**{**options, "cuda_graph": True, **settings})
+    recording = mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True)
+    with FakeTensorMode(), recording, mock.patch.object(Tensor, "backward", backward):
+        optimizer = make_optimizer(on_fake_cuda(model), config)
+        step = Step(model, State(model, optimizer, Ranks(), DEVICE), config, Task(), 32)
+        labels = torch.empty(32, dtype=torch.int64, device=DEVICE)
+        batch = torch.empty(32, *image, device=DEVICE), labels
+        with traced():
+            step([batch])  # makes the optimiser's state
+        with traced() as trace:
+            step([batch])
+    return trace
 
 
 def workloads() -> dict[str, Callable[[], Trace]]:
@@ -283,6 +319,7 @@ def workloads() -> dict[str, Callable[[], Trace]]:
     for name in neuroconv.list_models():
         named[f"{name}, training"] = partial(_zoo, name, True)
         named[f"{name}, evaluation"] = partial(_zoo, name, False)
+        named[f"{name}, whole training step"] = partial(training_step, name)
     return named
 
 

@@ -5,11 +5,13 @@ A CUDA graph records the kernels of one call and launches them all at once in la
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import checked
+from neuroconv.core.cuda_graph import record
 
 
 @checked
@@ -31,6 +33,7 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         ValueError: a module in training or on another device; at the call, an input unlike the
             example.
         TypeError: a module that returns something else than one tensor.
+        CaptureError: a module that waits for the device.
     """
     if module.training:
         raise ValueError(
@@ -44,42 +47,30 @@ def graphed(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
             f"{', '.join(sorted(map(str, devices)))}; expected one device: use "
             f"module.to({str(example.device)!r}), or move the example"
         )
-    return _Graph(module, example) if example.is_cuda else module
+    if not example.is_cuda:
+        return module
+    # A copy: the tensors that the graph's kernels read must not be freed or replaced.
+    module, static = copy.deepcopy(module), example.detach().clone()
+    # Autocast as it is, without its cache, which lies outside the graph's memory.
+    dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+    autocast = torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False)
+    with torch.no_grad(), autocast:
+        replay = record(partial(module, static), example.device)
+    if not isinstance(result := replay(), Tensor):
+        raise TypeError(
+            f"{type(module).__name__} returned {type(result).__name__}; expected one tensor"
+        )
 
-
-class _Graph:
-    def __init__(self, module: nn.Module, example: Tensor) -> None:
-        # A copy: the tensors that the graph's kernels read must not be freed or replaced.
-        self._module = copy.deepcopy(module)
-        self._input = example.detach().clone()
-        self._graph = torch.cuda.CUDAGraph()
-        # Autocast as it is, without its cache, which lies outside the graph's memory.
-        dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-        autocast = torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False)
-        with torch.cuda.device(example.device), torch.no_grad(), autocast:
-            # Warm up libraries, compiled kernels and caches on a side stream, as capture demands.
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    result = self._module(self._input)
-            torch.cuda.current_stream().wait_stream(stream)
-            if not isinstance(result, Tensor):
-                raise TypeError(
-                    f"{type(module).__name__} returned {type(result).__name__}; expected one tensor"
-                )
-            with torch.cuda.graph(self._graph):
-                self._output: Tensor = self._module(self._input)
-
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def run(inputs: Tensor) -> Tensor:
         for name in ("shape", "dtype", "device"):
-            actual, recorded = getattr(inputs, name), getattr(self._input, name)
+            actual, recorded = getattr(inputs, name), getattr(static, name)
             if actual != recorded:
                 raise ValueError(
                     f"the input's {name} is {actual}; the graph was recorded for {recorded}: give "
                     "an input like the example, or record another graph"
                 )
-        with torch.no_grad(), torch.cuda.device(inputs.device):
-            self._input.copy_(inputs)
-            self._graph.replay()
-            return self._output.clone()  # the next call overwrites the graph's output
+        with torch.no_grad():
+            static.copy_(inputs)
+            return replay().clone()  # the next call overwrites the graph's output
+
+    return run

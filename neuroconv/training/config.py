@@ -119,6 +119,9 @@ class TrainConfig(_Table):
         precision: of the forward pass: "float32", full float32 on CUDA too; "tf32", CUDA's 10-bit
             products; "bfloat16"; or "auto", which is bfloat16 on CUDA and float32 elsewhere.
         compile: use torch.compile; weights and checkpoints are those of the plain model.
+            "reduce-overhead" is its mode that keeps CUDA graphs of the forward and backward pass.
+        cuda_graph: record the whole training step as one CUDA graph, for small models, whose
+            kernels take longer to launch than to run. Only CUDA has graphs; see the manual.
         channels_last: keep images, frames and the weights of convolutions with channels last in
             memory: `torch.channels_last` if they have 4 axes, `channels_last_3d` if they have 5.
         device: "auto" (CUDA if there is one, else the CPU) or the name of a torch device.
@@ -143,7 +146,8 @@ class TrainConfig(_Table):
     clip: Positive | Unlimited = 1.0
     label_smoothing: Part = 0.0
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    compile: bool = False
+    compile: bool | Literal["reduce-overhead"] = False
+    cuda_graph: bool = False
     channels_last: bool = False
     device: Text = "auto"
     seeds: Seeds = (0,)
@@ -176,6 +180,11 @@ class TrainConfig(_Table):
             raise ConfigError(
                 f"{self.header} accumulate = {self.accumulate}: expected a divisor of "
                 f"batch_size = {self.batch_size}"
+            )
+        if isinstance(self.compile, str) and (self.cuda_graph or self.accumulate != 1):
+            raise ConfigError(
+                f'{self.header} compile = "{self.compile}": expected accumulate = 1, since its '
+                "graphs overwrite the gradients of the part before, and cuda_graph = false"
             )
 
 

@@ -7,6 +7,7 @@ one process, unless the model draws, as Poisson dropout does. Only rank 0 prints
 import inspect
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,6 +146,13 @@ def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.devi
         check_tensorboard()
     if settings.compile:
         check_compiler(device)
+    if ranks.size > 1 and (settings.cuda_graph or isinstance(settings.compile, str)):
+        raise ConfigError(
+            f'cuda_graph = true, or compile = "reduce-overhead", in {ranks.size} processes: '
+            "expected one, since they wait for one another within each step"
+        )
+    if settings.cuda_graph and device.type != "cuda":
+        warnings.warn(f"cuda_graph = true: {device.type} has no CUDA graphs", stacklevel=2)
     return device
 
 

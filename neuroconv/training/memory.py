@@ -6,7 +6,7 @@ from neuroconv.core.checks import out_of_memory
 from neuroconv.training.batches import Data, load
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.evaluation import in_memory_format
-from neuroconv.training.state import State
+from neuroconv.training.state import State, restored
 from neuroconv.training.task import Task
 
 
@@ -51,15 +51,15 @@ def _try_step(state: State, config: TrainConfig, task: Task, data: Data, inputs:
     """Runs forward and backward on some inputs; returns why memory does not suffice, or None."""
     model, device = state.model.train(), state.device
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        # What the optimiser will hold, and processes that exchange gradients.
-        copies = (0 if state.optimizer.state else 2) + (state.ranks.size > 1)
-        reserved = [torch.empty_like(parameter) for parameter in parameters * copies]
-        for x, targets in load(data, [list(range(inputs))], 0, device):
-            x = in_memory_format(x, config.channels_last)
-            task.mean_loss(*task.run(model, x, targets, device, config.precision)).backward()
-        del reserved
+        with restored(model.buffers):
+            # What the optimiser will hold, and processes that exchange gradients.
+            copies = (0 if state.optimizer.state else 2) + (state.ranks.size > 1)
+            reserved = [torch.empty_like(parameter) for parameter in parameters * copies]
+            for x, targets in load(data, [list(range(inputs))], 0, device):
+                x = in_memory_format(x, config.channels_last)
+                task.mean_loss(*task.run(model, x, targets, device, config.precision)).backward()
+            del reserved
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -69,7 +69,4 @@ def _try_step(state: State, config: TrainConfig, task: Task, data: Data, inputs:
     finally:
         for parameter in parameters:
             parameter.grad = None
-        with torch.no_grad():
-            for buffer, values in buffers:
-                buffer.copy_(values)
     return None

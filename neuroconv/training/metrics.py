@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable
 from itertools import starmap
+from operator import mul
 from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -75,13 +76,12 @@ def _number(name: str, mean: float) -> str:
     return f"{mean:.3f}" if abs(mean) > 1e-3 else f"{mean:.3g}"
 
 
-class Part(NamedTuple):
-    """A part of a step's images, with their mean loss and the sums of a task's measures."""
+class Result(NamedTuple):
+    """A step's numbers on the device, (parts * (1 + measures) + 1,): of each part its mean loss and
+    the sums of a task's measures, then the norm of the gradient; and the images of each part."""
 
-    loss: Tensor
-    images: int
-    sums: list[Tensor]
-    indices: list[int]  # in the training data
+    numbers: Tensor
+    images: list[int]
 
 
 class Problem(NamedTuple):
@@ -104,7 +104,7 @@ class EpochMetrics:
     ) -> None:  # fmt: skip
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
         self.interval = interval
-        self.pending: list[tuple[int, float, list[Part], Tensor]] = []
+        self.pending: list[tuple[int, float, Result, list[int]]] = []
         self.images, self.learning_rate, self.seconds = 0, 0.0, 0.0
         vars(self).update(sums or {})
         before = sums["totals"] if sums else {}
@@ -112,32 +112,28 @@ class EpochMetrics:
         self.start = time.perf_counter() - self.seconds
 
     def add(
-        self, number: int, learning_rate: float, parts: list[Part], norm: Tensor
+        self, number: int, learning_rate: float, result: Result, indices: list[int]
     ) -> Problem | None:
-        """Adds a step with the norm of its gradient; reads the pending steps at intervals."""
-        self.pending.append((number, learning_rate, parts, norm))
+        """Adds a step, of images with indices in the training data; reads the pending steps at
+        intervals."""
+        self.pending.append((number, learning_rate, result, indices))
         return self.read() if len(self.pending) == self.interval else None
 
     def read(self) -> Problem | None:
         """Reads the pending steps; returns the first whose loss or norm is not finite."""
         steps, self.pending = self.pending, []
-        all_parts = [part for _, _, parts, _ in steps for part in parts]
-        losses = iter(to_numbers([part.loss for part in all_parts]))
-        norms = to_numbers([norm for *_, norm in steps])
-        for (number, rate, parts, _), norm in zip(steps, norms, strict=True):
-            loss = sum(next(losses) * part.images for part in parts)
-            images = sum(part.images for part in parts)
+        rows = to_numbers([result.numbers for _, _, result, _ in steps])
+        for (number, rate, (_, images), indices), (*numbers, norm) in zip(steps, rows, strict=True):
+            losses, *sums = [numbers[i :: len(self.totals)] for i in range(len(self.totals))]
+            loss = sum(map(mul, losses, images))
             if not math.isfinite(loss + norm):
-                text = (
-                    f"loss {loss / images:.4g}, gradient norm {norm:.4g}, learning rate {rate:.3g}"
-                )
-                return Problem(number, text, [i for part in parts for i in part.indices])
-            self.totals["loss"] += loss
-            self.images += images
+                mean = loss / sum(images)
+                text = f"loss {mean:.4g}, gradient norm {norm:.4g}, learning rate {rate:.3g}"
+                return Problem(number, text, indices)
+            for name, total in zip(self.totals, (loss, *map(sum, sums)), strict=True):
+                self.totals[name] += total
+            self.images += sum(images)
             self.learning_rate = rate
-        columns = zip(*(part.sums for part in all_parts), strict=True)
-        for name, column in zip(list(self.totals)[1:], columns, strict=False):
-            self.totals[name] += sum(to_numbers(list(column)))
         self.seconds = time.perf_counter() - self.start
         if steps:
             means = {name: total / self.images for name, total in self.totals.items()}

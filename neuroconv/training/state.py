@@ -5,8 +5,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -282,3 +282,16 @@ def _random_state(device: torch.device) -> dict[str, Tensor]:
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
+
+
+@contextmanager
+def restored(tensors: Callable[[], Iterable[Tensor]]) -> Iterator[None]:
+    """Gives tensors their values back after the block, and 0 to those that it adds to them."""
+    # On the host: there may be no room for them on the device.
+    before = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in tensors()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor in tensors():
+                tensor.copy_(before.get(id(tensor), torch.zeros(())))

@@ -135,9 +135,16 @@ def _check_logits(inputs: Any, logits: Any, labels: Any) -> None:
             f"labels of shape {tuple(labels.shape)}, {labels.dtype}: expected one integer per "
             "input, or loss= for another task"
         )
+    # A graph is being recorded: no number can be read, and its user has checked them.
+    if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):
+        check_labels(labels, logits.shape[1])
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises a ValueError for labels that are none of a model's classes."""
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
+    if low < 0 or high >= classes:
         raise ValueError(
-            f"label {low if low < 0 else high}: the model has {logits.shape[1]} logits, expected "
-            f"labels 0 to {logits.shape[1] - 1}: build it for more classes, or renumber the labels"
+            f"label {low if low < 0 else high}: the model has {classes} logits, expected "
+            f"labels 0 to {classes - 1}: build it for more classes, or renumber the labels"
         )

@@ -4,14 +4,14 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from neuroconv.core.checks import out_of_memory
 from neuroconv.training.activity import ActivityMonitor
@@ -19,21 +19,20 @@ from neuroconv.training.batches import Data, derived_seed, epoch_batches, load
 from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.distributed import data_parallel, split
-from neuroconv.training.evaluation import Score, evaluate_model, in_memory_format
+from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.memory import OutOfMemory
-from neuroconv.training.metrics import EpochMetrics, Part, Problem, TrainingBar
+from neuroconv.training.metrics import EpochMetrics, Problem, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.training.signals import Interrupted, StopSignal
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
-from neuroconv.training.task import Task, count_samples
+from neuroconv.training.step import GraphedStep, Step
+from neuroconv.training.task import Task
 
 Callback = Callable[[dict[str, Any]], object]  # of an epoch's record
 
 # What processes agree on at each step, the largest number for all: 0, these, or between them the
 # number of a signal by which they end.
 _SAVE, _FAIL = 1, 1000
-# Steps: on CUDA the host runs ahead of the device, and would wait for it at each number it reads.
-_READ_INTERVAL = {"cuda": 32}
 
 
 class RunFailed(FloatingPointError):
@@ -74,7 +73,11 @@ class Trainer:
         # The compiled model has the tensors of the plain one, which stays as it is.
         compiled: Any = torch.compile(self.model) if config.compile else None
         self.compiled: nn.Module | None = compiled
-        self.learner = data_parallel(self.model if compiled is None else compiled, self.ranks)
+        if isinstance(config.compile, str):  # not for scores: monitors keep what graphs overwrite
+            compiled = torch.compile(self.model, mode=config.compile)
+        learner = data_parallel(self.model if compiled is None else compiled, self.ranks)
+        step = Step(learner, state, config, task, min(images, config.batch_size))
+        self.step = GraphedStep(step) if config.cuda_graph else step
 
     def run(self) -> Score | None:
         """Trains, and returns the score on the test data; the model ends with the best weights."""
@@ -131,11 +134,8 @@ class Trainer:
             for batch in batches[state.step - first : self.last_step - first]
             for part in split(batch, config.parts)
         ]
-        # A fused optimiser skips a step that is not sound; before others the host must know it.
-        fused = state.optimizer.defaults.get("fused")
-        interval = _READ_INTERVAL.get(self.device.type, 1) if fused else 1
         self.metrics = EpochMetrics(
-            epoch + 1, self.task.measures, interval, self.bar, ranks, state.sums()
+            epoch + 1, self.task.measures, self.step.interval, self.bar, ranks, state.sums()
         )
         steps = min(self.epoch_steps, self.last_step - first)
         self.bar.show("training", state.step - first, steps)
@@ -160,50 +160,23 @@ class Trainer:
 
     def _steps(self, stream: Iterator[Any], indices: Sequence[list[int]]) -> None:
         """Takes the steps of an epoch, `accumulate` parts of the stream each."""
-        state, config, task, ranks = self.state, self.config, self.task, self.ranks
-        step_images = min(self.images, config.batch_size)
+        state, config, count = self.state, self.config, self.config.parts
         self.model.train()
-        parts: list[Part] = []  # of the present step
-        for number, (inputs, targets) in enumerate(stream):
-            if not parts:
-                rate = learning_rate_at(
-                    state.step, self.total_steps, config.learning_rate, config.warmup
-                )
-                for group in state.optimizer.param_groups:
-                    group["lr"] = rate
-                state.optimizer.zero_grad()
-            # Processes exchange gradients after a step's last part.
-            waits: AbstractContextManager[None] = nullcontext()
-            last = len(parts) + 1 == config.parts
-            if not last and isinstance(self.learner, DistributedDataParallel):
-                waits = self.learner.no_sync()
-            with waits:
-                inputs = in_memory_format(inputs, config.channels_last)
-                outputs, targets = task.run(
-                    self.learner, inputs, targets, self.device, config.precision
-                )
-                loss, samples = task.mean_loss(outputs, targets), count_samples(inputs)
-                # Parts add up to the mean over the step; gradients of processes are averaged.
-                share = samples * ranks.size / step_images
-                (loss if share == 1 else loss * share).backward()
-            sums = task.sums(outputs, targets, samples)
-            parts.append(Part(loss.detach(), samples, sums, indices[number]))
-            if last:
-                self._step(parts, rate)
-                parts = []
-
-    def _step(self, parts: list[Part], rate: float) -> None:
-        """Updates the weights, unless a number is not finite; saves and stops when it is due."""
-        state, config = self.state, self.config
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        if self.metrics.interval > 1:  # the host does not know yet whether the step is sound
-            total = sum((part.loss for part in parts), norm)
-            state.optimizer.found_inf = (~total.isfinite()).float()  # type: ignore[attr-defined]
-        problem = self.metrics.add(state.step + 1, rate, parts, norm)
-        wanted = self._agree(self._due() if problem is None else _FAIL, problem)
-        state.optimizer.step()
-        state.step += 1
-        self._save(wanted)
+        for number, first in enumerate(stream):
+            rate = learning_rate_at(
+                state.step, self.total_steps, config.learning_rate, config.warmup
+            )
+            for group in state.optimizer.param_groups:
+                memory = group["lr"]
+                group["lr"] = memory.fill_(rate) if isinstance(memory, torch.Tensor) else rate
+            result = self.step(chain([first], islice(stream, count - 1)))
+            images = [*chain(*indices[number * count :][:count])]
+            problem = self.metrics.add(state.step + 1, rate, result, images)
+            wanted = self._agree(self._due() if problem is None else _FAIL, problem)
+            if self.step.interval == 1:
+                state.optimizer.step()
+            state.step += 1
+            self._save(wanted)
 
     def _due(self) -> int:
         """Returns the number of a signal that came, or whether the next step is saved."""

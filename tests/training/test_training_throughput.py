@@ -13,10 +13,10 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.data import TensorDataset
 
-from neuroconv.training import ConfigError, RunFailed, train, trainer
+from neuroconv.training import ConfigError, RunFailed, step, train
 from neuroconv.training.device import arithmetic_of, float32_arithmetic
 from neuroconv.training.distributed import Ranks
-from neuroconv.training.metrics import EpochMetrics, Part, TrainingBar
+from neuroconv.training.metrics import EpochMetrics, Result, TrainingBar
 from tests.training.processes import assert_close, digits, granule_net, plain
 from tests.training.small_runs import newest
 
@@ -65,11 +65,8 @@ def metrics_of(losses: list[float], interval: int, norms: dict[int, float]) -> A
     metrics = EpochMetrics(1, ["accuracy"], interval, Steps(), Ranks())
     problems = []
     for number, loss in enumerate(losses, start=1):
-        part, norm = (
-            Part(torch.tensor(loss), 3, [torch.tensor(1)], [number]),
-            norms.get(number, 1.0),
-        )
-        problems.append(metrics.add(number, number / 10, [part, part], torch.tensor(norm)))
+        result = Result(torch.tensor([loss, 1, loss, 1, norms.get(number, 1.0)]), [3, 3])
+        problems.append(metrics.add(number, number / 10, result, [number]))
     return metrics, [problem for problem in (*problems, metrics.read()) if problem]
 
 
@@ -91,10 +88,10 @@ def test_cuda_is_read_seldom_and_adds_up_the_same(interval: int, reads: int) -> 
 def test_the_step_that_is_not_finite_is_named(interval: int, bad: int) -> None:
     losses, rate = [1.0] * 70, f"learning rate {bad / 10:.3g}"
     _, (problem, *_) = metrics_of(losses, interval, {bad: math.inf})
-    assert problem == (bad, f"loss 1, gradient norm inf, {rate}", [bad, bad])
+    assert problem == (bad, f"loss 1, gradient norm inf, {rate}", [bad])
     losses[bad - 1] = math.nan
     _, (problem, *_) = metrics_of(losses, interval, {})
-    assert problem == (bad, f"loss nan, gradient norm 1, {rate}", [bad, bad])
+    assert problem == (bad, f"loss nan, gradient norm 1, {rate}", [bad])
 
 
 @pytest.mark.parametrize("interval", [1, 32])
@@ -102,7 +99,7 @@ def test_a_step_that_is_not_finite_changes_no_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int
 ) -> None:
     """As on CUDA too, where the steps after it have run before anyone looks."""
-    monkeypatch.setitem(trainer._READ_INTERVAL, "cpu", interval)
+    monkeypatch.setitem(step._READ_INTERVAL, "cpu", interval)
     inputs = PAIRS.tensors[0].clone()
     inputs[33] = math.nan
     model = nn.Linear(64, 2)
