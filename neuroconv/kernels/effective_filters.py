@@ -52,7 +52,7 @@ class TreeSpec(NamedTuple):
 
 
 class TreeOperands(NamedTuple):
-    """The operands of `kernels.tree_sum`."""
+    """The operands of `kernels.tree_sum`, which works in the activity's precision."""
 
     activity: Tensor  # (B, F, T)
     weight: Tensor  # (N, S)

@@ -57,12 +57,8 @@ def tree_sum(
     if columns:
         weight, filters, bias, tree = _columns(weight, filters, bias, tree)
     weight = weight.to(filters.dtype)
-    if (half := autocast_dtype(activity)) is not None:
-        activity, weight, filters = activity.to(half), weight.to(half), filters.to(half)
-        bias = None if bias is None else bias.to(half)
-    else:
-        activity = activity.to(filters.dtype)
-        bias = None if bias is None else bias.to(filters.dtype)
+    bias = None if bias is None else bias.to(filters.dtype)
+    activity = activity.to(autocast_dtype(activity) or filters.dtype)
     if effective is not None:  # computed in the weights' own precision
         effective = effective.to(activity.dtype)
     with without_autocast(activity):
@@ -102,6 +98,8 @@ def _reference(
 ) -> Tensor:
     """Runs all neurons at once by operators that a compiler can fuse, (T, N, B)."""
     tree = TreeSpec.unpack(rest[:6])
+    weight, filters = weight.to(activity.dtype), filters.to(activity.dtype)
+    bias = None if bias is None else bias.to(activity.dtype)
     time_steps, k_time = int(activity.shape[2]), filters.shape[1]
     branches = cuda.Sizes.of(filters, tree).sites
     index = row_index(tree.presynaptic, activity.shape[1], time_steps)
@@ -121,11 +119,10 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
-    operands, effective, _ = TreeOperands.unpack(arguments)
-    activity, filters, tree = operands.activity, operands.filters, operands.tree
-    if not cuda.fits(activity, cuda.Sizes.of(filters, tree)):
+    operands = TreeOperands.unpack(arguments)[0]
+    if not cuda.fits(operands.activity, cuda.Sizes.of(operands.filters, operands.tree)):
         return plain(*arguments)
-    return cuda.current(operands, effective), activity.new_empty(0, dtype=torch.int16)
+    return cuda.current(operands), operands.activity.new_empty(0, dtype=torch.int16)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:

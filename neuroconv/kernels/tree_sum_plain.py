@@ -46,7 +46,9 @@ class _Operands:
     """The operands of one pass over a population's trees, a few neurons at a time."""
 
     def __init__(self, operands: TreeOperands) -> None:
-        activity, self.weight, self.filters, self.bias, self.tree = operands
+        activity, weight, filters, bias, self.tree = operands
+        self.weight, self.filters = weight.to(activity.dtype), filters.to(activity.dtype)
+        self.bias = None if bias is None else bias.to(activity.dtype)
         self.batch, self.axons, self.time_steps = activity.shape
         self.neurons, self.k_time = self.filters.shape[:2]
         self.rows, self.presynaptic = rows(activity), self.tree.presynaptic
@@ -90,7 +92,7 @@ def plain(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     values, _, needs = TreeOperands.unpack(arguments)
-    (activity, weight, filters, _, tree), operands = values, _Operands(values)
+    activity, tree, operands = values.activity, values.tree, _Operands(values)
     k_time, time_steps = operands.k_time, operands.time_steps
     # The sum over all synapses of an axon needs float32 at least, also for half precision.
     wide = torch.promote_types(activity.dtype, torch.float32)
@@ -109,8 +111,9 @@ def plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             to_rows.index_add_(0, index.flatten(), back.flatten(0, 2).to(wide))
         if needs[1] or needs[2]:
             merged = operands.merger.gradients(
-                matrix_gradient(inputs, local, k_time), weight[cells], filters[cells], needs[1:3]
-            )
+                matrix_gradient(inputs, local, k_time),
+                operands.weight[cells], operands.filters[cells], needs[1:3],
+            )  # fmt: skip
             for target, part in zip((to_weight, to_filters), merged, strict=True):
                 if part is not None:
                     target[cells] = part

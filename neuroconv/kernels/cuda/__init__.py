@@ -84,31 +84,11 @@ def fits(activity: Tensor, sizes: Sizes) -> bool:
     )
 
 
-def merge(weight: Tensor, filters: Tensor, tree: TreeSpec, dtype: torch.dtype) -> Tensor:
-    """Computes the effective filters, (N, K * A, O), as `EffectiveFilters.merge`."""
-    sizes = Sizes.of(filters, tree)
-    shape = (len(filters), sizes.k_time * sizes.axons, sizes.sites * sizes.dendrites)
-    effective = filters.new_empty(shape, dtype=dtype)
-    block = min(1024, _power(shape[1] * shape[2]))
-    _MERGE.launch(
-        (shape[0], -(-shape[1] * shape[2] // block)), weight.contiguous(), filters.contiguous(),
-        effective, weight.shape[1], sizes.k_time, **_merge_constants(filters, tree, sizes),
-        BLOCK=block,
-    )  # fmt: skip
-    return effective
-
-
-def current(operands: TreeOperands, effective: Tensor | None) -> Tensor:
-    """Sums the dendrites' rates, (T, N, B), in the activity's precision.
-
-    Args:
-        effective: the result of `EffectiveFilters.merge`, (N, K * A, O), if it is there.
-    """
-    activity, sizes = operands.activity, Sizes.of(operands.filters, operands.tree)
-    call = _Call(operands, effective, sizes)
-    batch, _, steps = activity.shape
-    neurons = len(operands.filters)
-    result = activity.new_empty(steps, neurons, batch)
+def current(operands: TreeOperands) -> Tensor:
+    """Sums the dendrites' rates, (T, N, B), in the activity's precision."""
+    sizes, call = Sizes.of(operands.filters, operands.tree), _Call(operands)
+    (batch, _, steps), neurons = operands.activity.shape, len(operands.filters)
+    result = operands.activity.new_empty(steps, neurons, batch)
     rows = min(sizes.rows, max(_LEAST, _power(sizes.axons)))  # steps cut short skip whole tiles
     width = _samples(batch, max(rows, sizes.outputs))
     _CURRENT.launch(
@@ -131,8 +111,7 @@ def gradients(
         to_activity: whether the activity needs a gradient.
     """
     activity, weight, filters, bias, tree = operands
-    sizes = Sizes.of(filters, tree)
-    call = _Call(operands, None, sizes)
+    sizes, call = Sizes.of(filters, tree), _Call(operands)
     (batch, axons, steps), neurons = activity.shape, len(filters)
     inputs = neurons * sizes.axons
     # One element where no gradient is needed, since a kernel takes a pointer.
@@ -140,23 +119,22 @@ def gradients(
     wanted = -(-_PROGRAMS * processors(activity.device) // neurons)
     width = _samples(-(-batch // wanted), max(sizes.rows, sizes.outputs))
     splits = min(wanted, -(-batch // width))
-    entries = call.tensors[2][0].numel()
-    partial = activity.new_empty(splits, neurons, entries + sizes.dendrites, dtype=torch.float32)
+    # Of the effective filters, and after them of the bias.
+    numbers = call.effective[0].numel() + sizes.dendrites
+    partial = activity.new_empty(splits, neurons, numbers, dtype=torch.float32)
     _GRADIENT.launch(
         (neurons * splits,), *call.tensors, grad.contiguous(), to_inputs, partial,
-        *call.numbers, splits, partial.stride(0) // neurons, **call.constants, ROWS=sizes.rows,
-        BATCH=width, TO_ACTIVITY=to_activity,
+        *call.numbers, splits, numbers, **call.constants, ROWS=sizes.rows, BATCH=width,
+        TO_ACTIVITY=to_activity,
         num_warps=_warps(sizes.rows * max(sizes.outputs, width) * activity.itemsize // 2),
     )  # fmt: skip
     total = partial.sum(0) if splits > 1 else partial[0]
-    learned = (weight, filters, bias)
-    to_weight, to_filters, to_bias = empty_grads(activity, learned, (True, True, True))
+    to_weight, to_filters, to_bias = empty_grads(activity, (weight, filters, bias), [True] * 3)
     synapses = max(_LEAST, _power(weight.shape[1]))
     taps = max(1, min(_power(filters[0].numel()), _TILE // synapses))
     _WEIGHT_GRADIENT.launch(
-        (neurons,), weight.contiguous(), filters.contiguous(), total, to_weight, to_filters,
-        to_bias, total.stride(0), weight.shape[1], sizes.k_time,
-        **_merge_constants(filters, tree, sizes), SYNAPSES=synapses, TAPS=taps,
+        (neurons,), *call.learned, total, to_weight, to_filters, to_bias, numbers,
+        weight.shape[1], sizes.k_time, **call.merge_constants, SYNAPSES=synapses, TAPS=taps,
         BIAS=0 if bias is None else _power(sizes.dendrites), num_warps=_warps(synapses * taps),
     )  # fmt: skip
     if not to_activity:
@@ -171,45 +149,37 @@ def gradients(
 
 
 class _Call:
-    """The arguments of the kernels that run over the activity."""
+    """The arguments of the kernels, and the effective filters (N, K * A, O)."""
 
-    def __init__(self, operands: TreeOperands, effective: Tensor | None, sizes: Sizes) -> None:
+    def __init__(self, operands: TreeOperands) -> None:
         activity, weight, filters, bias, tree = operands
-        batch, axons, steps = activity.shape
+        sizes, (batch, axons, steps) = Sizes.of(filters, tree), activity.shape
+        branches, across = plain_sizes(filters)[2:]
+        self.merge_constants: dict[str, Any] = {
+            "A": sizes.axons, "SITES": sizes.sites, "DENDRITES": sizes.dendrites,
+            "P": tree.sheet[0], "BRANCHES": branches, "ACROSS": across, "CLAW": tree.claw,
+            "ALONG": padding(branches, tree.mode)[0], "SIDEWAYS": padding(across, tree.mode)[0],
+        }  # fmt: skip
+        self.learned = weight.contiguous(), filters.contiguous()
+        rows, outputs = sizes.k_time * sizes.axons, sizes.sites * sizes.dendrites
+        effective = self.effective = activity.new_empty(len(filters), rows, outputs)
+        block = min(1024, _power(rows * outputs))
+        _MERGE.launch(
+            (len(filters), -(-rows * outputs // block)), *self.learned, effective, weight.shape[1],
+            sizes.k_time, **self.merge_constants, BLOCK=block,
+        )  # fmt: skip
         wiring = tree.presynaptic
-        # A population's output has this order in memory and is not copied.
-        rows = activity.permute(2, 1, 0).contiguous()
-        if effective is None:
-            effective = merge(weight, filters, tree, activity.dtype)
-        effective = effective.to(activity.dtype).contiguous()
-        self.tensors = (rows, wiring, effective, effective if bias is None else bias.contiguous())
+        self.tensors = (
+            activity.permute(2, 1, 0).contiguous(),  # as a population returns it
+            wiring, effective, effective if bias is None else bias.contiguous(),
+        )  # fmt: skip
         self.numbers = (*wiring.stride(), batch, axons, steps, len(wiring), sizes.k_time)
         self.constants: dict[str, Any] = {
-            "A": sizes.axons,
-            "SITES": sizes.sites,
-            "DENDRITES": sizes.dendrites,
-            "SITES_PAD": _power(sizes.sites),
-            "OUTPUTS": sizes.outputs,
-            "BIASED": bias is not None,
-            "LINEAR": tree.linear,
+            "A": sizes.axons, "SITES": sizes.sites, "DENDRITES": sizes.dendrites,
+            "SITES_PAD": _power(sizes.sites), "OUTPUTS": sizes.outputs, "LINEAR": tree.linear,
             "REDUCTION": ("sum", "mean", "max").index(tree.reduction),
-            "PRECISION": _precision(),
-        }
-
-
-def _merge_constants(filters: Tensor, tree: TreeSpec, sizes: Sizes) -> dict[str, Any]:
-    branches, across = plain_sizes(filters)[2:]
-    return {
-        "A": sizes.axons,
-        "SITES": sizes.sites,
-        "DENDRITES": sizes.dendrites,
-        "P": tree.sheet[0],
-        "BRANCHES": branches,
-        "ACROSS": across,
-        "ALONG": padding(branches, tree.mode)[0],
-        "SIDEWAYS": padding(across, tree.mode)[0],
-        "CLAW": tree.claw,
-    }
+            "BIASED": bias is not None, "PRECISION": _precision(),
+        }  # fmt: skip
 
 
 def listeners(tree: TreeSpec, axons: int) -> tuple[Tensor, Tensor]:
