@@ -276,8 +276,7 @@ def test_sections_run_in_small_and_have_their_bars(
     """Bars of speed, which a quick run leaves out, are kept here: missed or met, they are there."""
     monkeypatch.setattr(record, "_OF_SPEED", ())
     monkeypatch.setattr(run, "keep_freed_memory", lambda: True)
-    slow = ("scaling", "tests", "learning", "zoo", "profiles")
-    sections = [name for name in run.ALL if name not in slow]
+    sections = [name for name in run.SECTIONS if name != "scaling"]
     file, plot = tmp_path / "a" / "bench.json", tmp_path / "growth.png"
     words = ["--quick", "--only", *sections, "--json", str(file), "--plot", str(plot)]
     status = run.main(words)
@@ -306,9 +305,9 @@ def test_sections_run_in_small_and_have_their_bars(
 
 
 @pytest.mark.slow
-def test_the_long_sections_run_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_share_training_run_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))  # for the processes of `scaling`
-    assert run.main(["--quick", "--only", "scaling", "zoo"]) == 0
+    assert run.main(["--quick", "--only", "scaling"]) == 0
 
 
 def test_quick_judges_no_speed() -> None:
@@ -326,7 +325,7 @@ def test_quick_judges_no_speed() -> None:
 def test_without_fft_conv_the_comparison_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "find_spec", lambda _: None)
     written = record.Record(record.Bench(CPU, quick=True), [])
-    assert written.run("purkinje", run.ALL["purkinje"]) == "complete"
+    assert written.run("purkinje", run.SECTIONS["purkinje"]) == "complete"
     item = written.plain["sections"]["purkinje"]["rows"][1]
     reason = item["times"]["fft_conv_pytorch"]["not_measured"]
     assert reason.startswith("fft-conv-pytorch is not installed, and is left out; pip install")
@@ -346,7 +345,6 @@ def test_every_workload_runs_once() -> None:
         (("--only", "speed"), "invalid choice: 'speed'"),
         (("--seconds", "0"), "--seconds 0.0: expected a number above 0"),
         (("--only", "auto", "--plot", "a.svg"), "--plot draws the section growth: add it to"),
-        (("--only", "learning"), "--only learning: expected --data"),
         (("--data", "absent"), "--data absent: expected a folder that exists"),
     ],
 )
@@ -359,8 +357,7 @@ def test_mistakes(words: tuple[str, ...], message: str, capsys: pytest.CaptureFi
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_every_section_runs_on_cuda() -> None:
-    sections = [name for name in run.section_names("cuda") if name != "tests"]
-    assert run.main(["--quick", "--device", "cuda", "--only", *sections]) == 0
+    assert run.main(["--quick", "--device", "cuda"]) == 0
 
 
 # --- two checkouts

@@ -1,6 +1,6 @@
 """Training and conversion on CUDA, which the `gpu` tests of each part leave out.
 
-`experiments/bench/run.py --device cuda` compares backends, zoo entries and counters with the CPU.
+`experiments/gpu/run.py --smoke` compares kernels, zoo entries and counters with the CPU.
 """
 
 import copy

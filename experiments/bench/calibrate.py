@@ -7,7 +7,7 @@
 memory; `trees` draws populations and times each as one stage and stage by stage. For each way to
 compute, the seconds that a unit of each of the model's terms takes are fitted: least squares on the
 logarithms, robust against single shapes, of the times that come near the best. What is printed goes
-into `neuroconv/kernels/conv/choice.py`; run `backends` first. All threads work, as they do for
+into `neuroconv/kernels/conv/times.toml`; run `backends` first. All threads work, as they do for
 users: leave the machine alone.
 """
 
@@ -35,8 +35,11 @@ SHEETS = (
     (100, 100), (30, 300), (100, 1000),
 )  # fmt: skip
 TREE_SHEETS = ((4, 4), (3, 5), (8, 8), (4, 16), (16, 4), (10, 10), (4, 32), (32, 4), (20, 20))
-MOST_NUMBERS = 1.5e7  # of a sheet
-SLOWEST_MACS_PER_S = {"direct": 1.5e9, "fft": 1e9, "matmul": 1e10}
+MOST_NUMBERS = {"cpu": 1.5e7, "cuda": 2e8}  # of a sheet
+SLOWEST_MACS_PER_S = {
+    "cpu": {"direct": 1.5e9, "fft": 1e9, "matmul": 1e10},
+    "cuda": {"direct": 1e11, "fft": 1e11, "matmul": 1e12},
+}
 SECONDS_AT_MOST = 1.5
 LAYOUTS = (BATCH_INNERMOST, range(5))
 AXONS = 1_000
@@ -74,13 +77,13 @@ def draw_shape(rng: random.Random) -> Shape:
 def measure_shape(shape: Shape, device: str) -> Shape | None:
     """Returns the shape with (backend, seconds) by task, in either layout; None if too large."""
     size = (shape["batch"], shape["neurons"], *shape["sheet"])
-    if np.prod(size) > MOST_NUMBERS:
+    if np.prod(size) > MOST_NUMBERS[device]:
         return None
     filters = torch.randn(shape["neurons"], *shape["taps"], device=device)
     times: dict[str, list[tuple[str, float]]] = {task: [] for task in TASKS}
     for backend in FORCED:
         macs = sum(problem_macs(choice.ConvProblem(**shape), backend).values())
-        estimate = macs / SLOWEST_MACS_PER_S[backend]
+        estimate = macs / SLOWEST_MACS_PER_S[device][backend]
         if estimate > SECONDS_AT_MOST or (backend == "matmul" and macs / shape["batch"] > 4e8):
             continue
         for layout in LAYOUTS:
@@ -122,7 +125,7 @@ def fit(
 
 def print_constants(name: str, values: Sequence[float], spread: float, count: int) -> None:
     shown = ", ".join(f"{value:.1e}" for value in values)
-    print(f'"{name}": ({shown}),  # {count} times, log deviation {spread:.2f}')
+    print(f'"{name}" = [{shown}]  # {count} times, log deviation {spread:.2f}')
 
 
 def geometric_mean(ratios: Any) -> float:
@@ -156,14 +159,14 @@ def fit_backends(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any
     left, right = torch.randn(16384, 2, 12, device=device), torch.randn(16384, 12, 8, device=device)
     product = kernel_variant(lambda x, w: torch.bmm(x, w), left, right, TASKS[0]).block
     last = None if gradients else seconds(product) / len(left)  # both ways other things weigh
-    print(task)
+    print(f"[{device}.{'both' if gradients else 'forward'}]")
     constants = {}
     for name, (terms, times) in data.items():
         before = choice.constants(gradients, device)[name]
         constants[name], spread = fit(terms, times, before, last if name == "toeplitz" else None)
         print_constants(name, constants[name], spread, len(times))
     print(
-        f"{len(losses)} shapes; as it stands the choice takes {geometric_mean(losses):.3f} times "
+        f"# {len(losses)} shapes; as it stands the choice takes {geometric_mean(losses):.3f} times "
         f"the best backend's time on average, {max(losses):.2f} at worst"
     )
     return constants
@@ -229,7 +232,7 @@ def fit_trees(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any]:
     fused, staged = (np.array([row["seconds"][task][side] for row in rows]) for side in (0, 1))
     modelled = np.array([row["modelled"][task] for row in rows])
     constants: dict[str, Any] = {}
-    print(task)
+    print(f"[{device}.{'forward' if task == TASKS[0] else 'both'}]")
     for way in ("fused", "fused, native"):
         used = np.array([row["way"] == way for row in rows]) & (fused < NEAR_THE_BEST * staged)
         if used.any():
@@ -240,7 +243,7 @@ def fit_trees(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any]:
             stages = staged[used] / modelled[used]
             low, high = np.quantile(stages, (0.25, 0.75))
             print(
-                f"stage by stage takes {geometric_mean(stages):.2f} times the backend's modelled "
+                f"# stage by stage takes {geometric_mean(stages):.2f} times the backend's modelled "
                 f"time, quartiles {low:.2f} to {high:.2f}"
             )
             constants[f"{way}, stage by stage"] = stages.tolist()
@@ -248,7 +251,7 @@ def fit_trees(rows: Sequence[Shape], task: str, device: str) -> dict[str, Any]:
         fused, staged
     )
     print(
-        f"{len(rows)} populations; as it stands the choice takes {geometric_mean(losses):.3f} "
+        f"# {len(rows)} populations; as it stands the choice takes {geometric_mean(losses):.3f} "
         f"times the better way's time on average, {losses.max():.2f} at worst"
     )
     return constants

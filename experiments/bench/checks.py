@@ -1,27 +1,17 @@
 """Sections on correctness: the device against float64 on the CPU."""
 
-import subprocess
-import sys
-import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from internals import FORCED
 from neurons import purkinje_sizes
 from recording import Bench, Row, error, figure, row
-from torch import Tensor, nn
+from torch import Tensor
 from variants import neuroconv
-from workloads import CLAW, GRANULE, small_model
-
-from neuroconv.flops import profile
-from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
-from neuroconv.zoo import list_models
+from workloads import CLAW, GRANULE
 
 TOLERANCES = {"fp32": 1e-5, "tf32": 5e-3, "bf16 tensors": 2e-2, "bf16 autocast": 2e-2}
 _PARTS = {
@@ -74,29 +64,6 @@ def errors(results: dict[str, Tensor], exact: dict[str, Tensor], at_most: float)
     }
 
 
-def smoke(bench: Bench) -> Iterator[Row]:
-    """Checks in seconds that populations and image layers run on the device, both ways."""
-    torch.manual_seed(0)
-    modules: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-        "Granule": (Granule(64, 64, output={"mean_wait": 0.0}), (4, 64, 5)),
-        "Purkinje": (Purkinje(500, 1, output={"mean_wait": 0.0}), (1, 500, 5)),
-        "GranuleConv2d": (GranuleConv2d(2, 4, padding="same"), (2, 2, 5, 12, 12)),
-    }
-    for name, (module, shape) in modules.items():
-        inputs = torch.rand(*shape)
-        exact = _module_results(deepcopy(module).double(), inputs.double())
-        results = _module_results(module.to(bench.device), inputs.to(bench.device))
-        yield row(f"smoke: {name}", figures=errors(results, exact, 1e-4))
-
-
-def _module_results(module: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    x, weights = inputs.requires_grad_(), list(module.parameters())
-    y = module.train()(x)
-    grads = torch.autograd.grad(y, (x, *weights), torch.ones_like(y))
-    sizes = torch.stack([grad.double().norm() for grad in grads[1:]])
-    return {"output": y, "input_gradient": grads[0], "norms_of_weight_gradients": sizes}
-
-
 # (mode, batch, neurons, sheet, taps); the reference is the direct convolution in float64.
 _CASES = (
     *((mode, 3, 4, (5, 10, 12), (5, 4, 12)) for mode in _MODES),
@@ -144,99 +111,3 @@ def _conv_errors(
         moved = [operand.to(bench.device) for operand in operands]
         results = with_gradients(neuroconv(mode, backend), moved)
     return {part: error(results[part], exact[part]) for part in _PARTS}
-
-
-def synapse_gradient(bench: Bench) -> Iterator[Row]:
-    """Checks the gradient that hundreds of synapses sum on an axon, its activity in bfloat16."""
-    torch.manual_seed(0)
-    axons, cells = bench.pick((2_000, 8), (500, 1))
-    module = Purkinje(axons, cells).synapses
-    activity = torch.rand(2, axons, 5).bfloat16()
-    exact_input = activity.double().requires_grad_()
-    sheet = deepcopy(module).double()(exact_input)
-    grad = torch.randn(sheet.shape)
-    (exact,) = torch.autograd.grad(sheet, exact_input, grad.double())
-    module = module.to(bench.device)
-    for precision, dtype, tolerance in (
-        ("fp32", torch.float32, 1e-5), ("bf16", torch.bfloat16, 1e-2)
-    ):  # fmt: skip
-        x = activity.to(bench.device, dtype).requires_grad_()
-        y = module(x)
-        (result,) = torch.autograd.grad(y, x, grad.to(y))
-        sizes = {"synapses_per_axon": sheet[0, :, 0].numel() // axons}
-        figures = errors({"axon_gradient": result}, {"axon_gradient": exact}, tolerance)
-        yield row(f"synapses, gradient to the axons, {precision}", sizes, figures=figures)
-
-
-def zoo(bench: Bench) -> Iterator[Row]:
-    """Checks every entry: eval against float32 on the CPU, counters, a training step in bf16."""
-    for name in list_models():
-        large = name.startswith("resnet18")
-        pixels = (bench.pick(224, 64) if large else 28,) * 2
-        images = torch.rand(4, 3 if large else 1, *pixels)
-        model = small_model(name, bench.quick, image_shape=images.shape[1:], num_classes=10)
-        model.eval()
-        with torch.no_grad():
-            exact = model(images)
-        counted = profile(model, images, name=name, device=bench.device.type,
-                          fvcore_device=bench.device.type)  # fmt: skip
-        figures = {"counters_that_disagree": figure(
-            "counters disagree", len(counted.disagreements) + len(counted.skipped), at_most=0
-        )}  # fmt: skip
-        model.to(bench.device)
-        for precision, tolerance in (("fp32", 1e-4), ("tf32", 2e-2), ("bf16 autocast", 1e-1)):
-            with torch.no_grad(), arithmetic(precision, bench.device):
-                logits = model(images.to(bench.device))
-            figures[f"{precision.partition(' ')[0]}_error_over_largest"] = figure(
-                f"error of the logits in {precision}", error(logits, exact), at_most=tolerance
-            )
-        figures["still_or_not_finite"] = figure(
-            "parameters that a step in bf16 leaves as they were, or not finite",
-            _training_step(model.train(), images.to(bench.device), bench), at_most=0,
-        )  # fmt: skip
-        yield row(f"zoo: {name}", {"images": list(images.shape)}, figures=figures)
-
-
-def _training_step(model: nn.Module, images: Tensor, bench: Bench) -> int:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    before = [weight.detach().clone() for weight in model.parameters()]
-    labels = torch.arange(len(images), device=bench.device)
-    with arithmetic("bf16 autocast", bench.device):
-        logits = model(images)
-    F.cross_entropy(logits.float(), labels).backward()
-    optimizer.step()
-    return sum(
-        torch.equal(old, new) or new.grad is None or not bool(new.grad.isfinite().all())
-        for old, new in zip(before, model.parameters(), strict=True)
-    )
-
-
-def tests(bench: Bench) -> Iterator[Row]:
-    """Runs the project's tests that are marked `gpu`, in a process of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [
-            *(sys.executable, "-m", "pytest", "-m", "gpu and not slow", "-q", "--tb=line"),
-            *("-p", "no:cacheprovider", f"--junitxml={report}", "tests"),
-        ]
-        try:
-            done = subprocess.run(
-                command, cwd=_ROOT, capture_output=True, text=True, timeout=_TESTS_SECONDS,
-                check=False,
-            )  # fmt: skip
-            notes = done.stdout.splitlines()[-20:] if done.returncode not in (0, 5) else []
-        except subprocess.TimeoutExpired:
-            notes = [f"out of time after {_TESTS_SECONDS:g} s"]
-        cases = ElementTree.parse(report).iter("testcase") if report.exists() else ()
-        ends = [(case, {child.tag for child in case}) for case in cases]
-    failed = [f"{case.get('classname')}::{case.get('name')}" for case, tags in ends
-              if tags & {"failure", "error"}]  # fmt: skip
-    skipped = sum("skipped" in tags for _, tags in ends)
-    figures = {
-        "passed_tests": figure("tests passed", len(ends) - len(failed) - skipped),
-        "failed_tests": figure(
-            "tests failed, or none came to its end", len(failed) or int(bool(notes)), at_most=0
-        ),
-        "skipped_tests": figure("tests skipped", skipped),
-    }
-    yield row("pytest -m gpu", {"failed": failed}, figures=figures, notes=notes)

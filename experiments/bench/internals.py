@@ -1,6 +1,9 @@
 """The package's internals that the benchmark needs: everything else here uses public names."""
 
-from contextlib import AbstractContextManager
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
@@ -11,6 +14,8 @@ from neuroconv.kernels.conv import choice
 from neuroconv.kernels.conv.costs import problem_macs
 from neuroconv.kernels.conv.sizes import BACKENDS, ConvProblem
 from neuroconv.kernels.cuda import fused_kernels
+from neuroconv.kernels.cuda import state as triton_state
+from neuroconv.kernels.cuda.launch import Kernel
 from neuroconv.kernels.population import fuses, tree_spec
 from neuroconv.training.glibc_malloc import keep_freed_memory
 
@@ -23,9 +28,13 @@ __all__ = [
     "fused_kernels",
     "keep_freed_memory",
     "kernel_state",
+    "launched",
+    "mend_interpreter",
     "problem_macs",
     "torch_operators",
     "tree_problem",
+    "triton_kernels",
+    "triton_state",
     "with_backend",
 ]
 
@@ -62,3 +71,39 @@ def tree_problem(cells: Any, batch: int, steps: int) -> tuple[Any, int, bool]:
     """Returns a population's convolution, the axons of a tree, and whether it runs as one stage."""
     fan_in, fused = tree_spec(cells).fan_in, fuses(cells, batch, steps)
     return cells.dendrites.problem(batch, steps), fan_in, fused
+
+
+@contextmanager
+def launched() -> Iterator[dict[str, int]]:
+    """Counts the launches of Triton kernels in the context, by their names."""
+    counts: dict[str, int] = {}
+    launch = Kernel.launch
+
+    def counted(kernel: Kernel, *arguments: Any, **constants: Any) -> None:
+        counts[kernel.name] = counts.get(kernel.name, 0) + 1
+        launch(kernel, *arguments, **constants)
+
+    Kernel.launch = counted  # type: ignore[method-assign]
+    try:
+        yield counts
+    finally:
+        Kernel.launch = launch  # type: ignore[method-assign]
+
+
+def triton_kernels() -> set[str]:
+    """Returns the names of the Triton kernels of all modules that are loaded."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("neuroconv.")]
+    values = [value for module in modules for value in vars(module).values()]
+    return {value.name for value in values if isinstance(value, Kernel)}
+
+
+def mend_interpreter() -> None:
+    """Lets Triton 3.6's interpreter read a number from an array of one, which NumPy 2.4 refuses."""
+    interpreter = importlib.import_module("triton.runtime.interpreter")
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patched

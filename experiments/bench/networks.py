@@ -1,6 +1,5 @@
 """Sections on networks: training beside plain CNNs, equal FLOPs, and learning on a device."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from neuroconv.data import load_data
 from neuroconv.flops import Peak, place
 from neuroconv.layers import DendriticConv, TreeShape
 from neuroconv.neurons import Granule, GranuleConv2d, Purkinje
-from neuroconv.training import load_config, run, train
+from neuroconv.training import train
 from neuroconv.zoo import count_parameters, create_model
 
 _MNIST = {"image_shape": (1, 28, 28), "num_classes": 10}
@@ -150,7 +149,7 @@ def _beside_cnn(
         figures["seconds_per_neuron_forward"] = figure(text, seconds / batch / neurons)
         parameters = sum(parameter.nbytes for parameter in module.parameters())
         moved = inputs.nbytes + parameters + batch * neurons * 5 * 4
-        figures |= _shares(flop, moved, seconds, peak)
+        figures |= shares(flop, moved, seconds, peak)
     sizes = {
         "batch": batch, "neurons": neurons, "flop_per_sample": flop // batch,
         "plain_cnn_width": matched["width"],
@@ -173,11 +172,11 @@ def _under_peaks(bench: Bench, name: str, shape: Shape, peak: Peak) -> Row:
     if isinstance(outcome, TimedRun):
         bar = bench.on("cuda", 0.6) if name == "granule" else None
         moved = 2 * sheet.nbytes + filters.nbytes
-        figures = _shares(flop, moved, outcome.median, peak, bandwidth_at_least=bar)
+        figures = shares(flop, moved, outcome.median, peak, bandwidth_at_least=bar)
     return row(f"{name} dendrites under the roofs, forward", shape._asdict(), times, figures)
 
 
-def _shares(
+def shares(
     flop: int, compulsory: int, seconds: float, peak: Peak, bandwidth_at_least: float | None = None
 ) -> dict[str, Any]:
     """Returns FLOP executed, and bytes that must move, as shares of the measured peaks."""
@@ -192,32 +191,3 @@ def _shares(
             at_least=bandwidth_at_least,
         ),
     }
-
-
-def learning(bench: Bench) -> Iterator[Row]:
-    """Trains granule cells on MNIST from each of the configuration's seeds, and the full Purkinje
-    filter on MNIST for some steps."""
-    if bench.data is None:
-        raise ValueError("learning needs --data, a folder with MNIST")
-    words = {
-        "mnist_granule": (),
-        "mnist_purkinje": ("--train.seeds=[0]", "--train.max_steps=200"),
-    }
-    quick = {"mnist_granule": ("--data.train_limit=500", "--train.epochs=1")}
-    for name, changed in bench.pick(words, quick).items():
-        overrides = (f"--data.root={bench.data}", f"--train.device={bench.device.type}")
-        config = load_config(_CONFIGS / f"{name}.toml", [*changed, *overrides])
-        for seed in config.train.seeds[: bench.pick(None, 1)]:
-            with tempfile.TemporaryDirectory() as folder:
-                result = run(config, seed=seed, run_dir=Path(folder) / "run", progress=False)
-            figures = {
-                "test_accuracy": figure("of the test images are right", result.test_accuracy),
-                "images_per_second": figure("images/s", result.history[-1]["images_per_second"]),
-                "seconds_per_epoch": figure("seconds for an epoch", result.seconds_per_epoch),
-            }
-            sizes = {
-                "parameters": result.parameters, "epochs": len(result.history),
-                "best_epoch": result.best_epoch, "test_images": result.test_images,
-                "peak_memory_mib": result.peak_memory_mib,
-            }  # fmt: skip
-            yield row(f"learning: {name}, seed {seed}", sizes, {}, figures)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from internals import kernel_state
+from rich.markup import escape
 from timer import Failure, Outcome, Ratio, Timed, first_line, interleaved, ratio, write_json
 from torch import Tensor
 
@@ -22,7 +23,7 @@ _T = TypeVar("_T")
 Row = dict[str, Any]
 Figure = dict[str, Any]
 Section = Callable[["Bench"], Iterator[Row]]
-PACKAGES = ("torch", "numpy", "scipy", "fft-conv-pytorch")
+PACKAGES = ("torch", "triton", "numpy", "scipy", "fft-conv-pytorch")
 # Figures of speed, by the ends of their names: in a quick run they have no bar.
 _OF_SPEED = ("_ratio", "_exponent")
 
@@ -145,6 +146,11 @@ def row(
         "notes": list(notes),
         **({"series": dict(series)} if series else {}),
     }
+
+
+def not_run(comparison: str, reason: str) -> Row:
+    """Returns a comparison that could not be made here, which is not to be taken for passed."""
+    return {**row(comparison), "not_run": reason}
 
 
 def fastest(times: Mapping[str, Outcome], names: Sequence[str]) -> str | None:
@@ -272,3 +278,23 @@ def versions(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return plain | {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return plain | {"C++ kernels": kernel_state()}
+
+
+def shown(value: float | None) -> str:
+    """Returns a number as a line of the run shows it."""
+    if value is None:
+        return "no number:"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def describe(item: Row) -> str:
+    """Returns a comparison's figures with their bars, a line each."""
+    parts = [f"[bold]{escape(item['comparison'])}[/]"]
+    for value in item["figures"].values():
+        bars = [f"{sign} {value[key]:g}" for sign, key in (("≥", "at_least"), ("≤", "at_most"))
+                if key in value]  # fmt: skip
+        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[value.get("met")]
+        line = f"{shown(value['value'])} {escape(value['text'])}"
+        parts.append("  ".join(["", line, *bars, *[verdict] * bool(verdict)]))
+    parts += [f"  [yellow]not run[/]: {escape(item['not_run'])}"] if "not_run" in item else []
+    return "\n".join(parts)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import checks
-import gpu
 import networks
 import neurons
 import scaling
 import torch
 from growth import growth, lines, plot_growth
 from internals import keep_freed_memory
-from recording import Bench, Record, Row, Section
+from recording import Bench, Record, Row, Section, describe, shown
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -39,32 +38,16 @@ SECTIONS: dict[str, Section] = {
     "cnn": networks.cnn,
     "scaling": scaling.scaling,
 }
-# They run on a CPU if they are named.
-CUDA_SECTIONS: dict[str, Section] = {
-    "smoke": checks.smoke,
-    "synapse_gradient": checks.synapse_gradient,
-    "zoo": checks.zoo,
-    "tests": checks.tests,
-    "peaks": gpu.peaks,
-    "purkinje_population": gpu.purkinje_population,
-    "image_layer_roof": gpu.image_layer_roof,
-    "fused": gpu.fused,
-    "graphs": gpu.graphs,
-    "profiles": gpu.profiles,
-    "learning": networks.learning,
-}
-ALL = {"smoke": checks.smoke, **SECTIONS, **CUDA_SECTIONS}  # the shortest check comes first
 
 
-def section_names(device: str, only: Sequence[str] = (), data: Path | None = None) -> list[str]:
-    """Returns the sections of a run in their order: those named, or all that are for the device."""
-    default = set(ALL if device == "cuda" else SECTIONS) - ({"learning"} if data is None else set())
-    return [name for name in ALL if name in (only or default)]
+def section_names(only: Sequence[str] = ()) -> list[str]:
+    """Returns the sections of a run in their order: those named, or all."""
+    return [name for name in SECTIONS if name in (only or SECTIONS)]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     summaries = [f"  {name}: {(section.__doc__ or '').split('.')[0]}."
-                 for name, section in ALL.items()]  # fmt: skip
+                 for name, section in SECTIONS.items()]  # fmt: skip
     about = "\n".join([__doc__ or "", "sections:", *summaries, ""])
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -72,12 +55,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure")
     parser.add_argument(
-        "--only", nargs="+", choices=ALL, metavar="NAME", default=(),
-        help=f"some of the sections (default: all for the device; on a CPU {', '.join(SECTIONS)})",
+        "--only", nargs="+", choices=SECTIONS, metavar="NAME", default=(),
+        help="some of the sections (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, metavar="DIR",
-        help="a folder of MNIST: `training` then trains on it; `learning` needs it",
+        help="a folder of MNIST: `training` then trains on it",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="written after every comparison")
     parser.add_argument(
@@ -97,40 +80,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="small shapes and few repeats: shows that all runs, and judges no speed",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    options.names = section_names(options.device, options.only, options.data)
+    options.names = section_names(options.only)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch.cuda.is_available() is False here; try --device cpu")
     if not 0 < options.seconds < float("inf"):
         parser.error(f"--seconds {options.seconds}: expected a number above 0")
     if options.data is not None and not options.data.is_dir():
         parser.error(f"--data {options.data}: expected a folder that exists")
-    if "learning" in options.names and options.data is None:
-        parser.error("--only learning: expected --data, a folder of MNIST")
     if options.plot is not None and "growth" not in options.names:
         parser.error("--plot draws the section growth: add it to --only")
     for path in (options.json, options.plot):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     return options
-
-
-def shown(value: float | None) -> str:
-    """Returns a number as a line of the run shows it."""
-    if value is None:
-        return "no number:"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
-
-
-def describe(item: Row) -> str:
-    """Returns a comparison's figures with their bars, a line each."""
-    parts = [f"[bold]{escape(item['comparison'])}[/]"]
-    for value in item["figures"].values():
-        bars = [f"{sign} {value[key]:g}" for sign, key in (("≥", "at_least"), ("≤", "at_most"))
-                if key in value]  # fmt: skip
-        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[value.get("met")]
-        line = f"{shown(value['value'])} {escape(value['text'])}"
-        parts.append("  ".join(["", line, *bars, *[verdict] * bool(verdict)]))
-    return "\n".join(parts)
 
 
 def verdict(plain: dict[str, Any]) -> str:
@@ -169,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(describe(item))
                 progress.update(task, description=f"{name}: {item['comparison']}"[:60])
 
-            state = record.run(name, ALL[name], options.limit, show)
+            state = record.run(name, SECTIONS[name], options.limit, show)
             seconds = record.plain["sections"][name]["seconds"]
             console.print(f"{name}: {escape(state)}, {seconds:.1f} s", style="dim")
             progress.advance(task)
