@@ -234,11 +234,14 @@ def _module(build: Callable[[], nn.Module], *shape: int, precision: Any = None, 
     with FakeTensorMode():
         on_fake_cuda(module)
         inputs = torch.empty(shape, device=DEVICE, requires_grad=inputs_grad and learns)
-        with traced() as trace, torch.set_grad_enabled(learns):
-            with autocast(precision):
-                result = module(inputs)
-            if learns:
-                backward(result)
+        for _ in range(2):  # the first call makes the constants that later ones read
+            module.zero_grad()
+            inputs.grad = None
+            with traced() as trace, torch.set_grad_enabled(learns):
+                with autocast(precision):
+                    result = module(inputs)
+                if learns:
+                    backward(result)
     return trace
 
 
@@ -247,10 +250,12 @@ def _purkinje(both: bool) -> Trace:
     with FakeTensorMode():
         sheet = torch.empty(32, 64, 5, 100, 1000, device=DEVICE, requires_grad=both)
         filters = torch.empty(64, 5, 10, 1000, device=DEVICE, requires_grad=both)
-        with traced() as trace, torch.set_grad_enabled(both):
-            result = dendritic_conv(sheet, filters)
-            if both:
-                backward(result)
+        for _ in range(2):
+            sheet.grad = filters.grad = None
+            with traced() as trace, torch.set_grad_enabled(both):
+                result = dendritic_conv(sheet, filters)
+                if both:
+                    backward(result)
     return trace
 
 

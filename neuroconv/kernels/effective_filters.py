@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.kernels.conv.sizes import Mode, output_size, padding
+from neuroconv.kernels.constants import constant
+from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
 from neuroconv.kernels.conv.toeplitz import toeplitz_matrices, toeplitz_transpose
 from neuroconv.kernels.operator import needs_reference
 
@@ -84,7 +85,8 @@ class EffectiveFilters:
 
     def __init__(self, filters: Tensor, tree: TreeSpec) -> None:
         self.tree, self.k_time = tree, int(filters.shape[1])
-        self.claw = _Claw(filters, tree) if tree.claw else None
+        sizes = (*plain_sizes(filters)[1:], *tree.sheet, tree.fan_in, tree.mode)
+        self.claw = _claw(*sizes, filters.device) if tree.claw else None
 
     def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
         """Computes the effective filters, (N, K * A, O)."""
@@ -122,14 +124,15 @@ class EffectiveFilters:
 class _Claw:
     """The merger of claws: a product along the sites, then a gather across the dendrites."""
 
-    def __init__(self, filters: Tensor, tree: TreeSpec) -> None:
-        self.k_time, self.branches, self.across = (int(size) for size in filters.shape[1:])
-        (self.sites, self.dendrites), self.axons = tree.sheet, tree.fan_in
-        self.along = padding(self.branches, tree.mode)
-        self.sideways = padding(self.across, tree.mode)
-        self.rows, self.cols = output_size(tree.sheet, (self.branches, self.across), tree.mode)
-        self.positions = self._gather_index(filters.device)
-        self.scatter_index = self._scatter_index(filters.device)
+    def __init__(self, *sizes: Any) -> None:
+        self.k_time, self.branches, self.across, *sheet, self.axons, mode, device = sizes
+        self.sites, self.dendrites = sheet
+        self.along = padding(self.branches, mode)
+        self.sideways = padding(self.across, mode)
+        taps = (self.branches, self.across)
+        self.rows, self.cols = output_size((self.sites, self.dendrites), taps, mode)
+        self.positions = self._gather_index(device)
+        self.scatter_index = self._scatter_index(device)
 
     def merge(self, weight: Tensor, filters: Tensor) -> Tensor:
         along = self.along_sites(weight, filters).flatten(1)
@@ -197,3 +200,6 @@ class _Claw:
     def _with_rows(self, column: Tensor) -> Tensor:
         row = torch.arange(self.rows, device=column.device)
         return (column.flatten()[:, None] * self.rows + row).flatten()
+
+
+_claw = constant(_Claw)

@@ -17,6 +17,7 @@ from torch import Tensor
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels import native
 from neuroconv.kernels.columns import norm_backward, scale_and_offset, summed_rates
+from neuroconv.kernels.constants import constant
 from neuroconv.kernels.native.soma import Soma
 from neuroconv.kernels.operator import Operator, empty_grads, is_traced, kernels_enabled, or_empty
 
@@ -78,12 +79,16 @@ def _time_outermost(maps: Tensor) -> list[int]:
 def causal_matrix(taps: Tensor, time_steps: int) -> Tensor:
     """Returns the (T, T, ...) matrix whose row t has the taps (K, ...) that step t applies to steps
     0 ... t."""
-    now = torch.arange(time_steps, device=taps.device)
-    tap = taps.shape[0] - 1 - (now[:, None] - now[None, :])
-    inside = (tap >= 0) & (tap < taps.shape[0])
     padded = torch.cat([taps, torch.zeros_like(taps[:1])])  # the last row: no tap
-    index = torch.where(inside, tap, taps.shape[0])
-    return padded.index_select(0, index.flatten()).unflatten(0, (time_steps, time_steps))
+    index = _causal_index(taps.shape[0], time_steps, taps.device)
+    return padded.index_select(0, index.flatten()).unflatten(0, index.shape)
+
+
+@constant
+def _causal_index(taps: int, time_steps: int, device: torch.device) -> Tensor:
+    now = torch.arange(time_steps, device=device)
+    tap = taps - 1 - (now[:, None] - now)
+    return torch.where((tap >= 0) & (tap < taps), tap, taps)
 
 
 def soma_rate(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from neuroconv.core.arguments import Positive, Rule, checked
 from neuroconv.core.checks import check_floats
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.renewals import constant, cumulative, first_due, periods, renewals, waits
+from neuroconv.kernels import renewals
+from neuroconv.kernels.constants import numbers
 
 DropoutMode = Literal["wait", "redraw", "independent"]
 DropoutScope = Literal["neuron", "unit"]
@@ -52,7 +53,7 @@ class Waiting(nn.Module):
 
     scope: DropoutScope
     clock: DropoutClock = "steps"
-    periods: list[float]  # the probabilities of 1, 2, 3 ... steps from a draw to the next
+    law: renewals.FiringLaw
     awake: ClassVar[tuple[int, torch.dtype]]  # the steps to wait at the start of a window
     gates: ClassVar[bool]  # whether neurons also wait in evaluation
 
@@ -86,6 +87,7 @@ class Waiting(nn.Module):
             return rate, state
         cells = (*rate.shape[:2], *(rate.shape[3:] if self.scope == "unit" else ()))
         active = self._active(rate)
+        starts = state is None
         if state is None:
             state = self._first_state(rate, cells)
         elif tuple(state.waiting.shape) != cells:
@@ -101,25 +103,31 @@ class Waiting(nn.Module):
         fired, waiting = self._fired(rate, state.waiting, active)
         if not self.acts:
             return rate * fired, state._replace(waiting=waiting)
-        probability, due = self._probability(state.due, rate.shape[2])
         # In half precision the probability itself would be off by up to 0.4 %, and so the mean.
         exact = torch.promote_types(rate.dtype, torch.float32)
-        if active is None or state.probability is None or state.active is None:
-            gate = fired * _scale(probability, exact).view(-1, *[1] * (fired.dim() - 3))
+        if starts:
+            probability, due, scale = renewals.firing_from_start(
+                self.law, rate.shape[2], exact, rate.device
+            )
+        else:
+            probability, due = renewals.firing(state.due, self.law, rate.shape[2])
+            if state.probability is not None:
+                probability = torch.cat([state.probability, probability])
+            scale = renewals.reciprocal(probability, exact)
+        if active is None or state.active is None:
+            gate = fired * scale.view(-1, *[1] * (fired.dim() - 3))
             state = DropoutState(waiting, due)
         else:
-            probability = torch.cat([state.probability, probability])
             number = state.active.unsqueeze(2) + active.cumsum(2)  # 1 is the first active step
-            scale = _scale(probability, exact)[(number - 1).clamp(min=0)]
-            gate = torch.where(active, fired * scale, 1)
+            gate = torch.where(active, fired * scale[(number - 1).clamp(min=0)], 1)
             state = DropoutState(waiting, due, probability, number[:, :, -1])
         gate = gate.view(*gate.shape, *[1] * (rate.dim() - gate.dim()))
         return (rate * gate).to(rate.dtype), state
 
     def firing_probability(self, time_steps: int) -> list[float]:
         """Returns the probability that a neuron of positive rate fires at a window's steps."""
-        first = first_due(self.periods, torch.device("cpu"))
-        return self._probability(first, time_steps)[0].tolist()
+        first = renewals.first_due(self.law[0], torch.device("cpu"))
+        return renewals.firing(first, self.law, time_steps)[0].tolist()
 
     def _active(self, rate: Tensor) -> Tensor | None:
         """Returns the steps (B, N, T, ...) in which waits pass; None where they pass in all."""
@@ -131,7 +139,7 @@ class Waiting(nn.Module):
     def _first_state(self, rate: Tensor, cells: tuple[int, ...]) -> DropoutState:
         steps, dtype = self.awake
         waiting = rate.new_full(cells, steps, dtype=dtype)
-        due = first_due(self.periods, rate.device)
+        due = renewals.first_due(self.law[0], rate.device)
         if self.clock == "steps":
             return DropoutState(waiting, due)
         return DropoutState(waiting, due, due[:0], waiting.new_zeros(cells, dtype=torch.int64))
@@ -139,16 +147,6 @@ class Waiting(nn.Module):
     def _fired(self, rate: Tensor, waiting: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns where (B, N, T, ...) it fires, and the steps still to wait after that."""
         raise NotImplementedError
-
-    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Returns the (T,) probability of firing at the next steps, and what is due after them."""
-        raise NotImplementedError
-
-
-def _scale(probability: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns 1 / probability, finite: a step so improbable that it never fires must not turn a
-    silent 0 into 0 * inf."""
-    return probability.reciprocal().clamp(max=torch.finfo(dtype).max).to(dtype)
 
 
 @checked
@@ -208,8 +206,9 @@ class PoissonDropout(Waiting):
         self.mode, self.scope, self.clock = mode, scope, clock
         # Below this many steps of waiting a period is drawn: "wait" counts past the firing at 0.
         self.draw_below = {"wait": 0.0, "redraw": 1.0, "independent": math.inf}[mode]
-        self.periods = periods(mean_wait, mode)
-        self.shares = cumulative(mean_wait)
+        share = None if mode == "wait" else math.exp(-mean_wait)
+        self.law = (renewals.periods(mean_wait, mode), share)
+        self.shares = renewals.cumulative(mean_wait)
 
     def forward(self, rate: Tensor) -> Tensor:
         return self(rate.unsqueeze(2)).squeeze(2) if rate.dim() == 2 else self.stream(rate)[0]
@@ -219,7 +218,7 @@ class PoissonDropout(Waiting):
         # All steps' draws at once, the steps one after another as single calls would draw them. The
         # mean being the same for all, this takes less than half the time of torch.poisson.
         uniform = torch.rand(steps, *cells, device=rate.device)
-        draws = waits(uniform, constant(self.shares, rate, torch.float32))
+        draws = renewals.waits(uniform, numbers(self.shares, torch.float32, rate.device))
         now = torch.arange(steps, dtype=torch.float32, device=rate.device)
         now = now.view(-1, *[1] * len(cells))
         clock: Any = range(steps)
@@ -230,18 +229,12 @@ class PoissonDropout(Waiting):
             now = torch.where(active.movedim(2, 0), number - 1.0, math.nan)
             clock, passed = now.unbind(), number[-1]
         # Counted from the window's start: the step at which a neuron fires if it draws now.
-        draws += now
+        draws = draws + now
         fires, firing_steps = waiting, []
         for step, draw in zip(clock, draws.unbind(), strict=True):
             fires = torch.where(fires < step + self.draw_below, draw, fires)
             firing_steps.append(fires)
         return torch.stack(firing_steps, 2) == now.movedim(0, 2), fires - passed
-
-    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        drawn, due = renewals(due, self.periods, steps)
-        if self.mode == "wait":  # the step after a firing draws, and no other step
-            return torch.cat([drawn, due[:1]])[1:], due
-        return drawn * math.exp(-self.mean_wait), due
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
         """Returns no rows: in evaluation it is the identity."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from neuroconv.core.arguments import NonNegative, Positive, checked
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.renewals import renewals
 from neuroconv.layers.poisson import MeanWait, Waiting
 
 _MOST_STEPS = 1_000_000  # of a sleep: the probability of waking after each is kept in a list
@@ -57,25 +56,23 @@ class ReleaseOrWait(Waiting):
         # In floating point 2.1 / 0.7 is a little more than 3: still three steps.
         self.wait_steps = max(1, math.ceil(wait_ms / step_ms - 1e-9))
         self.no_wait = math.exp(-mean_wait)
-        self.periods = [0.0] * self.wait_steps
-        self.periods[0] += self.no_wait
-        self.periods[-1] += 1 - self.no_wait
+        periods = [0.0] * self.wait_steps
+        periods[0] += self.no_wait
+        periods[-1] += 1 - self.no_wait
+        self.law = (tuple(periods), self.no_wait)
 
     def _fired(self, rate: Tensor, waiting: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
-        released = []
-        for fires in (rate > 0).unbind(2):
+        ready, released = rate > 0, []
+        if self.acts:  # all steps' draws at once, step by step as single calls would draw them
+            uniform = torch.rand(rate.shape[2], *waiting.shape, device=rate.device)
+            ready &= (uniform < self.no_wait).movedim(0, 2)
+        for fires in ready.unbind(2):
             awake = waiting == 0
             releases = awake & fires
-            if self.acts:
-                releases = releases & (torch.rand(waiting.shape, device=rate.device) < self.no_wait)
             released.append(releases)
             waiting = torch.where(awake & ~releases, self.wait_steps, waiting)
             waiting = (waiting - 1).clamp(min=0)
         return torch.stack(released, 2), waiting
-
-    def _probability(self, due: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        awake, due = renewals(due, self.periods, steps)
-        return awake * self.no_wait, due
 
     def closed_form(self, rate: torch.Size) -> tuple[Cost, ...]:
         """Counts a comparison with the threshold and a product for each number."""

@@ -24,6 +24,13 @@ def optimise(weight: nn.Parameter) -> None:
     torch.optim.SGD([weight], lr=0.1).step()
 
 
+def optimise_fused(weight: nn.Parameter) -> None:
+    """The step of which the version counter knows nothing."""
+    weight.grad, version = torch.ones_like(weight), weight._version
+    torch.optim.AdamW([weight], lr=0.1, fused=True).step()
+    assert weight._version == version
+
+
 CHANGES: dict[str, Change] = {
     "in_place": lambda w: nn.init.normal_(w),
     "data": lambda w: w.data.mul_(2),
@@ -31,6 +38,7 @@ CHANGES: dict[str, Change] = {
     "numpy": lambda w: w.detach().numpy().fill(0.5),
     "one_tap": lambda w: w.data.view(-1)[-1:].add_(1e-3),
     "optimizer": optimise,
+    "fused_optimizer": optimise_fused,
 }
 
 
@@ -121,6 +129,14 @@ def test_a_run_in_inference_mode_serves_a_later_training_step(maker: str) -> Non
         layer(x)
     layer(x).sum().backward()
     assert weight.grad.isfinite().all()
+
+
+def test_nothing_is_kept_where_a_comparison_would_wait() -> None:
+    """On meta as on any device but the CPU: no counter shows all changes there."""
+    with torch.no_grad():
+        for device, kept in (("cpu", True), ("meta", False)):
+            weight = torch.zeros(2, device=device)
+            assert (FilterCache().get((weight,), "key", 2, weight.clone) is not None) is kept
 
 
 def test_a_window_of_another_length_has_its_own_entry() -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.kernels.constants import constant
 from neuroconv.kernels.conv.sizes import Mode, padding, plain_sizes
 
 _LARGE_STEP, _MOST_CALLS = 1 << 15, 128  # complex numbers of a step; calls for a window
@@ -55,9 +56,10 @@ def few_branches(branches: int) -> bool:
 
 
 def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool = False) -> Tensor:
-    """Returns the DFT matrix from branches to frequencies, (P', K_P), or its inverse, (K_P, P')."""
+    """Returns the DFT matrix from branches to frequencies, (P', K_P), or its inverse, (K_P, P'); on
+    CUDA in complex128, since torch may be set to multiply complex64 in TF32."""
     if like.is_cuda:  # a copy would wait for the device, and a CUDA graph could not record it
-        return device_waves(branches, sites, before, like.device, back).to(like.dtype)
+        return device_waves(branches, sites, before, back, like.device)
     # By NumPy, since a counter would count torch's operators.
     angle = np.outer(np.arange(sites), np.arange(branches) - before) * (-2 * math.pi / sites)
     waves = np.exp(1j * angle)
@@ -67,8 +69,9 @@ def site_waves(branches: int, sites: int, before: int, like: Tensor, back: bool 
     return torch.from_numpy(np.ascontiguousarray(waves, narrow)).to(like.device)
 
 
+@constant
 def device_waves(
-    branches: int, sites: int, before: int, device: torch.device, back: bool = False
+    branches: int, sites: int, before: int, back: bool, device: torch.device
 ) -> Tensor:
     """Computes `site_waves` on a device, in complex128."""
     offset = torch.arange(branches, device=device, dtype=torch.float64) - before
@@ -89,7 +92,8 @@ def spectra_of(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) 
     if few_branches(branches):
         rows = torch.roll(F.pad(taps, (0, size[1] - across)), -before[1], dims=-1)
         spectra = torch.fft.rfft(rows)
-        return site_waves(branches, size[0], before[0], spectra) @ spectra
+        waves = site_waves(branches, size[0], before[0], spectra)
+        return (waves @ spectra.to(waves.dtype)).to(spectra.dtype)
     padded = F.pad(taps, (0, size[1] - across, 0, size[0] - branches))
     return torch.fft.rfft2(torch.roll(padded, (-before[0], -before[1]), dims=(-2, -1)))
 
@@ -99,7 +103,8 @@ def taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode:
     (branches, across), before = taps, sites_before(*taps, mode)
     if few_branches(branches):
         waves = site_waves(branches, size[0], before[0], spectra, back=True)
-        full = torch.fft.irfft(waves @ spectra, n=size[1])
+        across_sites = (waves @ spectra.to(waves.dtype)).to(spectra.dtype)
+        full = torch.fft.irfft(across_sites, n=size[1])
         return torch.roll(full, before[1], dims=2)[..., :across]
     full = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
     return full[:, :branches, :across]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuroconv.core.counting import blocks
+from neuroconv.kernels.constants import constant
 from neuroconv.kernels.conv.sizes import Mode, output_size, padding, plain_sizes
 
 # Floats of a chunk of neurons with its operands, of the order of a core's second-level cache.
@@ -68,6 +69,7 @@ def toeplitz_transpose(
     return (numbers @ (tap[:, None] == number).to(grad.dtype)).view(shape)
 
 
+@constant
 def _taps(
     sheet: tuple[int, int], taps: tuple[int, int], mode: Mode, device: torch.device
 ) -> Tensor:
