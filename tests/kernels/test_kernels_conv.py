@@ -280,6 +280,25 @@ def test_choice_of_backend(
         assert choose_backend(problem, backend) == backend
 
 
+@pytest.mark.parametrize(
+    ("window", "taps", "mode", "expected"),
+    [
+        (*GRANULE, "same", "matmul"),
+        (*PURKINJE, "same", "fft"),
+        (*PURKINJE, "valid", "matmul"),
+        ((5, 20, 100), (5, 10, 100), "same", "fft"),
+        ((5, 8, 8), (5, 8, 8), "same", "matmul"),
+        ((5, 16, 16), (1, 1, 1), "same", "direct"),
+    ],
+)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_clear_choices_on_cuda(
+    window: Triple, taps: Triple, mode: Mode, expected: str, gradients: bool
+) -> None:
+    problem = ConvProblem(window, taps, mode, 32, neurons=1024)
+    assert choose_backend(problem, gradients=gradients, device="cuda") == expected
+
+
 # --- errors
 
 
