@@ -96,7 +96,8 @@ def derived(source: Tensor, key: Any, compute: Callable[[], Result]) -> Result:
         return compute()
     results = _DERIVED.setdefault(source, {})
     if key not in results or results[key][0] != source._version:
-        results[key] = source._version, compute()
+        with torch.inference_mode(False):  # whose tensors training could not use
+            results[key] = source._version, compute()
     result: Result = results[key][1]
     return result
 
