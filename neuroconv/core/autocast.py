@@ -21,6 +21,11 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if available else nullcontext()
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """Returns float64, or float32 on MPS, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def add_bias(potential: Tensor, bias: Tensor) -> Tensor:
     """Adds a bias in the potential's dtype: a parameter's float32 would promote half precision."""
     return potential + bias.to(potential.dtype)

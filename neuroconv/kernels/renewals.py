@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.autocast import widest_float
 from neuroconv.kernels.constants import constant, numbers
 from neuroconv.kernels.operator import needs_reference
 
@@ -50,8 +51,7 @@ def waits(uniform: Tensor, shares: Tensor) -> Tensor:
 @constant
 def first_due(periods: tuple[float, ...], device: torch.device) -> Tensor:
     """Returns the due draws at the start of a window, (R,): one at once."""
-    dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
-    due = torch.zeros(len(periods), dtype=dtype, device=device)
+    due = torch.zeros(len(periods), dtype=widest_float(device), device=device)
     due[:1].fill_(1)  # a literal would be copied to the device from the host
     return due
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from neuroconv.core.autocast import widest_float
 from neuroconv.layers import FiringRate
 from neuroconv.training.distributed import Ranks
 
@@ -37,7 +38,7 @@ class ActivityMonitor:
         complex_spikes = getattr(self.model, "complex_spikes", None)
         if complex_spikes is not None:
             rate = complex_spikes(logits.detach(), labels)
-            self._spikes = self._spikes + rate.mean().double() * len(labels)
+            self._spikes = self._spikes + rate.mean().to(widest_float(rate.device)) * len(labels)
             self._images += len(labels)
 
     def merge(self, ranks: Ranks) -> None:
@@ -62,7 +63,7 @@ class ActivityMonitor:
         summary = {}
         for path, count in self._counted().items():
             number, total, active = count.sums.tolist()
-            silent = 1 - float(count.fired.double().mean())
+            silent = 1 - float(count.fired.cpu().double().mean())
             rates = {"mean_rate": total / number, "active_share": active / number}
             summary[path] = {**rates, "silent_share": silent}
         if self._images:
@@ -81,16 +82,17 @@ class _Count:
     torch.compile takes a number for a constant, and would compile again whenever it has changed.
     """
 
-    sums: Any = 0.0  # float64 (3,): rates counted, their total, and those above zero
+    sums: Any = 0.0  # (3,): rates counted, their total, and those above zero
     fired: Any = False  # bool (N, ...); a plain False before the first rates
 
     def __call__(self, module: nn.Module, inputs: Any, rate: Tensor) -> None:
         rate = rate.detach()  # also where the caller keeps gradients
         firing = rate > 0
-        total = rate.sum(dtype=torch.float64)
+        wide = widest_float(rate.device)
+        total = rate.sum(dtype=wide)
         number = torch.full_like(total, rate.numel())
         fired = firing.any(2).any(0) if rate.dim() > 2 else firing.any(0)
-        self.add(torch.stack([number, total, firing.sum().double()]), fired)
+        self.add(torch.stack([number, total, firing.sum().to(wide)]), fired)
 
     def add(self, sums: Tensor, fired: Tensor) -> None:
         self.sums, self.fired = self.sums + sums, self.fired | fired

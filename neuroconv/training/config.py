@@ -124,7 +124,8 @@ class TrainConfig(_Table):
             kernels take longer to launch than to run. Only CUDA has graphs; see the manual.
         channels_last: keep images, frames and the weights of convolutions with channels last in
             memory: `torch.channels_last` if they have 4 axes, `channels_last_3d` if they have 5.
-        device: "auto" (CUDA if there is one, else the CPU) or the name of a torch device.
+        device: "auto" (CUDA, XPU or MPS if there is one, else the CPU) or the name of a torch
+            device. Runs on XPU and MPS are not tested.
         seeds: one run for each.
         output: parent of the run folders.
         max_steps: stop there; the learning rate still follows the schedule of all epochs.

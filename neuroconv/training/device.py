@@ -1,5 +1,6 @@
 """The device of a model, its float32 arithmetic, and whether torch.compile works on it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,16 +13,19 @@ _MODES = {"float32": "ieee", "tf32": "tf32"}
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device of that name; "auto" is CUDA if there is one, else the CPU."""
+    """Returns the device of that name; "auto" is the first there is of CUDA and, for one process,
+    XPU and MPS, else the CPU."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        one = int(os.environ.get("WORLD_SIZE", 1)) == 1
+        kinds = ("cuda", "xpu", "mps") if one else ("cuda",)
+        return torch.device(next((k for k in kinds if getattr(torch, k).is_available()), "cpu"))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)  # a device that torch knows may still be absent
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f'device = {name!r}: {reason}; expected "auto", "cpu" or "cuda"'
+            f'device = {name!r}: {reason}; expected "auto", "cpu", "cuda", "xpu" or "mps"'
         ) from None
     return device
 

@@ -49,7 +49,7 @@ def diagnose(run_dir: str | Path, split: str = "test") -> tuple[Score, dict[str,
         model.register_forward_hook(lambda *call: bar.advance(task, len(call[-1])))
         with model.register_forward_hook(lambda *call: outputs.append(call[-1])):
             plain = evaluate_model(model, data, **options)
-        logits = torch.cat(outputs).to("cpu", torch.float64)
+        logits = torch.cat(outputs).cpu().double()
         numbers = classification(logits, data.targets, splits.class_names)
         perturbed = {kind: [{"level": 0, **numbers["accuracy"]}] for kind in KINDS}
         for kind, level, frames in passes:

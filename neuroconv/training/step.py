@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from neuroconv.core.autocast import widest_float
 from neuroconv.core.checks import out_of_memory
 from neuroconv.core.cuda_graph import CaptureError, record
 from neuroconv.training.batches import Batch
@@ -70,7 +71,7 @@ class Step:
             torch.maximum(self._found_inf, (~finite).float(), out=self._found_inf)
             self.optimizer.found_inf = self._found_inf
             self.optimizer.step()
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
+        dtype = widest_float(device)
         return Result(torch.stack([x.to(device, dtype) for x in (*numbers, norm)]), images)
 
     def tensors(self) -> list[Tensor]:

@@ -71,7 +71,8 @@ class Task:
         dtype = torch.float64 if wide else torch.float32  # of targets too: a number is a float64
 
         def move(x: Tensor) -> Tensor:
-            return x.to(device, dtype if x.is_floating_point() else x.dtype, non_blocking=True)
+            kind = dtype if x.is_floating_point() else x.dtype
+            return x.to(device, kind, non_blocking=device.type == "cuda")
 
         return tree_map_only(Tensor, move, outputs), tree_map_only(Tensor, move, targets)
 

@@ -73,6 +73,11 @@ def test_the_cpu_has_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not fits(torch.zeros(2, 2, 2), GRANULE)
 
 
+def test_rocm_has_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert fused.state(torch.device("cuda")).startswith("off: ROCm")
+
+
 @pytest.mark.parametrize("mode", ["ieee", "tf32"])
 def test_precision_is_what_torch_is_set_to(mode: str) -> None:
     products: Any = torch.backends.cuda.matmul

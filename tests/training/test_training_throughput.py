@@ -13,8 +13,9 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.data import TensorDataset
 
+from neuroconv.core.autocast import widest_float
 from neuroconv.training import ConfigError, RunFailed, step, train
-from neuroconv.training.device import arithmetic_of, float32_arithmetic
+from neuroconv.training.device import arithmetic_of, choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.metrics import EpochMetrics, Result, TrainingBar
 from tests.training.processes import assert_close, digits, granule_net, plain
@@ -131,6 +132,26 @@ def test_float32_on_cuda_is_as_configured_and_is_put_back(precision: str, mode: 
         raise RuntimeError("power cut")
     assert inside == (before if mode is None else [mode] * 3)
     assert modes() == before
+
+
+@pytest.mark.parametrize(
+    ("present", "processes", "chosen"),
+    [((), 1, "cpu"), (("mps",), 1, "mps"), (("xpu", "mps"), 1, "xpu"), (("cuda", "mps"), 1, "cuda"),
+     (("mps",), 2, "cpu"), (("cuda",), 2, "cuda")],
+)  # fmt: skip
+def test_the_automatic_device(
+    present: tuple[str, ...], processes: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("cuda", "xpu", "mps"):
+        monkeypatch.setattr(getattr(torch, kind), "is_available", lambda kind=kind: kind in present)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert choose_device("auto").type == chosen
+
+
+def test_mps_has_no_float64() -> None:
+    assert [widest_float(torch.device(kind)) for kind in ("cpu", "cuda", "mps")] == [
+        torch.float64, torch.float64, torch.float32
+    ]  # fmt: skip
 
 
 def test_the_arithmetic_of_a_run() -> None:

@@ -234,6 +234,8 @@ def state(device: torch.device) -> str:
         return "off: the package triton is not installed"
     if device.type == "cuda" and is_recorded():
         return "on"
+    if device.type == "cuda" and torch.version.hip:
+        return "off: ROCm, on which these kernels have not run"
     if device.type == "cuda":  # bfloat16 and tf32 on tensor cores came with compute capability 8
         major, minor = torch.cuda.get_device_capability(device)
         return "on" if major >= 8 else f"off: compute capability {major}.{minor}; 8.0 is needed"
