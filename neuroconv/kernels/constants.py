@@ -70,7 +70,13 @@ def derived(source: Tensor, key: Any, compute: Callable[[], Result]) -> Result:
         if on_cuda:  # the thread has a stream of its own
             torch.cuda.current_stream(source.device).synchronize()
         with torch.inference_mode(False):  # whose tensors training could not use
-            results[key] = version, _apart(compute, source.device) if on_cuda else compute()
+            new = _apart(compute, source.device) if on_cuda else compute()
+        before = tree_leaves(results[key][1]) if key in results else []
+        if [x.shape for x in before] == [x.shape for x in tree_leaves(new)]:
+            for x, value in zip(before, tree_leaves(new), strict=True):
+                x.copy_(value)  # CUDA graphs read these tensors
+            new = results[key][1]
+        results[key] = version, new
     result: Result = results[key][1]
     return result
 

@@ -135,6 +135,7 @@ def test_what_is_derived_is_kept_until_its_source_changes() -> None:
     assert derived(source, "other", source.clone) is not first
     source[0] = 0
     assert compute().tolist() == [0, 1, 2]
+    assert compute() is first  # which a CUDA graph may read
     source.data = torch.tensor([2, 1, 0])
     assert compute().tolist() == [2, 1, 0]
 
