@@ -68,8 +68,11 @@ def test_an_entry_trains_in_bfloat16_and_runs_on_the_cpu(name: str, tmp_path: Pa
     assert result.val.loss == pytest.approx(on_cpu.loss, rel=0.05)
 
 
-def test_an_interrupted_run_continues_on_the_device(tmp_path: Path) -> None:
-    name, keywords = "cerebellum_tiny", {"epochs": 3, "run_dir": tmp_path, **QUICK}
+@pytest.mark.parametrize("graph", [False, True])
+def test_an_interrupted_run_continues_on_the_device(graph: bool, tmp_path: Path) -> None:
+    """And trains as a whole one, which has no graph."""
+    keywords = {"epochs": 3, "run_dir": tmp_path, "cuda_graph": graph, **QUICK}
+    name = "cerebellum_tiny"
     with pytest.raises(KeyboardInterrupt):
         # An epoch asks for 12 items of training; validation has a data set of its own.
         train(build(name), Random(fail_at=20), Random(), **keywords)

@@ -19,9 +19,7 @@ def record(call: Callable[[], Result], device: torch.device) -> Callable[[], Res
 
     The call is made a few times first. Each replay draws other numbers, and overwrites the result
     of the one before. On other devices than CUDA, which have no graphs, the function is the call.
-
-    Raises:
-        CaptureError: the call waits for the device, copies from pageable memory, or the like.
+    A CaptureError says why a call cannot be recorded, such as that it waits for the device.
     """
     if device.type != "cuda":
         for _ in range(_WARM_UP):

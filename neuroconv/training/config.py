@@ -120,8 +120,8 @@ class TrainConfig(_Table):
             products; "bfloat16"; or "auto", which is bfloat16 on CUDA and float32 elsewhere.
         compile: use torch.compile; weights and checkpoints are those of the plain model.
             "reduce-overhead" is its mode that keeps CUDA graphs of the forward and backward pass.
-        cuda_graph: record the whole training step as one CUDA graph, for small models, whose
-            kernels take longer to launch than to run. Only CUDA has graphs; see the manual.
+        cuda_graph: record the whole training step as one CUDA graph, for models whose kernels take
+            longer to launch than to run; see training/README.md.
         channels_last: keep images, frames and the weights of convolutions with channels last in
             memory: `torch.channels_last` if they have 4 axes, `channels_last_3d` if they have 5.
         device: "auto" (CUDA, XPU or MPS if there is one, else the CPU) or the name of a torch
@@ -184,8 +184,8 @@ class TrainConfig(_Table):
             )
         if isinstance(self.compile, str) and (self.cuda_graph or self.accumulate != 1):
             raise ConfigError(
-                f'{self.header} compile = "{self.compile}": expected accumulate = 1, since its '
-                "graphs overwrite the gradients of the part before, and cuda_graph = false"
+                f'{self.header} compile = "{self.compile}": expected accumulate = 1 and cuda_graph '
+                "= false, since it has graphs of its own, which overwrite what they returned"
             )
 
 

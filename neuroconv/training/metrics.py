@@ -76,14 +76,6 @@ def _number(name: str, mean: float) -> str:
     return f"{mean:.3f}" if abs(mean) > 1e-3 else f"{mean:.3g}"
 
 
-class Result(NamedTuple):
-    """A step's numbers on the device, (parts * (1 + measures) + 1,): of each part its mean loss and
-    the sums of a task's measures, then the norm of the gradient; and the images of each part."""
-
-    numbers: Tensor
-    images: list[int]
-
-
 class Problem(NamedTuple):
     """A step (from 1) whose loss or gradient is not finite, and the images of its batch."""
 
@@ -104,7 +96,7 @@ class EpochMetrics:
     ) -> None:  # fmt: skip
         self.epoch, self.bar, self.ranks = epoch, bar, ranks
         self.interval = interval
-        self.pending: list[tuple[int, float, Result, list[int]]] = []
+        self.pending: list[tuple[int, float, Tensor, list[int], list[int]]] = []
         self.images, self.learning_rate, self.seconds = 0, 0.0, 0.0
         vars(self).update(sums or {})
         before = sums["totals"] if sums else {}
@@ -112,18 +104,17 @@ class EpochMetrics:
         self.start = time.perf_counter() - self.seconds
 
     def add(
-        self, number: int, learning_rate: float, result: Result, indices: list[int]
+        self, number: int, rate: float, numbers: Tensor, images: list[int], indices: list[int]
     ) -> Problem | None:
-        """Adds a step, of images with indices in the training data; reads the pending steps at
-        intervals."""
-        self.pending.append((number, learning_rate, result, indices))
+        """Adds what a `Step` returned at a learning rate; reads the pending steps at intervals."""
+        self.pending.append((number, rate, numbers, images, indices))
         return self.read() if len(self.pending) == self.interval else None
 
     def read(self) -> Problem | None:
         """Reads the pending steps; returns the first whose loss or norm is not finite."""
         steps, self.pending = self.pending, []
-        rows = to_numbers([result.numbers for _, _, result, _ in steps])
-        for (number, rate, (_, images), indices), (*numbers, norm) in zip(steps, rows, strict=True):
+        rows = to_numbers([numbers for _, _, numbers, _, _ in steps])
+        for (number, rate, _, images, indices), (*numbers, norm) in zip(steps, rows, strict=True):
             losses, *sums = [numbers[i :: len(self.totals)] for i in range(len(self.totals))]
             loss = sum(map(mul, losses, images))
             if not math.isfinite(loss + norm):

@@ -32,12 +32,11 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
     ]
     kinds = {p.device.type if p.is_floating_point() else "" for p in parameters}
     fused = kinds <= _FUSED[settings.optimizer] or None
-    rate, momentum = settings.learning_rate, settings.momentum
-    makers: dict[str, Any] = {
-        "adamw": partial(torch.optim.AdamW, capturable=settings.cuda_graph),
-        "sgd": partial(torch.optim.SGD, momentum=momentum, nesterov=momentum > 0),
-    }
-    optimizer: torch.optim.Optimizer = makers[settings.optimizer](groups, lr=rate, fused=fused)
+    momentum = settings.momentum
+    make: Any = partial(torch.optim.SGD, momentum=momentum, nesterov=momentum > 0)
+    if settings.optimizer == "adamw":
+        make = partial(torch.optim.AdamW, capturable=settings.cuda_graph)
+    optimizer: torch.optim.Optimizer = make(groups, lr=settings.learning_rate, fused=fused)
     if settings.cuda_graph:  # which reads the rate from memory; kernels of CUDA want float32
         dtype = torch.float32 if parameters[0].is_cuda else torch.float64
         memory = torch.zeros((), dtype=dtype, device=parameters[0].device)

@@ -287,8 +287,7 @@ def _random_state(device: torch.device) -> dict[str, Tensor]:
 @contextmanager
 def restored(tensors: Callable[[], Iterable[Tensor]]) -> Iterator[None]:
     """Gives tensors their values back after the block, and 0 to those that it adds to them."""
-    # On the host: there may be no room for them on the device.
-    before = {id(tensor): tensor.detach().to("cpu", copy=True) for tensor in tensors()}
+    before = {id(x): x.detach().to("cpu", copy=True) for x in tensors()}  # a GPU may lack room
     try:
         yield
     finally:

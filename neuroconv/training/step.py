@@ -16,7 +16,6 @@ from neuroconv.core.cuda_graph import CaptureError, record
 from neuroconv.training.batches import Batch
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.evaluation import in_memory_format
-from neuroconv.training.metrics import Result
 from neuroconv.training.state import State, restored
 from neuroconv.training.task import Task, check_labels, count_samples
 
@@ -28,10 +27,10 @@ class Step:
     """A step of training, called with its batches, one for each part.
 
     Attributes:
-        interval: the number of steps after which the host reads their losses. If it is 1, a step
-            leaves the update of the weights to the caller, who knows that the loss is finite. Else
-            a fused optimiser updates them, up to the first step that is not finite.
-        classes: the number of logits of a classification, once a step was taken.
+        interval: the number of steps after which the host reads their losses. If it is 1, the
+            caller updates the weights, when it has seen that the loss is finite. Else a fused
+            optimiser updates them, up to the first step that is not finite.
+        classes: the number of logits of a classification, after the first step.
     """
 
     def __init__(
@@ -44,12 +43,12 @@ class Step:
         self.interval = _READ_INTERVAL.get(state.device.type, 1) if fused else 1
         self._found_inf = torch.zeros((), dtype=torch.float32, device=state.device)
 
-    def __call__(self, batches: Iterable[Batch]) -> Result:
-        """Returns the numbers of a step; the norm of its gradient is that before it is clipped."""
+    def __call__(self, batches: Iterable[Batch]) -> tuple[Tensor, list[int]]:
+        """Returns the loss and the sums of the M measures of each of P parts, and the norm of the
+        gradient before it is clipped, (P * (1 + M) + 1,), and the number of images of each part."""
         config, task, device = self.config, self.task, self.state.device
         self.optimizer.zero_grad()
-        numbers: list[Tensor] = []
-        images: list[int] = []
+        numbers, images = list[Tensor](), list[int]()
         for inputs, targets in batches:
             # Processes exchange gradients after a step's last part.
             waits: AbstractContextManager[None] = nullcontext()
@@ -72,7 +71,7 @@ class Step:
             self.optimizer.found_inf = self._found_inf
             self.optimizer.step()
         dtype = widest_float(device)
-        return Result(torch.stack([x.to(device, dtype) for x in (*numbers, norm)]), images)
+        return torch.stack([x.to(device, dtype) for x in (*numbers, norm)]), images
 
     def tensors(self) -> list[Tensor]:
         """Returns what a step changes."""
@@ -92,7 +91,7 @@ class GraphedStep:
         self.step, self.interval = step, step.interval
         self._layout: Any = None
 
-    def __call__(self, batches: Iterable[Batch]) -> Result:
+    def __call__(self, batches: Iterable[Batch]) -> tuple[Tensor, list[int]]:
         batches = [*batches]
         leaves, structure = tree_flatten(batches)
         layout = structure, [(x.shape, x.dtype) for x in leaves]
@@ -105,8 +104,8 @@ class GraphedStep:
             check_labels(labels, self.step.classes)
         for static, value in zip(tree_leaves(self._batches), leaves, strict=True):
             static.copy_(value, non_blocking=True)
-        images = [count_samples(inputs) for inputs, _ in batches]
-        return Result(self._replay().numbers.clone(), images)  # the next replay overwrites them
+        numbers, images = self._replay()
+        return numbers.clone(), images  # which the next replay overwrites
 
     def _record(self, batches: list[Batch]) -> None:
         """Records a step, and changes nothing."""

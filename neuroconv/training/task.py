@@ -136,8 +136,7 @@ def _check_logits(inputs: Any, logits: Any, labels: Any) -> None:
             f"labels of shape {tuple(labels.shape)}, {labels.dtype}: expected one integer per "
             "input, or loss= for another task"
         )
-    # A graph is being recorded: no number can be read, and its user has checked them.
-    if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # nothing can be read
         check_labels(labels, logits.shape[1])
 
 

@@ -169,9 +169,9 @@ class Trainer:
             for group in state.optimizer.param_groups:
                 memory = group["lr"]
                 group["lr"] = memory.fill_(rate) if isinstance(memory, torch.Tensor) else rate
-            result = self.step(chain([first], islice(stream, count - 1)))
-            images = [*chain(*indices[number * count :][:count])]
-            problem = self.metrics.add(state.step + 1, rate, result, images)
+            numbers, images = self.step(chain([first], islice(stream, count - 1)))
+            batch = [*chain(*indices[number * count :][:count])]
+            problem = self.metrics.add(state.step + 1, rate, numbers, images, batch)
             wanted = self._agree(self._due() if problem is None else _FAIL, problem)
             if self.step.interval == 1:
                 state.optimizer.step()

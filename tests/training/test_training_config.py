@@ -82,6 +82,7 @@ def test_overrides_and_a_saved_config_that_reads_back_as_it_is(file: Path, tmp_p
         ("--train.clip=0", "clip = 0"),
         ("--train.optimizer=adam", "optimizer = 'adam': did you mean 'adamw'"),
         ("--train.precision=fp16", "expected one of auto, float32, tf32, bfloat16"),
+        ("--train.compile=fast", "compile = 'fast': .* one of reduce-overhead"),
         ("--train.seeds=[]", r"seeds = \[\]: expected values, each an integer .* \(one or more"),
         ("--train.seeds=[1, 1]", "all different"),
         ("--train.seeds=[-1]", "from 0 to"),

@@ -17,7 +17,7 @@ from neuroconv.core.autocast import widest_float
 from neuroconv.training import ConfigError, RunFailed, step, train
 from neuroconv.training.device import arithmetic_of, choose_device, float32_arithmetic
 from neuroconv.training.distributed import Ranks
-from neuroconv.training.metrics import EpochMetrics, Result, TrainingBar
+from neuroconv.training.metrics import EpochMetrics, TrainingBar
 from tests.training.processes import assert_close, digits, granule_net, plain
 from tests.training.small_runs import newest
 
@@ -66,8 +66,8 @@ def metrics_of(losses: list[float], interval: int, norms: dict[int, float]) -> A
     metrics = EpochMetrics(1, ["accuracy"], interval, Steps(), Ranks())
     problems = []
     for number, loss in enumerate(losses, start=1):
-        result = Result(torch.tensor([loss, 1, loss, 1, norms.get(number, 1.0)]), [3, 3])
-        problems.append(metrics.add(number, number / 10, result, [number]))
+        numbers = torch.tensor([loss, 1, loss, 1, norms.get(number, 1.0)])
+        problems.append(metrics.add(number, number / 10, numbers, [3, 3], [number]))
     return metrics, [problem for problem in (*problems, metrics.read()) if problem]
 
 
@@ -95,21 +95,24 @@ def test_the_step_that_is_not_finite_is_named(interval: int, bad: int) -> None:
     assert problem == (bad, f"loss nan, gradient norm 1, {rate}", [bad])
 
 
-@pytest.mark.parametrize("interval", [1, 32])
+@pytest.mark.filterwarnings("ignore:cuda_graph = true. cpu has no CUDA graphs")
+@pytest.mark.parametrize(("interval", "graph"), [(1, False), (32, False), (32, True)])
 def test_a_step_that_is_not_finite_changes_no_weight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int, graph: bool
 ) -> None:
     """As on CUDA too, where the steps after it have run before anyone looks."""
     monkeypatch.setitem(step._READ_INTERVAL, "cpu", interval)
     inputs = PAIRS.tensors[0].clone()
-    inputs[33] = math.nan
-    model = nn.Linear(64, 2)
-    with pytest.raises(RunFailed, match=r"epoch 1, step \d, .*loss nan.*inputs \[33\] of the"):
+    inputs[38] = math.nan
+    model, before = nn.Linear(64, 2), nn.Linear(64, 2)
+    before.load_state_dict(model.state_dict())
+    train(before, PAIRS, PAIRS, batch_size=8, max_steps=2, **QUICK)
+    with pytest.raises(RunFailed, match=r"epoch 1, step 3, .*loss nan.*inputs \[38\] of the"):
         train(
             model, TensorDataset(inputs, PAIRS.tensors[1]), PAIRS, batch_size=8, run_dir=tmp_path,
-            **QUICK,
+            cuda_graph=graph, **QUICK,
         )  # fmt: skip
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    torch.testing.assert_close(model.state_dict(), before.state_dict(), rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
 
 
