@@ -1,16 +1,14 @@
 """Caches of what evaluation computes from filters, valid until a filter changes."""
 
-from collections.abc import Callable, MutableMapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from neuroconv.core.counting import is_counting
 from neuroconv.kernels.operator import is_traced
 
-Result = TypeVar("Result")
 # A transform takes up to 16 times its filter's memory: large populations recompute it.
 _MOST_BYTES = 1 << 30
 
@@ -80,26 +78,6 @@ def _may_cache(sources: tuple[Tensor, ...]) -> bool:
         and not is_traced()
         and all(type(s) in (Tensor, torch.nn.Parameter) and s.is_cpu for s in sources)
     )
-
-
-_DERIVED: MutableMapping[Tensor, dict[Any, tuple[int, Any]]] = WeakTensorKeyDictionary()
-
-
-def derived(source: Tensor, key: Any, compute: Callable[[], Result]) -> Result:
-    """Returns `compute()`, or its last result for an index tensor that has not changed since.
-
-    Inference tensors have no version counter, and what is computed while a graph is captured has no
-    values before it is replayed: neither is kept.
-    """
-    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    if is_traced() or source.is_inference() or capturing:
-        return compute()
-    results = _DERIVED.setdefault(source, {})
-    if key not in results or results[key][0] != source._version:
-        with torch.inference_mode(False):  # whose tensors training could not use
-            results[key] = source._version, compute()
-    result: Result = results[key][1]
-    return result
 
 
 class ClawCheck:

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.autocast import autocast_dtype
+from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import native
 from neuroconv.kernels.column_convs import fold_time
 from neuroconv.kernels.columns import columns_sum
+from neuroconv.kernels.maps_sum import MOST_TAPS, maps_sum, runs
 from neuroconv.kernels.native.image import ImageSizes
 from neuroconv.kernels.norms import normalised, norms_agree
 from neuroconv.kernels.operator import (
@@ -39,7 +40,7 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
     refuse_batch_statistics(layer)
     norms = present_norms(layer.dendritic_norms)
     plain = type(layer.spike) is nn.Identity and not is_watched(layer.spike)
-    if not (_runs_here(frames) and plain and norms_agree(norms)):
+    if not (plain and norms_agree(norms) and (_on_cuda(frames) or _runs_here(frames))):
         return None
     if layer.time_steps == 1:  # every step is an independent image
         images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
@@ -51,6 +52,8 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
 
 def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
     """Computes `fused_dendrites` of frames with the layer's steps, units innermost in memory."""
+    if _on_cuda(frames):
+        return _maps_sum(layer, frames, norms)
     window, steps, units = layer.window, int(frames.shape[2]), layer.out_channels
     rows_out, columns_out = window.output_size(int(frames.shape[3]), int(frames.shape[4]))
     (branches, width), (row_stride, stride) = window.kernel, window.stride
@@ -102,6 +105,34 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
     return _rates(columns, units, norms, layer.linear_dendrites)
 
 
+def _maps_sum(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor:
+    """Runs one convolution for the dendrites that share a map, and Triton kernels after them."""
+    window, steps, groups = layer.window, int(frames.shape[2]), layer.conv_groups
+    width, (top, bottom, *_) = int(frames.shape[4]), window.padding
+    columns_out = window.output_size(int(frames.shape[3]), width)[1]
+    slices, starts = window.maps(width, columns_out, groups)
+    dtype, count, maps = autocast_dtype(frames) or frames.dtype, len(starts) // len(slices), []
+    with without_autocast(frames):
+        # In the order in which these kernels write, nothing is copied.
+        rows = frames.permute(0, 3, 4, 2, 1).to(dtype, memory_format=torch.contiguous_format)
+        images = rows.flatten(3).permute(0, 3, 1, 2)
+        images = images if top == bottom else F.pad(images, (0, 0, top, bottom))
+        taps = fold_time(layer.kernel(), steps).to(dtype).permute(3, 0, 1, 2).unsqueeze(4)
+        for columns, filters in zip(slices, taps.split(count), strict=True):
+            potential = F.conv2d(
+                images[..., columns].contiguous(memory_format=torch.channels_last),
+                filters.flatten(0, 1), stride=(window.stride[0], 1),
+                padding=(top if top == bottom else 0, 0), dilation=(window.dilation[0], 1),
+                groups=groups,
+            )  # fmt: skip
+            maps.append(potential.permute(0, 2, 3, 1).contiguous())
+        units, linear = layer.out_channels, layer.linear_dendrites
+        summing = partial(maps_sum, maps, None, starts, columns_out, units, linear)
+        values = maps[0].shape[0] * maps[0].shape[1] * columns_out * steps
+        total = normalised(norms, summing, values, layer.dendritic_bias)
+    return total.unflatten(3, (steps, units)).permute(0, 4, 3, 1, 2)
+
+
 def _rates(
     columns: list[Tensor], units: int, norms: list[nn.Module], linear: bool, bias: Any = None
 ) -> Tensor:
@@ -114,12 +145,17 @@ def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
     resting potential, and rectifier in one, or None where they have to run one by one."""
     norms = present_norms([layer.soma_norm])
     kinds = [kernel_stage(stage) for stage in (layer.soma, layer.firing)]
-    if not _runs_here(current) or is_watched(layer.firing) or not norms_agree(norms):
+    if kinds[1] != "firing_rate" or is_watched(layer.firing) or not norms_agree(norms):
         return None
-    if torch.compiler.is_compiling() or kinds[1] != "firing_rate":
+    filters = kinds[0] == "soma_filter" and not is_watched(layer.soma)
+    if _on_cuda(current):
+        in_order = current.permute(0, 3, 4, 2, 1).is_contiguous()
+        if filters and in_order and len(layer.soma.weight) <= MOST_TAPS:
+            return _rectified(layer, current, norms, layer.soma.weight)
+        return _rectified(layer, layer.soma(current), norms)
+    if torch.compiler.is_compiling() or not _runs_here(current):
         return None
     units, maps = layer.out_channels, steps_first(current)
-    filters = kinds[0] == "soma_filter" and not is_watched(layer.soma)
     if maps is None or not filters or is_counting() or not native.runs(current, layer.soma.weight):
         return _rectified(layer, layer.soma(current), norms)
     summing = partial(soma_rate, maps.flatten(1), layer.soma.weight, units, False)
@@ -127,12 +163,22 @@ def fused_somata(layer: Any, current: Tensor) -> Tensor | None:
     return as_before(rate.view_as(maps), current)
 
 
-def _rectified(layer: Any, potential: Tensor, norms: list[nn.Module]) -> Tensor:
-    """Normalises and rectifies filtered currents (B, U, T, H', W') like dendrites."""
+def _rectified(
+    layer: Any, potential: Tensor, norms: list[nn.Module], taps: Tensor | None = None
+) -> Tensor:
+    """Normalises and rectifies filtered currents (B, U, T, H', W') like dendrites, on CUDA also
+    currents (B, H', W', T, U) in memory, that taps filter."""
     # Units innermost, the other axes in their order in memory.
     order = [*(axis for axis in potential.dim_order() if axis != 1), 1]
+    order = order if taps is None else [0, 3, 4, 2, 1]
     positions, units = potential.permute(order), layer.out_channels
-    rate = _rates([positions.reshape(-1, units)], units, norms, False, _bias(layer))
+    if _on_cuda(potential):
+        size = units if taps is None else potential.shape[2] * units
+        maps = positions.reshape(1, 1, -1, size)
+        summing = partial(maps_sum, [maps], taps, [0], maps.shape[2], units, False)
+        rate = normalised(norms, summing, maps.numel() // units, _bias(layer))
+    else:
+        rate = _rates([positions.reshape(-1, units)], units, norms, False, _bias(layer))
     return rate.view(positions.shape).permute([order.index(axis) for axis in range(5)])
 
 
@@ -152,9 +198,13 @@ def norms_fused(layer: Any) -> bool:
     return _runs_here(layer.weight) and norms_agree(norms)
 
 
+def _on_cuda(maps: Tensor) -> bool:
+    """Returns whether Triton kernels run norms, rectifiers and sums, in autocast's precision."""
+    return kernels_enabled() and runs(maps, autocast_dtype(maps) or maps.dtype)
+
+
 def _runs_here(maps: Tensor) -> bool:
-    """Returns whether norms, rectifiers and sums run fused: in full precision on the CPU. On other
-    devices a compiler fuses them."""
+    """Returns whether operators of the CPU run norms, rectifiers and sums: in full precision."""
     device = maps.device.type in ("cpu", "meta") and 0 not in maps.shape
     plain = maps.dtype in (torch.float32, torch.float64) and autocast_dtype(maps) is None
     return kernels_enabled() and device and plain and not needs_reference()

@@ -44,10 +44,9 @@ def normalised(
     if not norms:
         return summing(None, bias, None)[0]
     first = norms[0]
-    gain, shift = (torch.stack([getattr(x, name) for x in norms]) for name in ("weight", "bias"))
+    gain, shift = _stacked(norms, "weight"), _stacked(norms, "bias")
     if not first.training:
-        means = torch.stack([norm.running_mean for norm in norms])
-        variances = torch.stack([norm.running_var for norm in norms])
+        means, variances = _stacked(norms, "running_mean"), _stacked(norms, "running_var")
         scale = gain * (variances + first.eps).rsqrt()
         return summing(scale, torch.addcmul(shift, means, scale, value=-1), None)[0]
     if count < 2:
@@ -61,6 +60,13 @@ def normalised(
             norm.num_batches_tracked.add_(1)
             part = norm.momentum
             weight = 1 / float(norm.num_batches_tracked) if part is None else part
-            norm.running_mean.lerp_(mean, weight)
-            norm.running_var.lerp_(variance * (count / (count - 1)), weight)
+            running, unbiased = norm.running_mean, variance * (count / (count - 1))
+            running.lerp_(mean.to(running.dtype), weight)
+            norm.running_var.lerp_(unbiased.to(running.dtype), weight)
     return total
+
+
+def _stacked(norms: Sequence[Any], name: str) -> Tensor:
+    """Stacks a tensor of each norm, (dendrites, U), in float32 at least."""
+    tensors = torch.stack([getattr(norm, name) for norm in norms])
+    return tensors.to(torch.promote_types(tensors.dtype, torch.float32))

@@ -40,6 +40,26 @@ class PatchWindow(NamedTuple):
             sizes.append(room // stride + 1)
         return sizes[0], sizes[1]
 
+    def maps(self, width: int, columns_out: int, groups: int) -> tuple[list[slice], list[int]]:
+        """Returns which columns of an image become one map of potentials, and the column of its map
+        that each dendrite reads for the first column of the output.
+
+        All dendrites share a map, unless it would have over a sixteenth more columns than the
+        output, or the convolution a stride or groups; then each has one of the columns it reads.
+        """
+        stride, starts = self.stride[1], [x - self.padding[2] for x in self.first_columns]
+        if stride == groups == 1 and 16 * width <= 17 * columns_out:
+            return [slice(None)], starts
+        skipped = [max(0, -(start // stride)) for start in starts]  # left of the image
+        firsts = [start + stride * n for start, n in zip(starts, skipped, strict=True)]
+        ends = [start + stride * columns_out for start in starts]
+        # A dendrite that reads no column of the image has one that it does not read.
+        pairs = [
+            (slice(first, end, stride), -n) if first < min(end, width) else (slice(1), columns_out)
+            for first, end, n in zip(firsts, ends, skipped, strict=True)
+        ]
+        return [columns for columns, _ in pairs], [start for _, start in pairs]
+
 
 def zeros_around(
     padding: int | tuple[int, int] | Literal["same", "valid"],

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.kernels import cuda, native, tree_sum_cpu
-from neuroconv.kernels.cache import derived
+from neuroconv.kernels.constants import derived
 from neuroconv.kernels.conv.toeplitz import window_products, within_window
 from neuroconv.kernels.effective_filters import EffectiveFilters, TreeOperands, TreeSpec
 from neuroconv.kernels.operator import Operator, needs_grad

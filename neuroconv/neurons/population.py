@@ -187,7 +187,9 @@ class Population(nn.Module):
             x = self.dendritic_rate(x)  # (B, N, T, D') one number for each dendrite
             current = self.summation(x)  # (B, N, T)
         x = self.soma(current)
-        x = self.soma_norm(x)
+        # On CUDA in memory order, which the kernels keep: the norm would copy x to its own.
+        as_it_lies = x.is_cuda and type(self.soma_norm) is nn.BatchNorm1d
+        x = along_axis(x, 1, self.soma_norm) if as_it_lies else self.soma_norm(x)
         x = self.firing(self.rest(x))
         rate: Tensor = self.output(x)
         return rate

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuroconv import list_models
 from neuroconv.core.counting import counting
-from neuroconv.kernels.constants import constant
+from neuroconv.kernels.constants import constant, derived
 from neuroconv.kernels.conv.spectra import fft_size, filter_spectra, taps_of
 from neuroconv.layers import PoissonDropout, ReleaseOrWait
 from neuroconv.neurons import Granule
@@ -120,3 +120,28 @@ def test_a_constant_is_made_once_where_nothing_reads_its_operators() -> None:
     assert torch.equal(torch.compile(lambda: ramp(3, cpu) + 1, backend="eager")(), first + 1)
     large = 1 << 20
     assert ramp(large, cpu) is not ramp(large, cpu)
+
+
+def test_what_is_derived_is_kept_until_its_source_changes() -> None:
+    source = torch.tensor([3, 1, 2])
+
+    def compute() -> Tensor:
+        return derived(source, "order", lambda: source.argsort())
+
+    first = compute()
+    assert compute() is first
+    with counting():
+        assert compute() is not first
+    assert derived(source, "other", source.clone) is not first
+    source[0] = 0
+    assert compute().tolist() == [0, 1, 2]
+    assert compute() is first  # which a CUDA graph may read
+    source.data = torch.tensor([2, 1, 0])
+    assert compute().tolist() == [2, 1, 0]
+
+
+def test_populations_hand_on_their_kernels_layout_in_half_precision() -> None:
+    cells = nn.Sequential(*[Granule(64, 64, norm="soma") for _ in range(2)])
+    traced = trace._module(lambda: cells, 8, 64, 5, precision=torch.bfloat16)
+    assert traced.launches["gradient_kernel"] == 2
+    assert not traced.launches["clone"]

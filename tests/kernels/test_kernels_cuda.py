@@ -30,8 +30,8 @@ def run_cases(**environment: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     parent = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [*command, str(HERE / "cuda_cases.py")], cwd=HERE.parents[1], env={**parent, **environment},
-        capture_output=True, text=True, timeout=300, check=False,
+        [*command, *map(str, HERE.glob("cuda_*cases.py"))], cwd=HERE.parents[1],
+        env={**parent, **environment}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
@@ -112,6 +112,23 @@ def run_trees(
     )
 
 
+def run_maps(
+    dtype: torch.dtype, dendrites: int, steps: int, units: int, taps: int = 0, width: int = 112
+) -> None:
+    """Runs the sum of an image layer's maps forward and backward, with a norm and with a bias."""
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="cuda")
+
+    maps = [empty(2, width, width, dendrites * steps * units, dtype=dtype)]
+    learned = empty(taps) if taps else None, empty(dendrites, units), empty(dendrites, units)
+    starts = list(range(-1, dendrites - 1))
+    for gain, eps in ((learned[1], 1e-5), (None, None)):
+        operands = (maps, learned[0], gain, learned[2], starts, width, units, eps, False)
+        grad, *moments = torch.ops.neuroconv.maps_sum(*operands)
+        torch.ops.neuroconv.maps_sum_backward(grad, *operands, *moments)
+
+
 # By name what launches kernels on tensors that are made with device "cuda". Together they launch
 # every kernel of the package, at the sizes that hold most in registers.
 WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
@@ -120,6 +137,10 @@ WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
     "most axons": partial(run_trees, sizes=Sizes(25, 5, 5, 4)),
     "most branches": partial(run_trees, sizes=Sizes(6, 5, 8, 16)),
     # Numbers that are 1 become constants of the program.
+    "dendrites": partial(run_maps, dendrites=4, steps=5, units=16),
+    "stem": partial(run_maps, dendrites=7, steps=1, units=64),
+    "soma": partial(run_maps, dendrites=1, steps=9, units=3, taps=8),
+    "one position": partial(run_maps, dendrites=1, steps=1, units=1, width=1),
     "ones": partial(run_trees, sizes=Sizes(1, 1, 1, 1), reduction="sum"),
 }
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neuroconv.core.counting import is_counting
-from neuroconv.kernels.cache import derived
+from neuroconv.kernels.constants import derived
 from neuroconv.kernels.conv.sizes import output_size, padding, plain_sizes
 from neuroconv.kernels.cuda.launch import Kernel, is_recorded, takes
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
