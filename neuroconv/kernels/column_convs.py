@@ -45,6 +45,27 @@ def column_convs(
         yield split.transpose(1, 2)
 
 
+def channel_convs(
+    frames: Tensor, weight: Tensor, channels: Tensor, bias: Tensor | None, window: PatchWindow
+) -> Iterator[Tensor]:
+    """Yields the same where each dendrite reads one channel, without products with zeros.
+
+    Args:
+        weight: (U, K_T, K_H, K_W).
+        channels: that each dendrite reads, (U, K_W).
+    """
+    units, k_time = weight.shape[:2]
+    padded = F.pad(frames, (0, 0, 0, 0, k_time - 1, 0))
+    for dendrite, columns in enumerate(_columns(padded, window)):
+        maps = columns[..., :: window.stride[1]].index_select(1, channels[:, dendrite])
+        images = maps.permute(0, 4, 1, 2, 3).flatten(0, 1)  # over time and rows
+        potential = F.conv2d(
+            images, weight[:, None, ..., dendrite], None if bias is None else bias[dendrite],
+            stride=(1, window.stride[0]), dilation=(1, window.dilation[0]), groups=units,
+        )  # fmt: skip
+        yield potential.unflatten(0, (-1, maps.shape[4])).permute(0, 2, 3, 4, 1)
+
+
 def _by_definition(
     frames: Tensor, kernel: Tensor, bias: Tensor | None, window: PatchWindow, groups: int
 ) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ Shapes: B batch, C channels, U units, T time steps, H x W positions; D dendrites
 positions, M = W' * B * H'.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import native
-from neuroconv.kernels.column_convs import fold_time
+from neuroconv.kernels.claw import claw_sum
+from neuroconv.kernels.column_convs import channel_convs, column_convs, fold_time
 from neuroconv.kernels.columns import columns_sum
 from neuroconv.kernels.maps_sum import MOST_TAPS, maps_sum, runs
 from neuroconv.kernels.native.image import ImageSizes
@@ -39,9 +40,10 @@ def fused_dendrites(layer: Any, frames: Tensor) -> Tensor | None:
     included, from frames (B, C, T, H, W), or None where the stages have to run one by one."""
     refuse_batch_statistics(layer)
     norms = present_norms(layer.dendritic_norms)
-    plain = type(layer.spike) is nn.Identity and not is_watched(layer.spike)
-    if not (plain and norms_agree(norms) and (_on_cuda(frames) or _runs_here(frames))):
+    if not (_fuses_dendrites(layer) and (_on_cuda(frames) or _runs_here(frames))):
         return None
+    if reads_channels(layer) and (is_counting() or native.runs(frames, layer.weight)):
+        return _channel_sum(layer, frames, norms)
     if layer.time_steps == 1:  # every step is an independent image
         images = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         if (total := _fused(layer, images, norms)) is None:
@@ -73,6 +75,35 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
         total = _column_sum(layer, frames, layout, norms)
     maps = total.view(steps, columns_out, frames.shape[0], -1, units)
     return maps.permute(2, 4, 0, 3, 1)
+
+
+def _channel_sum(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor:
+    """Computes `fused_dendrites` of dendrites that read one channel each."""
+    window, linear = layer.window, layer.linear_dendrites
+    samples, _, steps, height, width = frames.shape
+    rows_out, columns_out = window.output_size(height, width)
+    units = layer.out_channels
+    if is_counting():
+        columns = [
+            x.permute(4, 0, 3, 2, 1).reshape(-1, steps * units)
+            for x in dendrite_potentials(layer, frames)
+        ]
+        total = _rates(columns, units, norms, linear)
+    else:
+        operands = (frames, layer.weight.squeeze(1), layer.channels.squeeze(1), window, linear)
+        count = samples * steps * rows_out * columns_out
+        total = normalised(norms, partial(claw_sum, *operands), count, layer.dendritic_bias)
+    maps = total.view(steps, columns_out, samples, rows_out, units)
+    return maps.permute(2, 4, 0, 3, 1)
+
+
+def dendrite_potentials(layer: Any, frames: Tensor) -> Iterator[Tensor]:
+    """Yields the potentials of all units, (B, U, T, H', W'), one dendrite after another."""
+    bias, window = layer.dendritic_bias, layer.window
+    if is_counting() and reads_channels(layer):  # as `claw_sum` does, which no tracer sees
+        weight, channels = layer.weight.squeeze(1), layer.channels.squeeze(1)
+        return channel_convs(frames, weight, channels, bias, window)
+    return column_convs(frames, layer.kernel(), bias, window, layer.conv_groups)
 
 
 def _patch_sum(
@@ -203,8 +234,26 @@ def _on_cuda(maps: Tensor) -> bool:
     return kernels_enabled() and runs(maps, autocast_dtype(maps) or maps.dtype)
 
 
+def reads_channels(layer: Any) -> bool:
+    """Returns whether a layer's dendrites read one channel each, and run without the zeros of a
+    dense kernel, judged by its weights alone."""
+    one_channel = layer.channels is not None and layer.channels.shape[1] == 1
+    return one_channel and _is_precise(layer.weight) and _fuses_dendrites(layer)
+
+
+def _fuses_dendrites(layer: Any) -> bool:
+    """Returns whether nothing but norms that run as one stands before a layer's rectifiers."""
+    plain = type(layer.spike) is nn.Identity and not is_watched(layer.spike)
+    return plain and norms_agree(present_norms(layer.dendritic_norms))
+
+
 def _runs_here(maps: Tensor) -> bool:
     """Returns whether operators of the CPU run norms, rectifiers and sums: in full precision."""
     device = maps.device.type in ("cpu", "meta") and 0 not in maps.shape
-    plain = maps.dtype in (torch.float32, torch.float64) and autocast_dtype(maps) is None
-    return kernels_enabled() and device and plain and not needs_reference()
+    return device and _is_precise(maps) and not needs_reference()
+
+
+def _is_precise(maps: Tensor) -> bool:
+    """Returns whether kernels may run, and in full precision."""
+    dtypes = (torch.float32, torch.float64)
+    return kernels_enabled() and maps.dtype in dtypes and autocast_dtype(maps) is None

@@ -191,7 +191,8 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def empty_gradients(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """Allocates the gradients of an operator's frames, weights, gain and shift."""
     (frames, *learned), needs = arguments[:4], arguments[-1]
     order = memory_order(frames)
     to_frames, *grads = empty_grads(frames, (frames.permute(order), *learned), needs)
@@ -218,7 +219,7 @@ _patch_sum = Operator(
 _patch_sum_backward = Operator(
     f"patch_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance, Tensor[] saved, "
     "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
-    None, fake=_fake_backward, cpu=_cpu_backward,
+    None, fake=empty_gradients, cpu=_cpu_backward,
 )  # fmt: skip
 _patch_sum.register_gradient(
     lambda grad, arguments, others, needs: _patch_sum_backward(

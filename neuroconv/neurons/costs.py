@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from neuroconv.core.cost import Cost
-from neuroconv.kernels.image import norms_fused, present_norms
+from neuroconv.kernels.image import norms_fused, present_norms, reads_channels
 from neuroconv.kernels.norms import SCALE_FLOPS
 from neuroconv.kernels.population import fuses, tree_spec
 from neuroconv.kernels.tree_costs import tree_costs
@@ -94,8 +94,8 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     outputs, rates = maps.numel(), maps.numel() * columns
     channels = layer.in_channels if layer.channels is not None else fan_in
     lags = 1 if layer.time_steps == 1 else steps
-    products = rates * rows * channels * lags
     wired = rates * rows * fan_in * min(lags, kernel_t)
+    products = wired if reads_channels(layer) else rates * rows * channels * lags
     spikes = [replace(s, pointwise=columns * s.pointwise) for s in stage_costs(layer.spike, maps)]
     fused, somatic_norm = norms_fused(layer), not is_absent(layer.soma_norm)
     normal = 2 * rates if present_norms(layer.dendritic_norms) else 0

@@ -16,8 +16,7 @@ from neuroconv.core.autocast import add_bias
 from neuroconv.core.checks import Norm, NormOver, check_floats, pair
 from neuroconv.core.cost import Cost
 from neuroconv.core.modules import graph_leaf
-from neuroconv.kernels.column_convs import column_convs
-from neuroconv.kernels.image import fused_dendrites, fused_somata
+from neuroconv.kernels.image import dendrite_potentials, fused_dendrites, fused_somata
 from neuroconv.kernels.patch_window import PatchWindow, zeros_around
 from neuroconv.layers.memory import last_steps, recall
 from neuroconv.layers.soma import FiringRate, SomaFilter
@@ -211,8 +210,7 @@ class GranuleConv2d(nn.Module):
         total = fused_dendrites(self, frames)  # all that follows by one kernel, or None
         if total is not None:
             return total
-        kernel, groups = self.kernel(), self.conv_groups
-        potentials = column_convs(frames, kernel, self.dendritic_bias, self.window, groups)
+        potentials = dendrite_potentials(self, frames)
         for norm, x in zip(self.dendritic_norms, potentials, strict=True):
             x = self.normalise(x, norm)
             x = self.spike(x)

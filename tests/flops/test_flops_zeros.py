@@ -27,10 +27,10 @@ def test_an_image_layers_zeros_are_those_of_its_kernel(
     kernel = layer.kernel()  # (U, C, K_T, K_H, K_W)
     wired = int(torch.count_nonzero(kernel)) * 2 * steps * positions
     assert cost.direct == cost.executed - cost.zeros == wired
-    # Time is folded into channels, where all steps meet all steps.
+    # Time is folded into channels, where all steps meet all steps; a claw reads its taps alone.
     products = kernel.numel() * 2 * steps * positions * (1 if time_steps == 1 else steps / 5)
-    assert cost.executed == products
-    assert (cost.zeros > 0) is (steps > time_steps > 1 or products > wired)
+    assert cost.executed == (wired if wiring == "claw" else products)
+    assert (cost.zeros > 0) is (wiring != "claw" and products > wired)
     macs = count_exact(layer, images).macs
     assert macs["convolution"] == cost.executed
 
@@ -59,9 +59,20 @@ def test_a_somas_matrix_has_zeros_beyond_its_taps() -> None:
     assert zeros == [0, 0, 2 * 3 * 9 * 4]
 
 
-def test_a_claws_network_shows_its_zeros_beside_its_wired_work() -> None:
+def test_a_claws_network_multiplies_by_no_zeros() -> None:
     images = torch.zeros(1, 1, 28, 28)
-    record = profile(create_model("granule_convnet"), images, counters=("exact",))
+    record = profile(create_model("granule_convnet"), images)
+    assert record.dendritic_mac("zeros") == 0
+    assert record.dendritic_mac("direct") == record.dendritic_mac("executed")
+    assert record.dendritic_mac_per_neuron("executed") == 12 * 5 * 5  # positions, lags, steps
+    assert record.agree
+
+
+def test_a_spike_between_its_stages_leaves_a_claw_dense() -> None:
+    """Its network shows the zeros beside the wired work."""
+    images = torch.zeros(1, 1, 28, 28)
+    model = create_model("granule_convnet", unit={"spike": {"strength": 0.5}})
+    record = profile(model, images, counters=("exact",))
     zeros = record.dendritic_mac("zeros")
     assert record.dendritic_mac("direct") == record.dendritic_mac("executed") - zeros
     assert record.dendritic_mac_per_neuron("direct") == 12 * 5 * 5  # positions, lags, steps

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neuroconv.kernels.claw import claw_sum
 from neuroconv.kernels.native import build, native_kernels, runs, state
 from neuroconv.kernels.native.image import ImageLayer
 from neuroconv.kernels.operator import kernels_off
+from neuroconv.kernels.patch_window import PatchWindow
 from neuroconv.layers import SomaFilter, dendritic_conv
 from neuroconv.neurons import Granule, GranuleConv2d
 from tests.kernels.test_kernels_tree_sum import TOLERANCES, assert_same, gradients
@@ -107,6 +109,11 @@ LAYERS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "dilated_columns": (2, 4, {"dilation": (1, 2)}),
     "one_branch": (2, 4, {"kernel_size": (1, 3), "stride": (2, 1), "padding": (1, 1)}),
     "claw": (6, 9, {"wiring": "claw", "padding": "same"}),
+    "claw_strides": (20, 5, {"wiring": "claw", "kernel_size": 3, "stride": (2, 3), "padding": 2}),
+    "claw_dilated": (3, 18, {"wiring": "claw", "stride": 2, "dilation": (3, 2), "padding": (4, 3)}),
+    "claw_of_groups": (4, 6, {"wiring": "claw", "groups": 2, "time_steps": 5, "bias": False}),
+    "claw_alone": (4, 4, {"groups": 4, "linear_dendrites": True}),
+    "still_claw": (5, 6, {"wiring": "claw", "time_steps": 1, "padding": "same"}),
     "groups": (4, 6, {"groups": 2}),
     "many_inputs": (13, 20, {"padding": "same"}),
     "linear": (2, 3, {"linear_dendrites": True}),
@@ -215,6 +222,39 @@ def test_threads_do_not_matter(norm: Any) -> None:
         torch.set_num_threads(threads)
     for tensor in results[1:]:
         assert_same(tensor, results[0], tolerance=1e-10)
+
+
+def test_a_claw_is_the_same_to_the_bit_for_any_threads() -> None:
+    layer, threads = GranuleConv2d(7, 9, wiring="claw", norm="dendrites"), torch.get_num_threads()
+    frames = torch.randn(70, 7, 5, 11, 8).requires_grad_()  # three blocks of samples
+    results = []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            results.append(gradients(layer.dendrites(frames), [frames, layer.weight]))
+    finally:
+        torch.set_num_threads(threads)
+    for tensors in results[1:]:
+        assert all(map(torch.equal, tensors, results[0]))
+    innermost = frames.detach().to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(layer.dendrites(innermost), results[0][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("eps", "linear"), [(None, False), (1e-3, False), (None, True)])
+def test_a_claws_gradients_are_those_of_differences(eps: float | None, linear: bool) -> None:
+    channels, window = (
+        torch.tensor([[1, 0], [1, 2]]),
+        PatchWindow((3, 2), (2, 1), (1, 1, 0, 0), (1, 2)),
+    )
+    leaves = [
+        torch.randn(size, dtype=torch.float64, requires_grad=True)
+        for size in ((2, 3, 3, 4, 5), (2, 2, 3, 2), (2, 2), (2, 2))
+    ]
+
+    def total(frames: Tensor, weight: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        return claw_sum(frames, weight, channels, window, linear, gain, shift, eps)[0]
+
+    torch.autograd.gradcheck(total, leaves)
 
 
 def test_nan_is_not_hidden() -> None:

@@ -140,7 +140,12 @@ def test_exported_with_an_open_batch(name: str) -> None:
 
 @KERNELS
 @pytest.mark.parametrize(
-    ("name", "operator"), [("population plain", "tree_sum"), ("image layer plain", "patch_sum")]
+    ("name", "operator"),
+    [
+        ("population plain", "tree_sum"),
+        ("image layer plain", "patch_sum"),
+        ("image layer claw", "claw_sum"),
+    ],
 )
 def test_compiled_it_runs_the_kernels(name: str, operator: str) -> None:
     neuron: Any = NEURONS[name]()
@@ -278,7 +283,7 @@ WIDE = {
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("name", [*WIDE, *all_but_slow(
     "population plain", "population per_dendrite", "population fft", "population valid",
-    "image layer plain", "image layer norm",
+    "image layer plain", "image layer norm", "image layer claw",
 )])  # fmt: skip
 def test_operators_keep_their_promises(name: str, native: bool) -> None:
     """Fake results have the shapes, strides and dtypes of the real ones, nothing is written to."""
@@ -292,8 +297,9 @@ def test_operators_keep_their_promises(name: str, native: bool) -> None:
 
 
 @KERNELS
-def test_the_plain_implementation_is_the_kernel() -> None:
-    neuron = NEURONS["population plain"]()
+@pytest.mark.parametrize("name", ["population plain", "image layer claw"])
+def test_the_plain_implementation_is_the_kernel(name: str) -> None:
+    neuron = NEURONS[name]()
     with torch.no_grad():
         for func, args in calls(lambda: neuron(inputs(neuron))):
             plain = plain_operators(func)

@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-SOURCES = ("image.cpp", "soma.cpp", "trees.cpp")
+SOURCES = ("claw.cpp", "image.cpp", "soma.cpp", "trees.cpp")
 _HEADERS = ("vectors.h", "blocks.h", "taps.h")
 _FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fopenmp", "-fPIC",
