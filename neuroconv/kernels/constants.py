@@ -55,18 +55,19 @@ def constant(function: Function) -> Function:
 def derived(source: Tensor, key: Any, compute: Callable[[], Result]) -> Result:
     """Returns `compute()`, computed from an index tensor, or its result since that last changed.
 
-    As a `constant` it is computed at each call where operators are read, and while a CUDA graph is
-    recorded, and for an inference tensor, which counts no versions.
+    As a `constant` it is computed at each call where operators are read, and for an inference
+    tensor, which counts no versions. A CUDA graph reads the result with which it was recorded: a
+    changed source reaches it at the next call outside of it.
     """
     plain = type(source) is Tensor  # a fake one has no address
     on_cuda = plain and source.is_cuda
     if is_traced() or is_counting() or source.is_inference():
         return compute()
-    if on_cuda and torch.cuda.is_current_stream_capturing():
-        return compute()
     version = (source._version, source.data_ptr() if plain else None)
     results = _DERIVED.setdefault(source, {})
     if key not in results or results[key][0] != version:
+        if on_cuda and torch.cuda.is_current_stream_capturing():
+            return compute()
         if on_cuda:  # the thread has a stream of its own
             torch.cuda.current_stream(source.device).synchronize()
         with torch.inference_mode(False):  # whose tensors training could not use
