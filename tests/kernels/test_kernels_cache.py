@@ -132,8 +132,7 @@ def test_a_run_in_inference_mode_serves_a_later_training_step(maker: str) -> Non
 
 
 def test_nothing_is_kept_where_a_comparison_would_wait() -> None:
-    """On meta as on any device but the CPU: no counter shows all changes there."""
-    with torch.no_grad():
+    with torch.no_grad():  # on meta as on any device but the CPU
         for device, kept in (("cpu", True), ("meta", False)):
             weight = torch.zeros(2, device=device)
             assert (FilterCache().get((weight,), "key", 2, weight.clone) is not None) is kept

@@ -178,8 +178,7 @@ def _kernels(
 
 
 def _random(*shape: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Draws numbers: constants take a GPU less power, and zeros a CPU one page of memory, so that
-    both would look faster."""
+    """Draws numbers: constants take a GPU less power, and zeros are one page of a CPU's memory."""
     generator = torch.Generator(device).manual_seed(0)
     return torch.randn(shape, device=device, dtype=dtype, generator=generator)
 
