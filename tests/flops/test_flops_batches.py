@@ -17,7 +17,7 @@ from neuroconv.flops import count_closed_form, count_exact, exact
 from neuroconv.flops.exact import OperatorCounter
 from neuroconv.flops.machine.traffic import measure_traffic
 from neuroconv.kernels import columns
-from neuroconv.kernels.conv import fourier, full_width, toeplitz
+from neuroconv.kernels.conv import full_width, spectra, toeplitz
 from neuroconv.neurons import Population
 from neuroconv.zoo import default_keywords
 from tests.flops.calling import Call
@@ -62,7 +62,7 @@ def test_blocks_on_meta_count_as_those_that_run(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(toeplitz, "_CHUNK_FLOATS", 100)
     monkeypatch.setattr(toeplitz, "_LEAST_NEURONS", 7)
     monkeypatch.setattr(full_width, "_LARGE_SHEET", 1)
-    monkeypatch.setitem(fourier._CHUNK_POINTS, "cpu", 1440)
+    monkeypatch.setitem(spectra.CHUNK_POINTS, "cpu", 1440)
     seen: list[int] = []
     monkeypatch.setattr(exact, "repeats", lambda: seen.append(repeats()) or repeats())
     build, shape = BLOCKWISE[name]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroconv.flops import count_exact
-from neuroconv.kernels.conv import fourier, toeplitz
+from neuroconv.kernels.conv import spectra, toeplitz
 from neuroconv.kernels.conv.choice import choose_backend
 from neuroconv.kernels.conv.costs import filter_macs, problem_macs
 from neuroconv.kernels.conv.sizes import Backend, ConvProblem, Mode, output_size
@@ -156,7 +156,7 @@ def test_fft_goes_through_the_batch_in_chunks(
     batch: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = 4 * 7 * (6 // 2 + 1)  # of one neuron's sheet: 4 steps of 7 x 6
-    monkeypatch.setitem(fourier._CHUNK_POINTS, "cpu", chunk * points)
+    monkeypatch.setitem(spectra.CHUNK_POINTS, "cpu", chunk * points)
     assert_equals_direct("fft", "same", *drawn((4, 5, 4), (3, 3, 2), batch=batch))
 
 

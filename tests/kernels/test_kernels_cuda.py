@@ -1,4 +1,4 @@
-"""The fused kernels: which trees they take, that they are right, and that they compile."""
+"""The kernels on CUDA: which trees they take, that they are right, and that they compile."""
 
 import importlib
 import os
@@ -129,6 +129,17 @@ def run_maps(
         torch.ops.neuroconv.maps_sum_backward(grad, *operands, *moments)
 
 
+def run_fourier(
+    dtype: torch.dtype, window: tuple[int, int, int], taps: tuple[int, int, int], batch: int = 32
+) -> None:
+    """Runs a dendritic convolution forward and backward, its sheet as synapses write it."""
+    empty = partial(torch.empty, device="cuda")
+    sheet = empty(1, *window[::-1], batch, dtype=dtype).permute(4, 0, 3, 2, 1)
+    filters, bias = empty(1, *taps), empty(1, window[2])
+    grad = torch.ops.neuroconv.fft_conv(sheet, filters, bias, "same", window[0], None)
+    torch.ops.neuroconv.fft_conv_backward(grad, sheet, filters, "same", [True] * 3)
+
+
 # By name what launches kernels on tensors that are made with device "cuda". Together they launch
 # every kernel of the package, at the sizes that hold most in registers.
 WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
@@ -142,6 +153,9 @@ WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
     "soma": partial(run_maps, dendrites=1, steps=9, units=3, taps=8),
     "one position": partial(run_maps, dendrites=1, steps=1, units=1, width=1),
     "ones": partial(run_trees, sizes=Sizes(1, 1, 1, 1), reduction="sum"),
+    # The second chunk of samples adds to the first's sums.
+    "Purkinje": partial(run_fourier, window=(5, 100, 1000), taps=(5, 10, 1000), batch=256),
+    "one dendrite": partial(run_fourier, window=(1, 1, 1), taps=(1, 1, 1), batch=1),
 }
 
 

@@ -111,7 +111,7 @@ def dendritic_conv(
             return toeplitz_conv(sheet, filters, mode, bias, steps, transformed)
         potential = full_width_conv(sheet, filters, steps)
     elif chosen == "fft":
-        potential = fft_conv(sheet, filters, mode, steps, transformed)
+        return fft_conv(sheet, filters, bias, mode, steps, transformed)
     else:
         potential = _direct_conv(sheet, filters, mode, steps)
     return potential if bias is None else potential + bias[:, None, None, :]

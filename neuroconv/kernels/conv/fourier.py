@@ -1,24 +1,26 @@
 """The dendritic convolution by a real 2-D FFT over sites and dendrites.
 
 The time taps are applied in the frequency domain: a step's spectrum is the sum, over the taps, of a
-past step's spectrum times a tap's. So each step is transformed once, and each tap once.
+past step's spectrum times a tap's. So each step is transformed once, and each tap once. On CUDA
+kernels do what is between the transforms (`fourier_cuda`, not run on a GPU yet).
 
 Shapes: as in `neuroconv.kernels.conv`; the spectra's last two axes are (P', D' // 2 + 1) of the
 transform's size (P', D').
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.core.counting import blocks
-from neuroconv.kernels.conv.sizes import Mode, output_size, plain_sizes
+from neuroconv.kernels.conv import fourier_cuda
+from neuroconv.kernels.conv.sizes import Mode, output_plane, output_size, plain_sizes
 from neuroconv.kernels.conv.spectra import (
     SheetSpectra,
     as_real,
+    chunks,
     fft_size,
     filter_spectra,
     sites_before,
@@ -27,26 +29,25 @@ from neuroconv.kernels.conv.spectra import (
 )
 from neuroconv.kernels.operator import Operator, needs_reference, or_empty
 
-# Complex numbers in flight at once, over neurons, samples and steps. On a CPU they stay in its
-# cache; on a GPU they fill it and its memory still holds them.
-_CHUNK_POINTS = {"cpu": 1 << 20, "cuda": 1 << 26}
-
 
 def fft_conv(
-    sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None = None
-) -> Tensor:
-    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (B, N, steps, P', D').
+    sheet: Tensor, filters: Tensor, bias: Tensor | None, mode: Mode, steps: int,
+    spectra: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Convolves (B, N, T, P, D) with (N, K_T, K_P, K_D) to (B, N, steps, P', D') in the sheet's
+    precision, and adds a bias (N, D').
 
     `spectra` is the result of `filter_spectra` for these filters, computed if None.
     """
     run = _reference if needs_reference() else _fft_conv
-    result: Tensor = run(sheet, filters, mode, steps, spectra)
+    result: Tensor = run(sheet, filters, bias, mode, steps, spectra)
     return result
 
 
 def _reference(
-    sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None
-) -> Tensor:
+    sheet: Tensor, filters: Tensor, bias: Tensor | None, mode: Mode, steps: int,
+    spectra: Tensor | None,
+) -> Tensor:  # fmt: skip
     """Filters the whole window at once, without operators in place."""
     time_steps, sites, dendrites = plain_sizes(sheet)[2:]
     k_time, branches, across = plain_sizes(filters)[1:]
@@ -63,18 +64,11 @@ def _reference(
         for step in range(time_steps - steps, time_steps)
     ]
     back = torch.fft.irfft2(torch.stack(sums, 2), s=size)
-    return back[..., :rows, :cols].to(sheet.dtype)
+    return _plus(back[..., :rows, :cols].to(sheet.dtype), bias)
 
 
-def _chunks(tensor: Tensor, points: int) -> Iterator[tuple[slice, Iterator[slice]]]:
-    """Yields neurons, and for each of them samples, of `points` complex numbers each, of a tensor
-    (B, N, ...)."""
-    batch, neurons = plain_sizes(tensor)[:2]
-    # On meta those of the CPU, so that counts agree.
-    room = max(1, _CHUNK_POINTS["cuda" if tensor.is_cuda else "cpu"] // points)
-    samples = max(1, min(batch, room))
-    for cells in blocks(neurons, max(1, room // samples), tensor.is_meta):
-        yield cells, blocks(batch, samples, tensor.is_meta)
+def _plus(potential: Tensor, bias: Tensor | None) -> Tensor:
+    return potential if bias is None else (potential + bias[:, None, None, :]).to(potential.dtype)
 
 
 def _sum_steps(left: Tensor, right: Tensor) -> Tensor:
@@ -119,50 +113,53 @@ def _steps_back(
         del back  # frees its memory for the next step
 
 
-def _plain(
-    sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None
-) -> Tensor:
-    batch, neurons, time_steps, sites, dendrites = plain_sizes(sheet)
-    _, k_time, branches, across = plain_sizes(filters)
-    size = fft_size((sites, dendrites), (branches, across), mode)
-    rows, cols = output_size((sites, dendrites), (branches, across), mode)
-    potential = sheet.new_empty(batch, neurons, steps, rows, cols)
-    points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
-    for cells, all_samples in _chunks(sheet, points):
-        kernels = (
-            filter_spectra(filters[cells], (sites, dendrites), mode)
-            if spectra is None
-            else spectra[cells]
-        )
+def _forward(
+    sheet: Tensor, filters: Tensor, bias: Tensor | None, mode: Mode, steps: int,
+    spectra: Tensor | None,
+) -> Tensor:  # fmt: skip
+    plane, taps = (plain_sizes(sheet)[3], plain_sizes(sheet)[4]), plain_sizes(filters)[2:]
+    size = fft_size(plane, (taps[0], taps[1]), mode)
+    potential = _fake(sheet, filters, bias, mode, steps, spectra)
+    if fourier_cuda.runs(sheet):
+        fourier_cuda.convolve(sheet, filters, bias, mode, size, spectra, potential)
+        return potential
+    for cells, all_samples in chunks(sheet, filters, size):
+        kernels = filter_spectra(filters[cells], plane, mode) if spectra is None else spectra[cells]
         for samples in all_samples:
             inputs = SheetSpectra(sheet[samples, cells], size)
             _steps_back(inputs, kernels, potential[samples, cells], size, past=True)
-    return potential
+    return _plus(potential, bias)
 
 
-def _fake(sheet: Tensor, filters: Tensor, mode: Mode, steps: int, spectra: Tensor | None) -> Tensor:
-    batch, neurons, _, *plane = sheet.shape
-    out = output_size((plane[0], plane[1]), (filters.shape[2], filters.shape[3]), mode)
-    return sheet.new_empty(batch, neurons, steps, *out)
+def _fake(
+    sheet: Tensor, filters: Tensor, bias: Tensor | None, mode: Mode, steps: int,
+    spectra: Tensor | None,
+) -> Tensor:  # fmt: skip
+    batch, neurons = plain_sizes(sheet)[:2]
+    return sheet.new_empty(batch, neurons, steps, *output_plane(sheet, filters, mode))
 
 
-def _plain_backward(
+def _backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
 ) -> tuple[Tensor, ...]:
     """Recomputes the input's spectra, which are larger than the sheet: memory is the first limit
     of a full Purkinje population."""
-    to_sheet, to_filters = needs
     time_steps, sites, dendrites = plain_sizes(sheet)[2:]
     _, k_time, branches, across = plain_sizes(filters)
-    if (early := time_steps - int(grad.shape[2])) > 0:  # steps that were not computed
-        grad = F.pad(grad, (0, 0, 0, 0, early, 0))
     size = fft_size((sites, dendrites), (branches, across), mode)
     before = sites_before(branches, across, mode)
-    grad_sheet = sheet.new_empty(sheet.shape) if to_sheet else None
+    if fourier_cuda.runs(sheet):
+        results = _fake_backward(grad, sheet, filters, mode, needs)
+        fourier_cuda.differentiate(grad, sheet, filters, mode, size, needs, *results)
+        return results
+    to_sheet, to_filters, to_bias = needs
+    grad_sheet = _like_sheet(sheet) if to_sheet else None
+    grad_bias = grad.sum((0, 2, 3), dtype=filters.dtype) if to_bias else None
+    if (early := time_steps - int(grad.shape[2])) > 0:  # steps that were not computed
+        grad = F.pad(grad, (0, 0, 0, 0, early, 0))
     grad_filters: Tensor | None = None
     lags = range(min(time_steps, k_time))
-    points = max(time_steps, k_time) * size[0] * (size[1] // 2 + 1)
-    for cells, all_samples in _chunks(sheet, points):
+    for cells, all_samples in chunks(sheet, filters, size):
         kernels = spectra_of(filters[cells], size, before) if to_sheet else None
         totals: list[Tensor] | None = None
         for samples in all_samples:
@@ -183,14 +180,23 @@ def _plain_backward(
                 grad_filters[cells, k_time - 1 - lag] = taps
     if to_filters and grad_filters is None:  # an empty batch
         grad_filters = filters.new_zeros(filters.shape)
-    return or_empty(sheet, grad_sheet, grad_filters)
+    return or_empty(sheet, grad_sheet, grad_filters, grad_bias)
+
+
+def _like_sheet(sheet: Tensor) -> Tensor:
+    """Allocates a sheet's gradient, on CUDA in the order in memory that synapses read."""
+    return torch.empty_like(sheet) if sheet.is_cuda else sheet.new_empty(sheet.shape)
 
 
 def _fake_backward(
     grad: Tensor, sheet: Tensor, filters: Tensor, mode: Mode, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
-    to_filters = filters.new_empty(filters.shape) if needs[1] else sheet.new_empty(0)
-    return sheet.new_empty(sheet.shape) if needs[0] else sheet.new_empty(0), to_filters
+) -> tuple[Tensor, ...]:
+    return or_empty(
+        sheet,
+        _like_sheet(sheet) if needs[0] else None,
+        filters.new_empty(filters.shape) if needs[1] else None,
+        filters.new_empty(grad.shape[1], grad.shape[4]) if needs[2] else None,
+    )
 
 
 def _sum_pairs(
@@ -219,15 +225,18 @@ def _sum_pairs(
 
 
 _fft_conv = Operator(
-    "fft_conv(Tensor sheet, Tensor filters, str mode, int steps, Tensor? spectra) -> Tensor",
-    _plain, fake=_fake,
+    "fft_conv(Tensor sheet, Tensor filters, Tensor? bias, str mode, int steps, Tensor? spectra) "
+    "-> Tensor",
+    _forward, fake=_fake,
 )  # fmt: skip
 _fft_conv_backward = Operator(
     "fft_conv_backward(Tensor grad, Tensor sheet, Tensor filters, str mode, bool[] needs) "
-    "-> (Tensor, Tensor)",
-    _plain_backward, fake=_fake_backward,
+    "-> (Tensor, Tensor, Tensor)",
+    _backward, fake=_fake_backward,
 )  # fmt: skip
 _fft_conv.register_gradient(
-    lambda grad, arguments, _, needs: _fft_conv_backward(grad, *arguments[:3], needs[:2]),
+    lambda grad, arguments, _, needs: _fft_conv_backward(
+        grad, *arguments[:2], arguments[3], needs[:3]
+    ),
     _reference,
 )

@@ -5,18 +5,36 @@ transform's size (P', D').
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.counting import blocks
 from neuroconv.kernels.constants import constant
 from neuroconv.kernels.conv.sizes import Mode, padding, plain_sizes
 
+# Complex numbers in flight at once, over neurons, samples and steps. On a CPU they stay in its
+# cache; on a GPU they fill it and its memory still holds them.
+CHUNK_POINTS = {"cpu": 1 << 20, "cuda": 3 << 24}
 _LARGE_STEP, _MOST_CALLS = 1 << 15, 128  # complex numbers of a step; calls for a window
 # Filters with at most this many branches are transformed along the sites by a product.
 _FEW_BRANCHES = 32
+
+
+def chunks(
+    sheet: Tensor, filters: Tensor, size: tuple[int, int]
+) -> Iterator[tuple[slice, Iterator[slice]]]:
+    """Yields neurons, and for each of them samples, whose spectra are transformed at once."""
+    batch, neurons, steps = plain_sizes(sheet)[:3]
+    points = max(steps, plain_sizes(filters)[1]) * size[0] * (size[1] // 2 + 1)
+    # On meta those of the CPU, so that counts agree.
+    room = max(1, CHUNK_POINTS["cuda" if sheet.is_cuda else "cpu"] // points)
+    samples = max(1, min(batch, room))
+    for cells in blocks(neurons, max(1, room // samples), sheet.is_meta):
+        yield cells, blocks(batch, samples, sheet.is_meta)
 
 
 def fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple[int, int]:
