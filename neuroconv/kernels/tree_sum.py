@@ -120,7 +120,7 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
     operands = TreeOperands.unpack(arguments)[0]
-    if not cuda.fits(operands.activity, cuda.Sizes.of(operands.filters, operands.tree)):
+    if not cuda.fits(operands):
         return plain(*arguments)
     return cuda.current(operands), operands.activity.new_empty(0, dtype=torch.int16)
 
@@ -142,7 +142,7 @@ def _cpu_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 def _cuda_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     operands, _, needs = TreeOperands.unpack(arguments)
-    if not cuda.fits(operands.activity, cuda.Sizes.of(operands.filters, operands.tree)):
+    if not cuda.fits(operands):
         return plain_backward(grad, *arguments)
     return cuda.gradients(operands, grad, needs[0])
 

@@ -8,6 +8,7 @@ masks; without it they are compiled for CUDA.
 import importlib
 import os
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from neuroconv.core.counting import counting
 from neuroconv.kernels import cuda as fused
-from neuroconv.kernels.cuda.launch import Kernel
 from neuroconv.kernels.cuda.trees import _row
 from neuroconv.kernels.tree_sum import TreeSpec, effective_filters, tree_sum
 from neuroconv.neurons import Granule
@@ -127,18 +127,12 @@ def test_rows_are_counted_in_64_bits() -> None:
 def test_few_neurons_split_the_batch(
     processors: int, splits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grids: dict[str, tuple[int, ...]] = {}
-    launch = Kernel.launch
-
-    def spy(kernel: Kernel, grid: tuple[int, ...], *values: Any, **constants: Any) -> None:
-        grids[kernel.name] = grid
-        launch(kernel, grid, *values, **constants)
-
-    monkeypatch.setattr(Kernel, "launch", spy)
+    spy = Mock(wraps=fused._GRADIENT)
+    monkeypatch.setattr(fused, "_GRADIENT", spy)
     monkeypatch.setattr(fused, "processors", lambda device: processors)
     tree, leaves = small_tree(batch=67, neurons=4, steps=2)
     results = run(tree, leaves)
-    assert grids["gradient_kernel"] == (4 * splits,)
+    assert spy.launch.call_args.args[0] == (4 * splits,)
     assert_same([x.cpu() for x in results], reference(tree, leaves), 1e-5)
 
 

@@ -23,7 +23,7 @@ from neuroconv.kernels.operator import Switch, empty_grads
 _DTYPES = (torch.float32, torch.bfloat16)
 # The backward pass keeps a neuron's effective filters and their gradient in registers: larger ones
 # spill, and cuBLAS is faster.
-_MOST_ROWS, _MOST_OUTPUTS, _MOST_NUMBERS = 128, 128, 4096
+_MOST_ROWS, _MOST_NUMBERS, _MOST_PAIRS = 128, 4096, 1 << 16
 _PROGRAMS = 4  # for each processor, at least, in the backward pass: few neurons split the batch
 _TILE = 2048  # numbers of a (outputs, samples) or (rows, samples) tile
 _LEAST = 16  # smallest axis of a matrix product on tensor cores
@@ -60,34 +60,34 @@ class Sizes(NamedTuple):
         """P' * D', each padded."""
         return max(_LEAST, _power(self.sites) * _power(self.dendrites))
 
-    def fit_registers(self) -> bool:
-        """Returns whether a neuron's effective filters and their gradient fit the registers."""
-        rows, outputs = self.rows, self.outputs
-        return rows <= _MOST_ROWS and outputs <= _MOST_OUTPUTS and rows * outputs <= _MOST_NUMBERS
 
-
-def fits(activity: Tensor, sizes: Sizes) -> bool:
+def fits(operands: TreeOperands) -> bool:
     """Returns whether the kernels run these trees.
 
     They do for float32 and bfloat16 on CUDA, and trees whose K * A and P' * D' are at most 128 and
-    have a product, padded to powers of two, of at most 4,096. Counters need the operators of the
-    plain path, which also runs empty batches.
+    have a product, padded to powers of two, of at most 4,096, and that have at most 65,536 pairs of
+    a synapse and a tap. Counters need the operators of the plain path, which also runs empty
+    batches.
     """
+    activity, weight, filters, _, tree = operands
+    sizes = Sizes.of(filters, tree)
     return (
         fused_kernels.get()
         and state(activity.device) == "on"
         and activity.dtype in _DTYPES
         and takes(activity)
         and activity.numel() > 0
-        and sizes.fit_registers()
+        and max(sizes.rows, sizes.outputs) <= _MOST_ROWS
+        and sizes.rows * sizes.outputs <= _MOST_NUMBERS
+        and weight.shape[1] * filters[0].numel() <= _MOST_PAIRS
         and not is_counting()
     )
 
 
 def current(operands: TreeOperands) -> Tensor:
     """Sums the dendrites' rates, (T, N, B), in the activity's precision."""
-    sizes, call = Sizes.of(operands.filters, operands.tree), _Call(operands)
-    (batch, _, steps), neurons = operands.activity.shape, len(operands.filters)
+    call, (batch, _, steps) = _Call(operands), operands.activity.shape
+    sizes, neurons = call.sizes, len(operands.filters)
     result = operands.activity.new_empty(steps, neurons, batch)
     rows = min(sizes.rows, max(_LEAST, _power(sizes.axons)))  # steps cut short skip whole tiles
     width = _samples(batch, max(rows, sizes.outputs))
@@ -111,8 +111,8 @@ def gradients(
         to_activity: whether the activity needs a gradient.
     """
     activity, weight, filters, bias, tree = operands
-    sizes, call = Sizes.of(filters, tree), _Call(operands)
-    (batch, axons, steps), neurons = activity.shape, len(filters)
+    call, (batch, axons, steps) = _Call(operands), activity.shape
+    sizes, neurons = call.sizes, len(filters)
     inputs = neurons * sizes.axons
     # One element where no gradient is needed, since a kernel takes a pointer.
     to_inputs = activity.new_empty((steps, inputs, batch) if to_activity else (1, 1, 1))
@@ -153,8 +153,8 @@ class _Call:
 
     def __init__(self, operands: TreeOperands) -> None:
         activity, weight, filters, bias, tree = operands
-        sizes, (batch, axons, steps) = Sizes.of(filters, tree), activity.shape
-        branches, across = plain_sizes(filters)[2:]
+        sizes = self.sizes = Sizes.of(filters, tree)
+        (batch, axons, steps), (branches, across) = activity.shape, filters.shape[2:]
         self.merge_constants: dict[str, Any] = {
             "A": sizes.axons, "SITES": sizes.sites, "DENDRITES": sizes.dendrites,
             "P": tree.sheet[0], "BRANCHES": branches, "ACROSS": across, "CLAW": tree.claw,
