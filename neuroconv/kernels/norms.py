@@ -58,8 +58,9 @@ def normalised(
     with torch.no_grad():
         for norm, mean, variance in zip(norms, means, variances, strict=True):
             norm.num_batches_tracked.add_(1)
-            part = norm.momentum
-            weight = 1 / float(norm.num_batches_tracked) if part is None else part
+            weight = norm.momentum
+            if weight is None:  # as a tensor: the host does not wait for the number
+                weight = norm.num_batches_tracked.to(norm.running_mean).reciprocal()
             running, unbiased = norm.running_mean, variance * (count / (count - 1))
             running.lerp_(mean.to(running.dtype), weight)
             norm.running_var.lerp_(unbiased.to(running.dtype), weight)

@@ -101,7 +101,9 @@ def batch_normalised(
         output = output + norm.bias.view(per_channel)
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-        share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        share = norm.momentum
+        if share is None:  # as a tensor: the host does not wait for the number
+            share = norm.num_batches_tracked.to(norm.running_mean).reciprocal()
         batch = ((norm.running_mean, mean), (norm.running_var, var * count / (count - 1)))
         for running, statistic in batch:
             over_steps = statistic.detach().transpose(0, 1).flatten(1).mean(1)

@@ -121,8 +121,7 @@ def taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode:
     (branches, across), before = taps, sites_before(*taps, mode)
     if few_branches(branches):
         waves = site_waves(branches, size[0], before[0], spectra, back=True)
-        across_sites = (waves @ spectra.to(waves.dtype)).to(spectra.dtype)
-        full = torch.fft.irfft(across_sites, n=size[1])
+        full = torch.fft.irfft((waves @ spectra.to(waves.dtype)).to(spectra.dtype), n=size[1])
         return torch.roll(full, before[1], dims=2)[..., :across]
     full = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
     return full[:, :branches, :across]
