@@ -25,16 +25,16 @@ def record(call: Callable[[], Result], device: torch.device) -> Callable[[], Res
         for _ in range(_WARM_UP):
             call()
         return call
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device):
-        stream = torch.cuda.Stream()  # not the default one, as a capture demands
-        stream.wait_stream(torch.cuda.current_stream())
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    current = torch.cuda.current_stream(device)
+    with torch.cuda.device(device), torch.cuda.stream(current):  # which a failed capture changes
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
                 call()
         try:
             # It waits for the stream. Threads that load data may use the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 result = call()
         except Exception as error:
             cause = error.__context__ or error  # the end of a failed capture raises another one

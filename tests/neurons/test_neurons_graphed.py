@@ -80,7 +80,7 @@ def test_an_input_unlike_the_example_is_refused(inputs: Any, message: str) -> No
 def test_a_module_of_several_results_is_refused() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, x
+            return x + 1, x
 
     with pytest.raises(TypeError, match="Two returned tuple; expected one tensor"):
         graphed(Two().eval(), torch.rand(3, device="cuda"))
