@@ -80,7 +80,8 @@ def launched() -> Iterator[dict[str, int]]:
     launch = Kernel.launch
 
     def counted(kernel: Kernel, *arguments: Any, **constants: Any) -> None:
-        counts[kernel.name] = counts.get(kernel.name, 0) + 1
+        name = ".".join(kernel)
+        counts[name] = counts.get(name, 0) + 1
         launch(kernel, *arguments, **constants)
 
     Kernel.launch = counted  # type: ignore[method-assign]
@@ -94,7 +95,7 @@ def triton_kernels() -> set[str]:
     """Returns the names of the Triton kernels of all modules that are loaded."""
     modules = [module for name, module in sys.modules.items() if name.startswith("neuroconv.")]
     values = [value for module in modules for value in vars(module).values()]
-    return {value.name for value in values if isinstance(value, Kernel)}
+    return {".".join(value) for value in values if isinstance(value, Kernel)}
 
 
 def mend_interpreter() -> None:

@@ -15,20 +15,23 @@ from loads import Load, compulsory, granule, image_layer, purkinje
 from machine_power import PowerMeter
 from networks import shares
 from operators import peak_bytes
-from recording import Bench, Row, figure, over, row
+from recording import Bench, Row, figure, not_run, over, row
 from timer import Failure, TimedRun
 from torch import Tensor, nn
+from torch.utils.data import Subset, TensorDataset
 from variants import TASKS, Variant, module_variant, step_variant
 from workloads import small_model
 
 from neuroconv.flops import Peak
 from neuroconv.neurons import Granule, graphed
+from neuroconv.training import train
+from neuroconv.zoo import create_model
 
-CALIBRATED_S = 40.0
+CALIBRATED_S = 30.0
 # Seconds on an H200 that the largest sizes are to stay below, forward and both ways.
 AT_MOST = {"Purkinje dendrites, 32 x 64": (15e-3, 45e-3)}
 # Reading the power takes two seconds.
-POWERED = (*AT_MOST, "granule cells, 32 x 16384", "image layer, dense, 128 x 16 to 16 at 112")
+POWERED = (*AT_MOST, "granule cells, 32 x 16384", "image layer, 128 x 16 to 16 at 112")
 
 
 def calibration(bench: Bench) -> Iterator[Row]:
@@ -57,17 +60,17 @@ def _sizes(bench: Bench) -> Iterator[tuple[str, str, Load]]:
     for batch, neurons in bench.pick(((1, 1), (1, 64), (32, 1), (32, 64)), ((2, 2),)):
         name = f"Purkinje dendrites, {batch} x {neurons}"
         yield name, "fp32", partial(purkinje, bench, batch, neurons)
+    batch = bench.pick(32, 2)
     for neurons in bench.pick((256, 4096, 16384), (64,)):
-        for precision in ("fp32", "bf16 autocast"):
-            name = f"granule cells, {bench.pick(32, 2)} x {neurons}"
-            yield name, precision, partial(granule, bench, bench.pick(32, 2), neurons)
-    sizes = bench.pick(((8, 8, 28), (16, 32, 14), (64, 64, 56), (16, 16, 112)), ((2, 3, 12),))
-    for channels, units, pixels in sizes:
-        for wiring, precision in (("dense", "fp32"), ("dense", "bf16 autocast"), ("claw", "fp32")):
-            batch = bench.pick(128, 2)
-            name = f"image layer, {wiring}, {batch} x {channels} to {units} at {pixels}"
-            load = partial(image_layer, bench, batch, channels, units, pixels, wiring=wiring)
-            yield name, precision, load
+        name, load = f"granule cells, {batch} x {neurons}", partial(granule, bench, batch, neurons)
+        yield name, "fp32", load
+    yield name, "bf16 autocast", load
+    batch = bench.pick(128, 2)
+    for size in bench.pick(((8, 8, 28), (16, 32, 14), (64, 64, 56), (16, 16, 112)), ((2, 3, 12),)):
+        name = "image layer, {} x {} to {} at {}".format(batch, *size)
+        yield name, "fp32", partial(image_layer, bench, batch, *size)
+    yield name, "bf16 autocast", partial(image_layer, bench, batch, *size)
+    yield f"{name}, claws", "fp32", partial(image_layer, bench, batch, *size, wiring="claw")
 
 
 def sizes(bench: Bench) -> Iterator[Row]:
@@ -116,7 +119,7 @@ def graphs(bench: Bench) -> Iterator[Row]:
     """Compares granule cells in inference as one CUDA graph, operator by operator, and without the
     fused kernel."""
     torch.manual_seed(0)
-    for neurons in bench.pick((16, 64, 256, 1024, 4096), (16,)):
+    for neurons in bench.pick((64, 1024, 4096), (16,)):
         for batch in (1, 32):
             cells = bench.build(Granule, neurons, neurons, output={"mean_wait": 0.0}).eval()
             activity = bench.rand(batch, neurons, 5)
@@ -176,3 +179,27 @@ def throughput(bench: Bench) -> Iterator[Row]:
                 figures[f"{name}_peak_mib"] = figure(f"MiB at most in a step of {name}", mib)
         yield row(f"training of {title}", {"images": list(images.shape)}, times, figures)
         bench.release()
+
+
+def loops(bench: Bench) -> Iterator[Row]:
+    """Times the training loop as users call it: operator by operator, each step as one CUDA graph,
+    and compiled with CUDA graphs of its passes."""
+    batch, steps = bench.pick((64, 200), (4, 2))
+    frames = TensorDataset(
+        torch.rand(batch * steps, 1, 5, 28, 28), torch.arange(batch * steps) % 10
+    )
+    modes: dict[str, dict[str, Any]] = {"eager": {}, "cuda_graph": {"cuda_graph": True}}
+    if bench.on_cuda:
+        modes["reduce_overhead"] = {"compile": "reduce-overhead"}
+    for mode, keywords in modes.items():
+        for name in ("granule_convnet", "cerebellum_small"):
+            result = train(
+                create_model(name), frames, Subset(frames, range(batch)), epochs=2,
+                batch_size=batch, device=bench.device.type, progress=False, **keywords,
+            )  # fmt: skip
+            pace = result.history[-1]["images_per_second"]  # of the second epoch
+            figures = {"images_per_second": figure("images/s", pace)}
+            yield row(f"training of {name}, {mode}", {"batch": batch, "steps": steps},
+                      figures=figures)  # fmt: skip
+    if not bench.on_cuda:
+        yield not_run("graphs of training steps", "it needs CUDA")

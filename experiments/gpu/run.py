@@ -60,10 +60,11 @@ CALLS: dict[str, tuple[float, dict[str, Section]]] = {
         "workloads": Section(45, alone=True),
     }),
     "measure": (180, {
-        "calibration": Section(60, alone=True),
-        "sizes": Section(65, alone=True),
-        "graphs": Section(30, alone=True),
-        "throughput": Section(50, alone=True),
+        "calibration": Section(55, alone=True),
+        "sizes": Section(55, alone=True),
+        "graphs": Section(30, alone=True, cuda=True),
+        "throughput": Section(45, alone=True),
+        "loops": Section(60, alone=True),
     }),
     "learn": (180, {
         "real_time": Section(60, alone=True),
@@ -231,8 +232,10 @@ def child(options: argparse.Namespace, section: Section) -> dict[str, str]:
     """Returns the environment of a section's process: the package need not be installed."""
     path = os.pathsep.join([*map(str, NEIGHBOURS), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), "PYTHONUNBUFFERED": "1"}
+    if options.device == "cuda" or section.interpreted:  # to compile C++ takes a minute
+        environment["NEUROCONV_NATIVE"] = "0"
     if options.device == "cpu" and section.interpreted:
-        environment |= {"TRITON_INTERPRET": "1", "NEUROCONV_NATIVE": "0"}
+        environment["TRITON_INTERPRET"] = "1"
     return environment
 
 
