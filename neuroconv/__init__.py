@@ -24,13 +24,13 @@ if TYPE_CHECKING:
         convert,
         fold,
     )
-    from neuroconv.training import train
+    from neuroconv.training import shard, train
     from neuroconv.zoo import create_model, list_models, register_model
 
 __all__ = [
     "DeepNuclear", "Golgi", "Granule", "GranuleConv2d", "MixedPopulation", "Purkinje", "Pyramidal",
     "__version__", "convert", "create_model", "estimate_brain", "fold", "list_models",
-    "match_flops", "match_parameters", "profile", "register_model", "train",
+    "match_flops", "match_parameters", "profile", "register_model", "shard", "train",
 ]  # fmt: skip
 
 _PARTS = (
@@ -40,7 +40,7 @@ _PARTS = (
 _PART_OF = {  # the part of each public name that is not in neurons
     "create_model": "zoo", "estimate_brain": "brain", "list_models": "zoo",
     "match_flops": "comparison", "match_parameters": "comparison", "profile": "flops",
-    "register_model": "zoo", "train": "training",
+    "register_model": "zoo", "shard": "training", "train": "training",
 }  # fmt: skip
 
 

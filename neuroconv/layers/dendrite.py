@@ -6,6 +6,7 @@ filter's time steps, branches and dendrites.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.arguments import Positive, Size, checked
 from neuroconv.core.cost import Cost
+from neuroconv.core.shares import draw
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.kernels.conv.choice import choose_backend
@@ -107,7 +109,7 @@ class DendriticConv(nn.Module):
         """Draws taps by He's rule over those that one output reads; the bias starts at zero."""
         if self.weight.is_meta:  # nothing to draw, and drawing nothing takes a millisecond
             return
-        nn.init.normal_(self.weight, std=self.deviation / self.tap_unit)
+        draw(self.weight, partial(nn.init.normal_, std=self.deviation / self.tap_unit))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

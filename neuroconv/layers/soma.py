@@ -3,14 +3,16 @@
 Shapes: B batch, N neurons, T time steps, K the filter's time steps.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Size, checked
 from neuroconv.core.cost import Cost
+from neuroconv.core.shares import NeuronShare
 from neuroconv.kernels.soma import causal_filter
 from neuroconv.layers.memory import last_steps, recall
 
@@ -91,3 +93,39 @@ class FiringRate(nn.Module):
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         return (Cost("firing", pointwise=potential.numel()),)
+
+
+class GatheredRate(FiringRate):
+    """`FiringRate` of the n neurons that a process holds, and then the rates of all processes.
+
+    Its gradient is the sum of those of all processes.
+
+    Shape:
+        potential (B, n, T, ...) -> rate (B, N, T, ...)
+    """
+
+    def __init__(self, share: NeuronShare) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, potential: Tensor) -> Tensor:
+        rate: Tensor = _Gathered.apply(super().forward(potential), self.share)
+        return rate
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rate: Tensor, share: NeuronShare) -> Tensor:
+        ctx.share, rows = share, rate.transpose(0, 1).contiguous()
+        whole = rows.new_empty(share.neurons, *rows.shape[1:])
+        if not rate.is_meta:
+            dist.all_gather(list(whole.split(share.local)), rows)
+        return whole.transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        whole = grad.transpose(0, 1).contiguous()
+        rows = whole.new_empty(ctx.share.local, *whole.shape[1:])
+        if not grad.is_meta:
+            dist.reduce_scatter(rows, list(whole.split(ctx.share.local)))
+        return rows.transpose(0, 1), None

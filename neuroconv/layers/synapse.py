@@ -6,6 +6,7 @@ neuron, P sites along a dendrite, D dendrites.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.arguments import Seed, Share, Size, checked
 from neuroconv.core.cost import Cost
+from neuroconv.core.shares import draw
 from neuroconv.kernels.cache import ClawCheck
 from neuroconv.layers.tree_shape import Sheet, TreeShape
 from neuroconv.layers.wiring import dale_signs
@@ -202,7 +204,7 @@ class SparseSynapses(_Synapses):
         factors = list(self.parameters())
         share = 1 / len(factors)
         for factor in factors:
-            nn.init.uniform_(factor, 0.5**share, 1.5**share)
+            draw(factor, partial(nn.init.uniform_, a=0.5**share, b=1.5**share))
 
     def weight_sources(self) -> tuple[Tensor, ...]:
         """Returns the tensors that `effective_weight` is computed from."""
@@ -271,7 +273,7 @@ class DenseSynapses(_Synapses):
         factors = list(self.parameters())
         deviation = 1 / math.sqrt(self.in_features)
         for factor in factors:
-            nn.init.normal_(factor, std=deviation ** (1 / len(factors)))
+            draw(factor, partial(nn.init.normal_, std=deviation ** (1 / len(factors))))
 
     def _signed(self, magnitude: Tensor, signs: Tensor) -> Tensor:
         return magnitude * signs

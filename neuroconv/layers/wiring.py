@@ -7,7 +7,9 @@ at site s % sites, and where there are fewer synapses than positions the last de
 or none.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import numpy as np
@@ -28,12 +30,15 @@ class _Contacts:
     seed: Seed = 0
 
     @checked
-    def axons(self, in_features: Size, neurons: Size, tree: TreeShape) -> Tensor:
-        """Returns (neurons, synapses) indices below `in_features`; ValueError for a misfit."""
+    def axons(
+        self, in_features: Size, neurons: Size, tree: TreeShape, rows: slice = slice(None)
+    ) -> Tensor:
+        """Returns (neurons, synapses) indices below `in_features`, of all neurons or of `rows`;
+        ValueError for a misfit."""
         self._check(in_features, tree)
         if _on_meta():
-            return torch.empty(neurons, tree.filled, dtype=torch.int64)
-        contacts = self._contacts(in_features, neurons, tree)
+            return torch.empty(len(range(neurons)[rows]), tree.filled, dtype=torch.int64)
+        contacts = self._contacts(in_features, neurons, tree, rows)
         synapses = np.repeat(contacts, tree.sheet[0] if self.claw else 1, axis=1)
         axons = np.ascontiguousarray(synapses[:, : tree.filled])
         return torch.from_numpy(axons).to(torch.get_default_device())
@@ -41,8 +46,8 @@ class _Contacts:
     def _check(self, in_features: int, tree: TreeShape) -> None:
         """Raises ValueError for axons and a tree that the wiring does not fit."""
 
-    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
-        """Draws the axons of (neurons, contacts), at least as many as needed."""
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
+        """Draws the axons of (neurons, contacts), at least as many as needed, and returns rows."""
         raise NotImplementedError
 
 
@@ -61,10 +66,10 @@ class Random(_Contacts):
     claw: bool | None = None
     seed: Seed = 0
 
-    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
         rng, choices = _generator(self.seed), np.arange(in_features)
         contacts = tree.sheet[1] if self.claw else tree.filled
-        return np.stack([_draw(rng, choices, contacts) for _ in range(neurons)])
+        return _stack((_draw(rng, choices, contacts) for _ in range(neurons)), rows)
 
 
 @checked
@@ -76,9 +81,9 @@ class InOrder(_Contacts):
     a separate synapse at each position. Nothing is drawn.
     """
 
-    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
         axons = np.arange(tree.filled, dtype=np.int64) * in_features // tree.filled
-        return np.broadcast_to(axons, (neurons, tree.filled))
+        return np.broadcast_to(axons, (neurons, tree.filled))[rows]
 
 
 @checked
@@ -86,7 +91,9 @@ class InOrder(_Contacts):
 class AllToAll:
     """Wiring of every synapse to all axons: the essay's matrix product. Nothing is drawn."""
 
-    def axons(self, in_features: int, neurons: int, tree: TreeShape) -> None:
+    def axons(
+        self, in_features: int, neurons: int, tree: TreeShape, rows: slice = slice(None)
+    ) -> None:
         """Returns None: no synapse has a single axon."""
 
 
@@ -117,7 +124,7 @@ class ParallelFibres(_Contacts):
     neurons_per_fibre: Size | None = None
     seed: Seed = 0
 
-    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
         span = self.neurons_per_fibre or 2 * neurons  # which reaches both ends from any middle
         rng = _generator(self.seed)
         first = rng.integers(0, neurons, in_features) - (span - 1) // 2
@@ -135,7 +142,8 @@ class ParallelFibres(_Contacts):
                 "first; expected a fibre for each: let them cross more neurons, take more fibres, "
                 "or try another seed"
             )
-        return np.stack([np.sort(_draw(rng, order[begin[n] : end[n]], tree.filled)) for n in row])
+        crossing = (order[begin[n] : end[n]] for n in row)
+        return _stack((np.sort(_draw(rng, fibres, tree.filled)) for fibres in crossing), rows)
 
 
 @checked
@@ -183,16 +191,16 @@ class ReceptiveField(_Contacts):
                 "has one pixel for each site: leave patch out or set claw=True"
             )
 
-    def _contacts(self, in_features: int, neurons: int, tree: TreeShape) -> Axons:
-        (channels, height, width), (rows, cols) = self.image_shape, self._patch(tree)
-        rng, pixels = _generator(self.seed), np.arange(rows * cols)
-        limits = (channels, height - rows + 1, width - cols + 1)
-        channel, top, left = (rng.integers(0, limit, (neurons, 1)) for limit in limits)
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
+        (channels, height, width), (tall, wide) = self.image_shape, self._patch(tree)
+        rng, pixels = _generator(self.seed), np.arange(tall * wide)
+        limits = (channels, height - tall + 1, width - wide + 1)
+        channel, top, left = (rng.integers(0, limit, (neurons, 1))[rows] for limit in limits)
         if self.claw:
-            inside = np.stack([_draw(rng, pixels, tree.sheet[1]) for _ in range(neurons)])
+            inside = _stack((_draw(rng, pixels, tree.sheet[1]) for _ in range(neurons)), rows)
         else:
-            inside = pixels.reshape(rows, cols).T.reshape(1, -1)  # column by column
-        return (channel * height + top + inside // cols) * width + left + inside % cols
+            inside = pixels.reshape(tall, wide).T.reshape(1, -1)  # column by column
+        return (channel * height + top + inside // wide) * width + left + inside % wide
 
 
 Wiring = Random | ParallelFibres | ReceptiveField | InOrder | AllToAll
@@ -228,6 +236,11 @@ def _draw(rng: np.random.Generator, choices: Axons, count: int) -> Axons:
     """Draws `count` of the choices in random order, each as often as any other, to within one."""
     rounds = -(-count // len(choices))
     return np.concatenate([rng.permutation(choices) for _ in range(rounds)])[:count]
+
+
+def _stack(drawn: Iterable[Axons], rows: slice) -> Axons:
+    """Stacks the rows of what is drawn for one neuron after another; holds no other rows."""
+    return np.stack([*islice(drawn, rows.start, rows.stop)])
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:

@@ -18,7 +18,7 @@ def population_costs(
 ) -> tuple[Cost, ...]:
     """Counts the stages for `Population.closed_form`."""
     steps = cells.time_steps if len(activity) == 2 else activity[2]
-    batch, neurons = activity[0], cells.out_features
+    batch, neurons = activity[0], cells.share.local
     recalled = cells.soma.time_steps - 1 if resumed else 0
     somata = torch.Size((batch, neurons, steps))
     somatic = 1 if is_absent(cells.soma_norm) else 2  # a resting potential, or a norm
@@ -29,13 +29,13 @@ def population_costs(
         *cells.soma.closed_form(torch.Size((batch, neurons, steps + recalled))),
         Cost("somatic potential", pointwise=somata.numel() * somatic),
         *cells.firing.closed_form(somata),
-        *cells.output.closed_form(somata),
+        *cells.output.closed_form(torch.Size((batch, cells.out_features, steps))),
     )
 
 
 def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...]:
     """Counts the stages from synapses to summation, run one after another."""
-    neurons, trees = cells.out_features, cells.dendrites.neurons
+    neurons, trees = cells.share.local, cells.dendrites.neurons
     recalled = cells.time_steps - 1 if resumed else 0
     sheet, (rows, columns) = cells.dendrites.sheet_shape, cells.dendrites.tree.out
     branches = torch.Size((batch, neurons, steps, rows, columns))
@@ -55,7 +55,7 @@ def _costs(cells: Any, batch: int, steps: int, resumed: bool) -> tuple[Cost, ...
 
 def _fused_costs(cells: Any, batch: int, steps: int) -> tuple[Cost, ...]:
     """Counts the same stages fused: weights and taps are merged once for the whole batch."""
-    neurons, synapses = cells.out_features, cells.synapses.synapses
+    neurons, synapses = cells.share.local, cells.synapses.synapses
     rows, columns = cells.dendrites.tree.out
     currents = batch * neurons * steps
     potentials = currents * rows * columns

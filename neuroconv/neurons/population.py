@@ -16,12 +16,13 @@ from neuroconv.core.autocast import add_bias
 from neuroconv.core.checks import Norm, NormOver
 from neuroconv.core.cost import Cost
 from neuroconv.core.layout import along_axis
+from neuroconv.core.shares import share_of
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.population import fused_current
 from neuroconv.kernels.recompute import recomputed_stages
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout
-from neuroconv.layers.soma import FiringRate, SomaFilter
+from neuroconv.layers.soma import FiringRate, GatheredRate, SomaFilter
 from neuroconv.layers.spike import DendriticSpike
 from neuroconv.layers.summation import DendriticSummation
 from neuroconv.layers.synapse import Synapse, TransmitterSum
@@ -143,21 +144,23 @@ class Population(nn.Module):
         self.time_steps, self.checkpoint = shape.kernel[0], checkpoint
 
         drawn = build_wiring(wiring, numbers.claw)
-        self.synapses = build_synapses(synapse, drawn, in_features, out_features, shape)
-        trees = out_features * self.synapses.transmitters
-        self.threshold_norm = build_threshold(threshold, trees, empty, norm_over)
-        self.unit_dropout = build_unit_dropout(unit_dropout, numbers.mean_wait)
-        self.dendrites = DendriticConv(trees, shape, build_taps(taps), bias=not at_dendrites)
-        columns_in_all = out_features * columns
+        with share_of(out_features) as self.share:  # all neurons, or those of one process
+            self.synapses = build_synapses(synapse, drawn, in_features, self.share, shape)
+            neurons = self.share.local
+            trees = neurons * self.synapses.transmitters
+            self.threshold_norm = build_threshold(threshold, trees, empty, norm_over)
+            self.unit_dropout = build_unit_dropout(unit_dropout, numbers.mean_wait)
+            self.dendrites = DendriticConv(trees, shape, build_taps(taps), bias=not at_dendrites)
+        columns_in_all = neurons * columns
         self.dendritic_norm = build_norm(at_dendrites, nn.BatchNorm2d, columns_in_all, norm_over)
         self.transmitters = TransmitterSum(self.synapses.transmitters)
         self.spike = build_spike(spike)
         self.dendritic_rate = build_rate(rate, within)
         self.summation = build_summation(law, scale=1 / columns)
         self.soma = build_single("soma", soma, SomaFilter, time_steps=numbers.soma_time_steps)
-        self.soma_norm = build_norm(at_soma, nn.BatchNorm1d, out_features, norm_over)
-        self.bias = None if at_soma else nn.Parameter(torch.zeros(out_features))
-        self.firing = FiringRate()
+        self.soma_norm = build_norm(at_soma, nn.BatchNorm1d, neurons, norm_over)
+        self.bias = None if at_soma else nn.Parameter(torch.zeros(neurons))
+        self.firing = FiringRate() if self.share.size == 1 else GatheredRate(self.share)
         self.filter_cache = FilterCache()
         self.output = build_output(output, numbers.mean_wait if unit_dropout is None else 0.0)
 

@@ -12,6 +12,7 @@ from torch import nn
 from neuroconv.core.arguments import argument as named
 from neuroconv.core.checks import NormOver, expected_one_of
 from neuroconv.core.cost import Cost
+from neuroconv.core.shares import NeuronShare
 from neuroconv.layers.cable import Cable
 from neuroconv.layers.dendrite import DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes
@@ -136,16 +137,15 @@ def build_wiring(wiring: Wiring | Table | str | None, claw: bool) -> Wiring:
 
 
 def build_synapses(
-    synapse: Synapse | Table | None, wiring: Wiring, in_features: int, neurons: int, tree: TreeShape
-) -> SparseSynapses | DenseSynapses:
-    weights, axons = (
-        build_single("synapse", synapse, Synapse),
-        wiring.axons(in_features, neurons, tree),
-    )
+    synapse: Synapse | Table | None, wiring: Wiring, in_features: int, share: NeuronShare,
+    tree: TreeShape,
+) -> SparseSynapses | DenseSynapses:  # fmt: skip
+    weights = build_single("synapse", synapse, Synapse)
+    axons = wiring.axons(in_features, share.neurons, tree, share.rows)
     options: Any = {"factorized": weights.factorized, "transmitters": weights.transmitters}
     options["signs"] = weights.signs(in_features)
     if axons is None:
-        return DenseSynapses(in_features, neurons, tree, **options)
+        return DenseSynapses(in_features, share.local, tree, **options)
     claw = bool(getattr(wiring, "claw", False))
     return SparseSynapses(axons, in_features, tree.sheet, claw=claw, **options)
 

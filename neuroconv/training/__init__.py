@@ -27,6 +27,7 @@ from neuroconv.training.runs import (
     run,
     train_seeds,
 )
+from neuroconv.training.sharding import clip_gradients, shard
 from neuroconv.training.signals import Interrupted
 from neuroconv.training.task import Task
 from neuroconv.training.trainer import RunFailed
@@ -34,7 +35,7 @@ from neuroconv.training.trainer import RunFailed
 __all__ = [
     "CheckpointError", "Config", "ConfigError", "DataConfig", "FailedRun", "Interrupted", "Ranks",
     "RunError", "RunFailed", "RunResult", "Score", "Task", "TrainConfig", "TrainResult",
-    "WriteError", "diagnose", "evaluate", "evaluate_model", "launched", "learning_rate_at",
-    "load_config", "load_weights", "read_outcome", "read_result", "rebuild", "resume", "run",
-    "save_config", "save_weights", "train", "train_seeds",
+    "WriteError", "clip_gradients", "diagnose", "evaluate", "evaluate_model", "launched",
+    "learning_rate_at", "load_config", "load_weights", "read_outcome", "read_result", "rebuild",
+    "resume", "run", "save_config", "save_weights", "shard", "train", "train_seeds",
 ]  # fmt: skip

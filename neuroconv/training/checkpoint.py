@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import shutil
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from neuroconv.core.files import write_atomically, write_text
+from neuroconv.core.files import WriteError, write_atomically, write_text, writing
+from neuroconv.training.distributed import Ranks
 
 _SUM = "sha256_of_this"  # the last key of a record
 
@@ -80,12 +84,73 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return sums[0]
 
 
-def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Reads a file of `save_tensors` to the CPU; CheckpointError if it is damaged or missing."""
+def load_tensors(path: Path, sha256: str | dict[str, str]) -> dict[str, Tensor]:
+    """Reads a file of `save_tensors` to the CPU; checks, but does not read, a folder of
+    `save_parts`. CheckpointError if they are damaged or missing."""
+    if not isinstance(sha256, str):
+        for name, part in sha256.items():
+            check_sum(path / name, part)
+        return {}
     check_sum(path, sha256)
     # Not load_file, whose tensors are a map of the file: lost if it is cut or written over.
     tensors: dict[str, Tensor] = load(path.read_bytes())
     return tensors
+
+
+def save_parts(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, str]:
+    """Writes tensors, DTensors among them, to a folder: each process its part, as safetensors.
+
+    All processes must see the folder, and call this. Any number of processes can load it.
+
+    Returns:
+        The files' SHA-256 sums.
+
+    Raises:
+        WriteError: a process cannot write its part.
+    """
+    from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter, save
+
+    def begin() -> None:
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed here
+            folder.mkdir(parents=True)
+
+    ranks.first(begin)
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # in one process
+            save(tensors, storage_writer=writer, no_dist=ranks.size == 1)
+    except CheckpointException as error:
+        reason = "; ".join(str(failure) for failure, _ in error.failures.values())
+        raise WriteError(f"{folder}: cannot be written ({reason}): free some space") from error
+    files = sorted(folder.iterdir())[ranks.rank :: ranks.size]
+    parts = ranks.gather({file.name: file_sum(file) for file in files})
+    return {name: sha256 for sums in parts for name, sha256 in sums.items()}
+
+
+def load_parts(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Overwrites tensors by those of a folder of `save_parts`, or the parts of them; returns them
+    and what else is there. All processes must call this.
+
+    Raises:
+        CheckpointError: the folder is of another model.
+    """
+    from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, load
+
+    reader: Any = HuggingFaceStorageReader(str(folder))
+    stored = reader.read_metadata().state_dict_metadata
+    parts = {
+        name: tensors[name] if name in tensors else torch.empty(x.size, dtype=x.properties.dtype)
+        for name, x in stored.items()
+    }  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            load(parts, storage_reader=reader, no_dist=ranks.size == 1)
+    except (CheckpointException, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder} belongs to another model: {error}") from error
+    return parts
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

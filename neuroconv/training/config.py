@@ -132,6 +132,10 @@ class TrainConfig(_Table):
         save_steps, save_minutes: how often a checkpoint is written within an epoch; one is written
             after each epoch, and when a signal ends the run.
         keep: the number of checkpoints that stay.
+        shard: under torchrun, leave each process a part of all parameters, gradients and optimiser
+            state, by torch's `fully_shard`.
+        split: "neurons": under torchrun, leave each process some of a population's neurons; all
+            take the whole batch. See `neuroconv.shard`.
         tensorboard: write curves for TensorBoard into the run folder.
     """
 
@@ -158,6 +162,8 @@ class TrainConfig(_Table):
     save_minutes: Positive | Unlimited = 10.0
     keep: Size = 2
     tensorboard: bool = False
+    shard: bool = False
+    split: Literal["none", "neurons"] = "none"
 
     def decisive(self) -> dict[str, Any]:
         """Returns the settings that decide the weights, by their names in a file."""
@@ -168,6 +174,11 @@ class TrainConfig(_Table):
     def parts(self) -> int:
         """The number of parts of a step, as far as it is known: see `fit_memory`."""
         return 1 if self.accumulate == "auto" else self.accumulate
+
+    @property
+    def spread(self) -> bool:
+        """Whether no process holds the whole model, and checkpoints are distributed."""
+        return self.shard or self.split != "none"
 
     def evaluation(self) -> dict[str, Any]:
         """Returns the keywords with which `evaluate_model` scores a model as training does."""
@@ -187,6 +198,16 @@ class TrainConfig(_Table):
                 f'{self.header} compile = "{self.compile}": expected accumulate = 1 and cuda_graph '
                 "= false, since it has graphs of its own, which overwrite what they returned"
             )
+        refused = {
+            'split = "neurons"': self.shard and self.split != "none",
+            "compile": self.compile, "cuda_graph": self.cuda_graph,
+            'accumulate = "auto"': self.accumulate == "auto",
+            "channels_last": self.shard and self.channels_last,
+        }  # fmt: skip
+        for setting, present in refused.items():
+            if self.spread and present:
+                spread = "shard = true" if self.shard else 'split = "neurons"'
+                raise ConfigError(f"{self.header} {spread} with {setting}: expected one of the two")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,6 +118,7 @@ def launched() -> Iterator[Ranks]:
 def check_device(settings: TrainConfig, images: int, ranks: Ranks) -> torch.device:
     """Returns the device; ConfigError for a setting that this machine or its processes lack."""
     device = choose_device(settings.device)
+    ranks = Ranks() if settings.split != "none" else ranks  # each takes the whole batch
     batch_size, accumulate = settings.batch_size, settings.parts
     parts = f"{accumulate} x {ranks.size}" if accumulate > 1 else str(ranks.size)
     if batch_size % (ranks.size * accumulate):
@@ -170,6 +171,19 @@ def reports_failure() -> bool:
         return True
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Returns whether `fully_shard` has spread a model's parameters over processes."""
+    return hasattr(model, "_get_fsdp_state")
+
+
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Overwrites tensors by those of rank 0. All processes must call this."""
+    for tensor in tensors:
+        values = tensor.detach().contiguous()
+        dist.broadcast(values, src=0)
+        tensor.detach().copy_(values)
+
+
 def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     """Returns the model with rank 0's weights and buffers, and gradients that are averaged.
 
@@ -177,10 +191,7 @@ def data_parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     """
     if ranks.size == 1:
         return model
-    for tensor in (*model.parameters(), *model.buffers()):
-        values = tensor.detach().contiguous()
-        dist.broadcast(values, src=0)
-        tensor.detach().copy_(values)
+    broadcast((*model.parameters(), *model.buffers()))
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else None
     wrap: Any = nn.parallel.DistributedDataParallel

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import Data, check_length, load, loader_options
 from neuroconv.training.device import choose_device, float32_arithmetic
-from neuroconv.training.distributed import Ranks
+from neuroconv.training.distributed import Ranks, is_sharded
 from neuroconv.training.task import Measure, Task, count_samples
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
@@ -64,14 +64,18 @@ def evaluate_model(
     target, ranks = choose_device(device), ranks or Ranks()
     images, (loader_size, workers) = check_length(data, "data"), loader_options(data, None, workers)
     indices = torch.arange(images).split(loader_size or batch_size)
-    batches = [share for batch in indices if (share := ranks.share(batch.tolist()))]
+    sharded = is_sharded(model)  # then all run as many batches, one without a share for nothing
+    shares = [(ranks.share(batch.tolist()), batch.tolist()) for batch in indices]
+    batches = [share or batch[:1] for share, batch in shares if share or sharded]
+    idle = {number for number, (share, _) in enumerate(shares) if sharded and not share}
     place(model.eval(), target, channels_last)
     sums: list[list[Tensor]] = []  # of each batch: loss and measures
     images = 0
     stream = load(data, batches, workers, target)
     # As in training: where rates are watched other kernels run, whose last bits differ.
     watched = nullcontext() if monitor else ActivityMonitor(model)
-    with torch.inference_mode(), float32_arithmetic(precision, target), closing(stream), watched:
+    no_grad = torch.no_grad if sharded else torch.inference_mode  # whose tensors cannot learn later
+    with no_grad(), float32_arithmetic(precision, target), closing(stream), watched:
         for number, (inputs, targets) in enumerate(stream):
             if between is not None and number < len(indices) - 1:  # which all processes reach
                 between(number, len(indices))
@@ -81,6 +85,8 @@ def evaluate_model(
             network = runner if runner is not None and use_runner else model
             inputs = in_memory_format(inputs, channels_last)
             outputs, targets = task.run(network, inputs, targets, target, precision)
+            if number in idle:
+                continue
             loss_sum = task.loss_sum(outputs, targets, samples)
             sums.append([loss_sum, *task.sums(outputs, targets, samples)])
             images += samples
@@ -96,6 +102,8 @@ def evaluate_model(
 
 def place(model: nn.Module, device: torch.device, channels_last: bool) -> None:
     """Moves a model to a device, and its convolutions' weights to the memory format of images."""
+    if is_sharded(model):  # which has put it where it runs
+        return
     model.to(device)
     for module in model.modules():
         # Not all weights of four or five axes: the kernels of neurons read theirs as they are.

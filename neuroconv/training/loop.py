@@ -20,11 +20,12 @@ from neuroconv.data.fingerprint import fingerprint
 from neuroconv.training.batches import Data, check_length, loader_options
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import float32_arithmetic
-from neuroconv.training.distributed import Ranks, check_device
+from neuroconv.training.distributed import Ranks, check_device, is_sharded
 from neuroconv.training.evaluation import Score, place
 from neuroconv.training.lock import locked
 from neuroconv.training.memory import OutOfMemory, fit_memory
 from neuroconv.training.optimizer import make_optimizer
+from neuroconv.training.sharding import local_names, shard
 from neuroconv.training.state import State
 from neuroconv.training.sync_norm import synchronised_norms
 from neuroconv.training.task import Measure, Task
@@ -123,8 +124,16 @@ def train(
     images, *_ = [check_length(part, role) for role, part in data.items()]
     ranks = Ranks.current()
     device = check_device(config, images, ranks)
+    split = config.split != "none"
+    if local_names(model) and not split:
+        raise ValueError('the neurons of the model are split over processes: pass split="neurons"')
+    if config.spread and not (is_sharded(model) or local_names(model)):
+        shard(model, split=config.split, device=config.device)
     place(model, device, config.channels_last)
-    state = State(model, make_optimizer(model, config), ranks, device, keep=config.keep)
+    state = State(
+        model, make_optimizer(model, config), ranks, device, Ranks() if split else ranks,
+        config.spread, keep=config.keep,
+    )  # fmt: skip
     sums: dict[str, str] = {}
     with ExitStack() as stack:
         if run_dir is not None:
@@ -153,7 +162,7 @@ def train(
                 fitted = replace(config, accumulate=parts)
                 state.save()
             try:
-                with synchronised_norms(model, ranks, device):
+                with synchronised_norms(model, state.readers, device):
                     test = Trainer(
                         state, fitted, task, data, images, seed, workers, progress, callbacks
                     ).run()

@@ -34,10 +34,11 @@ from neuroconv.training.environment import describe_environment, environment_dif
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
+from neuroconv.training.sharding import count_weights, split_model
 from neuroconv.training.signals import StopSignal
 from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
 from neuroconv.training.trainer import RunFailed, all_finite
-from neuroconv.zoo import count_parameters, create_model, get_builder
+from neuroconv.zoo import create_model, get_builder
 
 CONFIG, RESULT = "config.toml", "result.json"
 ENVIRONMENT, CURVES = "environment.json", "curves.png"
@@ -242,11 +243,11 @@ def _defaults(name: str, seed: int) -> dict[str, Any]:
 
 
 def build(config: Config) -> nn.Module:
-    """Builds the model; its initial weights are a function of the seed alone."""
+    """Builds the model, or a process's neurons; the weights are a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
         try:
-            model: nn.Module = create_model(**config.model)
+            model = split_model(lambda: create_model(**config.model), config.train.split)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
     return model
@@ -301,7 +302,7 @@ def _finish(
         def record() -> RunResult:
             plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
             write_record(folder / RESULT, {
-                "name": name, "seed": seed, "parameters": count_parameters(model),
+                "name": name, "seed": seed, "parameters": count_weights(model),
                 "best_epoch": trained.best_epoch, "val_loss": val.loss,
                 "val_accuracy": val.accuracy, "test_loss": test.loss,
                 "test_accuracy": test.accuracy, "test_images": test.images, "steps": trained.steps,

@@ -3,9 +3,10 @@
 import copy
 import json
 import math
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,13 +18,16 @@ from torch import Tensor, nn
 from neuroconv.core.files import remove_temporaries, write_text, writing
 from neuroconv.training.checkpoint import (
     CheckpointError,
+    load_parts,
     load_tensors,
     read_record,
+    save_parts,
     save_tensors,
     write_record,
 )
 from neuroconv.training.distributed import Ranks
 from neuroconv.training.evaluation import Score
+from neuroconv.training.sharding import as_parts
 
 CHECKPOINTS, METRICS, FAILURE = "checkpoints", "metrics.jsonl", "failure.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -39,9 +43,12 @@ class State:
     """A run's model, optimiser and history; rank 0 alone reads and writes.
 
     A checkpoint is a file of tensors and, written after it, a record that makes it count: with the
-    tensors' sum, and the name and sum of the best weights, which are a file of their own.
+    tensors' sum, and the name and sum of the best weights, which are a file of their own. If
+    processes hold parts of the model, or might, these are folders, to which each writes its part.
 
     Attributes:
+        readers: the processes that read different parts of a batch.
+        spread: whether processes hold parts of the model.
         described: what decides the weights, by name; a resumed run must be of the same.
         keep: the number of checkpoints that stay.
         partial: sums over the steps of an epoch that has not ended, of each process.
@@ -54,6 +61,8 @@ class State:
     optimizer: torch.optim.Optimizer
     ranks: Ranks
     device: torch.device
+    readers: Ranks
+    spread: bool = False
     described: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     keep: int = 2
@@ -69,7 +78,7 @@ class State:
     saved_at: float = field(default_factory=time.monotonic)  # seconds, of the process's clock
     _newest: str = ""  # checkpoint
     _saved: dict[str, str] = field(default_factory=dict)  # checkpoints, and their best weights
-    _best_file: tuple[str, str] = ("", "")  # name and sum
+    _best_file: tuple[str, Any] = ("", "")  # name and sum, or sums
 
     def finish_epoch(self, record: dict[str, Any], val: Score, activity: dict[str, Any]) -> None:
         """Adds an epoch to the history, and keeps its weights if they are the best so far."""
@@ -87,9 +96,10 @@ class State:
         Within an epoch `sums` are those of this process over its steps.
         """
         if self.folder is not None and self._name != self._newest:
-            self.partial = None if sums is None else self.ranks.gather(sums)
-            random = self.ranks.gather(_random_state(self.device))
-            self.ranks.first(lambda: self._write(random))
+            self.partial = None if sums is None else self.readers.gather(sums)
+            random = self.readers.gather(_random_state(self.device))
+            parts = self._write_parts(random) if self.spread else None
+            self.ranks.first(lambda: self._write(random, parts))
             self._newest = self._name
         self.saved_at = time.monotonic()
 
@@ -97,26 +107,28 @@ class State:
     def _name(self) -> str:
         return f"epoch-{len(self.history):06}-step-{self.step:010}"  # sorted, the last is newest
 
-    def _write(self, random: list[dict[str, Tensor]]) -> None:
+    def _write_parts(self, random: list[dict[str, Tensor]]) -> dict[str, str]:
+        """Writes the folders of tensors; returns the sums of the checkpoint's files."""
+        assert self.folder is not None
+        folder = self.folder / CHECKPOINTS
+        if self.best_weights and not self._best_file[0]:
+            name, weights = f"best-{self.best_epoch:04}", as_parts(self.model, self.best_weights)
+            self._best_file = name, save_parts(folder / name, weights, self.ranks)
+        return save_parts(folder / self._name, self._tensors(random), self.ranks)
+
+    def _write(self, random: list[dict[str, Tensor]], parts: dict[str, str] | None) -> None:
         assert self.folder is not None
         folder = self.folder / CHECKPOINTS
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        if self.best_weights and not (folder / self._best_file[0]).is_file():
+        if parts is None and self.best_weights and not (folder / self._best_file[0]).is_file():
             name = f"best-{self.best_epoch:04}.safetensors"
             self._best_file = name, save_tensors(folder / name, self.best_weights)
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        trained = self._trained()
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{trained[index][0]}.{name}": torch.as_tensor(value)
-                for name, value in values.items() if value is not None
-            }  # fmt: skip
-        for rank, states in enumerate(random):
-            tensors |= {f"random.{rank}.{name}": value for name, value in states.items()}
+        path = folder / f"{self._name}.safetensors"
+        sums = save_tensors(path, self._tensors(random)) if parts is None else parts
         best_name, best_sum = self._best_file
         write_record(folder / f"{self._name}.json", {
-            "sha256": save_tensors(folder / f"{self._name}.safetensors", tensors),
+            "sha256": sums,
             "described": self.described, "changes": self.changes,
             "accumulate": self.accumulate,
             "step": self.step, "history": self.history, "partial": self.partial,
@@ -127,15 +139,29 @@ class State:
         self._prune(folder)
         write_lines(self.folder / METRICS, self.history)
 
+    def _tensors(self, random: Sequence[dict[str, Tensor]] = ()) -> dict[str, Tensor]:
+        """Returns all tensors of a checkpoint, or this process's parts of them."""
+        weights = as_parts(self.model, self.model.state_dict())
+        tensors, trained = {f"model.{name}": x for name, x in weights.items()}, self._trained()
+        for index, values in self.optimizer.state_dict()["state"].items():
+            path = trained[index][0]
+            tensors |= {
+                f"optimizer.{path}.{name}": as_parts(self.model, {path: torch.as_tensor(x)})[path]
+                for name, x in values.items() if x is not None
+            }  # fmt: skip
+        for rank, states in enumerate(random):
+            tensors |= {f"random.{rank}.{name}": value for name, value in states.items()}
+        return tensors
+
     def _prune(self, folder: Path) -> None:
         """Removes all but the last checkpoints, and best weights that none of them names."""
         self._saved = dict(sorted(self._saved.items())[-self.keep :])
         names = {f"{name}{ending}" for name in self._saved for ending in (".json", ".safetensors")}
-        names |= {*self._saved.values()}
+        names |= {*self._saved, *self._saved.values()}  # folders, and best weights
         # Records first: a checkpoint without one does not count.
         for path in sorted([*folder.glob("best-*"), *folder.glob("epoch-*")]):
             if path.name not in names and path.suffix != _DAMAGED:
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def fail(self, failure: Mapping[str, Any]) -> None:
         """Marks the run as failed; its checkpoints stay. All processes must call this."""
@@ -161,11 +187,19 @@ class State:
             return
         path, record, tensors, self.best_weights = loaded
         self._compare(path, record["described"], force)
-        try:
-            self.model.load_state_dict(_below(tensors, "model."))
-            self.optimizer.load_state_dict(
-                {**self.optimizer.state_dict(), "state": self._optimizer_state(tensors)}
+        if isinstance(record["sha256"], dict) != self.spread:
+            raise CheckpointError(
+                f"{path}: expected a checkpoint of a run with{'' if self.spread else 'out'} shard "
+                "or split: resume it as it was, or train again"
             )
+        try:
+            if self.spread:
+                tensors = self._load_parts(path.with_suffix(""), record["best_file"])
+            else:
+                self.model.load_state_dict(_below(tensors, "model."))
+                self.optimizer.load_state_dict(
+                    {**self.optimizer.state_dict(), "state": self._optimizer_state(tensors)}
+                )
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} belongs to another model: {error}") from error
         self.step, self.history = record["step"], record["history"]
@@ -176,7 +210,7 @@ class State:
         self.changes = [*record["changes"], *self.changes]
         self.accumulate = record["accumulate"]
         if self.partial is not None:  # an epoch begins with numbers of its own
-            ranks = range(self.ranks.size)
+            ranks = range(self.readers.size)
             self.random = [_below(tensors, f"random.{rank}.") for rank in ranks]
 
     def _read(self, resume: bool) -> tuple[Path, dict[str, Any], Any, Any] | None:
@@ -197,7 +231,8 @@ class State:
                 raise ValueError(f"{path} exists: pass resume=True, or another run_dir")
             try:
                 record, best = read_record(path), {}
-                tensors = load_tensors(path.with_suffix(".safetensors"), record["sha256"])
+                ending = ".safetensors" if isinstance(record["sha256"], str) else ""
+                tensors = load_tensors(path.with_suffix(ending), record["sha256"])
                 if record["best_file"]:
                     best = load_tensors(folder / record["best_file"], record["best_sha256"])
             except CheckpointError as error:
@@ -227,11 +262,27 @@ class State:
             f"{name} = {before.get(name)!r}, now {now.get(name)!r}"
             for name in {**before, **now} if before.get(name) != now.get(name)
         ]  # fmt: skip
-        if self.changes and not force:
+        # Any number of processes can load parts: another one is recorded, and no mistake.
+        number = "number of processes"
+        others = [line for line in self.changes if not (self.spread and line.startswith(number))]
+        if others and not force:
             raise CheckpointError(
-                "\n    ".join([f"{path} was made by another run:", *self.changes])
+                "\n    ".join([f"{path} was made by another run:", *others])
                 + "\nresume it as it was, or go on in spite of it with --force (force=True)"
             )
+
+    def _load_parts(self, folder: Path, best: str) -> dict[str, Tensor]:
+        """Loads model and optimiser in place, and the best weights; returns all tensors."""
+        for _, parameter in self._trained():
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()  # which makes its state
+        self.optimizer.zero_grad()
+        tensors = load_parts(folder, self._tensors(), self.ranks)
+        if best:
+            self.best_weights = copy.deepcopy(self.model.state_dict())
+            weights = as_parts(self.model, self.best_weights)
+            load_parts(folder.with_name(best), weights, self.ranks)
+        return tensors
 
     def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         state: dict[int, dict[str, Tensor]] = {}
@@ -250,7 +301,7 @@ class State:
 
     def sums(self) -> dict[str, Any] | None:
         """Returns this process's sums over an epoch's steps before the loaded checkpoint."""
-        partial, ranks = self.partial, self.ranks
+        partial, ranks = self.partial, self.readers
         if partial is not None and len(partial) == ranks.size:
             sums: dict[str, Any] = partial[ranks.rank]
             return sums
@@ -261,7 +312,7 @@ class State:
 
     def restore_random(self) -> None:
         """Sets the generators as they were when the loaded checkpoint was written."""
-        states = self.random[self.ranks.rank] if self.random else {}
+        states = self.random[self.readers.rank] if self.random else {}
         if "cpu" in states:
             torch.set_rng_state(states["cpu"])
         if self.device.type == "cuda" and "cuda" in states:

@@ -16,6 +16,7 @@ from neuroconv.core.cuda_graph import CaptureError, record
 from neuroconv.training.batches import Batch
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.evaluation import in_memory_format
+from neuroconv.training.sharding import clip_gradients
 from neuroconv.training.state import State, restored
 from neuroconv.training.task import Task, check_labels, count_samples
 
@@ -59,12 +60,16 @@ class Step:
                 outputs, targets = task.run(self.learner, inputs, targets, device, config.precision)
                 loss, samples = task.mean_loss(outputs, targets), count_samples(inputs)
                 # Parts add up to the mean over the step; gradients of processes are averaged.
-                share = samples * self.state.ranks.size / self.images
+                share = samples * self.state.readers.size / self.images
                 (loss if share == 1 else loss * share).backward()
             numbers += [loss.detach(), *task.sums(outputs, targets, samples)]
             images.append(samples)
             self.classes = outputs.shape[1] if task.loss is None else 0
-        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), config.clip)
+        model = self.state.model
+        norm = (
+            clip_gradients(model, config.clip) if config.spread
+            else nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        )  # fmt: skip
         if self.interval > 1:
             finite = sum(numbers[:: 1 + len(task.measures)], norm).isfinite()  # the losses
             torch.maximum(self._found_inf, (~finite).float(), out=self._found_inf)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuroconv.core.modules import copy_hooks
 from neuroconv.layers.step_norm import StepBatchNorm, batch_normalised
-from neuroconv.training.distributed import Ranks
+from neuroconv.training.distributed import Ranks, is_sharded
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -63,7 +63,9 @@ def synchronised_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> 
         return
 
     def convert(norm: _BatchNorm) -> Any:
-        if device.type == "cuda" and not isinstance(norm, StepBatchNorm):  # which torch has not
+        # Torch's has no steps, and parameters of its own, which `fully_shard` would not find.
+        torchs = not (isinstance(norm, StepBatchNorm) or is_sharded(model))
+        if device.type == "cuda" and torchs:
             synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
             copy_hooks(norm, synchronised)
             return synchronised

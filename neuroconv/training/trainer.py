@@ -16,13 +16,13 @@ from torch import nn
 from neuroconv.core.checks import out_of_memory
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import Data, derived_seed, epoch_batches, load
-from neuroconv.training.checkpoint import save_weights
 from neuroconv.training.config import TrainConfig
-from neuroconv.training.distributed import data_parallel, split
+from neuroconv.training.distributed import Ranks, data_parallel, split
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.memory import OutOfMemory
 from neuroconv.training.metrics import EpochMetrics, Problem, TrainingBar
 from neuroconv.training.optimizer import learning_rate_at
+from neuroconv.training.sharding import save_whole
 from neuroconv.training.signals import Interrupted, StopSignal
 from neuroconv.training.state import BEST, LAST, METRICS, State, write_lines
 from neuroconv.training.step import GraphedStep, Step
@@ -60,6 +60,7 @@ class Trainer:
         self.images, self.seed, self.workers = images, seed, workers
         self.callbacks = callbacks
         self.model, self.device, self.ranks = state.model, state.device, state.ranks
+        self.readers = state.readers
         self.epoch_steps = max(1, images // config.batch_size)
         self.total_steps = config.epochs * self.epoch_steps
         self.last_step = min(self.total_steps, config.max_steps or self.total_steps)
@@ -75,7 +76,8 @@ class Trainer:
         self.compiled: nn.Module | None = compiled
         if isinstance(config.compile, str):  # not for scores: monitors keep what graphs overwrite
             compiled = torch.compile(self.model, mode=config.compile)
-        learner = data_parallel(self.model if compiled is None else compiled, self.ranks)
+        alone = Ranks() if config.spread else self.ranks
+        learner = data_parallel(self.model if compiled is None else compiled, alone)
         step = Step(learner, state, config, task, min(images, config.batch_size))
         self.step = GraphedStep(step) if config.cuda_graph else step
 
@@ -87,13 +89,13 @@ class Trainer:
                 while len(state.history) * self.epoch_steps < self.last_step:
                     self._epoch(len(state.history))
                 if folder is not None:
-                    self.ranks.first(lambda: save_weights(self.model, folder / LAST))
+                    save_whole(self.model, folder / LAST, self.ranks)
                 self.model.load_state_dict(state.best_weights)
                 test = self._score("test_data")[0] if "test_data" in self.data else None
                 if folder is not None:
                     final = {**test.record("test"), "test_images": test.images} if test else {}
                     lines = [*state.history, {"best_epoch": state.best_epoch, **final}]
-                    self.ranks.first(lambda: save_weights(self.model, folder / BEST))
+                    save_whole(self.model, folder / BEST, self.ranks)
                     self.ranks.first(lambda: write_lines(folder / METRICS, lines))
         except RunFailed as error:
             state.fail({"reason": error.reason, "epoch": error.epoch, "step": error.step})
@@ -102,7 +104,7 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            inputs = -(-self.config.batch_size // (self.config.parts * self.ranks.size))
+            inputs = -(-self.config.batch_size // (self.config.parts * self.readers.size))
             remedy = f"; continue with: neuroconv resume {folder} --force" if folder else ""
             raise OutOfMemory(
                 f"out of memory at step {state.step + 1}, in {inputs} inputs at once "
@@ -122,20 +124,20 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         """Trains and validates an epoch, or what is left of it, and saves the state."""
-        state, config, ranks = self.state, self.config, self.ranks
+        state, config, readers = self.state, self.config, self.readers
         batches = epoch_batches(
             self.data["train_data"], self.images, config.batch_size, self.seed, epoch
         )
-        if ranks.size > 1:
-            torch.manual_seed(derived_seed(self.seed, epoch, ranks.rank))  # of dropout
+        if readers.size > 1:
+            torch.manual_seed(derived_seed(self.seed, epoch, readers.rank))  # of dropout
         first = epoch * self.epoch_steps
         parts = [
-            ranks.share(part)
+            readers.share(part)
             for batch in batches[state.step - first : self.last_step - first]
             for part in split(batch, config.parts)
         ]
         self.metrics = EpochMetrics(
-            epoch + 1, self.task.measures, self.step.interval, self.bar, ranks, state.sums()
+            epoch + 1, self.task.measures, self.step.interval, self.bar, readers, state.sums()
         )
         steps = min(self.epoch_steps, self.last_step - first)
         self.bar.show("training", state.step - first, steps)
@@ -152,7 +154,7 @@ class Trainer:
         state.finish_epoch(record, val, activity)
         state.save()
         self.bar.epoch(state.history[-1])
-        ranks.first(self._report)
+        self.ranks.first(self._report)
 
     def _report(self) -> None:
         for callback in self.callbacks:
@@ -229,9 +231,9 @@ class Trainer:
             score = evaluate_model(
                 self.model, self.data[role], loss=self.task.loss, metrics=self.task.metrics,
                 **self.config.evaluation(), workers=self.workers, monitor=monitor,
-                runner=self.compiled, ranks=self.ranks, between=between,
+                runner=self.compiled, ranks=self.readers, between=between,
             )  # fmt: skip
-        monitor.merge(self.ranks)
+        monitor.merge(self.readers)
         activity = monitor.summary()
         self._check(role, {**asdict(score), "activity": activity})
         return score, activity

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import NonNegative, Seed, Size, checked
+from neuroconv.core.shares import share_of
 from neuroconv.layers import Cost, Random, SparseSynapses, TreeShape
 from neuroconv.neurons import Golgi, Granule
 from neuroconv.neurons.state import REST, NeuronState
@@ -53,8 +54,10 @@ class GranularLayer(nn.Module):
                 f"{granule.out_features} granule cells; expected the same number"
             )
         cells, sheet = golgi.out_features, (1, _GLOMERULI)
-        wiring = Random(seed=seed).axons(cells, granule.out_features, TreeShape(sheet))
-        self.inhibition = SparseSynapses(wiring, cells, sheet, signs=-torch.ones(cells))
+        with share_of(granule.out_features) as share:
+            tree, random = TreeShape(sheet), Random(seed=seed)
+            wiring = random.axons(cells, granule.out_features, tree, share.rows)
+            self.inhibition = SparseSynapses(wiring, cells, sheet, signs=-torch.ones(cells))
 
     def forward(self, mossy: Tensor) -> Tensor:
         if self.golgi is not None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -77,6 +78,7 @@ def _serve(
             answers.put((True, call(*arguments, **keywords)))
         except BaseException:
             answers.put((False, traceback.format_exc()))
+    dist.destroy_process_group()
 
 
 class Exact(EpochData):
@@ -136,8 +138,26 @@ def train_digits(
             "device": "cpu", "progress": False, **keywords,
         },
     )  # fmt: skip
-    assert modules == [type(module) for module in model.modules()]
+    spread = "shard" in keywords or "split" in keywords  # which stays so
+    assert spread or modules == [type(module) for module in model.modules()]
     return {"weights": model.state_dict(), "result": plain(result)}
+
+
+SPREAD: dict[str, dict[str, Any]] = {
+    "shard": {"shard": True},
+    "split": {"split": "neurons", "network": "cerebellum_tiny", "mean_wait": 0.5},  # and draws
+}
+
+
+def train_spread(**keywords: Any) -> dict[str, Any]:
+    """Does what `train_digits` does; the weights are those of the run's file."""
+    result = train_digits(**keywords)
+    return {**result, "weights": load_file(keywords["run_dir"] / "best.safetensors")}
+
+
+def train_alone(**keywords: Any) -> dict[str, Any]:
+    """Does what `train_digits` does, in one process, for the keywords of a model that is spread."""
+    return train_digits(**{k: v for k, v in keywords.items() if k not in ("shard", "split")})
 
 
 def plain(result: TrainResult) -> dict[str, Any]:

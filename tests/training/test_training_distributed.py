@@ -100,6 +100,17 @@ def test_two_processes_fit_a_line_as_one_and_end_by_the_first_ones_callback(two:
     assert all("no more room for curves" in error for _, error in stopped)
 
 
+@pytest.mark.parametrize("spread", work.SPREAD.values(), ids=[*work.SPREAD])
+def test_two_processes_train_a_spread_model_as_one(
+    two: Processes, tmp_path: Path, spread: Any
+) -> None:
+    """The scores of a last batch of one image are among the results."""
+    keywords = {**spread, "accumulate": 2, "images": 48, "epochs": 1}
+    first, second = two.call(work.train_spread, run_dir=tmp_path / "run", **keywords)
+    assert_close(work.train_alone(**keywords), first)
+    assert first["result"] == second["result"]
+
+
 @pytest.mark.slow
 def test_two_processes_train_a_compiled_model(two: Processes) -> None:
     first, second = two.call(work.train_compiled, accumulate=2)

@@ -127,6 +127,8 @@ CASES: dict[str, dict[Any, str]] = {
     "train.compile": {True: SAME, "reduce-overhead": SAME},
     "train.cuda_graph": {True: SAME},
     "train.channels_last": {True: SAME},
+    "train.shard": {True: SAME},  # of one process
+    "train.split": {"neurons": SAME},
     "train.device": {"cpu:0": SAME},
     "train.seeds": {(1,): OTHER},
     "train.output": {"elsewhere": SAME},
