@@ -115,8 +115,13 @@ class Waiting(nn.Module):
                 probability = torch.cat([state.probability, probability])
             scale = renewals.reciprocal(probability, exact)
         if active is None or state.active is None:
-            gate = fired * scale.view(-1, *[1] * (fired.dim() - 3))
-            state = DropoutState(waiting, due)
+            scale, state = scale.view(-1, *[1] * (fired.dim() - 3)), DropoutState(waiting, due)
+            if rate.dtype != exact:  # in place the exact product is rounded, but never written
+                fired, scale = (
+                    x.view(*x.shape, *[1] * (rate.dim() - fired.dim())) for x in (fired, scale)
+                )
+                return (rate * fired).mul_(scale), state
+            gate = fired * scale
         else:
             number = state.active.unsqueeze(2) + active.cumsum(2)  # 1 is the first active step
             gate = torch.where(active, fired * scale[(number - 1).clamp(min=0)], 1)

@@ -7,7 +7,6 @@ Shapes: as in `kernels.tree_sum`.
 
 import importlib.util
 import os
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from neuroconv.kernels.cuda.launch import Kernel, is_recorded, takes
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 from neuroconv.kernels.operator import Switch, empty_grads
 
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16)
 # The backward pass keeps a neuron's effective filters and their gradient in registers: larger ones
 # spill, and cuBLAS is faster.
@@ -223,14 +223,9 @@ def _precision() -> str:
     return "tf32" if precision == "tf32" else "ieee"
 
 
-@lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def state(device: torch.device) -> str:
     """Returns "on" if Triton runs on the device or is traced, else "off" and the reason."""
-    if not _has_triton():
+    if not _HAS_TRITON:
         return "off: the package triton is not installed"
     if device.type == "cuda" and is_recorded():
         return "on"

@@ -12,7 +12,8 @@ and (T, N, B): neighbouring threads read neighbouring samples of an axon.
 Rows of a tile are the (step, axon) pairs that a tree reads, the newest step first: row r is axon
 r % A, r // A steps ago. Rows before the window's start are then the last ones, and are skipped.
 Outputs of a tile are branches, dendrite by dendrite, each dendrite's sites padded to a
-power of two, as Triton needs it: so a tile splits into (dendrites, sites).
+power of two, as Triton needs it: so a tile splits into (dendrites, sites). A store casts to the
+array's dtype.
 """
 # mypy: ignore-errors
 
@@ -53,7 +54,7 @@ def merge_kernel(
         product = tl.load(weight + synapse, mask=inside, other=0.0).to(tl.float32)
         total += product * tl.load(filters + tap, mask=inside, other=0.0)
     offset = neuron * k_time * A * O + number
-    tl.store(effective + offset, total.to(effective.dtype.element_ty), mask=row < k_time * A)
+    tl.store(effective + offset, total, mask=row < k_time * A)
 
 
 @triton.jit
@@ -86,17 +87,12 @@ def weight_gradient_kernel(
         place = neuron * k_time * PLANE + tap
         f = tl.load(filters + place, mask=tap < k_time * PLANE, other=0.0).to(tl.float32)
         total += g * f[:, None]
-        by_tap = tl.sum(g * w[None, :], 1).to(to_filters.dtype.element_ty)
-        tl.store(to_filters + place, by_tap, mask=tap < k_time * PLANE)
-    by_synapse = tl.sum(total, 0).to(to_weight.dtype.element_ty)
-    tl.store(to_weight + neuron * synapses + synapse, by_synapse, mask=present)
+        tl.store(to_filters + place, tl.sum(g * w[None, :], 1), mask=tap < k_time * PLANE)
+    tl.store(to_weight + neuron * synapses + synapse, tl.sum(total, 0), mask=present)
     if BIAS > 0:
         number = tl.arange(0, BIAS)
         bias = tl.load(grad + k_time * A * O + number, mask=number < DENDRITES, other=0.0)
-        tl.store(
-            to_bias + neuron * DENDRITES + number, bias.to(to_bias.dtype.element_ty),
-            mask=number < DENDRITES,
-        )  # fmt: skip
+        tl.store(to_bias + neuron * DENDRITES + number, bias, mask=number < DENDRITES)
 
 
 @triton.jit
@@ -118,8 +114,7 @@ def axon_kernel(
             to_inputs + source[:, None] * batch + sample[None, :],
             mask=(index < end)[:, None] & (sample < batch)[None, :], other=0.0,
         )  # fmt: skip
-    result = tl.sum(total, 0).to(to_activity.dtype.element_ty)
-    tl.store(to_activity + row * batch + sample, result, mask=sample < batch)
+    tl.store(to_activity + row * batch + sample, tl.sum(total, 0), mask=sample < batch)
 
 
 @triton.jit
@@ -210,7 +205,7 @@ def current_kernel(
             if REDUCTION == MEAN:
                 total *= 1 / SITES
         offset = _row(step, neurons, neuron) * batch + sample
-        tl.store(current + offset, total.to(current.dtype.element_ty), mask=sample < batch)
+        tl.store(current + offset, total, mask=sample < batch)
 
 
 @triton.jit
@@ -286,8 +281,7 @@ def gradient_kernel(
                 stored = complete & (lag <= step) & (rows < k_time * A)
                 tl.store(
                     to_inputs + source[:, None] * batch + sample[None, :],
-                    input_sum.to(to_inputs.dtype.element_ty),
-                    mask=stored[:, None] & (sample < batch)[None, :],
+                    input_sum, mask=stored[:, None] & (sample < batch)[None, :],
                 )  # fmt: skip
                 input_sum = tl.where(complete[:, None], 0.0, input_sum)
     to_effective += _row(part, neurons, neuron) * split_stride
