@@ -56,14 +56,18 @@ def normalised(
         )
     total, means, variances = summing(gain, shift, first.eps)
     with torch.no_grad():
-        for norm, mean, variance in zip(norms, means, variances, strict=True):
-            norm.num_batches_tracked.add_(1)
-            weight = norm.momentum
-            if weight is None:  # as a tensor: the host does not wait for the number
-                weight = norm.num_batches_tracked.to(norm.running_mean).reciprocal()
-            running, unbiased = norm.running_mean, variance * (count / (count - 1))
-            running.lerp_(mean.to(running.dtype), weight)
-            norm.running_var.lerp_(unbiased.to(running.dtype), weight)
+        numbers = [norm.num_batches_tracked for norm in norms]
+        torch._foreach_add_(numbers, 1)
+        unbiased = variances * (count / (count - 1))
+        for name, batch in (("running_mean", means), ("running_var", unbiased)):
+            running = [getattr(norm, name) for norm in norms]
+            values = [*batch.to(running[0].dtype)]
+            if first.momentum is not None:
+                torch._foreach_lerp_(running, values, first.momentum)
+                continue
+            for average, value, number in zip(running, values, numbers, strict=True):
+                # The weight as a tensor: the host does not wait for the number.
+                average.lerp_(value, number.to(average).reciprocal())
     return total
 
 

@@ -104,12 +104,6 @@ def test_bfloat16(autocast: bool, launches: set[str]) -> None:
     assert "filter_gradient_kernel" in launches
 
 
-def test_layers_hand_on_maps_without_copies() -> None:
-    layer, frames = build("same")
-    rates = layer.float()(frames.float())
-    assert rates.permute(0, 3, 4, 2, 1).is_contiguous()
-
-
 def test_a_gradient_is_differentiated() -> None:
     layer, frames = build("same")
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from neuroconv.kernels import cuda as fused
 from neuroconv.kernels.cuda import Sizes, fits
 from neuroconv.kernels.effective_filters import TreeOperands
 from neuroconv.kernels.tree_sum import TreeSpec
+from neuroconv.neurons import GranuleConv2d
 from tests.kernels.compilation import CAPABILITIES, compiled, launches
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: the plain path runs alone")
@@ -174,6 +176,31 @@ def test_every_kernel_is_among_the_workloads() -> None:
     named = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
     launched = [launches(partial(work, torch.float32)) for work in WORKLOADS.values()]
     assert {launch.kernel.name for work in launched for launch in work} == named
+
+
+@pytest.mark.parametrize(
+    ("keywords", "maps"),
+    [({"padding": "same"}, 1), ({"padding": 0}, 1), ({"padding": 1, "stride": 2}, 4)],
+)
+def test_an_image_layer_runs_the_multiply_adds_that_are_counted(keywords: Any, maps: int) -> None:
+    """But for columns at the sides of a map that only some dendrites read, a sixteenth at most."""
+    multiply_adds: list[int] = []
+
+    def run() -> None:
+        with torch.device("cuda"):
+            layer = GranuleConv2d(16, 8, (3, 4), norm="both", **keywords)
+            frames = torch.empty(2, 16, 5, 50, 60, dtype=torch.bfloat16)
+        with FlopCounterMode(display=False) as counter:
+            rates = layer(frames)
+        assert rates.dtype == torch.bfloat16
+        assert rates.permute(0, 3, 4, 2, 1).is_contiguous()  # as the next layer reads them
+        counted = sum(cost.macs.get("convolution", 0) for cost in layer.closed_form(frames.shape))
+        multiply_adds.extend([counter.get_total_flops() // 2, counted])
+
+    norm, total = ["statistics_kernel"], ["sum_kernel"]
+    assert [x.kernel.name for x in launches(run)] == maps * norm + maps * total + norm + total
+    executed, counted = multiply_adds
+    assert executed <= counted * (17 / 16 if keywords["padding"] == 0 else 1)
 
 
 def test_a_kernel_compiles_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
