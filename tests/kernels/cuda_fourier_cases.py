@@ -19,6 +19,7 @@ from neuroconv.kernels.cuda.launch import Kernel
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 KERNELS = ["copy_kernel", "lag_sum_kernel", "copy_kernel"]
 BACK = [*KERNELS, "copy_kernel", "correlation_kernel"]
+TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 1e-2}
 # Window, taps, and how they differ from mode "same", 3 samples, 2 neurons and all steps.
 CASES: dict[str, dict[str, Any]] = {
     "same": {"window": (3, 3, 4), "taps": (3, 2, 3)},
@@ -34,6 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
     "blocks_of_samples": {"window": (1, 1, 2), "taps": (1, 1, 2), "batch": 67, "neurons": 1},
     "blocks_of_columns": {"window": (1, 1, 300), "taps": (1, 1, 2), "batch": 33, "neurons": 1},
     "blocks_of_frequencies": {"window": (1, 9, 40), "taps": (1, 2, 3), "neurons": 1},
+    "float64": {"window": (3, 4, 5), "taps": (2, 2, 3), "mode": "valid", "dtype": torch.float64},
+    "bfloat16": {"window": (3, 4, 5), "taps": (2, 2, 3), "mode": "valid", "dtype": torch.bfloat16},
     "chunks_of_samples": {
         "window": (2, 2, 2),
         "taps": (2, 2, 2),
@@ -65,19 +68,18 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def draw(dtype: torch.dtype, case: dict[str, Any]) -> tuple[list[Tensor], Tensor, dict[str, Any]]:
+def draw(case: dict[str, Any]) -> tuple[list[Tensor], Tensor, dict[str, Any]]:
     """Sheets with the batch innermost in memory, filters and bias; a gradient; mode and steps."""
     torch.manual_seed(0)
-    (steps, *plane), taps = case["window"], case["taps"]
+    (steps, *plane), taps, dtype = case["window"], case["taps"], case.get("dtype", torch.float32)
     batch, neurons, mode = case.get("batch", 3), case.get("neurons", 2), case.get("mode", "same")
-    rows, cols = output_size((plane[0], plane[1]), taps[1:], mode)
+    last, (rows, cols) = case.get("steps", steps), output_size((plane[0], plane[1]), taps[1:], mode)
     sheet = torch.randn(neurons, plane[1], plane[0], steps, batch).permute(4, 0, 3, 2, 1)
-    leaves = [sheet, torch.randn(neurons, *taps), torch.randn(neurons, cols)]
-    last = case.get("steps", steps)
+    learned = [torch.randn(neurons, *taps), torch.randn(neurons, cols)]
+    learned = [x.to(DEVICE, torch.promote_types(dtype, torch.float32)) for x in learned]
+    leaves = [x.requires_grad_() for x in (sheet.to(DEVICE, dtype), *learned)]
     grad = torch.randn(batch, neurons, last, rows, cols).to(DEVICE, dtype)
-    number = torch.promote_types(dtype, torch.float32)  # of the parameters
-    leaves = [x.to(DEVICE, t) for x, t in zip(leaves, (dtype, number, number), strict=True)]
-    return [x.requires_grad_() for x in leaves], grad, {"mode": mode, "steps": last}
+    return leaves, grad, {"mode": mode, "steps": last}
 
 
 def run(leaves: list[Tensor], grad: Tensor, options: Any, backend: Any = "fft") -> list[Tensor]:
@@ -86,49 +88,36 @@ def run(leaves: list[Tensor], grad: Tensor, options: Any, backend: Any = "fft") 
     return [result, *torch.autograd.grad(result, needed, grad)]
 
 
-def assert_right(results: list[Tensor], leaves: list[Tensor], grad: Tensor, options: Any) -> None:
-    """Compares with conv3d on the CPU of the same rounded numbers."""
+def assert_right(leaves: list[Tensor], grad: Tensor, options: Any) -> None:
+    """Compares with conv3d on the CPU in float64 of the same rounded numbers."""
     exact = [x.detach().cpu().double().requires_grad_(x.requires_grad) for x in leaves]
     expected = run(exact, grad.cpu().double(), options, "direct")
-    tolerance = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 1e-2}[grad.dtype]
     dtypes = [grad.dtype, *(x.dtype for x in leaves if x.requires_grad)]
-    assert [x.dtype for x in results] == dtypes
-    for result, reference in zip(results, expected, strict=True):
+    for result, reference, dtype in zip(run(leaves, grad, options), expected, dtypes, strict=True):
+        assert result.dtype == dtype
         error = (result.detach().cpu().double() - reference.detach()).abs().max()
-        assert error <= tolerance * reference.detach().abs().max()
+        assert error <= TOLERANCES[grad.dtype] * reference.detach().abs().max()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_float32(name: str, launches: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_conv3d(name: str, launches: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
-    if "chunk" in case:  # of 2 x 2 sites and dendrites, whose transforms are 3 x 3
+    if "chunk" in case:  # of 2 steps of 2 x 2, whose transforms are 3 x 3
         monkeypatch.setitem(spectra.CHUNK_POINTS, DEVICE, case["chunk"] * 2 * 3 * 2)
-    leaves, grad, options = draw(torch.float32, case)
-    results = run(leaves, grad, options)
+    assert_right(*draw(case))
     assert launches.count("lag_sum_kernel") == 2 * case.get("chunks", 1)
-    assert_right(results, leaves, grad, options)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_precisions(dtype: torch.dtype, launches: list[str]) -> None:
-    leaves, grad, options = draw(dtype, CASES["valid"])
-    results = run(leaves, grad, options)
-    assert launches == KERNELS + BACK
-    assert_right(results, leaves, grad, options)
 
 
 @pytest.mark.parametrize("needed", range(3))
 def test_one_gradient_alone(needed: int, launches: list[str]) -> None:
-    leaves, grad, options = draw(torch.float32, CASES["last_steps"])
+    leaves, grad, options = draw(CASES["last_steps"])
     leaves = [x.detach().requires_grad_(i == needed) for i, x in enumerate(leaves)]
-    results = run(leaves, grad[:1, :, :, :, :1].expand_as(grad), options)  # of any strides
-    names = [BACK[:3], [BACK[0], *BACK[3:]], BACK[:1]][needed]
-    assert launches == KERNELS + names
-    assert_right(results, leaves, grad[:1, :, :, :, :1].expand_as(grad), options)
+    assert_right(leaves, grad[:1, :, :, :, :1].expand_as(grad), options)  # of any strides
+    assert launches == KERNELS + [BACK[:3], [BACK[0], *BACK[3:]], BACK[:1]][needed]
 
 
 def test_spectra_made_before_and_where_the_plain_path_runs(launches: list[str]) -> None:
-    leaves, grad, options = draw(torch.float32, CASES["same"])
+    leaves, grad, options = draw(CASES["same"])
     with counting():
         expected = run(leaves, grad, options)
     with cuda.fused_kernels(False):
