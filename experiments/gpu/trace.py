@@ -288,7 +288,7 @@ def training_step(name: str, **settings: Any) -> Trace:
     recording = mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True)
     with FakeTensorMode(), recording, mock.patch.object(Tensor, "backward", backward):
         optimizer = make_optimizer(on_fake_cuda(model), config)
-        step = Step(model, State(model, optimizer, Ranks(), DEVICE), config, Task(), 32)
+        step = Step(model, State(model, optimizer, Ranks(), DEVICE, Ranks()), config, Task(), 32)
         labels = torch.empty(32, dtype=torch.int64, device=DEVICE)
         batch = torch.empty(32, *image, device=DEVICE), labels
         with traced():
