@@ -150,9 +150,20 @@ def traced() -> Iterator[Trace]:
                 break
         return result
 
-    with recorded(trace.launch), trace, mock.patch.object(
-        torch.autograd.Function, "apply", classmethod(watched)
-    ):  # fmt: skip
+    select: Any = torch._C._select_conv_backend
+
+    def by_float32(image: Tensor, weight: Tensor, **options: Any) -> Any:
+        """Without a device torch takes it that cuDNN has no bfloat16, and copies channels-last
+        maps."""
+        operands = (torch.empty_like(x, dtype=torch.float32) for x in (image, weight))
+        return select(*operands, **options)
+
+    with (
+        recorded(trace.launch),
+        trace,
+        mock.patch.object(torch.autograd.Function, "apply", classmethod(watched)),
+        mock.patch.object(torch._C, "_select_conv_backend", by_float32),
+    ):
         yield trace
 
 
