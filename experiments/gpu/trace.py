@@ -5,7 +5,8 @@
     python experiments/gpu/trace.py --table        the recorded versions side by side
 
 Tensors say that they are on CUDA and hold no data (torch's FakeTensorMode), so that the code for
-CUDA runs, kernels in Triton are recorded in place of being run, and every operator is seen.
+CUDA runs, kernels in Triton are recorded in place of being run, and every operator is seen. Of two
+calls the second is traced: the first makes the constants that later ones read.
 
     launches  calls of operators that are neither views nor allocations, and of Triton kernels. An
               operator may run several kernels, such as a transform or a large sum
