@@ -1,13 +1,33 @@
 """The context of a counted run, blocks that count for others like them, and the check for hooks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import nn
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 _COUNTING: ContextVar[bool] = ContextVar("counting", default=False)
 _REPEATS: ContextVar[int] = ContextVar("repeats", default=1)
+
+
+def constant_when_compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Does the work of `torch.compiler.assume_constant_result` without loading the compiler.
+
+    Compilers before torch 2.14 cannot read a context's variables, and break the graph there.
+    """
+    marked: Any = function
+    marked._dynamo_marked_constant = True
+    return function
+
+
+@constant_when_compiled
+def is_exporting() -> bool:
+    """Returns `torch.compiler.is_exporting()`, which torch 2.11's compiler takes for True."""
+    return torch.compiler.is_exporting()
 
 
 @contextmanager
@@ -20,6 +40,7 @@ def counting() -> Iterator[None]:
         _COUNTING.reset(token)
 
 
+@constant_when_compiled
 def is_counting() -> bool:
     return _COUNTING.get()
 

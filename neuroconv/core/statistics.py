@@ -13,9 +13,10 @@ a network let `torch.optim.swa_utils.update_bn(batches, model)` compute them for
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from neuroconv.core.counting import is_exporting
 
 
 def correct_statistics(norm: _BatchNorm) -> None:
@@ -58,4 +59,4 @@ def _statistics(norm: Any) -> list[Tensor]:
         return []
     statistics = [norm.running_mean, norm.running_var]
     # Autograd saves them, but does not use them in training: it is not to notice the change.
-    return statistics if torch.compiler.is_exporting() else [x.data for x in statistics]
+    return statistics if is_exporting() else [x.data for x in statistics]

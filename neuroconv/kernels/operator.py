@@ -22,6 +22,8 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import register_flop_formula
 
+from neuroconv.core.counting import constant_when_compiled, is_exporting
+
 Result = TypeVar("Result")
 # (gradient of the first result, arguments, other results, which arguments need a gradient) -> the
 # gradients of the first arguments; all others have none.
@@ -30,12 +32,6 @@ _LIBRARY = torch.library.Library("neuroconv", "FRAGMENT")
 _PLAIN_TENSORS = (Tensor, nn.Parameter)
 _PLAIN: dict[Any, Callable[..., Any]] = {}
 _CUDA: dict[Any, Callable[..., Any]] = {}
-
-
-def constant_when_compiled(function: Callable[[], Result]) -> Callable[[], Result]:
-    """Does the work of `torch.compiler.assume_constant_result` without loading the compiler."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 class Switch:
@@ -71,7 +67,7 @@ def kernels_enabled() -> bool:
 def needs_reference() -> bool:
     """Returns whether an operator's differentiable reference has to run in its place."""
     if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()  # whatever reads the program knows torch's alone
+        return is_exporting()  # whatever reads the program knows torch's alone
     return (
         torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()

@@ -115,7 +115,7 @@ def _fuses_tree(
     if with_native:
         kernel, terms = "fused, native", native_fused_terms(problem, axons)
     times = _model_seconds(problem, with_native, gradients, device)
-    staged = _TIMES["stage_by_stage"][kernel][gradients] * min(times.values())
+    staged = _TIMES["stage_by_stage"][kernel][1 if gradients else 0] * min(times.values())
     return _seconds(kernel, terms, gradients, device) <= staged
 
 

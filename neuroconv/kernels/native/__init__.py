@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroconv.core.counting import constant_when_compiled
 from neuroconv.kernels.native.build import BuildError, library
-from neuroconv.kernels.operator import Switch, constant_when_compiled, needs_reference
+from neuroconv.kernels.operator import Switch, needs_reference
 
 DTYPES = (torch.float32, torch.float64)
 VECTOR_BYTES = 32  # at least
