@@ -288,7 +288,8 @@ def _zoo(name: str, learns: bool) -> Trace:
 # Shapes of the optimisers' kernels with the learning rate in memory, which torch does not define.
 _META = torch.library.Library("aten", "IMPL", "Meta")
 for _name in ("_fused_adamw_", "_fused_sgd_"):
-    _META.impl(f"{_name}.tensor_lr", lambda *_, **__: None)
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{_name}.tensor_lr", "Meta"):
+        _META.impl(f"{_name}.tensor_lr", lambda *_, **__: None)  # once in a process
 
 
 def training_step(name: str, **settings: Any) -> Trace:
