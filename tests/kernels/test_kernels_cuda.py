@@ -103,11 +103,7 @@ def run_trees(
 ) -> None:
     """Runs trees forward and backward, of ones alone where there is a single axon."""
     batch, steps, neurons = (1, 1, 1) if sizes.axons == 1 else (256, 5, 64)
-    sheet = (sizes.sites, sizes.dendrites)
-
-    def empty(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="cuda")
-
+    sheet, empty = (sizes.sites, sizes.dendrites), partial(torch.empty, dtype=dtype, device="cuda")
     synapses = sizes.axons * (sizes.sites if claw else 1)
     wiring = empty(neurons, synapses, dtype=torch.int64)
     tree = TreeSpec(wiring, sheet, "same", claw, reduction, linear=False)
@@ -156,11 +152,11 @@ WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
     "largest of a dendrite": partial(run_trees, sizes=GRANULE, reduction="max"),
     "most axons": partial(run_trees, sizes=Sizes(25, 5, 5, 4)),
     "most branches": partial(run_trees, sizes=Sizes(6, 5, 8, 16)),
-    # Numbers that are 1 become constants of the program.
     "dendrites": partial(run_maps, dendrites=4, steps=5, units=16),
     "stem": partial(run_maps, dendrites=7, steps=1, units=64),
     "soma": partial(run_maps, dendrites=1, steps=9, units=3, taps=8),
     "one position": partial(run_maps, dendrites=1, steps=1, units=1, width=1),
+    # Numbers that are 1 become constants of the program.
     "ones": partial(run_trees, sizes=Sizes(1, 1, 1, 1), reduction="sum"),
     # The second chunk of samples adds to the first's sums.
     "Purkinje": partial(run_fourier, window=(5, 100, 1000), taps=(5, 10, 1000), batch=256),

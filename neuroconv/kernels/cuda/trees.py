@@ -12,8 +12,7 @@ and (T, N, B): neighbouring threads read neighbouring samples of an axon.
 Rows of a tile are the (step, axon) pairs that a tree reads, the newest step first: row r is axon
 r % A, r // A steps ago. Rows before the window's start are then the last ones, and are skipped.
 Outputs of a tile are branches, dendrite by dendrite, each dendrite's sites padded to a
-power of two, as Triton needs it: so a tile splits into (dendrites, sites). A store casts to the
-array's dtype.
+power of two, as Triton needs it: so a tile splits into (dendrites, sites).
 """
 # mypy: ignore-errors
 
