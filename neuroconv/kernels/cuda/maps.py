@@ -14,6 +14,9 @@ of a fixed order: a program writes those of its part.
 import triton
 import triton.language as tl
 
+# A program for any of these numbers: layers differ in them.
+_SIZES = ["lines", "columns", "width", "start", "shift", "first", "dendrites", "rows"]
+
 
 @triton.jit
 def _program(COUNT: tl.constexpr, SIZE: tl.constexpr, LANES: tl.constexpr):
@@ -61,7 +64,7 @@ def _normal(potential, scale, offset, unit):
     return potential
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def sum_kernel(
     maps, taps, lines, columns, width, start, shift, first, scale, offset, before, total,
     COUNT: tl.constexpr, SIZE: tl.constexpr, UNITS: tl.constexpr, TAPS: tl.constexpr,
@@ -85,7 +88,7 @@ def sum_kernel(
     tl.store(total + place, rates.to(total.dtype.element_ty), mask=in_sum & real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def statistics_kernel(
     maps, taps, lines, columns, width, start, shift, first, partial, dendrites, share,
     COUNT: tl.constexpr, SIZE: tl.constexpr, UNITS: tl.constexpr, TAPS: tl.constexpr,
@@ -116,7 +119,7 @@ def statistics_kernel(
     tl.store(partial + 2 * stride, tl.sum(squares, 0) * share, mask=lane < SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def gradient_kernel(
     maps, taps, lines, columns, width, start, shift, first,
     scale, offset, mean, slope, level, grad, to_maps, partial, dendrites, share,
@@ -159,7 +162,7 @@ def gradient_kernel(
         tl.store(partial, tl.sum(products, 0), mask=lane < SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def filter_gradient_kernel(
     maps, taps, grad, to_maps, partial, rows,
     SIZE: tl.constexpr, UNITS: tl.constexpr, TAPS: tl.constexpr, TAPS_PAD: tl.constexpr,
