@@ -1,5 +1,6 @@
 """The dendrites of an image layer that read one channel each, as one operator from the frames to
-the sum of their rates, without the zeros of a dense kernel: in C++ on the CPU, by Triton on CUDA.
+the sum of their rates, without the zeros of a dense kernel: in C++ on the CPU. On CUDA
+`kernels.claw_maps` runs.
 
 Passes compute potentials where they need them: a few multiply-adds take less time than to write and
 read one. Nothing but the frames is kept for the backward pass.
@@ -41,9 +42,20 @@ def claw_sum(
         channels: that each dendrite reads, (U, D).
         linear, gain, shift, eps: as in `patch_sum`, with its results.
     """
-    sizes = [*window.kernel, *window.stride, *window.padding, *window.dilation]
-    total, mean, variance = _claw_sum(frames, weight, gain, shift, channels, sizes, eps, linear)
+    operands = (frames, weight, gain, shift, channels, packed(window), eps, linear)
+    total, mean, variance = _claw_sum(*operands)
     return total, mean, variance
+
+
+def packed(window: PatchWindow) -> list[int]:
+    """Returns a window as an operator takes it."""
+    return [*window.kernel, *window.stride, *window.padding, *window.dilation]
+
+
+def unpacked(sizes: Sequence[int]) -> PatchWindow:
+    """Returns the window of what `packed` returned."""
+    kernel, stride, *padding, dilation = zip(sizes[::2], sizes[1::2], strict=True)
+    return PatchWindow(kernel, stride, (*padding[0], *padding[1]), dilation)
 
 
 class _Operands(NamedTuple):
@@ -58,8 +70,7 @@ class _Operands(NamedTuple):
 
     @property
     def window(self) -> PatchWindow:
-        kernel, stride, *padding, dilation = zip(self.sizes[::2], self.sizes[1::2], strict=True)
-        return PatchWindow(kernel, stride, (*padding[0], *padding[1]), dilation)
+        return unpacked(self.sizes)
 
     def layer(self) -> ClawLayer:
         return ClawLayer(self.frames, self.weight, self.channels, self.window)

@@ -19,6 +19,7 @@ from neuroconv.core.autocast import autocast_dtype, without_autocast
 from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import native
 from neuroconv.kernels.claw import claw_sum
+from neuroconv.kernels.claw_maps import claw_maps
 from neuroconv.kernels.column_convs import channel_convs, column_convs, fold_time
 from neuroconv.kernels.columns import columns_sum
 from neuroconv.kernels.maps_sum import MOST_TAPS, maps_sum, runs
@@ -137,31 +138,42 @@ def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn
 
 
 def _maps_sum(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor:
-    """Runs one convolution for the dendrites that share a map, and Triton kernels after them."""
-    window, steps, groups = layer.window, int(frames.shape[2]), layer.conv_groups
-    width, (top, bottom, *_) = int(frames.shape[4]), window.padding
-    columns_out = window.output_size(int(frames.shape[3]), width)[1]
-    slices, starts = window.maps(width, columns_out, groups)
-    dtype, count, maps = autocast_dtype(frames) or frames.dtype, len(starts) // len(slices), []
+    """Runs Triton kernels on the dendrites' maps."""
+    window, steps, units = layer.window, int(frames.shape[2]), layer.out_channels
+    columns_out = window.output_size(int(frames.shape[3]), int(frames.shape[4]))[1]
+    dtype, linear = autocast_dtype(frames) or frames.dtype, layer.linear_dendrites
     with without_autocast(frames):
         # In the order in which these kernels write, nothing is copied.
         rows = frames.permute(0, 3, 4, 2, 1).to(dtype, memory_format=torch.contiguous_format)
-        images = rows.flatten(3).permute(0, 3, 1, 2)
-        images = images if top == bottom else F.pad(images, (0, 0, top, bottom))
-        taps = fold_time(layer.kernel(), steps).to(dtype).permute(3, 0, 1, 2).unsqueeze(4)
-        for columns, filters in zip(slices, taps.split(count), strict=True):
-            potential = F.conv2d(
-                images[..., columns].contiguous(memory_format=torch.channels_last),
-                filters.flatten(0, 1), stride=(window.stride[0], 1),
-                padding=(top if top == bottom else 0, 0), dilation=(window.dilation[0], 1),
-                groups=groups,
-            )  # fmt: skip
-            maps.append(potential.permute(0, 2, 3, 1).contiguous())
-        units, linear = layer.out_channels, layer.linear_dendrites
+        if _read_one_channel(layer):
+            weight, starts = layer.weight.squeeze(1).float(), [0] * window.kernel[1]
+            maps = [claw_maps(rows, weight, layer.channels, window).flatten(3)]
+        else:
+            maps, starts = _shared_maps(layer, rows, columns_out)
         summing = partial(maps_sum, maps, None, starts, columns_out, units, linear)
         values = maps[0].shape[0] * maps[0].shape[1] * columns_out * steps
         total = normalised(norms, summing, values, layer.dendritic_bias)
     return total.unflatten(3, (steps, units)).permute(0, 4, 3, 1, 2)
+
+
+def _shared_maps(layer: Any, rows: Tensor, columns_out: int) -> tuple[list[Tensor], list[int]]:
+    """Runs one convolution for the dendrites that share a map, from rows (B, H, W, T, C), and
+    returns where each dendrite's columns start."""
+    window, groups, (top, bottom, *_) = layer.window, layer.conv_groups, layer.window.padding
+    slices, starts = window.maps(int(rows.shape[2]), columns_out, groups)
+    images = rows.flatten(3).permute(0, 3, 1, 2)
+    images = images if top == bottom else F.pad(images, (0, 0, top, bottom))
+    taps = fold_time(layer.kernel(), rows.shape[3]).to(rows.dtype).permute(3, 0, 1, 2).unsqueeze(4)
+    maps = []
+    for columns, filters in zip(slices, taps.split(len(starts) // len(slices)), strict=True):
+        potential = F.conv2d(
+            images[..., columns].contiguous(memory_format=torch.channels_last),
+            filters.flatten(0, 1), stride=(window.stride[0], 1),
+            padding=(top if top == bottom else 0, 0), dilation=(window.dilation[0], 1),
+            groups=groups,
+        )  # fmt: skip
+        maps.append(potential.permute(0, 2, 3, 1).contiguous())
+    return maps, starts
 
 
 def _rates(
@@ -237,8 +249,12 @@ def _on_cuda(maps: Tensor) -> bool:
 def reads_channels(layer: Any) -> bool:
     """Returns whether a layer's dendrites read one channel each, and run without the zeros of a
     dense kernel, judged by its weights alone."""
-    one_channel = layer.channels is not None and layer.channels.shape[1] == 1
-    return one_channel and _is_precise(layer.weight) and _fuses_dendrites(layer)
+    fused = _is_precise(layer.weight) and _fuses_dendrites(layer)
+    return fused and _read_one_channel(layer)
+
+
+def _read_one_channel(layer: Any) -> bool:
+    return layer.channels is not None and layer.channels.shape[1] == 1
 
 
 def _fuses_dendrites(layer: Any) -> bool:

@@ -9,6 +9,7 @@ import triton
 from torch import Tensor, nn
 
 from neuroconv.core.counting import counting
+from neuroconv.kernels import claw_maps as claw_module
 from neuroconv.kernels import maps_sum as maps_module
 from neuroconv.kernels.cuda.launch import Kernel
 from neuroconv.kernels.cuda.maps import _rows
@@ -31,6 +32,17 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "only_padding": ((1, 2), {"kernel_size": (1, 2), "stride": (1, 7), "padding": (0, 9)}),
     "memory": ((2, 3), {"kernel_size": 2, "time_steps": 1, "soma": {"time_steps": 3}}),
     "ten_taps": ((1, 2), {"kernel_size": 2, "soma": {"time_steps": 10}}),
+    "claw": (
+        (5, 7), {"wiring": "claw", "kernel_size": (2, 3), "padding": "same", "norm": "both"},
+    ),
+    "claw_geometry": (
+        (20, 3),
+        {"wiring": "claw", "kernel_size": 3, "stride": (2, 3), "padding": (2, 3), "dilation": 2},
+    ),
+    "claw_of_groups": (
+        (4, 6), {"wiring": "claw", "kernel_size": 2, "groups": 2, "time_steps": 5},
+    ),
+    "still_claw": ((3, 17), {"wiring": "claw", "kernel_size": 2, "time_steps": 1}),
 }  # fmt: skip
 
 
@@ -47,6 +59,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(Kernel, "launch", spy)
     monkeypatch.setattr(maps_module, "_TILE", {"ROWS": 32, "LANES": 8})
     monkeypatch.setattr(maps_module, "_PROGRAMS", 12)
+    monkeypatch.setattr(claw_module, "_PARTS", 1)
     return names
 
 
@@ -54,7 +67,8 @@ def build(case: str) -> tuple[GranuleConv2d, Tensor]:
     """A layer and its frames in float64."""
     sizes, keywords = CASES[case]
     layer: Any = make_lively(GranuleConv2d(*sizes, **{"time_steps": 3} | keywords)).to(DEVICE)
-    frames = torch.randn(2, sizes[0], 4 if case == "memory" else 3, 5, 7, device=DEVICE)
+    steps = 4 if case == "memory" else layer.time_steps if "claw_of" in case else 3
+    frames = torch.randn(2, sizes[0], steps, 5, 7, device=DEVICE)
     return layer, frames.double()
 
 
@@ -84,8 +98,9 @@ def test_float32(case: str, training: bool, launches: set[str]) -> None:
     assert_near(step(layer.float(), frames.float()), expected, 5e-5)
     assert {"sum_kernel", "gradient_kernel"} <= launches
     assert ("filter_gradient_kernel" in launches) is (
-        case not in ("still", "groups", "memory", "ten_taps")
+        case not in ("still", "groups", "memory", "ten_taps", "still_claw")
     )
+    assert ("frame_gradient_kernel" in launches) is ("claw" in case)
 
 
 @pytest.mark.parametrize("autocast", [True, False])

@@ -15,8 +15,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuroconv.kernels import cuda as fused
+from neuroconv.kernels.claw import packed
+from neuroconv.kernels.claw_maps import claw_maps
 from neuroconv.kernels.cuda import Sizes, fits
 from neuroconv.kernels.effective_filters import TreeOperands
+from neuroconv.kernels.patch_window import PatchWindow
 from neuroconv.kernels.tree_sum import TreeSpec
 from neuroconv.neurons import GranuleConv2d
 from tests.kernels.compilation import CAPABILITIES, compiled, launches
@@ -145,6 +148,17 @@ def run_fourier(
     torch.ops.neuroconv.fft_conv_backward(grad, sheet, filters, "same", [True] * 3)
 
 
+def run_claws(dtype: torch.dtype, channels: int, units: int, steps: int = 5) -> None:
+    """Runs the maps of dendrites that read one channel each, forward and backward."""
+    weight = torch.empty(units, steps, 3, 4 if steps > 1 else 1, device="cuda")
+    wiring = torch.empty(units, 1, weight.shape[3], dtype=torch.int64, device="cuda")
+    frames = torch.empty(2, 32, 32, steps, channels, dtype=dtype, device="cuda")
+    window = PatchWindow((3, weight.shape[3]), (2, 2), (1, 1, 2, 2), (1, 1))
+    grad = claw_maps(frames, weight, wiring, window)
+    operands = (frames, weight, wiring, packed(window), [True, True])
+    torch.ops.neuroconv.claw_maps_backward(grad, *operands)
+
+
 # By name what launches kernels on tensors that are made with device "cuda". Together they launch
 # every kernel of the package, at the sizes that hold most in registers.
 WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
@@ -155,6 +169,8 @@ WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
     "dendrites": partial(run_maps, dendrites=4, steps=5, units=16),
     "stem": partial(run_maps, dendrites=7, steps=1, units=64),
     "soma": partial(run_maps, dendrites=1, steps=9, units=3, taps=8),
+    "claws": partial(run_claws, channels=32, units=64),
+    "one claw": partial(run_claws, channels=2, units=1, steps=1),
     "one position": partial(run_maps, dendrites=1, steps=1, units=1, width=1),
     # Numbers that are 1 become constants of the program.
     "ones": partial(run_trees, sizes=Sizes(1, 1, 1, 1), reduction="sum"),
