@@ -153,11 +153,13 @@ def traced() -> Iterator[Trace]:
 
     select: Any = torch._C._select_conv_backend
 
-    def by_float32(image: Tensor, weight: Tensor, **options: Any) -> Any:
+    def by_float32(*operands: Tensor, **options: Any) -> Any:
         """Without a device torch takes it that cuDNN has no bfloat16, and copies channels-last
         maps."""
-        operands = (torch.empty_like(x, dtype=torch.float32) for x in (image, weight))
-        return select(*operands, **options)
+        options = dict(zip(("input", "weight"), operands, strict=False)) | options
+        for name in ("input", "weight"):
+            options[name] = torch.empty_like(options[name], dtype=torch.float32)
+        return select(**options)
 
     with (
         recorded(trace.launch),
