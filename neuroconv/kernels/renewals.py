@@ -14,8 +14,7 @@ from neuroconv.kernels.constants import constant, numbers
 from neuroconv.kernels.operator import needs_reference
 
 _MOST_WAITS = 1000  # five times what the longest mean needs, should rounding keep a sum below 1
-# The periods' probabilities, and the share of draws that fire at once: None where a neuron fires in
-# the step before each draw instead.
+# Probabilities of the periods; the share of draws that fire at once, None if firing comes before.
 FiringLaw = tuple[tuple[float, ...], float | None]
 
 

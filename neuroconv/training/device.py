@@ -13,8 +13,7 @@ _MODES = {"float32": "ieee", "tf32": "tf32"}
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device of that name; "auto" is the first there is of CUDA and, for one process,
-    XPU and MPS, else the CPU."""
+    """Returns a device; "auto" is CUDA or, for one process, XPU or MPS where present, else CPU."""
     if name == "auto":
         one = int(os.environ.get("WORLD_SIZE", 1)) == 1
         kinds = ("cuda", "xpu", "mps") if one else ("cuda",)

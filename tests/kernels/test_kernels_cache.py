@@ -25,7 +25,6 @@ def optimise(weight: nn.Parameter) -> None:
 
 
 def optimise_fused(weight: nn.Parameter) -> None:
-    """The step of which the version counter knows nothing."""
     weight.grad, version = torch.ones_like(weight), weight._version
     torch.optim.AdamW([weight], lr=0.1, fused=True).step()
     assert weight._version == version

@@ -145,9 +145,8 @@ def test_the_automatic_device(
     for kind in ("cuda", "xpu", "mps"):
         monkeypatch.setattr(getattr(torch, kind), "is_available", lambda kind=kind: kind in present)
     monkeypatch.setenv("WORLD_SIZE", str(processes))
-    several = "cuda" if "cuda" in present else "cpu"
-    first = present.split()[0] if present else "cpu"
-    assert choose_device("auto").type == (first if processes == 1 else several)
+    kinds = present.split() if processes == 1 else ["cuda"] * ("cuda" in present)
+    assert choose_device("auto").type == [*kinds, "cpu"][0]
 
 
 def test_the_arithmetic_of_a_run() -> None:
