@@ -313,6 +313,37 @@ def training_step(name: str, **settings: Any) -> Trace:
     return trace
 
 
+def compiled(name: str) -> tuple[set[str], set[str]]:
+    """Compiles the forward pass of an entry in training; returns the devices of its tensors, and
+    the names of the parameters and buffers that it changes.
+
+    Raises an error if it is more than one program, of which torch.compile would keep a CUDA graph
+    each.
+    """
+    from functorch.compile import make_boxed_func  # slow to import
+    from torch._dynamo.backends.common import aot_autograd
+
+    programs: list[Any] = []
+
+    def keep(program: Any, inputs: Any) -> Any:
+        programs.append(program)
+        return make_boxed_func(program.forward)
+
+    torch.compiler.reset()
+    image, classes = _task(name)
+    model = neuroconv.create_model(name, image_shape=image, num_classes=classes).train()
+    backend = aot_autograd(fw_compiler=keep, inference_compiler=keep)
+    with FakeTensorMode(), torch.no_grad():  # torch's engine fails without a device
+        state = on_fake_cuda(model).state_dict(keep_vars=True)
+        before = {key: x._version for key, x in state.items()}
+        inputs = torch.empty(8, *image, device=DEVICE)
+        torch.compile(model, backend=backend, fullgraph=True)(inputs)
+    (program,) = programs
+    values = tree_leaves([node.meta.get("val") for node in program.graph.nodes])
+    devices = {x.device.type for x in values if isinstance(x, Tensor)}
+    return devices, {key for key, x in state.items() if x._version != before[key]}
+
+
 def workloads() -> dict[str, Callable[[], Trace]]:
     """Returns by name what can be traced."""
     half = torch.bfloat16
