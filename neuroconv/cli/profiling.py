@@ -4,7 +4,7 @@ import fnmatch
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +43,7 @@ from neuroconv.flops.machine.roofline import machine_peak
 from neuroconv.flops.operators import explain_uncounted
 from neuroconv.neurons import CELL_CLASSES, Variant
 from neuroconv.training import rebuild
+from neuroconv.training.process_memory import ProcessMemory, process_memory
 from neuroconv.zoo import create_model, default_keywords, list_models
 
 _REAL_ELEMENTS = 100_000_000  # above it, a model is counted on meta, without memory
@@ -112,6 +113,12 @@ class Profile:
     """of a module:Class: an argument that it is built with, such as num_classes=10"""
     batch: int = 1
     """samples in the run that is counted"""
+    ranks: Annotated[int | None, named(metavar="INT")] = None
+    """also state the memory of a process in training by AdamW, with the model spread over this
+    number of processes; --batch is of all, on meta, and nothing is allocated"""
+    split: Literal["none", "neurons"] = "none"
+    """with --ranks: leave each process a part of all parameters, or some of a population's neurons,
+    as [train] shard and split do"""
     stages: bool = True
     """also print a table of the stages"""
     json: FileOption = None
@@ -125,6 +132,7 @@ class Profile:
                 "no name given; expected names such as: granule purkinje granule_convnet"
             )
         sizes = {"--neurons": self.neurons, "--axons": self.axons, "--batch": self.batch}
+        sizes["--ranks"] = self.ranks
         for option, value in sizes.items():
             as_argument(option, value, Size | None)
         for dtype in self.input_dtype:
@@ -140,6 +148,7 @@ class Profile:
             subjects, "counting", console=screen, transient=True, disable=not screen.is_terminal
         )
         records = [self._profile(subject) for subject in progress]
+        spread = [] if self.ranks is None else [self._process_memory(s) for s in subjects]
         columns = max(1, (console.width - 54) // 22)  # of about 22 characters, beside the labels
         for first in range(0, len(records), columns):
             is_last = first + columns >= len(records)
@@ -147,9 +156,16 @@ class Profile:
             console.print(summary_table(part, self.convention, legend=is_last))
         for record in records if self.stages else ():
             console.print(stage_table(record, self.convention))
+        for record, memory in zip(records, spread, strict=False):
+            bytes_of = ", ".join(f"{k} {in_units(v, 'B')}" for k, v in memory._asdict().items())
+            total = in_units(sum(memory), "B")
+            console.print(f"{record.name}, each of {self.ranks} processes: {bytes_of}: {total}")
         _print_conditions(records, console)
         if self.json is not None:
-            write_json(console, self.json, [record.to_dict() for record in records])
+            rows = [record.to_dict() for record in records]
+            for row, memory in zip(rows, spread, strict=False):
+                row["process_memory_bytes"] = memory._asdict()
+            write_json(console, self.json, rows)
         if self.plot is not None:
             self._draw(subjects, records, self.plot)
             console.out(f"drawn in {self.plot}")
@@ -252,6 +268,14 @@ class Profile:
                 )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{subject.name}: {error}") from error
+
+    def _process_memory(self, subject: Subject) -> ProcessMemory:
+        assert self.ranks is not None
+        one = self
+        if self.split == "none":  # each process takes its part of the batch
+            one = replace(self, batch=-(-self.batch // self.ranks))
+        build = next(s.build for s in one._subjects() if s.name == subject.name)
+        return process_memory(build, self.ranks, self.split)
 
     def _draw(self, subjects: list[Subject], records: list[flops.Profile], path: Path) -> None:
         from neuroconv.report.roofline import RooflinePoint, plot_roofline

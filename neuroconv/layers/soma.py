@@ -117,7 +117,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rate: Tensor, share: NeuronShare) -> Tensor:
         ctx.share, rows = share, rate.transpose(0, 1).contiguous()
-        whole = rows.new_empty(share.neurons, *rows.shape[1:])
+        whole = rows.repeat(share.size, *[1] * (rows.dim() - 1))
         if not rate.is_meta:
             dist.all_gather(list(whole.split(share.local)), rows)
         return whole.transpose(0, 1)
@@ -125,7 +125,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         whole = grad.transpose(0, 1).contiguous()
-        rows = whole.new_empty(ctx.share.local, *whole.shape[1:])
+        rows = whole[: ctx.share.local].clone()
         if not grad.is_meta:
             dist.reduce_scatter(rows, list(whole.split(ctx.share.local)))
         return rows.transpose(0, 1), None

@@ -23,7 +23,7 @@ from neuroconv.zoo.circuit import GranularLayer
 Split = Literal["none", "neurons"]
 _UNITS = (GranularLayer, Population, GranuleConv2d)
 _LARGE = 1 << 20  # weights of a linear layer that is a unit of its own
-# What of a population has rows for each neuron; its soma has if it has filters for them.
+# What of a population has rows for each neuron.
 _STAGES = ("synapses", "threshold_norm", "dendrites", "dendritic_norm", "soma_norm", "bias")
 
 
@@ -36,9 +36,9 @@ def shard(
     result's parameters, and clip by `clip_gradients`. The gradient is that of the mean of all
     processes' losses.
 
-    split="none": each process holds a part of every parameter, its gradient and the optimiser's
-    state, by torch's `fully_shard`, and takes its part of a batch. A population, a granular layer,
-    an image layer or a large linear layer is whole while it runs; buffers, as wiring, always.
+    split="none": each holds a part of every parameter, its gradient and the optimiser's state, by
+    torch's `fully_shard`, and takes its part of a batch. A population, a granular layer, an image
+    layer or a large linear layer is whole while it runs; buffers, as wiring, always are.
 
     split="neurons": each process holds, and computes for the whole batch, its equal part of the
     neurons of every population whose number the processes divide; the rates alone are gathered.

@@ -139,6 +139,18 @@ def test_a_long_window_is_profiled_by_a_few_operators_a_step() -> None:
     assert operators.number < 5 * steps
 
 
+def test_the_memory_of_processes_that_share_a_sheet(call: Call, tmp_path: Path) -> None:
+    words = ("granule", "--counter", "exact", "--batch", 8, "--neurons", 1000, "--ranks", 10)
+    split, sharded = (
+        profiled(call, tmp_path, *words, "--split", kind)[0]["process_memory_bytes"]
+        for kind in ("neurons", "none")
+    )
+    assert {key: split[key] - sharded[key] for key in ("parameters", "optimizer")} == {
+        "parameters": 4 * 9 / 10 * 5, "optimizer": 8 * 9 / 10 * 5,  # the somata's filter is whole
+    }  # fmt: skip
+    assert sharded["buffers"] == 10 * split["buffers"] > 0
+
+
 def test_any_module(call: Call, tmp_path: Path) -> None:
     Path("mine.py").write_text(
         "import torch\n"

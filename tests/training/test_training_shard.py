@@ -18,7 +18,8 @@ from neuroconv.core import shares
 from neuroconv.core.shares import share_of
 from neuroconv.neurons import Granule, MixedPopulation
 from neuroconv.training import ConfigError, TrainConfig
-from neuroconv.training.sharding import split_neurons
+from neuroconv.training.process_memory import process_memory
+from neuroconv.training.sharding import split_neurons, units
 from tests.training import processes as work
 from tests.training.processes import SPREAD, Processes, assert_close
 
@@ -113,9 +114,33 @@ def test_one_two_and_three_processes_resume_a_run_of_two(tmp_path: Path, spread:
         assert_close(whole, two.call(work.train_spread, run_dir=tmp_path / "2", **keywords)[0])
     newest = max((tmp_path / "1/checkpoints").glob("epoch-*/"))
     damaged = next(newest.iterdir())
-    damaged.write_bytes(damaged.read_bytes()[:-8] + bytes(8))
+    damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged.")
     with pytest.warns(UserWarning, match="damaged.*before it is used"):
         result = work.train_spread(run_dir=tmp_path / "1", **keywords)
     assert_close(whole, result)
     with Processes(3, tmp_path / "3") as three:
         assert_close(whole, three.call(work.train_spread, run_dir=tmp_path / "3", **keywords)[0])
+
+
+def test_the_memory_of_a_process_is_counted_before_it_is_allocated() -> None:
+    def build() -> tuple[nn.Module, torch.Tensor]:
+        return CEREBELLUM(), torch.rand(2, 1, 8, 8)
+
+    def size(tensors: Any) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    whole, split, sharded = (
+        process_memory(build, 1), process_memory(build, 4, "neurons"), process_memory(build, 4),
+    )  # fmt: skip
+    with share_of(0, 0, 4):
+        part = CEREBELLUM()
+    for model, counted in ((CEREBELLUM(), whole), (part, split)):
+        parameters = size(model.parameters())
+        assert counted[:4] == (parameters, parameters, 2 * parameters, size(model.buffers()))
+        assert counted.gathered == 0
+    assert 0 < split.activations < whole.activations / 2
+    assert sharded[:4] == (*(-(-number // 4) for number in whole[:3]), whole.buffers)
+    largest = sorted((size(unit.parameters()) for unit in units(CEREBELLUM())), reverse=True)
+    assert sharded.gathered == 2 * largest[0] + largest[1]
+    with pytest.raises(ValueError, match="no population that 5 can share"):
+        process_memory(build, 5, "neurons")
