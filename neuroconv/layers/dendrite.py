@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neuroconv.core.arguments import Positive, Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.core.shares import draw
+from neuroconv.kernels import stages
 from neuroconv.kernels.cache import FilterCache
 from neuroconv.kernels.conv import dendritic_conv
 from neuroconv.kernels.conv.choice import choose_backend
@@ -245,7 +246,9 @@ class DendriticRate(SummationLaw):
         self.reduction, self.linear = reduction, linear
 
     def forward(self, potential: Tensor) -> Tensor:
-        if potential.stride(0) == 1:
+        if stages.runs(potential) and potential.shape[3] > 1:
+            rate = stages.site_rates(potential, self.reduction, self.linear)
+        elif potential.stride(0) == 1:
             # The batch is innermost in memory: in that order a sum over sites is ten times faster.
             rate = self._reduce(potential.permute(1, 4, 3, 2, 0), 2).permute(3, 0, 2, 1)
         else:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from neuroconv.core.arguments import Seed, Share, Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.core.shares import draw
+from neuroconv.kernels import stages
 from neuroconv.kernels.cache import ClawCheck
 from neuroconv.layers.tree_shape import Sheet, TreeShape
 from neuroconv.layers.wiring import dale_signs
@@ -111,12 +112,13 @@ class _Synapses(nn.Module):
             )
 
     def on_sheet(self, potential: Tensor) -> Tensor:
-        """Lays (N * C, S, T, B) potentials on (B, N * C, T, P, D); empty positions stay zero.
+        """Lays potentials of S or P * D positions, (N * C, S, T, B), on (B, N * C, T, P, D); empty
+        positions stay zero.
 
         The batch is innermost in memory, as the matrix product of `dendritic_conv` reads it.
         """
         sites, dendrites = self.sheet_shape
-        if empty := sites * dendrites - self.synapses:
+        if empty := sites * dendrites - potential.shape[1]:
             potential = F.pad(potential, (0, 0, 0, 0, 0, empty))
         return potential.unflatten(1, (dendrites, sites)).permute(4, 0, 3, 2, 1)
 
@@ -218,13 +220,17 @@ class SparseSynapses(_Synapses):
     def forward(self, activity: Tensor) -> Tensor:
         self.check(activity)
         batch, axons, time_steps = activity.shape
-        weight = self.effective_weight().view(self.neurons, -1, self.synapses, 1)
+        weight = self.effective_weight()
         # One row for each axon: rows are copied whole, several times faster than single numbers.
         # They are in the weights' precision: an axon's gradient sums over all its synapses,
         # and in bfloat16, which autocast may bring, that sum would be off by several percent.
         rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(weight.dtype)
+        if stages.runs(rows):
+            released = stages.release(rows, weight, self.wiring, math.prod(self.sheet_shape))
+            return self.on_sheet(released.unflatten(2, (time_steps, batch)))
         presynaptic = rows.index_select(0, self.wiring.flatten())
-        released = presynaptic.view(self.neurons, 1, self.synapses, time_steps * batch) * weight
+        presynaptic = presynaptic.view(self.neurons, 1, self.synapses, time_steps * batch)
+        released = presynaptic * weight.view(self.neurons, -1, self.synapses, 1)
         return self.on_sheet(released.flatten(0, 1).unflatten(2, (time_steps, batch)))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:

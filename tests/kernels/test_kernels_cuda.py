@@ -159,6 +159,20 @@ def run_claws(dtype: torch.dtype, channels: int, units: int, steps: int = 5) -> 
     torch.ops.neuroconv.claw_maps_backward(grad, *operands)
 
 
+def run_stages(
+    dtype: torch.dtype, axons: int, sheet: tuple[int, int], reduction: str = "mean"
+) -> None:
+    """Runs synapses and the rates of dendrites of 64 neurons forward and backward."""
+    rows = torch.empty(axons, 160, dtype=dtype, device="cuda")
+    wiring = torch.empty(64, sheet[0] * sheet[1], dtype=torch.int64, device="cuda")
+    weight, stages = torch.empty_like(wiring, dtype=dtype), torch.ops.neuroconv
+    grad = stages.release(rows, weight, wiring, wiring.shape[1])
+    stages.release_backward(grad, rows, weight, wiring)
+    potential = torch.empty(32, 64, 5, *sheet, dtype=dtype, device="cuda")
+    grad = stages.site_rates(potential, reduction, False)
+    stages.site_rates_backward(grad, potential, reduction, False)
+
+
 # By name what launches kernels on tensors that are made with device "cuda". Together they launch
 # every kernel of the package, at the sizes that hold most in registers.
 WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
@@ -176,6 +190,8 @@ WORKLOADS: dict[str, Callable[[torch.dtype], None]] = {
     "ones": partial(run_trees, sizes=Sizes(1, 1, 1, 1), reduction="sum"),
     # The second chunk of samples adds to the first's sums.
     "Purkinje": partial(run_fourier, window=(5, 100, 1000), taps=(5, 10, 1000), batch=256),
+    "stages": partial(run_stages, axons=10_000, sheet=(100, 1000)),
+    "stages of few axons": partial(run_stages, axons=7, sheet=(3, 4), reduction="max"),
     "one dendrite": partial(run_fourier, window=(1, 1, 1), taps=(1, 1, 1), batch=1),
 }
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.kernels import cuda
 from neuroconv.kernels.conv import fourier_cuda
 from neuroconv.kernels.conv.sizes import Mode, output_plane, output_size, plain_sizes
 from neuroconv.kernels.conv.spectra import (
@@ -120,7 +121,7 @@ def _forward(
     plane, taps = (plain_sizes(sheet)[3], plain_sizes(sheet)[4]), plain_sizes(filters)[2:]
     size = fft_size(plane, (taps[0], taps[1]), mode)
     potential = _fake(sheet, filters, bias, mode, steps, spectra)
-    if fourier_cuda.runs(sheet):
+    if cuda.runs(sheet):
         fourier_cuda.convolve(sheet, filters, bias, mode, size, spectra, potential)
         return potential
     for cells, all_samples in chunks(sheet, filters, size):
@@ -148,7 +149,7 @@ def _backward(
     _, k_time, branches, across = plain_sizes(filters)
     size = fft_size((sites, dendrites), (branches, across), mode)
     before = sites_before(branches, across, mode)
-    if fourier_cuda.runs(sheet):
+    if cuda.runs(sheet):
         results = _fake_backward(grad, sheet, filters, mode, needs)
         fourier_cuda.differentiate(grad, sheet, filters, mode, size, needs, *results)
         return results

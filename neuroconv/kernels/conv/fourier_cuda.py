@@ -13,22 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuroconv.core.counting import is_counting
 from neuroconv.kernels import cuda
 from neuroconv.kernels.conv.sizes import Mode
 from neuroconv.kernels.conv.spectra import chunks, filter_spectra, sites_before, spectra_of, taps_of
-from neuroconv.kernels.cuda.launch import Kernel, takes
+from neuroconv.kernels.cuda.launch import Kernel
 
 _COPY, _LAG_SUM = Kernel("fourier", "copy_kernel"), Kernel("fourier", "lag_sum_kernel")
 _CORRELATION = Kernel("fourier", "correlation_kernel")
 _TILE, _MOST_PAIRS = 2048, 16  # complex numbers of a copying program, and its pairs of samples
 _BLOCK, _MOST_STEPS = 128, 8  # frequencies of the other programs, and steps or lags
-
-
-def runs(sheet: Tensor) -> bool:
-    """Returns whether the kernels run; counters need the operators of the plain path."""
-    on = cuda.fused_kernels.get() and cuda.state(sheet.device) == "on"
-    return on and takes(sheet) and sheet.numel() > 0 and not is_counting()
 
 
 def convolve(
@@ -108,8 +101,8 @@ class _Planes:
         samples, neurons, steps, rows, cols = sheet.shape
         planes = planes[..., :rows, :cols, :]
         pairs, strides = planes.shape[1], [stride // 2 for stride in planes.stride()[:4]]
-        block = min(_MOST_PAIRS, _power(pairs))
-        width = min(_TILE // block, _power(cols))
+        block = min(_MOST_PAIRS, cuda.power(pairs))
+        width = min(_TILE // block, cuda.power(cols))
         _COPY.launch(
             (neurons * steps * rows * -(-cols // width) * -(-pairs // block),),
             sheet, planes, planes if bias is None else bias, *sheet.stride(), *strides,
@@ -124,7 +117,7 @@ def _lag_sums(spectra: Tensor, filters: Tensor, steps: int, *, past: bool) -> Te
     those after them."""
     neurons, pairs, inputs, rows, cols = spectra.shape
     sums, k_time = spectra.new_empty(neurons, pairs, steps, rows, cols), filters.shape[1]
-    block, blocks = min(_MOST_STEPS, _power(steps)), -(-rows * (cols // 2 + 1) // _BLOCK)
+    block, blocks = min(_MOST_STEPS, cuda.power(steps)), -(-rows * (cols // 2 + 1) // _BLOCK)
     _LAG_SUM.launch(
         (neurons * blocks * -(-steps // block) * pairs,),
         *map(torch.view_as_real, (spectra, filters.contiguous(), sums)),
@@ -137,7 +130,7 @@ def _lag_sums(spectra: Tensor, filters: Tensor, steps: int, *, past: bool) -> Te
 def _correlations(spectra: Tensor, grads: Tensor, lags: int, totals: Tensor | None) -> Tensor:
     """Correlates inputs' spectra with later gradients', and adds to totals (N, lags, P', H)."""
     neurons, pairs, inputs, rows, cols = spectra.shape
-    half, block = cols // 2 + 1, min(_MOST_STEPS, _power(lags))
+    half, block = cols // 2 + 1, min(_MOST_STEPS, cuda.power(lags))
     result = spectra.new_empty(neurons, lags, rows, half) if totals is None else totals
     _CORRELATION.launch(
         (neurons * -(-rows * half // _BLOCK) * -(-lags // block),),
@@ -146,7 +139,3 @@ def _correlations(spectra: Tensor, grads: Tensor, lags: int, totals: Tensor | No
         ADD=totals is not None, LAGS=block, BLOCK=_BLOCK,
     )  # fmt: skip
     return result
-
-
-def _power(number: int) -> int:
-    return 1 << (number - 1).bit_length()

@@ -53,12 +53,19 @@ class Sizes(NamedTuple):
     @property
     def rows(self) -> int:
         """K * A, padded as a kernel needs it."""
-        return max(_LEAST, _power(self.k_time * self.axons))
+        return max(_LEAST, power(self.k_time * self.axons))
 
     @property
     def outputs(self) -> int:
         """P' * D', each padded."""
-        return max(_LEAST, _power(self.sites) * _power(self.dendrites))
+        return max(_LEAST, power(self.sites) * power(self.dendrites))
+
+
+def runs(x: Tensor) -> bool:
+    """Returns whether kernels run for a tensor that is not empty; counters need the operators of
+    the plain path."""
+    on = fused_kernels.get() and state(x.device) == "on"
+    return on and takes(x) and x.numel() > 0 and not is_counting()
 
 
 def fits(operands: TreeOperands) -> bool:
@@ -66,21 +73,16 @@ def fits(operands: TreeOperands) -> bool:
 
     They do for float32 and bfloat16 on CUDA, and trees whose K * A and P' * D' are at most 128 and
     have a product, padded to powers of two, of at most 4,096, and that have at most 65,536 pairs of
-    a synapse and a tap. Counters need the operators of the plain path, which also runs empty
-    batches.
+    a synapse and a tap.
     """
     activity, weight, filters, _, tree = operands
     sizes = Sizes.of(filters, tree)
     return (
-        fused_kernels.get()
-        and state(activity.device) == "on"
+        runs(activity)
         and activity.dtype in _DTYPES
-        and takes(activity)
-        and activity.numel() > 0
         and max(sizes.rows, sizes.outputs) <= _MOST_ROWS
         and sizes.rows * sizes.outputs <= _MOST_NUMBERS
         and weight.shape[1] * filters[0].numel() <= _MOST_PAIRS
-        and not is_counting()
     )
 
 
@@ -89,7 +91,7 @@ def current(operands: TreeOperands) -> Tensor:
     call, (batch, _, steps) = _Call(operands), operands.activity.shape
     sizes, neurons = call.sizes, len(operands.filters)
     result = operands.activity.new_empty(steps, neurons, batch)
-    rows = min(sizes.rows, max(_LEAST, _power(sizes.axons)))  # steps cut short skip whole tiles
+    rows = min(sizes.rows, max(_LEAST, power(sizes.axons)))  # steps cut short skip whole tiles
     width = _samples(batch, max(rows, sizes.outputs))
     _CURRENT.launch(
         (neurons * -(-batch // width),), *call.tensors, result, *call.numbers,
@@ -130,20 +132,21 @@ def gradients(
     )  # fmt: skip
     total = partial.sum(0) if splits > 1 else partial[0]
     to_weight, to_filters, to_bias = empty_grads(activity, (weight, filters, bias), [True] * 3)
-    synapses = max(_LEAST, _power(weight.shape[1]))
-    taps = max(1, min(_power(filters[0].numel()), _TILE // synapses))
+    synapses = max(_LEAST, power(weight.shape[1]))
+    taps = max(1, min(power(filters[0].numel()), _TILE // synapses))
     _WEIGHT_GRADIENT.launch(
         (neurons,), *call.learned, total, to_weight, to_filters, to_bias, numbers,
         weight.shape[1], sizes.k_time, **call.merge_constants, SYNAPSES=synapses, TAPS=taps,
-        BIAS=0 if bias is None else _power(sizes.dendrites), num_warps=_warps(synapses * taps),
+        BIAS=0 if bias is None else power(sizes.dendrites), num_warps=_warps(synapses * taps),
     )  # fmt: skip
     if not to_activity:
         return activity.new_empty(0), to_weight, to_filters, to_bias
     result = activity.new_empty(steps, axons, batch)
-    width = min(128, _power(batch))
+    width = min(128, power(batch))
+    lists = listeners(tree.wiring, axons, tree.sheet[0] if tree.claw else 1)
     _AXON.launch(
-        (steps * axons * -(-batch // width),), to_inputs, *listeners(tree, axons), result,
-        inputs, axons, batch, LISTENERS=max(1, 512 // width), BATCH=width, num_warps=1,
+        (steps * axons * -(-batch // width),), to_inputs, *lists, result, inputs, axons, batch,
+        LISTENERS=max(1, 512 // width), BATCH=width, num_warps=1,
     )  # fmt: skip
     return result.permute(2, 1, 0), to_weight, to_filters, to_bias
 
@@ -163,7 +166,7 @@ class _Call:
         self.learned = weight.contiguous(), filters.contiguous()
         rows, outputs = sizes.k_time * sizes.axons, sizes.sites * sizes.dendrites
         effective = self.effective = activity.new_empty(len(filters), rows, outputs)
-        block = min(1024, _power(rows * outputs))
+        block = min(1024, power(rows * outputs))
         _MERGE.launch(
             (len(filters), -(-rows * outputs // block)), *self.learned, effective, weight.shape[1],
             sizes.k_time, **self.merge_constants, BLOCK=block,
@@ -176,22 +179,26 @@ class _Call:
         self.numbers = (*wiring.stride(), batch, axons, steps, len(wiring), sizes.k_time)
         self.constants: dict[str, Any] = {
             "A": sizes.axons, "SITES": sizes.sites, "DENDRITES": sizes.dendrites,
-            "SITES_PAD": _power(sizes.sites), "OUTPUTS": sizes.outputs, "LINEAR": tree.linear,
+            "SITES_PAD": power(sizes.sites), "OUTPUTS": sizes.outputs, "LINEAR": tree.linear,
             "REDUCTION": ("sum", "mean", "max").index(tree.reduction),
             "BIASED": bias is not None, "PRECISION": _precision(),
         }  # fmt: skip
 
 
-def listeners(tree: TreeSpec, axons: int) -> tuple[Tensor, Tensor]:
+def listeners(wiring: Tensor, axons: int, sites: int = 1) -> tuple[Tensor, Tensor]:
     """Returns the inputs n * A + a of all trees in the order of their axons, (N * A,), and each
-    axon's first one in that order, (F + 1,); computed on the device, until the wiring changes."""
+    axon's first one in that order, (F + 1,); computed on the device, until the wiring changes.
+
+    Args:
+        wiring: (N, S); of each `sites` synapses one is read.
+    """
 
     def compute() -> tuple[Tensor, Tensor]:
-        axon, order = tree.presynaptic.flatten().sort(stable=True)
+        axon, order = wiring[:, ::sites].flatten().sort(stable=True)
         numbers = torch.arange(axons + 1, device=axon.device, dtype=axon.dtype)
         return order, torch.searchsorted(axon, numbers)
 
-    return derived(tree.wiring, ("listeners", tree.claw, tree.sheet, axons), compute)
+    return derived(wiring, ("listeners", axons, sites), compute)
 
 
 def processors(device: torch.device) -> int:
@@ -201,18 +208,18 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _power(number: int) -> int:
+def power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
 def _samples(batch: int, most: int) -> int:
     """Returns the samples of a tile: a power of two that keeps the larger tile small."""
-    return max(_LEAST, min(_power(batch), 64, _TILE // most))
+    return max(_LEAST, min(power(batch), 64, _TILE // most))
 
 
 def _warps(numbers: int) -> int:
     """Returns the warps that hold 512 numbers of the largest tiles each: more would spill."""
-    return min(16, _power(max(1, numbers // 512)))
+    return min(16, power(max(1, numbers // 512)))
 
 
 def _precision() -> str:

@@ -1,0 +1,173 @@
+"""Two stages of large trees on CUDA: synapses, and the rates of dendrites.
+
+Torch's operators write and read a sheet several times: gathered and weighted, rectified and summed.
+Triton's kernels (`kernels.cuda.stages`) write it once and read it once, and likewise in the
+backward pass.
+
+Shapes: B batch, F axons, N neurons, C transmitters, T time steps, S synapses of a neuron, P sites,
+D dendrites.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroconv.core.layout import memory_order
+from neuroconv.kernels import cuda
+from neuroconv.kernels.cuda.launch import Kernel
+from neuroconv.kernels.operator import Operator, is_traced
+
+_RELEASE, _RELEASE_GRADIENT = (
+    Kernel("stages", name) for name in ("release_kernel", "release_gradient_kernel")
+)
+_RATE, _RATE_GRADIENT = Kernel("stages", "rate_kernel"), Kernel("stages", "rate_gradient_kernel")
+_TILE, _BLOCK = 1024, 256
+
+
+def runs(x: Tensor) -> bool:
+    """Returns whether the kernels run; a compiler fuses torch's operators by itself."""
+    return not is_traced() and cuda.runs(x)
+
+
+def release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
+    """Multiplies the rows that synapses read, (F, M), by their weights, (N * C, S).
+
+    Args:
+        wiring: (N, S) axons.
+        positions: of a tree, at least S; those behind the last synapse are zero.
+
+    Returns:
+        potentials, (N * C, positions, M).
+    """
+    result: Tensor = _release(rows, weight, wiring, positions)
+    return result
+
+
+def _release_reference(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
+    neurons, synapses = wiring.shape
+    presynaptic = rows.index_select(0, wiring.flatten()).view(neurons, 1, synapses, -1)
+    potential = presynaptic * weight.view(neurons, -1, synapses, 1)
+    return F.pad(potential.flatten(0, 1), (0, 0, 0, positions - synapses))
+
+
+def _release_fake(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
+    return rows.new_empty(len(weight), positions, rows.shape[1])
+
+
+def _run_release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
+    sheet, width = _release_fake(rows, weight, wiring, positions), rows.shape[1]
+    block = min(_BLOCK, cuda.power(width))
+    height = min(cuda.power(positions), _TILE // block)
+    _RELEASE.launch(
+        (len(weight) * -(-positions // height) * -(-width // block),),
+        rows.contiguous(), weight.contiguous(), wiring.contiguous(), sheet,
+        wiring.shape[1], positions, len(weight) // len(wiring), width,
+        POSITIONS=height, BLOCK=block,
+    )  # fmt: skip
+    return sheet
+
+
+def _release_gradient_fake(
+    grad: Tensor, rows: Tensor, weight: Tensor, wiring: Tensor
+) -> tuple[Tensor, Tensor]:
+    return rows.new_empty(rows.shape), weight.new_empty(weight.shape)
+
+
+def _run_release_gradient(
+    grad: Tensor, rows: Tensor, weight: Tensor, wiring: Tensor
+) -> tuple[Tensor, Tensor]:
+    axons, width = rows.shape
+    (neurons, synapses), kinds = wiring.shape, len(weight) // len(wiring)
+    # Few axons have many synapses each, which several programs then share.
+    wanted = -(-4 * cuda.processors(rows.device) // axons)
+    splits = max(1, min(wanted, neurons * synapses // axons))
+    to_rows, to_weight = rows.new_empty(splits, axons, width), weight.new_empty(weight.shape)
+    block = min(_BLOCK, cuda.power(width))
+    _RELEASE_GRADIENT.launch(
+        (axons * splits,), rows.contiguous(), weight.contiguous(), grad.contiguous(),
+        *cuda.listeners(wiring, axons), to_rows, to_weight,
+        axons, synapses, grad.shape[1], kinds, width, splits,
+        SYNAPSES=_TILE // block, BLOCK=block,
+    )  # fmt: skip
+    return to_rows.sum(0) if splits > 1 else to_rows.view(axons, width), to_weight
+
+
+def site_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
+    """Rectifies potentials (B, N, T, P, D), unless `linear`, and reduces sites: (B, N, T, D)."""
+    result: Tensor = _site_rates(potential, reduction, linear)
+    return result
+
+
+def _rates_reference(potential: Tensor, reduction: str, linear: bool) -> Tensor:
+    rate = potential if linear else potential.relu()
+    if reduction == "max":
+        return rate.amax(3)
+    return rate.sum(3) if reduction == "sum" else rate.sum(3) * (1 / rate.shape[3])
+
+
+def _rates_fake(potential: Tensor, reduction: str, linear: bool) -> Tensor:
+    return torch.empty_like(potential.select(3, 0))
+
+
+def _run_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
+    rates = _rates_fake(potential, reduction, linear)
+    numbers, factor = _arguments(potential, memory_order(rates), reduction)
+    _RATE.launch(
+        (-(-rates.numel() // _BLOCK),), potential, rates, rates.numel(), *numbers, factor,
+        LINEAR=linear, LARGEST=reduction == "max", BLOCK=_BLOCK,
+    )  # fmt: skip
+    return rates
+
+
+def _rates_gradient_fake(grad: Tensor, potential: Tensor, reduction: str, linear: bool) -> Tensor:
+    return torch.empty_like(potential)
+
+
+def _run_rates_gradient(grad: Tensor, potential: Tensor, reduction: str, linear: bool) -> Tensor:
+    to_potential, rates = torch.empty_like(potential), torch.empty_like(potential.select(3, 0))
+    order = memory_order(rates)
+    numbers, factor = _arguments(potential, order, reduction)
+    strides = [to_potential.select(3, 0).stride(axis) for axis in order]
+    _RATE_GRADIENT.launch(
+        (-(-rates.numel() // _BLOCK),), potential, grad.permute(order).contiguous(), to_potential,
+        rates.numel(), *numbers, to_potential.stride(3), *strides, factor,
+        LINEAR=linear, LARGEST=reduction == "max", BLOCK=_BLOCK,
+    )  # fmt: skip
+    return to_potential
+
+
+def _arguments(
+    potential: Tensor, order: Sequence[int], reduction: str
+) -> tuple[tuple[int, ...], float]:
+    """Returns sizes and strides of potentials, without the sites in this order, and the factor."""
+    sites, without = potential.shape[3], potential.select(3, 0)
+    sizes = [without.shape[axis] for axis in order[1:]]
+    strides = [without.stride(axis) for axis in order]
+    numbers = (sites, potential.stride(3), *sizes, *strides)
+    return numbers, 1 / sites if reduction == "mean" else 1.0
+
+
+_release = Operator(
+    "release(Tensor rows, Tensor weight, Tensor wiring, int positions) -> Tensor",
+    None, fake=_release_fake, cpu=_run_release, cuda=_run_release,
+)  # fmt: skip
+_release_gradient = Operator(
+    "release_backward(Tensor grad, Tensor rows, Tensor weight, Tensor wiring) -> (Tensor, Tensor)",
+    None, fake=_release_gradient_fake, cpu=_run_release_gradient, cuda=_run_release_gradient,
+)  # fmt: skip
+_release.register_gradient(
+    lambda grad, arguments, *_: _release_gradient(grad, *arguments[:3]), _release_reference
+)
+_site_rates = Operator(
+    "site_rates(Tensor potential, str reduction, bool linear) -> Tensor",
+    None, fake=_rates_fake, cpu=_run_rates, cuda=_run_rates,
+)  # fmt: skip
+_site_rates_gradient = Operator(
+    "site_rates_backward(Tensor grad, Tensor potential, str reduction, bool linear) -> Tensor",
+    None, fake=_rates_gradient_fake, cpu=_run_rates_gradient, cuda=_run_rates_gradient,
+)  # fmt: skip
+_site_rates.register_gradient(
+    lambda grad, arguments, *_: (_site_rates_gradient(grad, *arguments),), _rates_reference
+)
