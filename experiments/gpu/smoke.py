@@ -69,7 +69,8 @@ def kernels(bench: Bench) -> Iterator[Row]:
     if not bench.on_cuda and triton_state(bench.device) == "on":
         mend_interpreter()
     still: dict[str, Any] = {"output": {"mean_wait": 0.0}}  # no noise
-    cells, sheets = bench.pick((64, {}), (32, {"tree": {"sheet": [5, 20], "filter": [3, 20, 5]}}))
+    small: dict[str, Any] = {"tree": {"sheet": [5, 20], "filter": [3, 20, 5]}}
+    cells, sheets = bench.pick((64, {}), (32, small))
     axons, listeners = bench.pick((2_000, 8), (100, 1))
     pixels = bench.pick(28, 6)
     cases: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -77,7 +78,9 @@ def kernels(bench: Bench) -> Iterator[Row]:
         "granule cells, wired at random": (
             Granule(cells, cells, wiring={"kind": "random", "claw": False}, **still), (4, cells, 5)
         ),
-        "Purkinje cells": (Purkinje(500, 2, **sheets, **still), (2, 500, 5)),
+        "Purkinje cells": (
+            Purkinje(500, 2, taps={"backend": "fft"}, **sheets, **still), (2, 500, 5)
+        ),
         "synapses, hundreds to an axon": (Purkinje(axons, listeners).synapses, (2, axons, 5)),
         "image layer": (
             GranuleConv2d(4, 8, padding="same", norm="both"), (2, 4, 5, pixels, pixels)
