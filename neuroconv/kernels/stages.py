@@ -83,7 +83,9 @@ def _run_release_gradient(
     # Few axons have many synapses each, which several programs then share.
     wanted = -(-4 * cuda.processors(rows.device) // axons)
     splits = max(1, min(wanted, neurons * synapses // axons))
-    to_rows, to_weight = rows.new_empty(splits, axons, width), weight.new_empty(weight.shape)
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    to_rows = rows.new_empty(splits * axons, width, dtype=wide)
+    to_weight = weight.new_empty(weight.shape)
     block = min(_BLOCK, cuda.power(width))
     _RELEASE_GRADIENT.launch(
         (axons * splits,), rows.contiguous(), weight.contiguous(), grad.contiguous(),
@@ -91,7 +93,9 @@ def _run_release_gradient(
         axons, synapses, grad.shape[1], kinds, width, splits,
         SYNAPSES=_TILE // block, BLOCK=block,
     )  # fmt: skip
-    return to_rows.sum(0) if splits > 1 else to_rows.view(axons, width), to_weight
+    if splits > 1:
+        to_rows = to_rows.unflatten(0, (splits, axons)).sum(0)
+    return to_rows.to(rows.dtype), to_weight
 
 
 def site_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
@@ -116,7 +120,8 @@ def _run_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
     numbers, factor = _arguments(potential, memory_order(rates), reduction)
     _RATE.launch(
         (-(-rates.numel() // _BLOCK),), potential, rates, rates.numel(), *numbers, factor,
-        LINEAR=linear, LARGEST=reduction == "max", BLOCK=_BLOCK,
+        LINEAR=linear, LARGEST=reduction == "max", DOUBLE=potential.dtype == torch.float64,
+        BLOCK=_BLOCK,
     )  # fmt: skip
     return rates
 
@@ -133,7 +138,8 @@ def _run_rates_gradient(grad: Tensor, potential: Tensor, reduction: str, linear:
     _RATE_GRADIENT.launch(
         (-(-rates.numel() // _BLOCK),), potential, grad.permute(order).contiguous(), to_potential,
         rates.numel(), *numbers, to_potential.stride(3), *strides, factor,
-        LINEAR=linear, LARGEST=reduction == "max", BLOCK=_BLOCK,
+        LINEAR=linear, LARGEST=reduction == "max", DOUBLE=potential.dtype == torch.float64,
+        BLOCK=_BLOCK,
     )  # fmt: skip
     return to_potential
 

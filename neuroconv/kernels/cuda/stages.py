@@ -1,17 +1,11 @@
 """Triton kernels of `kernels.stages`: synapses, and the rates of dendrites.
 
-Sums are in float32, in float64 for its own, and in a fixed order. Offsets are 64 bits wide.
+Sums have a fixed order; they are in float32, of float64 in float64. Offsets are 64 bits wide.
 """
 # mypy: ignore-errors
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def _wide(numbers):
-    """Returns the type of sums over numbers."""
-    return tl.float64 if numbers.dtype.element_ty == tl.float64 else tl.float32
 
 
 @triton.jit
@@ -52,7 +46,7 @@ def release_gradient_kernel(
         column = first + tl.arange(0, BLOCK)
         inside = (column < width)[None, :]
         x = tl.load(rows + axon * width + column, mask=column < width, other=0.0)[None, :]
-        total = tl.zeros((SYNAPSES, BLOCK), _wide(to_rows))
+        total = tl.zeros((SYNAPSES, BLOCK), to_rows.dtype.element_ty)
         for number in range(start * kinds, end * kinds, SYNAPSES):
             index = number + tl.arange(0, SYNAPSES)
             present = index < end * kinds
@@ -73,9 +67,9 @@ def release_gradient_kernel(
 
 
 @triton.jit
-def _site(potential, place, inside, LINEAR: tl.constexpr):
+def _site(potential, place, inside, LINEAR: tl.constexpr, WIDE: tl.constexpr):
     """Loads a site's potentials; returns them and their rates."""
-    wide = tl.load(potential + place, mask=inside, other=0.0).to(_wide(potential))
+    wide = tl.load(potential + place, mask=inside, other=0.0).to(WIDE)
     return wide, wide if LINEAR else tl.where(wide <= 0, 0.0, wide)  # nan stays
 
 
@@ -92,17 +86,18 @@ def _place(number, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_
 def rate_kernel(
     potential, rates, total, sites, stride, size_1, size_2, size_3,
     stride_0, stride_1, stride_2, stride_3, factor,
-    LINEAR: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr,
+    LINEAR: tl.constexpr, LARGEST: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the rates of dendrites, in their order in memory: over their sites the sum times a
     factor, or the largest, which is nan where one is."""
+    WIDE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = number < total
     place = _place(number, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3)
-    result = tl.full((BLOCK,), float("-inf") if LARGEST else 0.0, _wide(potential))
+    result = tl.full((BLOCK,), float("-inf") if LARGEST else 0.0, WIDE)
     broken = number < 0
     for site in range(sites):
-        _, rate = _site(potential, place + tl.cast(site, tl.int64) * stride, inside, LINEAR)
+        _, rate = _site(potential, place + tl.cast(site, tl.int64) * stride, inside, LINEAR, WIDE)
         if LARGEST:
             result, broken = tl.where(rate > result, rate, result), broken | (rate != rate)
         else:
@@ -115,25 +110,28 @@ def rate_kernel(
 def rate_gradient_kernel(
     potential, grad, to_potential, total, sites, stride, size_1, size_2, size_3,
     stride_0, stride_1, stride_2, stride_3, to_stride, to_0, to_1, to_2, to_3, factor,
-    LINEAR: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr,
+    LINEAR: tl.constexpr, LARGEST: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the gradient of the potentials that `rate_kernel` reads; of equal largest rates each
     has its share, as in torch.amax."""
+    WIDE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = number < total
     place = _place(number, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3)
     to_place = _place(number, size_1, size_2, size_3, to_0, to_1, to_2, to_3)
-    passed = tl.load(grad + number, mask=inside, other=0.0).to(_wide(potential)) * factor
-    largest = tl.full((BLOCK,), float("-inf"), _wide(potential))
+    passed = tl.load(grad + number, mask=inside, other=0.0).to(WIDE) * factor
+    largest = tl.full((BLOCK,), float("-inf"), WIDE)
     if LARGEST:
-        equal = tl.zeros((BLOCK,), _wide(potential))
+        equal = tl.zeros((BLOCK,), WIDE)
         for site in range(sites):
-            _, rate = _site(potential, place + tl.cast(site, tl.int64) * stride, inside, LINEAR)
+            at = place + tl.cast(site, tl.int64) * stride
+            _, rate = _site(potential, at, inside, LINEAR, WIDE)
             equal = tl.where(rate > largest, 1.0, equal + (rate == largest))
             largest = tl.where(rate > largest, rate, largest)
         passed = passed / equal
     for site in range(sites):
-        wide, rate = _site(potential, place + tl.cast(site, tl.int64) * stride, inside, LINEAR)
+        at = place + tl.cast(site, tl.int64) * stride
+        wide, rate = _site(potential, at, inside, LINEAR, WIDE)
         result = passed if LINEAR else tl.where(wide <= 0, 0.0, passed)
         if LARGEST:
             result = tl.where(rate == largest, result, 0.0)
