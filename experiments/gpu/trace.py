@@ -375,18 +375,18 @@ def workloads() -> dict[str, Callable[[], Trace]]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """Returns the table of the recorded versions, first and last."""
+    """Returns the table of the recorded versions, first and last: forward, or forward and backward."""
     first, last = next(iter(record)), list(record)[-1]
     lines = [
         f"| workload | launches, {first} | {last} | ms of bytes, {first} | {last} |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, now in record[last]["workloads"].items():
-        before = record[first]["workloads"].get(name, {})
-        launches = [f"{row['launches']:,}" if row else "" for row in (before, now)]
-        times = [
-            f"{1e3 * row['bytes'] / BYTES_PER_SECOND:.3g}" if row else "" for row in (before, now)
-        ]
+        if name.endswith((", evaluation", ", whole training step")):
+            continue
+        rows = record[first]["workloads"][name], now
+        launches = [f"{row['launches']:,}" for row in rows]
+        times = [f"{1e3 * row['bytes'] / BYTES_PER_SECOND:.3g}" for row in rows]
         lines.append(f"| {name} | {' | '.join((*launches, *times))} |")
     return "\n".join(lines)
 
