@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroconv.core.counting import is_counting
 from neuroconv.kernels import cuda
 from neuroconv.kernels.columns import scale_and_offset, summed_rates
-from neuroconv.kernels.cuda.launch import Kernel, takes
+from neuroconv.kernels.cuda.launch import Kernel
 from neuroconv.kernels.operator import Operator, is_traced, or_empty
 from neuroconv.kernels.soma import causal_matrix
 
@@ -34,11 +33,10 @@ def runs(maps: Tensor, dtype: torch.dtype) -> bool:
     """Returns whether the kernels take maps (B, C, T, H, W) as numbers of this dtype: on CUDA, in
     float32 or bfloat16. Counters, compilers and transforms need the stages one by one."""
     return (
-        not (is_traced() or is_counting())
-        and cuda.state(maps.device) == "on"
-        and takes(maps)
+        not is_traced()
+        and cuda.runs(maps)
         and dtype in (torch.float32, torch.bfloat16)
-        and 0 < maps.numel() // maps.shape[1] < _MOST_POSITIONS
+        and maps.numel() // maps.shape[1] < _MOST_POSITIONS
     )
 
 
@@ -172,7 +170,7 @@ def _run_backward(grad: Tensor, *arguments: Any) -> tuple[Any, ...]:
         _FILTER_GRADIENT.launch(
             (programs,), maps[0], taps, filtered, results[0], partial, call.lines * call.columns,
             SIZE=call.size, UNITS=call.units, TAPS=len(taps), num_warps=8,
-            TAPS_PAD=1 << (len(taps) - 1).bit_length(), **_TILE,
+            TAPS_PAD=cuda.power(len(taps)), **_TILE,
         )  # fmt: skip
         to_taps = partial.sum(0)
     return results, *or_empty(mean, to_taps, None if call.gain is None else to_gain, to_shift)

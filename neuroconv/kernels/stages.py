@@ -41,7 +41,8 @@ def release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Ten
     Returns:
         potentials, (N * C, positions, M).
     """
-    result: Tensor = _release(rows, weight, wiring, positions)
+    run = _release if runs(rows) else _release_reference
+    result: Tensor = run(rows, weight, wiring, positions)
     return result
 
 
@@ -49,7 +50,8 @@ def _release_reference(rows: Tensor, weight: Tensor, wiring: Tensor, positions: 
     neurons, synapses = wiring.shape
     presynaptic = rows.index_select(0, wiring.flatten()).view(neurons, 1, synapses, -1)
     potential = presynaptic * weight.view(neurons, -1, synapses, 1)
-    return F.pad(potential.flatten(0, 1), (0, 0, 0, positions - synapses))
+    potential, empty = potential.flatten(0, 1), positions - synapses
+    return F.pad(potential, (0, 0, 0, empty)) if empty else potential
 
 
 def _release_fake(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
@@ -104,11 +106,15 @@ def site_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
     return result
 
 
-def _rates_reference(potential: Tensor, reduction: str, linear: bool) -> Tensor:
+def reduced_rates(potential: Tensor, reduction: str, linear: bool, sites: int = 3) -> Tensor:
+    """Computes `site_rates` by torch's operators, with the sites on any axis."""
     rate = potential if linear else potential.relu()
+    if rate.shape[sites] == 1:
+        return rate.squeeze(sites)
     if reduction == "max":
-        return rate.amax(3)
-    return rate.sum(3) if reduction == "sum" else rate.sum(3) * (1 / rate.shape[3])
+        return rate.amax(sites)
+    total = rate.sum(sites)
+    return total if reduction == "sum" else total * (1 / rate.shape[sites])
 
 
 def _rates_fake(potential: Tensor, reduction: str, linear: bool) -> Tensor:
@@ -175,5 +181,5 @@ _site_rates_gradient = Operator(
     None, fake=_rates_gradient_fake, cpu=_run_rates_gradient, cuda=_run_rates_gradient,
 )  # fmt: skip
 _site_rates.register_gradient(
-    lambda grad, arguments, *_: (_site_rates_gradient(grad, *arguments),), _rates_reference
+    lambda grad, arguments, *_: (_site_rates_gradient(grad, *arguments),), reduced_rates
 )

@@ -84,29 +84,3 @@ class Cable:
         beyond_near_end = torch.erfc((offset.abs() - 0.5) / sites)
         beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
         return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)
-
-    @checked
-    def euler_stencil(self, substeps: Size) -> Tensor:
-        """Returns one substep of Euler's explicit method as taps on the grid of sites.
-
-        They are (alpha, 1 - 2 alpha - dt / tau, alpha) with dt = step_ms / substeps and
-        alpha = dt lambda^2 / (tau site_um^2). A wave of wavenumber k is multiplied by
-        1 - dt / tau - 4 alpha sin^2(k site_um / 2), which stays within [-1, 1] for every k if
-        dt / tau + 4 alpha <= 2: else the method explodes.
-
-        Returns:
-            (3,), float64.
-
-        Raises:
-            ValueError: fewer substeps than the method is stable with.
-        """
-        steepness = (self.length_constant_um / self.site_um) ** 2
-        decay = self.step_ms / self.time_constant_ms / substeps  # dt / tau
-        if decay * (1 + 4 * steepness) > 2:
-            fewest = math.ceil(decay * substeps * (1 + 4 * steepness) / 2)
-            raise ValueError(
-                f"substeps={substeps} of {self.step_ms / substeps:.4g} ms make Euler's method "
-                f"unstable on sites of {self.site_um:.4g} um; expected at least {fewest}"
-            )
-        alpha = decay * steepness
-        return torch.tensor([alpha, 1 - 2 * alpha - decay, alpha], dtype=torch.float64)

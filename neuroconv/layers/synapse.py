@@ -225,13 +225,8 @@ class SparseSynapses(_Synapses):
         # They are in the weights' precision: an axon's gradient sums over all its synapses,
         # and in bfloat16, which autocast may bring, that sum would be off by several percent.
         rows = activity.permute(1, 2, 0).reshape(axons, time_steps * batch).to(weight.dtype)
-        if stages.runs(rows):
-            released = stages.release(rows, weight, self.wiring, math.prod(self.sheet_shape))
-            return self.on_sheet(released.unflatten(2, (time_steps, batch)))
-        presynaptic = rows.index_select(0, self.wiring.flatten())
-        presynaptic = presynaptic.view(self.neurons, 1, self.synapses, time_steps * batch)
-        released = presynaptic * weight.view(self.neurons, -1, self.synapses, 1)
-        return self.on_sheet(released.flatten(0, 1).unflatten(2, (time_steps, batch)))
+        released = stages.release(rows, weight, self.wiring, math.prod(self.sheet_shape))
+        return self.on_sheet(released.unflatten(2, (time_steps, batch)))
 
     def closed_form(self, activity: torch.Size) -> tuple[Cost, ...]:
         """Counts a product for each synapse, transmitter and step: no sum, so no multiply-add."""

@@ -88,8 +88,7 @@ def dendritic_conv(
     window, taps = (time_steps, sites, dendrites), (k_time, branches, across)
     problem = ConvProblem(window, taps, mode, batch, neurons, steps)
     gradients = torch.is_grad_enabled() and (sheet.requires_grad or filters.requires_grad)
-    if not kernels_enabled():
-        return _by_definition(sheet, filters, mode, bias, steps)
+    backend = backend if kernels_enabled() else "direct"
     chosen = choose_backend(problem, backend, gradients=gradients, device=sheet.device.type)
     if cache is not None and source is not None:
         transformed = _cached_transform(cache, source, filters, problem, chosen)
@@ -176,16 +175,3 @@ def _direct_conv(sheet: Tensor, filters: Tensor, mode: Mode, steps: int) -> Tens
     history = steps + k_time - 1 - int(sheet.shape[2])  # zeros before the window
     padded = F.pad(sheet, (*padding(across, mode), *padding(branches, mode), history, 0))
     return F.conv3d(padded, filters.unsqueeze(1), groups=neurons)
-
-
-def _by_definition(
-    sheet: Tensor, filters: Tensor, mode: Mode, bias: Tensor | None, steps: int
-) -> Tensor:
-    """Runs conv3d with a group for each neuron, or for each dendrite in mode "per_dendrite"."""
-    if mode == "per_dendrite":
-        columns = _columns(sheet, batch_last=False)
-        potential = _direct_conv(columns, _column_filters(filters), "valid", steps).squeeze(-1)
-        potential = potential.unflatten(1, (-1, sheet.shape[4])).movedim(2, 4)
-    else:
-        potential = _direct_conv(sheet, filters, mode, steps)
-    return potential if bias is None else potential + bias[:, None, None, :]
