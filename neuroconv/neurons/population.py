@@ -190,9 +190,7 @@ class Population(nn.Module):
             x = self.dendritic_rate(x)  # (B, N, T, D') one number for each dendrite
             current = self.summation(x)  # (B, N, T)
         x = self.soma(current)
-        # On CUDA in memory order, which the kernels keep: the norm would copy x to its own.
-        as_it_lies = x.is_cuda and type(self.soma_norm) is nn.BatchNorm1d
-        x = along_axis(x, 1, self.soma_norm) if as_it_lies else self.soma_norm(x)
+        x = self.normalise_soma(x)
         x = self.firing(self.rest(x))
         rate: Tensor = self.output(x)
         return rate
@@ -245,6 +243,14 @@ class Population(nn.Module):
         else:  # in memory order: torch.compile takes a norm's gradient to be laid out as its input
             normal = along_axis(trees, 1, lambda x: norm(x.unsqueeze(3)).squeeze(3))
         return normal.unflatten(1, columns.shape[1:3]).movedim(2, 4)
+
+    def normalise_soma(self, potential: Tensor) -> Tensor:
+        """Batch-normalises each neuron of (B, N, T) over batch and steps."""
+        if potential.is_cuda and type(self.soma_norm) is nn.BatchNorm1d:
+            # In memory order, which kernels keep: the norm would copy the potential to its own.
+            return along_axis(potential, 1, self.soma_norm)
+        normal: Tensor = self.soma_norm(potential)
+        return normal
 
     def rest(self, potential: Tensor) -> Tensor:
         """Adds the soma's resting potential, which a norm's shift replaces."""

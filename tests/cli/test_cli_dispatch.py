@@ -143,7 +143,7 @@ MISTAKES: dict[tuple[str, ...], list[tuple[list[str], list[str]]]] = {
         (["--train.output", "file/runs"], ["file", "expected a path"]),
         (["--train.epochs", "many"], ["epochs = 'many'", "expected an integer of at least 1"]),
         (["--train.epochs", "--train.seeds", "[1]"], ["--train.epochs has no value"]),
-        (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu" or "cuda"']),
+        (["--train.device", "abacus"], ["'abacus'", '"auto", "cpu", "cuda", "xpu" or "mps"']),
         (["--model.name", "granul"], ["did you mean 'granule_convnet'", *list_models()]),
         (["--model.wdiths", "[3]"], ["'wdiths'", "did you mean 'widths'", "strides"]),
         (["--model.unit.spike.strength", "2"], [".toml: [model]", "unit: spike: strength=2"]),
