@@ -375,7 +375,7 @@ def workloads() -> dict[str, Callable[[], Trace]]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """Returns the table of the recorded versions, first and last: forward, or forward and backward."""
+    """Returns the table of the recorded versions, first and last: forward, or both ways."""
     first, last = next(iter(record)), list(record)[-1]
     lines = [
         f"| workload | launches, {first} | {last} | ms of bytes, {first} | {last} |",

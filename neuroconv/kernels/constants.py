@@ -40,14 +40,16 @@ def constant(function: Function) -> Function:
         fakes = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
         cached = _CACHED if fakes is None else vars(fakes).setdefault("_constants", {})
         if (key := (function, *args)) in cached:
-            return cached[key]
+            result = cached[key]
+            return function(*args) if result is None else result
         if fakes is not None:
             return cached.setdefault(key, function(*args))
         if args[-1].type == "cuda" and torch.cuda.is_current_stream_capturing():
             return function(*args)
         result = _apart(partial(function, *args), args[-1])
         small = sum(getattr(x, "nbytes", 0) for x in tree_leaves(result)) <= _MOST_BYTES
-        return cached.setdefault(key, result) if small else result
+        cached.setdefault(key, result if small else None)
+        return get(*args)
 
     return get  # type: ignore[return-value]
 

@@ -64,7 +64,7 @@ def maps_sum(
         eps: if given, potentials are first normalised by their mean and variance plus eps, (D, U),
             which are returned too and carry no gradient.
     """
-    learned = (None if x is None else x.float() for x in (taps, gain, shift))
+    learned = (None if x is None else x.float().contiguous() for x in (taps, gain, shift))
     total, mean, variance = _maps_sum(list(maps), *learned, starts, columns, units, eps, linear)
     return total, mean, variance
 
@@ -73,7 +73,8 @@ class _Call:
     """The operator's arguments, and launches on them."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.maps, self.taps, self.gain, self.shift, self.starts, *rest = arguments
+        maps, self.taps, self.gain, self.shift, self.starts, *rest = arguments
+        self.maps = [map.contiguous() for map in maps]  # of one sample they may be permuted
         self.columns, self.units, self.eps, self.linear = rest
         batch, rows, _, width = self.maps[0].shape
         self.count = len(self.starts) // len(self.maps)  # dendrites of a map

@@ -123,9 +123,9 @@ def _rates_fake(potential: Tensor, reduction: str, linear: bool) -> Tensor:
 
 def _run_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
     rates = _rates_fake(potential, reduction, linear)
-    numbers, factor = _arguments(potential, memory_order(rates), reduction)
+    numbers = _arguments(potential, memory_order(rates), reduction)
     _RATE.launch(
-        (-(-rates.numel() // _BLOCK),), potential, rates, rates.numel(), *numbers, factor,
+        (-(-rates.numel() // _BLOCK),), potential, rates, rates.numel(), *numbers,
         LINEAR=linear, LARGEST=reduction == "max", DOUBLE=potential.dtype == torch.float64,
         BLOCK=_BLOCK,
     )  # fmt: skip
@@ -139,26 +139,25 @@ def _rates_gradient_fake(grad: Tensor, potential: Tensor, reduction: str, linear
 def _run_rates_gradient(grad: Tensor, potential: Tensor, reduction: str, linear: bool) -> Tensor:
     to_potential, rates = torch.empty_like(potential), torch.empty_like(potential.select(3, 0))
     order = memory_order(rates)
-    numbers, factor = _arguments(potential, order, reduction)
+    numbers = _arguments(potential, order, reduction)
     strides = [to_potential.select(3, 0).stride(axis) for axis in order]
     _RATE_GRADIENT.launch(
         (-(-rates.numel() // _BLOCK),), potential, grad.permute(order).contiguous(), to_potential,
-        rates.numel(), *numbers, to_potential.stride(3), *strides, factor,
+        rates.numel(), *numbers, to_potential.stride(3), *strides,
         LINEAR=linear, LARGEST=reduction == "max", DOUBLE=potential.dtype == torch.float64,
         BLOCK=_BLOCK,
     )  # fmt: skip
     return to_potential
 
 
-def _arguments(
-    potential: Tensor, order: Sequence[int], reduction: str
-) -> tuple[tuple[int, ...], float]:
-    """Returns sizes and strides of potentials, without the sites in this order, and the factor."""
+def _arguments(potential: Tensor, order: Sequence[int], reduction: str) -> tuple[int, ...]:
+    """Returns the sites, the divisor of their sum, a whole number since Triton takes others as
+    float32, and sizes and strides of potentials, without the sites in this order."""
     sites, without = potential.shape[3], potential.select(3, 0)
     sizes = [without.shape[axis] for axis in order[1:]]
     strides = [without.stride(axis) for axis in order]
-    numbers = (sites, potential.stride(3), *sizes, *strides)
-    return numbers, 1 / sites if reduction == "mean" else 1.0
+    divisor = sites if reduction == "mean" else 1
+    return sites, divisor, potential.stride(3), *sizes, *strides
 
 
 _release = Operator(

@@ -42,6 +42,7 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "claw_of_groups": (
         (4, 6), {"wiring": "claw", "kernel_size": 2, "groups": 2, "time_steps": 5},
     ),
+    "one_sample": ((2, 3), {"kernel_size": 2, "time_steps": 1, "spike": nn.Tanh()}),
     "still_claw": ((3, 17), {"wiring": "claw", "kernel_size": 2, "time_steps": 1}),
 }  # fmt: skip
 
@@ -67,8 +68,9 @@ def build(case: str) -> tuple[GranuleConv2d, Tensor]:
     """A layer and its frames in float64."""
     sizes, keywords = CASES[case]
     layer: Any = make_lively(GranuleConv2d(*sizes, **{"time_steps": 3} | keywords)).to(DEVICE)
-    steps = 4 if case == "memory" else layer.time_steps if "claw_of" in case else 3
-    frames = torch.randn(2, sizes[0], steps, 5, 7, device=DEVICE)
+    steps = {"memory": 4, "claw_of_groups": 5, "one_sample": 1}.get(case, 3)
+    batch = 1 if case == "one_sample" else 2  # one sample's axes merge in any order in memory
+    frames = torch.randn(batch, sizes[0], steps, 5, 7, device=DEVICE)
     return layer, frames.double()
 
 
@@ -98,7 +100,7 @@ def test_float32(case: str, training: bool, launches: set[str]) -> None:
     assert_near(step(layer.float(), frames.float()), expected, 5e-5)
     assert {"sum_kernel", "gradient_kernel"} <= launches
     assert ("filter_gradient_kernel" in launches) is (
-        case not in ("still", "groups", "memory", "ten_taps", "still_claw")
+        case not in ("still", "groups", "memory", "ten_taps", "one_sample", "still_claw")
     )
     assert ("frame_gradient_kernel" in launches) is ("claw" in case)
 

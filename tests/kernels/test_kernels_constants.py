@@ -88,6 +88,8 @@ def test_a_constant_is_made_once_where_nothing_reads_its_operators() -> None:
     torch.func.vmap(lambda x: x + ramp(3, cpu))(torch.zeros(2, 3))
     assert calls == [3, 3, 3]
     assert ramp(1 << 20, cpu) is not ramp(1 << 20, cpu)  # too large to keep
+    with torch.inference_mode():
+        assert ramp(1 << 20, cpu).is_inference()  # made by the caller: no thread waits for it
 
 
 def test_what_is_derived_is_kept_until_its_source_changes() -> None:

@@ -206,6 +206,12 @@ def test_every_kernel_is_among_the_workloads() -> None:
     assert {launch.kernel.name for work in launched for launch in work} == named
 
 
+@pytest.mark.parametrize("workload", ["stages", "one dendrite"])
+def test_float64_meets_no_number_that_triton_takes_as_float32(workload: str) -> None:
+    work = launches(partial(WORKLOADS[workload], torch.float64))
+    assert not [x for launch in work for x in launch.arguments if type(x) is float]
+
+
 @pytest.mark.parametrize(
     ("keywords", "maps"),
     [({"padding": "same"}, 1), ({"padding": 0}, 1), ({"padding": 1, "stride": 2}, 4)],

@@ -105,7 +105,7 @@ class _Planes:
         width = min(_TILE // block, cuda.power(cols))
         _COPY.launch(
             (neurons * steps * rows * -(-cols // width) * -(-pairs // block),),
-            sheet, planes, planes if bias is None else bias, *sheet.stride(), *strides,
+            sheet, planes, planes if bias is None else bias.contiguous(), *sheet.stride(), *strides,
             samples, pairs, steps, rows, cols,
             BIASED=bias is not None, PAIRS=block, COLS=width, **constants,
         )  # fmt: skip

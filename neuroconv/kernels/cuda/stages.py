@@ -54,11 +54,11 @@ def release_gradient_kernel(
             tree = synapse // synapses * kinds + index % kinds
             position = synapse % synapses
             offset = (tree * positions + position)[:, None] * width + column[None, :]
-            g = tl.load(grad + offset, mask=present[:, None] & inside, other=0.0)
+            g = tl.load(grad + offset, mask=present[:, None] & inside, other=0.0).to(total.dtype)
             place = tree * synapses + position
             w = tl.load(weight + place, mask=present, other=0.0)
             total += g * w[:, None]
-            by_synapse = tl.sum((g * x).to(total.dtype), 1)
+            by_synapse = tl.sum(g * x, 1)
             if first > 0:  # this program wrote it before
                 by_synapse += tl.load(to_weight + place, mask=present, other=0.0)
             tl.store(to_weight + place, by_synapse, mask=present)
@@ -84,12 +84,12 @@ def _place(number, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_
 
 @triton.jit
 def rate_kernel(
-    potential, rates, total, sites, stride, size_1, size_2, size_3,
-    stride_0, stride_1, stride_2, stride_3, factor,
+    potential, rates, total, sites, divisor, stride, size_1, size_2, size_3,
+    stride_0, stride_1, stride_2, stride_3,
     LINEAR: tl.constexpr, LARGEST: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Writes the rates of dendrites, in their order in memory: over their sites the sum times a
-    factor, or the largest, which is nan where one is."""
+    """Writes the rates of dendrites, in their order in memory: over their sites the sum divided by
+    a number, or the largest, which is nan where one is."""
     WIDE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = number < total
@@ -102,14 +102,14 @@ def rate_kernel(
             result, broken = tl.where(rate > result, rate, result), broken | (rate != rate)
         else:
             result += rate
-    result = tl.where(broken, float("nan"), result) if LARGEST else result * factor
+    result = tl.where(broken, float("nan"), result) if LARGEST else result / divisor
     tl.store(rates + number, result, mask=inside)
 
 
 @triton.jit
 def rate_gradient_kernel(
-    potential, grad, to_potential, total, sites, stride, size_1, size_2, size_3,
-    stride_0, stride_1, stride_2, stride_3, to_stride, to_0, to_1, to_2, to_3, factor,
+    potential, grad, to_potential, total, sites, divisor, stride, size_1, size_2, size_3,
+    stride_0, stride_1, stride_2, stride_3, to_stride, to_0, to_1, to_2, to_3,
     LINEAR: tl.constexpr, LARGEST: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the gradient of the potentials that `rate_kernel` reads; of equal largest rates each
@@ -119,7 +119,7 @@ def rate_gradient_kernel(
     inside = number < total
     place = _place(number, size_1, size_2, size_3, stride_0, stride_1, stride_2, stride_3)
     to_place = _place(number, size_1, size_2, size_3, to_0, to_1, to_2, to_3)
-    passed = tl.load(grad + number, mask=inside, other=0.0).to(WIDE) * factor
+    passed = tl.load(grad + number, mask=inside, other=0.0).to(WIDE) / divisor
     largest = tl.full((BLOCK,), float("-inf"), WIDE)
     if LARGEST:
         equal = tl.zeros((BLOCK,), WIDE)
