@@ -223,7 +223,8 @@ def measure_tree(shape: Shape, device: str) -> Shape | None:
             seconds(module_variant(population, activity, task).block)
             for population in cells.values()
         ]
-        row["modelled"][task] = min(choice.model_seconds(job, gradients=gradients).values())
+        times = choice.model_seconds(job, choice.runs_native(job, "cpu", gradients), gradients)
+        row["modelled"][task] = min(times.values())
         row["joins"][task] = choice.fuses_tree(job, axons, gradients=gradients)
     return row
 

@@ -202,14 +202,6 @@ def _anything(value: Any) -> Any:
     return value
 
 
-def _boolean(value: Any) -> Any:
-    return bool(value) if isinstance(value, bool | np.bool_) else _MISFIT
-
-
-def _integer(value: Any) -> Any:
-    return int(value) if isinstance(value, Integral) and type(value) is not bool else _MISFIT
-
-
 def _number(value: Any) -> Any:
     if not isinstance(value, Real) or type(value) is bool:
         return _MISFIT
@@ -220,8 +212,10 @@ def _number(value: Any) -> Any:
 
 
 _FITTERS: Mapping[Any, _Fitter] = {
-    bool: _boolean,
-    int: _integer,
+    bool: lambda value: bool(value) if isinstance(value, bool | np.bool_) else _MISFIT,
+    int: lambda value: (
+        int(value) if isinstance(value, Integral) and type(value) is not bool else _MISFIT
+    ),
     float: _number,
     Any: _anything,
     Callable: lambda value: value if callable(value) else _MISFIT,

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-_BLOCK = (
-    1 << 22
-)  # numbers drawn at once: a multiple of 16, since torch draws normal ones by sixteens
+# Numbers drawn at once: a multiple of 16, since torch draws normal ones by sixteens.
+_BLOCK = 1 << 22
 
 
 class NeuronShare(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroconv.kernels import cuda
 from neuroconv.kernels.claw import packed, unpacked
 from neuroconv.kernels.column_convs import channel_convs
-from neuroconv.kernels.constants import derived
 from neuroconv.kernels.cuda.launch import Kernel
 from neuroconv.kernels.operator import Operator, empty_grads, or_empty
 from neuroconv.kernels.patch_window import PatchWindow
@@ -63,7 +63,7 @@ class _Call:
 
     def wide(self, lanes: int) -> int:
         """Returns the units or channels of a tile."""
-        return min(16, 1 << (lanes - 1).bit_length())
+        return min(16, cuda.power(lanes))
 
     def tiles(self, positions: int, lanes: int) -> int:
         return -(-positions // (_TILE // self.wide(lanes)))
@@ -107,20 +107,9 @@ def _run_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         to_frames, pixels = torch.empty_like(frames), samples * height * width
         call.launch(
             _FRAME, call.tiles(pixels, maps), maps, steps, grad, weight,
-            *_readers(call.channels, maps), to_frames, pixels,
+            *cuda.listeners(call.channels, maps), to_frames, pixels,
         )  # fmt: skip
     return or_empty(grad, to_frames, to_weight)
-
-
-def _readers(channels: Tensor, maps: int) -> tuple[Tensor, Tensor]:
-    """Returns the dendrites of all units, u * D + d, in the order of the channels that they read,
-    and the first of each channel in that order, (C + 1,)."""
-
-    def compute() -> tuple[Tensor, Tensor]:
-        channel, order = channels.flatten().sort(stable=True)
-        return order, torch.searchsorted(channel, torch.arange(maps + 1, device=channel.device))
-
-    return derived(channels, ("readers", maps), compute)
 
 
 _SCHEMA = "Tensor frames, Tensor weight, Tensor channels, int[] sizes"

@@ -154,7 +154,7 @@ def _fake(*arguments: Any) -> tuple[Tensor, ...]:
     return total, *(columns[0].new_empty(shape) for _ in range(4))
 
 
-def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[list[Tensor], Tensor, Tensor]:
     columns, gain, shift, steps, units, eps, linear = _Operands(*arguments[:7])
     mean, variance, *affine = arguments[7:]
     width = columns[0].shape[1]
@@ -203,14 +203,14 @@ def _plain_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list
         assert by_column[0] is not None
         for local, factor in zip(results, by_column[0], strict=True):
             local.mul_(factor)
-    return grad.new_empty(0) if to_gain is None else to_gain, to_shift, results
+    return results, grad.new_empty(0) if to_gain is None else to_gain, to_shift
 
 
-def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _fake_backward(grad: Tensor, *arguments: Any) -> tuple[list[Tensor], Tensor, Tensor]:
     columns, gain, *_ = arguments
     shape = (len(columns), grad.shape[2])
     to_gain = grad.new_empty((0,) if gain is None else shape)
-    return to_gain, grad.new_empty(shape), [torch.empty_like(column) for column in columns]
+    return [torch.empty_like(column) for column in columns], to_gain, grad.new_empty(shape)
 
 
 def _positions(rows: slice, column: Tensor, sizes: tuple[int, int]) -> slice:
@@ -275,16 +275,11 @@ _columns_sum = Operator(
 )  # fmt: skip
 _columns_sum_backward = Operator(
     f"columns_sum_backward(Tensor grad, {_SCHEMA}, Tensor mean, Tensor variance, "
-    "Tensor scale, Tensor offset) -> (Tensor, Tensor, Tensor[])",
+    "Tensor scale, Tensor offset) -> (Tensor[], Tensor, Tensor)",
     _plain_backward, fake=_fake_backward,
 )  # fmt: skip
 
 
-def _gradient(
-    grad: Tensor, arguments: Sequence[Any], others: Sequence[Tensor], _: Sequence[Any]
-) -> tuple[Any, ...]:
-    to_gain, to_shift, to_columns = _columns_sum_backward(grad, *arguments, *others)
-    return to_columns, to_gain, to_shift
-
-
-_columns_sum.register_gradient(_gradient, _reference)
+_columns_sum.register_gradient(
+    lambda grad, arguments, others, _: _columns_sum_backward(grad, *arguments, *others), _reference
+)

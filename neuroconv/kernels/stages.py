@@ -54,12 +54,9 @@ def _release_reference(rows: Tensor, weight: Tensor, wiring: Tensor, positions: 
     return F.pad(potential, (0, 0, 0, empty)) if empty else potential
 
 
-def _release_fake(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
-    return rows.new_empty(len(weight), positions, rows.shape[1])
-
-
 def _run_release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
-    sheet, width = _release_fake(rows, weight, wiring, positions), rows.shape[1]
+    width = rows.shape[1]
+    sheet = rows.new_empty(len(weight), positions, width)
     block = min(_BLOCK, cuda.power(width))
     height = min(cuda.power(positions), _TILE // block)
     _RELEASE.launch(
@@ -132,10 +129,6 @@ def _run_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
     return rates
 
 
-def _rates_gradient_fake(grad: Tensor, potential: Tensor, reduction: str, linear: bool) -> Tensor:
-    return torch.empty_like(potential)
-
-
 def _run_rates_gradient(grad: Tensor, potential: Tensor, reduction: str, linear: bool) -> Tensor:
     to_potential, rates = torch.empty_like(potential), torch.empty_like(potential.select(3, 0))
     order = memory_order(rates)
@@ -162,7 +155,7 @@ def _arguments(potential: Tensor, order: Sequence[int], reduction: str) -> tuple
 
 _release = Operator(
     "release(Tensor rows, Tensor weight, Tensor wiring, int positions) -> Tensor",
-    None, fake=_release_fake, cpu=_run_release, cuda=_run_release,
+    None, fake=_release_reference, cpu=_run_release, cuda=_run_release,
 )  # fmt: skip
 _release_gradient = Operator(
     "release_backward(Tensor grad, Tensor rows, Tensor weight, Tensor wiring) -> (Tensor, Tensor)",
@@ -177,7 +170,8 @@ _site_rates = Operator(
 )  # fmt: skip
 _site_rates_gradient = Operator(
     "site_rates_backward(Tensor grad, Tensor potential, str reduction, bool linear) -> Tensor",
-    None, fake=_rates_gradient_fake, cpu=_run_rates_gradient, cuda=_run_rates_gradient,
+    None, fake=lambda grad, potential, *_: torch.empty_like(potential),
+    cpu=_run_rates_gradient, cuda=_run_rates_gradient,
 )  # fmt: skip
 _site_rates.register_gradient(
     lambda grad, arguments, *_: (_site_rates_gradient(grad, *arguments),), reduced_rates

@@ -224,6 +224,10 @@ class Config:
         data = {k: v for k, v in asdict(self.data).items() if k not in ("root", "cache", "workers")}
         return {**_flat("[model]", self.model), **_flat("[data]", data), **self.train.decisive()}
 
+    def evaluation(self) -> dict[str, Any]:
+        """Returns the keywords with which `evaluate_model` scores the model as training does."""
+        return {**self.train.evaluation(), "workers": self.data.workers}
+
     def __post_init__(self) -> None:
         for number, model in enumerate((self.model, *self.opponents)):
             header = f"[[opponents]] number {number}" if number else "[model]"

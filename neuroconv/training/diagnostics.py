@@ -13,10 +13,9 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
-from neuroconv.core.checks import check_choice
 from neuroconv.data.perturbation import add_noise, rotate, shift
 from neuroconv.training.evaluation import Score, evaluate_model
-from neuroconv.training.runs import rebuild
+from neuroconv.training.runs import check_split, rebuild
 
 KINDS: dict[str, tuple[Any, tuple[float, ...]]] = {
     "noise_sigma": (add_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),  # ImageNet-C's (arXiv:1903.12261)
@@ -33,10 +32,9 @@ def diagnose(run_dir: str | Path, split: str = "test") -> tuple[Score, dict[str,
     accuracy by the standard deviation of noise, by pixels of shift and by degrees of rotation, each
     a list of `share` with a "level", 0 first. Images are perturbed before they become frames.
     """
-    check_choice("split", split, ("val", "test"))
+    check_split(split)
     config, model, splits = rebuild(run_dir)
-    data = splits.val if split == "val" else splits.test
-    options = {**config.train.evaluation(), "workers": config.data.workers}
+    data, options = getattr(splits, split), config.evaluation()
     passes = [
         (kind, level, data.perturbed(partial(function, level)))
         for kind, (function, levels) in KINDS.items()

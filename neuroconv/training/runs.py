@@ -147,11 +147,14 @@ def with_parts(config: Config, accumulate: int | None) -> Config:
 
 def evaluate(run_dir: str | Path, split: str = "test") -> Score:
     """Scores the best weights of a finished run on its split "val" or "test"; see `rebuild`."""
+    check_split(split)
+    config, model, splits = rebuild(run_dir)
+    return evaluate_model(model, getattr(splits, split), **config.evaluation())
+
+
+def check_split(split: str) -> None:
     if split not in ("val", "test"):
         raise RunError(f'split = {split!r}: expected "val" or "test"')
-    config, model, splits = rebuild(run_dir)
-    data = splits.test if split == "test" else splits.val
-    return evaluate_model(model, data, **config.train.evaluation(), workers=config.data.workers)
 
 
 def train_seeds(config: Config, *, progress: bool = True) -> list[RunResult | FailedRun]:

@@ -117,10 +117,7 @@ class _Run:
 
     def check_score(self, split: str) -> str:
         config, splits = self.resolved
-        score = evaluate_model(
-            self.model, getattr(splits, split), **config.train.evaluation(),
-            workers=config.data.workers,
-        )  # fmt: skip
+        score = evaluate_model(self.model, getattr(splits, split), **config.evaluation())
         loss, accuracy = self.result[f"{split}_loss"], self.result[f"{split}_accuracy"]
         text = f"accuracy {score.accuracy:.2%}, cross entropy {score.loss:.4f} nats"
         if (score.loss, score.accuracy) == (loss, accuracy):

@@ -76,7 +76,7 @@ def choose_backend(
 
 @_cached
 def _fastest(problem: ConvProblem, with_native: bool, gradients: bool, device: str) -> Backend:
-    times = _model_seconds(problem, with_native, gradients, device)
+    times = model_seconds(problem, with_native, gradients, device)
     return min(times, key=lambda name: times[name])
 
 
@@ -114,7 +114,7 @@ def _fuses_tree(
     kernel, terms = "fused", fused_terms(problem, axons)
     if with_native:
         kernel, terms = "fused, native", native_fused_terms(problem, axons)
-    times = _model_seconds(problem, with_native, gradients, device)
+    times = model_seconds(problem, with_native, gradients, device)
     staged = _TIMES["stage_by_stage"][kernel][1 if gradients else 0] * min(times.values())
     return _seconds(kernel, terms, gradients, device) <= staged
 
@@ -171,16 +171,9 @@ def _native_pairs(problem: ConvProblem) -> int:
 
 
 def model_seconds(
-    problem: ConvProblem, *, gradients: bool = False, device: str = "cpu"
+    problem: ConvProblem, with_native: bool, gradients: bool, device: str = "cpu"
 ) -> dict[Backend, float]:
     """Models the seconds of each backend's forward pass, with `gradients` of both passes."""
-    with_native = runs_native(problem, device, gradients)
-    return _model_seconds(problem, with_native, gradients, device)
-
-
-def _model_seconds(
-    problem: ConvProblem, with_native: bool, gradients: bool, device: str
-) -> dict[Backend, float]:
     return {
         BACKEND_OF[name]: _seconds(name, terms, gradients, device)
         for name, terms in model_terms(problem, with_native).items()

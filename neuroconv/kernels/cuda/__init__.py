@@ -190,7 +190,7 @@ def listeners(wiring: Tensor, axons: int, sites: int = 1) -> tuple[Tensor, Tenso
     axon's first one in that order, (F + 1,); computed on the device, until the wiring changes.
 
     Args:
-        wiring: (N, S); of each `sites` synapses one is read.
+        wiring: (N, S) or (N, 1, S); of each `sites` synapses one is read, all of three axes.
     """
 
     def compute() -> tuple[Tensor, Tensor]:
