@@ -69,7 +69,10 @@ def _fused(layer: Any, frames: Tensor, norms: list[nn.Module]) -> Tensor | None:
             frames.shape[0], rows_out, columns_out, branches, row_stride // row_step, steps,
             layer.in_channels, units,
         )  # fmt: skip
-        total = _patch_sum(layer, frames, layout, sizes, norms)
+        taps = fold_time(layer.kernel(), steps)
+        weight = taps.permute(3, 2, 1, 0).flatten(1, 2)  # (D, K, T * U)
+        summing = partial(patch_sum, frames, weight, layout, sizes, layer.linear_dendrites)
+        total = normalised(norms, summing, sizes.positions * steps, layer.dendritic_bias)
     elif torch.compiler.is_compiling():  # which fuses plain operators
         return None
     else:
@@ -105,16 +108,6 @@ def dendrite_potentials(layer: Any, frames: Tensor) -> Iterator[Tensor]:
         weight, channels = layer.weight.squeeze(1), layer.channels.squeeze(1)
         return channel_convs(frames, weight, channels, bias, window)
     return column_convs(frames, layer.kernel(), bias, window, layer.conv_groups)
-
-
-def _patch_sum(
-    layer: Any, frames: Tensor, layout: ColumnLayout, sizes: ImageSizes, norms: list[nn.Module]
-) -> Tensor:
-    """Runs the C++ kernels, (T, M, U)."""
-    taps = fold_time(layer.kernel(), sizes.steps)
-    weight = taps.permute(3, 2, 1, 0).flatten(1, 2)  # (D, K, T * U)
-    summing = partial(patch_sum, frames, weight, layout, sizes, layer.linear_dendrites)
-    return normalised(norms, summing, sizes.positions * sizes.steps, layer.dendritic_bias)
 
 
 def _column_sum(layer: Any, frames: Tensor, layout: ColumnLayout, norms: list[nn.Module]) -> Tensor:

@@ -59,10 +59,7 @@ def maps_sum(
         starts: each dendrite's first column in its map, from which on it reads W', and zeros where
             there are none; all at the same distance if they share the map.
         columns: W'.
-        linear: leave the maximum out.
-        gain, shift: (D, U), or None.
-        eps: if given, potentials are first normalised by their mean and variance plus eps, (D, U),
-            which are returned too and carry no gradient.
+        linear, gain, shift, eps: as in `patch_sum`, with its results.
     """
     learned = (None if x is None else x.float().contiguous() for x in (taps, gain, shift))
     total, mean, variance = _maps_sum(list(maps), *learned, starts, columns, units, eps, linear)
