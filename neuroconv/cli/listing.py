@@ -72,8 +72,7 @@ class Cells:
         console.print(table)
         if self.cell is not None:
             console.print(references_table(self.cell))
-        if self.json is not None:
-            write_json(console, self.json, cells_rows(self.cell))
+        write_json(console, self.json, cells_rows(self.cell))
 
 
 @dataclass(frozen=True)
@@ -140,13 +139,12 @@ class Match:
         console.out(f"{self.name}: {self._size(self.name, task)}")
         console.out(f"{self.opponent} with {chosen}: {self._size(self.opponent, matched)}")
         console.out(f"ratio of {self.by}: {matched.ratio:.4f}")
-        if self.json is not None:
-            values = {
-                "name": self.name, "opponent": self.opponent, "keywords": matched, "by": self.by,
-                "target": matched.target, "matched": matched.amount,
-                "matched_over_target": matched.ratio,
-            }  # fmt: skip
-            write_json(console, self.json, values)
+        values = {
+            "name": self.name, "opponent": self.opponent, "keywords": matched, "by": self.by,
+            "target": matched.target, "matched": matched.amount,
+            "matched_over_target": matched.ratio,
+        }  # fmt: skip
+        write_json(console, self.json, values)
 
     def _size(self, name: str, keywords: dict[str, Any]) -> str:
         size = f"{parameter_count(name, **keywords):,} parameters"

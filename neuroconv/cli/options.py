@@ -82,7 +82,9 @@ def check_output(path: Path | None, option: str, suffixes: tuple[str, ...] = ())
         )
 
 
-def write_json(console: Console, path: Path, values: Any, remark: str = "") -> None:
-    """Writes values to a JSON file, and says so."""
+def write_json(console: Console, path: Path | None, values: Any, remark: str = "") -> None:
+    """Writes values to a JSON file, and says so; without a path, nothing."""
+    if path is None:
+        return
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
     console.out(f"written to {path}{remark}")

@@ -170,8 +170,7 @@ class Verify:
         for check in verify(self.run, steps=self.steps):
             console.out(f"{'ok' if check.ok else 'FAILED':<8}{check.name:<8}{check.message}")
             checks.append(check._asdict())
-        if self.json is not None:
-            write_json(console, self.json, {"run_dir": str(self.run), "checks": checks})
+        write_json(console, self.json, {"run_dir": str(self.run), "checks": checks})
         if not all(check["ok"] for check in checks):
             raise SystemExit(1)
 
@@ -261,14 +260,13 @@ def _print_runs(runs: Sequence[RunResult | FailedRun], path: Path | None, consol
         )
     if len(finished) == 2:
         console.out("two seeds say little of the spread: three narrow the interval 3.6 times")
-    if path is not None:
-        results = {
-            "runs": [{**asdict(run), "run_dir": str(run.run_dir)} for run in finished],
-            "failed": [{**asdict(run), "run_dir": str(run.run_dir)} for run in failed],
-            "test_accuracy_fraction_mean": accuracy.mean,
-            "test_accuracy_fraction_95_half_width": accuracy.half_width,
-        }
-        write_json(console, path, results)
+    results = {
+        "runs": [{**asdict(run), "run_dir": str(run.run_dir)} for run in finished],
+        "failed": [{**asdict(run), "run_dir": str(run.run_dir)} for run in failed],
+        "test_accuracy_fraction_mean": accuracy.mean,
+        "test_accuracy_fraction_95_half_width": accuracy.half_width,
+    }
+    write_json(console, path, results)
     _check_failures([f"seed {run.seed}: {run.reason}" for run in failed], len(runs))
 
 

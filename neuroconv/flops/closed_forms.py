@@ -201,12 +201,7 @@ def count_closed_form(
     """
     items = as_inputs(inputs, kwargs)
     statements = _Statements(items.batch)
-    with (
-        meta_copy(model, items, device) as (copied, arguments),
-        torch.no_grad(),
-        eagerly(),
-        statements,
-    ):
+    with meta_copy(model, items, device) as (copied, arguments), eagerly(), statements:
         for path, module in copied.named_modules():
             module.register_forward_pre_hook(partial(statements.enter, path))
             leave = partial(statements.leave, path)

@@ -129,12 +129,8 @@ def count_exact(
             computes, nothing needs the backward pass, or, if strict, an operator has no rule.
     """
     counter, items = OperatorCounter(), as_inputs(inputs, kwargs)
-    with (
-        meta_copy(model, items, device, training=training) as (copied, arguments),
-        torch.set_grad_enabled(backward),
-        eagerly(),
-        counter.tracking(copied),
-    ):
+    copies = meta_copy(model, items, device, training=training, backward=backward)
+    with copies as (copied, arguments), eagerly(), counter.tracking(copied):
         outputs = counter.receive(arguments.call(copied))
         if backward:
             counter.begin_backward()

@@ -128,7 +128,7 @@ def analyse_fvcore(
             raise ImportError(f"fvcore is not installed ({error}); pip install fvcore") from error
 
     stock, macs = StockCount(), Counter[str]()
-    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad():
+    with meta_copy(model, items, device) as (copied, arguments):
         analysis = FlopCountAnalysis(_Traced(copied, arguments), tuple(arguments.tensors))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         handles, ignored = dict(analysis._op_handles), set(analysis._ignored_ops)

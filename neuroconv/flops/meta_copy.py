@@ -68,9 +68,10 @@ def explained(inputs: Inputs, device: Device) -> Iterator[None]:
 
 @contextmanager
 def meta_copy(
-    model: nn.Module, inputs: Inputs, device: str, *, training: bool = False
+    model: nn.Module, inputs: Inputs, device: str, *, training: bool = False, backward: bool = False
 ) -> Iterator[tuple[nn.Module, Inputs]]:
-    """Yields copies of the model (see `Copies`) and of the inputs on `device`.
+    """Yields copies of the model (see `Copies`) and of the inputs on `device`; operators record
+    gradients for a backward pass alone.
 
     The model itself is not touched: it may run in another thread meanwhile. Global, and restored on
     leaving, are the state of the random generators, so that another thread draws twice what it
@@ -110,7 +111,9 @@ def meta_copy(
                 module.training = training
             # The fused attention path of inference is one operator, opaque to every counter.
             torch.backends.mha.set_fastpath_enabled(False)
-            yield copies.model, inputs.map(lambda tensor: copy_tensor(tensor, target))
+            arguments = inputs.map(lambda tensor: copy_tensor(tensor, target))
+            with torch.set_grad_enabled(backward):
+                yield copies.model, arguments
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         random.setstate(plain_random)

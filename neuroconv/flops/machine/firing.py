@@ -69,7 +69,7 @@ def firing_shares(
                 totals[path][side] += int(torch.count_nonzero(tensor))
                 totals[path][2 + side] += tensor.numel()
 
-    with meta_copy(model, items, device) as (copied, arguments), torch.no_grad(), eagerly():
+    with meta_copy(model, items, device) as (copied, arguments), eagerly():
         for path, module in _populations(copied).items():
             totals[path] = [0, 0, 0, 0]
             module.register_forward_hook(partial(count, path), with_kwargs=True)

@@ -110,10 +110,8 @@ def measure_time(
     if not isinstance(job, nn.Module):
         return time_call(job, target, seconds)
     items = as_inputs(() if inputs is None else inputs, kwargs)
-    with (
-        meta_copy(job, items, device, training=training) as (copied, arguments),
-        torch.set_grad_enabled(backward),
-    ):
+    copies = meta_copy(job, items, device, training=training, backward=backward)
+    with copies as (copied, arguments):
         call = _training_step(copied, arguments) if backward else partial(arguments.call, copied)
         return time_call(call, target, seconds)
 

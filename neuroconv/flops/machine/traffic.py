@@ -131,11 +131,8 @@ def measure_traffic(
     """
     items = as_inputs(inputs, kwargs)
     tracker, saved = MemoryTracker(find_device(device).type), _Saved()
-    with (
-        meta_copy(model, items, device, training=training) as (copied, arguments),
-        torch.set_grad_enabled(backward),
-        eagerly(),
-    ):
+    copies = meta_copy(model, items, device, training=training, backward=backward)
+    with copies as (copied, arguments), eagerly():
         parameters, buffers = list(copied.parameters()), list(copied.buffers())
         tensors = arguments.tensors
         for tensor in (*parameters, *buffers, *tensors):
