@@ -105,10 +105,7 @@ def soma_rate(
     Args:
         currents: (T, L), contiguous.
         taps: (K,), the last of which applies to the present.
-        linear: leave the maximum out.
-        gain, shift: (1, U), or None.
-        eps: if given, potentials are first normalised by their mean and variance plus eps, (1, U),
-            which are returned too and carry no gradient.
+        linear, gain, shift, eps: as in `patch_sum`, of one dendrite, with its results.
     """
     operands = _Operands(currents, taps, gain, shift, units, eps, linear)
     result: tuple[Tensor, Tensor, Tensor] = _soma_rate(*operands)

@@ -7,6 +7,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import fmean
@@ -34,7 +35,7 @@ from neuroconv.training.environment import describe_environment, environment_dif
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
-from neuroconv.training.sharding import count_weights, split_model
+from neuroconv.training.sharding import count_weights, shard
 from neuroconv.training.signals import StopSignal
 from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
 from neuroconv.training.trainer import RunFailed, all_finite
@@ -250,7 +251,8 @@ def build(config: Config) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
         try:
-            model = split_model(lambda: create_model(**config.model), config.train.split)
+            create, split = partial(create_model, **config.model), config.train.split
+            model = create() if split == "none" else shard(create, split=split)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
     return model

@@ -69,11 +69,6 @@ def shard(
     return model
 
 
-def split_model(build: Callable[[], nn.Module], split: Split) -> nn.Module:
-    """Returns a model, or its neurons of this process; its parameters are not sharded."""
-    return build() if split == "none" else shard(build, split=split)
-
-
 # --- parameters
 
 
@@ -100,11 +95,7 @@ def _shard_parameters(model: nn.Module, device: str) -> None:
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, FilterCache):  # it would keep whole filters
-                vars(value)["get"] = _compute_again
-
-
-def _compute_again(*_: Any, **__: Any) -> None:
-    """Finds nothing, in place of a cache's `get`."""
+                vars(value)["get"] = lambda *_, **__: None
 
 
 @cache
