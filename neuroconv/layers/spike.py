@@ -4,7 +4,7 @@ Shapes: P sites along a dendrite, D dendrites; any axes before them.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,17 +43,6 @@ def dendritic_spike(
     Returns:
         (..., P, D), in the potential's layout in memory.
     """
-    return _spike(potential, strength, threshold, temperature, window, signal)
-
-
-def _spike(
-    potential: Tensor,
-    strength: float | Tensor,
-    threshold: float | Tensor,
-    temperature: float,
-    window: int | None,
-    signal: Signal,
-) -> Tensor:
     if potential.dim() < 2 or not potential.shape[-2]:
         raise ValueError(
             f"potential has shape {tuple(potential.shape)}; expected (..., sites, dendrites) with "
@@ -78,6 +67,9 @@ def _spike(
         return lifted - (source - sites) * passed
 
     return along_axis(potential, -2, stage)
+
+
+_spike: Any = vars(dendritic_spike)["__wrapped__"]  # for arguments that a constructor has checked
 
 
 def _maximum(sites: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
@@ -191,9 +183,11 @@ class DendriticSpike(nn.Module):
         return self._start[0] if self.pull_logit is None else self.pull_logit.sigmoid()
 
     def forward(self, potential: Tensor) -> Tensor:
-        return _spike(
-            potential, self.strength, self.threshold, self.temperature, self.window, self.signal
-        )
+        lifted: Tensor = _spike(
+            potential, self.strength, self.threshold, temperature=self.temperature,
+            window=self.window, signal=self.signal,
+        )  # fmt: skip
+        return lifted
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         """Counts the comparisons for the maximum, the operations of the gate, and the lift."""

@@ -10,16 +10,10 @@ import triton
 import triton.language as tl
 
 # Places in SIZES, as `kernels.claw_maps` fills it.
-STEPS, CHANNELS, HEIGHT, WIDTH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
-UNITS, TAPS, BRANCHES, DENDRITES = (
-    tl.constexpr(4), tl.constexpr(5), tl.constexpr(6), tl.constexpr(7)
-)  # fmt: skip
-ROWS, COLUMNS, ROW_STRIDE, STRIDE = (
-    tl.constexpr(8), tl.constexpr(9), tl.constexpr(10), tl.constexpr(11)
-)  # fmt: skip
-ROW_DILATION, DILATION, TOP, LEFT = (
-    tl.constexpr(12), tl.constexpr(13), tl.constexpr(14), tl.constexpr(15)
-)  # fmt: skip
+(
+    STEPS, CHANNELS, HEIGHT, WIDTH, UNITS, TAPS, BRANCHES, DENDRITES, ROWS, COLUMNS, ROW_STRIDE,
+    STRIDE, ROW_DILATION, DILATION, TOP, LEFT,
+) = map(tl.constexpr, range(16))  # fmt: skip
 
 
 @triton.jit
