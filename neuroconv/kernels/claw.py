@@ -78,9 +78,8 @@ class _Operands(NamedTuple):
     def stage(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, int]:
         """Returns scale and offset of the potentials, (D, U), and whether they stay linear."""
         scale, offset = scale_and_offset(self.gain, self.shift, self.eps, mean, variance)
-        scale = (
-            torch.ones_like(self.channels.T, dtype=self.weight.dtype) if scale is None else scale
-        )
+        if scale is None:
+            scale = torch.ones_like(self.channels.T, dtype=self.weight.dtype)
         offset = torch.zeros_like(scale) if offset is None else offset
         return scale.contiguous(), offset.contiguous(), int(self.linear)
 

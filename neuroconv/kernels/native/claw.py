@@ -38,6 +38,7 @@ class ClawLayer:
             padded(last * block + plane), top, left, height, width,
         )  # fmt: skip
         self._outputs = (samples, block, units, steps, columns, 1, rows, plane, 0, 0, rows, columns)
+        self._shape = (steps, columns, samples, rows, units)  # of the total, M's axes apart
         self._frames, self._weight = frames, weight.detach().contiguous()
         self._planes = self._lay_out(self._inputs, frames)
         sizes = (units, taps, branches, dendrites, *window.stride, *window.dilation, rows, columns)
@@ -49,15 +50,13 @@ class ClawLayer:
         """Sums max(0, scale * potential + offset) over the dendrites, (T, M, U)."""
         planes = self._empty(self._outputs)
         call("claw_sum", planes, *self._operands, *stage, planes)
-        samples, _, units, steps, columns, _, rows, *_ = self._outputs
-        total = planes.new_empty(steps, columns, samples, rows, units)
+        total = planes.new_empty(self._shape)
         self._copy(self._outputs, total.permute(2, 4, 0, 3, 1), planes, back=True)
         return total.flatten(1, 3)
 
     def receive(self, grad: Tensor) -> Tensor:
         """Lays out the gradient of the total, (T, M, U), for the passes that read it."""
-        samples, _, units, steps, columns, _, rows, *_ = self._outputs
-        maps = grad.contiguous().view(steps, columns, samples, rows, units)
+        maps = grad.contiguous().view(self._shape)
         return self._lay_out(self._outputs, maps.permute(2, 4, 0, 3, 1))
 
     def sums(self, stage: Sequence[Any], grad: Tensor | None = None) -> Tensor:
