@@ -17,7 +17,7 @@ from torch import Tensor
 from neuroconv.core.layout import memory_order
 from neuroconv.kernels import cuda
 from neuroconv.kernels.cuda.launch import Kernel
-from neuroconv.kernels.operator import Operator, is_traced
+from neuroconv.kernels.operator import Operator, is_traced, kernels_enabled
 
 _RELEASE, _RELEASE_GRADIENT = (
     Kernel("stages", name) for name in ("release_kernel", "release_gradient_kernel")
@@ -28,7 +28,7 @@ _TILE, _BLOCK = 1024, 256
 
 def runs(x: Tensor) -> bool:
     """Returns whether the kernels run; a compiler fuses torch's operators by itself."""
-    return not is_traced() and cuda.runs(x)
+    return kernels_enabled() and not is_traced() and cuda.runs(x)
 
 
 def release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
