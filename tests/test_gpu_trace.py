@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from neuroconv import __version__
 from neuroconv.kernels import cuda
+from neuroconv.neurons import Granule
 from tests.scripts import loaded
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "gpu"
@@ -74,6 +75,19 @@ def test_launches_of_the_large_workloads(workload: str, most: int) -> None:
     result = WORKLOADS[workload]()
     assert 0 < result.total_launches <= most
     assert result.copies == []
+
+
+@pytest.mark.skipif(not cuda._HAS_TRITON, reason="Triton is not installed")
+def test_a_backward_pass_has_the_context_of_its_forward_pass() -> None:
+    """On a device it runs on a thread of torch's own, as here outside of the context."""
+    cells = Granule(64, 64)
+    with FakeTensorMode(), trace.traced() as result:
+        trace.on_fake_cuda(cells)
+        with cuda.fused_kernels(False):
+            rate = cells(torch.empty(4, 64, 5, device="cuda:0", requires_grad=True))
+        trace.backward(rate)
+    assert "bmm" in result.launches
+    assert not [name for name in result.launches if name.endswith("_kernel")]
 
 
 def test_the_page_holds_what_was_recorded() -> None:

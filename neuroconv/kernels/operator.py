@@ -13,7 +13,8 @@ traces. Tests hold every implementation to its reference.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -230,6 +231,7 @@ class _Rule(NamedTuple):
         """Saves an operator's arguments, of which the first may be a list of tensors, and its other
         results."""
         others = output[1:] if isinstance(output, tuple) else ()
+        ctx.context = copy_context()
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*others)
         listed, rest = (inputs[0], inputs[1:]) if _is_list(inputs[0]) else ((), inputs)
@@ -256,7 +258,10 @@ class _Rule(NamedTuple):
             arguments.insert(0, list(saved[:listed]))
         if torch.is_grad_enabled():  # this gradient may be differentiated again
             return _differentiate(self.reference, grad, arguments, needs[: len(arguments)])
-        grads = self.gradient(grad, arguments, others, needs)
+        gradient = self.gradient
+        if grad.is_cuda:  # a thread of torch's runs this, without the caller's context variables
+            gradient = partial(ctx.context.copy().run, gradient)
+        grads = gradient(grad, arguments, others, needs)
         present = [value if needed else None for value, needed in zip(grads, needs, strict=False)]
         return (*present, *[None] * (len(arguments) - len(present)))
 
