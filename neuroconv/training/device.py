@@ -50,13 +50,18 @@ def float32_arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     if device.type == "cuda" and precision in _MODES:
         settings = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
     before = [setting.fp32_precision for setting in settings]
+
+    def change(modes: list[str]) -> None:
+        if settings:  # the older flags too, which torch refuses to read where they disagree
+            settings[0].allow_tf32, cudnn.allow_tf32 = (mode == "tf32" for mode in modes[:2])
+        for setting, mode in zip(settings, modes, strict=True):
+            setting.fp32_precision = mode
+
     try:
-        for setting in settings:
-            setting.fp32_precision = _MODES[precision]
+        change([_MODES.get(precision, "")] * len(settings))
         yield
     finally:
-        for setting, mode in zip(settings, before, strict=True):
-            setting.fp32_precision = mode
+        change(before)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -132,7 +132,9 @@ def test_float32_on_cuda_is_as_configured_and_is_put_back(precision: str, mode: 
     before = modes()
     with suppress(RuntimeError), float32_arithmetic(precision, CUDA):
         inside = modes()
+        old = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         raise RuntimeError("power cut")
+    assert mode is None or old == (mode == "tf32",) * 2  # torch.compile and libraries read these
     assert inside == (before if mode is None else [mode] * 3)
     assert modes() == before
 

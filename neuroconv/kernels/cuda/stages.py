@@ -59,7 +59,8 @@ def release_gradient_kernel(
             w = tl.load(weight + place, mask=present, other=0.0)
             total += g * w[:, None]
             by_synapse = tl.sum(g * x, 1)
-            if first > 0:  # this program wrote it before
+            if first > 0:  # other threads of this program wrote it before
+                tl.debug_barrier()
                 by_synapse += tl.load(to_weight + place, mask=present, other=0.0)
             tl.store(to_weight + place, by_synapse, mask=present)
         offset = (split * axons + axon) * width + column
