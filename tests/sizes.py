@@ -246,9 +246,9 @@ def total_lines(folder: Path) -> int:
 
 
 MEASURES: dict[str, tuple[Callable[[], int], int]] = {
-    "lines of the package": (lambda: total_lines(PACKAGE), 26_560),
-    "code lines of the package": (lambda: sum(code for _, code in by_part().values()), 18_180),
-    "lines of the tests": (lambda: total_lines(PROJECT / "tests"), 23_050),
+    "lines of the package": (lambda: total_lines(PACKAGE), 29_360),
+    "code lines of the package": (lambda: sum(code for _, code in by_part().values()), 20_190),
+    "lines of the tests": (lambda: total_lines(PROJECT / "tests"), 24_500),
     "lines of the longest module": (lambda: max(map(lines, modules())), 350),
     "files in cycles of imports": (lambda: len(in_cycles(import_graph())), 0),
     **{
@@ -257,7 +257,7 @@ MEASURES: dict[str, tuple[Callable[[], int], int]] = {
         for method in (f"{owner}.forward", f"{owner}.stream")
     },
     "questions about how to run in layers/ and neurons/": (lambda: len(definition_questions()), 0),
-    "package files that a granule cell's forward enters": (lambda: len(files_entered()), 12),
+    "package files that a granule cell's forward enters": (lambda: len(files_entered()), 18),
     "names of a filter from a config to the convolution": (
         lambda: len(set().union(*filter_path().values())), 1,
     ),

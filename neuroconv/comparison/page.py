@@ -12,12 +12,12 @@ import numpy as np
 from neuroconv.comparison.linear import linear_baseline
 from neuroconv.comparison.table import comparison_data, comparison_table, count
 from neuroconv.comparison.train import ModelResult, compare
-from neuroconv.core.files import write_text
+from neuroconv.core.files import new_folder, write_text
 from neuroconv.core.text import Terminal
 from neuroconv.data import DataSplits, load_data
 from neuroconv.report import Entry, counting, findings, write_report
 from neuroconv.training import Config, DataConfig, load_config, save_config
-from neuroconv.training.runs import ENVIRONMENT, new_folder
+from neuroconv.training.runs import ENVIRONMENT
 
 _OF_STILL_IMAGES = ("root", "classes", "image_size", "train_limit")  # keys of [data]
 

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -66,3 +68,16 @@ def _synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def new_folder(parent: str | Path, prefix: str = "", suffix: str = "") -> Path:
+    """Creates PARENT/PREFIX-TIME-SUFFIX, with a number if there is such a folder already."""
+    base = Path(parent) / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+    for number in count():
+        folder = base.with_name(f"{base.name}-{number}") if number else base
+        try:
+            folder.mkdir(parents=True)  # for one process of those that try at this moment
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError

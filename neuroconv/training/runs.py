@@ -6,9 +6,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime
 from functools import partial
-from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroconv.core.files import write_text
+from neuroconv.core.files import new_folder, write_text
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
@@ -250,12 +248,11 @@ def build(config: Config) -> nn.Module:
     """Builds the model, or a process's neurons; the weights are a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seeds[0])
+        create, split = partial(create_model, **config.model), config.train.split
         try:
-            create, split = partial(create_model, **config.model), config.train.split
-            model = create() if split == "none" else shard(create, split=split)
+            return create() if split == "none" else shard(create, split=split)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
-    return model
 
 
 def start(
@@ -325,19 +322,6 @@ def _finish(
 
         with StopSignal("ends when the result is written" if ranks.leads else None):
             return ranks.first(record)
-
-
-def new_folder(parent: str | Path, prefix: str = "", suffix: str = "") -> Path:
-    """Creates PARENT/PREFIX-TIME-SUFFIX, with a number if there is such a folder already."""
-    base = Path(parent) / f"{prefix}{datetime.now():%Y%m%d-%H%M%S}{suffix}"
-    for number in count():
-        folder = base.with_name(f"{base.name}-{number}") if number else base
-        try:
-            folder.mkdir(parents=True)  # for one process of those that try at this moment
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
 
 
 def load_run(folder: Path) -> Config:
