@@ -24,16 +24,14 @@ class ProcessMemory(NamedTuple):
 
 
 def process_memory(
-    build: Callable[[], tuple[nn.Module, Any]], processes: int, split: Split = "none",
-    moments: int = 2,
-) -> ProcessMemory:  # fmt: skip
-    """Counts a training step on meta tensors, operator by operator; see `measure_traffic`.
+    build: Callable[[], tuple[nn.Module, Any]], processes: int, split: Split = "none"
+) -> ProcessMemory:
+    """Counts a training step by AdamW on meta tensors, operator by operator; see `measure_traffic`.
 
     Args:
         build: returns a model and the inputs of one process.
         processes: that hold the model together by `shard`.
         split: as in `shard`.
-        moments: numbers that the optimiser keeps for each parameter: 2 for AdamW, 1 for SGD.
 
     Raises:
         ValueError: no population can be split.
@@ -50,7 +48,7 @@ def process_memory(
     return ProcessMemory(
         parameters=-(-whole // parts),
         gradients=-(-trained // parts),
-        optimizer=-(-moments * trained // parts),
+        optimizer=-(-2 * trained // parts),  # two moments of each parameter
         buffers=buffers,
         gathered=sum([*sizes[:1], *sizes[:2]]) if parts > 1 else 0,
         activations=max(0, traffic.peak_bytes - whole - buffers - trained),
