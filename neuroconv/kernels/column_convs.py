@@ -48,7 +48,8 @@ def column_convs(
 def channel_convs(
     frames: Tensor, weight: Tensor, channels: Tensor, bias: Tensor | None, window: PatchWindow
 ) -> Iterator[Tensor]:
-    """Yields the same where each dendrite reads one channel, without products with zeros.
+    """Yields what `column_convs` yields, where each dendrite reads one channel: without products
+    with zeros off the wiring.
 
     Args:
         weight: (U, K_T, K_H, K_W).

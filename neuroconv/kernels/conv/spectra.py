@@ -99,6 +99,14 @@ def device_waves(
     return waves.mH / sites if back else waves
 
 
+def _along_sites(
+    spectra: Tensor, branches: int, sites: int, before: int, back: bool = False
+) -> Tensor:
+    """Transforms the last axis but one by `site_waves`, in its precision."""
+    waves = site_waves(branches, sites, before, spectra, back)
+    return (waves @ spectra.to(waves.dtype)).to(spectra.dtype)
+
+
 def sites_before(branches: int, across: int, mode: Mode) -> tuple[int, int]:
     return padding(branches, mode)[0], padding(across, mode)[0]
 
@@ -109,9 +117,7 @@ def spectra_of(filters: Tensor, size: tuple[int, int], before: tuple[int, int]) 
     taps = as_real(filters)
     if few_branches(branches):
         rows = torch.roll(F.pad(taps, (0, size[1] - across)), -before[1], dims=-1)
-        spectra = torch.fft.rfft(rows)
-        waves = site_waves(branches, size[0], before[0], spectra)
-        return (waves @ spectra.to(waves.dtype)).to(spectra.dtype)
+        return _along_sites(torch.fft.rfft(rows), branches, size[0], before[0])
     padded = F.pad(taps, (0, size[1] - across, 0, size[0] - branches))
     return torch.fft.rfft2(torch.roll(padded, (-before[0], -before[1]), dims=(-2, -1)))
 
@@ -120,8 +126,8 @@ def taps_of(spectra: Tensor, size: tuple[int, int], taps: tuple[int, int], mode:
     """Transforms spectra (N, P', D' // 2 + 1) back to taps (N, K_P, K_D)."""
     (branches, across), before = taps, sites_before(*taps, mode)
     if few_branches(branches):
-        waves = site_waves(branches, size[0], before[0], spectra, back=True)
-        full = torch.fft.irfft((waves @ spectra.to(waves.dtype)).to(spectra.dtype), n=size[1])
+        rows = _along_sites(spectra, branches, size[0], before[0], back=True)
+        full = torch.fft.irfft(rows, n=size[1])
         return torch.roll(full, before[1], dims=2)[..., :across]
     full = torch.roll(torch.fft.irfft2(spectra, s=size), before, dims=(1, 2))
     return full[:, :branches, :across]
