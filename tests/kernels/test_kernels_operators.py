@@ -125,6 +125,9 @@ def test_kernels_are_the_definition(neuron: nn.Module) -> None:
             near(actual, step())
 
 
+# torch 2.11 guards on the smaller of the strides B and 6 B in each view that joins axes, and then
+# refuses an open batch.
+@pytest.mark.xfail(torch.__version__ < "2.14", reason="torch's guards on strides", strict=False)
 @pytest.mark.parametrize("name", all_but_slow(
     "population plain", "population norm_both", "population fft", "image layer norm",
 ))  # fmt: skip
