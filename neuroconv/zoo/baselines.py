@@ -4,6 +4,7 @@ With time_steps > 1 they take a window of frames (B, C, T, H, W) as C x T channe
 as the neuron they are compared with; a still image is then repeated.
 """
 
+from collections.abc import Iterable
 from math import prod
 
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ GREY = (1, 28, 28)
 class StillNet(ImageNetwork):
     """A network of 2-D layers whose frames are channels.
 
+    Its layers run one after another, as those of torchvision's CNNs. The head begins at the pooling
+    to a fixed size, or without any is the last layer.
+
     Shape:
         (B, C, H, W) or (B, C, T, H, W) with T = time_steps -> logits (B, classes)
     """
@@ -27,9 +31,42 @@ class StillNet(ImageNetwork):
     ) -> None:
         super().__init__(time_steps, image_shape)
         self.network = network
+        self.classifier_path, layer = "network", network
+        while children := list(layer.named_children()):
+            name, layer = children[-1]
+            self.classifier_path += f".{name}"
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.as_frames(images).flatten(1, 2))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return _run(self._parts()[0], self.as_frames(images).flatten(1, 2))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        *layers, last = self._parts()[1]
+        *hidden, classifier = last if isinstance(last, nn.Sequential) else [last]
+        values = _run(hidden, _run(layers, features).flatten(1))
+        return values if pre_logits else classifier(values)
+
+    @property
+    def num_features(self) -> int:
+        for layer in reversed([m for part in self._parts()[0] for m in part.modules()]):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                return len(layer.weight)
+        return self.head_hidden_size
+
+    def _parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Returns the layers of the features and those of the head."""
+        layers = list(self.network.children())
+        pools = [n for n, layer in enumerate(layers) if isinstance(layer, nn.AdaptiveAvgPool2d)]
+        head = pools[0] if pools else len(layers) - 1
+        return layers[:head], layers[head:]
+
+
+def _run(layers: Iterable[nn.Module], values: Tensor) -> Tensor:
+    for layer in layers:
+        values = layer(values)
+    return values
 
 
 def _frames_as_channels(image_shape: ImageShape, time_steps: int) -> ImageShape:

@@ -67,13 +67,23 @@ class Cerebellum(ImageNetwork):
         self.classifier = nn.Linear(last.out_features, num_classes)
         self.climbing_fibres = ClimbingFibres(num_classes, purkinje.out_features)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         frames = self.as_frames(images)
         mossy = frames.transpose(2, 1).flatten(2).transpose(1, 2)  # (B, C * H * W, T)
         rates = self.purkinje(self.granular(mossy))
         if self.nuclei is not None:
             rates = self.nuclei(rates)
-        return self.classifier(self.last_step(rates))
+        return self.last_step(rates)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        return features if pre_logits else self.classifier(features)
+
+    def reset_classifier(self, num_classes: Count) -> None:
+        """Replaces the classifier, and deals the climbing fibres out to the new classes."""
+        super().reset_classifier(num_classes)
+        if num_classes:
+            cells, device = len(self.climbing_fibres.olive), self.climbing_fibres.olive.device
+            self.climbing_fibres = ClimbingFibres(num_classes, cells).to(device)
 
     def complex_spikes(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the complex spikes per second that follow an image; see `ClimbingFibres`."""

@@ -91,12 +91,19 @@ class FrameNet(ImageNetwork):
         super().__init__(steps, image_shape)
         self.units = nn.Sequential(*units)
         self.last_step = LastStep()
-        self.pool = nn.AdaptiveAvgPool2d(pool)
+        self.pool, self.regions = nn.AdaptiveAvgPool2d(pool), pool**2
         self.classifier = nn.Linear(channels * pool * pool, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.last_step(self.units(self.as_frames(images)))
-        return self.classifier(self.pool(maps).flatten(1))
+    @property
+    def num_features(self) -> int:
+        return self.head_hidden_size // self.regions
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.last_step(self.units(self.as_frames(images)))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = self.pool(features).flatten(1)
+        return pooled if pre_logits else self.classifier(pooled)
 
 
 @register_model

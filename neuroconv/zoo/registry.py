@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import ImageShape, Size, buildable, checked
+from neuroconv.core.arguments import Count, ImageShape, Size, buildable, checked
 from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.stages import merge
 
@@ -28,6 +28,9 @@ class ImageNetwork(nn.Module):
     A network for other sizes has the same keywords but `image_shape` or `time_steps`, and where its
     maps are pooled the same weights: `load_state_dict` takes them over.
 
+    A subclass defines `forward_features` and `forward_head`. Its last layer is `classifier`, or
+    what `classifier_path` names. These methods and sizes have timm's names and meaning.
+
     Args:
         time_steps: T of its window.
         image_shape: (C, H, W); None for any.
@@ -39,9 +42,63 @@ class ImageNetwork(nn.Module):
         ValueError: at the call, images of another shape, or that are not floating point.
     """
 
+    classifier_path = "classifier"
+
     def __init__(self, time_steps: Size, image_shape: ImageShape | None = None) -> None:
         super().__init__()
         self.time_steps, self.image_shape = time_steps, image_shape
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Returns what the head receives: maps (B, F, H', W') before pooling, or vectors (B, F).
+
+        F is `num_features`.
+        """
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Returns the logits of features, or with `pre_logits` what the classifier receives.
+
+        Shape:
+            as from `forward_features` -> (B, num_classes), or (B, head_hidden_size)
+        """
+        raise NotImplementedError
+
+    def get_classifier(self) -> nn.Module:
+        """Returns the last linear layer, or the identity that stands for it."""
+        return self.get_submodule(self.classifier_path)
+
+    def reset_classifier(self, num_classes: Count) -> None:
+        """Replaces the classifier by an untrained one; with 0 classes by the identity.
+
+        The network then returns what the classifier received, (B, head_hidden_size).
+        """
+        before: Any = self.get_classifier()
+        layer: Any = nn.Identity()
+        if num_classes:
+            like = next(self.parameters(), torch.empty(()))
+            layer = nn.Linear(before.in_features, num_classes).to(like)
+        layer.in_features = before.in_features
+        path, _, name = self.classifier_path.rpartition(".")
+        setattr(self.get_submodule(path), name, layer)
+
+    @property
+    def head_hidden_size(self) -> int:
+        """The number of values that the classifier receives."""
+        classifier: Any = self.get_classifier()
+        return classifier.in_features
+
+    @property
+    def num_features(self) -> int:
+        """The channels of what `forward_features` returns."""
+        return self.head_hidden_size
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, 0 without a classifier."""
+        return getattr(self.get_classifier(), "out_features", 0)
 
     def as_frames(self, images: Tensor) -> Tensor:
         """Checks images (B, C, H, W) or frames (B, C, T, H, W), and returns them as frames."""

@@ -61,12 +61,16 @@ class GranuleResNet(ImageNetwork):
         self.average = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(units, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         rates = self.stem(self.as_frames(images))
         steps_first = rates.transpose(1, 2)  # as granule layers keep their maps: nothing is copied
         pooled = self.max_pool(steps_first.flatten(0, 1))
         rates = self.blocks(pooled.unflatten(0, steps_first.shape[:2]).transpose(1, 2))
-        return self.classifier(self.average(self.last_step(rates)).flatten(1))
+        return self.last_step(rates)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = self.average(features).flatten(1)
+        return pooled if pre_logits else self.classifier(pooled)
 
 
 @register_model

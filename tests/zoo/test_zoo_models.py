@@ -123,6 +123,32 @@ def test_samples_do_not_meet_in_evaluation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_features_and_head_are_the_network(name: str) -> None:
+    model: Any = build(name, image_shape=(1, 12, 12), num_classes=10, time_steps=3).eval()
+    frames = torch.rand(2, 1, 3, 12, 12)
+    with torch.no_grad():
+        features = model.forward_features(frames)
+        values = model.forward_head(features, pre_logits=True)
+        logits = model.forward_head(features)
+        assert torch.equal(logits, model(frames))
+        assert torch.equal(logits, model.get_classifier()(values))
+    assert features.shape[1 if features.dim() != 3 else 2] == model.num_features
+    assert values.shape == (2, model.head_hidden_size)
+    assert (model.num_classes, type(model.get_classifier())) == (10, nn.Linear)
+    names, frames = list(model.state_dict()), frames.double()
+    model.double().reset_classifier(7)
+    assert list(model.state_dict()) == names
+    assert model(frames).shape == (2, model.num_classes) == (2, 7)
+    if hasattr(model, "complex_spikes"):
+        assert model.complex_spikes(model(frames), torch.tensor([6, 0])).isfinite().all()
+    model.reset_classifier(0)
+    assert model(frames).shape == values.shape
+    assert model.num_classes == 0
+    model.reset_classifier(3)
+    assert model.get_classifier().weight.shape == (3, model.head_hidden_size)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_save_and_load(name: str, tmp_path: Path) -> None:
     first = build(name, image_shape=(1, 12, 12), time_steps=3)
     with torch.no_grad():
