@@ -9,21 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from record import file_name
+from scipy.stats import ttest_rel
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+NAMES = ("granule", "cerebellum")
 
 
-def row(model: dict[str, Any], name: str, seconds: float, firing: float | None) -> str:
+def models_of(name: str) -> list[dict[str, Any]]:
+    recorded = json.loads((HERE / name / "comparison.json").read_text())
+    return list(recorded["models"])
+
+
+def p_values(name: str) -> list[float]:
+    """Returns the p of each entry but the first: its accuracies to the first's, paired by seed."""
+    first, *others = (model["test_accuracy_fraction_by_seed"] for model in models_of(name))
+    return [
+        float(ttest_rel([seeds[seed] for seed in first], [*first.values()]).pvalue)
+        for seeds in others
+    ]
+
+
+def holm(p: list[float]) -> list[float]:
+    """Returns p-values corrected by Holm's method for all of them together."""
+    corrected, largest = [1.0] * len(p), 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def row(
+    model: dict[str, Any], name: str, seconds: float, firing: float | None, p: tuple[float, ...]
+) -> str:
     mean, half = (model[f"test_accuracy_fraction_{key}"] for key in ("mean", "95_half_width"))
-    difference = ""
-    if model["difference_fraction_mean"] is not None:
+    difference, alone, together = "", "", ""
+    if p:
         points = [100 * model[f"difference_fraction_{key}"] for key in ("mean", "95_half_width")]
-        bold = "**" if abs(points[0]) > points[1] else ""
+        bold = "**" if p[1] < 0.05 else ""
         difference = f"{bold}{points[0]:+.2f}{bold} ± {points[1]:.2f}"
+        alone, together = (f"{value:.3f}" if value < 0.1 else f"{value:.2f}" for value in p)
     return (
         f"| [{model['label']}]({name}/{file_name(model['label'])}.toml) | {mean:.2%} ± "
-        f"{100 * half:.2f} | {difference} | {model['parameters_trained']:,} "
+        f"{100 * half:.2f} | {difference} | {alone} | {together} | {model['parameters_trained']:,} "
         f"| {model['mflop_per_image']:,.2f} | {model['seconds_per_epoch'] / seconds:.2f} "
         f"| {'' if firing is None else f'{firing:.0%}'} |"
     )
@@ -31,14 +59,21 @@ def row(model: dict[str, Any], name: str, seconds: float, firing: float | None) 
 
 def table(name: str) -> str:
     """Returns the table of one ablation in Markdown."""
-    models = json.loads((HERE / name / "comparison.json").read_text())["models"]
+    models = models_of(name)
     base = models[0]["seconds_per_epoch"]
+    p = {other: p_values(other) for other in NAMES}
+    corrected = holm([value for values in p.values() for value in values])
+    offset = sum(len(p[other]) for other in NAMES[: NAMES.index(name)])
+    pairs = [(), *zip(p[name], corrected[offset:], strict=False)]
     firing = json.loads((HERE / name / "granule_cells_that_fire_fraction.json").read_text())
     lines = [
-        "| entry | test accuracy | points to the first | parameters | MFLOP an image | time "
-        "| granule cells that fire |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        *(row(model, name, base, firing[model["label"]]) for model in models),
+        "| entry | test accuracy | points to the first | p | p, Holm | parameters "
+        "| MFLOP an image | time | granule cells that fire |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *(
+            row(model, name, base, firing[model["label"]], pair)
+            for model, pair in zip(models, pairs, strict=True)
+        ),
     ]
     return "\n".join(lines) + f"\n\nTime is an epoch's, in units of the first entry's {base:.1f} s."
 
