@@ -6,6 +6,10 @@ photographs noise of at most 64 pixels in the layout that the data set expects.
 
 import functools
 import math
+import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +25,7 @@ from torch.utils.data import Subset
 from neuroconv.comparison import compare
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
-from neuroconv.training import Config, load_config
+from neuroconv.training import Config, ConfigError, list_configs, load_config
 from neuroconv.training.runs import build
 from neuroconv.zoo import count_parameters, create_model
 
@@ -150,3 +154,33 @@ def test_a_step_of_a_config(path: Path, tmp_path: Path, root_of: Root) -> None:
 
 def test_there_are_configs_of_each_family() -> None:
     assert {path.stem for path in CONFIGS} > set(TRAINED)
+
+
+def test_configs_are_found_by_name_and_files_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list_configs() == [path.stem for path in CONFIGS[:-1]]
+    shipped = load_config("mnist_granule")
+    assert shipped == load_config(PROJECT / "configs" / "mnist_granule.toml")
+    Path("digits_granule").mkdir()  # as a folder of runs may be called
+    assert load_config("digits_granule").data.name == "digits"
+    Path("mnist_granule").write_text((PROJECT / "configs" / "digits_granule.toml").read_text())
+    assert load_config("mnist_granule").data.name == "digits"
+    for name in ("mnist_granul", "nowhere/mnist_granul.toml"):
+        message = "expected a TOML file, or .* did you mean 'mnist_granule'. .*, mnist_purkinje$"
+        with pytest.raises(ConfigError, match=f"^{name}: cannot be read .*{message}"):
+            load_config(name)
+
+
+@pytest.mark.slow
+def test_configs_travel_in_the_wheel(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = "from neuroconv.training import *; print(load_config('mnist_granule'), list_configs())"
+    where = {"cwd": tmp_path / "site", "env": {**os.environ, "PYTHONPATH": str(tmp_path / "site")}}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **where)
+    assert done.stdout == f"{load_config('mnist_granule')} {list_configs()}\n", done.stderr

@@ -22,12 +22,13 @@ from neuroconv.data import DATASETS
 from neuroconv.flops import operators_table
 from neuroconv.neurons import CELL_CLASSES
 from neuroconv.neurons.presets.table import cells_rows, cells_table, references_table
+from neuroconv.training import list_configs
 from neuroconv.zoo import default_keywords, get_builder, list_models
 
 
 @dataclass(frozen=True)
 class List:
-    """Lists the zoo's models with their parameters, the cells of `profile`, and the data sets.
+    """Lists the zoo's models with their parameters, cells, configurations and data sets.
 
     Example: neuroconv list 'granule*'
     """
@@ -49,6 +50,7 @@ class List:
             table.add_row(name, f"{parameter_count(name):,}", shape, summary)
         console.print(table)
         console.out(f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
+        console.out(f"configs for `neuroconv train` and `compare`: {', '.join(list_configs())}")
         console.out(f"data sets for `neuroconv train`, [data] name: {', '.join(DATASETS)}")
 
 

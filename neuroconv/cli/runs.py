@@ -45,15 +45,15 @@ class Train:
 
     {keys}
 
-    Example: neuroconv train configs/digits_granule.toml
+    Example: neuroconv train digits_granule
 
-    Example: neuroconv train configs/mnist_granule.toml --data.root DIR --train.seeds "[0]"
+    Example: neuroconv train mnist_granule --data.root DIR --train.seeds "[0]"
 
-    Example: torchrun --nproc-per-node 2 -m neuroconv train configs/digits_granule.toml
+    Example: torchrun --nproc-per-node 2 -m neuroconv train digits_granule
     """
 
     config: ConfigArgument
-    """a TOML file, such as configs/digits_granule.toml"""
+    """a TOML file, or the name of one that comes with the package, such as digits_granule"""
     json: FileOption = None
     """write the results of all seeds to this file"""
 
@@ -182,11 +182,11 @@ class Compare:
     An option --TABLE.KEY VALUE overrides a key of the file, as for `train`. Finished runs of the
     same configuration are not trained again.
 
-    Example: neuroconv compare configs/mnist_granule.toml --data.root DIR --report mnist/report.html
+    Example: neuroconv compare mnist_granule --data.root DIR --report mnist/report.html
     """
 
     config: ConfigArgument
-    """a TOML file with [[opponents]]"""
+    """a TOML file with [[opponents]], or the name of one that comes with the package"""
     report: PageOption = Path("report.html")
     """the page; comparison.json and comparison.toml are written beside it"""
     linear: bool = True
@@ -201,7 +201,7 @@ class Compare:
             opponent = "a linear classifier alone" if self.linear else "nothing"
             console.out(
                 f"no [[opponents]] in {self.config}: its model is compared with {opponent}. "
-                "configs/mnist_granule.toml shows how to name some"
+                "mnist_granule shows how to name some"
             )
         with argument(str(self.config)):
             title = self.config.stem

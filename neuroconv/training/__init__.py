@@ -10,6 +10,7 @@ from neuroconv.training.config import (
     load_config,
     save_config,
 )
+from neuroconv.training.config_names import find_config, list_configs
 from neuroconv.training.diagnostics import diagnose
 from neuroconv.training.distributed import Ranks, launched
 from neuroconv.training.evaluation import Score, evaluate_model
@@ -35,7 +36,8 @@ from neuroconv.training.trainer import RunFailed
 __all__ = [
     "CheckpointError", "Config", "ConfigError", "DataConfig", "FailedRun", "Interrupted", "Ranks",
     "RunError", "RunFailed", "RunResult", "Score", "Task", "TrainConfig", "TrainResult",
-    "WriteError", "clip_gradients", "diagnose", "evaluate", "evaluate_model", "launched",
-    "learning_rate_at", "load_config", "load_weights", "read_outcome", "read_result", "rebuild",
-    "resume", "run", "save_config", "save_weights", "shard", "train", "train_seeds",
+    "WriteError", "clip_gradients", "diagnose", "evaluate", "evaluate_model", "find_config",
+    "launched", "learning_rate_at", "list_configs", "load_config", "load_weights", "read_outcome",
+    "read_result", "rebuild", "resume", "run", "save_config", "save_weights", "shard", "train",
+    "train_seeds",
 ]  # fmt: skip

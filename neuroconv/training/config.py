@@ -19,6 +19,7 @@ from neuroconv.core.files import write_text
 from neuroconv.core.text import printable
 from neuroconv.data.augment import Augment
 from neuroconv.data.encoding import Encoding
+from neuroconv.training.config_names import find_config
 from neuroconv.zoo.legacy import translate
 
 _TABLES = ("model", "data", "train")  # which overrides may change
@@ -246,14 +247,16 @@ def _flat(name: str, table: Any) -> dict[str, Any]:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a TOML file.
+    """Reads a TOML file, or the configuration that the package has by this name.
 
     `overrides` are words `--section.key=value`, for model, data and train, and for tables within as
     in `--model.granule.cells=9`. A value is read as TOML, or else as a string.
     """
-    path = Path(path)
     try:
+        path = find_config(path)
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}): expected a TOML file"

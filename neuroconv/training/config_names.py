@@ -1,0 +1,36 @@
+"""The configurations that come with the package, by name: "mnist_granule" is its TOML file."""
+
+from pathlib import Path
+
+from neuroconv.core.checks import expected_one_of
+
+_PACKAGE = Path(__file__).parents[1]
+# A wheel has the folder inside the package, a checkout beside it.
+_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+
+
+def _files() -> dict[str, Path]:
+    paths = [path for folder in _FOLDERS for path in folder.glob("*.toml")]
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
+
+
+def list_configs() -> list[str]:
+    """Returns the names of the configurations that come with the package, sorted."""
+    return list(_files())
+
+
+def find_config(path: str | Path) -> Path:
+    """Returns the file of a configuration, given its path, or its name where no such file exists.
+
+    Raises:
+        FileNotFoundError: there is neither; the message lists the names.
+    """
+    path, files = Path(path), _files()
+    if str(path) in files and not path.is_file():
+        return files[str(path)]
+    if path.exists():
+        return path
+    raise FileNotFoundError(
+        f"{path}: cannot be read (No such file or directory): expected a TOML file, or the name of "
+        f"a configuration; {expected_one_of(path.stem, files)}"
+    )
