@@ -245,13 +245,15 @@ def _print_runs(runs: Sequence[RunResult | FailedRun], path: Path | None, consol
         if isinstance(run, RunResult):
             numbers = (
                 f"{run.parameters:,}", str(run.best_epoch), f"{run.val_accuracy:.2%}",
-                f"{run.test_accuracy:.2%}", f"{run.seconds_per_epoch:.1f}",
+                "–" if run.test_accuracy is None else f"{run.test_accuracy:.2%}",
+                f"{run.seconds_per_epoch:.1f}",
             )  # fmt: skip
         table.add_row(run.name, str(run.seed), *numbers)
     console.print(table)
     for run in runs:
         console.out(f"run: {run.run_dir}")
-    accuracy = mean_interval([run.test_accuracy for run in finished])
+    accuracies = [run.test_accuracy for run in finished if run.test_accuracy is not None]
+    accuracy = mean_interval(accuracies)
     if accuracy.mean is not None and accuracy.half_width is not None:
         of = f"{len(finished)} of {len(runs)}" if failed else len(runs)
         console.out(

@@ -48,7 +48,7 @@ def count(result: ModelResult) -> Entry:
         mflop_per_image=record.flop_per_sample / 1e6,
         counters=tuple(record.counts), counter_remarks=tuple(remarks),
         dendrites=None if None in dendrites else DendriteCost(*dendrites),  # type: ignore[arg-type]
-        accuracies={run.seed: run.test_accuracy for run in result.finished},
+        accuracies=result.accuracies,
         mean=accuracy.mean, half_width=accuracy.half_width,
         difference=difference.mean if difference else None,
         difference_half_width=difference.half_width if difference else None,

@@ -82,6 +82,15 @@ class ModelResult:
     def finished(self) -> list[RunResult]:
         return [run for run in self.runs if isinstance(run, RunResult)]
 
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """The accuracy on the test set by seed."""
+        return _accuracies(self.finished)
+
+
+def _accuracies(runs: Sequence[RunResult]) -> dict[int, float]:
+    return {run.seed: run.test_accuracy for run in runs if run.test_accuracy is not None}
+
 
 def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     """Trains [model] and every opponent from every seed, on the same data and with the same budget.
@@ -154,8 +163,8 @@ def _count_parameters(resolved: Config) -> int:
 def _result(
     label: str, runs: Runs, first: ModelResult | None, matched: Matched | None
 ) -> ModelResult:
-    accuracies = {run.seed: run.test_accuracy for run in runs if isinstance(run, RunResult)}
-    others = {} if first is None else {run.seed: run.test_accuracy for run in first.finished}
+    accuracies = _accuracies([run for run in runs if isinstance(run, RunResult)])
+    others = first.accuracies if first else {}
     differences = [accuracies[seed] - others[seed] for seed in accuracies if seed in others]
     saved = load_run(next((run for run in runs if run.seed in accuracies), runs[0]).run_dir)
     return ModelResult(

@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 _TEMPORARY = ".tmp"
@@ -59,6 +62,17 @@ def remove_temporaries(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, in UTF-8, in one step."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    """Writes counting numbers as a .npy file in one step, in the smallest type that holds them."""
+    smallest = np.min_scalar_type(int(values.max(initial=0)))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # np.save would append .npy to a path
+            np.save(file, values.astype(smallest))
+
+    write_atomically(path, write)
 
 
 def _synchronise(path: Path) -> None:

@@ -138,6 +138,7 @@ class TrainConfig(_Table):
         split: "neurons": under torchrun, leave each process some of a population's neurons; all
             take the whole batch. See `neuroconv.shard`.
         tensorboard: write curves for TensorBoard into the run folder.
+        test: score the best epoch on the test set; false for trials that choose settings.
     """
 
     header = "[train]"
@@ -165,6 +166,7 @@ class TrainConfig(_Table):
     tensorboard: bool = False
     shard: bool = False
     split: Literal["none", "neurons"] = "none"
+    test: bool = True
 
     def decisive(self) -> dict[str, Any]:
         """Returns the settings that decide the weights, by their names in a file."""

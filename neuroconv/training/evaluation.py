@@ -5,7 +5,9 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map_only
@@ -22,12 +24,14 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the n
 @dataclass(frozen=True)
 class Score:
     """Means over a data set: the loss (cross entropy in nats, or the task's), for a classification
-    the share of correct answers, and the user's metrics by name."""
+    the share of correct answers, and the user's metrics by name. `answers` are the classes that a
+    classification predicts for the data set's items, in their order (N,)."""
 
     loss: float
     accuracy: float | None
     images: int
     metrics: dict[str, float] = field(default_factory=dict)
+    answers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     def record(self, split: str) -> dict[str, float]:
         """Returns the means under their names in metrics.jsonl, such as val_loss."""
@@ -70,6 +74,7 @@ def evaluate_model(
     idle = {number for number, (share, _) in enumerate(shares) if sharded and not share}
     place(model.eval(), target, channels_last)
     sums: list[list[Tensor]] = []  # of each batch: loss and measures
+    predicted: list[Tensor] = []
     images = 0
     stream = load(data, batches, workers, target)
     # As in training: where rates are watched other kernels run, whose last bits differ.
@@ -90,6 +95,8 @@ def evaluate_model(
             loss_sum = task.loss_sum(outputs, targets, samples)
             sums.append([loss_sum, *task.sums(outputs, targets, samples)])
             images += samples
+            if loss is None:
+                predicted.append(outputs.argmax(1))
             if monitor is not None and loss is None:
                 monitor.observe(outputs, targets)
     names = ("loss", *task.measures)
@@ -97,7 +104,22 @@ def evaluate_model(
     *totals, total = ranks.total(*columns, images)
     means = {name: value / total for name, value in zip(names, totals, strict=True)}
     correct = means.pop("accuracy") if loss is None else None
-    return Score(means.pop("loss"), correct, int(total), means)
+    indices_of_share = [index for share, _ in shares for index in share]
+    answers = None if loss else _in_order(predicted, indices_of_share, ranks)
+    return Score(means.pop("loss"), correct, int(total), means, answers)
+
+
+def _in_order(
+    predicted: list[Tensor], indices: list[int], ranks: Ranks
+) -> NDArray[np.int64] | None:
+    """Returns the classes that all processes predicted in the order of the data set; None where a
+    loader's `collate_fn` makes other samples of its items."""
+    classes = torch.cat(predicted).numpy(force=True) if predicted else np.empty(0, np.int64)
+    parts = ranks.gather((indices, classes))
+    if any(len(indices) != len(classes) for indices, classes in parts):
+        return None
+    order = np.concatenate([indices for indices, _ in parts]).astype(np.int64)
+    return np.concatenate([classes for _, classes in parts])[np.argsort(order)]
 
 
 def place(model: nn.Module, device: torch.device, channels_last: bool) -> None:

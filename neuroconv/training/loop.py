@@ -120,7 +120,7 @@ def train(
         raise ConfigError("tensorboard = true: expected a run_dir, the parent of its files")
     callbacks = [callback] if callback else []
     data = {"train_data": train_data, "val_data": val_data}
-    data |= {} if test_data is None else {"test_data": test_data}
+    data |= {"test_data": test_data} if test_data is not None and config.test else {}
     images, *_ = [check_length(part, role) for role, part in data.items()]
     ranks = Ranks.current()
     device = check_device(config, images, ranks)

@@ -11,10 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from neuroconv.core.files import new_folder, write_text
+from neuroconv.core.files import new_folder, write_array, write_text
 from neuroconv.data import DataSplits, load_data
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
@@ -40,9 +42,10 @@ from neuroconv.training.trainer import RunFailed, all_finite
 from neuroconv.zoo import create_model, get_builder
 
 CONFIG, RESULT = "config.toml", "result.json"
-ENVIRONMENT, CURVES = "environment.json", "curves.png"
+ENVIRONMENT, CURVES, ANSWERS = "environment.json", "curves.png", "test_answers.npy"
 
-_SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT)  # files whose sums the result holds
+# Files whose sums the result holds.
+_SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT, ANSWERS)
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,10 @@ class RunResult:
     """A finished run, as result.json describes it; `history` is that of metrics.jsonl.
 
     The seed decides the weights, the order of images, the frames and the dropout. val_* and test_*
-    are those of the best epoch. `seconds_per_epoch` is a mean without validation.
-    `resumed_with_changes` says, line by line, what had changed where it was resumed by force.
-    `accumulate` is the number of parts of a step, which may follow from the memory; `data_sha256`
-    are the fingerprints of its data.
+    are those of the best epoch; test_* is None, or no image, with [train] test = false.
+    `seconds_per_epoch` is a mean without validation. `resumed_with_changes` says, line by line,
+    what had changed where it was resumed by force. `accumulate` is the number of parts of a step,
+    which may follow from the memory; `data_sha256` are the fingerprints of its data.
     """
 
     run_dir: Path
@@ -63,8 +66,8 @@ class RunResult:
     best_epoch: int
     val_loss: float
     val_accuracy: float
-    test_loss: float
-    test_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
     test_images: int
     steps: int
     seconds_per_epoch: float
@@ -73,6 +76,12 @@ class RunResult:
     resumed_with_changes: list[str] = field(default_factory=list)
     accumulate: int | None = None
     data_sha256: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def test_answers(self) -> NDArray[Any] | None:
+        """The class that is predicted for each test image (N,); older folders do not hold it."""
+        path = self.run_dir / ANSWERS
+        return np.load(path) if path.exists() else None
 
 
 # What result.json held before it had a sum of its own.
@@ -299,15 +308,17 @@ def _finish(
             progress=progress, **asdict(config.train),
         )  # fmt: skip
         name, val, test = config.model["name"], trained.val, trained.test
-        assert test is not None
 
         def record() -> RunResult:
             plot_curves(trained.history, folder / CURVES, label=f"{name}, seed {seed}")
+            if test is not None and test.answers is not None:
+                write_array(folder / ANSWERS, test.answers)
             write_record(folder / RESULT, {
                 "name": name, "seed": seed, "parameters": count_weights(model),
                 "best_epoch": trained.best_epoch, "val_loss": val.loss,
-                "val_accuracy": val.accuracy, "test_loss": test.loss,
-                "test_accuracy": test.accuracy, "test_images": test.images, "steps": trained.steps,
+                "val_accuracy": val.accuracy, "test_loss": test and test.loss,
+                "test_accuracy": test and test.accuracy, "test_images": test.images if test else 0,
+                "steps": trained.steps,
                 "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
                 "peak_memory_mib": peak_memory_mib(device),
                 "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
@@ -315,7 +326,7 @@ def _finish(
                     role.removesuffix("_data"): sha256
                     for role, sha256 in trained.data_sha256.items()
                 },
-                "sha256": {file: file_sum(folder / file) for file in _SUMMED},
+                "sha256": {f: file_sum(folder / f) for f in _SUMMED if (folder / f).exists()},
             })  # fmt: skip
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the result replaces them
             return read_result(folder)

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class State:
         self.history.append({**record, **scores, **({"activity": activity} if activity else {})})
         self.partial = None
         if (val.accuracy or 0.0, -val.loss) > (self.best.accuracy or 0.0, -self.best.loss):
-            self.best, self.best_epoch = val, record["epoch"]
+            self.best, self.best_epoch = replace(val, answers=None), record["epoch"]
             self.best_weights = copy.deepcopy(self.model.state_dict())
             self._best_file = "", ""
 

@@ -100,6 +100,13 @@ def test_two_processes_fit_a_line_as_one_and_end_by_the_first_ones_callback(two:
     assert all("no more room for curves" in error for _, error in stopped)
 
 
+def test_two_processes_put_their_answers_into_the_order_of_the_data(two: Processes) -> None:
+    """Batches of 5, 5, 5 and 1: parts of unequal size, and a process without one."""
+    alone = work.answers(16, batch_size=5)
+    assert len({*alone}) > 3
+    assert two.call(work.answers, 16, batch_size=5) == [alone, alone]
+
+
 @pytest.mark.parametrize("spread", work.SPREAD.values(), ids=[*work.SPREAD])
 def test_two_processes_train_a_spread_model_as_one(
     two: Processes, tmp_path: Path, spread: Any

@@ -3,12 +3,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from neuroconv.data import DataError
+from neuroconv.data import DataError, load_data
 from neuroconv.kernels import native
 from neuroconv.training import DataConfig, RunError, load_config, run
 from neuroconv.training.runs import evaluate, resume
+from neuroconv.training.verify import verify
 from tests.data.photographs import write_photographs
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
 
@@ -20,7 +22,7 @@ def test_a_run_is_a_folder_that_rebuilds_its_model(tmp_path: Path) -> None:
     assert folder.match(f"{tmp_path}/runs/linear-*-seed7")
     assert {path.name for path in folder.iterdir()} == {
         "config.toml", "metrics.jsonl", "best.safetensors", "last.safetensors", "environment.json",
-        "result.json", "curves.png",
+        "result.json", "curves.png", "test_answers.npy",
     }  # fmt: skip
     saved = load_config(folder / "config.toml")
     assert saved.model == {
@@ -43,6 +45,10 @@ def test_a_run_is_a_folder_that_rebuilds_its_model(tmp_path: Path) -> None:
     test, val = evaluate(folder), evaluate(folder, "val")
     assert (test.loss, test.accuracy) == (result.test_loss, result.test_accuracy)
     assert (val.loss, val.accuracy) == (result.val_loss, result.val_accuracy)
+    right = result.test_answers == load_data("digits", encoding="none").test.targets
+    assert (right.mean(), right.shape) == (result.test_accuracy, (360,))
+    assert np.array_equal(test.answers, result.test_answers)
+    assert (folder / "test_answers.npy").stat().st_size == 128 + 360  # a byte an image
     with pytest.raises(RunError, match="split = 'train'"):
         evaluate(folder, "train")
 
@@ -61,6 +67,16 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_not_overwritten(
     with pytest.raises(RunError, match="is not empty"):
         run(config, seed=1, run_dir=cut, progress=False)
     assert resume(cut, progress=False).steps == 2 * 6
+
+
+def test_a_trial_does_not_see_the_test_set(tmp_path: Path) -> None:
+    result = run(small_config(tmp_path, test=False, max_steps=1), seed=0, progress=False)
+    assert (result.test_loss, result.test_accuracy, result.test_images) == (None, None, 0)
+    assert [*result.data_sha256] == ["train", "val"]
+    assert result.test_answers is None
+    checks = {c.name: c for c in verify(result.run_dir, steps=3, progress=False)}
+    assert all(check.ok for check in checks.values())
+    assert checks["test"].message == "not scored, by [train] test = false"
 
 
 def test_folders_that_are_no_run(tmp_path: Path) -> None:

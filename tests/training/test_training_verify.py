@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -78,6 +79,17 @@ def test_a_result_of_version_0_5_0_passes_and_a_damaged_one_is_named(copy: Path)
     failed = outcomes(copy)
     assert "result.json: damaged" in failed.pop("files")
     assert failed == dict.fromkeys(("model", "data", "val", "test", "resume"), "as files")
+
+
+def test_other_answers_with_their_right_sum_are_seen(copy: Path) -> None:
+    answers = np.load(copy / "test_answers.npy")
+    values = read_record(copy / "result.json")
+    for changed, failed in ((2, []), (3, ["test"])):
+        np.save(copy / "test_answers.npy", np.r_[answers[:changed] ^ 1, answers[changed:]])
+        values["sha256"]["test_answers.npy"] = file_sum(copy / "test_answers.npy")
+        write_record(copy / "result.json", values)
+        assert [*outcomes(copy)] == failed
+        assert f"{changed} other answers" in outcomes(copy, ok=not failed)["test"]
 
 
 @pytest.mark.parametrize(
