@@ -251,7 +251,8 @@ def _cells(device: torch.device, quick: bool) -> Iterator[tuple[str, Build]]:
 def _networks(device: torch.device, quick: bool) -> Iterator[tuple[str, Build]]:
     batch, steps = (2, 1) if quick else (64, 20)
     frames = (batch, 1, 5, 28, 28)
-    for name, count in {"granule_convnet": steps, "cerebellum_small": 1}.items():
+    networks = {"granule_convnet": steps, "granule_convnet_conv3d": steps, "cerebellum_small": 1}
+    for name, count in networks.items():
         yield (
             f"training/{name}, {count} steps of {batch}",
             lambda name=name, count=count: step_variant(

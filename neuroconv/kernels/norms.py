@@ -23,7 +23,7 @@ SCALE_FLOPS = 5
 def norms_agree(norms: Sequence[Any]) -> bool:
     """Returns whether these norms may run as one: plain batch norms with equal settings and without
     hooks, except a counter's."""
-    if any(type(norm) is not nn.BatchNorm2d for norm in norms):
+    if any(type(norm) not in (nn.BatchNorm2d, nn.BatchNorm3d) for norm in norms):
         return False
     kinds = {(norm.training, norm.eps, norm.momentum) for norm in norms}
     plain = all(norm.affine and norm.track_running_stats for norm in norms)

@@ -92,10 +92,7 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
     neurons, synapses = units * height * width, fan_in * rows * columns
     maps = torch.Size((batch, units, steps, height, width))
     outputs, rates = maps.numel(), maps.numel() * columns
-    channels = layer.in_channels if layer.channels is not None else fan_in
-    lags = 1 if layer.time_steps == 1 else steps
-    wired = rates * rows * fan_in * min(lags, kernel_t)
-    products = wired if reads_channels(layer) else rates * rows * channels * lags
+    products, zeros = layer_products(layer, outputs, steps)
     spikes = [replace(s, pointwise=columns * s.pointwise) for s in stage_costs(layer.spike, maps)]
     fused, somatic_norm = norms_fused(layer), not is_absent(layer.soma_norm)
     normal = 2 * rates if present_norms(layer.dendritic_norms) else 0
@@ -112,7 +109,7 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
         *stage_costs(layer.threshold_norm, (batch, layer.in_channels, steps, *image[-2:])),
         Cost(
             "dendrites", {"convolution": products}, neurons=neurons,
-            essay=essay, direct=direct, zeros=products - wired,
+            essay=essay, direct=direct, zeros=zeros,
         ),
         Cost("dendritic potential", pointwise=normal),
         *spikes,
@@ -123,3 +120,15 @@ def image_layer_costs(layer: Any, image: torch.Size) -> tuple[Cost, ...]:
         *layer.firing.closed_form(maps),
         *layer.output.closed_form(maps),
     )  # fmt: skip
+
+
+def layer_products(layer: Any, outputs: int, steps: int) -> tuple[int, int]:
+    """Counts the multiply-adds of an image layer's filters, and those with zeros off the wiring."""
+    _, fan_in, kernel_t, rows, columns = layer.weight.shape
+    lags = 1 if layer.time_steps == 1 else steps
+    wired = outputs * rows * columns * fan_in * min(lags, kernel_t)
+    if reads_channels(layer):
+        return wired, 0
+    channels = layer.in_channels if layer.channels is not None else fan_in
+    products = outputs * rows * columns * channels * lags
+    return products, products - wired

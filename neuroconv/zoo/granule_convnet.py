@@ -8,12 +8,14 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import ImageShape, Seed, Size, Sizes, argument, checked
-from neuroconv.layers import Cost, LastStep
+from neuroconv.core.modules import graph_leaf
+from neuroconv.kernels.image import dendrite_potentials, fused_dendrites, fused_somata
+from neuroconv.layers import Cost, FiringRate, LastStep
 from neuroconv.neurons import GranuleConv2d
+from neuroconv.neurons.costs import layer_products
 from neuroconv.neurons.image import wired_kernel
 from neuroconv.neurons.stages import Table, build_norm, merge
 from neuroconv.zoo.registry import ImageNetwork, register_model, register_preset
@@ -26,7 +28,10 @@ class Conv3dUnit(nn.Module):
     """The control of `GranuleConv2d`: a plain Conv3d, batch norm and ReLU on the same wiring.
 
     It has the granule layer's taps, one for one, but no dendrites: columns are summed before they
-    are rectified, none is normalised by itself, and no soma filters the sum.
+    are rectified, none is normalised by itself, and no soma filters the sum. It runs by the granule
+    layer's kernels, which leave its columns linear: a claw meets no zeros of a dense kernel, and
+    other filters have time folded into channels. The numbers are those of `F.conv3d` with
+    `kernel()`.
 
     Shape:
         (B, C, T, H, W) -> (B, U, T, H', W'), causal in time, in training with the granule layer's
@@ -34,6 +39,9 @@ class Conv3dUnit(nn.Module):
     """
 
     channels: Tensor | None
+    # What `neuroconv.kernels.image` reads of a layer: nothing but sums before the norm.
+    dendritic_norms, dendritic_bias, bias, conv_groups = (), None, None, 1
+    linear_dendrites, spike, soma, firing = True, nn.Identity(), nn.Identity(), FiringRate()
 
     def __init__(self, granule: GranuleConv2d) -> None:
         super().__init__()
@@ -42,32 +50,40 @@ class Conv3dUnit(nn.Module):
                 f"the granule layer has dilation={granule.dilation} and groups={granule.groups}; "
                 "the control stands in for layers without either"
             )
-        self.in_channels, self.window = granule.in_channels, granule.window
+        self.in_channels, self.out_channels = granule.in_channels, granule.out_channels
+        self.time_steps, self.window = granule.time_steps, granule.window
         self.weight = nn.Parameter(torch.empty_like(granule.weight))
         self.register_buffer("channels", granule.channels, persistent=False)
-        units, over = granule.out_channels, granule.norm_over
-        self.norm = build_norm(True, nn.BatchNorm3d, units, over)
+        self.norm = build_norm(True, nn.BatchNorm3d, self.out_channels, granule.norm_over)
         fan_in = self.weight[0].numel()
         nn.init.normal_(self.weight, std=(2 / fan_in) ** 0.5)
+
+    @property
+    def soma_norm(self) -> nn.Module:
+        return self.norm
 
     def kernel(self) -> Tensor:
         if self.channels is None:
             return self.weight
         return wired_kernel(self.weight, self.channels, self.in_channels)
 
+    @graph_leaf
     def forward(self, frames: Tensor) -> Tensor:
-        top, bottom, left, right = self.window.padding
-        padded = F.pad(frames, (left, right, top, bottom, self.weight.shape[2] - 1, 0))
-        return self.norm(F.conv3d(padded, self.kernel(), stride=(1, *self.window.stride))).relu()
+        potential = fused_dendrites(self, frames)  # the columns' sum by one kernel, or None
+        if potential is None:
+            potential = torch.stack([*dendrite_potentials(self, frames)]).sum(0)
+        rate = fused_somata(self, potential)
+        if rate is None:  # compilers lay a norm's gradient out as its input should be
+            rate = self.norm(potential.contiguous()).relu()
+        return rate
 
     def closed_form(self, frames: torch.Size) -> tuple[Cost, ...]:
         batch, _, steps, height, width = frames
         units, fan_in, *taps = self.weight.shape
         neurons = units * prod(self.window.output_size(height, width))
-        read = fan_in if self.channels is None else self.in_channels
-        per_channel = batch * steps * neurons * prod(taps)
         synapses = Cost("synapses", synapses=neurons * fan_in * prod(taps[1:]))
-        macs, zeros = {"convolution": per_channel * read}, per_channel * (read - fan_in)
+        products, zeros = layer_products(self, batch * steps * neurons, steps)
+        macs = {"convolution": products}
         return synapses, Cost("convolution", macs, neurons=neurons, zeros=zeros)
 
 

@@ -15,6 +15,7 @@ from neuroconv.kernels.cuda.launch import Kernel
 from neuroconv.kernels.cuda.maps import _rows
 from neuroconv.kernels.operator import kernels_off
 from neuroconv.neurons import GranuleConv2d
+from neuroconv.zoo import Conv3dUnit
 from tests.kernels.cuda_cases import DEVICE
 from tests.neurons.conftest import make_lively
 
@@ -43,6 +44,10 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         (4, 6), {"wiring": "claw", "kernel_size": 2, "groups": 2, "time_steps": 5},
     ),
     "one_sample": ((2, 3), {"kernel_size": 2, "time_steps": 1, "spike": nn.Tanh()}),
+    "control": (
+        (5, 7), {"wiring": "claw", "kernel_size": (2, 3), "padding": "same", "norm": "both"},
+    ),
+    "control_dense": ((2, 3), {"kernel_size": (3, 4), "stride": 2, "padding": 1}),
     "still_claw": ((3, 17), {"wiring": "claw", "kernel_size": 2, "time_steps": 1}),
 }  # fmt: skip
 
@@ -64,10 +69,11 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def build(case: str) -> tuple[GranuleConv2d, Tensor]:
+def build(case: str) -> tuple[Any, Tensor]:
     """A layer and its frames in float64."""
     sizes, keywords = CASES[case]
-    layer: Any = make_lively(GranuleConv2d(*sizes, **{"time_steps": 3} | keywords)).to(DEVICE)
+    cell = GranuleConv2d(*sizes, **{"time_steps": 3} | keywords)
+    layer: Any = make_lively(Conv3dUnit(cell) if "control" in case else cell).to(DEVICE)
     steps = {"memory": 4, "claw_of_groups": 5, "one_sample": 1}.get(case, 3)
     batch = 1 if case == "one_sample" else 2  # one sample's axes merge in any order in memory
     frames = torch.randn(batch, sizes[0], steps, 5, 7, device=DEVICE)
@@ -100,9 +106,12 @@ def test_float32(case: str, training: bool, launches: set[str]) -> None:
     assert_near(step(layer.float(), frames.float()), expected, 5e-5)
     assert {"sum_kernel", "gradient_kernel"} <= launches
     assert ("filter_gradient_kernel" in launches) is (
-        case not in ("still", "groups", "memory", "ten_taps", "one_sample", "still_claw")
-    )
-    assert ("frame_gradient_kernel" in launches) is ("claw" in case)
+        case not in (
+            "still", "groups", "memory", "ten_taps", "one_sample", "still_claw", "control",
+            "control_dense",
+        )
+    )  # fmt: skip
+    assert ("frame_gradient_kernel" in launches) is ("claw" in case or case == "control")
 
 
 @pytest.mark.parametrize("autocast", [True, False])

@@ -6,6 +6,7 @@ Their costs are counted in tests/flops/test_flops_agreement.py.
 import ast
 import copy
 import re
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from neuroconv.flops import count_closed_form, count_exact
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, GranuleConv2d, Purkinje
 from neuroconv.zoo import (
     Conv3dUnit,
@@ -273,19 +275,55 @@ def test_control_has_the_taps_and_the_wiring_one_for_one(wiring: str) -> None:
     assert inputs[0] == inputs[1]
 
 
-def test_control_unit_is_a_causal_conv3d_norm_and_relu() -> None:
-    cell = GranuleConv2d(4, 6, (3, 4), 2, (1, 2), time_steps=3, wiring="claw", norm="both")
-    unit = Conv3dUnit(cell).double().eval()
+@pytest.mark.parametrize(
+    ("channels", "wiring", "taps", "training", "norm_over"),
+    [
+        (4, "claw", 3, False, "window"), (4, "claw", 3, True, "window"),
+        (4, "claw", 1, True, "window"), (4, "claw", 3, True, "step"),
+        (1, "claw", 3, True, "window"), (40, "dense", 3, True, "window"),
+        (3, "dense", 1, False, "window"),
+    ],
+)  # fmt: skip
+def test_control_unit_is_a_causal_conv3d_norm_and_relu(
+    channels: int, wiring: Any, taps: int, training: bool, norm_over: Any
+) -> None:
+    keywords: dict[str, Any] = {"time_steps": taps, "wiring": wiring, "norm_over": norm_over}
+    cell = GranuleConv2d(channels, 6, (3, 4), 2, (1, 2), norm="both", **keywords)
+    unit = Conv3dUnit(cell).double().train(training)
     nn.init.normal_(unit.norm.running_mean)
-    frames = torch.randn(2, 4, 5, 9, 10, dtype=torch.float64)
-    padded = F.pad(frames, (2, 2, 1, 1, 2, 0))
-    conv = F.conv3d(padded, unit.kernel(), stride=(1, 2, 2))
-    mean, var = unit.norm.running_mean, unit.norm.running_var
-    expected = (conv - mean[:, None, None, None]) / torch.sqrt(var + 1e-5)[:, None, None, None]
-    torch.testing.assert_close(unit(frames), expected.relu())
-    changed = frames.clone()
+    nn.init.uniform_(unit.norm.weight)
+    nn.init.normal_(unit.norm.bias)
+    twin = copy.deepcopy(unit)
+    frames = torch.randn(2, channels, 5, 9, 10, dtype=torch.float64, requires_grad=True)
+    padded = F.pad(frames, (2, 2, 1, 1, taps - 1, 0))
+    expected = twin.norm(F.conv3d(padded, twin.kernel(), stride=(1, 2, 2))).relu()
+    rates, push = unit(frames), torch.randn_like(expected)
+    torch.testing.assert_close(rates, expected)
+    results, exact = (
+        torch.autograd.grad(out, [frames, *module.parameters()], push)
+        for out, module in ((rates, unit), (expected, twin))
+    )
+    torch.testing.assert_close(results, exact)
+    for name, buffer in unit.named_buffers():
+        torch.testing.assert_close(buffer, twin.get_buffer(name))
+    changed = frames.detach().clone()
     changed[:, :, 3] += 1
-    assert torch.equal(unit(frames)[:, :, :3], unit(changed)[:, :, :3])
+    if not training or norm_over == "step":
+        assert torch.equal(unit(frames)[:, :, :3], unit(changed)[:, :, :3])
+
+
+@pytest.mark.parametrize(("wiring", "inputs"), [("claw", (1, 1, 1)), ("dense", (3, 8, 24))])
+def test_control_makes_the_products_of_the_granule_layer(
+    wiring: str, inputs: tuple[int, ...]
+) -> None:
+    frames, neurons = torch.zeros(2, 3, 5, 12, 12), (8 * 6 * 7, 24 * 3 * 4, 15 * 3 * 5)
+    for name in ("granule_convnet", "granule_convnet_conv3d"):
+        model = create_model(name, image_shape=(3, 12, 12), unit={"wiring": wiring})
+        closed = count_closed_form(model, frames).counts.macs
+        assert count_exact(model, frames).macs == closed
+        # Two samples of five steps; a neuron has 60 taps for each channel that it reads.
+        read = sum(map(prod, zip(neurons, inputs, strict=True)))
+        assert closed["convolution"] == 2 * 5 * 60 * read
 
 
 def test_baselines_see_frames_as_channels() -> None:
