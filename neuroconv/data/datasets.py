@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from neuroconv.core.arguments import Seed, Size, checked
 from neuroconv.core.checks import check_choice, pair
 from neuroconv.data.augment import Augment
@@ -68,7 +70,8 @@ def load_data(
 
     Args:
         root: data folder; default: the environment variable NEUROCONV_DATA, else "data".
-        classes: class folders to keep, for `folder`, in the labels' order; default: all, sorted.
+        classes: names of the classes to keep, in the labels' order: class folders for `folder`, all
+            of them, sorted, by default. The split is that of the whole set.
         image_size: pixels, a side or (H, W); images are scaled to cover it and the centre is cut
             out. Default: 64 for image files, else the native size.
         encoding, time_steps: see `encode`.
@@ -84,14 +87,15 @@ def load_data(
         ValueError: an unknown name or a number out of range.
     """
     check_choice("data.name", name, DATASETS)
-    if classes is not None and name != "folder":
-        raise ValueError(f"classes={list(classes)}: only the data set 'folder' takes classes")
     size = None if image_size is None else pair(image_size)
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
     if name == "folder":
         train, val, test, class_names = read_folder(folder, classes)
     else:
         train, val, test, class_names = SOURCES[name](folder)
+        if classes is not None:
+            train, val, test = (_of_classes(x, class_names, classes) for x in (train, val, test))
+            class_names = tuple(classes)
     if size is None and isinstance(train, ImageFiles):
         size = 64, 64
     if train_limit is not None:
@@ -108,6 +112,18 @@ def load_data(
         name, train_frames, val_frames, test_frames, train_frames.image_shape, class_names,
         1 if encoding == "none" else time_steps,
     )  # fmt: skip
+
+
+def _of_classes(stills: Stills, names: Sequence[str], classes: Sequence[str]) -> Stills:
+    """Keeps the images of some classes, whose labels are their positions in `classes`."""
+    if len(classes) < 2 or len({*classes}) < len(classes):
+        raise ValueError(f"classes={list(classes)}, expected two or more names, each once")
+    for name in classes:
+        check_choice("data.classes", name, names)
+    labels = np.array([classes.index(n) if n in classes else -1 for n in names])[stills.targets]
+    kept = stills.subset(np.flatnonzero(labels >= 0))
+    kept.targets = labels[labels >= 0]
+    return kept
 
 
 def _limited(stills: Stills, limit: int, classes: int) -> Stills:

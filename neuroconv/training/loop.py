@@ -83,7 +83,8 @@ def train(
 
     Args:
         model: called with a batch of inputs; returns logits (B, classes), or what loss= expects.
-            Trained in place.
+            Trained in place. Its method `training_loss(logits, labels)`, if it has one, takes the
+            place of the cross entropy in training.
         train_data, val_data, test_data: map-style; `data[i]` is (inputs, targets): for a
             classification a tensor and an integer, else these or nested. If the training data has
             `set_epoch(epoch)`, it is called before each epoch, from 0. A DataLoader stands for its
@@ -115,7 +116,8 @@ def train(
     batch_size, workers = loader_options(train_data, settings.get("batch_size"), workers)
     settings |= {} if batch_size is None else {"batch_size": batch_size}
     config = TrainConfig(**{"epochs": 10, "learning_rate": 3e-3, **settings, "seeds": (seed,)})
-    task = Task(loss, metrics or {}, config.label_smoothing)
+    own_loss = getattr(model, "training_loss", None) if loss is None else None
+    task = Task(loss, metrics or {}, config.label_smoothing, own_loss)
     if config.tensorboard and run_dir is None:
         raise ConfigError("tensorboard = true: expected a run_dir, the parent of its files")
     callbacks = [callback] if callback else []

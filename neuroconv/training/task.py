@@ -24,11 +24,14 @@ class Task:
         metrics: by name, functions of (outputs, targets) that return a value for each sample (B,),
             or the mean over the batch, a scalar. Reported is the mean over all samples.
         label_smoothing: of the training loss of a classification.
+        training_loss: of a model that brings its own for a classification, as a method
+            `training_loss(logits, labels)`. Evaluation reports the cross entropy all the same.
     """
 
     loss: Measure | None = None
     metrics: Mapping[str, Measure] = field(default_factory=dict)
     label_smoothing: float = 0.0
+    training_loss: Measure | None = None
 
     def __post_init__(self) -> None:
         loss = self.loss or F.cross_entropy
@@ -41,6 +44,11 @@ class Task:
                 raise ValueError(f"metric {name!r}: expected letters, digits and _, not {reserved}")
         if self.label_smoothing and self.loss is not None:
             raise ValueError(f"label_smoothing = {self.label_smoothing}: give it to the loss")
+        if self.label_smoothing and self.training_loss is not None:
+            raise ValueError(
+                f"label_smoothing = {self.label_smoothing}: expected 0, since the model brings its "
+                "own training loss"
+            )
         if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
             raise ValueError("the loss has parameters to train: give them to the model")
 
@@ -53,7 +61,10 @@ class Task:
     def described(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with the one before."""
         name = getattr(self.loss, "__qualname__", type(self.loss).__name__)
-        return {"loss": name, "metrics": [*self.metrics]} if self.loss or self.metrics else {}
+        task = {"loss": name, "metrics": [*self.metrics]} if self.loss or self.metrics else {}
+        if self.loss is None and self.training_loss is not None:
+            task["training_loss"] = getattr(self.training_loss, "__qualname__", "training_loss")
+        return task
 
     def run(
         self, model: nn.Module, inputs: Any, targets: Any, device: torch.device, precision: str
@@ -78,9 +89,10 @@ class Task:
 
     def mean_loss(self, outputs: Any, targets: Any) -> Tensor:
         """Returns the loss of a batch in training, a scalar."""
-        if self.loss is None:
+        measure = self.loss or self.training_loss
+        if measure is None:
             return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
-        loss = self.loss(outputs, targets)
+        loss = measure(outputs, targets)
         if not isinstance(loss, Tensor) or loss.ndim:
             raise ValueError(
                 f"the loss of a batch is {getattr(loss, 'shape', loss)!r}: expected its mean over "

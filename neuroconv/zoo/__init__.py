@@ -9,6 +9,7 @@ from neuroconv.zoo.granule_convnet import (
     granule_convnet,
     granule_convnet_conv3d,
 )
+from neuroconv.zoo.perceptron import Perceptron, perceptron
 from neuroconv.zoo.registry import (
     count_parameters,
     create_model,
@@ -18,11 +19,13 @@ from neuroconv.zoo.registry import (
     register_model,
 )
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
+from neuroconv.zoo.sparse import KTree, SparseLinear, dendritic_ann, k_tree, sparse_mlp
 
 __all__ = [
     "Cerebellum", "ClimbingFibres", "Conv3dUnit", "FrameNet", "GranularLayer", "GranuleResNet",
-    "StillNet", "cerebellum_base", "cerebellum_small", "cerebellum_tiny", "count_parameters",
-    "create_model", "default_keywords", "get_builder", "granule_convnet", "granule_convnet_conv3d",
-    "lenet5", "linear", "list_models", "mlp", "plain_cnn", "register_model", "resnet18",
-    "resnet18_granule",
+    "KTree", "Perceptron", "SparseLinear", "StillNet", "cerebellum_base", "cerebellum_small",
+    "cerebellum_tiny", "count_parameters", "create_model", "default_keywords", "dendritic_ann",
+    "get_builder", "granule_convnet", "granule_convnet_conv3d", "k_tree", "lenet5", "linear",
+    "list_models", "mlp", "perceptron", "plain_cnn", "register_model", "resnet18",
+    "resnet18_granule", "sparse_mlp",
 ]  # fmt: skip

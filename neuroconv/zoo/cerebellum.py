@@ -36,6 +36,8 @@ PURKINJE: Table = {
     "output": {"mean_wait": 0.0},  # too few to drop any
 }
 NUCLEI: Table = {"cells": 12, "norm": "soma", "output": {"mean_wait": 0.0}}
+# No kind of cell keeps a nonlinearity before its soma, or the control would compute with it.
+LINEAR: Table = {"rate": {"linear": True}, "summation": "linear"}
 
 
 @checked
@@ -100,6 +102,7 @@ def cerebellum_small(
     golgi: Table = GOLGI,
     purkinje: Table = PURKINJE,
     nuclei: Table = NUCLEI,
+    linear_dendrites: bool = False,
     seed: Seed = 0,
 ) -> Cerebellum:
     """A cerebellum for 28x28 images: 1,000 granule cells, 32 Purkinje cells of 1,000 synapses.
@@ -118,18 +121,22 @@ def cerebellum_small(
             positions of the trees.
         nuclei: of `DeepNuclear`. Without cells (0) the read-out receives the Purkinje cells' rates.
             By default each has a synapse from every Purkinje cell, on one of four dendrites.
+        linear_dendrites: whether no dendrite of any of them rectifies or saturates, whatever the
+            tables say: a control of the same parameters, whose somata alone are nonlinear.
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
     pixels = prod(image_shape)
     task = (image_shape, time_steps)
-    n_granule, granule = _complete("granule", merge(GRANULE, granule), task, seed)
-    n_purkinje, purkinje = _complete("purkinje", merge(PURKINJE, purkinje), task, seed + 1)
-    n_golgi, golgi = _complete("golgi", merge(GOLGI, golgi), task, seed + 2)
+    law: Table = LINEAR if linear_dendrites else {}
+    n_granule, granule = _complete("granule", merge(GRANULE, granule, law), task, seed)
+    n_purkinje, purkinje = _complete("purkinje", merge(PURKINJE, purkinje, law), task, seed + 1)
+    n_golgi, golgi = _complete("golgi", merge(GOLGI, golgi, law), task, seed + 2)
     # A nuclear cell has one synapse from every Purkinje cell, over four dendrites or fewer.
     dendrites = min(4, n_purkinje)
     sheet = (-(-n_purkinje // dendrites), dendrites)
     tree = {"sheet": sheet, "filter": sheet, "synapses": n_purkinje, "mode": "per_dendrite"}
-    n_nuclear, nuclei = _complete("nuclei", merge(NUCLEI, {"tree": tree}, nuclei), task, seed + 3)
+    nuclei = merge(NUCLEI, {"tree": tree}, nuclei, law)
+    n_nuclear, nuclei = _complete("nuclei", nuclei, task, seed + 3)
     # A seed's weights depend on the order in which they are drawn.
     with argument("granule"):
         granule_cells = Granule(pixels, n_granule, **granule)

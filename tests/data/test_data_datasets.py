@@ -108,6 +108,16 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
     assert sizes(load_data("digits", train_limit=1257)) == [1257, 180, 360]
 
 
+def test_some_classes_in_the_labels_order() -> None:
+    every, some = load_data("digits"), load_data("digits", classes=["5", "3"], train_limit=90)
+    assert some.class_names == ("5", "3")
+    assert len(some.train) == 90
+    for all_part, part in ((every.val, some.val), (every.test, some.test)):
+        kept = np.flatnonzero(np.isin(all_part.targets, [3, 5]))
+        assert part.targets.tolist() == [int(all_part.targets[i] == 3) for i in kept]
+        assert torch.equal(images_of(part), images_of(all_part)[kept])
+
+
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
@@ -120,7 +130,8 @@ def test_train_limit_keeps_a_fixed_stratified_part() -> None:
         ("digits", {"image_size": 0}, r"image_size=0; expected an integer"),
         ("digits", {"cache": 0}, "cache=0; expected true or false"),
         ("digits", {"cache": "yes"}, "cache='yes'; expected true or false or one of auto"),
-        ("digits", {"classes": ["1"]}, "only the data set 'folder' takes classes"),
+        ("digits", {"classes": ["1"]}, r"classes=\['1'\], expected two or more names, each once"),
+        ("digits", {"classes": ["1", "ten"]}, "data.classes.*'ten'"),
     ],
 )
 def test_bad_settings_are_named(name: str, keywords: Any, message: str) -> None:

@@ -20,6 +20,7 @@ from neuroconv.flops import count_closed_form, count_exact
 from neuroconv.neurons import DeepNuclear, Golgi, Granule, GranuleConv2d, Purkinje
 from neuroconv.zoo import (
     Conv3dUnit,
+    SparseLinear,
     StillNet,
     count_parameters,
     create_model,
@@ -59,13 +60,19 @@ PARAMETERS = {
     # 8, 24 and 15 units: 60 taps, four dendritic norms and one at the soma; 5 soma taps a layer.
     "granule_convnet": 47 * (60 + 8 + 2) + 3 * 5 + 10 * (15 * 4 + 1),
     "granule_convnet_conv3d": 47 * (60 + 2) + 10 * (15 * 4 + 1),
+    # 128 dendrites of 16 inputs, 128 somata of one dendrite: the published count.
+    "dendritic_ann": 128 * 17 + 128 * 2 + 10 * 129,
+    # Ten neurons of 1,023 nodes, each with two weights and a bias, and a soma.
+    "k_tree": 10 * (1_023 * 3 + 2),
     "lenet5": 6 * 26 + 16 * 151 + 120 * 401 + 84 * 121 + 10 * 85,
     "linear": 10 * 785,
     "mlp": 128 * 785 + 10 * 129,
+    "perceptron": 10 * 785,
     "plain_cnn": 8 * 9 + 16 * 72 + 16 * 144 + 2 * 40 + 10 * 65,
     "resnet18": 11_689_512,  # torchvision's own figure
     # Its taps; two of each dendrite's norm and a resting potential instead of two of each norm.
     "resnet18_granule": 11_689_512 + 64 * 13 + 4 * 960 * 5,
+    "sparse_mlp": 142 * (16 + 2) + 10 * 143,
 }
 
 
@@ -76,7 +83,11 @@ def build(name: str, *, image_shape: Shape = (1, 8, 8), **keywords: Any) -> nn.M
         "resnet18_granule": {"width": 8},
     }
     keywords = small.get(name, {}) | keywords
-    return create_model(name, image_shape=image_shape, **keywords)
+    model = create_model(name, image_shape=image_shape, **keywords)
+    if name == "perceptron":  # whose weights begin at zero
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+    return model
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,7 +147,8 @@ def test_features_and_head_are_the_network(name: str) -> None:
         assert torch.equal(logits, model.get_classifier()(values))
     assert features.shape[1 if features.dim() != 3 else 2] == model.num_features
     assert values.shape == (2, model.head_hidden_size)
-    assert (model.num_classes, type(model.get_classifier())) == (10, nn.Linear)
+    linear = SparseLinear if name == "k_tree" else nn.Linear
+    assert (model.num_classes, type(model.get_classifier())) == (10, linear)
     names, frames = list(model.state_dict()), frames.double()
     model.double().reset_classifier(7)
     assert list(model.state_dict()) == names
