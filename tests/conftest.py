@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from neuroconv.flops import Peak, Timing
 from neuroconv.kernels.native import state
+from neuroconv.zoo import list_models
 from tests.commands import Call, status_of
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -87,6 +88,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # xdist compares what its workers collect: an object's address differs from one to the next.
     if unstable := [item.nodeid for item in items if re.search(r" at 0x[0-9a-f]+", item.nodeid)]:
         raise pytest.UsageError(f"a test's id holds an address; expected a fixed one: {unstable}")
+    missing = {*list_models()} - {*list_models(installed=True)}
+    for item in items:
+        values = getattr(item, "callspec", None) and item.callspec.params.values()
+        words = {word for v in values or () if isinstance(v, str) for word in re.split(r"[ ,]+", v)}
+        if words & missing:
+            item.add_marker(pytest.mark.skip(reason=f"{words & missing}: an optional package"))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; torch.cuda.is_available() is False here")

@@ -260,7 +260,7 @@ def _networks(device: torch.device, quick: bool) -> Iterator[tuple[str, Build]]:
             ),
         )
     yield "training/granule_convnet, train()", lambda: _training_run(batch, device)
-    for name in list_models():
+    for name in list_models(installed=True):
         heavy = name in ("cerebellum_base", "resnet18", "resnet18_granule")
         yield (
             f"evaluation/{name}",

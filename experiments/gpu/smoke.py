@@ -171,7 +171,7 @@ def _images(bench: Bench, name: str) -> Tensor:
 
 def training(bench: Bench) -> Iterator[Row]:
     """Checks every entry: its logits, a training step in bfloat16, and who waits meanwhile."""
-    for name in list_models():
+    for name in list_models(installed=True):
         images = _images(bench, name)
         model = small_model(name, bench.quick, image_shape=images.shape[1:], num_classes=10).eval()
         with torch.no_grad():
@@ -242,7 +242,7 @@ def counters(bench: Bench) -> Iterator[Row]:
         yield _counted(bench, f"{name} cell", kind(1_000, 1), torch.rand(1, 1_000, 5))
     filters = "purkinje cell, 10x1000x5 as a direct convolution"
     yield _counted(bench, filters, Purkinje(1_000, 1, **full), torch.rand(1, 1_000, 5))
-    for name in list_models():
+    for name in list_models(installed=True):
         images = _images(bench, name)
         model = small_model(name, bench.quick, image_shape=images.shape[1:], num_classes=10)
         yield _counted(bench, name, model, images)

@@ -367,7 +367,7 @@ def workloads() -> dict[str, Callable[[], Trace]]:
             _module, partial(GranuleConv2d, 16, 16, padding="same", norm=norm, wiring=wiring),
             128, 16, 5, 112, 112, precision=precision, learns=learns,
         )  # fmt: skip
-    for name in neuroconv.list_models():
+    for name in neuroconv.list_models(installed=True):
         named[f"{name}, training"] = partial(_zoo, name, True)
         named[f"{name}, evaluation"] = partial(_zoo, name, False)
         named[f"{name}, whole training step"] = partial(training_step, name)

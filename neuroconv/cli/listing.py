@@ -47,7 +47,8 @@ class List:
         for name in names:
             shape = "x".join(map(str, default_keywords(name)["image_shape"]))
             summary = (inspect.getdoc(get_builder(name)) or "").partition("\n")[0]
-            table.add_row(name, f"{parameter_count(name):,}", shape, summary)
+            missing = not list_models(name, installed=True)
+            table.add_row(name, "-" if missing else f"{parameter_count(name):,}", shape, summary)
         console.print(table)
         console.out(f"cells for `neuroconv profile`: {', '.join(CELL_CLASSES)}")
         console.out(f"configs for `neuroconv train` and `compare`: {', '.join(list_configs())}")

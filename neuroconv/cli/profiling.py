@@ -190,7 +190,7 @@ class Profile:
 
     def _subjects(self) -> list[Subject]:
         """Returns the subject of each name, once; a wildcard matches cells and zoo models."""
-        all_names = [*CELL_CLASSES, *list_models()]
+        all_names = [*CELL_CLASSES, *list_models(installed=True)]
         subjects: dict[str, Subject] = {}
         for name in self.names:
             if not name:

@@ -70,6 +70,14 @@ def linear(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     return {"matmul": _products(m, 4) * prod(y) * m.in_features}
 
 
+def recurrent(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
+    # The input is (..., features), packed or not: steps of all sequences before the last axis.
+    steps, cell = prod(x[:-1]), {"LSTM": 13, "GRU": 10}.get(m.mode, 2)
+    matrices = sum(weight.numel() for weight in m.parameters() if weight.dim() == 2)
+    units = m.num_layers * (1 + m.bidirectional) * m.hidden_size
+    return {"matmul": steps * matrices, "pointwise": steps * units * cell}
+
+
 def batch_norm(m: Any, x: torch.Size, y: torch.Size) -> dict[str, int]:
     batch_statistics = m.training or not m.track_running_stats
     return {"normalisation": prod(x) * (4 + m.affine if batch_statistics else 2)}

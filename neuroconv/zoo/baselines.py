@@ -1,11 +1,14 @@
 """Baselines: standard networks under the zoo's contract.
 
 With time_steps > 1 they take a window of frames (B, C, T, H, W) as C x T channels, the same pixels
-as the neuron they are compared with; a still image is then repeated.
+as the neuron they are compared with; a still image is then repeated. With frames="mean" they see
+the mean frame alone: the control of a task in time, which it can solve only where time is not
+needed.
 """
 
 from collections.abc import Iterable
 from math import prod
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,11 +16,12 @@ from neuroconv.core.arguments import Depth, ImageShape, Size, Sizes, checked
 from neuroconv.zoo.registry import ImageNetwork, register_model
 
 GREY = (1, 28, 28)
+Frames = Literal["channels", "mean"]
 
 
 @checked
 class StillNet(ImageNetwork):
-    """A network of 2-D layers whose frames are channels.
+    """A network of 2-D layers whose frames are channels, or are averaged.
 
     Its layers run one after another, as those of torchvision's CNNs. The head begins at the pooling
     to a fixed size, or without any is the last layer.
@@ -27,20 +31,28 @@ class StillNet(ImageNetwork):
     """
 
     def __init__(
-        self, network: nn.Module, time_steps: Size, image_shape: ImageShape | None = None
+        self,
+        network: nn.Module,
+        time_steps: Size,
+        image_shape: ImageShape | None = None,
+        frames: Frames = "channels",
     ) -> None:
         super().__init__(time_steps, image_shape)
-        self.network = network
+        self.network, self.frames = network, frames
         self.classifier_path, layer = "network", network
         while children := list(layer.named_children()):
             name, layer = children[-1]
             self.classifier_path += f".{name}"
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(self.as_frames(images).flatten(1, 2))
+        return self.network(self._as_channels(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        return _run(self._parts()[0], self.as_frames(images).flatten(1, 2))
+        return _run(self._parts()[0], self._as_channels(images))
+
+    def _as_channels(self, images: Tensor) -> Tensor:
+        frames = self.as_frames(images)
+        return frames.mean(2) if self.frames == "mean" else frames.flatten(1, 2)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         *layers, last = self._parts()[1]
@@ -69,10 +81,12 @@ def _run(layers: Iterable[nn.Module], values: Tensor) -> Tensor:
     return values
 
 
-def _frames_as_channels(image_shape: ImageShape, time_steps: int) -> ImageShape:
-    """Returns (C * T, H, W): the frames as channels."""
+def _frames_as_channels(
+    image_shape: ImageShape, time_steps: int, frames: Frames = "channels"
+) -> ImageShape:
+    """Returns (C * T, H, W), the frames as channels, or (C, H, W) of the mean frame."""
     channels, height, width = image_shape
-    return channels * time_steps, height, width
+    return channels * (1 if frames == "mean" else time_steps), height, width
 
 
 @register_model
@@ -94,15 +108,20 @@ def mlp(
     time_steps: Size = 1,
     width: Size = 128,
     depth: Depth | None = None,
+    frames: Frames = "channels",
 ) -> StillNet:
-    """A perceptron with `depth` hidden layers, by default one, of `width` rectified units."""
-    inputs = prod(_frames_as_channels(image_shape, time_steps))
+    """A perceptron with `depth` hidden layers, by default one, of `width` rectified units.
+
+    It reads all `frames`, side by side as "channels", or their "mean".
+    """
+    inputs = prod(_frames_as_channels(image_shape, time_steps, frames))
     depth = 1 if depth is None else depth
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.ReLU()]
         inputs = width
-    return StillNet(nn.Sequential(*layers, nn.Linear(width, num_classes)), time_steps, image_shape)
+    layers.append(nn.Linear(width, num_classes))
+    return StillNet(nn.Sequential(*layers), time_steps, image_shape, frames)
 
 
 @register_model
@@ -151,14 +170,15 @@ def plain_cnn(
     strides: Sizes = (2, 2, 1),
     pool: Size = 2,
     depth: Depth | None = None,
+    frames: Frames = "channels",
 ) -> StillNet:
     """A plain CNN of free width: 3x3 convolutions, batch norm, ReLU; the matcher's free opponent.
 
     Each layer has one of `strides` and `width` channels, the first half as many, rounded up. Of
     another `depth` the last strides are left out, or layers of stride 1 follow. The classifier sees
-    maps averaged over `pool` x `pool` regions.
+    maps averaged over `pool` x `pool` regions. It reads `frames` as "channels", or their "mean".
     """
-    channels = _frames_as_channels(image_shape, time_steps)[0]
+    channels = _frames_as_channels(image_shape, time_steps, frames)[0]
     depth = len(strides) if depth is None else depth
     layers = list[nn.Module]()
     for layer, stride in enumerate([*strides, *[1] * depth][:depth]):
@@ -168,4 +188,4 @@ def plain_cnn(
         channels = out
     classifier = nn.Linear(channels * pool * pool, num_classes)
     layers += [nn.AdaptiveAvgPool2d(pool), nn.Flatten(), classifier]
-    return StillNet(nn.Sequential(*layers), time_steps, image_shape)
+    return StillNet(nn.Sequential(*layers), time_steps, image_shape, frames)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import ImageShape, Seed, Size, Sizes, argument, checked
+from neuroconv.core.checks import pair
 from neuroconv.core.modules import graph_leaf
 from neuroconv.kernels.image import dendrite_potentials, fused_dendrites, fused_somata
 from neuroconv.layers import Cost, FiringRate, LastStep
@@ -91,6 +92,8 @@ class Conv3dUnit(nn.Module):
 class FrameNet(ImageNetwork):
     """Units over frames and a read-out of the last step.
 
+    Frames of one column are turned: their pixels lie along the dendrites of a patch.
+
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, classes)
     """
@@ -99,7 +102,7 @@ class FrameNet(ImageNetwork):
         self,
         units: Sequence[nn.Module],
         channels: Size,
-        pool: Size,
+        pool: Size | tuple[Size, Size],
         num_classes: Size,
         steps: Size,
         image_shape: ImageShape | None = None,
@@ -107,15 +110,17 @@ class FrameNet(ImageNetwork):
         super().__init__(steps, image_shape)
         self.units = nn.Sequential(*units)
         self.last_step = LastStep()
-        self.pool, self.regions = nn.AdaptiveAvgPool2d(pool), pool**2
-        self.classifier = nn.Linear(channels * pool * pool, num_classes)
+        self.pool, self.regions = nn.AdaptiveAvgPool2d(pool), prod(pair(pool))
+        self.classifier = nn.Linear(channels * self.regions, num_classes)
 
     @property
     def num_features(self) -> int:
         return self.head_hidden_size // self.regions
 
     def forward_features(self, images: Tensor) -> Tensor:
-        return self.last_step(self.units(self.as_frames(images)))
+        frames = self.as_frames(images)
+        turned = self.image_shape is not None and self.image_shape[2] == 1
+        return self.last_step(self.units(frames.transpose(3, 4) if turned else frames))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = self.pool(features).flatten(1)
@@ -131,7 +136,7 @@ def granule_convnet(
     widths: Sizes = (8, 24, 15),
     strides: Sizes = (2, 2, 1),
     kernel_size: tuple[Size, Size] = (3, 4),
-    pool: Size = 2,
+    pool: Size | tuple[Size, Size] = 2,
     unit: Table = UNIT,
     control: bool = False,
     seed: Seed = 0,
@@ -141,7 +146,8 @@ def granule_convnet(
     Args:
         widths, strides: units and stride of each layer.
         kernel_size: (branches, dendrites) of a unit.
-        pool: the read-out receives the last step averaged over pool x pool regions.
+        pool: the read-out receives the last step averaged over pool x pool regions, or (rows,
+            columns) of them.
         unit: further arguments of every `GranuleConv2d`, merged over the defaults: claw wiring
             (each dendrite reads one channel: 60 taps a unit) and norms at dendrites and soma. A
             spike's window is by default as long as a dendrite has branches.

@@ -8,6 +8,7 @@ import fnmatch
 import inspect
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, get_type_hints
 
 import torch
@@ -19,6 +20,7 @@ from neuroconv.neurons.stages import merge
 
 Builder = Callable[..., nn.Module]
 _REGISTRY: dict[str, Builder] = {}
+_PACKAGES: dict[str, str] = {}  # optional ones, by the entry that needs them
 
 
 @checked
@@ -131,10 +133,11 @@ class ImageNetwork(nn.Module):
             )
 
 
-def register_model(builder: Builder) -> Builder:
+def register_model(builder: Builder, *, package: str | None = None) -> Builder:
     """Adds a builder under the function's name, as a decorator; ValueError if it is taken.
 
-    Keywords are held to their annotations; see `neuroconv.core.arguments.checked`.
+    Keywords are held to their annotations; see `neuroconv.core.arguments.checked`. `package` names
+    an optional package without which the builder raises ImportError.
     """
     name = builder.__name__
     if not re.fullmatch(r"\w[\w.+-]{0,79}", name):
@@ -142,6 +145,8 @@ def register_model(builder: Builder) -> Builder:
         raise ValueError(f"a builder's __name__ is {name!r}; {text}")
     if name in _REGISTRY:
         raise ValueError(f"a model {name!r} is registered already; give the builder another name")
+    if package is not None:
+        _PACKAGES[name] = package
     _REGISTRY[name] = checked(builder)
     return _REGISTRY[name]
 
@@ -170,9 +175,15 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
 
 
 @checked
-def list_models(pattern: str = "*") -> list[str]:
-    """Returns the zoo's names that match a wildcard pattern, such as "granule*", sorted."""
-    return sorted(fnmatch.filter(_REGISTRY, pattern))
+def list_models(pattern: str = "*", *, installed: bool = False) -> list[str]:
+    """Returns the zoo's names that match a wildcard pattern, such as "granule*", sorted.
+
+    With `installed` without those that need an optional package that is not there.
+    """
+    names = sorted(fnmatch.filter(_REGISTRY, pattern))
+    if not installed:
+        return names
+    return [name for name in names if name not in _PACKAGES or find_spec(_PACKAGES[name])]
 
 
 @checked

@@ -189,7 +189,8 @@ def test_known_networks() -> None:
 
 
 # As cerebellum_tiny, but for their sizes; and as resnet18 and granule_convnet, whose layers it has.
-LARGE = {"cerebellum_small", "cerebellum_base", "resnet18_granule"}
+# Two steps of ncp are counted in tests/zoo/test_zoo_recurrent.py.
+LARGE = {"cerebellum_small", "cerebellum_base", "resnet18_granule", "ncp"}
 
 
 @pytest.mark.parametrize(
@@ -241,11 +242,13 @@ def test_shared_module_counts_each_call() -> None:
         assert counts.mac == 2 * 2 * 36
 
 
-def test_a_recurrent_layer_is_unstated_and_keeps_its_flat_weights() -> None:
+def test_a_recurrent_layer_keeps_its_flat_weights_and_a_cell_is_unstated() -> None:
     model, x = nn.LSTM(3, 4, batch_first=True), torch.zeros(2, 5, 3)
     weights = list(map(id, model._flat_weights))
-    assert count_closed_form(model, x).counts.uncounted == {"model (LSTM)": 1}
+    assert count_closed_form(model, x).counts.uncounted == {}
     assert list(map(id, model._flat_weights)) == weights
+    cell = count_closed_form(nn.LSTMCell(3, 4), x[:, 0])
+    assert cell.counts.uncounted == {"model (LSTMCell)": 1}
 
 
 class Doubled(nn.Conv2d):

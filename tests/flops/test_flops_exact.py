@@ -193,6 +193,8 @@ def test_recurrent_layers(
     fan_in = [3] + [4 * directions] * (layers - 1)
     expected = sum(2 * 5 * directions * gates * 4 * (size + 4) for size in fan_in)
     flops = 2 * 5 * directions * layers * 4 * cell
+    stated = count_closed_form(model, x.detach()).counts
+    assert (stated.macs, stated.flops) == ({"matmul": expected}, {"pointwise": flops})
     for device in ("meta", "cpu"):
         counts = count_exact(model, x, device=device, backward=True, strict=True)
         assert counts.macs == {"matmul": expected}, device
