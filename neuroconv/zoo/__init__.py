@@ -23,6 +23,8 @@ from neuroconv.zoo.registry import (
 )
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 from neuroconv.zoo.sparse import KTree, SparseLinear, dendritic_ann, k_tree, sparse_mlp
+from neuroconv.zoo.spiking import LeakyIntegrateAndFire, SpikeTrace, lif
+from neuroconv.zoo.temporal_cnn import TemporalCNN, temporal_cnn
 
 __all__ = [
     "Cerebellum", "ClimbingFibres", "Conv3dUnit", "ExpressiveLeakyMemory", "FrameNet",
