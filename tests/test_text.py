@@ -12,7 +12,8 @@ from neuroconv.brain.section import Notes
 from neuroconv.comparison.table import comparison_table
 from neuroconv.core.text import Terminal, drawable, printable
 from neuroconv.flops import profile, stage_table, summary_table
-from neuroconv.report import learning_curves, write_report
+from neuroconv.report import write_report
+from neuroconv.report.style import label_points
 from neuroconv.training.curves import plot_curves
 from neuroconv.training.metrics import TrainingBar
 from tests.commands import Call
@@ -48,8 +49,9 @@ def test_tex_is_drawn_literally() -> None:
 
 
 def test_plots_and_pages_hold_every_text(tmp_path: Path) -> None:
-    (legend,) = learning_curves(ENTRIES).legends
-    assert [text.get_text() for text in legend.get_texts()] == [
+    axes, count = Figure().subplots(), len(TEXTS)
+    label_points(axes, [*TEXTS], [(0.1, n / count) for n in range(count)], ["red"] * count)
+    assert [text.get_text() for text in axes.texts if text.get_text()] == [
         drawn for _, drawn in TEXTS.values()
     ]
     activity = {text: {"active_share": 0.5} for text in TEXTS}

@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
+
+Currency = Literal["parameters", "mflop_per_image", "axons", "wires"]
+# What a model costs: fields of an `Entry`, and what they are called.
+CURRENCIES: dict[Currency, str] = {
+    "parameters": "parameters",
+    "mflop_per_image": "MFLOP per image",
+    "axons": "axons per image",
+    "wires": "wires per image",
+}
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from neuroconv.core.files import write_text
 from neuroconv.core.text import printable
-from neuroconv.report.entry import Entry, counting, findings, percent, points
+from neuroconv.report.entry import CURRENCIES, Currency, Entry, counting, findings, percent, points
 from neuroconv.report.filters import dendritic_filters
-from neuroconv.report.plots import accuracy_against_flops, learning_curves
-from neuroconv.report.style import INK
+from neuroconv.report.plots import error_against_cost, learning_curves, short
+from neuroconv.report.style import COLOURS, INK
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("neuroconv.report", ""),
@@ -25,6 +25,7 @@ TEMPLATES = jinja2.Environment(
     keep_trailing_newline=True,
     finalize=lambda value: printable(value) if type(value) is str else value,
 )
+TEMPLATES.filters.update(amount=lambda value: "–" if value is None else short(value))
 TEMPLATES.filters.update(percent=percent, points=points)
 
 
@@ -61,9 +62,9 @@ def write_report(
     html = TEMPLATES.get_template("page.html").render(
         title=title, summary=summary, entries=entries, notes=notes,
         findings=findings(entries, linear_accuracy), counter_statements=counting(entries),
-        best_mean=max((entry.mean for entry in entries if entry.mean is not None), default=-1),
-        linear_accuracy=linear_accuracy, chance=chance, curves=_curves(entries),
-        costs=_costs(entries, linear_accuracy, chance),
+        colours=COLOURS, currencies=_currencies(entries),
+        linear_accuracy=linear_accuracy, chance=chance, curves=[*_curves(entries)],
+        costs=[*_costs(entries, linear_accuracy)],
         filters=[(row.label, drawn) for row, drawn in zip(entries, filters, strict=True) if drawn],
         command=command, configuration=configuration, environment=_flatten(environment or {}),
     )  # fmt: skip
@@ -73,19 +74,26 @@ def write_report(
     return target
 
 
-def _curves(entries: Sequence[Entry]) -> Markup:
+def _currencies(entries: Sequence[Entry]) -> dict[Currency, str]:
+    """Returns the costs that were counted, and their names."""
+    counted = [key for key in CURRENCIES if any(getattr(entry, key, None) for entry in entries)]
+    return {key: CURRENCIES[key] for key in counted}
+
+
+def _curves(entries: Sequence[Entry]) -> Iterator[Markup]:
     labels = ", ".join(entry.label for entry in entries)
-    alt = f"Validation accuracy and loss against the epoch for {labels}."
-    return inline_svg(learning_curves(entries), alt=alt, name="curves")
+    for key in ("error", "loss"):
+        alt = f"Validation {key} against the epoch for {labels}."
+        yield inline_svg(learning_curves(entries, key), alt=alt, name=f"curves-{key}")
 
 
-def _costs(entries: Sequence[Entry], linear_accuracy: float | None, chance: float) -> Markup:
-    values = "; ".join(
-        f"{entry.label} {percent(entry.mean)} at {entry.mflop_per_image:.3g} MFLOP per image"
-        for entry in entries
-    )
-    figure = accuracy_against_flops(entries, linear_accuracy=linear_accuracy, chance=chance)
-    return inline_svg(figure, alt=f"Test accuracy against cost: {values}.", name="costs")
+def _costs(entries: Sequence[Entry], linear_accuracy: float | None) -> Iterator[Markup]:
+    for key, name in _currencies(entries).items():
+        figure = error_against_cost(entries, key, linear_accuracy=linear_accuracy)
+        if figure is not None:
+            rows = (f"{row.label} {percent(row.mean)} at {getattr(row, key)}" for row in entries)
+            alt = f"Test error against {name}. Test accuracies: {'; '.join(rows)}."
+            yield inline_svg(figure, alt=alt, name=f"costs-{key}")
 
 
 def _filters(number: int, entry: Entry) -> Iterator[tuple[str, Markup]]:
@@ -119,6 +127,6 @@ def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
     assert tag is not None  # matplotlib always writes one
     width = figure.get_size_inches()[0] * 96
     return Markup(
-        f'<svg role="img" aria-label="{escape(printable(alt))}" style="width: {width:.0f}px" '
+        f'<svg role="img" aria-label="{escape(printable(alt))}" width="{width:.0f}" '
         f'viewBox="{tag[1]}">{svg[tag.end() :].strip()}'
     )

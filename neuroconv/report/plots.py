@@ -1,111 +1,152 @@
-"""Plots of plain data, as matplotlib figures without pyplot's state."""
+"""Plots of plain data, as matplotlib figures without pyplot's state.
+
+Each is small enough for a telephone. An entry is a colour and a number, its position from 1 on,
+which the page's legend and tables have too.
+"""
 
 from collections.abc import Mapping, Sequence
+from math import log10
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from neuroconv.core.text import drawable
-from neuroconv.report.entry import Entry, scored
-from neuroconv.report.style import COLOURS, INK, annotate, label_points, log_ticks, plain
+from neuroconv.report.entry import CURRENCIES, Currency, Entry
+from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, annotate, label_points, plain
 
-ACCURACY_TICKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+SIZE = (3.7, 3.1)  # inches, of one chart; three stand side by side on a wide page
 
 
-def learning_curves(entries: Sequence[Entry]) -> Figure:
-    """Draws validation accuracy and loss against the epoch: each seed thin, their mean bold.
+def colour(number: int) -> str:
+    """Returns the colour of the entry at this index; with many entries several have the same."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def learning_curves(entries: Sequence[Entry], key: Literal["error", "loss"] = "error") -> Figure:
+    """Draws the validation error or loss (log scale) by epoch: each seed thin, their mean bold.
 
     A seed that failed is drawn to its last epoch, with a cross there, and is not in the mean.
     """
-    figure = Figure(figsize=(8.2, 3.5), layout=ConstrainedLayoutEngine(wspace=0.05))
-    left, right = figure.subplots(1, 2)
-    for axes, key in ((left, "val_accuracy"), (right, "val_loss")):
-        for number, entry in enumerate(entries):
-            colour = COLOURS[number % len(COLOURS)]
-            for run, marker in _curves(entry):
-                axes.plot(
-                    [record["epoch"] for record in run], [record[key] for record in run],
-                    color=colour, linewidth=0.6, alpha=0.5, marker=marker, markevery=[-1],
-                )  # fmt: skip
-            shared = min(map(len, entry.histories), default=0)  # epochs that every seed has
-            mean = [fmean(run[n][key] for run in entry.histories) for n in range(shared)]
-            axes.plot(
-                range(1, shared + 1), mean, color=colour, linewidth=2.2,
-                label=drawable(entry.title),
-                marker="o" if shared == 1 else "",
-            )  # fmt: skip
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plain(axes)
-    left.set_ylabel("validation accuracy")
-    runs = [run for entry in entries for run, _ in _curves(entry)]
-    _accuracy_axis(left, [record["val_accuracy"] for run in runs for record in run] or [0.5])
-    right.set_ylabel("validation loss (nats, log scale)")
-    right.set_yscale("log")
-    log_ticks(right.yaxis)
-    longest = max(len(entry.title) for entry in entries)
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside upper center", frameon=False,
-        ncols=min(4, len(entries), 1 + 60 // (longest + 1)), fontsize=9.5, labelcolor=INK,
-    )  # fmt: skip
-    return figure
-
-
-def _curves(entry: Entry) -> list[tuple[Sequence[Mapping[str, Any]], str]]:
-    """Returns the seeds' epochs, and the marker of the last of them."""
-    return [(run, "") for run in entry.histories] + [(run, "x") for run in entry.failed_histories]
-
-
-def accuracy_against_flops(
-    entries: Sequence[Entry], *, linear_accuracy: float | None, chance: float
-) -> Figure:
-    """Draws test accuracy (logit scale) against MFLOP per image, with 95 % intervals over seeds.
-
-    A model of which no seed finished is left out.
-    """
-    rows = scored(entries)
-    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.set_xscale("log")
-    costs = [entry.mflop_per_image for entry in entries]
-    axes.set_xlim(min(costs) / 3, max(costs) * 6)
-    intervals = [(mean - (e.half_width or 0), mean + (e.half_width or 0)) for mean, e in rows]
-    lines = {"chance": chance}
-    if linear_accuracy is not None:
-        lines["linear classifier"] = linear_accuracy
-    low, high = _accuracy_axis(axes, [*lines.values(), *sum(intervals, ())])
-    points = [(e.mflop_per_image, min(max(mean, low), high)) for mean, e in rows]
-    colours = [COLOURS[n % len(COLOURS)] for n, e in enumerate(entries) if e.mean is not None]
-    spans = np.clip(intervals, low, high).tolist()
-    for (cost, mean), (bottom, top), colour in zip(points, spans, colours, strict=True):
-        axes.errorbar(
-            cost, mean, [[mean - bottom], [top - mean]], fmt="o", capsize=4, color=colour,
-            markersize=7, elinewidth=1.6,
-        )  # fmt: skip
-    for name, accuracy in lines.items():
-        axes.axhline(accuracy, color=INK, linewidth=1, linestyle="--", alpha=0.6)
-        right = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        annotate(axes, f"{name}\n{accuracy * 100:.2f} %", (1, accuracy), (5, 0), **right)
-    axes.set_xlabel("MFLOP per image (log scale)")
-    axes.set_ylabel("test accuracy (logit scale)")
-    log_ticks(axes.xaxis)
-    plain(axes)
-    label_points(axes, [entry.title for _, entry in rows], points, colours, spans=spans)
+    for number, entry in enumerate(entries):
+        style: dict[str, Any] = {"color": colour(number)}
+        style["linestyle"] = STROKES[number // len(COLOURS) % len(STROKES)]
+        runs = [(run, "") for run in entry.histories]
+        for run, marker in runs + [(run, "x") for run in entry.failed_histories]:
+            axes.plot(
+                [record["epoch"] for record in run], [_validation(record, key) for record in run],
+                **style, linewidth=0.6, alpha=0.5, marker=marker, markevery=[-1],
+            )  # fmt: skip
+        shared = min(map(len, entry.histories), default=0)  # epochs that every seed has
+        mean = [fmean(_validation(run[n], key) for run in entry.histories) for n in range(shared)]
+        axes.plot(
+            range(1, shared + 1), mean, **style, linewidth=2.2, marker="o" if shared == 1 else ""
+        )
+    axes.set(xlabel="epoch", title="validation " + key + (" (nats)" if key == "loss" else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _log_axis(axes, "y", np.concatenate([line.get_ydata() for line in axes.lines] or [[]]).tolist())
+    if key == "error":
+        _percent_axis(axes)
+    _finish(axes)
     return figure
 
 
-def _accuracy_axis(axes: Axes, accuracies: Sequence[float]) -> tuple[float, float]:
-    """Sets a logit scale around the accuracies and returns its ends; it ends at 0.9995."""
-    low = max(0.02, min(accuracies) * 0.75)
-    high = min(0.9995, 1 - (1 - min(max(accuracies), 1.0)) * 0.6)
-    axes.set_yscale("logit", nonpositive="clip")
-    axes.set_ylim(low, max(high, low + 0.01))
-    axes.yaxis.set_major_locator(FixedLocator(ACCURACY_TICKS))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:g} %")
-    axes.yaxis.set_minor_locator(NullLocator())
-    return axes.get_ylim()
+def _validation(record: Mapping[str, Any], key: Literal["error", "loss"]) -> float:
+    return float(1 - record["val_accuracy"] if key == "error" else record["val_loss"])
+
+
+def error_against_cost(
+    entries: Sequence[Entry],
+    currency: Currency = "mflop_per_image",
+    *,
+    linear_accuracy: float | None = None,
+) -> Figure | None:
+    """Draws the test error against a cost, both on log scales, with 95 % intervals over seeds.
+
+    An entry without that cost, or of which no seed finished, is left out; None without any.
+    """
+    rows = [
+        (number, cost, 1 - entry.mean, entry.half_width or 0.0)
+        for number, entry in enumerate(entries)
+        if (cost := getattr(entry, currency, None)) and entry.mean is not None
+    ]
+    if not rows:
+        return None
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    bars = [] if linear_accuracy is None else [1 - linear_accuracy]
+    ends = [error + sign * half for _, _, error, half in rows for sign in (-1, 0, 1)]
+    least = min([error for _, _, error, _ in rows if error > 0], default=0.0) / 2.5
+    low, high = _log_axis(axes, "y", [*ends, *bars], least)  # longer intervals are cut there
+    _percent_axis(axes)
+    _log_axis(axes, "x", [cost for _, cost, _, _ in rows])
+    axes.set(xlabel=CURRENCIES[currency], title="test error")
+    for error in bars:
+        axes.axhline(error, color=INK, linewidth=1, linestyle="--", alpha=0.6)
+        annotate(axes, "linear", (0.01, error), (0, 3), xycoords=axes.get_yaxis_transform())
+    points, spans = [], []
+    for number, cost, error, half in rows:
+        mean, bottom, top = np.clip([error, error - half, error + half], low, high).tolist()
+        axes.errorbar(
+            cost, mean, [[mean - bottom], [top - mean]], color=colour(number), capsize=3,
+            fmt=MARKERS[number // len(COLOURS) % len(MARKERS)], markersize=6, elinewidth=1.4,
+        )  # fmt: skip
+        points.append((cost, mean))
+        spans.append((bottom, top))
+    _finish(axes)
+    numbers = [row[0] for row in rows]
+    label_points(
+        axes, [str(number + 1) for number in numbers], points, [*map(colour, numbers)], spans=spans
+    )
+    return figure
+
+
+def _finish(axes: Axes) -> None:
+    """Gives axes the page's style, and their title, which names the values, the left corner."""
+    plain(axes)
+    axes.set_title(axes.get_title(), fontsize=9.5, color=INK, loc="left")
+    axes.set_title("")
+
+
+def _log_axis(
+    axes: Axes, side: Literal["x", "y"], values: Sequence[float], least: float = 0.0
+) -> tuple[float, float]:
+    """Sets a log scale from the smallest of the values, and at `least`; returns its ends.
+
+    What is not above zero is left out. Ticks are few enough not to touch.
+    """
+    positive = [max(value, least) for value in values if value > 0] or [0.5]
+    low, high = min(positive) / 1.25, max(positive) * 1.25
+    axes.set(**{f"{side}scale": "log", f"{side}lim": (low, high)})
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    decades = log10(high / low)
+    subs = next(
+        subs
+        for most, subs in (
+            (0.8, (1, 1.5, 2, 3, 4, 5, 7)),
+            (1.7, (1, 2, 5)),
+            (2.6, (1, 3)),
+            (99, (1,)),
+        )
+        if decades < most
+    )
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: short(value))
+    return low, high
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.3g} %")
+
+
+def short(number: float) -> str:
+    """Returns a number with three digits and k, M or G: 3,524 is 3.52k."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:.3g}"

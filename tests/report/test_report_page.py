@@ -3,7 +3,6 @@
 import re
 import resource
 from dataclasses import replace
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from neuroconv.core.files import WriteError
 from neuroconv.report import (
     DendriteCost,
     Entry,
-    accuracy_against_flops,
     dendritic_filters,
+    error_against_cost,
     inline_svg,
     learning_curves,
     write_report,
@@ -115,7 +114,7 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: str) -> None
     targets = [target[1:] for target in (*urls, *parsed.references) if target.startswith("#")]
     assert set(targets) <= set(parsed.ids)
     pictures = re.findall(r"<svg[^>]*>", page)
-    assert len(pictures) == 2 + 2  # curves, costs, and two kinds of filters
+    assert len(pictures) == 1 + 2 + 2 + 2  # the neuron, curves, costs, and two kinds of filters
     assert all('role="img" aria-label="' in picture for picture in pictures)
 
 
@@ -137,7 +136,7 @@ def test_the_page_shows_its_entries_and_escapes_their_text(page: str) -> None:
         "<dt>torch</dt><dd>2.10</dd>",
         "Every model was counted by three counters",
     ):
-        assert text in page
+        assert text in page.replace("\u00a0", " ")
     assert "git commit" not in page  # unknown
     assert "None" not in page
 
@@ -180,17 +179,15 @@ def test_a_page_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Pa
 def test_seeds_that_failed_are_drawn_and_not_averaged() -> None:
     failed: dict[str, Any] = {"failures": {7: "loss nan"}, "failed_histories": [history(2, 0.2)]}
     first = replace(ENTRIES[0], **failed)
-    accuracy, _ = learning_curves([first]).axes
-    assert [len(np.asarray(line.get_ydata())) for line in accuracy.lines] == [3, 3, 2, 3]
-    assert [line.get_marker() for line in accuracy.lines] == ["", "", "x", ""]
+    (error,) = learning_curves([first]).axes
+    assert [len(np.asarray(line.get_ydata())) for line in error.lines] == [3, 3, 2, 3]
+    assert [line.get_marker() for line in error.lines] == ["", "", "x", ""]
     none = replace(ENTRIES[1], accuracies={}, mean=None, half_width=None, histories=[])
-    figure = accuracy_against_flops([first, none], linear_accuracy=None, chance=0.1)
-    assert_labels_are_legible(figure, ["granule <b> (2 of 3 seeds, 1 failed)"])
-    for draw in (
-        learning_curves,
-        partial(accuracy_against_flops, linear_accuracy=None, chance=0.1),
-    ):
-        draw([none]).draw_without_rendering()  # nothing
+    figure = error_against_cost([none, first])
+    assert figure is not None
+    assert_labels_are_legible(figure, ["2"])  # its position in the tables
+    assert error_against_cost([none]) is None
+    learning_curves([none], "loss").draw_without_rendering()  # nothing
 
 
 @pytest.mark.parametrize("count", [1, 9])
@@ -200,28 +197,34 @@ def test_labels_overlap_neither_each_other_nor_the_lines(count: int) -> None:
         entry(f"a model called {n}", float(rng.uniform(0.95, 0.99)), float(rng.uniform(1, 1.5)))
         for n in range(count)
     ]
-    figure = accuracy_against_flops(entries, linear_accuracy=0.97, chance=0.1)
-    boxes = assert_labels_are_legible(figure, [entry.label for entry in entries])
-    y = figure.axes[0].transData.transform((1.0, 0.97))[1]
+    figure = error_against_cost(entries, linear_accuracy=0.97)
+    assert figure is not None
+    boxes = assert_labels_are_legible(figure, [f"{n + 1}" for n in range(count)])
+    y = figure.axes[0].transData.transform((1.0, 0.03))[1]
     assert not any(box.y0 < y < box.y1 for box in boxes)
 
 
-def test_accuracy_is_drawn_where_it_is() -> None:
-    axes = accuracy_against_flops(ENTRIES, linear_accuracy=None, chance=0.1).axes[0]
-    points = [container.lines[0].get_xydata() for container in axes.containers]  # type: ignore[attr-defined]
-    assert points[0].tolist() == [[2.0, 0.95]]
+def test_errors_and_intervals_are_drawn_where_they_are() -> None:
+    figure = error_against_cost(ENTRIES, "mflop_per_image", linear_accuracy=0.9)
+    assert figure is not None
+    (axes,) = figure.axes
     low, high = axes.get_ylim()
-    assert low < 0.1
-    assert points[2].tolist() == [[0.01, high]]  # 100 % lies beyond a logit scale: at its end
+    points = [container.lines[0].get_xydata().tolist() for container in axes.containers]  # type: ignore[attr-defined]
+    assert points[0] == [[2.0, pytest.approx(0.05)]]
+    assert points[2] == [[0.01, low]]  # no error lies below a log scale: at its end
+    (ends,) = axes.containers[0].lines[2][0].get_segments()  # type: ignore[attr-defined]
+    assert ends[:, 1] == pytest.approx([0.03, 0.07])  # 95 % +- 2
+    assert 0 < low < 0.03
+    assert high > 0.1  # the linear classifier's
 
 
 def test_learning_curves_draw_each_seed_and_the_mean_of_their_common_epochs() -> None:
     longer = replace(ENTRIES[0], histories=[history(4, 0.0), history(2, 0.1)])
-    accuracy, loss = learning_curves([longer]).axes
-    assert [len(np.asarray(line.get_ydata())) for line in accuracy.lines] == [4, 2, 2]
-    assert np.asarray(accuracy.lines[-1].get_ydata()) == pytest.approx([0.45, 0.70])
+    (error,), (loss,) = (learning_curves([longer], key).axes for key in ("error", "loss"))
+    assert [len(np.asarray(line.get_ydata())) for line in error.lines] == [4, 2, 2]
+    assert np.asarray(error.lines[-1].get_ydata()) == pytest.approx([0.55, 0.30])
     assert np.asarray(loss.lines[-1].get_ydata()) == pytest.approx([1.05, 0.55])
-    assert np.asarray(accuracy.lines[-1].get_xdata()).tolist() == [1, 2]
+    assert np.asarray(error.lines[-1].get_xdata()).tolist() == [1, 2]
 
 
 def test_filters_show_the_largest_neurons_and_the_present_last() -> None:
