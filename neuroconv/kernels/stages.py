@@ -1,29 +1,31 @@
-"""Two stages of large trees on CUDA: synapses, and the rates of dendrites.
+"""Two stages of large trees: synapses, and the rates of dendrites.
 
 Torch's operators write and read a sheet several times: gathered and weighted, rectified and summed.
-Triton's kernels (`kernels.cuda.stages`) write it once and read it once, and likewise in the
-backward pass.
+On CUDA Triton's kernels (`kernels.cuda.stages`) write it once and read it once, and likewise in the
+backward pass. On the CPU synapses run some at a time, whose rows stay in the cache.
 
 Shapes: B batch, F axons, N neurons, C transmitters, T time steps, S synapses of a neuron, P sites,
 D dendrites.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuroconv.core.counting import blocks, is_counting
 from neuroconv.core.layout import memory_order
 from neuroconv.kernels import cuda
 from neuroconv.kernels.cuda.launch import Kernel
-from neuroconv.kernels.operator import Operator, is_traced, kernels_enabled
+from neuroconv.kernels.operator import Operator, empty_grads, is_traced, kernels_enabled
 
 _RELEASE, _RELEASE_GRADIENT = (
     Kernel("stages", name) for name in ("release_kernel", "release_gradient_kernel")
 )
 _RATE, _RATE_GRADIENT = Kernel("stages", "rate_kernel"), Kernel("stages", "rate_gradient_kernel")
 _TILE, _BLOCK = 1024, 256
+_CACHED_NUMBERS = 1 << 20  # of a sheet that a cache holds; an eighth are rows of a block
 
 
 def runs(x: Tensor) -> bool:
@@ -41,9 +43,19 @@ def release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Ten
     Returns:
         potentials, (N * C, positions, M).
     """
+    if _runs_in_blocks(rows, weight, wiring, positions):
+        in_blocks: Tensor = _release_blocks(rows, weight, wiring)
+        return in_blocks
     run = _release if runs(rows) else _release_reference
     result: Tensor = run(rows, weight, wiring, positions)
     return result
+
+
+def _runs_in_blocks(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> bool:
+    """Returns whether the CPU's sheet is too large for a cache, and one row for each synapse."""
+    plain = rows.is_cpu and kernels_enabled() and not (is_traced() or is_counting())
+    full = weight.shape == wiring.shape and positions == wiring.shape[1]
+    return plain and full and wiring.numel() * rows.shape[1] > _CACHED_NUMBERS
 
 
 def _release_reference(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
@@ -52,6 +64,41 @@ def _release_reference(rows: Tensor, weight: Tensor, wiring: Tensor, positions: 
     potential = presynaptic * weight.view(neurons, -1, synapses, 1)
     potential, empty = potential.flatten(0, 1), positions - synapses
     return F.pad(potential, (0, 0, 0, empty)) if empty else potential
+
+
+def _by_synapse(rows: Tensor, weight: Tensor, wiring: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yields blocks of all neurons' synapses, and the rows that they read, in the same memory."""
+    flat, height = wiring.flatten(), max(1, _CACHED_NUMBERS // 8 // rows.shape[1])
+    scratch = rows.new_empty(height, rows.shape[1])
+    for block in blocks(len(flat), height):
+        presynaptic = scratch[: block.stop - block.start]
+        yield block, torch.index_select(rows, 0, flat[block], out=presynaptic)
+
+
+def _run_blocks(rows: Tensor, weight: Tensor, wiring: Tensor) -> Tensor:
+    potential, column = rows.new_empty(wiring.numel(), rows.shape[1]), weight.reshape(-1, 1)
+    for block, presynaptic in _by_synapse(rows, weight, wiring):
+        torch.mul(presynaptic, column[block], out=potential[block])
+    return potential.view(*weight.shape, -1)
+
+
+def _run_blocks_gradient(
+    grad: Tensor, rows: Tensor, weight: Tensor, wiring: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    to_rows, to_weight = empty_grads(grad, (rows, weight), needs)
+    by_synapse, column, flat = (
+        grad.reshape(wiring.numel(), -1),
+        weight.reshape(-1, 1),
+        wiring.flatten(),
+    )
+    to_rows.zero_()
+    for block, product in _by_synapse(rows, weight, wiring):
+        if needs[1]:
+            torch.sum(product.mul_(by_synapse[block]), 1, out=to_weight.view(-1)[block])
+        if needs[0]:
+            torch.mul(by_synapse[block], column[block], out=product)
+            to_rows.index_add_(0, flat[block], product)
+    return to_rows, to_weight
 
 
 def _run_release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Tensor:
@@ -168,6 +215,21 @@ _release_gradient = Operator(
 )  # fmt: skip
 _release.register_gradient(
     lambda grad, arguments, *_: _release_gradient(grad, *arguments[:3]), _release_reference
+)
+_release_blocks = Operator(
+    "release_blocks(Tensor rows, Tensor weight, Tensor wiring) -> Tensor",
+    None, fake=lambda rows, weight, wiring: rows.new_empty(*weight.shape, rows.shape[1]),
+    cpu=_run_blocks,
+)  # fmt: skip
+_release_blocks_gradient = Operator(
+    "release_blocks_backward(Tensor grad, Tensor rows, Tensor weight, Tensor wiring, bool[] needs)"
+    " -> (Tensor, Tensor)",
+    None, fake=lambda grad, *operands: empty_grads(grad, operands[:2], operands[3]),
+    cpu=_run_blocks_gradient,
+)  # fmt: skip
+_release_blocks.register_gradient(
+    lambda grad, arguments, _, needs: _release_blocks_gradient(grad, *arguments, list(needs[:2])),
+    lambda rows, weight, wiring: _release_reference(rows, weight, wiring, wiring.shape[1]),
 )
 _site_rates = Operator(
     "site_rates(Tensor potential, str reduction, bool linear) -> Tensor",

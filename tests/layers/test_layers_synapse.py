@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuroconv.kernels import stages
+from neuroconv.kernels.operator import kernels_off
 from neuroconv.layers import DenseSynapses, SparseSynapses, TreeShape
 from neuroconv.layers.wiring import dale_signs
 
@@ -127,3 +129,32 @@ def test_call_errors(shape: tuple[int, ...]) -> None:
     for kind in KINDS:
         with pytest.raises(ValueError, match=r"expected \(batch, 5 axons, time_steps\)"):
             synapses(kind, False, False, 1)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+def test_a_large_sheet_runs_some_synapses_at_a_time(
+    needs: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, ...]] = []
+    run = stages._release_blocks
+    monkeypatch.setattr(stages, "_CACHED_NUMBERS", 100)  # a block has two synapses
+    monkeypatch.setattr(stages, "_release_blocks", lambda *x: calls.append(x[1].shape) or run(*x))
+    wiring = torch.randint(0, 5, (3, 7))
+    synapses = SparseSynapses(wiring, 5, (7, 1)).double()
+    synapses.weight.requires_grad_(needs[1])
+    activity = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=needs[0])
+    inputs = [x for x, needed in zip((activity, synapses.weight), needs, strict=True) if needed]
+
+    def step() -> list[torch.Tensor]:
+        sheet = synapses(activity)
+        push = torch.linspace(-1, 1, sheet.numel(), dtype=sheet.dtype).view(sheet.shape)
+        grads = torch.autograd.grad((sheet * push).square().sum(), inputs, create_graph=True)
+        again = torch.autograd.grad(sum(grad.square().sum() for grad in grads), inputs)
+        return [sheet, *grads, *again]
+
+    results = step()
+    assert calls == [(3, 7)]
+    with kernels_off():
+        for result, expected in zip(results, step(), strict=True):
+            torch.testing.assert_close(result, expected)
+    assert len(calls) == 1

@@ -144,10 +144,14 @@ def _plain_backward(
         if total is not None:
             total.baddbmm_(spread, columns.transpose(1, 2))
         if needs[0]:
+            in_order = grad_sheet.permute(1, 4, 3, 2, 0)
+            if batch_last and in_order.is_contiguous():  # nothing is copied
+                torch.bmm(weights.transpose(1, 2), spread, out=in_order.flatten(2))
+                continue
             back = torch.bmm(weights.transpose(1, 2), spread)  # (N, D, columns)
             if batch_last:
                 split = back.unflatten(2, (sites, time_steps, -1))
-                grad_sheet.permute(1, 4, 3, 2, 0).copy_(split)
+                in_order.copy_(split)
             else:
                 split = back.unflatten(2, (time_steps, sites)).permute(0, 2, 3, 1)
                 grad_sheet[samples].copy_(split.unsqueeze(0))
