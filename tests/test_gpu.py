@@ -45,6 +45,7 @@ def build(name: str, seed: int = 0, pixels: int = 12) -> nn.Module:
     small = {
         "cerebellum_base": {"purkinje": {"cells": 1}, "granule": {"cells": 200}},
         "resnet18_granule": {"width": 8},
+        "vit": {"width": 12, "depth": 2},
     }.get(name, {})
     task = {"image_shape": (1, pixels, pixels), "num_classes": 10, "time_steps": 3}
     return create_model(name, **task, **small)

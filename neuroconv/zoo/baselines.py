@@ -81,7 +81,7 @@ def _run(layers: Iterable[nn.Module], values: Tensor) -> Tensor:
     return values
 
 
-def _frames_as_channels(
+def frames_as_channels(
     image_shape: ImageShape, time_steps: int, frames: Frames = "channels"
 ) -> ImageShape:
     """Returns (C * T, H, W), the frames as channels, or (C, H, W) of the mean frame."""
@@ -94,7 +94,7 @@ def linear(
     *, image_shape: ImageShape = GREY, num_classes: Size = 10, time_steps: Size = 1
 ) -> StillNet:
     """A linear classifier on the pixels."""
-    pixels = prod(_frames_as_channels(image_shape, time_steps))
+    pixels = prod(frames_as_channels(image_shape, time_steps))
     return StillNet(
         nn.Sequential(nn.Flatten(), nn.Linear(pixels, num_classes)), time_steps, image_shape
     )
@@ -114,7 +114,7 @@ def mlp(
 
     It reads all `frames`, side by side as "channels", or their "mean".
     """
-    inputs = prod(_frames_as_channels(image_shape, time_steps, frames))
+    inputs = prod(frames_as_channels(image_shape, time_steps, frames))
     depth = 1 if depth is None else depth
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(depth):
@@ -126,38 +126,32 @@ def mlp(
 
 @register_model
 def lenet5(
-    *, image_shape: ImageShape = GREY, num_classes: Size = 10, time_steps: Size = 1
+    *,
+    image_shape: ImageShape = GREY,
+    num_classes: Size = 10,
+    time_steps: Size = 1,
+    width: Size = 120,
 ) -> StillNet:
     """LeNet-5 with rectifiers and max pooling: 61,706 parameters on 28x28 grey images.
 
     Layer sizes from LeCun et al., "Gradient-Based Learning Applied to Document Recognition",
     Proc. IEEE 86(11), 1998, figure 2 (doi:10.1109/5.726791); padding 2 stands for its 32x32 inputs.
     Images of other sizes are pooled to its 5x5 map before the dense layers.
+
+    Args:
+        width: units of the first dense layer; all others keep their ratio to it, rounded up.
     """
-    channels, *sides = _frames_as_channels(image_shape, time_steps)
+    channels, *sides = frames_as_channels(image_shape, time_steps)
     # Padding keeps the smallest images legal; from 14 pixels on it is the original layer.
     padding = 0 if min(sides) >= 14 else 2
+    first, second, dense = (-(-size * width // 120) for size in (6, 16, 84))
     layers = nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
-        nn.Conv2d(6, 16, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
-        nn.AdaptiveAvgPool2d(5), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes),
+        nn.Conv2d(channels, first, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+        nn.Conv2d(first, second, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(5), nn.Flatten(), nn.Linear(25 * second, width), nn.ReLU(),
+        nn.Linear(width, dense), nn.ReLU(), nn.Linear(dense, num_classes),
     )  # fmt: skip
     return StillNet(layers, time_steps, image_shape)
-
-
-@register_model
-def resnet18(
-    *, image_shape: ImageShape = (3, 224, 224), num_classes: Size = 1000, time_steps: Size = 1
-) -> StillNet:
-    """torchvision's ResNet-18, its first layer widened or narrowed to the channels."""
-    from torchvision.models import resnet18 as build  # takes longer to import than torch
-
-    channels = _frames_as_channels(image_shape, time_steps)[0]
-    network = build(num_classes=num_classes)
-    if channels != 3:
-        network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    return StillNet(network, time_steps, image_shape)
 
 
 @register_model
@@ -178,7 +172,7 @@ def plain_cnn(
     another `depth` the last strides are left out, or layers of stride 1 follow. The classifier sees
     maps averaged over `pool` x `pool` regions. It reads `frames` as "channels", or their "mean".
     """
-    channels = _frames_as_channels(image_shape, time_steps, frames)[0]
+    channels = frames_as_channels(image_shape, time_steps, frames)[0]
     depth = len(strides) if depth is None else depth
     layers = list[nn.Module]()
     for layer, stride in enumerate([*strides, *[1] * depth][:depth]):

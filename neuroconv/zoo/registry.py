@@ -56,7 +56,7 @@ class ImageNetwork(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Returns what the head receives: maps (B, F, H', W') before pooling, or vectors (B, F).
 
-        F is `num_features`.
+        F is `num_features`. A transformer returns tokens (B, N, F).
         """
         raise NotImplementedError
 

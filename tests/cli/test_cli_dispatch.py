@@ -90,7 +90,7 @@ MISTAKES: dict[tuple[str, ...], list[tuple[list[str], list[str]]]] = {
         (["list", "zzz*"], ["'zzz*'", *list_models()]),
         (["list", "gra*", "lenet5"], ["'lenet5'", "neuroconv list --help"]),
         (["match", "granul"], ["'granul'", "did you mean 'granule_convnet'", *list_models()]),
-        (["match", "lenet5", "--opponent", "resnet18"], ["'resnet18'", "'width'", "plain_cnn"]),
+        (["match", "lenet5", "--opponent", "linear"], ["'linear'", "'width'", "plain_cnn"]),
         (["match", "granule"], ["granule is a cell", "neuroconv profile granule"]),
         (["match", "lenet5", "--opponent", "golgi"], ["golgi is a cell", *list_models()]),
         (["resume"], ["RUN", "a run folder"]),

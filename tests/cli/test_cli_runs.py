@@ -14,7 +14,7 @@ import pytest
 from neuroconv.comparison import count_flops
 from neuroconv.core.text import printable
 from neuroconv.data import DATASETS
-from neuroconv.training import RunResult, load_config, read_result
+from neuroconv.training import RunResult, list_configs, load_config, read_result
 from neuroconv.zoo import count_parameters, create_model, get_builder, list_models
 from tests.cli.small import SMALL
 from tests.commands import Call, status_of
@@ -35,7 +35,8 @@ def test_list_shows_every_model_with_its_parameters(call: Call) -> None:
             assert parameters == f"{count_parameters(create_model(name)):,}"
     cells = "cells for `neuroconv profile`: granule, purkinje, deep_nuclear, golgi, pyramidal"
     data = "data sets for `neuroconv train`, [data] name: " + ", ".join(DATASETS)
-    assert out.splitlines()[-2:] == [cells, data]
+    configs = f"configs for `neuroconv train` and `compare`: {', '.join(list_configs())}"
+    assert out.splitlines()[-3:] == [cells, configs, data]
 
 
 def test_list_takes_a_wildcard(call: Call) -> None:

@@ -83,7 +83,7 @@ def test_depth_of_the_baselines_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "target", "message"),
     [
-        ("lenet5", 1_000, "'lenet5' has no keyword 'width' .*try 'plain_cnn'"),
+        ("linear", 1_000, "'linear' has no keyword 'width' .*try 'plain_cnn'"),
         ("plain_cnn", 0, "target_flop=0; expected an integer of at least 1"),
         ("plain_cnn", 1e6, "target_flop=1000000.0; expected an integer"),
         ("mlp", 793, "1,588 FLOPs at width 1, more than the 793 to match"),

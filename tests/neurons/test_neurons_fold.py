@@ -105,6 +105,7 @@ def test_a_folded_image_layer_is_the_layer(image_layer: GranuleConv2d) -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_every_entry_of_the_zoo(name: str, lively: Lively) -> None:
     small = {"cerebellum_base": {"purkinje": {"cells": 1}, "granule": {"cells": 200}},
+             "alexnet": {"width": 64}, "vit": {"width": 12, "depth": 2},
              "resnet18_granule": {"width": 8}}  # fmt: skip
     model = lively(create_model(name, image_shape=(1, 12, 12), time_steps=2, **small.get(name, {})))
     frames = noise(2, 1, 2, 12, 12)

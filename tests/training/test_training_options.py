@@ -146,10 +146,15 @@ TRAIN = {
 CELLS = {"granule": {"cells": 20}, "purkinje": {"cells": 4}}
 SIZES: dict[str, Any] = {
     "cerebellum_base": CELLS, "cerebellum_small": CELLS, "resnet18_granule": {"width": 4},
+    "alexnet": {"width": 64}, "mobilenet_v3_small": {"width": 64}, "vit": {"width": 8, "depth": 2},
+}  # fmt: skip
+HEAVY = {
+    "resnet18": ("train.channels_last", True), "cerebellum_base": ("data.workers", 2),
+    "mobilenet_v3_small": ("train.weight_decay", 0.0), "lstm": ("data.workers", 2),
+    "gru": ("data.workers", 2),
 }  # fmt: skip
 # It refuses to smooth its own loss, and begins at zero, where nothing decays.
 LEFT_OUT = {("perceptron", "train.label_smoothing"), ("perceptron", "train.weight_decay")}
-HEAVY = {"resnet18": ("train.channels_last", True), "cerebellum_base": ("data.workers", 2)}
 
 
 def every_case() -> Iterator[Any]:

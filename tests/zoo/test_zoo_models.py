@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -54,6 +55,7 @@ def cerebellum(granule_cells: int, golgi_cells: int, purkinje_cells: int, purkin
 
 # Trained floats of every entry with its default keywords, and how they come about.
 PARAMETERS = {
+    "alexnet": 61_100_840,  # this, and others of torchvision's, are its own figures
     "cerebellum_base": cerebellum(2_000, 8, 4, 100_000 + 50_000 + 1 + 2),
     "cerebellum_small": cerebellum(1_000, 8, 32, 1_000 + 5_000 + 100 + 2),
     "cerebellum_tiny": cerebellum(256, 4, 16, 250 + 1_250 + 50 + 2),
@@ -77,13 +79,15 @@ PARAMETERS = {
     "perceptron": 10 * 785,
     # 40 sensory neurons; 4 floats of each of 40 * 6 and 113 synapses, 3 of a neuron, 2 of an input.
     "ncp": 40 * 50 + 4 * (40 * 6 + 113) + 3 * 28 + 2 * 40 + 10 * 11,
+    "mobilenet_v3_small": 2_542_856,
     "plain_cnn": 8 * 9 + 16 * 72 + 16 * 144 + 2 * 40 + 10 * 65,
-    "resnet18": 11_689_512,  # torchvision's own figure
+    "resnet18": 11_689_512,
     # Its taps; two of each dendrite's norm and a resting potential instead of two of each norm.
     "resnet18_granule": 11_689_512 + 64 * 13 + 4 * 960 * 5,
     "sparse_mlp": 142 * (16 + 2) + 10 * 143,
     # As plain_cnn, and 5 taps and a second norm for each channel.
     "temporal_cnn": 8 * 9 + 16 * 72 + 16 * 144 + 40 * (2 + 5 + 2) + 10 * 65,
+    "vit": 86_567_656,  # ViT-B/16
 }
 
 
@@ -92,12 +96,17 @@ def build(name: str, *, image_shape: Shape = (1, 8, 8), **keywords: Any) -> nn.M
     small = {
         "cerebellum_base": {"purkinje": {"cells": 1}, "granule": {"cells": 200}},
         "resnet18_granule": {"width": 8},
+        "alexnet": {"width": 256},
+        "mobilenet_v3_small": {"width": 256},
+        "vit": {"width": 12, "depth": 2},
     }
     keywords = small.get(name, {}) | keywords
     model = create_model(name, image_shape=image_shape, **keywords)
     if name == "perceptron":  # whose weights begin at zero
         for parameter in model.parameters():
             nn.init.normal_(parameter)
+    if name == "vit":  # whose classifier starts at zero
+        nn.init.normal_(model.get_classifier().weight)  # type: ignore[operator]
     return model
 
 
@@ -350,6 +359,43 @@ def test_control_makes_the_products_of_the_granule_layer(
         # Two samples of five steps; a neuron has 60 taps for each channel that it reads.
         read = sum(map(prod, zip(neurons, inputs, strict=True)))
         assert closed["convolution"] == 2 * 5 * 60 * read
+
+
+TORCHVISION = {"alexnet": "alexnet", "mobilenet_v3_small": "mobilenet_v3_small",
+               "resnet18": "resnet18", "vit": "vit_b_16"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_photographs_are_seen_by_torchvisions_own_networks(name: str) -> None:
+    with torch.device("meta"):
+        model, own = create_model(name), getattr(torchvision.models, TORCHVISION[name])()
+    shapes = {f"network.{key}": value.shape for key, value in own.state_dict().items()}
+    assert {key: value.shape for key, value in model.state_dict().items()} == shapes
+    strides = [[getattr(m, "stride", 0) for m in net.modules()] for net in (model.network, own)]
+    assert strides[0] == strides[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "large", "features"),
+    [
+        ("alexnet", {"width": 37}, {"width": 163}, (4, 4)),
+        ("mobilenet_v3_small", {"width": 29}, {"width": 181}, (4, 4)),
+        ("vit", {"width": 6, "depth": 7}, {"width": 34, "depth": 4}, None),
+        ("lenet5", {"width": 29}, {"width": 120}, None),
+    ],
+)
+def test_narrow_networks_of_small_images(
+    name: str, small: Any, large: Any, features: tuple[int, int] | None
+) -> None:
+    for keywords, parameters in ((large, 61_706), (small, 4_000)):
+        for side in (64, 32, 28):
+            task = {"image_shape": (1, side, side), "num_classes": 10, **keywords}
+            model: Any = create_model(name, **task)
+            maps = model.eval().forward_features(torch.rand(2, 1, side, side))
+            assert features is None or maps.shape[1:] == (model.num_features, *features)
+        assert abs(count_parameters(model) / parameters - 1) < 0.03
+        values = model.forward_head(model.forward_features(torch.rand(9, 1, 28, 28)), True)
+        assert values.std(0).any()  # the images can still be told apart
 
 
 def test_baselines_see_frames_as_channels() -> None:

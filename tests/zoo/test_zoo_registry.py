@@ -90,7 +90,7 @@ def test_every_keyword_is_in_the_doc(name: str) -> None:
     [
         ("granule_convet", "unknown model 'granule_convet'; did you mean 'granule_convnet'"),
         ("resnet50", "did you mean 'resnet18'"),
-        ("zzz", "unknown model 'zzz'; expected one of cerebellum_base, .*, resnet18"),
+        ("zzz", "unknown model 'zzz'; expected one of alexnet, .*, resnet18"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(name: str, message: str) -> None:
