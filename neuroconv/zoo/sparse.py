@@ -3,6 +3,7 @@
 With time_steps > 1 frames are channels, as in the baselines.
 """
 
+from collections.abc import Callable
 from math import isqrt, prod
 
 import torch
@@ -81,11 +82,11 @@ def _sparse_linear(
 ) -> SparseLinear:
     """Builds a layer on flattened frames, whose units draw their inputs."""
     channels, height, width = image_shape
-    side = isqrt(fan_in - 1) + 1  # the smallest square with room for a unit's inputs
+    columns = min(isqrt(fan_in - 1) + 1, width)  # of a square, with room for a unit's inputs
     drawn = build(
         "wiring", wiring, _WIRINGS, seed=seed, claw=True,
         image_shape=(channels * time_steps, height, width),
-        patch=(min(side, height), min(side, width)),
+        patch=(min(-(-fan_in // columns), height), columns),
     )  # fmt: skip
     pixels = time_steps * prod(image_shape)
     axons = drawn.axons(pixels, units, TreeShape((1, fan_in)))
@@ -122,6 +123,20 @@ def sparse_mlp(
     hidden = _sparse_linear(image_shape, time_steps, width, fan_in, wiring, seed, bias=not norm)
     layers = [nn.Flatten(), hidden, *([nn.BatchNorm1d(width)] if norm else []), nn.ReLU()]
     return StillNet(nn.Sequential(*layers, nn.Linear(width, num_classes)), time_steps, image_shape)
+
+
+class DendriticCells(nn.Sequential):
+    """The dendrites and somata of `dendritic_ann`: a `SparseLinear` and a rectifier each.
+
+    Shape:
+        (B, F) -> (B, N somata)
+    """
+
+    def trace_axons(self, layer: Callable[..., Tensor], inputs: Tensor) -> Tensor:
+        """States a cell's inputs; what its dendrites send to its soma are no axons."""
+        dendrites, _, somata, _ = self
+        index = dendrites.wiring.view(somata.out_features, -1)
+        return layer(inputs, len(index), index)
 
 
 @register_model
@@ -167,8 +182,8 @@ def dendritic_ann(
         bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
         nn.init.uniform_(layer.weight, -bound, bound)
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    cells = [nn.Flatten(), layers[0], nn.LeakyReLU(0.1), layers[1], nn.LeakyReLU(0.1), layers[2]]
-    return StillNet(nn.Sequential(*cells), time_steps, image_shape)
+    cells = DendriticCells(layers[0], nn.LeakyReLU(0.1), layers[1], nn.LeakyReLU(0.1))
+    return StillNet(nn.Sequential(nn.Flatten(), cells, layers[2]), time_steps, image_shape)
 
 
 @checked
@@ -213,15 +228,26 @@ class KTree(ImageNetwork):
         return 2 if super().num_classes == 1 else super().num_classes
 
     def forward_features(self, images: Tensor) -> Tensor:
-        pixels = F.pad(self.pool(self.as_frames(images).flatten(1, 2)), self.padding)
-        leaves = pixels.flatten(2).transpose(1, 2).flatten(1)  # channels of a pixel side by side
+        leaves = self._leaves(images)
         return self.dendrites(leaves.t().repeat(self.trees, 1).t())  # as layers read them
+
+    def _leaves(self, images: Tensor) -> Tensor:
+        """Returns the inputs of a tree (B, leaves), those of a pixel side by side."""
+        pixels = F.pad(self.pool(self.as_frames(images).flatten(1, 2)), self.padding)
+        return pixels.flatten(2).transpose(1, 2).flatten(1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         if pre_logits:
             return features
-        logits = self.classifier(features)
+        return self._of_classes(self.classifier(features))
+
+    @staticmethod
+    def _of_classes(logits: Tensor) -> Tensor:
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
+
+    def trace_axons(self, layer: Callable[..., Tensor], images: Tensor) -> Tensor:
+        """States the neurons' inputs; the nodes of their trees are no axons."""
+        return self._of_classes(layer(self._leaves(images), self.classifier.out_features))
 
 
 @register_model

@@ -68,7 +68,7 @@ def test_a_soma_sums_its_own_dendrites() -> None:
     model.double()
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    flatten, branches, _, somata, _, _ = model.network
+    flatten, (branches, _, somata, _), _ = model.network
     images = torch.rand(2, 1, 5, 5, dtype=torch.float64)
     pixels = flatten(images)
     expected = torch.zeros(2, 3, dtype=torch.float64)
@@ -119,6 +119,23 @@ def test_published_numbers_of_parameters() -> None:
     for name, keywords in (("sparse_mlp", {}), ("dendritic_ann", {}), ("k_tree", {"pool": 4})):
         matched = match_parameters(name, 4_000, at_most=True, **keywords)
         assert matched.ratio > 0.95, name
+
+
+def test_branches_inside_a_cell_are_no_axons() -> None:
+    count_axons = pytest.importorskip("neuroconv.flops.axons").count_axons
+
+    def axons(name: str, **keywords: Any) -> tuple[int, int, int]:
+        model = create_model(name, image_shape=(1, 6, 6), num_classes=3, **keywords)
+        counts = count_axons(model, torch.rand(1, 1, 6, 6))
+        return counts.axons, counts.wires, counts.input_wires
+
+    assert axons("sparse_mlp", width=7, fan_in=5) == (7, 21, 35)
+    assert axons("dendritic_ann", width=7, dendrites=1, fan_in=5) == (7, 21, 35)
+    hidden, wires, inputs = axons("dendritic_ann", width=7, dendrites=4, fan_in=5)
+    assert (hidden, wires) == (7, 21)
+    assert 35 < inputs < 7 * 20  # dendrites of a cell share inputs
+    assert axons("k_tree", width=2) == (0, 0, 3 * 36)
+    assert axons("perceptron") == (0, 0, 3 * 36)
 
 
 def test_one_neuron_tells_two_classes() -> None:
