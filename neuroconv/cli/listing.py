@@ -16,8 +16,8 @@ from neuroconv.cli.options import (
     named,
     write_json,
 )
-from neuroconv.comparison import count_flops, match_flops, match_parameters
-from neuroconv.comparison.match import parameter_count
+from neuroconv.comparison import count_axons, count_flops
+from neuroconv.comparison.match import MATCHES, parameter_count
 from neuroconv.data import DATASETS
 from neuroconv.flops import operators_table
 from neuroconv.neurons import CELL_CLASSES
@@ -98,7 +98,8 @@ class Match:
 
     The width alone if it comes within 2 % of them; what is left is printed as a ratio. With --by
     flops the opponent costs as many FLOPs an image instead: two for each multiply-add of the
-    convolutions, matrix products and Fourier transforms that run; nothing else is counted.
+    convolutions, matrix products and Fourier transforms that run; nothing else is counted. With
+    --by axons its units send one another as many values an image.
 
     Example: neuroconv match granule_convnet --opponent mlp
 
@@ -109,7 +110,7 @@ class Match:
     """the model to match"""
     opponent: Annotated[str, tyro.conf.arg(metavar="NAME")] = "plain_cnn"
     """a zoo model with a free width"""
-    by: Literal["parameters", "flops"] = "parameters"
+    by: Literal["parameters", "flops", "axons"] = "parameters"
     """the quantity that the two have in equal amount"""
     rule: Literal["nearest", "at_most"] = "nearest"
     """at_most: the largest width of the default depth that is not above the model"""
@@ -131,11 +132,7 @@ class Match:
         task = {key: defaults[key] for key in ("image_shape", "num_classes", "time_steps")}
         if self.image_shape is not None:
             task["image_shape"] = self.image_shape
-        count, match = (
-            (count_flops, match_flops)
-            if self.by == "flops"
-            else (parameter_count, match_parameters)
-        )
+        count, match = MATCHES[self.by]
         at_most = self.rule == "at_most"
         matched = match(self.opponent, count(self.name, **task), at_most=at_most, **task)
         chosen = ", ".join(f"{key}={matched[key]}" for key in ("width", "depth") if key in matched)
@@ -153,4 +150,6 @@ class Match:
         size = f"{parameter_count(name, **keywords):,} parameters"
         if self.by == "flops":
             size += f", {count_flops(name, **keywords):,} FLOPs an image"
+        if self.by == "axons":
+            size += f", {count_axons(name, **keywords):,} axons an image"
         return size

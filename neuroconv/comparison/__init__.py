@@ -4,10 +4,17 @@
 """
 
 from neuroconv.comparison.linear import linear_baseline
-from neuroconv.comparison.match import Matched, count_flops, match_flops, match_parameters
+from neuroconv.comparison.match import (
+    Matched,
+    count_axons,
+    count_flops,
+    match_axons,
+    match_flops,
+    match_parameters,
+)
 from neuroconv.comparison.train import Estimate, ModelResult, compare, mean_interval
 
 __all__ = [
-    "Estimate", "Matched", "ModelResult", "compare", "count_flops", "linear_baseline",
-    "match_flops", "match_parameters", "mean_interval",
+    "Estimate", "Matched", "ModelResult", "compare", "count_axons", "count_flops",
+    "linear_baseline", "match_axons", "match_flops", "match_parameters", "mean_interval",
 ]  # fmt: skip

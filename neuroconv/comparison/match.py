@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from neuroconv.core.arguments import Size, checked
-from neuroconv.flops import count_exact
+from neuroconv.flops import axons, count_exact
 from neuroconv.zoo import count_parameters, create_model, default_keywords
 
 _DEPTHS = range(1, 9)  # layers that are tried
@@ -19,13 +20,25 @@ def count_flops(name: str, **keywords: Any) -> int:
     Two for each multiply-add of convolutions, matrix products and Fourier transforms, by the exact
     counter on meta tensors; pointwise work is left out. Arguments as for `create_model`.
     """
+    with torch.device("meta"):
+        model = create_model(name, **keywords)
+    return 2 * count_exact(model, _image(name, keywords)).mac
+
+
+def count_axons(name: str, **keywords: Any) -> int:
+    """Counts the values that units of a network of the zoo send one another for one image.
+
+    See `neuroconv.flops.count_axons`. Arguments as for `create_model`.
+    """
+    return axons.count_axons(create_model(name, **keywords), _image(name, keywords)).axons
+
+
+def _image(name: str, keywords: dict[str, Any]) -> Tensor:
+    """Returns one image, or window of frames, on meta."""
     task = default_keywords(name) | keywords
     channels, *sides = task["image_shape"]
     steps = () if task["time_steps"] == 1 else (task["time_steps"],)
-    with torch.device("meta"):
-        model = create_model(name, **keywords)
-        image = torch.empty(1, channels, *steps, *sides)
-    return 2 * count_exact(model, image).mac
+    return torch.empty(1, channels, *steps, *sides, device="meta")
 
 
 def parameter_count(name: str, **keywords: Any) -> int:
@@ -38,7 +51,7 @@ class Matched(dict[str, Any]):
     """The keywords of a matched network: `create_model(name, **matched)` builds it.
 
     Attributes:
-        amount: its parameters, or FLOPs.
+        amount: its parameters, FLOPs or axons.
         target: those to match.
     """
 
@@ -89,6 +102,22 @@ def match_parameters(
 def match_flops(name: str, target_flop: Size, *, at_most: bool = False, **keywords: Any) -> Matched:
     """Chooses like `match_parameters`, for FLOPs per image as `count_flops` counts."""
     return _match(name, count_flops, "FLOPs", target_flop, at_most, keywords)
+
+
+@checked
+def match_axons(
+    name: str, target_axons: Size, *, at_most: bool = False, **keywords: Any
+) -> Matched:
+    """Chooses like `match_parameters`, for axons per image as `count_axons` counts."""
+    return _match(name, count_axons, "axons", target_axons, at_most, keywords)
+
+
+# By the name of what is equal: how it is counted, and how it is matched.
+MATCHES: dict[str, tuple[Callable[..., int], Callable[..., Matched]]] = {
+    "parameters": (parameter_count, match_parameters),
+    "flops": (count_flops, match_flops),
+    "axons": (count_axons, match_axons),
+}
 
 
 def _match(

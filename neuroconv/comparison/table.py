@@ -13,6 +13,7 @@ from torch import nn
 
 from neuroconv.comparison.train import ModelResult
 from neuroconv.flops import profile
+from neuroconv.flops.metrics import format_number
 from neuroconv.layers import DendriticConv
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.report import DendriteCost, Entry, findings
@@ -22,10 +23,14 @@ from neuroconv.training.runs import read_history
 from neuroconv.training.state import BEST
 from neuroconv.zoo import create_model
 
-_COLUMNS = (
-    "para-\nmeters", "neurons", "MAC per\nneuron", "MFLOP\nper\nimage", "test\naccuracy, %",
-    "difference,\npoints",
-)  # fmt: skip
+_CURRENCIES = {
+    "parameters": "para-\nmeters",
+    "mac_wired": "MAC,\nwired",
+    "mac_executed": "MAC,\nexecuted",
+    "axons": "axons",
+    "wires": "wires",
+}
+_COLUMNS = (*_CURRENCIES.values(), "test\naccuracy, %", "difference,\npoints")
 
 
 def count(result: ModelResult) -> Entry:
@@ -43,7 +48,8 @@ def count(result: ModelResult) -> Entry:
     failed = [run for run in result.runs if isinstance(run, FailedRun)]
     dendrites = [record.dendritic_mac_per_neuron(field.name) for field in fields(DendriteCost)]
     return Entry(
-        label=result.label, name=result.name, parameters=result.parameters,
+        **{**asdict(record.amounts), "parameters": result.parameters},
+        label=result.label, name=result.name,
         neurons=record.neurons, mac_per_neuron=record.mac_per_neuron,
         mflop_per_image=record.flop_per_sample / 1e6,
         counters=tuple(record.counts), counter_remarks=tuple(remarks),
@@ -82,7 +88,8 @@ def comparison_table(
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.caption = (
         f"Accuracy and difference: {mean} Differences are to {entries[0].label}, paired by "
-        "seed. 1 MAC = 2 FLOP; an image is one window of frames."
+        "seed. MAC, axons and wires are of one image, or window of frames; wires from "
+        "pixels are left out."
     )
     table.add_column("model", overflow="fold")
     for column in _COLUMNS:
@@ -90,10 +97,7 @@ def comparison_table(
     for entry in entries:
         table.add_row(
             entry.title,
-            f"{entry.parameters:,}",
-            f"{entry.neurons:,}",
-            "–" if entry.mac_per_neuron is None else f"{entry.mac_per_neuron:,.1f}",
-            f"{entry.mflop_per_image:,.3f}",
+            *(format_number(getattr(entry, column)) for column in _CURRENCIES),
             percent(entry.mean, entry.half_width).removesuffix(" %"),
             points(entry.difference, entry.difference_half_width)
             + (f"\n{entry.pairs} of {seeds} pairs" if entry.pairs not in (None, seeds) else ""),
@@ -101,7 +105,7 @@ def comparison_table(
     table.add_section()
     for name, accuracy in (("linear classifier", linear_accuracy), ("chance", chance)):
         if accuracy is not None:
-            table.add_row(name, *[""] * 4, percent(accuracy).removesuffix(" %"), "")
+            table.add_row(name, *[""] * 5, percent(accuracy).removesuffix(" %"), "")
     return table
 
 
@@ -125,6 +129,11 @@ def comparison_data(
                 "name": entry.name,
                 "keywords": result.model,
                 "parameters_trained": entry.parameters,
+                "mac_wired": entry.mac_wired,
+                "mac_executed": entry.mac_executed,
+                "axons": entry.axons,
+                "wires": entry.wires,
+                "input_wires": entry.input_wires,
                 "matched_over_target": None if result.matched is None else result.matched.ratio,
                 "neurons_per_image": entry.neurons,
                 "mac_per_neuron": entry.mac_per_neuron,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from neuroconv.comparison.match import Matched, count_flops, match_flops, match_parameters
+from neuroconv.comparison.match import MATCHES, Matched
 from neuroconv.core.arguments import argument
 from neuroconv.training import (
     Config,
@@ -62,7 +62,7 @@ class ModelResult:
         accuracy: on the test set, over the seeds that finished.
         difference: of accuracy to the first model, paired over the seeds that finished in both;
             None for the first itself.
-        matched: its parameters or FLOPs and the first model's, if it was matched.
+        matched: its parameters, FLOPs or axons and the first model's, if it was matched.
     """
 
     label: str
@@ -96,9 +96,9 @@ def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
     """Trains [model] and every opponent from every seed, on the same data and with the same budget.
 
     A model's table may hold a `label` beside the keywords of `create_model`. An opponent's may also
-    hold `match`, "parameters" or "flops", which sets its width, and its depth if need be, for about
-    as many parameters or FLOPs an image as the first model has (with `match_rule = "at_most"` its
-    width, for no more: see `match_parameters`), and an `encoding` and `time_steps` of its own.
+    hold `match`, "parameters", "flops" or "axons", which sets its width, and its depth if need be,
+    for about as many of them as the first model has, for one image (with `match_rule = "at_most"`
+    its width, for no more: see `match_parameters`), and an `encoding` and `time_steps` of its own.
 
     Finished runs of equal configuration in the output folder are read, interrupted ones resumed;
     one that failed, now or before, counts as failed. Delete a run's folder to train it again.
@@ -144,10 +144,8 @@ def _opponent(first: Config, table: dict[str, Any]) -> tuple[Config, Matched | N
         keywords.pop("seed", None)  # each run draws its own wiring
     at_most = table.get("match_rule") == "at_most"
     target = _resolve(first)
-    if table["match"] == "flops":
-        matched = match_flops(name, count_flops(**target.model), at_most=at_most, **keywords)
-    else:
-        matched = match_parameters(name, _count_parameters(target), at_most=at_most, **keywords)
+    count, match = MATCHES[table["match"]]
+    matched = match(name, count(**target.model), at_most=at_most, **keywords)
     return replace(opponent, model={"name": name, **matched}), matched
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from neuroconv.core.arguments import Count, Size, checked
 from neuroconv.core.text import Terminal
+from neuroconv.flops.axons import Axons, count_axons
 from neuroconv.flops.closed_forms import count_closed_form
 from neuroconv.flops.exact import OperatorCounter, count_exact, refuse_uncounted
 from neuroconv.flops.fvcore_counter import StockCount, analyse_fvcore
@@ -132,12 +133,18 @@ def profile(
         skipped["time"] = "the model moves no byte"
     if timed and device == "meta":
         skipped["time"] = "memory ran out, and nothing runs on meta"
+    sent: Axons | None = None
+    try:
+        sent = count_axons(model, items)
+    except ValueError as error:
+        skipped["axons"] = str(error)
     parameters = list(model.parameters())
     result = Profile(
         name=type(model).__name__ if name is None else name,
         batch=items.batch,
         time_steps=_window(model, items.first) if time_steps is None else time_steps,
         axons=getattr(model, "in_features", None) if hasattr(model, "closed_form") else None,
+        sent=sent,
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
         frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
         buffers=sum(buffer.numel() for buffer in model.buffers()),

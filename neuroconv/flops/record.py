@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from neuroconv.core.arguments import Rule
+from neuroconv.flops.axons import Axons
 from neuroconv.flops.closed_forms import StageRow
 from neuroconv.flops.energy import DEFAULT_NODE, Energy, estimate_energy
 from neuroconv.flops.fvcore_counter import StockCount
@@ -12,6 +13,7 @@ from neuroconv.flops.machine.roofline import Measured
 from neuroconv.flops.machine.traffic import Traffic
 from neuroconv.flops.rules import CONTRACTIONS, Counts
 
+_SENT = ("axons", "wires", "input_wires")
 COUNTERS = ("closed_form", "exact", "fvcore")
 Counters = Annotated[
     Sequence[str], Rule(f"of {', '.join(COUNTERS)}", lambda names: set() < {*names} <= {*COUNTERS})
@@ -23,6 +25,24 @@ def ratio(amount: float, parts: int) -> float:
     return amount // parts if isinstance(amount, int) and amount % parts == 0 else amount / parts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """What a model costs for one sample, in the currencies of a comparison.
+
+    Attributes:
+        parameters: trained numbers.
+        mac_wired, mac_executed: multiply-adds without, and with, those with zeros off the wiring.
+        axons, wires, input_wires: see `Axons`; None where they cannot be counted.
+    """
+
+    parameters: int
+    mac_wired: float
+    mac_executed: float
+    axons: int | None = None
+    wires: int | None = None
+    input_wires: int | None = None
+
+
 @dataclass(frozen=True)
 class Record:
     """The cost of one run of a model in eval mode. Counts are for the whole batch.
@@ -32,6 +52,7 @@ class Record:
     Attributes:
         time_steps: of the window (1 for still images).
         axons: that a population receives; None for other models.
+        sent: what the model's units send one another; None if `skipped` says why.
         parameters, frozen_parameters, buffers: elements that are trained, or not.
         counts: of each counter that ran.
         stock_fvcore: fvcore's count with its own handles alone; None if fvcore did not run.
@@ -50,6 +71,7 @@ class Record:
     batch: int
     time_steps: int
     axons: int | None
+    sent: Axons | None
     parameters: int
     frozen_parameters: int
     buffers: int
@@ -126,6 +148,15 @@ class Record:
         """The counts that totals are taken from: the exact counter's, if it ran."""
         order = ("exact", "fvcore", "closed_form")
         return next(self.counts[name] for name in order if name in self.counts)
+
+    @property
+    def amounts(self) -> Amounts:
+        """The currencies of a comparison."""
+        sent = self.sent and {key: getattr(self.sent, key) for key in _SENT}
+        return Amounts(
+            parameters=self.parameters, mac_wired=self.wired_mac_per_sample,
+            mac_executed=self.mac_per_sample, **(sent or {}),
+        )  # fmt: skip
 
     # --- neurons, and their dendrites by three columns
 

@@ -6,9 +6,10 @@ K_H x K_W the patch: its columns are the K_W dendrites, its rows the K_H branche
 
 import math
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import Count, Positive, Seed, Size, checked
@@ -267,12 +268,26 @@ class GranuleConv2d(nn.Module):
         """Returns one row for each stage, in evaluation; the convolution includes its bias."""
         return image_layer_costs(self, image)
 
+    def trace_axons(self, layer: Callable[..., Tensor], image: Tensor) -> Tensor:
+        """States which values each unit reads; see `neuroconv.flops.count_axons`."""
+        rate = trace_image_layer(self, self.as_frames(image))
+        return rate.squeeze(2) if image.dim() == 4 and self.time_steps == 1 else rate
+
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, groups={self.groups}, "
             f"time_steps={self.time_steps}, wiring={self.wiring!r}"
         )
+
+
+def trace_image_layer(layer: Any, frames: Tensor) -> Tensor:
+    """Convolves every frame alone: over the steps a unit reads at all positions of its patch."""
+    window, kernel = layer.window, layer.kernel()[:, :, :1]
+    top, bottom, left, right = window.padding
+    stride, dilation = (1, *window.stride), (1, *window.dilation)
+    frames = F.pad(frames, (left, right, top, bottom))
+    return F.conv3d(frames, kernel, None, stride, 0, dilation, layer.conv_groups)
 
 
 def wired_kernel(weight: Tensor, channels: Tensor, in_channels: int) -> Tensor:

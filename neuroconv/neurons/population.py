@@ -4,7 +4,7 @@ Shapes: B batch, F incoming axons, N neurons, C transmitters, T time steps, P si
 D dendrites.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -271,6 +271,11 @@ class Population(nn.Module):
             streamed: it runs by `stream` or `somatic_potential`: stage after stage, from rest too.
         """
         return population_costs(self, activity, resumed=resumed, streamed=streamed)
+
+    def trace_axons(self, layer: Callable[..., Tensor], activity: Tensor) -> Tensor:
+        """States which axons each neuron reads; see `neuroconv.flops.count_axons`."""
+        index = getattr(self.synapses, "wiring", None)  # None: dense synapses read all
+        return layer(self.as_window(activity), self.out_features, index)
 
 
 @checked

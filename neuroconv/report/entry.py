@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from neuroconv.flops.record import Amounts
+
 Currency = Literal["parameters", "mflop_per_image", "axons", "wires"]
 # What a model costs: fields of an `Entry`, and what they are called.
 CURRENCIES: dict[Currency, str] = {
@@ -26,13 +28,12 @@ class DendriteCost:
     zeros: float = 0  # of executed, with weights off the wiring
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(Amounts):
     """One model of a comparison. Means and intervals of 95 % are over the seeds that finished."""
 
     label: str  # its name in tables and plots
     name: str  # its name in the zoo
-    parameters: int
     neurons: int  # per image, a unit at a position counted as one
     mac_per_neuron: float | None  # multiply-adds for one image over neurons; None without neurons
     mflop_per_image: float  # 1e6 FLOP for one image, one frame window; a multiply-add is two FLOP

@@ -46,7 +46,7 @@ _MODEL_KEYS: dict[str, Any] = {
     "label": Annotated[
         Text, Rule("(1 to 80, on a line)", re.compile(r"(?=.*\S).{1,80}").fullmatch)
     ],
-    "match": Literal["parameters", "flops"],
+    "match": Literal["parameters", "flops", "axons"],
     "match_rule": Literal["nearest", "at_most"],
 }
 

@@ -4,7 +4,7 @@ Shapes: B batch, F mossy fibres, N cells, T time steps, K classes.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -82,6 +82,15 @@ class GranularLayer(nn.Module):
             last_rate, granule = self.granule.fire(step, granule)
             rates.append(last_rate)
         return torch.cat(rates, 2), GranularState(granule, golgi, last_rate)
+
+    def trace_axons(self, layer: Callable[..., Tensor], mossy: Tensor) -> Tensor:
+        """States the circuit; see `neuroconv.flops.count_axons`. No Golgi cell reads the last step,
+        and granule cells read the Golgi cells beside their mossy fibres."""
+        rates = self.granule.trace_axons(layer, mossy)
+        if self.golgi is not None and self.inhibition is not None:
+            feedback = self.golgi.trace_axons(layer, rates[..., :-1])
+            layer(feedback, self.granule.out_features, self.inhibition.wiring)
+        return rates
 
     def closed_form(self, mossy: torch.Size) -> tuple[Cost, ...]:
         """Counts the Golgi cells at every step but the last: they answer one step later."""

@@ -17,7 +17,7 @@ from neuroconv.kernels.image import dendrite_potentials, fused_dendrites, fused_
 from neuroconv.layers import Cost, FiringRate, LastStep
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.neurons.costs import layer_products
-from neuroconv.neurons.image import wired_kernel
+from neuroconv.neurons.image import trace_image_layer, wired_kernel
 from neuroconv.neurons.stages import Table, build_norm, merge
 from neuroconv.zoo.registry import ImageNetwork, register_model, register_preset
 
@@ -86,6 +86,10 @@ class Conv3dUnit(nn.Module):
         products, zeros = layer_products(self, batch * steps * neurons, steps)
         macs = {"convolution": products}
         return synapses, Cost("convolution", macs, neurons=neurons, zeros=zeros)
+
+    def trace_axons(self, _: object, frames: Tensor) -> Tensor:
+        """States which values each unit reads; see `neuroconv.flops.count_axons`."""
+        return trace_image_layer(self, frames)
 
 
 @checked

@@ -82,7 +82,7 @@ def test_a_zoo_entry_in_full(call: Call, tmp_path: Path) -> None:
     assert counted["counters_agree"] is True
     assert counted["modules_unstated"] == []
     units = "mac flop samples steps parameters elements neurons synapses calls share byte bytes"
-    check_units(counted, *units.split(), "joules", "accumulates")
+    check_units(counted, *units.split(), "axons", "wires", "inputs", "joules", "accumulates")
 
 
 def test_a_wildcard_stands_for_cells_and_models(call: Call, tmp_path: Path) -> None:

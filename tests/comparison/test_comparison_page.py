@@ -107,8 +107,8 @@ def test_the_file_of_numbers_holds_the_table(report: Report) -> None:
             return f"{mean:{sign}.2f}±{half_width:.2f}"
 
         assert cells == [
-            f"{model['parameters_trained']:,}", f"{model['neurons_per_image']:,}",
-            f"{model['mac_per_neuron']:,.1f}", f"{model['mflop_per_image']:,.3f}",
+            f"{model['parameters_trained']:,}", f"{model['mac_wired']:,}",
+            f"{model['mac_executed']:,}", f"{model['axons']:,}", f"{model['wires']:,}",
             interval("test_accuracy_fraction"), interval("difference_fraction", "+"),
         ]  # fmt: skip
         for run in model["run_folders"]:

@@ -186,7 +186,7 @@ def test_fvcore_is_skipped_above_its_limit_whether_or_not_a_module_states_the_wo
         profile(model, x, counters=("fvcore",), fvcore_limit=99)
     weight = torch.empty(600, 64, 3, 3, device="meta")  # it could not run
     model, x = Call(lambda x: F.conv2d(x, weight, padding=1)), torch.empty(1, 64, 317, 316)
-    (reason,) = profile(model, x, counters=("closed_form", "fvcore")).skipped.values()
+    reason = profile(model, x, counters=("closed_form", "fvcore")).skipped["fvcore"]
     assert reason.startswith(f"{600 * 64 * 9 * 317 * 316:,} MAC is more than fvcore_limit=20,000,")
 
 
@@ -217,8 +217,8 @@ def test_memory_that_runs_out_is_a_reason_with_a_remedy(
 ) -> None:
     model, x = Call(lambda x: x @ x.mT * exhaust(x)[:1, :1]), torch.zeros(2, 3)
     on_meta, on_cpu = profile(model, x), profile(model, x, device="cpu", timed=True)
-    assert list(on_meta.skipped) == ["fvcore"]
-    assert list(on_cpu.skipped) == ["closed_form on cpu", "fvcore", "time"]
+    assert list(on_meta.skipped) == ["fvcore", "axons"]
+    assert list(on_cpu.skipped) == ["closed_form on cpu", "fvcore", "time", "axons"]
     assert "memory ran out" in on_cpu.skipped["time"]
     for record in (on_meta, on_cpu):
         assert record.reference.macs == {"matmul": 12}

@@ -114,7 +114,7 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: str) -> None
     targets = [target[1:] for target in (*urls, *parsed.references) if target.startswith("#")]
     assert set(targets) <= set(parsed.ids)
     pictures = re.findall(r"<svg[^>]*>", page)
-    assert len(pictures) == 1 + 2 + 2 + 2  # the neuron, curves, costs, and two kinds of filters
+    assert len(pictures) == 1 + 2 + 4 + 2  # the neuron, curves, costs, and two kinds of filters
     assert all('role="img" aria-label="' in picture for picture in pictures)
 
 
