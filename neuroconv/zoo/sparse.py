@@ -5,6 +5,7 @@ With time_steps > 1 frames are channels, as in the baselines.
 
 from collections.abc import Callable
 from math import isqrt, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -134,9 +135,9 @@ class DendriticCells(nn.Sequential):
 
     def trace_axons(self, layer: Callable[..., Tensor], inputs: Tensor) -> Tensor:
         """States a cell's inputs; what its dendrites send to its soma are no axons."""
-        dendrites, _, somata, _ = self
-        index = dendrites.wiring.view(somata.out_features, -1)
-        return layer(inputs, len(index), index)
+        dendrites: Any = self[0]
+        somata: Any = self[2]
+        return layer(inputs, len(somata.weight), dendrites.wiring.view(len(somata.weight), -1))
 
 
 @register_model
