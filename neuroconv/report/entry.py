@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 
 from neuroconv.flops.record import Amounts
 
-Currency = Literal["parameters", "mflop_per_image", "axons", "wires"]
-# What a model costs: fields of an `Entry`, and what they are called.
+Currency = Literal["parameters", "mac_wired", "mac_executed", "axons", "wires"]
+# What a model costs for one image: fields of an `Entry`, and what they are called.
 CURRENCIES: dict[Currency, str] = {
     "parameters": "parameters",
-    "mflop_per_image": "MFLOP per image",
-    "axons": "axons per image",
-    "wires": "wires per image",
+    "mac_wired": "multiply-adds, wired",
+    "mac_executed": "multiply-adds, executed",
+    "axons": "axons",
+    "wires": "wires",
 }
+MAIN: tuple[Currency, ...] = ("parameters", "mac_executed", "axons")  # which charts show
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,18 @@ class Entry(Amounts):
     difference: float | None
     difference_half_width: float | None
     seconds_per_epoch: float | None  # mean over seeds
+    # Of the search: learning_rate, weight_decay, val_accuracy (None if a seed failed).
+    trials: Sequence[Mapping[str, Any]] = ()
     # For each seed a record per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     histories: Sequence[Sequence[Mapping[str, Any]]]
     filters: Sequence[tuple[str, NDArray[Any]]] = ()  # (title, weights) for `dendritic_filters`
     failures: Mapping[int, str] = field(default_factory=dict)  # why training failed, by seed
     failed_histories: Sequence[Sequence[Mapping[str, Any]]] = ()  # up to the failures
     pairs: int | None = None  # seeds behind the difference
+    p: float | None = None  # that of a true difference of zero, not corrected for their number
+    verdict: str | None = None  # on the difference: see `comparison.statistics.verdict`
+    primary: bool = False  # whether this comparison was named beforehand as the one that counts
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of [train], as the model has them
 
     @property
     def title(self) -> str:
@@ -70,7 +78,39 @@ def findings(entries: Sequence[Entry], linear_accuracy: float | None) -> list[st
         for seed, reason in entry.failures.items()
     ]
     linear = [] if linear_accuracy is None else [against_linear(entries, linear_accuracy)]
-    return [finding(entries), *failures, *linear]
+    return [*verdicts(entries), finding(entries), *failures, *linear]
+
+
+def verdicts(entries: Sequence[Entry]) -> list[str]:
+    """Returns sentences on what was found against the first entry.
+
+    First the comparison that was named beforehand, if there is one; the others by their verdict.
+    """
+    first, *others = entries
+    sentences = []
+    for entry in (other for other in others if other.primary and other.difference is not None):
+        difference, half = 100 * (entry.difference or 0), 100 * (entry.difference_half_width or 0)
+        costs = (
+            f"{_ratio(amount / base)} times its {CURRENCIES[key].partition(',')[0]}"
+            for key in MAIN
+            if (amount := getattr(entry, key)) and (base := getattr(first, key))
+        )
+        sentences.append(
+            f"The comparison that was named beforehand: {entry.title} against {first.title} is "
+            f"{entry.verdict}, {difference:+.2f} points (95 % interval {difference - half:+.2f} to "
+            f"{difference + half:+.2f}, p = {entry.p or 0:.2g}), with {', '.join(costs)}."
+        )
+    groups: dict[str, list[str]] = {}
+    for entry in others:
+        if entry.verdict and not entry.primary:
+            groups.setdefault(entry.verdict, []).append(entry.label)
+    if groups:
+        start = "The others are" if sentences else f"All comparisons with {first.title} are"
+        rows = (f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in groups.items())
+        sentences.append(
+            f"{start} exploratory, and not corrected for their number. {' '.join(rows)}"
+        )
+    return sentences
 
 
 def finding(entries: Sequence[Entry]) -> str:
@@ -175,7 +215,10 @@ def _seeds(count: int) -> str:
 
 
 def _cost_ratio(best: Entry, rival: Entry) -> str:
-    ratio = best.mflop_per_image / rival.mflop_per_image
+    return _ratio(best.mflop_per_image / rival.mflop_per_image)
+
+
+def _ratio(ratio: float) -> str:
     if 0.9 < ratio < 1.1 and ratio != 1:
         return f"{ratio:.2f}"
     return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,18 @@ from matplotlib.figure import Figure
 
 from neuroconv.core.files import write_text
 from neuroconv.core.text import printable
-from neuroconv.report.entry import CURRENCIES, Currency, Entry, counting, findings, percent, points
+from neuroconv.report.entry import (
+    CURRENCIES,
+    MAIN,
+    Currency,
+    Entry,
+    counting,
+    findings,
+    percent,
+    points,
+)
 from neuroconv.report.filters import dendritic_filters
-from neuroconv.report.plots import error_against_cost, learning_curves, short
+from neuroconv.report.plots import error_against_cost, learning_curves, short, tuning
 from neuroconv.report.style import COLOURS, INK
 
 TEMPLATES = jinja2.Environment(
@@ -62,7 +71,8 @@ def write_report(
     html = TEMPLATES.get_template("page.html").render(
         title=title, summary=summary, entries=entries, notes=notes,
         findings=findings(entries, linear_accuracy), counter_statements=counting(entries),
-        colours=COLOURS, currencies=_currencies(entries),
+        colours=COLOURS, currencies=_currencies(entries), main=_currencies(entries, MAIN),
+        verdicts=any(entry.verdict for entry in entries), tuning=_tuning(entries),
         linear_accuracy=linear_accuracy, chance=chance, curves=[*_curves(entries)],
         costs=[*_costs(entries, linear_accuracy)],
         filters=[(row.label, drawn) for row, drawn in zip(entries, filters, strict=True) if drawn],
@@ -74,10 +84,21 @@ def write_report(
     return target
 
 
-def _currencies(entries: Sequence[Entry]) -> dict[Currency, str]:
+def _currencies(
+    entries: Sequence[Entry], keys: Iterable[Currency] = tuple(CURRENCIES)
+) -> dict[Currency, str]:
     """Returns the costs that were counted, and their names."""
-    counted = [key for key in CURRENCIES if any(getattr(entry, key, None) for entry in entries)]
+    counted = [key for key in keys if any(getattr(entry, key) for entry in entries)]
     return {key: CURRENCIES[key] for key in counted}
+
+
+def _tuning(entries: Sequence[Entry]) -> Markup | None:
+    figure = tuning(entries)
+    if figure is None:
+        return None
+    rows = (f"{e.label} {e.settings['learning_rate']:g}" for e in entries if e.trials)
+    alt = f"Validation error of trials against the learning rate; chosen: {', '.join(rows)}."
+    return inline_svg(figure, alt=alt, name="tuning")
 
 
 def _curves(entries: Sequence[Entry]) -> Iterator[Markup]:
@@ -88,7 +109,7 @@ def _curves(entries: Sequence[Entry]) -> Iterator[Markup]:
 
 
 def _costs(entries: Sequence[Entry], linear_accuracy: float | None) -> Iterator[Markup]:
-    for key, name in _currencies(entries).items():
+    for key, name in _currencies(entries, MAIN).items():
         figure = error_against_cost(entries, key, linear_accuracy=linear_accuracy)
         if figure is not None:
             rows = (f"{row.label} {percent(row.mean)} at {getattr(row, key)}" for row in entries)

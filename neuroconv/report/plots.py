@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from neuroconv.report.entry import CURRENCIES, Currency, Entry
-from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, annotate, label_points, plain
+from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, label_points, plain
 
 SIZE = (3.7, 3.1)  # inches, of one chart; three stand side by side on a wide page
 
@@ -23,6 +23,10 @@ SIZE = (3.7, 3.1)  # inches, of one chart; three stand side by side on a wide pa
 def colour(number: int) -> str:
     """Returns the colour of the entry at this index; with many entries several have the same."""
     return COLOURS[number % len(COLOURS)]
+
+
+def _marker(number: int) -> str:
+    return MARKERS[number // len(COLOURS) % len(MARKERS)]
 
 
 def learning_curves(entries: Sequence[Entry], key: Literal["error", "loss"] = "error") -> Figure:
@@ -59,9 +63,45 @@ def _validation(record: Mapping[str, Any], key: Literal["error", "loss"]) -> flo
     return float(1 - record["val_accuracy"] if key == "error" else record["val_loss"])
 
 
+def tuning(entries: Sequence[Entry]) -> Figure | None:
+    """Draws the validation error of each entry's trials against their learning rate (log scales).
+
+    Lines are at the first weight decay, small points at others, the large point is the best trial;
+    trials that failed are left out. None without trials.
+    """
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    best: dict[int, tuple[float, float]] = {}
+    for number, entry in enumerate(entries):
+        style: dict[str, Any] = {"color": colour(number)}
+        trials = [
+            (trial["learning_rate"], 1 - trial["val_accuracy"], trial["weight_decay"])
+            for trial in entry.trials
+            if trial["val_accuracy"] is not None
+        ]
+        if not trials:
+            continue
+        lines = [row[:2] for row in sorted(trials) if row[2] == entry.trials[0]["weight_decay"]]
+        others = [row[:2] for row in trials if row[:2] not in lines]
+        axes.plot(*zip(*lines, strict=True), **style, linewidth=1.2, alpha=0.8)
+        axes.plot([x for x, _ in others], [y for _, y in others], ".", **style, markersize=4)
+        best[number] = entry.settings["learning_rate"], min(error for _, error, _ in trials)
+        axes.plot(*best[number], _marker(number), **style, markersize=7)
+    if not best:
+        return None
+    for side in ("x", "y"):
+        drawn = [getattr(line, f"get_{side}data")() for line in axes.lines]
+        _log_axis(axes, side, np.concatenate(drawn).tolist())
+    _percent_axis(axes)
+    axes.set(xlabel="learning rate", title="validation error of a trial")
+    _finish(axes)
+    label_points(axes, [f"{n + 1}" for n in best], [*best.values()], [*map(colour, best)])
+    return figure
+
+
 def error_against_cost(
     entries: Sequence[Entry],
-    currency: Currency = "mflop_per_image",
+    currency: Currency = "mac_executed",
     *,
     linear_accuracy: float | None = None,
 ) -> Figure | None:
@@ -72,7 +112,7 @@ def error_against_cost(
     rows = [
         (number, cost, 1 - entry.mean, entry.half_width or 0.0)
         for number, entry in enumerate(entries)
-        if (cost := getattr(entry, currency, None)) and entry.mean is not None
+        if (cost := getattr(entry, currency)) and entry.mean is not None
     ]
     if not rows:
         return None
@@ -87,13 +127,12 @@ def error_against_cost(
     axes.set(xlabel=CURRENCIES[currency], title="test error")
     for error in bars:
         axes.axhline(error, color=INK, linewidth=1, linestyle="--", alpha=0.6)
-        annotate(axes, "linear", (0.01, error), (0, 3), xycoords=axes.get_yaxis_transform())
     points, spans = [], []
     for number, cost, error, half in rows:
         mean, bottom, top = np.clip([error, error - half, error + half], low, high).tolist()
         axes.errorbar(
             cost, mean, [[mean - bottom], [top - mean]], color=colour(number), capsize=3,
-            fmt=MARKERS[number // len(COLOURS) % len(MARKERS)], markersize=6, elinewidth=1.4,
+            fmt=_marker(number), markersize=6, elinewidth=1.4,
         )  # fmt: skip
         points.append((cost, mean))
         spans.append((bottom, top))

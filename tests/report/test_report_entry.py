@@ -92,6 +92,24 @@ def test_a_model_of_which_no_seed_finished_is_not_below_the_linear_classifier() 
     assert against_linear([none], 0.9) == f"None is above {score}; without a mean: CNN."
 
 
+def test_the_comparison_named_beforehand_comes_first_and_the_others_by_their_verdict() -> None:
+    worse = replace(NEAR, label="near", verdict="worse", p=0.04)
+    named = replace(CNN, primary=True, verdict="better", p=0.0012, parameters=617, axons=None)
+    sentences = findings([FIRST, worse, named, replace(worse, label="last")], None)
+    assert sentences[:2] == [
+        "The comparison that was named beforehand: CNN against granule is better, +4.00 points (95 "
+        "% interval +3.00 to +5.00, p = 0.0012), with 0.5 times its parameters, 1 times its "
+        "multiply-adds.",
+        "The others are exploratory, and not corrected for their number. Worse: near, last.",
+    ]
+    (alone, best) = findings([FIRST, replace(worse, verdict="equal")], None)
+    assert alone == (
+        "All comparisons with granule are exploratory, and not corrected for their number. Equal: "
+        "near."
+    )
+    assert best == finding([FIRST, worse])
+
+
 def test_each_seed_that_failed_says_why() -> None:
     best, *rest = findings([FIRST, replace(CNN, **FAILED)], 0.9)
     assert best.startswith("CNN (2 of 3 seeds, 1 failed), which")

@@ -20,6 +20,7 @@ from neuroconv.report import (
     learning_curves,
     write_report,
 )
+from neuroconv.report.plots import tuning
 from neuroconv.report.style import INK
 from tests.report.entries import ENTRY
 from tests.report.labels import assert_labels_are_legible
@@ -40,11 +41,17 @@ def history(epochs: int, offset: float) -> list[dict[str, Any]]:
 def entry(label: str, mean: float, mflop: float, **changes: Any) -> Entry:
     accuracies = {3: mean - 0.01, 5: mean + 0.01}
     histories = [history(3, 0.0), history(3, 0.1)]
-    numbers = {"mean": mean, "mflop_per_image": mflop, "accuracies": accuracies}
+    numbers = {"mean": mean, "mac_executed": mflop, "accuracies": accuracies}
     return replace(ENTRY, **{"label": label, "histories": histories, **numbers, **changes})
 
 
 RNG = np.random.default_rng(0)
+TRIALS = [
+    {"learning_rate": 0.1, "weight_decay": 0.01, "val_accuracy": 0.9},
+    {"learning_rate": 0.01, "weight_decay": 0.01, "val_accuracy": 0.95},
+    {"learning_rate": 0.001, "weight_decay": 0.01, "val_accuracy": None},
+    {"learning_rate": 0.01, "weight_decay": 0.1, "val_accuracy": 0.94},
+]
 ENTRIES = [
     entry(
         "granule <b>", 0.95, 2.0, difference=None, difference_half_width=None,
@@ -54,7 +61,10 @@ ENTRIES = [
             ("purkinje", RNG.normal(size=(1, 2, 5, 50))),
         ],
     ),
-    entry("control & co", 0.96, 1.9),
+    entry(
+        "control & co", 0.96, 1.9, verdict="equal (slightly better)", p=0.012, primary=True,
+        trials=TRIALS, settings={"learning_rate": 0.01},
+    ),
     entry("perfect", 1.0, 0.01),
 ]  # fmt: skip
 
@@ -114,7 +124,8 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: str) -> None
     targets = [target[1:] for target in (*urls, *parsed.references) if target.startswith("#")]
     assert set(targets) <= set(parsed.ids)
     pictures = re.findall(r"<svg[^>]*>", page)
-    assert len(pictures) == 1 + 2 + 4 + 2  # the neuron, curves, costs, and two kinds of filters
+    # The neuron, curves, costs, trials, and two kinds of filters.
+    assert len(pictures) == 1 + 2 + 3 + 1 + 2
     assert all('role="img" aria-label="' in picture for picture in pictures)
 
 
@@ -125,6 +136,7 @@ def test_the_page_shows_its_entries_and_escapes_their_text(page: str) -> None:
         "<td>95.00 ± 2.00 %</td>",
         "<td>+1.00 ± 3.00</td>",
         "<td>1,234</td>",
+        '<span class="verdict equal">equal (slightly better)</span> *<br><small>p = 0.012</small>',
         "seed 3, 5. granule &lt;b&gt;: 94.00, 96.00; control &amp; co: 95.00, 97.00",
         "<td>4,500.0</td>",
         "<td>5,000.0</td><td>200.0</td>",
@@ -205,7 +217,7 @@ def test_labels_overlap_neither_each_other_nor_the_lines(count: int) -> None:
 
 
 def test_errors_and_intervals_are_drawn_where_they_are() -> None:
-    figure = error_against_cost(ENTRIES, "mflop_per_image", linear_accuracy=0.9)
+    figure = error_against_cost(ENTRIES, linear_accuracy=0.9)
     assert figure is not None
     (axes,) = figure.axes
     low, high = axes.get_ylim()
@@ -216,6 +228,17 @@ def test_errors_and_intervals_are_drawn_where_they_are() -> None:
     assert ends[:, 1] == pytest.approx([0.03, 0.07])  # 95 % +- 2
     assert 0 < low < 0.03
     assert high > 0.1  # the linear classifier's
+
+
+def test_trials_are_drawn_at_their_rates_and_the_best_is_marked() -> None:
+    figure = tuning(ENTRIES)
+    assert figure is not None
+    line, others, best = figure.axes[0].lines
+    assert np.asarray(line.get_xydata()) == pytest.approx(np.array([[0.01, 0.05], [0.1, 0.1]]))
+    assert np.asarray(others.get_xydata()) == pytest.approx(np.array([[0.01, 0.06]]))
+    assert np.asarray(best.get_xydata()) == pytest.approx(np.array([[0.01, 0.05]]))
+    assert_labels_are_legible(figure, ["2"])  # the second entry alone has trials
+    assert tuning(ENTRIES[:1]) is None
 
 
 def test_learning_curves_draw_each_seed_and_the_mean_of_their_common_epochs() -> None:
