@@ -19,7 +19,8 @@ from neuroconv.report import Entry, counting, findings, write_report
 from neuroconv.training import Config, DataConfig, load_config, save_config
 from neuroconv.training.runs import ENVIRONMENT
 
-_OF_STILL_IMAGES = ("root", "classes", "image_size", "train_limit")  # keys of [data]
+# Keys of [data].
+_OF_STILL_IMAGES = ("root", "classes", "image_size", "permute", "held_out", "train_limit")
 
 
 def compare_and_report(

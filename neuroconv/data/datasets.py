@@ -15,9 +15,10 @@ from neuroconv.data.cache import with_cache
 from neuroconv.data.encoding import Encoding
 from neuroconv.data.frames import Frames
 from neuroconv.data.sources import SOURCES, read_folder
+from neuroconv.data.spoken import spoken_digits
 from neuroconv.data.stills import ImageFiles, Stills, hold_out
 
-DATASETS = (*SOURCES, "folder")
+DATASETS = (*SOURCES, "spoken_digits", "folder")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def load_data(
     encoding: Encoding = "repeat",
     time_steps: Size = 5,
     augment: Augment = "none",
+    permute: bool = False,
+    held_out: str | None = None,
     train_limit: Size | None = None,
     cache: bool | Literal["auto"] = "auto",
     seed: Seed = 0,
@@ -62,6 +65,10 @@ def load_data(
     - `cifar10`: 45,000 train, 5,000 val, the official 10,000 test.
     - `imagenette`: ten classes of ImageNet, 10 % of train as val, the official val as test; of the
       size (160, 320 or full) that is on the disk, else 160 pixels.
+    - `spoken_digits`: the Free Spoken Digit Dataset, 3,000 recordings by 6 speakers, as log-mel
+      spectrograms of 40 bands x 32 columns; one speaker is the test set, see
+      `neuroconv.data.spoken.spoken_digits`. With encoding "columns" and 32 time steps a frame is
+      20 ms of sound, (1, 40, 1).
     - `folder`: ROOT/{train,val[,test]}/CLASS/*.jpg, in any format of torchvision's ImageFolder,
       decoded by `stills.read_image`. Without `test`, `val` is the test set and 10 % of train are
       held out for validation. Hidden files and folders are skipped; a warning counts them.
@@ -75,22 +82,30 @@ def load_data(
         image_size: pixels, a side or (H, W); images are scaled to cover it and the centre is cut
             out. Default: 64 for image files, else the native size.
         encoding, time_steps: see `encode`.
+        permute: whether all images have their pixels exchanged by one fixed permutation, before the
+            encoding: what is left of a picture without its neighbourhoods.
+        held_out: the speaker of the test set, for `spoken_digits`: a name, or "seed" (default) for
+            number `seed` of the sorted names, counted around.
         augment: of training images, see `Frames`.
         train_limit: number of training images to keep, stratified, always the same ones.
         cache: whether images are decoded once and kept in memory as bytes, at `image_size` or, for
             "resized_crop_flip", in their own sizes. "auto" keeps training, validation and test
             images, in this order, as far as they fit into a quarter of the free memory.
-        seed: of frames and augmentation; the splits do not depend on it.
+        seed: of frames and augmentation; the splits do not depend on it, but for held_out = "seed".
 
     Raises:
         DataError: data missing, unreadable or inconsistent.
         ValueError: an unknown name or a number out of range.
     """
     check_choice("data.name", name, DATASETS)
+    if held_out is not None and name != "spoken_digits":
+        raise ValueError(f"held_out={held_out!r}: only the data set 'spoken_digits' has speakers")
     size = None if image_size is None else pair(image_size)
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
     if name == "folder":
         train, val, test, class_names = read_folder(folder, classes)
+    elif name == "spoken_digits":
+        train, val, test, class_names = spoken_digits(folder, held_out or "seed", seed)
     else:
         train, val, test, class_names = SOURCES[name](folder)
         if classes is not None:
@@ -104,7 +119,7 @@ def load_data(
     train_frames, val_frames, test_frames = (
         Frames(
             part, encoding, time_steps, image_size=size, seed=seed, training=training,
-            augment=augment if training else "none",
+            augment=augment if training else "none", permute=permute,
         )
         for part, training in zip(parts, (True, False, False), strict=True)
     )  # fmt: skip

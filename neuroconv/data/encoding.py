@@ -17,8 +17,11 @@ from torch import Tensor
 
 from neuroconv.core.arguments import Seed, Size, checked
 
-Encoding = Literal["repeat", "poisson", "saccade", "none"]
+Encoding = Literal["repeat", "poisson", "saccade", "moving_events", "columns", "none"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+DRAWN = ("poisson", "moving_events")  # from a sample's seed
+
+EVENT_RATE = 0.15  # events of a pixel of intensity 1 in a frame of `moving_events`
 
 # SplitMix64's step, 2^64 / golden ratio, and its multipliers. torch has no uint64 to compute with:
 # sums and products of int64 wrap to the same 64 bits.
@@ -41,14 +44,22 @@ def encode(
       independently in each frame (a Poisson process in steps of at most one event).
     - `saccade`: small eye movements; the image moves along `saccade_path`, with zeros at the
       border. All images share the path, so that a temporal filter can read it as space.
+    - `moving_events`: each image moves along a straight line, and leaves at one edge to come back
+      at the opposite one. In the window it covers half of its shorter side, in a direction of its
+      own, and passes its resting position at a time of its own. Frames hold Poisson events, as in
+      `poisson`, with probability 0.15 p: one frame tells little, and their mean is blurred.
+    - `columns`: the image from left to right, as a spectrogram is read: `time_steps` frames of
+      W / time_steps columns.
     - `none`: the images as they are, without a time axis.
 
     Args:
-        sample_seeds: one integer in 0..2^64-1 for each image, see `sample_seeds`; for `poisson`.
+        sample_seeds: one integer in 0..2^64-1 for each image, see `sample_seeds`; for `poisson` and
+            `moving_events`.
         path_seed: draws the order of the saccade's movements.
 
     Shape:
-        floats (B, C, H, W), in [0, 1] for `poisson` -> (B, C, T, H, W), for `none` (B, C, H, W)
+        floats (B, C, H, W), in [0, 1] for events -> (B, C, T, H, W); for `columns`
+        (B, C, T, H, W / T), for `none` (B, C, H, W)
 
     Raises:
         ValueError: another encoding, shape or number; TypeError: images that are not floats.
@@ -60,10 +71,13 @@ def encode(
     if len(sample_seeds) != len(images_BCHW):
         raise ValueError(f"{len(sample_seeds)} sample seeds for {len(images_BCHW)} images")
     seeds_B = np.asarray(sample_seeds, dtype=np.uint64)
-    if encoding == "poisson":
+    if encoding in DRAWN:
         low, high = images_BCHW.aminmax()
         if not (low >= 0 and high <= 1):
-            raise ValueError(f"intensities {low:.3g}..{high:.3g}: poisson takes images in [0, 1]")
+            raise ValueError(
+                f"intensities {low:.3g}..{high:.3g}: {encoding} takes images in [0, 1]"
+            )
+    check_columns(encoding, time_steps, images_BCHW.shape[-1])
     return to_frames(images_BCHW, encoding, time_steps, seeds_B, path_seed)
 
 
@@ -79,9 +93,22 @@ def to_frames(
         return images_BCHW
     if encoding == "poisson":
         return _poisson(images_BCHW, time_steps, seeds_B)
+    if encoding == "moving_events":
+        return _moving_events(images_BCHW, time_steps, seeds_B)
     if encoding == "saccade":
         return _saccade(images_BCHW, time_steps, path_seed)
+    if encoding == "columns":
+        return images_BCHW.unflatten(-1, (time_steps, -1)).movedim(-2, 2).contiguous()
     return images_BCHW.unsqueeze(2).repeat(1, 1, time_steps, 1, 1)
+
+
+def check_columns(encoding: str, time_steps: int, width: int) -> None:
+    """Raises a ValueError if the encoding is `columns`, and the width no multiple of the frames."""
+    if encoding == "columns" and width % time_steps:
+        raise ValueError(
+            f"time_steps={time_steps}: encoding 'columns' cuts images of {width} columns into "
+            f"frames of equal width; expected a divisor of {width}, such as {width}"
+        )
 
 
 @checked
@@ -114,6 +141,15 @@ def sample_seeds(seed: int, epoch: int, indices: Sequence[int]) -> NDArray[np.ui
         bits = np.asarray(word).astype(np.uint64).view(np.int64)
         seeds = _scrambled((seeds ^ bits) + _STEP)
     return seeds.view(np.uint64)
+
+
+def pixel_permutation(pixels: int) -> NDArray[np.int64]:
+    """Returns the order of pixels in permuted images, the same for all data sets and seeds.
+
+    Pixel i of a permuted image is pixel order[i] of the image, in rows from the top left; channels
+    stay together. It sorts the distinct hashes of the pixels' numbers, and never changes.
+    """
+    return np.argsort(sample_seeds(0, 0, range(pixels)))
 
 
 def uniforms(seeds_B: NDArray[np.uint64], count: int, device: torch.device | str = "cpu") -> Tensor:
@@ -153,6 +189,24 @@ def _poisson(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) 
     draws = uniforms(seeds_B, C * time_steps * H * W, images_BCHW.device)
     spikes = draws.view(B, C, time_steps, H, W) < images_BCHW.unsqueeze(2)
     return spikes.to(images_BCHW.dtype)
+
+
+def _moving_events(images_BCHW: Tensor, time_steps: int, seeds_B: NDArray[np.uint64]) -> Tensor:
+    B, _, H, W = images_BCHW.shape
+    # The path is computed on the CPU, so that all devices round it alike.
+    turn, passed = uniforms(seeds_B, 2).double().T[..., None]
+    times = torch.linspace(0, 1, time_steps, dtype=torch.float64) - passed * (time_steps > 1)
+    distances = min(H, W) / 2 * times
+    down, right = (
+        (distances * wave(2 * math.pi * turn)).round().long() for wave in (torch.sin, torch.cos)
+    )
+    device = images_BCHW.device
+    rows = ((torch.arange(H) - down[..., None]) % H).to(device)[..., None]
+    columns = ((torch.arange(W) - right[..., None]) % W).to(device)[..., None, :]
+    sample = torch.arange(B, device=device)[:, None, None, None]
+    moved = images_BCHW[sample, :, rows, columns].movedim(-1, 1)
+    draws = uniforms(seeds_B, 2 + moved.numel() // B, device)[:, 2:]
+    return (draws.view(moved.shape) < EVENT_RATE * moved).to(images_BCHW.dtype)
 
 
 def _saccade(images_BCHW: Tensor, time_steps: int, path_seed: int) -> Tensor:

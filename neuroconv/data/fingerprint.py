@@ -34,6 +34,8 @@ def _add(digest: Any, data: Any) -> None:
     if isinstance(data, Frames | Subset | DataLoader):
         if isinstance(data, Subset):
             _add_array(digest, data.indices)
+        if isinstance(data, Frames) and data.permutation is not None:
+            _add_array(digest, data.permutation)
         return _add(digest, data.dataset)
     if isinstance(data, FittedStills | DecodedFiles):  # by the free memory
         return _add(digest, data.stills)

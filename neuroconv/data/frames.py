@@ -14,7 +14,15 @@ from neuroconv.core.arguments import Rule, Seed, Size, checked
 from neuroconv.core.checks import pair
 from neuroconv.data.augment import Augment, crop_flip, fit, flip, resized_crop_flip
 from neuroconv.data.cache import SHARE, DecodedFiles, FittedStills
-from neuroconv.data.encoding import Encoding, encode, sample_seeds, to_frames
+from neuroconv.data.encoding import (
+    DRAWN,
+    Encoding,
+    check_columns,
+    encode,
+    pixel_permutation,
+    sample_seeds,
+    to_frames,
+)
 from neuroconv.data.items import fetch
 from neuroconv.data.perturbation import Perturbation
 from neuroconv.data.stills import ImageFiles, ImageTensors
@@ -60,9 +68,12 @@ class Frames(Dataset[tuple[Tensor, int]]):
         augment: "none", "flip" (left-right, one half of the time), "crop_flip" (reflect the border
             outwards by an eighth of the side, cut out a random H x W, flip) or "resized_crop_flip"
             (a random part of 35 to 100 % of the area, scaled to H x W, flip).
+        permute: whether the pixels of every image are exchanged by `pixel_permutation`, after
+            augmentation and perturbation, and before the encoding.
 
     Shape:
-        an item: float32 (C, T, H, W), or (C, H, W) with encoding "none"; and an int label
+        an item: float32 (C, T, H, W), or (C, H, W) with encoding "none", or (C, T, H, W / T) with
+        "columns"; and an int label
 
     Raises:
         ValueError: an unknown name, augmentation without training, no or misshapen images.
@@ -78,6 +89,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
         image_size: Size | tuple[Size, Size] | None = None,
         training: bool = False,
         augment: Augment = "none",
+        permute: bool = False,
         seed: Seed = 0,
     ) -> None:
         if augment != "none" and not training:
@@ -88,7 +100,11 @@ class Frames(Dataset[tuple[Tensor, int]]):
         self.dataset, self.encoding, self.time_steps = dataset, encoding, time_steps
         self.training, self.augment, self.seed = training, augment, seed
         self._size: tuple[int, int] = pair(image_size or (first.shape[1], first.shape[2]))
-        self.image_shape = (first.shape[0], *self._size)
+        height, width = self._size
+        check_columns(encoding, time_steps, width)
+        self.permutation = pixel_permutation(height * width) if permute else None
+        width = width // time_steps if encoding == "columns" else width
+        self.image_shape = (first.shape[0], height, width)
         self._bytes = first.dtype == torch.uint8
         self._resident: dict[torch.device, Tensor] = {}
         self._perturbation: Perturbation | None = None
@@ -162,7 +178,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
 
     def encode(self, images_BCHW: Tensor, indices: Sequence[int]) -> Tensor:
         """Augments the result of `images` on its device, scales it to 0..1, and encodes it."""
-        if self._perturbation or self.encoding == "poisson" or "flip" in self.augment:
+        if self._perturbation or self.encoding in DRAWN or "flip" in self.augment:
             seeds = self._seeds(self._checked(indices))
         else:  # nothing is drawn
             seeds = np.zeros(len(images_BCHW), dtype=np.uint64)
@@ -176,6 +192,9 @@ class Frames(Dataset[tuple[Tensor, int]]):
         if self._perturbation is not None:
             images = zip(scaled, seeds.tolist(), strict=True)
             scaled = torch.stack([self._perturbation(*image) for image in images])
+        if self.permutation is not None:
+            pixels = torch.from_numpy(self.permutation).to(scaled.device)
+            scaled = scaled.flatten(2)[..., pixels].view_as(scaled)
         encoder = encode if is_float else to_frames  # floats may lie outside of 0..1
         return encoder(scaled, self.encoding, self.time_steps, seeds, self.seed)
 

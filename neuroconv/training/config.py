@@ -98,6 +98,8 @@ class DataConfig(_Table):
     encoding: Encoding = "saccade"
     time_steps: Size = 5
     augment: Augment = "none"
+    permute: bool = False
+    held_out: Text | None = None
     train_limit: Size | None = None
     cache: bool | Literal["auto"] = "auto"
     workers: Workers = 0

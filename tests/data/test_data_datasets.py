@@ -121,7 +121,7 @@ def test_some_classes_in_the_labels_order() -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("digit", {}, "data.name='digit' is unknown; did you mean 'digits'.*imagenette, folder"),
+        ("digit", {}, "data.name='digit' is unknown; did you mean 'digits'.*imagenette, spoken"),
         ("digits", {"encoding": "poison"}, "encoding='poison'; did you mean 'poisson'"),
         ("digits", {"augment": "flop"}, "augment='flop'; did you mean 'flip'"),
         ("digits", {"train_limit": 99.5}, "train_limit=99.5; expected an integer"),

@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from neuroconv.data import ENCODINGS, encode, saccade_path, saccade_step, sample_seeds
-from neuroconv.data.encoding import uniforms
+from neuroconv.data.encoding import EVENT_RATE, pixel_permutation, uniforms
 
 
 def shifted(image: Tensor, down: int, right: int) -> Tensor:
@@ -21,9 +23,10 @@ def shifted(image: Tensor, down: int, right: int) -> Tensor:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_frames_of_a_sample_whatever_its_batch(encoding: str, dtype: torch.dtype) -> None:
-    images, seeds = torch.rand(6, 2, 7, 9, dtype=dtype), sample_seeds(3, 1, range(6))
+    images, seeds = torch.rand(6, 2, 7, 8, dtype=dtype), sample_seeds(3, 1, range(6))
     frames = encode(images, encoding, 4, seeds)
-    assert frames.shape == ((6, 2, 7, 9) if encoding == "none" else (6, 2, 4, 7, 9))
+    shape = {"none": (6, 2, 7, 8), "columns": (6, 2, 4, 7, 2)}.get(encoding, (6, 2, 4, 7, 8))
+    assert frames.shape == shape
     assert frames.dtype == dtype
     assert frames.is_contiguous()
     for chosen in ([4], [5, 0, 2]):
@@ -32,6 +35,8 @@ def test_frames_of_a_sample_whatever_its_batch(encoding: str, dtype: torch.dtype
         assert torch.equal(frames, images)
     if encoding == "repeat":
         assert all(torch.equal(frame, images) for frame in frames.unbind(2))
+    if encoding == "columns":
+        assert torch.equal(torch.cat(frames.unbind(2), -1), images)
 
 
 def test_poisson_events_have_the_pixels_rate_and_no_memory() -> None:
@@ -60,6 +65,32 @@ def test_saccade_moves_every_image_along_one_path(side: int, steps: int) -> None
         for b in range(4):
             for t, (down, right) in enumerate(path):
                 assert torch.equal(frames[b, :, t], shifted(images[b], down, right))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(("steps", "height", "width"), [(12, 28, 28), (5, 9, 12), (1, 8, 8)])
+def test_moving_events_are_pixels_of_an_image_that_wraps_around(
+    device: str, steps: int, height: int, width: int
+) -> None:
+    """Pixel by pixel: the path from the first two draws, the events from the others."""
+    images, seeds = torch.rand(4, 2, height, width), sample_seeds(5, 1, range(4))
+    frames = encode(images.to(device), "moving_events", steps, seeds).cpu()
+    draws = uniforms(seeds, 2 + 2 * steps * height * width)
+    for b, (turn, passed) in enumerate(draws[:, :2].double().tolist()):
+        events = draws[b, 2:].view(2, steps, height, width)
+        path = []
+        for t in range(steps):
+            share = t / (steps - 1) - passed if steps > 1 else 0.0
+            distance = min(height, width) / 2 * share
+            moves = (wave(2 * math.pi * turn) for wave in (math.sin, math.cos))
+            path.append(tuple(round(distance * move) for move in moves))
+            moved = images[b].roll(path[-1], (1, 2))
+            assert torch.equal(frames[b, :, t], (events[:, t] < EVENT_RATE * moved).float())
+        if steps > 1:  # it covers half of the shorter side, and rests in between
+            assert abs(math.dist(path[0], path[-1]) - min(height, width) / 2) < 1.5
+            assert (
+                min(math.hypot(*move) for move in path) <= min(height, width) / 4 / (steps - 1) + 1
+            )
 
 
 def test_saccade_path_rests_first_and_visits_the_nearest_points_once() -> None:
@@ -118,6 +149,14 @@ def test_sample_seeds_never_change(seed: int, epoch: int, index: int) -> None:
     assert sample_seeds(seed, epoch, [5, index]).tolist()[1] == expected
 
 
+def test_the_permutation_never_changes() -> None:
+    for pixels in (1, 12, 784):
+        hashes = [splitmix64(splitmix64(splitmix64(0)) ^ pixel) for pixel in range(pixels)]
+        order = sorted(range(pixels), key=hashes.__getitem__)
+        assert pixel_permutation(pixels).tolist() == order
+    assert pixel_permutation(784)[:5].tolist() == [264, 272, 238, 28, 556]
+
+
 @pytest.mark.parametrize(
     ("images", "encoding", "steps", "seeds", "error", "message"),
     [
@@ -127,6 +166,8 @@ def test_sample_seeds_never_change(seed: int, epoch: int, index: int) -> None:
         (torch.rand(2, 1, 2, 2), "repeat", 5, [0], ValueError, "1 sample seeds for 2 images"),
         (torch.full((1, 1, 2, 2), -0.5), "poisson", 5, [0], ValueError, r"-0.5.*in \[0, 1\]"),
         (torch.full((1, 1, 2, 2), np.nan), "poisson", 5, [0], ValueError, r"nan.*in \[0, 1\]"),
+        (torch.full((1, 1, 2, 2), 1.5), "moving_events", 5, [0], ValueError, "1.5: moving_events"),
+        (torch.rand(1, 1, 2, 9), "columns", 4, [0], ValueError, "time_steps=4: .*9 columns"),
         (torch.rand(1, 1, 2, 2), "posson", 5, [0], ValueError,
          "encoding='posson'; did you mean 'poisson'"),
     ],

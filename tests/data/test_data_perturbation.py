@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 
 from neuroconv.data import ENCODINGS, Frames, encode, sample_seeds
+from neuroconv.data.encoding import pixel_permutation
 from neuroconv.data.perturbation import add_noise, rotate, shift
 from neuroconv.data.stills import ImageTensors
 
@@ -56,11 +57,15 @@ def test_noise_is_gaussian_clipped_and_scaled_by_its_level() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("scale", [1, 255])
-def test_frames_are_of_perturbed_stills_in_any_order(encoding: Any, scale: int) -> None:
+@pytest.mark.parametrize(("scale", "permute"), [(1, False), (255, False), (255, True)])
+def test_frames_are_of_perturbed_stills_in_any_order(
+    encoding: Any, scale: int, permute: bool
+) -> None:
+    """The perturbation is of the image, its result is permuted, and then encoded."""
     stills = torch.randint(256, (6, 3, 12, 14), dtype=torch.uint8)
     data = ImageTensors(stills if scale == 255 else stills / 255, np.arange(6))
-    frames = Frames(data, encoding, 3, image_size=(6, 7), seed=9)
+    frames = Frames(data, encoding, 3, image_size=(6, 9), permute=permute, seed=9)
+    order_of_pixels = pixel_permutation(54) if permute else range(54)
     perturbed = frames.perturbed(partial(add_noise, 0.3))
     order = [4, 0, 5, 2]
     batch, labels = perturbed.batch(order)
@@ -68,6 +73,7 @@ def test_frames_are_of_perturbed_stills_in_any_order(encoding: Any, scale: int) 
     for sample, index in zip(batch, order, strict=True):
         (seed,) = sample_seeds(9, 0, [index])
         image = add_noise(0.3, frames.images([index])[0][0] / scale, int(seed))
+        image = torch.stack([image.flatten(1)[:, i] for i in order_of_pixels], 1).view_as(image)
         torch.testing.assert_close(sample, encode(image[None], encoding, 3, [seed], 9)[0])
         assert torch.equal(perturbed[index][0], sample)
         assert not torch.equal(frames[index][0], sample)

@@ -231,7 +231,7 @@ def test_workers_are_started_only_until_all_is_decoded(
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_another_thread_prepares_the_same_batches(encoding: str) -> None:
-    frames = load_data("digits", encoding=encoding).train
+    frames = load_data("digits", encoding=encoding, time_steps=4).train
     assert frames.threadsafe
     batches = [[3, 1], [2], list(range(100))]
     threads = []
@@ -308,6 +308,7 @@ def test_batches_of_a_gpu_are_those_of_the_cpu(
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (0, 0))
     cuda = torch.device("cuda")
     keywords: Any = {"root": root, "image_size": 12, "augment": augment, "encoding": encoding}
+    keywords["time_steps"] = 4
     data, plain = (load_data("folder", cache=cache, **keywords).train for cache in (True, False))
     for epoch in range(3):
         batches = epoch_batches(data, len(data), 8, 0, epoch)
