@@ -3,16 +3,15 @@
 from neuroconv.zoo.baselines import StillNet, lenet5, linear, mlp, plain_cnn
 from neuroconv.zoo.cerebellum import Cerebellum, cerebellum_base, cerebellum_small, cerebellum_tiny
 from neuroconv.zoo.circuit import ClimbingFibres, GranularLayer
-from neuroconv.zoo.elm import ExpressiveLeakyMemory, elm
 from neuroconv.zoo.granule_convnet import (
     Conv3dUnit,
     FrameNet,
     granule_convnet,
     granule_convnet_conv3d,
 )
-from neuroconv.zoo.ncp import LiquidCircuit, ncp
+from neuroconv.zoo.ncp import ncp
 from neuroconv.zoo.perceptron import Perceptron, perceptron
-from neuroconv.zoo.recurrent import SequenceNet, gru, lstm
+from neuroconv.zoo.recurrent import SequenceNet, elm, gru, lif, lstm
 from neuroconv.zoo.registry import (
     count_parameters,
     create_model,
@@ -23,18 +22,15 @@ from neuroconv.zoo.registry import (
 )
 from neuroconv.zoo.resnet_granule import GranuleResNet, resnet18_granule
 from neuroconv.zoo.sparse import KTree, SparseLinear, dendritic_ann, k_tree, sparse_mlp
-from neuroconv.zoo.spiking import LeakyIntegrateAndFire, SpikeTrace, lif
-from neuroconv.zoo.temporal_cnn import TemporalCNN, temporal_cnn
+from neuroconv.zoo.temporal_cnn import temporal_cnn
 from neuroconv.zoo.vision import PatchTransformer, alexnet, mobilenet_v3_small, resnet18, vit
 
 __all__ = [
-    "Cerebellum", "ClimbingFibres", "Conv3dUnit", "ExpressiveLeakyMemory", "FrameNet",
-    "GranularLayer", "GranuleResNet", "KTree", "LeakyIntegrateAndFire", "LiquidCircuit",
-    "PatchTransformer", "Perceptron", "SequenceNet", "SparseLinear", "SpikeTrace", "StillNet",
-    "TemporalCNN", "alexnet", "cerebellum_base", "cerebellum_small", "cerebellum_tiny",
-    "count_parameters", "create_model", "default_keywords", "dendritic_ann", "elm",
-    "get_builder", "granule_convnet", "granule_convnet_conv3d", "gru", "k_tree", "lenet5",
-    "lif", "linear", "list_models", "lstm", "mlp", "mobilenet_v3_small", "ncp", "perceptron",
-    "plain_cnn", "register_model", "resnet18", "resnet18_granule", "sparse_mlp", "temporal_cnn",
-    "vit",
+    "Cerebellum", "ClimbingFibres", "Conv3dUnit", "FrameNet", "GranularLayer", "GranuleResNet",
+    "KTree", "PatchTransformer", "Perceptron", "SequenceNet", "SparseLinear", "StillNet",
+    "alexnet", "cerebellum_base", "cerebellum_small", "cerebellum_tiny", "count_parameters",
+    "create_model", "default_keywords", "dendritic_ann", "elm", "get_builder",
+    "granule_convnet", "granule_convnet_conv3d", "gru", "k_tree", "lenet5", "lif", "linear",
+    "list_models", "lstm", "mlp", "mobilenet_v3_small", "ncp", "perceptron", "plain_cnn",
+    "register_model", "resnet18", "resnet18_granule", "sparse_mlp", "temporal_cnn", "vit",
 ]  # fmt: skip

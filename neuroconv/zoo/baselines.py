@@ -108,20 +108,15 @@ def mlp(
     time_steps: Size = 1,
     width: Size = 128,
     depth: Depth | None = None,
-    frames: Frames = "channels",
 ) -> StillNet:
-    """A perceptron with `depth` hidden layers, by default one, of `width` rectified units.
-
-    It reads all `frames`, side by side as "channels", or their "mean".
-    """
-    inputs = prod(frames_as_channels(image_shape, time_steps, frames))
+    """A perceptron with `depth` hidden layers, by default one, of `width` rectified units."""
+    inputs = prod(frames_as_channels(image_shape, time_steps))
     depth = 1 if depth is None else depth
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(depth):
         layers += [nn.Linear(inputs, width), nn.ReLU()]
         inputs = width
-    layers.append(nn.Linear(width, num_classes))
-    return StillNet(nn.Sequential(*layers), time_steps, image_shape, frames)
+    return StillNet(nn.Sequential(*layers, nn.Linear(width, num_classes)), time_steps, image_shape)
 
 
 @register_model

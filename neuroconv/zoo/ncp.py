@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from neuroconv.core.arguments import ImageShape, Seed, Size, checked
 from neuroconv.core.cost import Cost
 from neuroconv.zoo.baselines import GREY
-from neuroconv.zoo.recurrent import SequenceNet, default_block, frame_size
+from neuroconv.zoo.recurrent import SequenceNet
 from neuroconv.zoo.registry import register_model
 
-INTER, COMMAND = 12, 6  # neurons; the paper's, figure 3 and methods
 SYNAPTIC = ("w", "mu", "sigma", "erev")  # parameters of a synapse
 
 
@@ -23,24 +22,14 @@ SYNAPTIC = ("w", "mu", "sigma", "erev")  # parameters of a synapse
 class LiquidCircuit(nn.Module):
     """Sensory, inter, command and motor neurons with liquid time constants: `ncps.torch.LTC`.
 
-    ncps stores each parameter of a synapse as a dense matrix, most of which its wiring multiplies
-    by zero. Here the parameters are those of synapses that exist.
-
-    Args:
-        inputs: S. Each sensory neuron has 6 synapses on the 12 inter neurons, each of these 4 on
-            the 6 command neurons, which have 6 among themselves. A motor neuron reads all 6.
-        motor: M.
-        seed: of the wiring.
+    ncps stores a matrix for each parameter of a synapse, of which its wiring multiplies most by
+    zero. Here only synapses that exist have parameters: 6 of each of S sensory neurons on the 12
+    inter neurons, 4 of each of these on the 6 command neurons, up to 6 among these, and all of
+    these on each of M motor neurons.
 
     Shape:
         (B, T, S) -> potentials of motor neurons (B, T, M)
-
-    Raises:
-        ImportError: ncps is not installed.
     """
-
-    w: Tensor
-    sensory_w: Tensor
 
     def __init__(self, inputs: Size, motor: Size, seed: Seed = 0) -> None:
         super().__init__()
@@ -53,7 +42,7 @@ class LiquidCircuit(nn.Module):
             ) from error
         device = torch.get_default_device()
         with torch.device("cpu"):  # ncps makes some of its tensors there anyway
-            wiring = NCP(INTER, COMMAND, motor, 6, 4, 6, 6, seed=seed % 2**32)
+            wiring = NCP(12, 6, motor, 6, 4, 6, 6, seed=seed % 2**32)
             self.ltc = LTC(inputs, wiring, output_mapping=None)
             self.neurons = wiring.units
             self._keep("", wiring.adjacency_matrix)
@@ -71,25 +60,24 @@ class LiquidCircuit(nn.Module):
             dense = cell._parameters.pop(f"{prefix}{name}").detach()
             self.register_parameter(f"{prefix}{name}", nn.Parameter(dense[pairs[0], pairs[1]]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         cell: Any = self.ltc.rnn_cell
         tensors = dict(cell._parameters) | dict(cell._buffers)
         for prefix in ("", "sensory_"):
             shape = tensors[f"{prefix}sparsity_mask"].shape
             source, target = self.get_buffer(f"{prefix}pairs")
-            for name in SYNAPTIC:
-                values = self.get_parameter(f"{prefix}{name}")
-                dense = values.new_zeros(shape).index_put((source, target), values)
-                tensors[f"{prefix}{name}"] = dense
+            for name in (f"{prefix}{name}" for name in SYNAPTIC):
+                values = self.get_parameter(name)
+                tensors[name] = values.new_zeros(shape).index_put((source, target), values)
         cell._params = tensors
-        potentials: Tensor = self.ltc(x)[0]
-        return potentials
+        return self.ltc(x)[0]
 
     def closed_form(self, x: torch.Size) -> tuple[Cost, ...]:
         """Counts ncps's dense arithmetic: each step solves the membranes' equations in six."""
         batch, steps, inputs = x
         n, unfolds = self.neurons, 6
-        matrices, synapses = n * (inputs + n), self.w.numel() + self.sensory_w.numel()
+        synapses = sum(p.numel() for p in self._parameters.values() if p is not None) // 4
+        matrices = n * (inputs + n)
         per_sample = 2 * inputs + 8 * n * inputs + unfolds * 8 * n * (n + 1)
         shared = matrices + 2 * n + unfolds * 3 * n
         return (
@@ -116,11 +104,10 @@ def ncp(
     layer on the frame. The paper's sizes give up to 252 synapses here: two that are drawn between
     the same neurons are one. Needs the package ncps: pip install neuroconv-zoo[ncp].
 
-    Args:
-        block: frames are averaged over block x block pixels, as for `lstm`.
-        seed: of the circuit's wiring.
+    `block` is as in `SequenceNet`, and `seed` that of the wiring.
     """
-    block = default_block(image_shape) if block is None else block
-    encoder = nn.Linear(frame_size(image_shape, block), width)
-    layers = nn.Sequential(encoder, LiquidCircuit(width, num_classes, seed))
+
+    def layers(inputs: int) -> list[nn.Module]:
+        return [nn.Linear(inputs, width), LiquidCircuit(width, num_classes, seed)]
+
     return SequenceNet(layers, num_classes, num_classes, time_steps, image_shape, block)

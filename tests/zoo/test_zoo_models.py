@@ -59,8 +59,8 @@ PARAMETERS = {
     "cerebellum_base": cerebellum(2_000, 8, 4, 100_000 + 50_000 + 1 + 2),
     "cerebellum_small": cerebellum(1_000, 8, 32, 1_000 + 5_000 + 100 + 2),
     "cerebellum_tiny": cerebellum(256, 4, 16, 250 + 1_250 + 50 + 2),
-    # 45 branches of 18 synapses, 36 units on branches and memories, 18 memories.
-    "elm": 45 * 18 + 36 * (45 + 18 + 1) + 18 * (36 + 1) + 10 * 19,
+    # 44 branches of 18 synapses, 36 units on branches and memories, 18 memories.
+    "elm": 44 * 18 + 36 * (44 + 18 + 1) + 18 * (36 + 1) + 10 * 19,
     # 8, 24 and 15 units: 60 taps, four dendritic norms and one at the soma; 5 soma taps a layer.
     "granule_convnet": 47 * (60 + 8 + 2) + 3 * 5 + 10 * (15 * 4 + 1),
     "granule_convnet_conv3d": 47 * (60 + 2) + 10 * (15 * 4 + 1),

@@ -10,13 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.flops import count_closed_form, count_exact, count_fvcore
-from neuroconv.zoo import (
-    ExpressiveLeakyMemory,
-    LeakyIntegrateAndFire,
-    SpikeTrace,
-    count_parameters,
-    create_model,
-)
+from neuroconv.zoo import count_parameters, create_model
+from neuroconv.zoo.recurrent import ExpressiveLeakyMemory, LeakyIntegrateAndFire, SpikeTrace
 
 TASKS: dict[str, dict[str, Any]] = {
     "speech": {"image_shape": (1, 40, 1), "time_steps": 2},
@@ -29,7 +24,8 @@ NAMES = ["elm", "gru", "lif", "lstm", "ncp", "temporal_cnn"]
 @pytest.mark.parametrize("name", NAMES)
 def test_all_arithmetic_of_a_network_in_time_is_stated(name: str, task: str) -> None:
     """Pointwise work too, which the counters' agreement leaves out."""
-    model = create_model(name, **TASKS[task], **({"recurrent": True} if name == "lif" else {}))
+    options = {"unit": {"recurrent": True}} if name == "lif" else {}
+    model = create_model(name, **TASKS[task], **options)
     channels, *sides = TASKS[task]["image_shape"]
     frames = torch.zeros(2, channels, TASKS[task]["time_steps"], *sides)
     closed, exact = count_closed_form(model, frames).counts, count_exact(model, frames)
@@ -42,15 +38,16 @@ def test_all_arithmetic_of_a_network_in_time_is_stated(name: str, task: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_later_frame_changes_no_earlier_step(name: str) -> None:
-    task = {"image_shape": (1, 8, 8), "num_classes": 3}
+    task: dict[str, Any] = {"image_shape": (1, 8, 8), "num_classes": 3}
     short, long = (create_model(name, **task, time_steps=steps) for steps in (3, 5))
     if name == "elm":  # whose timescales follow the window
-        short, long = (create_model(name, **task, time_steps=t, memory_tau=(1, 9)) for t in (3, 5))
+        task["unit"] = {"memory_tau": (1, 9)}
+        short, long = (create_model(name, **task, time_steps=steps) for steps in (3, 5))
     short.load_state_dict(long.state_dict())
     frames = torch.rand(2, 1, 5, 8, 8)
     hidden: list[Tensor] = []
     for model in (short.eval(), long.eval()):
-        layers: Any = model.layers
+        layers: Any = model.units if name == "temporal_cnn" else model.layers[-1]
         layers.register_forward_hook(lambda m, args, y: hidden.append(y))
     with torch.no_grad():
         logits = short(frames[:, :, :3])
@@ -70,16 +67,15 @@ def test_blocks_of_pixels_are_averaged_and_frames_read_in_order() -> None:
     assert torch.allclose(sequence[0, 1, 4], frames[0, 1, 1, :4, :4].mean())
     assert torch.allclose(sequence[0, 2, 3], frames[0, 0, 2, 4:, 4:].mean())
     apart: Any = create_model("gru", image_shape=(1, 40, 1), time_steps=3)
-    assert apart.layers.input_size == 40
-    _, (last, _) = model.layers(sequence)
+    assert apart.layers[0].input_size == 40
+    _, (last, _) = model.layers[0](sequence)
     assert torch.equal(model.forward_features(frames), last[-1])
 
 
-@pytest.mark.parametrize("name", ["plain_cnn", "mlp"])
-def test_the_control_sees_the_mean_frame(name: str) -> None:
+def test_the_control_sees_the_mean_frame() -> None:
     task = {"image_shape": (2, 12, 12), "time_steps": 4}
-    model = create_model(name, **task, frames="mean").eval()
-    still = create_model(name, image_shape=(2, 12, 12)).eval()
+    model = create_model("plain_cnn", **task, frames="mean").eval()
+    still = create_model("plain_cnn", image_shape=(2, 12, 12)).eval()
     still.load_state_dict(model.state_dict())
     frames = torch.rand(3, 2, 4, 12, 12)
     with torch.no_grad():
@@ -102,7 +98,7 @@ def surrogate_slope(x: float, kind: str, k: float) -> float:
 def test_lif_is_its_formula(reset: Any, surrogate: Any) -> None:
     """One unit, step by step in plain numbers; the gradient of all spikes by hand."""
     layer = LeakyIntegrateAndFire(
-        1, 1, decay=0.75, threshold=0.7, reset=reset, surrogate=surrogate, slope=3.0, norm=False
+        1, 1, decay=0.75, reset=reset, surrogate=surrogate, slope=3.0, norm=False
     ).double()
     nn.init.constant_(layer.synapses.weight, 1.5)
     nn.init.constant_(layer.synapses.bias, 0.1)
@@ -117,11 +113,11 @@ def test_lif_is_its_formula(reset: Any, surrogate: Any) -> None:
             membrane = 0.75 * (1 - fired) * before + current
             kept.append(0.75 * (1 - fired))
         else:
-            membrane = 0.75 * before + current - fired * 0.7
+            membrane = 0.75 * before + current - fired
             kept.append(0.75)
-        fired = float(membrane > 0.7)
+        fired = float(membrane > 1)
         expected.append(fired)
-        slopes.append(surrogate_slope(membrane - 0.7, surrogate, 3.0))
+        slopes.append(surrogate_slope(membrane - 1, surrogate, 3.0))
     assert spikes.flatten().tolist() == expected
     assert 0 < sum(expected) < 12
     grads = [
@@ -174,7 +170,7 @@ def test_lif_reads_its_own_spikes_and_learns_its_decay() -> None:
     assert layer.recurrence is not None
     nn.init.constant_(layer.recurrence.weight, -9.0)  # who fired is silenced
     assert layer(frames).sum() < alone(frames).sum()
-    fixed = create_model("lif", image_shape=(1, 8, 8), learn_decay=False)
+    fixed = create_model("lif", image_shape=(1, 8, 8), unit={"learn_decay": False})
     learned = create_model("lif", image_shape=(1, 8, 8))
     assert count_parameters(learned) - count_parameters(fixed) == 64
 
@@ -185,7 +181,7 @@ def test_lif_reads_its_own_spikes_and_learns_its_decay() -> None:
 def elm_by_hand(model: ExpressiveLeakyMemory, x: list[list[float]], tau: list[float]) -> Tensor:
     """The paper's formulas with a trace for each synapse, number by number."""
     weights, w1, b1, w2, b2 = (p.tolist() for p in model.parameters())
-    stride, memory, outputs = -(-len(x[0]) // len(weights)), [0.0] * len(tau), []
+    stride, memory, outputs = model.stride, [0.0] * len(tau), []
     trace = [[0.0 for _ in branch] for branch in weights]
     for step in x:
         for b, branch in enumerate(weights):
@@ -208,20 +204,18 @@ def dot(a: list[float], b: list[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize(("branches", "synapses"), [(None, None), (3, None), (3, 5)])
-def test_elm_is_its_formulas(branches: int | None, synapses: int | None) -> None:
+@pytest.mark.parametrize(("branches", "synapses"), [(7, None), (3, None), (3, 5), (4, 2)])
+def test_elm_is_its_formulas(branches: int, synapses: int | None) -> None:
     model = ExpressiveLeakyMemory(
         7, 4, branches=branches, synapses=synapses, memory_tau=(1.0, 8.0)
     ).double()
     nn.init.uniform_(model.synapses, -0.2, 1.0)  # some of them at zero
     tau = [1.0, 2.0, 4.0, 8.0]
     model.decay.copy_(torch.exp(-1 / torch.tensor(tau, dtype=torch.float64)))
-    torch.testing.assert_close(model.gain.float(), (5 * (1 - model.decay)).float())
-    model.gain.copy_(5 * (1 - model.decay))
     x = torch.rand(2, 6, 7, dtype=torch.float64)
     expected = torch.stack([elm_by_hand(model, sample, tau) for sample in x.tolist()])
     torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
-    if branches is None:
+    if branches == 7:
         assert torch.autograd.gradcheck(model, x[:1, :3].requires_grad_())
 
 
@@ -231,15 +225,14 @@ def test_elm_is_its_formulas(branches: int | None, synapses: int | None) -> None
 def test_elm_has_the_published_parameters_on_neuronio(memories: int, published: int) -> None:
     """1,278 synapses of a cortical cell, 2 outputs: the authors' table of models by memories."""
     model = create_model(
-        "elm", image_shape=(1278, 1, 1), num_classes=2, width=memories, synapses=100
+        "elm", image_shape=(1278, 1, 1), num_classes=2, width=memories, unit={"synapses": 100}
     )
     assert count_parameters(model) == published
 
 
 def test_elm_refuses_branches_that_leave_inputs_out() -> None:
-    for keywords in ({"branches": 3, "synapses": 2}, {"branches": 8}):
-        with pytest.raises(ValueError, match=r"for 7 inputs; expected at most 7 branches, of at"):
-            ExpressiveLeakyMemory(7, 2, **keywords)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unit: synapses=2 of a branch; expected at least 18"):
+        create_model("elm", unit={"synapses": 2})
 
 
 # --- the neural circuit policy
@@ -255,7 +248,7 @@ def test_ncp_is_ncps_with_the_parameters_of_existing_synapses() -> None:
     ncps = pytest.importorskip("ncps")
     from ncps.torch import LTC
 
-    from neuroconv.zoo import LiquidCircuit
+    from neuroconv.zoo.ncp import LiquidCircuit
 
     assert ncps
     torch.manual_seed(3)
@@ -270,7 +263,7 @@ def test_ncp_is_ncps_with_the_parameters_of_existing_synapses() -> None:
     circuit(x).sum().backward()
     theirs(x)[0].sum().backward()
     weight, (source, target) = theirs.rnn_cell.w.grad, circuit.get_buffer("pairs")
-    torch.testing.assert_close(circuit.w.grad, weight[source, target])
+    torch.testing.assert_close(circuit.get_parameter("w").grad, weight[source, target])
     other = LiquidCircuit(5, 2, seed=2)
     assert not torch.equal(other.get_buffer("pairs"), circuit.get_buffer("pairs"))
 
@@ -280,7 +273,7 @@ def test_ncp_is_ncps_with_the_parameters_of_existing_synapses() -> None:
 
 def test_temporal_cnn_is_a_convolution_within_and_across_frames() -> None:
     model: Any = create_model("temporal_cnn", image_shape=(2, 7, 9), time_steps=4, width=6)
-    layers, frames = model.eval().double().layers, torch.rand(2, 2, 4, 7, 9, dtype=torch.float64)
+    layers, frames = model.eval().double().units, torch.rand(2, 2, 4, 7, 9, dtype=torch.float64)
     within, across = layers[0].weight, layers[5].weight
     stills = [F.conv2d(frame, within[:, :, 0], stride=2, padding=1) for frame in frames.unbind(2)]
     maps = [layers[1](still.unsqueeze(2)).relu()[:, :, 0] for still in stills]
@@ -289,4 +282,4 @@ def test_temporal_cnn_is_a_convolution_within_and_across_frames() -> None:
     norm: Callable[..., Tensor] = layers[6]
     torch.testing.assert_close(layers[:9](frames)[:, :, 3], norm(expected).relu())
     vectors: Any = create_model("temporal_cnn", image_shape=(1, 40, 1), time_steps=4)
-    assert vectors.layers[0].weight.shape == (16, 40, 1, 1, 1)
+    assert vectors.units[0].weight.shape == (16, 1, 1, 1, 40)
