@@ -43,6 +43,10 @@ IMAGENETTE = (
 class Few(Subset[Any]):
     """The first images of a split, which still follows the epochs."""
 
+    @property
+    def targets(self) -> Any:
+        return self.dataset.targets[:FEW]  # type: ignore[attr-defined]
+
     def set_epoch(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
 
@@ -118,8 +122,8 @@ def test_every_config_resolves_and_builds(
 ) -> None:
     """On meta tensors, up to where `compare` would train."""
     config = one_step(path, tmp_path, root_of)
-    monkeypatch.setattr("neuroconv.comparison.train._run", lambda resolved, _: resolved)
-    monkeypatch.setattr("neuroconv.comparison.train._result", lambda label, runs, *_: runs[0])
+    monkeypatch.setattr("neuroconv.comparison.train.train_runs", lambda plan, **_: plan)
+    monkeypatch.setattr("neuroconv.comparison.train._result", lambda entrant, runs, *_: runs[0])
     parameters, entrants = [], compare(config, progress=False)
     for table, resolved in zip((config.model, *config.opponents), entrants, strict=True):
         assert isinstance(resolved, Config)

@@ -17,7 +17,7 @@ from neuroconv.cli.options import (
     check_output,
     write_json,
 )
-from neuroconv.comparison import mean_interval
+from neuroconv.comparison import estimate
 from neuroconv.core.arguments import argument
 from neuroconv.data import DATASETS
 from neuroconv.training import (
@@ -32,6 +32,7 @@ from neuroconv.training import (
     resume,
     train_seeds,
 )
+from neuroconv.training.tables import CompareConfig, TuneConfig
 from neuroconv.training.verify import verify
 
 
@@ -66,10 +67,10 @@ class Train:
             ranks.first(lambda: _print_runs(results, self.json, console))
 
 
-def _config_keys() -> str:
+def _keys(**tables: type[DataConfig | TrainConfig | TuneConfig | CompareConfig]) -> list[str]:
     """Returns the keys of a configuration's tables and their defaults, written as in the file."""
     lines = []
-    for name, table in (("data", DataConfig), ("train", TrainConfig)):
+    for name, table in tables.items():
         keys = [
             field.name
             if field.default is None or field.default is MISSING
@@ -77,13 +78,17 @@ def _config_keys() -> str:
             for field in fields(table)
         ]
         lines.append(f"Keys of [{name}]: {', '.join(keys)}.")
-    lines.insert(1, f"Data sets, by the name in [data]: {', '.join(DATASETS)}.")
-    lines.append("Keys of [model]: name, one of `neuroconv list`, and the keywords of that model.")
-    return "\n\n    ".join(lines)
+    return lines
 
 
 # Inserted from the tables themselves, so that no key is missing.
-Train.__doc__ = (Train.__doc__ or "").replace("{keys}", _config_keys())
+_KEYS = (
+    *_keys(data=DataConfig),
+    f"Data sets, by the name in [data]: {', '.join(DATASETS)}.",
+    *_keys(train=TrainConfig),
+    "Keys of [model]: name, one of `neuroconv list`, and the keywords of that model.",
+)
+Train.__doc__ = (Train.__doc__ or "").replace("{keys}", "\n\n    ".join(_KEYS))
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,12 @@ class Compare:
     """Trains the model of a TOML file and its [[opponents]], and writes a table and report.html.
 
     An option --TABLE.KEY VALUE overrides a key of the file, as for `train`. Finished runs of the
-    same configuration are not trained again.
+    same configuration are not trained again. With a table [tune], each model's learning rate and
+    weight decay are first chosen on validation images, by as many trials for each; [compare] says
+    what difference counts as equal. Both, and the keys of [[opponents]], are described in
+    neuroconv/training/README.md.
+
+    {keys}
 
     Example: neuroconv compare mnist_granule --data.root DIR --report mnist/report.html
     """
@@ -189,14 +199,19 @@ class Compare:
     """a TOML file with [[opponents]], or the name of one that comes with the package"""
     report: PageOption = Path("report.html")
     """the page; comparison.json and comparison.toml are written beside it"""
+    json: FileOption = None
+    """write the numbers to this file too"""
     linear: bool = True
     """also fit a linear classifier on the still images' pixels"""
+    jobs: int = 1
+    """processes that train runs at the same time; threads are divided among them"""
 
     def __call__(self, console: Console, overrides: Sequence[str] = ()) -> None:
         from neuroconv.comparison.page import compare_and_report  # matplotlib is slow to import
 
         config = load_config(self.config, overrides)
         check_output(self.report, "--report")
+        check_output(self.json, "--json")
         if not config.opponents:
             opponent = "a linear classifier alone" if self.linear else "nothing"
             console.out(
@@ -206,9 +221,17 @@ class Compare:
         with argument(str(self.config)):
             title = self.config.stem
             entries = compare_and_report(
-                config, output=self.report, title=title, linear=self.linear
+                config, output=self.report, title=title, linear=self.linear, jobs=self.jobs
             )
+        if self.json is not None:
+            numbers = self.report.with_name("comparison.json").read_text(encoding="utf-8")
+            write_json(console, self.json, json.loads(numbers))
         _check_entries(entries)
+
+
+Compare.__doc__ = (Compare.__doc__ or "").replace(
+    "{keys}", "\n\n    ".join(_keys(tune=TuneConfig, compare=CompareConfig))
+)
 
 
 @dataclass(frozen=True)
@@ -253,7 +276,7 @@ def _print_runs(runs: Sequence[RunResult | FailedRun], path: Path | None, consol
     for run in runs:
         console.out(f"run: {run.run_dir}")
     accuracies = [run.test_accuracy for run in finished if run.test_accuracy is not None]
-    accuracy = mean_interval(accuracies)
+    accuracy = estimate(accuracies)
     if accuracy.mean is not None and accuracy.half_width is not None:
         of = f"{len(finished)} of {len(runs)}" if failed else len(runs)
         console.out(

@@ -12,9 +12,12 @@ from neuroconv.comparison.match import (
     match_flops,
     match_parameters,
 )
-from neuroconv.comparison.train import Estimate, ModelResult, compare, mean_interval
+from neuroconv.comparison.statistics import Estimate, estimate, holm, verdict
+from neuroconv.comparison.train import ModelResult, compare
+from neuroconv.comparison.tune import Search, Trial, search_settings
 
 __all__ = [
-    "Estimate", "Matched", "ModelResult", "compare", "count_axons", "count_flops",
-    "linear_baseline", "match_axons", "match_flops", "match_parameters", "mean_interval",
+    "Estimate", "Matched", "ModelResult", "Search", "Trial", "compare", "count_axons",
+    "count_flops", "estimate", "holm", "linear_baseline", "match_axons", "match_flops",
+    "match_parameters", "search_settings", "verdict",
 ]  # fmt: skip

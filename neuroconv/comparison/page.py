@@ -17,7 +17,6 @@ from neuroconv.core.text import Terminal
 from neuroconv.data import DataSplits, load_data
 from neuroconv.report import Entry, counting, findings, write_report
 from neuroconv.training import Config, DataConfig, load_config, save_config
-from neuroconv.training.runs import ENVIRONMENT
 
 # Keys of [data].
 _OF_STILL_IMAGES = ("root", "classes", "image_size", "permute", "held_out", "train_limit")
@@ -32,6 +31,7 @@ def compare_and_report(
     command: str | None = None,
     linear: bool = True,
     progress: bool = True,
+    jobs: int = 1,
 ) -> list[Entry]:
     """Trains all models of a configuration from all seeds, counts what they cost, and reports.
 
@@ -44,13 +44,14 @@ def compare_and_report(
         command: the command to repeat it; default `neuroconv compare` on comparison.toml.
         linear: whether to fit the linear classifier on the pixels too.
         progress: whether to show the progress of training.
+        jobs: processes that train runs at the same time.
 
     Raises:
         ConfigError: a model, data set or setting that does not fit the others.
     """
     folder = Path(output).parent if numbers is None else Path(numbers)
     folder.mkdir(parents=True, exist_ok=True)  # one that cannot be made fails before the training
-    results = compare(config, progress=progress)
+    results = compare(config, progress=progress, jobs=jobs)
     saved_config, table = folder / "comparison.toml", folder / "comparison.json"
     save_config(config, saved_config)
     entries = [count(result) for result in results]
@@ -62,16 +63,15 @@ def compare_and_report(
     console = Terminal()
     console.print(comparison_table(entries, linear_accuracy, chance))
     console.print(*counting(entries), sep="\n")
-    data = comparison_data(title, results, entries, linear_accuracy, chance)
+    data = comparison_data(title, results, entries, linear_accuracy, chance, config)
     write_text(table, json.dumps(data, indent=2, allow_nan=False) + "\n")
-    environment = results[0].runs[0].run_dir / ENVIRONMENT
     page = write_report(
         output, title=title, summary=_summary(config, entries), entries=entries,
         linear_accuracy=linear_accuracy, chance=chance,
         notes=_equal_terms(config, results, images),
         command=command or f"neuroconv compare {shlex.quote(str(saved_config))}",
         configuration=saved_config.read_text(encoding="utf-8"),
-        environment=json.loads(environment.read_text(encoding="utf-8")),
+        environment=data["environment"],
     )  # fmt: skip
     console.out(f"numbers: {table.resolve()}")
     console.out(f"report: {page}")
@@ -112,7 +112,7 @@ def _summary(config: Config, entries: Sequence[Entry]) -> str:
 def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSplits) -> list[str]:
     """Returns a sentence for each condition that was equal for all models, or was not."""
     train = config.train
-    test_images = len(images.test)
+    test_images, earlier = len(images.test), config.compare.earlier_use
     epochs = f"{train.epochs} epoch{'s' * (train.epochs > 1)}"
     budget = epochs if train.max_steps is None else f"{train.max_steps} steps"
     parameters = [result.parameters for result in results]
@@ -131,13 +131,62 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
         f"and {test_images:,} test images, the same for all; one test image is "
         f"{100 / test_images:.2g} points.",
         equal_inputs,
-        f"Budget: {budget} of batches of {train.batch_size}, {train.optimizer} at a peak learning "
-        f"rate of {train.learning_rate:g}, from seeds {', '.join(map(str, train.seeds))}.",
+        f"Budget: {budget} of batches of {train.batch_size}, from seeds "
+        f"{', '.join(map(str, train.seeds))}.",
+        *_settings(config, results),
         "Each run's epoch was chosen by validation accuracy; it met the test set once.",
+        *([f"Earlier use of the test set: {config.compare.earlier_use}"] * bool(earlier)),
+        *_statistics(config, results),
         f"Parameters, every trained number counted: {min(parameters):,} to {max(parameters):,}. "
         "Time and FLOPs were not held equal; the table has them.",
         *matches,
     ]
+
+
+def _settings(config: Config, results: Sequence[ModelResult]) -> list[str]:
+    """Returns sentences on learning rates and weight decays: how they were chosen, which differ."""
+    trains, tune = [result.train for result in results], config.tune
+    texts = [
+        f"{train.optimizer} at a peak learning rate of {train.learning_rate:g} with weight decay "
+        f"{train.weight_decay:g}"
+        for train in trains
+    ]
+    if len({*texts}) == 1:
+        rows = f"All: {texts[0]}."
+    else:
+        pairs = zip(results, texts, strict=True)
+        rows = "; ".join(f"{result.label}: {text}" for result, text in pairs) + "."
+    if tune is None:
+        return [rows]
+    searches = [result.search for result in results if result.search]
+    images = "all" if tune.train_limit is None else f"{tune.train_limit:,}"
+    edges = [result.label for result in results if result.search and result.search.at_edge]
+    return [
+        f"Learning rate and weight decay were chosen for each model by validation accuracy in "
+        f"{len(searches[0].trials)} trials, the same for all, of {tune.epochs} epochs on {images} "
+        f"training images from seeds {', '.join(map(str, tune.seeds))}, which the report does not "
+        f"use. {rows}",
+        *(
+            [f"The best learning rate is the lowest or highest tried: {', '.join(edges)}."]
+            * bool(edges)
+        ),
+    ]
+
+
+def _statistics(config: Config, results: Sequence[ModelResult]) -> list[str]:
+    """Returns sentences on what the intervals are over, and which comparison counts."""
+    margin = config.compare.margin
+    over = "seeds and test images, both samples" if results[0].right else "seeds"
+    if len({run.data_sha256.get("test") for run in results[0].finished}) > 1:
+        over = "the test sets that the seeds leave out"
+    primary = [result.label for result in results if result.primary]
+    equal = "no margin was set, so that none counts as equal"
+    if margin is not None:
+        equal = f"within {100 * margin:g} points on either side they count as equal"
+    named = "no comparison was named beforehand as primary: all are exploratory"
+    if primary:
+        named = f"the primary comparison is that with {primary[0]}; all others are exploratory"
+    return [f"Intervals of 95 % are over {over}; {equal}; {named}, and not corrected."]
 
 
 def _inputs(data: DataConfig) -> str:

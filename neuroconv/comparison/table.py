@@ -1,5 +1,6 @@
 """The rows of a comparison: counted, as a table on the terminal, and as plain data for JSON."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from statistics import fmean
@@ -11,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
+from neuroconv.comparison.statistics import pack
 from neuroconv.comparison.train import ModelResult
 from neuroconv.flops import profile
 from neuroconv.flops.metrics import format_number
@@ -18,11 +20,12 @@ from neuroconv.layers import DendriticConv
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.report import DendriteCost, Entry, findings
 from neuroconv.report.entry import percent, points
-from neuroconv.training import FailedRun, load_weights
-from neuroconv.training.runs import read_history
+from neuroconv.training import Config, FailedRun, load_weights
+from neuroconv.training.runs import ENVIRONMENT, read_history
 from neuroconv.training.state import BEST
 from neuroconv.zoo import create_model
 
+_SETTINGS = ("optimizer", "learning_rate", "weight_decay", "momentum")
 _CURRENCIES = {
     "parameters": "para-\nmeters",
     "mac_wired": "MAC,\nwired",
@@ -30,7 +33,7 @@ _CURRENCIES = {
     "axons": "axons",
     "wires": "wires",
 }
-_COLUMNS = (*_CURRENCIES.values(), "test\naccuracy, %", "difference,\npoints")
+_COLUMNS = (*_CURRENCIES.values(), "test\naccuracy, %", "difference,\npoints", "verdict")
 
 
 def count(result: ModelResult) -> Entry:
@@ -63,7 +66,9 @@ def count(result: ModelResult) -> Entry:
         filters=_filters(model) if result.finished else [],
         failures={r.seed: f"{r.reason} (to train it again, delete {r.run_dir})" for r in failed},
         failed_histories=[epochs for run in failed if (epochs := read_history(run.run_dir))],
-        pairs=difference.seeds if difference else None,
+        pairs=difference.seeds if difference else None, p=difference.p if difference else None,
+        verdict=result.verdict, primary=result.primary,
+        settings={key: getattr(result.train, key) for key in _SETTINGS},
     )  # fmt: skip
 
 
@@ -87,8 +92,8 @@ def comparison_table(
     mean = f"mean of {seeds} seeds{less} ± 95 %." if seeds > 1 else "one seed."
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.caption = (
-        f"Accuracy and difference: {mean} Differences are to {entries[0].label}, paired by "
-        "seed. MAC, axons and wires are of one image, or window of frames; wires from "
+        f"Accuracy and difference: {mean} Differences are to {entries[0].label}, paired by seed "
+        "and test image. MAC, axons and wires are of one image, or window of frames; wires from "
         "pixels are left out."
     )
     table.add_column("model", overflow="fold")
@@ -101,11 +106,12 @@ def comparison_table(
             percent(entry.mean, entry.half_width).removesuffix(" %"),
             points(entry.difference, entry.difference_half_width)
             + (f"\n{entry.pairs} of {seeds} pairs" if entry.pairs not in (None, seeds) else ""),
+            "" if entry.p is None else f"{entry.verdict}\np {entry.p:.2g}",
         )
     table.add_section()
     for name, accuracy in (("linear classifier", linear_accuracy), ("chance", chance)):
         if accuracy is not None:
-            table.add_row(name, *[""] * 5, percent(accuracy).removesuffix(" %"), "")
+            table.add_row(name, *[""] * 5, percent(accuracy).removesuffix(" %"), "", "")
     return table
 
 
@@ -115,10 +121,18 @@ def comparison_data(
     entries: Sequence[Entry],
     linear_accuracy: float | None,
     chance: float,
+    config: Config,
 ) -> dict[str, Any]:
-    """Returns the table as plain data, units in the keys; accuracies and differences in [0, 1]."""
+    """Returns the table as plain data, units in the keys; accuracies and differences in [0, 1].
+
+    What `estimate` and `verdict` say can be computed again from it: `right_answers_by_seed` are
+    texts of `statistics.pack`.
+    """
+    environment = results[0].runs[0].run_dir / ENVIRONMENT
     return {
         "title": title,
+        **asdict(config.compare),
+        "environment": json.loads(environment.read_text(encoding="utf-8")),
         "finding": " ".join(findings(entries, None)),
         "differences_are_to": entries[0].label,
         "linear_test_accuracy_fraction": linear_accuracy,
@@ -145,10 +159,21 @@ def comparison_data(
                 "failed_seeds": entry.failures,
                 "test_accuracy_fraction_mean": entry.mean,
                 "test_accuracy_fraction_95_half_width": entry.half_width,
+                "primary": entry.primary,
                 "difference_seeds": entry.pairs,
                 "difference_fraction_mean": entry.difference,
                 "difference_fraction_95_half_width": entry.difference_half_width,
+                "difference_p_uncorrected": entry.p,
+                "verdict": entry.verdict,
+                "settings": entry.settings,
+                "search": asdict(result.search) if result.search else None,
+                "test_images_by_seed": {run.seed: run.test_images for run in result.finished},
+                "test_set_sha256_by_seed": {
+                    run.seed: run.data_sha256.get("test") for run in result.finished
+                },
+                "right_answers_by_seed": {s: pack(right) for s, right in result.right.items()},
                 "seconds_per_epoch": entry.seconds_per_epoch,
+                "core_seconds_by_seed": {run.seed: run.core_seconds for run in result.finished},
                 "peak_memory_mib_of_process_so_far": [r.peak_memory_mib for r in result.finished],
                 "run_folders": [str(run.run_dir) for run in result.finished],
             }

@@ -1,54 +1,22 @@
 """A model and its opponents, trained on equal terms: same data, same budget, same seeds."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import fmean, stdev
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from neuroconv.comparison.match import MATCHES, Matched
+from neuroconv.comparison.runs import Outcome, train_runs
+from neuroconv.comparison.statistics import Estimate, estimate_by_test_set, verdict
+from neuroconv.comparison.tune import Search, search_settings, with_settings
 from neuroconv.core.arguments import argument
-from neuroconv.training import (
-    Config,
-    ConfigError,
-    DataConfig,
-    FailedRun,
-    RunError,
-    RunFailed,
-    RunResult,
-    read_outcome,
-    resume,
-)
-from neuroconv.training.lock import locked
-from neuroconv.training.runs import CONFIG, RESULT, build, load_run, new_run, resolve
-from neuroconv.training.state import FAILURE, METRICS
+from neuroconv.training import Config, ConfigError, DataConfig, RunResult, TrainConfig
+from neuroconv.training.runs import build, load_run, resolve
 from neuroconv.zoo import count_parameters
-
-Runs = tuple[RunResult | FailedRun, ...]  # one for each seed
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, and the half width of its 95 % interval."""
-
-    mean: float | None  # None without a seed
-    half_width: float | None  # None for fewer than two
-    seeds: int
-
-
-def mean_interval(values: Sequence[float]) -> Estimate:
-    """Returns the mean and its 95 % interval by Student's t."""
-    seeds = len(values)
-    if seeds < 2:
-        return Estimate(values[0] if values else None, None, seeds)
-    from scipy.special import stdtrit  # scipy.stats, which has it too, takes seconds to import
-
-    quantile = float(stdtrit(seeds - 1, 0.975))
-    return Estimate(fmean(values), quantile * stdev(values) / seeds**0.5, seeds)
 
 
 @dataclass(frozen=True)
@@ -58,21 +26,31 @@ class ModelResult:
     Attributes:
         model: the keywords of `create_model` that build that of the first seed to finish.
         data: the images as this model sees them.
+        train: its settings, those that its search has chosen among them.
         runs: one for each seed, finished or failed.
         accuracy: on the test set, over the seeds that finished.
-        difference: of accuracy to the first model, paired over the seeds that finished in both;
-            None for the first itself.
+        difference: of accuracy to the first model, paired by test image and seed, over the seeds
+            that finished in both; None for the first itself.
+        verdict: that on the difference; see `statistics.verdict`.
+        primary: whether the comparison with the first model was named as the primary one.
         matched: its parameters, FLOPs or axons and the first model's, if it was matched.
+        search: the trials behind its learning rate and weight decay.
+        right: by seed, which test images are right (N,); empty if a run is too old to say.
     """
 
     label: str
     model: dict[str, Any]
     data: DataConfig
+    train: TrainConfig
     parameters: int
-    runs: Runs
+    runs: tuple[Outcome, ...]
     accuracy: Estimate
-    difference: Estimate | None
+    difference: Estimate | None = None
+    verdict: str | None = None
+    primary: bool = False
     matched: Matched | None = None
+    search: Search | None = None
+    right: dict[int, NDArray[np.bool_]] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -85,59 +63,89 @@ class ModelResult:
     @property
     def accuracies(self) -> dict[int, float]:
         """The accuracy on the test set by seed."""
-        return _accuracies(self.finished)
+        return {r.seed: r.test_accuracy for r in self.finished if r.test_accuracy is not None}
 
 
-def _accuracies(runs: Sequence[RunResult]) -> dict[int, float]:
-    return {run.seed: run.test_accuracy for run in runs if run.test_accuracy is not None}
+@dataclass
+class _Entrant:
+    label: str
+    config: Config
+    matched: Matched | None = None
+    primary: bool = False
+    search: Search | None = None
+    plan: list[Config] = field(default_factory=list)  # resolved, for each seed
+    labels: dict[int, NDArray[Any]] = field(default_factory=dict)  # of the test images, by seed
 
 
-def compare(config: Config, *, progress: bool = True) -> list[ModelResult]:
+def compare(config: Config, *, progress: bool = True, jobs: int = 1) -> list[ModelResult]:
     """Trains [model] and every opponent from every seed, on the same data and with the same budget.
 
     A model's table may hold a `label` beside the keywords of `create_model`. An opponent's may also
     hold `match`, "parameters", "flops" or "axons", which sets its width, and its depth if need be,
     for about as many of them as the first model has, for one image (with `match_rule = "at_most"`
-    its width, for no more: see `match_parameters`), and an `encoding` and `time_steps` of its own.
+    its width, for no more: see `match_parameters`); an `encoding` and `time_steps` of its own; a
+    table `train` with its own optimizer, momentum, learning_rate and weight_decay; and
+    `primary = true`, by which one comparison is named beforehand as the one that counts.
+
+    With [tune] the learning rate and weight decay of all models, also of those with a table
+    `train`, are searched first, by as many trials for each: see `search_settings`.
 
     Finished runs of equal configuration in the output folder are read, interrupted ones resumed;
     one that failed, now or before, counts as failed. Delete a run's folder to train it again.
+
+    Args:
+        progress: whether to show the progress of training.
+        jobs: processes that train runs at the same time.
 
     Raises:
         ConfigError: a label given twice, or a model, data set or setting that does not fit.
         RunError: a run in the output folder that is damaged, or that another process writes.
     """
-    labels = [table.get("label", table["name"]) for table in (config.model, *config.opponents)]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigError(f"two models are called {label!r}: give each its own `label`")
-    first = replace(config, opponents=())
-    entrants: list[tuple[list[Config], Matched | None]] = []
-    for number, table in enumerate((None, *config.opponents)):
+    if not config.train.test:
+        raise ConfigError("[train] test = false: a comparison is of scores on the test set")
+    names = [table.get("label", table["name"]) for table in (config.model, *config.opponents)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two models are called {name!r}: give each its own `label`")
+    first = replace(config, opponents=(), tune=None)
+    entrants: list[_Entrant] = []
+    for number, (label, table) in enumerate(zip(names, (None, *config.opponents), strict=True)):
         with argument(f"[[opponents]] number {number}") if table else nullcontext():
-            entrant, matched = _opponent(first, table) if table else (first, None)
-            plan = [resolve(entrant, seed)[0] for seed in first.train.seeds]
-            _count_parameters(plan[0])  # a mistake is found before any training
-        entrants.append((plan, matched))
-    seeds = [resolved for plan, _ in entrants for resolved in plan]
-    # Interrupted runs first: one that cannot go on, or that another process writes, is named now.
-    for resolved in [seed for seed in seeds if isinstance(_saved_run(seed), Path)]:
-        _run(resolved, progress)
+            entrant = _opponent(label, first, table) if table else _Entrant(label, first)
+            for seed in first.train.seeds:
+                resolved, splits = resolve(entrant.config, seed)
+                entrant.plan.append(resolved)
+                entrant.labels[seed] = splits.test.targets
+            _count_parameters(entrant.plan[0])  # a mistake is found before any training
+        entrants.append(entrant)
+    if config.tune is not None:
+        configs = [entrant.config for entrant in entrants]
+        searches = search_settings(configs, config.tune, progress=progress, jobs=jobs)
+        for entrant, search in zip(entrants, searches, strict=True):
+            entrant.search, best = search, search.best
+            entrant.plan = [
+                with_settings(run, best.learning_rate, best.weight_decay) for run in entrant.plan
+            ]
+    plan = [resolved for entrant in entrants for resolved in entrant.plan]
+    outcomes = iter(train_runs(plan, progress=progress, jobs=jobs))
     results: list[ModelResult] = []
-    for label, (plan, matched) in zip(labels, entrants, strict=True):
-        runs = tuple(_run(resolved, progress) for resolved in plan)
-        results.append(_result(label, runs, results[0] if results else None, matched))
+    for entrant in entrants:
+        runs = tuple(next(outcomes) for _ in entrant.plan)
+        first_result = results[0] if results else None
+        results.append(_result(entrant, runs, first_result, config.compare.margin))
     return results
 
 
-def _opponent(first: Config, table: dict[str, Any]) -> tuple[Config, Matched | None]:
-    """Returns the configuration of an opponent, and how it was matched to the first model."""
+def _opponent(label: str, first: Config, table: dict[str, Any]) -> _Entrant:
+    """Returns an opponent of the first model, matched to it if its table says so."""
     data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
-    beside = ("label", "match", "match_rule", *data)
+    beside = ("label", "match", "match_rule", "primary", "train", *data)
     model = {key: table[key] for key in table if key not in beside}
-    opponent = replace(first, model=model, data=replace(first.data, **data))
+    train = replace(first.train, **table.get("train", {}))
+    opponent = replace(first, model=model, data=replace(first.data, **data), train=train)
+    entrant = _Entrant(label, opponent, primary=table.get("primary", False))
     if "match" not in table:
-        return opponent, None
+        return entrant
     keywords = dict(_resolve(opponent).model)  # with the image's shape
     name = keywords.pop("name")
     if "seed" not in table:
@@ -146,7 +154,8 @@ def _opponent(first: Config, table: dict[str, Any]) -> tuple[Config, Matched | N
     target = _resolve(first)
     count, match = MATCHES[table["match"]]
     matched = match(name, count(**target.model), at_most=at_most, **keywords)
-    return replace(opponent, model={"name": name, **matched}), matched
+    entrant.config, entrant.matched = replace(opponent, model={"name": name, **matched}), matched
+    return entrant
 
 
 def _resolve(config: Config) -> Config:
@@ -159,50 +168,38 @@ def _count_parameters(resolved: Config) -> int:
 
 
 def _result(
-    label: str, runs: Runs, first: ModelResult | None, matched: Matched | None
+    entrant: _Entrant, runs: tuple[Outcome, ...], first: ModelResult | None, margin: float | None
 ) -> ModelResult:
-    accuracies = _accuracies([run for run in runs if isinstance(run, RunResult)])
-    others = first.accuracies if first else {}
-    differences = [accuracies[seed] - others[seed] for seed in accuracies if seed in others]
-    saved = load_run(next((run for run in runs if run.seed in accuracies), runs[0]).run_dir)
-    return ModelResult(
-        label, saved.model, saved.data, _count_parameters(saved), runs,
-        accuracy=mean_interval([*accuracies.values()]),
-        difference=None if first is None else mean_interval(differences), matched=matched,
+    finished = [run for run in runs if isinstance(run, RunResult)]
+    answers = {run.seed: run.test_answers for run in finished}
+    right = {
+        seed: classes == entrant.labels[seed]
+        for seed, classes in answers.items()
+        if classes is not None
+    }
+    saved = load_run((finished or runs)[0].run_dir)
+    result = ModelResult(
+        entrant.label, saved.model, saved.data, saved.train, _count_parameters(saved), runs,
+        Estimate(None, None, 0), primary=entrant.primary, matched=entrant.matched,
+        search=entrant.search, right=right if len(right) == len(finished) else {},
     )  # fmt: skip
+    result = replace(result, accuracy=_estimate(result))
+    if first is None:
+        return result
+    difference = _estimate(result, first)
+    return replace(result, difference=difference, verdict=verdict(difference, margin))
 
 
-def _run(config: Config, progress: bool) -> RunResult | FailedRun:
-    """Reads or resumes the run of a resolved configuration, or trains it if there is none."""
-    with locked(Path(config.train.output), wait=True):  # of two comparisons, one begins the run
-        saved = _saved_run(config) or new_run(config)
-    if not isinstance(saved, Path):
-        return saved
-    try:
-        result = resume(saved, progress=progress)
-    except RunFailed:
-        return read_outcome(saved)
-    return _run(config, progress) if result.resumed_with_changes else result
+def _estimate(result: ModelResult, other: ModelResult | None = None) -> Estimate:
+    """Returns the estimate of a model's accuracy, or of its difference to the other's."""
+    by_image = result.right and (other is None or other.right)
+    values = _scores(result.right if by_image else result.accuracies)
+    if other is not None:
+        others = _scores(other.right if by_image else other.accuracies)
+        values = {seed: values[seed] - others[seed] for seed in values if seed in others}
+    test_sets = {run.seed: run.data_sha256.get("test") for run in result.finished}
+    return estimate_by_test_set(values, test_sets)
 
 
-def _saved_run(config: Config) -> RunResult | FailedRun | Path | None:
-    """Returns the outcome of a configuration's run, or its folder if it has none yet."""
-    name, (seed,) = config.model["name"], config.train.seeds
-    for folder in sorted(Path(config.train.output).glob(f"{name}-*-seed{seed}*")):
-        if not ((folder / CONFIG).exists() or (folder / METRICS).exists()):
-            continue  # a run that another process begins at this moment
-        try:
-            ended = (folder / RESULT).exists() or (folder / FAILURE).exists()
-            outcome = read_outcome(folder) if ended else folder  # which checks its configuration
-            if load_run(folder).described() != config.described():
-                continue
-        except (ValueError, OSError) as error:
-            raise RunError(
-                f"{folder}: {error}: move or delete it, or compare with another --train.output"
-            ) from error
-        changes = isinstance(outcome, RunResult) and outcome.resumed_with_changes
-        if not changes:
-            return outcome
-        lines = "; ".join(changes)
-        warnings.warn(f"{folder}: resumed with changes ({lines}): not counted", stacklevel=2)
-    return None
+def _scores(values: Mapping[int, Any]) -> dict[int, NDArray[np.float64]]:
+    return {seed: np.asarray(value, np.float64) for seed, value in values.items()}

@@ -1,44 +1,46 @@
 """Configuration files: TOML tables, checked against dataclasses, with overrides.
 
 [model] has the keywords of `create_model`, those of version 0.4.0 too, and a name; [data] is a
-`DataConfig`, [train] a `TrainConfig`; each of the [[opponents]] is a table like [model]. Every
+`DataConfig`, [train] a `TrainConfig`; each of the [[opponents]] is a table like [model]. [tune], a
+`TuneConfig`, and [compare], a `CompareConfig`, are for comparisons, and may be left out. Every
 mistake is a ConfigError that names the file, the key, its value and the expected form.
 """
 
 import math
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal
 
-from neuroconv.core.arguments import NonNegative, Positive, Rule, Seed, Size, expected, fits
+from neuroconv.core.arguments import NonNegative, Positive, Rule, Size, expected, fits
 from neuroconv.core.checks import expected_one_of
 from neuroconv.core.files import write_text
-from neuroconv.core.text import printable
 from neuroconv.data.augment import Augment
 from neuroconv.data.encoding import Encoding
 from neuroconv.training.config_names import find_config
+from neuroconv.training.tables import (
+    CompareConfig,
+    ConfigError,
+    Seeds,
+    Table,
+    Text,
+    TuneConfig,
+    as_tuples,
+    hints,
+)
 from neuroconv.zoo.legacy import translate
 
-_TABLES = ("model", "data", "train")  # which overrides may change
-_SECTIONS = (*_TABLES, "opponents")
-
-
-class ConfigError(ValueError):
-    """A mistake in a configuration file, an override or a setting."""
+_TABLES = ("model", "data", "train")  # which every file has
+_CHANGEABLE = (*_TABLES, "tune", "compare")  # by overrides
+_SECTIONS = (*_CHANGEABLE, "opponents")
 
 
 Part = Annotated[float, Rule("in [0, 1)", lambda value: 0 <= value < 1)]
-Text = Annotated[str, Rule("without control characters", lambda text: printable(text) == text)]
 Workers = Annotated[int, Rule("from 0 to 1,024", lambda value: 0 <= value <= 1024)]
 Unlimited = Annotated[Any, Rule("inf", lambda value: value == math.inf)]
 Classes = Annotated[tuple[Text, ...], Rule("(two or more)", lambda names: len(names) > 1)]
-Seeds = Annotated[
-    tuple[Seed, ...],
-    Rule("(one or more, all different)", lambda seeds: 0 < len(seeds) == len({*seeds})),
-]
 
 # Keys of a model's table that are no keywords of its builder.
 _MODEL_KEYS: dict[str, Any] = {
@@ -48,46 +50,14 @@ _MODEL_KEYS: dict[str, Any] = {
     ],
     "match": Literal["parameters", "flops", "axons"],
     "match_rule": Literal["nearest", "at_most"],
+    "primary": bool,
+    "train": Mapping[str, Any],
 }
+_OWN_SETTINGS = ("optimizer", "learning_rate", "weight_decay", "momentum")  # in an opponent's train
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A table whose fields are held to their annotations and ranges."""
-
-    header: ClassVar[str]
-
-    @classmethod
-    def read(cls, table: dict[str, Any]) -> Self:
-        settings, hints = {entry.name: entry for entry in fields(cls)}, _hints(cls)
-        for key, value in table.items():
-            if key not in settings:
-                raise ConfigError(
-                    f"{cls.header} {key} = {value!r}: unknown key; {expected_one_of(key, settings)}"
-                )
-        for key, entry in settings.items():
-            if entry.default is MISSING and key not in table:
-                raise ConfigError(f"{cls.header} has no {key}: {expected(hints[key])}")
-        return cls(**table)
-
-    def __post_init__(self) -> None:
-        plain = get_type_hints(type(self))
-        for name, hint in _hints(type(self)).items():
-            setting = getattr(self, name)
-            if not fits(setting, hint):
-                raise ConfigError(f"{self.header} {name} = {setting!r}: {expected(hint, setting)}")
-            value = float(setting) if plain[name] is float else _as_tuples(setting)
-            object.__setattr__(self, name, value)  # the way into a frozen dataclass
-
-
-def _hints(table: type[_Table]) -> dict[str, Any]:
-    """Returns the annotations of a table's settings, rules included."""
-    hints = get_type_hints(table, include_extras=True)
-    return {entry.name: hints[entry.name] for entry in fields(table)}
-
-
-@dataclass(frozen=True)
-class DataConfig(_Table):
+class DataConfig(Table):
     """The [data] table: the keywords of `load_data`, and the number of loading processes."""
 
     header = "[data]"
@@ -106,7 +76,7 @@ class DataConfig(_Table):
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Table):
+class TrainConfig(Table):
     """The [train] table.
 
     Attributes:
@@ -223,6 +193,8 @@ class Config:
     data: DataConfig
     train: TrainConfig
     opponents: tuple[dict[str, Any], ...] = ()
+    tune: TuneConfig | None = None
+    compare: CompareConfig = field(default_factory=CompareConfig)
 
     def described(self) -> dict[str, Any]:
         """Returns what decides a run's weights, by its name in the file."""
@@ -240,6 +212,19 @@ class Config:
                 value = model.get(key)
                 if (key in model or key == "name") and not fits(value, hint):
                     raise ConfigError(f"{header} {key} = {value!r}: {expected(hint, value)}")
+            for key in model.get("train", {}):
+                if key not in _OWN_SETTINGS:
+                    raise ConfigError(
+                        f"{header} train.{key}: {expected_one_of(key, _OWN_SETTINGS)}; all "
+                        "other settings are those of [train]"
+                    )
+        if sum(model.get("primary", False) for model in self.opponents) > 1:
+            raise ConfigError("[[opponents]] primary = true, twice: expected one at most")
+        if self.tune and (seeds := {*self.tune.seeds} & {*self.train.seeds}):
+            raise ConfigError(
+                f"[tune] seeds = {list(self.tune.seeds)}: [train] reports on {sorted(seeds)} too; "
+                "expected others"
+            )
 
 
 def _flat(name: str, table: Any) -> dict[str, Any]:
@@ -253,8 +238,8 @@ def _flat(name: str, table: Any) -> dict[str, Any]:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a TOML file, or the configuration that the package has by this name.
 
-    `overrides` are words `--section.key=value`, for model, data and train, and for tables within as
-    in `--model.granule.cells=9`. A value is read as TOML, or else as a string.
+    `overrides` are words `--section.key=value`, for all but opponents, and for tables within as in
+    `--model.granule.cells=9`. A value is read as TOML, or else as a string.
     """
     try:
         path = find_config(path)
@@ -277,10 +262,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             if name not in document:
                 raise ConfigError(f"no [{name}] table: expected one")
         return Config(
-            model=_as_tuples(translate(document["model"])),
+            model=as_tuples(translate(document["model"])),
             data=DataConfig.read(document["data"]),
             train=TrainConfig.read(document["train"]),
-            opponents=_as_tuples(list(map(translate, document.get("opponents", [])))),
+            opponents=as_tuples(list(map(translate, document.get("opponents", [])))),
+            tune=TuneConfig.read(document["tune"]) if "tune" in document else None,
+            compare=CompareConfig.read(document.get("compare", {})),
         )
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None
@@ -290,8 +277,9 @@ def save_config(config: Config, path: str | Path) -> None:
     """Writes a configuration that `load_config` reads back as it is; a None is left out."""
     import tomli_w  # here, so that what trains without a folder does not need it
 
-    document = {name: value for name, value in asdict(config).items() if value}
-    write_text(Path(path), tomli_w.dumps(_without_none(document)))
+    document = _without_none(asdict(config))
+    document = {name: value for name, value in document.items() if value}
+    write_text(Path(path), tomli_w.dumps(document))
 
 
 def _check_section(name: str, table: object) -> None:
@@ -310,9 +298,9 @@ def _override(document: dict[str, Any], word: str) -> None:
     section, _, key = option.removeprefix("--").partition(".")
     if not (option.startswith("--") and key):
         raise ConfigError(f"{word!r}: expected --section.key=value, as in --train.epochs=3")
-    if section not in _TABLES:
+    if section not in _CHANGEABLE:
         raise ConfigError(
-            f"{option}: unknown table {section!r}; {expected_one_of(section, _TABLES)}"
+            f"{option}: unknown table {section!r}; {expected_one_of(section, _CHANGEABLE)}"
         )
     if not equals:
         raise ConfigError(f"{option} has no value: expected {option} VALUE")
@@ -330,16 +318,11 @@ def _read_value(section: str, key: str, text: str) -> Any:
         value = parsed["value"] if len(parsed) == 1 else text
     except (ValueError, RecursionError):  # no TOML
         return text
-    table = {"data": DataConfig, "train": TrainConfig}.get(section)
-    hint = _hints(table).get(key, Any) if table else Any
+    tables: dict[str, type[Table]] = {"data": DataConfig, "train": TrainConfig}
+    table = {**tables, "tune": TuneConfig, "compare": CompareConfig}.get(section)
+    hint = hints(table).get(key, Any) if table else Any
     # A folder named 2024 is a string, though it reads as a number.
     return text if not fits(value, hint) and fits(text, hint) else value
-
-
-def _as_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_tuples(entry) for key, entry in value.items()}
-    return tuple(_as_tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
 def _without_none(value: Any) -> Any:

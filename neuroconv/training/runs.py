@@ -4,8 +4,9 @@ import inspect
 import json
 import os
 import shutil
+import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -44,8 +45,7 @@ from neuroconv.zoo import create_model, get_builder
 CONFIG, RESULT = "config.toml", "result.json"
 ENVIRONMENT, CURVES, ANSWERS = "environment.json", "curves.png", "test_answers.npy"
 
-# Files whose sums the result holds.
-_SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT, ANSWERS)
+_SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT, ANSWERS)  # files whose sums the result holds
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class RunResult:
     are those of the best epoch; test_* is None, or no image, with [train] test = false.
     `seconds_per_epoch` is a mean without validation. `resumed_with_changes` says, line by line,
     what had changed where it was resumed by force. `accumulate` is the number of parts of a step,
-    which may follow from the memory; `data_sha256` are the fingerprints of its data.
+    which may follow from the memory, `data_sha256` the fingerprints of its data, and `core_seconds`
+    the process's since it was begun or resumed.
     """
 
     run_dir: Path
@@ -76,17 +77,17 @@ class RunResult:
     resumed_with_changes: list[str] = field(default_factory=list)
     accumulate: int | None = None
     data_sha256: dict[str, str] = field(default_factory=dict)
+    core_seconds: float | None = None
 
     @property
     def test_answers(self) -> NDArray[Any] | None:
         """The class that is predicted for each test image (N,); older folders do not hold it."""
-        path = self.run_dir / ANSWERS
-        return np.load(path) if path.exists() else None
+        return np.load(path) if (path := self.run_dir / ANSWERS).exists() else None
 
 
 # What result.json held before it had a sum of its own.
-OLD_RESULT = {entry.name for entry in fields(RunResult)} | {"sha256"}
-OLD_RESULT -= {"run_dir", "history", "resumed_with_changes", "accumulate", "data_sha256"}
+OLD_RESULT = {f.name for f in fields(RunResult) if f.default is f.default_factory is MISSING}
+OLD_RESULT ^= {"run_dir", "history", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,8 @@ def _finish(
     config: Config, splits: DataSplits, folder: Path, progress: bool, force: bool = False
 ) -> RunResult:
     """Trains, from the folder's newest checkpoint if it has one, and writes the result."""
-    model, device, seed = build(config), choose_device(config.train.device), config.train.seeds[0]
+    began, seed = time.process_time(), config.train.seeds[0]
+    model, device = build(config), choose_device(config.train.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with ExitStack() as stack:
@@ -321,10 +323,10 @@ def _finish(
                 "steps": trained.steps,
                 "seconds_per_epoch": fmean(record["seconds"] for record in trained.history),
                 "peak_memory_mib": peak_memory_mib(device),
+                "core_seconds": time.process_time() - began,
                 "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
                 "data_sha256": {
-                    role.removesuffix("_data"): sha256
-                    for role, sha256 in trained.data_sha256.items()
+                    role.removesuffix("_data"): s for role, s in trained.data_sha256.items()
                 },
                 "sha256": {f: file_sum(folder / f) for f in _SUMMED if (folder / f).exists()},
             })  # fmt: skip

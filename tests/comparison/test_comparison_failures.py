@@ -9,10 +9,11 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from neuroconv.comparison import compare, mean_interval
+from neuroconv.comparison import compare, estimate
 from neuroconv.training import (
     CheckpointError,
     FailedRun,
@@ -80,9 +81,11 @@ def test_a_seed_that_fails_is_shown_and_never_averaged(
     for result in partly:
         assert [type(run) for run in result.runs] == [FailedRun, RunResult]  # it went on
         (run,) = result.finished
-        assert result.accuracy == mean_interval([run.test_accuracy])
-        paired = run.test_accuracy - first.finished[1].test_accuracy
-        assert result.difference == mean_interval([paired])
+        assert result.accuracy == estimate([result.right[0]])
+        assert result.difference == estimate(
+            [np.subtract(result.right[0], first.right[0], dtype=float)]
+        )
+        assert (result.accuracy.mean, result.accuracy.half_width) == (run.test_accuracy, None)
 
     forbid_training(monkeypatch)  # nor is a failed one trained again
     save_config(config, tmp_path / "x.toml")
@@ -144,6 +147,7 @@ def test_runs_that_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "resumed_with_changes",
         "accumulate",
         "data_sha256",
+        "core_seconds",
     ):  # which 0.5.0 did not write
         del result[key]
     (folder / "result.json").write_text(json.dumps({**result, "val_loss": math.nan}))

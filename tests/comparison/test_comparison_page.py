@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from scipy.stats import t as student_t
 
 import neuroconv.comparison.page
 import neuroconv.comparison.table
-from neuroconv.comparison import linear_baseline
+from neuroconv.comparison import estimate, linear_baseline, verdict
 from neuroconv.comparison.page import compare_and_report, demo
+from neuroconv.comparison.statistics import unpack
 from neuroconv.data import load_data
 from neuroconv.report import Entry
 from neuroconv.training import Config, DataConfig, TrainConfig
@@ -64,8 +64,7 @@ def test_entries_are_counted_and_paired_by_seed(report: Report) -> None:
         assert (entry.counters, entry.counter_remarks) == (counters, ())
         assert list(entry.accuracies) == [0, 1]
         values = np.array(list(entry.accuracies.values()))
-        half = student_t.ppf(0.975, 1) * values.std(ddof=1) / 2**0.5
-        assert (entry.mean, entry.half_width) == pytest.approx((values.mean(), half))
+        assert entry.mean == pytest.approx(values.mean())
         difference = values.mean() - np.mean(list(granule.accuracies.values()))
         assert entry.difference == (None if entry is granule else pytest.approx(difference))
     assert 0.5 * granule.parameters < cnn.parameters <= granule.parameters
@@ -110,7 +109,18 @@ def test_the_file_of_numbers_holds_the_table(report: Report) -> None:
             f"{model['parameters_trained']:,}", f"{model['mac_wired']:,}",
             f"{model['mac_executed']:,}", f"{model['axons']:,}", f"{model['wires']:,}",
             interval("test_accuracy_fraction"), interval("difference_fraction", "+"),
+            *([model["verdict"]] if model["verdict"] else []),
         ]  # fmt: skip
+        right, first = (
+            np.array([unpack(text, 360) for text in m["right_answers_by_seed"].values()], float)
+            for m in (model, numbers["models"][0])
+        )
+        assert right.mean(1) == pytest.approx([*by_seed.values()])
+        accuracy, difference = estimate(right), estimate(right - first)
+        assert (entry.mean, entry.half_width) == (accuracy.mean, accuracy.half_width)
+        if model["verdict"]:  # it can be computed again from the file alone
+            assert (entry.difference, entry.p) == (difference.mean, difference.p)
+            assert model["verdict"] == verdict(difference, numbers["margin"])
         for run in model["run_folders"]:
             assert (Path(run) / "result.json").is_file()
     page = (folder / "report.html").read_text()

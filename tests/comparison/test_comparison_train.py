@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from neuroconv.comparison import Estimate, compare, count_flops, linear_baseline, mean_interval
+from neuroconv.comparison import compare, count_flops, estimate, linear_baseline
 from neuroconv.data import load_data
 from neuroconv.training import ConfigError, load_config
 from tests.training.small_runs import forbid_training, interrupt_after_first_epoch, small_config
@@ -31,10 +32,15 @@ def test_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for result in results:
         accuracies = [run.test_accuracy for run in result.runs]
         assert [run.seed for run in result.runs] == [0, 1]
-        assert result.accuracy == mean_interval(accuracies)
+        right = np.array([*result.right.values()], float)
+        assert right.shape == (2, 360)
+        assert right.mean(1) == pytest.approx(accuracies)
+        assert result.accuracy == estimate(right)
+        assert result.verdict is None or result.verdict in ("better", "worse", "inconclusive")
         if result.difference is not None:
-            pairs = zip(accuracies, first, strict=True)
-            assert result.difference == mean_interval([a - b for a, b in pairs])
+            assert result.difference == estimate(right - np.array([*results[0].right.values()]))
+            mean = np.subtract(accuracies, first).mean()
+            assert result.difference.mean == pytest.approx(mean)
 
     forbid_training(monkeypatch)
     assert compare(config, progress=False) == results
@@ -66,15 +72,6 @@ def test_a_mistake_is_found_before_anything_is_trained(
     with pytest.raises(ConfigError, match=message):
         compare(small_config(tmp_path, opponents=(opponent,)), progress=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_mean_and_interval() -> None:
-    estimate = mean_interval([1.0, 2.0, 3.0])
-    assert estimate.mean == 2
-    # 4.30265 is the 97.5 % point of Student's t with two degrees of freedom; the deviation is 1.
-    assert estimate.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
-    assert mean_interval([0.5]).half_width is None
-    assert mean_interval([]) == Estimate(None, None, seeds=0)
 
 
 def test_linear_baseline_on_the_digits(monkeypatch: pytest.MonkeyPatch) -> None:
