@@ -154,7 +154,8 @@ def granule_convnet(
             columns) of them.
         unit: further arguments of every `GranuleConv2d`, merged over the defaults: claw wiring
             (each dendrite reads one channel: 60 taps a unit) and norms at dendrites and soma. A
-            spike's window is by default as long as a dendrite has branches.
+            spike's window is by default as long as a dendrite has branches. `linear_dendrites =
+            true` is the control without dendritic rectifiers, of the same parameters.
         control: whether to build a `Conv3dUnit` for each granule layer.
         seed: of the claw wiring.
     """

@@ -103,6 +103,7 @@ def resnet18_granule(
             its wiring and whether it normalises, and have neither memory nor dropout. By default
             each dendrite is normalised, and each soma learns its resting potential, from zero:
             norm "both" would cut off half of every soma's sum, and so deep a network learns slowly.
+            `linear_dendrites = true` is the control, as in `granule_convnet`.
         seed: of the claw wiring.
     """
     channels = image_shape[0]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from neuroconv.comparison import match_parameters
+from neuroconv.flops import count_axons
 from neuroconv.training import train
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.zoo import SparseLinear, count_parameters, create_model
@@ -122,8 +123,6 @@ def test_published_numbers_of_parameters() -> None:
 
 
 def test_branches_inside_a_cell_are_no_axons() -> None:
-    count_axons = pytest.importorskip("neuroconv.flops.axons").count_axons
-
     def axons(name: str, **keywords: Any) -> tuple[int, int, int]:
         model = create_model(name, image_shape=(1, 6, 6), num_classes=3, **keywords)
         counts = count_axons(model, torch.rand(1, 1, 6, 6))
