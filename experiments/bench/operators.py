@@ -31,7 +31,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         del result
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages do not concern memory
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as run:
         result = call()
     del result
     with tempfile.TemporaryDirectory() as folder:

@@ -186,7 +186,11 @@ class DendriticConv(nn.Module):
             problem_macs(problem, backend),
             pointwise=problem_flops(problem, backend),
             neurons=self.neurons,
-            essay=sheet[0] * self.neurons * synapses * problem.out_steps * math.prod(problem.taps),
+            essay=sheet[0]
+            * self.neurons
+            * synapses
+            * problem.out_steps()
+            * math.prod(problem.taps),
             direct=sum(problem_macs(problem, "direct").values()),
             filter_macs=sum(filter_macs(problem, backend).values()),
             past_macs=past_macs(problem, backend),

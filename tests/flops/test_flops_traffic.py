@@ -240,7 +240,9 @@ def allocated(model: nn.Module, x: Tensor, *, backward: bool) -> int:
     """The most bytes that PyTorch's own allocator gave out at once, beyond what was there."""
     with (
         torch.set_grad_enabled(backward),
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
+        profile(
+            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as recorded,
     ):
         result = model(x)
         if backward:

@@ -124,10 +124,10 @@ def _cached_transform(
     device = filters.device.type
     native_filters = filters.dtype in native.DTYPES and runs_native(problem, device)
     if backend == "fft":
-        rows, cols = fft_size(*columns.plane)
+        rows, cols = fft_size(*columns.plane())
         transform, numbers = filter_spectra, 2 * columns.taps[0] * rows * (cols // 2 + 1)
     elif backend == "matmul" and matmul_form(problem) == "toeplitz" and not native_filters:
-        points = columns.sheet[1] * columns.sheet[2] * math.prod(output_size(*columns.plane))
+        points = columns.sheet[1] * columns.sheet[2] * math.prod(output_size(*columns.plane()))
         transform, numbers = toeplitz_matrices, columns.taps[0] * points
     else:
         return None

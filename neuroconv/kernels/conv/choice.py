@@ -139,7 +139,7 @@ def fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
     steps; multiply-adds; inputs and outputs."""
     trees = problem.as_columns()
     fan_in = -(-axons // (trees.neurons // problem.neurons))
-    outputs = math.prod(output_size(*trees.plane))
+    outputs = math.prod(output_size(*trees.plane()))
     entries = trees.neurons * fan_in * outputs
     read = entries * step_pairs(problem.sheet[0], problem.taps[0], problem.sheet[0])
     moved = trees.neurons * problem.batch * problem.sheet[0] * (fan_in + outputs)
@@ -151,7 +151,7 @@ def native_fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
     multiply-adds that pack weights and taps; blocks of branches."""
     trees = problem.as_columns()
     fan_in = -(-axons // (trees.neurons // problem.neurons))
-    steps, (rows, cols) = problem.sheet[0], output_size(*trees.plane)
+    steps, (rows, cols) = problem.sheet[0], output_size(*trees.plane())
     samples = trees.neurons * native.padded(problem.batch)
     sites = -(-fan_in // trees.sheet[2])  # of a dendrite, with an axon each: of a claw one
     branches, across = trees.taps[1:]
@@ -167,7 +167,7 @@ def native_fused_terms(problem: ConvProblem, axons: int) -> tuple[float, ...]:
 def _native_pairs(problem: ConvProblem) -> int:
     """Counts the pairs of input and output (step, dendrite) of a problem in columns."""
     across = axis_pairs(problem.sheet[2], problem.taps[2], problem.mode)
-    return step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps) * across
+    return step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps()) * across
 
 
 def model_seconds(
@@ -207,15 +207,15 @@ def model_terms(problem: ConvProblem, with_native: bool = False) -> dict[str, tu
     """Returns the sizes that the model multiplies by constants, for each implementation."""
     problem = problem.as_columns()
     (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
-    cells, samples, steps = problem.neurons, problem.neurons * problem.batch, problem.out_steps
-    rows, cols = output_size(*problem.plane)
+    cells, samples, steps = problem.neurons, problem.neurons * problem.batch, problem.out_steps()
+    rows, cols = output_size(*problem.plane())
     moved = samples * (time_steps * sites * dendrites + steps * rows * cols)
 
     macs = samples * steps * rows * cols * k_time * branches * across
     name = "direct, one neuron" if cells == 1 else "direct"
     terms: dict[str, tuple[float, ...]] = {name: (1, macs, macs / cols, moved, samples)}
 
-    size = fft_size(*problem.plane)
+    size = fft_size(*problem.plane())
     points = size[0] * size[1]
     # Few branches take their share, and as much again for the product along the sites.
     share = min(1.0, 2 * branches / size[0]) if few_branches(branches) else 1.0

@@ -18,14 +18,14 @@ def problem_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
     problem = problem.as_columns()
     samples = problem.batch * problem.neurons
     if backend == "direct":
-        points = problem.out_steps * math.prod(output_size(*problem.plane))
+        points = problem.out_steps() * math.prod(output_size(*problem.plane()))
         return {"convolution": samples * points * math.prod(problem.taps)}
     if backend == "matmul":
         return {"matmul": samples * min(matmul_macs(problem).values())}
     if backend != "fft":
         raise ValueError(f"backend={backend!r}; expected 'direct', 'fft' or 'matmul'")
-    rows, cols = fft_size(*problem.plane)
-    sheets = samples * (problem.sheet[0] + problem.out_steps) * fft_macs(rows * cols)
+    rows, cols = fft_size(*problem.plane())
+    sheets = samples * (problem.sheet[0] + problem.out_steps()) * fft_macs(rows * cols)
     filters = filter_macs(problem, backend)
     return {**filters, "fft": sheets + filters["fft"]}
 
@@ -35,7 +35,7 @@ def filter_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
     if backend != "fft":
         return {}
     problem = problem.as_columns()
-    rows, cols = fft_size(*problem.plane)
+    rows, cols = fft_size(*problem.plane())
     filters, branches = problem.neurons * problem.taps[0], problem.taps[1]
     if not few_branches(branches):
         return {"fft": filters * fft_macs(rows * cols)}
@@ -47,8 +47,8 @@ def filter_macs(problem: ConvProblem, backend: Backend) -> dict[str, int]:
 def past_macs(problem: ConvProblem, backend: Backend) -> int:
     """Counts those of `problem_macs` that transform the steps before those that are computed."""
     problem = problem.as_columns()
-    past = (problem.sheet[0] - problem.out_steps) * problem.batch * problem.neurons
-    return past * fft_macs(math.prod(fft_size(*problem.plane))) if backend == "fft" else 0
+    past = (problem.sheet[0] - problem.out_steps()) * problem.batch * problem.neurons
+    return past * fft_macs(math.prod(fft_size(*problem.plane()))) if backend == "fft" else 0
 
 
 def problem_zeros(problem: ConvProblem, backend: Backend) -> int:
@@ -56,10 +56,10 @@ def problem_zeros(problem: ConvProblem, backend: Backend) -> int:
     if backend != "matmul" or matmul_form(problem) != "toeplitz":
         return 0
     columns = problem.as_columns()
-    sheet, taps, mode = columns.plane
+    sheet, taps, mode = columns.plane()
     connected = math.prod(axis_pairs(n, k, mode) for n, k in zip(sheet, taps, strict=True))
-    pairs = math.prod(sheet) * math.prod(output_size(*columns.plane)) - connected
-    steps = step_pairs(columns.sheet[0], columns.taps[0], columns.out_steps)
+    pairs = math.prod(sheet) * math.prod(output_size(*columns.plane())) - connected
+    steps = step_pairs(columns.sheet[0], columns.taps[0], columns.out_steps())
     return columns.batch * columns.neurons * pairs * steps
 
 
@@ -71,8 +71,8 @@ def problem_flops(problem: ConvProblem, backend: Backend) -> int:
         return 0
     problem = problem.as_columns()
     (time_steps, sites, _), (k_time, branches, _) = problem.sheet, problem.taps
-    sums = k_time * branches * time_steps - problem.out_steps
-    sums += step_pairs(time_steps, k_time, problem.out_steps)
+    sums = k_time * branches * time_steps - problem.out_steps()
+    sums += step_pairs(time_steps, k_time, problem.out_steps())
     return problem.batch * problem.neurons * (sites - branches + 1) * sums
 
 
@@ -82,9 +82,9 @@ def fft_products(problem: ConvProblem) -> int:
     A step's first complex product takes 6, each complex multiply-add after it 8.
     """
     problem = problem.as_columns()
-    rows, cols = fft_size(*problem.plane)
-    pairs = step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps)
-    flops = 8 * pairs - 2 * problem.out_steps
+    rows, cols = fft_size(*problem.plane())
+    pairs = step_pairs(problem.sheet[0], problem.taps[0], problem.out_steps())
+    flops = 8 * pairs - 2 * problem.out_steps()
     return flops * problem.batch * problem.neurons * rows * (cols // 2 + 1)
 
 
@@ -95,8 +95,8 @@ def matmul_macs(problem: ConvProblem) -> dict[str, int]:
     """
     problem = problem.as_columns()
     (time_steps, sites, dendrites), (k_time, branches, across) = problem.sheet, problem.taps
-    pairs = sites * dendrites * math.prod(output_size(*problem.plane))
-    forms = {"toeplitz": pairs * step_pairs(time_steps, k_time, problem.out_steps)}
+    pairs = sites * dendrites * math.prod(output_size(*problem.plane()))
+    forms = {"toeplitz": pairs * step_pairs(time_steps, k_time, problem.out_steps())}
     if problem.mode == "valid" and across == dendrites > 1:
         forms["full_width"] = k_time * branches * dendrites * time_steps * sites
     return forms

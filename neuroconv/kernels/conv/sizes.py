@@ -75,11 +75,10 @@ class ConvProblem(NamedTuple):
     neurons: int = 1  # with one filter each
     steps: int | None = None  # how many of the last steps are computed; None is all
 
-    @property
+    # Methods, not properties: torch.compile of 2.10 cannot read those of a tuple.
     def out_steps(self) -> int:
         return self.sheet[0] if self.steps is None else self.steps
 
-    @property
     def plane(self) -> tuple[tuple[int, int], tuple[int, int], Mode]:
         """The arguments of `output_size`."""
         return self.sheet[1:], self.taps[1:], self.mode
@@ -88,8 +87,8 @@ class ConvProblem(NamedTuple):
         """Returns the problem as it is computed: with only the steps that are read, and
         "per_dendrite" as "valid" neurons of one dendrite."""
         time_steps, sites, dendrites = self.sheet
-        read = needed_steps(time_steps, self.taps[0], self.out_steps)
-        problem = self._replace(sheet=(read, sites, dendrites), steps=self.out_steps)
+        read = needed_steps(time_steps, self.taps[0], self.out_steps())
+        problem = self._replace(sheet=(read, sites, dendrites), steps=self.out_steps())
         if self.mode != "per_dendrite":
             return problem
         return problem._replace(
