@@ -75,7 +75,8 @@ def count_axons(
             # Buffers say where a weight is zero; what parameters are is left to chance.
             for name, parameter in twin._parameters.items():
                 if parameter is not None:
-                    twin._parameters[name] = nn.Parameter(torch.rand(parameter.shape) + 0.5)
+                    chance = torch.rand(parameter.shape).add(0.5).to(parameter.dtype)
+                    twin._parameters[name] = nn.Parameter(chance)
             for name, buffer in module._buffers.items():
                 twin._buffers[name] = buffer if buffer is None else buffer.cpu()
             statement = getattr(twin, "trace_axons", None)

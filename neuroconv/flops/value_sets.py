@@ -163,6 +163,8 @@ class Trace:
             args = args[:2] if name == "constant_pad_nd" else args  # by the empty set
 
             def numbers_of(x: Tensor) -> Tensor:  # an index remains one
+                if isinstance(x, _Sets) and x is not first and not x.is_floating_point():
+                    raise ValueError(f"{func} by an index that is computed; no rule for that")
                 return _numbers(x) if isinstance(x, _Sets) or x.is_floating_point() else x
 
             args, kwargs = tree_map_only(Tensor, numbers_of, (args, kwargs))
@@ -229,10 +231,8 @@ class Trace:
             self.read(x.reshape(-1, width, 1), None, units)
         else:
             matrices = present.reshape(-1, units, width)
-            for positions, matrix in zip(
-                x.reshape(len(matrices), -1, width, 1), matrices, strict=True
-            ):
-                self.read(positions, _chosen(matrix))
+            for number, positions in enumerate(x.reshape(len(matrices), -1, width, 1)):
+                self.read(positions, _chosen(matrices[number]))
         return self._values(shape)
 
     def _convolve(self, x: Tensor, values: Any, shape: torch.Size) -> Tensor:
@@ -246,8 +246,7 @@ class Trace:
             x = _windows(x, axis, index.where((index >= 0) & (index < x.shape[axis]), -1))
         x = x if dims % 2 else x.unsqueeze(2)
         # (B, C, T, positions ..., taps ...) -> (P, K, T)
-        x = x.movedim((1, 2), (-1 - dims - 1, -1)).flatten(-2 - dims, -2)
-        x = x.flatten(0, -3)
+        x = x.movedim((1, 2), (-2 - dims, -1)).flatten(-2 - dims, -2).flatten(0, -3)
         present = weight.flatten(1) != 0
         if present.all():
             index = torch.arange(x.shape[1]).reshape(groups, -1)
