@@ -120,7 +120,7 @@ class Trace:
     def layer(self, values: Tensor, units: int, index: Tensor | None = None) -> Tensor:
         """Lets units read values (B, F, ...), and returns theirs (B, U, ...); see `count_axons`."""
         x = _numbers(values)
-        self.read(x.reshape(*x.shape[:2], -1), index, units if index is None else 1)
+        self.read(x.unsqueeze(-1).flatten(2), index, units if index is None else 1)
         return self.new((len(values), units, *values.shape[2:]), values.dtype)
 
     def read(self, x: Tensor, index: Tensor | None, copies: int = 1) -> None:

@@ -85,6 +85,13 @@ class LiquidCircuit(nn.Module):
             Cost("membranes", pointwise=steps * (batch * per_sample + shared)),
         )
 
+    def trace_axons(self, _: object, x: Tensor) -> Tensor:
+        """States what neurons read: sensory ones, and others of the step before."""
+        cell: Any = self.ltc.rnn_cell
+        potentials = x @ cell.sensory_sparsity_mask
+        potentials[:, :-1] @ cell.sparsity_mask
+        return potentials[..., : self.ltc.motor_size]
+
 
 @partial(register_model, package="ncps")
 def ncp(

@@ -142,6 +142,13 @@ class LeakyIntegrateAndFire(nn.Module):
             Cost("membrane", pointwise=units * (batch * steps * flops + 1)),
         )
 
+    def trace_axons(self, layer: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """States what units read: a membrane keeps it, and sends a spike or none in each step."""
+        spikes = layer(x.transpose(1, 2), len(self.decay))
+        if self.recurrence is not None:
+            layer(spikes[..., :-1], len(self.decay))
+        return spikes.transpose(1, 2)
+
 
 class SpikeTrace(nn.Module):
     """The leaky sum of spikes (B, T, U): r(t) = decay r(t-1) + s(t), with one trained decay."""
@@ -234,6 +241,12 @@ class ExpressiveLeakyMemory(nn.Module):
             Cost("traces", pointwise=2 * windows * len(self.synapses) + contacts),
             Cost("memories", {"matmul": products}, 8 * windows * memories + 2 * memories),
         )
+
+    def trace_axons(self, layer: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """States one neuron that reads all inputs, and sends its memories."""
+        inputs = x.transpose(1, 2)
+        layer(inputs, 1)
+        return layer(inputs[:, :0], len(self.decay)).transpose(1, 2)
 
 
 def _recurrent(

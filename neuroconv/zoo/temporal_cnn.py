@@ -1,11 +1,21 @@
 """A CNN whose features of a frame meet in time through depthwise causal filters."""
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from neuroconv.core.arguments import Depth, ImageShape, Size, Sizes
 from neuroconv.zoo.baselines import GREY
 from neuroconv.zoo.granule_convnet import FrameNet
 from neuroconv.zoo.registry import register_model
+
+
+class CausalFilters(nn.Conv2d):
+    """Filters of taps x 1 over steps and positions (B, C, T, H * W)."""
+
+    def trace_axons(self, _: object, frames: Tensor) -> Tensor:
+        """States what units read: the first axis of a convolution in three dimensions is time."""
+        weight = self.weight.unsqueeze(-1)
+        return F.conv3d(frames.unsqueeze(-1), weight, groups=self.groups).squeeze(-1)
 
 
 @register_model
@@ -48,7 +58,7 @@ def temporal_cnn(
             nn.BatchNorm3d(out), nn.ReLU(),
             nn.Flatten(3),  # a depthwise Conv3d takes several times longer
             nn.ConstantPad2d((0, 0, taps - 1, 0), 0.0),
-            nn.Conv2d(out, out, (taps, 1), groups=out, bias=False),
+            CausalFilters(out, out, (taps, 1), groups=out, bias=False),
             nn.BatchNorm2d(out), nn.ReLU(), nn.Unflatten(3, sides),
         ]  # fmt: skip
         channels = out

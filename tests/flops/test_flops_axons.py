@@ -138,6 +138,33 @@ def test_vision_transformer_by_hand() -> None:
     assert count_axons(vit, torch.zeros(1, 3, 8, 8)) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "keywords", "expected"),
+    [
+        # 64 units that send a spike or none in each of 10 steps, all of which the read-out keeps
+        ("lif", {}, Axons(640, 6400, 64 * 490, 490)),
+        # ... and read all spikes of the step before
+        ("lif", {"unit": {"recurrent": True}}, Axons(640, 6400 + 64 * 64 * 9, 64 * 490, 490)),
+        ("elm", {"block": 4}, Axons(18, 180, 490, 490)),  # one neuron, 18 memories at the last step
+        ("gru", {}, Axons(180, 18 * 18 * 9 + 180, 18 * 490, 490)),
+    ],
+)
+def test_networks_in_time_by_hand(name: str, keywords: Any, expected: Axons) -> None:
+    frames = torch.zeros(1, 1, 10, 28, 28)  # which are averaged over blocks of 4 x 4
+    counted = count_axons(create_model(name, **keywords), frames)
+    blocks = Axons(counted.axons, counted.wires, counted.input_wires // 16, counted.inputs // 16)
+    assert blocks == expected
+
+
+def test_filters_in_time_read_a_value_once() -> None:
+    network = create_model("temporal_cnn", width=4, strides=(2,), pool=2, image_shape=(1, 8, 8))
+    steps, maps = 10, 2 * 4 * 4  # of each frame, and again of each filter, of which one step counts
+    expected = Axons(
+        steps * maps + maps, steps * maps + 10 * maps, steps * 2 * reach(8, (3, 2, 1)), 640
+    )
+    assert count_axons(network, torch.zeros(1, 1, 10, 8, 8)) == expected
+
+
 def test_full_size_cells() -> None:
     cells = Purkinje(100_000, 2)
     assert count_axons(cells, torch.zeros(1, 100_000, 5)) == Axons(0, 0, 10**6, 500_000)
