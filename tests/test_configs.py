@@ -104,14 +104,16 @@ def one_step(path: Path, output: Path, root_of: Root) -> Config:
     config = load_config(path, words)
     root, size = root_of(config.data.name, config.data.classes), config.data.image_size
     size = None if size is None else min(size, LARGEST)
-    return replace(config, data=replace(config.data, root=root, image_size=size))
+    data = replace(config.data, root=root, image_size=size)
+    return replace(config, data=data, tune=None)  # which would train
 
 
 def check_model(config: Config, table: dict[str, Any], resolved: Config) -> None:
     """A resolved model says what its table says, and sees the images that it should."""
     data = {key: table[key] for key in ("encoding", "time_steps") if key in table}
     assert resolved.data == replace(config.data, root=resolved.data.root, **data)
-    keywords = {k: v for k, v in table.items() if k not in ("label", "match", "match_rule", *data)}
+    others = ("label", "match", "match_rule", "primary", "train", *data)
+    keywords = {k: v for k, v in table.items() if k not in others}
     assert merge(resolved.model, keywords) == resolved.model
 
 
