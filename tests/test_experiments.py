@@ -1,13 +1,21 @@
-"""The index of the experiments' folder, and the page of the ablations."""
+"""The index of the experiments, the ablations' page, the search, and the full filter's norms."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+import pytest
+
 from neuroconv.training import load_config
+from neuroconv.training import run as run_config
 from neuroconv.zoo import count_parameters, create_model
 from tests.scripts import loaded
 
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+PROJECT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = PROJECT / "experiments"
 
 
 def test_the_index_names_every_experiment() -> None:
@@ -31,3 +39,60 @@ def test_the_ablations_page_holds_what_was_recorded() -> None:
             assert config.model["name"] == model["name"]
             assert config.data.train_limit == 10_000
             assert model["parameters_trained"] == count_parameters(create_model(**config.model))
+
+
+def test_the_search_draws_networks_within_its_limits() -> None:
+    search = loaded(EXPERIMENTS / "study" / "search.py")
+    trials = list(islice(search.candidates((1, 28, 28)), 2))
+    assert trials[0] == search.DEFAULT
+    assert trials == list(islice(search.candidates((1, 28, 28)), 2))
+    for trial in trials[1:]:
+        keywords = {
+            key: trial[key]
+            for key in trial
+            if key not in ("encoding", "learning_rate", "weight_decay")
+        }
+        assert 2500 <= count_parameters(create_model("granule_convnet", **keywords)) < 4000
+
+
+@pytest.mark.slow
+def test_the_search_goes_on_where_it_ended(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXPERIMENTS / "study" / "search.py"), str(tmp_path), "--quick"]
+    subprocess.run(command, check=True, capture_output=True)
+    lines = (tmp_path / "trials.jsonl").read_text().splitlines()
+    trials = [json.loads(line) for line in lines]
+    assert [trial["rung"] for trial in trials] == [0, 0, 0, 1, 1, 1, 1]
+    # A trial that was stopped is read from its run.
+    (tmp_path / "trials.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    subprocess.run(command, check=True, capture_output=True)
+    again = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
+    assert [{**trial, "cpu_s": 0} for trial in again] == [{**trial, "cpu_s": 0} for trial in trials]
+    scores = {trial["number"]: 0.0 for trial in trials if trial["rung"] == 1}
+    for trial in trials[3:]:
+        scores[trial["number"]] += trial["val_accuracy"]
+    best = max(scores, key=scores.__getitem__)
+    winner, trial = load_config(tmp_path / "winner.toml"), trials[best]
+    assert winner.train.learning_rate == trial["learning_rate"]
+    assert winner.model.get("widths") == (tuple(trial["widths"]) if "widths" in trial else None)
+    assert not {*winner.train.seeds} & {trial["seed"] for trial in trials}
+
+
+@pytest.mark.slow
+def test_norms_of_the_full_filter(tmp_path: Path) -> None:
+    norms = loaded(EXPERIMENTS / "full_filter" / "norms.py")
+    config = load_config(PROJECT / "configs" / "digits_cerebellum_base.toml")
+    model = {
+        "name": "cerebellum_base", "granule": {"cells": 30},
+        "purkinje": {"tree": {"sheet": (20, 15), "filter": (4, 15)}, "taps": {"trainable": False}},
+    }  # fmt: skip
+    data, train = replace(config.data, train_limit=96), replace(config.train, epochs=1)
+    run = run_config(replace(config, model=model, data=data, train=train, opponents=()),
+                     seed=1, run_dir=tmp_path / "run")  # fmt: skip
+    values = norms.measure(str(run.run_dir))
+    assert values["change"]["purkinje taps"] == values["drive"]["taps"] == 0
+    assert values["drive"]["both"] == pytest.approx(values["drive"]["synapses"])
+    assert values["change"]["purkinje synapses"] > 0
+    assert "purkinje taps" not in values["gradient_after"]
+    assert 0 < values["agreement_before"]["granule taps"] <= 1
+    accuracy = values["val_accuracy_fraction"]
+    assert accuracy["first taps"] == accuracy["trained"]
