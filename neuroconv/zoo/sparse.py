@@ -31,6 +31,7 @@ class SparseLinear(nn.Module):
         wiring: the inputs of each unit, (N, S) integers. None: unit n reads the n-th S inputs, so
             that N = F / S.
         bias: whether each unit adds a trained number.
+        branches: whether the units are branches of a cell, which count as no neurons.
 
     Attributes:
         weight: (N, S), at first normal with variance 2 / S (He et al. 2015,
@@ -44,10 +45,16 @@ class SparseLinear(nn.Module):
     wiring: Tensor | None
 
     def __init__(
-        self, in_features: Size, fan_in: Size, wiring: Tensor | None = None, bias: bool = True
+        self,
+        in_features: Size,
+        fan_in: Size,
+        wiring: Tensor | None = None,
+        *,
+        bias: bool = True,
+        branches: bool = False,
     ) -> None:
         super().__init__()
-        self.in_features = in_features
+        self.in_features, self.branches = in_features, branches
         self.out_features = in_features // fan_in if wiring is None else len(wiring)
         self.register_buffer("wiring", wiring)
         self.weight = nn.Parameter(torch.empty(self.out_features, fan_in))
@@ -63,8 +70,9 @@ class SparseLinear(nn.Module):
         return (sums if self.bias is None else sums + self.bias.unsqueeze(1)).t()
 
     def closed_form(self, inputs: torch.Size) -> tuple[Cost, ...]:
-        synapses = self.weight.numel()
-        return (Cost("synapses", {"matmul": inputs[0] * synapses}, synapses=synapses),)
+        synapses, neurons = self.weight.numel(), 0 if self.branches else self.out_features
+        macs = {"matmul": inputs[0] * synapses}
+        return (Cost("synapses", macs, neurons=neurons, synapses=synapses),)
 
     def extra_repr(self) -> str:
         units, fan_in = self.weight.shape
@@ -78,8 +86,7 @@ def _sparse_linear(
     fan_in: int,
     wiring: Inputs,
     seed: int,
-    *,
-    bias: bool = True,
+    **options: bool,
 ) -> SparseLinear:
     """Builds a layer on flattened frames, whose units draw their inputs."""
     channels, height, width = image_shape
@@ -91,7 +98,7 @@ def _sparse_linear(
     )  # fmt: skip
     pixels = time_steps * prod(image_shape)
     axons = drawn.axons(pixels, units, TreeShape((1, fan_in)))
-    return SparseLinear(pixels, fan_in, axons, bias)
+    return SparseLinear(pixels, fan_in, axons, **options)
 
 
 @register_model
@@ -173,10 +180,10 @@ def dendritic_ann(
             with other patches.
         seed: of the wiring.
     """
-    branches = width * dendrites
+    units = width * dendrites
     layers = (
-        _sparse_linear(image_shape, time_steps, branches, fan_in, wiring, seed),
-        SparseLinear(branches, dendrites),
+        _sparse_linear(image_shape, time_steps, units, fan_in, wiring, seed, branches=True),
+        SparseLinear(units, dendrites),
         nn.Linear(width, num_classes),
     )
     for layer in layers:
@@ -217,7 +224,7 @@ class KTree(ImageNetwork):
         nodes = self.trees * prod(padded) * inputs
         layers = list[nn.Module]()
         for fan_in in [inputs] * (inputs > 1) + [2] * (prod(padded).bit_length() - 1):
-            layers += [SparseLinear(nodes, fan_in), nn.LeakyReLU(0.01)]
+            layers += [SparseLinear(nodes, fan_in, branches=True), nn.LeakyReLU(0.01)]
             nodes //= fan_in
         self.dendrites = nn.Sequential(*layers)
         self.classifier = SparseLinear(nodes, repeats)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from neuroconv.comparison import match_parameters
-from neuroconv.flops import count_axons
+from neuroconv.flops import count_axons, count_closed_form
 from neuroconv.training import train
 from neuroconv.training.optimizer import learning_rate_at
 from neuroconv.zoo import SparseLinear, count_parameters, create_model
@@ -22,7 +22,7 @@ from neuroconv.zoo import SparseLinear, count_parameters, create_model
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_sparse_layer_is_a_masked_dense_one(drawn: bool, bias: bool) -> None:
     wiring = torch.tensor([[0, 5], [5, 3], [1, 2]]) if drawn else None
-    layer = SparseLinear(6, 2, wiring, bias).double()
+    layer = SparseLinear(6, 2, wiring, bias=bias).double()
     dense = torch.zeros(3, 6, dtype=torch.float64)
     axons = torch.arange(6).view(3, 2) if wiring is None else wiring
     dense.scatter_(1, axons, layer.weight.detach()).requires_grad_()
@@ -126,6 +126,8 @@ def test_branches_inside_a_cell_are_no_axons() -> None:
     def axons(name: str, **keywords: Any) -> tuple[int, int, int]:
         model = create_model(name, image_shape=(1, 6, 6), num_classes=3, **keywords)
         counts = count_axons(model, torch.rand(1, 1, 6, 6))
+        rows = count_closed_form(model, torch.rand(1, 1, 6, 6)).rows
+        assert sum(row.cost.neurons for row in rows) == counts.axons + 3
         return counts.axons, counts.wires, counts.input_wires
 
     assert axons("sparse_mlp", width=7, fan_in=5) == (7, 21, 35)
