@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "kernels": {"core", "kernels"},
     "layers": {"core", "kernels", "layers"},
     "neurons": {"references", "core", "kernels", "layers", "neurons"},
-    "zoo": {"core", "kernels", "layers", "neurons", "zoo"},
+    "zoo": {"core", "kernels", "layers", "neurons", "data", "zoo"},
     "flops": {"references", "core", "kernels", "layers", "flops"},
     "brain": {"references", "core", "kernels", "layers", "neurons", "flops", "brain"},
     "data": {"core", "data"},

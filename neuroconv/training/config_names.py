@@ -9,14 +9,9 @@ _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
 
-def _files() -> dict[str, Path]:
-    paths = [path for folder in _FOLDERS for path in folder.glob("*.toml")]
-    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
-
-
 def list_configs() -> list[str]:
     """Returns the names of the configurations that come with the package, sorted."""
-    return list(_files())
+    return sorted(path.stem for folder in _FOLDERS for path in folder.glob("*.toml"))
 
 
 def find_config(path: str | Path) -> Path:
@@ -25,12 +20,12 @@ def find_config(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is neither; the message lists the names.
     """
-    path, files = Path(path), _files()
-    if str(path) in files and not path.is_file():
-        return files[str(path)]
+    path, names = Path(path), list_configs()
+    if str(path) in names and not path.is_file():
+        return next(file for folder in _FOLDERS if (file := folder / f"{path}.toml").is_file())
     if path.exists():
         return path
     raise FileNotFoundError(
         f"{path}: cannot be read (No such file or directory): expected a TOML file, or the name of "
-        f"a configuration; {expected_one_of(path.stem, files)}"
+        f"a configuration; {expected_one_of(path.stem, names)}"
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuroconv.core.arguments import Count, ImageShape, Size, buildable, checked
 from neuroconv.core.checks import expected_one_of
 from neuroconv.neurons.stages import merge
+from neuroconv.zoo.pretrained import get_weights, list_weights
 
 Builder = Callable[..., nn.Module]
 _REGISTRY: dict[str, Builder] = {}
@@ -175,12 +176,15 @@ def register_preset(name: str, builder: Builder, doc: str, **defaults: Any) -> B
 
 
 @checked
-def list_models(pattern: str = "*", *, installed: bool = False) -> list[str]:
+def list_models(
+    pattern: str = "*", *, installed: bool = False, pretrained: bool = False
+) -> list[str]:
     """Returns the zoo's names that match a wildcard pattern, such as "granule*", sorted.
 
-    With `installed` without those that need an optional package that is not there.
+    With `installed` without those that need an optional package that is not there; with
+    `pretrained` the weights that come with the package, as NAME.TAG.
     """
-    names = sorted(fnmatch.filter(_REGISTRY, pattern))
+    names = sorted(fnmatch.filter(list_weights() if pretrained else _REGISTRY, pattern))
     if not installed:
         return names
     return [name for name in names if name not in _PACKAGES or find_spec(_PACKAGES[name])]
@@ -201,17 +205,34 @@ def default_keywords(name: str) -> dict[str, Any]:
 
 
 @checked
-def create_model(name: str, **keywords: Any) -> nn.Module:
+def create_model(name: str, pretrained: bool | str = False, **keywords: Any) -> nn.Module:
     """Builds a network of the zoo; its builder's docstring explains the keywords.
 
     All take image_shape (C, H, W), num_classes and time_steps.
 
+    Args:
+        pretrained: a tag of trained weights that come with the package, such as "mnist", or True
+            for the network's default ones. They fix the keywords; another num_classes replaces the
+            classifier by an untrained one. `get_weights` tells how to prepare images for them.
+
     Raises:
-        ValueError: an unknown name, or a value that the builder refuses.
+        ValueError: an unknown name or tag, or a value that the builder or the weights refuse.
         TypeError: a keyword that the builder does not have.
     """
-    with buildable(name, keywords):
-        return get_builder(name)(**keywords)
+    if pretrained is False:
+        with buildable(name, keywords):
+            return get_builder(name)(**keywords)
+    weights = get_weights(name, pretrained)
+    fixed = weights.record["keywords"]
+    classes = keywords.pop("num_classes", fixed["num_classes"])
+    for key, value in keywords.items():
+        if (list(value) if isinstance(value, tuple) else value) != fixed.get(key):
+            raise ValueError(f"{key}={value!r}: {weights.title} has {key}={fixed.get(key)!r}")
+    model: Any = create_model(name, **fixed)
+    weights.load(model)
+    if classes != fixed["num_classes"]:
+        model.reset_classifier(classes)
+    return model
 
 
 @checked

@@ -8,6 +8,7 @@ Shapes: B batch, C channels, T time steps, N patches, F features.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import prod
 from typing import Any
 
@@ -22,43 +23,42 @@ from neuroconv.zoo.registry import ImageNetwork, register_model
 PHOTOGRAPH = (3, 224, 224)
 
 
-def _resized(build: Callable[..., nn.Module], num_classes: int, width: int, reference: int) -> Any:
-    """Builds a network with width / reference of its channels."""
-    if width == reference:
-        return build(num_classes=num_classes)
-    with torch.device("meta"):
-        network = build(num_classes=num_classes)
+def _resized(
+    build: Callable[..., nn.Module], num_classes: int, channels: int, width: int, reference: int
+) -> Any:
+    """Builds a network for images of any channels, with width / reference of torchvision's own.
+
+    Its convolutions are then drawn by He's rule for a layer's outputs, as torchvision draws ResNet;
+    by torch's default, as AlexNet, narrow ones often pass nothing on.
+    """
 
     def scaled(size: int) -> int:
         return -(-size * width // reference)
 
+    resized = width != reference
+    with torch.device("meta") if resized else nullcontext():
+        network = build(num_classes=num_classes)
     *_, classifier = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
     for path, layer in list(network.named_modules()):
-        if isinstance(layer, nn.Conv2d):
+        parent, _, name = path.rpartition(".")
+        new: Any = None
+        first = isinstance(layer, nn.Conv2d) and layer.in_channels == 3
+        if isinstance(layer, nn.Conv2d) and (resized or (first and channels != 3)):
             keep: Any = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding")}
-            inputs = layer.in_channels if layer.in_channels == 3 else scaled(layer.in_channels)
+            inputs = channels if first else scaled(layer.in_channels)
             groups = 1 if layer.groups == 1 else scaled(layer.groups)
-            outputs, bias = scaled(layer.out_channels), layer.bias is not None
-            new: Any = nn.Conv2d(inputs, outputs, groups=groups, bias=bias, **keep)
-        elif isinstance(layer, nn.BatchNorm2d):
+            keep.update(groups=groups, bias=layer.bias is not None)
+            new = nn.Conv2d(inputs, scaled(layer.out_channels), **keep)
+            if resized:
+                nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.BatchNorm2d) and resized:
             new = nn.BatchNorm2d(scaled(layer.num_features), layer.eps, layer.momentum)
-        elif isinstance(layer, nn.Linear):
+        elif isinstance(layer, nn.Linear) and resized:
             out = num_classes if layer is classifier else scaled(layer.out_features)
             new = nn.Linear(scaled(layer.in_features), out)
-        else:
-            continue
-        parent, _, name = path.rpartition(".")
-        setattr(network.get_submodule(parent), name, new)
+        if new is not None:
+            setattr(network.get_submodule(parent), name, new)
     return network
-
-
-def _draw(network: nn.Module) -> None:
-    """Draws convolutions by He's rule for a layer's outputs, as torchvision's later networks do."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def _left_out(image_shape: ImageShape) -> int:
@@ -86,14 +86,12 @@ def alexnet(
     from torchvision import models  # takes longer to import than torch
 
     channels, *sides = frames_as_channels(image_shape, time_steps)
-    network = _resized(models.alexnet, num_classes, width, 4096)
-    left_out, first = _left_out(image_shape), network.features[0]
-    stride = max(1, 4 >> left_out)
-    if left_out or channels != 3:
+    network = _resized(models.alexnet, num_classes, channels, width, 4096)
+    first = network.features[0]
+    if left_out := _left_out(image_shape):
+        stride = max(1, 4 >> left_out)
         kernel = 2 * stride + 3
-        padding = kernel // 2 if left_out else first.padding
-        network.features[0] = nn.Conv2d(channels, first.out_channels, kernel, stride, padding)
-    if left_out:
+        network.features[0] = nn.Conv2d(channels, first.out_channels, kernel, stride, kernel // 2)
         rows, columns = (min(6, -(-side // (8 * stride))) for side in sides)
         network.avgpool = nn.AdaptiveAvgPool2d((rows, columns))
         for layer in network.features:
@@ -102,7 +100,6 @@ def alexnet(
     if left_out or width != 4096:
         values = network.features[10].out_channels * prod(network.avgpool.output_size)
         network.classifier[1] = nn.Linear(values, width)
-        _draw(network)  # by torch's default narrow layers often pass nothing on
     return StillNet(network, time_steps, image_shape)
 
 
@@ -117,18 +114,12 @@ def mobilenet_v3_small(
     """torchvision's small MobileNetV3: 2,542,856 parameters.
 
     Args:
-        width: units of the hidden dense layer. Sizes are not rounded to multiples of 8, as
-            torchvision's own multiplier rounds them, so that small networks differ in size.
+        width: units of the hidden dense layer; sizes are not rounded to multiples of 8.
     """
     from torchvision import models
 
     channels = frames_as_channels(image_shape, time_steps)[0]
-    network = _resized(models.mobilenet_v3_small, num_classes, width, 1024)
-    if channels != 3:
-        first = network.features[0]
-        first[0] = nn.Conv2d(channels, first[0].out_channels, 3, 2, 1, bias=False)
-    if width != 1024:
-        _draw(network)
+    network = _resized(models.mobilenet_v3_small, num_classes, channels, width, 1024)
     strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
     for layer in strided[: _left_out(image_shape)]:
         layer.stride = (1, 1)
@@ -151,11 +142,7 @@ def resnet18(
     from torchvision import models
 
     channels = frames_as_channels(image_shape, time_steps)[0]
-    network = _resized(models.resnet18, num_classes, width, 64)
-    if channels != 3:
-        network.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
-    if width != 64:
-        _draw(network)
+    network = _resized(models.resnet18, num_classes, channels, width, 64)
     return StillNet(network, time_steps, image_shape)
 
 
@@ -192,19 +179,16 @@ class PatchTransformer(ImageNetwork):
         return features[:, 0] if pre_logits else self.network.heads(features[:, 0])
 
     def closed_form(self, images: torch.Size) -> tuple[Cost, ...]:
-        """States patches, then queries, keys, values, attention and MLP of each block, and head.
-
-        The norms, GELUs and softmaxes are in no row.
-        """
-        batch, network = images[0], self.network
-        tokens, width = network.seq_length, network.hidden_dim
-        patches = (tokens - 1) * network.conv_proj.weight.numel()
-        block = tokens * width * (4 * width + 2 * tokens + 2 * network.mlp_dim)
-        blocks = len(network.encoder.layers) * block
-        head = self.head_hidden_size * self.num_classes
+        """States patches, blocks and head; norms, GELUs and softmaxes are in no row."""
+        net, (batch, *_) = self.network, images
+        tokens, width = net.seq_length, net.hidden_dim
+        patches = batch * (tokens - 1) * net.conv_proj.weight.numel()
+        # Queries, keys, values and projection; scores and means; the MLP.
+        block = tokens * width * (4 * width + 2 * tokens + 2 * net.mlp_dim)
+        dense = len(net.encoder.layers) * block + self.head_hidden_size * self.num_classes
         return (
-            Cost("convolution", {"convolution": batch * patches}, neurons=(tokens - 1) * width),
-            Cost("linear", {"matmul": batch * (blocks + head)}),
+            Cost("convolution", {"convolution": patches}, neurons=(tokens - 1) * width),
+            Cost("linear", {"matmul": batch * dense}),
         )
 
 
