@@ -47,6 +47,7 @@ class LiquidCircuit(nn.Module):
             self.neurons = wiring.units
             self._keep("", wiring.adjacency_matrix)
             self._keep("sensory_", wiring.sensory_adjacency_matrix)
+        self.ltc.rnn_cell._params = {}
         self.to(device)
 
     def _keep(self, prefix: str, wiring: Any) -> None:
@@ -70,7 +71,9 @@ class LiquidCircuit(nn.Module):
                 values = self.get_parameter(name)
                 tensors[name] = values.new_zeros(shape).index_put((source, target), values)
         cell._params = tensors
-        return self.ltc(x)[0]
+        potentials = self.ltc(x)[0]
+        cell._params = {}
+        return potentials
 
     def closed_form(self, x: torch.Size) -> tuple[Cost, ...]:
         """Counts ncps's dense arithmetic: each step solves the membranes' equations in six."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from neuroconv import list_models
 from neuroconv.core.counting import counting
 from neuroconv.kernels.constants import constant, derived
 from neuroconv.kernels.conv.spectra import filter_spectra, site_waves
@@ -19,7 +18,7 @@ from tests.scripts import loaded
 
 trace = loaded(Path(__file__).parents[2] / "experiments" / "gpu" / "trace.py")
 QUICK = ("granule_convnet, training", "cerebellum_tiny, training")
-ENTRIES = [f"{name}, {way}" for name in list_models() for way in ("training", "evaluation")]
+ENTRIES = [f"{name}, {way}" for name in trace.traceable() for way in ("training", "evaluation")]
 STAGES = {
     "release_or_wait": partial(ReleaseOrWait, step_ms=5.0),
     **{mode: partial(PoissonDropout, mode=mode) for mode in ("wait", "redraw", "independent")},

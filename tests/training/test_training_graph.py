@@ -16,7 +16,6 @@ from neuroconv.training import ConfigError, TrainConfig, step, train
 from neuroconv.training.distributed import Ranks, check_device
 from neuroconv.training.signals import Interrupted
 from neuroconv.training.trainer import Trainer
-from neuroconv.zoo import list_models
 from tests.scripts import loaded
 from tests.training.processes import digits, granule_net, plain
 
@@ -130,7 +129,11 @@ def test_what_does_not_go_with_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "plain_cnn")) for n in list_models()]
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n != "plain_cnn"))
+        for n in loaded(TRACE).traceable()
+    ],
 )
 def test_a_graph_can_hold_every_network(name: str) -> None:
     """On CUDA tensors without data: a step neither copies from the host nor waits, and for
