@@ -115,7 +115,7 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
     test_images, earlier = len(images.test), config.compare.earlier_use
     epochs = f"{train.epochs} epoch{'s' * (train.epochs > 1)}"
     budget = epochs if train.max_steps is None else f"{train.max_steps} steps"
-    parameters = [result.parameters for result in results]
+    fewest, most = (pick(result.parameters for result in results) for pick in (min, max))
     inputs = {result.label: _inputs(result.data) for result in results}
     equal_inputs = f"All see {inputs[results[0].label]}."
     if len({*inputs.values()}) > 1:
@@ -137,8 +137,8 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
         "Each run's epoch was chosen by validation accuracy; it met the test set once.",
         *([f"Earlier use of the test set: {config.compare.earlier_use}"] * bool(earlier)),
         *_statistics(config, results),
-        f"Parameters, every trained number counted: {min(parameters):,} to {max(parameters):,}. "
-        "Time and FLOPs were not held equal; the table has them.",
+        f"{'Equal' if most <= 1.1 * fewest else 'Not equal'} are parameters, every trained number "
+        f"counted: {fewest:,} to {most:,}. What else was or was not, the table shows.",
         *matches,
     ]
 

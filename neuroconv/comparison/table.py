@@ -15,11 +15,10 @@ from torch import nn
 from neuroconv.comparison.statistics import pack
 from neuroconv.comparison.train import ModelResult
 from neuroconv.flops import profile
-from neuroconv.flops.metrics import format_number
 from neuroconv.layers import DendriticConv
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.report import DendriteCost, Entry, findings
-from neuroconv.report.entry import percent, points
+from neuroconv.report.entry import percent, points, short
 from neuroconv.training import Config, FailedRun, load_weights
 from neuroconv.training.runs import ENVIRONMENT, read_history
 from neuroconv.training.state import BEST
@@ -27,13 +26,12 @@ from neuroconv.zoo import create_model
 
 _SETTINGS = ("optimizer", "learning_rate", "weight_decay", "momentum")
 _CURRENCIES = {
-    "parameters": "para-\nmeters",
     "mac_wired": "MAC,\nwired",
-    "mac_executed": "MAC,\nexecuted",
+    "mac_executed": "exe-\ncuted",
     "axons": "axons",
     "wires": "wires",
 }
-_COLUMNS = (*_CURRENCIES.values(), "test\naccuracy, %", "difference,\npoints", "verdict")
+_COLUMNS = ("para-\nmeters", *_CURRENCIES.values(), "test\naccuracy, %")
 
 
 def count(result: ModelResult) -> Entry:
@@ -69,6 +67,7 @@ def count(result: ModelResult) -> Entry:
         pairs=difference.seeds if difference else None, p=difference.p if difference else None,
         verdict=result.verdict, primary=result.primary,
         settings={key: getattr(result.train, key) for key in _SETTINGS},
+        trials=[asdict(trial) for trial in result.search.trials] if result.search else [],
     )  # fmt: skip
 
 
@@ -93,25 +92,31 @@ def comparison_table(
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.caption = (
         f"Accuracy and difference: {mean} Differences are to {entries[0].label}, paired by seed "
-        "and test image. MAC, axons and wires are of one image, or window of frames; wires from "
-        "pixels are left out."
+        "and test image; p is not corrected. MAC, axons and wires are of one image, or window of "
+        "frames; wires from pixels are left out."
     )
     table.add_column("model", overflow="fold")
     for column in _COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("difference,\npoints", justify="right", min_width=13, max_width=16)
     for entry in entries:
+        words = [points(entry.difference, entry.difference_half_width)]
+        if entry.pairs not in (None, seeds):
+            words.append(f"{entry.pairs} of {seeds} pairs")
+        if entry.p is not None:
+            primary = "primary: " if entry.primary else ""
+            words.append(f"{primary}{entry.verdict}, p {entry.p:.2g}")
         table.add_row(
             entry.title,
-            *(format_number(getattr(entry, column)) for column in _CURRENCIES),
+            f"{entry.parameters:,}",
+            *(short(getattr(entry, column)) for column in _CURRENCIES),
             percent(entry.mean, entry.half_width).removesuffix(" %"),
-            points(entry.difference, entry.difference_half_width)
-            + (f"\n{entry.pairs} of {seeds} pairs" if entry.pairs not in (None, seeds) else ""),
-            "" if entry.p is None else f"{entry.verdict}\np {entry.p:.2g}",
+            "\n".join(words),
         )
     table.add_section()
     for name, accuracy in (("linear classifier", linear_accuracy), ("chance", chance)):
         if accuracy is not None:
-            table.add_row(name, *[""] * 5, percent(accuracy).removesuffix(" %"), "", "")
+            table.add_row(name, *[""] * 5, percent(accuracy).removesuffix(" %"), "")
     return table
 
 

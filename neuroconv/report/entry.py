@@ -201,6 +201,16 @@ def points(difference: float | None, half_width: float | None = None) -> str:
     return "–" if difference is None else f"{difference * 100:+.2f}{_interval(half_width)}"
 
 
+def short(number: float | None) -> str:
+    """Returns a number with three digits and k, M or G: 3,524 is 3.52k; a dash for None."""
+    if number is None:
+        return "–"
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:.3g}"
+
+
 def _interval(half_width: float | None) -> str:
     return "" if half_width is None else f" ± {half_width * 100:.2f}"
 

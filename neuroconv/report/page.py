@@ -22,9 +22,10 @@ from neuroconv.report.entry import (
     findings,
     percent,
     points,
+    short,
 )
 from neuroconv.report.filters import dendritic_filters
-from neuroconv.report.plots import error_against_cost, learning_curves, short, tuning
+from neuroconv.report.plots import error_against_cost, learning_curves, tuning
 from neuroconv.report.style import COLOURS, INK
 
 TEMPLATES = jinja2.Environment(
@@ -34,8 +35,7 @@ TEMPLATES = jinja2.Environment(
     keep_trailing_newline=True,
     finalize=lambda value: printable(value) if type(value) is str else value,
 )
-TEMPLATES.filters.update(amount=lambda value: "–" if value is None else short(value))
-TEMPLATES.filters.update(percent=percent, points=points)
+TEMPLATES.filters.update(percent=percent, points=points, short=short)
 
 
 def write_report(
@@ -71,7 +71,8 @@ def write_report(
     html = TEMPLATES.get_template("page.html").render(
         title=title, summary=summary, entries=entries, notes=notes,
         findings=findings(entries, linear_accuracy), counter_statements=counting(entries),
-        colours=COLOURS, currencies=_currencies(entries), main=_currencies(entries, MAIN),
+        colours=COLOURS, main=_currencies(entries, MAIN),
+        currencies={**_currencies(entries), "seconds_per_epoch": "seconds per epoch"},
         verdicts=any(entry.verdict for entry in entries), tuning=_tuning(entries),
         linear_accuracy=linear_accuracy, chance=chance, curves=[*_curves(entries)],
         costs=[*_costs(entries, linear_accuracy)],

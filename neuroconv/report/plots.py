@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from neuroconv.report.entry import CURRENCIES, Currency, Entry
+from neuroconv.report.entry import CURRENCIES, Currency, Entry, short
 from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, label_points, plain
 
 SIZE = (3.7, 3.1)  # inches, of one chart; three stand side by side on a wide page
@@ -181,11 +181,3 @@ def _log_axis(
 
 def _percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.3g} %")
-
-
-def short(number: float) -> str:
-    """Returns a number with three digits and k, M or G: 3,524 is 3.52k."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:.3g}"

@@ -19,6 +19,7 @@ from neuroconv.comparison.page import compare_and_report, demo
 from neuroconv.comparison.statistics import unpack
 from neuroconv.data import load_data
 from neuroconv.report import Entry
+from neuroconv.report.entry import short
 from neuroconv.training import Config, DataConfig, TrainConfig
 
 
@@ -106,10 +107,9 @@ def test_the_file_of_numbers_holds_the_table(report: Report) -> None:
             return f"{mean:{sign}.2f}±{half_width:.2f}"
 
         assert cells == [
-            f"{model['parameters_trained']:,}", f"{model['mac_wired']:,}",
-            f"{model['mac_executed']:,}", f"{model['axons']:,}", f"{model['wires']:,}",
+            f"{model['parameters_trained']:,}", short(model["mac_wired"]),
+            short(model["mac_executed"]), short(model["axons"]), short(model["wires"]),
             interval("test_accuracy_fraction"), interval("difference_fraction", "+"),
-            *([model["verdict"]] if model["verdict"] else []),
         ]  # fmt: skip
         right, first = (
             np.array([unpack(text, 360) for text in m["right_answers_by_seed"].values()], float)
@@ -121,8 +121,11 @@ def test_the_file_of_numbers_holds_the_table(report: Report) -> None:
         if model["verdict"]:  # it can be computed again from the file alone
             assert (entry.difference, entry.p) == (difference.mean, difference.p)
             assert model["verdict"] == verdict(difference, numbers["margin"])
+            p = model["difference_p_uncorrected"]
+            assert f"{model['verdict']}, p {p:.2g}" in re.sub(r"\s+", " ", printed)
         for run in model["run_folders"]:
             assert (Path(run) / "result.json").is_file()
+    assert max(map(len, printed.partition("chance")[0].splitlines())) <= 100
     page = (folder / "report.html").read_text()
     for entry in entries:
         assert f"{entry.mean * 100:.2f} ± {(entry.half_width or 0) * 100:.2f} %" in page
