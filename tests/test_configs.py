@@ -134,7 +134,11 @@ def test_every_config_resolves_and_builds(
             parameters.append(count_parameters(build(resolved)))
             if table.get("match") == "parameters":
                 wider = {**resolved.model, "width": resolved.model["width"] + 1}
-                assert parameters[-1] <= parameters[0] < count_parameters(create_model(**wider))
+                more = count_parameters(create_model(**wider))
+                if table.get("match_rule") == "at_most":
+                    assert parameters[-1] <= parameters[0] < more
+                else:
+                    assert abs(parameters[-1] - parameters[0]) <= abs(more - parameters[0])
 
 
 @pytest.mark.usefixtures("small_data")
@@ -155,6 +159,8 @@ def test_a_step_of_a_config(path: Path, tmp_path: Path, root_of: Root) -> None:
         for name, parameter in model.named_parameters():
             assert last[name].isfinite().all()
             # The step has moved all that is to be trained, and nothing else.
+            if table["name"] == "vit" and ".head" not in name:
+                continue  # its head begins at zero, so that the first gradient ends there
             assert torch.equal(last[name], parameter) is not parameter.requires_grad, name
 
 

@@ -24,6 +24,7 @@ class Trial:
     weight_decay: float
     val_accuracy: float | None
     val_loss: float | None
+    core_seconds: float = field(default=0.0, compare=False)
     run_folders: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -75,7 +76,8 @@ def search_settings(
             if len(finished) == len(runs):
                 accuracy = fmean(run.val_accuracy for run in finished)
                 scores = accuracy, fmean(run.val_loss for run in finished)
-            trials[number][pair] = Trial(*pair, *scores, folders)
+            seconds = sum(run.core_seconds or 0.0 for run in finished)
+            trials[number][pair] = Trial(*pair, *scores, seconds, folders)
 
     def best(number: int) -> Trial:
         ends = rates[0], rates[-1]

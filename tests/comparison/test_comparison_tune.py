@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from neuroconv.comparison.tune import EXTENSIONS
 from neuroconv.training import Config, ConfigError, FailedRun, RunResult, load_config, save_config
 from neuroconv.training.tables import TuneConfig
 from tests.commands import Call
+from tests.scripts import loaded
 from tests.training.small_runs import forbid_training, small_config
 
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SETTINGS = TuneConfig(learning_rate=(0.01, 0.1, 1.0), epochs=1, weight_decay=(0.01, 0.0, 0.1))
 
 
@@ -152,6 +156,22 @@ def test_a_comparison_with_a_search(
     for text in ("the primary comparison is that with mlp", "trials, the same for all"):
         assert text in page
     assert second["verdict"].split()[0] in printed
+    check_table(tmp_path / "numbers.json", second["verdict"])
+
+
+def check_table(path: Path, expected: str) -> None:
+    """The study's table says what the record does, and refuses one that contradicts itself."""
+    table = loaded(EXPERIMENTS / "study" / "table.py")
+    with redirect_stdout(StringIO()) as printed:
+        table.main([str(path)])
+    primary, row = (line for line in printed.getvalue().splitlines() if "| mlp" in line)
+    assert f"| {expected} |" in row
+    opposite = {"better": "worse", "worse": "better"}.get(expected, expected)
+    assert primary.endswith(f"| {opposite} |")  # the other way round: the model less its opponent
+    record = json.loads(path.read_text())
+    record["models"][1]["test_accuracy_fraction_by_seed"]["1"] += 1 / 360
+    with pytest.raises(ValueError, match="mlp: recorded"):
+        table.checked(record)
 
 
 @pytest.mark.slow

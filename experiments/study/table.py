@@ -1,0 +1,143 @@
+"""Prints the study's tables from its records, computing intervals and verdicts again.
+
+python experiments/study/table.py                       all records
+python experiments/study/table.py runs/x/comparison.json  one, of `neuroconv compare`
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroconv.comparison import Estimate, holm, verdict
+from neuroconv.comparison.statistics import estimate_by_test_set, unpack
+
+HERE = Path(__file__).parent
+Model = dict[str, Any]
+
+
+def right(model: Model) -> dict[int, Any]:
+    """Returns by seed, as 0 or 1, which test images a model has right (N,)."""
+    images = model["test_images_by_seed"]
+    return {
+        int(seed): unpack(text, images[seed]).astype(float)
+        for seed, text in model["right_answers_by_seed"].items()
+    }
+
+
+def accuracy(model: Model) -> Estimate:
+    return estimate_by_test_set(right(model), test_sets(model))
+
+
+def difference(model: Model, other: Model) -> Estimate:
+    """Returns the estimate of a model's accuracy less the other's, paired by seed and image."""
+    ours, theirs = right(model), right(other)
+    paired = {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+    return estimate_by_test_set(paired, test_sets(model))
+
+
+def test_sets(model: Model) -> dict[int, str | None]:
+    return {int(seed): sha256 for seed, sha256 in model["test_set_sha256_by_seed"].items()}
+
+
+def points(value: Estimate, sign: str = "+") -> str:
+    """Returns a mean and its interval in points: hundredths of the test set."""
+    if value.mean is None:
+        return "–"
+    half = "" if value.half_width is None else f" ± {100 * value.half_width:.2f}"
+    return f"{100 * value.mean:{sign}.2f}{half}"
+
+
+def p_text(p: float | None) -> str:
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def primary_rows(records: dict[str, Any]) -> list[str]:
+    """Returns the table of the primary comparisons, Holm's correction over all of them."""
+    rows = []
+    for title, record in records.items():
+        first = record["models"][0]
+        for model in record["models"][1:]:
+            if model["primary"]:
+                rows.append((title, record["margin"], first, model, difference(first, model)))
+    values = [row[-1].p for row in rows]
+    corrected = iter(holm([p for p in values if p is not None]))
+    lines = [
+        "| task | model | primary opponent | points, model less opponent | margin | p | p, Holm "
+        "| verdict on the model |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
+    for title, margin, first, model, estimate in rows:
+        p = None if estimate.p is None else next(corrected)
+        limit = "none" if margin is None else f"{100 * margin:g}"
+        lines.append(
+            f"| {title} | {first['label']} | {model['label']} | {points(estimate)} | {limit} | "
+            f"{p_text(estimate.p)} | {p_text(p)} | {verdict(estimate, margin, p)} |"
+        )
+    return lines
+
+
+def rows(record: dict[str, Any]) -> list[str]:
+    """Returns the table of one record: what each model costs, reaches, and differs by."""
+    first, lines = record["models"][0], [
+        "| model | parameters | MAC, wired | MAC, executed | axons | wires | accuracy, % "
+        "| points to the first | p | verdict | learning rate | weight decay | core-seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|",
+    ]  # fmt: skip
+    for model in record["models"]:
+        costs = [
+            "–" if model[key] is None else f"{model[key]:,}"
+            for key in ("parameters_trained", "mac_wired", "mac_executed", "axons", "wires")
+        ]
+        estimate = Estimate(None, None, 0) if model is first else difference(model, first)
+        told = "" if model is first else verdict(estimate, record["margin"])
+        settings, search = model["settings"], model["search"] or {"at_edge": False, "trials": []}
+        edge = " (edge)" if search["at_edge"] else ""
+        seconds = [*model["core_seconds_by_seed"].values()]
+        seconds += [trial["core_seconds"] for trial in search["trials"]]
+        lines.append(
+            f"| {model['label']}{' *' * model['primary']} | {' | '.join(costs)} "
+            f"| {points(accuracy(model), '')} "
+            f"| {'' if model is first else points(estimate)} | {p_text(estimate.p)} | {told} "
+            f"| {settings['learning_rate']:g}{edge} | {settings['weight_decay']:g} "
+            f"| {sum(second or 0 for second in seconds):,.0f} |"
+        )
+        failed = model["failed_seeds"]
+        lines += [f"| … seed {seed} failed: {why} |" for seed, why in failed.items()]
+    linear = record["linear_test_accuracy_fraction"]
+    trials = len((first["search"] or {"trials": ()})["trials"])
+    notes = [
+        f"Seeds {', '.join(first['test_accuracy_fraction_by_seed'])}; {trials} trials a model; "
+        f"* the primary comparison; all others exploratory, p not corrected.",
+        "" if linear is None else f"Logistic regression on the pixels {100 * linear:.2f} %.",
+        f"Chance {100 * record['chance_test_accuracy_fraction']:.2f} %.",
+        f"Earlier use of the test set: {record['earlier_use'] or 'none'}.",
+    ]
+    return [*lines, "", " ".join(note for note in notes if note)]
+
+
+def checked(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record whose means are those of its right answers; raises if they are not."""
+    for model in record["models"]:
+        means = {str(seed): float(np.mean(answers)) for seed, answers in right(model).items()}
+        recorded = model["test_accuracy_fraction_by_seed"]
+        if any(abs(means[seed] - recorded[seed]) > 1e-9 for seed in recorded):
+            raise ValueError(f"{model['label']}: recorded {recorded}, from its answers {means}")
+    return record
+
+
+def main(files: list[str]) -> None:
+    paths = [*map(Path, files)] or sorted(HERE.glob("*.json"))
+    loaded = {path.stem if not files else str(path): json.loads(path.read_text()) for path in paths}
+    records = {name: checked(record) for name, record in loaded.items() if "models" in record}
+    if not records:
+        sys.exit("no record of `neuroconv compare` yet")
+    print("## Primary comparisons\n", *primary_rows(records), sep="\n")
+    for name, record in records.items():
+        print(f"\n## {name}\n", *rows(record), sep="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
