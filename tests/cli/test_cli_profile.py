@@ -223,7 +223,7 @@ def test_a_cell_has_the_axons_of_its_preset(call: Call, tmp_path: Path) -> None:
     grown = many["traffic_per_batch"]["peak_bytes"] - granule["traffic_per_batch"]["peak_bytes"]
     assert grown >= 996 * 5 * 4
     _, out, _ = call("profile", "golgi", "--variant", "literature", "--no-stages", *exact)
-    (line,) = (line for line in out.splitlines() if "axons of the population" in line)
+    (line,) = (line for line in out.splitlines() if "axons into the population" in line)
     assert line.replace("│", " ").split()[-1] == "2,040"
     status, _, err = call("profile", "granule", "--axons", "0")
     assert (status, "--axons=0; expected an integer of at least 1" in err) == (2, True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from neuroconv.comparison import count_flops
+from neuroconv.comparison.match import MATCHES
 from neuroconv.core.text import printable
 from neuroconv.data import DATASETS
 from neuroconv.training import RunResult, list_configs, load_config, read_result
@@ -45,18 +45,18 @@ def test_list_takes_a_wildcard(call: Call) -> None:
     assert shown == ["cerebellum_base", "cerebellum_small", "cerebellum_tiny"]
 
 
-@pytest.mark.parametrize("by", ["parameters", "flops"])
+@pytest.mark.parametrize("by", ["parameters", "flops", "axons"])
 @pytest.mark.parametrize("rule", ["nearest", "at_most"])
 def test_match_prints_and_writes_the_sizes(call: Call, by: str, rule: str, tmp_path: Path) -> None:
     def amount(name: str, **keywords: Any) -> int:
-        if by == "flops":
-            return count_flops(name, **keywords)
+        if by != "parameters":
+            return MATCHES[by][0](name, **keywords)
         return count_parameters(create_model(name, **keywords))
 
     file = tmp_path / "match.json"
     status, out, _ = call("match", "granule_convnet", "--by", by, "--rule", rule, "--json", file)
     assert status == 0
-    unit = {"parameters": "parameters", "flops": "FLOPs an image"}[by]
+    unit = {"parameters": "parameters", "flops": "FLOPs an image", "axons": "axons an image"}[by]
     numbers = re.findall(rf"([\d,]+) {unit}", out)
     target, matched = (int(number.replace(",", "")) for number in numbers)
     written = json.loads(file.read_text())

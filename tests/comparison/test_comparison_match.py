@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from neuroconv.comparison import count_flops, match_flops, match_parameters
+from neuroconv.comparison import (
+    count_axons,
+    count_flops,
+    match_axons,
+    match_flops,
+    match_parameters,
+)
 from neuroconv.comparison.match import parameter_count
 from neuroconv.zoo import count_parameters, create_model, register_model
 from neuroconv.zoo import registry as registry_module
@@ -60,6 +66,16 @@ def test_depth_is_free_where_the_width_alone_is_too_coarse(name: str, target: in
     else:
         assert best <= matched.mismatch <= max(best, target // 50)
     assert match_parameters(name, target, depth=2, **task)["depth"] == 2
+
+
+def test_axons_are_matched_for_the_task_of_the_model() -> None:
+    task: dict[str, Any] = {"image_shape": (1, 8, 8), "time_steps": 2}
+    target = count_axons("granule_convnet", **task)
+    matched = match_axons("plain_cnn", target, **task)
+    assert matched.is_close
+    assert count_axons("plain_cnn", **matched) == matched.amount
+    below = match_axons("mlp", target, at_most=True, **task)
+    assert (below["width"], below.ratio) == (target, 1)
 
 
 def test_a_count_that_does_not_grow_with_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
