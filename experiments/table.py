@@ -18,6 +18,7 @@ RECORDED = (
     ("ImageNet sample, 64 pixels, 2 classes, 20 epochs", "photographs/imagenet.json"),
     ("digits, full 10x1000x5 filter, 2 epochs", "full_filter/two_epochs.json"),
     ("digits, full 10x1000x5 filter, 3 epochs", "full_filter/result.json"),
+    ("MNIST, 15 epochs, five seeds", "opponents/dendritic_ann.json"),
 )
 
 
