@@ -11,6 +11,8 @@ from typing import Any
 from record import file_name
 from scipy.stats import ttest_rel
 
+from neuroconv.comparison import holm
+
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 NAMES = ("granule", "cerebellum")
@@ -22,21 +24,16 @@ def models_of(name: str) -> list[dict[str, Any]]:
 
 
 def p_values(name: str) -> list[float]:
-    """Returns the p of each entry but the first: its accuracies to the first's, paired by seed."""
-    first, *others = (model["test_accuracy_fraction_by_seed"] for model in models_of(name))
+    """Returns the p of each entry but the first: over seeds and test images where they are
+    recorded, else over accuracies, paired by seed."""
+    models = models_of(name)
+    if "difference_p_uncorrected" in models[0]:
+        return [float(model["difference_p_uncorrected"]) for model in models[1:]]
+    first, *others = (model["test_accuracy_fraction_by_seed"] for model in models)
     return [
         float(ttest_rel([seeds[seed] for seed in first], [*first.values()]).pvalue)
         for seeds in others
     ]
-
-
-def holm(p: list[float]) -> list[float]:
-    """Returns p-values corrected by Holm's method for all of them together."""
-    corrected, largest = [1.0] * len(p), 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def row(

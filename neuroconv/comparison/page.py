@@ -135,8 +135,8 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
         f"{', '.join(map(str, train.seeds))}.",
         *_settings(config, results),
         "Each run's epoch was chosen by validation accuracy; it met the test set once.",
-        *([f"Earlier use of the test set: {config.compare.earlier_use}"] * bool(earlier)),
-        *_statistics(config, results),
+        *([f"Earlier use of the test set: {earlier}."] if earlier else []),
+        _statistics(config, results),
         f"{'Equal' if most <= 1.1 * fewest else 'Not equal'} are parameters, every trained number "
         f"counted: {fewest:,} to {most:,}. What else was or was not, the table shows.",
         *matches,
@@ -145,48 +145,43 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
 
 def _settings(config: Config, results: Sequence[ModelResult]) -> list[str]:
     """Returns sentences on learning rates and weight decays: how they were chosen, which differ."""
-    trains, tune = [result.train for result in results], config.tune
-    texts = [
-        f"{train.optimizer} at a peak learning rate of {train.learning_rate:g} with weight decay "
-        f"{train.weight_decay:g}"
-        for train in trains
-    ]
-    if len({*texts}) == 1:
-        rows = f"All: {texts[0]}."
-    else:
-        pairs = zip(results, texts, strict=True)
-        rows = "; ".join(f"{result.label}: {text}" for result, text in pairs) + "."
-    if tune is None:
-        return [rows]
-    searches = [result.search for result in results if result.search]
+    texts = {
+        result.label: f"{result.train.optimizer} at a peak learning rate of "
+        f"{result.train.learning_rate:g} with weight decay {result.train.weight_decay:g}"
+        for result in results
+    }
+    same = len({*texts.values()}) == 1
+    lines = [f"{'All' if same else label}: {text}." for label, text in texts.items()]
+    tune, search = config.tune, results[0].search
+    if tune is None or search is None:
+        return lines[: 1 if same else None]
+    models = "the first model alone" if tune.shared else "each model, by as many trials for all,"
     images = "all" if tune.train_limit is None else f"{tune.train_limit:,}"
     edges = [result.label for result in results if result.search and result.search.at_edge]
     return [
-        f"Learning rate and weight decay were chosen for each model by validation accuracy in "
-        f"{len(searches[0].trials)} trials, the same for all, of {tune.epochs} epochs on {images} "
-        f"training images from seeds {', '.join(map(str, tune.seeds))}, which the report does not "
-        f"use. {rows}",
-        *(
-            [f"The best learning rate is the lowest or highest tried: {', '.join(edges)}."]
-            * bool(edges)
-        ),
+        f"Learning rate and weight decay were chosen for {models} by validation accuracy in "
+        f"{len(search.trials)} trials of {tune.epochs} epochs on {images} training images from "
+        f"seeds {', '.join(map(str, tune.seeds))}, which the report does not use.",
+        *lines[: 1 if same else None],
+        *(f"{label}: its best learning rate is the lowest or highest tried." for label in edges),
     ]
 
 
-def _statistics(config: Config, results: Sequence[ModelResult]) -> list[str]:
-    """Returns sentences on what the intervals are over, and which comparison counts."""
-    margin = config.compare.margin
-    over = "seeds and test images, both samples" if results[0].right else "seeds"
+def _statistics(config: Config, results: Sequence[ModelResult]) -> str:
+    """Returns a sentence on what the intervals are over, and which comparison counts."""
+    margin, over = config.compare.margin, "seeds and test images" if results[0].right else "seeds"
     if len({run.data_sha256.get("test") for run in results[0].finished}) > 1:
         over = "the test sets that the seeds leave out"
-    primary = [result.label for result in results if result.primary]
-    equal = "no margin was set, so that none counts as equal"
+    equal = "without a margin, none counts as equal"
     if margin is not None:
         equal = f"within {100 * margin:g} points on either side they count as equal"
-    named = "no comparison was named beforehand as primary: all are exploratory"
-    if primary:
-        named = f"the primary comparison is that with {primary[0]}; all others are exploratory"
-    return [f"Intervals of 95 % are over {over}; {equal}; {named}, and not corrected."]
+    primary = [result.label for result in results if result.primary]
+    named = f"the primary comparison is that with {primary[0]}; " if primary else ""
+    others = "all others are" if primary else "all comparisons are"
+    return (
+        f"Intervals of 95 % are over {over}; {equal}; {named}{others} exploratory, and p is not "
+        "corrected."
+    )
 
 
 def _inputs(data: DataConfig) -> str:

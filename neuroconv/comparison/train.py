@@ -88,7 +88,8 @@ def compare(config: Config, *, progress: bool = True, jobs: int = 1) -> list[Mod
     `primary = true`, by which one comparison is named beforehand as the one that counts.
 
     With [tune] the learning rate and weight decay of all models, also of those with a table
-    `train`, are searched first, by as many trials for each: see `search_settings`.
+    `train`, are searched first, by as many trials for each: see `search_settings`. With
+    `shared = true` all have those that are best for the first.
 
     Finished runs of equal configuration in the output folder are read, interrupted ones resumed;
     one that failed, now or before, counts as failed. Delete a run's folder to train it again.
@@ -119,13 +120,14 @@ def compare(config: Config, *, progress: bool = True, jobs: int = 1) -> list[Mod
             _count_parameters(entrant.plan[0])  # a mistake is found before any training
         entrants.append(entrant)
     if config.tune is not None:
-        configs = [entrant.config for entrant in entrants]
+        tuned = entrants[:1] if config.tune.shared else entrants
+        configs = [entrant.config for entrant in tuned]
         searches = search_settings(configs, config.tune, progress=progress, jobs=jobs)
-        for entrant, search in zip(entrants, searches, strict=True):
-            entrant.search, best = search, search.best
-            entrant.plan = [
-                with_settings(run, best.learning_rate, best.weight_decay) for run in entrant.plan
-            ]
+        for entrant, search in zip(tuned, searches, strict=True):
+            entrant.search = search
+        for entrant in entrants:
+            best = (entrant.search or searches[0]).best
+            entrant.plan = [with_settings(run, best) for run in entrant.plan]
     plan = [resolved for entrant in entrants for resolved in entrant.plan]
     outcomes = iter(train_runs(plan, progress=progress, jobs=jobs))
     results: list[ModelResult] = []

@@ -2,10 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from neuroconv.comparison.runs import train_runs
 from neuroconv.training import Config, RunResult
@@ -22,8 +21,8 @@ class Trial:
 
     learning_rate: float
     weight_decay: float
-    val_accuracy: float | None
-    val_loss: float | None
+    val_accuracy: float | None = None
+    val_loss: float | None = None
     core_seconds: float = field(default=0.0, compare=False)
     run_folders: tuple[str, ...] = field(default=(), compare=False)
 
@@ -38,10 +37,6 @@ class Search:
     best: Trial
     trials: tuple[Trial, ...]
     at_edge: bool
-
-    def record(self) -> dict[str, Any]:
-        """Returns the search as plain data."""
-        return asdict(self)
 
 
 def search_settings(
@@ -66,7 +61,9 @@ def search_settings(
             for pair in wanted
             if pair not in trials[number]
         ]
-        plan = [with_settings(base, *pair) for number, pair in missing for base in bases[number]]
+        plan = [
+            with_settings(base, Trial(*pair)) for number, pair in missing for base in bases[number]
+        ]
         outcomes = iter(train_runs(plan, progress=progress, jobs=jobs))
         for number, pair in missing:
             runs = [next(outcomes) for _ in settings.seeds]
@@ -126,10 +123,10 @@ def _trial_configs(config: Config, settings: TuneConfig) -> list[Config]:
     return [resolve(trial, seed)[0] for seed in settings.seeds]
 
 
-def with_settings(config: Config, learning_rate: float, weight_decay: float) -> Config:
-    """Returns a configuration with other settings."""
-    train = replace(config.train, learning_rate=learning_rate, weight_decay=weight_decay)
-    return replace(config, train=train)
+def with_settings(config: Config, trial: Trial) -> Config:
+    """Returns a configuration with the settings of a trial."""
+    settings = {key: getattr(trial, key) for key in ("learning_rate", "weight_decay")}
+    return replace(config, train=replace(config.train, **settings))
 
 
 def _rounded(rate: float) -> float:

@@ -77,6 +77,7 @@ class TuneConfig(Table):
         weight_decay: the others are tried at the best learning rate.
         seeds: of the trials; those of [train] must be others.
         epochs, train_limit: the length of a trial, and its number of training images.
+        shared: search for the first model alone, and give its settings to all, as in an ablation.
     """
 
     header = "[tune]"
@@ -85,6 +86,7 @@ class TuneConfig(Table):
     weight_decay: Decays = (1e-2,)
     seeds: Seeds = (1000,)
     train_limit: Size | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def test_a_comparison_with_a_search(
     assert results[1].difference is not None
     assert second["verdict"] == verdict(results[1].difference, 0.99)
     page = (tmp_path / "report.html").read_text()
-    for text in ("the primary comparison is that with mlp", "trials, the same for all"):
+    for text in ("the primary comparison is that with mlp", "by as many trials for all"):
         assert text in page
     assert second["verdict"].split()[0] in printed
     check_table(tmp_path / "numbers.json", second["verdict"])
@@ -172,6 +172,20 @@ def check_table(path: Path, expected: str) -> None:
     record["models"][1]["test_accuracy_fraction_by_seed"]["1"] += 1 / 360
     with pytest.raises(ValueError, match="mlp: recorded"):
         table.checked(record)
+
+
+def test_all_take_the_settings_that_are_best_for_the_first(
+    tmp_path: Path, scores: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SCORES.update(linear=peak(0.1))
+    monkeypatch.setattr("neuroconv.comparison.train.train_runs", lambda plan, **_: plan)
+    monkeypatch.setattr("neuroconv.comparison.train._result", lambda entrant, *_: entrant)
+    config = small_config(tmp_path, opponents=({"name": "mlp"},))
+    entrants: Any = compare(replace(config, tune=replace(SETTINGS, shared=True)))
+    assert {config.model["name"] for config in scores} == {"linear"}
+    assert entrants[1].search is None
+    trains = [run.train for entrant in entrants for run in entrant.plan]
+    assert {(train.learning_rate, train.weight_decay) for train in trains} == {(0.1, 0.0)}
 
 
 @pytest.mark.slow
