@@ -53,12 +53,9 @@ class Weights:
         """
         from neuroconv.data import Frames  # here, since a network without weights needs no data
 
-        data, size = self.record["data"], self.record["keywords"]["image_shape"][1:]
-        labelled = [(image, 0) for image in images]
-        frames = Frames(
-            labelled, data["encoding"], data["time_steps"], image_size=size,
-            seed=self.record["seed"],
-        )  # fmt: skip
+        task = {key: self.record["data"][key] for key in ("encoding", "time_steps")}
+        size, seed = self.record["keywords"]["image_shape"][1:], self.record["seed"]
+        frames = Frames([(image, 0) for image in images], image_size=size, seed=seed, **task)
         return frames.batch(range(len(images)))[0]
 
 

@@ -7,7 +7,9 @@ network from images (B, C, H, W) or frames (B, C, T, H, W) to logits (B, num_cla
 import fnmatch
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, get_type_hints
 
@@ -55,37 +57,43 @@ class ImageNetwork(nn.Module):
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Returns what the head receives: maps (B, F, H', W') before pooling, or vectors (B, F).
-
-        F is `num_features`. A transformer returns tokens (B, N, F).
-        """
+        """Returns what the head receives, with F `num_features`: maps (B, F, H', W') before
+        pooling, vectors (B, F), or a transformer's tokens (B, N, F)."""
         raise NotImplementedError
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Returns the logits of features, or with `pre_logits` what the classifier receives.
-
-        Shape:
-            as from `forward_features` -> (B, num_classes), or (B, head_hidden_size)
-        """
+        """Returns the logits (B, num_classes) of features, or with `pre_logits` what the classifier
+        receives (B, head_hidden_size)."""
         raise NotImplementedError
+
+    def extract_features(self, images: Tensor, names: Sequence[str]) -> dict[str, Any]:
+        """Returns what those of some submodules that run put out, by their names, as torchvision's
+        feature extraction does, which cannot trace these networks."""
+        outputs: dict[str, Any] = {}
+
+        def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+            outputs[name] = output
+
+        with ExitStack() as stack:
+            for name in names:
+                hook = self.get_submodule(name).register_forward_hook(partial(keep, name))
+                stack.callback(hook.remove)
+            self(images)
+        return outputs
 
     def get_classifier(self) -> nn.Module:
         """Returns the last linear layer, or the identity that stands for it."""
         return self.get_submodule(self.classifier_path)
 
     def reset_classifier(self, num_classes: Count) -> None:
-        """Replaces the classifier by an untrained one; with 0 classes by the identity.
-
-        The network then returns what the classifier received, (B, head_hidden_size).
-        """
+        """Replaces the classifier by an untrained one; with 0 classes by the identity."""
         before: Any = self.get_classifier()
         layer: Any = nn.Identity()
         if num_classes:
             like = next(self.parameters(), torch.empty(()))
             layer = nn.Linear(before.in_features, num_classes).to(like)
         layer.in_features = before.in_features
-        path, _, name = self.classifier_path.rpartition(".")
-        setattr(self.get_submodule(path), name, layer)
+        self.set_submodule(self.classifier_path, layer)
 
     @property
     def head_hidden_size(self) -> int:

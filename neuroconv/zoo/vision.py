@@ -7,7 +7,6 @@ of a layer which the builder's docstring names; all others keep their ratio to i
 Shapes: B batch, C channels, T time steps, N patches, F features.
 """
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from math import prod
 from typing import Any
@@ -23,9 +22,7 @@ from neuroconv.zoo.registry import ImageNetwork, register_model
 PHOTOGRAPH = (3, 224, 224)
 
 
-def _resized(
-    build: Callable[..., nn.Module], num_classes: int, channels: int, width: int, reference: int
-) -> Any:
+def _resized(build: Any, num_classes: int, channels: int, width: int, reference: int) -> Any:
     """Builds a network for images of any channels, with width / reference of torchvision's own.
 
     Its convolutions are then drawn by He's rule for a layer's outputs, as torchvision draws ResNet;
@@ -40,15 +37,12 @@ def _resized(
         network = build(num_classes=num_classes)
     *_, classifier = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
     for path, layer in list(network.named_modules()):
-        parent, _, name = path.rpartition(".")
-        new: Any = None
-        first = isinstance(layer, nn.Conv2d) and layer.in_channels == 3
-        if isinstance(layer, nn.Conv2d) and (resized or (first and channels != 3)):
+        new: Any = layer
+        if isinstance(layer, nn.Conv2d) and (resized or layer.in_channels == 3 != channels):
             keep: Any = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding")}
-            inputs = channels if first else scaled(layer.in_channels)
-            groups = 1 if layer.groups == 1 else scaled(layer.groups)
-            keep.update(groups=groups, bias=layer.bias is not None)
-            new = nn.Conv2d(inputs, scaled(layer.out_channels), **keep)
+            inputs = channels if layer.in_channels == 3 else scaled(layer.in_channels)
+            keep["groups"] = 1 if layer.groups == 1 else scaled(layer.groups)
+            new = nn.Conv2d(inputs, scaled(layer.out_channels), bias=layer.bias is not None, **keep)
             if resized:
                 nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(layer, nn.BatchNorm2d) and resized:
@@ -56,8 +50,8 @@ def _resized(
         elif isinstance(layer, nn.Linear) and resized:
             out = num_classes if layer is classifier else scaled(layer.out_features)
             new = nn.Linear(scaled(layer.in_features), out)
-        if new is not None:
-            setattr(network.get_submodule(parent), name, new)
+        if new is not layer:
+            network.set_submodule(path, new)
     return network
 
 
@@ -69,12 +63,9 @@ def _left_out(image_shape: ImageShape) -> int:
 
 @register_model
 def alexnet(
-    *,
-    image_shape: ImageShape = PHOTOGRAPH,
-    num_classes: Size = 1000,
-    time_steps: Size = 1,
+    *, image_shape: ImageShape = PHOTOGRAPH, num_classes: Size = 1000, time_steps: Size = 1,
     width: Size = 4096,
-) -> StillNet:
+) -> StillNet:  # fmt: skip
     """torchvision's AlexNet: 61,100,840 parameters on photographs of 224 pixels.
 
     On images below 97 pixels the first layer has stride 2 and 7x7 taps (from 49), or stride 1 and
@@ -87,11 +78,11 @@ def alexnet(
 
     channels, *sides = frames_as_channels(image_shape, time_steps)
     network = _resized(models.alexnet, num_classes, channels, width, 4096)
-    first = network.features[0]
     if left_out := _left_out(image_shape):
         stride = max(1, 4 >> left_out)
         kernel = 2 * stride + 3
-        network.features[0] = nn.Conv2d(channels, first.out_channels, kernel, stride, kernel // 2)
+        maps = network.features[0].out_channels
+        network.features[0] = nn.Conv2d(channels, maps, kernel, stride, kernel // 2)
         rows, columns = (min(6, -(-side // (8 * stride))) for side in sides)
         network.avgpool = nn.AdaptiveAvgPool2d((rows, columns))
         for layer in network.features:
@@ -105,12 +96,9 @@ def alexnet(
 
 @register_model
 def mobilenet_v3_small(
-    *,
-    image_shape: ImageShape = PHOTOGRAPH,
-    num_classes: Size = 1000,
-    time_steps: Size = 1,
+    *, image_shape: ImageShape = PHOTOGRAPH, num_classes: Size = 1000, time_steps: Size = 1,
     width: Size = 1024,
-) -> StillNet:
+) -> StillNet:  # fmt: skip
     """torchvision's small MobileNetV3: 2,542,856 parameters.
 
     Args:
@@ -128,12 +116,9 @@ def mobilenet_v3_small(
 
 @register_model
 def resnet18(
-    *,
-    image_shape: ImageShape = PHOTOGRAPH,
-    num_classes: Size = 1000,
-    time_steps: Size = 1,
+    *, image_shape: ImageShape = PHOTOGRAPH, num_classes: Size = 1000, time_steps: Size = 1,
     width: Size = 64,
-) -> StillNet:
+) -> StillNet:  # fmt: skip
     """torchvision's ResNet-18, with its strides at all sizes, as `resnet18_granule` has them.
 
     Args:
@@ -194,13 +179,9 @@ class PatchTransformer(ImageNetwork):
 
 @register_model
 def vit(
-    *,
-    image_shape: ImageShape = PHOTOGRAPH,
-    num_classes: Size = 1000,
-    time_steps: Size = 1,
-    width: Size = 768,
-    depth: Depth = 12,
-) -> PatchTransformer:
+    *, image_shape: ImageShape = PHOTOGRAPH, num_classes: Size = 1000, time_steps: Size = 1,
+    width: Size = 768, depth: Depth = 12,
+) -> PatchTransformer:  # fmt: skip
     """torchvision's vision transformer: ViT-B/16 by default, 86,567,656 parameters.
 
     Patches have 16, 8, 4, 2 or 1 pixels a side: the most that divide the image into 7x7 or more.

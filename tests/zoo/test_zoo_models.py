@@ -165,6 +165,11 @@ def test_features_and_head_are_the_network(name: str) -> None:
         logits = model.forward_head(features)
         assert torch.equal(logits, model(frames))
         assert torch.equal(logits, model.get_classifier()(values))
+        last = model.classifier_path
+        extracted = model.extract_features(frames, [*dict(model.named_modules())])
+    torch.testing.assert_close(extracted[last], logits)  # where hooks watch, other kernels run
+    assert len(extracted) > 1
+    assert not any(module._forward_hooks for module in model.modules())
     assert features.shape[1 if features.dim() != 3 else 2] == model.num_features
     assert values.shape == (2, model.head_hidden_size)
     linear = SparseLinear if name == "k_tree" else nn.Linear
