@@ -1,6 +1,7 @@
 """Prints the study's tables from its records, computing intervals and verdicts again.
 
 python experiments/study/table.py                       all records
+python experiments/study/table.py --primary             the comparisons that count alone
 python experiments/study/table.py runs/x/comparison.json  one, of `neuroconv compare`
 """
 
@@ -129,11 +130,16 @@ def checked(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(files: list[str]) -> None:
+    if primary_alone := files == ["--primary"]:
+        files = []
     paths = [*map(Path, files)] or sorted(HERE.glob("*.json"))
     loaded = {path.stem if not files else str(path): json.loads(path.read_text()) for path in paths}
     records = {name: checked(record) for name, record in loaded.items() if "models" in record}
     if not records:
         sys.exit("no record of `neuroconv compare` yet")
+    if primary_alone:
+        print(*primary_rows(records), sep="\n")
+        return
     print("## Primary comparisons\n", *primary_rows(records), sep="\n")
     for name, record in records.items():
         print(f"\n## {name}\n", *rows(record), sep="\n")
