@@ -1,6 +1,6 @@
 """Trains k-trees of Jones and Kording (2021) on MNIST's 3 against 5, and records each neuron.
 
-python experiments/opponents/k_tree.py K NEURONS EPOCHS     such as 1 10 1000, then 32 3 150
+python experiments/opponents/k_tree.py K NEURONS EPOCHS     such as 1 10 2000, then 32 3 150
 python experiments/opponents/k_tree.py                      prints the table of README.md
 
 As in their code: Adam at 1e-3, batches of 256, 965 training images (a tenth of those that a
@@ -43,6 +43,8 @@ def run(trees: int, neurons: int, epochs: int) -> list[dict[str, Any]]:
     (images, labels), validation, test = map(batch, (data.train, data.val, data.test))
     torch.manual_seed(0)
     model = create_model("k_tree", num_classes=neurons, width=trees)
+    if neurons == 2:  # one neuron would tell two classes
+        raise ValueError("NEURONS = 2; expected 1, or 3 or more")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     best, best_epoch = torch.full((neurons,), torch.inf), torch.zeros(neurons, dtype=torch.int64)
     kept = {name: value.clone() for name, value in model.state_dict().items()}

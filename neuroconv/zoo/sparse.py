@@ -218,7 +218,8 @@ class KTree(ImageNetwork):
         gaps = [after - before for before, after in zip(pooled, padded, strict=True)]
         self.padding = [side for gap in reversed(gaps) for side in (gap // 2, gap - gap // 2)]
         self.pool = nn.AvgPool2d(pool, ceil_mode=True)
-        neurons = 1 if num_classes == 2 else num_classes
+        self.tells_two = num_classes == 2  # by one neuron
+        neurons = 1 if self.tells_two else num_classes
         self.trees = neurons * repeats
         inputs = channels * time_steps
         nodes = self.trees * prod(padded) * inputs
@@ -233,7 +234,8 @@ class KTree(ImageNetwork):
 
     @property
     def num_classes(self) -> int:
-        return 2 if super().num_classes == 1 else super().num_classes
+        neurons = super().num_classes
+        return neurons + (self.tells_two and neurons == 1)
 
     def forward_features(self, images: Tensor) -> Tensor:
         leaves = self._leaves(images)
@@ -249,9 +251,8 @@ class KTree(ImageNetwork):
             return features
         return self._of_classes(self.classifier(features))
 
-    @staticmethod
-    def _of_classes(logits: Tensor) -> Tensor:
-        return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
+    def _of_classes(self, logits: Tensor) -> Tensor:
+        return F.pad(logits, (1, 0)) if self.tells_two and logits.shape[1] == 1 else logits
 
     def trace_axons(self, layer: Callable[..., Tensor], images: Tensor) -> Tensor:
         """States the neurons' inputs; the nodes of their trees are no axons."""

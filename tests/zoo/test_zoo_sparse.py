@@ -144,6 +144,7 @@ def test_one_neuron_tells_two_classes() -> None:
     images, labels = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 1, 0, 1])
     logits = model(images)
     assert (logits.shape, model.num_classes) == ((5, 2), 2)
+    assert create_model("k_tree", num_classes=1, image_shape=(1, 4, 4))(images).shape == (5, 1)
     binary = F.binary_cross_entropy_with_logits(logits[:, 1], labels.float())
     torch.testing.assert_close(F.cross_entropy(logits, labels), binary)
 
