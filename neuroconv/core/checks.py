@@ -16,7 +16,8 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def did_you_mean(word: str, choices: Sequence[str]) -> str:
     """Returns "did you mean 'NEAREST'? ", or nothing where no choice is near."""
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    begun = [choice for choice in choices if choice.startswith(word)] if len(word) > 3 else []
+    near = begun or difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
