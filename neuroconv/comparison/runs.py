@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from neuroconv.core.arguments import Size, as_argument
 from neuroconv.core.text import Terminal
+from neuroconv.data.datasets import data_kept
 from neuroconv.training import (
     Config,
     FailedRun,
@@ -25,6 +27,7 @@ from neuroconv.training.signals import StopSignal
 from neuroconv.training.state import FAILURE, METRICS
 
 Outcome = RunResult | FailedRun
+_STAYS = ExitStack()  # of a process of the pool
 
 
 def train_runs(plan: Sequence[Config], *, progress: bool = True, jobs: int = 1) -> list[Outcome]:
@@ -46,7 +49,7 @@ def train_runs(plan: Sequence[Config], *, progress: bool = True, jobs: int = 1) 
         return [outcomes[number] for number in range(len(plan))]
     console, before = Terminal(stderr=True, quiet=not progress), {*active_children()}
     stop = StopSignal("ends when the runs have saved their states")
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _share_threads, (jobs,))
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (jobs,))
     with stop, pool:
         numbers = {pool.submit(_run, plan[number], False): number for number in order}
         pending = {*numbers}
@@ -64,7 +67,9 @@ def train_runs(plan: Sequence[Config], *, progress: bool = True, jobs: int = 1) 
     return [outcomes[number] for number in range(len(plan))]
 
 
-def _share_threads(jobs: int) -> None:
+def _begin(jobs: int) -> None:
+    """Begins a process: with its share of the threads, and data that stay for the next run."""
+    _STAYS.enter_context(data_kept())
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
 
 

@@ -14,6 +14,7 @@ from neuroconv.comparison.runs import Outcome, train_runs
 from neuroconv.comparison.statistics import Estimate, estimate_by_test_set, verdict
 from neuroconv.comparison.tune import Search, search_settings, with_settings
 from neuroconv.core.arguments import argument
+from neuroconv.data.datasets import data_kept
 from neuroconv.training import Config, ConfigError, DataConfig, RunResult, TrainConfig
 from neuroconv.training.runs import build, load_run, resolve
 from neuroconv.zoo import count_parameters
@@ -77,6 +78,7 @@ class _Entrant:
     labels: dict[int, NDArray[Any]] = field(default_factory=dict)  # of the test images, by seed
 
 
+@data_kept()
 def compare(config: Config, *, progress: bool = True, jobs: int = 1) -> list[ModelResult]:
     """Trains [model] and every opponent from every seed, on the same data and with the same budget.
 

@@ -1,10 +1,13 @@
 """`load_data`: a data set by name, as fixed splits of frames."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -102,6 +105,29 @@ def load_data(
         raise ValueError(f"held_out={held_out!r}: only the data set 'spoken_digits' has speakers")
     size = None if image_size is None else pair(image_size)
     folder = Path(root or os.environ.get("NEUROCONV_DATA") or "data").expanduser()
+    read = _read_once if _KEEPS.get() else _read
+    parts, class_names, size = read(
+        name, folder, None if classes is None else tuple(classes), size, train_limit, cache,
+        augment == "resized_crop_flip", held_out, seed if name == "spoken_digits" else 0,
+    )  # fmt: skip
+    train_frames, val_frames, test_frames = (
+        Frames(
+            part, encoding, time_steps, image_size=size, seed=seed, training=training,
+            augment=augment if training else "none", permute=permute,
+        )
+        for part, training in zip(parts, (True, False, False), strict=True)
+    )  # fmt: skip
+    return DataSplits(
+        name, train_frames, val_frames, test_frames, train_frames.image_shape, class_names,
+        1 if encoding == "none" else time_steps,
+    )  # fmt: skip
+
+
+def _read(
+    name: str, folder: Path, classes: tuple[str, ...] | None, size: tuple[int, int] | None,
+    train_limit: int | None, cache: bool | str, full_size: bool, held_out: str | None, seed: int,
+) -> tuple[Sequence[Any], tuple[str, ...], tuple[int, int] | None]:  # fmt: skip
+    """Returns training, validation and test images, the names of classes, and the images' size."""
     if name == "folder":
         train, val, test, class_names = read_folder(folder, classes)
     elif name == "spoken_digits":
@@ -115,18 +141,24 @@ def load_data(
         size = 64, 64
     if train_limit is not None:
         train = _limited(train, train_limit, len(class_names))
-    parts = with_cache([train, val, test], size, cache, augment == "resized_crop_flip")
-    train_frames, val_frames, test_frames = (
-        Frames(
-            part, encoding, time_steps, image_size=size, seed=seed, training=training,
-            augment=augment if training else "none", permute=permute,
-        )
-        for part, training in zip(parts, (True, False, False), strict=True)
-    )  # fmt: skip
-    return DataSplits(
-        name, train_frames, val_frames, test_frames, train_frames.image_shape, class_names,
-        1 if encoding == "none" else time_steps,
-    )  # fmt: skip
+    return with_cache([train, val, test], size, cache, full_size), class_names, size
+
+
+# Inside `data_kept` the images of the last call stay in memory for the next one.
+_read_once = lru_cache(maxsize=1)(_read)
+_KEEPS = ContextVar("_KEEPS", default=False)
+
+
+@contextmanager
+def data_kept() -> Iterator[None]:
+    """Lets `load_data` inside the context keep the images that it last read or decoded, for calls
+    that differ in frames, augmentation and seed alone."""
+    token = _KEEPS.set(True)
+    try:
+        yield
+    finally:
+        _KEEPS.reset(token)
+        _read_once.cache_clear()
 
 
 def _of_classes(stills: Stills, names: Sequence[str], classes: Sequence[str]) -> Stills:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from neuroconv.comparison import compare, search_settings, verdict
 from neuroconv.comparison.tune import EXTENSIONS
+from neuroconv.data import load_data
+from neuroconv.data.datasets import data_kept
 from neuroconv.training import Config, ConfigError, FailedRun, RunResult, load_config, save_config
 from neuroconv.training.tables import TuneConfig
 from tests.commands import Call
@@ -94,6 +97,17 @@ def test_a_best_rate_at_the_edge_extends_the_rates_of_all(
     assert len(first.trials) == len(second.trials) == len(rates) + 2
     assert (first.best.learning_rate, second.best.learning_rate) == pytest.approx((0.1, 1e-4))
     assert len(scores) == 2 * (len(rates) + 2)
+
+
+def test_data_that_are_kept_are_read_once() -> None:
+    with data_kept():
+        first = load_data("digits", encoding="none", seed=0).train
+        second = load_data("digits", encoding="none", seed=1, train_limit=300).train
+        third = load_data("digits", encoding="repeat", seed=2, train_limit=300).train
+    assert second.dataset is third.dataset is not first.dataset
+    again = load_data("digits", encoding="none", train_limit=300).train
+    assert again.dataset is not second.dataset
+    assert torch.equal(again[0][0], second[0][0])
 
 
 def test_the_extensions_end(tmp_path: Path, scores: list[Config]) -> None:
