@@ -146,15 +146,14 @@ def _equal_terms(config: Config, results: Sequence[ModelResult], images: DataSpl
 def _settings(config: Config, results: Sequence[ModelResult]) -> list[str]:
     """Returns sentences on learning rates and weight decays: how they were chosen, which differ."""
     texts = {
-        result.label: f"{result.train.optimizer} at a peak learning rate of "
-        f"{result.train.learning_rate:g} with weight decay {result.train.weight_decay:g}"
+        f"{result.train.optimizer} at a peak learning rate of {result.train.learning_rate:g} with "
+        f"weight decay {result.train.weight_decay:g}"
         for result in results
     }
-    same = len({*texts.values()}) == 1
-    lines = [f"{'All' if same else label}: {text}." for label, text in texts.items()]
+    used = f"All: {texts.pop()}." if len(texts) == 1 else "Settings differ: a table below has them."
     tune, search = config.tune, results[0].search
     if tune is None or search is None:
-        return lines[: 1 if same else None]
+        return [used]
     models = "the first model alone" if tune.shared else "each model, by as many trials for all,"
     images = "all" if tune.train_limit is None else f"{tune.train_limit:,}"
     edges = [result.label for result in results if result.search and result.search.at_edge]
@@ -162,7 +161,7 @@ def _settings(config: Config, results: Sequence[ModelResult]) -> list[str]:
         f"Learning rate and weight decay were chosen for {models} by validation accuracy in "
         f"{len(search.trials)} trials of {tune.epochs} epochs on {images} training images from "
         f"seeds {', '.join(map(str, tune.seeds))}, which the report does not use.",
-        *lines[: 1 if same else None],
+        used,
         *(f"{label}: its best learning rate is the lowest or highest tried." for label in edges),
     ]
 
