@@ -74,9 +74,10 @@ def run(trees: int, neurons: int, epochs: int) -> list[dict[str, Any]]:
 
 
 def spread(accuracies: list[float]) -> str:
-    if len(accuracies) < 2:
+    if not accuracies:
         return "-"
-    return f"{fmean(accuracies):.3f} +- {stdev(accuracies):.3f} of {len(accuracies)}"
+    deviation = f" +- {stdev(accuracies):.3f}" if len(accuracies) > 1 else ""
+    return f"{fmean(accuracies):.3f}{deviation} of {len(accuracies)}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
