@@ -133,10 +133,12 @@ def publish(
         config = tomllib.loads((run_dir / "config.toml").read_text())
         config["model"].pop("seed", None)
         groups.setdefault(json.dumps(config["model"]), []).append(read_result(run_dir))
-    published = []
+    published: list[Weights] = []
     for runs in groups.values():
         record, model = record_of(runs, command, licence)
         title = f"{runs[0].name}.{tag or record['data']['name']}"
+        if title in {weights.title for weights in published}:
+            raise ValueError(f"{title}: two networks of the runs are called so; publish one by one")
         file = folder / f"{title}.safetensors"
         record = {
             "sha256": save_tensors(file, {k: small(v) for k, v in model.state_dict().items()}),
@@ -160,5 +162,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     for weights in publish(given.runs, given.command, given.tag, given.licence):
         record = weights.record
-        print(f"{weights.path}: {record['test_right']:,} of {record['test_images']:,} right")
+        print(f"{weights.title}: {record['test_right']:,} of {record['test_images']:,} right")
     print(", ".join(list_models(pretrained=True)))

@@ -9,11 +9,7 @@ from neuroconv.zoo.registry import create_model
 
 
 class HubNetwork(nn.Module, PyTorchModelHubMixin):
-    """A network that `save_pretrained` and `from_pretrained` know; arguments of `create_model`.
-
-    Shape:
-        as its `network`
-    """
+    """A network that `save_pretrained` and `from_pretrained` know; arguments of `create_model`."""
 
     def __init__(self, name: str, pretrained: bool | str = False, **keywords: Any) -> None:
         super().__init__()

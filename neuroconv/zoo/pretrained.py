@@ -28,18 +28,14 @@ class Weights:
     title: str
     record: dict[str, Any]
 
-    @property
-    def path(self) -> Path:
-        return FOLDER / f"{self.title}.safetensors"
-
     def load(self, model: nn.Module) -> None:
         """Loads the weights into a network; ValueError if the file is not the published one."""
-        content = self.path.read_bytes()
-        actual, expected = hashlib.sha256(content).hexdigest(), self.record["sha256"]
-        if actual != expected:
+        path, expected = FOLDER / f"{self.title}.safetensors", self.record["sha256"]
+        content = path.read_bytes()
+        if (actual := hashlib.sha256(content).hexdigest()) != expected:
             raise ValueError(
-                f"{self.path}: SHA-256 sum {actual}, recorded {expected}: the file was altered; "
-                "install neuroconv-zoo again"
+                f"{path}: SHA-256 sum {actual}, recorded {expected}: the file was altered; install "
+                "neuroconv-zoo again"
             )
         model.load_state_dict(load(content))
 

@@ -3,8 +3,6 @@
 With their default width and images of 97 pixels or more they are torchvision's own. `width` is that
 of a layer which the builder's docstring names; all others keep their ratio to it, rounded up. Below
 97 pixels strides are left out, the first ones first, until the last map has four pixels or more.
-
-Shapes: B batch, C channels, T time steps, N patches, F features.
 """
 
 from contextlib import nullcontext
@@ -85,9 +83,8 @@ def alexnet(
         network.features[0] = nn.Conv2d(channels, maps, kernel, stride, kernel // 2)
         rows, columns = (min(6, -(-side // (8 * stride))) for side in sides)
         network.avgpool = nn.AdaptiveAvgPool2d((rows, columns))
-        for layer in network.features:
-            if isinstance(layer, nn.MaxPool2d):
-                layer.padding = 1
+        for pool in (2, 5, 12):
+            network.features[pool].padding = 1
     if left_out or width != 4096:
         values = network.features[10].out_channels * prod(network.avgpool.output_size)
         network.classifier[1] = nn.Linear(values, width)
@@ -138,8 +135,7 @@ class PatchTransformer(ImageNetwork):
     Images that are no squares are filled up with zeros at the right or the bottom.
 
     Shape:
-        (B, C, H, W) or (B, C, T, H, W) with T = time_steps -> logits (B, classes); its features are
-        tokens (B, 1 + N, F), the class token first
+        as `StillNet`; its features are tokens (B, 1 + patches, width), the class token first
     """
 
     classifier_path = "network.heads.head"
@@ -152,10 +148,9 @@ class PatchTransformer(ImageNetwork):
 
     def forward_features(self, images: Tensor) -> Tensor:
         maps = self.as_frames(images).flatten(1, 2)
-        height, width = maps.shape[-2:]
-        if height != width:
-            side = self.network.image_size
-            maps = nn.functional.pad(maps, (0, side - width, 0, side - height))
+        down, right = (self.network.image_size - side for side in maps.shape[-2:])
+        if down or right:
+            maps = nn.functional.pad(maps, (0, right, 0, down))
         patches = self.network.conv_proj(maps).flatten(2).transpose(1, 2)
         token = self.network.class_token.expand(len(patches), -1, -1)
         return self.network.encoder(torch.cat([token, patches], 1))
@@ -168,7 +163,6 @@ class PatchTransformer(ImageNetwork):
         net, (batch, *_) = self.network, images
         tokens, width = net.seq_length, net.hidden_dim
         patches = batch * (tokens - 1) * net.conv_proj.weight.numel()
-        # Queries, keys, values and projection; scores and means; the MLP.
         block = tokens * width * (4 * width + 2 * tokens + 2 * net.mlp_dim)
         dense = len(net.encoder.layers) * block + self.head_hidden_size * self.num_classes
         return (
