@@ -95,11 +95,9 @@ def _currencies(
 
 def _tuning(entries: Sequence[Entry]) -> Markup | None:
     figure = tuning(entries)
-    if figure is None:
-        return None
     rows = (f"{e.label} {e.settings['learning_rate']:g}" for e in entries if e.trials)
     alt = f"Validation error of trials against the learning rate; chosen: {', '.join(rows)}."
-    return inline_svg(figure, alt=alt, name="tuning")
+    return None if figure is None else inline_svg(figure, alt=alt, name="tuning")
 
 
 def _curves(entries: Sequence[Entry]) -> Iterator[Markup]:

@@ -53,8 +53,6 @@ def learning_curves(entries: Sequence[Entry], key: Literal["error", "loss"] = "e
     axes.set(xlabel="epoch", title="validation " + key + (" (nats)" if key == "loss" else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _log_axis(axes, "y", np.concatenate([line.get_ydata() for line in axes.lines] or [[]]).tolist())
-    if key == "error":
-        _percent_axis(axes)
     _finish(axes)
     return figure
 
@@ -92,7 +90,6 @@ def tuning(entries: Sequence[Entry]) -> Figure | None:
     for side in ("x", "y"):
         drawn = [getattr(line, f"get_{side}data")() for line in axes.lines]
         _log_axis(axes, side, np.concatenate(drawn).tolist())
-    _percent_axis(axes)
     axes.set(xlabel="learning rate", title="validation error of a trial")
     _finish(axes)
     label_points(axes, [f"{n + 1}" for n in best], [*best.values()], [*map(colour, best)])
@@ -122,7 +119,6 @@ def error_against_cost(
     ends = [error + sign * half for _, _, error, half in rows for sign in (-1, 0, 1)]
     least = min([error for _, _, error, _ in rows if error > 0], default=0.0) / 2.5
     low, high = _log_axis(axes, "y", [*ends, *bars], least)  # longer intervals are cut there
-    _percent_axis(axes)
     _log_axis(axes, "x", [cost for _, cost, _, _ in rows])
     axes.set(xlabel=CURRENCIES[currency], title="test error")
     for error in bars:
@@ -145,8 +141,10 @@ def error_against_cost(
 
 
 def _finish(axes: Axes) -> None:
-    """Gives axes the page's style, and their title, which names the values, the left corner."""
+    """Gives axes the page's style, errors in per cent, and the title, which names the values."""
     plain(axes)
+    if "error" in axes.get_title():
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.3g} %")
     axes.set_title(axes.get_title(), fontsize=9.5, color=INK, loc="left")
     axes.set_title("")
 
@@ -163,21 +161,9 @@ def _log_axis(
     axes.set(**{f"{side}scale": "log", f"{side}lim": (low, high)})
     axis = axes.xaxis if side == "x" else axes.yaxis
     decades = log10(high / low)
-    subs = next(
-        subs
-        for most, subs in (
-            (0.8, (1, 1.5, 2, 3, 4, 5, 7)),
-            (1.7, (1, 2, 5)),
-            (2.6, (1, 3)),
-            (99, (1,)),
-        )
-        if decades < most
-    )
+    ticks = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))  # in a decade
+    subs = ticks[sum(decades > most for most in (0.8, 1.7, 2.6))]
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: short(value))
     return low, high
-
-
-def _percent_axis(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.3g} %")
