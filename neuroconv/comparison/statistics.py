@@ -30,12 +30,13 @@ class Estimate:
 def estimate(values: ArrayLike) -> Estimate:
     """Returns the mean of values by seed (S,), or by seed and image (S, N), and its interval.
 
-    The variance of the mean is what resampling seeds and images together, independently, gives
-    after infinitely many resamples (Owen 2007, doi:10.1214/07-AOAS122), without its bias: that
-    resampling counts what seeds and images have together three times, and n seeds as n - 1. It is
-    the sum of three parts, of seeds, of images and of both together, by a two-way analysis of
-    variance, negative ones as zero. Interval and p-value are Student's, with the degrees of freedom
-    of Satterthwaite (1946, doi:10.2307/3002019). Without images it is Student's t over the seeds.
+    The variance of the mean is what resampling seeds and images together, each independently, gives
+    after infinitely many resamples (Owen 2007, doi:10.1214/07-AOAS122), without its two biases: it
+    counts the interaction of seeds and images three times, and divides by n where n - 1 is due. It
+    is the sum of three parts, of seeds, of images and of their interaction, by a two-way analysis
+    of variance, negative ones as zero. Interval and p-value are Student's, with the degrees of
+    freedom of Satterthwaite (1946, doi:10.2307/3002019). Without images it is Student's t over the
+    seeds.
     """
     table = np.asarray(values, dtype=np.float64)
     table = table.reshape(len(table), -1) if table.size else np.empty((0, 1))
