@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -56,9 +57,14 @@ def compare_and_report(
     save_config(config, saved_config)
     entries = [count(result) for result in results]
     still = {key: getattr(config.data, key) for key in _OF_STILL_IMAGES}
-    images = load_data(config.data.name, encoding="none", **still)
+    folds = config.data.name == "spoken_digits" and config.data.held_out in (None, "seed")
+    splits = [
+        load_data(config.data.name, encoding="none", seed=seed, **still)
+        for seed in (config.train.seeds if folds else config.train.seeds[:1])
+    ]
+    images = splits[0]
     chance = float(np.bincount(images.test.targets).max() / len(images.test))
-    linear_accuracy = linear_baseline(images) if linear else None
+    linear_accuracy = fmean(map(linear_baseline, splits)) if linear else None
 
     console = Terminal()
     console.print(comparison_table(entries, linear_accuracy, chance))
