@@ -380,14 +380,16 @@ def traceable() -> list[str]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """Returns the table of the recorded versions, first and last: forward, or both ways."""
+    """Returns the table of the recorded versions, first and last, of workloads in both."""
     first, last = next(iter(record)), list(record)[-1]
     lines = [
         f"| workload | launches, {first} | {last} | ms of bytes, {first} | {last} |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, now in record[last]["workloads"].items():
-        if name.endswith((", evaluation", ", whole training step")):
+        if name not in record[first]["workloads"] or name.endswith(
+            (", evaluation", ", whole training step")
+        ):
             continue
         rows = record[first]["workloads"][name], now
         launches = [f"{row['launches']:,}" for row in rows]

@@ -110,6 +110,8 @@ CASES: dict[str, dict[Any, str]] = {
     "data.encoding": {"repeat": ANY, "poisson": ANY, "none": ANY},
     "data.time_steps": {1: ANY, 3: ANY},
     "data.augment": {"flip": OTHER, "crop_flip": OTHER, "resized_crop_flip": OTHER},
+    "data.permute": {True: OTHER},
+    "data.held_out": {"seed": "error"},
     "data.train_limit": {6: OTHER},
     "data.cache": {True: SAME, False: SAME},
     "data.workers": {2: SAME},
@@ -137,6 +139,7 @@ CASES: dict[str, dict[Any, str]] = {
     "train.save_minutes": {1e-9: SAME, math.inf: SAME},
     "train.keep": {1: SAME},
     "train.tensorboard": {True: SAME},
+    "train.test": {False: SAME},
 }
 DATA = {"name": "folder", "root": "photographs", "time_steps": 2}
 TRAIN = {
@@ -215,7 +218,7 @@ def test_every_option_trains_every_network(
     writes = any(word in key for word in ("save", "keep", "tensorboard"))
     keywords = {"run_dir": tmp_path} if writes else {}
     if expected == "error":
-        with pytest.raises(ValueError, match=f'{key.partition(".")[2]} = "{value}"'):
+        with pytest.raises(ValueError, match=f"""{key.partition(".")[2]} ?= ?["']{value}"""):
             step(name, folder, key, value, **keywords)
         return
     graph = key == "train.cuda_graph"
