@@ -189,7 +189,7 @@ def test_configs_are_found_by_name_and_files_win(
     Path("mnist_granule").write_text((PROJECT / "configs" / "digits_granule.toml").read_text())
     assert load_config("mnist_granule").data.name == "digits"
     for name in ("mnist_granul", "nowhere/mnist_granul.toml"):
-        message = "expected a TOML file, or .* did you mean 'mnist_granule'. .*, mnist_purkinje$"
+        message = "expected a TOML file, or .* did you mean 'mnist_granule'. .*, mnist_purkinje"
         with pytest.raises(ConfigError, match=f"^{name}: cannot be read .*{message}"):
             load_config(name)
 

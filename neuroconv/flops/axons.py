@@ -1,7 +1,8 @@
 """Axons and wires: what the units of a model send one another.
 
 A unit is an output element of a layer with weights: of a convolution, a product with a weight
-matrix, a population, a recurrent layer. See `neuroconv.flops.value_sets` for how they are traced.
+matrix, a population, a recurrent layer. Theory has a dendrite pay in this currency (wu2023 in
+references.bib). See `neuroconv.flops.value_sets` for how axons are traced.
 """
 
 from collections.abc import Callable

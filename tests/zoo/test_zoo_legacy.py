@@ -23,7 +23,7 @@ TINY = {"name": "cerebellum_tiny"}
 
 
 def built(table: Any) -> nn.Module:
-    beside = ("label", "match", "encoding")
+    beside = ("label", "match", "encoding", "primary", "train")
     with torch.device("meta"):
         return create_model(**{key: value for key, value in table.items() if key not in beside})
 
