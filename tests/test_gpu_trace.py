@@ -93,5 +93,6 @@ def test_a_backward_pass_has_the_context_of_its_forward_pass() -> None:
 def test_the_page_holds_what_was_recorded() -> None:
     record = json.loads((FOLDER / "trace.json").read_text())
     assert __version__ in record
-    assert record[__version__]["workloads"].keys() == WORKLOADS.keys()
+    missing = record[__version__]["workloads"].keys() ^ WORKLOADS.keys()
+    assert {name.partition(",")[0] for name in missing} <= {"ncp"}  # whose package is optional
     assert trace.markdown(record) in (FOLDER / "README.md").read_text()
