@@ -98,14 +98,13 @@ def comparison_table(
     table.add_column("model", overflow="fold")
     for column in _COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("difference,\npoints", justify="right", min_width=13, max_width=16)
+    table.add_column("difference,\npoints", justify="right", width=13)
     for entry in entries:
         words = [points(entry.difference, entry.difference_half_width)]
         if entry.pairs not in (None, seeds):
             words.append(f"{entry.pairs} of {seeds} pairs")
         if entry.p is not None:
-            primary = "primary: " if entry.primary else ""
-            words.append(f"{primary}{entry.verdict}, p {entry.p:.2g}")
+            words += [*["primary:"] * entry.primary, entry.verdict or "", f"p {entry.p:.2g}"]
         table.add_row(
             entry.title,
             f"{entry.parameters:,}",
