@@ -122,7 +122,7 @@ def test_the_file_of_numbers_holds_the_table(report: Report) -> None:
             assert (entry.difference, entry.p) == (difference.mean, difference.p)
             assert model["verdict"] == verdict(difference, numbers["margin"])
             p = model["difference_p_uncorrected"]
-            assert f"{model['verdict']}, p {p:.2g}" in re.sub(r"\s+", " ", printed)
+            assert f"{model['verdict']} p {p:.2g}" in re.sub(r"\s+", " ", printed)
         for run in model["run_folders"]:
             assert (Path(run) / "result.json").is_file()
     assert max(map(len, printed.partition("chance")[0].splitlines())) <= 100
