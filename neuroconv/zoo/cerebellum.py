@@ -102,7 +102,7 @@ def cerebellum_small(
     golgi: Table = GOLGI,
     purkinje: Table = PURKINJE,
     nuclei: Table = NUCLEI,
-    linear_dendrites: bool = False,
+    linear_cells: bool = False,
     seed: Seed = 0,
 ) -> Cerebellum:
     """A cerebellum for 28x28 images: 1,000 granule cells, 32 Purkinje cells of 1,000 synapses.
@@ -121,13 +121,13 @@ def cerebellum_small(
             positions of the trees.
         nuclei: of `DeepNuclear`. Without cells (0) the read-out receives the Purkinje cells' rates.
             By default each has a synapse from every Purkinje cell, on one of four dendrites.
-        linear_dendrites: whether no dendrite of any of them rectifies or saturates, whatever the
+        linear_cells: whether no dendrite of any of them rectifies or saturates, whatever the
             tables say: a control of the same parameters, whose somata alone are nonlinear.
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
     pixels = prod(image_shape)
     task = (image_shape, time_steps)
-    law: Table = LINEAR if linear_dendrites else {}
+    law: Table = LINEAR if linear_cells else {}
     n_granule, granule = _complete("granule", merge(GRANULE, granule, law), task, seed)
     n_purkinje, purkinje = _complete("purkinje", merge(PURKINJE, purkinje, law), task, seed + 1)
     n_golgi, golgi = _complete("golgi", merge(GOLGI, golgi, law), task, seed + 2)

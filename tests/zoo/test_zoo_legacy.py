@@ -14,7 +14,7 @@ from torch import nn
 
 from neuroconv.neurons import GranuleConv2d
 from neuroconv.training import load_config
-from neuroconv.zoo import create_model
+from neuroconv.zoo import create_model, default_keywords, list_models
 from neuroconv.zoo.legacy import translate
 
 OLD, NEW = Path(__file__).parent / "legacy", Path(__file__).parents[2] / "configs"
@@ -81,3 +81,10 @@ def test_a_kernel_keeps_its_spikes_window() -> None:
     old = {"name": "granule_convnet", "kernel_size": (2, 3), "pull": 0.5}
     units = [m for m in built(translate(old)).modules() if isinstance(m, GranuleConv2d)]
     assert [unit.spike.window for unit in units] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_no_keyword_of_today_is_one_of_0_4_0(name: str) -> None:
+    """Else a run's saved configuration would be read as another than the one that trained."""
+    today = {"name": name, **default_keywords(name)}
+    assert translate(today) == today

@@ -154,7 +154,7 @@ def test_one_neuron_tells_two_classes() -> None:
 CONTROLS = {
     "granule_convnet": {"unit": {"linear_dendrites": True}},
     "resnet18_granule": {"unit": {"linear_dendrites": True}, "width": 4},
-    "cerebellum_tiny": {"linear_dendrites": True},
+    "cerebellum_tiny": {"linear_cells": True},
 }
 
 
