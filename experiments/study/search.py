@@ -6,8 +6,8 @@
 Successive halving over random configurations of `granule_convnet`: many are trained on few images,
 the best third of those done on more, and the best of these on all 55,000 that are not held out.
 Every trial is a run without the test set, and a line of FOLDER/trials.jsonl. The same command goes
-on where an earlier one ended. FOLDER/winner.toml then compares the winner on fresh seeds with its
-twin of linear dendrites and with CNNs of as many parameters, all tuned by the same trials.
+on where an earlier one ended. FOLDER/winner.toml then compares the winner on fresh seeds with CNNs
+of as many parameters, all tuned by the same trials, those of configs/mnist_equal.toml.
 
 What is drawn (`draw`): time steps and encoding, depth, widths, strides, branches and dendrites,
 wiring, norms, dendritic spikes, law of summation, the soma's memory, threshold, read-out, learning
@@ -31,9 +31,16 @@ from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from neuroconv.comparison.match import count_flops
 from neuroconv.comparison.runs import train_runs
-from neuroconv.training import Config, DataConfig, RunResult, TrainConfig, save_config
+from neuroconv.training import (
+    Config,
+    DataConfig,
+    RunResult,
+    TrainConfig,
+    load_config,
+    save_config,
+)
 from neuroconv.training.runs import resolve
-from neuroconv.training.tables import CompareConfig, TuneConfig, as_tuples
+from neuroconv.training.tables import as_tuples
 from neuroconv.zoo import count_parameters, create_model
 
 PARAMETERS, FLOPS = range(2500, 4000), 12e6
@@ -177,21 +184,16 @@ def search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def winner(trial: dict[str, Any], folder: Path, options: argparse.Namespace) -> Config:
     """Returns the winner and its opponents, to be compared on fresh seeds with the same tuning."""
     base = config(trial, folder, options)
-    unit = {**base.model.get("unit", {}), "linear_dendrites": True}
     cnn = {"name": "plain_cnn", "match": "parameters", "match_rule": "at_most"}
     opponents = (
         {**cnn, "label": "plain CNN, still image", "encoding": "none", "primary": True},
         {**cnn, "label": "plain CNN, five frames", "encoding": "saccade", "time_steps": 5},
-        {**base.model, "unit": unit, "label": "linear dendrites"},
     )
-    rate = trial["learning_rate"]
-    rates = tuple(float(f"{rate * factor:.2g}") for factor in (0.25, 0.5, 1, 2))
-    limits = {"epochs": 4, "train_limit": None if options.quick else 10_000}
-    train = replace(base.train, epochs=10, output=str(folder / "report"), test=True)
-    return replace(
-        base, train=train, opponents=opponents, compare=CompareConfig(margin=0.002),
-        tune=TuneConfig(learning_rate=rates, weight_decay=(trial["weight_decay"],), **limits),
-    )  # fmt: skip
+    study = load_config("mnist_equal")
+    assert study.tune is not None
+    tune = replace(study.tune, train_limit=None) if options.quick else study.tune
+    train = replace(base.train, epochs=6, output=str(folder / "report"), test=True)
+    return replace(base, train=train, opponents=opponents, tune=tune, compare=study.compare)
 
 
 def main() -> None:
