@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from neuroconv.core.files import write_text
+from neuroconv.core.version import __version__
 from neuroconv.kernels import cuda, native
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.device import arithmetic_of, choose_device
@@ -33,7 +34,11 @@ def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {d.name: d.version for name in _PACKAGES for d in distributions(name=name)},
+        # A checkout may run beside another version that is installed.
+        "packages": {
+            **{d.name: d.version for name in _PACKAGES for d in distributions(name=name)},
+            "neuroconv-zoo": __version__,
+        },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
