@@ -12,6 +12,11 @@ from neuroconv.zoo.granule_convnet import (
 from neuroconv.zoo.ncp import ncp
 from neuroconv.zoo.perceptron import Perceptron, perceptron
 from neuroconv.zoo.pretrained import Weights, get_weights
+from neuroconv.zoo.purkinje_classifier import (
+    NuclearReadout,
+    PurkinjeClassifier,
+    purkinje_classifier,
+)
 from neuroconv.zoo.recurrent import elm, gru, lif, lstm
 from neuroconv.zoo.registry import (
     count_parameters,
@@ -28,10 +33,10 @@ from neuroconv.zoo.vision import PatchTransformer, alexnet, mobilenet_v3_small, 
 
 __all__ = [
     "Cerebellum", "ClimbingFibres", "Conv3dUnit", "FrameNet", "GranularLayer", "GranuleResNet",
-    "KTree", "PatchTransformer", "Perceptron", "SparseLinear", "StillNet", "Weights", "alexnet",
+    "KTree", "NuclearReadout", "PatchTransformer", "Perceptron", "PurkinjeClassifier", "SparseLinear", "StillNet", "Weights", "alexnet",
     "cerebellum_base", "cerebellum_small", "cerebellum_tiny", "count_parameters",
     "create_model", "default_keywords", "dendritic_ann", "elm", "get_builder", "get_weights",
     "granule_convnet", "granule_convnet_conv3d", "gru", "k_tree", "lenet5", "lif", "linear",
-    "list_models", "lstm", "mlp", "mobilenet_v3_small", "ncp", "perceptron", "plain_cnn",
+    "list_models", "lstm", "mlp", "mobilenet_v3_small", "ncp", "perceptron", "plain_cnn", "purkinje_classifier",
     "register_model", "resnet18", "resnet18_granule", "sparse_mlp", "temporal_cnn", "vit",
 ]  # fmt: skip

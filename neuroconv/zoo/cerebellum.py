@@ -128,15 +128,15 @@ def cerebellum_small(
     pixels = prod(image_shape)
     task = (image_shape, time_steps)
     law: Table = LINEAR if linear_cells else {}
-    n_granule, granule = _complete("granule", merge(GRANULE, granule, law), task, seed)
-    n_purkinje, purkinje = _complete("purkinje", merge(PURKINJE, purkinje, law), task, seed + 1)
-    n_golgi, golgi = _complete("golgi", merge(GOLGI, golgi, law), task, seed + 2)
+    n_granule, granule = complete("granule", merge(GRANULE, granule, law), task, seed)
+    n_purkinje, purkinje = complete("purkinje", merge(PURKINJE, purkinje, law), task, seed + 1)
+    n_golgi, golgi = complete("golgi", merge(GOLGI, golgi, law), task, seed + 2)
     # A nuclear cell has one synapse from every Purkinje cell, over four dendrites or fewer.
     dendrites = min(4, n_purkinje)
     sheet = (-(-n_purkinje // dendrites), dendrites)
     tree = {"sheet": sheet, "filter": sheet, "synapses": n_purkinje, "mode": "per_dendrite"}
     nuclei = merge(NUCLEI, {"tree": tree}, nuclei, law)
-    n_nuclear, nuclei = _complete("nuclei", nuclei, task, seed + 3)
+    n_nuclear, nuclei = complete("nuclei", nuclei, task, seed + 3)
     # A seed's weights depend on the order in which they are drawn.
     with argument("granule"):
         granule_cells = Granule(pixels, n_granule, **granule)
@@ -150,7 +150,7 @@ def cerebellum_small(
     return Cerebellum(granular, purkinje_cells, nuclear_cells, num_classes, time_steps, image_shape)
 
 
-def _complete(
+def complete(
     name: str, cells: dict[str, Any], task: tuple[tuple[int, int, int], int], seed: int
 ) -> tuple[int, dict[str, Any]]:
     """Takes the number of cells out of a table, and fills in the task and the seed."""

@@ -1,0 +1,54 @@
+"""Hebb's rule for the granule layer, without a teacher."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.core.arguments import NonNegative
+from neuroconv.learning.population import LocalGradient
+from neuroconv.learning.rule import NotLocal, add_to_gradient, register_rule
+from neuroconv.learning.teaching import ClimbingFibre
+from neuroconv.zoo import PurkinjeClassifier
+
+
+@register_rule
+class Hebbian(ClimbingFibre):
+    """Oja's rule in the granule cells, beneath the climbing fibres of the Purkinje cells.
+
+    A synapse grows with the product of its axon's activity x and its cell's rate y, and decays by
+    y^2 times its weight w: y (x - y w), so that a linear cell's weights end at length one (Oja
+    1982, doi:10.1007/BF00275687). No error reaches it.
+
+    Args:
+        strength: of Oja's update, beside that of the Purkinje cells.
+        options: of `ClimbingFibre`.
+    """
+
+    name = "hebbian"
+
+    def __init__(self, model: nn.Module, *, strength: NonNegative = 1.0, **options: Any) -> None:
+        granule = model.granule if isinstance(model, PurkinjeClassifier) else None
+        if not isinstance(granule, nn.Module) or isinstance(granule, nn.Identity):
+            raise NotLocal(
+                f"hebbian: {type(model).__name__} has no granule cells; expected a "
+                "purkinje_classifier with some, such as granule.cells = 1000"
+            )
+        self.granule, self.strength = LocalGradient(granule), strength
+        super().__init__(model, **options)
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        return [*super().trained(), self.granule.cells.synapses.weight]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self._rates = self.granule.forward(self.network.mossy(self.network.as_frames(inputs)))
+        return self.classify(self._rates)
+
+    def learn(self, error: Tensor, scale: float) -> None:
+        super().learn(error, scale)
+        weight, rates = self.granule.cells.synapses.weight, self._rates
+        growth = self.granule.correlate(rates)
+        decay = rates.square().sum((0, 2)).unsqueeze(1) * weight
+        share = self.strength * scale / rates.shape[2]
+        add_to_gradient(weight, (decay - growth) * share)

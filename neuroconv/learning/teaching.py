@@ -1,0 +1,165 @@
+"""Rules by which one teaching signal for each cell trains what that cell reads."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from neuroconv.core.arguments import NonNegative, Positive, Size, checked
+from neuroconv.learning.population import LocalGradient
+from neuroconv.learning.rule import Error, NotLocal, Rule, add_to_gradient, register_rule, softmax_error
+from neuroconv.zoo import PurkinjeClassifier
+from neuroconv.zoo.registry import ImageNetwork
+
+Signal = Literal["error", "rate", "spikes"]
+
+
+@register_rule
+@checked
+class ClimbingFibre(Rule):
+    """One climbing fibre for each Purkinje cell: it tells the cell's error to all its synapses.
+
+    What it says depresses the synapses of the parallel fibres that were active at open dendrites,
+    and strengthens them where it falls silent: with the error as the signal, the exact gradient. In
+    a window of several steps a synapse keeps a trace of what was active, until the signal comes at
+    the window's end.
+
+    Args:
+        signal: "error" is the error of the cell itself, of either sign. "rate" is what a climbing
+            fibre can carry, complex spikes per second that are not negative: `resting_rate` and
+            `gain` a second for a whole error; synapses learn from what is above rest or below.
+            "spikes" is a Poisson number of complex spikes at that rate in `window_s` seconds.
+        resting_rate: complex spikes per second without an error; 1 in the awake rat (Lang et al.
+            1999, abstract, doi:10.1523/JNEUROSCI.19-07-02728.1999).
+        gain: spikes per second that a whole error adds. With at most `resting_rate` no error is cut
+            off by silence.
+        window_s: seconds in which complex spikes are counted.
+        eligibility: steps before the window's end at which a synapse can be eligible; None for all.
+        error: as in `Rule`.
+
+    Raises:
+        NotLocal: another network than a `PurkinjeClassifier`, or cells whose gradient is not local.
+    """
+
+    name = "climbing_fibre"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        signal: Signal = "error",
+        resting_rate: NonNegative = 1.0,
+        gain: Positive = 1.0,
+        window_s: Positive = 1.0,
+        eligibility: Size | None = None,
+        error: Error = softmax_error,
+    ) -> None:
+        if not isinstance(model, PurkinjeClassifier) or not hasattr(model.classifier, "to_cells"):
+            raise NotLocal(
+                f"climbing_fibre: {type(model).__name__} has no cell whose one error is known to "
+                "it, since trained weights follow all of its cells; expected a "
+                "purkinje_classifier, whose cells project to the classes by fixed signs"
+            )
+        self.network, self.cells = model, LocalGradient(model.purkinje)
+        self.signal, self.eligibility = signal, eligibility
+        self.resting_rate, self.gain, self.window_s = resting_rate, gain, window_s
+        super().__init__(model, error=error)
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        cells = self.network.purkinje
+        soma = {id(parameter) for parameter in cells.soma.parameters()}
+        return [p for p in cells.parameters() if p.requires_grad and id(p) not in soma]
+
+    @property
+    def teaching_signals(self) -> int:
+        return self.network.purkinje.out_features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.classify(self.network.parallel_fibres(inputs))
+
+    def classify(self, fibres: Tensor) -> Tensor:
+        """Returns the outputs of Purkinje cells that receive parallel fibres (B, F, T)."""
+        rates = self.cells.forward(fibres)
+        self.steps = rates.shape[2]
+        outputs: Tensor = self.network.classifier(rates.mean(2))
+        return outputs
+
+    def learn(self, error: Tensor, scale: float) -> None:
+        told = self.told(self.network.classifier.to_cells(error))
+        trace = (told * (scale / self.steps)).unsqueeze(2).repeat(1, 1, self.steps)
+        if self.eligibility is not None:
+            trace[..., : -self.eligibility] = 0
+        self.cells.backward(trace)
+
+    def told(self, error: Tensor) -> Tensor:
+        """Returns what climbing fibres tell of the errors of the cells (B, N)."""
+        if self.signal == "error":
+            return error
+        readout = self.network.classifier.gain
+        rates = (self.resting_rate + self.gain / readout * error).relu()
+        if self.signal == "spikes":
+            rates = torch.poisson(rates * self.window_s) / self.window_s
+        return (rates - self.resting_rate) * (readout / self.gain)
+
+
+def classifier_of(model: nn.Module, rule: str) -> nn.Linear:
+    """Returns the last layer of a network; NotLocal if it is not linear, or not known."""
+    layer = model.get_classifier() if isinstance(model, ImageNetwork) else None
+    if not isinstance(layer, nn.Linear):
+        raise NotLocal(
+            f"{rule}: the last layer of {type(model).__name__} is a {type(layer).__name__}; "
+            "expected a network of the zoo that ends in nn.Linear"
+        )
+    return layer
+
+
+@register_rule
+class Delta(Rule):
+    """The delta rule on frozen features: the error of a class times the activity of a feature.
+
+    It trains the last linear layer, of which it is the exact gradient, and nothing before it.
+    """
+
+    name = "delta"
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        self.layer = classifier_of(model, self.name)
+        super().__init__(model, **options)
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        return [p for p in self.layer.parameters() if p.requires_grad]
+
+    @property
+    def teaching_signals(self) -> int:
+        return self.layer.out_features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        network: Any = self.model
+        self._features = network.forward_head(network.forward_features(inputs), pre_logits=True)
+        outputs: Tensor = self.layer(self._features)
+        return outputs
+
+    def learn(self, error: Tensor, scale: float) -> None:
+        error = error * scale
+        add_to_gradient(self.layer.weight, error.t() @ self._features)
+        add_to_gradient(self.layer.bias, error.sum(0))
+
+
+@register_rule
+class PerceptronRule(Delta):
+    """The perceptron's rule on the last layer: inputs are added to the class that was missed, and
+    subtracted from the one that was said in its place. It errs in whole numbers: a class is right
+    or wrong (Rosenblatt 1958, doi:10.1037/h0042519)."""
+
+    name = "perceptron"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, error=missed)
+
+
+def missed(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns 1 for the class that was said and -1 for the right one, or zeros if they agree."""
+    classes = logits.shape[1]
+    said = nn.functional.one_hot(logits.argmax(1), classes)
+    return (said - nn.functional.one_hot(labels, classes)).to(logits.dtype)
