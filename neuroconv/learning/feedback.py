@@ -1,13 +1,11 @@
 """Errors sent back through fixed random weights in the place of the transposed forward weights."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroconv.core.arguments import Seed, checked
 from neuroconv.learning.rule import NotLocal, Rule, add_to_gradient, register_rule
 from neuroconv.zoo import StillNet
 
@@ -31,7 +29,9 @@ class _Feedback(Rule):
     """
 
     def __init__(self, model: nn.Module, *, seed: int = 0, **options: Any) -> None:
-        self.layers = list(model.network) if isinstance(model, StillNet) else []
+        self.layers = (
+            list(cast(nn.Sequential, model.network)) if isinstance(model, StillNet) else []
+        )
         allowed = (nn.Flatten, nn.Linear, *_SLOPES)
         others = {type(layer).__name__ for layer in self.layers if not isinstance(layer, allowed)}
         if others or not self.layers or not isinstance(self.layers[-1], nn.Linear):

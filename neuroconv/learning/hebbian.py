@@ -1,15 +1,15 @@
 """Hebb's rule for the granule layer, without a teacher."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import NonNegative
 from neuroconv.learning.population import LocalGradient
 from neuroconv.learning.rule import NotLocal, add_to_gradient, register_rule
 from neuroconv.learning.teaching import ClimbingFibre
+from neuroconv.neurons import Granule
 from neuroconv.zoo import PurkinjeClassifier
 
 
@@ -30,7 +30,7 @@ class Hebbian(ClimbingFibre):
 
     def __init__(self, model: nn.Module, *, strength: NonNegative = 1.0, **options: Any) -> None:
         granule = model.granule if isinstance(model, PurkinjeClassifier) else None
-        if not isinstance(granule, nn.Module) or isinstance(granule, nn.Identity):
+        if not isinstance(granule, Granule):
             raise NotLocal(
                 f"hebbian: {type(model).__name__} has no granule cells; expected a "
                 "purkinje_classifier with some, such as granule.cells = 1000"
@@ -39,7 +39,7 @@ class Hebbian(ClimbingFibre):
         super().__init__(model, **options)
 
     def trained(self) -> Iterable[nn.Parameter]:
-        return [*super().trained(), self.granule.cells.synapses.weight]
+        return [*super().trained(), cast(nn.Parameter, self.granule.synapses.weight)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._rates = self.granule.forward(self.network.mossy(self.network.as_frames(inputs)))
@@ -47,8 +47,8 @@ class Hebbian(ClimbingFibre):
 
     def learn(self, error: Tensor, scale: float) -> None:
         super().learn(error, scale)
-        weight, rates = self.granule.cells.synapses.weight, self._rates
+        weight, rates = self.granule.synapses.effective_weight(), self._rates
         growth = self.granule.correlate(rates)
         decay = rates.square().sum((0, 2)).unsqueeze(1) * weight
         share = self.strength * scale / rates.shape[2]
-        add_to_gradient(weight, (decay - growth) * share)
+        add_to_gradient(self.granule.synapses.weight, (decay - growth) * share)

@@ -12,6 +12,7 @@ D dendrites, K the taps' time steps.
 """
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,10 +42,8 @@ class LocalGradient:
 
     def __init__(self, cells: Population) -> None:
         if reasons := list(_reasons(cells)):
-            raise NotLocal(
-                f"{type(cells).__name__}: no local gradient: {'; '.join(reasons)}"
-            )
-        self.cells = cells
+            raise NotLocal(f"{type(cells).__name__}: no local gradient: {'; '.join(reasons)}")
+        self.cells, self.synapses = cells, cast(SparseSynapses, cells.synapses)
         sites, dendrites = cells.dendrites.tree.sheet
         self.sites, self.dendrites = sites, dendrites
         self.empty = sites * dendrites - cells.synapses.synapses
@@ -58,7 +57,7 @@ class LocalGradient:
         rows = F.pad(window.permute(1, 2, 0), (0, 0, steps - 1, 0))  # (F, K - 1 + T, B)
         self._rows, self._kept = rows.contiguous(), dict[int, Tensor]()
         self._keeps = cells.synapses.wiring.numel() * rows[0].numel() <= _KEPT
-        taps, weight = cells.dendrites.taps(), self._on_sheet(cells.synapses.effective_weight())
+        taps, weight = cells.dendrites.taps(), self._on_sheet(self.synapses.effective_weight())
         bias = cells.dendrites.bias
         currents, self._open = [], list[Tensor]()
         for n in range(cells.share.local):
@@ -84,7 +83,7 @@ class LocalGradient:
         if cells.bias is not None:
             add_to_gradient(cells.bias, error.sum((0, 2)))
         at_dendrites = (self._through_soma(error) * cells.summation.scale).permute(1, 2, 0)
-        weight, taps = self._on_sheet(cells.synapses.effective_weight()), cells.dendrites.taps()
+        weight, taps = self._on_sheet(self.synapses.effective_weight()), cells.dendrites.taps()
         synapses, filters, rest = [], [], []
         for n in range(cells.share.local):
             signal = at_dendrites[n].reshape(1, -1).expand(self.dendrites, -1)  # (D, T * B)
@@ -108,7 +107,7 @@ class LocalGradient:
         for n, rate in enumerate(rates.permute(1, 2, 0).flatten(1)):
             of_cell = self._correlate(n, rate.expand(self.dendrites, -1))
             sums.append((of_cell * taps[n].transpose(1, 2)).sum(0).flatten())
-        return torch.stack(sums)[:, : self.cells.synapses.synapses]
+        return torch.stack(sums)[:, : self.synapses.synapses]
 
     def _correlate(self, neuron: int, signal: Tensor) -> Tensor:
         """Returns the sum over batch and steps of a signal of each dendrite (D, T * B), times the
@@ -125,7 +124,7 @@ class LocalGradient:
         """Returns the activity at each position of a neuron's sheet (D, P, K - 1 + T, B)."""
         if neuron in self._kept:
             return self._kept[neuron]
-        axons = F.pad(self.cells.synapses.wiring[neuron], (0, self.empty))
+        axons = F.pad(self.synapses.wiring[neuron], (0, self.empty))
         gathered = self._rows.index_select(0, axons)
         gathered = gathered.unflatten(0, (self.dendrites, self.sites))
         if self._keeps:
@@ -144,7 +143,7 @@ class LocalGradient:
 
     def _add_to_synapses(self, gradient: Tensor) -> None:
         """Adds the gradient of the effective weights (N, S) to the parameters behind them."""
-        synapses = self.cells.synapses
+        synapses = self.synapses
         if synapses.signs is not None:
             gradient = gradient * synapses.signs[synapses.wiring]
         if synapses.vesicles is not None and synapses.receptors is not None:
@@ -152,8 +151,10 @@ class LocalGradient:
             add_to_gradient(synapses.vesicles, gradient * synapses.receptors)
             add_to_gradient(synapses.receptors, gradient * synapses.vesicles)
         else:
-            weight = synapses.weight
-            add_to_gradient(weight, gradient if synapses.signs is None else gradient * weight.sign())
+            free = synapses.weight is None or synapses.signs is None
+            add_to_gradient(
+                synapses.weight, gradient if free else gradient * synapses.weight.sign()
+            )
 
 
 def _windows(presynaptic: Tensor, steps: int) -> list[Tensor]:
@@ -168,17 +169,20 @@ def _reasons(cells: Population) -> Iterator[str]:
     if cells.share.size > 1:
         yield "its neurons are split over processes"
     if type(synapses) is not SparseSynapses:
-        yield "its synapses receive all axons (wiring = \"all_to_all\")"
+        yield 'its synapses receive all axons (wiring = "all_to_all")'
     elif synapses.transmitters > 1:
         yield f"transmitters = {synapses.transmitters}; expected 1"
     if tree.out != (1, tree.sheet[1]) or tree.mode != "per_dendrite":
         yield (
-            f"tree.filter = {tree.filter} in mode {tree.mode!r}; expected mode \"per_dendrite\" "
+            f'tree.filter = {tree.filter} in mode {tree.mode!r}; expected mode "per_dendrite" '
             f"and a filter of the whole dendrite, ({tree.sheet[0]}, {tree.sheet[1]}, time_steps)"
         )
     for name, remedy in (
-        ("threshold_norm", "threshold"), ("dendritic_norm", 'norm = "none"'),
-        ("soma_norm", 'norm = "none"'), ("spike", "spike"), ("unit_dropout", "unit_dropout"),
+        ("threshold_norm", "threshold"),
+        ("dendritic_norm", 'norm = "none"'),
+        ("soma_norm", 'norm = "none"'),
+        ("spike", "spike"),
+        ("unit_dropout", "unit_dropout"),
     ):
         if not is_absent(getattr(cells, name)):
             yield f"it has a {name}; expected {remedy if '=' in remedy else f'no {remedy}'}"
@@ -186,9 +190,9 @@ def _reasons(cells: Population) -> Iterator[str]:
         yield f"output = {cells.output}; expected output.mean_wait = 0.0, which drops nothing"
     rate, summation = cells.dendritic_rate, cells.summation
     if type(rate) is not DendriticRate or rate.law != "linear":
-        yield "a law within the dendrites; expected rate.law = \"linear\""
+        yield 'a law within the dendrites; expected rate.law = "linear"'
     if type(summation) is not DendriticSummation or summation.law != "linear":
-        yield "a law across dendrites; expected summation = \"linear\""
+        yield 'a law across dendrites; expected summation = "linear"'
     if not (is_absent(cells.soma) or type(cells.soma) is SomaFilter):
         yield f"soma = {type(cells.soma).__name__}; expected a SomaFilter"
     if type(cells.firing) is not FiringRate:

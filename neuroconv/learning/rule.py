@@ -1,8 +1,8 @@
 """Learning rules: what each leaves in `.grad` of the parameters that it trains.
 
-A rule takes autograd's place. It runs a model on a batch and adds an update of each parameter to its
-`.grad`, in the sense of a gradient: an optimiser of torch subtracts it. Nothing is recorded for a
-backward pass, so that a rule works under `torch.inference_mode()`, and with one sample at a time.
+A rule takes autograd's place. It runs a model on a batch and adds an update of each parameter to
+its `.grad`, in the sense of a gradient: an optimiser of torch subtracts it. Nothing is recorded for
+a backward pass, so that a rule works under `torch.inference_mode()`, and with single samples.
 """
 
 from collections.abc import Callable, Iterable
@@ -82,7 +82,7 @@ class Rule:
         raise NotImplementedError
 
 
-def add_to_gradient(parameter: nn.Parameter | None, update: Tensor) -> None:
+def add_to_gradient(parameter: Tensor | None, update: Tensor) -> None:
     """Adds an update to `.grad` of a parameter that is trained."""
     if parameter is None or not parameter.requires_grad:
         return

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from neuroconv.core.arguments import NonNegative, Positive, Size, checked
 from neuroconv.learning.population import LocalGradient
-from neuroconv.learning.rule import Error, NotLocal, Rule, add_to_gradient, register_rule, softmax_error
+from neuroconv.learning.rule import (
+    Error,
+    NotLocal,
+    Rule,
+    add_to_gradient,
+    register_rule,
+    softmax_error,
+)
 from neuroconv.zoo import PurkinjeClassifier
 from neuroconv.zoo.registry import ImageNetwork
 

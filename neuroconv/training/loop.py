@@ -17,6 +17,7 @@ from torch import nn
 
 from neuroconv.core.version import __version__
 from neuroconv.data.fingerprint import fingerprint
+from neuroconv.learning import Rule, make_rule
 from neuroconv.training.batches import Data, check_length, loader_options
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import float32_arithmetic
@@ -132,6 +133,7 @@ def train(
     if config.spread and not (is_sharded(model) or local_names(model)):
         shard(model, split=config.split, device=config.device)
     place(model, device, config.channels_last)
+    rule = _rule(model, config, task, ranks)
     state = State(
         model, make_optimizer(model, config), ranks, device, Ranks() if split else ranks,
         config.spread, keep=config.keep,
@@ -166,8 +168,9 @@ def train(
             try:
                 with synchronised_norms(model, state.readers, device):
                     test = Trainer(
-                        state, fitted, task, data, images, seed, workers, progress, callbacks
-                    ).run()
+                        state, fitted, task, data, images, seed, workers, progress, callbacks,
+                        rule,
+                    ).run()  # fmt: skip
                 break
             except OutOfMemory:
                 # Of several processes the others wait for the gradients of this one.
@@ -179,3 +182,16 @@ def train(
         state.history, state.best_epoch, state.best, test, state.step, state.changes, fitted.parts,
         sums,
     )  # fmt: skip
+
+
+def _rule(model: nn.Module, config: TrainConfig, task: Task, ranks: Ranks) -> Rule | None:
+    """Returns the learning rule, which freezes what it does not train; None for autograd."""
+    options = config.rule_options
+    kind = options.pop("kind")
+    if kind == "backprop" and not options:
+        return None
+    if task.loss is not None or task.training_loss is not None or ranks.size > 1:
+        raise ConfigError(
+            f"rule = {kind!r}: expected a classification by cross entropy, in one process"
+        )
+    return make_rule(model, kind, **options)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from neuroconv.core.autocast import widest_float
 from neuroconv.core.checks import out_of_memory
 from neuroconv.core.cuda_graph import CaptureError, record
+from neuroconv.learning import Rule
 from neuroconv.training.batches import Batch
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.evaluation import in_memory_format
@@ -35,9 +36,11 @@ class Step:
     """
 
     def __init__(
-        self, learner: nn.Module, state: State, config: TrainConfig, task: Task, images: int
-    ) -> None:
+        self, learner: nn.Module, state: State, config: TrainConfig, task: Task, images: int,
+        rule: Rule | None = None,
+    ) -> None:  # fmt: skip
         self.learner, self.state, self.config, self.task = learner, state, config, task
+        self.rule = rule
         self.images, self.classes = images, 0
         self.optimizer: Any = state.optimizer
         fused = state.optimizer.defaults.get("fused")
@@ -55,13 +58,20 @@ class Step:
             waits: AbstractContextManager[None] = nullcontext()
             if len(images) + 1 < config.parts and isinstance(self.learner, DistributedDataParallel):
                 waits = self.learner.no_sync()
-            with waits:
-                inputs = in_memory_format(inputs, config.channels_last)
-                outputs, targets = task.run(self.learner, inputs, targets, device, config.precision)
-                loss, samples = task.mean_loss(outputs, targets), count_samples(inputs)
-                # Parts add up to the mean over the step; gradients of processes are averaged.
-                share = samples * self.state.readers.size / self.images
-                (loss if share == 1 else loss * share).backward()
+            inputs, samples = in_memory_format(inputs, config.channels_last), count_samples(inputs)
+            # Parts add up to the mean over the step; gradients of processes are averaged.
+            share = samples * self.state.readers.size / self.images
+            with waits if self.rule is None else torch.no_grad():
+                run, precision = (
+                    (self.learner, config.precision) if self.rule is None else
+                    (self.rule.forward, "float32")
+                )  # fmt: skip
+                outputs, targets = task.run(run, inputs, targets, device, precision)
+                loss = task.mean_loss(outputs, targets)
+                if self.rule is not None:
+                    self.rule.learn(self.rule.error(outputs, targets), share / samples)
+                else:
+                    (loss if share == 1 else loss * share).backward()
             numbers += [loss.detach(), *task.sums(outputs, targets, samples)]
             images.append(samples)
             self.classes = outputs.shape[1] if task.loss is None else 0

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+Model = Callable[[Any], Any]
 Measure = Callable[[Any, Any], Any]  # of the outputs of a model and the targets of a batch
 
 
@@ -67,7 +68,7 @@ class Task:
         return task
 
     def run(
-        self, model: nn.Module, inputs: Any, targets: Any, device: torch.device, precision: str
+        self, model: Model, inputs: Any, targets: Any, device: torch.device, precision: str
     ) -> tuple[Any, Any]:
         """Returns model(inputs), in float32 or float64, and the targets on the device, checked."""
         half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from neuroconv.core.checks import out_of_memory
+from neuroconv.learning import Rule
 from neuroconv.training.activity import ActivityMonitor
 from neuroconv.training.batches import Data, derived_seed, epoch_batches, load
 from neuroconv.training.config import TrainConfig
@@ -55,6 +56,7 @@ class Trainer:
     def __init__(
         self, state: State, config: TrainConfig, task: Task, data: dict[str, Data],
         images: int, seed: int, workers: int, progress: bool, callbacks: Sequence[Callback],
+        rule: Rule | None = None,
     ) -> None:  # fmt: skip
         self.state, self.config, self.task, self.data = state, config, task, data
         self.images, self.seed, self.workers = images, seed, workers
@@ -78,7 +80,7 @@ class Trainer:
             compiled = torch.compile(self.model, mode=config.compile)
         alone = Ranks() if config.spread else self.ranks
         learner = data_parallel(self.model if compiled is None else compiled, alone)
-        step = Step(learner, state, config, task, min(images, config.batch_size))
+        step = Step(learner, state, config, task, min(images, config.batch_size), rule)
         self.step = GraphedStep(step) if config.cuda_graph else step
 
     def run(self) -> Score | None:

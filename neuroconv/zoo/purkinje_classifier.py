@@ -4,7 +4,7 @@ Shapes: B batch, C channels, T time steps, F mossy or parallel fibres, N Purkinj
 """
 
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ class NuclearReadout(nn.Module):
         gain: logits for a mean rate of 1.
 
     Attributes:
-        effects: (N,) the sign of each cell's effect on the logit of its class, n // cells_per_class.
+        effects: (N,) the sign of a cell's effect on the logit of its class.
 
     Shape:
         mean rates (B, N) -> logits (B, K)
@@ -101,7 +101,7 @@ class NuclearReadout(nn.Module):
 
 @checked
 class PurkinjeClassifier(ImageNetwork):
-    """Image -> mossy fibres -> (granule cells ->) Purkinje cells, one or two for each class -> nuclei.
+    """Image -> mossy fibres (-> granule cells) -> Purkinje cells, one or two for a class -> nuclei.
 
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, K)
@@ -161,13 +161,13 @@ def purkinje_classifier(
         on_off: two fibres for each pixel, above and below the mean of the image, none negative: for
             Dale's law, `purkinje={"synapse": {"excitatory": 1.0}}`.
         gain: logits for a mean rate of 1 over a cell's branches.
-        granule: of `Granule`, and its number of `cells`, as in `cerebellum_small`; by default pixels
-            are the parallel fibres. Their weights are drawn, and no rule but Hebb's trains them.
+        granule: of `Granule`, and its number of `cells`, as in `cerebellum_small`; by default
+            pixels are the parallel fibres. Their weights are drawn, and no rule but Hebb's trains them.
         purkinje: of `Purkinje`; its tree's `sheet` is (synapses of a branch, branches).
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
     """
     channels, *sides = image_shape
-    fibres = (channels * (1 + on_off), *sides)
+    fibres = channels * (1 + on_off), sides[0], sides[1]
     pixels, task = prod(fibres), (fibres, time_steps)
     axons, granule_cells = pixels, None
     if granule is not None:
