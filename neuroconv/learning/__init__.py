@@ -4,11 +4,19 @@ from neuroconv.learning.backprop import Backprop
 from neuroconv.learning.feedback import DirectFeedback, FeedbackAlignment
 from neuroconv.learning.hebbian import Hebbian
 from neuroconv.learning.population import LocalGradient
-from neuroconv.learning.rule import RULES, NotLocal, Rule, make_rule, softmax_error, squared_error
+from neuroconv.learning.rule import (
+    RULES,
+    NotLocal,
+    Rule,
+    logistic_error,
+    make_rule,
+    softmax_error,
+    squared_error,
+)
 from neuroconv.learning.teaching import ClimbingFibre, Delta, PerceptronRule
 
 __all__ = [
     "RULES", "Backprop", "ClimbingFibre", "Delta", "DirectFeedback", "FeedbackAlignment",
-    "Hebbian", "LocalGradient", "NotLocal", "PerceptronRule", "Rule", "make_rule",
-    "softmax_error", "squared_error",
+    "Hebbian", "LocalGradient", "NotLocal", "PerceptronRule", "Rule", "logistic_error",
+    "make_rule", "softmax_error", "squared_error",
 ]  # fmt: skip

@@ -30,6 +30,14 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs - targets
 
 
+def logistic_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the gradient of the binary cross entropy of each output, for targets 0 and 1 (B, K).
+
+    Outputs are independent questions, and not classes of one.
+    """
+    return logits.sigmoid() - targets
+
+
 class Rule:
     """A learning rule of a model.
 
@@ -37,7 +45,7 @@ class Rule:
         model: a network of the zoo, or of its structure. What the rule does not train it freezes:
             `requires_grad` becomes False.
         error: maps (outputs, targets) to the error of each output (B, K), the gradient of the loss
-            of each sample: `softmax_error` or `squared_error`.
+            of each sample: `softmax_error`, `logistic_error` or `squared_error`.
 
     Raises:
         NotLocal: a network whose structure does not allow the rule.
