@@ -32,25 +32,28 @@ class MossyFibres(nn.Module):
     """Images as the activity of mossy fibres: each frame has mean 0 and variance 1 over its pixels.
 
     It stands for the inhibition in the granular layer that takes the level of all fibres from each.
-    With `on_off` a pixel has two fibres, for what is above and what is below the mean, so that no
-    activity is negative.
+    With `normalise=False` pixels pass as they are. With `on_off` a pixel has two fibres, for what
+    is above and what is below zero, so that no activity is negative.
 
     Shape:
         frames (B, C, T, H, W) -> (B, F, T), F = C * H * W, or twice as many
     """
 
-    def __init__(self, on_off: bool = False) -> None:
+    def __init__(self, on_off: bool = False, normalise: bool = True) -> None:
         super().__init__()
-        self.on_off = on_off
+        self.on_off, self.normalise = on_off, normalise
 
     def forward(self, frames: Tensor) -> Tensor:
         pixels = frames.transpose(2, 1).flatten(2)  # (B, T, F)
-        level = F.layer_norm(pixels, pixels.shape[2:]).transpose(1, 2)
+        level = F.layer_norm(pixels, pixels.shape[2:]) if self.normalise else pixels
+        level = level.transpose(1, 2)
         return torch.cat([level.relu(), (-level).relu()], 1) if self.on_off else level
 
     def closed_form(self, frames: torch.Size) -> tuple[Cost, ...]:
         """Counts five operations a pixel, as other norms without parameters in evaluation."""
-        return (Cost("mossy fibres", pointwise=frames.numel() * (5 + 3 * self.on_off)),)
+        return (
+            Cost("mossy fibres", pointwise=frames.numel() * (5 * self.normalise + 3 * self.on_off)),
+        )
 
 
 @checked
@@ -140,6 +143,7 @@ def purkinje_classifier(
     time_steps: Size = 1,
     cells_per_class: Literal[1, 2] = 1,
     on_off: bool = False,
+    normalise: bool = True,
     gain: Positive = 8.0,
     granule: Table | None = None,
     purkinje: Table = PURKINJE_CLASSIFIER,
@@ -160,6 +164,8 @@ def purkinje_classifier(
         cells_per_class: 2 adds a cell for each class that excites where the first inhibits.
         on_off: two fibres for each pixel, above and below the mean of the image, none negative: for
             Dale's law, `purkinje={"synapse": {"excitatory": 1.0}}`.
+        normalise: whether an image has mean 0 and variance 1 over its pixels; False where their
+            level tells something, as in a population code of movements.
         gain: logits for a mean rate of 1 over a cell's branches.
         granule: of `Granule`, and its number of `cells`, as in `cerebellum_small`; by default
             pixels are the parallel fibres. Their weights are drawn, and no rule but Hebb's trains them.
@@ -186,5 +192,5 @@ def purkinje_classifier(
     purkinje_cells.soma.requires_grad_(False)
     readout = NuclearReadout(num_classes, cells_per_class, gain)
     return PurkinjeClassifier(
-        MossyFibres(on_off), granule_cells, purkinje_cells, readout, time_steps, image_shape
+        MossyFibres(on_off, normalise), granule_cells, purkinje_cells, readout, time_steps, image_shape
     )
