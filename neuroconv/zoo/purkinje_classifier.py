@@ -192,5 +192,10 @@ def purkinje_classifier(
     purkinje_cells.soma.requires_grad_(False)
     readout = NuclearReadout(num_classes, cells_per_class, gain)
     return PurkinjeClassifier(
-        MossyFibres(on_off, normalise), granule_cells, purkinje_cells, readout, time_steps, image_shape
+        MossyFibres(on_off, normalise),
+        granule_cells,
+        purkinje_cells,
+        readout,
+        time_steps,
+        image_shape,
     )
