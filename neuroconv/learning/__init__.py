@@ -12,11 +12,12 @@ from neuroconv.learning.rule import (
     make_rule,
     softmax_error,
     squared_error,
+    threshold_error,
 )
 from neuroconv.learning.teaching import ClimbingFibre, Delta, PerceptronRule
 
 __all__ = [
     "RULES", "Backprop", "ClimbingFibre", "Delta", "DirectFeedback", "FeedbackAlignment",
     "Hebbian", "LocalGradient", "NotLocal", "PerceptronRule", "Rule", "logistic_error",
-    "make_rule", "softmax_error", "squared_error",
+    "make_rule", "softmax_error", "squared_error", "threshold_error",
 ]  # fmt: skip

@@ -1,46 +1,56 @@
 """Errors sent back through fixed random weights in the place of the transposed forward weights."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuroconv.core.arguments import Seed, checked
 from neuroconv.learning.rule import NotLocal, Rule, add_to_gradient, register_rule
 from neuroconv.zoo import StillNet
 
 # The derivative of each nonlinearity as a function of its output.
 _SLOPES: dict[type[nn.Module], Any] = {
-    nn.ReLU: lambda layer, out: (out > 0).to(out.dtype),
-    nn.LeakyReLU: lambda layer, out: torch.where(out > 0, 1.0, layer.negative_slope),
-    nn.Tanh: lambda layer, out: 1 - out.square(),
-    nn.Sigmoid: lambda layer, out: out * (1 - out),
+    nn.ReLU: lambda out: (out > 0).to(out.dtype),
+    nn.Tanh: lambda out: 1 - out.square(),
+    nn.Sigmoid: lambda out: out * (1 - out),
 }
 
 
+@checked
 class _Feedback(Rule):
     """A chain of linear layers and nonlinearities, whose hidden units learn from feedback weights.
+
+    It keeps the output of each layer from `forward` to `learn`: memory grows with depth, as in
+    backpropagation.
 
     Args:
         model: a `StillNet` of nn.Flatten, nn.Linear and pointwise nonlinearities: `mlp` and
             `linear` of the zoo.
-        seed: of the feedback weights, which are drawn as nn.Linear's own and stay as they are.
+        seed: of the feedback weights. They are uniform within signals^-0.5 on either side, as the
+            weights of an nn.Linear that receives those signals, and stay as they are.
         options: of `Rule`.
+
+    Attributes:
+        feedback: the feedback weights of each hidden layer, (signals, units); no parameters.
+
+    Raises:
+        NotLocal: a network with other layers.
     """
 
-    def __init__(self, model: nn.Module, *, seed: int = 0, **options: Any) -> None:
-        self.layers = (
-            list(cast(nn.Sequential, model.network)) if isinstance(model, StillNet) else []
-        )
+    def __init__(self, model: nn.Module, *, seed: Seed = 0, **options: Any) -> None:
+        network = model.network if isinstance(model, StillNet) else None
+        self.layers: list[Any] = [*network] if isinstance(network, nn.Sequential) else []
         allowed = (nn.Flatten, nn.Linear, *_SLOPES)
-        others = {type(layer).__name__ for layer in self.layers if not isinstance(layer, allowed)}
-        if others or not self.layers or not isinstance(self.layers[-1], nn.Linear):
-            text = f"it has {', '.join(sorted(others))}" if others else "it is no chain of layers"
+        others = {type(layer).__name__ for layer in self.layers if type(layer) not in allowed}
+        if others or not self.layers or type(self.layers[-1]) is not nn.Linear:
+            text = f"has {', '.join(sorted(others))}" if others else "is no chain of linear layers"
             raise NotLocal(
-                f"{self.name}: {type(model).__name__}: {text}; expected nn.Linear and "
+                f"{self.name}: {type(model).__name__} {text}; expected nn.Linear and "
                 f"{', '.join(kind.__name__ for kind in _SLOPES)} alone, as in mlp"
             )
-        self.linear = [n for n, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)]
+        self.linear = [n for n, layer in enumerate(self.layers) if type(layer) is nn.Linear]
         generator = torch.Generator().manual_seed(seed)
         self.feedback = [self._draw(layer, generator) for layer in self._feedback_shapes()]
         super().__init__(model, **options)
@@ -83,10 +93,10 @@ class _Feedback(Rule):
         slope: Tensor | float = 1.0
         for n in range(number + 1, len(self.layers)):
             layer = self.layers[n]
-            if isinstance(layer, nn.Linear):
+            if type(layer) is nn.Linear:
                 break
             if type(layer) in _SLOPES:
-                slope = slope * _SLOPES[type(layer)](layer, self._values[n + 1])
+                slope = slope * _SLOPES[type(layer)](self._values[n + 1])
         return slope
 
 

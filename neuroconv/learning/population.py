@@ -16,25 +16,32 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from neuroconv.layers import DendriticSummation, SomaFilter, SparseSynapses
-from neuroconv.layers.dendrite import DendriticRate
-from neuroconv.layers.soma import FiringRate
+from neuroconv.layers import (
+    DendriticRate,
+    DendriticSummation,
+    PoissonDropout,
+    SomaFilter,
+    SparseSynapses,
+)
 from neuroconv.learning.rule import NotLocal, add_to_gradient
 from neuroconv.neurons import Population
 from neuroconv.neurons.stages import is_absent
 
-# Gathered activity, in numbers: more is gathered again for the gradient, neuron by neuron.
+# Gathered activity, in numbers: above it each neuron's is gathered again for the gradient.
 _KEPT = 1 << 26
 
 
 class LocalGradient:
-    """Runs a population, and then adds gradients to `.grad` of its parameters.
+    """A population run without a graph, and the gradient that it then adds to `.grad`.
 
-    Parameters: the synapses, the dendrites' taps and resting potentials, and the somata's resting
-    potentials; of them, those that require a gradient. A soma's filter in time is no synapse's to
-    know and stays as it is.
+    The parameters are the synapses, the dendrites' taps and resting potentials, and the somata's
+    resting potentials; of them, those that require a gradient. A soma's filter in time is shared by
+    all synapses, none of which knows its gradient: it stays as it is.
+
+    Args:
+        cells: the population; `forward` takes its place. Hooks on its stages do not run.
 
     Raises:
         NotLocal: a stage through which a synapse's gradient is not local.
@@ -44,92 +51,109 @@ class LocalGradient:
         if reasons := list(_reasons(cells)):
             raise NotLocal(f"{type(cells).__name__}: no local gradient: {'; '.join(reasons)}")
         self.cells, self.synapses = cells, cast(SparseSynapses, cells.synapses)
-        sites, dendrites = cells.dendrites.tree.sheet
-        self.sites, self.dendrites = sites, dendrites
-        self.empty = sites * dendrites - cells.synapses.synapses
+        self.sites, self.dendrites = self.synapses.sheet_shape
+        self.empty = self.sites * self.dendrites - self.synapses.synapses
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Returns the parameters that it trains."""
+        soma = {id(parameter) for parameter in self.cells.soma.parameters()}
+        return [p for p in self.cells.parameters() if p.requires_grad and id(p) not in soma]
 
     def forward(self, activity: Tensor) -> Tensor:
         """Returns rates (B, N, T) of activity (B, F, T) or (B, F), and keeps what is open."""
-        cells = self.cells
+        cells, synapses = self.cells, self.synapses
         window = cells.as_window(activity)
-        cells.synapses.check(window)
-        steps = cells.dendrites.tree.kernel[0]
-        rows = F.pad(window.permute(1, 2, 0), (0, 0, steps - 1, 0))  # (F, K - 1 + T, B)
-        self._rows, self._kept = rows.contiguous(), dict[int, Tensor]()
-        self._keeps = cells.synapses.wiring.numel() * rows[0].numel() <= _KEPT
-        taps, weight = cells.dendrites.taps(), self._on_sheet(self.synapses.effective_weight())
-        bias = cells.dendrites.bias
+        synapses.check(window)
+        weight, taps = self._on_sheet(synapses.effective_weight()), cells.dendrites.taps()
+        past = taps.shape[1] - 1
+        rows = F.pad(window.permute(1, 2, 0), (0, 0, past, 0))  # (F, K - 1 + T, B)
+        self._rows, self._kept = rows.to(weight.dtype).contiguous(), dict[int, Tensor]()
+        self._keeps = synapses.wiring.numel() * rows[0].numel() <= _KEPT
         currents, self._open = [], list[Tensor]()
-        for n in range(cells.share.local):
-            presynaptic = self._presynaptic(n)  # (D, P, K - 1 + T, B)
-            potential = sum(
-                torch.bmm((weight[n] * taps[n, k].t()).unsqueeze(1), window.flatten(2)).squeeze(1)
-                for k, window in enumerate(_windows(presynaptic, steps))
-            )  # (D, T * B)
-            potential = potential + (0 if bias is None else bias[n].unsqueeze(1))
+        for n in range(synapses.neurons):
+            filters = (weight[n] * taps[n].transpose(1, 2)).unsqueeze(2)  # (K, D, 1, P)
+            products = map(torch.bmm, filters, self._windows(n))
+            potential = torch.stack([*products]).sum(0).squeeze(1)  # (D, T * B)
+            if cells.dendrites.bias is not None:
+                potential = potential + cells.dendrites.bias[n].unsqueeze(1)
             if not cells.dendritic_rate.linear:
                 self._open.append(potential > 0)
                 potential = potential.relu()
             currents.append(potential.sum(0))
         current = torch.stack(currents).unflatten(1, (window.shape[2], -1)).permute(2, 0, 1)
-        potential = cells.rest(cells.soma(current * cells.summation.scale))
-        self._fires = potential > 0
-        return potential.relu()
+        somatic = cells.rest(cells.soma(current * cells.summation.scale))
+        self._fires = somatic > 0
+        return somatic.relu()
 
     def backward(self, error: Tensor) -> None:
         """Adds the gradient of sum(error * rate), with error (B, N, T) as a constant."""
-        cells = self.cells
+        cells, dendrites = self.cells, self.cells.dendrites
         error = error * self._fires
         if cells.bias is not None:
             add_to_gradient(cells.bias, error.sum((0, 2)))
         at_dendrites = (self._through_soma(error) * cells.summation.scale).permute(1, 2, 0)
-        weight, taps = self._on_sheet(self.synapses.effective_weight()), cells.dendrites.taps()
+        weight, taps = self._on_sheet(self.synapses.effective_weight()), dendrites.taps()
         synapses, filters, rest = [], [], []
-        for n in range(cells.share.local):
-            signal = at_dendrites[n].reshape(1, -1).expand(self.dendrites, -1)  # (D, T * B)
+        for n, signal in enumerate(at_dendrites.flatten(1)):
+            signal = signal.expand(self.dendrites, -1)  # (D, T * B)
             if self._open:
                 signal = signal * self._open[n]
             eligible = self._correlate(n, signal)
             rest.append(signal.sum(1))
             synapses.append((eligible * taps[n].transpose(1, 2)).sum(0).flatten())
-            if cells.dendrites.weight.requires_grad:
+            if dendrites.weight.requires_grad:
                 filters.append((eligible * weight[n]).transpose(1, 2))
-        if cells.dendrites.bias is not None:
-            add_to_gradient(cells.dendrites.bias, torch.stack(rest))
+        if dendrites.bias is not None:
+            add_to_gradient(dendrites.bias, torch.stack(rest))
         if filters:
-            add_to_gradient(cells.dendrites.weight, torch.stack(filters) * cells.dendrites.tap_unit)
-        self._add_to_synapses(torch.stack(synapses)[:, : cells.synapses.synapses])
+            add_to_gradient(dendrites.weight, torch.stack(filters) * dendrites.tap_unit)
+        self.add_to_synapses(torch.stack(synapses)[:, : self.synapses.synapses])
 
     def correlate(self, rates: Tensor) -> Tensor:
         """Returns the sum over batch and steps of each synapse's filtered activity, times the rates
         (B, N, T) of its neuron: (N, S)."""
         taps, sums = self.cells.dendrites.taps(), []
         for n, rate in enumerate(rates.permute(1, 2, 0).flatten(1)):
-            of_cell = self._correlate(n, rate.expand(self.dendrites, -1))
-            sums.append((of_cell * taps[n].transpose(1, 2)).sum(0).flatten())
+            eligible = self._correlate(n, rate.expand(self.dendrites, -1))
+            sums.append((eligible * taps[n].transpose(1, 2)).sum(0).flatten())
         return torch.stack(sums)[:, : self.synapses.synapses]
+
+    def add_to_synapses(self, gradient: Tensor) -> None:
+        """Adds the gradient of the effective weights (N, S) to the parameters behind them."""
+        synapses = self.synapses
+        if synapses.signs is not None:
+            gradient = gradient * synapses.signs[synapses.wiring]
+        if synapses.vesicles is not None and synapses.receptors is not None:
+            gradient = gradient * (synapses.vesicles * synapses.receptors).sign()
+            add_to_gradient(synapses.vesicles, gradient * synapses.receptors)
+            add_to_gradient(synapses.receptors, gradient * synapses.vesicles)
+        elif synapses.weight is not None:
+            signed = synapses.signs is not None  # then the parameter's magnitude is the weight's
+            add_to_gradient(
+                synapses.weight, gradient * synapses.weight.sign() if signed else gradient
+            )
 
     def _correlate(self, neuron: int, signal: Tensor) -> Tensor:
         """Returns the sum over batch and steps of a signal of each dendrite (D, T * B), times the
         activity that each tap meets: (K, D, P)."""
-        windows = _windows(self._presynaptic(neuron), self.cells.dendrites.tree.kernel[0])
-        sums = [torch.bmm(window.flatten(2), signal.unsqueeze(2)).squeeze(2) for window in windows]
-        return torch.stack(sums)
+        sums = [torch.bmm(window, signal.unsqueeze(2)) for window in self._windows(neuron)]
+        return torch.stack(sums).squeeze(3)
+
+    def _windows(self, neuron: int) -> Iterator[Tensor]:
+        """Yields the activity that each tap meets, (D, P, T * B), the earliest first."""
+        if (gathered := self._kept.get(neuron)) is None:
+            axons = F.pad(self.synapses.wiring[neuron], (0, self.empty))
+            gathered = self._rows.index_select(0, axons)
+            gathered = gathered.unflatten(0, (self.dendrites, self.sites))
+            if self._keeps:
+                self._kept[neuron] = gathered
+        steps = self.cells.dendrites.tree.kernel[0]
+        length = gathered.shape[2] - steps + 1
+        return (gathered[:, :, k : k + length].flatten(2) for k in range(steps))
 
     def _on_sheet(self, synapses: Tensor) -> Tensor:
         """Lays (N, S) out as (N, D, P); empty positions are zero."""
         return F.pad(synapses, (0, self.empty)).unflatten(1, (self.dendrites, self.sites))
-
-    def _presynaptic(self, neuron: int) -> Tensor:
-        """Returns the activity at each position of a neuron's sheet (D, P, K - 1 + T, B)."""
-        if neuron in self._kept:
-            return self._kept[neuron]
-        axons = F.pad(self.synapses.wiring[neuron], (0, self.empty))
-        gathered = self._rows.index_select(0, axons)
-        gathered = gathered.unflatten(0, (self.dendrites, self.sites))
-        if self._keeps:
-            self._kept[neuron] = gathered
-        return gathered
 
     def _through_soma(self, error: Tensor) -> Tensor:
         """Returns the error at the dendrites' sum: later steps' errors through the soma's filter,
@@ -141,59 +165,42 @@ class LocalGradient:
         padded = F.pad(error, (0, soma.time_steps - 1))
         return F.conv1d(padded, taps.flip(2), groups=error.shape[1])
 
-    def _add_to_synapses(self, gradient: Tensor) -> None:
-        """Adds the gradient of the effective weights (N, S) to the parameters behind them."""
-        synapses = self.synapses
-        if synapses.signs is not None:
-            gradient = gradient * synapses.signs[synapses.wiring]
-        if synapses.vesicles is not None and synapses.receptors is not None:
-            gradient = gradient * (synapses.vesicles * synapses.receptors).sign()
-            add_to_gradient(synapses.vesicles, gradient * synapses.receptors)
-            add_to_gradient(synapses.receptors, gradient * synapses.vesicles)
-        else:
-            free = synapses.weight is None or synapses.signs is None
-            add_to_gradient(
-                synapses.weight, gradient if free else gradient * synapses.weight.sign()
-            )
-
-
-def _windows(presynaptic: Tensor, steps: int) -> list[Tensor]:
-    """Returns the activity that each tap meets, (D, P, T, B), the earliest first."""
-    length = presynaptic.shape[2] - steps + 1
-    return [presynaptic[:, :, k : k + length] for k in range(steps)]
-
 
 def _reasons(cells: Population) -> Iterator[str]:
-    """Yields why a population has no local gradient."""
+    """Yields why a population has no local gradient, and what to build in its place."""
+    if not isinstance(cells, Population) or type(cells).forward is not Population.forward:
+        yield "it has a forward pass of its own; expected Population's"
+        return
     tree, synapses = cells.dendrites.tree, cells.synapses
     if cells.share.size > 1:
-        yield "its neurons are split over processes"
+        yield "its neurons are split over processes; expected all of them in one"
     if type(synapses) is not SparseSynapses:
-        yield 'its synapses receive all axons (wiring = "all_to_all")'
+        yield (
+            f"its synapses are {type(synapses).__name__}; expected SparseSynapses, which any "
+            'wiring but "all_to_all" gives'
+        )
     elif synapses.transmitters > 1:
-        yield f"transmitters = {synapses.transmitters}; expected 1"
+        yield f"synapse.transmitters = {synapses.transmitters}; expected 1"
     if tree.out != (1, tree.sheet[1]) or tree.mode != "per_dendrite":
         yield (
-            f'tree.filter = {tree.filter} in mode {tree.mode!r}; expected mode "per_dendrite" '
-            f"and a filter of the whole dendrite, ({tree.sheet[0]}, {tree.sheet[1]}, time_steps)"
+            f'tree.filter = {tree.filter}, tree.mode = "{tree.mode}"; expected mode "per_dendrite" '
+            f"and the filter of a whole dendrite, ({tree.sheet[0]}, {tree.sheet[1]}, time_steps)"
         )
-    for name, remedy in (
-        ("threshold_norm", "threshold"),
-        ("dendritic_norm", 'norm = "none"'),
-        ("soma_norm", 'norm = "none"'),
-        ("spike", "spike"),
-        ("unit_dropout", "unit_dropout"),
-    ):
-        if not is_absent(getattr(cells, name)):
-            yield f"it has a {name}; expected {remedy if '=' in remedy else f'no {remedy}'}"
-    if getattr(cells.output, "mean_wait", None) != 0:
+    for stage, argument in _COUPLING.items():
+        if not is_absent(getattr(cells, stage)):
+            yield f"{stage} = {getattr(cells, stage)}; expected {argument}"
+    if type(cells.output) is not PoissonDropout or cells.output.mean_wait:
         yield f"output = {cells.output}; expected output.mean_wait = 0.0, which drops nothing"
-    rate, summation = cells.dendritic_rate, cells.summation
-    if type(rate) is not DendriticRate or rate.law != "linear":
-        yield 'a law within the dendrites; expected rate.law = "linear"'
-    if type(summation) is not DendriticSummation or summation.law != "linear":
-        yield 'a law across dendrites; expected summation = "linear"'
+    for stage, kind in (("dendritic_rate", DendriticRate), ("summation", DendriticSummation)):
+        law = getattr(cells, stage)
+        if type(law) is not kind or law.law != "linear":
+            yield f'{stage} = {law}; expected the law "linear"'
     if not (is_absent(cells.soma) or type(cells.soma) is SomaFilter):
-        yield f"soma = {type(cells.soma).__name__}; expected a SomaFilter"
-    if type(cells.firing) is not FiringRate:
-        yield f"firing = {type(cells.firing).__name__}; expected a FiringRate"
+        yield f"soma = {cells.soma}; expected a SomaFilter"
+
+
+# Stages that join samples, steps or dendrites, or draw; and the argument that leaves one out.
+_COUPLING = {
+    "threshold_norm": "threshold = None", "unit_dropout": "unit_dropout = None",
+    "dendritic_norm": 'norm = "none"', "soma_norm": 'norm = "none"', "spike": "spike = None",
+}  # fmt: skip

@@ -2,7 +2,8 @@
 
 A rule takes autograd's place. It runs a model on a batch and adds an update of each parameter to
 its `.grad`, in the sense of a gradient: an optimiser of torch subtracts it. Nothing is recorded for
-a backward pass, so that a rule works under `torch.inference_mode()`, and with single samples.
+a backward pass, so that a rule works under `torch.inference_mode()`, and with single samples. It
+keeps what its docstring names from the forward pass until the next one.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,14 +39,25 @@ def logistic_error(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.sigmoid() - targets
 
 
+def threshold_error(potentials: Tensor, labels: Tensor) -> Tensor:
+    """Returns the error of threshold units, which fire above zero: 1 where a unit fires and should
+    not, -1 where it should and does not, else 0 (B, K)."""
+    targets = nn.functional.one_hot(labels, potentials.shape[1])
+    return ((potentials > 0).to(targets.dtype) - targets).to(potentials.dtype)
+
+
 class Rule:
     """A learning rule of a model.
 
+    A rule sets `requires_grad` of what it does not train to False, and leaves it so: before another
+    rule or autograd trains the same model, set it to True again. What is frozen is parameters:
+    in training mode batch norms still use the batch's statistics and move their running ones, and
+    dropout draws, so that a sample's update depends on its batch. After `model.eval()` it does not.
+
     Args:
-        model: a network of the zoo, or of its structure. What the rule does not train it freezes:
-            `requires_grad` becomes False.
-        error: maps (outputs, targets) to the error of each output (B, K), the gradient of the loss
-            of each sample: `softmax_error`, `logistic_error` or `squared_error`.
+        model: a network of the zoo, or of its structure.
+        error: maps (outputs, targets) to the error of each output (B, K), the gradient of each
+            sample's loss: `softmax_error`, `logistic_error`, `squared_error` or `threshold_error`.
 
     Raises:
         NotLocal: a network whose structure does not allow the rule.
@@ -67,7 +79,7 @@ class Rule:
 
     @property
     def teaching_signals(self) -> int:
-        """The number of values for each sample that tell a cell or a unit its error."""
+        """The number of values that bring a cell or a unit its error, for each sample."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -95,9 +107,10 @@ def add_to_gradient(parameter: Tensor | None, update: Tensor) -> None:
     if parameter is None or not parameter.requires_grad:
         return
     if parameter.grad is None:
-        parameter.grad = update.to(parameter.dtype)
-    else:
-        parameter.grad += update
+        # Outside of inference mode, else an optimiser or clipping could not change it in place.
+        with torch.inference_mode(False):
+            parameter.grad = torch.zeros_like(parameter)
+    parameter.grad.add_(update)
 
 
 RULES: dict[str, type[Rule]] = {}
@@ -113,8 +126,8 @@ def make_rule(model: nn.Module, name: str, **options: Any) -> Rule:
     """Returns a rule of `RULES` for a model; the rule's docstring explains its options.
 
     Raises:
-        ValueError: an unknown rule, or an option's value; `NotLocal`, a network that does not
-            allow it.
+        ValueError: an unknown rule, or a value that an option does not take.
+        NotLocal: a network whose structure does not allow the rule.
         TypeError: an unknown option.
     """
     if name not in RULES:

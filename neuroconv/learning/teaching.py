@@ -15,6 +15,7 @@ from neuroconv.learning.rule import (
     add_to_gradient,
     register_rule,
     softmax_error,
+    threshold_error,
 )
 from neuroconv.zoo import PurkinjeClassifier
 from neuroconv.zoo.registry import ImageNetwork
@@ -25,24 +26,29 @@ Signal = Literal["error", "rate", "spikes"]
 @register_rule
 @checked
 class ClimbingFibre(Rule):
-    """One climbing fibre for each Purkinje cell: it tells the cell's error to all its synapses.
+    """One climbing fibre a Purkinje cell: one number, the cell's error, for all its synapses.
 
-    What it says depresses the synapses of the parallel fibres that were active at open dendrites,
-    and strengthens them where it falls silent: with the error as the signal, the exact gradient. In
-    a window of several steps a synapse keeps a trace of what was active, until the signal comes at
-    the window's end.
+    An error above zero depresses the synapses of the parallel fibres that were active at open
+    dendrites, one below zero strengthens them. The cell inhibits the nucleus of its class: the
+    error is above zero where the class is right and its logit too low. With the error itself as
+    the signal the update is the exact gradient. In a window of several steps a synapse keeps a
+    trace of what was active until the signal comes, at the window's end. Between `forward` and
+    `learn` the rule keeps the presynaptic activity and which dendrites and somata are open.
 
     Args:
-        signal: "error" is the error of the cell itself, of either sign. "rate" is what a climbing
-            fibre can carry, complex spikes per second that are not negative: `resting_rate` and
-            `gain` a second for a whole error; synapses learn from what is above rest or below.
-            "spikes" is a Poisson number of complex spikes at that rate in `window_s` seconds.
+        signal: "error" is the cell's error, of either sign, in logits. "rate" is the complex spikes
+            per second by which a climbing fibre can carry it: `resting_rate`, and `gain` times the
+            class's error, which is from -1 to 1 under softmax; not below zero. Synapses learn from
+            the difference to rest. "spikes" is a Poisson number of complex spikes at that rate in
+            `window_s` seconds, drawn by torch's generator: with `gain` up to `resting_rate` an
+            unbiased estimate of the gradient.
         resting_rate: complex spikes per second without an error; 1 in the awake rat (Lang et al.
             1999, abstract, doi:10.1523/JNEUROSCI.19-07-02728.1999).
-        gain: spikes per second that a whole error adds. With at most `resting_rate` no error is cut
-            off by silence.
+        gain: spikes per second that an error of 1 adds. Above `resting_rate` errors near -1 are cut
+            off, since a rate is not negative.
         window_s: seconds in which complex spikes are counted.
-        eligibility: steps before the window's end at which a synapse can be eligible; None for all.
+        eligibility: the last steps of the window, of whose firing a synapse still has a trace when
+            the signal comes; None for all. With fewer than the window's the update is no gradient.
         error: as in `Rule`.
 
     Raises:
@@ -64,9 +70,9 @@ class ClimbingFibre(Rule):
     ) -> None:
         if not isinstance(model, PurkinjeClassifier) or not hasattr(model.classifier, "to_cells"):
             raise NotLocal(
-                f"climbing_fibre: {type(model).__name__} has no cell whose one error is known to "
-                "it, since trained weights follow all of its cells; expected a "
-                "purkinje_classifier, whose cells project to the classes by fixed signs"
+                f"{self.name}: {type(model).__name__} has no cells that know their error, since "
+                "trained weights follow them; expected a purkinje_classifier, whose cells project "
+                "to the classes by fixed signs"
             )
         self.network, self.cells = model, LocalGradient(model.purkinje)
         self.signal, self.eligibility = signal, eligibility
@@ -74,9 +80,7 @@ class ClimbingFibre(Rule):
         super().__init__(model, error=error)
 
     def trained(self) -> Iterable[nn.Parameter]:
-        cells = self.network.purkinje
-        soma = {id(parameter) for parameter in cells.soma.parameters()}
-        return [p for p in cells.parameters() if p.requires_grad and id(p) not in soma]
+        return self.cells.parameters()
 
     @property
     def teaching_signals(self) -> int:
@@ -93,14 +97,14 @@ class ClimbingFibre(Rule):
         return outputs
 
     def learn(self, error: Tensor, scale: float) -> None:
-        told = self.told(self.network.classifier.to_cells(error))
-        trace = (told * (scale / self.steps)).unsqueeze(2).repeat(1, 1, self.steps)
+        signal = self.climbing_signal(self.network.classifier.to_cells(error))
+        trace = (signal * (scale / self.steps)).unsqueeze(2).repeat(1, 1, self.steps)
         if self.eligibility is not None:
             trace[..., : -self.eligibility] = 0
         self.cells.backward(trace)
 
-    def told(self, error: Tensor) -> Tensor:
-        """Returns what climbing fibres tell of the errors of the cells (B, N)."""
+    def climbing_signal(self, error: Tensor) -> Tensor:
+        """Returns the cells' errors (B, N), in logits, as their climbing fibres carry them."""
         if self.signal == "error":
             return error
         readout = self.network.classifier.gain
@@ -125,7 +129,8 @@ def classifier_of(model: nn.Module, rule: str) -> nn.Linear:
 class Delta(Rule):
     """The delta rule on frozen features: the error of a class times the activity of a feature.
 
-    It trains the last linear layer, of which it is the exact gradient, and nothing before it.
+    It trains the last linear layer, of which it is the exact gradient, and nothing before it. It
+    keeps that layer's inputs from `forward` to `learn`. Norms and dropout before it: see `Rule`.
     """
 
     name = "delta"
@@ -155,18 +160,12 @@ class Delta(Rule):
 
 @register_rule
 class PerceptronRule(Delta):
-    """The perceptron's rule on the last layer: inputs are added to the class that was missed, and
-    subtracted from the one that was said in its place. It errs in whole numbers: a class is right
-    or wrong (Rosenblatt 1958, doi:10.1037/h0042519)."""
+    """The perceptron's rule on the last layer: its units fire above zero, and a unit that is wrong
+    has the features subtracted from its weights, or added where it should have fired (Rosenblatt
+    1958, doi:10.1037/h0042519). On the zoo's `perceptron` it is that network's own loss's gradient.
+    """
 
     name = "perceptron"
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, error=missed)
-
-
-def missed(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns 1 for the class that was said and -1 for the right one, or zeros if they agree."""
-    classes = logits.shape[1]
-    said = nn.functional.one_hot(logits.argmax(1), classes)
-    return (said - nn.functional.one_hot(labels, classes)).to(logits.dtype)
+        super().__init__(model, error=threshold_error)

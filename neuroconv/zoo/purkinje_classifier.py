@@ -4,7 +4,7 @@ Shapes: B batch, C channels, T time steps, F mossy or parallel fibres, N Purkinj
 """
 
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ from neuroconv.core.arguments import ImageShape, Positive, Seed, Size, argument,
 from neuroconv.layers import Cost
 from neuroconv.neurons import Granule, Purkinje
 from neuroconv.neurons.stages import Table, merge
-from neuroconv.zoo.cerebellum import GRANULE, complete
+from neuroconv.zoo.cerebellum import complete
 from neuroconv.zoo.registry import ImageNetwork, register_model
 
-PURKINJE_CLASSIFIER: Table = {
+PURKINJE_CELLS: Table = {
     "tree": {"sheet": (32, 60), "mode": "per_dendrite"},
     "wiring": {"kind": "random"},
     "taps": {"trainable": False},
@@ -25,7 +25,13 @@ PURKINJE_CLASSIFIER: Table = {
     "output": {"mean_wait": 0.0},
 }
 # Without a norm over the batch each sample can be learned by itself.
-ALONE: Table = {"norm": "none", "output": {"mean_wait": 0.0}}
+GRANULE_CELLS: Table = {
+    "cells": 1000,
+    "tree": {"sheet": (4, 4), "mode": "per_dendrite"},
+    "wiring": {"kind": "receptive_field", "patch": (5, 5)},
+    "norm": "none",
+    "output": {"mean_wait": 0.0},
+}
 
 
 class MossyFibres(nn.Module):
@@ -146,7 +152,7 @@ def purkinje_classifier(
     normalise: bool = True,
     gain: Positive = 8.0,
     granule: Table | None = None,
-    purkinje: Table = PURKINJE_CLASSIFIER,
+    purkinje: Table = PURKINJE_CELLS,
     seed: Seed = 0,
 ) -> PurkinjeClassifier:
     """A Purkinje cell for each class, and nothing trained behind it: 19,810 parameters on MNIST.
@@ -157,8 +163,9 @@ def purkinje_classifier(
     one error of its cell: see `neuroconv.learning`.
 
     Synapses begin normal with variance 2 / sites (under Dale's law their magnitudes are a normal
-    number's). Filters are one everywhere and the soma's filter is the present step: both stay, so
-    that a synapse has one trained number.
+    number's). Filters are the mean over the window's steps, unless `purkinje.taps` has a cable, and
+    the soma's filter is the present step: both stay, so that a synapse has one trained number. With
+    `purkinje={"taps": {"trainable": True}}` each has a filter in time to learn.
 
     Args:
         cells_per_class: 2 adds a cell for each class that excites where the first inhibits.
@@ -167,28 +174,31 @@ def purkinje_classifier(
         normalise: whether an image has mean 0 and variance 1 over its pixels; False where their
             level tells something, as in a population code of movements.
         gain: logits for a mean rate of 1 over a cell's branches.
-        granule: of `Granule`, and its number of `cells`, as in `cerebellum_small`; by default
-            pixels are the parallel fibres. Their weights are drawn, and no rule but Hebb's trains them.
+        granule: of `Granule`, and its number of `cells`; by default there are none, and pixels are
+            the parallel fibres. No norm is among them. Of the local rules Hebb's alone trains them.
         purkinje: of `Purkinje`; its tree's `sheet` is (synapses of a branch, branches).
         seed: of all that is drawn before the weights; a table's `wiring` or `synapse` may have one.
+
+    The filter of a tree spans its sheet, if the table has none.
     """
     channels, *sides = image_shape
     fibres = channels * (1 + on_off), sides[0], sides[1]
     pixels, task = prod(fibres), (fibres, time_steps)
     axons, granule_cells = pixels, None
     if granule is not None:
-        axons, table = complete("granule", merge(GRANULE, ALONE, granule), task, seed)
+        granule = _whole_dendrites(merge(GRANULE_CELLS, granule))
+        axons, granule = complete("granule", granule, task, seed)
         with argument("granule"):
-            granule_cells = Granule(pixels, axons, **table)
-    purkinje = merge({"cells": num_classes * cells_per_class}, PURKINJE_CLASSIFIER, purkinje)
-    tree = purkinje["tree"]
-    purkinje["tree"] = {"filter": (*tree["sheet"],), **tree}
-    cells, purkinje = complete("purkinje", purkinje, task, seed + 1)
+            granule_cells = Granule(pixels, axons, **granule)
+    purkinje = merge({"cells": num_classes * cells_per_class}, PURKINJE_CELLS, purkinje)
+    cells, purkinje = complete("purkinje", _whole_dendrites(purkinje), task, seed + 1)
     with argument("purkinje"):
         purkinje_cells = Purkinje(axons, cells, **purkinje)
+    dendrites, taps = purkinje_cells.dendrites, purkinje["taps"]
     for parameter in purkinje_cells.synapses.parameters():
-        nn.init.normal_(parameter, std=(2 / purkinje_cells.dendrites.sheet_shape[0]) ** 0.5)
-    nn.init.ones_(purkinje_cells.dendrites.weight)
+        nn.init.normal_(parameter, std=(2 / dendrites.sheet_shape[0]) ** 0.5)
+    if (taps.get("cable") if isinstance(taps, dict) else taps.cable) is None:
+        nn.init.constant_(dendrites.weight, 1 / (dendrites.tree.kernel[0] * dendrites.tap_unit))
     purkinje_cells.soma.requires_grad_(False)
     readout = NuclearReadout(num_classes, cells_per_class, gain)
     return PurkinjeClassifier(
@@ -199,3 +209,10 @@ def purkinje_classifier(
         time_steps,
         image_shape,
     )
+
+
+def _whole_dendrites(cells: dict[str, Any]) -> dict[str, Any]:
+    """Completes a tree's table by a filter of the sheet's size."""
+    tree = cells["tree"]
+    whole = {"filter": (*tree["sheet"],)} if isinstance(tree, dict) else {}
+    return {**cells, "tree": {**whole, **tree}} if whole else cells
