@@ -24,7 +24,7 @@ from neuroconv.training.runs import ENVIRONMENT, read_history
 from neuroconv.training.state import BEST
 from neuroconv.zoo import create_model
 
-_SETTINGS = ("optimizer", "learning_rate", "weight_decay", "momentum")
+_SETTINGS = ("rule", "optimizer", "learning_rate", "weight_decay", "momentum")
 _CURRENCIES = {
     "mac_wired": "MAC,\nwired",
     "mac_executed": "exe-\ncuted",

@@ -86,7 +86,7 @@ def compare(config: Config, *, progress: bool = True, jobs: int = 1) -> list[Mod
     hold `match`, "parameters", "flops" or "axons", which sets its width, and its depth if need be,
     for about as many of them as the first model has, for one image (with `match_rule = "at_most"`
     its width, for no more: see `match_parameters`); an `encoding` and `time_steps` of its own; a
-    table `train` with its own optimizer, momentum, learning_rate and weight_decay; and
+    table `train` with its own rule, optimizer, momentum, learning_rate and weight_decay; and
     `primary = true`, by which one comparison is named beforehand as the one that counts.
 
     With [tune] the learning rate and weight decay of all models, also of those with a table

@@ -17,7 +17,6 @@ from torch import nn
 
 from neuroconv.core.version import __version__
 from neuroconv.data.fingerprint import fingerprint
-from neuroconv.learning import Rule, make_rule
 from neuroconv.training.batches import Data, check_length, loader_options
 from neuroconv.training.config import ConfigError, TrainConfig
 from neuroconv.training.device import float32_arithmetic
@@ -25,7 +24,7 @@ from neuroconv.training.distributed import Ranks, check_device, is_sharded
 from neuroconv.training.evaluation import Score, place
 from neuroconv.training.lock import locked
 from neuroconv.training.memory import OutOfMemory, fit_memory
-from neuroconv.training.optimizer import make_optimizer
+from neuroconv.training.optimizer import make_learning_rule, make_optimizer
 from neuroconv.training.sharding import local_names, shard
 from neuroconv.training.state import State
 from neuroconv.training.sync_norm import synchronised_norms
@@ -133,7 +132,11 @@ def train(
     if config.spread and not (is_sharded(model) or local_names(model)):
         shard(model, split=config.split, device=config.device)
     place(model, device, config.channels_last)
-    rule = _rule(model, config, task, ranks)
+    rule = make_learning_rule(model, config)
+    if rule and (task.loss is not None or task.training_loss is not None or ranks.size > 1):
+        raise ConfigError(
+            f"rule = {rule.name!r}: expected a classification by cross entropy, in one process"
+        )
     state = State(
         model, make_optimizer(model, config), ranks, device, Ranks() if split else ranks,
         config.spread, keep=config.keep,
@@ -182,16 +185,3 @@ def train(
         state.history, state.best_epoch, state.best, test, state.step, state.changes, fitted.parts,
         sums,
     )  # fmt: skip
-
-
-def _rule(model: nn.Module, config: TrainConfig, task: Task, ranks: Ranks) -> Rule | None:
-    """Returns the learning rule, which freezes what it does not train; None for autograd."""
-    options = config.rule_options
-    kind = options.pop("kind")
-    if kind == "backprop" and not options:
-        return None
-    if task.loss is not None or task.training_loss is not None or ranks.size > 1:
-        raise ConfigError(
-            f"rule = {kind!r}: expected a classification by cross entropy, in one process"
-        )
-    return make_rule(model, kind, **options)

@@ -19,6 +19,7 @@ from torch import nn
 
 from neuroconv.core.files import new_folder, write_array, write_text
 from neuroconv.data import DataSplits, load_data
+from neuroconv.learning import NotLocal
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
     CheckpointError,
@@ -36,6 +37,7 @@ from neuroconv.training.environment import describe_environment, environment_dif
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
+from neuroconv.training.optimizer import make_learning_rule
 from neuroconv.training.sharding import count_weights, shard
 from neuroconv.training.signals import StopSignal
 from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
@@ -260,9 +262,13 @@ def build(config: Config) -> nn.Module:
         torch.default_generator.manual_seed(config.train.seeds[0])
         create, split = partial(create_model, **config.model), config.train.split
         try:
-            return create() if split == "none" else shard(create, split=split)
+            model = create() if split == "none" else shard(create, split=split)
+            make_learning_rule(model, config.train)  # what it does not train counts as frozen
+        except NotLocal as error:
+            raise ConfigError(f"[train] rule: {error}") from error
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
+    return model
 
 
 def start(
