@@ -5,7 +5,9 @@ sum of its own synapses. The derivative of a neuron's rate with respect to a syn
 
     (soma fires) x (dendrite open) x (activity of the axon, filtered by the taps)
 
-so that a synapse needs to know its own axon, its own dendrite, and the neuron's one error.
+so that a synapse needs to know its own axon, its own dendrite, and the neuron's one error. A norm
+would join samples, and a law of summation dendrites; a dendritic spike joins sites of a dendrite,
+of which a filter of the whole dendrite leaves one.
 
 Shapes: B batch, F axons, N neurons, T time steps, S synapses of a neuron, P sites along a dendrite,
 D dendrites, K the taps' time steps.
@@ -59,6 +61,7 @@ class LocalGradient:
         soma = {id(parameter) for parameter in self.cells.soma.parameters()}
         return [p for p in self.cells.parameters() if p.requires_grad and id(p) not in soma]
 
+    @torch.no_grad()
     def forward(self, activity: Tensor) -> Tensor:
         """Returns rates (B, N, T) of activity (B, F, T) or (B, F), and keeps what is open."""
         cells, synapses = self.cells, self.synapses
@@ -85,6 +88,7 @@ class LocalGradient:
         self._fires = somatic > 0
         return somatic.relu()
 
+    @torch.no_grad()
     def backward(self, error: Tensor) -> None:
         """Adds the gradient of sum(error * rate), with error (B, N, T) as a constant."""
         cells, dendrites = self.cells, self.cells.dendrites
@@ -109,6 +113,7 @@ class LocalGradient:
             add_to_gradient(dendrites.weight, torch.stack(filters) * dendrites.tap_unit)
         self.add_to_synapses(torch.stack(synapses)[:, : self.synapses.synapses])
 
+    @torch.no_grad()
     def correlate(self, rates: Tensor) -> Tensor:
         """Returns the sum over batch and steps of each synapse's filtered activity, times the rates
         (B, N, T) of its neuron: (N, S)."""
@@ -188,19 +193,19 @@ def _reasons(cells: Population) -> Iterator[str]:
         )
     for stage, argument in _COUPLING.items():
         if not is_absent(getattr(cells, stage)):
-            yield f"{stage} = {getattr(cells, stage)}; expected {argument}"
+            yield f"{stage} is a {type(getattr(cells, stage)).__name__}; expected {argument}"
     if type(cells.output) is not PoissonDropout or cells.output.mean_wait:
         yield f"output = {cells.output}; expected output.mean_wait = 0.0, which drops nothing"
     for stage, kind in (("dendritic_rate", DendriticRate), ("summation", DendriticSummation)):
         law = getattr(cells, stage)
         if type(law) is not kind or law.law != "linear":
-            yield f'{stage} = {law}; expected the law "linear"'
+            yield f'{stage} is {law}; expected the law "linear"'
     if not (is_absent(cells.soma) or type(cells.soma) is SomaFilter):
-        yield f"soma = {cells.soma}; expected a SomaFilter"
+        yield f"soma is a {type(cells.soma).__name__}; expected a SomaFilter"
 
 
 # Stages that join samples, steps or dendrites, or draw; and the argument that leaves one out.
 _COUPLING = {
     "threshold_norm": "threshold = None", "unit_dropout": "unit_dropout = None",
-    "dendritic_norm": 'norm = "none"', "soma_norm": 'norm = "none"', "spike": "spike = None",
+    "dendritic_norm": 'norm = "none"', "soma_norm": 'norm = "none"',
 }  # fmt: skip

@@ -19,8 +19,8 @@ from neuroconv.core.checks import expected_one_of
 from neuroconv.core.files import write_text
 from neuroconv.data.augment import Augment
 from neuroconv.data.encoding import Encoding
-from neuroconv.learning.rule import RULES
 from neuroconv.training.config_names import find_config
+from neuroconv.training.rules import check_rule
 from neuroconv.training.tables import (
     CompareConfig,
     ConfigError,
@@ -86,9 +86,9 @@ class TrainConfig(Table):
         batch_size: images in a step, of all processes together.
         accumulate: parts in which a step's images are run; batch norms see one part at a time.
             "auto": one, or the smallest number that fits into the memory; the result records it.
-        rule: what leaves the update of each parameter for the optimiser: "backprop", or a rule of
-            `neuroconv.learning.RULES`, by its name or as a table of its options, with the name
-            under "kind": {kind = "climbing_fibre", signal = "spikes"}.
+        rule: what the optimiser takes as the gradient: "backprop", or a rule of
+            `neuroconv.learning.RULES` by its name, or a table of its options with the name under
+            "kind": {kind = "climbing_fibre", signal = "spikes"}. All run in float32.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         weight_decay: for parameters of two or more axes, a table of biases included.
         warmup: share of all steps over which the learning rate rises.
@@ -148,13 +148,9 @@ class TrainConfig(Table):
 
     def decisive(self) -> dict[str, Any]:
         """Returns the settings that decide the weights, by their names in a file."""
-        others = ("output", "device", "save_steps", "save_minutes", "keep", "tensorboard")
+        others = {"output", "device", "save_steps", "save_minutes", "keep", "tensorboard"}
+        others |= {"rule"} if self.rule == "backprop" else set()  # older runs do not name it
         return {f"[train] {k}": v for k, v in asdict(self).items() if k not in others}
-
-    @property
-    def rule_options(self) -> dict[str, Any]:
-        """The rule's options, its name under "kind"."""
-        return {"kind": self.rule} if isinstance(self.rule, str) else dict(self.rule)
 
     @property
     def parts(self) -> int:
@@ -184,21 +180,11 @@ class TrainConfig(Table):
                 f'{self.header} compile = "{self.compile}": expected accumulate = 1 and cuda_graph '
                 "= false, since it has graphs of its own, which overwrite what they returned"
             )
-        kind = self.rule_options.get("kind")
-        if kind not in RULES:
-            raise ConfigError(
-                f"{self.header} rule = {self.rule!r}: "
-                f"{expected_one_of(str(kind), RULES)}, or a table with such a kind"
-            )
-        for setting, present in {
+        check_rule(self.header, self.rule, {
             "compile": self.compile, "cuda_graph": self.cuda_graph, "shard": self.shard,
-            "split": self.split != "none", "label_smoothing": self.label_smoothing,
+            'split = "neurons"': self.split != "none", "label_smoothing": self.label_smoothing,
             'precision = "bfloat16"': self.precision == "bfloat16",
-        }.items():  # fmt: skip
-            if kind != "backprop" and present:
-                raise ConfigError(
-                    f"{self.header} rule = {kind!r} with {setting}: expected it for backprop alone"
-                )
+        })  # fmt: skip
         refused = {
             'split = "neurons"': self.shard and self.split != "none",
             "compile": self.compile, "cuda_graph": self.cuda_graph,

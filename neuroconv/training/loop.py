@@ -24,7 +24,8 @@ from neuroconv.training.distributed import Ranks, check_device, is_sharded
 from neuroconv.training.evaluation import Score, place
 from neuroconv.training.lock import locked
 from neuroconv.training.memory import OutOfMemory, fit_memory
-from neuroconv.training.optimizer import make_learning_rule, make_optimizer
+from neuroconv.training.optimizer import make_optimizer
+from neuroconv.training.rules import make_learning_rule
 from neuroconv.training.sharding import local_names, shard
 from neuroconv.training.state import State
 from neuroconv.training.sync_norm import synchronised_norms
@@ -132,10 +133,13 @@ def train(
     if config.spread and not (is_sharded(model) or local_names(model)):
         shard(model, split=config.split, device=config.device)
     place(model, device, config.channels_last)
-    rule = make_learning_rule(model, config)
-    if rule and (task.loss is not None or task.training_loss is not None or ranks.size > 1):
+    rule = make_learning_rule(model, config.rule)
+    other_loss = task.loss or (task.training_loss if rule and rule.name != "perceptron" else None)
+    if rule and (other_loss or ranks.size > 1):
         raise ConfigError(
-            f"rule = {rule.name!r}: expected a classification by cross entropy, in one process"
+            f"[train] rule = {rule.name!r} with {ranks.size} processes and the loss "
+            f"{getattr(other_loss, '__qualname__', other_loss)}: expected one process, and a "
+            'classification by cross entropy, whose error the rule has; or rule = "backprop"'
         )
     state = State(
         model, make_optimizer(model, config), ranks, device, Ranks() if split else ranks,

@@ -1,4 +1,4 @@
-"""The learning rule, the optimiser and its learning rate."""
+"""The optimiser and its learning rate."""
 
 import math
 from functools import partial
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroconv.learning import Rule, make_rule
 from neuroconv.training.config import TrainConfig
 
 # Devices with one kernel for a whole step: three to seven times as fast for AdamW on the CPU too.
@@ -20,13 +19,6 @@ def learning_rate_at(step: int, total_steps: int, peak: float, warmup: float) ->
     if step < rising:
         return peak * (step + 1) / rising
     return peak * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising))) / 2
-
-
-def make_learning_rule(model: nn.Module, settings: TrainConfig) -> Rule | None:
-    """Returns the rule, which freezes all parameters that it does not train; None for autograd."""
-    options = settings.rule_options
-    kind = options.pop("kind")
-    return None if kind == "backprop" and not options else make_rule(model, kind, **options)
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:

@@ -19,7 +19,6 @@ from torch import nn
 
 from neuroconv.core.files import new_folder, write_array, write_text
 from neuroconv.data import DataSplits, load_data
-from neuroconv.learning import NotLocal
 from neuroconv.neurons.stages import merge
 from neuroconv.training.checkpoint import (
     CheckpointError,
@@ -37,7 +36,7 @@ from neuroconv.training.environment import describe_environment, environment_dif
 from neuroconv.training.evaluation import Score, evaluate_model
 from neuroconv.training.lock import LOCK, RunError, locked
 from neuroconv.training.loop import train
-from neuroconv.training.optimizer import make_learning_rule
+from neuroconv.training.rules import make_learning_rule
 from neuroconv.training.sharding import count_weights, shard
 from neuroconv.training.signals import StopSignal
 from neuroconv.training.state import BEST, CHECKPOINTS, FAILURE, LAST, METRICS
@@ -46,7 +45,6 @@ from neuroconv.zoo import create_model, get_builder
 
 CONFIG, RESULT = "config.toml", "result.json"
 ENVIRONMENT, CURVES, ANSWERS = "environment.json", "curves.png", "test_answers.npy"
-
 _SUMMED = (BEST, LAST, METRICS, CONFIG, ENVIRONMENT, ANSWERS)  # files whose sums the result holds
 
 
@@ -263,11 +261,9 @@ def build(config: Config) -> nn.Module:
         create, split = partial(create_model, **config.model), config.train.split
         try:
             model = create() if split == "none" else shard(create, split=split)
-            make_learning_rule(model, config.train)  # what it does not train counts as frozen
-        except NotLocal as error:
-            raise ConfigError(f"[train] rule: {error}") from error
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[model] name = {config.model['name']!r}: {error}") from error
+        make_learning_rule(model, config.train.rule)  # what it does not train counts as frozen
     return model
 
 
@@ -331,9 +327,7 @@ def _finish(
                 "peak_memory_mib": peak_memory_mib(device),
                 "core_seconds": time.process_time() - began,
                 "resumed_with_changes": trained.changes, "accumulate": trained.accumulate,
-                "data_sha256": {
-                    role.removesuffix("_data"): s for role, s in trained.data_sha256.items()
-                },
+                "data_sha256": {r.removesuffix("_data"): s for r, s in trained.data_sha256.items()},
                 "sha256": {f: file_sum(folder / f) for f in _SUMMED if (folder / f).exists()},
             })  # fmt: skip
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # the result replaces them

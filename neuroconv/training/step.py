@@ -61,11 +61,9 @@ class Step:
             inputs, samples = in_memory_format(inputs, config.channels_last), count_samples(inputs)
             # Parts add up to the mean over the step; gradients of processes are averaged.
             share = samples * self.state.readers.size / self.images
-            with waits if self.rule is None else torch.no_grad():
-                run, precision = (
-                    (self.learner, config.precision) if self.rule is None else
-                    (self.rule.forward, "float32")
-                )  # fmt: skip
+            with waits, torch.set_grad_enabled(self.rule is None):
+                run: Any = self.learner if self.rule is None else self.rule.forward
+                precision = config.precision if self.rule is None else "float32"
                 outputs, targets = task.run(run, inputs, targets, device, precision)
                 loss = task.mean_loss(outputs, targets)
                 if self.rule is not None:

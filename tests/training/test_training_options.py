@@ -125,6 +125,7 @@ CASES: dict[str, dict[Any, str]] = {
     "train.learning_rate": {0.05: OTHER},
     "train.batch_size": {2: OTHER, 100: OTHER},
     "train.accumulate": {2: ANY, "auto": SAME},
+    "train.rule": {"delta": OTHER},
     "train.optimizer": {"adamw": OTHER},
     "train.weight_decay": {0.0: OTHER},
     "train.momentum": {0.0: OTHER},
@@ -164,6 +165,8 @@ HEAVY = {
 }  # fmt: skip
 # It refuses to smooth its own loss, and begins at zero, where nothing decays.
 LEFT_OUT = {("perceptron", "train.label_smoothing"), ("perceptron", "train.weight_decay")}
+# Without a linear layer at the end, or with a loss of its own.
+LEFT_OUT |= {(name, "train.rule") for name in ("k_tree", "purkinje_classifier", "perceptron")}
 
 
 def every_case() -> Iterator[Any]:
