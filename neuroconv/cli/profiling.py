@@ -41,6 +41,7 @@ from neuroconv.flops import (
 from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.roofline import machine_peak
 from neuroconv.flops.operators import explain_uncounted
+from neuroconv.learning import RULES, NotLocal, learning_cost
 from neuroconv.neurons import CELL_CLASSES, Variant
 from neuroconv.training import rebuild
 from neuroconv.training.process_memory import ProcessMemory, process_memory
@@ -119,6 +120,8 @@ class Profile:
     split: Literal["none", "neurons"] = "none"
     """with --ranks: leave each process a part of all parameters, or some of a population's neurons,
     as [train] shard and split do"""
+    rule: Annotated[Words, repeatable(metavar="RULE")] = ()
+    """of a zoo model: also count an update by this learning rule, such as backprop"""
     stages: bool = True
     """also print a table of the stages"""
     json: FileOption = None
@@ -137,6 +140,8 @@ class Profile:
             as_argument(option, value, Size | None)
         for dtype in self.input_dtype:
             check_choice("--input-dtype", dtype, DTYPES)
+        for rule in self.rule:
+            check_choice("--rule", rule, tuple(RULES))
         if self.plot is not None and self.device == "meta":
             raise ValueError("--plot needs times, and meta runs nothing: add --device cpu or cuda")
         subjects = self._subjects()
@@ -160,9 +165,10 @@ class Profile:
             bytes_of = ", ".join(f"{k} {in_units(v, 'B')}" for k, v in memory._asdict().items())
             total = in_units(sum(memory), "B")
             console.print(f"{record.name}, each of {self.ranks} processes: {bytes_of}: {total}")
+        learning = [self._learning(subject, console) for subject in subjects]
         _print_conditions(records, console)
         if self.json is not None:
-            rows = [record.to_dict() for record in records]
+            rows = [r.to_dict() | costs for r, costs in zip(records, learning, strict=True)]
             for row, memory in zip(rows, spread, strict=False):
                 row["process_memory_bytes"] = memory._asdict()
             write_json(console, self.json, rows)
@@ -176,7 +182,7 @@ class Profile:
         """Refuses an option that is for another kind of NAME, and would change nothing."""
         options = {
             "cell": ("a cell, such as purkinje", "variant neurons axons mode backend"),
-            "zoo": ("a model of the zoo", "image_shape"),
+            "zoo": ("a model of the zoo", "image_shape rule"),
             "module": ("a module:Class", "input_shape input_dtype argument"),
         }
         defaults = {field.name: field.default for field in fields(self)}
@@ -276,6 +282,19 @@ class Profile:
             one = replace(self, batch=-(-self.batch // self.ranks))
         build = next(s.build for s in one._subjects() if s.name == subject.name)
         return process_memory(build, self.ranks, self.split)
+
+    def _learning(self, subject: Subject, console: Console) -> dict[str, Any]:
+        """Prints what an update by each rule costs, or why it is refused; returns plain data."""
+        costs: dict[str, Any] = {}
+        for rule in self.rule if subject.kind == "zoo" else ():
+            model, inputs = subject.build()
+            try:
+                costs[rule] = vars(cost := learning_cost(model, rule, inputs))
+                console.print(f"{subject.name} by {rule}, a sample: {cost}")
+            except NotLocal as error:
+                costs[rule] = {"refused": str(error)}
+                console.print(f"{subject.name}: {error}")
+        return {"learning": costs} if costs else {}
 
     def _draw(self, subjects: list[Subject], records: list[flops.Profile], path: Path) -> None:
         from neuroconv.report.roofline import RooflinePoint, plot_roofline
