@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, T time steps, F mossy or parallel fibres, N Purkinje cells, K classes.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, Literal
 
@@ -56,10 +57,9 @@ class MossyFibres(nn.Module):
         return torch.cat([level.relu(), (-level).relu()], 1) if self.on_off else level
 
     def closed_form(self, frames: torch.Size) -> tuple[Cost, ...]:
-        """Counts five operations a pixel, as other norms without parameters in evaluation."""
-        return (
-            Cost("mossy fibres", pointwise=frames.numel() * (5 * self.normalise + 3 * self.on_off)),
-        )
+        """Counts four operations a pixel, as of any layer norm without parameters."""
+        flops = 4 * self.normalise + 3 * self.on_off
+        return (Cost("mossy fibres", pointwise=frames.numel() * flops),)
 
 
 @checked
@@ -103,6 +103,11 @@ class NuclearReadout(nn.Module):
         """Counts a product for each cell, and the difference of a pair."""
         pairs = rates[0] * (self.in_features - self.out_features)
         return (Cost("nuclei", pointwise=rates.numel() + pairs),)
+
+    def trace_axons(self, layer: Callable[..., Tensor], rates: Tensor) -> Tensor:
+        """States which cells each nucleus reads; see `neuroconv.flops.count_axons`."""
+        index = torch.arange(self.in_features).view(self.out_features, -1)
+        return layer(rates.unsqueeze(2), self.out_features, index).squeeze(2)
 
     def extra_repr(self) -> str:
         return f"cells={self.in_features}, classes={self.out_features}, gain={self.gain:g}"

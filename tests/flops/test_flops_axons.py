@@ -107,6 +107,12 @@ def test_the_circuit_of_a_cerebellum_by_hand() -> None:
     assert counted == Axons(axons, wires, 1000 * 4, pixels)
 
 
+def test_purkinje_cells_and_the_nuclei_that_they_inhibit_by_hand() -> None:
+    pairs: Any = create_model("purkinje_classifier", cells_per_class=2)
+    read = sum(len(set(row)) for row in pairs.purkinje.synapses.wiring.tolist())
+    assert count_axons(pairs, torch.zeros(1, 1, 28, 28)) == Axons(20, 20, read, 784)
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_units_read_what_their_layer_sent_before(kind: Callable[..., nn.Module]) -> None:
     network = kind(7, 5, 2, batch_first=True, bidirectional=True)

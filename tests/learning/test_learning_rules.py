@@ -1,0 +1,279 @@
+"""Rules but the climbing fibre: feedback weights, the last layer, Oja's rule; and [train] rule."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroconv.learning import (
+    RULES,
+    DirectFeedback,
+    FeedbackAlignment,
+    Hebbian,
+    NotLocal,
+    logistic_error,
+    make_rule,
+    softmax_error,
+    squared_error,
+)
+from neuroconv.training import ConfigError, TrainConfig, runs, train
+from neuroconv.zoo import Perceptron, StillNet, create_model
+from tests.training.small_runs import interrupt_after_first_epoch, small_config
+
+IMAGES = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(2)).double()
+LABELS = torch.tensor([0, 2, 1, 1, 0, 2])
+
+
+def chain(*nonlinearities: nn.Module) -> StillNet:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = 16
+    for nonlinearity in nonlinearities:
+        layers += [nn.Linear(width, 7), nonlinearity]
+        width = 7
+    return StillNet(nn.Sequential(*layers, nn.Linear(width, 3)), 1).double()
+
+
+def by_autograd(model: nn.Module, inputs: Tensor = IMAGES, labels: Tensor = LABELS) -> list[Tensor]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [*torch.autograd.grad(F.cross_entropy(model(inputs), labels), trained)]
+
+
+def by_rule(name: str, model: nn.Module, inputs: Tensor = IMAGES, **options: Any) -> list[Tensor]:
+    rule = make_rule(model, name, **options)
+    if name == "backprop":
+        rule(inputs, LABELS)
+    else:
+        with torch.inference_mode():
+            rule(inputs, LABELS)
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def agree(results: list[Tensor], expected: list[Tensor]) -> None:
+    torch.testing.assert_close(results, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_errors_are_gradients_of_their_losses() -> None:
+    outputs = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    yes = F.one_hot(LABELS, 3).double()
+    losses = {
+        softmax_error: F.cross_entropy(outputs, LABELS, reduction="sum"),
+        logistic_error: F.binary_cross_entropy_with_logits(outputs, yes, reduction="sum"),
+        squared_error: (outputs - yes).square().sum() / 2,
+    }
+    for error, loss in losses.items():
+        targets = LABELS if error is softmax_error else yes
+        (expected,) = torch.autograd.grad(loss, outputs, retain_graph=True)
+        torch.testing.assert_close(error(outputs.detach(), targets), expected)
+
+
+NONLINEAR = (nn.Tanh(), nn.ReLU(), nn.Sigmoid())
+
+
+def test_feedback_by_transposed_weights_is_backpropagation() -> None:
+    for model in (chain(*NONLINEAR), chain()):
+        rule = FeedbackAlignment(model)
+        rule.feedback = [layer.weight for layer in map(rule.layers.__getitem__, rule.linear[1:])]
+        rule(IMAGES, LABELS)
+        agree([p.grad for p in model.parameters()], by_autograd(model))  # type: ignore[misc]
+    agree(by_rule("backprop", chain(nn.ReLU())), by_autograd(chain(nn.ReLU())))
+
+
+def test_direct_feedback_written_out() -> None:
+    model = chain(nn.Tanh(), nn.ReLU())
+    rule = DirectFeedback(model, seed=3)
+    with torch.inference_mode():
+        logits = rule(IMAGES, LABELS)
+    _, first, _, second, _, last = rule.layers
+    x = IMAGES.flatten(1)
+    h1 = torch.tanh(x @ first.weight.t() + first.bias)
+    h2 = (h1 @ second.weight.t() + second.bias).relu()
+    e = (logits.softmax(1) - F.one_hot(LABELS, 3)) / 6
+    at2, at1 = (e @ rule.feedback[1]) * (h2 > 0), (e @ rule.feedback[0]) * (1 - h1**2)
+    for layer, error, inputs in ((first, at1, x), (second, at2, h1), (last, e, h2)):
+        agree([layer.weight.grad, layer.bias.grad], [error.t() @ inputs, error.sum(0)])
+    other, same = (by_rule("direct_feedback", chain(*NONLINEAR), seed=s)[0] for s in (4, 3))
+    again = by_rule("direct_feedback", chain(*NONLINEAR), seed=3)[0]
+    assert torch.equal(same, again)
+    assert not torch.equal(other, again)
+    assert [bool(b.abs().max() <= 3**-0.5) for b in rule.feedback] == [True, True]
+    assert rule.teaching_signals == 7 + 7 + 3
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "cerebellum_tiny", "granule_convnet", "lenet5"])
+def test_the_delta_rule_is_the_gradient_of_the_last_layer(name: str) -> None:
+    model: Any = create_model(name, image_shape=(1, 8, 8), num_classes=3, time_steps=2)
+    model.double().eval()
+    inputs = torch.rand(6, 1, 2, 8, 8).double()
+    buffers = [b.clone() for b in model.buffers()]
+    results = by_rule("delta", model, inputs)
+    last = model.get_classifier()
+    assert [p.shape for p in results] == [last.weight.shape, last.bias.shape]
+    assert {p for p in model.parameters() if p.requires_grad} == {last.weight, last.bias}
+    agree(results, by_autograd(model, inputs))
+    assert all(map(torch.equal, model.buffers(), buffers))  # norms stay too, in evaluation
+
+
+def test_the_perceptrons_rule_is_the_gradient_of_its_own_loss() -> None:
+    model: Any = create_model("perceptron", image_shape=(1, 4, 4), num_classes=3).double()
+    assert isinstance(model, Perceptron)
+    nn.init.normal_(model.network[1].weight)
+    results = by_rule("perceptron", model)
+    model.zero_grad()
+    model.training_loss(model(IMAGES), LABELS).backward()
+    agree(results, [p.grad for p in model.parameters()])  # type: ignore[misc]
+
+
+def granule_network(**granule: Any) -> Any:
+    torch.manual_seed(0)
+    table = {"cells": 20, "wiring": {"patch": (3, 3)}, **granule}
+    purkinje = {"tree": {"sheet": (2, 3)}}
+    return create_model(
+        "purkinje_classifier",
+        image_shape=(1, 4, 4),
+        num_classes=3,
+        granule=table,
+        purkinje=purkinje,
+    )
+
+
+@pytest.mark.parametrize("synapse", [{}, {"excitatory": 0.5, "factorized": True}])
+def test_ojas_rule_written_out(synapse: dict[str, Any]) -> None:
+    model = granule_network(synapse=synapse).double()
+    rates = model.parallel_fibres(IMAGES).detach()  # (B, N, 1)
+    fibres = model.mossy(model.as_frames(IMAGES))
+    by_rule("hebbian", model, strength=2.0)
+    stages: Any = model.granule
+    weight: Tensor = stages.synapses.effective_weight()
+    taps = (
+        stages.dendrites.taps()[:, 0].transpose(1, 2).flatten(1) / 4
+    )  # a quarter of each dendrite
+    x = fibres[:, stages.synapses.wiring, 0] * taps  # (B, N, S)
+    growth = (rates * (x - rates * weight)).sum(0)
+    expected = torch.autograd.grad(weight, [*stages.synapses.parameters()], -growth * 2 / 6)
+    agree([p.grad for p in stages.synapses.parameters()], [*expected])
+    assert {name for name, p in model.granule.named_parameters() if p.grad is not None} == {
+        f"synapses.{name}" for name, _ in stages.synapses.named_parameters()
+    }
+
+
+def test_ojas_rule_finds_the_first_principal_component() -> None:
+    """Of one linear cell of two dendrites, whose taps are ones, with a rate that stays positive."""
+    model = granule_network(cells=1, tree={"sheet": (2, 2)}, rate={"linear": True}).double()
+    rule: Any = Hebbian(model)
+    cells = model.granule
+    cells.synapses.wiring.copy_(torch.arange(4))
+    nn.init.ones_(cells.dendrites.weight)
+    fibres = torch.rand(50, 16, 1).double() * torch.tensor([3.0, 1, 2, 1] * 4).double()[:, None]
+    data, weight = fibres[:, :4], cells.synapses.weight
+    for _ in range(100):
+        rule._rates = rule.granule.forward(fibres)
+        rule.classify(rule._rates)
+        rule.learn(torch.zeros(50, 3).double(), 1 / 50)
+        weight.data -= 0.5 * weight.grad
+        weight.grad = None
+    first = torch.linalg.eigh((data @ data.transpose(1, 2)).mean(0)).eigenvectors[:, -1]
+    torch.testing.assert_close(weight.detach()[0], first * first.sum().sign(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "model", "message"),
+    [
+        ("climbing_fibre", "cerebellum_small", "Cerebellum has no cells that know their error, "),
+        ("climbing_fibre", "mlp", "StillNet has no cells.*expected a purkinje_classifier"),
+        ("hebbian", "purkinje_classifier", r"no granule cells; expected .* granule = \{cells = 1"),
+        ("delta", "purkinje_classifier", "last layer of PurkinjeClassifier is a NuclearReadout"),
+        ("perceptron", "k_tree", "last layer of KTree is a SparseLinear; expected"),
+        ("feedback_alignment", "plain_cnn", "has AdaptiveAvgPool2d, BatchNorm2d, Conv2d; expected"),
+        ("direct_feedback", "granule_convnet", "is no chain of linear layers; expected nn.Linear"),
+    ],
+)
+def test_refusals(rule: str, model: str, message: str) -> None:
+    with pytest.raises(NotLocal, match=message):
+        make_rule(create_model(model), rule)
+
+
+def test_mistakes_in_options() -> None:
+    model = create_model("purkinje_classifier")
+    for name, options, message in (
+        ("climbing", {}, "rule = 'climbing': .*climbing_fibre"),
+        ("climbing_fibre", {"signal": "loud"}, "signal='loud'"),
+        ("climbing_fibre", {"gain": 0}, "gain=0; expected .* above 0"),
+        ("climbing_fibre", {"strength": 1.0}, "strength"),
+        ("climbing_fibre", {"eligibility": 0}, "eligibility=0; expected"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            make_rule(model, name, **options)
+    with pytest.raises(NotLocal, match="no parameter that it trains"):
+        make_rule(model.requires_grad_(False), "climbing_fibre")
+
+
+# --- [train] rule
+
+
+def test_mistakes_in_a_configuration() -> None:
+    for settings, message in (
+        ({"rule": "climbing_fiber"}, "rule = 'climbing_fiber': .*climbing_fibre"),
+        ({"rule": {"signal": "rate"}}, "rule = .*or a table with such a kind"),
+        ({"rule": {"kind": "backprop", "seed": 1}}, "which has no options"),
+        ({"rule": "delta", "label_smoothing": 0.1}, "'delta' with label_smoothing: expected one"),
+        ({"rule": "delta", "precision": "bfloat16"}, "with precision"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TrainConfig(epochs=1, learning_rate=0.1, **settings)
+    plain = TrainConfig(epochs=1, learning_rate=0.1)
+    assert "[train] rule" not in plain.decisive()  # runs from before there were rules resume
+    for rule, message in (("climbing_fibre", "StillNet has no"), ({"kind": "delta", "a": 1}, "a")):
+        config = small_config(Path("nowhere"), rule=rule)
+        with pytest.raises(ConfigError, match=rf"\[train\] rule = .*{message}"):
+            runs.run(config, seed=0, progress=False)
+    data = torch.utils.data.TensorDataset(IMAGES, LABELS)
+    with pytest.raises(ConfigError, match="expected one process, and a classification"):
+        train(chain(), data, data, loss=F.cross_entropy, rule="delta", progress=False)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_in_parts_is_the_step(optimizer: Any) -> None:
+    data = torch.utils.data.TensorDataset(IMAGES, LABELS)
+    weights = []
+    for accumulate in (1, 3):
+        model = granule_network().double()
+        train(
+            model, data, data, epochs=2, batch_size=6, accumulate=accumulate, optimizer=optimizer,
+            rule="hebbian", learning_rate=1e-3, progress=False, device="cpu",
+        )  # fmt: skip
+        weights.append(list(model.parameters()))
+    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "rule"),
+    [
+        (
+            {"name": "purkinje_classifier", "purkinje": {"tree": {"sheet": (16, 20)}}},
+            {"kind": "climbing_fibre", "signal": "spikes", "window_s": 10.0},
+        ),
+        ({"name": "mlp"}, "direct_feedback"),
+    ],
+)
+def test_digits_are_learned_and_resumed_to_the_bit(
+    model: dict[str, Any], rule: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path, rule=rule, epochs=5, learning_rate=1e-2)
+    config = replace(config, model=model, data=replace(config.data, train_limit=None))
+    whole = runs.run(config, seed=0, run_dir=tmp_path / "whole", progress=False)
+    assert whole.val_accuracy > 0.9
+    with monkeypatch.context() as patch:
+        interrupt_after_first_epoch(patch)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(config, seed=0, run_dir=tmp_path / "cut", progress=False)
+    resumed = runs.resume(tmp_path / "cut", progress=False)
+    for file in ("best.safetensors", "last.safetensors"):
+        bits = [(tmp_path / folder / file).read_bytes() for folder in ("whole", "cut")]
+        assert bits[0] == bits[1]
+    assert resumed.test_loss == whole.test_loss
+    assert {*RULES} >= {"backprop", "climbing_fibre", "delta", "hebbian", "perceptron"}
