@@ -15,6 +15,7 @@ from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import (
     AllToAll,
+    DendriticFields,
     InOrder,
     ParallelFibres,
     Random,
@@ -23,9 +24,9 @@ from neuroconv.layers.wiring import (
 )
 
 __all__ = [
-    "AllToAll", "Cable", "Cost", "DendriticConv", "DendriticRate", "DendriticSpike",
-    "DendriticSummation", "DenseSynapses", "FiringRate", "InOrder", "LastStep", "ParallelFibres",
-    "PoissonDropout", "PoissonSpikes", "Random", "ReceptiveField", "ReleaseOrWait", "SomaFilter",
-    "SparseSynapses", "Synapse", "Taps", "ThresholdNorm", "TransmitterSum", "TreeShape",
-    "dale_signs", "dendritic_conv", "dendritic_spike",
+    "AllToAll", "Cable", "Cost", "DendriticConv", "DendriticFields", "DendriticRate",
+    "DendriticSpike", "DendriticSummation", "DenseSynapses", "FiringRate", "InOrder", "LastStep",
+    "ParallelFibres", "PoissonDropout", "PoissonSpikes", "Random", "ReceptiveField",
+    "ReleaseOrWait", "SomaFilter", "SparseSynapses", "Synapse", "Taps", "ThresholdNorm",
+    "TransmitterSum", "TreeShape", "dale_signs", "dendritic_conv", "dendritic_spike",
 ]  # fmt: skip

@@ -203,7 +203,37 @@ class ReceptiveField(_Contacts):
         return (channel * height + top + inside // wide) * width + left + inside % wide
 
 
-Wiring = Random | ParallelFibres | ReceptiveField | InOrder | AllToAll
+@checked
+@dataclass(frozen=True)
+class DendriticFields(_Contacts):
+    """A patch of one channel of an image for every dendrite, at a random position.
+
+    The sites of a dendrite draw pixels of its patch, no two the same where the patch has enough.
+
+    Args:
+        image_shape: (channels, height, width) of the image whose flattened pixels are the axons.
+        patch: (height, width) of the patches.
+        seed: the wiring is a function of it.
+
+    Raises:
+        ValueError: at the draw, an image of other pixels than there are axons, or a patch larger
+            than the image.
+    """
+
+    image_shape: ImageShape
+    patch: Annotated[tuple[Size, Size], Rule("for (height, width)")]
+    seed: Seed = 0
+
+    def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
+        field = ReceptiveField(self.image_shape, self.patch, claw=True, seed=self.seed)
+        sites, dendrites = tree.sheet
+        dendrite = TreeShape((1, sites))  # as if each were a neuron whose claws are the sites
+        field._check(in_features, dendrite)
+        drawn = field._contacts(in_features, neurons * dendrites, dendrite, slice(None))
+        return drawn.reshape(neurons, -1)[rows]
+
+
+Wiring = Random | ParallelFibres | ReceptiveField | DendriticFields | InOrder | AllToAll
 
 
 @checked

@@ -70,8 +70,8 @@ class Population(nn.Module):
             essay where it has the cell.
         tree: a `TreeShape`: the sheet, the filter, the synapses, and the mode.
         wiring: which axon each synapse receives: `Random()`, `ParallelFibres()`,
-            `ReceptiveField(image_shape)`, `InOrder()` or `AllToAll()`; or a name such as
-            "in_order", or a table with the name under "kind".
+            `ReceptiveField(image_shape)`, `DendriticFields(image_shape, patch)`, `InOrder()` or
+            `AllToAll()`; or a name such as "in_order", or a table with the name under "kind".
         norm: where potentials are batch-normalised: "none", at the "dendrites" (each dendrite of
             each neuron over batch, steps and sites), at the "soma" (each neuron over batch and
             steps), or at "both".

@@ -25,6 +25,7 @@ from neuroconv.layers.threshold import ThresholdNorm
 from neuroconv.layers.tree_shape import TreeShape
 from neuroconv.layers.wiring import (
     AllToAll,
+    DendriticFields,
     InOrder,
     ParallelFibres,
     Random,
@@ -42,6 +43,7 @@ WIRINGS: Kinds = {
     "random": Random,
     "parallel_fibres": ParallelFibres,
     "receptive_field": ReceptiveField,
+    "dendritic_fields": DendriticFields,
     "in_order": InOrder,
     "all_to_all": AllToAll,
 }

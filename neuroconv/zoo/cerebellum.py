@@ -165,8 +165,9 @@ def complete(
     wiring = {"kind": wiring} if isinstance(wiring, str) else wiring
     if isinstance(wiring, dict):
         kind = wiring.get("kind", "random")
-        drawn = kind in ("random", "parallel_fibres", "receptive_field")
-        image = {"image_shape": image_shape} if kind == "receptive_field" else {}
+        fields = kind in ("receptive_field", "dendritic_fields")
+        drawn = fields or kind in ("random", "parallel_fibres")
+        image = {"image_shape": image_shape} if fields else {}
         cells["wiring"] = {**({"seed": seed} if drawn else {}), **image, **wiring}
     if isinstance(synapse, dict):
         cells["synapse"] = {"seed": seed, **synapse}

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from neuroconv.layers import InOrder, ParallelFibres, Random, ReceptiveField, TreeShape
+from neuroconv.layers import (
+    DendriticFields,
+    InOrder,
+    ParallelFibres,
+    Random,
+    ReceptiveField,
+    TreeShape,
+)
 from neuroconv.layers.wiring import dale_signs
 
 TREE = TreeShape((4, 4))
@@ -83,6 +90,22 @@ def test_a_clawed_patch_of_fewer_pixels_than_dendrites_repeats_them_evenly() -> 
         assert sorted(counts.tolist()) == [2, 3]
 
 
+def test_a_dendritic_field_is_a_patch_for_each_dendrite() -> None:
+    image, patch, tree = (2, 6, 7), (3, 2), TreeShape((5, 4), synapses=18)
+    wiring = DendriticFields(image, patch).axons(84, 30, tree)
+    patches = [
+        set(patch_pixels(image, (c, y, x), patch))
+        for c in range(2)
+        for y in range(4)
+        for x in range(6)
+    ]
+    fields = [set(dendrite.tolist()) for row in wiring for dendrite in row.split(5)]
+    assert [len(field) for field in fields[:4]] == [5, 5, 5, 3]
+    places = [[n for n, pixels in enumerate(patches) if field <= pixels] for field in fields]
+    assert all(places)
+    assert len({n for place in places for n in place}) == len(patches)  # every position occurs
+
+
 def draw(kind: str, seed: int) -> Tensor:
     if kind == "parallel_fibre":
         return ParallelFibres(8, seed=seed).axons(50, 20, TreeShape((15, 1)))
@@ -90,10 +113,12 @@ def draw(kind: str, seed: int) -> Tensor:
         return dale_signs(50, 0.8, seed)
     if kind == "sparse":
         return Random(claw=True, seed=seed).axons(50, 20, TreeShape((4, 4), synapses=15))
+    if kind == "dendritic_fields":
+        return DendriticFields((1, 9, 9), (5, 4), seed=seed).axons(81, 20, TREE)
     return ReceptiveField((1, 9, 9), seed=seed).axons(81, 20, TREE)
 
 
-DRAWN = ["sparse", "receptive_field", "parallel_fibre", "dale"]
+DRAWN = ["sparse", "receptive_field", "dendritic_fields", "parallel_fibre", "dale"]
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -264,6 +289,7 @@ def test_signs_are_independent_of_a_wiring_of_the_same_seed() -> None:
         (lambda: Random().axons(9, 0, TREE), "neurons=0; expected an integer"),
         (lambda: ReceptiveField((1, 3, 9)).axons(27, 2, TREE), r"fit into image_shape=\(1, 3, 9\)"),
         (lambda: ReceptiveField((1, 9, 9), (3, 3)).axons(81, 2, TREE), r"\(3, 3\) differs from"),
+        (lambda: DendriticFields((1, 9, 9), (10, 3)).axons(81, 2, TREE), r"\(10, 3\) does not fit"),
         (lambda: ParallelFibres(0), "neurons_per_fibre=0; expected an integer"),
         (lambda: ParallelFibres(1).axons(1, 3, TREE), "fibre=1: in_features=1 fibres leave 2 of 3"),
         (lambda: dale_signs(0, 0.8, 0), "in_features=0; expected an integer"),
