@@ -92,7 +92,7 @@ def test_a_clawed_patch_of_fewer_pixels_than_dendrites_repeats_them_evenly() -> 
 
 def test_a_dendritic_field_is_a_patch_for_each_dendrite() -> None:
     image, patch, tree = (2, 6, 7), (3, 2), TreeShape((5, 4), synapses=18)
-    wiring = DendriticFields(image, patch).axons(84, 30, tree)
+    wiring = DendriticFields(image, patch).axons(84, 150, tree)
     patches = [
         set(patch_pixels(image, (c, y, x), patch))
         for c in range(2)
