@@ -33,6 +33,10 @@ from neuroconv.neurons.stages import is_absent
 
 # Gathered activity, in numbers: above it each neuron's is gathered again for the gradient.
 _KEPT = 1 << 26
+# A batch of this size runs as products of dense matrices, with a zero for each axon that a dendrite
+# does not receive, unless there are more than this number of axons for each site of a dendrite:
+# copying a row of activity for each synapse takes longer than the products with zeros.
+_DENSE_BATCH, _DENSE_AXONS = 8, 64
 
 
 class LocalGradient:
@@ -72,11 +76,10 @@ class LocalGradient:
         rows = F.pad(window.permute(1, 2, 0), (0, 0, past, 0))  # (F, K - 1 + T, B)
         self._rows, self._kept = rows.to(weight.dtype).contiguous(), dict[int, Tensor]()
         self._keeps = synapses.wiring.numel() * rows[0].numel() <= _KEPT
+        self._dense = len(window) >= _DENSE_BATCH and len(rows) <= _DENSE_AXONS * self.sites
         currents, self._open = [], list[Tensor]()
         for n in range(synapses.neurons):
-            filters = (weight[n] * taps[n].transpose(1, 2)).unsqueeze(2)  # (K, D, 1, P)
-            products = map(torch.bmm, filters, self._windows(n))
-            potential = torch.stack([*products]).sum(0).squeeze(1)  # (D, T * B)
+            potential = self._weighted(n, weight[n] * taps[n].transpose(1, 2))
             if cells.dendrites.bias is not None:
                 potential = potential + cells.dendrites.bias[n].unsqueeze(1)
             if not cells.dendritic_rate.linear:
@@ -138,23 +141,47 @@ class LocalGradient:
                 synapses.weight, gradient * synapses.weight.sign() if signed else gradient
             )
 
+    def _weighted(self, neuron: int, filters: Tensor) -> Tensor:
+        """Returns the sums (D, T * B) over taps and sites of filters (K, D, P) times activity."""
+        if self._dense:
+            axons = self._axons(neuron).expand_as(filters)
+            matrices = filters.new_zeros(*filters.shape[:2], len(self._rows))
+            matrices.scatter_add_(2, axons, filters)
+            return torch.stack([*map(torch.mm, matrices, self._windows(self._rows))]).sum(0)
+        products = map(torch.bmm, filters.unsqueeze(2), self._windows(self._gathered(neuron)))
+        return torch.stack([*products]).sum(0).squeeze(1)
+
     def _correlate(self, neuron: int, signal: Tensor) -> Tensor:
         """Returns the sum over batch and steps of a signal of each dendrite (D, T * B), times the
         activity that each tap meets: (K, D, P)."""
-        sums = [torch.bmm(window, signal.unsqueeze(2)) for window in self._windows(neuron)]
-        return torch.stack(sums).squeeze(3)
+        if self._dense:
+            axons = self._axons(neuron)
+            sums = [(signal @ rows.t()).gather(1, axons) for rows in self._windows(self._rows)]
+        else:
+            windows = self._windows(self._gathered(neuron))
+            sums = [torch.bmm(window, signal.unsqueeze(2)).squeeze(2) for window in windows]
+        return torch.stack(sums)
 
-    def _windows(self, neuron: int) -> Iterator[Tensor]:
-        """Yields the activity that each tap meets, (D, P, T * B), the earliest first."""
+    def _axons(self, neuron: int) -> Tensor:
+        """Returns the axon at each position of a neuron's sheet (D, P); at empty ones the first."""
+        axons = F.pad(self.synapses.wiring[neuron], (0, self.empty))
+        return axons.unflatten(0, (self.dendrites, self.sites))
+
+    def _gathered(self, neuron: int) -> Tensor:
+        """Returns the activity at each position of a neuron's sheet (D, P, K - 1 + T, B)."""
         if (gathered := self._kept.get(neuron)) is None:
-            axons = F.pad(self.synapses.wiring[neuron], (0, self.empty))
-            gathered = self._rows.index_select(0, axons)
-            gathered = gathered.unflatten(0, (self.dendrites, self.sites))
+            axons = self._axons(neuron)
+            gathered = self._rows.index_select(0, axons.flatten()).unflatten(0, axons.shape)
             if self._keeps:
                 self._kept[neuron] = gathered
+        return gathered
+
+    def _windows(self, activity: Tensor) -> Iterator[Tensor]:
+        """Yields what each tap meets (..., T * B) of activity (..., K - 1 + T, B), the earliest
+        first."""
         steps = self.cells.dendrites.tree.kernel[0]
-        length = gathered.shape[2] - steps + 1
-        return (gathered[:, :, k : k + length].flatten(2) for k in range(steps))
+        length = activity.shape[-2] - steps + 1
+        return (activity[..., k : k + length, :].flatten(-2) for k in range(steps))
 
     def _on_sheet(self, synapses: Tensor) -> Tensor:
         """Lays (N, S) out as (N, D, P); empty positions are zero."""
