@@ -29,7 +29,8 @@ class _Feedback(Rule):
         model: a `StillNet` of nn.Flatten, nn.Linear and pointwise nonlinearities: `mlp` and
             `linear` of the zoo.
         seed: of the feedback weights. They are uniform within signals^-0.5 on either side, as the
-            weights of an nn.Linear that receives those signals, and stay as they are.
+            weights of an nn.Linear that receives those signals, and stay as they are, on the
+            model's device and in its precision when the rule is made.
         options: of `Rule`.
 
     Attributes:

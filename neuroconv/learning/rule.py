@@ -110,7 +110,7 @@ def add_to_gradient(parameter: Tensor | None, update: Tensor) -> None:
         # Outside of inference mode, else an optimiser or clipping could not change it in place.
         with torch.inference_mode(False):
             parameter.grad = torch.zeros_like(parameter)
-    parameter.grad.add_(update)
+    parameter.grad.add_(update.detach())
 
 
 RULES: dict[str, type[Rule]] = {}

@@ -47,7 +47,8 @@ class Cerebellum(ImageNetwork):
     A mossy fibre carries one pixel over time. Golgi cells inhibit the granule cells one step later.
     Parallel fibres, the granule cells' axons, cross Purkinje cells, which project to the nuclei,
     and the read-out takes the nuclei's last step, or without nuclei the Purkinje cells'. Climbing
-    fibres bring the error back as `complex_spikes`, from which no rule learns.
+    fibres bring the error back as `complex_spikes`, from which no rule learns here: trained weights
+    follow the cells. In `purkinje_classifier` none do, and `neuroconv.learning` has the rule.
 
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, K)

@@ -117,6 +117,9 @@ class NuclearReadout(nn.Module):
 class PurkinjeClassifier(ImageNetwork):
     """Image -> mossy fibres (-> granule cells) -> Purkinje cells, one or two for a class -> nuclei.
 
+    `reset_classifier` replaces the nuclei by an nn.Linear, after which no cell knows its own error:
+    autograd trains the network, or the delta rule its last layer.
+
     Shape:
         (B, C, H, W), taken as constant over the window, or (B, C, T, H, W) -> logits (B, K)
     """
