@@ -110,6 +110,7 @@ def test_a_record_is_resumed_and_read(tmp_path: Path, monkeypatch: pytest.Monkey
     study = single.Study(plan, file, None)
     study.run()
     assert [*study.parts] == [*study.keys()]
+    assert study.record["missing"] == []
     for group, name in (("even_odd/12", "point"), ("splits/12", "random")):
         recorded = [study.parts[f"{group}/{name}/{seed}"]["accuracy"] for seed in plan.seeds]
         read = single.rights(study.record, group, name)

@@ -15,7 +15,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations, product
@@ -195,12 +195,6 @@ def right(rule: Rule, x: Tensor, y: Tensor) -> NDArray[np.bool_]:
     return ((logits > 0) == (y > 0)).numpy()
 
 
-def choice(measure: Callable[[float], NDArray[np.bool_]]) -> dict[str, Any]:
-    """Returns the rate of learning with most answers right, and the shares of all rates."""
-    shares = {lr: float(measure(lr).mean()) for lr in RATES}
-    return {"rate": max(shares, key=shares.__getitem__), "tried": shares}
-
-
 def patterns(inputs: int) -> Tensor:
     """Returns all patterns of -1 and 1, (2^d, d)."""
     return ((torch.arange(2**inputs).unsqueeze(1) >> torch.arange(inputs)) % 2) * 2.0 - 1
@@ -252,7 +246,7 @@ class Study:
                 bar.update(task, description=key)
                 if key not in self.parts:
                     start = time.process_time()
-                    part = self.boolean(key) if key.startswith("boolean") else self.digits(key)
+                    part = self.train(key)
                     self.parts[key] = {**part, "core_s": round(time.process_time() - start, 2)}
                     self.save()
                 bar.advance(task)
@@ -262,6 +256,7 @@ class Study:
             "neuroconv": __version__, "torch": torch.__version__,
             "python": platform.python_version(), "threads": torch.get_num_threads(),
             "core_s": round(sum(part["core_s"] for part in self.parts.values()), 1),
+            "missing": [key for key in self.keys() if key not in self.parts],
         }  # fmt: skip
         partial = self.file.with_suffix(".partial")
         partial.write_text(json.dumps(self.record, indent=1) + "\n")
@@ -275,52 +270,47 @@ class Study:
         parts = [part.batch(range(len(part))) for part in (data.train, data.val, data.test)]
         return [(MossyFibres()(stills.unsqueeze(2)).squeeze(2), labels) for stills, labels in parts]
 
-    def digits(self, key: str) -> dict[str, Any]:
-        """Trains neurons on one split or on all, and tests them; "tune" tries the rates."""
-        task, branches, name, seed = key.split("/")
+    def task(self, group: str, tuning: bool) -> tuple[Any, ...]:
+        """Returns patterns and answers to learn and to test, epochs, batch, sites of a branch."""
+        plan, (kind, *sizes) = self.plan, group.split("/")
+        if kind == "boolean":
+            d, functions = int(sizes[0]), plan.functions // (1 + tuning)
+            x, y = patterns(d), truth_tables(d, functions, TUNING if tuning else plan.seeds[0])
+            y = y if tuning else y.repeat(1, len(plan.seeds))
+            return x, y, x, y, plan.steps, len(x), d
         (x, labels), val, test = self.images
-        of_all, tuning = task == "splits", seed == "tune"
-        splits = [EVEN] if not of_all else SPLITS[::11] if tuning else SPLITS
-        number, images = (TUNING, len(x) // 2) if tuning else (int(seed), len(x))
-        answers = first_halves(labels[:images], splits)
-        epochs, batch = self.plan.epochs[of_all], self.plan.batch[of_all]
-        sizes = x.shape[1], len(splits), self.plan.sites, int(branches)
+        images, (shown, digits) = (len(x) // 2, val) if tuning else (len(x), test)
+        splits = [EVEN] if kind == "even_odd" else SPLITS[::11] if tuning else SPLITS
+        y, answers = first_halves(labels[:images], splits), first_halves(digits, splits)
+        of_all = kind == "splits"
+        return x[:images], y, shown, answers, plan.epochs[of_all], plan.batch[of_all], plan.sites
 
-        def correct(lr: float) -> NDArray[np.bool_]:
-            rule = make_neurons(name, *sizes, number)
-            self.parameters = count_parameters(rule.model) // len(splits)
-            train(rule, x[:images], answers, epochs, batch, lr, number)
-            shown, digits = val if tuning else test
-            return right(rule, shown, first_halves(digits, splits))
+    def train(self, key: str) -> dict[str, Any]:
+        """Trains an entrant at the rate that was chosen, and tests it; or chooses the rate."""
+        group, name, seed = key.rsplit("/", 2)
+        number = {"tune": TUNING, "all": self.plan.seeds[0]}[seed] if seed.isalpha() else int(seed)
+        x, y, shown, answers, epochs, batch, sites = self.task(group, seed == "tune")
+        sizes = x.shape[1], y.shape[1], sites, int(group.split("/")[-1])
 
-        if tuning:
-            return choice(correct)
-        flags = correct(self.parts[f"{task}/{branches}/{name}/tune"]["rate"])
-        by_image = flags.sum(1).astype(np.uint8)
+        def correct(lr: float) -> tuple[NDArray[np.bool_], int]:
+            rule = train(make_neurons(name, *sizes, number), x, y, epochs, batch, lr, number)
+            return right(rule, shown, answers), count_parameters(rule.model) // y.shape[1]
+
+        if seed == "tune":
+            shares = {lr: float(correct(lr)[0].mean()) for lr in RATES}
+            return {"rate": max(shares, key=shares.__getitem__), "tried": shares}
+        flags, parameters = correct(self.parts[f"{group}/{name}/tune"]["rate"])
+        if seed == "all":
+            wrong = (~flags).sum(0).reshape(len(self.plan.seeds), -1)
+            return {"parameters": parameters, "wrong_patterns": wrong.tolist()}
+        if y.shape[1] > 1:  # the number of splits right, eight bits an image
+            packed = pack(np.unpackbits(flags.sum(1).astype(np.uint8)).astype(bool))
+        else:
+            packed = pack(flags[:, 0])
         return {
-            "parameters": self.parameters, "images": len(flags),
-            "accuracy": np.round(flags.mean(0), 5).tolist(),
-            "right": pack(np.unpackbits(by_image) if of_all else flags[:, 0]),
+            "parameters": parameters, "images": len(flags),
+            "accuracy": np.round(flags.mean(0), 5).tolist(), "right": packed,
         }  # fmt: skip
-
-    def boolean(self, key: str) -> dict[str, Any]:
-        """Trains a neuron for each function and start on all patterns; "tune" other functions."""
-        _, inputs, branches, name, seed = key.split("/")
-        d, tuning = int(inputs), seed == "tune"
-        functions = self.plan.functions // (1 + tuning)
-        first, starts = (TUNING, 1) if tuning else (self.plan.seeds[0], len(self.plan.seeds))
-        x, y = patterns(d), truth_tables(d, functions, first).repeat(1, starts)
-
-        def correct(lr: float) -> NDArray[np.bool_]:
-            rule = make_neurons(name, d, y.shape[1], d, int(branches), first)
-            self.parameters = count_parameters(rule.model) // y.shape[1]
-            return right(train(rule, x, y, self.plan.steps, len(x), lr, first), x, y)
-
-        if tuning:
-            return choice(correct)
-        wrong = (~correct(self.parts[key.replace("/all", "/tune")]["rate"])).sum(0)
-        by_start = wrong.reshape(starts, functions).tolist()
-        return {"parameters": self.parameters, "wrong_patterns": by_start}
 
 
 def rights(record: dict[str, Any], group: str, name: str) -> NDArray[np.float64]:
@@ -356,15 +346,16 @@ def comparisons(record: dict[str, Any]) -> Iterator[str]:
         parameters = record["parts"][f"{group}/{name}/{seed}"]["parameters"]
         rows.append((group, name, parameters, estimate(share), lead))
         if name in PRIMARY and group in (f"even_odd/{branches}", f"splits/{branches}", boolean):
-            primary[group, name] = lead.p or 0.0
+            primary[group, name] = 1.0 if lead.p is None else lead.p
     corrected = dict(zip(primary, holm([*primary.values()]), strict=True))
     yield "| task | entrant | parameters | right, % | the cell's lead, points | p | verdict |"
     yield "|---|---|---:|---:|---:|---:|---|"
     for group, name, parameters, share, lead in rows:
-        p, star = corrected.get((group, name), lead.p), "" if (group, name) in corrected else " *"
-        gap = f"{points(lead)} | {p:.2g}{star} | {verdict(lead, MARGIN, p)}"
-        cells = (group, ENTRANTS[name], f"{parameters:,}", points(share))
-        yield f"| {' | '.join(cells)} | {'| |' if name == 'random' else gap + ' |'}"
+        p = corrected.get((group, name), lead.p)
+        star = "" if (group, name) in corrected else " *"
+        gap = f"{points(lead)} | {p or 0:.2g}{star} | {verdict(lead, MARGIN, p)}"
+        row = f"| {group} | {ENTRANTS[name]} | {parameters:,} | {points(share)} |"
+        yield f"{row} {'| | |' if name == 'random' else gap + ' |'}"
     yield f"\np by Holm's method over {len(primary)} comparisons; with * alone, exploratory.\n"
 
 
@@ -402,20 +393,22 @@ def draw(record: dict[str, Any], file: Path) -> None:
     matplotlib.rcParams |= {"svg.hashsalt": "0", "svg.fonttype": "none", "font.size": 9}
     plan, (_, branches) = record["plan"], record["plan"]["primary"][1]
     figure = Figure((7.5, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    splits, boolean = figure.subplots(1, 2)
     for name, colour, dashes in (
         ("random", "black", "-"), ("patches", "0.5", "-"), ("mlp", "black", "--"),
         ("quadratic", "black", ":"), ("point", "0.5", "-."),
     ):  # fmt: skip
         style = {"color": colour, "linestyle": dashes, "label": ENTRANTS[name]}
-        left.plot(100 * np.sort(by_split(record, name)), **style)
+        splits.plot(100 * np.sort(by_split(record, name)), **style)
         if name != "patches":
             groups = [f"boolean/{d}/{branches}" for d in plan["inputs"]]
             shares = [100 * rights(record, group, name).mean() for group in groups]
-            right.plot(plan["inputs"], shares, **style)
-    left.set(xlabel="splits of ten digits, sorted", ylabel="test images right, %")
-    right.set(xlabel=f"inputs, {branches} branches", ylabel="Boolean functions learned exactly, %")
-    left.legend(frameon=False, fontsize=8)
+            boolean.plot(plan["inputs"], shares, **style)
+    splits.set(xlabel="splits of ten digits, sorted", ylabel="test images right, %")
+    boolean.set(
+        xlabel=f"inputs, {branches} branches", ylabel="Boolean functions learned exactly, %"
+    )
+    splits.legend(frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Date": None})
 
 
@@ -429,10 +422,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print the record's tables")
     parser.add_argument("--figure", type=Path, help="only draw the record, as this SVG file")
     options = parser.parse_args()
-    if options.table:
-        print(table(json.loads(options.file.read_text())))
-    elif options.figure:
-        draw(json.loads(options.file.read_text()), options.figure)
+    if options.table or options.figure:
+        record = json.loads(options.file.read_text())
+        if missing := record["missing"]:
+            parser.error(f"{options.file} lacks {len(missing)} parts: run it without --table first")
+        print(table(record)) if options.table else draw(record, options.figure)
     else:
         torch.set_num_threads(1)
         Study(QUICK if options.quick else Plan(), options.file, options.root).run()
