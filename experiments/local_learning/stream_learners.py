@@ -3,7 +3,6 @@
 Shapes: B batch, F inputs, K outputs or classes, M cells of a code.
 """
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ ACTIVE = 0.1  # the share of a sparse code's cells that fire
 
 class SparseCode(nn.Module):
     """Frozen granule cells (B, F) -> (B, M): random weights to `claws` inputs each; a share
-    `ACTIVE` of them, the most excited, fire."""
+    `ACTIVE` of them, the most excited, fire. Mean 0 and variance 1 over the cells."""
 
     def __init__(self, inputs: int, cells: int, claws: int, seed: int) -> None:
         super().__init__()
@@ -33,22 +32,18 @@ class SparseCode(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         potential = inputs @ self.weight.t()
-        return (potential - potential.topk(self.winners + 1).values[:, -1:]).relu()
+        rates = (potential - potential.topk(self.winners + 1).values[:, -1:]).relu()
+        return nn.functional.layer_norm(rates, rates.shape[1:])
 
 
 class Network:
-    """A network of the zoo behind a frozen code, with a rule and an optimiser.
+    """A network of the zoo behind a frozen code, with a rule and an optimiser: its trained
+    `parameters`, and the `signals` for each sample that tell a unit its error.
 
     All rules but backpropagation run under torch.inference_mode(), and record no graph.
-
-    Attributes:
-        parameters: the trained ones.
-        signals: values for each sample that tell a unit its error.
     """
 
-    def __init__(
-        self, model: nn.Module, rule: str, setting: Setting, code: nn.Module, error: Any
-    ) -> None:
+    def __init__(self, model: Any, rule: str, setting: Setting, code: Any, error: Any) -> None:
         options: dict[str, Any] = {} if rule == "perceptron" else {"error": error}
         self.rule, self.code, backprop = make_rule(model, rule, **options), code, rule == "backprop"
         trained = [*self.rule.trained()]
@@ -56,7 +51,7 @@ class Network:
         self.parameters = sum(parameter.numel() for parameter in trained)
         units = sum(m.out_features for m in model.modules() if isinstance(m, nn.Linear))
         self.signals = units if backprop else self.rule.teaching_signals
-        self.mode: Callable[[], Any] = nullcontext if backprop else torch.inference_mode
+        self.mode: Any = nullcontext if backprop else torch.inference_mode
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the outputs (B, K) from before it learns from these targets."""
@@ -74,10 +69,8 @@ class Network:
 
 
 class Ridge:
-    """Ridge regression on all samples so far, exact, by recursive least squares in float64.
-
-    It keeps M^2 numbers (Haykin, Adaptive Filter Theory, chapter 10; batches by Woodbury).
-    """
+    """Ridge regression on all samples so far, exact, by recursive least squares in float64: it
+    keeps M^2 numbers (Haykin, Adaptive Filter Theory, chapter 10; batches by Woodbury)."""
 
     signals = None
 
@@ -132,8 +125,7 @@ class ClassMeans:
         if self.shrinkage:
             within = self.products / self.counts.sum() - means.t() @ (shares.unsqueeze(1) * means)
             sphere = torch.eye(len(within)).double() * within.diagonal().mean()
-            shrunk = torch.lerp(within, sphere, self.shrinkage)
-            directions = torch.linalg.solve(shrunk, means.t()).t()
+            directions = torch.linalg.solve(within.lerp(sphere, self.shrinkage), means.t()).t()
         offsets = shares.log() * bool(self.shrinkage) - 0.5 * (directions * means).sum(1)
         return self.code(inputs).double() @ directions.t() + offsets
 
@@ -151,25 +143,16 @@ class SeenSoftmax:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a task's learners: its networks have about as many trained numbers.
-
-    Attributes:
-        cells: Purkinje cells for each output, 1 or 2.
-        sheet: synapses of a branch, and branches of a cell.
-        gain: outputs for a mean rate of 1.
-        claws: inputs of a granule cell of the sparse code.
-        encode: the population code of the inputs, or the identity.
-        variables: the number of inputs that it codes.
-    """
+    """Sizes of a task's learners, whose networks have about as many trained numbers."""
 
     fibres: int
     outputs: int
-    cells: int
-    sheet: tuple[int, int]
-    gain: float
-    claws: int
-    encode: nn.Module
-    variables: int | None = None
+    cells: int  # for each output, 1 or 2
+    sheet: tuple[int, int]  # synapses of a branch, branches of a cell
+    gain: float  # outputs for a mean rate of 1
+    claws: int  # inputs of a granule cell of the sparse code
+    encode: nn.Module  # variables to fibres
+    variables: int | None = None  # how many it codes
 
     def build(self, kind: str, rule: str, inputs: str, setting: Setting, seed: int) -> Any:
         """Returns a learner that reads "raw" variables, "fibres" or a sparse "code" of these."""

@@ -3,7 +3,6 @@
 Shapes: N samples in the order in which they arrive, F inputs, K outputs.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from math import pi, sqrt
 from typing import Any
@@ -51,41 +50,34 @@ CLASSES = NETWORKS | {
 }
 
 
-@dataclass(frozen=True)
-class Arm:
-    """Two uniform rods in a vertical plane: masses in kg, lengths in m, gravity in m/s^2.
+# Two uniform rods of the masses (kg) and lengths (m) of an upper arm and a forearm (Li and Todorov
+# 2004, ICINCO 1:222-229), in a vertical plane (m/s^2).
+MASSES, LENGTHS, GRAVITY = (1.4, 1.0), (0.30, 0.33), 9.81
 
-    Masses and lengths are an upper arm's and a forearm's (Li and Todorov 2004, ICINCO 1:222-229).
+
+def torques(angles: Tensor, velocities: Tensor, accelerations: Tensor) -> Tensor:
+    """Returns the torques (N, 2) in N m of shoulder and elbow that move the arm so.
+
+    The planar elbow manipulator of Spong, Hutchinson and Vidyasagar (2006, Robot Modeling and
+    Control, chapter 7), where c is the distance of a rod's centre from its joint, I its moment of
+    inertia about that centre, and w1 = (m1 c1 + m2 l1) g cos q1, w2 = m2 c2 g cos(q1 + q2):
+
+        t1 = d11 a1 + d12 a2 + h v2 (2 v1 + v2) + w1 + w2,    t2 = d12 a1 + d22 a2 - h v1^2 + w2
+        d11 = m1 c1^2 + m2 (l1^2 + c2^2 + 2 l1 c2 cos q2) + I1 + I2
+        d12 = m2 (c2^2 + l1 c2 cos q2) + I2,    d22 = m2 c2^2 + I2,    h = -m2 l1 c2 sin q2
+
+    Shape:
+        angles (N, 2) in rad, the elbow's against the upper arm; velocities and accelerations alike
     """
-
-    masses: tuple[float, float] = (1.4, 1.0)
-    lengths: tuple[float, float] = (0.30, 0.33)
-    gravity: float = 9.81
-
-    def torques(self, angles: Tensor, velocities: Tensor, accelerations: Tensor) -> Tensor:
-        """Returns the torques (N, 2) in N m of shoulder and elbow that move the arm so.
-
-        The planar elbow manipulator of Spong, Hutchinson and Vidyasagar (2006, Robot Modeling and
-        Control, chapter 7), where c is the distance of a rod's centre from its joint, I its moment
-        of inertia about that centre, and w1 = (m1 c1 + m2 l1) g cos q1, w2 = m2 c2 g cos(q1 + q2):
-
-            t1 = d11 a1 + d12 a2 + h v2 (2 v1 + v2) + w1 + w2,  t2 = d12 a1 + d22 a2 - h v1^2 + w2
-            d11 = m1 c1^2 + m2 (l1^2 + c2^2 + 2 l1 c2 cos q2) + I1 + I2
-            d12 = m2 (c2^2 + l1 c2 cos q2) + I2,  d22 = m2 c2^2 + I2,  h = -m2 l1 c2 sin q2
-
-        Shape:
-            angles (N, 2) in rad, the elbow's against the upper arm; velocities, accelerations alike
-        """
-        (m1, m2), (l1, l2) = self.masses, self.lengths
-        c1, c2, i1, i2 = l1 / 2, l2 / 2, m1 * l1**2 / 12, m2 * l2**2 / 12
-        (q1, q2), (v1, v2), (a1, a2) = (x.unbind(-1) for x in (angles, velocities, accelerations))
-        d11 = m1 * c1**2 + m2 * (l1**2 + c2**2 + 2 * l1 * c2 * q2.cos()) + i1 + i2
-        d12, d22 = m2 * (c2**2 + l1 * c2 * q2.cos()) + i2, m2 * c2**2 + i2
-        h = -m2 * l1 * c2 * q2.sin()
-        w1 = (m1 * c1 + m2 * l1) * self.gravity * q1.cos()
-        w2 = m2 * c2 * self.gravity * (q1 + q2).cos()
-        first = d11 * a1 + d12 * a2 + h * v2 * (2 * v1 + v2) + w1 + w2
-        return torch.stack([first, d12 * a1 + d22 * a2 - h * v1.square() + w2], -1)
+    (m1, m2), (l1, l2) = MASSES, LENGTHS
+    c1, c2, i1, i2 = l1 / 2, l2 / 2, m1 * l1**2 / 12, m2 * l2**2 / 12
+    (q1, q2), (v1, v2), (a1, a2) = (x.unbind(-1) for x in (angles, velocities, accelerations))
+    d11 = m1 * c1**2 + m2 * (l1**2 + c2**2 + 2 * l1 * c2 * q2.cos()) + i1 + i2
+    d12, d22 = m2 * (c2**2 + l1 * c2 * q2.cos()) + i2, m2 * c2**2 + i2
+    h, w2 = -m2 * l1 * c2 * q2.sin(), m2 * c2 * GRAVITY * (q1 + q2).cos()
+    w1 = (m1 * c1 + m2 * l1) * GRAVITY * q1.cos()
+    first = d11 * a1 + d12 * a2 + h * v2 * (2 * v1 + v2) + w1 + w2
+    return torch.stack([first, d12 * a1 + d22 * a2 - h * v1.square() + w2], -1)
 
 
 def trajectory(seed: int, samples: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,9 +113,8 @@ def arm(seed: int, quick: bool, root: str | None) -> list[tuple[Tensor, Tensor]]
     standard deviations of a third one."""
     lengths = {TUNING + 1: 10_000, seed: 500 if quick else 10_000, seed + 2 * TUNING: 2_000}
     motions = [trajectory(*drawn) for drawn in lengths.items()]
-    unit, *streams = [(torch.cat(motion, 1), Arm().torques(*motion)) for motion in motions]
-    scale = [(values.mean(0), values.std(0)) for values in unit]
-    (x, dx), (y, dy) = scale
+    unit, *streams = [(torch.cat(motion, 1), torques(*motion)) for motion in motions]
+    (x, dx), (y, dy) = [(values.mean(0), values.std(0)) for values in unit]
     return [(((a - x) / dx).float(), ((b - y) / dy).float()) for a, b in streams]
 
 
@@ -156,10 +147,8 @@ def nmse(outputs: Tensor, targets: Tensor) -> float:
 
 
 class Regression:
-    """One pass over a stream: the error of a batch is taken before it is learned.
-
-    The score is the normalised mean square error of the last tenth.
-    """
+    """One pass over a stream, whose score is the normalised mean square error of the last tenth,
+    each batch's taken before it is learned."""
 
     def __init__(self, draw: Any, shape: Shape, batch: int) -> None:
         self.draw, self.shape, self.batch = draw, shape, batch
@@ -175,8 +164,8 @@ class Regression:
                 outputs = outputs.cumsum(0) / torch.arange(1, len(targets) + 1).unsqueeze(1)
         else:
             learner = self.shape.build(*REGRESSION[name][:3], setting, seed)
-            pairs = zip(inputs.split(self.batch), targets.split(self.batch), strict=True)
-            outputs = torch.cat([learner(*pair) for pair in pairs])
+            batches = zip(inputs.split(self.batch), targets.split(self.batch), strict=True)
+            outputs = torch.cat([learner(*batch) for batch in batches])
             row = {"parameters": learner.parameters, "signals": learner.signals}
             row["unseen"] = nmse(learner.predict(unseen), expected)
         tenths = zip(outputs.tensor_split(10), targets.tensor_split(10), strict=True)
@@ -227,12 +216,9 @@ class Classes:
         learner = self.shape.build(*CLASSES[base][:3], setting, seed)
         (inputs, labels), kept = self.parts[0], torch.empty(0, dtype=torch.int64)
         for day in self.days(seed, bool(mixed)):
-            nights = day.split(self.batch) if replay else ()
-            for rows in day.split(self.batch):
-                learner(inputs[rows], labels[rows])
             kept = torch.cat([kept, day[: int(replay or 0)]])  # the order of a class is random
-            for night in nights:
-                rows = kept[torch.randint(len(kept), night.shape)]
+            night = [kept[torch.randint(len(kept), day.shape)]] if replay else []
+            for rows in (rows for part in (day, *night) for rows in part.split(self.batch)):
                 learner(inputs[rows], labels[rows])
         inputs, labels = self.parts[1 if seed == TUNING else 2]
         row = {"parameters": learner.parameters, "signals": learner.signals, "stored": len(kept)}
@@ -302,11 +288,9 @@ class Switch:
             self.train(models, (0,), [*models[0].network.parameters()], setting)
             switched = [*models[0].scales, *models[0].shifts]
             self.train(models, (1,), trained if second == "all" else switched, setting)
-        wrong = []
-        for task, parts in enumerate(self.tasks):
-            inputs, labels = parts[1 if seed == TUNING else 2]
-            with torch.no_grad():
-                wrong.append(models[task % networks](inputs, task).argmax(1) != labels)
+        tests = enumerate(parts[1 if seed == TUNING else 2] for parts in self.tasks)
+        with torch.no_grad():
+            wrong = [models[t % networks](x, t).argmax(1) != labels for t, (x, labels) in tests]
         errors = [float(part.float().mean()) for part in wrong]
         row = {"parameters": sum(p.numel() for p in trained), "signals": None, "errors": errors}
         return judged(torch.cat(wrong)) | row

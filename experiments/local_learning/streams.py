@@ -65,9 +65,9 @@ def record(options: argparse.Namespace) -> dict[str, Any]:
                 f"{options.out} was recorded with {whole['options']}, expected {chosen}: name "
                 "another file"
             )
-    modules = {"neuroconv": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    whole |= {"versions": modules | {"python": platform.python_version()}}
-    whole |= {"threads": torch.get_num_threads()}
+    versions = {"neuroconv": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    versions["python"] = platform.python_version()
+    whole |= {"versions": versions, "threads": torch.get_num_threads()}
     task, rows, seeds = make_task(options), whole["rows"], range(2 if options.quick else 5)
     step = 3 if options.quick else 1
     with Progress() as progress:
@@ -94,6 +94,11 @@ def best(rows: list[dict[str, Any]], name: str) -> tuple[str, float]:
     return tuple(min(trials, key=lambda r: np.nan_to_num(r["score"], nan=np.inf))["setting"])
 
 
+def wrong(row: dict[str, Any]) -> Any:
+    """Returns a run's errors: 0 or 1 for each image, or its score."""
+    return unpack(row["wrong"], row["images"]) * 1.0 if "wrong" in row else row["score"]
+
+
 def table(whole: dict[str, Any]) -> str:
     """Returns the means of the report's seeds, and how much smaller each is than the first one's,
     with replay or classes mixed than that of the climbing fibres with the same."""
@@ -101,13 +106,7 @@ def table(whole: dict[str, Any]) -> str:
     for row in whole["rows"]:
         if row["seed"] != TUNING:
             runs.setdefault(row["learner"], []).append(row)
-    scores = {
-        name: np.array(
-            [unpack(r["wrong"], r["images"]) * 1.0 if "wrong" in r else r["score"] for r in rs]
-        )
-        for name, rs in runs.items()
-    }
-    gains = {}
+    scores, gains = {name: np.array([wrong(row) for row in rs]) for name, rs in runs.items()}, {}
     for name in runs:
         variant = re.search(r", (replay \d+|classes mixed)$", name)
         first = CELLS + variant[0] if variant else CELLS
