@@ -14,12 +14,14 @@ D dendrites, K the taps' time steps.
 """
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroconv.core.counting import blocks
 from neuroconv.layers import (
     DendriticRate,
     DendriticSummation,
@@ -31,8 +33,8 @@ from neuroconv.learning.rule import NotLocal, add_to_gradient
 from neuroconv.neurons import Population
 from neuroconv.neurons.stages import is_absent
 
-# Gathered activity, in numbers: above it each neuron's is gathered again for the gradient.
-_KEPT = 1 << 26
+# Neurons run together whose gathered activity, or matrices, are at most as many numbers: a cache's.
+_TOGETHER = 1 << 20
 # A batch of this size runs as products of dense matrices, with a zero for each axon that a dendrite
 # does not receive, unless there are more than this number of axons for each site of a dendrite:
 # copying a row of activity for each synapse takes longer than the products with zeros.
@@ -71,22 +73,20 @@ class LocalGradient:
         cells, synapses = self.cells, self.synapses
         window = cells.as_window(activity)
         synapses.check(window)
-        weight, taps = self._on_sheet(synapses.effective_weight()), cells.dendrites.taps()
-        past = taps.shape[1] - 1
-        rows = F.pad(window.permute(1, 2, 0), (0, 0, past, 0))  # (F, K - 1 + T, B)
-        self._rows, self._kept = rows.to(weight.dtype).contiguous(), dict[int, Tensor]()
-        self._keeps = synapses.wiring.numel() * rows[0].numel() <= _KEPT
+        weight, taps = self._on_sheet(synapses.effective_weight()), self._taps()
+        rows = F.pad(window.permute(1, 2, 0), (0, 0, len(taps) - 1, 0))  # (F, K - 1 + T, B)
+        self._rows = rows.to(weight.dtype).contiguous()
         self._dense = len(window) >= _DENSE_BATCH and len(rows) <= _DENSE_AXONS * self.sites
         currents, self._open = [], list[Tensor]()
-        for n in range(synapses.neurons):
-            potential = self._weighted(n, weight[n] * taps[n].transpose(1, 2))
+        for block in self._blocks():
+            potential = self._weighted(block, weight[block] * taps[:, block])
             if cells.dendrites.bias is not None:
-                potential = potential + cells.dendrites.bias[n].unsqueeze(1)
+                potential = potential + cells.dendrites.bias[block].unsqueeze(2)
             if not cells.dendritic_rate.linear:
                 self._open.append(potential > 0)
                 potential = potential.relu()
-            currents.append(potential.sum(0))
-        current = torch.stack(currents).unflatten(1, (window.shape[2], -1)).permute(2, 0, 1)
+            currents.append(potential.sum(1))
+        current = torch.cat(currents).unflatten(1, (window.shape[2], -1)).permute(2, 0, 1)
         somatic = cells.rest(cells.soma(current * cells.summation.scale))
         self._fires = somatic > 0
         return somatic.relu()
@@ -99,32 +99,32 @@ class LocalGradient:
         if cells.bias is not None:
             add_to_gradient(cells.bias, error.sum((0, 2)))
         at_dendrites = (self._through_soma(error) * cells.summation.scale).permute(1, 2, 0)
-        weight, taps = self._on_sheet(self.synapses.effective_weight()), dendrites.taps()
+        weight, taps = self._on_sheet(self.synapses.effective_weight()), self._taps()
         synapses, filters, rest = [], [], []
-        for n, signal in enumerate(at_dendrites.flatten(1)):
-            signal = signal.expand(self.dendrites, -1)  # (D, T * B)
+        for number, block in enumerate(self._blocks()):
+            signal = at_dendrites[block].flatten(1).unsqueeze(1).expand(-1, self.dendrites, -1)
             if self._open:
-                signal = signal * self._open[n]
-            eligible = self._correlate(n, signal)
-            rest.append(signal.sum(1))
-            synapses.append((eligible * taps[n].transpose(1, 2)).sum(0).flatten())
+                signal = signal * self._open[number]  # (N, D, T * B)
+            eligible = self._correlate(block, signal)
+            rest.append(signal.sum(2))
+            synapses.append((eligible * taps[:, block]).sum(0).flatten(1))
             if dendrites.weight.requires_grad:
-                filters.append((eligible * weight[n]).transpose(1, 2))
+                filters.append((eligible * weight[block]).permute(1, 0, 3, 2))
         if dendrites.bias is not None:
-            add_to_gradient(dendrites.bias, torch.stack(rest))
+            add_to_gradient(dendrites.bias, torch.cat(rest))
         if filters:
-            add_to_gradient(dendrites.weight, torch.stack(filters) * dendrites.tap_unit)
-        self.add_to_synapses(torch.stack(synapses)[:, : self.synapses.synapses])
+            add_to_gradient(dendrites.weight, torch.cat(filters) * dendrites.tap_unit)
+        self.add_to_synapses(torch.cat(synapses)[:, : self.synapses.synapses])
 
-    @torch.no_grad()
     def correlate(self, rates: Tensor) -> Tensor:
         """Returns the sum over batch and steps of each synapse's filtered activity, times the rates
         (B, N, T) of its neuron: (N, S)."""
-        taps, sums = self.cells.dendrites.taps(), []
-        for n, rate in enumerate(rates.permute(1, 2, 0).flatten(1)):
-            eligible = self._correlate(n, rate.expand(self.dendrites, -1))
-            sums.append((eligible * taps[n].transpose(1, 2)).sum(0).flatten())
-        return torch.stack(sums)[:, : self.synapses.synapses]
+        taps, sums = self._taps(), []
+        for block in self._blocks():
+            rate = rates[:, block].permute(1, 2, 0).flatten(1).unsqueeze(1)
+            eligible = self._correlate(block, rate.expand(-1, self.dendrites, -1))
+            sums.append((eligible * taps[:, block]).sum(0).flatten(1))
+        return torch.cat(sums)[:, : self.synapses.synapses]
 
     def add_to_synapses(self, gradient: Tensor) -> None:
         """Adds the gradient of the effective weights (N, S) to the parameters behind them."""
@@ -141,40 +141,46 @@ class LocalGradient:
                 synapses.weight, gradient * synapses.weight.sign() if signed else gradient
             )
 
-    def _weighted(self, neuron: int, filters: Tensor) -> Tensor:
-        """Returns the sums (D, T * B) over taps and sites of filters (K, D, P) times activity."""
-        if self._dense:
-            axons = self._axons(neuron).expand_as(filters)
-            matrices = filters.new_zeros(*filters.shape[:2], len(self._rows))
-            matrices.scatter_add_(2, axons, filters)
-            return torch.stack([*map(torch.mm, matrices, self._windows(self._rows))]).sum(0)
-        products = map(torch.bmm, filters.unsqueeze(2), self._windows(self._gathered(neuron)))
-        return torch.stack([*products]).sum(0).squeeze(1)
+    def _taps(self) -> Tensor:
+        """Returns the dendrites' filters, (K, N, D, P)."""
+        return self.cells.dendrites.taps().permute(1, 0, 3, 2)
 
-    def _correlate(self, neuron: int, signal: Tensor) -> Tensor:
-        """Returns the sum over batch and steps of a signal of each dendrite (D, T * B), times the
-        activity that each tap meets: (K, D, P)."""
+    def _blocks(self) -> Iterator[slice]:
+        """Yields the neurons that run together."""
+        size = len(self._rows) if self._dense else self.sites * self._rows[0].numel()
+        return blocks(self.synapses.neurons, max(1, _TOGETHER // (size * self.dendrites)))
+
+    def _weighted(self, block: slice, filters: Tensor) -> Tensor:
+        """Returns sums (N, D, T * B) over taps and sites of filters (K, N, D, P) times activity."""
         if self._dense:
-            axons = self._axons(neuron)
-            sums = [(signal @ rows.t()).gather(1, axons) for rows in self._windows(self._rows)]
+            matrices = filters.new_zeros(*filters.shape[:3], len(self._rows))
+            matrices.scatter_add_(3, self._axons(block).expand_as(filters), filters)
+            products = map(torch.mm, matrices.flatten(1, 2), self._windows(self._rows))
         else:
-            windows = self._windows(self._gathered(neuron))
-            sums = [torch.bmm(window, signal.unsqueeze(2)).squeeze(2) for window in windows]
-        return torch.stack(sums)
+            rows = filters.flatten(1, 2).unsqueeze(2)  # (K, N * D, 1, P)
+            products = map(torch.bmm, rows, self._windows(self._gathered(block)))
+        return reduce(torch.add, products).view(*filters.shape[1:3], -1)
 
-    def _axons(self, neuron: int) -> Tensor:
-        """Returns the axon at each position of a neuron's sheet (D, P); at empty ones the first."""
-        axons = F.pad(self.synapses.wiring[neuron], (0, self.empty))
-        return axons.unflatten(0, (self.dendrites, self.sites))
+    def _correlate(self, block: slice, signal: Tensor) -> Tensor:
+        """Returns the sum over batch and steps of a signal of each dendrite (N, D, T * B), times
+        the activity that each tap meets: (K, N, D, P)."""
+        axons, signal = self._axons(block), signal.flatten(0, 1)
+        if self._dense:
+            products = [signal @ rows.t() for rows in self._windows(self._rows)]
+            return torch.stack([p.view(*axons.shape[:2], -1).gather(2, axons) for p in products])
+        windows = self._windows(self._gathered(block))
+        sums = [torch.bmm(window, signal.unsqueeze(2)) for window in windows]
+        return torch.stack(sums).view(-1, *axons.shape)
 
-    def _gathered(self, neuron: int) -> Tensor:
-        """Returns the activity at each position of a neuron's sheet (D, P, K - 1 + T, B)."""
-        if (gathered := self._kept.get(neuron)) is None:
-            axons = self._axons(neuron)
-            gathered = self._rows.index_select(0, axons.flatten()).unflatten(0, axons.shape)
-            if self._keeps:
-                self._kept[neuron] = gathered
-        return gathered
+    def _axons(self, block: slice) -> Tensor:
+        """Returns the axon at each position of the sheets (N, D, P); at empty ones the first."""
+        axons = F.pad(self.synapses.wiring[block], (0, self.empty))
+        return axons.unflatten(1, (self.dendrites, self.sites))
+
+    def _gathered(self, block: slice) -> Tensor:
+        """Returns the activity at each position of the sheets (N * D, P, K - 1 + T, B)."""
+        axons = self._axons(block)
+        return self._rows.index_select(0, axons.flatten()).unflatten(0, (-1, self.sites))
 
     def _windows(self, activity: Tensor) -> Iterator[Tensor]:
         """Yields what each tap meets (..., T * B) of activity (..., K - 1 + T, B), the earliest

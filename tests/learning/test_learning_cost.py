@@ -40,6 +40,9 @@ def test_climbing_fibres(batch: int, steps: int, pair: int, sites: int, dendrite
     # The soma's filter forward is a matrix over steps; a trace of eligibility has its two taps.
     assert macs(result) == (products + cells * steps**2, cells * steps * 2, products)
     assert result.teaching_signals == cells
+    fibres = 4 * 36 * (2 * steps - 1)  # with silence for the filters before the window
+    is_open = steps * cells * (dendrites + 1)  # a byte for each dendrite and soma
+    assert result.kept_bytes == fibres + is_open
     assert result.parameters == cells * (synapses + dendrites + 1)
     assert result.gradient_bytes == 4 * result.parameters
 

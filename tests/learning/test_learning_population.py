@@ -64,13 +64,14 @@ def local_and_autograd(cells: Population, activity: Tensor) -> list[tuple[str, T
     return [(name, p.grad, other.grad) for (name, p), other in pairs if id(p) in trained]
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_the_gradient(
-    case: str, dtype: torch.dtype, bound: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+    case: str, dtype: torch.dtype, bound: float, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_KEPT", 1 << 26 if kept else 0)
+    if not together:  # neuron by neuron
+        monkeypatch.setattr(module, "_TOGETHER", 0)
     for batch, steps in itertools.product((1, 8), (1, 5)):
         cells = population(dtype, **CASES[case])
         activity = torch.randn(steps, 9, batch, dtype=dtype).permute(2, 1, 0)
