@@ -75,7 +75,8 @@ class Ridge:
     signals = None
 
     def __init__(self, inputs: int, outputs: int, strength: float, code: nn.Module) -> None:
-        self.code, self.parameters = code, (inputs + 1) * outputs
+        self.code = code
+        self.parameters = (inputs + 1) * outputs + (inputs + 1) * (inputs + 2) // 2
         self.inverse = torch.eye(inputs + 1, dtype=torch.float64) / strength
         self.weight = torch.zeros(inputs + 1, outputs, dtype=torch.float64)
 
