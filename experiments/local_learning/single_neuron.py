@@ -405,6 +405,7 @@ def draw(record: dict[str, Any], file: Path) -> None:
             shares = [100 * rights(record, group, name).mean() for group in groups]
             boolean.plot(plan["inputs"], shares, **style)
     splits.set(xlabel="splits of ten digits, sorted", ylabel="test images right, %")
+    boolean.set(xticks=plan["inputs"], ylim=(-3, 103))
     boolean.set(
         xlabel=f"inputs, {branches} branches", ylabel="Boolean functions learned exactly, %"
     )
