@@ -40,7 +40,8 @@ class LearningCost:
         batch: samples in the update. Bytes of weights are moved once for all of them.
         parameters: those that the rule trains.
         forward_mac, backward_mac, update_mac: multiply-adds of contractions: before the error is
-            known, to send it backward, and for the gradient of the weights.
+            known, to send it backward, and for the gradient of the weights. Large batches may run
+            as dense products, zeros included: one sample shows what the wiring needs.
         forward_flop, backward_flop, update_flop: of all operators, 2 for each multiply-add; they
             count the products of sparse synapses, which are no contractions.
         teaching_signals: values that tell a cell or a unit its error. For backpropagation the

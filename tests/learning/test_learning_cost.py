@@ -92,20 +92,17 @@ def test_backpropagation_against_torch(name: str) -> None:
     assert result.kept_bytes == sum(saved.values()) / 2
 
 
-class Attention(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.maps = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(3))
-
+class Attention(nn.ModuleList):
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = (linear(tokens) for linear in self.maps)
+        query, key, value = (linear(tokens) for linear in self)
         mixed: Tensor = (query @ key.transpose(1, 2)).softmax(2) @ value
         return mixed.sum(1)
 
 
 def test_products_of_activities_send_errors_back_in_attention() -> None:
     tokens, width = 5, 4
-    result = learning_cost(Attention(width), "backprop", torch.rand(2, tokens, width))
+    maps = Attention(nn.Linear(width, width, bias=False) for _ in range(3))
+    result = learning_cost(maps, "backprop", torch.rand(2, tokens, width))
     weights, pairs = 3 * tokens * width**2, tokens**2 * width
     assert macs(result) == (weights + 2 * pairs, 4 * pairs, weights)
 
