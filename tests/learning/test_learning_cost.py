@@ -58,8 +58,6 @@ def test_perceptron_of_hidden_units(rule: str, depth: int) -> None:
     update = width * classes if rule == "delta" else forward
     assert macs(result) == (forward, sent.get(rule, hidden + classes * width), update)
     assert result.teaching_signals == (classes if rule == "delta" else depth * width + classes)
-    assert result.gradient_bytes == 4 * result.parameters
-    assert result.backward_flop > 2 * result.backward_mac
     if rule == "backprop":
         assert result.kept_bytes == 4 * depth * width
 
