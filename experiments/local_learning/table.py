@@ -1,0 +1,106 @@
+"""Prints the tables of learning rules from the records of `neuroconv compare`.
+
+python experiments/local_learning/table.py                    the records beside this file
+python experiments/local_learning/table.py RECORD.json ...    others, of `neuroconv compare --json`
+
+Accuracy, intervals, p (Holm's correction over the comparisons of all records), and the
+cost of one update of one sample are computed again. Verdicts are on the row's model, as in
+../study/table.py.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from neuroconv.comparison import Estimate, holm, verdict
+from neuroconv.learning.cost import LearningCost, learning_cost
+from neuroconv.zoo import create_model
+
+HERE = Path(__file__).parent
+RECORDS = {
+    "mnist_local": "MNIST, 55,000 images",
+    "mnist_essay_local": "MNIST, the essay's 100,000 synapses a cell",
+    "mnist_permuted_local": "MNIST, permuted, 20,000 images",
+    "fashion_local": "Fashion-MNIST, 20,000 images",
+    "spoken_digits_local": "spoken digits, one of six speakers left out",
+}
+HEAD = (
+    "| model and rule | trained | forward | backward | update | signals | kept, bytes "
+    "| accuracy, % | points to the first | p, Holm | verdict | core-seconds |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|"
+)
+
+
+def study() -> Any:
+    """Returns the module ../study/table.py, whose statistics these tables use."""
+    return SimpleNamespace(**run_path(str(HERE.parent / "study" / "table.py")))
+
+
+def cost(model: dict[str, Any]) -> LearningCost:
+    """Counts an update of a recorded model by its rule, for each of two samples."""
+    keywords = {key: value for key, value in model["keywords"].items() if key != "name"}
+    channels, *sides = keywords["image_shape"]
+    steps = [keywords["time_steps"]] if keywords["time_steps"] > 1 else []
+    rule = model["settings"].get("rule", "backprop")
+    options = {"kind": rule} if isinstance(rule, str) else dict(rule)
+    with torch.device("meta"):
+        network = create_model(model["name"], **keywords)
+        images = torch.empty(2, channels, *steps, *sides)
+    return learning_cost(network, options.pop("kind"), images, **options)
+
+
+def row(
+    table: Any, model: dict[str, Any], first: dict[str, Any], margin: float, p: float | None
+) -> str:
+    update, leads = cost(model), model is first
+    estimate = Estimate(None, None, 0) if leads else table.difference(model, first)
+    seconds = [*model["core_seconds_by_seed"].values()]
+    seconds += [trial["core_seconds"] for trial in (model["search"] or {"trials": []})["trials"]]
+    signals = "–" if update.teaching_signals is None else f"{update.teaching_signals:,}"
+    flop = (update.forward_flop, update.backward_flop, update.update_flop)
+    return (
+        f"| {model['label']}{' *' * model['primary']} | {update.parameters:,} "
+        f"| {' | '.join(f'{number:,.0f}' for number in flop)} | {signals} "
+        f"| {update.kept_bytes:,.0f} | {table.points(table.accuracy(model), '')} "
+        f"| {'' if leads else table.points(estimate)} | {'' if leads else table.p_text(p)} "
+        f"| {'' if leads else verdict(estimate, margin, p)} "
+        f"| {sum(second or 0 for second in seconds):,.0f} |"
+    )
+
+
+def main(words: list[str]) -> None:
+    table = study()
+    files = {Path(word): Path(word).stem for word in words} or {
+        HERE / f"{name}.json": title for name, title in RECORDS.items()
+    }
+    records = {t: json.loads(file.read_text()) for file, t in files.items() if file.exists()}
+    pairs = [
+        (record["models"][0], model)
+        for record in records.values()
+        for model in record["models"][1:]
+    ]
+    differences = [table.difference(model, first).p for first, model in pairs]
+    corrected = iter(holm([p for p in differences if p is not None]))
+    after = {
+        id(m): None if p is None else next(corrected)
+        for (_, m), p in zip(pairs, differences, strict=True)
+    }
+    for title, record in records.items():
+        first = record["models"][0]
+        line = partial(row, table, first=first, margin=record["margin"])
+        print(f"### {title}\n\n{HEAD}")
+        print(*(line(model, p=after.get(id(model))) for model in record["models"]), sep="\n")
+        print(
+            f"\nSeeds {', '.join(first['test_accuracy_fraction_by_seed'])}. "
+            f"Earlier use of the test set: {record['earlier_use'] or 'none'}.\n"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
