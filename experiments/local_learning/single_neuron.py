@@ -388,9 +388,14 @@ def table(record: dict[str, Any]) -> str:
 def draw(record: dict[str, Any], file: Path) -> None:
     """Draws the accuracies of all splits, sorted, and the share of functions learned exactly."""
     import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "0", "svg.fonttype": "none", "font.size": 9}):
+        _draw(record, file)
+
+
+def _draw(record: dict[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams |= {"svg.hashsalt": "0", "svg.fonttype": "none", "font.size": 9}
     plan, (_, branches) = record["plan"], record["plan"]["primary"][1]
     figure = Figure((7.5, 3.2), layout="constrained")
     splits, boolean = figure.subplots(1, 2)

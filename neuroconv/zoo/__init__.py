@@ -13,6 +13,7 @@ from neuroconv.zoo.ncp import ncp
 from neuroconv.zoo.perceptron import Perceptron, perceptron
 from neuroconv.zoo.pretrained import Weights, get_weights
 from neuroconv.zoo.purkinje_classifier import (
+    MossyFibres,
     NuclearReadout,
     PurkinjeClassifier,
     purkinje_classifier,
@@ -33,12 +34,11 @@ from neuroconv.zoo.vision import PatchTransformer, alexnet, mobilenet_v3_small, 
 
 __all__ = [
     "Cerebellum", "ClimbingFibres", "Conv3dUnit", "FrameNet", "GranularLayer", "GranuleResNet",
-    "KTree", "NuclearReadout", "PatchTransformer", "Perceptron", "PurkinjeClassifier",
-    "SparseLinear", "StillNet", "Weights", "alexnet", "cerebellum_base", "cerebellum_small",
-    "cerebellum_tiny", "count_parameters",
-    "create_model", "default_keywords", "dendritic_ann", "elm", "get_builder", "get_weights",
-    "granule_convnet", "granule_convnet_conv3d", "gru", "k_tree", "lenet5", "lif", "linear",
-    "list_models", "lstm", "mlp", "mobilenet_v3_small", "ncp", "perceptron", "plain_cnn",
-    "purkinje_classifier", "register_model", "resnet18", "resnet18_granule", "sparse_mlp",
-    "temporal_cnn", "vit",
+    "KTree", "MossyFibres", "NuclearReadout", "PatchTransformer", "Perceptron",
+    "PurkinjeClassifier", "SparseLinear", "StillNet", "Weights", "alexnet", "cerebellum_base",
+    "cerebellum_small", "cerebellum_tiny", "count_parameters", "create_model", "default_keywords",
+    "dendritic_ann", "elm", "get_builder", "get_weights", "granule_convnet",
+    "granule_convnet_conv3d", "gru", "k_tree", "lenet5", "lif", "linear", "list_models", "lstm",
+    "mlp", "mobilenet_v3_small", "ncp", "perceptron", "plain_cnn", "purkinje_classifier",
+    "register_model", "resnet18", "resnet18_granule", "sparse_mlp", "temporal_cnn", "vit",
 ]  # fmt: skip

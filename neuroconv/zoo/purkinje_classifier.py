@@ -35,6 +35,7 @@ GRANULE_CELLS: Table = {
 }
 
 
+@checked
 class MossyFibres(nn.Module):
     """Images as the activity of mossy fibres: each frame has mean 0 and variance 1 over its pixels.
 

@@ -235,7 +235,9 @@ def test_tables_of_a_comparison_that_do_not_fit(tmp_path: Path) -> None:
     both = ({"name": "mlp", "primary": True},) * 2
     with pytest.raises(ConfigError, match="primary = true, twice"):
         replace(config, opponents=both)
-    with pytest.raises(ConfigError, match=r"number 1 train.epochs: expected one of optimizer"):
+    with pytest.raises(
+        ConfigError, match=r"number 1 train.epochs: expected one of rule, optimizer"
+    ):
         replace(config, opponents=({"name": "mlp", "train": {"epochs": 9}},))
     with pytest.raises(ConfigError, match=r"\[compare\] margin = 2"):
         replace(config.compare, margin=2)
