@@ -17,6 +17,16 @@ from neuroconv.comparison.statistics import estimate_by_test_set, unpack
 
 HERE = Path(__file__).parent
 Model = dict[str, Any]
+TASKS = {
+    "mnist_equal": "MNIST",
+    "fashion_equal": "Fashion-MNIST",
+    "fashion_permuted_equal": "Fashion-MNIST, permuted",
+    "cifar10_equal": "CIFAR-10, sample",
+    "imagenette_equal": "Imagenette, 64 pixels",
+    "spoken_digits_equal": "spoken digits",
+    "moving_digits_equal": "moving digits",
+    "mnist_full_equal": "MNIST, all images, the search's winner",
+}  # in the order of the page
 
 
 def right(model: Model) -> dict[int, Any]:
@@ -66,16 +76,17 @@ def primary_rows(records: dict[str, Any]) -> list[str]:
     values = [row[-1].p for row in rows]
     corrected = iter(holm([p for p in values if p is not None]))
     lines = [
-        "| task | model | primary opponent | points, model less opponent | margin | p | p, Holm "
-        "| verdict on the model |",
-        "|---|---|---|---:|---:|---:|---:|---|",
+        "| task | neurons | accuracy, % | opponent | accuracy, % | points | margin | p, Holm "
+        "| the neurons are |",
+        "|---|---|---:|---|---:|---:|---:|---:|---|",
     ]
     for title, margin, first, model, estimate in rows:
         p = None if estimate.p is None else next(corrected)
         limit = "none" if margin is None else f"{100 * margin:g}"
         lines.append(
-            f"| {title} | {first['label']} | {model['label']} | {points(estimate)} | {limit} | "
-            f"{p_text(estimate.p)} | {p_text(p)} | {verdict(estimate, margin, p)} |"
+            f"| {TASKS.get(title, title)} | {first['label']} | {points(accuracy(first), '')} "
+            f"| {model['label']} | {points(accuracy(model), '')} | {points(estimate)} | {limit} "
+            f"| {p_text(p)} | {verdict(estimate, margin, p)} |"
         )
     return lines
 
@@ -132,7 +143,10 @@ def checked(record: dict[str, Any]) -> dict[str, Any]:
 def main(files: list[str]) -> None:
     if primary_alone := files == ["--primary"]:
         files = []
-    paths = [*map(Path, files)] or sorted(HERE.glob("*.json"))
+    recorded = {path.stem: path for path in sorted(HERE.glob("*.json"))}
+    ordered = [recorded[name] for name in TASKS if name in recorded]
+    others = [path for name, path in recorded.items() if name not in TASKS]
+    paths = [*map(Path, files)] or [*ordered, *others]
     loaded = {path.stem if not files else str(path): json.loads(path.read_text()) for path in paths}
     records = {name: checked(record) for name, record in loaded.items() if "models" in record}
     if not records:
