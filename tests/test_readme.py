@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("[ne]*/**/README.md"))]  # neuroconv, experiments
 OUTPUT = re.compile(
     r"<!-- output of `(?P<command>.+?)`(?:, (?P<columns>\d+) columns)? -->\n\n"
-    r"(?P<quoted>.*?)\n\n<!-- end -->",
+    r"(?:(?P<quoted>(?!<!-- end -->).*?)\n\n)?<!-- end -->",  # nothing, before the first refresh
     re.DOTALL,
 )
 
@@ -55,7 +55,7 @@ def test_a_quoted_output_is_what_the_command_prints(
     path: Path, match: re.Match[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", match["columns"] or "80")
-    output, quoted = printed(match["command"]), match["quoted"]
+    output, quoted = printed(match["command"]), match["quoted"] or ""
     fenced = re.fullmatch(r"```text\n(.*)\n```", quoted, re.DOTALL)
     if os.environ.get("NEUROCONV_REFRESH"):
         block = f"```text\n{output}\n```" if fenced else output
