@@ -135,8 +135,8 @@ def picture(axes: Axes, values: np.ndarray, limit: float) -> None:
     axes.set(xticks=[], yticks=[])
 
 
+@plt.rc_context({"svg.hashsalt": "local_learning"})
 def main(words: list[str]) -> None:
-    plt.rcParams["svg.hashsalt"] = "local_learning"
     drawn = {"circuit": circuit()} | ({"branches": branches(Path(words[0]))} if words else {})
     for name, figure in drawn.items():
         path = HERE / f"{name}.svg"

@@ -23,13 +23,16 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.progress import Progress, TimeElapsedColumn
 from torch import Tensor, nn
 
 from neuroconv.comparison.statistics import Estimate, estimate, holm, pack, unpack, verdict
+from neuroconv.core.files import write_text
 from neuroconv.core.version import __version__
 from neuroconv.data import load_data
 from neuroconv.layers import DendriticFields, Random
@@ -258,9 +261,7 @@ class Study:
             "core_s": round(sum(part["core_s"] for part in self.parts.values()), 1),
             "missing": [key for key in self.keys() if key not in self.parts],
         }  # fmt: skip
-        partial = self.file.with_suffix(".partial")
-        partial.write_text(json.dumps(self.record, indent=1) + "\n")
-        partial.replace(self.file)
+        write_text(self.file, json.dumps(self.record, indent=1) + "\n")
 
     @cached_property
     def images(self) -> list[tuple[Tensor, Tensor]]:
@@ -385,17 +386,9 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@matplotlib.rc_context({"svg.hashsalt": "0", "svg.fonttype": "none", "font.size": 9})
 def draw(record: dict[str, Any], file: Path) -> None:
     """Draws the accuracies of all splits, sorted, and the share of functions learned exactly."""
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "0", "svg.fonttype": "none", "font.size": 9}):
-        _draw(record, file)
-
-
-def _draw(record: dict[str, Any], file: Path) -> None:
-    from matplotlib.figure import Figure
-
     plan, (_, branches) = record["plan"], record["plan"]["primary"][1]
     figure = Figure((7.5, 3.2), layout="constrained")
     splits, boolean = figure.subplots(1, 2)

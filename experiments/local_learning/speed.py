@@ -6,7 +6,7 @@ Prints a table in Markdown. A step is the rule's update and plain SGD; local rul
 `torch.inference_mode()`. Entries take turns, so that a busy machine disturbs all alike, and the
 median of the turns counts, in seconds of the process's CPU time, in one thread. Memory is the peak
 of what operators allocate in a step, by torch's profiler, beside parameters, gradients and input.
-Counts are those of `neuroconv.learning.learning_cost`, of what executes: at 64 samples Purkinje
+Counts are those of `neuroconv.learning.cost`, of what executes: at 64 samples Purkinje
 cells run as dense products, zeros included. Energy is an estimate.
 """
 
@@ -27,7 +27,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from neuroconv.core.version import __version__
 from neuroconv.flops.exact import OperatorCounter
-from neuroconv.learning import learning_cost, make_rule
+from neuroconv.learning import make_rule
+from neuroconv.learning.cost import learning_cost
 from neuroconv.zoo import create_model
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ import torch
 
 from neuroconv.comparison import Estimate, holm, verdict
 from neuroconv.learning.cost import LearningCost, learning_cost
+from neuroconv.training.rules import rule_options
 from neuroconv.zoo import create_model
 
 HERE = Path(__file__).parent
@@ -47,12 +48,11 @@ def cost(model: dict[str, Any]) -> LearningCost:
     keywords = {key: value for key, value in model["keywords"].items() if key != "name"}
     channels, *sides = keywords["image_shape"]
     steps = [keywords["time_steps"]] if keywords["time_steps"] > 1 else []
-    rule = model["settings"].get("rule", "backprop")
-    options = {"kind": rule} if isinstance(rule, str) else dict(rule)
+    rule, options = rule_options(model["settings"].get("rule", "backprop"))
     with torch.device("meta"):
         network = create_model(model["name"], **keywords)
         images = torch.empty(2, channels, *steps, *sides)
-    return learning_cost(network, options.pop("kind"), images, **options)
+    return learning_cost(network, rule, images, **options)
 
 
 def row(
@@ -60,8 +60,6 @@ def row(
 ) -> str:
     update, leads = cost(model), model is first
     estimate = Estimate(None, None, 0) if leads else table.difference(model, first)
-    seconds = [*model["core_seconds_by_seed"].values()]
-    seconds += [trial["core_seconds"] for trial in (model["search"] or {"trials": []})["trials"]]
     signals = "–" if update.teaching_signals is None else f"{update.teaching_signals:,}"
     flop = (update.forward_flop, update.backward_flop, update.update_flop)
     return (
@@ -70,7 +68,7 @@ def row(
         f"| {update.kept_bytes:,.0f} | {table.points(table.accuracy(model), '')} "
         f"| {'' if leads else table.points(estimate)} | {'' if leads else table.p_text(p)} "
         f"| {'' if leads else verdict(estimate, margin, p)} "
-        f"| {sum(second or 0 for second in seconds):,.0f} |"
+        f"| {table.core_seconds(model):,.0f} |"
     )
 
 
@@ -79,18 +77,15 @@ def main(words: list[str]) -> None:
     files = {Path(word): Path(word).stem for word in words} or {
         HERE / f"{name}.json": title for name, title in RECORDS.items()
     }
-    records = {t: json.loads(file.read_text()) for file, t in files.items() if file.exists()}
+    recorded = {title: file.read_text() for file, title in files.items() if file.exists()}
+    records = {title: table.checked(json.loads(text)) for title, text in recorded.items()}
     pairs = [
         (record["models"][0], model)
         for record in records.values()
         for model in record["models"][1:]
     ]
-    differences = [table.difference(model, first).p for first, model in pairs]
-    corrected = iter(holm([p for p in differences if p is not None]))
-    after = {
-        id(m): None if p is None else next(corrected)
-        for (_, m), p in zip(pairs, differences, strict=True)
-    }
+    corrected = holm([table.difference(model, first).p for first, model in pairs])
+    after = {id(model): p for (_, model), p in zip(pairs, corrected, strict=True)}
     for title, record in records.items():
         first = record["models"][0]
         line = partial(row, table, first=first, margin=record["margin"])

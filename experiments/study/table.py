@@ -53,6 +53,13 @@ def test_sets(model: Model) -> dict[int, str | None]:
     return {int(seed): sha256 for seed, sha256 in model["test_set_sha256_by_seed"].items()}
 
 
+def core_seconds(model: Model) -> float:
+    """Returns what the trials and runs of a model took."""
+    trials = (model["search"] or {"trials": ()})["trials"]
+    seconds = [*model["core_seconds_by_seed"].values(), *(t["core_seconds"] for t in trials)]
+    return sum(second or 0 for second in seconds)
+
+
 def points(value: Estimate, sign: str = "+") -> str:
     """Returns a mean and its interval in points: hundredths of the test set."""
     if value.mean is None:
@@ -73,15 +80,13 @@ def primary_rows(records: dict[str, Any]) -> list[str]:
         for model in record["models"][1:]:
             if model["primary"]:
                 rows.append((title, record["margin"], first, model, difference(first, model)))
-    values = [row[-1].p for row in rows]
-    corrected = iter(holm([p for p in values if p is not None]))
+    corrected = holm([row[-1].p for row in rows])
     lines = [
         "| task | neurons | accuracy, % | opponent | accuracy, % | points | margin | p, Holm "
         "| the neurons are |",
         "|---|---|---:|---|---:|---:|---:|---:|---|",
     ]
-    for title, margin, first, model, estimate in rows:
-        p = None if estimate.p is None else next(corrected)
+    for (title, margin, first, model, estimate), p in zip(rows, corrected, strict=True):
         limit = "none" if margin is None else f"{100 * margin:g}"
         lines.append(
             f"| {TASKS.get(title, title)} | {first['label']} | {points(accuracy(first), '')} "
@@ -107,14 +112,12 @@ def rows(record: dict[str, Any]) -> list[str]:
         told = "" if model is first else verdict(estimate, record["margin"])
         settings, search = model["settings"], model["search"] or {"at_edge": False, "trials": []}
         edge = " (edge)" if search["at_edge"] else ""
-        seconds = [*model["core_seconds_by_seed"].values()]
-        seconds += [trial["core_seconds"] for trial in search["trials"]]
         lines.append(
             f"| {model['label']}{' *' * model['primary']} | {' | '.join(costs)} "
             f"| {points(accuracy(model), '')} "
             f"| {'' if model is first else points(estimate)} | {p_text(estimate.p)} | {told} "
             f"| {settings['learning_rate']:g}{edge} | {settings['weight_decay']:g} "
-            f"| {sum(second or 0 for second in seconds):,.0f} |"
+            f"| {core_seconds(model):,.0f} |"
         )
         failed = model["failed_seeds"]
         lines += [f"| … seed {seed} failed: {why} |" for seed, why in failed.items()]
@@ -123,7 +126,7 @@ def rows(record: dict[str, Any]) -> list[str]:
     notes = [
         f"Seeds {', '.join(first['test_accuracy_fraction_by_seed'])}; {trials} trials a model; "
         f"* the primary comparison; all others exploratory, p not corrected.",
-        "" if linear is None else f"Logistic regression on the pixels {100 * linear:.2f} %.",
+        "" if linear is None else f"Logistic regression on the still images {100 * linear:.2f} %.",
         f"Chance {100 * record['chance_test_accuracy_fraction']:.2f} %.",
         f"Earlier use of the test set: {record['earlier_use'] or 'none'}.",
     ]

@@ -41,7 +41,8 @@ from neuroconv.flops import (
 from neuroconv.flops.inputs import as_inputs
 from neuroconv.flops.machine.roofline import machine_peak
 from neuroconv.flops.operators import explain_uncounted
-from neuroconv.learning import RULES, NotLocal, learning_cost
+from neuroconv.learning import RULES, NotLocal
+from neuroconv.learning.cost import learning_cost
 from neuroconv.neurons import CELL_CLASSES, Variant
 from neuroconv.training import rebuild
 from neuroconv.training.process_memory import ProcessMemory, process_memory

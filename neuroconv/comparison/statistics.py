@@ -78,13 +78,18 @@ def estimate_by_test_set(
     return estimate(np.array([*map(np.mean, means)]))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number (Holm 1979, Scand. J. Stat. 6, 65-70)."""
-    order = np.argsort(p_values)
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Returns p-values corrected for their number (Holm 1979, Scand. J. Stat. 6, 65-70).
+
+    None, of a comparison without a p-value, stays None and does not count.
+    """
+    values = np.array([p for p in p_values if p is not None])
+    order = np.argsort(values)
     factors = len(order) - np.arange(len(order))
     corrected = np.empty(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
-    return [float(p) for p in corrected]
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
+    rest = iter(corrected)
+    return [None if p is None else float(next(rest)) for p in p_values]
 
 
 def verdict(difference: Estimate, margin: float | None, p: float | None = None) -> str:

@@ -224,13 +224,17 @@ class DendriticFields(_Contacts):
     patch: Annotated[tuple[Size, Size], Rule("for (height, width)")]
     seed: Seed = 0
 
+    def _of_dendrite(self) -> ReceptiveField:
+        """Returns the field of a dendrite, as if it were a neuron whose claws are the sites."""
+        return ReceptiveField(self.image_shape, self.patch, claw=True, seed=self.seed)
+
+    def _check(self, in_features: int, tree: TreeShape) -> None:
+        self._of_dendrite()._check(in_features, tree)
+
     def _contacts(self, in_features: int, neurons: int, tree: TreeShape, rows: slice) -> Axons:
-        field = ReceptiveField(self.image_shape, self.patch, claw=True, seed=self.seed)
         sites, dendrites = tree.sheet
-        dendrite = TreeShape((1, sites))  # as if each were a neuron whose claws are the sites
-        field._check(in_features, dendrite)
-        drawn = field._contacts(in_features, neurons * dendrites, dendrite, slice(None))
-        return drawn.reshape(neurons, -1)[rows]
+        sizes = in_features, neurons * dendrites, TreeShape((1, sites)), slice(None)
+        return self._of_dendrite()._contacts(*sizes).reshape(neurons, -1)[rows]
 
 
 Wiring = Random | ParallelFibres | ReceptiveField | DendriticFields | InOrder | AllToAll

@@ -18,6 +18,7 @@ from neuroconv.learning.rule import (
     threshold_error,
 )
 from neuroconv.zoo import PurkinjeClassifier
+from neuroconv.zoo.circuit import complex_spike_rate
 from neuroconv.zoo.registry import ImageNetwork
 
 Signal = Literal["error", "rate", "spikes"]
@@ -108,7 +109,7 @@ class ClimbingFibre(Rule):
         if self.signal == "error":
             return error
         readout = self.network.classifier.gain
-        rates = (self.resting_rate + self.gain / readout * error).relu()
+        rates = complex_spike_rate(error, self.resting_rate, self.gain / readout)
         if self.signal == "spikes":
             rates = torch.poisson(rates * self.window_s) / self.window_s
         return (rates - self.resting_rate) * (readout / self.gain)

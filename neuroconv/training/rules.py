@@ -12,7 +12,7 @@ from neuroconv.training.tables import ConfigError
 RuleSetting = str | Mapping[str, Any]
 
 
-def _options(rule: RuleSetting) -> tuple[Any, dict[str, Any]]:
+def rule_options(rule: RuleSetting) -> tuple[Any, dict[str, Any]]:
     """Returns the name of a rule, and its options."""
     options = {"kind": rule} if isinstance(rule, str) else dict(rule)
     return options.pop("kind", None), options
@@ -25,7 +25,7 @@ def check_rule(header: str, rule: RuleSetting, others: Mapping[str, object]) -> 
         header: of the table, for messages.
         others: those settings, and whether they are in use.
     """
-    kind, options = _options(rule)
+    kind, options = rule_options(rule)
     if kind not in RULES:
         raise ConfigError(
             f"{header} rule = {rule!r}: {expected_one_of(str(kind), RULES)}, or a table with such "
@@ -47,7 +47,7 @@ def make_learning_rule(model: nn.Module, rule: RuleSetting) -> Rule | None:
     Raises:
         ConfigError: options that it does not have, or a model that it cannot train.
     """
-    kind, options = _options(rule)
+    kind, options = rule_options(rule)
     try:
         return None if kind == "backprop" else make_rule(model, kind, **options)
     except (TypeError, ValueError) as error:

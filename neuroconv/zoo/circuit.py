@@ -122,6 +122,11 @@ def _over_steps(rows: Iterable[Cost]) -> Iterable[Cost]:
     return stages.values()
 
 
+def complex_spike_rate(error: Tensor, resting_rate: float, gain: float) -> Tensor:
+    """Returns complex spikes per second: rest, and `gain` for an error of 1; not below zero."""
+    return (resting_rate + gain * error).relu()
+
+
 @checked
 class ClimbingFibres(nn.Module):
     """Climbing fibres: each Purkinje cell receives the error of one class, as complex spikes.
@@ -162,7 +167,7 @@ class ClimbingFibres(nn.Module):
             )
         target = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
         error = (target - logits.softmax(1)).index_select(1, self.olive)
-        return (self.resting_rate + self.gain * error).relu()
+        return complex_spike_rate(error, self.resting_rate, self.gain)
 
     def closed_form(self, logits: torch.Size, labels: torch.Size) -> tuple[Cost, ...]:
         """Returns no rows: an image is classified without them."""

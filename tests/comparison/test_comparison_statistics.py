@@ -85,6 +85,7 @@ def test_holm_against_its_definition() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.02, None, 0.03]) == [0.04, None, 0.04]
     p_values = np.random.default_rng(0).uniform(size=9)
     assert np.all(np.array(holm([*p_values])) >= false_discovery_control(p_values) - 1e-12)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from neuroconv.flops import estimate_energy
-from neuroconv.learning import LearningCost, NotLocal, learning_cost
+from neuroconv.learning import NotLocal
+from neuroconv.learning.cost import LearningCost, learning_cost
 from neuroconv.zoo import create_model
 from tests.commands import Call
 
