@@ -29,8 +29,9 @@ ALLOWED: dict[str, set[str]] = {
     },
 }
 FORBIDDEN: dict[str, set[str]] = {
-    "report": {"training", "comparison", "cli"},
-    "training": {"report", "comparison", "cli"},
+    "report": {"training", "comparison", "essay", "cli"},
+    "training": {"report", "comparison", "essay", "cli"},
+    "essay": {"brain", "cli"},
 }
 
 

@@ -39,6 +39,8 @@ class Reading:
     algorithm: Literal["essay", "direct", "executed", "cached", "stored", "linear"] = "essay"
     scope: Literal["dendrites", "neuron"] = "dendrites"
     cells: tuple[Cell, ...] = CEREBELLUM
+    # Potentials that travel back from the soma: "these may nearly double the complexity".
+    passes: Literal["forward", "both"] = "forward"
     # The printed total seems to have been computed with the Purkinje cell's.
     granule_filter: Literal["own", "purkinje"] = "own"
 
@@ -59,6 +61,11 @@ class Reading:
                 "granule_filter='purkinje' is the essay's arithmetic and no module's; expected "
                 "algorithm='essay' and scope='dendrites'"
             )
+
+    @property
+    def times(self) -> int:
+        """Passes through the neuron, each as expensive as the forward one."""
+        return 2 if self.passes == "both" else 1
 
     @property
     def clock_input(self) -> str:

@@ -92,7 +92,8 @@ def update_of(reading: Reading, cell: str, values: Mapping[str, float]) -> Updat
 
 def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, float]:
     """Returns the FLOP/s of each cell type; inputs that are integers give an exact integer."""
-    clock, flop_per_mac = values[reading.clock_input], values["flop_per_mac"]
+    clock = reading.times * values[reading.clock_input]
+    flop_per_mac = values["flop_per_mac"]
     costs = {cell: update_of(reading, cell, values) for cell in reading.cells}
     return {
         cell: values[f"{cell}.cells"] * clock * (flop_per_mac * cost.mac + cost.flop)
@@ -102,7 +103,8 @@ def flop_per_second(reading: Reading, values: Mapping[str, float]) -> dict[str, 
 
 def sampled_flop_per_second(reading: Reading, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns the FLOP/s of all cells together for each draw of the inputs, (samples,)."""
-    clock, flop_per_mac = draws[reading.clock_input], draws["flop_per_mac"]
+    clock = reading.times * draws[reading.clock_input]
+    flop_per_mac = draws["flop_per_mac"]
     total = np.zeros_like(clock)
     for cell in reading.cells:
         trees = (cell, "purkinje") if reading.borrows(cell) else (cell,)

@@ -22,8 +22,8 @@ class Brain:
     The essay: FLOP/s = FLOP per MAC x updates a second x sum over cell types of (cells x MAC of
     one update). Each input has a value, a range and a source; MAC come from the modules' own
     counts. Readings of the formula differ by orders of magnitude and are never mixed unasked:
-    essay, published, whole_neuron, with_cortex, one_step, one_step_per_frame, valid,
-    valid_one_step, executed, cached, linear_collapse.
+    essay, published, whole_neuron, with_cortex, backpropagating, one_step, one_step_per_frame,
+    valid, valid_one_step, executed, cached, linear_collapse.
 
     A FILE of inputs is TOML:
 

@@ -33,6 +33,7 @@ _GROUPS = {
         "match": "listing",
     },
     "train": dict.fromkeys(("train", "resume", "evaluate", "verify", "compare"), "runs"),
+    "verify the essay": {"essay": "essay"},
 }
 COMMANDS = {name: module for group in _GROUPS.values() for name, module in group.items()}
 _TAKE_OVERRIDES = ("train", "compare")  # --table.key VALUE

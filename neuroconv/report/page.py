@@ -140,12 +140,22 @@ def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", dpi=200, transparent=True, metadata={"Date": None})
-    svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    return svg_element(buffer.getvalue(), alt=alt, name=name)
+
+
+def svg_element(svg: str, *, alt: str, name: str) -> Markup:
+    """Returns a file that matplotlib wrote as an <svg> element: see `inline_svg`.
+
+    Raises:
+        ValueError: it is no SVG with a viewBox.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     tag = re.search(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', svg)
-    assert tag is not None  # matplotlib always writes one
-    width = figure.get_size_inches()[0] * 96
+    if tag is None:
+        raise ValueError(f"{name}: expected an SVG with a viewBox")
+    width = float(tag[1].split()[2]) * 96 / 72  # matplotlib's unit is a point
     return Markup(
         f'<svg role="img" aria-label="{escape(printable(alt))}" width="{width:.0f}" '
         f'viewBox="{tag[1]}">{svg[tag.end() :].strip()}'

@@ -1,0 +1,128 @@
+"""`essay`: the claims of the essay, run as experiments and drawn on one page."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import neuroconv
+from neuroconv.cli.options import PageOption, Words, check_output, repeatable
+from neuroconv.core.arguments import Size
+from neuroconv.core.checks import check_choice
+from neuroconv.core.text import Terminal
+from neuroconv.essay.claim import read_claim
+from neuroconv.essay.experiment import RECORD, ROWS
+from neuroconv.essay.page import claim_folders, write_page
+
+
+@dataclass(frozen=True)
+class Essay:
+    """Runs or re-draws the essay's claims, and writes one page of them with their verdicts.
+
+    The page shows what is recorded in experiments/. With --quick all claims are measured first, in
+    about 20 minutes on two cores, and set beside the record; with --full in hours. A full run
+    becomes the record by `python experiments/NAME/run.py full --record`. An interrupted run goes on
+    by the same command. It needs a checkout of the project.
+
+    Example: neuroconv essay
+
+    Example: neuroconv essay --quick --claim max_pooling --claim poisson_dropout
+    """
+
+    quick: bool = False
+    """measure the quick form first; what an earlier run has finished is kept"""
+    full: bool = False
+    """measure the full form first"""
+    claim: Annotated[Words, repeatable(metavar="NAME")] = ()
+    """which claims to run: folders in experiments/; default all"""
+    jobs: Size = 2
+    """claims that run at the same time, each on one core"""
+    output: Path = Path("runs/essay")
+    """folder of what is measured"""
+    page: PageOption = Path("essay.html")
+    """the page"""
+
+    def __call__(self, console: Console) -> None:
+        experiments = Path(neuroconv.__file__).resolve().parents[1] / "experiments"
+        folders = claim_folders(experiments)
+        if not folders:
+            raise ValueError(
+                f"{experiments}: no claims there: `neuroconv essay` needs a checkout of the "
+                "project, installed by `pip install -e .`; the wheel has no experiments"
+            )
+        names = [folder.name for folder in folders]
+        for name in self.claim:
+            check_choice("--claim", name, names)
+        check_output(self.page, "--page")
+        failed: list[Path] = []
+        if self.quick and self.full:
+            raise ValueError("--quick with --full: expected one of the two")
+        if self.quick or self.full:
+            size = "full" if self.full else "quick"
+            chosen = [folder for folder in folders if folder.name in (self.claim or names)]
+            failed = _run(chosen, size, self.output / size, self.jobs)
+        page = write_page(self.page, experiments, self.output / "quick")
+        console.out(f"page: {page}")
+        if failed:
+            raise RuntimeError(f"did not finish: {', '.join(map(str, failed))}: see there")
+
+
+def _run(folders: list[Path], size: str, output: Path, jobs: int) -> list[Path]:
+    """Runs claims, the longest first; returns the logs of those that failed."""
+    minutes = {folder: read_claim(folder).minutes[size] for folder in folders}
+    waiting = sorted(folders, key=minutes.__getitem__)
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+    failed: list[Path] = []
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Terminal(stderr=True)) as progress:
+        total = progress.add_task("all claims", total=sum(minutes.values()))
+        bars = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    folder = waiting.pop()
+                    running[folder] = _begin(folder, size, output / folder.name)
+                    bars[folder] = progress.add_task(folder.name, total=1.0)
+                time.sleep(0.5)
+                for folder, process in [*running.items()]:
+                    share = _finished_share(output / folder.name)
+                    if process.poll() is not None:
+                        share = 1.0
+                        del running[folder]
+                        if process.returncode:
+                            failed.append(output / folder.name / "log.txt")
+                    progress.update(bars[folder], completed=share)
+                done = sum(minutes[f] * progress.tasks[bar].completed for f, bar in bars.items())
+                progress.update(total, completed=done)
+        finally:
+            for process in running.values():
+                process.terminate()
+                process.wait()
+    return failed
+
+
+def _begin(folder: Path, size: str, output: Path) -> "subprocess.Popen[bytes]":
+    """Starts a claim's run; what it prints goes to log.txt."""
+    output.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(folder / "run.py"), size, "--output", str(output)]
+    with (output / "log.txt").open("w", encoding="utf-8") as log:
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
+
+
+def _finished_share(output: Path) -> float:
+    """Returns the share of a run's rows that are measured."""
+    if (output / RECORD).exists() or not (output / ROWS).exists():
+        return float((output / RECORD).exists())
+    header, *rows = (output / ROWS).read_text(encoding="utf-8").splitlines() or ["{}"]
+    try:
+        return len(rows) / json.loads(header)["rows"]
+    except (ValueError, KeyError, ZeroDivisionError):
+        return 0.0

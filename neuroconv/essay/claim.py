@@ -1,0 +1,166 @@
+"""A claim, what is expected if it holds, and the verdict that follows from what was measured.
+
+A folder's claim.toml fixes both before the first recorded run:
+
+    number = 2
+    title = "Dendritic spikes do the work of max-pooling"
+    claim = "..."                 # in the project's own words
+    place = "Dendritic spikes"    # the section of the essay, or the text beside it
+    picture = "..."               # what picture.svg shows, for those who cannot see it
+    why = "..."                   # after the record: why the verdict is what it is
+    minutes = { quick = 1, full = 30 }  # of one core
+
+    [quantities.correlation]
+    states = "..."                # a sentence that is true if the value is as expected
+    unit = "points"
+    expected = [1.0, inf]         # the smallest effect and the threshold
+    null = 0.0                    # the value of no effect
+
+A claim without quantities gets no verdict.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from neuroconv.comparison.statistics import Estimate
+from neuroconv.core.arguments import Positive, Rule, Size
+from neuroconv.training.tables import Table, Text
+
+Verdict = Literal["holds", "holds in part", "does not hold", "inconclusive", "no verdict"]
+Range = Annotated[
+    tuple[Any, Any],
+    Rule("[low, high], of which one may be infinite", lambda ends: ends[0] < ends[1]),
+]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with the ends of its interval, 95 % unless the claim says otherwise.
+
+    Attributes:
+        seeds: the number of repetitions behind it; 1 for what is computed and not drawn.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):  # NumPy's numbers become Python's
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @classmethod
+    def of(cls, estimate: Estimate, scale: float = 1.0) -> Self:
+        """Returns the interval of a mean, all of its numbers times a `scale` above zero.
+
+        Raises:
+            ValueError: fewer than two seeds, which have no interval.
+        """
+        mean, half_width = estimate.mean, estimate.half_width
+        if mean is None or half_width is None:
+            raise ValueError(f"{estimate.seeds} seeds: expected two or more, for an interval")
+        ends = (mean - half_width) * scale, (mean + half_width) * scale
+        return cls(mean * scale, *ends, estimate.seeds)
+
+    @classmethod
+    def exact(cls, value: float) -> Self:
+        """Returns the interval of a value that is computed, without error."""
+        return cls(value, value, value)
+
+
+@dataclass(frozen=True)
+class Quantity(Table):
+    """What is measured, and the range in which it lies if the claim holds.
+
+    Attributes:
+        states: a sentence that is true if the value is as expected.
+        expected: the ends of the range, which may be infinite.
+        null: the value of no effect; a quick run agrees with the record on its side of it.
+    """
+
+    header = "[quantities]"
+    states: Text
+    unit: str
+    expected: Range
+    null: float = 0.0
+
+    def outcome(self, measured: Interval) -> Verdict:
+        """Returns "holds" if the whole interval is as expected, "does not hold" if none of it."""
+        low, high = self.expected
+        if low <= measured.low and measured.high <= high:
+            return "holds"
+        return "does not hold" if measured.high < low or high < measured.low else "inconclusive"
+
+    def agrees(self, measured: Interval, recorded: Interval) -> bool:
+        """Whether two values lie on the same side of no effect."""
+        sides = [(m.value > self.null) - (m.value < self.null) for m in (measured, recorded)]
+        return sides[0] == sides[1]
+
+
+@dataclass(frozen=True)
+class Claim(Table):
+    """A claim.toml: see above."""
+
+    header = "the claim"
+    number: Size
+    title: Text
+    claim: Text
+    place: Text
+    picture: Text
+    minutes: Mapping[str, Positive]
+    why: str = ""
+    quantities: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tables = {name: Quantity.read(table) for name, table in self.quantities.items()}
+        object.__setattr__(self, "quantities", tables)  # the way into a frozen dataclass
+
+
+def read_claim(folder: Path) -> Claim:
+    """Reads FOLDER/claim.toml.
+
+    Raises:
+        ValueError: a key that is missing, unknown or of another form; it names file and key.
+    """
+    path = folder / "claim.toml"
+    try:
+        return Claim.read(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def verdict(claim: Claim, measured: Mapping[str, Interval]) -> Verdict:
+    """Returns the verdict on a claim: that of its quantities if they agree.
+
+    Of several, it holds in part if some hold; it does not hold if none does and one is refuted.
+
+    Raises:
+        ValueError: a quantity that was not measured, or one that the claim does not name.
+    """
+    if set(measured) != set(claim.quantities):
+        raise ValueError(f"measured {sorted(measured)}: expected {sorted(claim.quantities)}")
+    outcomes = {claim.quantities[name].outcome(value) for name, value in measured.items()}
+    if not outcomes:
+        return "no verdict"
+    if "holds" in outcomes:
+        return "holds" if len(outcomes) == 1 else "holds in part"
+    return "does not hold" if "does not hold" in outcomes else "inconclusive"
+
+
+def to_record(measured: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+    return {name: asdict(interval) for name, interval in measured.items()}
+
+
+def from_record(record: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
+    return {name: Interval(**values) for name, values in record.items()}
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Returns numbers with three digits, or whole from 1,000 to a million."""
+    texts = (f"{v:,.0f}" if 1e3 <= abs(v) < 1e6 else f"{v:.3g}" for v in values)
+    return ", ".join(text.replace("e+", "e") for text in texts)

@@ -1,0 +1,313 @@
+"""An experiment: a grid of conditions and seeds, measured row by row, with a record and a verdict.
+
+    python experiments/NAME/run.py                 prints what is recorded, as Markdown
+    python experiments/NAME/run.py quick           minutes on one core, into runs/essay/quick/NAME
+    python experiments/NAME/run.py full --record   result.json and picture.svg beside run.py
+    python experiments/NAME/run.py draw            picture.svg again, from result.json
+
+An interrupted run goes on by the same command: each finished row is in rows.jsonl. Everything runs
+on one thread, and rows are equal to the bit for one version, one kind of processor and one size,
+their seconds excepted.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from neuroconv.comparison.runs import train_runs
+from neuroconv.comparison.statistics import pack, unpack
+from neuroconv.core.files import write_text
+from neuroconv.core.text import Terminal
+from neuroconv.core.version import __version__
+from neuroconv.essay.claim import Interval, from_record, numbers, read_claim, to_record, verdict
+from neuroconv.training import Config, RunError, RunResult
+from neuroconv.training.environment import describe_environment
+from neuroconv.training.runs import resolve
+
+RECORD, PICTURE, ROWS = "result.json", "picture.svg", "rows.jsonl"
+
+
+class Rows(list[dict[str, Any]]):
+    """Measured rows: the condition, the seed and the values of each."""
+
+    def where(self, **condition: Any) -> "Rows":
+        """Returns the rows of a condition, in the order of their seeds.
+
+        Raises:
+            LookupError: there are none.
+        """
+        rows = [row for row in self if all(row[key] == v for key, v in condition.items())]
+        if not rows:
+            raise LookupError(f"no row with {condition}")
+        return Rows(sorted(rows, key=lambda row: row["seed"]))
+
+    def values(self, key: str, **condition: Any) -> NDArray[Any]:
+        """Returns a value of a condition by seed: (S,), or (S, N) for arrays."""
+        return np.array([_decoded(row[key]) for row in self.where(**condition)])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How a claim is tested; run.py ends in `Experiment(...).main()`.
+
+    Attributes:
+        script: run.py itself, `__file__`; claim.toml lies beside it.
+        sizes: dataclasses by name: "quick" (three seeds or more), "full" (five), and "test", which
+            takes a second. A field `seeds` holds the seeds.
+        conditions: all that is measured at a size, as keywords of `measure`, seeds apart.
+        measure: (size, seed=, folder=, **condition) -> the values of a row: numbers, texts, arrays
+            of flags (N,), or lists and tables of them. `folder` is there for runs.
+        quantities: rows -> the interval of each quantity of the claim.
+        draw: rows -> the figure of matplotlib that becomes picture.svg.
+        tables: rows -> further tables, as Markdown.
+    """
+
+    script: str
+    sizes: Mapping[str, Any]
+    conditions: Callable[[Any], Iterable[dict[str, Any]]]
+    measure: Callable[..., dict[str, Any]]
+    quantities: Callable[[Rows], dict[str, Interval]]
+    draw: Callable[[Rows], Any]
+    tables: Callable[[Rows], str] = lambda rows: ""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.script).resolve().parent
+
+    def main(self, words: list[str] | None = None) -> None:
+        """Runs the command line above."""
+        parser = argparse.ArgumentParser(
+            description=read_claim(self.folder).claim, epilog="With no word it prints the record."
+        )
+        parser.add_argument("what", nargs="?", choices=[*self.sizes, "draw"], metavar="SIZE|draw")
+        parser.add_argument("--output", type=Path, metavar="DIR", help="runs/essay/SIZE/NAME")
+        parser.add_argument("--record", action="store_true", help="write beside run.py")
+        options = parser.parse_args(words)
+        if options.record and options.what != "full":
+            parser.error("--record: only a full run is recorded")
+        if options.what is None:
+            print(self.page())
+        elif options.what == "draw":
+            self._draw(self.recorded(), self.folder)
+        else:
+            default = Path("runs") / "essay" / options.what / self.folder.name
+            record = self.run(options.what, options.output or default)
+            if options.record:
+                _write(self.folder / RECORD, record)
+                self._draw(record, self.folder)
+            print(self.page(record))
+
+    def run(self, name: str, output: Path, progress: bool = True) -> dict[str, Any]:
+        """Measures all rows of a size that are not in the output folder yet; returns the record.
+
+        Raises:
+            RunError: the folder's rows are another version's, or of another size.
+        """
+        size = self.sizes[name]
+        torch.set_num_threads(1)
+        output.mkdir(parents=True, exist_ok=True)
+        plan = [(c, seed) for c in self.conditions(size) for seed in size.seeds]
+        source = hashlib.sha256(Path(self.script).read_bytes()).hexdigest()
+        header = {
+            "size": name, "settings": asdict(size), "rows": len(plan), "version": __version__,
+            "run_py_sha256": source,
+        }  # fmt: skip
+        header = json.loads(json.dumps(header))
+        rows = _read_rows(output / ROWS, header)
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        console = Terminal(stderr=True, quiet=not progress)
+        with (
+            (output / ROWS).open("a", encoding="utf-8") as file,
+            Progress(*columns, console=console) as bar,
+        ):
+            task = bar.add_task("", total=len(plan), completed=len(rows))
+            for condition, seed in plan[len(rows) :]:
+                words = ", ".join(f"{key} {value}" for key, value in condition.items())
+                bar.update(task, description=f"{words}, seed {seed}")
+                row = self._row(size, condition, seed, output)
+                rows.append(row)
+                file.write(f"{json.dumps(row)}\n")
+                file.flush()
+                bar.advance(task)
+        measured = self.quantities(rows)
+        record = {
+            "claim": self.folder.name, **header, "quantities": to_record(measured),
+            "verdict": verdict(read_claim(self.folder), measured),
+            "core_seconds": sum(row["core_seconds"] for row in rows),
+            "environment": describe_environment("cpu", "float32"), "values": rows,
+        }  # fmt: skip
+        _write(output / RECORD, record)
+        self._draw(record, output)
+        return record
+
+    def _row(self, size: Any, condition: dict[str, Any], seed: int, output: Path) -> dict[str, Any]:
+        """Returns a measured row as it is written: plain data, with the seconds that it took."""
+        start = time.process_time()
+        values = self.measure(size, seed=seed, folder=output, **condition)
+        row = {k: _encoded(v) for k, v in {**condition, "seed": seed, **values}.items()}
+        row["core_seconds"] = round(time.process_time() - start, 3)
+        plain: dict[str, Any] = json.loads(json.dumps(row, allow_nan=False))
+        return plain
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the record beside run.py.
+
+        Raises:
+            FileNotFoundError: nothing is recorded yet.
+        """
+        return read_record(self.folder)
+
+    def page(self, record: Mapping[str, Any] | None = None) -> str:
+        """Returns claim, expectations, measured values, verdict and tables as Markdown."""
+        claim = read_claim(self.folder)
+        if record is None and (self.folder / RECORD).exists():
+            record = self.recorded()
+        rows = Rows(record["values"]) if record else Rows()
+        measured = self.quantities(rows) if record else {}
+        lines = [f"**Claim.** {claim.claim} *({claim.place})*", ""]
+        if claim.quantities:
+            lines += [
+                "| it holds if | unit | expected | measured | outcome |",
+                "|---|---|---|---|---|",
+            ]
+        for key, quantity in claim.quantities.items():
+            value, outcome = ("not yet", "") if record is None else (
+                text(measured[key]), quantity.outcome(measured[key])
+            )  # fmt: skip
+            lines.append(
+                f"| {quantity.states} | {quantity.unit} | {range_text(quantity.expected)} "
+                f"| {value} | {outcome} |"
+            )
+        if record is None:
+            return "\n".join([*lines, "", "**Not recorded yet.**"])
+        found = verdict(claim, measured)
+        lines += ["", f"**{found.capitalize()}.** {claim.why}".strip(), "", self.tables(rows)]
+        return "\n".join([*lines, "", described(record)]).replace("\n\n\n", "\n\n")
+
+    def _draw(self, record: Mapping[str, Any], folder: Path) -> None:
+        import matplotlib
+
+        from neuroconv.core.files import write_atomically
+
+        style = {"svg.hashsalt": "neuroconv", "font.size": 9}
+        with matplotlib.rc_context(style):  # type: ignore[arg-type]
+            figure = self.draw(Rows(record["values"]))
+            write_atomically(folder / PICTURE, lambda path: figure.savefig(
+                path, format="svg", transparent=True, metadata={"Date": None},
+            ))  # fmt: skip
+
+
+def trained(config: Config, seed: int, folder: Path) -> RunResult:
+    """Trains a configuration from one seed; a finished run is read, an interrupted one resumed.
+
+    Raises:
+        FloatingPointError: its loss was not finite.
+    """
+    table = replace(config.train, output=str(folder / "runs"), device="cpu")
+    run = train_runs([resolve(replace(config, train=table), seed)[0]], progress=False)[0]
+    if not isinstance(run, RunResult):
+        raise FloatingPointError(
+            f"{run.run_dir}: {run.reason}, in epoch {run.epoch}, step {run.step}"
+        )
+    return run
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Reads FOLDER/result.json.
+
+    Raises:
+        FileNotFoundError: nothing is recorded there.
+    """
+    path = folder / RECORD
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """Returns how a record was made, in one sentence."""
+    seeds, environment = record["settings"].get("seeds", ()), record["environment"]
+    return (
+        f"{record['size'].capitalize()} run of version {record['version']}, "
+        f"{len(record['values'])} rows, seeds {', '.join(map(str, seeds))}, "
+        f"{record['core_seconds'] / 60:.1f} minutes of one core "
+        f"({environment['cpu_capability']}, torch {environment['packages']['torch']})."
+    )
+
+
+def text(measured: Interval) -> str:
+    """Returns a value with its interval."""
+    if measured.low == measured.high:
+        return numbers([measured.value])
+    return f"{numbers([measured.value])} [{numbers([measured.low, measured.high])}]"
+
+
+def range_text(ends: tuple[float, float]) -> str:
+    """Returns an expected range in words."""
+    low, high = ends
+    if high == float("inf"):
+        return f"at least {numbers([low])}"
+    return (
+        f"at most {numbers([high])}"
+        if low == -float("inf")
+        else f"{numbers([low])} to {numbers([high])}"
+    )
+
+
+def measured_in(record: Mapping[str, Any]) -> dict[str, Interval]:
+    """Returns the quantities of a record."""
+    return from_record(record["quantities"])
+
+
+def _read_rows(path: Path, header: Mapping[str, Any]) -> Rows:
+    """Returns the finished rows of a folder, without one that was half written."""
+    if not path.exists():
+        write_text(path, json.dumps(header) + "\n")
+        return Rows()
+    first, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    before = json.loads(first)
+    changed = [key for key in header if before.get(key) != header[key]]
+    if changed:
+        raise RunError(
+            f"{path}: its rows are of another {' and '.join(changed)}: delete the folder, or give "
+            "another --output"
+        )
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):
+        write_text(path, first + "".join(whole))
+    return Rows(map(json.loads, whole))
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype == bool:
+        return {"flags": pack(value), "count": len(value)}
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        return value.tolist()
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == {"flags", "count"}:
+        return unpack(value["flags"], value["count"])
+    return value
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes a record as JSON with one row of values a line."""
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in record["values"])
+    head = json.dumps({**record, "values": []}, indent=1, allow_nan=False)
+    write_text(path, head.replace('"values": []', f'"values": [\n{rows}\n ]') + "\n")
