@@ -26,7 +26,7 @@ class Size:
 SIZES = {
     "full": Size((0, 1, 2, 3, 4), 65_536),
     "quick": Size((0, 1, 2), 4096),
-    "test": Size((0, 1), 64),
+    "test": Size((0, 1), 4),
 }
 
 

@@ -240,12 +240,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def described(record: Mapping[str, Any]) -> str:
     """Returns how a record was made, in one sentence."""
-    seeds, environment = record["settings"].get("seeds", ()), record["environment"]
+    seeds, environment = record["settings"]["seeds"], record["environment"]
+    drawn = f"seeds {', '.join(map(str, seeds))}, " if len(seeds) > 1 else ""
     return (
         f"{record['size'].capitalize()} run of version {record['version']}, "
-        f"{len(record['values'])} rows, seeds {', '.join(map(str, seeds))}, "
-        f"{record['core_seconds'] / 60:.1f} minutes of one core "
-        f"({environment['cpu_capability']}, torch {environment['packages']['torch']})."
+        f"{len(record['values'])} rows, {drawn}{record['core_seconds'] / 60:.1f} minutes of one "
+        f"core ({environment['cpu_capability']}, torch {environment['packages']['torch']})."
     )
 
 
