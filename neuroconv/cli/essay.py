@@ -14,12 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import neuroconv
 from neuroconv.cli.options import PageOption, Words, check_output, repeatable
-from neuroconv.core.arguments import Size
+from neuroconv.core.arguments import Size, as_argument
 from neuroconv.core.checks import check_choice
 from neuroconv.core.text import Terminal
 from neuroconv.essay.claim import read_claim
 from neuroconv.essay.experiment import RECORD, ROWS
 from neuroconv.essay.page import claim_folders, write_page
+
+EXPERIMENTS = Path(neuroconv.__file__).resolve().parents[1] / "experiments"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Essay:
     """measure the full form first"""
     claim: Annotated[Words, repeatable(metavar="NAME")] = ()
     """which claims to run: folders in experiments/; default all"""
-    jobs: Size = 2
+    jobs: int = 2
     """claims that run at the same time, each on one core"""
     output: Path = Path("runs/essay")
     """folder of what is measured"""
@@ -50,11 +52,10 @@ class Essay:
     """the page"""
 
     def __call__(self, console: Console) -> None:
-        experiments = Path(neuroconv.__file__).resolve().parents[1] / "experiments"
-        folders = claim_folders(experiments)
+        folders = claim_folders(EXPERIMENTS)
         if not folders:
             raise ValueError(
-                f"{experiments}: no claims there: `neuroconv essay` needs a checkout of the "
+                f"{EXPERIMENTS}: no claims there: `neuroconv essay` needs a checkout of the "
                 "project, installed by `pip install -e .`; the wheel has no experiments"
             )
         names = [folder.name for folder in folders]
@@ -62,13 +63,14 @@ class Essay:
             check_choice("--claim", name, names)
         check_output(self.page, "--page")
         failed: list[Path] = []
+        jobs = as_argument("--jobs", self.jobs, Size)
         if self.quick and self.full:
             raise ValueError("--quick with --full: expected one of the two")
         if self.quick or self.full:
             size = "full" if self.full else "quick"
             chosen = [folder for folder in folders if folder.name in (self.claim or names)]
-            failed = _run(chosen, size, self.output / size, self.jobs)
-        page = write_page(self.page, experiments, self.output / "quick")
+            failed = _run(chosen, size, self.output / size, jobs)
+        page = write_page(self.page, EXPERIMENTS, self.output / "quick")
         console.out(f"page: {page}")
         if failed:
             raise RuntimeError(f"did not finish: {', '.join(map(str, failed))}: see there")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from neuroconv.essay.page import claim_folders, write_page
 from neuroconv.report import write_report
 from tests.report.test_report_page import ENTRIES, entry
 
@@ -16,6 +17,7 @@ BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 WIDTHS = (390, 1280)
+PROJECT = Path(__file__).resolve().parents[2]
 # Opens what is folded, and names what reaches over the right edge, but for what scrolls in its box.
 MEASURE = """
 addEventListener("load", () => {
@@ -32,6 +34,27 @@ addEventListener("load", () => {
 """
 
 
+def measure(text: str, folder: Path) -> list[tuple[int, int, list[str]]]:
+    """The width of a page in a frame of each of WIDTHS, its pictures, and what is too wide."""
+    frames = (
+        f'<iframe width="{width}" height="900" srcdoc="{escape(text)}"></iframe>'
+        for width in WIDTHS
+    )
+    wrapper = folder / "wrapper.html"
+    wrapper.write_text(f"<body><script>{MEASURE}</script>{''.join(frames)}</body>", "utf-8")
+    assert BROWSER is not None
+    done = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+         wrapper.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert re.findall(r"CONSOLE.*", done.stderr) == []
+    measured = re.search("<pre>(.*)</pre>", done.stdout)
+    assert measured is not None
+    return [tuple(row) for row in json.loads(unescape(measured[1]))]
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome")
 def test_the_page_fits_a_telephone_and_a_wide_screen(tmp_path: Path) -> None:
     many = [entry(f"a model with a long name, {n}", 0.9 + 0.01 * n, 0.1 * 4**n) for n in range(8)]
@@ -41,24 +64,17 @@ def test_the_page_fits_a_telephone_and_a_wide_screen(tmp_path: Path) -> None:
         command="neuroconv compare " + "x" * 200, configuration="name = 1",
         environment={"a": "b" * 99},
     ).read_text("utf-8")  # fmt: skip
-    frames = (
-        f'<iframe width="{width}" height="900" srcdoc="{escape(text)}"></iframe>'
-        for width in WIDTHS
-    )
-    wrapper = tmp_path / "wrapper.html"
-    wrapper.write_text(f"<body><script>{MEASURE}</script>{''.join(frames)}</body>", "utf-8")
-    assert BROWSER is not None
-    done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-         "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         wrapper.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert re.findall(r"CONSOLE.*", done.stderr) == []
-    measured = re.search("<pre>(.*)</pre>", done.stdout)
-    assert measured is not None
-    for width, (scrolled, pictures, wide) in zip(
-        WIDTHS, json.loads(unescape(measured[1])), strict=True
-    ):
+    for width, (scrolled, pictures, wide) in zip(WIDTHS, measure(text, tmp_path), strict=True):
         assert (scrolled, wide) == (width, [])
         assert pictures >= 6  # the neuron, two curves, two costs, filters
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome")
+def test_the_page_of_the_essay_fits_a_telephone_and_a_wide_screen(tmp_path: Path) -> None:
+    experiments = PROJECT / "experiments"
+    folders = claim_folders(experiments)
+    pictures = sum((folder / "picture.svg").exists() for folder in folders)
+    text = write_page(tmp_path / "essay.html", experiments).read_text("utf-8")
+    assert text.count("<section") == len(folders)
+    for width, (scrolled, shown, wide) in zip(WIDTHS, measure(text, tmp_path), strict=True):
+        assert (scrolled, shown, wide) == (width, pictures, [])

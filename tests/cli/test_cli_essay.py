@@ -1,0 +1,103 @@
+"""`neuroconv essay`: runs claims beside one another, resumes them, and draws one page."""
+
+from pathlib import Path
+
+import pytest
+
+from neuroconv.cli import essay
+from tests.commands import Call
+
+CLAIM = """
+number = {number}
+title = "A title"
+claim = "A claim."
+place = "here"
+picture = "Nothing."
+minutes = {{ quick = 1, full = 2 }}
+[quantities.gain]
+states = "it gains"
+unit = "points"
+expected = [1, inf]
+"""
+RUN = """
+from dataclasses import dataclass
+from matplotlib.figure import Figure
+from neuroconv.essay import Experiment, Interval
+
+@dataclass(frozen=True)
+class Size:
+    seeds: tuple = (0, 1, 2)
+
+def measure(size, *, seed, folder, kind):
+    {body}
+    return {{"gain": 2.0 + seed}}
+
+def quantities(rows):
+    gains = rows.values("gain")
+    return {{"gain": Interval(gains.mean(), gains.min(), gains.max(), 3)}}
+
+EXPERIMENT = Experiment(__file__, {{"quick": Size(), "full": Size()}},
+                        lambda size: [{{"kind": 1}}], measure, quantities, lambda rows: Figure())
+if __name__ == "__main__":
+    EXPERIMENT.main()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with two claims, of which the second fails."""
+    for number, (name, body) in enumerate({"gains": "pass", "fails": "1 / seed"}.items(), 1):
+        folder = tmp_path / "experiments" / name
+        folder.mkdir(parents=True)
+        (folder / "claim.toml").write_text(CLAIM.format(number=number))
+        (folder / "run.py").write_text(RUN.format(body=body))
+    monkeypatch.setattr(essay, "EXPERIMENTS", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_claims_run_beside_one_another_and_one_that_fails_is_named(
+    call: Call, project: Path
+) -> None:
+    status, _, err = call("essay", "--quick")
+    assert status == 2
+    assert "did not finish: runs/essay/quick/fails/log.txt" in err
+    assert "ZeroDivisionError" in (project / "runs/essay/quick/fails/log.txt").read_text()
+    page = (project / "essay.html").read_text()
+    assert "3 [2, 4]" in page  # of the quick run, beside the record that does not exist
+    assert "Not recorded yet." in page
+    made = (project / "runs/essay/quick/gains/result.json").stat().st_mtime_ns
+    assert call("essay", "--quick", "--claim", "gains")[0] == 0
+    assert (project / "runs/essay/quick/gains/rows.jsonl").read_text().count("\n") == 4
+    assert (project / "runs/essay/quick/gains/result.json").stat().st_mtime_ns > made
+
+
+def test_without_a_run_the_page_shows_the_record(call: Call, project: Path) -> None:
+    status, out, _ = call("essay", "--page", "new/page.html")
+    assert status == 0
+    assert "page: " in out
+    assert '2. <a href="#fails">A title</a>' in (project / "new/page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--quick", "--full"), "--quick with --full: expected one of the two"),
+        (("--claim", "gain"), "--claim"),
+        (("--jobs", "0"), "--jobs"),
+    ],
+)
+def test_a_mistake_is_named(
+    call: Call, project: Path, words: tuple[str, ...], message: str
+) -> None:
+    status, _, err = call("essay", *words)
+    assert status == 2
+    assert message in err
+
+
+def test_it_needs_a_checkout(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(essay, "EXPERIMENTS", tmp_path)
+    status, _, err = call("essay")
+    assert status == 2
+    assert "needs a checkout of the project" in " ".join(err.split())
