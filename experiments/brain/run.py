@@ -24,8 +24,8 @@ class Size:
 
 
 SIZES = {
-    "full": Size((0, 1, 2, 3, 4), 65_536),
-    "quick": Size((0, 1, 2), 4096),
+    "full": Size((0, 1, 2, 3, 4), 4096),
+    "quick": Size((0, 1, 2), 1024),
     "test": Size((0, 1), 4),
 }
 
@@ -70,7 +70,7 @@ def tables(rows: Rows) -> str:
             f"| `{name}`: {reading.title} | {value:.3g} | {low:.2g} to {high:.2g} "
             f"| {100 * above:.1f} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines).replace("e+", "e")
 
 
 def draw(rows: Rows) -> Figure:

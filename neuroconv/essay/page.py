@@ -115,7 +115,6 @@ def write_page(path: Path, experiments: Path, quick: Path | None = None) -> Path
     ]
     html = TEMPLATES.get_template("essay.html").render(
         title="The essay, executed", sections=sections, version=__version__,
-        verdicts=("holds", "holds in part", "does not hold", "inconclusive", "no verdict"),
         quick=any(row.quick for entry in sections for row in entry.rows),
     )  # fmt: skip
     target = path.resolve()
