@@ -1,0 +1,156 @@
+"""Few images, many steps: what a neuron's waiting periods do for a network that would overfit.
+
+The network is the linear-nonlinear-Poisson cascade and nothing else: two layers of units, each a
+weighted sum, a rectifier and the noise of its arm, and a linear readout of the mean over a window
+of time steps in which the image stands still. All arms of a seed begin with the same weights and
+see the same batches of the same images; the noise alone differs, at an equal mean survival: the
+share of a window's steps in which a unit fires, `mean_wait` being solved for it in each mode of
+`PoissonDropout`. Bernoulli is ordinary dropout, one draw for the whole window; "independent" is, in
+law, Bernoulli dropout with a draw for each step. Gaussian noise has Bernoulli's variance, and one
+draw too. Where one draw holds for the window all of its steps are equal, and one is computed.
+
+Each arm's survival is chosen on validation images. There is no weight decay and no early stopping.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from poisson_network import POISSON, mean_correlation, right, splits, trained
+
+from neuroconv.comparison import estimate
+from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, plain
+
+ARMS = ("none", "bernoulli", "gaussian", *POISSON)
+
+
+@dataclass(frozen=True)
+class Size:
+    seeds: tuple[int, ...]
+    data: str
+    images: tuple[int, ...]  # for training
+    steps: int  # of gradient descent
+    units: int = 128
+    batch: int = 50
+    window: int = 5  # time steps, the essay's number
+    survivals: tuple[float, ...] = (0.75, 0.5, 0.25)
+
+
+SIZES = {
+    "full": Size((3300, 3301, 3302, 3303, 3304), "mnist", (300, 1000, 3000), 1500),
+    "quick": Size((3305, 3306, 3307), "digits", (300, 1000), 500),
+    "test": Size((0, 1), "digits", (300, 1000), 2, units=8, survivals=(0.5,)),
+}
+
+
+def conditions(size: Size) -> list[dict[str, Any]]:
+    return [{"images": count, "arm": arm} for count in size.images for arm in ARMS]
+
+
+def measure(size: Size, *, seed: int, folder: Any, images: int, arm: str) -> dict[str, Any]:
+    training, validation, test = splits(size.data)
+    candidates = {}
+    for survival in (1.0,) if arm == "none" else size.survivals:
+        network = trained(arm, survival, size, images, seed)
+        candidates[survival] = network, right(network, *validation).mean()
+    survival = max(candidates, key=lambda survival: candidates[survival][1])
+    network = candidates[survival][0]
+    with torch.no_grad():
+        rates = [layer.squeeze(2) for layer in network.rates(test[0])]
+    chosen = torch.randperm(len(training[1]), generator=torch.Generator().manual_seed(seed))[
+        :images
+    ]
+    return {
+        "right": right(network, *test), "survival": survival,
+        "training_accuracy": right(network, training[0][chosen], training[1][chosen]).mean(),
+        "correlation": [mean_correlation(layer) for layer in rates],
+        "silent": [float((layer == 0).all(0).float().mean()) for layer in rates],
+    }  # fmt: skip
+
+
+def difference(rows: Rows, first: str, second: str, images: int) -> NDArray[np.float64]:
+    """Returns by how much the first arm is right where the second is not, (S, N)."""
+    flags = (rows.values("right", arm=arm, images=images) for arm in (first, second))
+    return np.subtract(*(values.astype(np.float64) for values in flags))
+
+
+def decoupled(rows: Rows, arm: str, images: int) -> NDArray[np.float64]:
+    """Returns by what share the mean correlation is below that of the arm without noise, (S,)."""
+    with_noise, without = (
+        rows.values("correlation", arm=name, images=images).mean(1) for name in (arm, "none")
+    )
+    share: NDArray[np.float64] = 1 - with_noise / without
+    return share
+
+
+def counts(rows: Rows) -> list[int]:
+    return sorted({row["images"] for row in rows})
+
+
+def quantities(rows: Rows) -> dict[str, Interval]:
+    pairs = [difference(rows, "wait", "bernoulli", count) for count in counts(rows)]
+    return {
+        "gain_300": Interval.of(estimate(difference(rows, "wait", "none", 300)), 100),
+        "gain_1000": Interval.of(estimate(difference(rows, "wait", "none", 1000)), 100),
+        "opponent": Interval.of(estimate(np.mean(pairs, 0)), 100),
+        "decoupling": Interval.of(estimate(decoupled(rows, "wait", 1000)), 100),
+    }
+
+
+def tables(rows: Rows) -> str:
+    lines = [
+        "| training images | noise | test accuracy, % | points over none | survivals chosen | "
+        "training accuracy, % | mean correlation, layer 1, 2 | never active, % |",
+        "|---:|---|---:|---:|---|---:|---|---:|",
+    ]
+    for count in counts(rows):
+        for arm in ARMS:
+            these = {"arm": arm, "images": count}
+            gain = estimate(difference(rows, arm, "none", count))
+            first, second = rows.values("correlation", **these).mean(0)
+            chosen = ", ".join(f"{value:g}" for value in rows.values("survival", **these))
+            lines.append(
+                f"| {count} | {arm} | {100 * rows.values('right', **these).mean():.2f} "
+                f"| {100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f} | {chosen} "
+                f"| {100 * rows.values('training_accuracy', **these).mean():.1f} "
+                f"| {first:.3f}, {second:.3f} | {100 * rows.values('silent', **these).mean():.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def draw(rows: Rows) -> Figure:
+    figure, (gains, coupling) = plt.subplots(1, 2, figsize=(7.4, 4), layout="constrained")
+    xs = np.arange(len(counts(rows)))
+    for number, arm in enumerate(ARMS[1:]):
+        parts = (
+            (gains, [estimate(difference(rows, arm, "none", count)) for count in counts(rows)]),
+            (coupling, [estimate(decoupled(rows, arm, count)) for count in counts(rows)]),
+        )
+        for axes, values in parts:
+            axes.errorbar(
+                xs + (number - 2) * 0.09, [100 * value.mean for value in values],
+                [100 * value.half_width for value in values], label=arm, lw=1.2, capsize=2, ms=6,
+                color=COLOURS[number], marker=MARKERS[number], ls=STROKES[number],
+            )  # fmt: skip
+    titles = ("Test accuracy, points over none", "Correlation between units, % below none")
+    for axes, title in zip((gains, coupling), titles, strict=True):
+        axes.axhline(0, color=INK, lw=1)
+        axes.set_title(title, fontsize=10, color=INK)
+        axes.set_xticks(xs, [f"{count:,}" for count in counts(rows)])
+        axes.set_xlabel("training images")
+        plain(axes)
+    figure.legend(
+        *gains.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9
+    )
+    return figure
+
+
+EXPERIMENT = Experiment(__file__, SIZES, conditions, measure, quantities, draw, tables)
+
+if __name__ == "__main__":
+    EXPERIMENT.main()

@@ -1,0 +1,164 @@
+"""One network, six laws of dendritic summation: whether the law acts as an activation function.
+
+A neuron has four dendrites, each a weighted sum of all inputs and a rectifier; their rates add up,
+and the law of the neuron's type acts on the sum (`DendriticSummation`). Two layers of such neurons
+and a linear readout make the network. With the linear law, the control, a neuron passes on the sum
+itself. Bistable is a steep sigmoid, two levels with a jump between; it has no memory of its level.
+
+The learned law is a power of the sum, its exponent one number for each layer that starts at 1, the
+linear law, and may go either way: below 1 sublinear, above 1 supralinear. `SummationLaw`'s own
+learned exponent cannot go below 1. The knee, where a law meets the linear one, is the mean sum in
+the first batch before training, for all laws. Learning rates are chosen for each law, task and
+seed by validation images.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from summation_network import LAWS, LEARNED, Power, right, splits, trained
+
+from neuroconv.comparison import estimate
+from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.report.style import COLOURS, INK, MARKERS, plain
+
+
+@dataclass(frozen=True)
+class Size:
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    steps: int
+    images: int = 5000  # for training, or all if there are fewer
+    neurons: int = 64
+    batch: int = 50
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+
+
+SIZES = {
+    "full": Size((3500, 3501, 3502, 3503, 3504), ("mnist", "fashion_mnist", "conjunction"), 1500),
+    "quick": Size((3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 500),
+    "test": Size((0, 1), ("digits", "conjunction"), 2, neurons=4, rates=(1e-3,)),
+}
+
+
+def conditions(size: Size) -> list[dict[str, Any]]:
+    return [{"task": task, "law": law} for task in size.tasks for law in (*LAWS, LEARNED)]
+
+
+def measure(size: Size, *, seed: int, folder: Any, task: str, law: str) -> dict[str, Any]:
+    training, validation, test = splits(task, size.images)
+    candidates = {}
+    for rate in size.rates:
+        network = trained(law, rate, training, size, seed)
+        candidates[rate] = network, float(right(network, *validation).mean())
+    rate = max(candidates, key=lambda rate: candidates[rate][1])
+    network, accuracy = candidates[rate]
+    laws = [layer.summation for layer in network[:2]]
+    exponents = [law.log_exponent.exp().item() for law in laws if isinstance(law, Power)]
+    return {
+        "right": right(network, *test), "validation": accuracy, "rate": rate,
+        "training_accuracy": right(network, *training).mean(), "exponents": exponents,
+    }  # fmt: skip
+
+
+def tasks(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["task"] for row in rows))
+
+
+def ranked(rows: Rows, task: str, laws: tuple[str, ...] = tuple(LAWS)) -> list[str]:
+    """Returns laws by their mean validation accuracy on a task, the best first."""
+    return sorted(laws, key=lambda law: -rows.values("validation", task=task, law=law).mean())
+
+
+def difference(rows: Rows, task: str, first: str, second: str) -> NDArray[np.float64]:
+    """Returns by how much the first law is right where the second is not, (S, N)."""
+    flags = (rows.values("right", task=task, law=law) for law in (first, second))
+    return np.subtract(*(values.astype(np.float64) for values in flags))
+
+
+def turned(rows: Rows, task: str) -> NDArray[np.float64]:
+    """Returns each seed's change of the log exponents, positive in the other seeds' direction.
+
+    (S,), the mean over the layers: without a direction in common its expectation is zero.
+    """
+    change = np.log(rows.values("exponents", task=task, law=LEARNED))  # (S, layers)
+    others = change.sum(0) - change
+    mean: NDArray[np.float64] = (np.sign(others) * change).mean(1)
+    return mean
+
+
+def quantities(rows: Rows) -> dict[str, Interval]:
+    nonlinear = tuple(law for law in LAWS if law != "linear")
+    spreads, losses = [], []
+    for task in tasks(rows):
+        best, *_, worst = ranked(rows, task)
+        # By seed: the test images of different tasks are different ones.
+        losses.append(difference(rows, task, LEARNED, best).mean(1))
+        if task != "conjunction":
+            spreads.append(difference(rows, task, best, worst).mean(1))
+    best = ranked(rows, "conjunction", nonlinear)[0]
+    change = estimate(np.mean([turned(rows, task) for task in tasks(rows)], 0))
+    assert change.mean is not None
+    assert change.half_width is not None
+    ends = np.array([0, -1, 1]) * change.half_width + change.mean
+    return {
+        "spread": Interval.of(estimate(np.mean(spreads, 0)), 100),
+        "conjunction": Interval.of(estimate(difference(rows, "conjunction", best, "linear")), 100),
+        "learned": Interval.of(estimate(np.mean(losses, 0)), 100),
+        "exponent": Interval(*(100 * np.expm1(ends)), change.seeds),
+    }
+
+
+def tables(rows: Rows) -> str:
+    lines = [
+        "| task | law | test accuracy, % | points over linear | training accuracy, % | "
+        "learning rates chosen | exponents of both layers |",
+        "|---|---|---:|---:|---:|---|---|",
+    ]
+    for task in tasks(rows):
+        for law in (*LAWS, LEARNED):
+            these = {"task": task, "law": law}
+            gain = estimate(difference(rows, task, law, "linear"))
+            over = (
+                "" if law == "linear" else f"{100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f}"
+            )
+            exponents = rows.values("exponents", **these)
+            shown = "; ".join(", ".join(f"{x:.2f}" for x in seed) for seed in exponents)
+            rates = ", ".join(f"{rate:g}" for rate in rows.values("rate", **these))
+            lines.append(
+                f"| {task} | {law} | {100 * rows.values('right', **these).mean():.2f} | {over} "
+                f"| {100 * rows.values('training_accuracy', **these).mean():.1f} | {rates} "
+                f"| {shown} |"
+            )
+    return "\n".join(lines)
+
+
+def draw(rows: Rows) -> Figure:
+    names = tasks(rows)
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(7.4, 3.6), sharey=True, layout="constrained"
+    )
+    laws = [law for law in (*LAWS, LEARNED) if law != "linear"]
+    for axes, task in zip(panels, names, strict=True):
+        for number, law in enumerate(laws):
+            value = estimate(difference(rows, task, law, "linear"))
+            axes.errorbar(
+                100 * value.mean, -number, xerr=100 * value.half_width, marker=MARKERS[number],
+                color=COLOURS[number], ms=7, capsize=3,
+            )  # fmt: skip
+        axes.axvline(0, color=INK, lw=1)
+        control = 100 * rows.values("right", task=task, law="linear").mean()
+        axes.set_title(f"{task.replace('_', ' ')}\nlinear: {control:.1f} %", fontsize=10, color=INK)
+        axes.set_xlabel("points over linear")
+        plain(axes)
+    panels[0].set_yticks([-n for n in range(len(laws))], laws)
+    return figure
+
+
+EXPERIMENT = Experiment(__file__, SIZES, conditions, measure, quantities, draw, tables)
+
+if __name__ == "__main__":
+    EXPERIMENT.main()

@@ -1,0 +1,121 @@
+"""The tasks, and networks of neurons that sum by each law."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neuroconv.data import load_data
+from neuroconv.layers import DendriticSummation, FiringRate
+
+DENDRITES = 4
+
+LAWS: dict[str, dict[str, Any]] = {
+    "linear": {"law": "linear"},
+    "sublinear": {"law": "sublinear"},
+    "supralinear": {"law": "supralinear", "exponent": 2.0},
+    "sigmoidal": {"law": "sigmoidal", "exponent": 4.0},
+    "bistable": {"law": "sigmoidal", "exponent": 12.0},
+}
+
+LEARNED = "learned"
+
+Split = tuple[Tensor, Tensor]
+
+
+def conjunctions(count: int, generator: torch.Generator, values: int = 6) -> Split:
+    """Draws two features of six values each, whose sum modulo six is the class.
+
+    No input and neither feature is correlated with the class: a neuron must tell both together from
+    each. A feature's value is one of six inputs that is raised by one above Gaussian noise.
+    """
+    features = torch.randint(values, (count, 2), generator=generator)
+    inputs = F.one_hot(features, values).flatten(1).float()
+    noise = torch.randn(inputs.shape, generator=generator)
+    return inputs + 0.35 * noise, features.sum(1) % values
+
+
+@lru_cache(maxsize=1)
+def splits(task: str, count: int) -> list[Split]:
+    """Returns inputs (N, F) and labels (N,) for training, validation and test."""
+    generator = torch.Generator().manual_seed(5)  # the task's, the same for all seeds
+    if task == "conjunction":
+        return [conjunctions(number, generator) for number in (min(count, 2000), 1000, 4000)]
+    name, parts = task.removeprefix("noisy_"), []
+    data = load_data(name, encoding="none", train_limit=None if "digits" in name else count)
+    for part in (data.train, data.val, data.test):
+        pixels, labels = part.batch(range(len(part)))
+        noise = torch.randn(pixels.shape, generator=generator)
+        parts.append(((pixels + 0.3 * noise if name != task else pixels).flatten(1), labels))
+    return parts
+
+
+class Power(nn.Module):
+    """k (s / k)^p with a learned exponent p > 0 of either side of 1, where it starts."""
+
+    def __init__(self, knee: float) -> None:
+        super().__init__()
+        self.knee, self.log_exponent = knee, nn.Parameter(torch.zeros(()))
+
+    def forward(self, rate: Tensor) -> Tensor:
+        knees = rate.mean(-1) / self.knee
+        return knees.clamp(min=1e-6).pow(self.log_exponent.exp()) * self.knee
+
+
+class Layer(nn.Module):
+    """Neurons of four dendrites that read all inputs (B, F); rates (B, N)."""
+
+    def __init__(self, features: int, neurons: int) -> None:
+        super().__init__()
+        self.dendrites = nn.Linear(features, neurons * DENDRITES)
+        self.summation: Callable[[Tensor], Tensor] = DendriticSummation(scale=1 / DENDRITES)
+        self.bias, self.firing = nn.Parameter(torch.zeros(neurons)), FiringRate()
+
+    def dendritic_rates(self, inputs: Tensor) -> Tensor:
+        rates: Tensor = self.dendrites(inputs).relu().unflatten(1, (-1, 1, DENDRITES))
+        return rates
+
+    def set_law(self, law: str, inputs: Tensor) -> None:
+        """Gives it a law whose knee is the mean sum of these inputs."""
+        knee = float(self.dendritic_rates(inputs).mean())
+        options = LAWS.get(law, {})
+        self.summation = Power(knee) if law == LEARNED else DendriticSummation(
+            scale=1 / DENDRITES, **options, **({} if law == "linear" else {"knee": knee})
+        )  # fmt: skip
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        current = self.summation(self.dendritic_rates(inputs)).squeeze(2)
+        rate: Tensor = self.firing(current + self.bias)
+        return rate
+
+
+def trained(law: str, rate: float, training: Split, size: Any, seed: int) -> nn.Sequential:
+    """Trains a network; all laws begin with the same weights and see the same batches."""
+    (inputs, labels), generator = training, torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    layers = [Layer(inputs.shape[1], size.neurons), Layer(size.neurons, size.neurons)]
+    network = nn.Sequential(*layers, nn.Linear(size.neurons, int(labels.max()) + 1))
+    with torch.no_grad():
+        sent = inputs[: size.batch]
+        for layer in layers:
+            layer.set_law(law, sent)
+            sent = layer(sent)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
+    for step in range(size.steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / size.steps)
+        batch = torch.randint(len(labels), (size.batch,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(network(inputs[batch]), labels[batch]).backward()
+        optimizer.step()
+    return network
+
+
+@torch.no_grad()
+def right(network: nn.Module, inputs: Tensor, labels: Tensor) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = (network(inputs).argmax(1) == labels).numpy()
+    return flags

@@ -1,0 +1,91 @@
+"""Networks of the three arms, and what is measured of them."""
+
+import copy
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neuroconv.data import load_data
+from neuroconv.layers import FiringRate, ThresholdNorm
+
+ARMS = ("none", "batch", "threshold")
+
+Split = tuple[Tensor, Tensor]
+
+
+@lru_cache(maxsize=1)
+def splits(name: str, images: int | None) -> list[Split]:
+    """Returns pixels (N, F) and labels (N,) for training, validation and test."""
+    data = load_data(name, encoding="none", train_limit=images)
+    batches = (part.batch(range(len(part))) for part in (data.train, data.val, data.test))
+    return [(pixels.flatten(1), labels) for pixels, labels in batches]
+
+
+class Network(nn.Sequential):
+    def __init__(self, features: int, units: int, arm: str) -> None:
+        norm = {"none": nn.Identity, "batch": nn.BatchNorm1d, "threshold": ThresholdNorm}[arm]
+        widths = [features, units, units, units]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), norm(after), FiringRate()]
+        super().__init__(*layers, nn.Linear(units, 10))
+
+    def rates(self, pixels: Tensor) -> list[Tensor]:
+        """Returns the rates (B, N) of each layer."""
+        sent = []
+        for module in self:
+            pixels = module(pixels)
+            if isinstance(module, FiringRate):
+                sent.append(pixels)
+        return sent
+
+
+def trained(arm: str, batch: int, rate: float, training: Split, size: Any, seed: int) -> Network:
+    """Trains a network; all arms begin with the same weights and see the images in one order."""
+    (pixels, labels), generator = training, torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    network = Network(pixels.shape[1], size.units, arm).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, fused=True)
+    steps = size.epochs * (len(labels) // min(batch, len(labels)))
+    step = 0
+    for _ in range(size.epochs):
+        order = torch.randperm(len(labels), generator=generator)
+        for chosen in order.split(batch):
+            if len(chosen) < min(batch, len(labels)):
+                break
+            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+            optimizer.zero_grad()
+            F.cross_entropy(network(pixels[chosen]), labels[chosen]).backward()
+            optimizer.step()
+            step += 1
+    return network.eval()
+
+
+@torch.no_grad()
+def right(network: nn.Module, pixels: Tensor, labels: Tensor) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = (network(pixels).argmax(1) == labels).numpy()
+    return flags
+
+
+def right_by_batch(network: Network, pixels: Tensor, labels: Tensor, batch: int) -> float:
+    """Returns the accuracy with the statistics of each test batch; a rest of one is left out."""
+    own = copy.deepcopy(network).train()
+    parts = [
+        right(own, *part)
+        for part in zip(pixels.split(batch), labels.split(batch), strict=True)
+        if len(part[0]) > 1
+    ]
+    return float(np.concatenate(parts).mean())
+
+
+def constant(rates: Tensor) -> tuple[float, float]:
+    """Returns the shares of units (B, N) that never fire, and that always send the same above 0."""
+    fixed = (rates == rates[0]).all(0)
+    dead = fixed & (rates[0] == 0)
+    return float(dead.float().mean()), float((fixed & ~dead).float().mean())

@@ -1,0 +1,45 @@
+"""The law of summation: its task, its laws' common knee, and the learned one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neuroconv.layers import DendriticSummation
+from tests.scripts import loaded
+
+RUN = loaded(Path(__file__).parents[2] / "experiments" / "summation_law" / "run.py")
+
+
+def test_features_tell_the_class_together_alone() -> None:
+    inputs, labels = RUN.splits("conjunction", 2000)[2]
+    classes = torch.nn.functional.one_hot(labels)
+    table = torch.corrcoef(torch.cat([inputs, classes], 1).T)
+    assert table[:12, 12:].abs().max() < 4 / len(labels) ** 0.5
+    clean = (inputs[:, :6].argmax(1) + inputs[:, 6:].argmax(1)) % 6
+    assert (clean == labels).float().mean() > 0.7  # both together do
+
+
+@pytest.mark.parametrize(("exponent", "law"), [(1.0, "linear"), (2.0, "supralinear")])
+def test_a_learned_power_is_the_law_of_its_exponent(exponent: float, law: str) -> None:
+    knee, rate = 0.3, torch.rand(3, 5, 1, 4)
+    power = RUN.Power(knee)
+    torch.nn.init.constant_(power.log_exponent, np.log(exponent))
+    options = {} if law == "linear" else {"knee": knee, "exponent": exponent}
+    expected = DendriticSummation(law, scale=1 / 4, **options)(rate)  # type: ignore[arg-type]
+    torch.testing.assert_close(power(rate), expected)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "turned"),
+    [((2.0, 4.0, 0.8), (2.0, 4.0, 0.8)), ((2.0, 0.5), (0.5, 0.5))],  # together, and apart
+)
+def test_a_common_direction_is_that_of_the_other_seeds(
+    exponents: tuple[float, ...], turned: tuple[float, ...]
+) -> None:
+    rows = [
+        {"task": "t", "law": RUN.LEARNED, "seed": seed, "exponents": [exponent]}
+        for seed, exponent in enumerate(exponents)
+    ]
+    assert RUN.turned(RUN.Rows(rows), "t") == pytest.approx(np.log(turned))
