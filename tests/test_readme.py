@@ -46,6 +46,7 @@ def printed(command: str) -> str:
             assert status_of(*words) == 0
         else:
             patch.setattr("sys.argv", words)
+            patch.syspath_prepend(ROOT / Path(words[0]).parent)  # as Python does for a script
             runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
 
