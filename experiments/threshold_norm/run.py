@@ -33,13 +33,13 @@ class Size:
     epochs: int
     images: int | None = None  # for training, all by default
     units: int = 128
-    rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    rates: tuple[float, ...] = (0.005, 0.015, 0.05)  # for batches of 16
 
 
 SIZES = {
-    "full": Size((3600, 3601, 3602, 3603, 3604), "fashion_mnist", (4, 16, 64, 256), 6, 5000),
+    "full": Size((3600, 3601, 3602, 3603, 3604), "fashion_mnist", (4, 16, 64, 256), 4, 5000),
     "quick": Size((3605, 3606, 3607), "digits", (4, 16, 64, 256), 8, units=64),
-    "test": Size((0, 1), "digits", (4, 256), 1, 64, units=4, rates=(0.03,)),
+    "test": Size((0, 1), "digits", (4, 256), 1, 64, units=4, rates=(0.015,)),
 }
 
 
@@ -51,7 +51,7 @@ def measure(size: Size, *, seed: int, folder: Any, batch: int, arm: str) -> dict
     training, validation, (pixels, labels) = splits(size.data, size.images)
     candidates = {}
     for rate in size.rates:
-        network = trained(arm, batch, rate, training, size, seed)
+        network = trained(arm, batch, rate * (batch / 16) ** 0.5, training, size, seed)
         candidates[rate] = network, right(network, *validation).mean()
     rate = max(candidates, key=lambda rate: candidates[rate][1])
     network = candidates[rate][0]
