@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from neuroconv.comparison import Estimate
 from neuroconv.essay import Claim, Experiment, Interval, Quantity, Rows, read_claim, verdict
 from neuroconv.essay.experiment import RECORD, ROWS
-from neuroconv.essay.page import claim_folders, write_page
+from neuroconv.essay.page import claim_folders, read_sections, write_page
 from neuroconv.training import RunError
 from tests.scripts import loaded
 
@@ -166,7 +166,8 @@ def test_only_a_full_run_becomes_the_record(
     (tmp_path / "experiments" / "larger").mkdir(parents=True)
     for name in ("claim.toml", RECORD, "picture.svg"):
         (tmp_path / name).rename(tmp_path / "experiments" / "larger" / name)
-    page = write_page(tmp_path / "essay.html", tmp_path / "experiments").read_text()
+    write_page(tmp_path / "new" / "essay.html", read_sections(tmp_path / "experiments"))
+    page = (tmp_path / "new" / "essay.html").read_text()
     assert "1. Larger is better" in page
     assert "Holds." in page
     assert "<svg" in page

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 import neuroconv
 from neuroconv.cli.options import PageOption, Words, check_output, repeatable
@@ -19,7 +21,7 @@ from neuroconv.core.checks import check_choice
 from neuroconv.core.text import Terminal
 from neuroconv.essay.claim import read_claim
 from neuroconv.essay.experiment import RECORD, ROWS
-from neuroconv.essay.page import claim_folders, write_page
+from neuroconv.essay.page import claim_folders, read_sections, write_page
 
 EXPERIMENTS = Path(neuroconv.__file__).resolve().parents[1] / "experiments"
 
@@ -70,8 +72,14 @@ class Essay:
             size = "full" if self.full else "quick"
             chosen = [folder for folder in folders if folder.name in (self.claim or names)]
             failed = _run(chosen, size, self.output / size, jobs)
-        page = write_page(self.page, EXPERIMENTS, self.output / "quick")
-        console.out(f"page: {page}")
+        sections = read_sections(EXPERIMENTS, self.output / "quick")
+        write_page(self.page, sections)
+        table = Table("claim", "verdict", box=box.SIMPLE_HEAD)
+        for entry in sections:
+            title = f"{entry.claim.number:2}. {entry.claim.title}"
+            table.add_row(title, entry.verdict or "not recorded")
+        console.print(table)
+        console.out(f"page: {self.page}")
         if failed:
             raise RuntimeError(f"did not finish: {', '.join(map(str, failed))}: see there")
 

@@ -103,21 +103,21 @@ def _quick(
     return f"{text(compared[key])}, {'agrees' if agrees else 'does not agree'}"
 
 
-def write_page(path: Path, experiments: Path, quick: Path | None = None) -> Path:
-    """Writes the page of all claims; returns its path.
+def read_sections(experiments: Path, quick: Path | None = None) -> list[Section]:
+    """Returns all claims in their order.
 
     Args:
         experiments: the folder of the experiments.
         quick: the folder whose subfolders, named like the claims', hold quick runs.
     """
-    sections = [
-        section(folder, quick and quick / folder.name) for folder in claim_folders(experiments)
-    ]
+    return [section(folder, quick and quick / folder.name) for folder in claim_folders(experiments)]
+
+
+def write_page(path: Path, sections: Sequence[Section]) -> None:
+    """Writes the page of the claims."""
     html = TEMPLATES.get_template("essay.html").render(
         title="The essay, executed", sections=sections, version=__version__,
         quick=any(row.quick for entry in sections for row in entry.rows),
     )  # fmt: skip
-    target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, re.sub(r"[ \t]+\n", "\n", html))
-    return target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, re.sub(r"[ \t]+\n", "\n", html))
