@@ -1,0 +1,172 @@
+"""Whether filters along branches and then along dendrites are one 3 x 4 filter, and the reverse.
+
+A network's granule cells have filters of 3 branches x 4 dendrites, either free or the product of a
+filter along the branches and one along the dendrites ("two": rank 1, as two linear convolutions one
+after the other are). Between branches and dendrites there is nothing, a rectifier in each dendrite,
+or a dendritic spike; with nothing a cell is one convolution and the rectifier of its soma. All arms
+of a seed start from the same taps, for "two" the nearest of rank 1 at the same norm; each arm's
+learning rate is the best of three on validation images.
+
+How far a layer is from a convolution is measured by the best one: a ridge regression of what its
+dendrites send to the soma on all pixels that the cell sees with spikes, 7 x 4 of them.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from separable import Network, composition_error, first_pair, fit, nonlinear_share
+from torch import Tensor
+
+from neuroconv.comparison import estimate
+from neuroconv.data import load_data
+from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.report.style import COLOURS, MARKERS, plain
+
+FILTERS = {"one": "one free 3 x 4 filter", "two": "two filters, 3 x 1 and 1 x 4"}
+BETWEEN = ("nothing", "rectifier", "spike")
+
+
+@dataclass(frozen=True)
+class Size:
+    seeds: tuple[int, ...]
+    data: str
+    train: int
+    test: int
+    epochs: int
+    search_epochs: int  # for each learning rate
+    rates: tuple[float, ...] = (0.001, 0.003, 0.01)
+    widths: tuple[int, int] = (8, 16)
+
+
+SIZES = {
+    "full": Size((3800, 3801, 3802, 3803, 3804), "mnist", 5000, 2000, 6, 3),
+    "quick": Size((0, 1, 2), "digits", 1257, 360, 8, 4, (0.003, 0.01)),
+    "test": Size((0, 1), "digits", 10, 6, 1, 1, (0.01,), (2, 2)),
+}
+
+
+@lru_cache(maxsize=1)
+def data(size: Size) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Returns images (N, 1, 28, 28), and labels (N,), for training, validation and test."""
+    splits = load_data(size.data, encoding="none", image_size=28, train_limit=size.train)
+    limits = (splits.train, size.train), (splits.val, size.train), (splits.test, size.test)
+    batches = (part.batch(range(min(limit, len(part)))) for part, limit in limits)
+    return tuple((batch[0], batch[1]) for batch in batches)
+
+
+def train(size: Size, seed: int, epochs: int, rate: float, arm: tuple[str, str]) -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Network(size.widths, *arm)
+    return fit(network, *data(size)[0], seed=seed, epochs=epochs, rate=rate)
+
+
+@lru_cache
+def best_rate(size: Size, arm: tuple[str, str]) -> float:
+    """Returns the learning rate with the lowest validation loss, from a seed of its own."""
+    images, labels = data(size)[1]
+
+    def loss(rate: float) -> float:
+        network = train(size, size.seeds[0] + 90, size.search_epochs, rate, arm)
+        with torch.no_grad():
+            return F.cross_entropy(network(images), labels).item()
+
+    return min(size.rates, key=loss) if len(size.rates) > 1 else size.rates[0]
+
+
+def conditions(size: Size) -> list[dict[str, Any]]:
+    return [{"filters": f, "between": b} for f in FILTERS for b in BETWEEN]
+
+
+def measure(size: Size, *, seed: int, folder: Any, filters: str, between: str) -> dict[str, Any]:
+    rate = best_rate(size, (filters, between))
+    network = train(size, seed, size.epochs, rate, (filters, between))
+    (fitted, _), _, (tested, labels) = data(size)
+    random = torch.randn(4096, 3, 4, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        values = {
+            "right": (network(tested).argmax(1) == labels).numpy(),
+            "learning_rate": rate,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "first_pair": [first_pair(cell.weight).mean().item() for cell in network.cells],
+            "first_pair_random": first_pair(random).mean().item(),
+            "nonlinear": nonlinear_share(network.cells[0], fitted[:500], tested[:500]),
+        }
+    if filters == "two":
+        values["composition_error"] = composition_error(network.cells[0], tested[:50])
+    return values
+
+
+def right(rows: Rows, filters: str, between: str) -> NDArray[Any]:
+    return rows.values("right", filters=filters, between=between).astype(float)
+
+
+def quantities(rows: Rows) -> dict[str, Interval]:
+    errors = rows.values("composition_error", filters="two", between="nothing")
+    differences = {
+        "reverse": right(rows, "two", "nothing") - right(rows, "one", "nothing"),
+        "spike": rows.values("nonlinear", filters="two", between="spike"),
+        "worth": right(rows, "two", "spike") - right(rows, "two", "nothing"),
+    }
+    return {
+        "composition": Interval(errors.mean(), errors.min(), errors.max(), len(errors)),
+        **{name: Interval.of(estimate(value), 100) for name, value in differences.items()},
+    }
+
+
+def tables(rows: Rows) -> str:
+    share = 100 * np.mean([row["first_pair_random"] for row in rows])
+    lines = [
+        "Beyond a convolution: the variance of the first layer that the best linear filter misses. "
+        f"First pair: its share of filters' squared norm, layers 1 and 2; {share:.0f} % if drawn.",
+        "",
+        "| filters | between | parameters | learning rate | accuracy, % | beyond | first pair, % |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for kind in conditions(SIZES["full"]):
+        accuracy = Interval.of(estimate(right(rows, **kind)), 100)
+        first, second = 100 * rows.values("first_pair", **kind).mean(0)
+        cells = [
+            FILTERS[kind["filters"]], kind["between"],
+            f"{rows.values('parameters', **kind)[0]:,}",
+            f"{rows.values('learning_rate', **kind)[0]:g}",
+            f"{accuracy.value:.1f} ± {accuracy.high - accuracy.value:.1f}",
+            f"{100 * rows.values('nonlinear', **kind).mean():.1f} %", f"{first:.0f}, {second:.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Rows) -> Figure:
+    figure, panels = plt.subplots(1, 2, figsize=(7.4, 3.8), layout="constrained")
+    for axes, key, label in zip(
+        panels, ("nonlinear", "right"),
+        ("variance beyond any convolution, %", "test accuracy, %"), strict=True,
+    ):  # fmt: skip
+        for number, (filters, name) in enumerate(FILTERS.items()):
+            values = [rows.values(key, filters=filters, between=b).astype(float) for b in BETWEEN]
+            means = [Interval.of(estimate(value), 100) for value in values]
+            axes.errorbar(
+                np.arange(3) + 0.16 * number - 0.08, [m.value for m in means],
+                [m.high - m.value for m in means], color=COLOURS[number], ls="none", capsize=4,
+                marker=MARKERS[number], ms=7, label=name,
+            )  # fmt: skip
+        axes.set(ylabel=label, xlim=(-0.5, 2.5))
+        axes.set_xticks(range(3), BETWEEN)
+        plain(axes)
+    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+    figure.supxlabel("between branches and dendrites", fontsize=9.5)
+    return figure
+
+
+EXPERIMENT = Experiment(__file__, SIZES, conditions, measure, quantities, draw, tables)
+
+if __name__ == "__main__":
+    EXPERIMENT.main()
