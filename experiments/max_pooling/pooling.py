@@ -109,8 +109,8 @@ def framed(frames: Frames, limit: int) -> tuple[Tensor, Tensor]:
 def fit(
     network: Network, images: Tensor, labels: Tensor, *, seed: int, epochs: int, rate: float
 ) -> Network:
-    """Trains by AdamW in batches of 50, its rate falling along half a cosine."""
-    order, batches = torch.Generator().manual_seed(seed), math.ceil(len(images) / 50)
+    """Trains by AdamW in batches of 25, its rate falling along half a cosine."""
+    order, batches = torch.Generator().manual_seed(seed), math.ceil(len(images) / 25)
     optimizer = torch.optim.AdamW(network.parameters(), rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
     for _ in range(epochs):
