@@ -51,11 +51,11 @@ class Size:
     side: int  # pixels: axons and steps
     epochs: int
     train_images: int | None = None
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
+    learning_rates: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1)
 
 
 SIZES = {
-    "full": Size(tuple(range(3410, 3415)), "mnist", 14, 10, 5000),
+    "full": Size(tuple(range(3410, 3415)), "mnist", 14, 20, 5000),
     "quick": Size(tuple(range(3415, 3418)), "digits", 8, 12),
     "test": Size((0, 1), "digits", 8, 1, 50, (1e-2,)),
 }
