@@ -55,7 +55,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(tuple(range(3410, 3415)), "mnist", 14, 20, 5000),
+    "full": Size(tuple(range(3410, 3415)), "mnist", 14, 16, 5000),
     "quick": Size(tuple(range(3415, 3418)), "digits", 8, 12),
     "test": Size((0, 1), "digits", 8, 1, 50, (1e-2,)),
 }
