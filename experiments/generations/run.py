@@ -5,11 +5,10 @@ tells is when it fires. Rate units come twice: with the number of an axon's even
 frequency that they are said to encode, and with a weight for each axon at each step. The control of
 spiking units is the same layer whose membranes forget at each step.
 
-An arm takes the best of four learning rates, by validation in half of the epochs and a seed that no
-row uses. Costs are the package's, of one window and with norms folded into weights: FLOPs by the
-exact counter; arithmetic energy with every multiply-add executed (ordinary hardware), or with an
-addition for each active axon in their place, by the activity on test images (event-driven). Memory
-is left out: event-driven hardware holds its weights where they act.
+Costs are the package's, of one window and with norms folded into weights: FLOPs by the exact
+counter; arithmetic energy with every multiply-add executed (ordinary hardware), or with an addition
+for each active axon in their place, by the activity on test images (event-driven). Memory is left
+out: event-driven hardware holds its weights where they act.
 """
 
 from dataclasses import dataclass, replace
