@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from separable import Network, composition_error, first_pair, fit, nonlinear_share
+from separable import Network, composition_error, first_pair, fit, nonlinear_shares
 from torch import Tensor
 
 from neuroconv.comparison import estimate
@@ -95,7 +95,7 @@ def measure(size: Size, *, seed: int, folder: Any, filters: str, between: str) -
             "parameters": sum(p.numel() for p in network.parameters()),
             "first_pair": [first_pair(cell.weight).mean().item() for cell in network.cells],
             "first_pair_random": first_pair(random).mean().item(),
-            "nonlinear": nonlinear_share(network.cells[0], fitted[:500], tested[:500]),
+            "nonlinear": nonlinear_shares(network, fitted[:500], tested[:500]),
         }
     if filters == "two":
         values["composition_error"] = composition_error(network.cells[0], tested[:50])
@@ -110,7 +110,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
     errors = rows.values("composition_error", filters="two", between="nothing")
     differences = {
         "reverse": right(rows, "two", "nothing") - right(rows, "one", "nothing"),
-        "spike": rows.values("nonlinear", filters="two", between="spike"),
+        "spike": rows.values("nonlinear", filters="two", between="spike").mean(1),
         "worth": right(rows, "two", "spike") - right(rows, "two", "nothing"),
     }
     return {
@@ -122,21 +122,21 @@ def quantities(rows: Rows) -> dict[str, Interval]:
 def tables(rows: Rows) -> str:
     share = 100 * np.mean([row["first_pair_random"] for row in rows])
     lines = [
-        "Beyond a convolution: the variance of the first layer that the best linear filter misses. "
-        f"First pair: its share of filters' squared norm, layers 1 and 2; {share:.0f} % if drawn.",
+        "Beyond: the variance of each layer that the best linear filter misses. "
+        f"First pair: its share of filters' squared norm, {share:.1f} % if drawn.",
         "",
-        "| filters | between | parameters | learning rate | accuracy, % | beyond | first pair, % |",
+        "| filters | between | parameters | rate | accuracy, % | beyond, % | first pair, % |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for kind in conditions(SIZES["full"]):
         accuracy = Interval.of(estimate(right(rows, **kind)), 100)
-        first, second = 100 * rows.values("first_pair", **kind).mean(0)
         cells = [
             FILTERS[kind["filters"]], kind["between"],
             f"{rows.values('parameters', **kind)[0]:,}",
             f"{rows.values('learning_rate', **kind)[0]:g}",
             f"{accuracy.value:.1f} ± {accuracy.high - accuracy.value:.1f}",
-            f"{100 * rows.values('nonlinear', **kind).mean():.1f} %", f"{first:.0f}, {second:.0f}",
+            *(", ".join(f"{100 * share:.1f}" for share in rows.values(key, **kind).mean(0))
+              for key in ("nonlinear", "first_pair")),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -150,6 +150,7 @@ def draw(rows: Rows) -> Figure:
     ):  # fmt: skip
         for number, (filters, name) in enumerate(FILTERS.items()):
             values = [rows.values(key, filters=filters, between=b).astype(float) for b in BETWEEN]
+            values = [v.mean(1) for v in values] if key == "nonlinear" else values
             means = [Interval.of(estimate(value), 100) for value in values]
             axes.errorbar(
                 np.arange(3) + 0.16 * number - 0.08, [m.value for m in means],

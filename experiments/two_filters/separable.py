@@ -70,17 +70,16 @@ def composition_error(layer: nn.Module, images: Tensor) -> float:
 
 @torch.no_grad()
 def nonlinear_share(layer: GranuleConv2d, fitted: Tensor, tested: Tensor) -> float:
-    """Returns the share of a layer's variance that the best linear filter of 7 x 4 pixels misses.
+    """Returns the share of a layer's variance that the best linear filter of 7 x 4 taps misses.
 
-    It is fitted to one set of images and tested on another; mean over the units.
+    It is fitted to one set of images (N, C, H, W) and tested on another; mean over the units.
     """
 
     def problem(images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = (
-            F.unfold(F.pad(images, (1, 1, 3, 3)), (7, 4), stride=2).transpose(1, 2).flatten(0, 1)
-        )
-        sent = layer.dendrites(layer.as_frames(images)).squeeze(2).permute(0, 2, 3, 1).flatten(0, 2)
-        return F.pad(pixels, (0, 1), value=1.0).double(), sent.double()
+        pixels = F.unfold(F.pad(images, (1, 1, 3, 3)), (7, 4), stride=2).transpose(1, 2)
+        sent = layer.dendrites(layer.as_frames(images)).flatten(2).transpose(1, 2)
+        with_constant = F.pad(pixels.flatten(0, 1), (0, 1), value=1.0)
+        return with_constant.double(), sent.flatten(0, 1).double()
 
     x, y = problem(fitted)
     square = x.T @ x
@@ -88,6 +87,16 @@ def nonlinear_share(layer: GranuleConv2d, fitted: Tensor, tested: Tensor) -> flo
     taps = torch.linalg.solve(square + ridge, x.T @ y)
     x, y = problem(tested)
     return float(((y - x @ taps).square().mean(0) / y.var(0, correction=0).clamp(min=1e-12)).mean())
+
+
+@torch.no_grad()
+def nonlinear_shares(network: Network, fitted: Tensor, tested: Tensor) -> list[float]:
+    """Returns `nonlinear_share` of each layer, on what it receives for these images."""
+    shares = []
+    for cell in network.cells:
+        shares.append(nonlinear_share(cell, fitted, tested))
+        fitted, tested = cell(fitted), cell(tested)
+    return shares
 
 
 def fit(
