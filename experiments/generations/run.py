@@ -92,21 +92,19 @@ def build(size: Size, arm: str, seed: int) -> nn.Module:
         return StillNet(nn.Sequential(*layers), size.side, task["image_shape"], frames="mean")
     if arm in LIF:
         return create_model("lif", **match_parameters("lif", target, unit=LIF[arm], **task))
-    network: Any = create_model("mlp", **match_parameters("mlp", target, depth=1, **task))
-    if arm == "threshold":
-        network.network[2] = Threshold()
-    return network
+    rates: Any = create_model("mlp", **match_parameters("mlp", target, depth=1, **task))
+    rates.network[2] = Threshold() if arm == "threshold" else nn.ReLU()
+    return rates
 
 
 def fit(size: Size, arm: str, rate: float, seed: int) -> tuple[nn.Module, TrainResult]:
-    search = seed == SEARCH_SEED  # which sees no test images
-    epochs = -(-size.epochs // 2) if search else size.epochs
     torch.manual_seed(seed)
-    network = build(size, arm, seed)
-    settings = {"learning_rate": rate, "epochs": epochs, "batch_size": 64, "device": "cpu"}
-    settings |= {} if search else {"test_data": columns(size, "test")}
+    network, test = build(size, arm, seed), columns(size, "test")
+    search = {"epochs": -(-size.epochs // 2), "test": False}  # sees no test images
+    settings = {"learning_rate": rate, "batch_size": 64, "device": "cpu", "progress": False}
+    settings |= search if seed == SEARCH_SEED else {"epochs": size.epochs}
     parts = columns(size, "train"), columns(size, "val")
-    return network, train(network, *parts, seed=seed, progress=False, **settings)
+    return network, train(network, *parts, test_data=test, seed=seed, **settings)
 
 
 @cache
@@ -120,8 +118,7 @@ def deployed(network: nn.Module) -> nn.Module:
     folded = fold(network)[0]
     for layer in folded.modules():
         if isinstance(norm := getattr(layer, "norm", None), nn.BatchNorm1d):  # of spiking units
-            layer.synapses = fuse_linear_bn_eval(layer.synapses, norm)
-            layer.norm = nn.Identity()
+            layer.synapses, layer.norm = fuse_linear_bn_eval(layer.synapses, norm), nn.Identity()
     return folded
 
 
@@ -159,8 +156,7 @@ def points(rows: Rows, arm: str, other: str | None = None) -> Interval:
 
 def nanojoules(rows: Rows, arm: str) -> tuple[float, float]:
     """Returns an arm's arithmetic energy on ordinary and on event-driven hardware."""
-    dense, driven = (rows.values(key, arm=arm).mean() for key in ("dense_nj", "driven_nj"))
-    return float(dense), float(driven)
+    return tuple(float(rows.values(f"{key}_nj", arm=arm).mean()) for key in ("dense", "driven"))
 
 
 def quantities(rows: Rows) -> dict[str, Interval]:
@@ -197,10 +193,8 @@ def draw(rows: Rows) -> Figure:
         style, error = {"color": colour, "marker": marker, "ms": 8}, value.high - value.value
         axes.errorbar(dense, value.value, error, capsize=3, ls="", label=title, **style)
         axes.plot(driven, value.value, **style, mfc="none", ls="")
-    axes.set(
-        xscale="log", ylabel="test images right, %",
-        xlabel="arithmetic, nJ an image: ordinary (filled) and event-driven hardware (hollow)",
-    )  # fmt: skip
+    axes.set(xscale="log", ylabel="test images right, %")
+    axes.set_xlabel("arithmetic, nJ an image: ordinary (filled) and event-driven hardware (hollow)")
     plain(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9.5, labelcolor=INK)
     return figure
