@@ -26,6 +26,7 @@ from neuroconv.comparison import estimate
 from neuroconv.essay import Experiment, Interval, Rows
 from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, plain
 
+LABELS = {"bernoulli": "dropout", "gaussian": "Gaussian"} | {m: f"Poisson, {m}" for m in POISSON}
 ARMS = ("none", "bernoulli", "gaussian", *POISSON)
 
 
@@ -134,7 +135,7 @@ def draw(rows: Rows) -> Figure:
         for axes, values in parts:
             axes.errorbar(
                 xs + (number - 2) * 0.09, [100 * value.mean for value in values],
-                [100 * value.half_width for value in values], label=arm, lw=1.2, capsize=2, ms=6,
+                [100 * value.half_width for value in values], label=LABELS[arm], lw=1.2, capsize=2, ms=6,
                 color=COLOURS[number], marker=MARKERS[number], ls=STROKES[number],
             )  # fmt: skip
     titles = ("Test accuracy, points over none", "Correlation between units, % below none")

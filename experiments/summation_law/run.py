@@ -34,7 +34,7 @@ class Size:
     images: int = 5000  # for training, or all if there are fewer
     neurons: int = 64
     batch: int = 50
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
 
 
 SIZES = {

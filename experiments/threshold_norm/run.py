@@ -38,7 +38,7 @@ class Size:
 
 SIZES = {
     "full": Size((3600, 3601, 3602, 3603, 3604), "fashion_mnist", (4, 16, 64, 256), 4, 5000),
-    "quick": Size((3605, 3606, 3607), "digits", (4, 16, 64, 256), 8, units=64),
+    "quick": Size((3605, 3606, 3607), "digits", (4, 16, 64, 256), 6, units=64),
     "test": Size((0, 1), "digits", (4, 256), 1, 64, units=4, rates=(0.015,)),
 }
 
