@@ -135,8 +135,9 @@ def draw(rows: Rows) -> Figure:
         for axes, values in parts:
             axes.errorbar(
                 xs + (number - 2) * 0.09, [100 * value.mean for value in values],
-                [100 * value.half_width for value in values], label=LABELS[arm], lw=1.2, capsize=2, ms=6,
+                [100 * value.half_width for value in values], label=LABELS[arm],
                 color=COLOURS[number], marker=MARKERS[number], ls=STROKES[number],
+                lw=1.2, capsize=2, ms=6,
             )  # fmt: skip
     titles = ("Test accuracy, points over none", "Correlation between units, % below none")
     for axes, title in zip((gains, coupling), titles, strict=True):
