@@ -2,7 +2,7 @@
 
 from neuroconv.core.cost import Cost
 from neuroconv.kernels.conv import dendritic_conv
-from neuroconv.layers.cable import Cable
+from neuroconv.layers.cable import Cable, cable_taps
 from neuroconv.layers.dendrite import DendriticConv, DendriticRate, Taps
 from neuroconv.layers.poisson import PoissonDropout, PoissonSpikes
 from neuroconv.layers.readout import LastStep
@@ -28,5 +28,5 @@ __all__ = [
     "DendriticSpike", "DendriticSummation", "DenseSynapses", "FiringRate", "InOrder", "LastStep",
     "ParallelFibres", "PoissonDropout", "PoissonSpikes", "Random", "ReceptiveField",
     "ReleaseOrWait", "SomaFilter", "SparseSynapses", "Synapse", "Taps", "ThresholdNorm",
-    "TransmitterSum", "TreeShape", "dale_signs", "dendritic_conv", "dendritic_spike",
+    "TransmitterSum", "TreeShape", "cable_taps", "dale_signs", "dendritic_conv", "dendritic_spike",
 ]  # fmt: skip

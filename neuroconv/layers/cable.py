@@ -76,11 +76,31 @@ class Cable:
         Returns:
             (time_steps, branches), float64.
         """
-        offset = torch.arange(branches, dtype=torch.float64) - (branches - 1) // 2
-        lag = torch.arange(time_steps - 1, -1, -1, dtype=torch.float64).unsqueeze(1)
-        time = (lag + 0.5) * self.step_ms / self.time_constant_ms
-        sites = 2 * time.sqrt() * self.length_constant_um / self.site_um
-        # A difference of erfc keeps its digits far out, where erf itself rounds to 1.
-        beyond_near_end = torch.erfc((offset.abs() - 0.5) / sites)
-        beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
-        return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)
+        return cable_taps(
+            self.length_constant_um, self.time_constant_ms, self.site_um, self.step_ms,
+            branches, time_steps,
+        )  # fmt: skip
+
+
+def cable_taps(
+    length_constant_um: float | Tensor,
+    time_constant_ms: float | Tensor,
+    site_um: float,
+    step_ms: float,
+    branches: int,
+    time_steps: int,
+) -> Tensor:
+    """Returns `Cable.taps` as a differentiable function of the two constants.
+
+    Shape:
+        numbers, or float64 tensors that broadcast with (time_steps, branches) -> (..., time_steps,
+        branches), float64
+    """
+    offset = torch.arange(branches, dtype=torch.float64) - (branches - 1) // 2
+    lag = torch.arange(time_steps - 1, -1, -1, dtype=torch.float64).unsqueeze(1)
+    time = (lag + 0.5) * step_ms / time_constant_ms
+    sites = 2 * time.sqrt() * length_constant_um / site_um
+    # A difference of erfc keeps its digits far out, where erf itself rounds to 1.
+    beyond_near_end = torch.erfc((offset.abs() - 0.5) / sites)
+    beyond_far_end = torch.erfc((offset.abs() + 0.5) / sites)
+    return (beyond_near_end - beyond_far_end) / 2 * torch.exp(-time)
