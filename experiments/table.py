@@ -2,12 +2,15 @@
 
 python experiments/table.py                      all of them
 python experiments/table.py mnist/granule.json   some of them
+python experiments/table.py --claims             the essay's claims and their verdicts
 """
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from neuroconv.essay.page import read_sections
 
 HERE = Path(__file__).parent
 RECORDED = (
@@ -56,7 +59,19 @@ def rows(task: str, path: str) -> list[str]:
     return lines
 
 
+def claims() -> list[str]:
+    """Returns the table of the essay's claims and their verdicts."""
+    lines = ["| | claim | verdict |", "|---:|---|---|"]
+    for entry in read_sections(HERE):
+        link = f"[{entry.claim.title}](experiments/{entry.name}/README.md)"
+        lines.append(f"| {entry.claim.number} | {link} | {entry.verdict or 'not recorded yet'} |")
+    return lines
+
+
 def main(files: list[str]) -> None:
+    if files == ["--claims"]:
+        print(*claims(), sep="\n")
+        return
     print("| task | model | parameters | MFLOP an image | test accuracy | points to the first |")
     print("|---|---|---:|---:|---:|---:|")
     for task, path in RECORDED:
