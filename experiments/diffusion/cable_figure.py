@@ -50,12 +50,12 @@ def draw(rows: Rows, noise: float) -> Figure:
                 place + 0.2 * k - 0.1, found.value, found.high - found.value, fmt=MARKERS[k],
                 color=COLOURS[k], ms=7, capsize=3, label=name if place == 0 else None,
             )  # fmt: skip
-            offset, side = ((-6, -3), "right") if k == 0 else ((6, -3), "left")
+            offset, side = ((-6, 4), "right") if k == 0 else ((6, 4), "left")
             annotate(
                 right, f"{found.value:.1f}", (place + 0.2 * k - 0.1, found.value), offset, ha=side
             )
     right.axhline(0, color=INK, lw=0.8)
-    right.set(ylabel="bias of what is learned, %", xlim=(-0.4, 2.6))
+    right.set(ylabel="bias of what is learned, %", xlim=(-0.7, 2.7))
     right.set_xticks(range(3), list(shown.values()))
     right.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="upper left")
     for axes in (left, right):
