@@ -117,10 +117,10 @@ class Experiment:
         torch.set_num_threads(1)
         output.mkdir(parents=True, exist_ok=True)
         plan = [(c, seed) for c in self.conditions(size) for seed in size.seeds]
-        source = hashlib.sha256(Path(self.script).read_bytes()).hexdigest()
+        source = b"".join(path.read_bytes() for path in sorted(self.folder.glob("*.py")))
         header = {
             "size": name, "settings": asdict(size), "rows": len(plan), "version": __version__,
-            "run_py_sha256": source,
+            "code_sha256": hashlib.sha256(source).hexdigest(),
         }  # fmt: skip
         header = json.loads(json.dumps(header))
         rows = _read_rows(output / ROWS, header)
