@@ -39,7 +39,7 @@ class Size:
 
 SIZES = {
     "full": Size((3500, 3501, 3502, 3503, 3504), ("mnist", "fashion_mnist", "conjunction"), 1500),
-    "quick": Size((3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 500),
+    "quick": Size((3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 400),
     "test": Size((0, 1), ("digits", "conjunction"), 2, neurons=4, rates=(1e-3,)),
 }
 
