@@ -147,7 +147,7 @@ def draw(rows: Rows) -> Figure:
         axes.set_xlabel("training images")
         plain(axes)
     figure.legend(
-        *gains.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9
+        *gains.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9
     )
     return figure
 
