@@ -84,6 +84,14 @@ def draw_charge(recordings: int, generator: torch.Generator) -> Tensor:
     return size * (torch.rand(shape, generator=generator) < 0.25)
 
 
+def information(constants: Tensor, seen: Tensor) -> Tensor:
+    """Returns Fisher's information (2, 2) about the constants' logarithms, at unit noise."""
+    slopes = torch.autograd.functional.jacobian(
+        lambda logs: cable(*logs.exp()[:, None])[0], constants.log()
+    )
+    return (seen @ slopes).T @ (seen @ slopes)
+
+
 def fit_constants(model: Model, gram: Tensor, cross: Tensor, steps: int) -> Tensor:
     """Descends from one site and ten steps, on their logarithms, to the constants of R recordings.
 

@@ -31,6 +31,7 @@ from cables import (
     euler,
     fit_constants,
     fit_filter,
+    information,
     simulate,
     windows,
 )
@@ -94,10 +95,7 @@ def measure(size: Size, *, seed: int, folder: Any, noise: float, recordings: int
     no_neighbours[alone] = fit_filter(gram[alone][:, alone], cross[alone, 0], 7 * size.descent)
     sealed = simulate(charge, *constants, size.parts, margin=0).flatten()
     at_ends = fit_constants(cable, gram, (seen.T @ sealed / len(seen))[:, None], size.descent)
-    slopes = torch.autograd.functional.jacobian(
-        lambda logs: cable(*logs.exp()[:, None])[0], truth.log()
-    )
-    information = len(seen) * slopes.T @ gram @ slopes  # times the noise's variance
+    fisher = information(truth, seen)  # times the noise's variance
     values = {
         "samples": len(seen), "truth": truth,
         "bias": 100 * errors.mean(0), "rms": 100 * errors.square().mean(0).sqrt(),
@@ -111,7 +109,7 @@ def measure(size: Size, *, seed: int, folder: Any, noise: float, recordings: int
         "euler_unstable": explained(euler(*truth[:, None], parts=5)[0]),
     }  # fmt: skip
     if noise:
-        bound = torch.linalg.inv(information) * deviation**2
+        bound = torch.linalg.inv(fisher) * deviation**2
         spread = torch.cov(errors.T)
         values["bound"] = 100 * bound.diagonal().sqrt()
         values["efficiency"] = float(torch.trace(torch.linalg.solve(bound, spread)) / 2)

@@ -57,3 +57,14 @@ def test_descent_finds_constants_and_filter() -> None:
         )
     taps = cables.fit_filter(gram, cross[:, 0], 500)
     torch.testing.assert_close(seen @ taps, seen @ model(*true[:, None])[0], rtol=0, atol=1e-2)
+
+
+def test_the_information_is_that_of_differences() -> None:
+    seen = cables.windows(cables.draw_charge(3, torch.Generator().manual_seed(2)))
+    logs = torch.tensor([150.0, 20.0], dtype=torch.float64).log()
+    steps = 1e-4 * torch.eye(2, dtype=torch.float64)
+    responses = [[seen @ cables.cable(*(logs + sign * step).exp()[:, None])[0]
+                  for sign in (1, -1)] for step in steps]  # fmt: skip
+    slopes = torch.stack([(above - below) / 2e-4 for above, below in responses], 1)
+    information = cables.information(logs.exp(), seen)
+    torch.testing.assert_close(information, slopes.T @ slopes, rtol=1e-6, atol=0)
