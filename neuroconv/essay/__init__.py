@@ -4,8 +4,6 @@
 """
 
 from neuroconv.essay.claim import Claim, Interval, Quantity, read_claim, verdict
-from neuroconv.essay.experiment import Experiment, Rows, trained
+from neuroconv.essay.experiment import Experiment, Rows
 
-__all__ = [
-    "Claim", "Experiment", "Interval", "Quantity", "Rows", "read_claim", "trained", "verdict",
-]  # fmt: skip
+__all__ = ["Claim", "Experiment", "Interval", "Quantity", "Rows", "read_claim", "verdict"]

@@ -15,7 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,13 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neuroconv.comparison.runs import train_runs
 from neuroconv.comparison.statistics import pack, unpack
-from neuroconv.core.files import write_text
+from neuroconv.core.files import write_atomically, write_text
 from neuroconv.core.text import Terminal
 from neuroconv.core.version import __version__
 from neuroconv.essay.claim import Interval, from_record, numbers, read_claim, to_record, verdict
-from neuroconv.training import Config, RunError, RunResult
 from neuroconv.training.environment import describe_environment
-from neuroconv.training.runs import resolve
+from neuroconv.training.lock import RunError, locked
 
 RECORD, PICTURE, ROWS = "result.json", "picture.svg", "rows.jsonl"
 
@@ -111,11 +109,14 @@ class Experiment:
         """Measures all rows of a size that are not in the output folder yet; returns the record.
 
         Raises:
-            RunError: the folder's rows are another version's, or of another size.
+            RunError: the folder's rows are of another version or size, or another process writes.
         """
+        with locked(output):
+            return self._run(name, output, progress)
+
+    def _run(self, name: str, output: Path, progress: bool) -> dict[str, Any]:
         size = self.sizes[name]
         torch.set_num_threads(1)
-        output.mkdir(parents=True, exist_ok=True)
         plan = [(c, seed) for c in self.conditions(size) for seed in size.seeds]
         source = b"".join(path.read_bytes() for path in sorted(self.folder.glob("*.py")))
         header = {
@@ -124,24 +125,17 @@ class Experiment:
         }  # fmt: skip
         header = json.loads(json.dumps(header))
         rows = _read_rows(output / ROWS, header)
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
         console = Terminal(stderr=True, quiet=not progress)
-        with (
-            (output / ROWS).open("a", encoding="utf-8") as file,
-            Progress(*columns, console=console) as bar,
-        ):
+        with (output / ROWS).open("a", encoding="utf-8") as file, Progress(
+            BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"), console=console,
+        ) as bar:  # fmt: skip
             task = bar.add_task("", total=len(plan), completed=len(rows))
             for condition, seed in plan[len(rows) :]:
                 words = ", ".join(f"{key} {value}" for key, value in condition.items())
                 bar.update(task, description=f"{words}, seed {seed}")
-                row = self._row(size, condition, seed, output)
-                rows.append(row)
-                file.write(f"{json.dumps(row)}\n")
+                rows.append(self._row(size, condition, seed, output))
+                file.write(f"{json.dumps(rows[-1])}\n")
                 file.flush()
                 bar.advance(task)
         measured = self.quantities(rows)
@@ -187,7 +181,7 @@ class Experiment:
             ]
         for key, quantity in claim.quantities.items():
             value, outcome = ("not yet", "") if record is None else (
-                text(measured[key]), quantity.outcome(measured[key])
+                interval_text(measured[key]), quantity.outcome(measured[key])
             )  # fmt: skip
             lines.append(
                 f"| {quantity.states} | {quantity.unit} | {range_text(quantity.expected)} "
@@ -195,14 +189,12 @@ class Experiment:
             )
         if record is None:
             return "\n".join([*lines, "", "**Not recorded yet.**"])
-        found = verdict(claim, measured)
-        lines += ["", f"**{found.capitalize()}.** {claim.why}".strip(), "", self.tables(rows)]
+        outcome = verdict(claim, measured)
+        lines += ["", f"**{outcome.capitalize()}.** {claim.why}".strip(), "", self.tables(rows)]
         return "\n".join([*lines, "", described(record)]).replace("\n\n\n", "\n\n")
 
     def _draw(self, record: Mapping[str, Any], folder: Path) -> None:
-        import matplotlib
-
-        from neuroconv.core.files import write_atomically
+        import matplotlib  # slow to import, and a run that resumes does not need it at once
 
         style = {"svg.hashsalt": "neuroconv", "font.size": 9}
         with matplotlib.rc_context(style):  # type: ignore[arg-type]
@@ -210,21 +202,6 @@ class Experiment:
             write_atomically(folder / PICTURE, lambda path: figure.savefig(
                 path, format="svg", transparent=True, metadata={"Date": None},
             ))  # fmt: skip
-
-
-def trained(config: Config, seed: int, folder: Path) -> RunResult:
-    """Trains a configuration from one seed; a finished run is read, an interrupted one resumed.
-
-    Raises:
-        FloatingPointError: its loss was not finite.
-    """
-    table = replace(config.train, output=str(folder / "runs"), device="cpu")
-    run = train_runs([resolve(replace(config, train=table), seed)[0]], progress=False)[0]
-    if not isinstance(run, RunResult):
-        raise FloatingPointError(
-            f"{run.run_dir}: {run.reason}, in epoch {run.epoch}, step {run.step}"
-        )
-    return run
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -249,7 +226,7 @@ def described(record: Mapping[str, Any]) -> str:
     )
 
 
-def text(measured: Interval) -> str:
+def interval_text(measured: Interval) -> str:
     """Returns a value with its interval."""
     if measured.low == measured.high:
         return numbers([measured.value])

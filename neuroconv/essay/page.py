@@ -15,10 +15,10 @@ from neuroconv.essay.experiment import (
     PICTURE,
     RECORD,
     described,
+    interval_text,
     measured_in,
     range_text,
     read_record,
-    text,
 )
 from neuroconv.report.page import TEMPLATES, svg_element
 
@@ -74,7 +74,7 @@ def section(folder: Path, quick: Path | None = None) -> Section:
     rows = [
         Row(
             quantity.states, quantity.unit, range_text(quantity.expected),
-            text(recorded[key]) if key in recorded else "not yet",
+            interval_text(recorded[key]) if key in recorded else "not yet",
             quantity.outcome(recorded[key]) if key in recorded else "",
             _quick(claim, key, compared, recorded),
         )
@@ -98,9 +98,9 @@ def _quick(
     if key not in compared:
         return ""
     if key not in recorded:
-        return text(compared[key])
+        return interval_text(compared[key])
     agrees = claim.quantities[key].agrees(compared[key], recorded[key])
-    return f"{text(compared[key])}, {'agrees' if agrees else 'does not agree'}"
+    return f"{interval_text(compared[key])}, {'agrees' if agrees else 'does not agree'}"
 
 
 def read_sections(experiments: Path, quick: Path | None = None) -> list[Section]:
