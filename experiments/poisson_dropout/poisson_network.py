@@ -75,14 +75,14 @@ class Network(nn.Module):
         return logits
 
 
-def trained(arm: str, survival: float, size: Any, count: int, seed: int) -> Network:
+def trained(arm: str, survival: float, rate: float, size: Any, count: int, seed: int) -> Network:
     """Trains on `count` images that the seed draws; all arms have the same weights and batches."""
     pixels, labels = splits(size.data)[0]
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(labels), generator=generator)[:count]
     torch.manual_seed(seed)  # of the weights and then of the noise
     network = Network(pixels.shape[1], size.units, arm, survival, size.window).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
     for _ in range(size.steps):
         batch = chosen[torch.randint(count, (size.batch,), generator=generator)]
         optimizer.zero_grad()

@@ -3,16 +3,20 @@
 The network is the linear-nonlinear-Poisson cascade and nothing else: two layers of units, each a
 weighted sum, a rectifier and the noise of its arm, and a linear readout of the mean over a window
 of time steps in which the image stands still. All arms of a seed begin with the same weights and
-see the same batches of the same images; the noise alone differs, at an equal mean survival: the
-share of a window's steps in which a unit fires, `mean_wait` being solved for it in each mode of
+see the same batches of the same images; the noise differs. Its strength is the mean survival, the
+share of a window's steps in which a unit fires: `mean_wait` is solved for it in each mode of
 `PoissonDropout`. Bernoulli is ordinary dropout, one draw for the whole window; "independent" is, in
 law, Bernoulli dropout with a draw for each step. Gaussian noise has Bernoulli's variance, and one
 draw too. Where one draw holds for the window all of its steps are equal, and one is computed.
 
-Each arm's survival is chosen on validation images. There is no weight decay and no early stopping.
+Each arm's survival and learning rate are chosen on validation images, from a seed of their own: an
+arm with more to choose from must not win by having drawn more networks. There is no weight decay
+and no early stopping.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -40,12 +44,13 @@ class Size:
     batch: int = 50
     window: int = 5  # time steps, the essay's number
     survivals: tuple[float, ...] = (0.75, 0.5, 0.25)
+    rates: tuple[float, ...] = (0.0006, 0.002, 0.006)  # of learning
 
 
 SIZES = {
     "full": Size((3300, 3301, 3302, 3303, 3304), "mnist", (300, 1000, 3000), 1500),
-    "quick": Size((3305, 3306, 3307), "digits", (300, 1000), 500),
-    "test": Size((0, 1), "digits", (300, 1000), 2, units=8, survivals=(0.5,)),
+    "quick": Size((3305, 3306, 3307), "digits", (300, 1000), 500, rates=(0.002, 0.006)),
+    "test": Size((0, 1), "digits", (300, 1000), 2, units=8, survivals=(0.5,), rates=(0.002,)),
 }
 
 
@@ -53,21 +58,29 @@ def conditions(size: Size) -> list[dict[str, Any]]:
     return [{"images": count, "arm": arm} for count in size.images for arm in ARMS]
 
 
+@lru_cache
+def best(size: Size, arm: str, images: int) -> tuple[float, float]:
+    """Returns the survival and learning rate of the highest accuracy on validation images."""
+    grid = [*product((1.0,) if arm == "none" else size.survivals, size.rates)]
+
+    def accuracy(setting: tuple[float, float]) -> float:
+        network = trained(arm, *setting, size, images, size.seeds[0] + 90)
+        return float(right(network, *splits(size.data)[1]).mean())
+
+    return max(grid, key=accuracy) if len(grid) > 1 else grid[0]
+
+
 def measure(size: Size, *, seed: int, folder: Any, images: int, arm: str) -> dict[str, Any]:
-    training, validation, test = splits(size.data)
-    candidates = {}
-    for survival in (1.0,) if arm == "none" else size.survivals:
-        network = trained(arm, survival, size, images, seed)
-        candidates[survival] = network, right(network, *validation).mean()
-    survival = max(candidates, key=lambda survival: candidates[survival][1])
-    network = candidates[survival][0]
+    training, _, test = splits(size.data)
+    survival, rate = best(size, arm, images)
+    network = trained(arm, survival, rate, size, images, seed)
     with torch.no_grad():
         rates = [layer.squeeze(2) for layer in network.rates(test[0])]
     chosen = torch.randperm(len(training[1]), generator=torch.Generator().manual_seed(seed))[
         :images
     ]
     return {
-        "right": right(network, *test), "survival": survival,
+        "right": right(network, *test), "survival": survival, "rate": rate,
         "training_accuracy": right(network, training[0][chosen], training[1][chosen]).mean(),
         "correlation": [mean_correlation(layer) for layer in rates],
         "silent": [float((layer == 0).all(0).float().mean()) for layer in rates],
@@ -105,19 +118,20 @@ def quantities(rows: Rows) -> dict[str, Interval]:
 
 def tables(rows: Rows) -> str:
     lines = [
-        "| training images | noise | test accuracy, % | points over none | survivals chosen | "
-        "training accuracy, % | mean correlation, layer 1, 2 | never active, % |",
-        "|---:|---|---:|---:|---|---:|---|---:|",
+        "| training images | noise | test accuracy, % | points over none | survival | "
+        "learning rate | training accuracy, % | mean correlation, layer 1, 2 | never active, % |",
+        "|---:|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     for count in counts(rows):
         for arm in ARMS:
             these = {"arm": arm, "images": count}
             gain = estimate(difference(rows, arm, "none", count))
             first, second = rows.values("correlation", **these).mean(0)
-            chosen = ", ".join(f"{value:g}" for value in rows.values("survival", **these))
+            row = rows.where(**these)[0]
             lines.append(
                 f"| {count} | {arm} | {100 * rows.values('right', **these).mean():.2f} "
-                f"| {100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f} | {chosen} "
+                f"| {100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f} "
+                f"| {row['survival']:g} | {row['rate']:g} "
                 f"| {100 * rows.values('training_accuracy', **these).mean():.1f} "
                 f"| {first:.3f}, {second:.3f} | {100 * rows.values('silent', **these).mean():.1f} |"
             )
