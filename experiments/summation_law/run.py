@@ -9,7 +9,8 @@ The learned law is a power of the sum, its exponent one number for each layer th
 linear law, and may go either way: below 1 sublinear, above 1 supralinear. `SummationLaw`'s own
 learned exponent cannot go below 1. The knee, where a law meets the linear one, is the mean sum in
 the first batch before training, for all laws. Learning rates are chosen for each law, task and
-seed by validation images.
+seed by validation images. The best law and the worst are those of the other seeds' validation:
+networks that choose are not those that are compared.
 """
 
 from dataclasses import dataclass
@@ -68,15 +69,31 @@ def tasks(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["task"] for row in rows))
 
 
-def ranked(rows: Rows, task: str, laws: tuple[str, ...] = tuple(LAWS)) -> list[str]:
-    """Returns laws by their mean validation accuracy on a task, the best first."""
-    return sorted(laws, key=lambda law: -rows.values("validation", task=task, law=law).mean())
+def ranked(rows: Rows, task: str, laws: tuple[str, ...] = tuple(LAWS)) -> list[tuple[str, ...]]:
+    """Returns the laws, best first, once for each seed: by the other seeds' validation accuracy."""
+    accuracy = np.array([rows.values("validation", task=task, law=law) for law in laws])
+    others = accuracy.sum(1, keepdims=True) - accuracy  # (laws, S)
+    return [tuple(laws[i] for i in order) for order in np.argsort(-others, 0, kind="stable").T]
+
+
+def answers(rows: Rows, task: str, laws: list[str]) -> NDArray[np.float64]:
+    """Returns where each seed's law is right, (S, N)."""
+    flags = {law: rows.values("right", task=task, law=law) for law in set(laws)}
+    return np.array([flags[law][seed] for seed, law in enumerate(laws)], dtype=np.float64)
 
 
 def difference(rows: Rows, task: str, first: str, second: str) -> NDArray[np.float64]:
     """Returns by how much the first law is right where the second is not, (S, N)."""
-    flags = (rows.values("right", task=task, law=law) for law in (first, second))
-    return np.subtract(*(values.astype(np.float64) for values in flags))
+    seeds = len(rows.where(task=task, law=first))
+    return answers(rows, task, [first] * seeds) - answers(rows, task, [second] * seeds)
+
+
+def over_tasks(differences: list[NDArray[np.float64]]) -> Interval:
+    """Returns the mean over tasks in points; their networks and images count as independent."""
+    parts = [Interval.of(estimate(values), 100) for values in differences]
+    value = sum(part.value for part in parts) / len(parts)
+    error = sum((part.high - part.value) ** 2 for part in parts) ** 0.5 / len(parts)
+    return Interval(value, value - error, value + error, parts[0].seeds)
 
 
 def turned(rows: Rows, task: str) -> NDArray[np.float64]:
@@ -94,20 +111,21 @@ def quantities(rows: Rows) -> dict[str, Interval]:
     nonlinear = tuple(law for law in LAWS if law != "linear")
     spreads, losses = [], []
     for task in tasks(rows):
-        best, *_, worst = ranked(rows, task)
-        # By seed: the test images of different tasks are different ones.
-        losses.append(difference(rows, task, LEARNED, best).mean(1))
+        best, worst = ([order[i] for order in ranked(rows, task)] for i in (0, -1))
+        losses.append(answers(rows, task, [LEARNED] * len(best)) - answers(rows, task, best))
         if task != "conjunction":
-            spreads.append(difference(rows, task, best, worst).mean(1))
-    best = ranked(rows, "conjunction", nonlinear)[0]
+            spreads.append(answers(rows, task, best) - answers(rows, task, worst))
+    best = [order[0] for order in ranked(rows, "conjunction", nonlinear)]
+    linear = answers(rows, "conjunction", ["linear"] * len(best))
+    gain = answers(rows, "conjunction", best) - linear
     change = estimate(np.mean([turned(rows, task) for task in tasks(rows)], 0))
     assert change.mean is not None
     assert change.half_width is not None
     ends = np.array([0, -1, 1]) * change.half_width + change.mean
     return {
-        "spread": Interval.of(estimate(np.mean(spreads, 0)), 100),
-        "conjunction": Interval.of(estimate(difference(rows, "conjunction", best, "linear")), 100),
-        "learned": Interval.of(estimate(np.mean(losses, 0)), 100),
+        "spread": over_tasks(spreads),
+        "conjunction": Interval.of(estimate(gain), 100),
+        "learned": over_tasks(losses),
         "exponent": Interval(*(100 * np.expm1(ends)), change.seeds),
     }
 

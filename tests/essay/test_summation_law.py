@@ -43,3 +43,15 @@ def test_a_common_direction_is_that_of_the_other_seeds(
         for seed, exponent in enumerate(exponents)
     ]
     assert RUN.turned(RUN.Rows(rows), "t") == pytest.approx(np.log(turned))
+
+
+def test_a_seed_s_best_law_is_that_of_the_other_seeds() -> None:
+    validation = {"linear": (0.9, 0.1, 0.5), "supralinear": (0.3, 0.8, 0.6)}
+    rows = RUN.Rows(
+        {"task": "t", "law": law, "seed": seed, "validation": share, "right": [law == "linear"]}
+        for law, shares in validation.items()
+        for seed, share in enumerate(shares)
+    )
+    best = [order[0] for order in RUN.ranked(rows, "t", tuple(validation))]
+    assert best == ["supralinear", "linear", "supralinear"]  # of 0.7, 0.7 and 0.55 on average
+    assert RUN.answers(rows, "t", best).tolist() == [[0], [1], [0]]
