@@ -79,7 +79,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
         return Interval.of(Estimate(row["lead"], row["half_width"], row["trainings"]), 100)
 
     points = {task: lead(task, "point") for task in TASKS}
-    return points | {"convolutional": lead("splits", "mlp")}
+    return points | {"two_layers": lead("splits", "mlp")}
 
 
 def tables(rows: Rows) -> str:
