@@ -5,7 +5,7 @@ trains it, and goes on where it was interrupted.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -65,11 +65,13 @@ def measure(size: Size, *, seed: int, folder: Path, task: str, entrant: str) -> 
 
 def recorded(size: Size, folder: Path) -> dict[str, Any]:
     """Returns the record of the plan, after training what it does not have yet."""
-    file = LOCAL / "single_neuron.json"
-    if size.plan != single["Plan"]() or not file.exists():
+    file, record = LOCAL / "single_neuron.json", dict[str, Any]()
+    if file.exists():
+        record = json.loads(file.read_text())
+    if record.get("plan") != json.loads(json.dumps(asdict(size.plan))) or record["missing"]:
         file = folder / "single_neuron.json"
         single["Study"](size.plan, file, None).run()
-    record: dict[str, Any] = json.loads(file.read_text())
+        record = json.loads(file.read_text())
     return record
 
 

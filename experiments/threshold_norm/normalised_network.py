@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neuroconv.data import load_data
 from neuroconv.layers import FiringRate, ThresholdNorm
 
-ARMS = ("none", "batch", "threshold")
+ARMS = ("none", "initial", "batch", "threshold")
 
 Split = tuple[Tensor, Tensor]
 
@@ -27,14 +27,40 @@ def splits(name: str, images: int | None) -> list[Split]:
     return [(pixels.flatten(1), labels) for pixels, labels in batches]
 
 
+class InitialNorm(ThresholdNorm):
+    """Threshold norm whose statistics are those of some images before training, for good.
+
+    A unit's potential is then relative to its initial one and knows nothing of the batch.
+    """
+
+    def train(self, mode: bool = True) -> "InitialNorm":
+        super().train(False)
+        return self
+
+    def fix(self, potential: Tensor) -> None:
+        self.norm.running_mean.copy_(potential.mean(0))
+        self.norm.running_var.copy_(potential.var(0))
+
+
 class Network(nn.Sequential):
     def __init__(self, features: int, units: int, arm: str) -> None:
-        norm = {"none": nn.Identity, "batch": nn.BatchNorm1d, "threshold": ThresholdNorm}[arm]
+        norm = {
+            "none": nn.Identity, "initial": InitialNorm, "batch": nn.BatchNorm1d,
+            "threshold": ThresholdNorm,
+        }[arm]  # fmt: skip
         widths = [features, units, units, units]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), norm(after), FiringRate()]
         super().__init__(*layers, nn.Linear(units, 10))
+
+    @torch.no_grad()
+    def fix_norms(self, pixels: Tensor) -> None:
+        """Gives each `InitialNorm` the statistics of these images (B, F), layer by layer."""
+        for module in self:
+            if isinstance(module, InitialNorm):
+                module.fix(pixels)
+            pixels = module(pixels)
 
     def rates(self, pixels: Tensor) -> list[Tensor]:
         """Returns the rates (B, N) of each layer."""
@@ -51,6 +77,8 @@ def trained(arm: str, batch: int, rate: float, training: Split, size: Any, seed:
     (pixels, labels), generator = training, torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     network = Network(pixels.shape[1], size.units, arm).train()
+    if arm == "initial":
+        network.fix_norms(pixels[:256])
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, fused=True)
     steps = size.epochs * (len(labels) // min(batch, len(labels)))
     step = 0

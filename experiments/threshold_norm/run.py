@@ -3,7 +3,9 @@
 Three layers of rectified units, each a weighted sum, the arm's normalisation and the firing rate,
 and a linear readout. All batch sizes see the same number of images. The running statistics, which
 are what evaluation uses, are set apart from the statistics of the batch: each network is evaluated
-with both, by test batches of its training's size. Learning rates are chosen for each arm, batch
+with both, by test batches of its training's size. The arm "initial" has threshold norm's bounds but
+statistics from before training, which stay: the essay's neuron, whose potential is relative to its
+initial one. Learning rates are chosen for each arm, batch
 size and seed by validation images, with running statistics.
 """
 
@@ -23,6 +25,10 @@ from neuroconv.essay import Experiment, Interval, Rows
 from neuroconv.report.style import COLOURS, MARKERS, STROKES, log_ticks, plain
 
 CONTRASTS = (0.5, 1.0, 1.5)
+LABELS = {
+    "none": "none", "initial": "initial statistics", "batch": "batch norm",
+    "threshold": "threshold norm",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def draw(rows: Rows) -> Figure:
             )
             for c in CONTRASTS
         ]
-        label = {"none": "none", "batch": "batch norm", "threshold": "threshold norm"}[arm]
+        label = LABELS[arm]
         for axes, places, values in (
             (sizes, np.array(batches(rows)) * 1.06 ** (number - 1), by_batch),
             (contrasts, np.array(CONTRASTS) + 0.015 * (number - 1), by_contrast),
@@ -149,7 +155,7 @@ def draw(rows: Rows) -> Figure:
     for axes in (sizes, contrasts):
         plain(axes)
     figure.legend(
-        *sizes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9
+        *sizes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9
     )
     return figure
 

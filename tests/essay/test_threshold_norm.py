@@ -31,3 +31,14 @@ def test_batch_statistics_are_those_of_each_batch() -> None:
 def test_constant_units_are_dead_or_at_the_threshold() -> None:
     rates = torch.tensor([[0.0, 3, 0, 1], [0, 3, 2, 1], [0, 3, 0, 2]])
     assert NETWORK.constant(rates) == (0.25, 0.25)
+
+
+def test_initial_statistics_are_those_before_training_and_stay() -> None:
+    torch.manual_seed(0)
+    network, first, pixels = NETWORK.Network(5, 3, "initial"), torch.rand(20, 5), torch.rand(9, 5)
+    network.fix_norms(first)
+    linear = network[0]
+    x, y = linear(pixels), linear(first)
+    expected = ((x - y.mean(0)) / (y.var(0) + 1e-5).sqrt()).clamp(0, 3)
+    torch.testing.assert_close(network.train().rates(pixels)[0], expected)
+    torch.testing.assert_close(network.train().rates(pixels[:1])[0], expected[:1])
