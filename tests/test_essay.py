@@ -61,10 +61,11 @@ def test_a_verdict_follows_from_the_outcomes() -> None:
         ("inconclusive", "inconclusive"): "inconclusive",
         (): "no verdict",
     }
+    minutes = {"quick": 1, "full": 1}
     for outcomes, expected in rules.items():
         table = {"states": "it holds", "unit": "", "expected": (1, 5)}
         names = "ab"[: len(outcomes)]
-        claim = Claim(1, "t", "c", "p", "p", {"quick": 1}, quantities=dict.fromkeys(names, table))
+        claim = Claim(1, "t", "c", "p", "p", minutes, quantities=dict.fromkeys(names, table))
         measured = {n: Interval(*ends[o]) for n, o in zip(names, outcomes, strict=True)}
         assert verdict(claim, measured) == expected
     with pytest.raises(ValueError, match=r"measured \['c'\]: expected \[\]"):
@@ -81,18 +82,22 @@ def test_intervals_come_from_estimates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("before", "after", "message"),
     [
-        ('unit = "points"', "has no unit"),
-        ("expected = [0.5, inf]", "has no expected"),
-        ("number = 1", "has no number"),
-        ("inf]", "inf, 3]"),
+        ('unit = "points"', "", "has no unit"),
+        ("expected = [0.5, inf]", "", "has no expected"),
+        ("number = 1", "", "has no number"),
+        ("inf]", "inf, 3]", "expected = .*: expected 2 values"),
+        ("[0.5, inf]", '["a", 1]', "expected = .*: expected"),
+        ("quick = 1, ", "", "minutes = .*quick"),
+        ("[quantities.gain]", "[quantities]", "states = .*: expected .quantities.states."),
     ],
 )
-def test_a_mistake_in_a_claim_names_file_and_key(change: str, message: str, tmp_path: Path) -> None:
-    text = CLAIM.replace(change, message if message.endswith("]") else "")
-    (tmp_path / "claim.toml").write_text(text)
-    with pytest.raises(ValueError, match="expected" if message.endswith("]") else message) as error:
+def test_a_mistake_in_a_claim_names_file_and_key(
+    before: str, after: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "claim.toml").write_text(CLAIM.replace(before, after))
+    with pytest.raises(ValueError, match=message) as error:
         read_claim(tmp_path)
     assert str(tmp_path / "claim.toml") in str(error.value)
 
@@ -171,6 +176,11 @@ def test_only_a_full_run_becomes_the_record(
     assert "1. Larger is better" in page
     assert "Holds." in page
     assert "<svg" in page
+    path = tmp_path / "experiments" / "larger" / RECORD
+    for broken in ("{", "{}", '{"quantities": {"gain": {"valu": 1}}}'):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=r"larger/result\.json"):
+            read_sections(tmp_path / "experiments")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -181,7 +191,6 @@ def test_an_experiment_measures_what_its_claim_fixes(folder: Path, tmp_path: Pat
     assert unspent(record["values"]) == unspent(again["values"])  # equal to the bit
     claim = read_claim(folder)
     assert set(record["quantities"]) == set(claim.quantities)
-    assert set(claim.minutes) == {"quick", "full"}
     assert test.page(record).startswith("**Claim.**")
     assert (tmp_path / "first" / "picture.svg").stat().st_size > 1000
     seeds = {size: len(test.sizes[size].seeds) for size in ("quick", "full")}

@@ -82,19 +82,22 @@ def tables(rows: Rows) -> str:
     lines += [f"| {key} | {growth[key]:.3g} |" for key in growth if key.startswith("essay")]
     lines += [
         "",
-        "| brake | the essay | 2015 | latest | years a doubling |",
+        "| brake | the essay | first | latest | years a doubling |",
         "|---|---|---:|---:|---:|",
     ]
     for brake in BRAKES:
         ends = (
-            f"{brake[end]['value']:.3g} ({brake[end]['year']:.0f})" for end in ("first", "last")
+            f"{brake[end]['value']:.3g} ({int(brake[end]['year'])})" for end in ("first", "last")
         )
         speed = brakes[brake["name"]]
         lines.append(
             f"| {brake['title']} | {brake['says']} | {' | '.join(ends)} | {1 / speed:.1f} |"
         )
     recent = growth["recent"]
-    lines += ["", f"Since November 2020 the HPCG record has doubled once in {recent:.1f} years."]
+    lines += [
+        "",
+        f"Since November 2020 the HPCG record has grown by one doubling in {recent:.1f} years.",
+    ]
     return "\n".join(lines).replace("e+", "e")
 
 

@@ -2,8 +2,9 @@
 
 A unit is an output of a layer with weights at one position, and its connections are the products
 that it sums: shared weights count at every position at which they are used, as a synapse does that
-each cell has for itself. Nothing is trained or drawn; the wiring's seed leaves the counts as they
-are. There is no threshold and no verdict: a number of neurons is no measure of intelligence.
+each cell has for itself. Nothing is trained; of the counts, the wiring's seed changes only those of
+`ncp`, by two connections, and the first seed's is shown. There is no threshold and no verdict: a
+number of neurons is no measure of intelligence.
 """
 
 import tomllib
@@ -27,7 +28,7 @@ NETWORKS = (
     "ncp", "elm", "dendritic_ann", "mlp", "lenet5", "plain_cnn", "lstm", "purkinje_classifier",
     "granule_convnet", "cerebellum_tiny", "cerebellum_small", "cerebellum_base", "resnet18_granule",
 )  # fmt: skip
-RECURRENT = ("ncp", "lstm")  # of one step, since at each step their units are the same
+RECURRENT = ("ncp", "elm", "lstm")  # of one step, since at each step their units are the same
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,9 +32,10 @@ class Essay:
     """Runs or re-draws the essay's claims, and writes one page of them with their verdicts.
 
     The page shows what is recorded in experiments/. With --quick all claims are measured first, in
-    about 20 minutes on two cores, and set beside the record; with --full in hours. A full run
-    becomes the record by `python experiments/NAME/run.py full --record`. An interrupted run goes on
-    by the same command. It needs a checkout of the project.
+    about 20 minutes on two cores, and set beside the record. --full takes hours; what it measured
+    becomes the record, and is shown, by `python experiments/NAME/run.py full --record --output
+    runs/essay/full/NAME`. An interrupted run goes on by the same command. It needs a checkout of
+    the project.
 
     Example: neuroconv essay
 
@@ -68,6 +70,8 @@ class Essay:
         jobs = as_argument("--jobs", self.jobs, Size)
         if self.quick and self.full:
             raise ValueError("--quick with --full: expected one of the two")
+        if self.claim and not (self.quick or self.full):
+            raise ValueError("--claim chooses what is run: expected --quick or --full with it")
         if self.quick or self.full:
             size = "full" if self.full else "quick"
             chosen = [folder for folder in folders if folder.name in (self.claim or names)]
@@ -81,7 +85,7 @@ class Essay:
         console.print(table)
         console.out(f"page: {self.page}")
         if failed:
-            raise RuntimeError(f"did not finish: {', '.join(map(str, failed))}: see there")
+            raise RuntimeError("did not finish:\n" + "\n".join(map(_last_line, failed)))
 
 
 def _run(folders: list[Path], size: str, output: Path, jobs: int) -> list[Path]:
@@ -90,6 +94,7 @@ def _run(folders: list[Path], size: str, output: Path, jobs: int) -> list[Path]:
     waiting = sorted(folders, key=minutes.__getitem__)
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed: list[Path] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Terminal(stderr=True)) as progress:
         total = progress.add_task("all claims", total=sum(minutes.values()))
@@ -112,10 +117,18 @@ def _run(folders: list[Path], size: str, output: Path, jobs: int) -> list[Path]:
                 done = sum(minutes[f] * progress.tasks[bar].completed for f, bar in bars.items())
                 progress.update(total, completed=done)
         finally:
+            signal.signal(signal.SIGTERM, before)
             for process in running.values():
                 process.terminate()
+            for process in running.values():
                 process.wait()
     return failed
+
+
+def _last_line(log: Path) -> str:
+    """Returns a log's path and its last line, which says what went wrong."""
+    lines = log.read_text(encoding="utf-8").split("\n")
+    return f"{log}: {next((line for line in reversed(lines) if line.strip()), 'empty')}"
 
 
 def _begin(folder: Path, size: str, output: Path) -> "subprocess.Popen[bytes]":

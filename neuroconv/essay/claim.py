@@ -9,6 +9,7 @@ A folder's claim.toml fixes both before the first recorded run:
     picture = "..."               # what picture.svg shows, for those who cannot see it
     why = "..."                   # after the record: why the verdict is what it is
     minutes = { quick = 1, full = 30 }  # of one core
+    known = true                  # the numbers were known when the rule was written; else left out
 
     [quantities.correlation]
     states = "..."                # a sentence that is true if the value is as expected
@@ -27,12 +28,20 @@ from typing import Annotated, Any, Literal, Self
 
 from neuroconv.comparison.statistics import Estimate
 from neuroconv.core.arguments import Positive, Rule, Size
-from neuroconv.training.tables import Table, Text
+from neuroconv.training.tables import ConfigError, Table, Text
 
 Verdict = Literal["holds", "holds in part", "does not hold", "inconclusive", "no verdict"]
+
+
+def _rises(ends: tuple[Any, Any]) -> bool:
+    return all(type(end) in (int, float) for end in ends) and ends[0] < ends[1]
+
+
 Range = Annotated[
-    tuple[Any, Any],
-    Rule("[low, high], of which one may be infinite", lambda ends: ends[0] < ends[1]),
+    tuple[Any, Any], Rule("numbers, low and high, of which one may be infinite", _rises)
+]
+Minutes = Annotated[
+    Mapping[str, Positive], Rule("{ quick, full }", lambda table: {*table} == {"quick", "full"})
 ]
 
 
@@ -111,13 +120,18 @@ class Claim(Table):
     claim: Text
     place: Text
     picture: Text
-    minutes: Mapping[str, Positive]
+    minutes: Minutes
     why: str = ""
+    known: bool = False
     quantities: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        tables = {name: Quantity.read(table) for name, table in self.quantities.items()}
+        tables = {}
+        for name, table in self.quantities.items():
+            if not isinstance(table, dict):
+                raise ConfigError(f"[quantities] {name} = {table!r}: expected [quantities.{name}]")
+            tables[name] = Quantity.read(table)
         object.__setattr__(self, "quantities", tables)  # the way into a frozen dataclass
 
 

@@ -28,7 +28,15 @@ from neuroconv.comparison.statistics import pack, unpack
 from neuroconv.core.files import write_atomically, write_text
 from neuroconv.core.text import Terminal
 from neuroconv.core.version import __version__
-from neuroconv.essay.claim import Interval, from_record, numbers, read_claim, to_record, verdict
+from neuroconv.essay.claim import (
+    Claim,
+    Interval,
+    from_record,
+    numbers,
+    read_claim,
+    to_record,
+    verdict,
+)
 from neuroconv.training.environment import describe_environment
 from neuroconv.training.lock import RunError, locked
 
@@ -96,7 +104,10 @@ class Experiment:
         if options.what is None:
             print(self.page())
         elif options.what == "draw":
-            self._draw(self.recorded(), self.folder)
+            record, _ = read_record(self.folder, read_claim(self.folder))
+            if not record:
+                parser.error(f"draw: {self.folder / RECORD} does not exist: run `full --record`")
+            self._draw(record, self.folder)
         else:
             default = Path("runs") / "essay" / options.what / self.folder.name
             record = self.run(options.what, options.output or default)
@@ -158,19 +169,10 @@ class Experiment:
         plain: dict[str, Any] = json.loads(json.dumps(row, allow_nan=False))
         return plain
 
-    def recorded(self) -> dict[str, Any]:
-        """Returns the record beside run.py.
-
-        Raises:
-            FileNotFoundError: nothing is recorded yet.
-        """
-        return read_record(self.folder)
-
     def page(self, record: Mapping[str, Any] | None = None) -> str:
         """Returns claim, expectations, measured values, verdict and tables as Markdown."""
         claim = read_claim(self.folder)
-        if record is None and (self.folder / RECORD).exists():
-            record = self.recorded()
+        record = record or read_record(self.folder, claim)[0]
         rows = Rows(record["values"]) if record else Rows()
         measured = self.quantities(rows) if record else {}
         lines = [f"**Claim.** {claim.claim} *({claim.place})*", ""]
@@ -180,18 +182,18 @@ class Experiment:
                 "|---|---|---|---|---|",
             ]
         for key, quantity in claim.quantities.items():
-            value, outcome = ("not yet", "") if record is None else (
+            value, outcome = ("not yet", "") if not record else (
                 interval_text(measured[key]), quantity.outcome(measured[key])
             )  # fmt: skip
             lines.append(
                 f"| {quantity.states} | {quantity.unit} | {range_text(quantity.expected)} "
                 f"| {value} | {outcome} |"
             )
-        if record is None:
+        if not record:
             return "\n".join([*lines, "", "**Not recorded yet.**"])
         outcome = verdict(claim, measured)
         lines += ["", f"**{outcome.capitalize()}.** {claim.why}".strip(), "", self.tables(rows)]
-        return "\n".join([*lines, "", described(record)]).replace("\n\n\n", "\n\n")
+        return "\n".join([*lines, "", described(record, claim)]).replace("\n\n\n", "\n\n")
 
     def _draw(self, record: Mapping[str, Any], folder: Path) -> None:
         import matplotlib  # slow to import, and a run that resumes does not need it at once
@@ -204,25 +206,36 @@ class Experiment:
             ))  # fmt: skip
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads FOLDER/result.json.
+def read_record(folder: Path, claim: Claim) -> tuple[dict[str, Any], dict[str, Interval]]:
+    """Reads FOLDER/result.json; returns the record and its quantities, empty if there is none.
 
     Raises:
-        FileNotFoundError: nothing is recorded there.
+        ValueError: the file is no record of the claim; it names the file.
     """
     path = folder / RECORD
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    if not path.exists():
+        return {}, {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        measured = from_record(record["quantities"])
+        verdict(claim, measured)
+        described(record, claim)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: {error!r}: expected what `run.py` writes for this claim.toml; measure again"
+        ) from error
+    return record, measured
 
 
-def described(record: Mapping[str, Any]) -> str:
-    """Returns how a record was made, in one sentence."""
+def described(record: Mapping[str, Any], claim: Claim) -> str:
+    """Returns how a record was made, and whether its numbers were known before."""
     seeds, environment = record["settings"]["seeds"], record["environment"]
     drawn = f"seeds {', '.join(map(str, seeds))}, " if len(seeds) > 1 else ""
     return (
         f"{record['size'].capitalize()} run of version {record['version']}, "
         f"{len(record['values'])} rows, {drawn}{record['core_seconds'] / 60:.1f} minutes of one "
         f"core ({environment['cpu_capability']}, torch {environment['packages']['torch']})."
+        f"{' These numbers were known when the rule was written.' if claim.known else ''}"
     )
 
 
@@ -243,11 +256,6 @@ def range_text(ends: tuple[float, float]) -> str:
         if low == -float("inf")
         else f"{numbers([low])} to {numbers([high])}"
     )
-
-
-def measured_in(record: Mapping[str, Any]) -> dict[str, Interval]:
-    """Returns the quantities of a record."""
-    return from_record(record["quantities"])
 
 
 def _read_rows(path: Path, header: Mapping[str, Any]) -> Rows:

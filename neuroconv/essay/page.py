@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -13,10 +12,8 @@ from neuroconv.core.version import __version__
 from neuroconv.essay.claim import Claim, Interval, Verdict, read_claim, verdict
 from neuroconv.essay.experiment import (
     PICTURE,
-    RECORD,
     described,
     interval_text,
-    measured_in,
     range_text,
     read_record,
 )
@@ -63,14 +60,15 @@ def claim_folders(experiments: Path) -> list[Path]:
 
 
 def section(folder: Path, quick: Path | None = None) -> Section:
-    """Returns a claim as it is recorded, beside a quick run in the folder `quick`, if any."""
-    claim, recorded, compared = read_claim(folder), {}, {}
-    record: Mapping[str, Any] | None = None
-    if (folder / RECORD).exists():
-        record = read_record(folder)
-        recorded = measured_in(record)
-    if quick is not None and (quick / RECORD).exists():
-        compared = measured_in(read_record(quick))
+    """Returns a claim as it is recorded, beside a quick run in the folder `quick`, if any.
+
+    A quick run of another version is left out.
+    """
+    claim = read_claim(folder)
+    record, recorded = read_record(folder, claim)
+    again, compared = read_record(quick, claim) if quick else ({}, {})
+    if again.get("version") != __version__:
+        again, compared = {}, {}
     rows = [
         Row(
             quantity.states, quantity.unit, range_text(quantity.expected),
@@ -80,14 +78,13 @@ def section(folder: Path, quick: Path | None = None) -> Section:
         )
         for key, quantity in claim.quantities.items()
     ]  # fmt: skip
-    drawn = next((p for p in (folder / PICTURE, (quick or folder) / PICTURE) if p.exists()), None)
-    picture = None
-    if drawn is not None:
+    source = record or again
+    picture, drawn = None, (folder if record else quick or folder) / PICTURE
+    if source and drawn.exists():
         picture = svg_element(drawn.read_text("utf-8"), alt=claim.picture, name=folder.name)
-    source = record or (read_record(quick) if quick and compared else None)
     return Section(
         folder.name, claim, verdict(claim, recorded) if record else None, rows, picture,
-        described(source) if source else "",
+        described(source, claim) if source else "",
     )  # fmt: skip
 
 
