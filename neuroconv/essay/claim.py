@@ -22,7 +22,7 @@ A claim without quantities gets no verdict.
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -164,14 +164,6 @@ def verdict(claim: Claim, measured: Mapping[str, Interval]) -> Verdict:
     if "holds" in outcomes:
         return "holds" if len(outcomes) == 1 else "holds in part"
     return "does not hold" if "does not hold" in outcomes else "inconclusive"
-
-
-def to_record(measured: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
-    return {name: asdict(interval) for name, interval in measured.items()}
-
-
-def from_record(record: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
-    return {name: Interval(**values) for name, values in record.items()}
 
 
 def numbers(values: Iterable[float]) -> str:

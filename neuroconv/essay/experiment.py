@@ -28,15 +28,7 @@ from neuroconv.comparison.statistics import pack, unpack
 from neuroconv.core.files import write_atomically, write_text
 from neuroconv.core.text import Terminal
 from neuroconv.core.version import __version__
-from neuroconv.essay.claim import (
-    Claim,
-    Interval,
-    from_record,
-    numbers,
-    read_claim,
-    to_record,
-    verdict,
-)
+from neuroconv.essay.claim import Claim, Interval, numbers, read_claim, verdict
 from neuroconv.training.environment import describe_environment
 from neuroconv.training.lock import RunError, locked
 
@@ -151,7 +143,8 @@ class Experiment:
                 bar.advance(task)
         measured = self.quantities(rows)
         record = {
-            "claim": self.folder.name, **header, "quantities": to_record(measured),
+            "claim": self.folder.name, **header,
+            "quantities": {key: asdict(interval) for key, interval in measured.items()},
             "verdict": verdict(read_claim(self.folder), measured),
             "core_seconds": sum(row["core_seconds"] for row in rows),
             "environment": describe_environment("cpu", "float32"), "values": rows,
@@ -217,7 +210,7 @@ def read_record(folder: Path, claim: Claim) -> tuple[dict[str, Any], dict[str, I
         return {}, {}
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        measured = from_record(record["quantities"])
+        measured = {key: Interval(**values) for key, values in record["quantities"].items()}
         verdict(claim, measured)
         described(record, claim)
     except (KeyError, TypeError, ValueError) as error:

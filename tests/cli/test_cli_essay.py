@@ -70,13 +70,12 @@ def test_claims_run_beside_one_another_and_one_that_fails_is_named(
     page = (project / "essay.html").read_text()
     assert "3 [2, 4]" in page  # of the quick run, beside the record that does not exist
     assert "Not recorded yet." in page
-    made = (project / "runs/essay/quick/gains/result.json").stat().st_mtime_ns
+    result = project / "runs/essay/quick/gains/result.json"
+    made = result.stat().st_mtime_ns
     assert call("essay", "--quick", "--claim", "gains")[0] == 0
     assert (project / "runs/essay/quick/gains/rows.jsonl").read_text().count("\n") == 4
-    made_again = project / "runs/essay/quick/gains/result.json"
-    assert made_again.stat().st_mtime_ns > made
-    text = made_again.read_text()
-    made_again.write_text(text.replace(f'"version": "{__version__}"', '"version": "0"'))
+    assert result.stat().st_mtime_ns > made
+    result.write_text(result.read_text().replace(f'"version": "{__version__}"', '"version": "0"'))
     assert call("essay")[0] == 0
     assert "3 [2, 4]" not in (project / "essay.html").read_text()
 
@@ -86,13 +85,8 @@ def test_a_command_that_is_ended_ends_its_claims(
 ) -> None:
     begun: list[Any] = []
     begin = essay._begin
-
-    def recorded(*arguments: Any) -> Any:
-        begun.append(begin(*arguments))
-        return begun[-1]
-
+    monkeypatch.setattr(essay, "_begin", lambda *a: begun.append(begin(*a)) or begun[-1])
     ends = SimpleNamespace(sleep=lambda _: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.setattr(essay, "_begin", recorded)
     monkeypatch.setattr(essay, "time", ends)
     with pytest.raises(SystemExit):
         essay._run([project / "experiments" / "gains"], "quick", project / "out", 1)
