@@ -86,14 +86,13 @@ def test_intervals_come_from_estimates() -> None:
     [
         ('unit = "points"', "", "has no unit"),
         ("expected = [0.5, inf]", "", "has no expected"),
-        ("number = 1", "", "has no number"),
         ("inf]", "inf, 3]", "expected = .*: expected 2 values"),
         ("[0.5, inf]", '["a", 1]', "expected = .*: expected"),
         ("quick = 1, ", "", "minutes = .*quick"),
         ("[quantities.gain]", "[quantities]", "states = .*: expected .quantities.states."),
     ],
 )
-def test_a_mistake_in_a_claim_names_file_and_key(
+def test_a_mistake_names_file_and_key(
     before: str, after: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "claim.toml").write_text(CLAIM.replace(before, after))
@@ -176,9 +175,8 @@ def test_only_a_full_run_becomes_the_record(
     assert "1. Larger is better" in page
     assert "Holds." in page
     assert "<svg" in page
-    path = tmp_path / "experiments" / "larger" / RECORD
     for broken in ("{", "{}", '{"quantities": {"gain": {"valu": 1}}}'):
-        path.write_text(broken)
+        (tmp_path / "experiments" / "larger" / RECORD).write_text(broken)
         with pytest.raises(ValueError, match=r"larger/result\.json"):
             read_sections(tmp_path / "experiments")
 
