@@ -95,17 +95,28 @@ def _reference(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _fused(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     operands = _Operands(*arguments)
-    frames, weight, layer = operands.frames, operands.weight, operands.layer()
+    weight, layer = operands.weight, operands.layer()
     mean, variance = or_empty(weight, None, None)
     if operands.eps is not None:
-        # Sums are taken about a pivot near the mean, so that a large mean costs no digits.
-        inputs = frames.mean((0, 2, 3, 4), dtype=weight.dtype)[operands.channels]
-        pivot = (inputs * weight.sum((1, 2))).T.contiguous()
-        count = frames.shape[0] * frames.shape[2] * math.prod(layer.out)
-        shift, squares = layer.sums((torch.ones_like(pivot), pivot, 1)) / count
-        mean = (pivot + shift).to(weight.dtype)
-        variance = (squares - shift.square()).to(weight.dtype)
+        mean, variance = _statistics(operands, layer)
     return layer.total(operands.stage(mean, variance)), mean, variance
+
+
+def _statistics(operands: _Operands, layer: ClawLayer) -> tuple[Tensor, Tensor]:
+    """Returns mean and biased variance of the potentials over positions and steps, (D, U)."""
+    frames, weight = operands.frames, operands.weight
+    # Sums are taken about a pivot near the mean, so that a large mean costs no digits. Where many
+    # taps read the padding the first pivot is far from it, and a second pass goes about the mean.
+    inputs = frames.mean((0, 2, 3, 4), dtype=weight.dtype)[operands.channels]
+    pivot = (inputs * weight.sum((1, 2))).T.contiguous()
+    count = frames.shape[0] * frames.shape[2] * math.prod(layer.out)
+    for _ in range(2):
+        shift, squares = layer.sums((torch.ones_like(pivot), pivot, 1)) / count
+        mean, variance = pivot + shift, squares - shift.square()
+        if (shift.square() <= 100 * variance).all():  # five digits are left of the variance
+            break
+        pivot = mean.to(weight.dtype)
+    return mean.to(weight.dtype), variance.clamp_min(0).to(weight.dtype)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -179,6 +179,24 @@ def test_a_large_mean_costs_gradients_few_digits() -> None:
     assert_same(run(layer, frames), exact, 1e-3)
 
 
+@pytest.mark.parametrize("keywords", [{"wiring": "claw"}, {}], ids=["claw", "patch"])
+def test_variances_far_below_the_means_of_the_inputs_keep_their_digits(keywords: Any) -> None:
+    """Of one pixel amid its padding most taps read zeros: potentials lie far from the mean input
+    times the sum of the taps, and a variance about that would be rounding, negative even."""
+    torch.manual_seed(0)
+    layer = GranuleConv2d(6, 24, time_steps=3, padding=(1, 2), norm="both", **keywords)
+    with torch.no_grad():
+        layer.weight[..., 1, :] *= 1e-3  # of the branch that reads the pixel
+    frames = torch.randn(64, 6, 3, 1, 1) + 40
+    exact = copy.deepcopy(layer).double()
+    with kernels_off():
+        expected = exact(frames.double())
+    results = layer(frames)
+    assert_same([results], [expected], 1e-3)
+    for norm, twin in zip(layer.dendritic_norms, exact.dendritic_norms, strict=True):
+        assert_same([norm.running_var], [twin.running_var], 1e-5)  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("learns", ["frames", "gain", "weights"])
 def test_a_part_of_an_evaluated_layer_learns(learns: str) -> None:
     # Norms by their running statistics: what each is asked for comes of other sums.
