@@ -189,14 +189,14 @@ class Experiment:
         return "\n".join([*lines, "", described(record, claim)]).replace("\n\n\n", "\n\n")
 
     def _draw(self, record: Mapping[str, Any], folder: Path) -> None:
-        import matplotlib  # slow to import, and a run that resumes does not need it at once
+        from matplotlib import pyplot as plt  # slow to import
 
-        style = {"svg.hashsalt": "neuroconv", "font.size": 9}
-        with matplotlib.rc_context(style):  # type: ignore[arg-type]
+        with plt.rc_context({"svg.hashsalt": "neuroconv", "font.size": 9}):
             figure = self.draw(Rows(record["values"]))
             write_atomically(folder / PICTURE, lambda path: figure.savefig(
                 path, format="svg", transparent=True, metadata={"Date": None},
             ))  # fmt: skip
+            plt.close(figure)
 
 
 def read_record(folder: Path, claim: Claim) -> tuple[dict[str, Any], dict[str, Interval]]:
