@@ -27,7 +27,7 @@ from neuroconv.comparison import estimate, match_parameters
 from neuroconv.data import DataSplits, Frames, load_data
 from neuroconv.essay import Experiment, Interval, Rows
 from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, annotate, plain
-from neuroconv.training import train
+from neuroconv.training import RunFailed, train
 from neuroconv.zoo import FrameNet, count_parameters, create_model
 
 STREAMED, ESSAY = 8, 5  # frames of the streaming network; the essay's time steps
@@ -121,7 +121,14 @@ def answers(network: nn.Module, data: Frames, images: int | None) -> NDArray[np.
 @cache
 def best_rate(size: Size, arm: str) -> float:
     frames = STREAMED if arm == "streaming" else ESSAY
-    return min(size.learning_rates, key=lambda rate: fit(size, arm, frames, rate, SEARCH_SEED)[1])
+
+    def val_loss(rate: float) -> float:
+        try:
+            return fit(size, arm, frames, rate, SEARCH_SEED)[1]
+        except RunFailed:  # a loss that is not finite
+            return float("inf")
+
+    return min(size.learning_rates, key=val_loss)
 
 
 def ridge_accuracy(*parts: Frames) -> float:
