@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from neuroconv.essay import Experiment, Interval, Rows
-from neuroconv.essay.claim import numbers
+from neuroconv.essay.claim import number
 from neuroconv.flops import count_closed_form
 from neuroconv.report.style import COLOURS, INK, annotate, label_points, plain
 from neuroconv.zoo import count_parameters, create_model, default_keywords
@@ -81,8 +81,8 @@ def tables(rows: Rows) -> str:
     ]
     for name, animal in SPECIES.items():
         counts = [animal["neurons"], animal.get("synapses", [])]
-        texts = [" to ".join(dict.fromkeys(numbers([n]) for n in ends)) for ends in counts]
-        ratio = numbers([middle(counts[1]) / middle(counts[0])]) if counts[1] else ""
+        texts = [" to ".join(dict.fromkeys(number(n) for n in ends)) for ends in counts]
+        ratio = number(middle(counts[1]) / middle(counts[0])) if counts[1] else ""
         sources = "; ".join(filter(None, (animal["neurons_source"], animal["synapses_source"])))
         lines.append(
             f"| {name} | {animal['part']} | {texts[0]} | {texts[1]} | {ratio} "
@@ -94,7 +94,7 @@ def tables(rows: Rows) -> str:
     ]  # fmt: skip
     for name in dict.fromkeys(row["network"] for row in rows):
         row = rows.where(network=name)[0]
-        ratio = numbers([row["connections"] / row["units"]])
+        ratio = number(row["connections"] / row["units"])
         lines.append(
             f"| `{name}` | {row['units']:,} | {row['connections']:,} | {ratio} "
             f"| {row['parameters']:,} |"

@@ -21,7 +21,7 @@ A claim without quantities gets no verdict.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -166,7 +166,7 @@ def verdict(claim: Claim, measured: Mapping[str, Interval]) -> Verdict:
     return "does not hold" if "does not hold" in outcomes else "inconclusive"
 
 
-def numbers(values: Iterable[float]) -> str:
-    """Returns numbers with three digits, or whole from 1,000 to a million."""
-    texts = (f"{v:,.0f}" if 1e3 <= abs(v) < 1e6 else f"{v:.3g}" for v in values)
-    return ", ".join(text.replace("e+", "e") for text in texts)
+def number(value: float) -> str:
+    """Returns a number with three digits, or whole from 1,000 to a million."""
+    text = f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+    return text.replace("e+", "e")

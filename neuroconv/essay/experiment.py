@@ -28,7 +28,7 @@ from neuroconv.comparison.statistics import pack, unpack
 from neuroconv.core.files import write_atomically, write_text
 from neuroconv.core.text import Terminal
 from neuroconv.core.version import __version__
-from neuroconv.essay.claim import Claim, Interval, numbers, read_claim, verdict
+from neuroconv.essay.claim import Claim, Interval, number, read_claim, verdict
 from neuroconv.training.environment import describe_environment
 from neuroconv.training.lock import RunError, locked
 
@@ -235,20 +235,16 @@ def described(record: Mapping[str, Any], claim: Claim) -> str:
 def interval_text(measured: Interval) -> str:
     """Returns a value with its interval."""
     if measured.low == measured.high:
-        return numbers([measured.value])
-    return f"{numbers([measured.value])} [{numbers([measured.low, measured.high])}]"
+        return number(measured.value)
+    return f"{number(measured.value)} [{number(measured.low)}, {number(measured.high)}]"
 
 
 def range_text(ends: tuple[float, float]) -> str:
     """Returns an expected range in words."""
     low, high = ends
     if high == float("inf"):
-        return f"at least {numbers([low])}"
-    return (
-        f"at most {numbers([high])}"
-        if low == -float("inf")
-        else f"{numbers([low])} to {numbers([high])}"
-    )
+        return f"at least {number(low)}"
+    return f"at most {number(high)}" if low == -float("inf") else f"{number(low)} to {number(high)}"
 
 
 def _read_rows(path: Path, header: Mapping[str, Any]) -> Rows:
