@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from neuroconv.comparison import Estimate
 from neuroconv.essay import Claim, Experiment, Interval, Quantity, Rows, read_claim, verdict
 from neuroconv.essay.experiment import RECORD, ROWS
-from neuroconv.essay.page import claim_folders, read_sections, write_page
+from neuroconv.essay.page import read_claims, read_sections, write_page
 from neuroconv.training import RunError
 from tests.scripts import loaded
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-FOLDERS = claim_folders(EXPERIMENTS)
+FOLDERS = [*read_claims(EXPERIMENTS)]
 CLAIM = """
 number = 1
 title = "Larger is better"

@@ -106,22 +106,6 @@ def framed(frames: Frames, limit: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def fit(
-    network: Network, images: Tensor, labels: Tensor, *, seed: int, epochs: int, rate: float
-) -> Network:
-    """Trains by AdamW in batches of 25, its rate falling along half a cosine."""
-    order, batches = torch.Generator().manual_seed(seed), math.ceil(len(images) / 25)
-    optimizer = torch.optim.AdamW(network.parameters(), rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(images), generator=order).chunk(batches):
-            optimizer.zero_grad()
-            F.cross_entropy(network(images[batch]), labels[batch]).backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
-
-
 def gratings() -> Tensor:
     """Returns waves of 7 pixels' length, in 8 orientations and 4 phases: (8, 4, 1, 28, 28)."""
     y, x = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")

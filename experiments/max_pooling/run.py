@@ -11,7 +11,7 @@ validation images that are not moved.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,18 +20,18 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pooling import Network, correlation, fit, framed, perturbations, selectivity
+from pooling import Network, correlation, framed, perturbations, selectivity
 from torch import Tensor
 
 from neuroconv.comparison import estimate
 from neuroconv.data import load_data
 from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.essay.networks import Split, best_rate, fit, passes
 from neuroconv.report.style import COLOURS, MARKERS, STROKES, plain
 
 OTHERS = {"column": "spike, pull 1, along a dendrite alone", "max": "max-pooling",
           "average": "average-pooling"}  # fmt: skip
 Arm = tuple[str, float, str]  # pooling, pull, signal
-Split = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,19 @@ def train(size: Size, seed: int, epochs: int, rate: float, arm: Arm) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Network(size.widths, *arm)
-    return fit(network, *data(size)[0], seed=seed, epochs=epochs, rate=rate)
+    images, order = data(size)[0], torch.Generator().manual_seed(seed)
+    batches = passes(len(images[1]), 25, epochs, order)
+    fit(network, images, batches, torch.optim.AdamW(network.parameters(), rate, fused=True))
+    return network.eval()
 
 
 @lru_cache
-def best_rate(size: Size, arm: Arm) -> float:
-    """Returns the learning rate with the lowest validation loss, from a seed of its own."""
-    (images, labels), losses = data(size)[1], {}
-    for rate in size.rates if len(size.rates) > 1 else ():
-        network = train(size, size.seeds[0] + 90, size.search_epochs, rate, arm)
-        with torch.no_grad():
-            losses[rate] = F.cross_entropy(network(images), labels).item()
-    return min(losses, key=losses.get, default=size.rates[0])
+def rate_of(size: Size, arm: Arm) -> float:
+    """Returns the learning rate that is best on validation images, from a seed of its own."""
+    if len(size.rates) == 1:
+        return size.rates[0]
+    trial = partial(train, size, size.seeds[0] + 90, size.search_epochs, arm=arm)
+    return best_rate(size.rates, trial, data(size)[1])
 
 
 def conditions(size: Size) -> list[dict[str, Any]]:
@@ -91,7 +92,7 @@ def measure(
     size: Size, *, seed: int, folder: Any, pooling: str, pull: float, signal: str
 ) -> dict[str, Any]:
     arm = pooling, pull, signal
-    rate = best_rate(size, arm)
+    rate = rate_of(size, arm)
     network = train(size, seed, size.epochs, rate, arm)
     *_, images, labels = data(size)
     with torch.no_grad():

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroconv.data import load_data
+from neuroconv.essay.networks import fit
 from neuroconv.layers import FiringRate, PoissonDropout
 
 POISSON = ("wait", "redraw", "independent")
@@ -82,19 +81,10 @@ def trained(arm: str, survival: float, rate: float, size: Any, count: int, seed:
     chosen = torch.randperm(len(labels), generator=generator)[:count]
     torch.manual_seed(seed)  # of the weights and then of the noise
     network = Network(pixels.shape[1], size.units, arm, survival, size.window).train()
+    drawn = torch.randint(count, (size.steps, size.batch), generator=generator)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
-    for _ in range(size.steps):
-        batch = chosen[torch.randint(count, (size.batch,), generator=generator)]
-        optimizer.zero_grad()
-        F.cross_entropy(network(pixels[batch]), labels[batch]).backward()
-        optimizer.step()
+    fit(network, (pixels, labels), chosen[drawn].unbind(), optimizer)
     return network.eval()
-
-
-@torch.no_grad()
-def right(network: Network, pixels: Tensor, labels: Tensor) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = (network(pixels).argmax(1) == labels).numpy()
-    return flags
 
 
 def mean_correlation(rates: Tensor) -> float:

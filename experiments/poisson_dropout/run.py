@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from poisson_network import POISSON, mean_correlation, right, splits, trained
+from poisson_network import POISSON, mean_correlation, splits, trained
 
 from neuroconv.comparison import estimate
 from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.essay.networks import right
 from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, plain
 
 LABELS = {"bernoulli": "dropout", "gaussian": "Gaussian"} | {m: f"Poisson, {m}" for m in POISSON}

@@ -20,10 +20,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from summation_network import LAWS, LEARNED, Power, right, splits, trained
+from summation_network import LAWS, LEARNED, Power, splits, trained
 
 from neuroconv.comparison import estimate
 from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.essay.networks import right
 from neuroconv.report.style import COLOURS, INK, MARKERS, plain
 
 

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroconv.data import load_data
+from neuroconv.essay.networks import Split, fit
 from neuroconv.layers import DendriticSummation, FiringRate
 
 DENDRITES = 4
@@ -24,8 +23,6 @@ LAWS: dict[str, dict[str, Any]] = {
 }
 
 LEARNED = "learned"
-
-Split = tuple[Tensor, Tensor]
 
 
 def conjunctions(count: int, generator: torch.Generator, values: int = 6) -> Split:
@@ -106,16 +103,6 @@ def trained(law: str, rate: float, training: Split, size: Any, seed: int) -> nn.
             layer.set_law(law, sent)
             sent = layer(sent)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
-    for step in range(size.steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / size.steps)
-        batch = torch.randint(len(labels), (size.batch,), generator=generator)
-        optimizer.zero_grad()
-        F.cross_entropy(network(inputs[batch]), labels[batch]).backward()
-        optimizer.step()
+    drawn = torch.randint(len(labels), (size.steps, size.batch), generator=generator)
+    fit(network, training, drawn.unbind(), optimizer)
     return network
-
-
-@torch.no_grad()
-def right(network: nn.Module, inputs: Tensor, labels: Tensor) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = (network(inputs).argmax(1) == labels).numpy()
-    return flags

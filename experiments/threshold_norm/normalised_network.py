@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroconv.data import load_data
+from neuroconv.essay.networks import Split, fit, passes, right
 from neuroconv.layers import FiringRate, ThresholdNorm
 
 ARMS = ("none", "initial", "batch", "threshold")
-
-Split = tuple[Tensor, Tensor]
 
 
 @lru_cache(maxsize=1)
@@ -80,25 +77,8 @@ def trained(arm: str, batch: int, rate: float, training: Split, size: Any, seed:
     if arm == "initial":
         network.fix_norms(pixels[:256])
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, fused=True)
-    steps = size.epochs * (len(labels) // min(batch, len(labels)))
-    step = 0
-    for _ in range(size.epochs):
-        order = torch.randperm(len(labels), generator=generator)
-        for chosen in order.split(batch):
-            if len(chosen) < min(batch, len(labels)):
-                break
-            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-            optimizer.zero_grad()
-            F.cross_entropy(network(pixels[chosen]), labels[chosen]).backward()
-            optimizer.step()
-            step += 1
+    fit(network, training, passes(len(labels), batch, size.epochs, generator), optimizer)
     return network.eval()
-
-
-@torch.no_grad()
-def right(network: nn.Module, pixels: Tensor, labels: Tensor) -> NDArray[np.bool_]:
-    flags: NDArray[np.bool_] = (network(pixels).argmax(1) == labels).numpy()
-    return flags
 
 
 def right_by_batch(network: Network, pixels: Tensor, labels: Tensor, batch: int) -> float:

@@ -17,11 +17,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from normalised_network import ARMS, constant, right, right_by_batch, splits, trained
+from normalised_network import ARMS, constant, right_by_batch, splits, trained
 from numpy.typing import NDArray
 
 from neuroconv.comparison import estimate
 from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.essay.networks import right
 from neuroconv.report.style import COLOURS, MARKERS, STROKES, log_ticks, plain
 
 CONTRASTS = (0.5, 1.0, 1.5)

@@ -12,21 +12,20 @@ dendrites send to the soma on all pixels that the cell sees with spikes, 7 x 4 o
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from separable import Network, composition_error, first_pair, fit, nonlinear_shares
-from torch import Tensor
+from separable import Network, composition_error, first_pair, nonlinear_shares
 
 from neuroconv.comparison import estimate
 from neuroconv.data import load_data
 from neuroconv.essay import Experiment, Interval, Rows
+from neuroconv.essay.networks import Split, best_rate, fit, passes, right
 from neuroconv.report.style import COLOURS, MARKERS, plain
 
 FILTERS = {"one": "one free 3 x 4 filter", "two": "two filters, 3 x 1 and 1 x 4"}
@@ -53,7 +52,7 @@ SIZES = {
 
 
 @lru_cache(maxsize=1)
-def data(size: Size) -> tuple[tuple[Tensor, Tensor], ...]:
+def data(size: Size) -> tuple[Split, ...]:
     """Returns images (N, 1, 28, 28), and labels (N,), for training, validation and test."""
     splits = load_data(size.data, encoding="none", image_size=28, train_limit=size.train)
     limits = (splits.train, size.train), (splits.val, size.train), (splits.test, size.test)
@@ -65,18 +64,19 @@ def train(size: Size, seed: int, epochs: int, rate: float, arm: tuple[str, str])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Network(size.widths, *arm)
-    return fit(network, *data(size)[0], seed=seed, epochs=epochs, rate=rate)
+    images, order = data(size)[0], torch.Generator().manual_seed(seed)
+    batches = passes(len(images[1]), 50, epochs, order)
+    fit(network, images, batches, torch.optim.AdamW(network.parameters(), rate, fused=True))
+    return network.eval()
 
 
 @lru_cache
-def best_rate(size: Size, arm: tuple[str, str]) -> float:
-    """Returns the learning rate with the lowest validation loss, from a seed of its own."""
-    (images, labels), losses = data(size)[1], {}
-    for rate in size.rates if len(size.rates) > 1 else ():
-        network = train(size, size.seeds[0] + 90, size.search_epochs, rate, arm)
-        with torch.no_grad():
-            losses[rate] = F.cross_entropy(network(images), labels).item()
-    return min(losses, key=losses.get, default=size.rates[0])
+def rate_of(size: Size, arm: tuple[str, str]) -> float:
+    """Returns the learning rate that is best on validation images, from a seed of its own."""
+    if len(size.rates) == 1:
+        return size.rates[0]
+    trial = partial(train, size, size.seeds[0] + 90, size.search_epochs, arm=arm)
+    return best_rate(size.rates, trial, data(size)[1])
 
 
 def conditions(size: Size) -> list[dict[str, Any]]:
@@ -84,13 +84,13 @@ def conditions(size: Size) -> list[dict[str, Any]]:
 
 
 def measure(size: Size, *, seed: int, folder: Any, filters: str, between: str) -> dict[str, Any]:
-    rate = best_rate(size, (filters, between))
+    rate = rate_of(size, (filters, between))
     network = train(size, seed, size.epochs, rate, (filters, between))
     (fitted, _), _, (tested, labels) = data(size)
     random = torch.randn(4096, 3, 4, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         values = {
-            "right": (network(tested).argmax(1) == labels).numpy(),
+            "right": right(network, tested, labels),
             "learning_rate": rate,
             "parameters": sum(p.numel() for p in network.parameters()),
             "first_pair": [first_pair(cell.weight).mean().item() for cell in network.cells],
@@ -102,16 +102,16 @@ def measure(size: Size, *, seed: int, folder: Any, filters: str, between: str) -
     return values
 
 
-def right(rows: Rows, filters: str, between: str) -> NDArray[Any]:
+def answers(rows: Rows, filters: str, between: str) -> NDArray[Any]:
     return rows.values("right", filters=filters, between=between).astype(float)
 
 
 def quantities(rows: Rows) -> dict[str, Interval]:
     errors = rows.values("composition_error", filters="two", between="nothing")
     differences = {
-        "reverse": right(rows, "two", "nothing") - right(rows, "one", "nothing"),
+        "reverse": answers(rows, "two", "nothing") - answers(rows, "one", "nothing"),
         "spike": rows.values("nonlinear", filters="two", between="spike").mean(1),
-        "worth": right(rows, "two", "spike") - right(rows, "two", "nothing"),
+        "worth": answers(rows, "two", "spike") - answers(rows, "two", "nothing"),
     }
     return {
         "composition": Interval(errors.mean(), errors.min(), errors.max(), len(errors)),
@@ -129,7 +129,7 @@ def tables(rows: Rows) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for kind in conditions(SIZES["full"]):
-        accuracy = Interval.of(estimate(right(rows, **kind)), 100)
+        accuracy = Interval.of(estimate(answers(rows, **kind)), 100)
         cells = [
             FILTERS[kind["filters"]], kind["between"],
             f"{rows.values('parameters', **kind)[0]:,}",

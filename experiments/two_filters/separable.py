@@ -3,8 +3,6 @@
 Shapes: B batch, N images.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,19 +95,3 @@ def nonlinear_shares(network: Network, fitted: Tensor, tested: Tensor) -> list[f
         shares.append(nonlinear_share(cell, fitted, tested))
         fitted, tested = cell(fitted), cell(tested)
     return shares
-
-
-def fit(
-    network: Network, images: Tensor, labels: Tensor, *, seed: int, epochs: int, rate: float
-) -> Network:
-    """Trains by AdamW in batches of 50, its rate falling along half a cosine."""
-    order, batches = torch.Generator().manual_seed(seed), math.ceil(len(images) / 50)
-    optimizer = torch.optim.AdamW(network.parameters(), rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(images), generator=order).chunk(batches):
-            optimizer.zero_grad()
-            F.cross_entropy(network(images[batch]), labels[batch]).backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()

@@ -20,9 +20,9 @@ from neuroconv.cli.options import PageOption, Words, check_output, repeatable
 from neuroconv.core.arguments import Size, as_argument
 from neuroconv.core.checks import check_choice
 from neuroconv.core.text import Terminal
-from neuroconv.essay.claim import read_claim
+from neuroconv.essay.claim import Claim
 from neuroconv.essay.experiment import RECORD, ROWS
-from neuroconv.essay.page import claim_folders, read_sections, write_page
+from neuroconv.essay.page import read_claims, read_sections, write_page
 
 EXPERIMENTS = Path(neuroconv.__file__).resolve().parents[1] / "experiments"
 
@@ -56,13 +56,13 @@ class Essay:
     """the page"""
 
     def __call__(self, console: Console) -> None:
-        folders = claim_folders(EXPERIMENTS)
-        if not folders:
+        claims = read_claims(EXPERIMENTS)
+        if not claims:
             raise ValueError(
                 f"{EXPERIMENTS}: no claims there: `neuroconv essay` needs a checkout of the "
                 "project, installed by `pip install -e .`; the wheel has no experiments"
             )
-        names = [folder.name for folder in folders]
+        names = [folder.name for folder in claims]
         for name in self.claim:
             check_choice("--claim", name, names)
         check_output(self.page, "--page")
@@ -74,7 +74,7 @@ class Essay:
             raise ValueError("--claim chooses what is run: expected --quick or --full with it")
         if self.quick or self.full:
             size = "full" if self.full else "quick"
-            chosen = [folder for folder in folders if folder.name in (self.claim or names)]
+            chosen = {f: claim for f, claim in claims.items() if f.name in (self.claim or names)}
             failed = _run(chosen, size, self.output / size, jobs)
         sections = read_sections(EXPERIMENTS, self.output / "quick")
         write_page(self.page, sections)
@@ -88,10 +88,10 @@ class Essay:
             raise RuntimeError("did not finish:\n" + "\n".join(map(_last_line, failed)))
 
 
-def _run(folders: list[Path], size: str, output: Path, jobs: int) -> list[Path]:
+def _run(claims: dict[Path, Claim], size: str, output: Path, jobs: int) -> list[Path]:
     """Runs claims, the longest first; returns the logs of those that failed."""
-    minutes = {folder: read_claim(folder).minutes[size] for folder in folders}
-    waiting = sorted(folders, key=minutes.__getitem__)
+    minutes = {folder: claim.minutes[size] for folder, claim in claims.items()}
+    waiting = sorted(claims, key=minutes.__getitem__)
     running: dict[Path, subprocess.Popen[bytes]] = {}
     failed: list[Path] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

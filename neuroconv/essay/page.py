@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from markupsafe import Markup
@@ -44,27 +45,26 @@ class Section:
     described: str
 
 
-def claim_folders(experiments: Path) -> list[Path]:
-    """Returns the folders that hold a claim, in the claims' order.
+def read_claims(experiments: Path) -> dict[Path, Claim]:
+    """Returns the claims by their folders, in the claims' order.
 
     Raises:
         ValueError: two claims of one number.
     """
     claims = {path.parent: read_claim(path.parent) for path in experiments.glob("*/claim.toml")}
-    by_number: dict[int, Path] = {}
-    for folder, claim in claims.items():
-        if other := by_number.get(claim.number):
-            raise ValueError(f"{folder} and {other} both have number {claim.number}")
-        by_number[claim.number] = folder
-    return [by_number[number] for number in sorted(by_number)]
+    folders = sorted(claims, key=lambda folder: claims[folder].number)
+    for first, second in pairwise(folders):
+        if claims[first].number == claims[second].number:
+            number = claims[first].number
+            raise ValueError(f"{first} and {second} both have number {number}")
+    return {folder: claims[folder] for folder in folders}
 
 
-def section(folder: Path, quick: Path | None = None) -> Section:
+def section(folder: Path, claim: Claim, quick: Path | None = None) -> Section:
     """Returns a claim as it is recorded, beside a quick run in the folder `quick`, if any.
 
     A quick run of another version is left out.
     """
-    claim = read_claim(folder)
     record, recorded = read_record(folder, claim)
     again, compared = read_record(quick, claim) if quick else ({}, {})
     if again.get("version") != __version__:
@@ -107,7 +107,10 @@ def read_sections(experiments: Path, quick: Path | None = None) -> list[Section]
         experiments: the folder of the experiments.
         quick: the folder whose subfolders, named like the claims', hold quick runs.
     """
-    return [section(folder, quick and quick / folder.name) for folder in claim_folders(experiments)]
+    return [
+        section(folder, claim, quick and quick / folder.name)
+        for folder, claim in read_claims(experiments).items()
+    ]
 
 
 def write_page(path: Path, sections: Sequence[Section]) -> None:

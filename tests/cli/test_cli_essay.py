@@ -9,6 +9,7 @@ import pytest
 
 from neuroconv.cli import essay
 from neuroconv.core.version import __version__
+from neuroconv.essay.page import read_claims
 from tests.commands import Call
 
 CLAIM = """
@@ -89,7 +90,7 @@ def test_a_command_that_is_ended_ends_its_claims(
     ends = SimpleNamespace(sleep=lambda _: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr(essay, "time", ends)
     with pytest.raises(SystemExit):
-        essay._run([project / "experiments" / "gains"], "quick", project / "out", 1)
+        essay._run(read_claims(project / "experiments"), "quick", project / "out", 1)
     assert [process.returncode for process in begun] == [-signal.SIGTERM]
 
 

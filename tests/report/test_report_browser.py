@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuroconv.essay.page import claim_folders, read_sections, write_page
+from neuroconv.essay.page import read_claims, read_sections, write_page
 from neuroconv.report import write_report
 from tests.report.test_report_page import ENTRIES, entry
 
@@ -72,7 +72,7 @@ def test_the_page_fits_a_telephone_and_a_wide_screen(tmp_path: Path) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome")
 def test_the_page_of_the_essay_fits_a_telephone_and_a_wide_screen(tmp_path: Path) -> None:
     experiments = PROJECT / "experiments"
-    folders = claim_folders(experiments)
+    folders = [*read_claims(experiments)]
     pictures = sum((folder / "picture.svg").exists() for folder in folders)
     write_page(tmp_path / "essay.html", read_sections(experiments))
     text = (tmp_path / "essay.html").read_text("utf-8")
