@@ -60,3 +60,22 @@ def test_a_quick_form_keeps_the_sign_of_the_primary_comparison(
     difference = compare(config, progress=False)[1].difference
     assert difference is not None
     assert difference.mean * recorded.mean > 0
+
+
+def test_a_correction_counts_the_rows_of_all_records() -> None:
+    table = loaded(STUDY / "table.py")
+    records = {path.stem: read(path)[0] for path in RECORDS[:2]}
+    corrected = table.corrected(records)
+    alone = {
+        name: [table.difference(model, record["models"][0]).p for model in record["models"][1:]]
+        for name, record in records.items()
+    }
+    count = sum(map(len, alone.values()))
+    smallest = min(p for ps in alone.values() for p in ps)
+    assert min(p for ps in corrected.values() for p in ps) == pytest.approx(count * smallest)
+    for name, record in records.items():
+        rows = table.rows(record, corrected[name])
+        assert "p, Holm" in rows[0]
+        assert [row.split(" | ")[8] for row in rows[3 : 2 + len(record["models"])]] == [
+            table.p_text(p) for p in corrected[name]
+        ]

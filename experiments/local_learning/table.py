@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from neuroconv.comparison import Estimate, holm, verdict
+from neuroconv.comparison import Estimate, verdict
 from neuroconv.learning.cost import LearningCost, learning_cost
 from neuroconv.training.rules import rule_options
 from neuroconv.zoo import create_model
@@ -79,18 +79,13 @@ def main(words: list[str]) -> None:
     }
     recorded = {title: file.read_text() for file, title in files.items() if file.exists()}
     records = {title: table.checked(json.loads(text)) for title, text in recorded.items()}
-    pairs = [
-        (record["models"][0], model)
-        for record in records.values()
-        for model in record["models"][1:]
-    ]
-    corrected = holm([table.difference(model, first).p for first, model in pairs])
-    after = {id(model): p for (_, model), p in zip(pairs, corrected, strict=True)}
+    corrected = table.corrected(records)
     for title, record in records.items():
         first = record["models"][0]
         line = partial(row, table, first=first, margin=record["margin"])
         print(f"### {title}\n\n{HEAD}")
-        print(*(line(model, p=after.get(id(model))) for model in record["models"]), sep="\n")
+        ps = None, *corrected[title]
+        print(*(line(m, p=p) for m, p in zip(record["models"], ps, strict=True)), sep="\n")
         print(
             f"\nSeeds {', '.join(first['test_accuracy_fraction_by_seed'])}. "
             f"Earlier use of the test set: {record['earlier_use'] or 'none'}.\n"

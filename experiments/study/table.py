@@ -2,7 +2,8 @@
 
 python experiments/study/table.py                       all records
 python experiments/study/table.py --primary             the comparisons that count alone
-python experiments/study/table.py runs/x/comparison.json  one, of `neuroconv compare`
+python experiments/study/table.py runs/x/comparison.json  some, of `neuroconv compare`
+python experiments/study/table.py --holm FILE ...         with p corrected over all their rows
 """
 
 import json
@@ -96,26 +97,41 @@ def primary_rows(records: dict[str, Any]) -> list[str]:
     return lines
 
 
-def rows(record: dict[str, Any]) -> list[str]:
-    """Returns the table of one record: what each model costs, reaches, and differs by."""
+def corrected(records: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Returns the p of each record's rows but the first, by Holm's method over all records."""
+    alone = {
+        name: [difference(model, record["models"][0]).p for model in record["models"][1:]]
+        for name, record in records.items()
+    }
+    together = iter(holm([p for values in alone.values() for p in values]))
+    return {name: [next(together) for _ in values] for name, values in alone.items()}
+
+
+def rows(record: dict[str, Any], together: list[float | None] | None = None) -> list[str]:
+    """Returns the table of one record: what each model costs, reaches, and differs by.
+
+    `together` are the p that decide the verdicts; without them each row's is its own, uncorrected.
+    """
     first, lines = record["models"][0], [
         "| model | parameters | MAC, wired | MAC, executed | axons | wires | accuracy, % "
-        "| points to the first | p | verdict | learning rate | weight decay | core-seconds |",
+        f"| points to the first | p{'' if together is None else ', Holm'} | verdict "
+        "| learning rate | weight decay | core-seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|",
     ]  # fmt: skip
-    for model in record["models"]:
+    for number, model in enumerate(record["models"]):
         costs = [
             "–" if model[key] is None else f"{model[key]:,}"
             for key in ("parameters_trained", "mac_wired", "mac_executed", "axons", "wires")
         ]
         estimate = Estimate(None, None, 0) if model is first else difference(model, first)
-        told = "" if model is first else verdict(estimate, record["margin"])
+        p = estimate.p if together is None or model is first else together[number - 1]
+        told = "" if model is first else verdict(estimate, record["margin"], p)
         settings, search = model["settings"], model["search"] or {"at_edge": False, "trials": []}
         edge = " (edge)" if search["at_edge"] else ""
         lines.append(
             f"| {model['label']}{' *' * model['primary']} | {' | '.join(costs)} "
             f"| {points(accuracy(model), '')} "
-            f"| {'' if model is first else points(estimate)} | {p_text(estimate.p)} | {told} "
+            f"| {'' if model is first else points(estimate)} | {p_text(p)} | {told} "
             f"| {settings['learning_rate']:g}{edge} | {settings['weight_decay']:g} "
             f"| {core_seconds(model):,.0f} |"
         )
@@ -124,8 +140,10 @@ def rows(record: dict[str, Any]) -> list[str]:
     linear = record["linear_test_accuracy_fraction"]
     trials = len((first["search"] or {"trials": ()})["trials"])
     notes = [
-        f"Seeds {', '.join(first['test_accuracy_fraction_by_seed'])}; {trials} trials a model; "
-        f"* the primary comparison; all others exploratory, p not corrected.",
+        f"Seeds {', '.join(first['test_accuracy_fraction_by_seed'])}; {trials} trials a model;",
+        "* the primary comparison; all others exploratory, p not corrected."
+        if together is None
+        else "p by Holm's method over the rows of all tables.",
         "" if linear is None else f"Logistic regression on the still images {100 * linear:.2f} %.",
         f"Chance {100 * record['chance_test_accuracy_fraction']:.2f} %.",
         f"Earlier use of the test set: {record['earlier_use'] or 'none'}.",
@@ -146,6 +164,8 @@ def checked(record: dict[str, Any]) -> dict[str, Any]:
 def main(files: list[str]) -> None:
     if primary_alone := files == ["--primary"]:
         files = []
+    if together := files[:1] == ["--holm"]:
+        files = files[1:]
     recorded = {path.stem: path for path in sorted(HERE.glob("*.json"))}
     ordered = [recorded[name] for name in TASKS if name in recorded]
     others = [path for name, path in recorded.items() if name not in TASKS]
@@ -157,9 +177,11 @@ def main(files: list[str]) -> None:
     if primary_alone:
         print(*primary_rows(records), sep="\n")
         return
-    print("## Primary comparisons\n", *primary_rows(records), sep="\n")
+    p = corrected(records) if together else {}
+    if not together:
+        print("## Primary comparisons\n", *primary_rows(records), sep="\n")
     for name, record in records.items():
-        print(f"\n## {name}\n", *rows(record), sep="\n")
+        print(f"\n## {Path(name).stem}\n", *rows(record, p.get(name)), sep="\n")
 
 
 if __name__ == "__main__":
