@@ -1,9 +1,7 @@
-"""One neuron alone: experiments/local_learning/single_neuron.py."""
+"""One neuron alone: neurons side by side, their tasks, and entrants of equal size."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,7 +9,8 @@ from neuroconv.learning import Rule
 from neuroconv.zoo import count_parameters
 from tests.scripts import loaded
 
-single = loaded(Path(__file__).parent.parent / "experiments/local_learning/single_neuron.py")
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "one_neuron"
+single = loaded(FOLDER / "single_neuron.py")
 
 
 def double_cells(name: str, neurons: int) -> Rule:
@@ -78,45 +77,29 @@ def test_two_branches_learn_xor_and_a_point_neuron_never() -> None:
     for name in ("random", "quadratic", "point"):
         rule = single.make_neurons(name, 2, 12, 2, 2, seed=0)
         single.train(rule, x, y, epochs=120, batch=4, lr=0.1, seed=0)
-        learned[name] = single.right(rule, x, y).all(0).mean()
+        learned[name] = single.answered(rule, x, y).all(0).mean()
     assert min(learned["random"], learned["quadratic"]) > 0.2
     assert learned["point"] == 0
 
 
 def test_entrants_have_equal_parameters() -> None:
-    plan = single.Plan()
-    for branches, names in plan.even_odd:
+    size = loaded(FOLDER / "run.py").Size()
+    for branches, names in size.even_odd:
         counts = {
-            name: count_parameters(single.make_neurons(name, 784, 1, plan.sites, branches, 0).model)
+            name: count_parameters(single.make_neurons(name, 784, 1, size.sites, branches, 0).model)
             for name in names
         }
         cell = counts["random"]
-        assert cell == plan.sites * branches + branches + 1
+        assert cell == size.sites * branches + branches + 1
         assert all(abs(count - cell) <= 0.02 * cell for count in counts.values()), counts
     assert len(single.SPLITS) == len({*map(frozenset, single.SPLITS)}) == 126
 
 
-def test_a_record_is_resumed_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("random", *single.PRIMARY)
-    plan = replace(
-        single.QUICK, images=100, even_odd=((12, names),), splits=("patches", *names),
-        epochs=(1, 1), inputs=(2,), branches=(2,), functions=3, steps=5, primary=(12, (2, 2)),
-    )  # fmt: skip
-    file = tmp_path / "record.json"
-    monkeypatch.setattr(single, "SPLITS", single.SPLITS[:12])
-    monkeypatch.setattr(single, "RATES", single.RATES[:2])
-    single.Study(plan, file, None).run()
-    monkeypatch.setattr(single, "make_neurons", None)  # nothing is trained again
-    study = single.Study(plan, file, None)
-    study.run()
-    assert [*study.parts] == [*study.keys()]
-    assert study.record["missing"] == []
-    for group, name in (("even_odd/12", "point"), ("splits/12", "random")):
-        recorded = [study.parts[f"{group}/{name}/{seed}"]["accuracy"] for seed in plan.seeds]
-        read = single.rights(study.record, group, name)
-        assert read.mean(1) == pytest.approx(np.mean(recorded, 1), abs=1e-5)
-    assert single.table(study.record).count("\n| boolean/2/2 |") == 4
-    single.draw(study.record, tmp_path / "figure.svg")
-    assert "sparse MLP" in (tmp_path / "figure.svg").read_text()
-    with pytest.raises(ValueError, match="another plan"):
-        single.Study(single.QUICK, file, None)
+def test_rows_hold_what_was_right_on_all_splits(tmp_path: Path) -> None:
+    run = loaded(FOLDER / "run.py")
+    record = run.EXPERIMENT.run("test", tmp_path, progress=False)
+    rows = run.Rows(record["values"])
+    by_image = run.shares(rows, "splits", 12, "random")
+    by_split = rows.values("by_split", task="splits", entrant="random")
+    assert by_image.mean(1) == pytest.approx(by_split.mean(1), abs=1e-5)
+    assert "| splits | 12 | point neuron |" in run.tables(rows)
