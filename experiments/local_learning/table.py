@@ -49,10 +49,8 @@ def cost(model: dict[str, Any]) -> LearningCost:
     channels, *sides = keywords["image_shape"]
     steps = [keywords["time_steps"]] if keywords["time_steps"] > 1 else []
     rule, options = rule_options(model["settings"].get("rule", "backprop"))
-    with torch.device("meta"):
-        network = create_model(model["name"], **keywords)
-        images = torch.empty(2, channels, *steps, *sides)
-    return learning_cost(network, rule, images, **options)
+    network = create_model(model["name"], **keywords)
+    return learning_cost(network, rule, torch.zeros(2, channels, *steps, *sides), **options)
 
 
 def row(
@@ -80,6 +78,7 @@ def main(words: list[str]) -> None:
     recorded = {title: file.read_text() for file, title in files.items() if file.exists()}
     records = {title: table.checked(json.loads(text)) for title, text in recorded.items()}
     corrected = table.corrected(records)
+    print("### Comparisons that count", "", *table.primary_rows(records), "", sep="\n")
     for title, record in records.items():
         first = record["models"][0]
         line = partial(row, table, first=first, margin=record["margin"])

@@ -133,7 +133,7 @@ def train(
     if config.spread and not (is_sharded(model) or local_names(model)):
         shard(model, split=config.split, device=config.device)
     place(model, device, config.channels_last)
-    rule = make_learning_rule(model, config.rule)
+    rule = make_learning_rule(model, config.rule, config.seeds[0])
     other_loss = task.loss or (task.training_loss if rule and rule.name != "perceptron" else None)
     if rule and (other_loss or ranks.size > 1):
         raise ConfigError(

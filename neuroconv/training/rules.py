@@ -1,5 +1,6 @@
 """The setting `rule`: how a model's updates come about, by autograd or by a rule of its own."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,13 +42,17 @@ def check_rule(header: str, rule: RuleSetting, others: Mapping[str, object]) -> 
             )
 
 
-def make_learning_rule(model: nn.Module, rule: RuleSetting) -> Rule | None:
+def make_learning_rule(model: nn.Module, rule: RuleSetting, seed: int = 0) -> Rule | None:
     """Returns the rule, which freezes all parameters that it does not train; None for autograd.
+
+    A rule that draws weights, as feedback, draws them by the run's seed if it is given no other.
 
     Raises:
         ConfigError: options that it does not have, or a model that it cannot train.
     """
     kind, options = rule_options(rule)
+    if "seed" in inspect.signature(RULES[kind]).parameters:
+        options.setdefault("seed", seed)
     try:
         return None if kind == "backprop" else make_rule(model, kind, **options)
     except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.core.arguments import ImageShape, Seed, Size, checked
+from neuroconv.core.counting import is_counting
 from neuroconv.layers import Cost, Random, ReceptiveField, TreeShape
 from neuroconv.neurons.stages import Kinds, Table, build
 from neuroconv.zoo.baselines import GREY, StillNet
@@ -23,7 +24,9 @@ Inputs = Random | ReceptiveField | Table | str
 
 @checked
 class SparseLinear(nn.Module):
-    """A linear layer whose units read S inputs each: the inputs are gathered, no zero multiplied.
+    """A linear layer whose units read S inputs each, which are gathered; no zero is counted.
+
+    Batches to units that read an eighth of the inputs or more run as one dense product.
 
     Args:
         in_features: number of inputs F.
@@ -62,12 +65,24 @@ class SparseLinear(nn.Module):
         nn.init.normal_(self.weight, std=(2 / fan_in) ** 0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if self.wiring is not None and not is_counting() and self._runs_dense(len(inputs)):
+            blocks = zip(self.wiring.split(2048), self.weight.split(2048), strict=True)
+            dense = (
+                weight.new_zeros(len(weight), self.in_features).scatter_add_(1, wiring, weight)
+                for wiring, weight in blocks
+            )
+            sums = torch.cat([F.linear(inputs, weight) for weight in dense], 1)
+            return sums if self.bias is None else sums + self.bias
         rows = inputs.t()
         if self.wiring is not None:  # whole rows are copied faster than single numbers
             rows = rows.contiguous().index_select(0, self.wiring.flatten())
         presynaptic = rows.unflatten(0, self.weight.shape)  # (N, S, B)
         sums = torch.bmm(self.weight.unsqueeze(1), presynaptic).squeeze(1)
         return (sums if self.bias is None else sums + self.bias.unsqueeze(1)).t()
+
+    def _runs_dense(self, batch: int) -> bool:
+        """Whether gathered inputs would be read for longer than zeros are multiplied."""
+        return batch >= 16 and self.in_features <= 8 * self.weight.shape[1]
 
     def closed_form(self, inputs: torch.Size) -> tuple[Cost, ...]:
         synapses, neurons = self.weight.numel(), 0 if self.branches else self.out_features

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from neuroconv import learning
 from neuroconv.learning import NotLocal, make_rule
 from neuroconv.training import ConfigError, TrainConfig, runs, train
+from neuroconv.training.rules import make_learning_rule
 from neuroconv.zoo import StillNet, create_model
 from tests.training.small_runs import interrupt_after_first_epoch, small_config
 
@@ -244,3 +245,16 @@ def test_digits_are_learned_and_resumed_to_the_bit(
         bits = [(tmp_path / folder / file).read_bytes() for folder in ("whole", "cut")]
         assert bits[0] == bits[1]
     assert resumed.test_loss == whole.test_loss
+
+
+def test_a_run_draws_its_own_feedback_unless_it_is_told_which() -> None:
+    def feedback(rule: Any, seed: int) -> Tensor:
+        made: Any = make_learning_rule(create_model("mlp", width=5), rule, seed)
+        return torch.cat([weights.flatten() for weights in made.feedback])
+
+    for rule in ("direct_feedback", {"kind": "feedback_alignment"}):
+        assert torch.equal(feedback(rule, 3), feedback(rule, 3))
+        assert not torch.equal(feedback(rule, 3), feedback(rule, 4))
+    told = {"kind": "direct_feedback", "seed": 7}
+    assert torch.equal(feedback(told, 3), feedback(told, 4))
+    make_learning_rule(create_model("linear"), "delta", 3)  # draws nothing

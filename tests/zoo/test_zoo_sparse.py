@@ -18,16 +18,17 @@ from neuroconv.zoo import SparseLinear, count_parameters, create_model
 # --- units that hear few inputs
 
 
+@pytest.mark.parametrize("batch", [4, 16])  # gathered, and as a dense product
 @pytest.mark.parametrize("drawn", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_sparse_layer_is_a_masked_dense_one(drawn: bool, bias: bool) -> None:
+def test_a_sparse_layer_is_a_masked_dense_one(drawn: bool, bias: bool, batch: int) -> None:
     wiring = torch.tensor([[0, 5], [5, 3], [1, 2]]) if drawn else None
     layer = SparseLinear(6, 2, wiring, bias=bias).double()
     dense = torch.zeros(3, 6, dtype=torch.float64)
     axons = torch.arange(6).view(3, 2) if wiring is None else wiring
     dense.scatter_(1, axons, layer.weight.detach()).requires_grad_()
     offset = None if layer.bias is None else nn.init.normal_(layer.bias)
-    first = torch.rand(4, 6, dtype=torch.float64, requires_grad=True)
+    first = torch.rand(batch, 6, dtype=torch.float64, requires_grad=True)
     second = first.detach().clone().requires_grad_()
     sums, expected = layer(first), F.linear(second, dense, offset)
     torch.testing.assert_close(sums, expected)
