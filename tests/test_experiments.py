@@ -96,3 +96,31 @@ def test_norms_of_the_full_filter(tmp_path: Path) -> None:
     assert 0 < values["agreement_before"]["granule taps"] <= 1
     accuracy = values["val_accuracy_fraction"]
     assert accuracy["first taps"] == accuracy["trained"]
+
+
+def test_every_record_has_its_command_and_every_comparison_is_recorded() -> None:
+    record = loaded(EXPERIMENTS / "record.py")
+    commands = record.commands()
+    configs = {path.stem for path in (PROJECT / "configs").glob("*.toml")}
+    compared = {name for names in record.COMPARED.values() for name in names}
+    families = ("_equal", "_local"), ("ablation_",)
+    expected = {n for n in configs if n.endswith(families[0]) or n.startswith(families[1])}
+    assert expected <= compared
+    for path in EXPERIMENTS.glob("study/*_equal.json"):
+        assert f"study/{path.name}" in commands
+
+
+def test_records_are_made_in_their_place_and_failures_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = loaded(EXPERIMENTS / "record.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(record, "HERE", tmp_path)
+    Path("write.py").write_text("import os, sys; open(sys.argv[1], 'w').write(os.environ['D'])")
+    Path("fail.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("D", "made")
+    (tmp_path / "a").mkdir()
+    rows = {"a/one.json": "python write.py {out}", "a/two.json": "python fail.py"}
+    (failed,) = record.run(rows, None, 2)
+    assert failed.startswith("a/two.json: exit status 3: see ")
+    assert (tmp_path / "a/one.json").read_text() == "made"
