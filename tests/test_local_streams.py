@@ -2,7 +2,7 @@
 
 import json
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.scripts import loaded
 streams = loaded(Path(__file__).parents[1] / "experiments" / "local_learning" / "streams.py")
 tasks, learners = sys.modules["stream_tasks"], sys.modules["stream_learners"]
 IDENTITY = nn.Identity()
+SHAPE = learners.Shape(9, 2, 2, (3, 4), 1.0, 4, IDENTITY)
 
 
 class Recorder:
@@ -40,15 +41,13 @@ class Recorder:
 
 def lagrangian(angles: Tensor, velocities: Tensor) -> Tensor:
     """Kinetic less potential energy, from where the rods' points are in the plane."""
-    energy, joint, speed = torch.zeros(()), torch.zeros(2), torch.zeros(2)
+    masses, lengths = torch.tensor([tasks.MASSES, tasks.LENGTHS], dtype=angles.dtype)
     turns, rates = angles.cumsum(0), velocities.cumsum(0)
-    for mass, length, turn, rate in zip(tasks.MASSES, tasks.LENGTHS, turns, rates, strict=True):
-        rod = length * torch.stack([turn.cos(), turn.sin()])
-        moves = length * rate * torch.stack([-turn.sin(), turn.cos()])
-        kinetic = (speed + moves / 2).square().sum() + length**2 / 12 * rate**2
-        energy = energy + mass * (kinetic / 2 - tasks.GRAVITY * (joint + rod / 2)[1])
-        joint, speed = joint + rod, speed + moves
-    return energy
+    rods = lengths * torch.stack([turns.cos(), turns.sin()])  # (2, rods), and how their ends move
+    moves = lengths * rates * torch.stack([-turns.sin(), turns.cos()])
+    centres, speeds = (ends.cumsum(1) - ends / 2 for ends in (rods, moves))
+    kinetic = (speeds.square().sum(0) + lengths**2 / 12 * rates**2) / 2
+    return (masses * (kinetic - tasks.GRAVITY * centres[1])).sum()
 
 
 def test_the_torques_are_those_of_the_lagrangian_and_motions_are_derivatives() -> None:
@@ -137,20 +136,52 @@ def test_switched_parameters_begin_as_the_network_and_follow_their_task() -> Non
         assert torch.equal(switched(images, 0), switched(images, 1)) == (per == "")
 
 
-def test_unseen_classes_have_no_error_and_few_granule_cells_fire() -> None:
+def test_unseen_classes_have_no_error_few_granule_cells_fire_and_seeds_draw_feedback() -> None:
     error = learners.SeenSoftmax(4)(torch.randn(2, 4), torch.tensor([1, 3]))
     assert error[:, [0, 2]].abs().max() == 0
     code = learners.SparseCode(20, 50, 4, 0)
     rates = code(torch.randn(6, 20))
     assert ((rates > rates.amin(1, True) + 1e-6).sum(1) == 5).all()
     assert ((code.weight != 0).sum(1) == 4).all()
+    setting = "mlp", "direct_feedback", "fibres", ("sgd", 0.1)
+    first, second = (SHAPE.build(*setting, seed).rule.feedback[0] for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_a_trial_that_diverged_loses_and_an_edge_of_the_grid_is_marked() -> None:
+    trials, key = {1e-3: 0.3, 1e-2: 0.2, 1e-1: np.nan}, {"learner": "a", "seed": tasks.TUNING}
+    rows = [key | {"setting": ["sgd", rate], "score": score} for rate, score in trials.items()]
+    shown = [streams.described(rows[:count], "a") for count in (1, 2, 3)]
+    assert shown == ["sgd 0.001", "sgd 0.01 (edge)", "sgd 0.01"]
+
+
+def test_two_tasks_of_an_image_count_once_and_outputs_that_diverged_are_wrong() -> None:
+    right, labels, parts = torch.eye(2), torch.arange(2), [(torch.randn(5, 9), torch.arange(5))] * 3
+    row = tasks.judged((right, labels), (right / torch.tensor([[0.0], [1]]), labels))
+    assert (streams.wrong(row).tolist(), row["score"]) == ([0.5, 0], 0.25)
+    row = tasks.Switch([parts, parts], 4, 2, 1).run("a network each", ("sgd", 0.1), 0)
+    assert streams.wrong(row).shape == (5,)
+    assert streams.wrong(row).mean() == pytest.approx(row["score"])
+
+
+def test_the_table_has_a_comparison_for_each_threshold_of_the_page() -> None:
+    classes = tasks.Classes(SHAPE, [], 1, 1, [20]).grids
+    for task, names, reference in (
+        ("arm", tasks.REGRESSION, "the last sample"),
+        ("classes", classes, "nearest class mean"),
+        ("switch", tasks.SWITCHES, "a network each"),
+    ):
+        pairs = streams.pairs(names, task)
+        assert {(name, reference) for name in names if name != reference} <= {*pairs}
+    for name, variant in product(tasks.NETWORKS, ("", ", replay 20")):
+        assert (name + variant, f"{name}, classes mixed") in streams.pairs(classes, "classes")
+    assert ("delta rule, sparse code", tasks.CELLS) in streams.pairs(tasks.REGRESSION, "arm")
 
 
 def test_a_record_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = learners.Shape(9, 2, 2, (3, 4), 1.0, 4, IDENTITY)
     stream = torch.randn(40, 9), torch.randn(40, 2)
-    task = tasks.Regression(lambda seed: [stream, stream], shape, 4)
-    names = ("climbing fibres", "MLP, backpropagation", "the last sample")
+    task = tasks.Regression(lambda seed: [stream, stream], SHAPE, 4)
+    names = (tasks.CELLS, "MLP, backpropagation", "the last sample")
     task.grids = {name: task.grids[name] for name in names}
     monkeypatch.setattr(streams, "make_task", lambda options: task)
     options = streams.parsed(["arm", str(tmp_path / "out.json"), "--quick"])
@@ -162,6 +193,6 @@ def test_a_record_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.Mon
         [row | {"core_seconds": 0} for row in w["rows"]] for w in (whole, streams.record(options))
     )
     assert rows == again
-    assert streams.table(whole).count("\n|") == 4
+    assert streams.table(whole).count("\n|") == 4 + 5  # three learners, and three pairs of them
     with pytest.raises(SystemExit, match="another file"):
         streams.record(streams.parsed(["arm", str(options.out)]))

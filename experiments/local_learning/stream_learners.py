@@ -40,11 +40,11 @@ class Network:
     """A network of the zoo behind a frozen code, with a rule and an optimiser: its trained
     `parameters`, and the `signals` for each sample that tell a unit its error.
 
-    All rules but backpropagation run under torch.inference_mode(), and record no graph.
+    All rules but backpropagation run under torch.inference_mode(), and record no graph. `options`
+    are the rule's.
     """
 
-    def __init__(self, model: Any, rule: str, setting: Setting, code: Any, error: Any) -> None:
-        options: dict[str, Any] = {} if rule == "perceptron" else {"error": error}
+    def __init__(self, model: Any, rule: str, setting: Setting, code: Any, **options: Any) -> None:
         self.rule, self.code, backprop = make_rule(model, rule, **options), code, rule == "backprop"
         trained = [*self.rule.trained()]
         self.optimizer = OPTIMIZERS[setting[0]](trained, lr=setting[1])
@@ -173,5 +173,7 @@ class Shape:
             keywords["purkinje"] = {"tree": {"sheet": self.sheet}}
         if kind == "mlp":
             keywords["width"] = round(outputs * (share - 1) / (size + 1 + outputs))
-        error = SeenSoftmax(outputs) if self.cells == 1 else squared_error
-        return Network(create_model(kind, **keywords), rule, setting, code, error)
+        options: dict[str, Any] = {"seed": seed} if rule == "direct_feedback" else {}
+        if rule != "perceptron":
+            options["error"] = SeenSoftmax(outputs) if self.cells == 1 else squared_error
+        return Network(create_model(kind, **keywords), rule, setting, code, **options)

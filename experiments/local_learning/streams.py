@@ -14,6 +14,7 @@ import json
 import platform
 import re
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,19 @@ from neuroconv.core.files import write_text
 
 # The smallest difference that counts: of normalised errors, or of shares of images.
 MARGINS = {"arm": 0.01, "speech": 0.01, "classes": 0.01, "switch": 0.005}
+# Whom each learner is compared with: {base} is its name without its {variant} of `classes`.
+REFERENCES = {
+    "arm": (CELLS, "the last sample"),
+    "speech": (CELLS, "the last sample"),
+    "classes": (CELLS + "{variant}", "{base}, classes mixed", "nearest class mean"),
+    "switch": (next(iter(tasks.SWITCHES)), "a network each"),
+}
 
 
 def make_task(options: argparse.Namespace) -> Any:
     quick, root, batch = options.quick, options.root, options.batch
-    data, plain = "digits" if quick else "mnist", nn.Identity()
+    permuted, plain = options.other == "permuted", nn.Identity()
+    data = "digits" if quick and permuted else "mnist"
     if options.task == "arm":
         shape = Shape(120, 2, 2, (8, 8) if quick else (32, 16), 1.0, 4, tasks.TuningCurves(), 6)
         return tasks.Regression(partial(tasks.arm, quick=quick, root=root), shape, batch or 5)
@@ -49,7 +58,6 @@ def make_task(options: argparse.Namespace) -> Any:
         shape = Shape(fibres, 10, 1, sheet, 8.0, fibres, plain)
         return tasks.Classes(shape, parts, batch or 10, 30 if quick else 1000, options.replay)
     limit = {"train_limit": 500 if quick else 20_000}
-    permuted = options.other == "permuted"
     other = images(data if permuted else options.other, root, permute=permuted, **limit)
     return tasks.Switch([images(data, root, **limit), other], 20 if quick else 100, batch or 64)
 
@@ -94,39 +102,56 @@ def best(rows: list[dict[str, Any]], name: str) -> tuple[str, float]:
     return tuple(min(trials, key=lambda r: np.nan_to_num(r["score"], nan=np.inf))["setting"])
 
 
+def described(rows: list[dict[str, Any]], name: str) -> str:
+    """Returns the best setting, and whether it is the smallest or largest of its kind."""
+    kind, value = best(rows, name)
+    trials = (row["setting"] for row in rows if (row["learner"], row["seed"]) == (name, TUNING))
+    tried = sorted(other for its_kind, other in trials if its_kind == kind)
+    return f"{kind} {value:g}" + " (edge)" * (value in (tried[0], tried[-1]) and len(tried) > 1)
+
+
 def wrong(row: dict[str, Any]) -> Any:
-    """Returns a run's errors: 0 or 1 for each image, or its score."""
-    return unpack(row["wrong"], row["images"]) * 1.0 if "wrong" in row else row["score"]
+    """Returns a run's errors: each image's mean over the tasks, or the run's score."""
+    if "wrong" not in row:
+        return row["score"]
+    count = row["images"]
+    return unpack(row["wrong"], count * len(row["errors"])).reshape(-1, count).mean(0)
+
+
+def pairs(names: Collection[str], task: str) -> list[tuple[str, str]]:
+    """Returns whom the table compares with whom, each pair once."""
+    found: list[tuple[str, str]] = []
+    for name in names:
+        base, variant = re.findall(r"^(.*?)(, replay \d+|, classes mixed|)$", name)[0]
+        for reference in REFERENCES[task]:
+            pair = name, reference.format(base=base, variant=variant)
+            if pair[1] != name and pair[1] in names and pair[::-1] not in found:
+                found.append(pair)
+    return found
 
 
 def table(whole: dict[str, Any]) -> str:
-    """Returns the means of the report's seeds, and how much smaller each is than the first one's,
-    with replay or classes mixed than that of the climbing fibres with the same."""
+    """Returns the means of the report's seeds, and how much smaller they are than references'."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in whole["rows"]:
         if row["seed"] != TUNING:
             runs.setdefault(row["learner"], []).append(row)
-    scores, gains = {name: np.array([wrong(row) for row in rs]) for name, rs in runs.items()}, {}
-    for name in runs:
-        variant = re.search(r", (replay \d+|classes mixed)$", name)
-        first = CELLS + variant[0] if variant else CELLS
-        first = first if first in runs.keys() - {name} else next(iter(runs))
-        if first != name:
-            gains[name] = estimate(scores[first] - scores[name])
-    p_values = holm([1.0 if gain.p is None else gain.p for gain in gains.values()])
-    corrected = dict(zip(gains, p_values, strict=True))
-    title = f"error | less than {next(iter(runs))} by | p | verdict |"
-    lines = [f"| learner | trained | signals | setting | {title}"]
-    lines.append("|---|---:|---:|---|---:|---:|---:|---|")
+    scores = {name: np.array([wrong(row) for row in rs]) for name, rs in runs.items()}
+    lines = ["| learner | trained | signals | setting | error |", "|---|---:|---:|---|---:|"]
     for name, rs in runs.items():
-        mean, (kind, value) = estimate(scores[name]), rs[0]["setting"]
-        cells = [name, f"{rs[0]['parameters']:,}", rs[0]["signals"] or "", f"{kind} {value:g}"]
+        mean, setting = estimate(scores[name]), described(whole["rows"], name)
+        cells = [name, f"{rs[0]['parameters']:,}", rs[0]["signals"] or "", setting]
         cells.append(f"{mean.mean:.4f} ± {mean.half_width or 0:.4f}")
-        if gain := gains.get(name):
-            judgement = verdict(gain, MARGINS[whole["options"]["task"]], corrected[name])
-            cells += [f"{gain.mean:+.4f} ± {gain.half_width or 0:.4f}", f"{corrected[name]:.2g}"]
-            cells.append(judgement)
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += ["", "| learner | against | less error by | p | verdict |", "|---|---|---:|---:|---|"]
+    task = whole["options"]["task"]
+    gains = {(a, b): estimate(scores[b] - scores[a]) for a, b in pairs(runs, task)}
+    # A run that diverged, on either side, leaves no p-value.
+    p_values = [1.0 if gain.p is None or np.isnan(gain.p) else gain.p for gain in gains.values()]
+    for ((a, b), gain), p in zip(gains.items(), holm(p_values), strict=True):
+        judgement = verdict(gain, MARGINS[task], p)
+        difference = f"{gain.mean:+.4f} ± {gain.half_width or 0:.4f}"
+        lines.append(f"| {a} | {b} | {difference} | {p:.2g} | {judgement} |")
     seconds = sum(row["core_seconds"] for row in whole["rows"])
     return "\n".join([*lines, "", f"{len(whole['rows'])} runs, {seconds / 60:.1f} core-minutes."])
 
