@@ -50,6 +50,7 @@ def commands() -> dict[str, str]:
     }
     streams = "python experiments/local_learning/streams.py"
     rows |= {f"local_learning/{task}.json": f"{streams} {task} {{out}}" for task in STREAMS}
+    rows["local_learning/speed.json"] = "python experiments/local_learning/speed.py {out}"
     for folder in read_claims(HERE):
         path = f"{folder.name}/result.json"
         rows[path] = f"python experiments/{folder.name}/run.py full --record"

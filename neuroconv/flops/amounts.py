@@ -11,9 +11,16 @@ from neuroconv.flops.calls import Amounts, Call
 Count = Callable[[Call], Amounts]
 
 
+def _scales_and_adds(call: Call) -> bool:
+    """Whether each element is a product or a quotient, and then a sum."""
+    name = call.operator.removeprefix("_foreach_").rstrip("_")
+    scaled = name in ("add", "sub", "rsub") and call.arguments.get("alpha", 1) != 1
+    return scaled or name in ("addcmul", "addcdiv")
+
+
 def pointwise(call: Call) -> Amounts:
     is_complex = call.results[0].is_complex()
-    if call.operator == "addcmul":  # a product, and a sum
+    if _scales_and_adds(call):
         weight = 8 if is_complex else 2
     elif is_complex and call.operator == "mul":
         factors = sum(tensor.is_complex() for tensor in call.operands)
@@ -42,7 +49,8 @@ def rows_of(name: str, family: str) -> Count:
 
 
 def lists(call: Call) -> Amounts:
-    return {"pointwise": sum(t.numel() for t in call.results or call.arguments["self"])}
+    elements = sum(t.numel() for t in call.results or call.arguments["self"])
+    return {"pointwise": (1 + _scales_and_adds(call)) * elements}
 
 
 def batch_norm(passes: int) -> Count:

@@ -8,7 +8,7 @@ One multiply-add (MAC) is two FLOPs. Work is counted by operator family, the fir
     fft            cost model 1.25 n log2 n for one real transform of n points (the product of the
                    padded lengths), 2.5 n log2 n for a complex one, rounded, x transforms
     pointwise      one per output element; complex: add 2, multiply 6 (by a real 2), other 2;
-                   addcmul is a product and a sum: 2, complex 8
+                   addcmul, addcdiv, and a sum with a factor (alpha): 2, complex 8
     reduction      one per input element (sum, mean, maximum, norm ...)
     normalisation  running statistics 2 per element; batch statistics 4, or 5 with a weight; RMS
                    norm 3 or 4; softmax 5

@@ -88,6 +88,11 @@ FORWARD: dict[str, tuple[Callable[..., object], tuple[Tensor, ...], dict[str, in
     "max_of_two": (torch.max, (flat, flat), {"pointwise": 60}),
     "max_along_an_axis": (lambda x: x.max(1)[0], (flat,), {"reduction": 60}),
     "max_pool3d": (lambda x: F.max_pool3d(x[None], 2, 1), (image,), {"pooling": 8 * 2 * 3 * 5 * 7}),
+    "sum_with_a_factor": (lambda x: x.sub(x, alpha=0.5), (flat,), {"pointwise": 120}),
+    "sums_with_a_factor": (
+        lambda x: torch._foreach_add([x, x], [x, x], alpha=2), (flat,), {"pointwise": 240}
+    ),
+    "quotient_and_sum": (lambda x: x.addcdiv(x, x), (flat,), {"pointwise": 120}),
     "compared": (lambda x: x > 0.5, (flat,), {"pointwise": 60}),
     "masked_fill": (lambda x: x.masked_fill(x > 0.5, 0.0), (flat,), {"pointwise": 120}),
     "dropout": (lambda x: F.dropout(x, training=True), (flat,), {"pointwise": 120, "random": 60}),
