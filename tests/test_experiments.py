@@ -124,3 +124,9 @@ def test_records_are_made_in_their_place_and_failures_named(
     (failed,) = record.run(rows, None, 2)
     assert failed.startswith("a/two.json: exit status 3: see ")
     assert (tmp_path / "a/one.json").read_text() == "made"
+
+
+def test_records_name_no_folder_of_the_machine_that_made_them() -> None:
+    records = [*EXPERIMENTS.glob("**/*.json"), *EXPERIMENTS.glob("**/*.jsonl")]
+    assert len(records) > 20
+    assert [path.name for path in records if '"/' in path.read_text()] == []

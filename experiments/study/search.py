@@ -135,7 +135,7 @@ def measure(base: Config, rung: Rung, seed: int) -> dict[str, Any]:
     (run,) = train_runs([resolved], progress=False)
     finished = isinstance(run, RunResult)
     return {
-        "seed": seed, "images": rung.images, "epochs": rung.epochs, "run": str(run.run_dir),
+        "seed": seed, "images": rung.images, "epochs": rung.epochs, "run": run.run_dir.name,
         "val_accuracy": run.val_accuracy if finished else 0.0,
         "val_loss": run.val_loss if finished else None,
         "parameters": run.parameters if finished else None,
