@@ -50,6 +50,8 @@ def commands() -> dict[str, str]:
     }
     streams = "python experiments/local_learning/streams.py"
     rows |= {f"local_learning/{task}.json": f"{streams} {task} {{out}}" for task in STREAMS}
+    search = "python experiments/study/search.py runs/search --hours 1.6 --record && "
+    rows["study/mnist_full_equal.json"] = search + rows["study/mnist_full_equal.json"]
     rows["local_learning/speed.json"] = "python experiments/local_learning/speed.py {out}"
     for folder in read_claims(HERE):
         path = f"{folder.name}/result.json"
@@ -64,14 +66,15 @@ def make(path: str, command: str, environment: dict[str, str], running: set[Any]
         RuntimeError: it failed; the message names its log.
     """
     out = SCRATCH / path.replace("/", "-")
-    program, *words = shlex.split(command.format(out=out))
-    start = [sys.executable, *(["-m", program] if program == "neuroconv" else []), *words]
-    with out.with_suffix(".log").open("w") as log:
-        running.add(process := subprocess.Popen(start, stdout=log, stderr=log, env=environment))
-        status = process.wait()
-        running.remove(process)
-    if status:
-        raise RuntimeError(f"{path}: exit status {status}: see {log.name}")
+    for part in command.format(out=out).split(" && "):
+        program, *words = shlex.split(part)
+        start = [sys.executable, *(["-m", program] if program == "neuroconv" else []), *words]
+        with out.with_suffix(".log").open("w") as log:
+            running.add(process := subprocess.Popen(start, stdout=log, stderr=log, env=environment))
+            status = process.wait()
+            running.remove(process)
+        if status:
+            raise RuntimeError(f"{path}: exit status {status}: see {log.name}")
     if "{out}" in command:
         (HERE / path).write_bytes(out.read_bytes())
 

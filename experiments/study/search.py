@@ -1,13 +1,14 @@
 """Searches the best network of neurons with fewer than 4,000 parameters on MNIST, by validation.
 
-    python experiments/study/search.py runs/search --root DIR
+    python experiments/study/search.py runs/search --root DIR --record
     python experiments/study/search.py runs/search_digits --quick
 
 Successive halving over random configurations of `granule_convnet`: many are trained on few images,
 the best third of those done on more, and the best of these on all 55,000 that are not held out.
-Every trial is a run without the test set, and a line of FOLDER/trials.jsonl. The same command goes
-on where an earlier one ended. FOLDER/winner.toml then compares the winner on fresh seeds with CNNs
-of as many parameters, all tuned by the same trials, those of configs/mnist_equal.toml.
+Every trial is a run without the test set, and a line of FOLDER/trials.jsonl, or of search.jsonl
+here with --record. The same command goes on where an earlier one ended. FOLDER/winner.toml, or
+configs/mnist_full_equal.toml, then compares the winner on fresh seeds with CNNs of as many
+parameters, all tuned by the same trials, those of configs/mnist_equal.toml.
 
 What is drawn (`draw`): time steps and encoding, depth, widths, strides, branches and dendrites,
 wiring, norms, dendritic spikes, law of summation, the soma's memory, threshold, read-out, learning
@@ -46,6 +47,8 @@ from neuroconv.zoo import count_parameters, create_model
 PARAMETERS, FLOPS = range(2500, 4000), 12e6
 SEEDS = (2000, 2001)  # of the trials; the second joins in the last rung
 REPORTED = (20, 21, 22, 23, 24)
+HERE = Path(__file__).resolve().parent
+WINNER = HERE.parents[1] / "configs" / "mnist_full_equal.toml"
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def measure(base: Config, rung: Rung, seed: int) -> dict[str, Any]:
 def search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Runs all rungs and returns the winner."""
     file, rungs = folder / "trials.jsonl", DIGITS if options.quick else MNIST
+    file = HERE / "search.jsonl" if options.record else file
     folder.mkdir(parents=True, exist_ok=True)
     lines = file.read_text().splitlines() if file.exists() else []
     done = {(r["rung"], r["number"], r["seed"]): r for r in map(json.loads, lines)}
@@ -181,9 +185,9 @@ def search(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return trials[numbers[0]]
 
 
-def winner(trial: dict[str, Any], folder: Path, options: argparse.Namespace) -> Config:
+def winner(trial: dict[str, Any], options: argparse.Namespace) -> Config:
     """Returns the winner and its opponents, to be compared on fresh seeds with the same tuning."""
-    base = config(trial, folder, options)
+    base = config(trial, options.folder, options)
     cnn = {"name": "plain_cnn", "match": "parameters", "match_rule": "at_most"}
     opponents = (
         {**cnn, "label": "plain CNN, still image", "encoding": "none", "primary": True},
@@ -192,21 +196,27 @@ def winner(trial: dict[str, Any], folder: Path, options: argparse.Namespace) -> 
     study = load_config("mnist_equal")
     assert study.tune is not None
     tune = replace(study.tune, train_limit=None) if options.quick else study.tune
-    train = replace(base.train, epochs=6, output=str(folder / "report"), test=True)
-    return replace(base, train=train, opponents=opponents, tune=tune, compare=study.compare)
+    output = "runs/mnist_full_equal" if options.record else str(options.folder / "report")
+    train = replace(base.train, epochs=6, output=output, test=True)
+    data = replace(base.data, root=None if options.record else options.root)
+    return replace(
+        base, data=data, train=train, opponents=opponents, tune=tune, compare=study.compare
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="of trials.jsonl, the runs and winner.toml")
+    parser.add_argument("folder", type=Path, help="of the runs, trials.jsonl and winner.toml")
+    parser.add_argument("--record", action="store_true", help="the trials and the winner's file")
     parser.add_argument("--root", help="folder of MNIST (default: where torchvision has put it)")
     parser.add_argument("--hours", type=float, default=2.0, help="of the processor (default 2)")
     parser.add_argument("--quick", action="store_true", help="few trials, on the digits")
     options = parser.parse_args()
     trial = search(options.folder, options)
-    save_config(winner(trial, options.folder, options), options.folder / "winner.toml")
+    file = WINNER if options.record else options.folder / "winner.toml"
+    save_config(winner(trial, options), file)
     print(json.dumps(trial, indent=2))
 
 
