@@ -1,6 +1,7 @@
 """Shows how far the parts of a cerebellum moved in training, and what their gradients were.
 
     python experiments/full_filter/norms.py runs/full_filter/comparison.json --json norms.json
+    python experiments/full_filter/norms.py norms.json       prints it again
 
 Networks are those of the recorded runs, as they were drawn and with their best weights; images are
 those of the validation split.
@@ -160,14 +161,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("comparison", type=Path, help="comparison.json of a recorded comparison")
+    parser.add_argument("comparison", type=Path, help="comparison.json, or recorded norms")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the numbers")
     options = parser.parse_args()
-    models = json.loads(options.comparison.read_text())["models"]
-    results = {
-        model["label"]: [measure(run) for run in track(model["run_folders"], model["label"])]
-        for model in models
-    }
+    results = json.loads(options.comparison.read_text())
+    if "models" in results:
+        results = {
+            model["label"]: [measure(run) for run in track(model["run_folders"], model["label"])]
+            for model in results["models"]
+        }
     if options.json:
         options.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     print("\n\n".join(table(label, runs) for label, runs in results.items()))
