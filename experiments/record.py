@@ -31,7 +31,7 @@ COMPARED = {  # folder: configurations, each of which `neuroconv compare` record
         "mnist_flops_equal", "fashion_flops_equal", "mnist_lenet5_equal", "fashion_lenet5_equal",
         "mnist_full_equal",
     ),
-    "full_filter": ("digits_cerebellum_fifth", "digits_cerebellum_base"),
+    "full_filter": ("digits_cerebellum_base",),
     "ablation": ("ablation_granule", "ablation_cerebellum"),
     "local_learning": (
         "mnist_local", "mnist_permuted_local", "fashion_local", "spoken_digits_local",
@@ -50,6 +50,7 @@ def commands() -> dict[str, str]:
     }
     streams = "python experiments/local_learning/streams.py"
     rows |= {f"local_learning/{task}.json": f"{streams} {task} {{out}}" for task in STREAMS}
+    rows["full_filter/trials.json"] = "python experiments/full_filter/tune.py run"
     search = "python experiments/study/search.py runs/search --hours 1.6 --record && "
     rows["study/mnist_full_equal.json"] = search + rows["study/mnist_full_equal.json"]
     rows["local_learning/speed.json"] = "python experiments/local_learning/speed.py {out}"
