@@ -19,8 +19,10 @@ RECORDED = (
     ("MNIST, 6 epochs", "mnist/perceptron.json"),
     ("CIFAR-10 sample, 32 pixels, 6 epochs", "photographs/cifar10.json"),
     ("ImageNet sample, 64 pixels, 2 classes, 20 epochs", "photographs/imagenet.json"),
-    ("digits, full 10x1000x5 filter, 2 epochs", "full_filter/two_epochs.json"),
-    ("digits, full 10x1000x5 filter, 3 epochs", "full_filter/result.json"),
+    (
+        "digits, full 10x1000x5 filter, 20 epochs, five seeds",
+        "full_filter/digits_cerebellum_base.json",
+    ),
     ("MNIST, 15 epochs, five seeds", "opponents/dendritic_ann.json"),
 )
 

@@ -12,7 +12,7 @@ from neuroconv.training import load_config
 from tests.scripts import loaded
 
 STUDY = Path(__file__).resolve().parent.parent / "experiments" / "study"
-RECORDS = sorted(STUDY.glob("*_equal.json"))
+RECORDS = [*sorted(STUDY.glob("*_equal.json")), *STUDY.parent.glob("full_filter/digits_*.json")]
 AT_HAND = ("mnist", "fashion_mnist", "spoken_digits")  # data that are not unpacked first
 QUICK = ("--train.epochs=2", "--train.seeds=[10, 11]", "--train.max_steps=60")
 

@@ -27,6 +27,7 @@ TASKS = {
     "spoken_digits_equal": "spoken digits",
     "moving_digits_equal": "moving digits",
     "mnist_full_equal": "MNIST, all images, the search's winner",
+    "digits_cerebellum_base": "digits, full 10x1000x5 filter",
 }  # in the order of the page
 
 
@@ -170,7 +171,9 @@ def main(files: list[str]) -> None:
     ordered = [recorded[name] for name in TASKS if name in recorded]
     others = [path for name, path in recorded.items() if name not in TASKS]
     paths = [*map(Path, files)] or [*ordered, *others]
-    loaded = {path.stem if not files else str(path): json.loads(path.read_text()) for path in paths}
+    stems = [path.stem for path in paths]
+    names = stems if len({*stems}) == len(stems) else [str(path) for path in paths]
+    loaded = {n: json.loads(path.read_text()) for n, path in zip(names, paths, strict=True)}
     records = {name: checked(record) for name, record in loaded.items() if "models" in record}
     if not records:
         sys.exit("no record of `neuroconv compare` yet")
