@@ -26,7 +26,7 @@ from single_neuron import (
     patterns,
     train,
     truth_tables,
-)  # fmt: skip
+)
 
 from neuroconv.comparison import Estimate, estimate, holm, verdict
 from neuroconv.essay import Experiment, Interval, Rows
