@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("records", nargs="*", metavar="FOLDER/NAME.json")
     parser.add_argument("--data", help="folder of the data (default: NEUROCONV_DATA)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default 1)")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # names may follow the options
     rows = commands()
     if unknown := [name for name in options.records if name not in rows]:
         parser.error(f"{', '.join(unknown)}: expected names of the list that no word prints")

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"core", "kernels", "layers"},
     "neurons": {"references", "core", "kernels", "layers", "neurons"},
     "zoo": {"core", "kernels", "layers", "neurons", "data", "zoo"},
-    "learning": {"core", "layers", "neurons", "zoo", "flops", "learning"},
+    "learning": {"core", "kernels", "layers", "neurons", "zoo", "flops", "learning"},
     "flops": {"references", "core", "kernels", "layers", "flops"},
     "brain": {"references", "core", "kernels", "layers", "neurons", "flops", "brain"},
     "data": {"core", "data"},

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from neuroconv.core.autocast import autocast_dtype
-from neuroconv.core.counting import is_watched
+from neuroconv.core.counting import is_counting, is_watched
 from neuroconv.kernels import tree_sum_cpu
 from neuroconv.kernels.conv.choice import concrete_batch, fuses_tree
 from neuroconv.kernels.effective_filters import TreeOperands, TreeSpec
 from neuroconv.kernels.operator import kernel_stage, kernels_enabled, refuse_batch_statistics
 from neuroconv.kernels.tree_costs import effective_filter_numbers
 from neuroconv.kernels.tree_sum import effective_filters, tree_sum
+from neuroconv.kernels.whole_dendrites import dense_current, runs_dense
 
 # The stages that `tree_sum` computes, in order; no other stage may act between them.
 _FUSED = ("sparse_synapses", "dendritic_conv", "dendritic_rate", "dendritic_summation")
@@ -30,9 +31,12 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
     if not kernels_enabled() or activity.dim() != 3 or 0 in activity.shape[2:]:
         return None
     batch, steps = concrete_batch(activity.shape[0]), int(activity.shape[2])
-    if not fuses(cells, batch, steps):
-        return None
     synapses, dendrites, summation = cells.synapses, cells.dendrites, cells.summation
+    if not fuses(cells, batch, steps):
+        if not _runs_dense(cells, batch, steps):
+            return None
+        dense: Tensor = summation.law_of(dense_current(cells, activity) * summation.scale)
+        return dense
     synapses.check(activity)
     tree = tree_spec(cells)
     filters = dendrites.taps()
@@ -58,6 +62,32 @@ def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bo
     where these have no hooks, and where a product of small matrices is the fastest backend. With
     `evaluation` the answer is that of evaluation without gradients, whatever the current mode.
     """
+    dendrites = cells.dendrites
+    return _stages_join(cells, evaluation) and fuses_tree(
+        dendrites.problem(batch, steps),
+        tree_spec(cells).fan_in,
+        dendrites.backend,
+        gradients=torch.is_grad_enabled() and not evaluation,
+        device=dendrites.weight.device.type,
+    )
+
+
+def _runs_dense(cells: Any, batch: int, steps: int) -> bool:
+    """Returns whether the stages run as dense products, with zeros that no counter should see."""
+    tree, axons = cells.dendrites.tree, cells.in_features
+    whole = tree.mode == "per_dendrite" and tree.out == (1, tree.sheet[1])
+    return (
+        whole
+        and cells.dendrites.backend == "auto"
+        and not (is_counting() or cells.checkpoint or torch.compiler.is_compiling())
+        and runs_dense(batch, axons, tree.sheet[0])
+        and axons * tree.kernel[0] <= batch * steps * tree.sheet[0]  # less memory than a sheet
+        and _stages_join(cells, evaluation=False)
+    )
+
+
+def _stages_join(cells: Any, evaluation: bool) -> bool:
+    """Returns whether nothing acts between synapses, filter, rectifier and sum."""
     stages = (cells.synapses, cells.dendrites, cells.dendritic_rate, cells.summation)
     absent = (cells.threshold_norm, cells.transmitters, cells.dendritic_norm, cells.spike)
     if tuple(map(kernel_stage, stages)) != _FUSED or not all(map(_is_identity, absent)):
@@ -66,16 +96,7 @@ def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bo
         return False
     if is_watched(*stages, *absent, cells.unit_dropout):
         return False
-    if not _is_identity(cells.unit_dropout) and cells.unit_dropout.acts and not evaluation:
-        return False
-    dendrites = cells.dendrites
-    return fuses_tree(
-        dendrites.problem(batch, steps),
-        tree_spec(cells).fan_in,
-        dendrites.backend,
-        gradients=torch.is_grad_enabled() and not evaluation,
-        device=dendrites.weight.device.type,
-    )
+    return _is_identity(cells.unit_dropout) or evaluation or not cells.unit_dropout.acts
 
 
 def tree_spec(cells: Any) -> TreeSpec:

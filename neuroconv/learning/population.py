@@ -22,6 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroconv.core.counting import blocks
+from neuroconv.kernels.whole_dendrites import (
+    activity_rows,
+    dense_potential,
+    on_sheet,
+    runs_dense,
+    tap_windows,
+)
 from neuroconv.layers import (
     DendriticRate,
     DendriticSummation,
@@ -35,10 +42,6 @@ from neuroconv.neurons.stages import is_absent
 
 # Neurons run together whose gathered activity, or matrices, are at most as many numbers: a cache's.
 _TOGETHER = 1 << 20
-# A batch of this size runs as products of dense matrices, with a zero for each axon that a dendrite
-# does not receive, unless there are more than this number of axons for each site of a dendrite:
-# copying a row of activity for each synapse takes longer than the products with zeros.
-_DENSE_BATCH, _DENSE_AXONS = 8, 64
 
 
 class LocalGradient:
@@ -60,7 +63,6 @@ class LocalGradient:
             raise NotLocal(f"{type(cells).__name__}: no local gradient: {'; '.join(reasons)}")
         self.cells, self.synapses = cells, cast(SparseSynapses, cells.synapses)
         self.sites, self.dendrites = self.synapses.sheet_shape
-        self.empty = self.sites * self.dendrites - self.synapses.synapses
 
     def parameters(self) -> list[nn.Parameter]:
         """Returns the parameters that it trains."""
@@ -74,9 +76,8 @@ class LocalGradient:
         window = cells.as_window(activity)
         synapses.check(window)
         weight, taps = self._on_sheet(synapses.effective_weight()), self._taps()
-        rows = F.pad(window.permute(1, 2, 0), (0, 0, len(taps) - 1, 0))  # (F, K - 1 + T, B)
-        self._rows = rows.to(weight.dtype).contiguous()
-        self._dense = len(window) >= _DENSE_BATCH and len(rows) <= _DENSE_AXONS * self.sites
+        self._rows = activity_rows(window, len(taps)).to(weight.dtype)
+        self._dense = runs_dense(len(window), len(self._rows), self.sites)
         currents, self._open = [], list[Tensor]()
         for block in self._blocks():
             potential = self._weighted(block, weight[block] * taps[:, block])
@@ -153,12 +154,9 @@ class LocalGradient:
     def _weighted(self, block: slice, filters: Tensor) -> Tensor:
         """Returns sums (N, D, T * B) over taps and sites of filters (K, N, D, P) times activity."""
         if self._dense:
-            matrices = filters.new_zeros(*filters.shape[:3], len(self._rows))
-            matrices.scatter_add_(3, self._axons(block).expand_as(filters), filters)
-            products = map(torch.mm, matrices.flatten(1, 2), self._windows(self._rows))
-        else:
-            rows = filters.flatten(1, 2).unsqueeze(2)  # (K, N * D, 1, P)
-            products = map(torch.bmm, rows, self._windows(self._gathered(block)))
+            return dense_potential(filters, self._axons(block), self._rows)
+        rows = filters.flatten(1, 2).unsqueeze(2)  # (K, N * D, 1, P)
+        products = map(torch.bmm, rows, self._windows(self._gathered(block)))
         return reduce(torch.add, products).view(*filters.shape[1:3], -1)
 
     def _correlate(self, block: slice, signal: Tensor) -> Tensor:
@@ -174,8 +172,7 @@ class LocalGradient:
 
     def _axons(self, block: slice) -> Tensor:
         """Returns the axon at each position of the sheets (N, D, P); at empty ones the first."""
-        axons = F.pad(self.synapses.wiring[block], (0, self.empty))
-        return axons.unflatten(1, (self.dendrites, self.sites))
+        return self._on_sheet(self.synapses.wiring[block])
 
     def _gathered(self, block: slice) -> Tensor:
         """Returns the activity at each position of the sheets (N * D, P, K - 1 + T, B)."""
@@ -183,15 +180,10 @@ class LocalGradient:
         return self._rows.index_select(0, axons.flatten()).unflatten(0, (-1, self.sites))
 
     def _windows(self, activity: Tensor) -> Iterator[Tensor]:
-        """Yields what each tap meets (..., T * B) of activity (..., K - 1 + T, B), the earliest
-        first."""
-        steps = self.cells.dendrites.tree.kernel[0]
-        length = activity.shape[-2] - steps + 1
-        return (activity[..., k : k + length, :].flatten(-2) for k in range(steps))
+        return tap_windows(activity, self.cells.dendrites.tree.kernel[0])
 
     def _on_sheet(self, synapses: Tensor) -> Tensor:
-        """Lays (N, S) out as (N, D, P); empty positions are zero."""
-        return F.pad(synapses, (0, self.empty)).unflatten(1, (self.dendrites, self.sites))
+        return on_sheet(synapses, self.synapses.sheet_shape)
 
     def _through_soma(self, error: Tensor) -> Tensor:
         """Returns the error at the dendrites' sum: later steps' errors through the soma's filter,
