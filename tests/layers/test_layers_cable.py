@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from neuroconv.kernels.conv.sizes import Mode
 from neuroconv.layers import DendriticConv, Taps, TreeShape
@@ -184,60 +183,6 @@ def test_diffusion_leaves_the_layer_as_it_was_built() -> None:
         torch.manual_seed(3)
         module.reset_parameters()
     assert torch.equal(fresh.weight, weight)
-
-
-# Euler's method
-
-
-def euler_step(potential: list[float], cable: Cable, dt: float) -> list[float]:
-    """tau dV/dt = lambda^2 d2V/dx2 - V, one explicit step; beyond the ends V is zero."""
-    after = []
-    for left, here, right in zip([0.0, *potential], potential, [*potential[1:], 0.0], strict=False):
-        curvature = (left - 2 * here + right) / cable.site_um**2
-        slope = (cable.length_constant_um**2 * curvature - here) / cable.time_constant_ms
-        after.append(here + dt * slope)
-    return after
-
-
-def euler_stencil(cable: Cable, substeps: int) -> torch.Tensor:
-    """One substep as taps on the grid of sites: (alpha, 1 - 2 alpha - dt / tau, alpha)."""
-    decay = cable.step_ms / cable.time_constant_ms / substeps  # dt / tau
-    alpha = decay * (cable.length_constant_um / cable.site_um) ** 2
-    return torch.tensor([alpha, 1 - 2 * alpha - decay, alpha], dtype=torch.float64)
-
-
-@cables
-def test_an_euler_step_is_a_convolution_and_stable_from_some_substeps_on(cable: Cable) -> None:
-    # A wave of wavenumber k is multiplied by 1 - dt / tau - 4 alpha sin^2(k site_um / 2).
-    steepness = (cable.length_constant_um / cable.site_um) ** 2
-    fewest = math.ceil(cable.step_ms / cable.time_constant_ms * (1 + 4 * steepness) / 2)
-    assert fewest > 1
-    stencil, potential = euler_stencil(cable, fewest), torch.randn(20, dtype=torch.float64)
-    spread = F.conv1d(potential[None], stencil[None, None], padding=1)[0]
-    expected = euler_step(potential.tolist(), cable, cable.step_ms / fewest)
-    torch.testing.assert_close(spread, spread.new_tensor(expected), rtol=0, atol=1e-12)
-    frequency = torch.linspace(0, math.pi, 100, dtype=torch.float64)
-    assert (stencil[1] + 2 * stencil[0] * frequency.cos()).abs().max() <= 1
-    unstable = [0.0] * 50 + [1.0] + [0.0] * 50
-    for _ in range(400):
-        unstable = euler_step(unstable, cable, cable.step_ms / (fewest - 1))
-    assert max(map(abs, unstable)) > 1
-
-
-def test_euler_approaches_the_green_function() -> None:
-    """At second order in space, where the time step shrinks as the square of the site."""
-    errors = []
-    for refinement in (1, 2, 4):
-        cable = dataclasses.replace(CABLES[0], site_um=25 / refinement)
-        steps = 64 * refinement**2
-        potential = torch.zeros(1, 1, 2 * steps + 1, dtype=torch.float64)
-        potential[..., steps] = 1 / cable.site_um
-        for _ in range(steps):
-            potential = F.conv1d(potential, euler_stencil(cable, steps)[None, None], padding=1)
-        distance = (torch.arange(2 * steps + 1) - steps) * cable.site_um
-        green = cable.green(distance.double(), torch.tensor(cable.step_ms))
-        errors.append((potential[0, 0] - green).abs().max().item())
-    assert errors[0] > 3.5 * errors[1] > 12 * errors[2]
 
 
 @pytest.mark.parametrize(
