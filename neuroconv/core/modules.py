@@ -62,7 +62,6 @@ def graph_leaf(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tenso
                 f"{type(self).__name__} is a single node in graphs of torch.fx; trace a module "
                 "that holds it, such as nn.Sequential(layer)"
             )
-        node: Tensor = x.tracer.create_proxy("call_module", path, (x,), {})
-        return node
+        return x.tracer.create_proxy("call_module", path, (x,), {})
 
     return traced

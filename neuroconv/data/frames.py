@@ -114,8 +114,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
     @property
     def targets(self) -> NDArray[np.int64]:
         """Labels (N,), if the data set knows them as `load_data`'s do."""
-        targets: NDArray[np.int64] = self.dataset.targets
-        return targets
+        return self.dataset.targets
 
     def set_epoch(self, epoch: int) -> None:
         """Selects the epoch's frames and augmentations; without effect outside of training."""

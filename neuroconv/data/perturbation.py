@@ -23,8 +23,7 @@ def shift(pixels: int, image_CHW: Tensor, seed: int) -> Tensor:
     from torchvision.transforms.v2 import functional as F  # slow to import
 
     top, left = ((0, -pixels), (0, pixels), (-pixels, 0), (pixels, 0))[seed % 4]
-    shifted: Tensor = F.crop(image_CHW, top, left, *image_CHW.shape[-2:])
-    return shifted
+    return F.crop(image_CHW, top, left, *image_CHW.shape[-2:])
 
 
 def rotate(degrees: float, image_CHW: Tensor, seed: int) -> Tensor:

@@ -159,8 +159,7 @@ class Experiment:
         values = self.measure(size, seed=seed, folder=output, **condition)
         row = {k: _encoded(v) for k, v in {**condition, "seed": seed, **values}.items()}
         row["core_seconds"] = round(time.process_time() - start, 3)
-        plain: dict[str, Any] = json.loads(json.dumps(row, allow_nan=False))
-        return plain
+        return json.loads(json.dumps(row, allow_nan=False))
 
     def page(self, record: Mapping[str, Any] | None = None) -> str:
         """Returns claim, expectations, measured values, verdict and tables as Markdown."""

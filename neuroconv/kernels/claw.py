@@ -43,8 +43,7 @@ def claw_sum(
         linear, gain, shift, eps: as in `patch_sum`, with its results.
     """
     operands = (frames, weight, gain, shift, channels, packed(window), eps, linear)
-    total, mean, variance = _claw_sum(*operands)
-    return total, mean, variance
+    return _claw_sum(*operands)
 
 
 def packed(window: PatchWindow) -> list[int]:

@@ -32,8 +32,7 @@ def claw_maps(frames: Tensor, weight: Tensor, channels: Tensor, window: PatchWin
         weight: (U, K_T, K_H, D), float32.
         channels: that each dendrite reads, (U, 1, D), contiguous.
     """
-    maps: Tensor = _claw_maps(frames, weight, channels, packed(window))
-    return maps
+    return _claw_maps(frames, weight, channels, packed(window))
 
 
 class _Call:

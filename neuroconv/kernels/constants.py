@@ -80,8 +80,7 @@ def derived(source: Tensor, key: Any, compute: Callable[[], Result]) -> Result:
                 x.copy_(value)  # CUDA graphs read these tensors
             new = results[key][1]
         results[key] = version, new
-    result: Result = results[key][1]
-    return result
+    return results[key][1]
 
 
 def _apart(compute: Callable[[], Result], device: torch.device) -> Result:

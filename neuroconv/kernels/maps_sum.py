@@ -62,8 +62,7 @@ def maps_sum(
         linear, gain, shift, eps: as in `patch_sum`, with its results.
     """
     learned = (None if x is None else x.float().contiguous() for x in (taps, gain, shift))
-    total, mean, variance = _maps_sum(list(maps), *learned, starts, columns, units, eps, linear)
-    return total, mean, variance
+    return _maps_sum(list(maps), *learned, starts, columns, units, eps, linear)
 
 
 class _Call:
@@ -107,8 +106,7 @@ class _Call:
         return scale_and_offset(self.gain, self.shift, self.eps, mean, variance)
 
     def new(self, *shape: int) -> Tensor:
-        empty: Tensor = self.maps[0].new_empty(shape, dtype=torch.float32)
-        return empty
+        return self.maps[0].new_empty(shape, dtype=torch.float32)
 
 
 def _reference(*arguments: Any) -> tuple[Tensor, ...]:

@@ -102,8 +102,7 @@ def refuse_batch_statistics(module: nn.Module) -> None:
 
 def kernel_stage(stage: nn.Module) -> str | None:
     """Returns a class's `kernel_stage`, not inherited: a subclass may compute something else."""
-    name: str | None = type(stage).__dict__.get("kernel_stage")
-    return name
+    return type(stage).__dict__.get("kernel_stage")
 
 
 def plain_operators(func: Any) -> Callable[..., Any] | None:

@@ -60,8 +60,7 @@ def patch_sum(
     """
     keep = needs_grad(frames, weight, gain, shift)
     columns = (*layout.padding, *layout[1:])
-    results = _patch_sum(frames, weight, gain, shift, columns, list(sizes), eps, linear, keep)
-    return results[0], results[1], results[2]
+    return _patch_sum(frames, weight, gain, shift, columns, list(sizes), eps, linear, keep)[:3]
 
 
 class _Operands(NamedTuple):

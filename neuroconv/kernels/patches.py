@@ -64,8 +64,7 @@ def dendrite_maps(frames: Tensor, layout: ColumnLayout) -> tuple[Tensor, ...]:
     """Returns the maps that each dendrite reads as one image, (1, T * C, W' * B, H*), channels
     last:
     views of one tensor with the frames (B, C, T, H, W)."""
-    maps: tuple[Tensor, ...] = _Read.apply(frames, layout)
-    return maps
+    return _Read.apply(frames, layout)
 
 
 def lay_out(frames: Tensor, layout: ColumnLayout) -> Tensor:

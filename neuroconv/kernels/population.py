@@ -35,8 +35,7 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
     if not fuses(cells, batch, steps):
         if not _runs_dense(cells, batch, steps):
             return None
-        dense: Tensor = summation.law_of(dense_current(cells, activity) * summation.scale)
-        return dense
+        return summation.law_of(dense_current(cells, activity) * summation.scale)
     synapses.check(activity)
     tree = tree_spec(cells)
     filters = dendrites.taps()
@@ -51,8 +50,7 @@ def fused_current(cells: Any, activity: Tensor) -> Tensor | None:
         compute = partial(effective_filters, weight, filters, tree)
         effective = cells.filter_cache.get(sources, tree.claw, numbers, compute)
     total = tree_sum(*operands, effective)
-    current: Tensor = summation.law_of(total * summation.scale)
-    return current
+    return summation.law_of(total * summation.scale)
 
 
 def fuses(cells: Any, batch: int, steps: int, *, evaluation: bool = False) -> bool:

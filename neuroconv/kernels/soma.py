@@ -108,8 +108,7 @@ def soma_rate(
         linear, gain, shift, eps: as in `patch_sum`, of one dendrite, with its results.
     """
     operands = _Operands(currents, taps, gain, shift, units, eps, linear)
-    result: tuple[Tensor, Tensor, Tensor] = _soma_rate(*operands)
-    return result
+    return _soma_rate(*operands)
 
 
 class _Operands(NamedTuple):

@@ -44,11 +44,9 @@ def release(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> Ten
         potentials, (N * C, positions, M).
     """
     if _runs_in_blocks(rows, weight, wiring, positions):
-        in_blocks: Tensor = _release_blocks(rows, weight, wiring)
-        return in_blocks
+        return _release_blocks(rows, weight, wiring)
     run = _release if runs(rows) else _release_reference
-    result: Tensor = run(rows, weight, wiring, positions)
-    return result
+    return run(rows, weight, wiring, positions)
 
 
 def _runs_in_blocks(rows: Tensor, weight: Tensor, wiring: Tensor, positions: int) -> bool:
@@ -147,8 +145,7 @@ def _run_release_gradient(
 def site_rates(potential: Tensor, reduction: str, linear: bool) -> Tensor:
     """Rectifies potentials (B, N, T, P, D), unless `linear`, and reduces sites: (B, N, T, D)."""
     if runs(potential) and potential.shape[3] > 1:
-        result: Tensor = _site_rates(potential, reduction, linear)
-        return result
+        return _site_rates(potential, reduction, linear)
     if potential.stride(0) == 1:
         # The batch is innermost in memory: in that order a sum over sites is ten times faster.
         columns = potential.permute(1, 4, 3, 2, 0)

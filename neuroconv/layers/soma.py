@@ -109,8 +109,7 @@ class GatheredRate(FiringRate):
         self.share = share
 
     def forward(self, potential: Tensor) -> Tensor:
-        rate: Tensor = _Gathered.apply(super().forward(potential), self.share)
-        return rate
+        return _Gathered.apply(super().forward(potential), self.share)
 
 
 class _Gathered(torch.autograd.Function):

@@ -183,11 +183,10 @@ class DendriticSpike(nn.Module):
         return self._start[0] if self.pull_logit is None else self.pull_logit.sigmoid()
 
     def forward(self, potential: Tensor) -> Tensor:
-        lifted: Tensor = _spike(
+        return _spike(
             potential, self.strength, self.threshold, temperature=self.temperature,
             window=self.window, signal=self.signal,
         )  # fmt: skip
-        return lifted
 
     def closed_form(self, potential: torch.Size) -> tuple[Cost, ...]:
         """Counts the comparisons for the maximum, the operations of the gate, and the lift."""

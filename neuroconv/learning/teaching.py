@@ -94,8 +94,7 @@ class ClimbingFibre(Rule):
         """Returns the outputs of Purkinje cells that receive parallel fibres (B, F, T)."""
         rates = self.cells.forward(fibres)
         self.steps = rates.shape[2]
-        outputs: Tensor = self.network.classifier(rates.mean(2))
-        return outputs
+        return self.network.classifier(rates.mean(2))
 
     def learn(self, error: Tensor, scale: float) -> None:
         signal = self.climbing_signal(self.network.classifier.to_cells(error))
@@ -150,8 +149,7 @@ class Delta(Rule):
     def forward(self, inputs: Tensor) -> Tensor:
         network: Any = self.model
         self._features = network.forward_head(network.forward_features(inputs), pre_logits=True)
-        outputs: Tensor = self.layer(self._features)
-        return outputs
+        return self.layer(self._features)
 
     def learn(self, error: Tensor, scale: float) -> None:
         error = error * scale

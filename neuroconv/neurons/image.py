@@ -237,8 +237,7 @@ class GranuleConv2d(nn.Module):
         if isinstance(norm, nn.Identity):
             return potential
         if getattr(norm, "per_step", False):
-            by_step: Tensor = norm(potential)
-            return by_step
+            return norm(potential)
         steps_first = potential.transpose(1, 2)
         normal: Tensor = norm(steps_first.flatten(0, 1))
         return normal.unflatten(0, steps_first.shape[:2]).transpose(1, 2)

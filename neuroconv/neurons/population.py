@@ -192,8 +192,7 @@ class Population(nn.Module):
         x = self.soma(current)
         x = self.normalise_soma(x)
         x = self.firing(self.rest(x))
-        rate: Tensor = self.output(x)
-        return rate
+        return self.output(x)
 
     def stream(self, activity: Tensor, state: NeuronState = REST) -> tuple[Tensor, NeuronState]:
         """Runs over a stretch of a window; consecutive stretches give what the window gives.
@@ -249,8 +248,7 @@ class Population(nn.Module):
         if potential.is_cuda and type(self.soma_norm) is nn.BatchNorm1d:
             # In memory order, which kernels keep: the norm would copy the potential to its own.
             return along_axis(potential, 1, self.soma_norm)
-        normal: Tensor = self.soma_norm(potential)
-        return normal
+        return self.soma_norm(potential)
 
     def rest(self, potential: Tensor) -> Tensor:
         """Adds the soma's resting potential, which a norm's shift replaces."""

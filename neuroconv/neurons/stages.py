@@ -89,8 +89,7 @@ def build(argument: str, value: Any, kinds: Kinds, **defaults: Any) -> Any:
 
 def build_single(argument: str, value: Any, kind: type[Stage], **defaults: Any) -> Stage:
     """Builds a stage that has a single kind; None takes its defaults."""
-    stage: Stage = build(argument, {} if value is None else value, {argument: kind}, **defaults)
-    return stage
+    return build(argument, {} if value is None else value, {argument: kind}, **defaults)
 
 
 def merge(*tables: Table | None, **keywords: Any) -> dict[str, Any]:
@@ -198,10 +197,7 @@ def build_summation(summation: nn.Module | Table | str, scale: float = 1.0) -> D
 
 def build_output(output: nn.Module | Table | str | None, mean_wait: float, **scope: str) -> Output:
     """Builds Poisson dropout of the given mean wait, unless an output stage says otherwise."""
-    stage: Output = build(
-        "output", {} if output is None else output, OUTPUTS, mean_wait=mean_wait, **scope
-    )
-    return stage
+    return build("output", {} if output is None else output, OUTPUTS, mean_wait=mean_wait, **scope)
 
 
 def build_unit_dropout(dropout: nn.Module | Table | None, mean_wait: float) -> nn.Module:

@@ -93,8 +93,7 @@ def load_tensors(path: Path, sha256: str | dict[str, str]) -> dict[str, Tensor]:
         return {}
     check_sum(path, sha256)
     # Not load_file, whose tensors are a map of the file: lost if it is cut or written over.
-    tensors: dict[str, Tensor] = load(path.read_bytes())
-    return tensors
+    return load(path.read_bytes())
 
 
 def save_parts(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, str]:

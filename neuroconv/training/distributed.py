@@ -86,8 +86,7 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise box[1]
-        result: Value = box[0]
-        return result
+        return box[0]
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
@@ -218,5 +217,4 @@ class _Learner(nn.Module):
         if inputs is None:
             sums = [0 * weight.sum() for weight in self.model.parameters() if weight.requires_grad]
             return torch.stack(sums).sum()
-        logits: Tensor = self.model(inputs)
-        return logits
+        return self.model(inputs)

@@ -180,8 +180,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     parameters, names = dict(model.named_parameters()), local_names(model)
     if not names:
         total: Any = nn.utils.clip_grad_norm_(parameters.values(), max_norm)
-        norm: Tensor = total.full_tensor() if is_sharded(model) else total
-        return norm
+        return total.full_tensor() if is_sharded(model) else total
     grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     here, everywhere = (
         nn.utils.get_total_norm([g for n, g in grads.items() if (n in names) == local]).square()

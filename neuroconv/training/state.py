@@ -303,8 +303,7 @@ class State:
         """Returns this process's sums over an epoch's steps before the loaded checkpoint."""
         partial, ranks = self.partial, self.readers
         if partial is not None and len(partial) == ranks.size:
-            sums: dict[str, Any] = partial[ranks.rank]
-            return sums
+            return partial[ranks.rank]
         if partial is None or not ranks.leads:  # which takes those of another number of processes
             return None
         totals = {key: sum(s["totals"][key] for s in partial) for key in partial[0]["totals"]}

@@ -62,8 +62,7 @@ class GranularLayer(nn.Module):
     def forward(self, mossy: Tensor) -> Tensor:
         if self.golgi is not None:
             return self.stream(mossy)[0]
-        rate: Tensor = self.granule(mossy)  # the whole window may run as one kernel
-        return rate
+        return self.granule(mossy)  # the whole window may run as one kernel
 
     def stream(
         self, mossy: Tensor, state: GranularState | None = None

@@ -32,8 +32,7 @@ def translate(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(name: str) -> Mapping[str, str]:
-    table: Mapping[str, str] = _TABLES.get("cerebellum" if name.startswith("cereb") else name, {})
-    return table
+    return _TABLES.get("cerebellum" if name.startswith("cereb") else name, {})
 
 
 def _paths(name: str, key: str) -> list[list[str]]:

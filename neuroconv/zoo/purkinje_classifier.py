@@ -140,8 +140,7 @@ class PurkinjeClassifier(ImageNetwork):
 
     def parallel_fibres(self, images: Tensor) -> Tensor:
         """Returns the activity that the Purkinje cells receive (B, F, T)."""
-        activity: Tensor = self.granule(self.mossy(self.as_frames(images)))
-        return activity
+        return self.granule(self.mossy(self.as_frames(images)))
 
     def forward_features(self, images: Tensor) -> Tensor:
         return self.purkinje(self.parallel_fibres(images)).mean(2)

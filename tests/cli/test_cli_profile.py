@@ -40,8 +40,7 @@ def profiled(call: Call, folder: Path, *words: Any) -> list[dict[str, Any]]:
     file = folder / "profile.json"
     status, _, err = call("profile", *words, "--no-stages", "--json", file)
     assert (status, err) == (0, "")
-    rows: list[dict[str, Any]] = json.loads(file.read_text())
-    return rows
+    return json.loads(file.read_text())
 
 
 def test_the_essays_cells(call: Call, tmp_path: Path) -> None:

@@ -74,8 +74,7 @@ class Hungry(nn.Module):
         self.steps -= int(self.training)
         if self.training and len(inputs) > self.limit // (1 if self.steps >= 0 else 2):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        logits: Tensor = self.layers(inputs)
-        return logits
+        return self.layers(inputs)
 
 
 @pytest.mark.filterwarnings("ignore:cuda_graph = true. cpu has no CUDA graphs")

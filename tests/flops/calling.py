@@ -25,5 +25,4 @@ class Resumed(nn.Module):
         self.neurons = neurons
 
     def forward(self, x: Tensor, sheet: Tensor, current: Tensor) -> Tensor:
-        rate: Tensor = self.neurons.stream(x, NeuronState(sheet, current))[0]
-        return rate
+        return self.neurons.stream(x, NeuronState(sheet, current))[0]

@@ -57,8 +57,7 @@ def work(kind: str) -> Iterator[None]:
 
 
 def numbers(tensor: Tensor) -> Array:
-    result: Array = np.vectorize(Number, otypes=[object])(tensor.detach().numpy())
-    return result
+    return np.vectorize(Number, otypes=[object])(tensor.detach().numpy())
 
 
 def zeros(*shape: int) -> Array:

@@ -42,8 +42,7 @@ class Vandal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.act(self, x)
-        result: Tensor = self.linear(x)
-        return result
+        return self.linear(x)
 
 
 def writes_weights(model: Vandal, x: Tensor) -> None:
@@ -261,8 +260,7 @@ def test_bytes_inside_inference_mode_are_those_outside() -> None:
     class Inferring(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             with torch.inference_mode():
-                result: Tensor = super().forward(x)
-                return result
+                return super().forward(x)
 
     layers = (nn.Conv1d(3, 5, 2), nn.Flatten(), nn.Linear(10, 4), nn.Softmax(1))
     x = torch.rand(2, 3, 3)

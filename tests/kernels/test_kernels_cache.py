@@ -94,8 +94,7 @@ def test_it_is_computed_once(maker: str, monkeypatch: pytest.MonkeyPatch) -> Non
     def spy(self: FilterCache, sources: Any, key: Any, numbers: int, make: Any) -> Tensor | None:
         def noted() -> Tensor:
             keys.append(key)
-            result: Tensor = make()
-            return result
+            return make()
 
         return plain(self, sources, key, numbers, noted)
 

@@ -370,8 +370,7 @@ class LastSteps(torch.nn.Module):
         self.layer, self.steps = layer, steps
 
     def forward(self, sheet: Tensor) -> Tensor:
-        potential: Tensor = self.layer(sheet, self.steps)
-        return potential
+        return self.layer(sheet, self.steps)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

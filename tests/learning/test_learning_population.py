@@ -163,8 +163,7 @@ def network(name: str = "pixels", **keywords: Any) -> PurkinjeClassifier:
     torch.manual_seed(0)
     table = {"image_shape": (1, 8, 8), **NETWORKS[name], **keywords}
     table["purkinje"] = {"tree": {"sheet": (6, 7)}, **table.get("purkinje", {})}
-    model: Any = create_model("purkinje_classifier", **table).double()
-    return model
+    return create_model("purkinje_classifier", **table).double()
 
 
 IMAGES, LABELS = torch.linspace(0, 40, 448).sin().view(7, 1, 8, 8).double(), torch.arange(7)

@@ -254,8 +254,7 @@ class Drawing(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if self.training:
             self.drawn.append(float(torch.rand(())))
-        logits: Tensor = self.linear(inputs)
-        return logits
+        return self.linear(inputs)
 
 
 def draws(seed: int) -> list[float]:

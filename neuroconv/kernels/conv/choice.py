@@ -182,10 +182,7 @@ def model_seconds(
 
 def constants(gradients: bool, device: str) -> dict[str, list[float]]:
     """Returns the seconds for each unit of the terms, by implementation."""
-    times: dict[str, list[float]] = _TIMES["cuda" if device == "cuda" else "cpu"][
-        "both" if gradients else "forward"
-    ]
-    return times
+    return _TIMES["cuda" if device == "cuda" else "cpu"]["both" if gradients else "forward"]
 
 
 def _seconds(name: str, terms: tuple[float, ...], gradients: bool, device: str) -> float:

@@ -41,8 +41,7 @@ def fft_conv(
     `spectra` is the result of `filter_spectra` for these filters, computed if None.
     """
     run = _reference if needs_reference() else _fft_conv
-    result: Tensor = run(sheet, filters, bias, mode, steps, spectra)
-    return result
+    return run(sheet, filters, bias, mode, steps, spectra)
 
 
 def _reference(
