@@ -10,8 +10,6 @@ def loaded(script: Path) -> ModuleType:
     """The script as a module named by its folder, with its neighbours for it to import."""
     name = f"{script.parent.name}_{script.stem}"
     spec = importlib.util.spec_from_file_location(name, script)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(script.parent))
     try:

@@ -182,7 +182,6 @@ def test_runs_that_another_process_writes_or_that_were_changed(
     (folder / "config.toml").write_text(text.replace("momentum = 0.5", "momentum = 0.9"))
     command = [sys.executable, "-c", HOLD, str(folder / "lock.json")]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as holder:
-        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(RunError, match=f"{folder}: process {holder.pid} on h, since s, writes"):
             compare(replace(config, model={"name": "mlp"}, opponents=(config.model,)))

@@ -70,7 +70,6 @@ def test_entries_are_counted_and_paired_by_seed(report: Report) -> None:
         assert entry.difference == (None if entry is granule else pytest.approx(difference))
     assert 0.5 * granule.parameters < cnn.parameters <= granule.parameters
     assert (cnn.dendrites, cnn.filters) == (None, [])
-    assert granule.dendrites is not None
     # 12 synapses (a claw of 3 x 4), five steps, 60 taps; a direct convolution: 60 taps, five steps.
     assert (granule.dendrites.essay, granule.dendrites.direct) == (12 * 5 * 60, 60 * 5)
     assert granule.dendrites.executed - granule.dendrites.zeros == pytest.approx(60 * 5)

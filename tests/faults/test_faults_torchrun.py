@@ -67,7 +67,6 @@ def test_the_end_of_two_processes(
 ) -> None:
     """A signal to torchrun or a rank, kill -9 of one: no process stays, saved, bit-equal."""
     with torchrun(tmp_path, *TRAIN, "--train.save_steps", 7) as process:
-        assert process.stdout is not None
         shown = ""
         while "epoch 2/4" not in shown:
             line = process.stdout.readline()
@@ -96,7 +95,6 @@ def test_the_end_of_two_processes(
 def test_another_number_of_processes(tmp_path: Path, whole: dict[str, Any]) -> None:
     """A run of two processes resumed by one: refused with both numbers; `--force` goes on."""
     with torchrun(tmp_path, *TRAIN, "--train.save_steps", 7) as process:
-        assert process.stdout is not None
         while "epoch 1/4" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGTERM)

@@ -74,7 +74,6 @@ def test_blocks_on_meta_count_as_those_that_run(name: str, monkeypatch: pytest.M
             model, inputs, device=device, backward=True, training=True, counter=counter
         )
         forward = counter.counts("")
-        assert forward.backward is not None
         counts = [(c.macs, c.flops, c.operators, c.uncounted) for c in (forward, forward.backward)]
         return [*counts, replace(traffic, device="")]
 
@@ -158,7 +157,6 @@ def test_counts_of_a_huge_batch_are_exact(name: str) -> None:
     def counted(batch: int) -> list[Any]:
         inputs = sample.expand(batch, *sample.shape[1:])
         counts = count_exact(model, inputs, backward=True, training=True)
-        assert counts.backward is not None
         return [counts.macs, counts.backward.macs]
 
     huge_inputs = sample.expand(HUGE, *sample.shape[1:])

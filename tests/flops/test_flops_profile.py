@@ -145,7 +145,6 @@ def test_complex_layers_are_three_or_four_real_ones_to_every_counter() -> None:
 
 def test_samples_that_meet_have_no_shared_cost() -> None:
     result = profile(Call(lambda x: x @ x.T), torch.zeros(3, 4))
-    assert result.doubled is not None
     assert result.doubled.mac == 4 * result.reference.mac
     assert result.shared_flop is result.marginal_flop_per_sample is None
 
@@ -319,13 +318,11 @@ def small_purkinje() -> Purkinje:
 def test_shared_cost_is_what_does_not_grow_with_the_batch() -> None:
     for batch in (1, 4):
         result = profile(small_purkinje(), torch.zeros(batch, 30, 5), counters=QUICK)
-        assert result.shared_flop is not None
         # Five time taps of three filters are transformed once a call; taps come in units of their
         # own, and one filter serves the soma.
         transforms = 2 * 3 * 5 * fft_macs(10 * 15)
         assert result.shared_flop >= transforms
         assert result.shared_flop < transforms * 1.3
-        assert result.marginal_flop_per_sample is not None
         total = result.shared_flop + batch * result.marginal_flop_per_sample
         assert result.counts["exact"].flop == total
     plain = profile(nn.Linear(3, 2), torch.zeros(4, 3), counters=QUICK)
@@ -337,8 +334,6 @@ def test_backward_of_a_training_step() -> None:
     result = profile(model, torch.zeros(1, 6), counters=QUICK)
     # One sample has no statistics: two are trained on.
     assert result.training_batch == 2
-    assert result.training is not None
-    assert result.training.backward is not None
     # The gradients to both weights, and to the hidden layer alone: nobody asks for the inputs'.
     assert result.training.backward.macs == {"matmul": 2 * (6 * 5 + 2 * 5 * 2)}
     assert result.backward_flop_per_sample == result.training.backward.flop / 2
@@ -357,7 +352,6 @@ def test_measured_on_the_cpu() -> None:
     model, x = nn.Sequential(Granule(30, 8), Granule(8, 3)), torch.rand(4, 30, 5)
     result = profile(model, x, counters=QUICK, device="cpu", timed=True)
     measured, flop = result.measured, result.counts["exact"].flop
-    assert measured is not None
     assert (measured.placement.flop, measured.placement.bytes) == (flop, result.traffic.moved_bytes)
     assert measured.placement.flop_per_s == pytest.approx(flop / measured.timing.seconds)
     assert set(measured.firing) == {"0", "1"}
@@ -378,7 +372,6 @@ def test_energy_dense_and_at_the_measured_firing() -> None:
     low = 1e-12 * (1000 * node.mac_pj + 100 * node.add_pj)
     assert dense.arithmetic_joules[0] == pytest.approx(low)
     sparse = result.energy_at_rate(node.name)
-    assert sparse is not None
     assert (sparse.accumulates, sparse.mac) == (250, 0)
     assert sparse.arithmetic_joules[0] == pytest.approx(1e-12 * (250 + 100) * node.add_pj)
     assert sparse.memory_joules == dense.memory_joules
@@ -392,7 +385,6 @@ def test_dendrites_at_a_rate_count_by_a_direct_convolution() -> None:
     x = torch.rand(1, 30, 5)
     result = profile(small_purkinje(), x, counters=QUICK, device="cpu", timed=True)
     sparse = result.energy_at_rate()
-    assert sparse is not None
     assert sparse.accumulates >= (result.dendritic_mac("direct") or 0) > 0
 
 

@@ -160,7 +160,6 @@ def test_many_small_rows_of_one_tap_leave_memory_whole() -> None:
     frames = torch.randn(64, 4, 2, 12, 12)
     for _ in range(20):
         layer(frames).sum().backward()
-    assert layer.weight.grad is not None
     double = copy.deepcopy(layer).double()
     (expected,) = torch.autograd.grad(double(frames.double()).sum(), double.weight)
     torch.testing.assert_close(layer.weight.grad.double(), 20 * expected, rtol=1e-4, atol=1e-2)

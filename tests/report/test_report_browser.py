@@ -51,7 +51,6 @@ def measure(text: str, folder: Path) -> list[tuple[int, int, list[str]]]:
     )  # fmt: skip
     assert re.findall(r"CONSOLE.*", done.stderr) == []
     measured = re.search("<pre>(.*)</pre>", done.stdout)
-    assert measured is not None
     return [tuple(row) for row in json.loads(unescape(measured[1]))]
 
 

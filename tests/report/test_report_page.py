@@ -198,7 +198,6 @@ def test_seeds_that_failed_are_drawn_and_not_averaged() -> None:
     assert [line.get_marker() for line in error.lines] == ["", "", "x", ""]
     none = replace(ENTRIES[1], accuracies={}, mean=None, half_width=None, histories=[])
     figure = error_against_cost([none, first])
-    assert figure is not None
     assert_labels_are_legible(figure, ["2"])  # its position in the tables
     assert error_against_cost([none]) is None
     learning_curves([none], "loss").draw_without_rendering()  # nothing
@@ -212,7 +211,6 @@ def test_labels_overlap_neither_each_other_nor_the_lines(count: int) -> None:
         for n in range(count)
     ]
     figure = error_against_cost(entries, linear_accuracy=0.97)
-    assert figure is not None
     boxes = assert_labels_are_legible(figure, [f"{n + 1}" for n in range(count)])
     y = figure.axes[0].transData.transform((1.0, 0.03))[1]
     assert not any(box.y0 < y < box.y1 for box in boxes)
@@ -220,7 +218,6 @@ def test_labels_overlap_neither_each_other_nor_the_lines(count: int) -> None:
 
 def test_errors_and_intervals_are_drawn_where_they_are() -> None:
     figure = error_against_cost(ENTRIES, linear_accuracy=0.9)
-    assert figure is not None
     (axes,) = figure.axes
     low, high = axes.get_ylim()
     points = [container.lines[0].get_xydata().tolist() for container in axes.containers]  # type: ignore[attr-defined]
@@ -234,7 +231,6 @@ def test_errors_and_intervals_are_drawn_where_they_are() -> None:
 
 def test_trials_are_drawn_at_their_rates_and_the_best_is_marked() -> None:
     figure = tuning(ENTRIES)
-    assert figure is not None
     line, others, best = figure.axes[0].lines
     assert np.asarray(line.get_xydata()) == pytest.approx(np.array([[0.01, 0.05], [0.1, 0.1]]))
     assert np.asarray(others.get_xydata()) == pytest.approx(np.array([[0.01, 0.06]]))

@@ -35,7 +35,6 @@ def test_kinds_differ_by_mark_and_colour_under_the_machines_roof(machine: Peak) 
         expected = [(p.flop_per_byte, p.flop_per_s) for p in points if p.kind == kind]
         assert np.array_equal(line.get_xydata(), np.array(expected))
     legend = axes.get_legend()
-    assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == list(KINDS)
 
     roof, tenth = [line for line in axes.lines if line.get_marker() not in MARKERS]

@@ -51,10 +51,8 @@ def mossy(batch: int = 2, steps: int = 7) -> Tensor:
 @torch.no_grad()
 def loop(whole: GranularLayer, fibres: Tensor) -> Tensor:
     """Step by step and cell by cell; Golgi cells receive all steps up to the one before."""
-    assert whole.golgi is not None
     potential, _ = whole.granule.somatic_potential(fibres)
     wiring, weight = whole.inhibition.wiring.tolist(), whole.inhibition.weight
-    assert weight is not None
     rates = torch.zeros_like(potential)
     batch, cells, steps = potential.shape
     for step in range(steps):

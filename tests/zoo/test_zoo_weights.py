@@ -47,7 +47,6 @@ def test_weights_give_the_recorded_number_of_right_answers(
         model, splits.test, batch_size=record["train"]["batch_size"], device="cpu",
         precision=record["precision"],
     )  # fmt: skip
-    assert score.accuracy is not None
     right, images = round(score.accuracy * score.images), record["test_images"]
     here = {
         "torch": torch.__version__.partition("+")[0], "cpp_kernels": native.state(),
