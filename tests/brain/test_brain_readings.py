@@ -13,7 +13,7 @@ from neuroconv.brain import READINGS, Reading, default_inputs
 from neuroconv.brain.readings import reading_of
 from neuroconv.brain.updates import Sizes, flop_per_second, sampled_flop_per_second, update_of
 from neuroconv.flops import count_exact
-from neuroconv.layers import DendriticConv, TreeShape
+from neuroconv.layers import TreeShape
 from neuroconv.neurons import CELL_CLASSES, Purkinje
 from tests.flops.calling import Resumed
 
@@ -96,17 +96,6 @@ def test_the_linear_collapse_is_one_dot_product_that_runs() -> None:
         ("valid", "purkinje", "convolution"),
     ):  # fmt: skip
         assert update_of(READINGS[reading], cell, AT_POINT).ran == ran
-
-
-@pytest.mark.parametrize("mode", ["same", "valid"])
-def test_a_linear_neuron_does_collapse(mode: Any) -> None:
-    """Filter and sum of linear dendrites is one dot product: the same number, to rounding."""
-    torch.manual_seed(1)
-    layer = DendriticConv(1, TreeShape((4, 3), (2, 3, 5), mode=mode), bias=False).double()
-    sheet = torch.randn(1, 1, 5, 4, 3, dtype=torch.float64)
-    units = torch.eye(sheet.numel(), dtype=torch.float64).view(-1, *sheet.shape[1:])
-    dot = layer(units)[:, :, -1].sum((1, 2, 3))  # the weight of each input in the sum
-    torch.testing.assert_close(layer(sheet)[:, :, -1].sum(), (dot * sheet.flatten()).sum())
 
 
 def test_counting_draws_no_random_number() -> None:
