@@ -152,11 +152,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of two inputs' draws; counts with few values tie, and have less.
-
-    Raises:
-        ValueError: not two different inputs, or a rank correlation not between -1 and 1.
-    """
+    """Spearman's rank correlation of two inputs' draws; counts of few values tie, and have less."""
 
     between: tuple[str, str]
     rank: float

@@ -110,8 +110,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        frames_grad: Tensor = _ReadTranspose.apply(ctx.layout, ctx.shape, ctx.order, *grads)
-        return frames_grad, None
+        return _ReadTranspose.apply(ctx.layout, ctx.shape, ctx.order, *grads), None
 
 
 class _ReadTranspose(torch.autograd.Function):

@@ -77,8 +77,7 @@ class ThresholdNorm(nn.Module):
 
     def _normal(self, x: Tensor) -> Tensor:
         """Normalises and clamps (before, N, after), or with steps of their own (B, N, T, ...)."""
-        potential: Tensor = self.norm(x)
-        return potential.clamp(0, self.threshold)
+        return self.norm(x).clamp(0, self.threshold)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1] != self.features:

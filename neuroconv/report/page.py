@@ -61,9 +61,6 @@ def write_report(
         notes: what was equal for all models, one sentence each.
         command, configuration: what reproduces the comparison.
         environment: the machine and the versions; nested tables are flattened.
-
-    Raises:
-        ValueError: `entries` is empty.
     """
     if not entries:
         raise ValueError("no entries: expected one or more models to report on")
@@ -144,11 +141,7 @@ def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
 
 
 def svg_element(svg: str, *, alt: str, name: str) -> Markup:
-    """Returns a file that matplotlib wrote as an <svg> element: see `inline_svg`.
-
-    Raises:
-        ValueError: it is no SVG with a viewBox.
-    """
+    """Returns a file that matplotlib wrote as an <svg> element: see `inline_svg`."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)

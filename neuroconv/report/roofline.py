@@ -36,9 +36,6 @@ def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
 
     The slope is the copy's bandwidth, the ceiling the fastest kernel's arithmetic. Below the dashed
     line a run reaches less than a tenth of the roof above it, so neither of the two bounds it.
-
-    Raises:
-        ValueError: `points` is empty.
     """
     if not points:
         raise ValueError("points is empty; expected at least one RooflinePoint")

@@ -25,9 +25,6 @@ def plot_tornado(
         swings: as `Estimate.swings` gives them.
         value: FLOP/s with all inputs at their values, where the bars meet.
         shares: total Sobol index of each input by name, written at the right.
-
-    Raises:
-        ValueError: no swing.
     """
     if not swings:
         raise ValueError("no input has a range: there is nothing to draw; give one LOW..HIGH")

@@ -28,9 +28,6 @@ def plot_trends(readings: Mapping[str, float]) -> Figure:
     Above, 2010 to 2100: the essay's lines, the HPCG record and its line with the 95 % interval of
     its growth, the AI clusters' line, and the readings across. Below, the years so far: each
     machine that held the HPCG record beside what the essay's lines predicted.
-
-    Raises:
-        ValueError: no reading, or one that is not above zero.
     """
     if not readings:
         raise ValueError("readings is empty; expected FLOP/s by name")

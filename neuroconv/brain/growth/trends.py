@@ -161,9 +161,6 @@ def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
     A row has "reading" and "trend", their names; "reached", whether a machine that was built has
     reached it, and the first such "machine"; "year", that machine's or the one in which the line
     passes; "earliest" and "latest", where the line passes at the ends of the trend's interval.
-
-    Raises:
-        ValueError: a reading that is not a positive number of FLOP/s.
     """
     for name, value in readings.items():
         if not 0 < value < math.inf:

@@ -204,11 +204,7 @@ def place(
     seconds: Positive,
     peak: Peak,
 ) -> Placement:
-    """Places a run under the roofs of the machine that ran it, in the dtype that it computes in.
-
-    Raises:
-        ValueError: no time, no bytes, or a negative number of FLOPs.
-    """
+    """Places a run under the roofs of the machine that ran it, in the dtype that it computes in."""
     arithmetic = flop / seconds / peak.flop_per_s
     memory = moved_bytes / seconds / peak.byte_per_s
     nearer: Literal["arithmetic", "memory"] = "arithmetic" if arithmetic >= memory else "memory"
