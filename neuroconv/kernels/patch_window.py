@@ -67,11 +67,7 @@ def zeros_around(
     stride: tuple[int, int],
     dilation: tuple[int, int],
 ) -> tuple[int, int, int, int]:
-    """Converts nn.Conv2d's padding to zeros (top, bottom, left, right), for "same" more after.
-
-    Raises:
-        ValueError: "same" with a stride.
-    """
+    """Converts nn.Conv2d's padding to zeros (top, bottom, left, right), for "same" more after."""
     if padding == "valid":
         return (0, 0, 0, 0)
     if padding == "same":

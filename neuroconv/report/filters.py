@@ -38,9 +38,6 @@ def dendritic_filters(weights: NDArray[Any], *, most: int | None = None) -> Figu
         weights: a population's (N, K_T, P, D), or an image layer's (N, C, K_T, P, D), of which
             each neuron's channel of largest norm is drawn.
         most: number of neurons to draw; default 6, for wide filters 3.
-
-    Raises:
-        ValueError: weights with another number of axes, or without elements.
     """
     if weights.ndim not in (4, 5) or weights.size == 0:
         raise ValueError(
