@@ -5,8 +5,8 @@ and a linear readout. All batch sizes see the same number of images. The running
 are what evaluation uses, are set apart from the statistics of the batch: each network is evaluated
 with both, by test batches of its training's size. The arm "initial" has threshold norm's bounds but
 statistics from before training, which stay: the essay's neuron, whose potential is relative to its
-initial one. Learning rates are chosen for each arm, batch
-size and seed by validation images, with running statistics.
+initial one. Learning rates are chosen for each arm, batch size and seed by validation images, with
+running statistics.
 """
 
 from collections.abc import Mapping
@@ -84,17 +84,19 @@ def batches(rows: Rows) -> list[int]:
 
 
 def quantities(rows: Rows) -> dict[str, Interval]:
-    def over_batches(weights: Mapping[str, float], *keys: str) -> Interval:
-        parts = [weighted(rows, key, b, weights) for key in keys for b in batches(rows)]
+    def over_batches(weights: Mapping[str, float], key: str) -> Interval:
+        parts = [weighted(rows, key, b, weights) for b in batches(rows)]
         return Interval.of(estimate(np.mean(parts, 0)), 100)
 
-    kin = {"threshold": 1.0, "batch": -1.0}
+    kin, half = {"threshold": 1.0, "batch": -1.0}, {"batch": -0.5, "none": -0.5}
     at_four = weighted(rows, "right_1", 4, kin)
     return {
         "gain": over_batches({"threshold": 1, "none": -1}, "right_1"),
-        "half": over_batches({"threshold": 1, "batch": -0.5, "none": -0.5}, "right_1"),
+        "half": over_batches({"threshold": 1, **half}, "right_1"),
+        "initial": over_batches({"initial": 1, **half}, "right_1"),
         "small_batch": Interval.of(estimate(at_four), 100),
-        "contrast": over_batches(kin, "right_0.5", "right_1.5"),
+        "dark": over_batches(kin, "right_0.5"),
+        "bright": over_batches(kin, "right_1.5"),
     }
 
 
