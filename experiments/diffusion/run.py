@@ -130,6 +130,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
         "time": Interval.of(estimate(bias[:, 1])),
         "efficiency": Interval.of(estimate(rows.values("efficiency", noise=NOISE, recordings=n))),
         "euler": Interval.of(estimate(by_euler - by_cable)),
+        "euler_predicts": Interval.of(estimate(rows.values("euler", noise=NOISE, recordings=n))),
     }
 
 

@@ -45,7 +45,7 @@ class Size:
 
 
 SIZES = {
-    "full": Size(tuple(range(3800, 3808)), "mnist", 4000, 2000, 5, 2),
+    "full": Size(tuple(range(3800, 3808)), "mnist", 4000, 10000, 5, 2),
     "quick": Size((3808, 3809, 3810), "digits", 1000, 360, 6, 3, (0.003, 0.01)),
     "test": Size((0, 1), "digits", 10, 6, 1, 1, (0.01,), (2, 2)),
 }
