@@ -17,8 +17,6 @@ RECORDED = (
     ("MNIST, 10 epochs", "mnist/granule.json"),
     ("MNIST, 6 epochs", "mnist/cerebellum.json"),
     ("MNIST, 6 epochs", "mnist/perceptron.json"),
-    ("CIFAR-10 sample, 32 pixels, 6 epochs", "photographs/cifar10.json"),
-    ("ImageNet sample, 64 pixels, 2 classes, 20 epochs", "photographs/imagenet.json"),
     (
         "digits, full 10x1000x5 filter, 20 epochs, five seeds",
         "full_filter/digits_cerebellum_base.json",

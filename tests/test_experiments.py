@@ -25,22 +25,6 @@ def test_the_index_names_every_experiment() -> None:
     assert "bench" in folders
 
 
-def test_the_ablations_page_holds_what_was_recorded() -> None:
-    folder = EXPERIMENTS / "ablation"
-    table = loaded(folder / "table.py")
-    page = (folder / "README.md").read_text()
-    assert table.filled(page) == page
-    for name in ("granule", "cerebellum"):
-        models = json.loads((folder / name / "comparison.json").read_text())["models"]
-        files = [table.file_name(model["label"]) for model in models]
-        assert len(set(files)) == len(files) > 10
-        for file, model in zip(files, models, strict=True):
-            config = load_config(folder / name / f"{file}.toml")
-            assert config.model["name"] == model["name"]
-            assert config.data.train_limit == 10_000
-            assert model["parameters_trained"] == count_parameters(create_model(**config.model))
-
-
 def test_the_search_draws_networks_within_its_limits() -> None:
     search = loaded(EXPERIMENTS / "study" / "search.py")
     trials = list(islice(search.candidates((1, 28, 28)), 2))

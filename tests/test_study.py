@@ -13,6 +13,9 @@ from tests.scripts import loaded
 
 STUDY = Path(__file__).resolve().parent.parent / "experiments" / "study"
 RECORDS = [*sorted(STUDY.glob("*_equal.json")), *STUDY.parent.glob("full_filter/digits_*.json")]
+OTHERS = sorted(
+    [*STUDY.parent.glob("ablation/*.json"), *STUDY.parent.glob("local_learning/*_local.json")]
+)
 AT_HAND = ("mnist", "fashion_mnist", "spoken_digits")  # data that are not unpacked first
 QUICK = ("--train.epochs=2", "--train.seeds=[10, 11]", "--train.max_steps=60")
 
@@ -22,7 +25,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return record, record["models"]
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*RECORDS, *OTHERS], ids=lambda path: path.stem)
 def test_a_record_is_that_of_its_configuration(path: Path) -> None:
     (record, models), config = read(path), load_config(path.stem)
     table = loaded(STUDY / "table.py")
@@ -34,7 +37,8 @@ def test_a_record_is_that_of_its_configuration(path: Path) -> None:
     for model in models:
         assert [*model["test_accuracy_fraction_by_seed"]] == [*map(str, config.train.seeds)]
     trials = [len(model["search"]["trials"]) for model in models if model["search"]]
-    assert trials == ([] if config.tune is None else [trials[0]] * len(models))
+    searched = 0 if config.tune is None else 1 if config.tune.shared else len(models)
+    assert trials == trials[:1] * searched
 
 
 @pytest.mark.slow

@@ -140,8 +140,10 @@ def rows(record: dict[str, Any], together: list[float | None] | None = None) -> 
         lines += [f"| … seed {seed} failed: {why} |" for seed, why in failed.items()]
     linear = record["linear_test_accuracy_fraction"]
     trials = len((first["search"] or {"trials": ()})["trials"])
+    shared = trials and not any(model["search"] for model in record["models"][1:])
+    tuned = "of the first, whose settings all have" if shared else "a model"
     notes = [
-        f"Seeds {', '.join(first['test_accuracy_fraction_by_seed'])}; {trials} trials a model;",
+        f"Seeds {', '.join(first['test_accuracy_fraction_by_seed'])}; {trials} trials {tuned};",
         "* the primary comparison; all others exploratory, p not corrected."
         if together is None
         else "p by Holm's method over the rows of all tables.",

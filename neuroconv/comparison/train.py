@@ -120,6 +120,9 @@ def compare(config: Config, *, progress: bool = True, jobs: int = 1) -> list[Mod
                 entrant.plan.append(resolved)
                 entrant.labels[seed] = splits.test.targets
             _count_parameters(entrant.plan[0])  # a mistake is found before any training
+        for other in entrants:
+            if other.plan[0].described() == entrant.plan[0].described():
+                raise ConfigError(f"{label!r} and {other.label!r} are the same: change one's table")
         entrants.append(entrant)
     if config.tune is not None:
         tuned = entrants[:1] if config.tune.shared else entrants

@@ -240,8 +240,8 @@ class Config:
 
 
 def _flat(name: str, table: Any) -> dict[str, Any]:
-    """Returns the values of nested tables by their dotted names."""
-    if not isinstance(table, dict):
+    """Returns the values of nested tables by their dotted names; an empty table is a value."""
+    if not isinstance(table, dict) or not table:
         return {name: table}
     separator = " " if name.endswith("]") else "."
     return {k: v for key in table for k, v in _flat(f"{name}{separator}{key}", table[key]).items()}

@@ -63,7 +63,11 @@ def test_an_opponent_is_matched_to_the_first_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("opponent", "message"),
-    [({"name": "linear"}, "two models are called 'linear'"), ({"name": "mlp", "wdth": 3}, "wdth")],
+    [
+        ({"name": "linear"}, "two models are called 'linear'"),
+        ({"name": "linear", "label": "twin"}, "'twin' and 'linear' are the same"),
+        ({"name": "mlp", "wdth": 3}, "wdth"),
+    ],
 )
 def test_a_mistake_is_found_before_anything_is_trained(
     tmp_path: Path, opponent: dict[str, Any], message: str

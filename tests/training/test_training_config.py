@@ -70,6 +70,12 @@ def test_overrides_and_a_saved_config_that_reads_back_as_it_is(file: Path, tmp_p
     assert load_config(tmp_path / "b.toml", ["--data.cache=auto"]).data.cache == "auto"
 
 
+def test_an_empty_table_is_another_run(file: Path) -> None:
+    """`unit_dropout = {}` builds a stage that is not there without it."""
+    with_stage = load_config(file, ["--model.unit_dropout={}"])
+    assert with_stage.described() != load_config(file).described()
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -1,6 +1,6 @@
 """Makes an image folder of CIFAR-10: 1,000 training and 200 validation JPEGs for each class.
 
-    python experiments/photographs/make_cifar10_sample.py data data/cifar10_sample
+    python experiments/study/make_cifar10_sample.py data data/cifar10_sample
 
 The first argument is the folder that torchvision downloads CIFAR-10 into, the second the folder to
 make. The images are the first of each class, in the order of the data set.
