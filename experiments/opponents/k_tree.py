@@ -1,6 +1,6 @@
 """Trains k-trees of Jones and Kording (2021) on MNIST's 3 against 5, and records each neuron.
 
-python experiments/opponents/k_tree.py K NEURONS EPOCHS     such as 1 10 2000, then 32 1 170
+python experiments/opponents/k_tree.py K NEURONS EPOCHS     such as 1 10 2000, then 32 3 200
 python experiments/opponents/k_tree.py                      prints the table of README.md
 
 As in their code: Adam at 1e-3, batches of 256, 965 training images (a tenth of those that a
