@@ -184,9 +184,9 @@ def main(files: list[str]) -> None:
         return
     p = corrected(records) if together else {}
     if not together:
-        print("## Primary comparisons\n", *primary_rows(records), sep="\n")
+        print("### Primary comparisons\n", *primary_rows(records), sep="\n")
     for name, record in records.items():
-        print(f"\n## {Path(name).stem}\n", *rows(record, p.get(name)), sep="\n")
+        print(f"\n### {Path(name).stem}\n", *rows(record, p.get(name)), sep="\n")
 
 
 if __name__ == "__main__":
