@@ -36,15 +36,16 @@ def run(words: list[str]) -> None:
 
 def table() -> str:
     lines = [
-        "| arm | learning rate | validation accuracy, % | validation loss |",
-        "|---|---:|---:|---:|",
+        "| arm | learning rate | validation accuracy, % | validation loss | core-seconds |",
+        "|---|---:|---:|---:|---:|",
     ]
     for label, search in json.loads(RECORD.read_text()).items():
         for trial in search["trials"]:
             chosen = "**" * (trial["learning_rate"] == search["best"]["learning_rate"])
             lines.append(
                 f"| {label} | {chosen}{trial['learning_rate']:g}{chosen} "
-                f"| {100 * trial['val_accuracy']:.2f} | {trial['val_loss']:.4f} |"
+                f"| {100 * trial['val_accuracy']:.2f} | {trial['val_loss']:.4f} "
+                f"| {trial['core_seconds']:.0f} |"
             )
     return "\n".join(lines)
 

@@ -185,6 +185,12 @@ def main(files: list[str]) -> None:
     p = corrected(records) if together else {}
     if not together:
         print("### Primary comparisons\n", *primary_rows(records), sep="\n")
+    hours = sum(core_seconds(m) for record in records.values() for m in record["models"]) / 3600
+    print(f"\nTrials and runs of the tables below took {hours:.1f} core-hours.")
+    if not files:
+        trials = [json.loads(line) for line in (HERE / "search.jsonl").read_text().splitlines()]
+        hours = sum(trial["cpu_s"] for trial in trials) / 3600
+        print(f"The search's {len(trials)} trials took {hours:.1f} core-hours.")
     for name, record in records.items():
         print(f"\n### {Path(name).stem}\n", *rows(record, p.get(name)), sep="\n")
 

@@ -152,7 +152,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of two inputs' draws; counts of few values tie, and have less."""
+    """Spearman's correlation of two different inputs' draws, -1 to 1; counts that tie have less."""
 
     between: tuple[str, str]
     rank: float

@@ -64,7 +64,7 @@ class Interval:
 
     @classmethod
     def of(cls, estimate: Estimate, scale: float = 1.0) -> Self:
-        """Returns the interval of a mean, all of its numbers times a `scale` above zero."""
+        """Returns the interval of a mean, times a `scale` above zero; ValueError for one seed."""
         mean, half_width = estimate.mean, estimate.half_width
         if mean is None or half_width is None:
             raise ValueError(f"{estimate.seeds} seeds: expected two or more, for an interval")

@@ -39,7 +39,7 @@ class Rows(list[dict[str, Any]]):
     """Measured rows: the condition, the seed and the values of each."""
 
     def where(self, **condition: Any) -> "Rows":
-        """Returns the rows of a condition, in the order of their seeds."""
+        """Returns a condition's rows, in the order of their seeds; LookupError for none."""
         rows = [row for row in self if all(row[key] == v for key, v in condition.items())]
         if not rows:
             raise LookupError(f"no row with {condition}")

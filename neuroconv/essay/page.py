@@ -46,7 +46,7 @@ class Section:
 
 
 def read_claims(experiments: Path) -> dict[Path, Claim]:
-    """Returns the claims by their folders, in the claims' order."""
+    """Returns the claims by their folders, in order; ValueError for two of one number."""
     claims = {path.parent: read_claim(path.parent) for path in experiments.glob("*/claim.toml")}
     folders = sorted(claims, key=lambda folder: claims[folder].number)
     for first, second in pairwise(folders):

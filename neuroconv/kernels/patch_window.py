@@ -67,7 +67,7 @@ def zeros_around(
     stride: tuple[int, int],
     dilation: tuple[int, int],
 ) -> tuple[int, int, int, int]:
-    """Converts nn.Conv2d's padding to zeros (top, bottom, left, right), for "same" more after."""
+    """Converts nn.Conv2d's padding to zeros (top, bottom, left, right); no stride with "same"."""
     if padding == "valid":
         return (0, 0, 0, 0)
     if padding == "same":

@@ -50,8 +50,8 @@ def dense_potential(filters: Tensor, axons: Tensor, rows: Tensor) -> Tensor:
         (N, D, T * B)
     """
     matrices = filters.new_zeros(*filters.shape[:3], len(rows))
-    matrices = matrices.scatter_add(3, axons.expand_as(filters), filters).flatten(1, 2)
-    products = map(torch.mm, matrices, tap_windows(rows, len(filters)))
+    matrices.scatter_add_(3, axons.expand_as(filters), filters)
+    products = map(torch.mm, matrices.flatten(1, 2), tap_windows(rows, len(filters)))
     return reduce(torch.add, products).view(*filters.shape[1:3], -1)
 
 

@@ -55,7 +55,7 @@ def write_report(
 
     Args:
         path: the page; its folder is created if necessary.
-        entries: one for each model; differences are to the first.
+        entries: one or more, one for each model; differences are to the first.
         linear_accuracy: a linear classifier's accuracy on the same test set, if there is one.
         chance: the share of the most frequent class in the test set.
         notes: what was equal for all models, one sentence each.
@@ -141,7 +141,7 @@ def inline_svg(figure: Figure, *, alt: str, name: str) -> Markup:
 
 
 def svg_element(svg: str, *, alt: str, name: str) -> Markup:
-    """Returns a file that matplotlib wrote as an <svg> element: see `inline_svg`."""
+    """Returns a file of matplotlib's as an <svg> element; ValueError without a viewBox."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)

@@ -32,7 +32,7 @@ class RooflinePoint:
 
 
 def plot_roofline(points: Sequence[RooflinePoint], peak: Peak) -> Figure:
-    """Draws runs under the two roofs of the machine that ran them, both axes logarithmic.
+    """Draws one run or more under the two roofs of the machine that ran them, on logarithmic axes.
 
     The slope is the copy's bandwidth, the ceiling the fastest kernel's arithmetic. Below the dashed
     line a run reaches less than a tenth of the roof above it, so neither of the two bounds it.

@@ -22,7 +22,7 @@ def plot_tornado(
     """Draws a bar for each input, the widest on top: FLOP/s at its low and at its high end.
 
     Args:
-        swings: as `Estimate.swings` gives them.
+        swings: as `Estimate.swings` gives them, one or more.
         value: FLOP/s with all inputs at their values, where the bars meet.
         shares: total Sobol index of each input by name, written at the right.
     """

@@ -23,7 +23,7 @@ _NAME_AT = (0.62, 0.62, 0.80, 0.62, 0.50, 0.55)
 
 
 def plot_trends(readings: Mapping[str, float]) -> Figure:
-    """Draws when computers reach each reading of the estimate, in FLOP/s by name.
+    """Draws when computers reach each of one or more readings, positive FLOP/s by name.
 
     Above, 2010 to 2100: the essay's lines, the HPCG record and its line with the 95 % interval of
     its growth, the AI clusters' line, and the readings across. Below, the years so far: each

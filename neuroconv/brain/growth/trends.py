@@ -156,7 +156,7 @@ def trends() -> tuple[Trend, ...]:
 
 
 def crossings(readings: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Returns a row for each reading (FLOP/s by name) and trend: when the trend reaches it.
+    """Returns a row for each reading (positive FLOP/s by name) and trend: when that reaches it.
 
     A row has "reading" and "trend", their names; "reached", whether a machine that was built has
     reached it, and the first such "machine"; "year", that machine's or the one in which the line
