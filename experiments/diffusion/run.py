@@ -135,8 +135,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
 
 
 def mean(values: Any, digits: int = 2) -> str:
-    found = Interval.of(estimate(values))
-    return f"{found.value:.{digits}f} ± {found.high - found.value:.{digits}f}"
+    return f"{Interval.of(estimate(values)):.{digits}f}"
 
 
 def tables(rows: Rows) -> str:

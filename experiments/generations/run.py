@@ -187,7 +187,7 @@ def tables(rows: Rows) -> str:
     ]  # fmt: skip
     for arm, title in ARMS.items():
         row, value = rows.where(arm=arm)[0], points(rows, arm)
-        cells = [title, f"{value.value:.1f} ± {value.high - value.value:.1f}"]
+        cells = [title, f"{value:.1f}"]
         cells += [f"{row['parameters']:,}", f"{row['learning_rate']:g}", f"{row['neurons']:,}"]
         cells += [f"{row['flop']:,}", f"{row['flop'] / row['neurons']:,.0f}"]
         unfolded = float(rows.values("unfolded_nj", arm=arm).mean())

@@ -156,8 +156,7 @@ def tables(rows: Rows) -> str:
         ]
         cells.append(f"{rows.values('learning_rate', **kind)[0]:g}")
         for movement in ("still", "shift", "rotate", "scale"):
-            measured = mean(rows, movement, kind)
-            cells.append(f"{measured.value:.1f} ± {measured.high - measured.value:.1f}")
+            cells.append(f"{mean(rows, movement, kind):.1f}")
         for key in ("correlation", "selectivity"):
             with_, without = (rows.values(k, **kind).mean() for k in (key, f"{key}_without"))
             cells.append(f"{with_:.2f} ({without:.2f})")

@@ -56,8 +56,7 @@ def curves(rows: Rows, network: str) -> dict[str, tuple[list[Any], NDArray[Any]]
 
 
 def mean(wrong: NDArray[Any]) -> str:
-    error = Interval.of(estimate(wrong), 100)
-    return f"{error.value:.2f} ± {error.high - error.value:.2f}"
+    return f"{Interval.of(estimate(wrong), 100):.2f}"
 
 
 def draw(rows: Rows) -> Figure:

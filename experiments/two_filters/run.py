@@ -134,7 +134,7 @@ def tables(rows: Rows) -> str:
             FILTERS[kind["filters"]], kind["between"],
             f"{rows.values('parameters', **kind)[0]:,}",
             f"{rows.values('learning_rate', **kind)[0]:g}",
-            f"{accuracy.value:.1f} ± {accuracy.high - accuracy.value:.1f}",
+            f"{accuracy:.1f}",
             *(", ".join(f"{100 * share:.1f}" for share in rows.values(key, **kind).mean(0))
               for key in ("nonlinear", "first_pair")),
         ]  # fmt: skip

@@ -76,6 +76,9 @@ class Interval:
         """Returns the interval of a value that is computed, without error."""
         return cls(value, value, value)
 
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} ± {self.high - self.value:{spec.lstrip('+')}}"
+
 
 @dataclass(frozen=True)
 class Quantity(Table):

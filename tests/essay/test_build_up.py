@@ -38,6 +38,17 @@ def test_a_read_out_at_a_step_is_that_of_a_window_and_of_the_stream(script) -> N
             assert torch.allclose(every[:, step], streamed, atol=1e-12)
 
 
+def test_still_neurons_receive_the_mean_frame_at_every_step(script) -> None:
+    torch.manual_seed(0)
+    network = script.build((1, 8, 8), "still", 5).eval()
+    frames = torch.rand(4, 1, 5, 8, 8).round()
+    mean = frames.sum(2, keepdim=True).div(5).repeat(1, 1, 5, 1, 1)
+    with torch.inference_mode():
+        assert torch.allclose(network(frames), network.network(mean))
+        assert torch.allclose(network(frames), network(frames.flip(2)))
+        assert not torch.allclose(network(frames), network.network(frames))
+
+
 def test_the_rate_of_events_halves_what_a_line_tells(script) -> None:
     size = script.SIZES["quick"]
     stills = script.stills("digits", None)
