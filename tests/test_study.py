@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neuroconv.comparison import compare
+from neuroconv.comparison.statistics import pack
 from neuroconv.training import load_config
 from tests.scripts import loaded
 
@@ -85,3 +87,53 @@ def test_a_correction_counts_the_rows_of_all_records() -> None:
         assert [row.split(" | ")[8] for row in rows[3 : 2 + len(record["models"])]] == [
             table.p_text(p) for p in corrected[name]
         ]
+
+
+def invented(rights: dict[str, float], primary: str = "") -> dict[str, Any]:
+    """Returns a record of five seeds and 20,000 images, with these shares of right answers."""
+    draw = np.random.default_rng(0)
+    models = []
+    for label, share in rights.items():
+        right = draw.random((5, 20_000)) < share
+        model: dict[str, Any] = {"label": label, "primary": label == primary}
+        model["right_answers_by_seed"] = {str(n): pack(row) for n, row in enumerate(right)}
+        model["test_images_by_seed"] = model["test_set_sha256_by_seed"] = dict.fromkeys(
+            model["right_answers_by_seed"], 20_000
+        )
+        models.append(model)
+    return {"margin": 0.01, "models": models}
+
+
+@pytest.mark.parametrize(
+    ("cells", "delta", "outcomes"),
+    [
+        (0.99, 0.80, ["holds", "holds", "holds", "holds", "does not hold", "holds"]),
+        (0.90, 0.90, ["does not hold"] * 2 + [""] + ["holds"] * 2 + ["does not hold"]),
+    ],
+)
+def test_claims_of_local_learning_follow_from_records(
+    cells: float, delta: float, outcomes: list[str]
+) -> None:
+    table = loaded(STUDY.parent / "local_learning" / "table.py")
+    frozen, spikes = "frozen random features, delta rule", "complex spikes, 1 Hz"
+    rights = {"cells": cells, frozen: delta, "linear dendrites": delta, "Dale's law": cells - 0.001}
+    low = 2 * delta - cells  # spikes lose twice what the delta rule does
+    records = {
+        table.RECORDS[name]: invented({**rights, spikes: low}, primary=frozen)
+        for name in table.TASKS
+    }
+    if cells > delta:
+        records[table.RECORDS["mnist_essay_local"]] = invented({"cells": cells})
+    study = table.study()
+    lines = table.claims(study, records, study.corrected(records))[2:]
+    ends = [line.split(" | ")[-1].strip(" |") for line in lines]
+    assert len(ends) == len(outcomes)
+    assert ends == outcomes
+
+
+def test_a_claim_over_tasks_waits_for_those_that_can_decide_it() -> None:
+    together = loaded(STUDY.parent / "local_learning" / "table.py").together
+    assert together(["better"] * 3, 3, 4) == "holds"
+    assert together(["better", "better"], 3, 4) == "inconclusive"  # two are not recorded
+    assert together(["better", "equal", "better", "inconclusive"], 3, 4) == "inconclusive"
+    assert together(["equal (slightly better)", "worse"], 3, 4) == "does not hold"

@@ -11,6 +11,7 @@ cost of one update of one sample are computed again. Verdicts are on the row's m
 import json
 import sys
 from functools import partial
+from math import inf
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -18,7 +19,8 @@ from typing import Any
 
 import torch
 
-from neuroconv.comparison import Estimate, verdict
+from neuroconv.comparison import Estimate, holm, verdict
+from neuroconv.essay import Interval, Quantity
 from neuroconv.learning.cost import LearningCost, learning_cost
 from neuroconv.training.rules import rule_options
 from neuroconv.zoo import create_model
@@ -30,6 +32,12 @@ RECORDS = {
     "mnist_permuted_local": "MNIST, permuted, 20,000 images",
     "fashion_local": "Fashion-MNIST, 20,000 images",
     "spoken_digits_local": "spoken digits, one of six speakers left out",
+}
+TASKS = {  # whose primary comparisons claim (a) counts; claim (e) the first three
+    "mnist_local": "MNIST",
+    "mnist_permuted_local": "permuted MNIST",
+    "fashion_local": "Fashion-MNIST",
+    "spoken_digits_local": "spoken digits",
 }
 HEAD = (
     "| model and rule | trained | forward | backward | update | signals | kept, bytes "
@@ -70,6 +78,60 @@ def row(
     )
 
 
+def together(verdicts: list[str], needed: int, tasks: int) -> str:
+    """Returns whether a row is better on as many tasks as a claim needs, of those recorded."""
+    better = verdicts.count("better")
+    lost = sum(told != "inconclusive" for told in verdicts) - better
+    if better >= needed:
+        return "holds"
+    return "does not hold" if tasks - lost < needed else "inconclusive"
+
+
+def claims(table: Any, records: dict[str, Any], corrected: dict[str, Any]) -> list[str]:
+    """Returns the claims of README.md with what is measured, and what follows by rule."""
+    by_name = {name: records[title] for name, title in RECORDS.items() if title in records}
+    models, gains, p = dict[Any, Any](), dict[Any, Any](), dict[Any, Any]()
+    for name, record in by_name.items():
+        first, *others = record["models"]
+        for model, corrected_p in zip(others, corrected[RECORDS[name]], strict=True):
+            key = name, model["label"]
+            models[key], p[key] = model, corrected_p
+            gains[key] = table.difference(first, model)
+    count = [key for key, model in models.items() if model["primary"]]
+    p |= zip(count, holm([gains[key].p for key in count]), strict=True)
+
+    def better(label: str, tasks: int) -> tuple[str, str]:
+        """Compares the cells with a row on the first tasks; on three of them it must be worse."""
+        keys = [(name, label) for name in list(TASKS)[:tasks] if (name, label) in models]
+        told = [verdict(gains[key], by_name[key[0]]["margin"], p[key]) for key in keys]
+        cells = [
+            f"{TASKS[key[0]]} {table.points(gains[key])}, {text}"
+            for key, text in zip(keys, told, strict=True)
+        ]
+        return "; ".join(cells), together(told, 3, tasks)
+
+    def within(name: str, label: str | None, low: float, high: float) -> tuple[str, str]:
+        """Compares an accuracy in percent, or the cells' less a row's, with a range."""
+        if name not in by_name:
+            return "not yet", ""
+        value = gains[name, label] if label else table.accuracy(by_name[name]["models"][0])
+        measured = Interval.of(value, 100)
+        return f"{measured:.2f}", Quantity("", "points", (low, high)).outcome(measured)
+
+    delta, linear = "frozen random features, delta rule", "linear dendrites"
+    small, spikes = "mnist_local", "complex spikes, 1 Hz"
+    judged = {
+        "(a) more than the delta rule, on three of four tasks": better(delta, 4),
+        "(b) 97 % on MNIST with 19,810 parameters": within(small, None, 97, inf),
+        "(c) 98 % with 100,000 synapses a cell": within("mnist_essay_local", None, 98, inf),
+        "(d) Dale's law costs less than a point": within(small, "Dale's law", -inf, 1),
+        "(d) complex spikes cost less than a point": within(small, spikes, -inf, 1),
+        "(e) more than linear dendrites, on three tasks": better(linear, 3),
+    }
+    head = "| claim | measured, % or points | outcome |", "|---|---|---|"
+    return [*head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in judged.items())]
+
+
 def main(words: list[str]) -> None:
     table = study()
     files = {Path(word): Path(word).stem for word in words} or {
@@ -78,6 +140,8 @@ def main(words: list[str]) -> None:
     recorded = {title: file.read_text() for file, title in files.items() if file.exists()}
     records = {title: table.checked(json.loads(text)) for title, text in recorded.items()}
     corrected = table.corrected(records)
+    if not words:
+        print("### Claims", "", *claims(table, records, corrected), "", sep="\n")
     print("### Comparisons that count", "", *table.primary_rows(records), "", sep="\n")
     for title, record in records.items():
         first = record["models"][0]
