@@ -1,4 +1,4 @@
-"""Every README says what its commands say: its Python runs, its quoted outputs are printed.
+"""Every page says what its commands say: its Python runs, its quoted outputs are printed.
 
 With NEUROCONV_REFRESH=1 the quoted outputs are replaced instead of compared.
 """
@@ -19,7 +19,7 @@ from neuroconv.training import load_config
 from tests.commands import status_of
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("[ne]*/**/README.md"))]  # neuroconv, experiments
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("[ne]*/**/*.md"))]  # neuroconv, experiments
 OUTPUT = re.compile(
     r"<!-- output of `(?P<command>.+?)`(?:, (?P<columns>\d+) columns)? -->\n\n"
     r"(?:(?P<quoted>(?!<!-- end -->).*?)\n\n)?<!-- end -->",  # nothing, before the first refresh

@@ -1,8 +1,9 @@
 """Measures how fast rules learn, and in how much memory, and counts what an update costs.
 
-    python experiments/local_learning/speed.py OUT.json [--quick]
+    python experiments/local_learning/speed.py OUT.json [--quick]     measures, and prints a table
+    python experiments/local_learning/speed.py OUT.json --table       prints a recorded one
 
-Prints a table in Markdown. A step is the rule's update and plain SGD; local rules run under
+A step is the rule's update and plain SGD; local rules run under
 `torch.inference_mode()`. Entries take turns, so that a busy machine disturbs all alike, and the
 median of the turns counts, in seconds of the process's CPU time, in one thread. Memory is the peak
 of what operators allocate in a step, by torch's profiler, beside parameters, gradients and input.
@@ -129,24 +130,36 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def measured(quick: bool) -> dict[str, Any]:
+    """Returns the rows, and what they were measured with."""
+    torch.set_num_threads(1)
+    kinds: Any = torch.optim.SGD, torch.optim.AdamW
+    return {
+        "neuroconv": __version__, "torch": torch.__version__, "python": platform.python_version(),
+        "processor": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "optimizer_flop_per_parameter": {kind.__name__: flop_per_parameter(kind) for kind in kinds},
+        "rows": measure(3, 0.1) if quick else measure(15, 1.0),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT.json")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns")
+    parser.add_argument("--table", action="store_true", help="print what OUT.json has")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = measure(3, 0.1) if options.quick else measure(15, 1.0)
-    kinds: Any = torch.optim.SGD, torch.optim.AdamW
-    optimizers = {kind.__name__: flop_per_parameter(kind) for kind in kinds}
-    record = {
-        "neuroconv": __version__, "torch": torch.__version__, "python": platform.python_version(),
-        "processor": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(), "optimizer_flop_per_parameter": optimizers,
-        "rows": rows,
-    }  # fmt: skip
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(table(rows))
-    print("\nA step of the optimiser, FLOP a parameter:", optimizers)
+    if options.table:
+        record = json.loads(options.out.read_text())
+    else:
+        record = measured(options.quick)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(record["rows"]))
+    flop = ", ".join(f"{kind} {n:g}" for kind, n in record["optimizer_flop_per_parameter"].items())
+    print(
+        f"\nA step of the optimiser, FLOP a parameter: {flop}. Version {record['neuroconv']}, torch"
+    )
+    print(f"{record['torch']}, {record['instructions']}, {record['threads']} thread.")
 
 
 if __name__ == "__main__":
