@@ -44,7 +44,8 @@ STREAMS = "arm", "speech", "classes", "switch"
 def commands() -> dict[str, str]:
     """Returns the command of each record by its path; {out} is the file that it writes."""
     rows = {
-        f"{folder}/{name}.json": f"neuroconv compare {name} --json {{out}}"
+        f"{folder}/{name}.json": f"neuroconv compare {name} "
+        f"--report runs/{name}/report.html --json {{out}}"
         for folder, names in COMPARED.items()
         for name in names
     }

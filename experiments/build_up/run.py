@@ -180,6 +180,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
         "gain": five - right(rows, "neuron", 1),
         "later": right(rows, "neuron", STREAMED) - five,
         "one_network": right(rows, "streaming", ESSAY) - five,
+        "taken_in": five - right(rows, "still", ESSAY),
         "averaging": five - right(rows, "mean", ESSAY),
     }
     return {name: Interval.of(estimate(values), 100) for name, values in differences.items()}

@@ -170,12 +170,13 @@ def nanojoules(rows: Rows, arm: str) -> tuple[float, float]:
 
 def quantities(rows: Rows) -> dict[str, Interval]:
     flop = [rows.values("flop", arm=arm)[0] for arm in ("spiking", "rate")]
-    energy = rows.values("driven_nj", arm="spiking") / rows.values("dense_nj", arm="rate")
+    energy = rows.values("driven_nj", arm="spiking")
     return {
         "timing": points(rows, "spiking", "frequency"),
         "space": points(rows, "spiking", "rate"),
         "ordinary": Interval.exact(flop[0] / flop[1]),
-        "driven": Interval.of(estimate(energy)),
+        "driven": Interval.of(estimate(energy / rows.values("dense_nj", arm="rate"))),
+        "alike": Interval.of(estimate(energy / rows.values("driven_nj", arm="rate"))),
     }
 
 

@@ -124,12 +124,14 @@ def accuracy(rows: Rows, movement: str, condition: dict[str, Any]) -> NDArray[An
 def quantities(rows: Rows) -> dict[str, Interval]:
     spike, none, essay = arm("spike"), arm("spike", 0.0), arm("spike", signal="essay")
     arms = {"spike": spike, "none": none, "max": arm("max"), "essay": essay}
-    arms["half"] = arm("spike", 0.5)
+    arms |= {"half": arm("spike", 0.5), "average": arm("average")}
     shifted = {name: accuracy(rows, "shift", condition) for name, condition in arms.items()}
     values = {
         "shifts": shifted["spike"] - shifted["none"],
         "turns_and_scales": accuracy(rows, "rotate scale", spike)
         - accuracy(rows, "rotate scale", none),
+        "pooling": shifted["max"] - shifted["none"],
+        "average": shifted["spike"] - shifted["average"],
         "max_pooling": shifted["spike"] - shifted["max"],
         "half_pull": shifted["half"] - shifted["max"],
         "signal": shifted["essay"] - shifted["spike"],

@@ -184,6 +184,10 @@ def points(value: Estimate) -> str:
     return f"{100 * (value.mean or 0):.2f} ± {100 * (value.half_width or 0):.2f}"
 
 
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def comparisons(rows: Rows) -> list[str]:
     """Returns the rows of all entrants, and how far the cell wired at random is ahead of each."""
     primary = groups(rows)
@@ -204,7 +208,7 @@ def comparisons(rows: Rows) -> list[str]:
                 value = lead(rows, group, name)
                 p = corrected.get((group, name), value.p)
                 star = "" if (group, name) in corrected else " *"
-                told = f"| {points(value)} | {p or 0:.2g}{star} | {verdict(value, MARGIN, p)} "
+                told = f"| {points(value)} | {p_text(p or 0)}{star} | {verdict(value, MARGIN, p)} "
             label = f"Boolean, {d[0]} inputs" if d else task.replace("_", " or ")
             right = points(estimate(shares(rows, task, branches, name, *d)))
             parameters, rate = row.get("parameters", ""), row.get("rate", "")

@@ -1,4 +1,4 @@
-"""Networks of the three arms, and what is measured of them."""
+"""Networks of the four arms, and what is measured of them."""
 
 import copy
 from functools import lru_cache

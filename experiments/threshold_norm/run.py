@@ -91,6 +91,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
     kin, half = {"threshold": 1.0, "batch": -1.0}, {"batch": -0.5, "none": -0.5}
     at_four = weighted(rows, "right_1", 4, kin)
     return {
+        "batch_norm": over_batches({"batch": 1, "none": -1}, "right_1"),
         "gain": over_batches({"threshold": 1, "none": -1}, "right_1"),
         "half": over_batches({"threshold": 1, **half}, "right_1"),
         "initial": over_batches({"initial": 1, **half}, "right_1"),
