@@ -7,8 +7,9 @@ A step is the rule's update and plain SGD; local rules run under
 `torch.inference_mode()`. Entries take turns, so that a busy machine disturbs all alike, and the
 median of the turns counts, in seconds of the process's CPU time, in one thread. Memory is the peak
 of what operators allocate in a step, by torch's profiler, beside parameters, gradients and input.
-Counts are those of `neuroconv.learning.cost`, of what executes: at 64 samples Purkinje
-cells run as dense products, zeros included. Energy is an estimate.
+Counts are those of `neuroconv.learning.cost`: at 64 samples, where Purkinje cells run as dense
+products, the rule's have the zeros of these, and those of backpropagation the wiring alone. Energy
+is an estimate.
 """
 
 import argparse

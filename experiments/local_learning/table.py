@@ -153,6 +153,8 @@ def main(words: list[str]) -> None:
             f"\nSeeds {', '.join(first['test_accuracy_fraction_by_seed'])}. "
             f"Earlier use of the test set: {record['earlier_use'] or 'none'}.\n"
         )
+    seconds = (table.core_seconds(m) for record in records.values() for m in record["models"])
+    print(f"Trials and runs of these tables took {sum(seconds) / 3600:.1f} core-hours.")
 
 
 if __name__ == "__main__":
