@@ -42,7 +42,7 @@ class Size:
     test: int
     epochs: int
     search_epochs: int  # for each learning rate
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     pulls: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     widths: tuple[int, int] = (8, 16)
 

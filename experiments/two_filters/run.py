@@ -40,7 +40,7 @@ class Size:
     test: int
     epochs: int
     search_epochs: int  # for each learning rate
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
     widths: tuple[int, int] = (8, 16)
 
 
@@ -162,7 +162,7 @@ def draw(rows: Rows) -> Figure:
         plain(axes)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
-    figure.supxlabel("between branches and dendrites", fontsize=9.5)
+    figure.supxlabel("what a dendrite's potential passes", fontsize=9.5)
     return figure
 
 
