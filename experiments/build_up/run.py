@@ -98,7 +98,8 @@ def build(image_shape: tuple[int, int, int], arm: str, frames: int) -> nn.Module
     task: dict[str, Any] = {"image_shape": image_shape, "time_steps": frames}
     neurons: Any = create_model("granule_convnet", unit={"time_steps": ESSAY}, **task)
     if arm != "mean":
-        return {"streaming": Streaming, "still": Still}.get(arm, lambda same: same)(neurons)
+        wrappers: dict[str, Any] = {"streaming": Streaming, "still": Still}
+        return wrappers[arm](neurons) if arm in wrappers else neurons
     size = count_parameters(neurons)
     return create_model("plain_cnn", **match_parameters("plain_cnn", size, frames="mean", **task))
 

@@ -102,7 +102,7 @@ def tables(rows: Rows) -> str:
             row = rows.where(task=task, model=model)[0]
             cells = [f"{row[key]:,}" for key in ("parameters", "neurons")]
             shown = [difference(rows, task, model), difference(rows, task, model, NEURON)]
-            cells += [f"{100 * (e.mean or 0):.1f} ± {100 * (e.half_width or 0):.1f}" for e in shown]
+            cells += [f"{Interval.of(e, 100):.1f}" for e in shown]
             cells[-1] = "" if model == NEURON else cells[-1]
             lines.append(f"| {task} | {model} | {' | '.join(cells)} |")
     return "\n".join(lines)

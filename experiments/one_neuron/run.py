@@ -181,7 +181,7 @@ def quantities(rows: Rows) -> dict[str, Interval]:
 
 
 def points(value: Estimate) -> str:
-    return f"{100 * (value.mean or 0):.2f} ± {100 * (value.half_width or 0):.2f}"
+    return f"{Interval.of(value, 100):.2f}"
 
 
 def p_text(p: float) -> str:

@@ -126,12 +126,12 @@ def tables(rows: Rows) -> str:
     for count in counts(rows):
         for arm in ARMS:
             these = {"arm": arm, "images": count}
-            gain = estimate(difference(rows, arm, "none", count))
+            gain = Interval.of(estimate(difference(rows, arm, "none", count)), 100)
             first, second = rows.values("correlation", **these).mean(0)
             row = rows.where(**these)[0]
             lines.append(
                 f"| {count} | {arm} | {100 * rows.values('right', **these).mean():.2f} "
-                f"| {100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f} "
+                f"| {gain:+.2f} "
                 f"| {row['survival']:g} | {row['rate']:g} "
                 f"| {100 * rows.values('training_accuracy', **these).mean():.1f} "
                 f"| {first:.3f}, {second:.3f} | {100 * rows.values('silent', **these).mean():.1f} |"

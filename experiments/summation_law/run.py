@@ -140,10 +140,8 @@ def tables(rows: Rows) -> str:
     for task in tasks(rows):
         for law in (*LAWS, LEARNED):
             these = {"task": task, "law": law}
-            gain = estimate(difference(rows, task, law, "linear"))
-            over = (
-                "" if law == "linear" else f"{100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f}"
-            )
+            gain = Interval.of(estimate(difference(rows, task, law, "linear")), 100)
+            over = "" if law == "linear" else f"{gain:+.2f}"
             exponents = rows.values("exponents", **these)
             shown = "; ".join(", ".join(f"{x:.2f}" for x in seed) for seed in exponents)
             rates = ", ".join(f"{rate:g}" for rate in rows.values("rate", **these))

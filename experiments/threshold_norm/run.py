@@ -111,7 +111,9 @@ def tables(rows: Rows) -> str:
     for batch in batches(rows):
         for arm in ARMS:
             these = {"arm": arm, "batch": batch}
-            gain = estimate(weighted(rows, "right_1", batch, {"none": -1, arm: 1}))
+            gain = Interval.of(
+                estimate(weighted(rows, "right_1", batch, {"none": -1, arm: 1})), 100
+            )
             running, dark, bright = (
                 f"{100 * rows.values(f'right_{c}', **these).mean():.2f}"
                 for c in ("1", "0.5", "1.5")
@@ -120,7 +122,7 @@ def tables(rows: Rows) -> str:
                 f"{100 * rows.values(f'by_batch_{c}', **these).mean():.2f}"
                 for c in ("1", "0.5", "1.5")
             )
-            over = "" if arm == "none" else f"{100 * gain.mean:+.2f} ± {100 * gain.half_width:.2f}"
+            over = "" if arm == "none" else f"{gain:+.2f}"
             dead, full = (100 * rows.values(key, **these).mean() for key in ("dead", "saturated"))
             chosen = ", ".join(f"{rate:g}" for rate in rows.values("rate", **these))
             lines.append(
