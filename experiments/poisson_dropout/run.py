@@ -11,7 +11,8 @@ draw too. Where one draw holds for the window all of its steps are equal, and on
 
 Each arm's survival and learning rate are chosen on validation images, from a seed of their own: an
 arm with more to choose from must not win by having drawn more networks. There is no weight decay
-and no early stopping.
+and no early stopping. The learning rate moves the correlation between units by itself: it is set
+against that of the same network without noise, trained at the arm's learning rate.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from poisson_network import POISSON, mean_correlation, splits, trained
+from poisson_network import POISSON, Network, mean_correlation, splits, trained
 
 from neuroconv.comparison import estimate
 from neuroconv.essay import Experiment, Interval, Rows
@@ -45,7 +46,7 @@ class Size:
     batch: int = 50
     window: int = 5  # time steps, the essay's number
     survivals: tuple[float, ...] = (0.75, 0.5, 0.25)
-    rates: tuple[float, ...] = (0.0006, 0.002, 0.006)  # of learning
+    rates: tuple[float, ...] = (0.0002, 0.0006, 0.002, 0.006, 0.02)  # of learning
 
 
 SIZES = {
@@ -71,20 +72,33 @@ def best(size: Size, arm: str, images: int) -> tuple[float, float]:
     return max(grid, key=accuracy) if len(grid) > 1 else grid[0]
 
 
+def activity(size: Size, network: Network) -> dict[str, list[float]]:
+    """Returns the mean correlation and the share of silent units of both layers, without noise."""
+    with torch.no_grad():
+        rates = [layer.squeeze(2) for layer in network.rates(splits(size.data)[2][0])]
+    return {
+        "correlation": [mean_correlation(layer) for layer in rates],
+        "silent": [float((layer == 0).all(0).float().mean()) for layer in rates],
+    }
+
+
+@lru_cache
+def quiet(size: Size, rate: float, images: int, seed: int) -> list[float]:
+    """Returns the mean correlations of a network that was trained without noise at a rate."""
+    return activity(size, trained("none", 1.0, rate, size, images, seed))["correlation"]
+
+
 def measure(size: Size, *, seed: int, folder: Any, images: int, arm: str) -> dict[str, Any]:
     training, _, test = splits(size.data)
     survival, rate = best(size, arm, images)
     network = trained(arm, survival, rate, size, images, seed)
-    with torch.no_grad():
-        rates = [layer.squeeze(2) for layer in network.rates(test[0])]
     chosen = torch.randperm(len(training[1]), generator=torch.Generator().manual_seed(seed))[
         :images
     ]
     return {
         "right": right(network, *test), "survival": survival, "rate": rate,
         "training_accuracy": right(network, training[0][chosen], training[1][chosen]).mean(),
-        "correlation": [mean_correlation(layer) for layer in rates],
-        "silent": [float((layer == 0).all(0).float().mean()) for layer in rates],
+        "quiet_correlation": quiet(size, rate, images, seed), **activity(size, network),
     }  # fmt: skip
 
 
@@ -95,9 +109,10 @@ def difference(rows: Rows, first: str, second: str, images: int) -> NDArray[np.f
 
 
 def decoupled(rows: Rows, arm: str, images: int) -> NDArray[np.float64]:
-    """Returns by what share the mean correlation is below that of the arm without noise, (S,)."""
+    """Returns by what share the mean correlation is below that without noise at its rate, (S,)."""
     with_noise, without = (
-        rows.values("correlation", arm=name, images=images).mean(1) for name in (arm, "none")
+        rows.values(key, arm=arm, images=images).mean(1)
+        for key in ("correlation", "quiet_correlation")
     )
     share: NDArray[np.float64] = 1 - with_noise / without
     return share
@@ -120,21 +135,23 @@ def quantities(rows: Rows) -> dict[str, Interval]:
 def tables(rows: Rows) -> str:
     lines = [
         "| training images | noise | test accuracy, % | points over none | survival | "
-        "learning rate | training accuracy, % | mean correlation, layer 1, 2 | never active, % |",
-        "|---:|---|---:|---:|---:|---:|---:|---|---:|",
+        "learning rate | training accuracy, % | mean correlation, layer 1, 2 | without noise at "
+        "this rate | never active, % |",
+        "|---:|---|---:|---:|---:|---:|---:|---|---|---:|",
     ]
     for count in counts(rows):
         for arm in ARMS:
             these = {"arm": arm, "images": count}
             gain = Interval.of(estimate(difference(rows, arm, "none", count)), 100)
-            first, second = rows.values("correlation", **these).mean(0)
+            means = [rows.values(f"{k}correlation", **these).mean(0) for k in ("", "quiet_")]
+            correlation = " | ".join(f"{first:.3f}, {second:.3f}" for first, second in means)
             row = rows.where(**these)[0]
             lines.append(
                 f"| {count} | {arm} | {100 * rows.values('right', **these).mean():.2f} "
                 f"| {gain:+.2f} "
                 f"| {row['survival']:g} | {row['rate']:g} "
                 f"| {100 * rows.values('training_accuracy', **these).mean():.1f} "
-                f"| {first:.3f}, {second:.3f} | {100 * rows.values('silent', **these).mean():.1f} |"
+                f"| {correlation} | {100 * rows.values('silent', **these).mean():.1f} |"
             )
     return "\n".join(lines)
 
@@ -154,7 +171,7 @@ def draw(rows: Rows) -> Figure:
                 color=COLOURS[number], marker=MARKERS[number], ls=STROKES[number],
                 lw=1.2, capsize=2, ms=6,
             )  # fmt: skip
-    titles = ("Test accuracy, points over none", "Correlation between units, % below none")
+    titles = ("Test accuracy, points over none", "Correlation, % below none at the same rate")
     for axes, title in zip((gains, coupling), titles, strict=True):
         axes.axhline(0, color=INK, lw=1)
         axes.set_title(title, fontsize=10, color=INK)

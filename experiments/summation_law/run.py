@@ -4,6 +4,8 @@ A neuron has four dendrites, each a weighted sum of all inputs and a rectifier; 
 and the law of the neuron's type acts on the sum (`DendriticSummation`). Two layers of such neurons
 and a linear readout make the network. With the linear law, the control, a neuron passes on the sum
 itself. Bistable is a steep sigmoid, two levels with a jump between; it has no memory of its level.
+Beside the neurons stand ordinary units, one for each dendrite, with one weighted sum and rectifier
+each: there the law is an activation function in the usual sense.
 
 The learned law is a power of the sum, its exponent one number for each layer that starts at 1, the
 linear law, and may go either way: below 1 sublinear, above 1 supralinear. `SummationLaw`'s own
@@ -14,13 +16,14 @@ networks that choose are not those that are compared.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from summation_network import LAWS, LEARNED, Power, splits, trained
+from summation_network import DENDRITES, LAWS, LEARNED, Power, splits, trained
 
 from neuroconv.comparison import estimate
 from neuroconv.essay import Experiment, Interval, Rows
@@ -34,27 +37,35 @@ class Size:
     tasks: tuple[str, ...]
     steps: int
     images: int = 5000  # for training, or all if there are fewer
-    neurons: int = 64
+    dendrites: int = 256  # of a layer: 64 neurons of four, or 256 ordinary units of one
     batch: int = 50
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 SIZES = {
     "full": Size((3500, 3501, 3502, 3503, 3504), ("mnist", "fashion_mnist", "conjunction"), 1500),
     "quick": Size((3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 400),
-    "test": Size((0, 1), ("digits", "conjunction"), 2, neurons=4, rates=(1e-3,)),
+    "test": Size((0, 1), ("digits", "conjunction"), 2, dendrites=16, rates=(1e-3,)),
 }
 
 
 def conditions(size: Size) -> list[dict[str, Any]]:
-    return [{"task": task, "law": law} for task in size.tasks for law in (*LAWS, LEARNED)]
+    laws = (*LAWS, LEARNED)
+    return [
+        {"unit": unit, "task": task, "law": law}
+        for unit in DENDRITES
+        for task in size.tasks
+        for law in laws
+    ]
 
 
-def measure(size: Size, *, seed: int, folder: Any, task: str, law: str) -> dict[str, Any]:
+def measure(
+    size: Size, *, seed: int, folder: Any, unit: str, task: str, law: str
+) -> dict[str, Any]:
     training, validation, test = splits(task, size.images)
     candidates = {}
     for rate in size.rates:
-        network = trained(law, rate, training, size, seed)
+        network = trained(unit, law, rate, training, size, seed)
         candidates[rate] = network, float(right(network, *validation).mean())
     rate = max(candidates, key=lambda rate: candidates[rate][1])
     network, accuracy = candidates[rate]
@@ -108,7 +119,24 @@ def turned(rows: Rows, task: str) -> NDArray[np.float64]:
     return mean
 
 
+def rank_correlation(rows: Rows) -> NDArray[np.float64]:
+    """Returns Spearman's correlation of what laws gain in neurons and in ordinary units, (S,).
+
+    Over all laws but the linear one, whose accuracy the gains are measured from, and all tasks.
+    """
+    gains = []
+    for unit in DENDRITES:
+        of_unit = rows.where(unit=unit)
+        pairs = [(task, law) for task in tasks(rows) for law in (*LAWS, LEARNED) if law != "linear"]
+        gains.append([difference(of_unit, *pair, "linear").mean(1) for pair in pairs])
+    values = np.array(gains).transpose(2, 0, 1)  # (S, 2, pairs)
+    ranks = np.sign(values[..., :, None] - values[..., None, :]).sum(3)  # about their mean
+    return np.array([np.corrcoef(seed)[0, 1] for seed in ranks])
+
+
 def quantities(rows: Rows) -> dict[str, Interval]:
+    alike = Interval.of(estimate(rank_correlation(rows)))
+    rows = rows.where(unit="neuron")
     nonlinear = tuple(law for law in LAWS if law != "linear")
     spreads, losses = [], []
     for task in tasks(rows):
@@ -128,27 +156,30 @@ def quantities(rows: Rows) -> dict[str, Interval]:
         "conjunction": Interval.of(estimate(gain), 100),
         "learned": over_tasks(losses),
         "exponent": Interval(*(100 * np.expm1(ends)), change.seeds),
+        "alike": alike,
     }
 
 
 def tables(rows: Rows) -> str:
     lines = [
-        "| task | law | test accuracy, % | points over linear | training accuracy, % | "
+        "| unit | task | law | test accuracy, % | points over linear | training accuracy, % | "
         "learning rates chosen | exponents of both layers |",
-        "|---|---|---:|---:|---:|---|---|",
+        "|---|---|---|---:|---:|---:|---|---|",
     ]
-    for task in tasks(rows):
+    for unit, task in product(DENDRITES, tasks(rows)):
         for law in (*LAWS, LEARNED):
-            these = {"task": task, "law": law}
-            gain = Interval.of(estimate(difference(rows, task, law, "linear")), 100)
+            these = {"unit": unit, "task": task, "law": law}
+            gain = Interval.of(
+                estimate(difference(rows.where(unit=unit), task, law, "linear")), 100
+            )
             over = "" if law == "linear" else f"{gain:+.2f}"
             exponents = rows.values("exponents", **these)
             shown = "; ".join(", ".join(f"{x:.2f}" for x in seed) for seed in exponents)
             rates = ", ".join(f"{rate:g}" for rate in rows.values("rate", **these))
             lines.append(
-                f"| {task} | {law} | {100 * rows.values('right', **these).mean():.2f} | {over} "
-                f"| {100 * rows.values('training_accuracy', **these).mean():.1f} | {rates} "
-                f"| {shown} |"
+                f"| {unit} | {task} | {law} | {100 * rows.values('right', **these).mean():.2f} "
+                f"| {over} | {100 * rows.values('training_accuracy', **these).mean():.1f} "
+                f"| {rates} | {shown} |"
             )
     return "\n".join(lines)
 
@@ -160,15 +191,19 @@ def draw(rows: Rows) -> Figure:
     )
     laws = [law for law in (*LAWS, LEARNED) if law != "linear"]
     for axes, task in zip(panels, names, strict=True):
-        for number, law in enumerate(laws):
-            value = estimate(difference(rows, task, law, "linear"))
-            axes.errorbar(
-                100 * value.mean, -number, xerr=100 * value.half_width, marker=MARKERS[number],
-                color=COLOURS[number], ms=7, capsize=3,
-            )  # fmt: skip
+        controls = []
+        for unit, offset, face in (("neuron", 0.14, None), ("ordinary", -0.14, "white")):
+            of_unit = rows.where(unit=unit)
+            controls.append(100 * of_unit.values("right", task=task, law="linear").mean())
+            for number, law in enumerate(laws):
+                value = estimate(difference(of_unit, task, law, "linear"))
+                axes.errorbar(
+                    100 * value.mean, offset - number, xerr=100 * value.half_width,
+                    marker=MARKERS[number], color=COLOURS[number], mfc=face, ms=7, capsize=3,
+                )  # fmt: skip
         axes.axvline(0, color=INK, lw=1)
-        control = 100 * rows.values("right", task=task, law="linear").mean()
-        axes.set_title(f"{task.replace('_', ' ')}\nlinear: {control:.1f} %", fontsize=10, color=INK)
+        title = f"{task.replace('_', ' ')}\nlinear: {controls[0]:.1f}, {controls[1]:.1f} %"
+        axes.set_title(title, fontsize=10, color=INK)
         axes.set_xlabel("points over linear")
         plain(axes)
     panels[0].set_yticks([-n for n in range(len(laws))], laws)

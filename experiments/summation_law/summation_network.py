@@ -1,4 +1,4 @@
-"""The tasks, and networks of neurons that sum by each law."""
+"""The tasks, and networks of neurons that sum by each law, and of ordinary units with it."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +12,7 @@ from neuroconv.data import load_data
 from neuroconv.essay.networks import Split, fit
 from neuroconv.layers import DendriticSummation, FiringRate
 
-DENDRITES = 4
+DENDRITES = {"neuron": 4, "ordinary": 1}  # of a unit
 
 LAWS: dict[str, dict[str, Any]] = {
     "linear": {"law": "linear"},
@@ -65,16 +65,20 @@ class Power(nn.Module):
 
 
 class Layer(nn.Module):
-    """Neurons of four dendrites that read all inputs (B, F); rates (B, N)."""
+    """Units whose dendrites read all inputs (B, F); rates (B, N).
 
-    def __init__(self, features: int, neurons: int) -> None:
+    With one dendrite the law acts on a rectified weighted sum: it is an activation function.
+    """
+
+    def __init__(self, features: int, dendrites: int, per_unit: int) -> None:
         super().__init__()
-        self.dendrites = nn.Linear(features, neurons * DENDRITES)
-        self.summation: Callable[[Tensor], Tensor] = DendriticSummation(scale=1 / DENDRITES)
-        self.bias, self.firing = nn.Parameter(torch.zeros(neurons)), FiringRate()
+        self.dendrites, self.per_unit = nn.Linear(features, dendrites), per_unit
+        self.summation: Callable[[Tensor], Tensor] = DendriticSummation(scale=1 / per_unit)
+        units = dendrites // per_unit
+        self.bias, self.firing = nn.Parameter(torch.zeros(units)), FiringRate()
 
     def dendritic_rates(self, inputs: Tensor) -> Tensor:
-        rates: Tensor = self.dendrites(inputs).relu().unflatten(1, (-1, 1, DENDRITES))
+        rates: Tensor = self.dendrites(inputs).relu().unflatten(1, (-1, 1, self.per_unit))
         return rates
 
     def set_law(self, law: str, inputs: Tensor) -> None:
@@ -82,7 +86,7 @@ class Layer(nn.Module):
         knee = float(self.dendritic_rates(inputs).mean())
         options = LAWS.get(law, {})
         self.summation = Power(knee) if law == LEARNED else DendriticSummation(
-            scale=1 / DENDRITES, **options, **({} if law == "linear" else {"knee": knee})
+            scale=1 / self.per_unit, **options, **({} if law == "linear" else {"knee": knee})
         )  # fmt: skip
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -91,12 +95,16 @@ class Layer(nn.Module):
         return rate
 
 
-def trained(law: str, rate: float, training: Split, size: Any, seed: int) -> nn.Sequential:
+def trained(
+    unit: str, law: str, rate: float, training: Split, size: Any, seed: int
+) -> nn.Sequential:
     """Trains a network; all laws begin with the same weights and see the same batches."""
     (inputs, labels), generator = training, torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    layers = [Layer(inputs.shape[1], size.neurons), Layer(size.neurons, size.neurons)]
-    network = nn.Sequential(*layers, nn.Linear(size.neurons, int(labels.max()) + 1))
+    per_unit = DENDRITES[unit]
+    units = size.dendrites // per_unit
+    layers = [Layer(count, size.dendrites, per_unit) for count in (inputs.shape[1], units)]
+    network = nn.Sequential(*layers, nn.Linear(units, int(labels.max()) + 1))
     with torch.no_grad():
         sent = inputs[: size.batch]
         for layer in layers:

@@ -40,7 +40,7 @@ class Size:
     epochs: int
     images: int | None = None  # for training, all by default
     units: int = 128
-    rates: tuple[float, ...] = (0.005, 0.015, 0.05, 0.15)  # for batches of 16
+    rates: tuple[float, ...] = (0.0005, 0.0015, 0.005, 0.015, 0.05, 0.15)  # for batches of 16
 
 
 SIZES = {

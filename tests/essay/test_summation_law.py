@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from neuroconv.layers import DendriticSummation
 from tests.scripts import loaded
@@ -29,6 +30,30 @@ def test_a_learned_power_is_the_law_of_its_exponent(exponent: float, law: str) -
     options = {} if law == "linear" else {"knee": knee, "exponent": exponent}
     expected = DendriticSummation(law, scale=1 / 4, **options)(rate)  # type: ignore[arg-type]
     torch.testing.assert_close(power(rate), expected)
+
+
+def test_with_one_dendrite_a_law_is_an_activation_function() -> None:
+    training, inputs = RUN.splits("conjunction", 60)[0], torch.randn(7, 12)
+    layer = RUN.trained("ordinary", "supralinear", 1e-3, training, RUN.SIZES["test"], 0)[0]
+    weighted = torch.nn.functional.linear(inputs, layer.dendrites.weight, layer.dendrites.bias)
+    expected = (weighted.relu() ** 2 / layer.summation.knee + layer.bias).relu()
+    torch.testing.assert_close(layer(inputs), expected)
+
+
+def test_ranks_are_spearman_s() -> None:
+    rng, laws = np.random.default_rng(0), (*RUN.LAWS, RUN.LEARNED)
+    flags = rng.random((2, 2, len(laws), 3, 8)) < 0.5  # few images, so that gains are tied
+    rows = RUN.Rows(
+        {"unit": unit, "task": task, "law": law, "seed": s, "right": flags[u, int(task), i, s]}
+        for u, unit in enumerate(RUN.DENDRITES)
+        for task in "01"
+        for i, law in enumerate(laws)
+        for s in range(3)
+    )
+    gains = flags.mean(-1)[:, :, 1:] - flags.mean(-1)[:, :, :1]  # (units, tasks, laws, S)
+    for seed, correlation in enumerate(RUN.rank_correlation(rows)):
+        pairs = (unit[..., seed].ravel() for unit in gains)
+        assert correlation == pytest.approx(spearmanr(*pairs).statistic)
 
 
 @pytest.mark.parametrize(

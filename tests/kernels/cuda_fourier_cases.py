@@ -20,6 +20,7 @@ DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 KERNELS = ["copy_kernel", "lag_sum_kernel", "copy_kernel"]
 BACK = [*KERNELS, "copy_kernel", "correlation_kernel"]
 TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 1e-2}
+CUBES: dict[str, Any] = {"window": (2, 2, 2), "taps": (2, 2, 2)}
 # Window, taps, and how they differ from mode "same", 3 samples, 2 neurons and all steps.
 CASES: dict[str, dict[str, Any]] = {
     "same": {"window": (3, 3, 4), "taps": (3, 2, 3)},
@@ -37,20 +38,8 @@ CASES: dict[str, dict[str, Any]] = {
     "blocks_of_frequencies": {"window": (1, 9, 40), "taps": (1, 2, 3), "neurons": 1},
     "float64": {"window": (3, 4, 5), "taps": (2, 2, 3), "mode": "valid", "dtype": torch.float64},
     "bfloat16": {"window": (3, 4, 5), "taps": (2, 2, 3), "mode": "valid", "dtype": torch.bfloat16},
-    "chunks_of_samples": {
-        "window": (2, 2, 2),
-        "taps": (2, 2, 2),
-        "batch": 7,
-        "chunk": 3,
-        "chunks": 6,
-    },
-    "chunks_of_neurons": {
-        "window": (2, 2, 2),
-        "taps": (2, 2, 2),
-        "neurons": 3,
-        "chunk": 6,
-        "chunks": 2,
-    },
+    "chunks_of_samples": {**CUBES, "batch": 7, "chunk": 3, "chunks": 6},
+    "chunks_of_neurons": {**CUBES, "neurons": 3, "chunk": 6, "chunks": 2},
 }
 
 

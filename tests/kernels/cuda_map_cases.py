@@ -19,6 +19,7 @@ from neuroconv.zoo import Conv3dUnit
 from tests.kernels.cuda_cases import DEVICE
 from tests.neurons.conftest import make_lively
 
+CLAW = (5, 7), {"wiring": "claw", "kernel_size": (2, 3), "padding": "same", "norm": "both"}
 # (in_channels, units, patch) and the other arguments. No size is that of a tile.
 CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "same": ((3, 5), {"kernel_size": (3, 4), "padding": "same", "norm": "both"}),
@@ -33,20 +34,14 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "only_padding": ((1, 2), {"kernel_size": (1, 2), "stride": (1, 7), "padding": (0, 9)}),
     "memory": ((2, 3), {"kernel_size": 2, "time_steps": 1, "soma": {"time_steps": 3}}),
     "ten_taps": ((1, 2), {"kernel_size": 2, "soma": {"time_steps": 10}}),
-    "claw": (
-        (5, 7), {"wiring": "claw", "kernel_size": (2, 3), "padding": "same", "norm": "both"},
-    ),
+    "claw": CLAW,
     "claw_geometry": (
         (20, 3),
         {"wiring": "claw", "kernel_size": 3, "stride": (2, 3), "padding": (2, 3), "dilation": 2},
     ),
-    "claw_of_groups": (
-        (4, 6), {"wiring": "claw", "kernel_size": 2, "groups": 2, "time_steps": 5},
-    ),
+    "claw_of_groups": ((4, 6), {"wiring": "claw", "kernel_size": 2, "groups": 2, "time_steps": 5}),
     "one_sample": ((2, 3), {"kernel_size": 2, "time_steps": 1, "spike": nn.Tanh()}),
-    "control": (
-        (5, 7), {"wiring": "claw", "kernel_size": (2, 3), "padding": "same", "norm": "both"},
-    ),
+    "control": CLAW,
     "control_dense": ((2, 3), {"kernel_size": (3, 4), "stride": 2, "padding": 1}),
     "still_claw": ((3, 17), {"wiring": "claw", "kernel_size": 2, "time_steps": 1}),
 }  # fmt: skip
