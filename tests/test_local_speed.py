@@ -17,12 +17,9 @@ def test_a_row_for_each_network_rule_and_batch(monkeypatch: pytest.MonkeyPatch) 
     }
     monkeypatch.setattr(speed, "NETWORKS", networks)
     rows = speed.measure(2, 0.001)
-    assert [(row["network"], row["rule"], row["batch"]) for row in rows] == [
-        (name, rule, batch)
-        for name, keywords in networks.items()
-        for rule in speed.RULES[keywords["name"]]
-        for batch in speed.BATCHES
-    ]
+    pairs = [(name, rule) for name, row in networks.items() for rule in speed.RULES[row["name"]]]
+    expected = [(*pair, batch) for pair in pairs for batch in speed.BATCHES]
+    assert [(row["network"], row["rule"], row["batch"]) for row in rows] == expected
     assert all(len(row["samples_per_s_turns"]) == 2 and row["samples_per_s"] > 0 for row in rows)
     assert all(row["lowest_joules"] < row["highest_joules"] for row in rows)
     assert speed.table(rows).count("\n") == 1 + len(rows)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuroconv.comparison import estimate
 from neuroconv.essay import Interval, Rows
-from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, annotate, plain
+from neuroconv.report.style import COLOURS, INK, MARKERS, STROKES, annotate, log_ticks, plain
 
 NAMES = {"granule_convnet": "granule network", "plain_cnn": "plain CNN"}
 
@@ -79,6 +79,6 @@ def draw(rows: Rows) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel=label)
         plain(axes)
     panels[0].set_ylabel("test error, %")
-    panels[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_ticks(panels[0].yaxis)
     panels[0].legend(frameon=False, fontsize=8.5, labelcolor=INK, loc="lower left")
     return figure
