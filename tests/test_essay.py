@@ -82,7 +82,7 @@ def test_intervals_come_from_estimates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "message"),
+    ("before", "after", "says"),
     [
         ('unit = "points"', "", "has no unit"),
         ("expected = [0.5, inf]", "", "has no expected"),
@@ -92,11 +92,9 @@ def test_intervals_come_from_estimates() -> None:
         ("[quantities.gain]", "[quantities]", "states = .*: expected .quantities.states."),
     ],
 )
-def test_a_mistake_names_file_and_key(
-    before: str, after: str, message: str, tmp_path: Path
-) -> None:
+def test_a_mistake_names_file_and_key(before: str, after: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "claim.toml").write_text(CLAIM.replace(before, after))
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=says) as error:
         read_claim(tmp_path)
     assert str(tmp_path / "claim.toml") in str(error.value)
 

@@ -160,6 +160,14 @@ def test_fft_goes_through_the_batch_in_chunks(
     assert_equals_direct("fft", "same", *drawn((4, 5, 4), (3, 3, 2), batch=batch))
 
 
+def test_a_transform_has_the_next_length_of_small_prime_factors() -> None:
+    exponents = np.ndindex(12, 8, 6, 5)
+    smooth = np.sort([2**a * 3**b * 5**c * 7**d for a, b, c, d in exponents])
+    for points in range(1, 2049):
+        size = spectra.fft_size((points, 1), (1, 1), "valid")
+        assert size[0] == smooth[smooth >= points][0]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_batch(backend: Backend) -> None:
     sheet, filters = drawn((4, 5, 4), (3, 3, 2), batch=0)
@@ -313,12 +321,10 @@ FILTER_ERRORS: list[tuple[tuple[int, ...], tuple[int, ...], Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("sheet", "filters", "arguments", "message"), FILTER_ERRORS)
-def test_errors(
-    sheet: tuple[int, ...], filters: tuple[int, ...], arguments: Any, message: str
-) -> None:
+@pytest.mark.parametrize(("sheet", "filters", "words", "message"), FILTER_ERRORS)
+def test_errors(sheet: tuple[int, ...], filters: tuple[int, ...], words: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dendritic_conv(torch.zeros(sheet), torch.zeros(filters), *arguments)
+        dendritic_conv(torch.zeros(sheet), torch.zeros(filters), *words)
 
 
 # --- CUDA
@@ -326,15 +332,13 @@ def test_errors(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
+    ("dtype", "most"),
     # conv3d in bfloat16 has been silently wrong on some CUDA versions.
     [(torch.float64, 1e-10), (torch.bfloat16, 2e-2)],
 )
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_cuda_equals_cpu(
-    backend: Backend, mode: Mode, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_cuda_equals_cpu(backend: Backend, mode: Mode, dtype: torch.dtype, most: float) -> None:
     inputs = [tensor.to(dtype) for tensor in drawn((5, 10, 12), (5, 4, 12))]
     results = []
     for device, precision in (("cpu", torch.float64), ("cuda", dtype)):
@@ -343,7 +347,7 @@ def test_cuda_equals_cpu(
         grads = torch.autograd.grad(y.sum(), (x, w))
         results.append([tensor.detach().cpu() for tensor in (y, *grads)])
     for cpu, cuda in zip(*results, strict=True):
-        assert error(cuda, cpu) < tolerance
+        assert error(cuda, cpu) < most
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

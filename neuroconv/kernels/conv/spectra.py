@@ -6,6 +6,7 @@ transform's size (P', D').
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -47,16 +48,14 @@ def fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple
     return _fast_length(rows), _fast_length(cols)
 
 
+@lru_cache
 def _fast_length(points: int) -> int:
     """Returns the smallest length from `points` on with prime factors 2, 3, 5 and 7."""
-    while True:
-        rest = points
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return points
-        points += 1
+    odd = [1]
+    for prime in (3, 5, 7):
+        powers = [prime**k for k in range(points.bit_length())]
+        odd = [n * power for n in odd for power in powers if n * power < 2 * points]
+    return min(n << (-(-points // n) - 1).bit_length() for n in odd)  # times a power of two
 
 
 def filter_spectra(filters: Tensor, sheet: tuple[int, int], mode: Mode) -> Tensor:
