@@ -44,7 +44,9 @@ class Size:
 
 SIZES = {
     "full": Size((3500, 3501, 3502, 3503, 3504), ("mnist", "fashion_mnist", "conjunction"), 1500),
-    "quick": Size((3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 400),
+    "quick": Size(
+        (3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 400, rates=(1e-3, 3e-3, 1e-2)
+    ),
     "test": Size((0, 1), ("digits", "conjunction"), 2, dendrites=16, rates=(1e-3,)),
 }
 
@@ -174,7 +176,9 @@ def tables(rows: Rows) -> str:
             )
             over = "" if law == "linear" else f"{gain:+.2f}"
             exponents = rows.values("exponents", **these)
-            shown = "; ".join(", ".join(f"{x:.2f}" for x in seed) for seed in exponents)
+            shown = "; ".join(
+                ", ".join(f"{x:.2f}" for x in seed) for seed in exponents if len(seed)
+            )
             rates = ", ".join(f"{rate:g}" for rate in rows.values("rate", **these))
             lines.append(
                 f"| {unit} | {task} | {law} | {100 * rows.values('right', **these).mean():.2f} "
