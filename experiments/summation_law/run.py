@@ -9,10 +9,11 @@ each: there the law is an activation function in the usual sense.
 
 The learned law is a power of the sum, its exponent one number for each layer that starts at 1, the
 linear law, and may go either way: below 1 sublinear, above 1 supralinear. `SummationLaw`'s own
-learned exponent cannot go below 1. The knee, where a law meets the linear one, is the mean sum in
-the first batch before training, for all laws. Learning rates are chosen for each law, task and
-seed by validation images. The best law and the worst are those of the other seeds' validation:
-networks that choose are not those that are compared.
+learned exponent cannot go below 1. Of every law the knee is a layer's mean sum in the first batch
+before training, and a constant gain makes its values vary as much as the sums: what differs is the
+law's shape. Learning rates are chosen for each law, task and seed by validation images. The best
+law and the worst are those of the other seeds' validation: networks that choose are not those that
+are compared.
 """
 
 from dataclasses import dataclass
@@ -34,8 +35,7 @@ from neuroconv.report.style import COLOURS, INK, MARKERS, plain
 @dataclass(frozen=True)
 class Size:
     seeds: tuple[int, ...]
-    tasks: tuple[str, ...]
-    steps: int
+    tasks: dict[str, int]  # with the steps of training
     images: int = 5000  # for training, or all if there are fewer
     dendrites: int = 256  # of a layer: 64 neurons of four, or 256 ordinary units of one
     batch: int = 50
@@ -43,12 +43,15 @@ class Size:
 
 
 SIZES = {
-    "full": Size((3500, 3501, 3502, 3503, 3504), ("mnist", "fashion_mnist", "conjunction"), 1500),
-    "quick": Size(
-        (3505, 3506, 3507), ("digits", "noisy_digits", "conjunction"), 400, rates=(1e-3, 3e-3, 1e-2)
+    "full": Size(
+        (3510, 3511, 3512, 3513, 3514), {"mnist": 1500, "fashion_mnist": 1500, "conjunction": 3000}
     ),
-    "test": Size((0, 1), ("digits", "conjunction"), 2, dendrites=16, rates=(1e-3,)),
-}
+    "quick": Size(
+        (3505, 3506, 3507), {"digits": 400, "noisy_digits": 400, "conjunction": 800},
+        rates=(1e-3, 3e-3, 1e-2),
+    ),
+    "test": Size((0, 1), {"digits": 2, "conjunction": 2}, dendrites=16, rates=(1e-3,)),
+}  # fmt: skip
 
 
 def conditions(size: Size) -> list[dict[str, Any]]:
@@ -67,7 +70,7 @@ def measure(
     training, validation, test = splits(task, size.images)
     candidates = {}
     for rate in size.rates:
-        network = trained(unit, law, rate, training, size, seed)
+        network = trained(unit, law, rate, training, size.tasks[task], size, seed)
         candidates[rate] = network, float(right(network, *validation).mean())
     rate = max(candidates, key=lambda rate: candidates[rate][1])
     network, accuracy = candidates[rate]

@@ -67,13 +67,16 @@ class Power(nn.Module):
 class Layer(nn.Module):
     """Units whose dendrites read all inputs (B, F); rates (B, N).
 
-    With one dendrite the law acts on a rectified weighted sum: it is an activation function.
+    With one dendrite the law acts on a rectified weighted sum: it is an activation function. A
+    constant gain lets the law's values vary as much between inputs as the sums do before training,
+    for laws are to be compared by their shape and not by the scale of what they send.
     """
 
     def __init__(self, features: int, dendrites: int, per_unit: int) -> None:
         super().__init__()
         self.dendrites, self.per_unit = nn.Linear(features, dendrites), per_unit
         self.summation: Callable[[Tensor], Tensor] = DendriticSummation(scale=1 / per_unit)
+        self.gain = 1.0
         units = dendrites // per_unit
         self.bias, self.firing = nn.Parameter(torch.zeros(units)), FiringRate()
 
@@ -82,21 +85,23 @@ class Layer(nn.Module):
         return rates
 
     def set_law(self, law: str, inputs: Tensor) -> None:
-        """Gives it a law whose knee is the mean sum of these inputs."""
-        knee = float(self.dendritic_rates(inputs).mean())
-        options = LAWS.get(law, {})
+        """Gives it a law whose knee is the mean sum of these inputs, and the law's gain."""
+        rates, linear = self.dendritic_rates(inputs), self.summation
+        knee, options = float(rates.mean()), LAWS.get(law, {})
         self.summation = Power(knee) if law == LEARNED else DendriticSummation(
             scale=1 / self.per_unit, **options, **({} if law == "linear" else {"knee": knee})
         )  # fmt: skip
+        spread, spread_of_law = (f(rates).std(0).mean() for f in (linear, self.summation))
+        self.gain = float(spread / spread_of_law)
 
     def forward(self, inputs: Tensor) -> Tensor:
         current = self.summation(self.dendritic_rates(inputs)).squeeze(2)
-        rate: Tensor = self.firing(current + self.bias)
+        rate: Tensor = self.firing(self.gain * current + self.bias)
         return rate
 
 
 def trained(
-    unit: str, law: str, rate: float, training: Split, size: Any, seed: int
+    unit: str, law: str, rate: float, training: Split, steps: int, size: Any, seed: int
 ) -> nn.Sequential:
     """Trains a network; all laws begin with the same weights and see the same batches."""
     (inputs, labels), generator = training, torch.Generator().manual_seed(seed)
@@ -111,6 +116,6 @@ def trained(
             layer.set_law(law, sent)
             sent = layer(sent)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
-    drawn = torch.randint(len(labels), (size.steps, size.batch), generator=generator)
+    drawn = torch.randint(len(labels), (steps, size.batch), generator=generator)
     fit(network, training, drawn.unbind(), optimizer)
     return network

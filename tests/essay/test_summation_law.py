@@ -34,10 +34,21 @@ def test_a_learned_power_is_the_law_of_its_exponent(exponent: float, law: str) -
 
 def test_with_one_dendrite_a_law_is_an_activation_function() -> None:
     training, inputs = RUN.splits("conjunction", 60)[0], torch.randn(7, 12)
-    layer = RUN.trained("ordinary", "supralinear", 1e-3, training, RUN.SIZES["test"], 0)[0]
+    layer = RUN.trained("ordinary", "supralinear", 1e-3, training, 2, RUN.SIZES["test"], 0)[0]
     weighted = torch.nn.functional.linear(inputs, layer.dendrites.weight, layer.dendrites.bias)
-    expected = (weighted.relu() ** 2 / layer.summation.knee + layer.bias).relu()
+    square = weighted.relu() ** 2 / layer.summation.knee
+    expected = (layer.gain * square + layer.bias).relu()
     torch.testing.assert_close(layer(inputs), expected)
+
+
+@pytest.mark.parametrize("law", [*RUN.LAWS, RUN.LEARNED])
+def test_before_training_every_law_varies_as_much_as_the_sum(law: str) -> None:
+    training = RUN.splits("conjunction", 60)[0]
+    layers = RUN.trained("neuron", law, 0.0, training, 2, RUN.SIZES["test"], 0)[:2]
+    sent = training[0][:50]  # the batch before training
+    for layer in layers:
+        sums, sent = layer.dendritic_rates(sent).mean(-1).squeeze(2), layer(sent)
+        torch.testing.assert_close(sent.std(0).mean(), sums.std(0).mean())
 
 
 def test_ranks_are_spearman_s() -> None:
