@@ -79,7 +79,8 @@ def record_of(runs: list[RunResult], command: str, licence: str) -> tuple[dict[s
         "test_accuracy_mean": accuracy.mean, "test_accuracy_95_half_width": accuracy.half_width,
         "class_names": list(splits.class_names), "licence": licence,
         "version": __version__, "torch": here["packages"]["torch"],
-        **{key: here[key] for key in ("threads", "cpp_kernels", "cpu_capability", "precision")},
+        **{key: here[key] for key in (
+            "device", "threads", "cpp_kernels", "cpu_capability", "precision")},
         "keywords": {key: v for key, v in config.model.items() if key != "name"},
         "data": data,
         "train": {key: getattr(config.train, key) for key in (

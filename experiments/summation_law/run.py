@@ -50,7 +50,7 @@ SIZES = {
         (3505, 3506, 3507), {"digits": 400, "noisy_digits": 400, "conjunction": 800},
         rates=(1e-3, 3e-3, 1e-2),
     ),
-    "test": Size((0, 1), {"digits": 2, "conjunction": 2}, dendrites=16, rates=(1e-3,)),
+    "test": Size((0, 1), {"digits": 20, "conjunction": 20}, dendrites=16, rates=(3e-2,)),
 }  # fmt: skip
 
 

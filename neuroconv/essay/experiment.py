@@ -219,10 +219,11 @@ def described(record: Mapping[str, Any], claim: Claim) -> str:
     """Returns how a record was made, and whether its numbers were known before."""
     seeds, environment = record["settings"]["seeds"], record["environment"]
     drawn = f"seeds {', '.join(map(str, seeds))}, " if len(seeds) > 1 else ""
+    core = f"{environment['device']}, {environment['cpu_capability']}".removeprefix("cpu, ")
     return (
         f"{record['size'].capitalize()} run of version {record['version']}, "
         f"{len(record['values'])} rows, {drawn}{record['core_seconds'] / 60:.1f} minutes of one "
-        f"core ({environment['cpu_capability']}, torch {environment['packages']['torch']})."
+        f"core ({core}, torch {environment['packages']['torch']})."
         f"{' These numbers were known when the rule was written.' if claim.known else ''}"
     )
 

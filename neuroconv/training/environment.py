@@ -15,6 +15,7 @@ import torch
 
 from neuroconv.core.files import write_text
 from neuroconv.core.version import __version__
+from neuroconv.flops.machine.roofline import device_name
 from neuroconv.kernels import cuda, native
 from neuroconv.training.config import TrainConfig
 from neuroconv.training.device import arithmetic_of, choose_device
@@ -27,9 +28,9 @@ _NUMERIC = (  # what decides how sums are rounded
 )  # fmt: skip
 
 
-def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
+def describe_environment(requested: str, precision: str) -> dict[str, Any]:
     """Returns versions, device, threads, processes, kernels and the source tree's commit."""
-    device, ranks = choose_device(device_name), Ranks.current()
+    device, ranks = choose_device(requested), Ranks.current()
     backend = "nccl" if device.type == "cuda" else "gloo"
     return {
         "python": platform.python_version(),
@@ -39,7 +40,7 @@ def describe_environment(device_name: str, precision: str) -> dict[str, Any]:
             **{d.name: d.version for name in _PACKAGES for d in distributions(name=name)},
             "neuroconv-zoo": __version__,
         },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "device": device_name(str(device)),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

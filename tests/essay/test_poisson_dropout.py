@@ -35,6 +35,17 @@ def test_modes_survive_alike(mode: str, survival: float) -> None:
         assert mean_wait == pytest.approx(-np.log(survival))
 
 
+@pytest.mark.parametrize(("mode", "variances"), [
+    ("wait", (0.13, 0.51, 5.6)), ("independent", (0.2, 0.6, 1.8)),
+])  # fmt: skip
+def test_a_window_s_mean_varies_as_the_page_says(mode: str, variances: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    for survival, variance in zip((0.5, 0.25, 0.1), variances, strict=True):
+        network = NETWORK.Network(1, 1, mode, survival, 5)
+        noise = network.noise(torch.ones(50_000, 1, 5)).mean(2)
+        assert noise.var().item() == pytest.approx(variance, rel=0.05)
+
+
 def test_correlation_is_numpys_over_units_that_vary() -> None:
     rates = torch.rand(50, 6).relu()
     rates[:, 2] = 0.5

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from neuroconv.data import DataError, load_data
+from neuroconv.flops.machine.roofline import device_name
 from neuroconv.kernels import native
 from neuroconv.training import DataConfig, RunError, load_config, run
 from neuroconv.training.runs import evaluate, resume
@@ -35,7 +36,7 @@ def test_a_run_is_a_folder_that_rebuilds_its_model(tmp_path: Path) -> None:
     assert result.steps == 2 * 6
     assert result.peak_memory_mib > 1
     environment = json.loads((folder / "environment.json").read_text())
-    assert environment["device"] == "cpu"
+    assert environment["device"] == device_name("cpu")
     assert environment["packages"]["torch"]
     assert environment["cpp_kernels"] == native.state()
     assert environment["triton_kernels"].startswith("off: ")

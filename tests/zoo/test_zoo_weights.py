@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from neuroconv.data import load_data
+from neuroconv.flops.machine.roofline import device_name
 from neuroconv.kernels import native
 from neuroconv.training import evaluate_model, load_config, train_seeds
 from neuroconv.zoo import create_model, get_weights, list_models
@@ -36,7 +37,7 @@ def recorded_threads(request: pytest.FixtureRequest) -> Any:
 def test_weights_give_the_recorded_number_of_right_answers(
     title: str, recorded_threads: Any, request: pytest.FixtureRequest
 ) -> None:
-    """With the recorded threads and kernels all of them, else within 2 of 10,000."""
+    """With the recorded processor, threads and kernels all, else within 2 of 10,000."""
     name, _, tag = title.rpartition(".")
     record = get_weights(name, tag).record
     model = create_model(name, tag)
@@ -50,9 +51,9 @@ def test_weights_give_the_recorded_number_of_right_answers(
     right, images = round(score.accuracy * score.images), record["test_images"]
     here = {
         "torch": torch.__version__.partition("+")[0], "cpp_kernels": native.state(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": device_name("cpu"),
     }  # fmt: skip
-    same = all(record[key] == value for key, value in here.items())
+    same = all(record.get(key) == value for key, value in here.items())
     assert abs(right - record["test_right"]) <= (0 if same else -(-2 * images // 10_000))
     frames = splits.test.batch(range(20))[0]
     assert torch.equal(get_weights(name, tag).preprocess(splits.test.images(range(20))[0]), frames)
