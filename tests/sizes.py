@@ -248,7 +248,7 @@ def total_lines(folder: Path) -> int:
 MEASURES: dict[str, tuple[Callable[[], int], int]] = {
     "lines of the package": (lambda: total_lines(PACKAGE), 34_700),
     "code lines of the package": (lambda: sum(code for _, code in by_part().values()), 23_660),
-    "lines of the tests": (lambda: total_lines(PROJECT / "tests"), 28_700),
+    "lines of the tests": (lambda: total_lines(PROJECT / "tests"), 28_730),
     "lines of the longest module": (lambda: max(map(lines, modules())), 350),
     "files in cycles of imports": (lambda: len(in_cycles(import_graph())), 0),
     **{
