@@ -154,7 +154,7 @@ def tables(rows: Rows) -> str:
     found = {network: curves(rows, network) for network in NAMES}
     for network, by_key in found.items():
         for key, (x, wrong) in by_key.items():
-            half, ends = (len(x) + 1) // 2, wrong.mean((1, 2))[[0, -1]]
+            half, ends = max(2, (len(x) + 1) // 2), wrong.mean((1, 2))[[0, -1]]
             fits = (exponent(x[part], wrong[part]) for part in (
                 slice(None), slice(half), slice(-half, None)))  # fmt: skip
             shown = " | ".join(f"{a.value:.3f} ({a.low:.3f} to {a.high:.3f})" for a in fits)

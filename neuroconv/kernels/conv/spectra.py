@@ -6,7 +6,6 @@ transform's size (P', D').
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -48,7 +47,6 @@ def fft_size(sheet: tuple[int, int], taps: tuple[int, int], mode: Mode) -> tuple
     return _fast_length(rows), _fast_length(cols)
 
 
-@lru_cache
 def _fast_length(points: int) -> int:
     """Returns the smallest length from `points` on with prime factors 2, 3, 5 and 7."""
     odd = [1]
